@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 
@@ -19,6 +19,7 @@ HOW: dict[str, str] = {
     "wrong": "not what was asked for",
     "told": "a WebSocket closed with 1001 by the edge (no error, but only a drain may do it)",
 }
+COUNTED = ("asked", "answered", "unbilled", "whole", "refused", "connections")
 
 
 @dataclass
@@ -55,9 +56,11 @@ class Account:
     asked: Counter[str] = field(default_factory=Counter)
     """Requests begun, those without a connection among them."""
     answered: Counter[str] = field(default_factory=Counter)
-    """Requests of which the head of a service's answer arrived: that is what is billed."""
+    """Requests of which the head of a service's answer arrived that is billed."""
+    unbilled: Counter[str] = field(default_factory=Counter)
+    """The same of answers of 500 and above, which are not."""
     whole: Counter[str] = field(default_factory=Counter)
-    """Of these, the ones that arrived whole and right."""
+    """Of both, the ones that arrived whole and right."""
     refused: Counter[str] = field(default_factory=Counter)
     """Refusals that the kind must expect: 429, 401 or 404 by the edge."""
     connections: Counter[str] = field(default_factory=Counter)
@@ -66,7 +69,13 @@ class Account:
 
     def lost(self, kind: str) -> int:
         """Requests that got neither a service's answer nor a refusal: it is unknown what the edge did with them."""
-        return self.asked[kind] - self.answered[kind] - self.refused[kind]
+        return self.asked[kind] - self.answered[kind] - self.unbilled[kind] - self.refused[kind]
+
+    def __add__(self, more: "Account") -> "Account":
+        """This and what came after it."""
+        both: dict[str, Any] = {name: getattr(self, name) + getattr(more, name) for name in (*COUNTED, "troubles")}
+        seen = {kind: self.seen.get(kind, []) + several for kind, several in more.seen.items()}
+        return Account(**both, seen=seen)
 
     def write(self, file: Path) -> None:
         """Put it into a file."""
@@ -78,6 +87,6 @@ class Account:
         told = orjson.loads(file.read_bytes())
         told["troubles"] = [Trouble(**each) for each in told["troubles"]]
         told["seen"] = {kind: [Seen(**each) for each in several] for kind, several in told["seen"].items()}
-        for name in ("asked", "answered", "whole", "refused", "connections"):
+        for name in COUNTED:
             told[name] = Counter(told[name])
         return cls(**told)

@@ -14,8 +14,9 @@ from time import monotonic
 from loadtest.soak.fault import Deed
 from loadtest.soak.reloads import Reloads
 from loadtest.soak.site import LASTING, Site
+from loadtest.soak.way import Way
 
-WEIGHTS = {
+EDGE = {
     Deed.RELOAD: 6,
     Deed.BAD_RELOAD: 2,
     Deed.KILL_WORKER: 4,
@@ -23,8 +24,34 @@ WEIGHTS = {
     Deed.KILL_SUPERVISOR: 2,
     Deed.ROLL: 2,
 }
-CALM = (Deed.RELOAD, Deed.BAD_RELOAD)
-"""The deeds that end no process."""
+"""How often what clients are served by is changed and broken."""
+WAY = {
+    Deed.KILL_STEP: 6,
+    Deed.KILL_EDGE: 2,
+    Deed.TEAR: 2,
+    Deed.END: 2,
+    Deed.MOVE: 1,
+    Deed.SWITCH: 1,
+    Deed.FILL: 3,
+    Deed.CLOCK: 2,
+    Deed.WEATHER: 6,
+    Deed.LATE: 2,
+    Deed.COLLECTOR_KILL: 4,
+    Deed.COLLECTOR_END: 1,
+    Deed.COLLECTOR_COPY: 3,
+    Deed.COLLECTOR_BACK: 1,
+}
+"""How often the way of counts is."""
+ENDPOINT_DEEDS = (Deed.RESTART, Deed.OUTAGE)
+CALM = (
+    Deed.RELOAD,
+    Deed.BAD_RELOAD,
+    *(Deed.SWITCH, Deed.FILL, Deed.CLOCK, Deed.WEATHER, Deed.LATE),
+    *(Deed.COLLECTOR_KILL, Deed.COLLECTOR_END, Deed.COLLECTOR_COPY, Deed.COLLECTOR_BACK),
+)
+"""The deeds that end no process of the edge."""
+ROUND = 120.0
+"""Seconds between two moments at which all sums must agree."""
 BETWEEN = (0.0, 3.0)
 """Seconds between two deeds on the edge."""
 ENDPOINTS = (3.0, 8.0)
@@ -52,8 +79,9 @@ class Calm:
 class Course:
     """The deeds of one soak."""
 
-    def __init__(self, site: Site, seed: int, seconds: float) -> None:
+    def __init__(self, site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> None:
         self.calm = Calm()
+        self._weights = weights
         self._site, self._seconds = site, seconds
         self._draw, self._draw_endpoints = random.Random(f"{seed} edge"), random.Random(f"{seed} endpoints")
         self._reloads = Reloads(site)
@@ -66,7 +94,13 @@ class Course:
             Deed.HANG_WORKER: self._hang_worker,
             Deed.KILL_SUPERVISOR: site.kill_supervisor,
             Deed.ROLL: site.roll,
+            **Way(site).deeds,
         }
+
+    @property
+    def deeds(self) -> frozenset[Deed]:
+        """What is done at least once."""
+        return frozenset({*self._weights, *ENDPOINT_DEEDS})
 
     def run(self) -> None:
         """All of it; raises what went wrong with a deed."""
@@ -76,16 +110,17 @@ class Course:
             begun = monotonic()
             calm, again, end = (begun + share * self._seconds for share in (*PARTS, 1.0))
             if self._seconds < WITH_CALM:
-                self._several(list(WEIGHTS), end)
+                self._several(list(self._weights), end)
             else:
-                self._several(list(WEIGHTS), calm)
+                self._several(list(self._weights), calm)
                 self._site.settle()
                 self.calm.began = monotonic()
-                self._several(list(CALM), max(again, self.calm.began + (again - calm)))
+                self._several(
+                    [deed for deed in CALM if deed in self._weights], max(again, self.calm.began + (again - calm))
+                )
                 self.calm.ended = monotonic()
-                self._several(list(WEIGHTS), end, each=False)
+                self._several(list(self._weights), end, each=False)
             self._reloads.repair()
-            self._site.settle()
         finally:
             self._over.set()
             endpoints.join(60)
@@ -93,12 +128,17 @@ class Course:
             raise self._failures[0]
 
     def _several(self, deeds: list[Deed], until: float, *, each: bool = True) -> None:
-        """Each of these once, however long that takes, and then any until that moment."""
+        """Each of these once, however long that takes, and then any until that moment, or until a sum is wrong."""
         due = self._draw.sample(deeds, len(deeds)) if each else []
-        while (due or monotonic() < until) and not self._failures:
-            deed = due.pop() if due else self._draw.choices(deeds, [WEIGHTS[each] for each in deeds])[0]
+        rest = monotonic() + ROUND
+        while (due or monotonic() < until) and not self._failures and not self._site.is_wrong:
+            deed = due.pop() if due else self._draw.choices(deeds, [self._weights[each] for each in deeds])[0]
             self._deeds[deed](self._draw)
             self._over.wait(self._draw.uniform(*BETWEEN))
+            if monotonic() > rest:
+                self._site.rest()
+                self._site.load()
+                rest = monotonic() + ROUND
 
     def _kill_worker(self, draw: random.Random) -> None:
         self._site.kill_worker(draw)

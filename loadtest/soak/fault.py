@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Deed(StrEnum):
-    """What is done to the edge and to what stands behind it."""
+    """What is done to the edge, to what stands behind it, and to what its counts are shipped to."""
 
     RELOAD = "reload"
     BAD_RELOAD = "invalid reload"
@@ -15,6 +15,20 @@ class Deed(StrEnum):
     ROLL = "rolling replacement"
     RESTART = "endpoint killed and started again"
     OUTAGE = "all endpoints killed and started again"
+    KILL_STEP = "supervisor killed, and the next one at a step"
+    KILL_EDGE = "edge killed whole"
+    TEAR = "edge killed whole, and the end of its spool torn"
+    END = "edge ended and started"
+    MOVE = "edge ended, and its state directory moved and adopted"
+    SWITCH = "shipping switched off and on"
+    FILL = "disk full, or with room again"
+    CLOCK = "clock set"
+    WEATHER = "another weather in the network"
+    LATE = "old batches delivered once more"
+    COLLECTOR_KILL = "collector killed at a step"
+    COLLECTOR_END = "collector ended and started"
+    COLLECTOR_COPY = "collector copied"
+    COLLECTOR_BACK = "collector put back to its copy"
 
 
 @dataclass

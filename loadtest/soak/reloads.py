@@ -59,12 +59,12 @@ class Reloads:
         before = self._edge.status()["config"]
         with self._site.deed(Deed.BAD_RELOAD, note=what):
             self._write(self._edge.settings, FLAWS[what])
-            began = time()
+            began = self._now()
             self._reload(draw, 422)
             shown = self._edge.status()["config"]
             assert shown["sha256"] == before["sha256"]
             since = began - 1 if before["error"] is None else before["error"]["since"]
-            assert since <= shown["error"]["since"] <= (time() if before["error"] is None else since), shown
+            assert since <= shown["error"]["since"] <= (self._now() if before["error"] is None else since), shown
             assert shown["error"]["errors"], shown
             assert total(self._edge.metrics(), "edge_config_ok") == 0
             self._site.go_on(50)
@@ -109,6 +109,10 @@ class Reloads:
     def _assert_well(self) -> None:
         assert self._edge.status()["config"]["error"] is None
         assert total(self._edge.metrics(), "edge_config_ok") == 1
+
+    def _now(self) -> float:
+        """By the supervisor's clock."""
+        return time() + self._edge.clock
 
     def _hold(self, before: Settings, after: Settings, *, certain: bool) -> None:
         """Write down who is there from now on; `certain`: for every process."""

@@ -13,7 +13,7 @@ from loadtest.soak.watch import EXEMPT, trend
 
 def report(outcome: Outcome) -> str:
     """All of it."""
-    complaints = outcome.complaints()
+    complaints, last = outcome.complaints(), outcome.sums[-1]
     parts = [
         f"Seed {outcome.seed}, {outcome.seconds:.0f} s of load. "
         + ("Everything held." if not complaints else f"{len(complaints)} complaints."),
@@ -23,12 +23,18 @@ def report(outcome: Outcome) -> str:
         "",
         sums(outcome),
         "",
-        "answered ≤ counted ≤ answered + lost, and counted ≤ given ≤ counted + lost (+ sent again, for what may be).",
-        f"The edge sent {outcome.retries:.0f} requests again. `/metrics` and `/usage` agree: {outcome.metered:.0f}.",
+        "answered ≤ counted ≤ answered + lost, counted ≤ given ≤ answered + lost (+ sent again, for what may be), and "
+        f"counted = batches = ledger. The edge sent {last.retries:.0f} requests again. `/metrics` and `/usage` say "
+        f"{last.metered:.0f}, the batches {sum(last.sealed.values())}, the ledger {sum(last.ledger.values())}. So it "
+        f"was at each of {len(outcome.sums)} moments at which nothing was sent.",
+        "",
+        *[f"- `{command}`: {said.strip()}" for command, (_, said) in last.verdicts.items()],
         "",
         "### What was done",
         "",
         deeds(outcome),
+        "",
+        table(["what became of a request to the collector", "times"], sorted(outcome.met.items())),
         "",
         "### What clients noticed",
         "",
@@ -60,16 +66,30 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def sums(outcome: Outcome) -> str:
     """A line for each kind of traffic."""
-    account = outcome.account
-    heads = ["traffic", "asked", "connections", "whole", "refused", "lost", "answered", "counted", "given"]
+    account, last = outcome.account, outcome.sums[-1]
+    heads = [
+        "traffic",
+        "asked",
+        "connections",
+        "whole",
+        "refused",
+        "lost",
+        "unbilled",
+        "answered",
+        "counted",
+        "ledger",
+        "given",
+    ]
     rows = [
         [
             kind.what,
             *(each[name] for each in (account.asked, account.connections, account.whole, account.refused)),
             account.lost(name),
+            account.unbilled[name],
             account.answered[name],
-            outcome.counted.get(name, 0),
-            outcome.given[name],
+            last.counted.get(name, 0),
+            last.ledger.get(name, 0),
+            last.given[name],
         ]
         for name, kind in KINDS.items()
     ]

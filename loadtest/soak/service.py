@@ -86,7 +86,9 @@ class Connection(asyncio.Protocol):
     def _serve(self, customer: str, query: dict[str, str]) -> None:
         if self.transport.is_closing():
             return
-        self._tally.give(customer)
+        status = int(query.get("status", 200))
+        if status < 500:  # what is billed
+            self._tally.give(customer)
         if self._parser.should_upgrade():
             self._head(101, b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
         elif "events" in query:
@@ -94,7 +96,7 @@ class Connection(asyncio.Protocol):
             self._events(0, int(query["events"]))
         else:
             body = content(int(query["size"])) if "size" in query else self._uploaded
-            self._answer(int(query.get("status", 200)), body, chunked="chunked" in query)
+            self._answer(status, body, chunked="chunked" in query)
 
     # ---- answers
 

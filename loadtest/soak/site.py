@@ -1,4 +1,4 @@
-"""The edge, its endpoints and its clients, and everything that is done to them. Each deed is written down."""
+"""The edge, its endpoints, clients and collector, and what is done to the first two. Each deed is written down."""
 
 import random
 import signal
@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 import orjson
@@ -19,14 +19,18 @@ from loadtest.soak.account import Account
 from loadtest.soak.fault import Deed, Fault, Held
 from loadtest.soak.kinds import API, BULK, COMER, DETOUR, KINDS, LIMITED
 from loadtest.soak.service import HEALTH
-from loadtest.soak.tally import Tally
+from loadtest.soak.sums import Sums
+from loadtest.soak.tally import ODD, Tally
 from loadtest.soak.traffic import Plan
 from tests.support.ask import ask
 from tests.support.authority import Authority
+from tests.support.collector import Collector, checked
+from tests.support.counted import ARRIVED, Counted
 from tests.support.customers import key_line
-from tests.support.edge import Edge
+from tests.support.edge import total
 from tests.support.ports import HOST, Ports
 from tests.support.process import Process, kill
+from tests.support.relay import CALM
 from tests.support.storm import whole_crew
 from tests.support.waiting import until
 
@@ -62,9 +66,14 @@ class Site:
         """Starts endpoints: they are ended together with the thread that started them (PR_SET_PDEATHSIG)."""
         self._ends.callback(self._hand.shutdown)
         self._authority = Authority(folder)
-        self.edge = Edge(folder / "edge", 0, **self._settings())
+        self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+        self._ends.callback(self.collector.close)
+        self.edge = Counted(folder / "edge", 0, self.collector, "eu-soak", seed, **self._settings())
         self._ends.callback(self.edge.close)
         self._clients: Process | None = None
+        self._account = Account()
+        self.sums: list[Sums] = []
+        """What everybody said whenever nothing was under way."""
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -97,6 +106,7 @@ class Site:
         for name in self.services:
             self._hand.submit(self._start_service, name).result()
             self._ends.callback(self._stop_service, name)
+        self.collector.start()
         pair = self._authority.issue(HOST)
         secure = {"address": f"{HOST}:{self.secure_port}", "tls": {"cert": str(pair.cert), "key": str(pair.key)}}
         self.edge.start(listen=[self.edge.settings["listen"], secure])
@@ -113,18 +123,62 @@ class Site:
     def load(self) -> None:
         """Start the clients; returns once every kind of traffic has arrived."""
         told = self.folder / "account.json"
-        plan = Plan(self.edge.port, self.secure_port, str(self._authority.file), self.seed, str(told))
+        seed = self.seed + len(self.sums)
+        plan = Plan(self.edge.port, self.secure_port, str(self._authority.file), seed, str(told))
         command = [sys.executable, "-m", "loadtest.soak.traffic", orjson.dumps(asdict(plan)).decode()]
         self._clients = Process(command, self.folder / "clients.log")
         until(lambda: all(self.given(name) for name in KINDS), "every kind of traffic arrives")
 
-    def unload(self) -> Account:
-        """Let the clients end what they have begun; their account."""
+    def unload(self) -> None:
+        """Let the clients end what they have begun, and take their account."""
         assert self._clients is not None
         assert self._clients.running, self._clients.output
         assert self._clients.wait_after(signal.SIGTERM, 40) == 0, self._clients.output
         assert not self._clients.output
-        return Account.read(self.folder / "account.json")
+        self._account += Account.read(self.folder / "account.json")
+
+    def rest(self) -> None:
+        """All is well, nothing is sent, everything arrives: what everybody says of it."""
+        with self.well:
+            self.edge.fill_disk(False)
+            self.edge.set_clock(0.0)
+            self.edge.relay.fates = CALM
+            self.settle()
+            self.unload()
+        self._arrived()
+        self.edge.relay.late()
+        counted, ledger = self._arrived()
+        samples = self.edge.metrics()
+        self.sums.append(
+            Sums(
+                account=self._account,
+                counted=counted,
+                sealed=self.edge.sealed(),
+                ledger=ledger,
+                metered=total(samples, "edge_usage_counted_total", meter="requests"),
+                given={name: self.given(name) for name in (*KINDS, ODD)},
+                retries=total(samples, "edge_upstream_retries_total"),
+                limited=total(samples, "edge_rate_limited_total", mode="enforce"),
+                verdicts={
+                    "edgeproxy spool verify": self.edge.spool("verify"),
+                    "edgeproxy verify": checked(self.collector),
+                },
+            )
+        )
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is plain already that some count is."""
+        return bool(self.sums and self.sums[-1].complaints())
+
+    def _arrived(self) -> tuple[dict[str, int], dict[str, int]]:
+        """What is counted, and the ledger: once it has all of that, or when it is plain that it never will."""
+        end = monotonic() + ARRIVED
+        while True:
+            counted, ledger = self.edge.usage(), self.edge.ledger()
+            if counted == ledger or monotonic() > end:
+                return counted, ledger
+            sleep(0.1)
 
     def given(self, name: str) -> int:
         """Answers of all endpoints together to this customer."""

@@ -26,7 +26,7 @@ class Tally:
         return self._words[CELLS[name] * 2]
 
     def given(self, name: str) -> int:
-        """Answers, counted before they are written: never fewer than anybody got."""
+        """Answers that are billed, counted before they are written: never fewer than anybody got."""
         return self._words[CELLS[name] * 2 + 1]
 
     def total(self) -> int:

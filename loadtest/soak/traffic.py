@@ -118,7 +118,8 @@ class Client:
             account.whole[name] += bool(self._heard and self._heard.endpoint)
         heard = self._heard
         if heard is not None:
-            account.answered[name] += bool(heard.endpoint)
+            if heard.endpoint:
+                (account.answered if heard.status < 500 else account.unbilled)[name] += 1
             account.refused[name] += not heard.endpoint and heard.status == self.kind.refusal
             if name in account.seen:
                 account.seen[name].append(Seen(began, monotonic(), heard.status, bool(heard.endpoint)))
@@ -189,11 +190,10 @@ async def get(client: Client, line: Line) -> None:
 
 
 async def get_once(client: Client, line: Line) -> None:
-    """A small thing, and the connection is closed: by the edge or by the client."""
-    if client.draw.random() < 0.5:
-        await line.send(client.head_of("GET", "size=100", "Connection: close"))
-    else:
-        await line.send(client.head_of("GET", "size=100"))
+    """A small thing, or what is not billed, and the connection is closed: by the edge or by the client."""
+    fields = ["Connection: close"] if client.draw.random() < 0.5 else []
+    status = client.draw.choice((200, 200, 200, 200, 404, 503))
+    await line.send(client.head_of("GET", f"size=100&status={status}", *fields))
     await client.whole(line, BLOCK[:100])
     client.done()
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from loadtest.soak.account import Account, How, Trouble
 from loadtest.soak.course import Calm
 from loadtest.soak.fault import Deed, Fault, Held
-from loadtest.soak.kinds import KINDS, LIMITED
-from loadtest.soak.tally import ODD
+from loadtest.soak.kinds import KINDS
+from loadtest.soak.sums import Sums
 from loadtest.soak.watch import Vitals, Watch, trend
 
 GRACE = 2.0
@@ -48,20 +48,34 @@ def by_drain(_: Fault, trouble: Trouble) -> bool:
     return trouble.how == "told"
 
 
+def by_death(_: Fault, trouble: Trouble) -> bool:
+    """Nobody serves until another edge does."""
+    return trouble.how in (*BROKEN, "refused")
+
+
+def by_end(_: Fault, trouble: Trouble) -> bool:
+    """Workers end what they have begun, tell WebSockets, and leave; then nobody listens until another edge does."""
+    return trouble.how in ("told", "refused", "unconnected")
+
+
 def by_nothing(_: Fault, __: Trouble) -> bool:
     """Nobody may notice anything."""
     return False
 
 
 EXPLAINS: dict[Deed, Callable[[Fault, Trouble], bool]] = {
-    Deed.RELOAD: by_nothing,
-    Deed.BAD_RELOAD: by_nothing,
+    **dict.fromkeys(Deed, by_nothing),
     Deed.KILL_WORKER: by_worker,
     Deed.HANG_WORKER: by_worker,
     Deed.KILL_SUPERVISOR: by_drain,
+    Deed.KILL_STEP: by_drain,
     Deed.ROLL: by_drain,
     Deed.RESTART: by_endpoint,
     Deed.OUTAGE: by_outage,
+    Deed.KILL_EDGE: by_death,
+    Deed.TEAR: by_death,
+    Deed.END: by_end,
+    Deed.MOVE: by_end,
 }
 
 
@@ -79,29 +93,30 @@ class Outcome:
 
     seed: int
     seconds: float
-    account: Account
+    deeds: frozenset[Deed]
+    """What had to be done."""
     faults: list[Fault]
     held: dict[str, Held]
-    counted: dict[str, int]
-    """Requests in `/usage`, by customer."""
-    metered: float
-    """The same in `/metrics`, all together."""
-    given: dict[str, int]
-    """Answers of endpoints, by customer; `odd` for what no customer can have asked."""
-    retries: float
-    """Requests that the edge sent once more."""
-    limited: float
-    """Refusals by a limit in `/metrics`."""
+    sums: list[Sums]
+    """What everybody said whenever nothing was under way; the last one is of the end."""
+    met: Counter[str]
+    """What became of the edge's requests to the collector."""
     watch: Watch
     calm: Calm
 
+    @property
+    def account(self) -> Account:
+        """Of all clients."""
+        return self.sums[-1].account
+
     def complaints(self) -> list[str]:
         """Everything that is not as it must be."""
-        return [*self.undone(), *self.unexplained(), *self.fallen(), *self.sums(), *self.turns(), *self.growth()]
+        sums = next((found for each in self.sums if (found := each.complaints())), [])
+        return [*self.undone(), *self.unexplained(), *self.fallen(), *sums, *self.turns(), *self.growth()]
 
     def undone(self) -> list[str]:
         """Deeds that were not done, of which nothing is known therefore."""
-        return [f"not done: {deed}" for deed in Deed if deed not in {fault.deed for fault in self.faults}]
+        return [f"not done: {deed}" for deed in Deed if deed in self.deeds - {fault.deed for fault in self.faults}]
 
     def explained(self) -> Counter[tuple[str, str, str]]:
         """How often which deed explains which trouble: (deed, how, status or nothing)."""
@@ -125,32 +140,6 @@ class Outcome:
         needless = [f"{name} need not be exempt: it outlives its supervisor" for name in self.watch.needlessly_exempt]
         blind = [] if self.watch.readings >= self.seconds / 3 else [f"only {self.watch.readings} looks at the counters"]
         return self.watch.falls + needless + blind + [repr(failure) for failure in self.watch.failures]
-
-    def sums(self) -> list[str]:
-        """For each kind of traffic, docs/design/counting.md#proof-obligations:
-
-        answered <= counted <= answered + lost, and counted <= given <= counted + lost + retries. So where no request
-        of a kind was lost, what clients got is what is counted; and where it cannot be sent twice, what was given.
-        """
-        found = []
-        for name, kind in KINDS.items():
-            answered, lost = self.account.answered[name], self.account.lost(name)
-            counted, given = self.counted.get(name, 0), self.given[name]
-            again = int(self.retries) if kind.repeatable else 0
-            if not answered <= counted <= answered + lost:
-                found.append(f"{name}: answered {answered}, lost {lost}, but counted {counted}")
-            if not counted <= given <= counted + lost + again:
-                found.append(f"{name}: counted {counted}, lost {lost}, sent again {again}, but given {given}")
-            if not self.account.whole[name]:
-                found.append(f"{name}: nothing arrived whole")
-        if self.metered != sum(self.counted.values()):
-            found.append(f"/metrics counts {self.metered:g} requests, /usage {sum(self.counted.values())}")
-        refused = self.account.refused[LIMITED]
-        if not 0 < refused <= self.limited <= refused + self.account.lost(LIMITED):
-            found.append(f"{refused} were refused by a limit, /metrics counts {self.limited:g}")
-        if self.given[ODD]:
-            found.append(f"endpoints got {self.given[ODD]} requests that no client can have made")
-        return found
 
     def turns(self) -> list[str]:
         """Customers and routes that come and go: served while they are there, refused while they are not."""

@@ -7,8 +7,6 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeproxy.counters.control import Control
-from tests.faults.counting.site import stepping
-from tests.faults.counting.stepping import said
 from tests.support.ask import ask
 from tests.support.asking import Asking, at_work
 from tests.support.customers import people
@@ -18,6 +16,7 @@ from tests.support.load import request
 from tests.support.ports import HOST
 from tests.support.process import kill
 from tests.support.service import Service
+from tests.support.stepping import said, stepping
 from tests.support.storm import whole_crew
 from tests.support.waiting import until
 

@@ -5,18 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.soak.course import Course
-from loadtest.soak.kinds import KINDS
+from loadtest.soak.course import EDGE, WAY, Course
+from loadtest.soak.fault import Deed
 from loadtest.soak.report import report
 from loadtest.soak.site import Site
-from loadtest.soak.tally import ODD
 from loadtest.soak.verdict import Outcome
 from loadtest.soak.watch import Watch, vitals
-from tests.support.edge import total
 from tests.support.process import ROOT
 from tests.support.waiting import until
 
-SHORT, LONG = 40.0, 1200.0
+SHORT, LONG = 40.0, 1800.0
 """Seconds of the course; the load begins before it and ends after it."""
 REPORT = ROOT / "bench-results" / "soak.md"
 """Where the long run leaves its report."""
@@ -35,30 +33,26 @@ def site(tmp_path: Path, seed: int) -> Iterator[Site]:
         site.close()
 
 
-def soak(site: Site, seed: int, seconds: float) -> Outcome:
+def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Outcome:
     """Load, the course, and all that was written down."""
     before = descriptors(site)
-    watch, course = Watch(site), Course(site, seed, seconds)
+    watch, course = Watch(site), Course(site, seed, seconds, weights)
     site.load()
     watch.start()
     try:
         course.run()
+        site.rest()
     finally:
-        account = site.unload()
         watch.end()
     until(lambda: descriptors(site) <= before + LEFT_OVER, "what was open is closed", seconds=POOL_IDLE)
-    samples = site.edge.metrics()
     return Outcome(
         seed=seed,
         seconds=seconds,
-        account=account,
+        deeds=course.deeds,
         faults=site.faults,
         held=site.held,
-        counted=site.edge.usage(),
-        metered=total(samples, "edge_usage_counted_total", meter="requests"),
-        given={name: site.given(name) for name in (*KINDS, ODD)},
-        retries=total(samples, "edge_upstream_retries_total"),
-        limited=total(samples, "edge_rate_limited_total", mode="enforce"),
+        sums=site.sums,
+        met=site.edge.relay.met,
         watch=watch,
         calm=course.calm,
     )
@@ -76,15 +70,15 @@ def descriptors(site: Site) -> int:
 
 @pytest.mark.timeout(400)
 def test_less_than_a_minute_of_everything(site: Site, seed: int) -> None:
-    outcome = soak(site, seed, SHORT)
+    outcome = soak(site, seed, SHORT, EDGE)
     print(report(outcome), timeline(outcome), sep="\n")
     assert not outcome.complaints()
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(2400)
-def test_twenty_minutes_of_everything(site: Site, seed: int) -> None:
-    outcome = soak(site, seed, LONG)
+@pytest.mark.timeout(3600)
+def test_half_an_hour_of_everything(site: Site, seed: int) -> None:
+    outcome = soak(site, seed, LONG, EDGE | WAY)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(outcome))
     print(report(outcome), timeline(outcome), sep="\n")

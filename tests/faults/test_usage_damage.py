@@ -1,7 +1,5 @@
 """A spool that was damaged: what cannot be read is named and not shipped, and only a person owns up to it."""
 
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +9,9 @@ import pytest
 from edgeproxy.usage.batch import read
 from edgeproxy.usage.segment import Record, records
 from edgeproxy.usage.spool import segments
-from tests.faults.counting.relay import CALM, DOWN
-from tests.faults.counting.site import Counted, Site
+from tests.faults.counting.site import Site
 from tests.support.collector import checked
-from tests.support.process import ROOT
+from tests.support.relay import CALM, DOWN
 from tests.support.waiting import until
 
 
@@ -22,13 +19,6 @@ from tests.support.waiting import until
 def site(tmp_path: Path, seed: int) -> Iterator[Site]:
     with Site(tmp_path, seed) as site:
         yield site
-
-
-def spool(edge: Counted, *arguments: str) -> tuple[int, str]:
-    """The exit code of `edgeproxy spool`, and what it said."""
-    command = [sys.executable, "-m", "edgeproxy", "spool", *arguments, "-c", edge.file]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -> None:
@@ -57,20 +47,20 @@ def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -
     until(lambda: edge.status()["usage"]["batches"] > sealed + 2, "it seals")
     assert edge.ready()
     edge.unload()
-    code, told = spool(edge, "verify")
+    code, told = edge.spool("verify")
     assert code == 1
     assert f"{path}:{flipped.offset}: " in told
     assert sum(edge.ledger().values()) < sum(edge.usage().values())
     assert checked(collector)[0] == 0
 
-    assert spool(edge, "discard", "--damaged", "--yes")[0] == 0
+    assert edge.spool("discard", "--damaged", "--yes")[0] == 0
     wanted = Counter(edge.usage())
     for customer, _, _, value in lost.rows:
         wanted[customer] -= value
     until(lambda: edge.ledger() == wanted, f"the ledger has {wanted}")
     (gap,) = collector.edges()[edge.id]["gaps"]
     assert gap["from_seq"] == gap["to_seq"] == lost.seq
-    assert spool(edge, "verify")[0] == 0
+    assert edge.spool("verify")[0] == 0
     code, told = checked(collector)
     assert code == 0
     assert " 1 gap," in told

@@ -4,15 +4,14 @@ The tests share an edge and a collector, under load; each leaves both well.
 """
 
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.faults.counting.relay import CALM, DOWN, STORMY
-from tests.faults.counting.site import Counted, Site
+from tests.faults.counting.site import Site
+from tests.support.counted import Counted, copied, put_back
+from tests.support.relay import CALM, DOWN, STORMY
 from tests.support.sealing import batches
 from tests.support.waiting import until
 
@@ -76,19 +75,12 @@ def test_a_clock_that_is_set_makes_no_count_twice(site: Site, edge: Counted) -> 
 
 
 def test_a_collector_that_was_restored_gets_what_it_lacks(site: Site, edge: Counted, tmp_path: Path) -> None:
-    collector = site.collector
     edge.shipped_more()
     copy = tmp_path / "copy.db"
-    with closing(sqlite3.connect(collector.database)) as source, closing(sqlite3.connect(copy)) as target:
-        source.backup(target)
+    copied(site.collector, copy)
     edge.shipped_more(5)
-    collector.kill()
-    before = edge.state / "spool" / "watermark.json"
-    assert before.exists()
-    for suffix in ("-wal", "-shm"):
-        Path(f"{collector.database}{suffix}").unlink(missing_ok=True)
-    shutil.copy(copy, collector.database)
-    collector.start()
+    assert (edge.state / "spool" / "watermark.json").exists()
+    put_back(site.collector, copy)
     edge.shipped_more()
     rest(site, edge)
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.counting.relay import STORMY
-from tests.faults.counting.site import Site, stepping
-from tests.faults.counting.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries, said
+from tests.faults.counting.site import Site
+from tests.support.counted import dies_at
 from tests.support.postgresql import Postgresql, programs
+from tests.support.relay import STORMY
+from tests.support.stepping import COLLECTOR_STEPS, EDGE_STEPS, boundaries
 from tests.support.waiting import until
 
 FEW = 3
@@ -40,14 +41,8 @@ def test_whoever_is_killed_at_any_step_all_is_counted_once(site: Site, seed: int
     chance = random.Random(seed)
     edge, collector = site.edge, site.collector
     edge.shipped_more()
-    usual = collector.command
     for step, number in drawn(pytestconfig, chance, COLLECTOR_STEPS):
-        collector.kill()
-        collector.command = stepping(where := f"{step} {number}", "collector")
-        process = collector.begin()
-        until(lambda process=process: not process.running, f"the collector is killed {where}", seconds=60)
-        assert said(where) in process.output
-    collector.command = usual
+        dies_at(collector, step, number)
     collector.start()
     edge.shipped_more()
     edge.unload()

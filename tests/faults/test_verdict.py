@@ -10,6 +10,7 @@ from loadtest.soak.course import Calm
 from loadtest.soak.fault import Deed, Fault, Held
 from loadtest.soak.kinds import COMER, DETOUR, KINDS, LIMITED
 from loadtest.soak.report import report
+from loadtest.soak.sums import Sums
 from loadtest.soak.tally import ODD
 from loadtest.soak.verdict import GRACE, Outcome, explanation
 from loadtest.soak.watch import Vitals, Watch, trend
@@ -36,7 +37,15 @@ SAYS = {
     (Deed.OUTAGE, "503"): trouble("status", status=503),
     (Deed.ROLL, "told"): trouble("told", kind="socket"),
     (Deed.KILL_SUPERVISOR, "told"): trouble("told", kind="socket"),
+    (Deed.KILL_STEP, "told"): trouble("told", kind="socket"),
+    (Deed.KILL_EDGE, "reset"): trouble("reset"),
+    (Deed.TEAR, "refused"): trouble("refused"),
+    (Deed.END, "refused"): trouble("refused"),
+    (Deed.MOVE, "told"): trouble("told", kind="socket"),
 }
+DEADLY = {Deed.KILL_EDGE, Deed.TEAR, Deed.END, Deed.MOVE}
+"""Nobody serves for a while."""
+BREAKING = {*DEADLY, Deed.KILL_WORKER, Deed.HANG_WORKER, Deed.RESTART, Deed.OUTAGE}
 
 
 @pytest.mark.parametrize(("deed", "what"), SAYS, ids=str)
@@ -52,7 +61,9 @@ def test_before_its_time_and_after_it_a_fault_explains_nothing(deed: Deed, what:
 
 @pytest.mark.parametrize("how", ["refused", "wrong", "timeout", "unconnected"])
 def test_nothing_explains_a_refused_connection_or_a_wrong_answer(how: How) -> None:
-    assert explanation(trouble(how, port=1), list(FAULTS.values())) is None
+    others = [fault for deed, fault in FAULTS.items() if deed not in DEADLY]
+    assert explanation(trouble(how, port=1), others) is None
+    assert how == "refused" or how == "unconnected" or explanation(trouble(how), list(FAULTS.values())) is None
 
 
 @pytest.mark.parametrize("how", ["reset", "closed", "cut", "unconnected"])
@@ -71,8 +82,13 @@ def test_a_lost_endpoint_explains_its_own_answers_and_what_is_not_sent_twice() -
     assert explanation(trouble("reset", endpoint="a"), faults) is None
 
 
-@pytest.mark.parametrize("deed", [Deed.RELOAD, Deed.BAD_RELOAD, Deed.ROLL, Deed.KILL_SUPERVISOR])
-def test_reloads_and_rolling_replacements_and_dead_supervisors_explain_no_error(deed: Deed) -> None:
+@pytest.mark.parametrize("how", ["reset", "closed", "cut", "status"])
+def test_an_edge_that_is_ended_breaks_off_nothing(how: How) -> None:
+    assert explanation(trouble(how), [FAULTS[Deed.END], FAULTS[Deed.MOVE]]) is None
+
+
+@pytest.mark.parametrize("deed", [deed for deed in Deed if deed not in BREAKING], ids=str)
+def test_whatever_leaves_workers_and_endpoints_alone_explains_no_error(deed: Deed) -> None:
     for each in SAYS.values():
         if each.how != "told":
             assert explanation(each, [FAULTS[deed]]) is None
@@ -88,6 +104,8 @@ def outcome() -> Outcome:
         account.asked[name] = account.answered[name] = account.whole[name] = 10
     account.asked[LIMITED] += 5
     account.refused[LIMITED] = 5
+    account.asked["once"] += 2
+    account.unbilled["once"] = 2
     watch = Watch.__new__(Watch)
     watch.readings, watch.falls, watch.failures, watch.series = 100, [], [], 1
     watch.connections = dict.fromkeys(range(100), 40.0)
@@ -95,10 +113,19 @@ def outcome() -> Outcome:
     watch.roles = {1: "worker", 2: "supervisor"}
     watch.vitals = {pid: [Vitals(look, float(look), 50, 30_000) for look in range(100)] for pid in watch.roles}
     held = {name: Held([(0.0, True), (20.0, None), (21.0, False)]) for name in (COMER, DETOUR)}
-    counted = dict.fromkeys(KINDS, 10)
-    given = {**counted, ODD: 0}
+    sums = Sums(
+        account,
+        counted=dict.fromkeys(KINDS, 10),
+        sealed=dict.fromkeys(KINDS, 10),
+        ledger=dict.fromkeys(KINDS, 10),
+        metered=10.0 * len(KINDS),
+        given={**dict.fromkeys(KINDS, 10), ODD: 0},
+        retries=0.0,
+        limited=5.0,
+        verdicts={"edgeproxy verify": (0, "OK")},
+    )
     return Outcome(
-        1, 100.0, account, list(FAULTS.values()), held, counted, 10.0 * len(KINDS), given, 0.0, 5.0, watch, Calm(10, 90)
+        1, 100.0, frozenset(Deed), list(FAULTS.values()), held, [sums], Counter(arrives=9), watch, Calm(10, 90)
     )
 
 
@@ -113,20 +140,29 @@ def test_a_soak_in_which_everything_held_has_no_complaints_and_a_report() -> Non
     assert "Everything held." in report(outcome())
 
 
+def counts(of: Outcome, name: str, more: int, *, given: bool = True) -> Sums:
+    """All that count say so many more of this kind of traffic, and so do endpoints where they gave as many."""
+    (sums,) = of.sums
+    for each in (sums.counted, sums.sealed, sums.ledger):
+        each[name] += more
+    sums.metered += more
+    sums.given[name] += more * given
+    return sums
+
+
 def test_an_answer_that_was_not_counted_is_found() -> None:
     wrong = outcome()
-    wrong.counted["keep"] -= 1
-    wrong.given["keep"] -= 1
-    wrong.metered -= 1
+    counts(wrong, "keep", -1)
     assert complaint(wrong) == "keep: answered 10, lost 0, but counted 9"
 
 
 def test_a_count_without_an_answer_is_found_where_nothing_was_lost() -> None:
     wrong = outcome()
-    wrong.counted["keep"] += 1
-    wrong.given["keep"] += 1
-    wrong.metered += 1
-    assert complaint(wrong) == "keep: answered 10, lost 0, but counted 11"
+    counts(wrong, "keep", 1)
+    assert wrong.complaints() == [
+        "keep: answered 10, lost 0, but counted 11",
+        "keep: counted 11, answered 10, lost 0, sent again 0, but given 11",
+    ]
     wrong.account.asked["keep"] += 1  # one that nobody answered
     assert wrong.complaints() == []
 
@@ -134,27 +170,66 @@ def test_a_count_without_an_answer_is_found_where_nothing_was_lost() -> None:
 def test_an_answer_given_twice_is_found_unless_the_request_may_be_sent_twice() -> None:
     for name in ("keep", "sized"):
         wrong = outcome()
-        wrong.given[name] += 1
-        assert complaint(wrong) == f"{name}: counted 10, lost 0, sent again 0, but given 11"
-    wrong.retries = 1
-    assert complaint(wrong) == "sized: counted 10, lost 0, sent again 0, but given 11"
+        wrong.sums[0].given[name] += 1
+        assert complaint(wrong) == f"{name}: counted 10, answered 10, lost 0, sent again 0, but given 11"
+    wrong.sums[0].retries = 1
+    assert complaint(wrong).startswith("sized: counted 10")
+    wrong = outcome()
+    wrong.sums[0].given["keep"] += 1
+    wrong.sums[0].retries = 1
+    assert wrong.complaints() == []
 
 
 def test_fewer_answers_given_than_counted_are_found() -> None:
     wrong = outcome()
-    wrong.given["keep"] -= 1
+    wrong.sums[0].given["keep"] -= 1
     assert complaint(wrong).startswith("keep: counted 10")
+
+
+def test_an_answer_that_is_not_billed_and_was_counted_is_found() -> None:
+    wrong = outcome()
+    counts(wrong, "once", 1, given=False)
+    assert wrong.complaints()[0] == "once: answered 10, lost 0, but counted 11"
+
+
+@pytest.mark.parametrize("more", [-1, 1], ids=["lost", "twice"])
+@pytest.mark.parametrize("where", ["sealed", "ledger"])
+def test_a_count_that_is_lost_on_its_way_or_there_twice_is_found(where: str, more: int) -> None:
+    wrong = outcome()
+    getattr(wrong.sums[0], where)["keep"] += more
+    has = {"sealed": "the batches have", "ledger": "the ledger has"}[where]
+    assert complaint(wrong) == f"keep: counted 10, but {has} {10 + more}"
+
+
+def test_a_count_of_nobody_is_found_and_so_is_one_that_is_made_up_for_elsewhere_or_later() -> None:
+    wrong = outcome()
+    wrong.sums[0].ledger["nobody"] = 1
+    assert complaint(wrong) == "nobody: counted 0, but the ledger has 1"
+    wrong = outcome()
+    wrong.sums[0].ledger["keep"] += 1
+    wrong.sums[0].ledger["sized"] -= 1
+    assert len(wrong.complaints()) == 2
+    wrong = outcome()
+    wrong.sums[0].ledger["keep"] += 1
+    wrong.sums += outcome().sums
+    assert complaint(wrong) == "keep: counted 10, but the ledger has 11"
+
+
+def test_what_the_commands_find_is_found() -> None:
+    wrong = outcome()
+    wrong.sums[0].verdicts["edgeproxy verify"] = (1, "batch 7 is not what follows batch 6\n")
+    assert complaint(wrong) == "edgeproxy verify: batch 7 is not what follows batch 6"
 
 
 def test_sums_that_differ_between_listings_are_found() -> None:
     wrong = outcome()
-    wrong.metered -= 1
+    wrong.sums[0].metered -= 1
     assert "/metrics counts" in complaint(wrong)
     wrong = outcome()
-    wrong.limited += 1
+    wrong.sums[0].limited += 1
     assert "refused by a limit" in complaint(wrong)
     wrong = outcome()
-    wrong.given[ODD] = 1
+    wrong.sums[0].given[ODD] = 1
     assert "no client can have made" in complaint(wrong)
 
 
@@ -187,7 +262,7 @@ def test_counters_that_fall_and_needless_exemptions_are_found() -> None:
 def test_what_was_not_done_or_not_looked_at_is_found() -> None:
     wrong = outcome()
     wrong.faults.pop()
-    assert complaint(wrong) == f"not done: {Deed.OUTAGE}"
+    assert complaint(wrong) == f"not done: {list(Deed)[-1]}"
     wrong = outcome()
     wrong.watch.readings = 3
     assert complaint(wrong) == "only 3 looks at the counters"

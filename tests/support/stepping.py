@@ -1,4 +1,4 @@
-"""An edge or a collector that is killed at a step: `python -m tests.faults.counting.stepping STEP COMMAND …`.
+"""An edge or a collector that is killed at a step: `python -m tests.support.stepping STEP COMMAND …`.
 
 STEP is `before NAME N` or `after NAME N`: at the Nth time that the process comes there, it kills itself, and says so
 before. `torn write N` kills it in the midst of a write. `-` is never. COMMAND is one of edgeproxy's, with arguments.
@@ -34,6 +34,11 @@ def boundaries(steps: tuple[str, ...]) -> list[str]:
     """Where a process can be killed: before and after each step, and in the midst of a write."""
     found = [f"{when} {step}" for step in steps for when in ("before", "after")]
     return found + ["torn write"] * ("write" in steps)
+
+
+def stepping(step: str, command: str) -> tuple[str, ...]:
+    """What starts an edge, or a collector, that is killed at a step."""
+    return (sys.executable, "-m", "tests.support.stepping", step, command, "-c")
 
 
 def said(step: str) -> str:
@@ -90,7 +95,7 @@ class Step:
 
 
 def set_clock() -> None:
-    """Have this process's clock be wrong, if it is to be. Before anything else is imported."""
+    """Have this process's clock be wrong, if it is to be."""
     path = os.environ.get(CLOCK)
     if path is None:
         return

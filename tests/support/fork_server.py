@@ -48,11 +48,12 @@ MODULES = (
 )
 """What a server imports: the commands that serve, and what they import only once they are configured."""
 COMMAND = (sys.executable, "-m", "edgeproxy")
+STEPPING = (sys.executable, "-m", "tests.support.stepping")
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.proxy")
 """What it stands for; arguments follow."""
 SUPERVISORS = (["edge"], ["quick"])
 """The commands that start workers."""
-EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", "OPENSSL_", "EDGEPROXY_TEST_CLOCK")
+EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", "OPENSSL_")
 """How variables begin which are read, by Python or by libraries, before a command runs."""
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
 """Those of them that can be told later too, and the options of mallopt(3) that do it."""
@@ -143,7 +144,7 @@ _servers: dict[int, ForkServer] = {}
 
 def may_fork(command: Sequence[str], environ: Mapping[str, str]) -> bool:
     """Whether this command is the product's, and would be no other for having been started by exec."""
-    if tuple(command[:3]) != COMMAND and tuple(command[:4]) != WORKER:
+    if tuple(command[:3]) not in (COMMAND, STEPPING) and tuple(command[:4]) != WORKER:
         return False
     if sys.platform != "linux" or os.uname().machine != "x86_64":
         return False
@@ -263,7 +264,7 @@ def main() -> None:
     command = serve(requests)
     if command is None:
         return
-    if command[3:4] in SUPERVISORS:
+    if command[3:4] in SUPERVISORS or (tuple(command[:3]) == STEPPING and command[4:5] in SUPERVISORS):
         command = serve_workers() or command
     name = command.index("-m") + 1
     sys.orig_argv, sys.argv = command, command[name:]

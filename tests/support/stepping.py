@@ -20,6 +20,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.fork_server import STEPPING
+
 CLOCK, FULL = "EDGEPROXY_TEST_CLOCK", "EDGEPROXY_TEST_FULL"
 OFFSET = struct.Struct("<d")
 
@@ -38,7 +40,7 @@ def boundaries(steps: tuple[str, ...]) -> list[str]:
 
 def stepping(step: str, command: str) -> tuple[str, ...]:
     """What starts an edge, or a collector, that is killed at a step."""
-    return (sys.executable, "-m", "tests.support.stepping", step, command, "-c")
+    return (*STEPPING, step, command, "-c")
 
 
 def said(step: str) -> str:
@@ -116,6 +118,7 @@ def step_edge(step: Step) -> None:
     from edgeproxy.usage.transport import Http
 
     ship.RETRY_SECONDS_MAX = SOON
+    ship.Shipper.__init__.__kwdefaults__["clock"] = time.time  # imported before the clock was set, in a copy
     full = Path(os.environ.get(FULL, "/nowhere"))
     write, sync = Disk.write, Disk.sync
 

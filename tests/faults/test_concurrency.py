@@ -18,8 +18,8 @@ from tests.support.service import Service
 from tests.support.storm import whole_crew
 from tests.support.waiting import until
 
-CLIENTS = 10_000
-KILLS = 10
+CLIENTS = 4000
+KILLS = 6
 AT_ONCE = 40
 """Clients at the same time."""
 PAUSE = 0.06
@@ -124,7 +124,7 @@ def takes_as_many_as_it_says(edge: Edge, service: Service) -> None:
             wire.close()
 
 
-def test_after_ten_thousand_aborted_clients_and_ten_killed_workers_nothing_is_in_use(
+def test_after_thousands_of_aborted_clients_and_several_killed_workers_nothing_is_in_use(
     start_edge: StartEdge, service: Service, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -149,7 +149,7 @@ def test_after_ten_thousand_aborted_clients_and_ten_killed_workers_nothing_is_in
     until(lambda: shown(edge, "acme") == 0 and in_use(edge, "acme") == 0, "nothing is in use", seconds=5)
     assert under.now == 0
     assert longest < OVERLAP
-    assert len(under.begun) > 500, "hardly anything was tried"
-    assert clients.outcomes["begun 429"] > 500
+    assert len(under.begun) > 200, "hardly anything was tried"
+    assert clients.outcomes["begun 429"] > 200
     takes_as_many_as_it_says(edge, service)
     until(lambda: in_use(edge, "acme") == 0, "nothing is in use")

@@ -3,8 +3,6 @@
 import math
 import time
 
-import pytest
-
 from tests.support.customers import UNLIMITED, key_of, people
 from tests.support.edge import Edge, StartEdge, total
 from tests.support.upstream import Upstream
@@ -19,15 +17,16 @@ def ask_times(edge: Edge, customer: str, times: int) -> list[int]:
     return [edge.ask(key=key_of(customer)).status for _ in range(times)]
 
 
-@pytest.mark.parametrize("workers", [[2, 2, 2], [2, 4, 1, 2]], ids=["the same workers", "other numbers of workers"])
-def test_usage_metrics_and_limits_go_on_after_a_restart(
-    workers: list[int], start_edge: StartEdge, upstream: Upstream
-) -> None:
+WORKERS = (2, 2, 4, 1)
+"""How many there are after each start."""
+
+
+def test_usage_metrics_and_limits_go_on_after_a_restart(start_edge: StartEdge, upstream: Upstream) -> None:
     begun = time.monotonic()
-    edge = start_edge(**people(full=["20/min"], partly=["100/min"]), workers=workers[0])
+    edge = start_edge(**people(full=["20/min"], partly=["100/min"]), workers=WORKERS[0])
     assert ask_times(edge, "full", 25) == [200] * 20 + [429] * 5
     asked = 0
-    for number, count in enumerate(workers):
+    for number, count in enumerate(WORKERS):
         if number:
             edge.end()
             edge.start(workers=count)
@@ -44,7 +43,7 @@ def test_usage_metrics_and_limits_go_on_after_a_restart(
         assert total(samples, "edge_requests_total", code="429") == 5 + 3 * (number + 1)
     statuses = ask_times(edge, "partly", 100 - asked + 5)
     assert statuses == [200] * (100 - asked) + [429] * 5
-    assert upstream.seen()["received"] == {"full": 20, "partly": 100, UNLIMITED: 10 * len(workers)}
+    assert upstream.seen()["received"] == {"full": 20, "partly": 100, UNLIMITED: 10 * len(WORKERS)}
     assert time.monotonic() - begun < WINDOW
 
 

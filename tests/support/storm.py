@@ -55,7 +55,7 @@ class Watch(threading.Thread):
 class Storm:
     """Client processes against an edge, from `with` to `over`.
 
-    Two processes send for the customer without limits for as long as the storm lasts. `steady`, a customer with a
+    A process sends for the customer without limits for as long as the storm lasts. `steady`, a customer with a
     limit, is asked for some 150 times a second, until its limit has refused it for a while.
     """
 
@@ -70,7 +70,7 @@ class Storm:
         self._watch = Watch(edge)
 
     def __enter__(self) -> Self:
-        plans = [Plan(self.edge.port, [UNLIMITED], PATHS, connections=8)] * 2
+        plans = [Plan(self.edge.port, [UNLIMITED], PATHS, connections=8)]
         if self.steady is not None:
             plans.append(Plan(self.edge.port, [self.steady], ["/?wait=20"], connections=4, refusals=400))
         self._loads = [Load(self._folder, f"clients-{number}", plan) for number, plan in enumerate(plans)]
@@ -123,7 +123,7 @@ class Storm:
 
     def over(self, seconds: float = 30) -> None:
         """End the load, let `steady` get to its limit, and take the accounts."""
-        endless, limited = self._loads[:2], self._loads[2:]
+        endless, limited = self._loads[:1], self._loads[1:]
         self.accounts = [load.account(seconds) for load in limited]
         self.accounts += [load.finish() for load in endless]
         self._watch.end()

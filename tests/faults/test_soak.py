@@ -11,7 +11,7 @@ from loadtest.soak.report import report
 from loadtest.soak.site import Site
 from loadtest.soak.verdict import Outcome
 from loadtest.soak.watch import Watch, vitals
-from tests.support.process import ROOT
+from tests.support.process import ROOT, Process
 from tests.support.waiting import until
 
 SHORT, LONG = 40.0, 1800.0
@@ -25,7 +25,9 @@ POOL_IDLE = 20.0
 
 
 @pytest.fixture
-def site(tmp_path: Path, seed: int) -> Iterator[Site]:
+def site(tmp_path: Path, seed: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    if request.node.get_closest_marker("soak"):
+        monkeypatch.setattr(Process, "forks", False)  # the memory of processes is looked at: copies share theirs
     site = Site(tmp_path, seed)
     try:
         yield site.open()

@@ -11,9 +11,10 @@
 
 It takes on each configuration that it is told to prepare, unless the settings, in JSON, name its pid: those in `refuse`
 do not want it, those in `ignore` say nothing, and those in `die` end.
+
+Tests start many, so it imports nothing of the messages but their encoding: a message is a mapping here.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -22,35 +23,19 @@ import socket
 import sys
 from typing import Any
 
-from msgspec import to_builtins
+from msgspec import msgpack
 
-from edgeproxy import messages
-from edgeproxy.channel import Channel, ChannelClosed
-from edgeproxy.messages import (
-    Alive,
-    Commit,
-    Committed,
-    Drain,
-    Failed,
-    LoadCertificates,
-    Prepare,
-    Prepared,
-    PrepareFailed,
-    Ready,
-    Start,
-    ToSupervisor,
-    ToWorker,
-)
-from edgeproxy.tasks import Tasks
+from edgeproxy.channel import Channel, ChannelClosed, Codec
 
 BEAT = 0.02
 """Seconds between two words that it lives."""
 
-WorkerEnd = Channel[ToSupervisor, ToWorker]
+Said = dict[str, Any]
+WorkerEnd = Channel[Said, Said]
 
 PID = os.getpid()
 
-TOLD: list[dict[str, Any]] = []
+TOLD: list[Said] = []
 """The messages that came down the channel after the configuration."""
 
 PREPARED: set[int] = set()
@@ -61,7 +46,7 @@ SERVED: list[int] = []
 def report() -> bytes:
     """What this process is, as JSON: its pid, its session, the descriptors that it was started with, what it heard."""
     known = {"pid": PID, "session": os.getsid(0), "inherited": INHERITED, "told": TOLD, "served": SERVED}
-    body = json.dumps(known).encode()
+    body = json.dumps(known, default=bytes.decode).encode()
     return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
@@ -75,60 +60,63 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 async def beat(channel: WorkerEnd) -> None:
     try:
         while True:
-            await channel.send(Alive())
+            await channel.send({"type": "Alive"})
             await asyncio.sleep(BEAT)
     except ChannelClosed:
         pass
 
 
-async def hear(channel: WorkerEnd) -> ToWorker:
-    """Do what the next message says; the message."""
+async def hear(channel: WorkerEnd) -> str:
+    """Do what the next message says; its type."""
     message = await channel.receive()
-    TOLD.append(to_builtins(message))
-    if isinstance(message, Prepare):
-        does = json.loads(message.settings) if message.settings.startswith(b"{") else {}
+    TOLD.append(message)
+    kind, number = message["type"], message.get("number")
+    if kind == "Prepare":
+        settings = message["settings"]
+        does = json.loads(settings) if settings.startswith(b"{") else {}
         if PID in does.get("die", ()):
             os._exit(9)
         if PID in does.get("refuse", ()):
-            await channel.send(PrepareFailed(message.number, "no row is left"))
+            await channel.send({"type": "PrepareFailed", "number": number, "why": "no row is left"})
         elif PID not in does.get("ignore", ()):
-            PREPARED.add(message.number)
-            await channel.send(Prepared(message.number))
-    elif isinstance(message, Commit) and message.number in PREPARED:
-        SERVED.append(message.number)
-        await channel.send(Committed(message.number))
-    return message
+            PREPARED.add(number)
+            await channel.send({"type": "Prepared", "number": number})
+    elif kind == "Commit" and number in PREPARED:
+        SERVED.append(number)
+        await channel.send({"type": "Committed", "number": number})
+    return kind
 
 
 async def live(end: socket.socket, listening: list[socket.socket]) -> int:
-    channel = await Channel.over(end, messages.WORKER)
+    channel: WorkerEnd = await Channel.over(end, Codec(msgpack.encode, msgpack.decode))
     start = await channel.receive()
-    assert isinstance(start, Start)
-    behaviour = start.settings.decode()
+    behaviour = start["settings"].decode()
     if behaviour == "dies":
         return 3
     if behaviour in ("fails", "crowded"):
-        await channel.send(Failed("no free column in /state", behaviour == "crowded"))
+        crowded = behaviour == "crowded"
+        await channel.send({"type": "Failed", "why": "no free column in /state", "crowded": crowded})
         return 1
     if behaviour == "babbles":
         end.send(b"\x00\x00\x00\x03{}}")
     if behaviour == "mute":
         await asyncio.Event().wait()
-    SERVED.append(start.number)
-    while behaviour == "late" and not isinstance(message := await hear(channel), LoadCertificates):
-        if isinstance(message, Drain):
+    SERVED.append(start["number"])
+    while behaviour == "late" and (kind := await hear(channel)) != "LoadCertificates":
+        if kind == "Drain":
             return 0
     servers = [await asyncio.start_server(answer, sock=each) for each in listening]
-    await channel.send(Ready(0))
-    Tasks().start("beat", beat(channel))
+    await channel.send({"type": "Ready", "column": 0})
+    beating = asyncio.ensure_future(beat(channel))  # noqa: TID251, it ends with the process
     if behaviour == "hangs up":
         channel.close()
         await asyncio.Event().wait()
     try:
-        while not isinstance(await hear(channel), Drain) or behaviour == "deaf":
+        while await hear(channel) != "Drain" or behaviour == "deaf":
             pass
     except ChannelClosed:
         return 0
+    beating.cancel()
     for server in servers:
         server.close()
     return 0
@@ -138,15 +126,6 @@ if __name__ == "__main__":
     INHERITED = sorted(int(number) for number in os.listdir("/proc/self/fd") if int(number) > 2)
     INHERITED.pop()  # the listing's own
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--channel", type=int)
-    parser.add_argument("--listen")
-    options = parser.parse_args()
-    sys.exit(
-        asyncio.run(
-            live(
-                socket.socket(fileno=options.channel),
-                [socket.socket(fileno=int(number)) for number in options.listen.split(",")],
-            )
-        )
-    )
+    _, channel, _, listen = sys.argv[1:]
+    sockets = [socket.socket(fileno=int(number)) for number in listen.split(",")]
+    sys.exit(asyncio.run(live(socket.socket(fileno=int(channel)), sockets)))

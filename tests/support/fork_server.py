@@ -253,8 +253,18 @@ def tell(start: int, end: int, texts: Sequence[str]) -> None:
     ctypes.memmove(start, content, len(content))
 
 
+def end_at_once(codes: Sequence[int]) -> None:
+    """Leave with this code, where there is one, and take nothing apart: a copy would make every page its own for it."""
+    if codes:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(codes[0] & 0xFF)
+
+
 def main() -> None:
     """Import, fork, and in each copy be the command."""
+    codes: list[int] = []
+    atexit.register(end_at_once, codes)  # What is registered first is called last.
     requests = socket.socket(fileno=int(sys.argv[1]))
     for module in MODULES:
         importlib.import_module(module)
@@ -268,7 +278,13 @@ def main() -> None:
         command = serve_workers() or command
     name = command.index("-m") + 1
     sys.orig_argv, sys.argv = command, command[name:]
-    runpy.run_module(command[name], run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(command[name], run_name="__main__", alter_sys=True)
+        codes.append(0)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            codes.append(end.code or 0)
+        raise
 
 
 if __name__ == "__main__":

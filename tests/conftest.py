@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import settings
 
 pytest.register_assert_rewrite("tests.support")
@@ -56,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     from tests.support.process import Process  # Not at the top: its assertions are to be rewritten.
 
     Process.forks = True
+    # Rich would show each traceback with all variables: half a second of CPU for every exception that is logged.
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if config.option.soak:
         settings.load_profile("soak")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS

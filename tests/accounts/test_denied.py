@@ -13,7 +13,7 @@ import pytest
 from edgeproxy.accounts.ids import moment
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, SERVICE, Collector, sha256
-from tests.support.collector_fixtures import StartCollector
+from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.oidc import AUDIENCE, THERE, Provider
 from tests.support.waiting import until
 
@@ -39,6 +39,7 @@ def provider(tmp_path: Path) -> Iterator[Provider]:
         yield made.start()
 
 
+@only_sqlite("database")
 def test_each_is_refused_and_named_on_record(start_collector: StartCollector, provider: Provider) -> None:
     second_factor = {"amr": ["mfa"]}
     roles = {"claim": "groups", "admin": ["ops"]}

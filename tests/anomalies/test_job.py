@@ -84,7 +84,7 @@ def usual(hour: int) -> int:
     return 200 + 100 * (at % 24 > 8) + at * 7919 % 13
 
 
-def weeks(*names: str, until: int = TODAY, count: int = 4) -> dict[int, dict[str, int]]:
+def weeks(*names: str, until: int = TODAY, count: int = 3) -> dict[int, dict[str, int]]:
     return {hour: dict.fromkeys(names, usual(hour)) for hour in range(until - count * WEEK, until, HOUR)}
 
 
@@ -102,7 +102,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
             while await rollup.step(opened, TODAY + 400):
                 pass
             await books.look(TODAY + GRACE_SECONDS, 3)
-            assert await books.told() == [], "four weeks as they usually are"
+            assert await books.told() == [], "three weeks as they usually are"
 
             # From ten on acme uses eight times as much for an hour; bolt uses nothing on this day.
             noon = TODAY + 10 * HOUR

@@ -107,7 +107,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
 
 
 @pytest.mark.parametrize(("file", "message"), [(OFF, charging.NO_CHARGE), (STOPPED, "We are sorry.")])
-def test_what_the_file_stops_it_resumes_and_nothing_else(database: str, file: Billing, message: str) -> None:
+def test_what_the_file_stops_it_resumes_and_nothing_else(sqlite_database: str, file: Billing, message: str) -> None:
     async def follow(connection: AsyncConnection) -> None:
         await charging.follow(connection, file)
         now = await charging.read(connection, file)
@@ -119,10 +119,10 @@ def test_what_the_file_stops_it_resumes_and_nothing_else(database: str, file: Bi
         await charging.follow(connection, ON)
         assert not (await charging.read(connection, ON)).is_on
 
-    on(database, follow)
+    on(sqlite_database, follow)
 
 
-def test_the_percentage_is_the_file_s_until_somebody_says_another_one(database: str) -> None:
+def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_database: str) -> None:
     async def step(connection: AsyncConnection) -> None:
         before = await charging.read(connection, ON)
         assert (before.percent, before.allow, before.mode) == (5, {"acme"}, "live")
@@ -147,7 +147,7 @@ def test_the_percentage_is_the_file_s_until_somebody_says_another_one(database: 
         await raise_once(connection, pause_alert("acme", "api_calls", found, time.time()))
         assert (await gating.figures(connection, after, time.time(), ON)).paused == 1
 
-    on(database, step)
+    on(sqlite_database, step)
 
 
 def test_what_was_used_while_nobody_was_charged_is_in_no_quantity(database: str) -> None:

@@ -117,7 +117,7 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
     run(database, work, "acme")
 
 
-def test_money_that_goes_back_without_us_and_gifts(database: str) -> None:
+def test_money_that_goes_back_without_us_and_gifts(sqlite_database: str) -> None:
     async def work(opened: Database) -> None:
         await write(opened, credits.purchase, ACME, PAID)
         await write(opened, use, ACME, 600 * CENT, "u1")
@@ -157,7 +157,7 @@ def test_money_that_goes_back_without_us_and_gifts(database: str) -> None:
             assert await journal.balance(connection, ACME, at) == 500 * CENT
             assert await journal.balance(connection, "nobody") == await journal.balance(connection, "nobody", 9) == 0
 
-    run(database, work, "acme")
+    run(sqlite_database, work, "acme")
 
 
 async def rows(connection: Any) -> Any:

@@ -79,9 +79,9 @@ def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> Non
 
 
 @pytest.mark.parametrize(("balance", "level"), [(0, Level.NONE), (7, Level.PAGE)])
-def test_a_balance_that_its_entries_do_not_come_to_pages(database: str, balance: int, level: Level) -> None:
+def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, balance: int, level: Level) -> None:
     async def play() -> None:
-        books = await Database.connect(database)
+        books = await Database.connect(sqlite_database)
         async with books.writing() as connection:
             await add(connection, "acme", None)
             row = {"customer": "acme", "balance": balance, "overdraft": 0, "since": 0}

@@ -158,7 +158,7 @@ def test_duplicated_shuffled_late_and_lost_events_come_to_what_ordered_ones_do(d
     play(database, work)
 
 
-def test_what_was_lost_in_a_long_outage_is_found_though_later_events_have_arrived(database: str) -> None:
+def test_what_was_lost_in_a_long_outage_is_found_though_later_events_have_arrived(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         upstream = own.upstream
         await own.receive(upstream.change("in_0", "open"))
@@ -177,17 +177,17 @@ def test_what_was_lost_in_a_long_outage_is_found_though_later_events_have_arrive
             read = await receiver.read_until(connection, "thin")
         assert read == int(upstream.now) - DAY, "that nothing was in a list is no gap"
 
-    play(database, work)
+    play(sqlite_database, work)
 
 
-def test_several_events_of_an_object_are_one_fetch(database: str) -> None:
+def test_several_events_of_an_object_are_one_fetch(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         await own.receive(*(own.upstream.change("in_1", status) for status in STATES * 3))
         await own.processor.step()
         assert own.upstream.fetched == {"in_1": 1}
         assert own.known == {"in_1": "paid"}
 
-    play(database, work)
+    play(sqlite_database, work)
 
 
 def test_an_event_is_kept_once_encrypted_and_told_without_its_payload(database: str) -> None:
@@ -207,7 +207,7 @@ def test_an_event_is_kept_once_encrypted_and_told_without_its_payload(database: 
     play(database, work)
 
 
-def test_other_modes_and_other_types_are_kept_and_not_applied(database: str) -> None:
+def test_other_modes_and_other_types_are_kept_and_not_applied(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         live = own.upstream.change("in_1", "open") | {"livemode": True}
         other = own.upstream.change("in_2", "open") | {"type": "payout.paid"}
@@ -218,7 +218,7 @@ def test_other_modes_and_other_types_are_kept_and_not_applied(database: str) -> 
             assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == ["billing_livemode"]
         assert not await own.processor.replay(live["id"])
 
-    play(database, work)
+    play(sqlite_database, work)
 
 
 def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until_it_is_replayed(database: str) -> None:
@@ -246,7 +246,7 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
     play(database, work)
 
 
-def test_many_events_of_an_object_that_cannot_be_applied_yet_make_no_dead_letter(database: str) -> None:
+def test_many_events_of_an_object_that_cannot_be_applied_yet_make_no_dead_letter(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         own.upstream.broken.add("in_1")
         for status in STATES * 4:
@@ -258,10 +258,10 @@ def test_many_events_of_an_object_that_cannot_be_applied_yet_make_no_dead_letter
         await own.processor.step()
         assert await own.standing() == {"applied": 12}
 
-    play(database, work)
+    play(sqlite_database, work)
 
 
-def test_stripe_away_for_a_day_makes_no_dead_letter(database: str) -> None:
+def test_stripe_away_for_a_day_makes_no_dead_letter(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         own.upstream.away = True
         await own.receive(own.upstream.change("in_1", "open"))
@@ -273,10 +273,10 @@ def test_stripe_away_for_a_day_makes_no_dead_letter(database: str) -> None:
         await own.processor.step()
         assert own.known == {"in_1": "open"}
 
-    play(database, work)
+    play(sqlite_database, work)
 
 
-def test_an_event_that_is_not_kept_is_fetched_to_be_replayed(database: str) -> None:
+def test_an_event_that_is_not_kept_is_fetched_to_be_replayed(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         event = own.upstream.change("in_1", "open")
         assert await own.processor.replay(event["id"])
@@ -284,7 +284,7 @@ def test_an_event_that_is_not_kept_is_fetched_to_be_replayed(database: str) -> N
         assert own.known == {"in_1": "open"}
         assert not await own.processor.replay("evt_999")
 
-    play(database, work)
+    play(sqlite_database, work)
 
 
 def test_events_are_dropped_once_they_are_old_unless_something_is_still_to_be_done(database: str) -> None:

@@ -19,6 +19,7 @@ from edgeproxy.usage.keys_used import FIELD, KeysUsed
 from tests.support.ask import Answer
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.waiting import until
 
 NUMBERS = itertools.count()
@@ -117,6 +118,7 @@ def erased(collector: Collector) -> list[str]:
     return asyncio.run(erase())
 
 
+@only_sqlite("collector")
 def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
     answer = collector.send(
         "POST",
@@ -245,6 +247,7 @@ def test_flags_are_data(collector: Collector) -> None:
     assert [action for action, _, _ in record(collector, flag["name"])] == ["flag.put", "flag.put"]
 
 
+@only_sqlite("collector")
 def test_a_customer_may_do_what_is_its_own(collector: Collector) -> None:
     if collector.get("/v1/customers/bound", token=OWN).status == 404:
         customer(collector, name="bound")
@@ -257,6 +260,7 @@ def test_a_customer_may_do_what_is_its_own(collector: Collector) -> None:
     assert other["id"] not in repr(collector.get("/v1/customers", token=OWN).json())
 
 
+@only_sqlite("collector")
 def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collector) -> None:
     of = name()
     made(collector.send("POST", "/v1/customers", {"name": of, "tier": "basic"}))
@@ -297,6 +301,7 @@ def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collecto
     assert made(tries("POST", keys))["expires_at"] is None, "an admin made one without an end"
 
 
+@only_sqlite("collector")
 def test_the_token_of_a_customer_is_refused_on_every_path_of_another(collector: Collector) -> None:
     other = customer(collector)
     theirs = key(collector, other["id"])
@@ -383,6 +388,7 @@ def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
     assert (owner["name"], last) in all_last
 
 
+@only_sqlite("collector")
 def test_a_pause_for_unusual_usage_is_taken_back_with_a_second_factor_alone(collector: Collector) -> None:
     of, helper = customer(collector)["name"], f"helper-{next(NUMBERS)}"
     token = made(collector.send("POST", "/v1/tokens", {"name": helper, "role": "support"}))["secret"]

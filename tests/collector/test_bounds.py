@@ -10,9 +10,11 @@ from edgeproxy.usage.batch import digest
 from tests.support.ask import ask
 from tests.support.chains import Chain
 from tests.support.collector import EDGE, Collector
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.ports import HOST
 
 
+@only_sqlite("collector")
 def test_silent_connections_shut_nobody_out(collector: Collector) -> None:
     with ExitStack() as held:
         for _ in range(600):
@@ -21,6 +23,7 @@ def test_silent_connections_shut_nobody_out(collector: Collector) -> None:
         assert collector.post(Chain().next()).status == 200
 
 
+@only_sqlite("collector")
 def test_a_body_that_hardly_comes_is_not_waited_for(collector: Collector) -> None:
     head = f"POST /v1/batches HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {EDGE}\r\nContent-Length: 1000000\r\n"
     said = f"Edge-Id: slow\r\nEdge-Seq: 1\r\nEdge-Hash: {'0' * 64}\r\n\r\n"
@@ -29,6 +32,7 @@ def test_a_body_that_hardly_comes_is_not_waited_for(collector: Collector) -> Non
         assert connection.recv(1000).startswith(b"HTTP/1.1 408")
 
 
+@only_sqlite("collector")
 def test_what_unfolds_to_millions_of_values_costs_little_memory_and_nobody_time(collector: Collector) -> None:
     assert collector.process is not None
     status = Path(f"/proc/{collector.process.pid}/status")

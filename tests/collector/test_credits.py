@@ -4,18 +4,18 @@ import csv
 import io
 import itertools
 import re
-import subprocess
-import sys
 import time
 from typing import Any
 
 import orjson
 import pytest
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, OWN, READ, Collector
-from tests.support.process import ROOT
+from tests.support.collector_fixtures import only_sqlite
 
 NUMBERS = itertools.count()
 
@@ -137,6 +137,7 @@ def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
         assert payer.get(f"statements/{wrong}").status == 404
 
 
+@only_sqlite("collector")
 def test_who_may_not(collector: Collector) -> None:
     payer, other = Payer(collector), Payer(collector)
     payer.adjust(100)
@@ -169,6 +170,7 @@ BODIES: dict[str, Any] = {
 """What is sent where a customer may send something: who it is about is asked after that."""
 
 
+@only_sqlite("collector")
 def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(collector: Collector) -> None:
     payer, other = Payer(collector), Payer(collector)
     payer.adjust(100)
@@ -200,6 +202,7 @@ def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(colle
     assert payer.balance() == (100, 0, 100)
 
 
+@only_sqlite("collector")
 @pytest.mark.parametrize(
     ("path", "said", "status", "field"),
     [
@@ -235,8 +238,6 @@ def test_a_day_of_the_books_over_http_and_by_command(collector: Collector) -> No
     assert made(collector.get(path, token=ADMIN), 200) == {"date": "2026-01-01", "movements": [], "cents": {}}
     quickbooks = collector.get(path, token=ADMIN, format="quickbooks").body
     assert quickbooks.startswith(b"JournalNo,JournalDate,")
-    command = [sys.executable, "-m", "edgeproxy", "billing", "accounting", "-c", str(collector.file)]
-    done = subprocess.run(
-        [*command, "--date", "2026-01-01", "--format", "quickbooks"], cwd=ROOT, capture_output=True, check=False
-    )
-    assert (done.returncode, done.stdout.replace(b"\n", b"\r\n").replace(b"\r\r", b"\r")) == (0, quickbooks), done
+    command = ["billing", "accounting", "-c", str(collector.file), "--date", "2026-01-01", "--format", "quickbooks"]
+    done = CliRunner().invoke(cli.app, command)
+    assert (done.exit_code, done.stdout_bytes) == (0, quickbooks), done.output

@@ -10,7 +10,7 @@ from edgeproxy.config.key_form import new_key
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, READ, Collector
-from tests.support.collector_fixtures import StartCollector
+from tests.support.collector_fixtures import StartCollector, only_sqlite
 
 NUMBERS = itertools.count()
 
@@ -70,6 +70,7 @@ def test_a_replaced_secret_ends_and_its_edges_stay_bound(collector: Collector) -
     assert collector.post(chain.next(), token=make(collector, role="edge")["secret"]).status == 403
 
 
+@only_sqlite("collector")
 def test_a_token_ends_when_it_was_said(collector: Collector) -> None:
     soon = make(collector, role="read", expires_at="2099-01-01T00:00:00Z")
     assert soon["expires_at"].startswith("2099-01-01")
@@ -77,6 +78,7 @@ def test_a_token_ends_when_it_was_said(collector: Collector) -> None:
     assert (past.status, past.json()["errors"][0]["field"]) == (422, "expires_at")
 
 
+@only_sqlite("collector")
 def test_who_may_not_do_what_is_sensitive_makes_no_token_that_may_do_more(collector: Collector) -> None:
     second = make(collector, role="admin")
     assert post(collector, "/v1/tokens", second["secret"], name="third", role="admin").status == 403
@@ -85,6 +87,7 @@ def test_who_may_not_do_what_is_sensitive_makes_no_token_that_may_do_more(collec
     assert post(collector, "/v1/tokens", second["secret"], name=f"made-{next(NUMBERS)}", role="read").status == 201
 
 
+@only_sqlite("database")
 def test_who_may_no_more_is_not_told_the_secret_again(start_collector: StartCollector) -> None:
     collector = start_collector()
     asked: list[tuple[str, dict[str, Any], str]] = [
@@ -106,6 +109,7 @@ def test_who_may_no_more_is_not_told_the_secret_again(start_collector: StartColl
     assert tries() == [(403, None), (403, None)]
 
 
+@only_sqlite("collector")
 @pytest.mark.parametrize(
     ("said", "status"),
     [
@@ -121,6 +125,7 @@ def test_what_is_no_token_is_refused(collector: Collector, said: dict[str, Any],
     assert post(collector, "/v1/tokens", **said).status == status
 
 
+@only_sqlite("collector")
 def test_a_secret_of_the_same_form_is_not_known(collector: Collector) -> None:
     secret = new_key("token")
     for wrong in (secret, secret[:-1] + ("0" if secret[-1] != "0" else "1"), "token_v1_", READ + "x"):

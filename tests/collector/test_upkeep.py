@@ -15,11 +15,13 @@ from edgeproxy.database.schema import DAY, HOUR, batches, days, hours, ledger
 from tests.support.books import Books, Cell, Clock, clock, of_days
 from tests.support.chains import NOON, Chain
 from tests.support.collector import checked
-from tests.support.collector_fixtures import StartCollector
+from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.waiting import until
 
 __all__ = ["clock"]
 FORK = multiprocessing.get_context("fork")
+STEP = 3
+"""Before one of so many statements it is killed; which, follows from the seed."""
 
 
 def kill_before(books: Books, number: int) -> None:
@@ -77,7 +79,7 @@ async def look(url: str, clock: Clock, counted: Counter[Cell]) -> None:
 def test_killed_at_any_statement_it_loses_nothing(database: str, clock: Clock, seed: int) -> None:
     """What was done before it was killed stays done, so that each time it comes further."""
     counted = asyncio.run(fill(database, clock))
-    for number in count(1 + seed % 2, 2):
+    for number in count(1 + seed % STEP, STEP):
         process = FORK.Process(target=keep_up, args=(database, clock, number))
         process.start()
         process.join(60)
@@ -85,7 +87,7 @@ def test_killed_at_any_statement_it_loses_nothing(database: str, clock: Clock, s
         if process.exitcode == 0:
             break
         asyncio.run(look(database, clock, counted))
-    assert number > 20, "it was killed that often by half"
+    assert number > 20, "it was killed that often by a third"
 
     async def last() -> None:
         books = await Books.open(database, clock, of_days(2, 9, 2), counted)
@@ -101,6 +103,7 @@ def test_killed_at_any_statement_it_loses_nothing(database: str, clock: Clock, s
     asyncio.run(last())
 
 
+@only_sqlite("database")
 def test_a_collector_rolls_up_and_drops_by_itself(start_collector: StartCollector) -> None:
     """What it finds when it starts; of what comes later it knows when it looks again."""
     collector = start_collector(retention={"minutes": "2day", "hours": "3day", "batches": "forever"})

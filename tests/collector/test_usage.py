@@ -17,6 +17,7 @@ from edgeproxy.usage.batch import Row
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from tests.support.collector_fixtures import only_sqlite
 from tests.support.ports import HOST
 from tests.support.waiting import until
 
@@ -123,6 +124,7 @@ def test_who_asks_what_cannot_be_asked_is_told(sqlite_collector: Collector) -> N
     assert (answer.status, answer.json()["detail"]) == (400, "by: names something twice")
 
 
+@only_sqlite("collector")
 def test_who_may_read(collector: Collector) -> None:
     ship(collector, "read-a", "eu", int(time.time()), ("bound", "requests", "v1", 1), ("bolt", "requests", "v1", 2))
     for token, status in ((None, 401), ("x", 401), (EDGE, 403), (SERVICE, 403), (READ, 200), (ADMIN, 200)):
@@ -225,6 +227,7 @@ def test_accept_chooses_csv(sqlite_collector: Collector, accept: str, is_csv: bo
     assert plain["content-type"] == "application/json"
 
 
+@only_sqlite("collector")
 def test_no_field_of_csv_is_taken_for_a_formula(collector: Collector) -> None:
     """Only a route can look like one: names begin with a letter or a digit, but for the customer -."""
     chain = Chain()

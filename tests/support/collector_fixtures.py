@@ -15,6 +15,13 @@ StartCollector = Callable[..., Collector]
 KINDS = ("sqlite", "postgresql")
 
 
+def only_sqlite(fixture: str) -> pytest.MarkDecorator:
+    """Have a test use SQLite alone, since what it is about is not decided by the database. The fixture by which it has
+    one is `collector` or `database`.
+    """
+    return pytest.mark.parametrize(fixture, ["sqlite"], indirect=True)
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Postgresql]:
     """A PostgreSQL server that all tests share, each with databases of its own."""

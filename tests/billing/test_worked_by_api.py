@@ -83,6 +83,7 @@ def cents(plan: dict[str, Any], used: dict[str, int]) -> dict[str, int]:
     return {meter: amount for meter, amount in found.items() if amount}
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)  # Each of the clock's moves is work of a month.
 @pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
 def test_late_usage_and_a_change_come_to_the_cent(charging: tuple[Collector, To]) -> None:

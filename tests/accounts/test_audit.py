@@ -14,8 +14,9 @@ from edgeproxy.database.database import Database
 from edgeproxy.database.schema import audit as audit_table
 from edgeproxy.database.schema import audit_head
 from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector, sha256, verified
+from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector, checked, sha256
 from tests.support.collector_fixtures import StartCollector
+from tests.support.credited import write
 
 ALICE = Caller("alice", "192.0.2.1", "request-1")
 
@@ -55,33 +56,29 @@ def test_changes_of_an_edge_are_on_record_with_who_and_what_was_before(collector
         assert collector.get("/v1/audit", token=ADMIN, **wrong).status == 400
 
 
-def test_denials_are_on_record_gathered(start_collector: StartCollector) -> None:
-    collector, chain = start_collector(), Chain(region="eu-bound")
+def test_denials_are_on_record_gathered_whatever_a_token_says_that_nobody_signed(
+    start_collector: StartCollector,
+) -> None:
+    issuer = {"issuer": "http://127.0.0.1:1", "audience": "us", "roles": {"admin": ["ops"]}}
+    collector, chain = start_collector(operators=issuer), Chain(region="eu-bound")
     assert collector.post(chain.next()).status == 200
     for _ in range(3):
         assert collector.get("/v1/edges", token="x").status == 401
     assert collector.post(chain.next(), token=REGIONAL).status == 403
+    head = base64.urlsafe_b64encode(rb'{"alg":"RS256","crit":["\u0000\ud800"]}').decode().rstrip("=")
+    assert collector.get("/v1/usage", token=f"{head}.e30.AAAA").status == 401
     collector.end()
     collector.start()
     found = entries(collector, action="denied")
     assert [(one["actor"], one["target"], one["after"]["status"], one["after"]["count"]) for one in found] == [
         ("unknown", "GET /v1/edges", 401, 3),
         ("regional", "POST /v1/batches", 403, 1),
+        ("unknown", "GET /v1/usage", 401, 1),
     ]
     assert "another token" in found[1]["after"]["why"]
-    code, said = verified(collector)
-    assert (code, "2 audit records" in said) == (0, True)
-
-
-def test_what_a_token_says_that_nobody_signed_can_be_put_on_record(start_collector: StartCollector) -> None:
-    issuer = {"issuer": "http://127.0.0.1:1", "audience": "us", "roles": {"admin": ["ops"]}}
-    collector = start_collector(operators=issuer)
-    head = base64.urlsafe_b64encode(rb'{"alg":"RS256","crit":["\u0000\ud800"]}').decode().rstrip("=")
-    assert collector.get("/v1/edges", token=f"{head}.e30.AAAA").status == 401
-    collector.end()
-    collector.start()
-    (denied,) = entries(collector, action="denied")
-    assert denied["after"]["why"].endswith("Unsupported critical extension: ??")
+    assert found[2]["after"]["why"].endswith("Unsupported critical extension: ??")
+    code, said = checked(collector)
+    assert (code, "3 audit records" in said) == (0, True)
 
 
 def test_a_flood_of_different_denials_is_bounded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,28 +151,34 @@ def test_entries_of_two_collectors_are_one_chain(database: str) -> None:
     assert asyncio.run(both()) == 40
 
 
-@pytest.mark.parametrize(
-    ("statement", "said"),
-    [
-        (sa.update(audit_table).where(audit_table.c.seq == 3).values(actor="mallory"), "audit entry 3 was changed"),
-        (sa.update(audit_table).where(audit_table.c.seq == 3).values(after=None), "audit entry 3 was changed"),
-        (sa.update(audit_table).where(audit_table.c.seq == 3).values(hash="0" * 64), "audit entry 3 was changed"),
-        (sa.delete(audit_table).where(audit_table.c.seq == 2), "audit entry 2 was taken out"),
-        (sa.delete(audit_table).where(audit_table.c.seq >= 4), "audit entries 4 to 5 were taken out"),
-        (sa.delete(audit_table), "audit entries 1 to 5 were taken out"),
-        (sa.update(audit_head).values(seq=4), "the head of the audit log was changed"),
-    ],
-)
-def test_what_was_changed_or_taken_out_is_named(database: str, statement: sa.Executable, said: str) -> None:
+THIRD = audit_table.c.seq == 3
+TAMPERING: list[tuple[Any, str]] = [
+    (sa.update(audit_table).where(THIRD).values(actor="mallory"), "audit entry 3 was changed"),
+    (sa.update(audit_table).where(THIRD).values(after=None), "audit entry 3 was changed"),
+    (sa.update(audit_table).where(THIRD).values(hash="0" * 64), "audit entry 3 was changed"),
+    (sa.delete(audit_table).where(audit_table.c.seq == 2), "audit entry 2 was taken out"),
+    (sa.delete(audit_table).where(audit_table.c.seq >= 4), "audit entries 4 to 5 were taken out"),
+    (sa.delete(audit_table), "audit entries 1 to 5 were taken out"),
+    (sa.update(audit_head).values(seq=4), "the head of the audit log was changed"),
+]
+
+
+async def after(connection: Any, statement: Any) -> None:
+    """Verify what is there after a change, which is taken back where it is found."""
+    await connection.execute(statement)
+    await audit.verify(connection)
+
+
+def test_what_was_changed_or_taken_out_is_named(database: str) -> None:
     async def tamper() -> None:
         opened = await filled(database)
         try:
-            async with opened.writing() as connection:
-                await connection.execute(statement)
+            for statement, said in TAMPERING:
+                with pytest.raises(Tampered, match=said):
+                    await write(opened, after, statement)
             async with opened.reading(whole=True) as connection:
-                await audit.verify(connection)
+                assert await audit.verify(connection) == 5
         finally:
             await opened.close()
 
-    with pytest.raises(Tampered, match=said):
-        asyncio.run(tamper())
+    asyncio.run(tamper())

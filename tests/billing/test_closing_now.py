@@ -1,14 +1,13 @@
-"""`edgeproxy billing close` and `billing invoices`, as processes of their own."""
+"""`edgeproxy billing close` and `billing invoices`."""
 
 import asyncio
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+from typer.testing import CliRunner
+
+from edgeproxy import cli
 from edgeproxy.billing.periods import period_at
-from tests.support.process import ROOT
 from tests.support.sold import KEY, sold
 from tests.support.stripe_sandbox import Sandbox
 
@@ -24,12 +23,9 @@ def test_a_period_is_closed_by_command_once_and_listed(stripe_sandbox: Sandbox, 
             await of.use(name, {"agent_executions": 5003}, at=period.start + 86400)
 
     def say(*words: str) -> tuple[int, str]:
-        command = [sys.executable, "-m", "edgeproxy", "billing", *words[:1], "-c", tmp_path / "collector.yaml"]
-        environ = {**os.environ, **KEY}
-        done = subprocess.run(
-            [*command, *words[1:]], cwd=ROOT, env=environ, capture_output=True, text=True, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
+        command = ["billing", *words[:1], "-c", str(tmp_path / "collector.yaml"), *words[1:]]
+        done = CliRunner().invoke(cli.app, command, env=KEY)
+        return done.exit_code, done.output
 
     asyncio.run(sell())
     code, said = say("close", "--period", month, "--dry-run")

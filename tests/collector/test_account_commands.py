@@ -1,30 +1,27 @@
 """`edgeproxy customers`, `keys`, `tokens`, `import` and `export`, against a collector that runs."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import yaml
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from edgeproxy.config.key_form import REGEX
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, READ, Collector
-from tests.support.process import ROOT
+from tests.support.fork_server import COMMAND
+from tests.support.process import Process
+from tests.support.waiting import until
 
 
 def edgeproxy(collector: Collector, *arguments: str, token: str = ADMIN, given: str = "") -> tuple[int, str, str]:
     """The exit code of a command, and what it wrote."""
-    environment = {
-        **os.environ,
-        "EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{collector.port}",
-        "EDGEPROXY_TOKEN": token,
-    }
-    command = [sys.executable, "-m", "edgeproxy", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, input=given, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+    environ = {"EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{collector.port}", "EDGEPROXY_TOKEN": token}
+    done = CliRunner().invoke(cli.app, arguments, given, environ)
+    return done.exit_code, done.stdout, done.stderr
 
 
 def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
@@ -95,7 +92,7 @@ def test_import_and_export_by_command(sqlite_collector: Collector) -> None:
     assert yaml.safe_load(written)["customers"]["acme"] == {"tier": "basic"}
 
 
-def test_a_command_waits_for_a_collector_that_was_just_started() -> None:
+def test_a_command_waits_for_a_collector_that_was_just_started(tmp_path: Path) -> None:
     class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200)
@@ -105,13 +102,10 @@ def test_a_command_waits_for_a_collector_that_was_just_started() -> None:
     with HTTPServer(("127.0.0.1", 0), Answering, bind_and_activate=False) as server:
         server.server_bind()  # Nobody listens there yet.
         given = {"EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{server.server_port}", "EDGEPROXY_TOKEN": "t"}
-        command = [sys.executable, "-m", "edgeproxy", "customers", "ls", "--json"]
-        with subprocess.Popen(
-            command, cwd=ROOT, env=os.environ | given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as asking:
-            assert asking.stderr is not None
-            assert "waiting" in asking.stderr.readline()
-            server.server_activate()
-            server.timeout = 60
-            server.handle_request()
-            assert (asking.communicate(timeout=60)[0], asking.returncode) == ("[]\n", 0)
+        asking = Process([*COMMAND, "customers", "ls", "--json"], tmp_path / "log", environ=given)
+        until(lambda: "waiting" in asking.output, "it waits")
+        server.server_activate()
+        server.timeout = 60
+        server.handle_request()
+        assert asking.wait(60.0) == 0
+        assert asking.output.endswith("[]\n")

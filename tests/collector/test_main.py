@@ -5,7 +5,6 @@ import signal
 import socket
 import sqlite3
 import stat
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -22,8 +21,7 @@ from tests.support.chains import ROWS, Chain
 from tests.support.collector import COMMAND, Collector
 from tests.support.collector_fixtures import StartCollector
 from tests.support.ports import HOST
-
-ROOT = Path(__file__).parents[2]
+from tests.support.process import Process
 
 
 def refused(collector: Collector) -> str:
@@ -58,9 +56,9 @@ def test_what_is_counted_outlives_the_process(start_collector: StartCollector) -
 def test_a_configuration_that_cannot_be_used_is_told_and_starts_nothing(tmp_path: Path) -> None:
     file = tmp_path / "collector.yaml"
     file.write_text("database: mysql://x\n")
-    done = subprocess.run([*COMMAND, file], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert [line.split(": ")[1] for line in done.stderr.splitlines()] == ["database", "tokens"]
+    process = Process([*COMMAND, file], tmp_path / "log")
+    assert process.wait(30) == 2
+    assert [line.split(": ")[1] for line in process.output.splitlines()] == ["database", "tokens"]
 
 
 def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ MODULES = (
     "edgeproxy.collector.pages",
     "edgeproxy.proxy.worker",
     "edgeproxy.supervisor.main",
+    "stripe",
 )
 """What a server imports: the commands that serve, and what they import only once they are configured."""
 COMMAND = (sys.executable, "-m", "edgeproxy")

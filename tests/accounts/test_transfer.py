@@ -1,6 +1,5 @@
 """From files into the database and back: each is the other's inverse."""
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from edgeproxy.config.collector import Settings
 from edgeproxy.config.load import load_collector
 from edgeproxy.database.database import Database
 from edgeproxy.database.schema import directory_outbox
+from tests.support.credited import run
 
 ME = Caller("me")
 TIERS = f"""\
@@ -60,49 +60,41 @@ def same(one: Settings, other: Settings) -> bool:
 
 
 def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path) -> None:
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            files = settings(tmp_path, ACCOUNTS)
-            dry = await transfer.bring(opened, files, ME, dry=True)
-            assert await state(opened) == (0, 0)
-            done = await transfer.bring(opened, files, ME, dry=False)
-            assert done == dry
-            assert [part.added for part in done.values()] == [4, 3, 1]
-            assert await state(opened) == (8, 7)  # Edges are told of the keys of a customer at once.
-            out = await told(opened)
-            assert same(settings(tmp_path, out), files)
+    async def work(opened: Database) -> None:
+        files = settings(tmp_path, ACCOUNTS)
+        dry = await transfer.bring(opened, files, ME, dry=True)
+        assert await state(opened) == (0, 0)
+        done = await transfer.bring(opened, files, ME, dry=False)
+        assert done == dry
+        assert [part.added for part in done.values()] == [4, 3, 1]
+        assert await state(opened) == (8, 7)  # Edges are told of the keys of a customer at once.
+        out = await told(opened)
+        assert same(settings(tmp_path, out), files)
 
-            again = await transfer.bring(opened, settings(tmp_path, out), ME, dry=False)
-            assert [part[:3] for part in again.values()] == [(0, 0, 4), (0, 0, 3), (0, 0, 1)]
-            assert await state(opened) == (8, 7)
-            assert await told(opened) == out
+        again = await transfer.bring(opened, settings(tmp_path, out), ME, dry=False)
+        assert [part[:3] for part in again.values()] == [(0, 0, 4), (0, 0, 3), (0, 0, 1)]
+        assert await state(opened) == (8, 7)
+        assert await told(opened) == out
 
-            other = ACCOUNTS.replace("tier: pro, flags", "tier: basic, flags").replace("percent: 12", "percent: 13")
-            changed = await transfer.bring(opened, settings(tmp_path, other), ME, dry=False)
-            assert [part.changed for part in changed.values()] == [1, 0, 1]
-            assert await state(opened) == (10, 9)
-        finally:
-            await opened.close()
+        other = ACCOUNTS.replace("tier: pro, flags", "tier: basic, flags").replace("percent: 12", "percent: 13")
+        changed = await transfer.bring(opened, settings(tmp_path, other), ME, dry=False)
+        assert [part.changed for part in changed.values()] == [1, 0, 1]
+        assert await state(opened) == (10, 9)
 
-    asyncio.run(run())
+    run(database, work)
 
 
 def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path) -> None:
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            files = settings(tmp_path, ACCOUNTS)
-            await transfer.bring(opened, files, ME, dry=False)
-            async with opened.writing() as connection:
-                await keys.revoke_leaked(connection, ME, "1" * 64)
-                await customers.start_deletion(connection, ME, "late")
-            done = await transfer.bring(opened, files, ME, dry=False)
-            assert done["customers"].refused == ("customer late: is being deleted",)
-            assert done["keys"].refused == ("key sha256:11111111: was revoked, and stays so",)
-            out = await told(opened)
-            assert ("late" in out, "1" * 64 in out) == (False, False)
-        finally:
-            await opened.close()
+    async def work(opened: Database) -> None:
+        files = settings(tmp_path, ACCOUNTS)
+        await transfer.bring(opened, files, ME, dry=False)
+        async with opened.writing() as connection:
+            await keys.revoke_leaked(connection, ME, "1" * 64)
+            await customers.start_deletion(connection, ME, "late")
+        done = await transfer.bring(opened, files, ME, dry=False)
+        assert done["customers"].refused == ("customer late: is being deleted",)
+        assert done["keys"].refused == ("key sha256:11111111: was revoked, and stays so",)
+        out = await told(opened)
+        assert ("late" in out, "1" * 64 in out) == (False, False)
 
-    asyncio.run(run())
+    run(database, work)

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from edgeproxy.alerts.alert import TITLE_CHARACTERS_MAX, Alert, in_a_line, raise_all, raise_once
 from edgeproxy.database.alert_tables import alerts
 from edgeproxy.database.database import Database
+from tests.support.credited import run
 
 
 def alert(key: str = "quota:acme:calls:2026-11:80") -> Alert:
@@ -47,20 +48,16 @@ def test_there_is_one_of_a_key_ever_whichever_collector_raises_it(database: str)
 
 
 def test_it_is_there_with_what_it_tells_of_or_not_at_all(database: str) -> None:
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            with pytest.raises(ZeroDivisionError):
-                await broken(opened)
-            assert await rows(opened) == []
-            async with opened.writing() as connection:
-                new = await raise_all(connection, [alert("b"), alert("a"), alert("b")])
-            assert [one.key for one in new] == ["a", "b"]
-            assert [row[0] for row in await rows(opened)] == ["a", "b"]
-        finally:
-            await opened.close()
+    async def work(opened: Database) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await broken(opened)
+        assert await rows(opened) == []
+        async with opened.writing() as connection:
+            new = await raise_all(connection, [alert("b"), alert("a"), alert("b")])
+        assert [one.key for one in new] == ["a", "b"]
+        assert [row[0] for row in await rows(opened)] == ["a", "b"]
 
-    asyncio.run(run())
+    run(database, work)
 
 
 def test_a_title_is_one_line_of_a_bounded_length() -> None:

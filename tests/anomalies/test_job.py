@@ -25,6 +25,7 @@ from edgeproxy.ledger import rollup
 from edgeproxy.ledger.writer import Ledger
 from edgeproxy.usage.batch import FIRST, Batch
 from tests.support.books import hurry
+from tests.support.credited import run
 from tests.support.tables_ready import put_tables
 
 TODAY = 1_790_812_800
@@ -93,102 +94,92 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
 ) -> None:
     monkeypatch.setattr(store, "NAMES_MAX", 2)  # They are more than are looked at together.
 
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            books = Books(opened, customers={"ignored": {"ignore": "true"}}, keep="7day")
-            names = ("acme", "bolt", "ignored", "-")
-            await books.count(weeks(*names))
-            while await rollup.step(opened, TODAY + 400):
-                pass
-            await books.look(TODAY + GRACE_SECONDS, 3)
-            assert await books.told() == [], "three weeks as they usually are"
+    async def work(opened: Database) -> None:
+        books = Books(opened, customers={"ignored": {"ignore": "true"}}, keep="7day")
+        names = ("acme", "bolt", "ignored", "-")
+        await books.count(weeks(*names))
+        while await rollup.step(opened, TODAY + 400):
+            pass
+        await books.look(TODAY + GRACE_SECONDS, 3)
+        assert await books.told() == [], "three weeks as they usually are"
 
-            # From ten on acme uses eight times as much for an hour; bolt uses nothing on this day.
-            noon = TODAY + 10 * HOUR
-            today = {hour: {name: usual(hour) for name in names if name != "bolt"} for hour in range(TODAY, noon, HOUR)}
-            await books.count({**today, noon: {name: 8 * usual(noon) for name in names if name != "bolt"}})
-            await books.look(noon + HOUR + GRACE_SECONDS - 1)
-            assert await books.told() == [], "the hour may not be whole yet"
-            await books.look(noon + HOUR + GRACE_SECONDS, 2)
-            one = ("anomaly", "page", "anomaly:acme:2026-10-01:page")
-            assert await books.told() == [one]
-            # Another collector, which knows of nothing.
-            again = Books(opened, customers={"ignored": {"ignore": "true"}})
-            async with opened.writing() as connection:
-                await store.come_to(connection, "hours", noon)
-            await again.look(noon + HOUR + GRACE_SECONDS + 60, 2)
-            assert await books.told() == [one]
+        # From ten on acme uses eight times as much for an hour; bolt uses nothing on this day.
+        noon = TODAY + 10 * HOUR
+        today = {hour: {name: usual(hour) for name in names if name != "bolt"} for hour in range(TODAY, noon, HOUR)}
+        await books.count({**today, noon: {name: 8 * usual(noon) for name in names if name != "bolt"}})
+        await books.look(noon + HOUR + GRACE_SECONDS - 1)
+        assert await books.told() == [], "the hour may not be whole yet"
+        await books.look(noon + HOUR + GRACE_SECONDS, 2)
+        one = ("anomaly", "page", "anomaly:acme:2026-10-01:page")
+        assert await books.told() == [one]
+        # Another collector, which knows of nothing.
+        again = Books(opened, customers={"ignored": {"ignore": "true"}})
+        async with opened.writing() as connection:
+            await store.come_to(connection, "hours", noon)
+        await again.look(noon + HOUR + GRACE_SECONDS + 60, 2)
+        assert await books.told() == [one]
 
-            await books.count({hour: {"acme": 2} for hour in range(noon + HOUR, TODAY + DAY, HOUR)})
-            await books.look(TODAY + DAY + GRACE_SECONDS, 3)
-            assert await books.told() == [one, ("anomaly", "warn", "anomaly:bolt:2026-10-01:warn")]
-            found = {row["customer"]: row for row in await books.found()}
-            assert found.keys() == {"acme", "bolt"}
-            assert (found["acme"]["kind"], found["acme"]["value"]) == ("both", 8 * usual(noon))
-            assert (found["bolt"]["kind"], found["bolt"]["value"]) == ("volume", 0)
-            assert "refused" in found["bolt"]["action"]
-            async with opened.reading() as connection:
-                details = [
-                    orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()
-                ]
-            assert all(one["action"] and one["meter"] == "requests" for one in details)
+        await books.count({hour: {"acme": 2} for hour in range(noon + HOUR, TODAY + DAY, HOUR)})
+        await books.look(TODAY + DAY + GRACE_SECONDS, 3)
+        assert await books.told() == [one, ("anomaly", "warn", "anomaly:bolt:2026-10-01:warn")]
+        found = {row["customer"]: row for row in await books.found()}
+        assert found.keys() == {"acme", "bolt"}
+        assert (found["acme"]["kind"], found["acme"]["value"]) == ("both", 8 * usual(noon))
+        assert (found["bolt"]["kind"], found["bolt"]["value"]) == ("volume", 0)
+        assert "refused" in found["bolt"]["action"]
+        async with opened.reading() as connection:
+            details = [orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()]
+        assert all(one["action"] and one["meter"] == "requests" for one in details)
 
-            # What was found is dropped when its time is over, and a baseline is made anew after a week.
-            async with opened.reading() as connection:
-                before = await store.built_at(connection, names)
-            assert before == {"acme": TODAY, "bolt": TODAY, "ignored": TODAY}
-            await books.look(TODAY + 8 * DAY + GRACE_SECONDS, 3)
-            async with opened.reading() as connection:
-                assert set((await store.built_at(connection, names)).values()) == {TODAY + 8 * DAY}
-            assert not any(row["day"] == "2026-10-01" for row in await books.found())
-        finally:
-            await opened.close()
+        # What was found is dropped when its time is over, and a baseline is made anew after a week.
+        async with opened.reading() as connection:
+            before = await store.built_at(connection, names)
+        assert before == {"acme": TODAY, "bolt": TODAY, "ignored": TODAY}
+        await books.look(TODAY + 8 * DAY + GRACE_SECONDS, 3)
+        async with opened.reading() as connection:
+            assert set((await store.built_at(connection, names)).values()) == {TODAY + 8 * DAY}
+        assert not any(row["day"] == "2026-10-01" for row in await books.found())
 
-    asyncio.run(run())
+    run(database, work)
 
 
 def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) -> None:
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            books = Books(opened, pause="5")
-            async with opened.writing() as connection:
-                for name in ("acme", "bolt"):
-                    new = CustomerNew(name=name, tier="basic")
-                    await customers.create(connection, Caller("test"), new, books.known)
-                await connection.execute(sa.delete(directory_outbox))
-            await books.count(weeks("acme", "bolt", "in-a-file"))
-            await books.look(TODAY + GRACE_SECONDS, 3)
-            hour = TODAY + 12 * HOUR
-            await books.count({hour: {"acme": 9 * usual(hour), "bolt": 2 * usual(hour), "in-a-file": 9 * usual(hour)}})
-            await books.look(hour + 60)
-            paused = ("pause", "page", "pause:acme:2026-10-01")
-            assert set(await books.told()) >= {paused, ("pause", "page", "pause:in-a-file:2026-10-01")}
-            assert not any("bolt" in key for _, _, key in await books.told())
-            told = sa.select(alerts.c.customer, alerts.c.details).where(alerts.c.kind == "pause").order_by(alerts.c.key)
-            async with opened.reading() as connection:
-                rows = (await connection.execute(told)).all()
-            assert [row.customer for row in rows] == ["acme", None], "a customer is not told what operators have to do"
-            assert not any("edgeproxy" in row.details for row in rows)
+    async def work(opened: Database) -> None:
+        books = Books(opened, pause="5")
+        async with opened.writing() as connection:
+            for name in ("acme", "bolt"):
+                new = CustomerNew(name=name, tier="basic")
+                await customers.create(connection, Caller("test"), new, books.known)
+            await connection.execute(sa.delete(directory_outbox))
+        await books.count(weeks("acme", "bolt", "in-a-file"))
+        await books.look(TODAY + GRACE_SECONDS, 3)
+        hour = TODAY + 12 * HOUR
+        await books.count({hour: {"acme": 9 * usual(hour), "bolt": 2 * usual(hour), "in-a-file": 9 * usual(hour)}})
+        await books.look(hour + 60)
+        paused = ("pause", "page", "pause:acme:2026-10-01")
+        assert set(await books.told()) >= {paused, ("pause", "page", "pause:in-a-file:2026-10-01")}
+        assert not any("bolt" in key for _, _, key in await books.told())
+        told = sa.select(alerts.c.customer, alerts.c.details).where(alerts.c.kind == "pause").order_by(alerts.c.key)
+        async with opened.reading() as connection:
+            rows = (await connection.execute(told)).all()
+        assert [row.customer for row in rows] == ["acme", None], "a customer is not told what operators have to do"
+        assert not any("edgeproxy" in row.details for row in rows)
 
-            async with opened.reading() as connection:
-                assert customers.state_of(await customers.find(connection, "acme")) == "paused"
-                assert (await connection.execute(sa.select(directory_outbox.c.name))).scalars().all() == ["acme"]
-                by = sa.select(audit.c.action, audit.c.target).where(audit.c.actor == "anomalies")
-                assert (await connection.execute(by)).all() == [("customer.change", "acme")]
-            # Who took it back is not contradicted.
-            async with opened.writing() as connection:
-                back = CustomerChange.model_validate({"paused": None})
-                await customers.change(connection, Caller("person"), "acme", back, books.known)
-            await books.look(hour + 120)
-            async with opened.reading() as connection:
-                assert customers.state_of(await customers.find(connection, "acme")) == "active"
-            assert [one for one in await books.told() if one == paused] == [paused]
-        finally:
-            await opened.close()
+        async with opened.reading() as connection:
+            assert customers.state_of(await customers.find(connection, "acme")) == "paused"
+            assert (await connection.execute(sa.select(directory_outbox.c.name))).scalars().all() == ["acme"]
+            by = sa.select(audit.c.action, audit.c.target).where(audit.c.actor == "anomalies")
+            assert (await connection.execute(by)).all() == [("customer.change", "acme")]
+        # Who took it back is not contradicted.
+        async with opened.writing() as connection:
+            back = CustomerChange.model_validate({"paused": None})
+            await customers.change(connection, Caller("person"), "acme", back, books.known)
+        await books.look(hour + 120)
+        async with opened.reading() as connection:
+            assert customers.state_of(await customers.find(connection, "acme")) == "active"
+        assert [one for one in await books.told() if one == paused] == [paused]
 
-    asyncio.run(run())
+    run(database, work)
 
 
 def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
@@ -203,27 +194,23 @@ def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
 
 
 def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -> None:
-    async def run() -> None:
-        opened = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
-        try:
-            books = Books(opened, pause="5")
-            async with opened.writing() as connection:
-                for name in ("acme", "bolt"):
-                    new = CustomerNew(name=name, tier="basic")
-                    await customers.create(connection, Caller("test"), new, books.known)
-                gone = {"tier": "gone", "settings": '{"tier": "gone"}'}
-                acme = customers_table.c.name == "acme"
-                await connection.execute(sa.update(customers_table).where(acme).values(gone))
-            await books.count(weeks("acme", "bolt"))
-            await books.look(TODAY + GRACE_SECONDS, 3)
-            hour = TODAY + 12 * HOUR
-            await books.count({hour: {"acme": 9 * usual(hour), "bolt": 9 * usual(hour)}})
-            await books.look(hour + 60, 2)
-            told = [key for kind, _, key in await books.told() if kind == "pause"]
-            assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
-            async with opened.reading() as connection:
-                assert customers.state_of(await customers.find(connection, "bolt")) == "paused"
-        finally:
-            await opened.close()
+    async def work(opened: Database) -> None:
+        books = Books(opened, pause="5")
+        async with opened.writing() as connection:
+            for name in ("acme", "bolt"):
+                new = CustomerNew(name=name, tier="basic")
+                await customers.create(connection, Caller("test"), new, books.known)
+            gone = {"tier": "gone", "settings": '{"tier": "gone"}'}
+            acme = customers_table.c.name == "acme"
+            await connection.execute(sa.update(customers_table).where(acme).values(gone))
+        await books.count(weeks("acme", "bolt"))
+        await books.look(TODAY + GRACE_SECONDS, 3)
+        hour = TODAY + 12 * HOUR
+        await books.count({hour: {"acme": 9 * usual(hour), "bolt": 9 * usual(hour)}})
+        await books.look(hour + 60, 2)
+        told = [key for kind, _, key in await books.told() if kind == "pause"]
+        assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
+        async with opened.reading() as connection:
+            assert customers.state_of(await customers.find(connection, "bolt")) == "paused"
 
-    asyncio.run(run())
+    run(put_tables(f"sqlite:///{tmp_path}/ledger.db"), work)

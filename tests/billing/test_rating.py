@@ -42,17 +42,7 @@ STANDARD = {"llm_tokens": 1_234_567, "agent_executions": 5_003, "api_calls": 100
     ("version", "quantities", "amounts"),
     [
         ("standard@1", STANDARD, [9900, 0, 235, 0, 30, 0, 2, 0, 600, 0, 1000]),
-        (
-            "enterprise@1",
-            {
-                "llm_tokens": 12_345_678,
-                "agent_executions": 50_000,
-                "api_calls": 1_000_010,
-                "storage_gb": 1_001,
-                "seats": 400,
-            },
-            [49900, 0, 1173, 0, 0, 1, 0, 25, 0],
-        ),
+        ("enterprise@1", ENTERPRISE, [49900, 0, 1173, 0, 0, 1, 0, 25, 0]),
         ("free@1", {"api_calls": 5000}, [0, 0, 0]),
     ],
 )

@@ -1,6 +1,5 @@
 """What the collector tells operators of by itself: certificates, denials, keys that are due; and gaps of edges."""
 
-import asyncio
 from collections import Counter
 from typing import Any
 
@@ -23,6 +22,7 @@ from edgeproxy.ledger.arrival import Named, arrive
 from edgeproxy.ledger.chain import Verdict
 from edgeproxy.usage.batch import ANONYMOUS, Gap, body, digest
 from tests.support.chains import Chain
+from tests.support.credited import run
 
 DAY = 86400
 NOW = 1_790_812_800.0
@@ -89,44 +89,36 @@ def known() -> Settings:
 
 
 def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_their_time(database: str) -> None:
-    async def run() -> None:
-        opened = await Database.connect(database)
-        try:
-            ids: dict[str, str] = {}
-            caller = Caller("test")
-            async with opened.writing() as connection:
-                for name, every in (("often", "10d"), ("seldom", "100d"), ("never", None)):
-                    new = CustomerNew.model_validate({"name": name, "tier": "basic", "rotate_every": every})
-                    await customers.create(connection, caller, new, known())
-                    ids[name] = (await keys.create(connection, caller, name, KeyNew()))["id"]
-                ids["revoked"] = (await keys.create(connection, caller, "seldom", KeyNew()))["id"]
-                await keys.revoke(connection, caller, ids["revoked"])
-                rotated = await keys.create(connection, caller, "seldom", KeyNew())
-                ids["rotated"] = (await keys.rotate(connection, caller, rotated["id"], 86400 * 300))["id"]
-                await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
-            watch = Watch(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
+    async def work(opened: Database) -> None:
+        ids: dict[str, str] = {}
+        caller = Caller("test")
+        async with opened.writing() as connection:
+            for name, every in (("often", "10d"), ("seldom", "100d"), ("never", None)):
+                new = CustomerNew.model_validate({"name": name, "tier": "basic", "rotate_every": every})
+                await customers.create(connection, caller, new, known())
+                ids[name] = (await keys.create(connection, caller, name, KeyNew()))["id"]
+            ids["revoked"] = (await keys.create(connection, caller, "seldom", KeyNew()))["id"]
+            await keys.revoke(connection, caller, ids["revoked"])
+            rotated = await keys.create(connection, caller, "seldom", KeyNew())
+            ids["rotated"] = (await keys.rotate(connection, caller, rotated["id"], 86400 * 300))["id"]
+            await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
+        watch = Watch(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
 
-            async def told() -> list[Any]:
-                async with opened.reading() as connection:
-                    wanted = sa.select(alerts.c.key, alerts.c.customer, alerts.c.title).where(
-                        alerts.c.kind == "rotation"
-                    )
-                    return list((await connection.execute(wanted.order_by(alerts.c.id))).all())
+        async def told() -> list[Any]:
+            async with opened.reading() as connection:
+                wanted = sa.select(alerts.c.key, alerts.c.customer, alerts.c.title).where(alerts.c.kind == "rotation")
+                return list((await connection.execute(wanted.order_by(alerts.c.id))).all())
 
-            await watch.step(NOW + 7.9 * DAY)
-            assert await told() == []
-            for _ in range(2):
-                await watch.step(NOW + 8.1 * DAY)
-            ((key, customer, title),) = await told()
-            assert (key, customer) == (f"rotation:{ids['often']}", "often")
-            assert title.endswith("is due for rotation by 2026-10-11")
-            await watch.step(NOW + 92.9 * DAY)
-            assert len(await told()) == 1
-            await watch.step(NOW + 93.1 * DAY)
-            assert {row.key for row in (await told())[1:]} == {
-                f"rotation:{ids[name]}" for name in ("seldom", "rotated")
-            }
-        finally:
-            await opened.close()
+        await watch.step(NOW + 7.9 * DAY)
+        assert await told() == []
+        for _ in range(2):
+            await watch.step(NOW + 8.1 * DAY)
+        ((key, customer, title),) = await told()
+        assert (key, customer) == (f"rotation:{ids['often']}", "often")
+        assert title.endswith("is due for rotation by 2026-10-11")
+        await watch.step(NOW + 92.9 * DAY)
+        assert len(await told()) == 1
+        await watch.step(NOW + 93.1 * DAY)
+        assert {row.key for row in (await told())[1:]} == {f"rotation:{ids[name]}" for name in ("seldom", "rotated")}
 
-    asyncio.run(run())
+    run(database, work)

@@ -31,8 +31,7 @@ class Shared:
         await client.sends(request())
         upstream = await self.edge.upstream.accepts()
         await upstream.gets_request()
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await upstream.tells(client, ok())).status == 200
         client.closes()
         return upstream
 

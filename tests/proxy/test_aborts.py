@@ -19,8 +19,7 @@ async def test_a_client_gone_before_it_was_accepted_asks_for_nothing(edge: Edge)
     await client.sends(get("/public/after"))
     upstream = await edge.upstream.accepts()
     assert (await upstream.gets_request()).first.startswith("GET /public/after ")
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await edge.settles()
     assert not edge.upstream.is_asked()
 
@@ -63,8 +62,7 @@ async def test_a_client_gone_while_its_upstream_is_connected_to_leaves_a_connect
     another = await edge.client()
     await another.sends(get("/public/next"))
     assert (await other.gets_request()).first == "GET /public/next HTTP/1.1"
-    await other.sends(ok())
-    assert (await another.gets_answer()).status == 200
+    assert (await other.tells(another, ok())).status == 200
 
 
 async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Edge) -> None:

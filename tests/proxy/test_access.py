@@ -190,8 +190,7 @@ async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge
     found = await line(edge)
     assert (found["status"], found["upstream"], found["error"]) == (503, "api", "connection_limit_reached")
     assert found.keys().isdisjoint({"endpoint", "retries", "upstream_seconds"})
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
 
 
 async def test_an_answer_that_breaks_off_is_logged_once(edge: Edge) -> None:
@@ -216,8 +215,7 @@ async def test_retries_are_counted(edge: Edge) -> None:
     fresh.aborts()
     other = await edge.upstream.accepts()
     await other.gets_request()
-    await other.sends(ok())
-    await client.gets_answer()
+    await other.tells(client, ok())
     assert [found["retries"] for found in await lines(edge, 2)] == [0, 1]
 
 

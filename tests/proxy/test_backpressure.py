@@ -19,20 +19,11 @@ def payload(size: int, seed: int) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-async def open_exchange(edge: Edge, request: bytes) -> tuple[Wire, Wire]:
-    client = await edge.client()
-    await client.sends(request)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    return client, upstream
-
-
 async def one_more(client: Wire, upstream: Wire) -> None:
     """Both connections still serve."""
     await client.sends(get())
     await upstream.gets_request()
-    await upstream.sends(ok(b"one more"))
-    assert (await client.gets_answer()).body == b"one more"
+    assert (await upstream.tells(client, ok(b"one more"))).body == b"one more"
 
 
 # ---- large bodies
@@ -41,7 +32,7 @@ async def one_more(client: Wire, upstream: Wire) -> None:
 @SIZES
 async def test_a_large_answer_arrives_whole(edge: Edge, size: int, seed: int) -> None:
     body = payload(size, seed)
-    client, upstream = await open_exchange(edge, get())
+    client, upstream = await edge.opens(get())
     _, answer = await asyncio.gather(upstream.sends(ok(body)), client.gets_answer())
     assert answer.body == body
     await one_more(client, upstream)
@@ -67,7 +58,7 @@ async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -
 
 
 async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) -> None:
-    client, upstream = await open_exchange(edge, get())
+    client, upstream = await edge.opens(get())
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
     await client.gets_head()
     sent = await upstream.sends_while_taken(bytes(1 << 16), 64 * MIB)
@@ -93,7 +84,7 @@ async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {64 * MIB}", "Transfer-Encoding: chunked"])
 async def test_a_client_is_not_read_faster_than_the_upstream_reads(edge: Edge, framing: str) -> None:
-    client, upstream = await open_exchange(edge, head("POST /public/ HTTP/1.1", "Host: edge.test", framing))
+    client, upstream = await edge.opens(head("POST /public/ HTTP/1.1", "Host: edge.test", framing))
     piece = bytes(1 << 16) if "Length" in framing else b"10000\r\n" + bytes(1 << 16) + b"\r\n"
     sent = await client.sends_while_taken(piece, 64 * MIB)
     assert sent < 64 * MIB
@@ -130,16 +121,14 @@ async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_co
 
 
 async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edge) -> None:
-    client, upstream = await open_exchange(edge, get())
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.opens(get())
+    await upstream.tells(client, ok())
     (kept,) = edge.endpoint().idle
     narrow(kept.transport)
     kept.transport.set_write_buffer_limits(high=1000)
     await client.sends(get(), post(bytes(40_000)))
     await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     (held,) = edge.runtime.connections.clients
     await edge.until(lambda: kept.full)
     await client.sends_while_taken(get() * 100, 200_000)
@@ -152,7 +141,7 @@ async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edg
 
 
 async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_one(edge: Edge) -> None:
-    slow, upstream = await open_exchange(edge, get())
+    slow, upstream = await edge.opens(get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
@@ -169,7 +158,7 @@ async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_on
 async def test_a_half_closed_client_that_reads_late_gets_every_answer(edge: Edge) -> None:
     n = 1500
     edge.config["limits"] = {"pipelined": n + 1}
-    client, upstream = await open_exchange(edge, get())
+    client, upstream = await edge.opens(get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     await client.sends(get("/nowhere") * n)
@@ -200,7 +189,7 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
 ) -> None:
     """The moment for which a closing connection lingers is not counted against those who still read."""
     monkeypatch.setattr("edgeproxy.proxy.client.LINGER_SECONDS", 0.01)
-    client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
+    client, upstream = await edge.opens(get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
@@ -215,7 +204,7 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
 
 async def test_a_closing_connection_whose_client_takes_nothing_is_cut(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "100ms"}
-    client, upstream = await open_exchange(edge, get("/public/", "Connection: close") + get())
+    client, upstream = await edge.opens(get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=MIB)
@@ -250,12 +239,11 @@ async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to
 
 async def test_an_early_answer_ends_an_upload_that_nobody_reads(edge: Edge) -> None:
     """RFC 9112 section 9.6: the answer reaches the client though it is still sending."""
-    client, upstream = await open_exchange(
-        edge, head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {64 * MIB}")
+    client, upstream = await edge.opens(
+        head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {64 * MIB}")
     )
     await client.sends_while_taken(bytes(1 << 16), 32 * MIB)
-    await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 3") + b"no.")
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, head("HTTP/1.1 413 Content Too Large", "Content-Length: 3") + b"no.")
     assert (answer.status, answer["Connection"], answer.body) == (413, "close", b"no.")
     await client.gets_eof()
     await upstream.gets_cut()
@@ -263,22 +251,19 @@ async def test_an_early_answer_ends_an_upload_that_nobody_reads(edge: Edge) -> N
 
 async def test_an_early_answer_to_a_body_that_is_not_sent_on_yet_leaves_the_client_served(edge: Edge) -> None:
     """The body is all here, but the upstream has not taken it: its connection is not fit for another request."""
-    client, upstream = await open_exchange(edge, get())
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.opens(get())
+    await upstream.tells(client, ok())
     (kept,) = edge.endpoint().idle
     narrow(kept.transport)
     kept.transport.set_write_buffer_limits(high=1000)
     await client.sends(post(bytes(60_000)))
     await upstream.gets_head()
     await edge.until(lambda: kept.transport.get_write_buffer_size() > 1000)
-    await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 3") + b"no.")
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, head("HTTP/1.1 413 Content Too Large", "Content-Length: 3") + b"no.")
     assert (answer.status, answer.body) == (413, b"no.")
     assert "Connection" not in answer
     await client.sends(get("/public/next"))
     another = await edge.upstream.accepts()
     assert (await another.gets_request()).first == "GET /public/next HTTP/1.1"
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
     await upstream.gets_cut()

@@ -25,8 +25,7 @@ async def is_closed(edge: Edge) -> None:
     """There is room for a request: one is served."""
     client, upstream = await edge.forwards()
     assert pending(edge) == 1
-    await upstream.sends(ok(b"room"))
-    assert (await client.gets_answer()).body == b"room"
+    assert (await upstream.tells(client, ok(b"room"))).body == b"room"
     assert pending(edge) == 0
 
 
@@ -84,11 +83,9 @@ async def test_a_request_too_many_is_told_to_come_back_and_the_connection_goes_o
     await is_open(edge, another, post(b"body"))
     assert edge.count("edge_upstream_errors_total", "api", "connection_limit_reached") == 2
     assert edge.count("edge_requests_total", "public", "-", "503") == 2
-    await upstream.sends(ok(b"", "Connection: close"))
-    await client.gets_answer()
+    await upstream.tells(client, ok(b"", "Connection: close"))
     upstream = await edge.brings(another, get())
-    await upstream.sends(ok(b"now"))
-    assert (await another.gets_answer()).body == b"now"
+    assert (await upstream.tells(another, ok(b"now"))).body == b"now"
     assert pending(edge) == 0
 
 
@@ -98,8 +95,7 @@ async def test_as_many_as_the_bound_may_wait(edge: Edge) -> None:
     assert pending(edge) == 3
     await is_open(edge, await edge.client())
     for client, upstream in waiting:
-        await upstream.sends(ok(b"", "Connection: close"))
-        await client.gets_answer()
+        await upstream.tells(client, ok(b"", "Connection: close"))
     await is_closed(edge)
 
 
@@ -138,8 +134,7 @@ async def test_a_request_that_is_sent_again_keeps_its_place(edge: Edge) -> None:
     await again.gets_request()
     assert pending(edge) == 1
     await is_open(edge, await edge.client())
-    await again.sends(ok(b"", "Connection: close"))
-    await client.gets_answer()
+    await again.tells(client, ok(b"", "Connection: close"))
     await is_closed(edge)
 
 

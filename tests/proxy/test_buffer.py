@@ -12,7 +12,7 @@ from edgeproxy.proxy import exchange as exchange_module
 from tests.proxy.asking import is_problem
 from tests.proxy.failing import is_fault
 from tests.support.transcript import UNLIMITED, Edge, get, head, ok
-from tests.support.wire import Message, Wire
+from tests.support.wire import Message
 
 MIB = 1 << 20
 BODY = os.urandom(3 * MIB)
@@ -62,14 +62,12 @@ async def test_the_upstream_is_asked_once_the_body_is_whole(edge: Edge, size: in
     await client.sends(piece(body[half:]), b"0\r\n\r\n" if chunked else b"")
     upstream = await edge.upstream.accepts()
     is_alike(await upstream.gets_request(), body)
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await edge.until(lambda: not files(edge))
     # Both connections go on.
     await client.sends(get())
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_a_client_that_trickles_holds_no_upstream(edge: Edge) -> None:
@@ -106,8 +104,7 @@ async def test_a_client_that_waits_for_100_is_told_to_go_on(edge: Edge) -> None:
     await client.sends(b"abc")
     upstream = await edge.upstream.accepts()
     assert (await upstream.gets_request()).body == b"abc"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_a_client_that_leaves_leaves_nothing(edge: Edge) -> None:
@@ -120,29 +117,20 @@ async def test_a_client_that_leaves_leaves_nothing(edge: Edge) -> None:
 
 
 async def test_an_upstream_that_leaves_within_a_body_from_the_disk_is_a_fault(edge: Edge) -> None:
-    client, upstream = await on_its_way(edge)
+    client, upstream = await edge.opens(sized(len(BODY)), BODY)
     upstream.aborts()
     is_fault(await client.gets_answer(), 502, "connection_terminated")
     await edge.until(lambda: not files(edge))
 
 
 async def test_an_answer_before_the_body_was_taken_arrives_and_the_connection_is_not_used_again(edge: Edge) -> None:
-    client, upstream = await on_its_way(edge)
-    await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
-    assert (await client.gets_answer()).body == b"long"
+    client, upstream = await edge.opens(sized(len(BODY)), BODY)
+    assert (
+        await upstream.tells(client, head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
+    ).body == b"long"
     await upstream.gets_cut()
     another = await edge.brings(client, get())
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
-
-
-async def on_its_way(edge: Edge) -> tuple[Wire, Wire]:
-    """A client whose body has come, and an upstream that takes little of it."""
-    client = await edge.client()
-    await client.sends(sized(len(BODY)), BODY)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    return client, upstream
+    assert (await another.tells(client, ok())).status == 200
 
 
 async def test_what_cannot_be_connected_to_goes_to_another_endpoint_from_the_disk_too(edge: Edge) -> None:
@@ -157,8 +145,7 @@ async def test_what_cannot_be_connected_to_goes_to_another_endpoint_from_the_dis
     edge.endpoint(1).outstanding -= 1
     is_alike(request, BODY)
     assert request["Host"] == f"127.0.0.1:{other.port}"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_where_none_is_up_any_more_the_client_is_told(edge: Edge) -> None:
@@ -203,12 +190,10 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
     assert edge.count("edge_shed_total", "0") == 2
     assert "".join(capsys.readouterr()).count("bodies are refused") == 1
     small, upstream = await edge.forwards(sized(1000), b"x" * 1000)
-    await upstream.sends(ok())
-    assert (await small.gets_answer()).status == 200, "what fits into memory passes"
+    assert (await upstream.tells(small, ok())).status == 200, "what fits into memory passes"
     await first.sends(BODY[-1:])
     is_alike(await upstream.gets_request(), BODY)
-    await upstream.sends(ok())
-    assert (await first.gets_answer()).status == 200
+    assert (await upstream.tells(first, ok())).status == 200
     await edge.until(lambda: edge.runtime.body_space.used == 0, "and there is room again")
 
 
@@ -227,8 +212,7 @@ async def test_a_request_that_a_kept_connection_lost_goes_again_from_memory_and_
     if again:
         another = await edge.upstream.accepts()
         assert len((await another.gets_request()).body) == 1000
-        await another.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await another.tells(client, ok())).status == 200
     else:
         is_fault(await client.gets_answer(), 502, "connection_terminated")
 
@@ -238,6 +222,5 @@ async def test_what_is_counted_is_what_came(edge: Edge) -> None:
     client = await edge.client()
     head_ = head("POST /v1/x HTTP/1.1", "Host: h", f"X-API-Key: {UNLIMITED}", f"Content-Length: {len(BODY)}")
     upstream = await edge.brings(client, head_, BODY)
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     assert edge.usage() == {("free", "in", "v1"): len(BODY)}

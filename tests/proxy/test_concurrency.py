@@ -48,13 +48,11 @@ async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
     assert edge.count("edge_rate_limited_total", "basic", "concurrency", "enforce") == 1
     assert edge.count("edge_requests_total", "v1", "basic", "429") == 1
     assert edge.used() == {"concurrency": 2}
-    await upstream.sends(ok())
-    await one.gets_answer()
+    await upstream.tells(one, ok())
     assert edge.in_use() == 1
     await client.sends(request())
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     other.aborts()
     await is_over(edge)
 
@@ -69,8 +67,7 @@ async def test_it_holds_over_all_workers(edge: Edge) -> None:
     for full in (await edge.client(), await second.client()):
         is_limited(await asks(full), "concurrency")
         full.closes()
-    await upstream.sends(ok())
-    assert (await there.gets_answer()).status == 200
+    assert (await upstream.tells(there, ok())).status == 200
     there.closes()
     assert edge.in_use() == 1
     await second.ends()
@@ -137,8 +134,7 @@ async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
         if n:
             await upstream.gets_request()
         assert edge.in_use() == 1
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await upstream.tells(client, ok())).status == 200
     assert edge.in_use() == 0
 
 
@@ -227,16 +223,14 @@ async def test_an_answer_that_takes_too_long_gives_it_back(edge: Edge) -> None:
 async def test_a_request_that_is_sent_twice_has_one(edge: Edge) -> None:
     edge.config["customers"]["acme"]["concurrency"] = 1
     client, stale = await asked(edge)
-    await stale.sends(ok())
-    await client.gets_answer()
+    await stale.tells(client, ok())
     await client.sends(request())
     await stale.gets_request()
     stale.closes()
     another = await edge.upstream.accepts()
     await another.gets_request()
     assert edge.in_use() == 1
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
     assert edge.in_use() == 0
 
 
@@ -288,8 +282,7 @@ async def test_a_worker_that_drains_gives_back_what_it_finishes(edge: Edge) -> N
     drain = Drain(edge)
     await edge.settles()
     assert edge.in_use() == 1
-    await upstream.sends(ok())
-    assert (await client.gets_answer())["Connection"] == "close"
+    assert (await upstream.tells(client, ok()))["Connection"] == "close"
     await client.gets_eof()
     assert edge.in_use() == 0
     client.closes()
@@ -322,17 +315,14 @@ async def test_a_number_that_was_lowered_holds_from_the_next_request_on(edge: Ed
     await edge.reloads()
     client = await edge.client()
     is_limited(await asks(client), "concurrency")
-    await first.sends(ok())
-    assert (await one.gets_answer()).status == 200
+    assert (await first.tells(one, ok())).status == 200
     is_limited(await asks(client), "concurrency")
-    await second.sends(ok())
-    assert (await other.gets_answer()).status == 200
+    assert (await second.tells(other, ok())).status == 200
     assert edge.in_use() == 0
     await client.sends(request())
     await second.gets_request()
     is_limited(await asks(one), "concurrency")
-    await second.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await second.tells(client, ok())).status == 200
 
 
 async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_once(edge: Edge) -> None:
@@ -348,12 +338,10 @@ async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_on
     client = await edge.client()
     is_limited(await asks(client), "concurrency")
     for waits, upstream in free:
-        await upstream.sends(ok())
-        await waits.gets_answer()
+        await upstream.tells(waits, ok())
     assert edge.in_use() == 2, "what came while there was no limit gives nothing back"
     for waits, upstream in ((held, first), (last, second)):
-        await upstream.sends(ok())
-        await waits.gets_answer()
+        await upstream.tells(waits, ok())
     assert edge.in_use() == 0
 
 

@@ -78,8 +78,7 @@ ANSWERS = {
 async def test_an_answer_says_what_the_request_has_cost(told: Edge, name: str) -> None:
     client, upstream = await asked(told)
     assert told.used() == {"basic": 0}, "nothing is known before that"
-    await upstream.sends(ANSWERS[name])
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, ANSWERS[name])
     assert answer.status < 600
     assert left(answer)[:2] == ("basic", 88), "the field tells of it already"
     assert answer["X-Cost"] == "12"
@@ -172,15 +171,13 @@ async def test_where_no_answer_comes_nothing_is_said_either(told: Edge, how: str
 
 async def test_a_request_that_is_sent_twice_is_charged_once(told: Edge) -> None:
     client, stale = await asked(told)
-    await stale.sends(ok(b"", "X-Cost: 2"))
-    await client.gets_answer()
+    await stale.tells(client, ok(b"", "X-Cost: 2"))
     await client.sends(request())
     await stale.gets_request()
     stale.closes()
     another = await told.upstream.accepts()
     await another.gets_request()
-    await another.sends(ok(b"", "X-Cost: 3"))
-    assert left(await client.gets_answer())[:2] == ("basic", 95)
+    assert left(await another.tells(client, ok(b"", "X-Cost: 3")))[:2] == ("basic", 95)
 
 
 # ---- debt
@@ -190,8 +187,7 @@ async def test_those_under_way_are_charged_whatever_is_left_by_then(told: Edge) 
     waiting = [await asked(told) for _ in range(3)]
     lefts = []
     for client, upstream in waiting:
-        await upstream.sends(ok(b"", "X-Cost: 60"))
-        lefts.append(left(await client.gets_answer())[1])
+        lefts.append(left(await upstream.tells(client, ok(b"", "X-Cost: 60")))[1])
     assert lefts == [40, 0, 0]
     assert told.used() == {"basic": 180}
     is_limited(await asks(waiting[0][0]), "basic")

@@ -18,18 +18,9 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeproxy.proxy.client.LAST_REQUEST_SECONDS", 0.05)
 
 
-async def asked(edge: Edge, request: bytes = b"") -> tuple[Wire, Wire]:
-    client = await edge.client()
-    await client.sends(request or get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    return client, upstream
-
-
 async def test_an_idle_client_is_closed_without_a_word(edge: Edge) -> None:
-    client, upstream = await asked(edge)
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.opens()
+    await upstream.tells(client, ok())
     silent = await edge.client()
     drain = Drain(edge)
     await client.gets_eof()
@@ -41,15 +32,13 @@ async def test_an_idle_client_is_closed_without_a_word(edge: Edge) -> None:
 
 async def test_a_request_that_was_on_its_way_to_an_idle_connection_is_served(edge: Edge) -> None:
     """Closed at once, the client could not know whether it was."""
-    client, upstream = await asked(edge)
-    await upstream.sends(ok())
-    await client.gets_answer()
+    client, upstream = await edge.opens()
+    await upstream.tells(client, ok())
     drain = Drain(edge)
     await edge.settles()
     await client.sends(get("/public/late"))
     assert (await upstream.gets_request()).first == "GET /public/late HTTP/1.1"
-    await upstream.sends(ok(b"late"))
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, ok(b"late"))
     assert (answer.body, answer["Connection"]) == (b"late", "close")
     await client.gets_eof()
     client.closes()
@@ -62,12 +51,11 @@ async def test_a_request_that_was_on_its_way_to_an_idle_connection_is_served(edg
     ids=["whole", "chunked"],
 )
 async def test_a_request_under_way_is_answered_and_told_that_the_connection_ends(edge: Edge, answered: bytes) -> None:
-    client, upstream = await asked(edge)
+    client, upstream = await edge.opens()
     drain = Drain(edge)
     await edge.settles()
     assert not drain.done
-    await upstream.sends(answered)
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, answered)
     assert (answer.body, answer["Connection"]) == (b"hello", "close")
     await client.gets_eof()
     client.closes()
@@ -75,11 +63,10 @@ async def test_a_request_under_way_is_answered_and_told_that_the_connection_ends
 
 
 async def test_of_requests_in_line_the_one_under_way_is_the_last(edge: Edge) -> None:
-    client, upstream = await asked(edge, get("/public/1") + get("/public/2"))
+    client, upstream = await edge.opens(get("/public/1") + get("/public/2"))
     drain = Drain(edge)
     await edge.settles()
-    await upstream.sends(ok())
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, ok())
     assert (answer.status, answer["Connection"]) == (200, "close")
     await client.gets_eof()
     await edge.settles()
@@ -122,8 +109,8 @@ async def test_connections_that_wait_to_be_accepted_are_served(edge: Edge) -> No
 
 
 async def test_what_is_not_finished_in_time_is_cut(edge: Edge) -> None:
-    waiting, first = await asked(edge)
-    begun, second = await asked(edge)
+    waiting, first = await edge.opens()
+    begun, second = await edge.opens()
     await second.sends(head("HTTP/1.1 200 OK", "Content-Length: 6"), b"abc")
     await begun.gets_head()
     await begun.gets(b"abc")
@@ -258,7 +245,7 @@ async def test_a_websocket_of_which_one_side_has_ended_is_told_nothing(edge: Edg
 
 
 async def test_a_websocket_that_opens_during_a_drain_is_told_at_once(edge: Edge) -> None:
-    client, upstream = await asked(edge, get("/public/ws", *UPGRADE))
+    client, upstream = await edge.opens(get("/public/ws", *UPGRADE))
     drain = Drain(edge, 60.0)
     await edge.settles()
     await upstream.sends(SWITCH, HELLO)
@@ -298,7 +285,7 @@ async def test_a_websocket_over_tls_is_told_as_well(edge: Edge, tmp_path: Path) 
 
 async def test_an_answer_that_is_still_on_its_way_out_is_not_cut(edge: Edge) -> None:
     """The exchange is over and the connection idle, but its client has yet to take what was written."""
-    client, upstream = await asked(edge)
+    client, upstream = await edge.opens()
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)
     held.transport.set_write_buffer_limits(high=1 << 20)

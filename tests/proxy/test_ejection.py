@@ -64,10 +64,7 @@ async def ask(edge: Edge, request: bytes = b"", errors: int = 1) -> tuple[Wire, 
     edge.adds_endpoint()
     await edge.starts()
     edge.endpoint(1).outstanding += 1
-    client = await edge.client()
-    await client.sends(request or get())
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(request or get())
     edge.endpoint(1).outstanding -= 1
     return client, upstream
 
@@ -94,8 +91,7 @@ async def test_a_client_that_sends_a_bad_body_says_nothing_of_the_upstream(edge:
 async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_went_again(edge: Edge) -> None:
     client, stale = await ask(edge)
     edge.endpoint().service.attempts = 2
-    await stale.sends(ok())
-    await client.gets_answer()
+    await stale.tells(client, ok())
     edge.endpoint(1).outstanding += 1
     await client.sends(get())
     await stale.gets_request()
@@ -103,8 +99,7 @@ async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_
     stale.closes()
     another = await edge.upstream.accepts()
     await another.gets_request()
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
     assert not edge.endpoint().out
     assert edge.metrics("edge_upstream_errors_total") == {}
 

@@ -40,8 +40,7 @@ async def test_a_name_without_an_address_is_502_until_one_is_told(edge: Edge) ->
     await client.sends(get())
     upstream = await edge.upstream.accepts()
     assert (await upstream.gets_request())["Host"] == "edge.test"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Edge) -> None:
@@ -57,8 +56,7 @@ async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Ed
     assert edge.usage() == {}
     tell(edge, ("127.0.0.1", "127.0.0.1"))
     upstream = await edge.brings(client, get())
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge) -> None:
@@ -66,8 +64,7 @@ async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge
     client = await edge.client()
     tell(edge, ("127.0.0.1", "127.0.0.1"))
     upstream = await edge.brings(client, get())
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     with another_address(edge) as listening:
         tell(edge, ("127.0.0.2", "127.0.0.2"))
         await upstream.gets_eof()
@@ -89,8 +86,7 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
     upstream = await edge.brings(client, get())
     retired = edge.endpoint()
     tell(edge, ("", ""))
-    await upstream.sends(ok(b"still"))
-    assert (await client.gets_answer()).body == b"still"
+    assert (await upstream.tells(client, ok(b"still"))).body == b"still"
     await upstream.gets_eof()
     assert (retired.idle, retired.outstanding) == ([], 0)
     is_fault(await client.asks(get()), 502, "dns_error")

@@ -146,13 +146,11 @@ async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, ap
         await upstream.sends(first)
         await edge.settles()
         first = b""
-    await upstream.sends(first, answer, follows)
-    assert (await client.gets_answer()).body == b"helloworld"
+    assert (await upstream.tells(client, first, answer, follows)).body == b"helloworld"
     await upstream.gets_eof()
     # What followed it is nobody's: the next request has a connection of its own.
     another = await edge.brings(client, get())
-    await another.sends(ok(b"next"))
-    assert (await client.gets_answer()).body == b"next"
+    assert (await another.tells(client, ok(b"next"))).body == b"next"
 
 
 async def test_a_reset_that_comes_with_the_last_bytes_is_no_clean_end(edge: Edge) -> None:
@@ -197,16 +195,12 @@ async def test_empty_lines_do_not_keep_a_connection_open(edge: Edge) -> None:
 async def test_a_body_that_trickles_within_its_deadline_arrives(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "1s"}
     edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "100ms"}
-    client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 40"))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 40"))
     for _ in range(40):
         await client.sends(b"x")
         await asyncio.sleep(0.005)
     assert len(await upstream.gets_bytes(40)) == 40
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 # ---- faults and what surrounds them

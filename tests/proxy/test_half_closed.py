@@ -31,8 +31,7 @@ async def test_a_client_that_waits_is_probed_a_few_times_and_gets_its_answer(edg
     (held,) = edge.runtime.connections.clients
     assert held.probes == len(client_module.PROBE_SECONDS)
     held.probe(held.probe_at + 3600)
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
     await edge.until(lambda: not edge.runtime.connections.half_closed)
 
@@ -44,8 +43,7 @@ async def test_a_client_that_is_answered_soon_is_not_probed(edge: Edge, monkeypa
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
     held.probe(held.probe_at - 1)
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
 
 
@@ -56,8 +54,7 @@ async def test_a_client_of_http_1_0_is_not_probed(edge: Edge) -> None:
     (held,) = edge.runtime.connections.clients
     held.probe(held.probe_at + 3600)
     assert held.probes == 0
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
 
 
@@ -138,6 +135,5 @@ async def test_a_client_of_whose_end_nothing_else_tells_is_watched(edge: Edge, m
     await edge.until(lambda: len(edge.runtime.connections.half_closed) == 2)
     first.aborts()
     await upstream.gets_cut()
-    await others.sends(ok())
-    assert (await other.gets_answer()).status == 200
+    assert (await others.tells(other, ok())).status == 200
     await other.gets_eof()

@@ -52,8 +52,7 @@ async def test_another_endpoint_gets_its_own(edge: Edge) -> None:
     edge.endpoint(1).outstanding -= 1
     second = await other.accepts()
     assert (await second.gets_request())["Host"] == f"127.0.0.1:{other.port}"
-    await second.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await second.tells(client, ok())).status == 200
 
 
 async def test_routes_go_by_the_host_that_the_client_sent(edge: Edge) -> None:

@@ -11,13 +11,11 @@ from tests.support.wire import PATIENCE
 async def kept_after(edge: Edge, *answers: bytes) -> UpstreamConnection:
     """The one connection that the edge keeps, after these answers over it."""
     client, upstream = await edge.forwards()
-    await upstream.sends(answers[0])
-    await client.gets_answer()
+    await upstream.tells(client, answers[0])
     for answer in answers[1:]:
         await client.sends(get())
         await upstream.gets_request()
-        await upstream.sends(answer)
-        await client.gets_answer()
+        await upstream.tells(client, answer)
     (server,) = edge.endpoint().idle
     return server
 
@@ -53,14 +51,12 @@ async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
 
 async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
     client, upstream = await edge.forwards()
-    await upstream.sends(ok(b"a", "Keep-Alive: timeout=2"))
-    await client.gets_answer()
+    await upstream.tells(client, ok(b"a", "Keep-Alive: timeout=2"))
     (server,) = edge.endpoint().idle
     server.idle /= 10
     await client.sends(get())
     await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await upstream.gets_eof()
     assert not edge.endpoint().idle
 
@@ -68,8 +64,7 @@ async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
 @pytest.mark.parametrize("seconds", [0, 1])
 async def test_one_that_would_be_closed_before_anybody_looks_is_not_kept(edge: Edge, seconds: int) -> None:
     client, upstream = await edge.forwards()
-    await upstream.sends(ok(b"a", f"Keep-Alive: timeout={seconds}"))
-    await client.gets_answer()
+    await upstream.tells(client, ok(b"a", f"Keep-Alive: timeout={seconds}"))
     await upstream.gets_eof()
     assert not edge.endpoint().idle
 
@@ -86,8 +81,7 @@ async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edg
     await client.gets_answer()
     await edge.until(lambda: not edge.endpoint().idle)
     another = await edge.brings(client, head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 0"))
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
 
 
 async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
@@ -98,21 +92,18 @@ async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
     client = await edge.client()
     for _ in range(kept_idle.CLOSINGS):
         upstream = await edge.brings(client, get())
-        await upstream.sends(ok())
-        await client.gets_answer()
+        await upstream.tells(client, ok())
         upstream.closes()
         await edge.until(lambda: not edge.endpoint().idle)
     upstream = await edge.brings(client, get())
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await upstream.gets_eof()
     assert edge.endpoint().kept_idle.seconds < PATIENCE
 
 
 async def test_what_is_idle_when_it_is_learnt_is_kept_no_longer(edge: Edge) -> None:
     client, upstream = await edge.forwards()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     (server,) = edge.endpoint().idle
     edge.endpoint().kept_idle.seconds = 7.0
     await edge.until(lambda: server.idle == 7.0)

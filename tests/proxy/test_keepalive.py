@@ -10,15 +10,13 @@ async def exchanged(client: Wire, upstream: Wire, answer: bytes = b"") -> None:
     """One ordinary exchange over connections that are there."""
     await client.sends(get())
     await upstream.gets_request()
-    await upstream.sends(answer or ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, answer or ok())).status == 200
 
 
 async def test_clients_share_the_connections_to_an_upstream(edge: Edge) -> None:
     first, second = await edge.client(), await edge.client()
     upstream = await edge.brings(first, get())
-    await upstream.sends(ok())
-    await first.gets_answer()
+    await upstream.tells(first, ok())
     await exchanged(second, upstream)
     await exchanged(first, upstream)
 
@@ -32,10 +30,8 @@ async def test_requests_at_the_same_time_have_connections_of_their_own(edge: Edg
     other = await edge.upstream.accepts()
     assert (await other.gets_request()).first.split()[1] == "/public/2"
     assert edge.endpoint().outstanding == 2
-    await other.sends(ok(b"2"))
-    assert (await second.gets_answer()).body == b"2"
-    await one.sends(ok(b"1"))
-    assert (await first.gets_answer()).body == b"1"
+    assert (await other.tells(second, ok(b"2"))).body == b"2"
+    assert (await one.tells(first, ok(b"1"))).body == b"1"
     # The one that was used last is used next.
     await exchanged(first, one)
 
@@ -49,8 +45,7 @@ async def test_no_more_idle_connections_are_kept_than_the_pool_holds(edge: Edge)
     other = await edge.upstream.accepts()
     for client, upstream in ((first, one), (second, other)):
         await upstream.gets_request()
-        await upstream.sends(ok())
-        await client.gets_answer()
+        await upstream.tells(client, ok())
     await other.gets_eof()
     await exchanged(second, one)
 
@@ -61,8 +56,7 @@ async def test_an_idle_connection_that_the_upstream_closes_is_used_no_more(edge:
     upstream.closes()
     await edge.until(lambda: not edge.endpoint().idle)
     another = await edge.brings(client, get())
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
 
 
 async def test_an_idle_upstream_connection_is_closed_after_its_time(edge: Edge) -> None:
@@ -103,8 +97,7 @@ async def test_after_head_a_connection_is_kept_where_its_answer_says_how_a_body_
 ) -> None:
     """Without that a server may send the body, against the rules, and close. Found by tests/fuzz."""
     client, upstream = await edge.forwards(head("HEAD /public/ HTTP/1.1", "Host: h"))
-    await upstream.sends(head("HTTP/1.1 200 OK", *fields))
-    await client.gets_answer("HEAD")
+    await upstream.tells(client, head("HTTP/1.1 200 OK", *fields), to="HEAD")
     assert bool(edge.endpoint().idle) is kept
     if not kept:
         await upstream.gets_eof()

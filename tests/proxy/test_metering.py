@@ -157,7 +157,6 @@ async def test_the_whole_time_is_the_edges_and_the_upstreams_to_whom_connecting_
     assert whole - own - waited > 1000
     await client.sends(with_key())
     await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     again, own_again, waited_again = seconds()
     assert abs((again - whole) - (own_again - own) - (waited_again - waited)) < 1000

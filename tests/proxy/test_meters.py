@@ -112,8 +112,7 @@ async def test_the_content_of_requests_is_counted(edge: Edge, pieces: list[bytes
     upstream = await edge.upstream.accepts()
     assert len((await upstream.gets_request()).body) == size
     assert counted(edge) == {}, "there is no answer yet"
-    await upstream.sends(answered)
-    await client.gets_answer()
+    await upstream.tells(client, answered)
     assert counted(edge) == {"out": 1, **({"in": size} if size else {})}
 
 
@@ -142,10 +141,7 @@ async def test_every_piece_is_counted_before_the_upstream_gets_it(edge: Edge, ch
     """Of `admitted` ones; others wait for the answer."""
     edge.config["meters"] = {"in": {"count": "bytes_in", "when": "admitted"}}
     framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 8"
-    client = await edge.client()
-    await client.sends(head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, framing))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, framing))
     (held,) = edge.runtime.connections.clients
     assert held.exchange is not None
     server = held.exchange.server
@@ -172,15 +168,13 @@ async def test_every_piece_is_counted_before_the_upstream_gets_it(edge: Edge, ch
 async def test_what_is_sent_to_two_upstreams_came_once(edge: Edge) -> None:
     edge.config["meters"] = {**BYTES, "all": {"count": "bytes_in", "when": "admitted"}}
     client, stale = await asked(edge)
-    await stale.sends(ok(b""))
-    await client.gets_answer()
+    await stale.tells(client, ok(b""))
     await client.sends(head("PUT /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Content-Length: 7") + b"abcdefg")
     await stale.gets_request()
     stale.closes()
     another = await edge.upstream.accepts()
     assert (await another.gets_request()).body == b"abcdefg"
-    await another.sends(ok(b""))
-    await client.gets_answer()
+    await another.tells(client, ok(b""))
     assert counted(edge) == {"in": 7, "all": 7}
 
 
@@ -259,10 +253,7 @@ async def test_of_what_the_edge_answers_itself_nothing_is_counted_but_what_was_l
 
 
 async def test_the_bytes_of_a_tunnel_are_counted_both_ways(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(get("/v1/ws", *UPGRADE, WITH_KEY) + b"early")
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(get("/v1/ws", *UPGRADE, WITH_KEY) + b"early")
     await upstream.sends(SWITCH + b"hello")
     assert (await client.gets_head()).status == 101
     await client.gets(b"hello")
@@ -436,8 +427,7 @@ async def test_what_hints_report_is_hidden_and_not_counted(edge: Edge, passes: b
     await upstream.sends(head("HTTP/1.1 103 Early Hints", "X-Usage-Tokens: 4", "Link: </a>"))
     hints = await client.gets_head()
     assert (hints["Link"], "X-Usage-Tokens" in hints) == ("</a>", passes)
-    await upstream.sends(ok(b"", "X-Usage-Tokens: 5"))
-    await client.gets_answer()
+    await upstream.tells(client, ok(b"", "X-Usage-Tokens: 5"))
     assert counted(edge) == {"tokens": 5}
 
 

@@ -85,8 +85,7 @@ async def test_who_may_not_come_any_more_ends_what_has_begun_and_no_more(edge: E
     edge.config["networks"] = {"deny": ["127.0.0.0/8"]}
     await edge.reloads()
     await idle.gets_eof()
-    await upstream.sends(ok())
-    assert (await busy.gets_answer()).status == 200
+    assert (await upstream.tells(busy, ok())).status == 200
     await busy.gets_eof()
     upstream.closes()
 

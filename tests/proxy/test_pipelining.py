@@ -51,11 +51,9 @@ async def test_the_second_request_waits_for_the_answer_to_the_first(edge: Edge) 
     await edge.settles()
     assert upstream.has() == b""
     assert not edge.upstream.is_asked()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
 
 
 async def test_empty_lines_between_refused_requests_do_no_harm(edge: Edge) -> None:
@@ -127,12 +125,10 @@ async def test_a_head_that_is_longer_than_what_is_read_ahead_is_read_to_its_end(
     await client.sends(request[:100_000])
     (held,) = edge.runtime.connections.clients
     await edge.until(lambda: not held.reading)
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await client.sends(request[100_000:])
     assert (await upstream.gets_request()).first == "GET /public/next HTTP/1.1"
-    await upstream.sends(ok(b"next"))
-    assert (await client.gets_answer()).body == b"next"
+    assert (await upstream.tells(client, ok(b"next"))).body == b"next"
 
 
 async def test_the_head_behind_a_late_one_has_a_deadline_of_its_own(edge: Edge) -> None:
@@ -160,12 +156,10 @@ async def test_no_more_requests_are_read_ahead_than_configured(edge: Edge) -> No
     await client.sends(*(get(f"/public/{n}") for n in range(5, 20)))
     await edge.settles()
     assert held.buffer.count(b"\r\n\r\n") == 4
-    await upstream.sends(ok(b"0"))
-    assert (await client.gets_answer()).body == b"0"
+    assert (await upstream.tells(client, ok(b"0"))).body == b"0"
     for n in range(1, 20):
         assert (await upstream.gets_request()).first == f"GET /public/{n} HTTP/1.1"
-        await upstream.sends(ok(b"%d" % n))
-        assert (await client.gets_answer()).body == b"%d" % n
+        assert (await upstream.tells(client, ok(b"%d" % n))).body == b"%d" % n
     assert held.reading
 
 
@@ -177,21 +171,16 @@ async def test_ends_of_heads_within_a_body_stop_nobody(edge: Edge) -> None:
     (held,) = edge.runtime.connections.clients
     await edge.until(lambda: not held.reading)
     await client.sends(post(body)[-7:], post(body))
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     for _ in range(2):
         assert (await upstream.gets_request()).body == body
-        await upstream.sends(ok())
-        await client.gets_answer()
+        await upstream.tells(client, ok())
 
 
 async def test_what_follows_a_request_to_switch_is_read_on_once_it_is_a_tunnels(edge: Edge) -> None:
     edge.config["limits"] = {"pipelined": 1}
     upgrade = ("Connection: Upgrade", "Upgrade: websocket")
-    client = await edge.client()
-    await client.sends(get("/public/", *upgrade))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(get("/public/", *upgrade))
     await client.sends(b"\r\n\r\n\r\n\r\n")
     (held,) = edge.runtime.connections.clients
     await edge.until(lambda: not held.reading)

@@ -113,8 +113,7 @@ async def test_what_its_meter_does_not_count_is_given_back(
         client, upstream = await asked(edge)
         assert edge.used() == {"requests-day": total + 1}, "under way, it is counted"
         body = chunks() if "chunked" in framing and status != 304 else b""
-        await upstream.sends(head(f"HTTP/1.1 {status} X", framing) + body)
-        await client.gets_answer()
+        await upstream.tells(client, head(f"HTTP/1.1 {status} X", framing) + body)
         total += counts
         await edge.until(lambda total=total: edge.used() == {"requests-day": total})
         client.closes()

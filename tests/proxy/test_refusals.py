@@ -80,10 +80,9 @@ async def test_a_body_longer_than_allowed_is_413_before_it_is_read(edge: Edge) -
 
 async def test_a_chunked_body_that_grows_too_long_is_413_and_never_complete(edge: Edge) -> None:
     edge.config["limits"] = {"body": "10B"}
-    client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"), b"a\r\n0123456789\r\n")
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(
+        head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"), b"a\r\n0123456789\r\n"
+    )
     await upstream.gets(b"a\r\n0123456789\r\n")
     answer = await client.asks(b"1\r\nx\r\n0\r\n\r\n")
     is_problem(answer, 413)

@@ -40,8 +40,7 @@ async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_ne
     edge.config["security_headers"] = True
     edge.config["routes"] = [{"name": "other", "path": "/other/*", "upstream": "api", "auth": "none"}]
     await edge.reloads()
-    await upstream.sends(ok(b"late"))
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, ok(b"late"))
     assert (answer.status, answer.body) == (200, b"late")
     assert "X-Frame-Options" not in answer
     answer = await asks(client, "/public/")
@@ -49,8 +48,7 @@ async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_ne
     assert answer["X-Frame-Options"]
     await client.sends(get("/other/x"))
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer())["X-Frame-Options"]
+    assert (await upstream.tells(client, ok()))["X-Frame-Options"]
     assert edge.count("edge_requests_total", "public", "-", "200") == 1
     assert edge.count("edge_requests_total", "other", "-", "200") == 1
 
@@ -77,8 +75,7 @@ async def test_an_upload_keeps_the_bound_that_it_began_with(edge: Edge) -> None:
     await edge.reloads()
     await client.sends(b"5\r\nworld\r\n0\r\n\r\n")
     await upstream.gets_until(b"0\r\n\r\n")
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     assert (await client.asks(post(b"x" * 9))).status == 413
 
 
@@ -213,13 +210,11 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
     await edge.reloads()
     assert edge.runtime.snapshot.services["api"] is service
     assert edge.endpoint().outstanding == 1
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     for _ in range(5):
         await client.sends(get())
         await upstream.gets_request()
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await upstream.tells(client, ok())).status == 200
     assert not second.is_asked()
     assert edge.count("edge_connections", "upstream") <= 1
 
@@ -229,17 +224,14 @@ async def test_of_an_upstream_that_changed_idle_connections_are_closed_and_other
 ) -> None:
     idle, kept = await edge.forwards()
     used, busy = await edge.forwards()
-    await kept.sends(ok())
-    await idle.gets_answer()
+    await kept.tells(idle, ok())
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "59s"}
     await edge.reloads()
     await kept.gets_eof()
-    await busy.sends(ok(b"still"))
-    assert (await used.gets_answer()).body == b"still"
+    assert (await busy.tells(used, ok(b"still"))).body == b"still"
     await busy.gets_eof()
     upstream = await edge.brings(used, get())
-    await upstream.sends(ok(b"new"))
-    assert (await used.gets_answer()).body == b"new"
+    assert (await upstream.tells(used, ok(b"new"))).body == b"new"
 
 
 async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge) -> None:
@@ -256,8 +248,7 @@ async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge)
     first.aborts()
     upstream = await other.accepts()
     await upstream.gets_request()
-    await upstream.sends(ok(b"saved"))
-    assert (await client.gets_answer()).body == b"saved"
+    assert (await upstream.tells(client, ok(b"saved"))).body == b"saved"
     await upstream.gets_eof()
 
 
@@ -288,8 +279,7 @@ async def test_a_request_under_way_knows_how_to_speak_tls_with_an_upstream_that_
     end.close()  # In the middle of the handshake: nothing was sent, and another one is asked.
     upstream = await other.accepts()
     await upstream.gets_request()
-    await upstream.sends(ok(b"saved"))
-    assert (await client.gets_answer()).body == b"saved"
+    assert (await upstream.tells(client, ok(b"saved"))).body == b"saved"
     await upstream.gets_eof()
 
 
@@ -316,8 +306,7 @@ async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge:
     context = outward.context
     worker.certificates_changed()
     assert outward.context is not context, "a request that is under way may still need it"
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await upstream.gets_eof()
 
 
@@ -404,8 +393,7 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     await other.asks(get("/nowhere"))
     assert [line["path"] for line in await lines(edge, new, 1)] == ["/nowhere"]
     assert edge.worker.generations.logs() == [edge.runtime.snapshot.access, before]
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     assert [line["path"] for line in await lines(edge, old, 1)] == ["/public/"]
     await edge.until(lambda: edge.worker.generations.logs() == [edge.runtime.snapshot.access])
     assert len(threads(edge)) == 1
@@ -476,8 +464,7 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
     for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, Outward):
         name = made.__name__
         assert two[name] - outset[name] == 2 * (one[name] - outset[name]), name
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await upstream.gets_eof()
     generations = edge.worker.generations
     await edge.until(lambda: not (generations._before or generations._services or generations._logs))
@@ -525,8 +512,8 @@ async def test_chunks_of_two_configurations_do_not_mix(edge: Edge) -> None:
     for n in range(3):
         edge.config["limits"] = {"keepalive_idle": f"{n + 1}min"}
         await edge.reloads()
-    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"a", b"b"))
-    assert (await client.gets_answer()).body == b"ab"
+    assert (
+        await upstream.tells(client, head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), chunks(b"a", b"b"))
+    ).body == b"ab"
     await upstream.gets_request()
-    await upstream.sends(ok(b"two"))
-    assert (await client.gets_answer()).body == b"two"
+    assert (await upstream.tells(client, ok(b"two"))).body == b"two"

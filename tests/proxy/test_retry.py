@@ -28,8 +28,7 @@ async def test_a_safe_request_is_sent_again_over_a_new_connection(edge: Edge, ho
     another = await edge.upstream.accepts()
     again = await another.gets_request()
     assert again.raw == first.raw
-    await another.sends(ok(b"") if method == "HEAD" else ok())
-    assert (await client.gets_answer(method)).status == 200
+    assert (await another.tells(client, ok(b"") if method == "HEAD" else ok(), to=method)).status == 200
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
@@ -55,8 +54,7 @@ async def test_one_that_a_kept_connection_lost_is_charged_to_nobody(edge: Edge, 
         stale.closes()
         stale = await edge.upstream.accepts()
         await stale.gets_request()
-        await stale.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await stale.tells(client, ok())).status == 200
     assert edge.count("edge_upstream_stale_total", "api") == 40
     assert edge.count("edge_upstream_retries_total", "api") == 0
 
@@ -69,8 +67,7 @@ async def test_a_retry_is_one_request_to_the_client_the_limit_and_the_bill(edge:
     stale.closes()
     another = await edge.upstream.accepts()
     await another.gets_request()
-    await another.sends(ok())
-    await client.gets_answer()
+    await another.tells(client, ok())
     assert edge.usage() == {key: n + 1 for key, n in before.items()}
     assert edge.count("edge_requests_total", "public", "-", "200") == 2
 
@@ -84,8 +81,7 @@ async def test_a_connection_closed_while_the_answer_is_awaited_by_many_frees_eac
         wires.append(await edge.upstream.accepts())
     for client, wire in zip(clients, wires, strict=True):
         await wire.gets_request()
-        await wire.sends(ok())
-        await client.gets_answer()
+        await wire.tells(client, ok())
     for client in clients:
         await client.sends(get())
     for wire in wires:
@@ -106,8 +102,7 @@ async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge)
     await client.sends(post(b"abc"))
     another = await edge.upstream.accepts()
     assert (await another.gets_request()).body == b"abc"
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
 
 
 @pytest.mark.parametrize("how", ["closes", "aborts"])
@@ -125,17 +120,15 @@ async def test_a_request_that_could_not_go_again_finds_no_connection_that_is_abo
     await another.gets(b"abc")
     await client.sends(b"d" * (length - 3))
     await another.gets(b"d" * (length - 3))
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
 async def test_an_answer_that_came_before_what_was_written_failed_is_an_answer(edge: Edge) -> None:
     """The upstream has answered, and gone without reading on: what is written then breaks the connection."""
-    client = await edge.client()
-    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 1000000"), b"a" * 1000)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(
+        head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 1000000"), b"a" * 1000
+    )
     (protocol,) = edge.runtime.connections.clients
     assert protocol.exchange is not None
     upstream.sends_now(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
@@ -164,8 +157,7 @@ async def test_rather_another_endpoint_is_asked(edge: Edge) -> None:
     assert (await second.gets_request()).raw == asked.raw
     assert (edge.endpoint(0).outstanding, edge.endpoint(1).outstanding) == (7, 1)
     edge.endpoint(0).outstanding -= 7
-    await second.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await second.tells(client, ok())).status == 200
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
@@ -228,8 +220,7 @@ async def test_a_kept_connection_that_was_reset_in_the_same_turn_is_not_written_
     protocol.data_received(post(b"abc"))
     another = await edge.upstream.accepts()
     assert (await another.gets_request()).body == b"abc"
-    await another.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await another.tells(client, ok())).status == 200
     assert edge.count("edge_upstream_retries_total", "api") == 0
     await stale.gets_cut()
 

@@ -31,8 +31,7 @@ async def test_a_route_has_time_outs_of_its_own(edge: Edge) -> None:
     patient, upstream = await edge.forwards()
     hasty, _ = await edge.forwards(get("/maybe/x"))
     is_fault(await hasty.gets_answer(), 504, "http_response_timeout")
-    await upstream.sends(ok())
-    assert (await patient.gets_answer()).status == 200
+    assert (await upstream.tells(patient, ok())).status == 200
 
 
 async def test_a_routes_idle_time_cuts_an_answer_that_stops(edge: Edge) -> None:
@@ -56,10 +55,7 @@ async def test_a_stream_of_events_may_be_silent(edge: Edge) -> None:
 
 
 async def test_a_stream_that_began_before_the_body_had_ended_may_be_silent_too(edge: Edge) -> None:
-    client = await edge.client()
-    await client.sends(post(b"0123456789")[:-5])
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(post(b"0123456789")[:-5])
     await upstream.sends(EVENTS)
     answer = await client.gets_head()
     await client.sends(b"56789")

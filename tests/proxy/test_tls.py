@@ -36,8 +36,7 @@ def secure(edge: Edge, authority: Authority) -> Edge:
 async def exchanged(edge: Edge, client: Wire, request: bytes, answer: bytes) -> None:
     """A request of this client, and its answer."""
     upstream = await edge.brings(client, request)
-    await upstream.sends(answer)
-    await client.gets_answer()
+    await upstream.tells(client, answer)
     upstream.closes()
 
 
@@ -74,8 +73,7 @@ async def test_a_request_is_served_and_its_upstream_told_that_it_came_over_tls(
         request = await upstream.gets_request()
         assert request["X-Forwarded-Proto"] == "https"
         assert request.body == b"body"
-        await upstream.sends(ok(b"answer"))
-        assert (await client.gets_answer()).body == b"answer"
+        assert (await upstream.tells(client, ok(b"answer"))).body == b"answer"
         upstream.closes()
 
 
@@ -359,8 +357,7 @@ async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
 async def test_the_last_word_is_said_when_the_edge_closes(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     upstream = await secure.brings(client, get("/public/", "Connection: close"))
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     await client.gets_eof()
 
 
@@ -403,8 +400,7 @@ async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure:
     (held,) = secure.worker.runtime.connections.clients
     await secure.until(lambda: not held.reading)
     assert not held.ended
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await client.gets_eof()
     await upstream.gets_cut()
 

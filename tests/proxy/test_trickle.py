@@ -8,25 +8,16 @@ from edgeproxy.proxy import client as client_module
 from edgeproxy.proxy.client import Client
 from tests.proxy.asking import is_problem
 from tests.support.transcript import Edge, get, head, ok
-from tests.support.wire import PATIENCE, Wire, narrow
+from tests.support.wire import PATIENCE, narrow
 
 UPLOAD = head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 100000")
 CHUNKED = head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked")
 
 
-async def uploads(edge: Edge, request: bytes = UPLOAD) -> tuple[Wire, Wire]:
-    """A client in the middle of an upload, and its upstream."""
-    client = await edge.client()
-    await client.sends(request)
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
-    return client, upstream
-
-
 @pytest.mark.parametrize("request_", [UPLOAD, CHUNKED], ids=["length", "chunked"])
 async def test_a_body_that_trickles_is_408(edge: Edge, request_: bytes) -> None:
     edge.config["limits"] = {"body_idle": "100ms", "body_rate": "10KiB"}
-    client, upstream = await uploads(edge, request_)
+    client, upstream = await edge.opens(request_)
     while not client.has():
         client.tries(b"x" if request_ is UPLOAD else b"1\r\nx\r\n")
         await asyncio.sleep(0.005)
@@ -37,7 +28,7 @@ async def test_a_body_that_trickles_is_408(edge: Edge, request_: bytes) -> None:
 
 async def test_a_body_without_a_least_rate_may_trickle(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "1s", "body_rate": "none"}
-    client, upstream = await uploads(edge, CHUNKED)
+    client, upstream = await edge.opens(CHUNKED)
     (held,) = edge.runtime.connections.clients
     assert isinstance(held, Client)
     for _ in range(3):
@@ -47,8 +38,7 @@ async def test_a_body_without_a_least_rate_may_trickle(edge: Edge) -> None:
         assert held.deadline > before
     await client.sends(b"0\r\n\r\n")
     await upstream.gets(b"0\r\n\r\n")
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_one_that_takes_an_answer_bit_by_bit_is_cut(edge: Edge) -> None:
@@ -90,7 +80,7 @@ async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge)
 
 async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "LINGER_SECONDS", 0.3)
-    client, upstream = await uploads(edge)
+    client, upstream = await edge.opens(UPLOAD)
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
     for _ in range(100):
         await client.sends(b"x" * 500)
@@ -102,7 +92,7 @@ async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, mo
 async def test_who_uploads_on_for_ever_does_not(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "LINGER_SECONDS", 0.1)
     monkeypatch.setattr(client_module, "LINGER_SECONDS_MAX", 0.2)
-    client, upstream = await uploads(edge)
+    client, upstream = await edge.opens(UPLOAD)
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
     async with asyncio.timeout(PATIENCE):
         while edge.runtime.connections.clients:

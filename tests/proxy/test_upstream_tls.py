@@ -60,12 +60,10 @@ async def test_requests_go_over_tls_and_its_connection_is_kept(inside: Edge) -> 
     for n in range(3):
         request = await upstream.gets_request()
         assert request["X-Forwarded-Proto"] == "http"
-        await upstream.sends(ok(b"%d" % n))
-        assert (await client.gets_answer()).body == b"%d" % n
+        assert (await upstream.tells(client, ok(b"%d" % n))).body == b"%d" % n
         await client.sends(get())
     await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
 
 
 @pytest.mark.parametrize("size", [16 << 10, 3 * MIB])
@@ -244,8 +242,7 @@ async def test_an_idle_connection_that_ends_is_not_used_again(inside: Edge) -> N
     await inside.until(lambda: not inside.endpoint().idle)
     await upstream.gets_eof()
     again = await inside.brings(client, get())
-    await again.sends(ok())
-    await client.gets_answer()
+    await again.tells(client, ok())
 
 
 async def test_a_new_connection_goes_on_with_a_session(inside: Edge) -> None:
@@ -256,8 +253,7 @@ async def test_a_new_connection_goes_on_with_a_session(inside: Edge) -> None:
         upstream = await inside.upstream.accepts()
         reused.append(upstream.tls.session_reused)  # type: ignore[attr-defined]
         await upstream.gets_request()
-        await upstream.sends(ok())
-        await client.gets_answer()
+        await upstream.tells(client, ok())
         client.closes()
         upstream.says_last_word()  # type: ignore[attr-defined]
         await inside.until(lambda: not inside.runtime.connections.upstreams)

@@ -44,8 +44,7 @@ async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
     assert not upstream.has()
     shared.grants(gate)
     assert (await upstream.gets_request()).first == "GET /v1/waits HTTP/1.1"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     assert gate.in_hand == gate.waiting == 0
     assert edge.used()["basic"] == 2
     assert edge.count("edge_limit_waits_total", "basic") == 1
@@ -85,8 +84,7 @@ async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: S
         shared.grants(gate, 0)
     shared.grants(gate)
     await upstream.gets_request()
-    await upstream.sends(ok())
-    await client.gets_answer()
+    await upstream.tells(client, ok())
     whole, own, its, wait = [after - before[name] for name, after in seconds().items()]
     assert wait >= 0.04
     assert own + its + wait == pytest.approx(whole, abs=1e-6)
@@ -126,8 +124,7 @@ async def test_what_is_sent_behind_it_waits_for_its_turn(edge: Edge, shared: Sha
     shared.grants(gate)
     for path in ("/v1/one", "/public/two", "/public/three"):
         assert (await upstream.gets_request()).first == f"GET {path} HTTP/1.1"
-        await upstream.sends(ok(path.encode()))
-        assert (await client.gets_answer()).body == path.encode()
+        assert (await upstream.tells(client, ok(path.encode()))).body == path.encode()
 
 
 BODY = b"x" * 1000
@@ -143,8 +140,7 @@ async def test_a_body_comes_while_it_waits(edge: Edge, shared: Shared, first: in
     await edge.settles()
     shared.grants(gate)
     assert (await upstream.gets_request()).body == BODY
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_a_body_that_is_no_body_is_refused_and_gives_everything_back(edge: Edge, shared: Shared) -> None:
@@ -187,8 +183,7 @@ async def test_more_than_is_read_ahead_comes_while_it_waits(edge: Edge, shared: 
     shared.grants(gate)
     await client.sends(body[100_000:])
     assert (await upstream.gets_request()).body == body
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edge: Edge, shared: Shared) -> None:
@@ -208,8 +203,7 @@ async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> No
         each.drain()
     shared.grants(gate)
     await upstream.gets_request()
-    await upstream.sends(ok())
-    answer = await client.gets_answer()
+    answer = await upstream.tells(client, ok())
     assert answer.status == 200
     assert answer["Connection"] == "close"
     await client.gets_eof()
@@ -238,8 +232,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     else:
         mine.close()
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     mine.close()
     its.close()
     await edge.runtime.tasks.cancel()
@@ -255,12 +248,10 @@ async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, sha
     await edge.reloads()
     shared.grants(gate)
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.1"))
     assert (await upstream.gets_request())["X-Forwarded-For"] == "127.0.0.1", "it is trusted no more"
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
 
 
 async def test_one_claim_is_for_one_request_first_come_first_served(edge: Edge, shared: Shared) -> None:
@@ -274,8 +265,7 @@ async def test_one_claim_is_for_one_request_first_come_first_served(edge: Edge, 
         shared.grants(gate)
         assert (await upstream.gets_request()).first == f"GET /v1/{number} HTTP/1.1"
         assert gate.waiting == 2 - number
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await upstream.tells(client, ok())).status == 200
     assert edge.used()["basic"] == 4
 
 
@@ -298,8 +288,7 @@ async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge,
     shared.grants(gate, 3)
     for number, client in enumerate(clients):
         assert (await upstream.gets_request()).first == f"GET /v1/{number} HTTP/1.1"
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await upstream.tells(client, ok())).status == 200
         if number < 2:
             upstream = await edge.upstream.accepts()
 
@@ -312,8 +301,7 @@ async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared
     gate = await shared.waits()
     await other.sends(request("/v1/passes", key=UNLIMITED))
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await other.gets_answer()).status == 200
+    assert (await upstream.tells(other, ok())).status == 200
     await other.sends(request("/v1/other", key=UNLIMITED))
     await edge.until(lambda: len(shared.gates()) == 2, "both wait")
     (its,) = [each for each in shared.gates() if each is not gate]
@@ -322,12 +310,10 @@ async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared
     shared.grants(gate)
     assert (await upstream.gets_request()).first == "GET /v1/one HTTP/1.1"
     assert waiting[its][0] is before
-    await upstream.sends(ok())
-    assert (await one.gets_answer()).status == 200
+    assert (await upstream.tells(one, ok())).status == 200
     shared.grants(its)
     assert (await upstream.gets_request()).first == "GET /v1/other HTTP/1.1"
-    await upstream.sends(ok())
-    assert (await other.gets_answer()).status == 200
+    assert (await upstream.tells(other, ok())).status == 200
 
 
 async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shared) -> None:
@@ -354,8 +340,7 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     assert shared.wanted(gate) == 1
     shared.grants(gate)
     await upstream.gets_request()
-    await upstream.sends(ok())
-    assert (await client.gets_answer()).status == 200
+    assert (await upstream.tells(client, ok())).status == 200
     words = shared.table.words
     for wrong in (("nothing", 1, 0, 0), ("customers", 99, gate.row, 2), ("customers", 1, gate.row, 99)):
         words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
@@ -386,8 +371,7 @@ async def test_two_limits_are_asked_in_turn_and_what_a_third_refuses_gives_all_b
     for gate in gates[:2]:
         shared.says_unused(gate)
     assert [gate.in_hand for gate in gates[:2]] == [0, 0]
-    await upstream.sends(ok())
-    assert (await held.gets_answer()).status == 200
+    assert (await upstream.tells(held, ok())).status == 200
     assert edge.used()["basic"] == edge.used()["hourly"] == 2
 
 
@@ -399,8 +383,7 @@ async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: 
     edge.runtime.claim_waiter.orphaned()
     for _ in range(LIMIT - PASSES):
         await upstream.gets_request()
-        await upstream.sends(ok())
-        assert (await client.gets_answer()).status == 200
+        assert (await upstream.tells(client, ok())).status == 200
         await client.sends(request("/v1/x"))
     is_limited(await client.gets_answer(), "basic")
     assert edge.count("edge_limit_waits_total", "basic") == 1

@@ -18,10 +18,7 @@ SWITCH = head(
 
 async def tunnel(edge: Edge, path: str = "/public/ws", *fields: str) -> tuple[Wire, Wire]:
     """The two ends of a tunnel."""
-    client = await edge.client()
-    await client.sends(get(path, *UPGRADE, *fields))
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_head()
+    client, upstream = await edge.opens(get(path, *UPGRADE, *fields))
     await upstream.sends(SWITCH)
     assert (await client.gets_head()).status == 101
     return client, upstream

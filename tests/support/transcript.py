@@ -304,6 +304,14 @@ class Edge:
         client = await self.client()
         return client, await self.brings(client, *(request or (get(),)))
 
+    async def opens(self, *request: bytes) -> tuple[Wire, Wire]:
+        """The same once the upstream has its head; what comes behind that is still to be read."""
+        client = await self.client()
+        await client.sends(*(request or (get(),)))
+        upstream = await self.upstream.accepts()
+        await upstream.gets_head()
+        return client, upstream
+
     async def brings(self, client: Wire, *request: bytes) -> Wire:
         """The new connection on which the upstream has got this request of a client that is there already."""
         await client.sends(*request)

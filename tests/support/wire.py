@@ -185,6 +185,11 @@ class Wire:
         await self.sends(*request)
         return await self.gets_answer(to)
 
+    async def tells(self, client: "Wire", *answer: bytes, to: str = "GET") -> Message:
+        """Send this; what a client on the other side of the edge is answered then."""
+        await self.sends(*answer)
+        return await client.gets_answer(to)
+
     async def gets_chunks(self, message: Message) -> None:
         """The rest of a chunked body, for `message`; strictly as RFC 9112 section 7.1 has it, without extensions."""
         assert message["Transfer-Encoding"] == "chunked"

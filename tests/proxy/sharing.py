@@ -29,8 +29,7 @@ class Shared:
         self.table.words[at.HOSTS] = 2
         client = await self.edge.client()
         await client.sends(request())
-        upstream = await self.edge.upstream.accepts()
-        await upstream.gets_request()
+        upstream = await self.edge.upstream.takes()
         assert (await upstream.tells(client, ok())).status == 200
         client.closes()
         return upstream

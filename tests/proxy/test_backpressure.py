@@ -224,8 +224,7 @@ async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to
     (held,) = edge.runtime.connections.clients
     held.pause_writing()  # As its transport does when what was written before is not taken.
     connect(connecting[0])
-    upstream = await edge.upstream.accepts()
-    await upstream.gets_request()
+    upstream = await edge.upstream.takes()
     await upstream.sends(ok())
     await edge.settles()
     assert client.has() == b""

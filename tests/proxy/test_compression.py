@@ -113,18 +113,18 @@ UNTOUCHED = {
 }
 
 
-@pytest.mark.parametrize("name", UNTOUCHED)
-async def test_everything_else_passes_as_it_is(edge: Edge, name: str) -> None:
-    _, got = await edge.passes(get("/public/", "Accept-Encoding: gzip, zstd"), UNTOUCHED[name])
-    assert got.body == UNTOUCHED[name].partition(b"\r\n\r\n")[2]
-    assert got.all("Content-Encoding") == (["gzip"] if name in ("compressed", "a bomb") else [])
+async def test_everything_else_passes_as_it_is(edge: Edge) -> None:
+    for name, answered in UNTOUCHED.items():
+        _, got = await edge.passes(get("/public/", "Accept-Encoding: gzip, zstd"), answered)
+        assert got.body == answered.partition(b"\r\n\r\n")[2]
+        assert got.all("Content-Encoding") == (["gzip"] if name in ("compressed", "a bomb") else [])
 
 
-@pytest.mark.parametrize("said", ["", "br", "identity", "gzip;q=0", "gzip; q=0.000, zstd;q=0", "*"])
-async def test_a_client_that_takes_neither_gets_it_as_it_is_and_caches_hear_of_it(edge: Edge, said: str) -> None:
-    _, got = await edge.passes(get("/public/", f"Accept-Encoding: {said}"), sized(TEXT))
-    assert (got.body, got["ETag"], got["Vary"]) == (TEXT, '"v1"', "Accept-Encoding")
-    assert "Content-Encoding" not in got
+async def test_a_client_that_takes_neither_gets_it_as_it_is_and_caches_hear_of_it(edge: Edge) -> None:
+    for said in ("", "br", "identity", "gzip;q=0", "gzip; q=0.000, zstd;q=0", "*"):
+        _, got = await edge.passes(get("/public/", f"Accept-Encoding: {said}"), sized(TEXT))
+        assert (got.body, got["ETag"], got["Vary"]) == (TEXT, '"v1"', "Accept-Encoding")
+        assert "Content-Encoding" not in got
 
 
 async def test_http_1_0_gets_it_as_it_is(edge: Edge) -> None:

@@ -53,23 +53,21 @@ async def dates(edge: Edge, *pieces: bytes, to: str = "GET") -> list[str]:
     return answer.all("Date")
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-async def test_an_answer_without_a_date_gets_the_time_at_which_it_came(edge: Edge, name: str) -> None:
-    lines, body = ANSWERS[name]
-    whole = head(*lines) + body
-    assert await dates(edge, whole) == [NOW]
-    assert await dates(edge, whole[:20], whole[20:]) == [NOW]
-    assert await dates(edge, head(*lines), body) == [NOW]
-    assert await dates(edge, head(*lines), to="HEAD") == [NOW]
+async def test_an_answer_without_a_date_gets_the_time_at_which_it_came(edge: Edge) -> None:
+    for lines, body in ANSWERS.values():
+        whole = head(*lines) + body
+        assert await dates(edge, whole) == [NOW]
+        assert await dates(edge, whole[:20], whole[20:]) == [NOW]
+        assert await dates(edge, head(*lines), body) == [NOW]
+        assert await dates(edge, head(*lines), to="HEAD") == [NOW]
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-async def test_the_upstreams_own_date_stays_alone(edge: Edge, name: str) -> None:
-    (first, *lines), body = ANSWERS[name]
-    for dated in (head(first, f"Date: {THEN}", *lines), head(first, *lines, f"date: {THEN}")):
-        assert await dates(edge, dated + body) == [THEN]
-        assert await dates(edge, dated, body) == [THEN]
-        assert await dates(edge, dated, to="HEAD") == [THEN]
+async def test_the_upstreams_own_date_stays_alone(edge: Edge) -> None:
+    for (first, *lines), body in ANSWERS.values():
+        for dated in (head(first, f"Date: {THEN}", *lines), head(first, *lines, f"date: {THEN}")):
+            assert await dates(edge, dated + body) == [THEN]
+            assert await dates(edge, dated, body) == [THEN]
+            assert await dates(edge, dated, to="HEAD") == [THEN]
 
 
 async def test_it_may_be_spelt_as_any_field(edge: Edge) -> None:
@@ -79,11 +77,11 @@ async def test_it_may_be_spelt_as_any_field(edge: Edge) -> None:
             assert await dates(edge, head(OK, framing, field) + body) == [THEN]
 
 
-@pytest.mark.parametrize("value", ["", "0", "yesterday"])
-async def test_a_date_that_is_none_is_the_upstreams_own_affair(edge: Edge, value: str) -> None:
+async def test_a_date_that_is_none_is_the_upstreams_own_affair(edge: Edge) -> None:
     """It may be replaced, but need not be."""
-    assert await dates(edge, ok(b"hello", f"Date: {value}")) == [value]
-    assert await dates(edge, head(OK, CHUNKED, f"Date: {value}") + chunks(b"a")) == [value]
+    for value in ("", "0", "yesterday"):
+        assert await dates(edge, ok(b"hello", f"Date: {value}")) == [value]
+        assert await dates(edge, head(OK, CHUNKED, f"Date: {value}") + chunks(b"a")) == [value]
 
 
 async def test_an_answer_that_ends_with_its_connection_gets_a_date(edge: Edge) -> None:

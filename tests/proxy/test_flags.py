@@ -74,14 +74,14 @@ async def test_a_share_of_the_customers_has_it_whatever_their_key(edge: Edge) ->
 
 def test_a_larger_share_has_all_of_a_smaller_one(seed: int) -> None:
     chance = random.Random(seed)
-    names = [f"{chance.getrandbits(64):x}" for _ in range(2000)]
+    names = [f"{chance.getrandbits(64):x}" for _ in range(600)]
     before: set[str] = set()
     for percent in range(101):
         have = {name for name in names if has_flag("new-api", Flag(percent=percent), "free", name)}
         assert before <= have
         # Five standard deviations of a binomial distribution.
-        spread = 5 * math.sqrt(2000 * percent / 100 * (1 - percent / 100))
-        assert abs(len(have) - 20 * percent) <= spread
+        spread = 5 * math.sqrt(600 * percent / 100 * (1 - percent / 100))
+        assert abs(len(have) - 6 * percent) <= spread
         before = have
     assert before == set(names)
     assert not any(has_flag("new-api", Flag(), "free", name) for name in names)

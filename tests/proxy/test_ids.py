@@ -5,7 +5,6 @@ import uuid
 
 import pytest
 
-from edgeproxy.proxy import ids
 from edgeproxy.proxy.ids import IDS_PER_DRAW, TRACES, Ids, continued
 
 BEGUN = re.compile(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-01\r\n\r\n")
@@ -106,8 +105,3 @@ def test_a_trace_or_span_of_zeros_is_never_given(zero: slice) -> None:
     made = Ids(Scripted(draw))
     for _ in range(IDS_PER_DRAW // 2):
         assert b"0" * 16 not in made.next(NOW)[1]
-
-
-def test_the_batch_is_long_enough_for_its_digits() -> None:
-    assert TRACES.size % 2 == 0
-    assert ids.IDS_PER_DRAW > 0

@@ -32,23 +32,20 @@ async def test_who_sends_no_key_is_told_how(edge: Edge) -> None:
     assert b"Send it as X-API-Key: KEY or Authorization: Bearer KEY" in refused.body
 
 
-@pytest.mark.parametrize(
-    ("sent", "seen"),
-    [
+async def test_a_key_may_come_in_the_query(edge: Edge) -> None:
+    edge.config["auth"] = {"query": "api_key"}
+    for sent, seen in (
         ("/v1/x?api_key=KEY", "/v1/x"),
         ("/v1/x?a=1&api%5Fkey=KEY&b=%20", "/v1/x?a=1&b=%20"),
         ("/v1/x?api_key=key%2Dof-acme&", "/v1/x?"),
         ("/maybe/x?api_key=KEY", "/maybe/x"),
         ("/maybe/x?a=1", "/maybe/x?a=1"),
         ("/public/x?api_key=KEY", "/public/x?api_key=KEY"),
-    ],
-)
-async def test_a_key_may_come_in_the_query(edge: Edge, sent: str, seen: str) -> None:
-    edge.config["auth"] = {"query": "api_key"}
-    request, answer = await edge.passes(get(sent.replace("KEY", KEY)), ok())
-    assert answer.status == 200
-    assert request.first == f"GET {seen.replace('KEY', KEY)} HTTP/1.1"
-    assert ("X-Customer-Id" in request) == (("/public/" not in sent and "a=1" not in sent) or "%5F" in sent)
+    ):
+        request, answer = await edge.passes(get(sent.replace("KEY", KEY)), ok())
+        assert answer.status == 200
+        assert request.first == f"GET {seen.replace('KEY', KEY)} HTTP/1.1"
+        assert ("X-Customer-Id" in request) == (("/public/" not in sent and "a=1" not in sent) or "%5F" in sent)
 
 
 async def test_a_query_s_key_is_no_better_than_another(edge: Edge) -> None:

@@ -102,16 +102,6 @@ async def test_an_answer_that_nobody_waits_for_any_more_is_not_billed(edge: Edge
     assert edge.usage() == {}
 
 
-async def test_refusals_are_never_billed_not_even_as_admitted(edge: Edge) -> None:
-    edge.config["meters"] = ALL_METERS
-    edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
-    await edge.passes(with_key(), ok())
-    before = edge.usage()
-    for request in (with_key(), get("/v1/x"), with_key("/nowhere"), with_key("/read/x")):
-        await edge.refuses(request)
-    assert edge.usage() == before
-
-
 async def test_requests_are_counted_by_route_tier_and_code(edge: Edge) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": []}
     for request, answered in (

@@ -41,7 +41,7 @@ def test_an_address_is_looked_up_as_if_each_network_were_asked() -> None:
 
 
 def test_large_lists_become_one_row_of_numbers() -> None:
-    some = [f"{n >> 8 & 255}.{n & 255}.{n >> 16}.0/24" for n in range(0, 60_000, 2)]
+    some = [f"{n >> 8 & 255}.{n & 255}.{n >> 16}.0/24" for n in range(0, 12_000, 2)]
     made = networks(deny=some)
     assert not made.admits(ip_address("0.2.0.77"))
     assert made.admits(ip_address("0.3.0.77"))

@@ -241,13 +241,11 @@ async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge)
     await client.sends(get())
     await edge.until(lambda: any(endpoint.outstanding for endpoint in edge.endpoints()))
     asked, other = (edge.upstream, second) if edge.endpoint(0).outstanding else (second, edge.upstream)
-    first = await asked.accepts()
-    await first.gets_request()
+    first = await asked.takes()
     edge.config["upstreams"] = {"api": {"endpoints": ["http://127.0.0.1:9"]}}
     await edge.reloads()
     first.aborts()
-    upstream = await other.accepts()
-    await upstream.gets_request()
+    upstream = await other.takes()
     assert (await upstream.tells(client, ok(b"saved"))).body == b"saved"
     await upstream.gets_eof()
 
@@ -277,8 +275,7 @@ async def test_a_request_under_way_knows_how_to_speak_tls_with_an_upstream_that_
     edge.config["routes"] = [{"path": "/more/*", "upstream": "more"}]
     await edge.reloads()
     end.close()  # In the middle of the handshake: nothing was sent, and another one is asked.
-    upstream = await other.accepts()
-    await upstream.gets_request()
+    upstream = await other.takes()
     assert (await upstream.tells(client, ok(b"saved"))).body == b"saved"
     await upstream.gets_eof()
 

@@ -37,10 +37,10 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("name", ANSWERS)
-async def test_an_upstreams_answer_gets_what_it_lacks(edge: Edge, name: str) -> None:
-    _, answer = await edge.passes(get(), ANSWERS[name])
-    assert said(answer) == PLAIN
+async def test_an_upstreams_answer_gets_what_it_lacks(edge: Edge) -> None:
+    for answered in ANSWERS.values():
+        _, answer = await edge.passes(get(), answered)
+        assert said(answer) == PLAIN
 
 
 async def test_an_answer_until_close_gets_them(edge: Edge) -> None:
@@ -131,10 +131,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("status", REFUSED)
-async def test_the_edges_own_refusals_have_them(edge: Edge, status: int) -> None:
-    answer = await edge.refuses(REFUSED[status])
-    assert (answer.status, said(answer)) == (status, OWN)
+async def test_the_edges_own_refusals_have_them(edge: Edge) -> None:
+    for status, asked in REFUSED.items():
+        answer = await edge.refuses(asked)
+        assert (answer.status, said(answer)) == (status, OWN)
 
 
 async def test_a_429_has_them(edge: Edge) -> None:

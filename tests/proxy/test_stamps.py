@@ -253,8 +253,3 @@ async def test_a_signed_request_passes_its_body_on_as_any_other(edge: Edge) -> N
     request, _ = await edge.passes(post(b"abc"), ok())
     assert request.body == b"abc"
     assert "X-Edge-Signature" in request
-
-
-async def test_without_a_secret_nothing_is_signed(edge: Edge) -> None:
-    request, _ = await passes(edge, path="/public/x")
-    assert "X-Edge-Signature" not in request

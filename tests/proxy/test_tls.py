@@ -310,7 +310,7 @@ async def test_a_handshake_that_stops_half_way_is_closed_at_its_deadline(secure:
 async def test_damaged_handshakes_hurt_nobody(secure: Edge, authority: Authority, seed: int) -> None:
     chance = random.Random(seed)
     kept = await secure.secure_client(authority.trusted())
-    for _ in range(150):
+    for _ in range(60):
         plain = await secure.client()
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         tls = authority.trusted().wrap_bio(incoming, outgoing, server_hostname="edge.test")

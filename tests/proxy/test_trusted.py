@@ -19,11 +19,11 @@ async def passes(edge: Edge, *fields: str, path: str = "/public/x") -> tuple[Mes
     return await edge.passes(head(f"GET {path} HTTP/1.1", "Host: edge.test", *fields), ok())
 
 
-@pytest.mark.parametrize("id_", ["", "a b", "x" * 129, "ü"])
-async def test_a_request_id_that_is_none_is_made_anew(edge: Edge, id_: str) -> None:
-    request, answer = await passes(edge, f"X-Request-Id: {id_}")
-    assert request["X-Request-Id"] == answer["X-Request-Id"] != id_
-    assert len(request["X-Request-Id"]) == 36
+async def test_a_request_id_that_is_none_is_made_anew(edge: Edge) -> None:
+    for id_ in ("", "a b", "x" * 129, "ü"):
+        request, answer = await passes(edge, f"X-Request-Id: {id_}")
+        assert request["X-Request-Id"] == answer["X-Request-Id"] != id_
+        assert len(request["X-Request-Id"]) == 36
 
 
 async def test_the_proxys_request_id_is_in_errors_too(edge: Edge) -> None:

@@ -110,6 +110,12 @@ class Upstream:
             await wire.shakes_hands()
         return wire
 
+    async def takes(self) -> Wire:
+        """The same, once it has got a whole request over it."""
+        wire = await self.accepts()
+        await wire.gets_request()
+        return wire
+
     def _wire(self, end: socket.socket) -> Wire:
         self.wires.append(Wire(end) if self.tls is None else TlsWire(end, self.tls, server_side=True))
         return self.wires[-1]
@@ -315,9 +321,7 @@ class Edge:
     async def brings(self, client: Wire, *request: bytes) -> Wire:
         """The new connection on which the upstream has got this request of a client that is there already."""
         await client.sends(*request)
-        upstream = await self.upstream.accepts()
-        await upstream.gets_request()
-        return upstream
+        return await self.upstream.takes()
 
     async def serves(self, *request: bytes) -> tuple[Wire, Wire]:
         """The same once the request is answered; both connections stay open."""

@@ -3,10 +3,11 @@
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -15,6 +16,8 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from demo.__main__ import main
 
 ROOT = Path(__file__).parent.parent
 PINNED = sorted((ROOT / "requirements").glob("*.txt"))
@@ -118,13 +121,27 @@ def test_the_demonstration_ends_all_that_it_started_on_sigterm(tmp_path: Path) -
         assert select.select([process], [], [], 10)[0], "still there"
 
 
-def test_the_demonstration_says_in_one_line_which_process_ended_and_why(tmp_path: Path) -> None:
-    ledger = f"sqlite:///{tmp_path}/ledger.db"
-    environ = {**os.environ, "EDGE_STATE": f"{os.devnull}/edge", "COLLECTOR_DATABASE": ledger}
-    ended = subprocess.run(STAGE, check=False, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=100)
-    assert ended.returncode == 1
-    (said,) = ended.stderr.splitlines()
-    assert said.startswith("demo: the edge ended with exit code 2: edgeproxy: the state directory ")
+@pytest.fixture
+def same_signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, does in before.items():
+        signal.signal(number, does)
+
+
+@pytest.mark.usefixtures("same_signals")
+def test_the_demonstration_says_in_one_line_which_process_ended_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("python", "edgeproxy"):
+        (tmp_path / name).write_text('#!/bin/sh\n[ "$1" != edge ] || { echo one; echo two; exit 2; }\nexec sleep 60\n')
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("demo.__main__.BIN", tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo"])
+    assert main() == 1
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("demo: the edge ended with exit code 2: two (all that it wrote: ")
 
 
 def descendants(pid: int) -> set[int]:

@@ -20,7 +20,7 @@ from edgeproxy.parquet import exporter, files, manifest, verify  # noqa: E402
 from edgeproxy.parquet.place import Place  # noqa: E402
 
 HOURS = NOON // HOUR * HOUR
-STEPS = (0, 1, 2, 4, 30, 24 * 10, 24 * 10 + 1)
+STEPS = (0, 1, 4, 30, 24 * 10)
 """The hours that have usage in `some_days`."""
 
 
@@ -100,7 +100,7 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
         await some_days(books, clock)
         undisturbed = Frail(tmp_path / "whole", 1000)
         done = await exporter.run(books.database, undisturbed)
-        assert (done.files, done.rows, done.late, done.until) == (7, 14, 0, HOURS + (24 * 10 + 2) * HOUR)
+        assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 10 + 1) * HOUR)
         whole = content(tmp_path / "whole")
         assert len([path for path in whole if path.startswith("manifest/")]) == 2
         assert summed(tmp_path / "whole") == await in_ledger(books)
@@ -138,7 +138,8 @@ def test_whatever_comes_when_and_is_killed_all_files_together_are_the_ledger(
 async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random) -> None:  # noqa: F811
     books = await Books.open(url, clock)
     chains = [Chain(f"edge-{number}", "eu", since=NOON) for number in range(3)]
-    for _ in range(60):
+    # What differs between the two is asked in other tests too.
+    for _ in range(60 if url.startswith("sqlite") else 20):
         chain, what = chance.choice(chains), chance.random()
         if what < 0.5:
             chain.since = int(clock.now) - chance.choice([0, 0, HOUR, 3 * HOUR, DAY, 40 * DAY, 70 * DAY])
@@ -171,9 +172,9 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         chain.since = HOURS
         await books.ship(chain.next(("acme", "tokens", "v1", 5)))
         # What came late is exported by the next run; until then nothing is wrong.
-        assert (await verify.verify(books.database, Frail(folder))).files == 7
+        assert (await verify.verify(books.database, Frail(folder))).files == 5
         assert (await exporter.run(books.database, Frail(folder))).late == 1
-        assert (await verify.verify(books.database, Frail(folder))).files == 8
+        assert (await verify.verify(books.database, Frail(folder))).files == 6
         assert (folder / manifest.file_of(files.FOLDER, HOURS, 2)).exists()
         whole = content(folder)
 
@@ -244,7 +245,7 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
             return len([*(folder / "manifest").iterdir()])
 
         # Before an export, in an hour of usage and in one of nothing; late; and before all that was ever exported.
-        assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 9)
+        assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 7)
         assert await export() == (0, 0, 0)
         assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
         read = f"read_parquet('{folder}/readings/*/*.parquet', hive_partitioning = true)"

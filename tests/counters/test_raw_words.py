@@ -28,6 +28,8 @@ BY_WORDS = {
 
 def by_words(source: str) -> bool:
     """Whether a module imports the layout, or gets at the words of a map."""
+    if "words" not in source and "layout" not in source:
+        return False  # Most modules need not be parsed.
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Import(names=names) if any(name.name == LAYOUT for name in names):

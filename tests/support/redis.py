@@ -88,6 +88,7 @@ class Cluster:
 
     def __init__(self, folder: Path, *arguments: str, replicas: int = 0) -> None:
         self.nodes: list[Redis] = []
+        self._operator: dict[int, redis.Connection] = {}
         try:
             self._start(folder, arguments, replicas)
         except BaseException:
@@ -154,13 +155,17 @@ class Cluster:
 
     def tell(self, node: Redis, *command: Any) -> Any:
         """A command to one node, as an operator; its answer as it comes."""
-        connection = redis.Connection(port=node.port, protocol=2, socket_timeout=10)
+        if node.port not in self._operator:
+            self._operator[node.port] = redis.Connection(port=node.port, protocol=2, socket_timeout=10)
+        connection = self._operator[node.port]
         try:
-            connection.connect()
             connection.send_command(*command)
             return connection.read_response()
-        finally:
+        except redis.ConnectionError:
+            # The node was killed since it was told something, and may be there again.
             connection.disconnect()
+            connection.send_command(*command)
+            return connection.read_response()
 
     def owner(self, key: bytes) -> Redis:
         """The node that has a key now, by the word of the first that is alive."""
@@ -182,5 +187,7 @@ class Cluster:
 
     def kill(self) -> None:
         """kill -9 for all."""
+        for connection in self._operator.values():
+            connection.disconnect()
         for node in self.nodes:
             node.kill()

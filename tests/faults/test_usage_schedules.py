@@ -20,7 +20,7 @@ from tests.faults.counting.books import make_empty
 from tests.faults.counting.world import World
 
 EDGES = 50
-FEW, MANY = 3, 100
+FEW, MANY = 1, 100
 """Worlds; each has so many edges."""
 MEMORY = Path("/dev/shm")
 """Where waiting for the disk costs nothing: what a disk may lose is made up."""

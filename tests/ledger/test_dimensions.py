@@ -94,7 +94,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
         return model if model in values else "~other"
 
     number = 0
-    for _ in range(8):
+    for _ in range(5):
         clock.now += chance.choice([600, HOUR, 7 * HOUR, DAY])
         for chain in chains:
             chain.since = int(clock.now) - chance.choice([0, 60, 5 * HOUR])

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,9 @@ from urllib.parse import urlencode
 import orjson
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from edgeproxy.collector.main import check_ledger
 from edgeproxy.config.load import load_collector
 from edgeproxy.usage.batch import Batch, body, headers
@@ -41,15 +42,14 @@ def sha256(token: str) -> str:
 
 
 def checked(collector: "Collector") -> tuple[int, str]:
-    """What `edgeproxy verify` finds, as check_ledger has it: `verified` without a process."""
+    """What `edgeproxy verify` finds, as check_ledger has it."""
     return check_ledger(load_collector(collector.file, os.environ))
 
 
 def verified(collector: "Collector") -> tuple[int, str]:
     """The exit code of `edgeproxy verify`, and what it said."""
-    command = [sys.executable, "-m", "edgeproxy", "verify", "-c", collector.file]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr
+    done = CliRunner().invoke(cli.app, ["verify", "-c", str(collector.file)])
+    return done.exit_code, done.output
 
 
 PLANS = str(ROOT / "config/plans.yaml")

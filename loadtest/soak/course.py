@@ -151,13 +151,13 @@ class Course:
         self._site.settle()
 
     def _endpoints(self) -> None:
-        """One of them now and then, or all; the second time it is all of them, so that this happens in any case."""
+        """One of them now and then, or all; first one, then all, so that both happen in any case."""
         draw, times = self._draw_endpoints, 0
         wait = draw.uniform(*ENDPOINTS)
         try:
             while not self._over.wait(wait):
                 times += 1
-                outage = times == 2 or draw.random() < OUTAGES
+                outage = times == 2 or (times > 2 and draw.random() < OUTAGES)
                 self._site.restart(draw, tuple(self._site.services) if outage else (draw.choice(LASTING),))
                 wait = draw.uniform(*ENDPOINTS) + RETRIES * outage
         except BaseException as failure:

@@ -49,8 +49,9 @@ LIMITS = ("100/10s", "150/10s", "60/10s")
 class Site:
     """All of it, from `open` to `close`. Deeds on the edge come from one thread, those on endpoints from another."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        self.folder, self.seed = folder, seed
+    def __init__(self, folder: Path, seed: int, *, slower: float = 1.0) -> None:
+        """`slower`: see traffic.Plan."""
+        self.folder, self.seed, self._slower = folder, seed, slower
         self.faults: list[Fault] = []
         self.held = {COMER: Held(), DETOUR: Held()}
         self.well = threading.Lock()
@@ -124,7 +125,7 @@ class Site:
         """Start the clients; returns once every kind of traffic has arrived."""
         told = self.folder / "account.json"
         seed = self.seed + len(self.sums)
-        plan = Plan(self.edge.port, self.secure_port, str(self._authority.file), seed, str(told))
+        plan = Plan(self.edge.port, self.secure_port, str(self._authority.file), seed, str(told), self._slower)
         command = [sys.executable, "-m", "loadtest.soak.traffic", orjson.dumps(asdict(plan)).decode()]
         self._clients = Process(command, self.folder / "clients.log")
         until(lambda: all(self.given(name) for name in KINDS), "every kind of traffic arrives")

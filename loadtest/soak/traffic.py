@@ -49,6 +49,8 @@ class Plan:
     seed: int
     told: str
     """The file for the account."""
+    slower: float = 1.0
+    """How many times longer clients pause than their kind says; but for those that are to be refused."""
 
 
 class Clients:
@@ -85,6 +87,7 @@ class Client:
         self.kind = kind
         self.draw = random.Random(f"{clients.plan.seed} {kind.name} {number}")
         self._key = key_of(kind.name)
+        self._slower = 1.0 if kind.refusal else clients.plan.slower
         self._line: Line | None = None
         self._heard: Head | None = None
 
@@ -94,7 +97,7 @@ class Client:
         while not self._clients.over.is_set():
             await self._one(conduct)
             try:
-                await asyncio.wait_for(self._clients.over.wait(), self.draw.uniform(*self.kind.pause))
+                await asyncio.wait_for(self._clients.over.wait(), self.draw.uniform(*self.kind.pause) * self._slower)
             except TimeoutError:
                 pass
         if self._line is not None:

@@ -16,6 +16,8 @@ from tests.support.waiting import until
 
 SHORT, LONG = 40.0, 1800.0
 """Seconds of the course; the load begins before it and ends after it."""
+SLOWER = 3.0
+"""How many times longer clients pause in the short course: what is done to the edge is the same."""
 REPORT = ROOT / "bench-results" / "soak.md"
 """Where the long run leaves its report."""
 LEFT_OVER = 4
@@ -26,9 +28,10 @@ POOL_IDLE = 20.0
 
 @pytest.fixture
 def site(tmp_path: Path, seed: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    if request.node.get_closest_marker("soak"):
+    long = request.node.get_closest_marker("soak") is not None
+    site = Site(tmp_path, seed, slower=1.0 if long else SLOWER)
+    if long:
         monkeypatch.setattr(Process, "forks", False)  # the memory of processes is looked at: copies share theirs
-    site = Site(tmp_path, seed)
     try:
         yield site.open()
     finally:

@@ -105,8 +105,7 @@ async def test_an_answer_whose_head_has_come_waits_no_more(edge: Edge) -> None:
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
     await client.gets_head()
     await is_closed(edge)
-    await upstream.sends(chunks(b"late"))
-    await client.gets(chunks(b"late"))
+    await upstream.reaches(client, chunks(b"late"))
 
 
 async def test_a_client_that_leaves_gives_up_its_place(edge: Edge) -> None:

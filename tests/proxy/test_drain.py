@@ -124,14 +124,11 @@ async def test_what_is_not_finished_in_time_is_cut(edge: Edge) -> None:
 
 async def test_a_tunnel_that_is_no_websocket_lasts_until_the_drain_is_over(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
-    await client.sends(b"still")
-    await upstream.gets(b"still")
+    await client.reaches(upstream, b"still")
     drain = Drain(edge, 0.2)
     await edge.settles()
-    await client.sends(b"still")
-    await upstream.gets(b"still")
-    await upstream.sends(b"there")
-    await client.gets(b"there")
+    await client.reaches(upstream, b"still")
+    await upstream.reaches(client, b"there")
     await client.gets_cut()
     await upstream.gets_cut()
     await drain.ends()
@@ -151,8 +148,7 @@ async def gets_away(upstream: Wire) -> None:
 
 async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_other(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
-    await client.sends(frame(TEXT, b"hello"))
-    await upstream.gets(frame(TEXT, b"hello"))
+    await client.reaches(upstream, frame(TEXT, b"hello"))
     drain = Drain(edge, 60.0)
     await client.gets(AWAY)
     await gets_away(upstream)
@@ -169,15 +165,12 @@ async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_
 async def test_a_frame_that_has_begun_is_finished_before_its_receiver_is_told(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
     up, down = frame(BINARY, bytes(range(256)) * 300), HELLO
-    await client.sends(up[:70_000])
-    await upstream.gets(up[:70_000])
-    await upstream.sends(down[:1])
-    await client.gets(down[:1])
+    await client.reaches(upstream, up[:70_000])
+    await upstream.reaches(client, down[:1])
     drain = Drain(edge, 60.0)
     await edge.settles()
     assert client.has() == upstream.has() == b""
-    await upstream.sends(down[1:4])
-    await client.gets(down[1:4])
+    await upstream.reaches(client, down[1:4])
     await upstream.sends(down[4:] + HELLO)
     await client.gets(down[4:] + AWAY)
     await client.sends(up[70_000:] + close(1001))
@@ -216,12 +209,10 @@ async def test_who_is_closing_already_is_told_nothing_and_finishes(edge: Edge, f
     one, word, other, answer = (client, close(1000), upstream, b"\x88\x02\x03\xe8")
     if first == "upstream":
         one, word, other, answer = other, answer, one, word
-    await one.sends(word)
-    await other.gets(word)
+    await one.reaches(other, word)
     drain = Drain(edge, 60.0)
     await edge.settles()
-    await other.sends(answer)
-    await one.gets(answer)
+    await other.reaches(one, answer)
     upstream.closes()
     await client.gets_eof()
     client.closes()
@@ -236,8 +227,7 @@ async def test_a_websocket_of_which_one_side_has_ended_is_told_nothing(edge: Edg
     await other.gets_eof()
     drain = Drain(edge, 60.0)
     await edge.settles()
-    await other.sends(HELLO)
-    await one.gets(HELLO)
+    await other.reaches(one, HELLO)
     other.closes()
     await one.gets_eof()
     one.closes()

@@ -99,8 +99,7 @@ async def test_a_reader_of_a_known_length_is_not_probed(edge: Edge) -> None:
     await edge.until(lambda: edge.runtime.connections.half_closed)
     (held,) = edge.runtime.connections.clients
     held.probe(held.probe_at + 3600)
-    await upstream.sends(b"world")
-    await client.gets(b"world")
+    await upstream.reaches(client, b"world")
     await client.gets_eof()
 
 

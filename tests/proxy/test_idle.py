@@ -14,8 +14,7 @@ async def kept_after(edge: Edge, *answers: bytes) -> UpstreamConnection:
     await upstream.tells(client, answers[0])
     for answer in answers[1:]:
         await client.sends(get())
-        await upstream.gets_request()
-        await upstream.tells(client, answer)
+        await upstream.serves(client, answer)
     (server,) = edge.endpoint().idle
     return server
 
@@ -55,8 +54,7 @@ async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
     (server,) = edge.endpoint().idle
     server.idle /= 10
     await client.sends(get())
-    await upstream.gets_request()
-    await upstream.tells(client, ok())
+    await upstream.serves(client, ok())
     await upstream.gets_eof()
     assert not edge.endpoint().idle
 

@@ -9,8 +9,7 @@ from tests.support.wire import Wire
 async def exchanged(client: Wire, upstream: Wire, answer: bytes = b"") -> None:
     """One ordinary exchange over connections that are there."""
     await client.sends(get())
-    await upstream.gets_request()
-    assert (await upstream.tells(client, answer or ok())).status == 200
+    assert (await upstream.serves(client, answer or ok())).status == 200
 
 
 async def test_clients_share_the_connections_to_an_upstream(edge: Edge) -> None:
@@ -44,8 +43,7 @@ async def test_no_more_idle_connections_are_kept_than_the_pool_holds(edge: Edge)
     await second.sends(get())
     other = await edge.upstream.accepts()
     for client, upstream in ((first, one), (second, other)):
-        await upstream.gets_request()
-        await upstream.tells(client, ok())
+        await upstream.serves(client, ok())
     await other.gets_eof()
     await exchanged(second, one)
 

@@ -146,7 +146,6 @@ async def test_the_whole_time_is_the_edges_and_the_upstreams_to_whom_connecting_
     whole, own, waited = seconds()
     assert whole - own - waited > 1000
     await client.sends(with_key())
-    await upstream.gets_request()
-    await upstream.tells(client, ok())
+    await upstream.serves(client, ok())
     again, own_again, waited_again = seconds()
     assert abs((again - whole) - (own_again - own) - (waited_again - waited)) < 1000

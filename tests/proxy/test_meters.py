@@ -126,11 +126,9 @@ async def test_what_still_comes_after_an_early_answer_is_counted_as_it_passes(ed
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 10"), b"01234")
     await client.gets_until(b"01234")
     assert counted(edge) == {"all": 3, "in": 3, "out": 5}
-    await client.sends(b"defg")
-    await upstream.gets(b"defg")
+    await client.reaches(upstream, b"defg")
     assert counted(edge) == {"all": 7, "in": 7, "out": 5}
-    await upstream.sends(b"56789")
-    await client.gets(b"56789")
+    await upstream.reaches(client, b"56789")
     client.closes()
     await upstream.gets_cut()
     assert counted(edge) == {"all": 7, "in": 7, "out": 10}
@@ -260,10 +258,8 @@ async def test_the_bytes_of_a_tunnel_are_counted_both_ways(edge: Edge) -> None:
     await upstream.gets(b"early")
     assert counted(edge) == {"in": 5, "out": 5}
     for n in (1, 10, 1000):
-        await client.sends(b"u" * n)
-        await upstream.gets(b"u" * n)
-        await upstream.sends(b"d" * 2 * n)
-        await client.gets(b"d" * 2 * n)
+        await client.reaches(upstream, b"u" * n)
+        await upstream.reaches(client, b"d" * 2 * n)
     assert counted(edge) == {"in": 1016, "out": 2027}
     await ends(client, upstream)
 
@@ -272,10 +268,8 @@ async def test_the_bytes_of_a_tunnel_are_counted_both_ways(edge: Edge) -> None:
 async def test_a_tunnel_is_an_answer_and_no_success(edge: Edge, when: str, counts: int) -> None:
     edge.config["meters"] = {name: {**meter, "when": when} for name, meter in BYTES.items()}
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
-    await client.sends(b"abc")
-    await upstream.gets(b"abc")
-    await upstream.sends(b"defgh")
-    await client.gets(b"defgh")
+    await client.reaches(upstream, b"abc")
+    await upstream.reaches(client, b"defgh")
     assert counted(edge) == ({"in": 3, "out": 5} if counts else {})
     await ends(client, upstream)
 
@@ -283,10 +277,8 @@ async def test_a_tunnel_is_an_answer_and_no_success(edge: Edge, when: str, count
 async def test_what_the_edge_says_in_a_websocket_is_nobodys(edge: Edge) -> None:
     """It leaves: each side is told so between two frames, and these frames are not billed."""
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
-    await client.sends(b"\x81\x85mask1")
-    await upstream.gets(b"\x81\x85mask1")
-    await upstream.sends(b"\x81\x05abc")
-    await client.gets(b"\x81\x05abc")
+    await client.reaches(upstream, b"\x81\x85mask1")
+    await upstream.reaches(client, b"\x81\x05abc")
     assert counted(edge) == {"in": 7, "out": 5}
     (held,) = edge.runtime.connections.clients
     held.drain()
@@ -480,11 +472,9 @@ async def test_a_quota_is_charged_piece_by_piece(edge: Edge) -> None:
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 105"), b"01234")
     await client.gets_until(b"01234")
     assert edge.used() == {"m-month": 5}
-    await upstream.sends(b"x" * 95)
-    await client.gets(b"x" * 95)
+    await upstream.reaches(client, b"x" * 95)
     is_limited(await edge.refuses(request()), "m-month")
-    await upstream.sends(b"x" * 5)
-    await client.gets(b"x" * 5)
+    await upstream.reaches(client, b"x" * 5)
     assert edge.used() == {"m-month": 105}
 
 

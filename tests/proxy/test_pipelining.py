@@ -52,8 +52,7 @@ async def test_the_second_request_waits_for_the_answer_to_the_first(edge: Edge) 
     assert upstream.has() == b""
     assert not edge.upstream.is_asked()
     await upstream.tells(client, ok())
-    await upstream.gets_request()
-    await upstream.tells(client, ok())
+    await upstream.serves(client, ok())
 
 
 async def test_empty_lines_between_refused_requests_do_no_harm(edge: Edge) -> None:

@@ -33,11 +33,9 @@ async def test_a_body_without_a_least_rate_may_trickle(edge: Edge) -> None:
     assert isinstance(held, Client)
     for _ in range(3):
         before = held.deadline
-        await client.sends(b"1\r\nx\r\n")
-        await upstream.gets(b"1\r\nx\r\n")
+        await client.reaches(upstream, b"1\r\nx\r\n")
         assert held.deadline > before
-    await client.sends(b"0\r\n\r\n")
-    await upstream.gets(b"0\r\n\r\n")
+    await client.reaches(upstream, b"0\r\n\r\n")
     assert (await upstream.tells(client, ok())).status == 200
 
 

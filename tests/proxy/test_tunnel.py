@@ -96,8 +96,7 @@ async def test_a_tunnel_is_one_request_counted_before_the_client_hears_of_it(edg
     client, upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}")
     assert edge.usage() == {("acme", "requests", "v1"): 1}
     assert edge.metrics("edge_requests_total") == {("v1", "basic", "101"): [1]}
-    await client.sends(b"x")
-    await upstream.gets(b"x")
+    await client.reaches(upstream, b"x")
     await ends(client, upstream)
     upstream.closes()
     await edge.until(lambda: not edge.runtime.connections.clients)
@@ -112,10 +111,8 @@ async def test_a_tunnel_is_not_closed_by_the_deadlines_of_requests(edge: Edge) -
     for _ in range(2):
         moment = asyncio.get_running_loop().time() + 0.15
         await edge.until(lambda moment=moment: asyncio.get_running_loop().time() > moment)
-        await client.sends(b"still")
-        await upstream.gets(b"still")
-        await upstream.sends(b"there")
-        await client.gets(b"there")
+        await client.reaches(upstream, b"still")
+        await upstream.reaches(client, b"there")
     await ends(client, upstream)
 
 

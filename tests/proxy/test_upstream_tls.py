@@ -62,8 +62,7 @@ async def test_requests_go_over_tls_and_its_connection_is_kept(inside: Edge) -> 
         assert request["X-Forwarded-Proto"] == "http"
         assert (await upstream.tells(client, ok(b"%d" % n))).body == b"%d" % n
         await client.sends(get())
-    await upstream.gets_request()
-    await upstream.tells(client, ok())
+    await upstream.serves(client, ok())
 
 
 @pytest.mark.parametrize("size", [16 << 10, 3 * MIB])
@@ -252,8 +251,7 @@ async def test_a_new_connection_goes_on_with_a_session(inside: Edge) -> None:
         await client.sends(get())
         upstream = await inside.upstream.accepts()
         reused.append(upstream.tls.session_reused)  # type: ignore[attr-defined]
-        await upstream.gets_request()
-        await upstream.tells(client, ok())
+        await upstream.serves(client, ok())
         client.closes()
         upstream.says_last_word()  # type: ignore[attr-defined]
         await inside.until(lambda: not inside.runtime.connections.upstreams)

@@ -83,8 +83,7 @@ async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: S
         await edge.until(lambda began=began: monotonic() > began + 0.02, "time passes")
         shared.grants(gate, 0)
     shared.grants(gate)
-    await upstream.gets_request()
-    await upstream.tells(client, ok())
+    await upstream.serves(client, ok())
     whole, own, its, wait = [after - before[name] for name, after in seconds().items()]
     assert wait >= 0.04
     assert own + its + wait == pytest.approx(whole, abs=1e-6)
@@ -202,8 +201,7 @@ async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> No
     for each in tuple(edge.runtime.connections.clients):
         each.drain()
     shared.grants(gate)
-    await upstream.gets_request()
-    answer = await upstream.tells(client, ok())
+    answer = await upstream.serves(client, ok())
     assert answer.status == 200
     assert answer["Connection"] == "close"
     await client.gets_eof()
@@ -231,8 +229,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
         await mine.send(HubHeard())
     else:
         mine.close()
-    await upstream.gets_request()
-    assert (await upstream.tells(client, ok())).status == 200
+    assert (await upstream.serves(client, ok())).status == 200
     mine.close()
     its.close()
     await edge.runtime.tasks.cancel()
@@ -247,8 +244,7 @@ async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, sha
     edge.config["trusted_proxies"] = []
     await edge.reloads()
     shared.grants(gate)
-    await upstream.gets_request()
-    assert (await upstream.tells(client, ok())).status == 200
+    assert (await upstream.serves(client, ok())).status == 200
     await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.1"))
     assert (await upstream.gets_request())["X-Forwarded-For"] == "127.0.0.1", "it is trusted no more"
     assert (await upstream.tells(client, ok())).status == 200
@@ -300,8 +296,7 @@ async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared
     await one.sends(request("/v1/one"))
     gate = await shared.waits()
     await other.sends(request("/v1/passes", key=UNLIMITED))
-    await upstream.gets_request()
-    assert (await upstream.tells(other, ok())).status == 200
+    assert (await upstream.serves(other, ok())).status == 200
     await other.sends(request("/v1/other", key=UNLIMITED))
     await edge.until(lambda: len(shared.gates()) == 2, "both wait")
     (its,) = [each for each in shared.gates() if each is not gate]
@@ -339,8 +334,7 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     shared.says_unused(gate)
     assert shared.wanted(gate) == 1
     shared.grants(gate)
-    await upstream.gets_request()
-    assert (await upstream.tells(client, ok())).status == 200
+    assert (await upstream.serves(client, ok())).status == 200
     words = shared.table.words
     for wrong in (("nothing", 1, 0, 0), ("customers", 99, gate.row, 2), ("customers", 1, gate.row, 99)):
         words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
@@ -382,8 +376,7 @@ async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: 
     await shared.waits()
     edge.runtime.claim_waiter.orphaned()
     for _ in range(LIMIT - PASSES):
-        await upstream.gets_request()
-        assert (await upstream.tells(client, ok())).status == 200
+        assert (await upstream.serves(client, ok())).status == 200
         await client.sends(request("/v1/x"))
     is_limited(await client.gets_answer(), "basic")
     assert edge.count("edge_limit_waits_total", "basic") == 1

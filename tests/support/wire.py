@@ -190,6 +190,16 @@ class Wire:
         await self.sends(*answer)
         return await client.gets_answer(to)
 
+    async def serves(self, client: "Wire", *answer: bytes, to: str = "GET") -> Message:
+        """The same, once a whole request has come."""
+        await self.gets_request()
+        return await self.tells(client, *answer, to=to)
+
+    async def reaches(self, other: "Wire", data: bytes) -> None:
+        """Send this, and the other side of the edge gets it as it is."""
+        await self.sends(data)
+        await other.gets(data)
+
     async def gets_chunks(self, message: Message) -> None:
         """The rest of a chunked body, for `message`; strictly as RFC 9112 section 7.1 has it, without extensions."""
         assert message["Transfer-Encoding"] == "chunked"

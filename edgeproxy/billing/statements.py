@@ -17,6 +17,7 @@ from edgeproxy.accounts.ids import moment
 from edgeproxy.billing import journal
 from edgeproxy.billing.postings import CREDIT
 from edgeproxy.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.spreadsheet import as_text
 
 TEXTS = {
     "purchase": "Purchase",
@@ -156,7 +157,7 @@ def csv_of(made: Statement) -> str:
     writer.writerow((day(made.month.begin), "Opening balance", "", "", "", made.opening, usd_of(made.opening)))
     for line in made.lines:
         at = "" if line.at is None else day(line.at)
-        texts = map(_unquoted, (line.reference, line.meter, line.model))
+        texts = map(as_text, (line.reference, line.meter, line.model))
         writer.writerow((at, TEXTS[line.kind], *texts, line.amount, usd_of(line.amount)))
     writer.writerow((day(made.month.end - 1), "Closing balance", "", "", "", made.closing, usd_of(made.closing)))
     return out.getvalue()
@@ -165,8 +166,3 @@ def csv_of(made: Statement) -> str:
 def day(at: int) -> str:
     """The day of a Unix millisecond: `2027-03-01`."""
     return (moment(at) or "")[:10]
-
-
-def _unquoted(text: str) -> str:
-    """A text that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) else text

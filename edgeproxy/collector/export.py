@@ -14,6 +14,7 @@ from aiohttp import web
 from edgeproxy import log
 from edgeproxy.database.database import Database, reason
 from edgeproxy.ledger.queries import Asked, stream
+from edgeproxy.spreadsheet import as_text
 
 TYPE = "text/csv"
 EXPORTS_AT_ONCE = 2
@@ -27,8 +28,6 @@ HEADERS = {
     "Content-Disposition": 'attachment; filename="usage.csv"',
     "Vary": "Accept",
 }
-FORMULAS = ("=", "+", "-", "@")
-"""What spreadsheets take for a formula if something follows: such names begin with an apostrophe here."""
 
 
 class Busy(Exception):
@@ -99,8 +98,7 @@ def line(fields: Iterable[str | int]) -> bytes:
 
 def field(value: str) -> str:
     """A field of CSV, which no spreadsheet takes for a formula; only what edges call a route can look like one."""
-    if value.startswith(FORMULAS) and len(value) > 1:
-        value = f"'{value}"
+    value = as_text(value)
     return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',"\r\n') else value
 
 

@@ -1,4 +1,8 @@
-"""Added latency at half load: the same rate straight to the upstream and through a peer, one after the other."""
+"""Added latency at half load: the same rate straight to the upstream and through a peer, one after the other.
+
+All peers take turns, round by round, each started anew and at half of what it has just answered at most: what disturbs
+the machine for a while disturbs all of them.
+"""
 
 import json
 import sys
@@ -48,16 +52,18 @@ class Latency:
 
 
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Latency], dict[str, str]]:
-    """The latencies, and by name why a peer has none."""
+    """The latencies, and by name why a peer was left out of the rounds that followed."""
     found: list[Latency] = []
     failures: dict[str, str] = {}
-    rounds = 1 if stage.options.quick else 3
-    for peer in peers:
-        say(f"latency: {peer.name}")
-        try:
-            found += _of_peer(stage, peer, rounds)
-        except (OSError, RuntimeError, ValueError) as error:
-            failures[peer.name] = f"latency: {error}"
+    for number in range(1, stage.options.rounds + 1):
+        say(f"latency, round {number} of {stage.options.rounds}")
+        for peer in peers:
+            if peer.name in failures:
+                continue
+            try:
+                found.append(_turn(stage, number, peer))
+            except (OSError, RuntimeError, ValueError) as error:
+                failures[peer.name] = f"latency, round {number}: {error}"
     return found, failures
 
 
@@ -67,18 +73,22 @@ def undisturbed(latencies: Sequence[Latency], peer: str) -> list[Latency]:
     return [each for each in own if not each.disturbed] or own
 
 
-def _of_peer(stage: Stage, peer: Peer, rounds: int) -> list[Latency]:
+def against(latencies: Sequence[Latency], peer: str, reference: str, quantile: str) -> float | None:
+    """What the peer adds in proportion to the reference in the same round, the median over the rounds of both."""
+    added = {(each.peer, each.round): each.added(quantile) for each in latencies}
+    ratios = [own / added[reference, n] for (name, n), own in added.items() if name == peer and (reference, n) in added]
+    return median(ratios) if ratios else None
+
+
+def _turn(stage: Stage, number: int, peer: Peer) -> Latency:
     with stage.serving(peer) as running:
         rate = half_load(stage, peer, running)
-        latencies = []
-        for number in range(1, rounds + 1):
-            direct = pace(stage, stage.upstream.ports[0], rate)
-            before = cpu.of_processes(running.workers())
-            through = pace(stage, running.port, rate)
-            spent = cpu.between(before, cpu.of_processes(running.workers()))
-            busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
-            latencies.append(Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through)))
-    return latencies
+        direct = pace(stage, stage.upstream.ports[0], rate)
+        before = cpu.of_processes(running.workers())
+        through = pace(stage, running.port, rate)
+        spent = cpu.between(before, cpu.of_processes(running.workers()))
+        busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
+        return Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through))
 
 
 def half_load(stage: Stage, peer: Peer, running: Running) -> float:

@@ -2,7 +2,7 @@
 
 from statistics import median
 
-from loadtest.bench.measure.latency import undisturbed
+from loadtest.bench.measure.latency import against, undisturbed
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
 from loadtest.bench.report.budgets import verdicts
@@ -64,21 +64,38 @@ def _cost(cost: Cost | None) -> str:
 def _latency(results: Results) -> str:
     if not results.latencies:
         return ""
-    rows = [["ms", "requests/s", "busy", "waited", "direct p50", "direct p99", "p50", "p99", "added p50", "added p99"]]
+    rows = [
+        [
+            "ms",
+            "requests/s",
+            "busy",
+            "waited",
+            "direct p50",
+            "direct p99",
+            "p50",
+            "p99",
+            "added p50",
+            "added p99",
+            "×",
+            "×",
+        ]
+    ]
     for peer in dict.fromkeys(each.peer for each in results.latencies):
         own = undisturbed(results.latencies, peer)
         rows.append(
             [
                 peer,
-                f"{own[0].rate:.0f}",
+                f"{median(each.rate for each in own):.0f}",
                 f"{median(each.busy for each in own):.0%}",
                 f"{median(each.waited for each in own):.1%}",
                 *(f"{median(each.direct[q] for each in own):.3f}" for q in ("p50", "p99")),
                 *(f"{median(each.through[q] for each in own):.3f}" for q in ("p50", "p99")),
                 *(f"{median(each.added(q) for each in own):.3f}" for q in ("p50", "p99")),
+                *(_times(against(results.latencies, peer, REFERENCE, q)) for q in ("p50", "p99")),
             ]
         )
-    lines = ["Latency at half of each one's own capacity, open loop, from the moment a request was due", table(rows)]
+    heading = "Latency at half of each one's own capacity, open loop, from the moment a request was due"
+    lines = [f"{heading}; × {REFERENCE} in the same round", table(rows)]
     disturbed = [each.peer for each in results.latencies if each.disturbed]
     if disturbed:
         lines.append(
@@ -86,6 +103,10 @@ def _latency(results: Results) -> str:
             " p99 is of use only where a round was not, and then it is that round's."
         )
     return "\n".join(lines)
+
+
+def _times(ratio: float | None) -> str:
+    return "–" if ratio is None else f"{ratio:.2f}"
 
 
 def _memory(results: Results) -> str:

@@ -2,8 +2,8 @@
 
 In each round edgeproxy, nginx + Lua and an edge that is watched from within take turns on one core, each at half of
 what it answers at most. Of the watched one the table says how long messages waited until the loop took them up, how
-long for the end of its turn, in which their writes go out, and what garbage collection and page faults took. It wants
-two cores for itself: with other work beside it the p99 values are that work's. Then it shows how 64 connections fall to
+long until what they made the edge write was out, and what garbage collection and page faults took. It wants two cores
+for itself: with other work beside it the p99 values are that work's. Then it shows how 64 connections fall to
 two workers.
 """
 
@@ -144,8 +144,8 @@ HEADINGS = (
     "a turn of the loop, p99, ms",
     "a message waits to be taken up, p50, ms",
     "a message waits to be taken up, p99, ms",
-    "and until its turn is over, p50, ms",
-    "and until its turn is over, p99, ms",
+    "and until what it made the edge write is out, p50, ms",
+    "and until what it made the edge write is out, p99, ms",
     "garbage collections",
     "the longest of them, ms",
     "all of them, % of the time",

@@ -59,6 +59,10 @@ class Acceptor(asyncio.Protocol):
                 if inward is None
                 else TlsHandshake(runtime, peer, subject, inward.context, self._kind)
             )
+        if inward is None:
+            # What is written goes out at once, and not at the end of this turn of the loop; what does not fit pauses.
+            # Under TLS the handshake's last words may still be on their way when the first request has come.
+            transport.set_write_buffer_limits(0)
         transport.set_protocol(comer)
         comer.connection_made(transport)
 

@@ -83,6 +83,7 @@ class Client(asyncio.Protocol):
         "trusted",
         "unsent",
         "write",
+        "writelines",
     )
 
     def __init__(self, runtime: "Runtime", peer: str, subject: bytes, *, secure: bool = False) -> None:
@@ -127,7 +128,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
-        self.transport, self.write = transport, transport.write
+        self.transport, self.write, self.writelines = transport, transport.write, transport.writelines
         runtime = self.runtime
         self.dress()
         self.deadline = monotonic() + runtime.snapshot.header_timeout

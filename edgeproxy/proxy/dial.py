@@ -26,7 +26,8 @@ async def dial(endpoint: "Endpoint", server: asyncio.Protocol, outward: "Outward
     """
     loop = asyncio.get_running_loop()
     if outward is None:
-        await loop.create_connection(lambda: server, endpoint.address, endpoint.port)
+        transport, _ = await loop.create_connection(lambda: server, endpoint.address, endpoint.port)
+        transport.set_write_buffer_limits(0)  # As those of clients: see Acceptor.
         return
     dialled = Dialled(endpoint, server, outward)
     await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)

@@ -518,6 +518,8 @@ class Exchange:
                 self.state = SENT
                 self.sent_at = now = monotonic()
                 self.client.deadline = now + self.binding.route.head_timeout
+                if self.client.choked:
+                    server.pause()
                 return
         self.connect()
 
@@ -564,8 +566,8 @@ class Exchange:
         if len(data) - end <= COPIED_BYTES_MAX:
             client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid, data[end:])))
         else:
-            client.write(b"".join((keep, rate, b"X-Request-Id: ", self.rid)))
-            client.write(memoryview(data)[end:])
+            lines = b"".join((keep, rate, b"X-Request-Id: ", self.rid))
+            client.writelines((lines, memoryview(data)[end:]))
         waited = arrived - self.sent_at
         endpoint.outstanding -= 1
         self.endpoint = None
@@ -852,7 +854,8 @@ class Exchange:
         assert self.binding is not None
         if self.binding.route.finish is not None:
             self.binding.route.finish.apply(head, self)
-        self.send_head(head, message.SWITCHING if head.upgrade is None else message.switch_to((head.upgrade,)))
+        offered = message.SWITCHING if head.upgrade is None else message.switch_to((head.upgrade,))
+        client.write(self.head_of(head, offered))
 
     def protocols(self) -> tuple[bytes, ...]:
         """Those that the client has offered to switch to, and its route allows."""
@@ -860,8 +863,8 @@ class Exchange:
         assert route is not None
         return tuple(protocol for protocol in self.head.upgrade if protocol in route.protocols)
 
-    def respond(self, server: "UpstreamSide[Exchange]", head: "ResponseHead") -> bool:
-        """The head of an answer that is relayed piece by piece. True where it is to be chunked for the client."""
+    def respond(self, server: "UpstreamSide[Exchange]", head: "ResponseHead") -> tuple[bytes, bool]:
+        """The head, for the client, of an answer that is relayed piece by piece, and whether its pieces are chunks."""
         self.heard(head.status)
         client = self.client
         bodiless = self.bodiless(head.status)
@@ -892,17 +895,16 @@ class Exchange:
             self.idle_timeout = NEVER
             event_stream.watch(client.transport, server.transport)
         client.deadline = self.arrived + self.idle_timeout
-        self.send_head(head, framing)
-        return chunked
+        return self.head_of(head, framing), chunked
 
-    def send_head(self, head: "ResponseHead", framing: bytes) -> None:
-        """Write an answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
+    def head_of(self, head: "ResponseHead", framing: bytes) -> bytes:
+        """An answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
         self.status = head.status
         fields = (self.rate_fields() or head.rate) + self.notes
         keep = self.kept(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
             fields += security.ADDED[self.is_secure()][head.said]
-        self.client.write(b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid))
+        return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid)
 
     def bodiless(self, status: int) -> bool:
         """Whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""

@@ -4,6 +4,7 @@ Both connections know the exchange that they serve. Here it is `E`, so that noth
 """
 
 import asyncio
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from edgeproxy.proxy.tunnel import ClientEnd, Tunnel, UpstreamEnd
@@ -92,6 +93,10 @@ class ClientSide(ClientEnd, Protocol[E]):
     """What was read and belongs to no request yet."""
     traces: bool
     """Whether the head read last has a trace."""
+
+    @property
+    def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:
+        """Send these together."""
 
     @property
     def trusted(self) -> bool:

@@ -10,6 +10,7 @@ with no `eof_received` before it.
 
 import asyncio
 import ssl
+from collections.abc import Iterable
 from typing import Any
 
 from edgeproxy.proxy.deadlines import NEVER
@@ -206,6 +207,13 @@ class TlsTransport(asyncio.Protocol):
         """Send this."""
         if data and not self._over:
             self._tls.write(data)
+            self._plain.write(self._outgoing.read())
+
+    def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Send these together."""
+        if not self._over:
+            for piece in pieces:
+                self._tls.write(piece)
             self._plain.write(self._outgoing.read())
 
     def _flush(self) -> None:

@@ -21,7 +21,7 @@ from edgeproxy.http1.response import (
 )
 from edgeproxy.proxy.bounded_cache import remember
 from edgeproxy.proxy.deadlines import NEVER, SWEEP_SECONDS
-from edgeproxy.proxy.exchange import Exchange
+from edgeproxy.proxy.exchange import COPIED_BYTES_MAX, Exchange
 from edgeproxy.proxy.reset import was_reset
 from edgeproxy.proxy.tls import fault_of, why_of
 from edgeproxy.proxy.tunnel import Tunnel
@@ -49,6 +49,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_head",
         "_left",
         "_paused",
         "_rechunk",
@@ -85,6 +86,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         self._state = WAITING
         self.full = self._paused = self._rechunk = False
+        self._head = b""
+        """Of the answer under way, for the client, while it waits for the piece of the body that came with it."""
         self.compressor: Compressor | None = None
         """What compresses the content of the answer under way, if it is compressed."""
 
@@ -152,22 +155,24 @@ class UpstreamConnection(asyncio.Protocol):
             self.learn(data[: end + 2])
         # Servers hand a connection on which an upgrade was asked for to somebody else, who answers once.
         self.reusable = not (head.close or exchange.head.upgrade)
-        self._rechunk = exchange.respond(self, head)
+        self._head, self._rechunk = exchange.respond(self, head)
         if exchange.bodiless(head.status):
+            self.pass_on(exchange)
             # One that says of no body where it would end may be about to send it, against the rules, until it closes.
             framed = head.bodiless or head.chunked or head.length >= 0
             self.reusable = self.reusable and framed and not rest
             self.finished()
         else:
-            self.begin_body(head, rest)
+            self.begin_body(exchange, head, rest)
 
-    def begin_body(self, head: ResponseHead, data: bytes) -> None:
+    def begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         """How the answer's body ends (RFC 9112 section 6.3), and the part of it that came with the head."""
         if head.chunked:
             self._state, self._decoder = CHUNKED, Chunked(of_response)
         elif head.length >= 0:
             self._state, self._left = SIZED, head.length
             if not head.length:
+                self.pass_on(exchange)
                 self.finished()
                 return
             if self.compressor is not None:
@@ -176,6 +181,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._state, self.reusable = UNTIL_CLOSE, False
         if data:
             self.more(data)
+        if self._head:
+            self.pass_on(exchange)
 
     def incomplete(self, data: bytes) -> None:
         """The answer's head is not whole yet; it fails now where nothing that could follow would make it one."""
@@ -203,6 +210,14 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.client.deadline = monotonic() + exchange.idle_timeout
             RELAY[self._state](self, exchange, data)
 
+    def pass_on(self, exchange: Exchange, data: bytes = b"") -> None:
+        """Write a piece of the answer, behind its head where that has not gone out yet."""
+        head, self._head = self._head, b""
+        if head and len(data) > COPIED_BYTES_MAX:
+            exchange.client.writelines((head, data))
+        else:
+            exchange.client.write(head + data)  # No copy where there is no head.
+
     def relay_sized(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a body of known length."""
         if len(data) > self._left:
@@ -212,7 +227,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.bytes_out += len(data)
         for counter in exchange.outward:
             counter.add(len(data))
-        exchange.client.write(data)
+        self.pass_on(exchange, data)
         if not self._left:
             self.finished()
 
@@ -234,7 +249,7 @@ class UpstreamConnection(asyncio.Protocol):
         for counter in exchange.outward:
             counter.add(len(packed))
         if packed or last:
-            exchange.client.write(encode([packed]) + (finish() if last else b""))
+            self.pass_on(exchange, encode([packed]) + (finish() if last else b""))
 
     def relay_chunked(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a chunked body: chunked again for the client, or bare for one that knows no chunks."""
@@ -242,6 +257,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             parts = decoder.feed(data)
         except Fault as fault:
+            self.pass_on(exchange)
             exchange.fail(fault)
             return
         if decoder.rest:
@@ -257,9 +273,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self._rechunk:
             end = finish(trailers) if decoder.done else b""
             if size or end:
-                exchange.client.write(encode(parts) + end)
-        elif parts:
-            exchange.client.write(b"".join(parts))
+                self.pass_on(exchange, encode(parts) + end)
+        elif parts or self._head:
+            self.pass_on(exchange, b"".join(parts))
         if decoder.done:
             self.finished()
 
@@ -271,7 +287,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.bytes_out += len(data)
         for counter in exchange.outward:
             counter.add(len(data))
-        exchange.client.write(encode([data]) if self._rechunk else data)
+        self.pass_on(exchange, encode([data]) if self._rechunk else data)
 
     def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:
         """Bytes of a protocol that is not ours."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 import pytest
@@ -54,6 +56,24 @@ async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -
 
 
 # ---- peers that take nothing
+
+
+async def test_what_is_written_is_on_its_way_before_the_next_message_is_looked_at(edge: Edge) -> None:
+    """To the upstream and to the client: neither waits for the end of a turn of the loop, which may have many more."""
+    client, upstream = await edge.opens(get())
+    await upstream.tells(client, ok(b"first"))
+    (held,) = edge.runtime.connections.clients
+    (server,) = edge.endpoint().idle
+    left = []
+
+    def looking(writes: Callable[[bytes], None], transport: asyncio.Transport, data: bytes) -> None:
+        writes(data)
+        left.append(transport.get_write_buffer_size())
+
+    held.write = partial(looking, held.write, held.transport)
+    server.write = partial(looking, server.write, server.transport)
+    await one_more(client, upstream)
+    assert left == [0, 0]
 
 
 async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) -> None:
@@ -229,6 +249,24 @@ async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to
     held.resume_writing()
     assert (await client.gets_answer()).body == b"hello"
     edge.runtime.connector.connect = connect
+
+
+async def test_a_client_that_stopped_reading_while_its_body_was_gathered(edge: Edge) -> None:
+    """Then the kept connection that takes the request is not read either, until the client reads again."""
+    edge.config["upstreams"]["api"]["buffer"] = "1MiB"
+    client, upstream = await edge.opens(get())
+    await upstream.tells(client, ok())
+    (held,) = edge.runtime.connections.clients
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 4"))
+    await edge.until(lambda: held.exchange is not None)
+    held.pause_writing()  # As its transport does when the 100 that it was sent is not taken.
+    await client.sends(b"body")
+    await upstream.gets_request()
+    await upstream.sends(ok())
+    await edge.settles()
+    assert client.has() == b""
+    held.resume_writing()
+    assert (await client.gets_answer()).body == b"hello"
 
 
 # ---- answers before the request has ended

@@ -42,3 +42,13 @@ async def test_a_dot_segment_leads_to_the_route_where_it_leads(edge: Edge) -> No
     """`/public/../v1` must not be served as public."""
     for spelling in ("/public/../v1/x", "/public/%2e%2e/v1/x", "/public/a/.%2e/../v1/x"):
         assert (await edge.refuses(get(spelling))).status == 401
+
+
+async def test_an_empty_chunked_answer_has_its_head_for_a_client_that_knows_no_chunks(edge: Edge) -> None:
+    """There is no piece of the body with which the head could go out."""
+    client = await edge.client()
+    await client.sends(head("GET /public/ HTTP/1.0", "Host: edge.test"))
+    upstream = await edge.upstream.accepts()
+    await upstream.gets_head()
+    await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + b"0\r\n\r\n")
+    assert (await client.gets_rest()).startswith(b"HTTP/1.1 200 OK\r\n")

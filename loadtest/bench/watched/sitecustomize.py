@@ -1,7 +1,7 @@
 """Watches an edge's worker from within, for `python -m loadtest.causes`, which puts this folder on its path.
 
 Python imports a module of this name by itself. In a worker it notes each pause of the garbage collector, each turn of
-the loop in which something came, and what each message waited for in it; it writes them to a file at the end.
+the loop in which something came, and how long each message was held in it; it writes them to a file at the end.
 """
 
 import asyncio
@@ -22,15 +22,15 @@ FOLDER = "EDGEPROXY_TEST_WATCHED"
 class Watch:
     """What happens in one worker; all times are of the monotonic clock, in seconds.
 
-    What a callback writes goes out when all callbacks of its turn have run. So a turn lasts from its first message
-    until the first of the next turn, or until the loop looks for more and finds nothing.
+    A turn lasts from its first message until the first of the next turn, or until the loop looks for more and finds
+    nothing. What a callback writes goes out at once: a message is held from its turn's first one until it is handled.
     """
 
     def __init__(self) -> None:
         self.turns = array("d")
         """Begin, end and the number of messages, of each."""
         self.held = array("d")
-        """When a message was taken up, and for how long until its turn was over."""
+        """When a message's turn began, and for how long until what it made the edge write was out."""
         self.pauses: list[tuple[float, float, int]] = []
         """When, for how long, and which generation was collected."""
         self._came: list[float] = []
@@ -53,7 +53,7 @@ class Watch:
         self._came.append(now)
 
     def _callbacks_done(self) -> None:
-        # What they wrote is sent after this; then the loop looks for more before it does what is asked for here.
+        # The loop looks for more before it does what is asked for here.
         self._over = True
         asyncio.get_running_loop().call_soon(self._nothing_more)
 
@@ -65,8 +65,9 @@ class Watch:
         self._over = False
         came, self._came = self._came, []
         self.turns.extend((came[0], now, len(came)))
-        for moment in came:
-            self.held.extend((moment, now - moment))
+
+    def handled(self) -> None:
+        self.held.extend((self._came[0], monotonic() - self._came[0]))
 
     def write(self, file: Path) -> None:
         file.write_text(json.dumps({"turns": list(self.turns), "held": list(self.held), "pauses": self.pauses}))
@@ -82,6 +83,7 @@ def watch(folder: Path) -> None:
         def data_received(self: Any, data: bytes) -> None:
             watched.message()
             received(self, data)
+            watched.handled()
 
         return data_received
 

@@ -44,7 +44,7 @@ def run(
         workers = Workers(places, STAND_IN, listening, start(behaviour), silence=silence, patient=patient)
         workers.start()
         try:
-            await scene(workers, sockets.address_of(listening[0]))
+            await within(60, scene(workers, sockets.address_of(listening[0])))
         finally:
             living = workers.workers
             sockets.close(listening)

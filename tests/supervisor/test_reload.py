@@ -28,10 +28,11 @@ from edgeproxy.supervisor.upstreams import Upstreams
 from edgeproxy.supervisor.watch import Settling, watch
 from edgeproxy.supervisor.workers import Workers
 from edgeproxy.tasks import Tasks
-from tests.supervisor.standing_in import STAND_IN, ask, ready, start
+from tests.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
 from tests.support.waiting import turned, within
 
-ROOT = Path(__file__).parents[2]
+__all__ = ["importable"]
+
 CONFIG = """
 region: here
 workers: 2
@@ -39,11 +40,6 @@ state: state
 upstreams: {api: {endpoints: [http://127.0.0.1:9]}}
 routes: [{name: v1, path: /v1/*, upstream: api}]
 """
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture
@@ -302,24 +298,6 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
 # ---- a workers that changes over
 
 
-def workers(scene: Callable[[Workers, Address], Awaitable[None]], behaviour: str = "serves") -> list[int]:
-    """Play `scene` with a workers of two stand-ins; the exit codes of those that the drain found alive."""
-
-    async def run() -> list[int]:
-        listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        made = Workers(2, STAND_IN, listening, start(behaviour), silence=60.0)
-        made.start()
-        try:
-            await within(30, scene(made, sockets.address_of(listening[0])))
-        finally:
-            living = made.workers
-            sockets.close(listening)
-            await within(30, made.drain(5.0))
-        return [process.ended.result() for process in living]
-
-    return uvloop.run(run())
-
-
 def offer(number: int, **pids: list[int]) -> Prepare:
     """A configuration, and which stand-ins make what of it."""
     return Prepare(number, json.dumps(pids).encode(), {})
@@ -344,7 +322,7 @@ def test_all_prepare_and_then_all_serve_it() -> None:
         assert made.ready == 2
         await served(address, {pid: [1, 2] for pid in pids})
 
-    assert workers(scene) == [0, 0]
+    assert run(scene) == [0, 0]
 
 
 def test_where_one_refuses_none_serves_it() -> None:
@@ -359,7 +337,7 @@ def test_where_one_refuses_none_serves_it() -> None:
         assert await made.settle(10) == []
         await served(address, {pid: [1, 3] for pid in pids})
 
-    assert workers(scene) == [0, 0]
+    assert run(scene) == [0, 0]
 
 
 def test_where_one_is_silent_none_serves_it() -> None:
@@ -371,7 +349,7 @@ def test_where_one_is_silent_none_serves_it() -> None:
         made.discard(2)
         await served(address, {silent.pid: [1], other.pid: [1]})
 
-    assert workers(scene) == [0, 0]
+    assert run(scene) == [0, 0]
 
 
 def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> None:
@@ -391,7 +369,7 @@ def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> N
         assert answers[other.pid] == [1, 2]
         assert answers[new][-1] == 2
 
-    assert workers(scene) == [0, 0]
+    assert run(scene) == [0, 0]
 
 
 def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
@@ -408,7 +386,7 @@ def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
         assert await made.settle(10) == []
         await turned(lambda: made.ready == 2, "it is replaced")
 
-    assert workers(scene) == [0, 0]
+    assert run(scene) == [0, 0]
 
 
 def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> None:
@@ -425,7 +403,7 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
         await turned(lambda: made.ready == 2, "the other is ready")
         await served(address, {one.pid: [1, 2], other.pid: [1, 2]})
 
-    assert workers(scene, "late") == [0, 0]
+    assert run(scene, "late") == [0, 0]
 
 
 def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
@@ -446,7 +424,7 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
             answer = await ask(address)
             told = [message["type"] for message in answer["told"] if answer["pid"] == other.pid]
 
-    assert workers(scene, "late") == [0, 0]
+    assert run(scene, "late") == [0, 0]
 
 
 def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
@@ -467,7 +445,7 @@ def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
         assert other.ended.result() == 0
         await served(address, {one.pid: [1, 2], made.workers[1].pid: [2]})
 
-    assert workers(scene, "late") == [0, 0]
+    assert run(scene, "late") == [0, 0]
 
 
 def test_one_that_cannot_follow_is_replaced() -> None:
@@ -485,7 +463,7 @@ def test_one_that_cannot_follow_is_replaced() -> None:
         new = made.workers[1]
         await served(address, {one.pid: [1, 2], new.pid: [2]})
 
-    assert workers(scene, "late") == [0, 0]
+    assert run(scene, "late") == [0, 0]
 
 
 def test_a_drain_ends_what_is_being_prepared() -> None:
@@ -498,7 +476,7 @@ def test_a_drain_ends_what_is_being_prepared() -> None:
         assert await offered == ["the edge is draining"]
         await drained
 
-    workers(scene)
+    run(scene)
 
 
 # ---- all that changes over
@@ -527,7 +505,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
     async def told(address: Address, kind: str) -> list[Any]:
         return [message for message in (await ask(address))["told"] if message["type"] == kind]
 
-    async def run() -> None:
+    async def change() -> None:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
         address = sockets.address_of(listening[0])
         made = Workers(1, STAND_IN, listening, start())
@@ -558,4 +536,4 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
         await within(20, made.drain(5.0))
         await upstreams.end()
 
-    uvloop.run(run())
+    uvloop.run(change())

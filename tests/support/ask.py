@@ -114,16 +114,3 @@ def send_until_stalled(raw: socket.socket, body: bytes) -> int:
     while sent < len(body) and select.select([], [raw], [], 0.5)[1]:
         sent += raw.send(memoryview(body)[sent : sent + (1 << 16)])
     return sent
-
-
-def assert_problem(answer: Answer, status: int) -> dict[str, Any]:
-    """That an answer is an error of the edge's, as RFC 9457 has it; its members."""
-    assert answer.status == status, answer
-    assert answer["content-type"] == "application/problem+json"
-    problem: dict[str, Any] = answer.json()
-    assert {"type", "title", "status", "detail", "instance"} <= problem.keys()
-    assert problem["status"] == status
-    assert problem["instance"] == answer["x-request-id"]
-    assert problem["title"]
-    assert problem["detail"]
-    return problem

@@ -95,66 +95,6 @@ def test_every_field_is_described(made):
             assert field.get("description"), name
 
 
-def test_defaults_are_as_they_would_be_written(made):
-    def defaults(part):
-        return {name: field["default"] for name, field in part["properties"].items() if "default" in field}
-
-    assert defaults(made) == {
-        "region": "local",
-        "listen": "127.0.0.1:8080",
-        "admin": "unix",
-        "state": "var/edge",
-        "hub": "memory://",
-        "security_headers": False,
-        "access_log": "off",
-        "legacy_headers": False,
-        "stamp_signature": "v1",
-        "drain": "30s",
-    }
-    limit = {"algorithm": "sliding_window", "scope": "customer", "mode": "enforce", "sync": "bounded"}
-    assert defaults(made["$defs"]["Limit"]) == limit
-    assert defaults(made["$defs"]["RouteLimit"]) == {**limit, "scope": "customer_route"}
-    assert defaults(made["$defs"]["Tier"]) == {"concurrency": "none", "priority": 0}
-    assert defaults(made["$defs"]["Customer"]) == {}
-    assert defaults(made["$defs"]["Quota"]) == {"cap": "soft", "timezone": "UTC"}
-    assert defaults(made["$defs"]["BurstCredits"]) == {}
-    assert defaults(made["$defs"]["Paused"]) == {"status": 403}
-    assert defaults(made["$defs"]["Regions"]) == {}
-    assert defaults(made["$defs"]["Flag"]) == {"percent": 0}
-    assert defaults(made["$defs"]["Overload"]) == {"lag": "50ms", "requests": 4000}
-    assert defaults(made["$defs"]["Limits"]) == {
-        "head": "32KiB",
-        "fields": 100,
-        "body": "none",
-        "buffered": "1GiB",
-        "header_timeout": "10s",
-        "body_idle": "60s",
-        "body_rate": "240B",
-        "keepalive_idle": "75s",
-        "connections": 20_000,
-        "connections_per_ip": "none",
-        "ipv6_prefix": 64,
-        "pipelined": 16,
-    }
-    assert defaults(made["$defs"]["Tables"]) == {"customers": 200_000, "addresses": 200_000}
-    assert defaults(made["$defs"]["Route"]) == {"compress": "off", "auth": "required", "cost": 1}
-    assert defaults(made["$defs"]["Upstream"]) == {"pool": 256, "host": "pass", "forward_key": False}
-    assert defaults(made["$defs"]["Meter"]) == {"when": "answered", "pass": False, "aggregate": "sum"}
-    assert defaults(made["$defs"]["Endpoint"]) == {"weight": 1}
-    assert defaults(made["$defs"]["Health"]) == {"every": "5s"}
-    assert defaults(made["$defs"]["Retry"]) == {"attempts": 2, "budget": "20%"}
-    assert defaults(made["$defs"]["Eject"]) == {"errors": 5, "for": "30s"}
-    assert defaults(made["$defs"]["Breaker"]) == {}
-    assert defaults(made["$defs"]["UpstreamTls"]) == {"verify": True}
-    assert defaults(made["$defs"]["Usage"]) == {"every": "5s"}
-    assert defaults(made["$defs"]["Hub"]) == {"url": "memory://", "sync": "1s", "on_loss": "share"}
-    assert defaults(made["$defs"]["HubTls"]) == {"verify": True}
-    assert defaults(made["$defs"]["CollectorTls"]) == {"verify": True}
-    assert defaults(made["$defs"]["Listener"]) == {"authorize": False}
-    assert defaults(made["$defs"]["ListenerTls"]) == {}
-    assert defaults(made["$defs"]["AccessLog"]) == {"sample": "100%"}
-
-
 @pytest.mark.parametrize(
     "text",
     [

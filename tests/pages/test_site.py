@@ -13,7 +13,7 @@ from edgeproxy.collector.pages import signed_in
 from edgeproxy.pages.sessions import Link
 from edgeproxy.pages.site import Page, Who
 from edgeproxy.usage.batch import Gap
-from tests.support.ask import ask
+from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
 from tests.support.filled_site import pages_of
@@ -268,13 +268,15 @@ def asked(page: Page, visitor: Visitor, fields: dict[str, str]) -> httpx.Respons
 
 def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) -> None:
     nobody, bolt = Visitor(stage.site), stage.customer("bolt")
+    tokens = {
+        one: one.get(path).form("/sign-out").fields for one, path in ((bolt, "/account"), (stage.operator, "/console"))
+    }
     for page in signed_in(sells=True):
         answer = asked(page, nobody, {})
         assert answer.status_code == (303 if page.method == "GET" else 401), page
         assert answer.headers.get("location", "/sign-in?").startswith("/sign-in?")
         wrong = bolt if page.who == "operator" else stage.operator
-        wrong.get("/account" if wrong is bolt else "/console")
-        token = wrong.read.form("/sign-out").fields
+        token = tokens[wrong]
         assert asked(page, wrong, token).status_code == 403, page
         if page.method == "POST":  # The right session, and the form of another one, or of another site.
             right = stage.operator if page.who == "operator" else bolt
@@ -433,13 +435,12 @@ def test_the_status_is_everybodys_and_has_no_customer(stage: PagesStage) -> None
     operator.send("/console/incidents", title=HOSTILE, message="We look into it.\u202e", severity="P1")
     assert "Origin" not in operator.client.headers
 
-    def told() -> bool:
-        regions = httpx.get(f"{stage.site}/status.json", trust_env=False).json()["regions"]
-        return all(one["checks"] for one in regions)
+    def shown(name: str) -> Answer:
+        return ask(stage.collector.port, f"/status.{name}")
 
-    until(told, "both regions were asked", seconds=60)
-    until(lambda: HOSTILE in httpx.get(f"{stage.site}/status.json", trust_env=False).text, "the incident is told of")
-    status = httpx.get(f"{stage.site}/status.json", trust_env=False).json()
+    until(lambda: all(one["checks"] for one in shown("json").json()["regions"]), "both regions were asked")
+    until(lambda: b"We look into it." in shown("atom").body, "the incident is told of")
+    status = shown("json").json()
     assert {one["region"]: one["availability"] for one in status["regions"]} == {"eu-west": 1.0, "us-east": 0.0}
     with Visitor(stage.site, **{"Accept-Language": "de"}) as anyone:
         read = anyone.get("/status")
@@ -454,7 +455,7 @@ def test_the_status_is_everybodys_and_has_no_customer(stage: PagesStage) -> None
         feed = anyone.client.get("/status.atom").text
         assert "<script" not in feed
         assert "We look into it." in feed
-        for body in (anyone.answer.text, feed, httpx.get(f"{stage.site}/status.json", trust_env=False).text):
+        for body in (anyone.answer.text, feed, shown("json").body.decode()):
             assert not re.search(r"acme|bolt|zebra", body)
 
 

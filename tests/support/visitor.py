@@ -80,7 +80,9 @@ class Visitor:
 
     def __init__(self, site: str, **fields: str) -> None:
         self.site = site
-        self.client = httpx.Client(base_url=site, follow_redirects=True, headers=fields, timeout=30.0, trust_env=False)
+        self.client = httpx.Client(
+            base_url=site, follow_redirects=True, headers=fields, timeout=30.0, trust_env=False, verify=False
+        )
         self.answer: httpx.Response
         self.read: Read
 

@@ -1,11 +1,13 @@
 """CI proves what it claims: a test that would be skipped for want of a program fails there."""
 
 import ast
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from tests import conftest
 
 ROOT = Path(__file__).parents[1]
 ABILITIES = (
@@ -24,26 +26,26 @@ ABILITIES = (
 """Reasons to skip that are no program: what the kernel allows, and files that are not in the tree."""
 
 
-def test_a_test_without_its_program_fails_in_ci(tmp_path: Path) -> None:
-    (tmp_path / "test_it.py").write_text(
-        "import pytest\n"
-        "@pytest.mark.skipif(True, reason='nothing is on this machine')\n"
-        "def test_marked(): pass\n"
-        "def test_called(): pytest.skip('there is no server on this machine')\n"
-        "def test_long(): pytest.skip('a long test: only with --soak')\n"
-    )
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml"), "-rA"]
-    ran = subprocess.run(
-        [*command, "--rootdir", str(ROOT), str(tmp_path)],
-        cwd=ROOT,
-        env={**os.environ, "CI": "true"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "1 failed, 1 skipped, 1 error" in ran.stdout
+@pytest.mark.parametrize("when", ["setup", "call"])
+@pytest.mark.parametrize(
+    ("why", "outcome"),
+    [("there is no server on this machine", "failed"), ("a long test: only with --soak", "skipped")],
+)
+def test_a_test_without_its_program_fails_in_ci(
+    why: str,
+    outcome: str,
+    when: Literal["setup", "call"],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    call = pytest.CallInfo.from_call(lambda: pytest.skip(why), when=when)
+    hook = conftest.pytest_runtest_makereport(request.node)
+    next(hook)
+    with pytest.raises(StopIteration) as end:
+        hook.send(pytest.TestReport.from_item_and_call(request.node, call))
+    assert end.value.value.outcome == outcome
+    assert why in str(end.value.value.longrepr)
 
 
 def reasons(source: str) -> Iterator[str]:

@@ -1,6 +1,8 @@
 """Which latencies are of use."""
 
-from loadtest.bench.measure.latency import Latency, undisturbed
+from dataclasses import replace
+
+from loadtest.bench.measure.latency import Latency, against, undisturbed
 
 
 def latency(round_: int, *, waited: float = 0.0, late: float = 0.1) -> Latency:
@@ -19,3 +21,13 @@ def test_a_round_in_which_somebody_else_had_the_core_is_left_out() -> None:
 
 def test_where_all_rounds_were_disturbed_they_are_all_there_is() -> None:
     assert len(undisturbed([latency(1, waited=0.01), latency(2, late=4.0)], "own")) == 2
+
+
+def test_a_peer_is_held_against_the_reference_in_the_same_round() -> None:
+    """A round that one of the two did not get to tells nothing."""
+    own = [
+        replace(latency(n), through={"p50": 0.07 + added, "p99": 0.7}) for n, added in ((1, 0.1), (2, 0.4), (3, 9.0))
+    ]
+    other = [replace(each, peer="other", through={"p50": 0.07 + 0.2, "p99": 0.7}) for each in own[:2]]
+    assert round(against([*own, *other], "own", "other", "p50") or 0.0, 6) == 1.25
+    assert against(own, "own", "other", "p50") is None

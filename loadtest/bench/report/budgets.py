@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
+from loadtest.bench.measure.latency import against
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
 from loadtest.bench.peers.handmade import Handmade
@@ -16,6 +17,7 @@ _TO_REFERENCE = {"small": (1.05, 1.15), "rich": (1.05, 1.15), "vary": (1.25, 1.5
 _TO_HANDMADE = 0.2
 _REFUSED_TO_FORWARDED = 0.6
 _ADDED_MS = {"p50": 0.2, "p99": 1.0}
+_ADDED_TO_REFERENCE = 1.0
 _WORKER_BYTES = 60 << 20
 _CONNECTION_BYTES = 8 << 10
 _DECISION_US = 0.5
@@ -35,7 +37,7 @@ class Verdict:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """One for each budget of which something was measured; none of latencies that were all disturbed."""
+    """One for each budget of which something was measured; of latencies that were all disturbed only ratios."""
     return [*_cpu(results), *_latency(results), *_memory(results), *_decision(results), *_window(results)]
 
 
@@ -54,6 +56,10 @@ def _cpu(results: Results) -> Iterator[Verdict]:
 
 
 def _latency(results: Results) -> Iterator[Verdict]:
+    for quantile in _ADDED_MS:
+        found = against(results.latencies, _EDGE, REFERENCE, quantile)
+        if found is not None:
+            yield Verdict(f"added latency {quantile}, × {REFERENCE}", _ADDED_TO_REFERENCE, found)
     own = [each for each in results.latencies if each.peer == _EDGE and not each.disturbed]
     if own:
         for quantile, budget in _ADDED_MS.items():

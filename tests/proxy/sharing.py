@@ -44,6 +44,12 @@ class Shared:
         (gate,) = self.gates()
         return gate
 
+    async def asked(self, data: bytes) -> tuple[Wire, Gate]:
+        """A client whose request waits, and where."""
+        client = await self.edge.client()
+        await client.sends(data)
+        return client, await self.waits()
+
     def grants(self, gate: Gate, many: int = 1) -> None:
         """Claims come."""
         self.gives(gate, many)

@@ -240,32 +240,32 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
     client = await edge.client()
     assert await supervisor.meets(client) == 200
     binding = bindings(edge)
-    told = edge.runtime.key_lookup._known
-    for key, known in told.items():
-        told[key] = known._replace(at=known.at - 61)
-    edge.passes_time(61)
+    a_minute_passes(edge)
     for _ in range(2):
         assert (await asks(client, key=MINE)).status == 200, "nobody waits"
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert (await asks(client, key=MINE)).status == 200
     assert bindings(edge) == binding, "with what it had"
-    for key, known in told.items():
-        told[key] = known._replace(at=known.at - 61)
-    edge.passes_time(61)
+    a_minute_passes(edge)
     supervisor.knows(customer={"tier": "free"})
     assert (await asks(client, key=MINE)).status == 200
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert not (await asks(client, key=MINE)).all("RateLimit"), "another tier"
-    for key, known in told.items():
-        told[key] = known._replace(at=known.at - 61)
-    edge.passes_time(61)
+    a_minute_passes(edge)
     del supervisor.people[hashed(MINE)]
     assert (await asks(client, key=MINE)).status == 200
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert (await asks(client, key=MINE)).status == 401
+
+
+def a_minute_passes(edge: Edge) -> None:
+    told = edge.runtime.key_lookup._known
+    for key, known in told.items():
+        told[key] = known._replace(at=known.at - 61)
+    edge.passes_time(61)
 
 
 def bindings(edge: Edge) -> list[int]:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited, left
+from tests.proxy import asking
+from tests.proxy.asking import asks, is_limited, left
 from tests.support.transcript import KEY, UNLIMITED, Edge, digest, ok
 from tests.support.wire import Wire
 
@@ -44,22 +45,25 @@ async def passing(client: Wire, key: str = KEY, path: str = "/v1/x", *fields: st
 # ---- by whom
 
 
-async def test_by_customer_is_the_default(edge: Edge) -> None:
-    limited(edge, {"rate": "3/min"})
+@pytest.mark.parametrize(
+    ("scope", "asked"),
+    [
+        ({}, [(KEY, "/v1/x", 3), (SECOND, "/v1/x", 0), (KEY, "/maybe/x", 0), (OTHER, "/v1/x", 3)]),
+        ({"scope": "key"}, [(KEY, "/v1/x", 3), (KEY, "/maybe/x", 0), (SECOND, "/v1/x", 3), (OTHER, "/v1/x", 3)]),
+        ({"scope": "route"}, [(KEY, "/v1/x", 3), (OTHER, "/v1/x", 0), (OTHER, "/maybe/x", 3), (KEY, "/maybe/x", 0)]),
+        (
+            {"scope": "customer_route"},
+            [(KEY, "/v1/x", 3), (SECOND, "/v1/x", 0), (KEY, "/maybe/x", 3), (OTHER, "/v1/x", 3)],
+        ),
+    ],
+    ids=["customer", "key", "route", "customer and route"],
+)
+async def test_by_whom(edge: Edge, scope: dict[str, str], asked: list[tuple[str, str, int]]) -> None:
+    """Who asks where, one after another, and how many of their requests pass."""
+    limited(edge, {"rate": "3/min", **scope})
     client = await edge.client()
-    assert await passing(client) == 3
-    assert await passing(client, SECOND) == 0
-    assert await passing(client, KEY, "/maybe/x") == 0
-    assert await passing(client, OTHER) == 3
-
-
-async def test_by_key(edge: Edge) -> None:
-    limited(edge, {"rate": "3/min", "scope": "key"})
-    client = await edge.client()
-    assert await passing(client) == 3
-    assert await passing(client, KEY, "/maybe/x") == 0
-    assert await passing(client, SECOND) == 3
-    assert await passing(client, OTHER) == 3
+    for key, path, passed in asked:
+        assert await passing(client, key, path) == passed, (key, path)
 
 
 async def test_by_address(edge: Edge) -> None:
@@ -69,24 +73,6 @@ async def test_by_address(edge: Edge) -> None:
     assert await passing(client, SECOND) == 0
     assert await passing(client, OTHER) == 0, "an address is one, whoever asks from there"
     assert await passing(elsewhere) == 3
-
-
-async def test_by_route(edge: Edge) -> None:
-    limited(edge, {"rate": "3/min", "scope": "route"})
-    client = await edge.client()
-    assert await passing(client) == 3
-    assert await passing(client, OTHER) == 0
-    assert await passing(client, OTHER, "/maybe/x") == 3
-    assert await passing(client, KEY, "/maybe/x") == 0
-
-
-async def test_by_customer_and_route(edge: Edge) -> None:
-    limited(edge, {"rate": "3/min", "scope": "customer_route"})
-    client = await edge.client()
-    assert await passing(client) == 3
-    assert await passing(client, SECOND) == 0
-    assert await passing(client, KEY, "/maybe/x") == 3
-    assert await passing(client, OTHER) == 3
 
 
 @pytest.mark.parametrize("scope", ["customer", "key", "ip"])
@@ -245,7 +231,7 @@ async def test_all_that_refuse_are_named_and_the_longest_wait_is_told(edge: Edge
 async def test_concurrency_is_named_with_the_rest(edge: Edge) -> None:
     await edge.upstream.rests()
     limited(edge, {"rate": "1/min"}, concurrency=1)
-    client, upstream = await asked(edge)
+    client, upstream = await asking.asked(edge)
     full = await edge.client()
     answer = await asks(full)
     is_limited(answer, "basic", "concurrency")

@@ -36,9 +36,7 @@ def shared(edge: Edge) -> Shared:
 
 async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/waits"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/waits"))
     assert shared.wanted(gate) == 1
     assert edge.uses
     assert not upstream.has()
@@ -75,9 +73,7 @@ async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: S
 
     upstream = await shared.begins()
     before = seconds()
-    client = await edge.client()
-    await client.sends(request())
-    gate = await shared.waits()
+    client, gate = await shared.asked(request())
     for _ in range(2):  # The first answer is of no use to it.
         began = monotonic()
         await edge.until(lambda began=began: monotonic() > began + 0.02, "time passes")
@@ -94,9 +90,7 @@ async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: S
 async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Path) -> None:
     edge.config["access_log"] = {"file": str(tmp_path / "access.log")}
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/left"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/left"))
     client.aborts()
     await edge.until(lambda: not shared.gates(), "nobody waits")
     assert shared.wanted(gate) == gate.waiting == 0
@@ -116,9 +110,7 @@ async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Pa
 
 async def test_what_is_sent_behind_it_waits_for_its_turn(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/one") + get("/public/two"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/one") + get("/public/two"))
     await client.sends(get("/public/three"))
     shared.grants(gate)
     for path in ("/v1/one", "/public/two", "/public/three"):
@@ -132,9 +124,7 @@ BODY = b"x" * 1000
 @pytest.mark.parametrize("first", [0, 10, 1000])
 async def test_a_body_comes_while_it_waits(edge: Edge, shared: Shared, first: int) -> None:
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/x", "Content-Length: 1000", method="POST") + BODY[:first])
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/x", "Content-Length: 1000", method="POST") + BODY[:first])
     await client.sends(BODY[first:])
     await edge.settles()
     shared.grants(gate)
@@ -195,9 +185,7 @@ async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edg
 
 async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/x"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/x"))
     for each in tuple(edge.runtime.connections.clients):
         each.drain()
     shared.grants(gate)
@@ -221,9 +209,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     await mine.send(Drain(5.0))
     await stop.wait()
     assert await told == 5.0
-    client = await edge.client()
-    await client.sends(request())
-    gate = await shared.waits()
+    client, gate = await shared.asked(request())
     if supervisor == "answers":
         shared.gives(gate)
         await mine.send(HubHeard())
@@ -238,9 +224,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
 async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, shared: Shared) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.1/32"]
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/x"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/x"))
     edge.config["trusted_proxies"] = []
     await edge.reloads()
     shared.grants(gate)
@@ -313,9 +297,7 @@ async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared
 
 async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shared) -> None:
     await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/left"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/left"))
     client.aborts()
     await edge.until(lambda: not shared.gates(), "nobody waits")
     shared.grants(gate, 2)
@@ -328,9 +310,7 @@ async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shar
 
 async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
-    client = await edge.client()
-    await client.sends(request("/v1/waits"))
-    gate = await shared.waits()
+    client, gate = await shared.asked(request("/v1/waits"))
     shared.says_unused(gate)
     assert shared.wanted(gate) == 1
     shared.grants(gate)

@@ -27,6 +27,11 @@ async def asked(edge: Edge, data: bytes = b"", address: str = "127.0.0.1") -> tu
     return client, upstream
 
 
+def limited(edge: Edge, *limits: dict[str, Any], tier: str = "basic", **besides: Any) -> None:
+    """These are the limits of a tier."""
+    edge.config["tiers"][tier] = {"limits": list(limits), **besides}
+
+
 def is_limited(answer: Message, *policies: str) -> dict[str, Any]:
     """A 429 that names these; returns what its body says."""
     said = is_problem(answer, 429)

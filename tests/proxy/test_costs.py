@@ -5,15 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asked, asks, is_limited, left, request
+from tests.proxy.asking import asked, asks, is_limited, left, limited, request
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, head, ok, post
 
 WITH_KEY = f"X-API-Key: {KEY}"
-
-
-def limited(edge: Edge, *limits: dict[str, Any]) -> None:
-    """These are the limits of the tier `basic`."""
-    edge.config["tiers"]["basic"] = {"limits": list(limits)}
 
 
 def adds_route(edge: Edge, **settings: Any) -> None:

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from tests.proxy.asking import is_limited, left
-from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
-from tests.support.wire import Message, Wire
+from tests.proxy.asking import asks, is_limited, left
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, head, ok, post
 
 CELL = 60 / 28
 """Seconds of one cell of a minute's window: as much later than possible a retry may be told."""
@@ -16,10 +15,6 @@ CELL = 60 / 28
 def edge(edge: Edge) -> Edge:
     edge.upstream.answers(lambda request: ok())
     return edge
-
-
-async def asks(client: Wire, *fields: str, path: str = "/v1/x", key: str = KEY) -> Message:
-    return await client.asks(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
 
 
 async def test_exactly_as_many_pass_as_the_limit_says_and_a_429_says_which_and_when_to_come_back(edge: Edge) -> None:

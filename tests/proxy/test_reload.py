@@ -21,16 +21,9 @@ from edgeproxy.proxy.route_binding import Route, RouteBinding
 from edgeproxy.proxy.router import Router
 from edgeproxy.proxy.snapshot import Snapshot
 from edgeproxy.proxy.tls import Outward
-from tests.proxy.asking import left
+from tests.proxy.asking import asks, left, limited
 from tests.proxy.authority import Authority
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, get, head, ok, post
-from tests.support.wire import Message, Wire
-
-
-async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY) -> Message:
-    """What a client is answered over a connection that it has."""
-    return await client.asks(get(path, *([f"X-API-Key: {key}"] if key else []), *fields))
-
 
 # ---- one request sees one configuration
 
@@ -107,11 +100,6 @@ async def test_a_key_that_changes_hands_is_another_customers_from_the_next_reque
 
 
 # ---- what is used up stays used up
-
-
-def limited(edge: Edge, *limits: dict[str, Any]) -> None:
-    """These are the limits of the tier `basic`."""
-    edge.config["tiers"]["basic"] = {"limits": list(limits)}
 
 
 async def test_another_rate_holds_at_once_and_knows_what_was_used(answering: Edge) -> None:

@@ -9,19 +9,12 @@ from edgeproxy.proxy.pool import Endpoint
 from edgeproxy.proxy.upstream_connection import UpstreamConnection
 from tests.proxy.failing import is_fault
 from tests.support.transcript import Edge, get, head, ok, post
-from tests.support.wire import Wire
-
-
-async def kept(edge: Edge) -> tuple[Wire, Wire]:
-    """A client, and an upstream connection that has served a request."""
-    client, upstream = await edge.serves(get("/public/first"))
-    return client, upstream
 
 
 @pytest.mark.parametrize("how", ["closes", "aborts"])
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])
 async def test_a_safe_request_is_sent_again_over_a_new_connection(edge: Edge, how: str, method: str) -> None:
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     await client.sends(head(f"{method} /public/x HTTP/1.1", "Host: h"))
     first = await stale.gets_request()
     getattr(stale, how)()
@@ -33,7 +26,7 @@ async def test_a_safe_request_is_sent_again_over_a_new_connection(edge: Edge, ho
 
 
 async def test_what_new_connections_lose_is_charged(edge: Edge) -> None:
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     await client.sends(get())
     await stale.gets_request()
     stale.closes()
@@ -46,7 +39,7 @@ async def test_what_new_connections_lose_is_charged(edge: Edge) -> None:
 @pytest.mark.parametrize("retry", [{"attempts": 1}, {"budget": "0%"}])
 async def test_one_that_a_kept_connection_lost_is_charged_to_nobody(edge: Edge, retry: dict[str, Any]) -> None:
     edge.config["upstreams"]["api"]["retry"] = retry
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     for _ in range(40):
         await client.sends(get())
         await stale.gets_request()
@@ -58,7 +51,7 @@ async def test_one_that_a_kept_connection_lost_is_charged_to_nobody(edge: Edge, 
 
 
 async def test_a_retry_is_one_request_to_the_client_the_limit_and_the_bill(edge: Edge) -> None:
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     before = edge.usage()
     await client.sends(get())
     await stale.gets_request()
@@ -91,7 +84,7 @@ async def test_a_connection_closed_while_the_answer_is_awaited_by_many_frees_eac
 
 
 async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge) -> None:
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     stale.closes()
     await edge.until(lambda: not edge.endpoint().idle)
     await client.sends(post(b"abc"))
@@ -106,7 +99,7 @@ async def test_a_request_that_could_not_go_again_finds_no_connection_that_is_abo
     edge: Edge, how: str, length: int
 ) -> None:
     """The end has come, and the loop has not seen it: it serves the client first."""
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     (protocol,) = edge.runtime.connections.clients
     getattr(stale, how)()
     protocol.data_received(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {length}") + b"abc")
@@ -206,7 +199,7 @@ async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_
 
 async def test_a_kept_connection_that_was_reset_in_the_same_turn_is_not_written_to(edge: Edge) -> None:
     """The loop tells of a reset one turn late: a POST over such a connection would be lost and could not go again."""
-    client, stale = await kept(edge)
+    client, stale = await edge.serves()
     (server,) = edge.endpoint().idle
     (protocol,) = edge.runtime.connections.clients
     server.transport.abort()

@@ -2,12 +2,11 @@
 
 import json
 import random
-from typing import Any
 
 import pytest
 
 from tests.proxy import asking
-from tests.proxy.asking import asks, is_limited, left
+from tests.proxy.asking import asks, is_limited, left, limited
 from tests.support.transcript import KEY, UNLIMITED, Edge, digest, ok
 from tests.support.wire import Wire
 
@@ -25,11 +24,6 @@ def edge(edge: Edge) -> Edge:
     ]
     edge.upstream.answers(lambda request: ok())
     return edge
-
-
-def limited(edge: Edge, *limits: dict[str, Any], tier: str = "basic", **besides: Any) -> None:
-    """These are the limits of a tier."""
-    edge.config["tiers"][tier] = {"limits": list(limits), **besides}
 
 
 async def passing(client: Wire, key: str = KEY, path: str = "/v1/x", *fields: str, most: int = 20) -> int:

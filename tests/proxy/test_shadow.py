@@ -1,19 +1,13 @@
 """Limits in shadow mode: they say whom they would have refused, and refuse nobody."""
 
 import json
-from typing import Any
 
 import pytest
 
-from tests.proxy.asking import asks, is_limited, left
+from tests.proxy.asking import asks, is_limited, left, limited
 from tests.support.transcript import Edge
 
 FIELD = "X-Edge-Shadow"
-
-
-def limited(edge: Edge, *limits: dict[str, Any], **besides: Any) -> None:
-    """These are the limits of the tier `basic`."""
-    edge.config["tiers"]["basic"] = {"limits": list(limits), **besides}
 
 
 def shadowed(edge: Edge, tier: str = "basic", name: str = "trial") -> int:

@@ -1,4 +1,7 @@
-"""Customers of the collector's database: real edges, which follow the collector or a hub to which it publishes."""
+"""Customers of the collector's database: real edges, which follow the collector or a hub to which it publishes.
+
+A test asks for its edge after its collector, so that the edge ends first: it waits for one that takes what it counted.
+"""
 
 import hashlib
 import json
@@ -103,7 +106,7 @@ def follows(collector: Collector, signer: Signer) -> dict[str, Any]:
 
 
 def test_an_edge_without_a_hub_follows_the_collector(
-    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+    start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
     collector = start_collector(directory={"key": str(tmp_path / "directory.key")})
     adds(collector, "dora")
@@ -136,7 +139,7 @@ def test_an_edge_without_a_hub_follows_the_collector(
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_a_flag_flips_at_the_edge_without_a_deploy(
-    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+    start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
     collector = start_collector(directory={"key": str(tmp_path / "directory.key")})
     adds(collector, "dora", "eve")
@@ -164,7 +167,7 @@ def test_a_flag_flips_at_the_edge_without_a_deploy(
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
-    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+    start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
     sold = {"plans": str(ROOT / "config/plans.yaml")}
     collector = start_collector(directory={"key": str(tmp_path / "directory.key")}, billing=sold)
@@ -186,7 +189,7 @@ def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
-    start_edge: StartEdge, start_collector: StartCollector, signer: Signer, tmp_path: Path
+    start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
     redis = Redis(tmp_path)
     try:

@@ -7,14 +7,9 @@ from typing import Protocol
 import pytest
 
 from edgeproxy.counters.store import Store
-from tests.support.tables import close_all
+from tests.support.tables_closed import closed_at_the_end
 
-
-@pytest.fixture(autouse=True)
-def closed_at_the_end() -> Iterator[None]:
-    """Whatever the test opens through `tables`."""
-    yield
-    close_all()
+__all__ = ["closed_at_the_end"]
 
 
 class Supervise(Protocol):

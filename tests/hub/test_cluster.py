@@ -30,7 +30,7 @@ from tests.support.hosts import LAYOUT
 from tests.support.hub_rights import documented
 from tests.support.reached_hub import reached, tried
 from tests.support.redis import SERVER, SLOTS, Cluster, Redis, free_port
-from tests.support.tables import close_all, limits, make
+from tests.support.tables import limits, make
 from tests.support.waiting import turned
 
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
@@ -43,12 +43,6 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three primaries."""
     with Cluster(tmp_path_factory.mktemp("three")) as cluster:
         yield cluster
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 def report(key: bytes, seq: int, used: int, instance: int = 1) -> Report:

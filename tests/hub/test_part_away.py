@@ -1,7 +1,6 @@
 """The part of a hub that has a row does not answer, and the rest does: this row alone goes by `on_loss`."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,16 +11,10 @@ from edgeproxy.counters.rows import HAS_GAUGES
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.totals import Totals
 from tests.support.hosts import LAYOUT, Worker, World
-from tests.support.tables import WIDTH, close_all, limits, make
+from tests.support.tables import WIDTH, limits, make
 
 RULE = Rule("basic", 60, 60.0)
 OTHER = Rule("other", 60, 90.0)
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 def left(world: World, worker: Worker) -> tuple[int, bool]:

@@ -1,22 +1,18 @@
 """Tables of limits in a folder of the test's own, and workers on their columns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.counters.rows import LimitTable
-from tests.support.tables import close_all, limits, make
+from tests.support.tables import limits, make
+from tests.support.tables_closed import closed_at_the_end
+
+__all__ = ["closed_at_the_end"]
 
 Worker = Callable[[int], LimitTable]
-
-
-@pytest.fixture(autouse=True)
-def closed_at_the_end() -> Iterator[None]:
-    """Whatever the test opens through `tables`."""
-    yield
-    close_all()
 
 
 @pytest.fixture

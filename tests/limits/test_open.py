@@ -1,10 +1,7 @@
 """The short way through open gates does what the long way does: to each count, each word and each thing told."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from edgeproxy.counters import claims
 from edgeproxy.counters import layout as at
@@ -148,12 +145,6 @@ class World:
         return [
             words[gate.row + layout.rings : gate.row + end].tolist() for _, gate in self.terms.sharing.gates if gate.row
         ]
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 def test_the_short_way_does_what_the_long_one_does(tmp_path: Path, seed: int) -> None:

@@ -1,6 +1,5 @@
 """Burst credits, and costs that answers report, of hosts on one hub: real tables and gates, the real planner."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from edgeproxy.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.shared import Use
 from tests.support.hosts import LAYOUT, NEWS, WORKERS, Host, World
-from tests.support.tables import close_all, limits
+from tests.support.tables import limits
 
 MINUTE = 60.0
 LIMIT = 60
@@ -23,12 +22,6 @@ EARNED, MOST = 30, 90
 BASIC = Rule("basic", LIMIT, MINUTE)
 CREDITS = Rule("burst-credits", EARNED, MINUTE, "customer", "burst_credits", depth=MOST)
 SUBJECT = b"acme"
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 class Waiting:

@@ -1,6 +1,5 @@
 """Hosts on one hub hold one limit: real tables and gates, the real planner, a network that takes time (hosts.py)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,8 @@ from edgeproxy.limits.rule import Rule
 from edgeproxy.sync.rate import GOOD_SECONDS
 from edgeproxy.sync.shared import Use
 from tests.support.hosts import WORKERS, World
-from tests.support.tables import close_all
 
 MINUTE = 60.0
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 def rule(limit: int) -> Rule:

@@ -1,6 +1,5 @@
 """What the ledger has counted of quotas, as a worker finds it."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,12 @@ from edgeproxy.counters.rows import LimitTable, NoRow
 from edgeproxy.limits.policies import Policies
 from edgeproxy.limits.quota import Quota
 from edgeproxy.sync.ledger_counts import LedgerCount, read, write
-from tests.support.tables import close_all, limits, make, number_of
+from tests.support.tables import limits, make, number_of
 
 QUOTAS = Layout("quotas", 5, 5, ring=1, cells=1, width=HEAD_WORDS)
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp() - EPOCH
 NOVEMBER = period_of(NOON, "month", BERLIN)
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 @pytest.fixture

@@ -23,18 +23,12 @@ from edgeproxy.sync.plan import ALONE_TICKS, Counted
 from edgeproxy.sync.rate import GOOD_SECONDS
 from edgeproxy.sync.shared import SPREAD_SECONDS, Row, Shared, Use
 from tests.support.memory_hub import Memory
-from tests.support.tables import close_all, limits, make
+from tests.support.tables import limits, make
 
 LAYOUT = Layout("customers", rows=400, columns=3, ring=32, cells=28, width=HEAD_WORDS)
 RULE = Rule("basic", 600, 60.0)
 TERMS = RateTerms(600, 60.0, LAYOUT.cells)
 STEP = 0.05
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 class Edge:

@@ -21,19 +21,13 @@ from edgeproxy.sync.totals import (
     Totals,
 )
 from tests.support.memory_hub import Memory
-from tests.support.tables import WIDTH, close_all, limits, make
+from tests.support.tables import WIDTH, limits, make
 
 QUOTAS = Layout("quotas", rows=400, columns=3, ring=1, cells=1, width=HEAD_WORDS)
 HUB = QUOTAS.head(2)
 STEP = 0.05
 OTHER = 2
 """Another host."""
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    close_all()
 
 
 class Edge:

@@ -20,8 +20,8 @@ from tests.limits.hammer import TURN, Record, Task
 from tests.support.program import Program
 from tests.support.windows import most_in_a_window
 
-WINDOW = 0.5
-SECONDS = 1.2
+WINDOW = 0.3
+SECONDS = 0.7
 """More than two windows."""
 ROUNDED = 0.01
 """Tokens by which levels may be rounded, and this test's own sums."""
@@ -107,9 +107,9 @@ def test_the_fullest_bucket_is_found() -> None:
     assert fullest([1.0, 1.0, 2.0, 10.0], 0.5, 2) == pytest.approx(5.5)
 
 
-def depths(algorithm: str, limit: int) -> tuple[int, ...]:
-    """How deep the buckets are that are tried; a window has none."""
-    return (0,) if algorithm == "sliding_window" else (1, limit // 10, limit)
+def depths(algorithm: str, limit: int, chance: random.Random) -> tuple[int, ...]:
+    """How deep the buckets are that are tried: a shallow one, and the deepest; a window has none."""
+    return (0,) if algorithm == "sliding_window" else (chance.choice((1, limit // 10)), limit)
 
 
 def assert_held(task: Task, times: list[float], asked: float, processes: int) -> None:
@@ -141,14 +141,13 @@ Run = tuple[int, float, int, int, int, int]
 
 def runs(algorithm: str, chance: random.Random) -> list[Run]:
     """Every limit as deep as it may be, some with requests that cost more, and some whose workers die."""
-    plain = [(limit, WINDOW, depth, 1, 4, 0) for limit in LIMITS for depth in depths(algorithm, limit)]
+    plain = [(limit, WINDOW, depth, 1, 4, 0) for limit in LIMITS for depth in depths(algorithm, limit, chance)]
     dear = [
         (limit, WINDOW, depth, cost, 2, 0)
         for limit, cost in ((60, 7), (600, 25), (10_000, 9))
-        for depth in depths(algorithm, limit)[-2:]
-        if not 0 < depth < cost
+        for depth in depths(algorithm, limit, chance)[-1:]
     ]
-    deadly = [(limit, WINDOW, chance.choice(depths(algorithm, limit)), 1, 2, 2) for limit in LIMITS]
+    deadly = [(limit, WINDOW, chance.choice(depths(algorithm, limit, chance)), 1, 2, 2) for limit in LIMITS]
     # A window that is not over before it is looked at.
     lasting = [(150_000, 60.0, 0, 1, 4, 6)] if algorithm == "sliding_window" else []
     return [*plain, *dear, *deadly, *lasting]
@@ -163,7 +162,9 @@ def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_c
     with ExitStack() as ends:
         gang = Gang(tmp_path, max(run[4] for run in drawn), sum(run[5] for run in drawn), ends)
         for number, (limit, window, depth, cost, processes, deaths) in enumerate(drawn):
-            task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, monotonic() + SECONDS)
+            # Each successor has to join before it is over.
+            until = monotonic() + SECONDS * (1 + deaths / 2)
+            task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, until)
             times, asked = gang.ask(task, processes, deaths, chance)
             assert_held(task, times, asked, processes)
             shown = look(gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)

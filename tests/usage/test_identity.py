@@ -59,10 +59,13 @@ class Home:
         return [path.name for path in aside(self.state)]
 
 
-@pytest.fixture(params=["one directory", "tables elsewhere"])
+PLACES = ("one directory", "tables elsewhere")
+
+
+@pytest.fixture(params=PLACES)
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
     state = tmp_path / "home"
-    return Home(state, state if request.param == "one directory" else tmp_path / "home-tables")
+    return Home(state, state if request.param == PLACES[0] else tmp_path / "home-tables")
 
 
 def test_a_copy_begins_anew_and_sets_aside_what_was_copied(home: Home) -> None:
@@ -211,9 +214,10 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], obje
     return False
 
 
-@pytest.mark.parametrize("then", ["serves", "adopts"])
+@pytest.mark.parametrize(("home", "then"), [(PLACES[0], "serves"), (PLACES[1], "serves"), (PLACES[1], "adopts")],
+                         indirect=["home"])  # fmt: skip
 def test_killed_at_any_step_of_adopting_everything_is_still_there(
-    tmp_path: Path, then: str, monkeypatch: pytest.MonkeyPatch, home: Home
+    then: str, monkeypatch: pytest.MonkeyPatch, home: Home
 ) -> None:
     first = home.serve(2)
     home.serve(7, sealed=False)

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -241,22 +241,12 @@ def test_over_tls_the_name_is_checked_and_a_certificate_shown(tmp_path: Path) ->
     asyncio.run(work())
 
 
-# ---- a real collector
-
-
-@pytest.fixture(scope="module")
-def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    folder = tmp_path_factory.mktemp("collector")
-    with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
-        yield made.start()
-
-
-def test_a_real_collector_that_does_not_know_the_token_is_told_of(tmp_path: Path, collector: Collector) -> None:
+def test_a_real_collector_that_does_not_know_the_token_is_told_of(tmp_path: Path, sqlite_collector: Collector) -> None:
     spool = Spool.open(tmp_path / "spool")
     append(spool)
 
     async def work() -> None:
-        http = Http(f"http://127.0.0.1:{collector.port}", "not-one")
+        http = Http(f"http://127.0.0.1:{sqlite_collector.port}", "not-one")
         shipper = Shipper(spool, http)
         assert 0 < await shipper.step() <= 0.1
         assert shipper.standing.why == "the collector answers 401: the token is not known here"

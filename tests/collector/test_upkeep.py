@@ -20,7 +20,7 @@ from tests.support.waiting import until
 
 __all__ = ["clock"]
 FORK = multiprocessing.get_context("fork")
-STEP = 3
+STEP = 2
 """Before one of so many statements it is killed; which, follows from the seed."""
 
 
@@ -87,7 +87,7 @@ def test_killed_at_any_statement_it_loses_nothing(database: str, clock: Clock, s
         if process.exitcode == 0:
             break
         asyncio.run(look(database, clock, counted))
-    assert number > 20, "it was killed that often by a third"
+    assert number > 20, "it was killed that often by half"
 
     async def last() -> None:
         books = await Books.open(database, clock, of_days(2, 9, 2), counted)

@@ -116,7 +116,7 @@ def test_nobody_else_reports_events_and_they_come_in_every_form(collector: Colle
     assert outcome(send(collector, event(9, meter="requests")))[2] == [0], "what edges count is no service's"
 
 
-@pytest.mark.parametrize("number", [1500, pytest.param(250_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [3000, pytest.param(250_000, marks=pytest.mark.soak)])
 def test_shuffled_sent_twice_by_many_and_the_collector_killed(collector: Collector, number: int, seed: int) -> None:
     """Each counts once, and the ledger is what an independent sum says."""
     chance = random.Random(seed)

@@ -70,11 +70,15 @@ def test_what_cannot_be_used_starts_nothing(
 
 
 @needs_redis
+@pytest.mark.timeout(240)
 def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None:
     workload = tmp_path / "eventful.yaml"
     events = "events: [{at: 25%, lose: us-east, for: 25%}, {at: 60%, cut: hub, for: 20%}]\n"
     workload.write_text(LENIENT.read_text() + events)
-    ran = run(tmp_path / "out", workload, "--processes", "2")
+    for attempt in ("once", "again"):  # A machine that stands still itself spoils a run, and the verdict says so.
+        ran = run(tmp_path / attempt, workload, "--processes", "2")
+        if ran.code != 3:
+            break
     assert ran.lines[-1] == "verdict: pass"
     assert re.fullmatch(r"p95: \d+ ms", ran.lines[-2])
     assert ran.code == 0

@@ -423,13 +423,13 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.runtime.connections.upstream_closed(self, tunnel=self.tunnel is not None)
-        self.tunnel = None  # It knows both connections, and nobody should have to search for what holds itself.
         if isinstance(exc, OSError) and self.exchange is not None and self.endpoint.scheme == "http":
             # What was to be sent could not be. An answer that had come by then is an answer all the same.
             last = unread(self.transport)
             if last:
                 self.data_received(last)
+        self.runtime.connections.upstream_closed(self, tunnel=self.tunnel is not None)
+        self.tunnel = None  # It knows both connections, and nobody should have to search for what holds itself.
         exchange, self.exchange = self.exchange, None
         if exchange is None:
             self.left_idle()

@@ -141,3 +141,15 @@ async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_
     assert (await client.gets_head()).status == 101
     await client.gets(b"answer")
     await client.gets_eof()
+
+
+async def test_what_an_upstream_had_said_before_it_broke_reaches_the_client_and_then_the_end(edge: Edge) -> None:
+    """It was not read yet when a write to the upstream failed."""
+    client, upstream = await tunnel(edge)
+    (held,) = edge.runtime.connections.clients
+    held.exchange.server.transport.pause_reading()
+    await upstream.sends(b"last words")
+    upstream.aborts()
+    await client.sends(b"to nobody")
+    assert await client.gets_bytes(10) == b"last words"
+    await client.gets_cut()

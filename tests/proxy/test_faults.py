@@ -26,6 +26,7 @@ async def test_an_upstream_that_refuses_connections_is_502(edge: Edge) -> None:
     # The only endpoint is asked twice.
     assert edge.count("edge_upstream_errors_total", "api", "connection_refused") == 4
     assert edge.count("edge_requests_total", "public", "-", "502") == 2
+    assert edge.usage() == {}
 
 
 async def test_an_upstream_that_takes_no_connection_in_time_is_504(edge: Edge) -> None:

@@ -72,9 +72,9 @@ async def test_the_upstreams_own_date_stays_alone(edge: Edge) -> None:
 
 async def test_it_may_be_spelt_as_any_field(edge: Edge) -> None:
     for field in (f"DATE:{THEN}", f"Date : {THEN}"):
-        for framing, body in ((FIVE, b"hello"), (CHUNKED, chunks(b"hello"))):
-            assert await dates(edge, head(OK, field, framing) + body) == [THEN]
-            assert await dates(edge, head(OK, framing, field) + body) == [THEN]
+        for (first, *lines), body in ANSWERS.values():
+            assert await dates(edge, head(first, field, *lines) + body) == [THEN]
+            assert await dates(edge, head(first, *lines, field) + body) == [THEN]
 
 
 async def test_a_date_that_is_none_is_the_upstreams_own_affair(edge: Edge) -> None:

@@ -88,6 +88,23 @@ def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
     assert worker.used == 2
 
 
+def test_what_the_dead_held_is_free_at_once_and_whoever_has_their_column_next_holds_none_of_it(
+    start: Start, path: Path
+) -> None:
+    one, killed = start(), start()
+    assert one.slots.take(START)
+    assert killed.slots.take(START)
+    assert one.slots.retry_after(START) == 1
+    killed.kill()
+    for successor in (False, True):
+        if successor:
+            assert start().table.column == killed.table.column
+        assert in_use(path) == 1
+        assert one.slots.retry_after(START) == 0
+        assert one.slots.take(START)
+        one.slots.give_back()
+
+
 # ---- random schedules, against a count
 
 

@@ -162,6 +162,33 @@ async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random)
     await books.close()
 
 
+def test_what_comes_after_a_run_was_broken_off_is_in_files_of_its_own(
+    database: str,
+    clock: Clock,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        chain = await some_days(books, clock)
+        with pytest.raises(Killed):
+            await exporter.run(books.database, Frail(tmp_path / "there", 0, is_done=True))
+        there = content(tmp_path / "there")
+        assert list(there) == [manifest.file_of(files.FOLDER, HOURS, 1)]
+        for revision in (2, 3):
+            chain.since = HOURS
+            await books.ship(chain.next(("acme", "tokens", "v1", revision)))
+            await exporter.run(books.database, Frail(tmp_path / "there"))
+            await verify.verify(books.database, Frail(tmp_path / "there"))
+            assert summed(tmp_path / "there") == await in_ledger(books)
+            files_there = {path: body for path, body in content(tmp_path / "there").items() if "manifest" not in path}
+            assert there.items() <= files_there.items()
+            there = files_there
+            assert manifest.file_of(files.FOLDER, HOURS, revision) in there
+        await books.close()
+
+    asyncio.run(run())
+
+
 def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)

@@ -107,6 +107,15 @@ def test_a_worker_deaf_to_drains_is_killed_a_second_after_the_deadline() -> None
     assert run(scene, "deaf", deadline=0.5) == [-signal.SIGKILL] * 2
 
 
+def test_a_worker_that_never_got_ready_is_killed_long_before_the_deadline() -> None:
+    async def scene(workers: Workers, address: Address) -> None:
+        await turned(lambda: len(workers.workers) == 2, "both are started")
+
+    began = time.monotonic()
+    assert run(scene, "mute", deadline=40.0) == [-signal.SIGKILL] * 2
+    assert time.monotonic() - began < 30
+
+
 @pytest.mark.parametrize("behaviour", ["hangs up", "babbles"])
 def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
     async def scene(workers: Workers, address: Address) -> None:

@@ -26,7 +26,8 @@ from urllib.request import urlopen
 from loadtest.bench import ports
 from loadtest.bench.child import Child
 from loadtest.bench.load.paced import quantile
-from loadtest.bench.measure import cpu, latency
+from loadtest.bench.measure import latency
+from loadtest.bench.measure.latency import Latency
 from loadtest.bench.options import parse
 from loadtest.bench.peers.edge import Edge, Watched, settings
 from loadtest.bench.peers.nginx import Lua
@@ -41,15 +42,11 @@ FAULT_SECONDS = 0.5e-6
 
 @dataclass(frozen=True)
 class Found:
-    """Of one peer in one round: ms added at p50 and p99, the share of the core in use, faults a request."""
+    """Of one peer in one round: its latency, faults a request, and when that was, by the monotonic clock."""
 
-    p50: float
-    p99: float
-    busy: float
+    latency: Latency
     faults: float
     window: tuple[float, float]
-    requests: int
-    disturbed: bool
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         for number in range(given.rounds):
             print(f"causes: round {number + 1} of {given.rounds}", file=sys.stderr, flush=True)
             for peer in peers:
-                found[peer.name].append(measured(stage, peer))
+                found[peer.name].append(measured(stage, number, peer))
             causes.append(inside(newest(Path(folder)), found[Watched.name][-1]))
         print(of_peers(found))
         print()
@@ -77,28 +74,16 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def measured(stage: Stage, peer: Peer) -> Found:
+def measured(stage: Stage, number: int, peer: Peer) -> Found:
     """One turn of a peer that is started for it."""
     with stage.serving(peer) as running:
         rate = latency.half_load(stage, peer, running)
-        direct = latency.pace(stage, stage.upstream.ports[0], rate)
         workers = running.workers()
-        before, faults, begun = cpu.of_processes(workers), sum(map(minor_faults, workers)), monotonic()
-        through = latency.pace(stage, running.port, rate)
+        faults, begun = sum(map(minor_faults, workers)), monotonic()
+        there = latency.at_rate(stage, number, peer, running, rate)
         ended = monotonic()
-        spent = cpu.between(before, cpu.of_processes(workers))
         faults = sum(map(minor_faults, workers)) - faults
-        seconds = ended - begun
-        busy, waited = (nanoseconds / 1e9 / seconds for nanoseconds in spent)
-        return Found(
-            (through.p50 - direct.p50) * 1000,
-            (through.p99 - direct.p99) * 1000,
-            busy,
-            faults / through.requests,
-            (begun, ended),
-            through.requests,
-            waited > 0.003 or max(direct.late, through.late) > 0.0003,
-        )
+        return Found(there, faults / there.requests, (begun, ended))
 
 
 def minor_faults(pid: int) -> int:
@@ -208,14 +193,15 @@ def of_workers(admin: int) -> list[int]:
 def of_peers(found: dict[str, list[Found]]) -> str:
     rows = [("peer", "added p50, ms", "added p99, ms", "of its core, %", "rounds disturbed")]
     for name, each in found.items():
-        kept = [one for one in each if not one.disturbed] or each
+        all_of_them = [one.latency for one in each]
+        kept = latency.undisturbed(all_of_them, name)
         rows.append(
             (
                 name,
-                f"{median(one.p50 for one in kept):.3f}",
-                f"{median(one.p99 for one in kept):.3f}",
+                f"{median(one.added('p50') for one in kept):.3f}",
+                f"{median(one.added('p99') for one in kept):.3f}",
                 f"{median(one.busy for one in kept) * 100:.0f}",
-                f"{sum(one.disturbed for one in each)} of {len(each)}",
+                f"{sum(one.disturbed for one in all_of_them)} of {len(each)}",
             )
         )
     return table(rows)

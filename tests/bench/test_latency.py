@@ -7,7 +7,7 @@ from loadtest.bench.measure.latency import Latency, against, undisturbed
 
 def latency(round_: int, *, waited: float = 0.0, late: float = 0.1) -> Latency:
     direct = {"p50": 0.07, "p99": 0.2, "late": 0.1}
-    return Latency(round_, "own", 20_000.0, 0.6, waited, direct, {"p50": 0.17, "p99": 0.7, "late": late})
+    return Latency(round_, "own", 20_000.0, 0.6, waited, direct, {"p50": 0.17, "p99": 0.7, "late": late}, 40_000)
 
 
 def test_added_is_what_the_proxy_takes_beyond_direct() -> None:

@@ -40,6 +40,8 @@ class Latency:
     waited: float
     direct: dict[str, float]
     through: dict[str, float]
+    requests: int
+    """Through it."""
 
     @property
     def disturbed(self) -> bool:
@@ -82,13 +84,17 @@ def against(latencies: Sequence[Latency], peer: str, reference: str, quantile: s
 
 def _turn(stage: Stage, number: int, peer: Peer) -> Latency:
     with stage.serving(peer) as running:
-        rate = half_load(stage, peer, running)
-        direct = pace(stage, stage.upstream.ports[0], rate)
-        before = cpu.of_processes(running.workers())
-        through = pace(stage, running.port, rate)
-        spent = cpu.between(before, cpu.of_processes(running.workers()))
-        busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
-        return Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through))
+        return at_rate(stage, number, peer, running, half_load(stage, peer, running))
+
+
+def at_rate(stage: Stage, number: int, peer: Peer, running: Running, rate: float) -> Latency:
+    """What the peer adds at this rate: straight to the upstream first, then through it."""
+    direct = pace(stage, stage.upstream.ports[0], rate)
+    before = cpu.of_processes(running.workers())
+    through = pace(stage, running.port, rate)
+    spent = cpu.between(before, cpu.of_processes(running.workers()))
+    busy, waited = (nanoseconds / 1e9 / (through.seconds + WARM_UP_SECONDS) for nanoseconds in spent)
+    return Latency(number, peer.name, rate, busy, waited, _in_ms(direct), _in_ms(through), through.requests)
 
 
 def half_load(stage: Stage, peer: Peer, running: Running) -> float:

@@ -64,22 +64,9 @@ def _cost(cost: Cost | None) -> str:
 def _latency(results: Results) -> str:
     if not results.latencies:
         return ""
-    rows = [
-        [
-            "ms",
-            "requests/s",
-            "busy",
-            "waited",
-            "direct p50",
-            "direct p99",
-            "p50",
-            "p99",
-            "added p50",
-            "added p99",
-            "×",
-            "×",
-        ]
-    ]
+    quantiles = ("p50", "p99")
+    kinds = ("direct ", "", "added ", "× ")
+    rows = [["ms", "requests/s", "busy", "waited", *(f"{kind}{q}" for kind in kinds for q in quantiles)]]
     for peer in dict.fromkeys(each.peer for each in results.latencies):
         own = undisturbed(results.latencies, peer)
         rows.append(
@@ -88,10 +75,10 @@ def _latency(results: Results) -> str:
                 f"{median(each.rate for each in own):.0f}",
                 f"{median(each.busy for each in own):.0%}",
                 f"{median(each.waited for each in own):.1%}",
-                *(f"{median(each.direct[q] for each in own):.3f}" for q in ("p50", "p99")),
-                *(f"{median(each.through[q] for each in own):.3f}" for q in ("p50", "p99")),
-                *(f"{median(each.added(q) for each in own):.3f}" for q in ("p50", "p99")),
-                *(_times(against(results.latencies, peer, REFERENCE, q)) for q in ("p50", "p99")),
+                *(f"{median(each.direct[q] for each in own):.3f}" for q in quantiles),
+                *(f"{median(each.through[q] for each in own):.3f}" for q in quantiles),
+                *(f"{median(each.added(q) for each in own):.3f}" for q in quantiles),
+                *(_times(against(results.latencies, peer, REFERENCE, q)) for q in quantiles),
             ]
         )
     heading = "Latency at half of each one's own capacity, open loop, from the moment a request was due"

@@ -50,6 +50,12 @@ class Books:
         self.known = settings(**said)
         self.job = AnomalyJob(database, self.known)
 
+    async def create(self, *names: str) -> None:
+        """Make customers of the API."""
+        async with self.database.writing() as connection:
+            for name in names:
+                await customers.create(connection, Caller("test"), CustomerNew(name=name, tier="basic"), self.known)
+
     async def count(self, used: Mapping[int, Mapping[str, int]]) -> None:
         """Count requests of customers, by the Unix second at which an hour begins."""
         batches = [
@@ -146,10 +152,8 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
 def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) -> None:
     async def work(opened: Database) -> None:
         books = Books(opened, pause="5")
+        await books.create("acme", "bolt")
         async with opened.writing() as connection:
-            for name in ("acme", "bolt"):
-                new = CustomerNew(name=name, tier="basic")
-                await customers.create(connection, Caller("test"), new, books.known)
             await connection.execute(sa.delete(directory_outbox))
         await books.count(weeks("acme", "bolt", "in-a-file"))
         await books.look(TODAY + GRACE_SECONDS, 3)
@@ -196,10 +200,8 @@ def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
 def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -> None:
     async def work(opened: Database) -> None:
         books = Books(opened, pause="5")
+        await books.create("acme", "bolt")
         async with opened.writing() as connection:
-            for name in ("acme", "bolt"):
-                new = CustomerNew(name=name, tier="basic")
-                await customers.create(connection, Caller("test"), new, books.known)
             gone = {"tier": "gone", "settings": '{"tier": "gone"}'}
             acme = customers_table.c.name == "acme"
             await connection.execute(sa.update(customers_table).where(acme).values(gone))

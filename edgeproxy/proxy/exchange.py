@@ -899,7 +899,6 @@ class Exchange:
 
     def head_of(self, head: "ResponseHead", framing: bytes) -> bytes:
         """An answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
-        self.status = head.status
         fields = (self.rate_fields() or head.rate) + self.notes
         keep = self.kept(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
@@ -914,7 +913,7 @@ class Exchange:
         """The upstream's answer has begun."""
         endpoint = self.endpoint
         assert endpoint is not None
-        self.arrived = monotonic()
+        self.status, self.arrived = status, monotonic()
         self.state = TUNNEL if status == 101 else ANSWERING
         endpoint.service.heard()
         if status >= 500:

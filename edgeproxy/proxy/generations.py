@@ -7,6 +7,7 @@ configuration that they began with; what that one alone has is let go when the l
 import asyncio
 from collections import OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import ref
 
@@ -57,6 +58,7 @@ class Generations:
         self._services: list[Service] = []
         self._logs: list[AccessLog] = []
         """What those have and the one that is served has not."""
+        self._orphaned = False
         self._log = log.Seldom(LOST_LINES_LOG_SECONDS)
 
     # ---- the next one
@@ -84,6 +86,8 @@ class Generations:
         before, now = runtime.snapshot, prepared.snapshot
         runtime.snapshot, self.number, self._prepared = now, number, None
         now.endpoints_changed(prepared.endpoints)
+        if self._orphaned:
+            self.orphaned()
         self._before.append(ref(before))
         self._retire(before)
         if now.access is not None:
@@ -136,6 +140,8 @@ class Generations:
         prepared, serving = self._prepared, self._runtime.snapshot
         if number == self.number:
             serving.endpoints_changed(endpoints)
+            if self._orphaned:
+                self.orphaned()
             if prepared is not None:
                 services = prepared.snapshot.services
                 prepared.endpoints |= {
@@ -148,6 +154,13 @@ class Generations:
         if prepared is not None and number == prepared.number:
             prepared.endpoints = dict(endpoints)
         return False
+
+    def orphaned(self) -> None:
+        """The supervisor is gone: what it said last of endpoints becomes old, and may not keep one out for ever."""
+        self._orphaned = True
+        now = monotonic()
+        for service in self.services():
+            service.orphaned(now)
 
     # ---- those before
 

@@ -2,6 +2,8 @@
 
 What counts is what this worker sees of its own requests: faults, and statuses of 500 and above, in a row. Nothing
 is asked of anybody, so it works at once, and for services that nobody probes.
+
+Where all that are up are left out they are asked all the same, and the first that answers well is back at once.
 """
 
 from collections.abc import Sequence
@@ -32,22 +34,23 @@ class Outliers(Generic[One]):
         """Who is out, and until when; the first to come back stands first, for all stay out equally long."""
 
     def failed(self, endpoint: One, now: float, endpoints: Sequence[One]) -> bool:
-        """A request to it failed. True where it is left out from now on; never the last of `endpoints` that is there.
+        """A request to it failed. True where it is left out from now on; never the only one of `endpoints` that is up.
 
-        What fails while it is out was sent before, and is no news.
+        What fails while it is out was sent before, or nobody else is there to be asked; neither is news.
         """
         if endpoint.out:
             return False
         endpoint.errors += 1
-        if endpoint.errors < self._errors or not any(
-            each.up and not each.out and each is not endpoint for each in endpoints
-        ):
+        if endpoint.errors < self._errors or not any(each.up and each is not endpoint for each in endpoints):
             return False
-        # Once back, one more error is enough: it has shown nothing yet.
+        self.leave_out(endpoint, now)
+        return True
+
+    def leave_out(self, endpoint: One, now: float) -> None:
+        """Leave it out from now on. Once back, one more error is enough: it has shown nothing yet."""
         endpoint.errors = self._errors - 1
         endpoint.out = True
         self._out.append((now + self._seconds, endpoint))
-        return True
 
     def back(self, now: float) -> list[One]:
         """Let those in again whose time is over; returns them."""

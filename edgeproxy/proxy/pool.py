@@ -102,7 +102,9 @@ class Endpoint:
 
     def passed(self) -> None:
         """A request has ended well: what failed before it is forgotten, unless it was sent before an ejection."""
-        if not self.out:
+        if self.out:
+            self.service.passed(self)
+        else:
             self.errors = 0
             self.watched = self.service.breaker is not None
 
@@ -345,6 +347,25 @@ class Service:
         """
         self._origins, self.endpoints, self._outliers = [], (), None
         del self.next_pair
+
+    def orphaned(self, now: float) -> None:
+        """Nobody probes any more: what was down counts as ejected. It is left out, and better than none."""
+        for endpoint in self.endpoints:
+            if not endpoint.up:
+                endpoint.up = True
+                if self._outliers is None:
+                    endpoint.out = True
+                elif not endpoint.out:
+                    self._outliers.leave_out(endpoint, now)
+                endpoint.watched = True
+        self._changed()
+
+    def passed(self, endpoint: Endpoint) -> None:
+        """A request to an endpoint that is left out ended well: where all are, this one is back."""
+        if self._outliers is not None and all(each.out for each in self.endpoints if each.up):
+            self._outliers.pardon(endpoint)
+            self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
+            self._changed()
 
     def failed(self, endpoint: Endpoint, now: float) -> None:
         """A request to this endpoint failed; it is left out for a while if it was one too many."""

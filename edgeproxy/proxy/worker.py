@@ -259,6 +259,7 @@ async def until_told(
         channel.close()
     runtime.claim_waiter.orphaned()
     runtime.key_lookup.orphaned()
+    worker.generations.orphaned()
     leave_by = monotonic() + orphan_deadline
     while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.serving(monotonic())

@@ -23,6 +23,7 @@ from cryptography import x509
 from tests.support.authority import Authority, Pair
 from tests.support.edge import COMMAND, Edge, StartEdge, total
 from tests.support.ports import HOST
+from tests.support.process import kill
 from tests.support.waiting import until
 
 OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
@@ -198,6 +199,31 @@ def test_one_of_two_endpoints_dies_and_comes_back_and_no_client_notices(start_ed
         assert set(load.statuses) == {200}, load.statuses
         assert "upstream address is down" in edge.output
         assert "upstream address is up" in edge.output
+
+
+def test_what_was_down_when_the_supervisor_died_is_not_taken_for_down_ever_after(start_edge: StartEdge) -> None:
+    with services("one", "two") as (one, two):
+        edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
+        one.die()
+        two.die()
+        until(lambda: states(edge) == {"up": 0, "down": 2}, "both deaths are noticed")
+        until(lambda: {edge.ask("/who").status for _ in range(10)} == {503}, "all workers are told of them")
+        workers = len(edge.worker_pids())
+        kill(edge.supervisor.pid)
+        until(lambda: edge.output.count("the supervisor is lost") == workers, "all workers know that it is")
+        again = [Service("one again", port=one.port)]
+        try:
+            assert set(served_by(edge)) == {b"one again"}
+            again.append(Service("two again", port=two.port))
+            with Load(edge) as load:
+                load.more()
+                again[0].die()
+                load.more()
+            assert set(load.statuses) == {200}, load.statuses
+            assert set(served_by(edge)) == {b"two again"}
+        finally:
+            for service in again:
+                service.die()
 
 
 @pytest.fixture

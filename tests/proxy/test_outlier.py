@@ -1,5 +1,7 @@
 """Who is left out of a choice, and for how long: time is an argument, so nothing here waits."""
 
+import pytest
+
 from edgeproxy.proxy.pool import Endpoint
 from tests.proxy.services import at, chosen, service, told
 
@@ -61,19 +63,45 @@ def test_what_was_sent_before_an_ejection_neither_prolongs_it_nor_ends_the_proba
     assert bad.out
 
 
-def test_the_last_endpoint_that_is_there_is_never_left_out() -> None:
-    of = service(3, eject={"errors": 2})
+def test_the_only_endpoint_that_is_up_is_never_left_out() -> None:
+    of = service(2, eject={"errors": 2})
+    first, second = of.endpoints
+    of.update(told("10.0.0.1", "-10.0.0.1"))
+    fails(first, 50)
+    assert not first.out
+    of.update(told("10.0.0.1", "10.0.0.1"))
+    fails(first, 1)
+    assert {of.select() for _ in range(50)} == {second}
+
+
+def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
+    of = service(3, eject={"errors": 2, "for": "30s"})
     first, second, third = of.endpoints
-    of.update(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
+    for endpoint in of.endpoints:
+        fails(endpoint, 2)
+    assert all(endpoint.out for endpoint in of.endpoints)
+    assert {of.select() for _ in range(50)} == {first, second, third}
+    assert second.watched
+    second.heard(500, 1.0)
+    assert {of.select() for _ in range(50)} == {first, second, third}
+    second.heard(200, 1.0)
+    assert {of.select() for _ in range(50)} == {second}
+    first.heard(200, 1.0)  # It was asked while all were out; now one is there.
+    assert {of.select() for _ in range(50)} == {second}
+    of.look(30.0)
+    assert {of.select() for _ in range(50)} == {first, second, third}
+
+
+@pytest.mark.parametrize("eject", [{"errors": 2, "for": "30s"}, "off"])
+def test_without_probes_what_was_down_is_left_out_and_better_than_none(eject: object) -> None:
+    of = service(3, eject=eject)
+    first, second, third = of.endpoints
+    of.update(told("10.0.0.1", "-10.0.0.1", "-10.0.0.1"))
+    of.orphaned(0.0)
+    assert {of.select() for _ in range(50)} == {first}
+    assert of.other_than([first]) in {second, third}
     fails(first, 2)
-    fails(second, 50)
-    assert (first.out, second.out) == (True, False)
-    of.update(told("10.0.0.1", "10.0.0.1", "10.0.0.1"))
-    assert {of.select() for _ in range(50)} == {second, third}
-    fails(second, 1)
-    assert second.out
-    fails(third, 50)
-    assert {of.select() for _ in range(50)} == {third}
+    assert {of.select() for _ in range(50)} == ({first} if eject == "off" else {first, second, third})
 
 
 def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:

@@ -154,12 +154,15 @@ class Stripe:
         params: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        base_address: str,
+        base_address: str = "api",
         usage: Any = None,
-    ) -> Any:
-        """Make a request of the package's, and return the answer as JSON has it."""
+    ) -> dict[str, Any]:
+        """Make a request of the package's, and return the object that it answers; raises StripeFailure."""
         said = {**(params or {}), **(options or {})}
-        return (await self._client.raw_request_async(method, url, base=base_address, **said)).data
+        found = (await self._client.raw_request_async(method, url, base=base_address, **said)).data
+        if not isinstance(found, dict):
+            raise StripeFailure(Outcome.LOST, "no whole answer: it is no object")
+        return found
 
     async def _answer(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
         """Ask once there is room for a call of this name; raises StripeFailure."""
@@ -211,7 +214,7 @@ class Stripe:
         found: list[dict[str, Any]] = page["data"]
         while True:
             if following := page.get("next_page_url"):
-                page = (await self._answer(name, partial(self._client.raw_request_async, "get", following))).data
+                page = await self._answer(name, partial(self._plain, "get", following))
             elif page.get("has_more"):
                 page = await self.call(name, *ids, **asked, starting_after=found[-1]["id"])
             else:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from edgeproxy.billing.stripe import Outcome, Stripe, StripeFailure, Unusable, secret_key, webhook_secrets
@@ -110,6 +111,34 @@ def test_what_is_not_there_is_refused_and_another_request_with_a_key_is_told(str
     with pytest.raises(StripeFailure) as failure:
         ask(stripe_sandbox.url, "v1.customers.create", key="once", name="b")
     assert failure.value.outcome is Outcome.REUSED
+
+
+@pytest.mark.parametrize("said", ["[]", '"text"', "null", "<html>"])
+def test_an_answer_that_is_no_object_is_lost(said: str) -> None:
+    first = {"object": "list", "data": [], "next_page_url": "/v2/core/events?page=2"}
+    bodies = {"/v2/core/events": orjson.dumps(first).decode()}
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().removesuffix("?limit=100")
+        body = bodies.get(path, said)
+        writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        writer.close()
+
+    async def work() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            client = Stripe(Settings(base=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"), KEY)
+            for asked in (
+                client.call("v1.balance.retrieve"),
+                client.every("v1.customers.list"),
+                client.every("v2.core.events.list"),
+                client.send_event("key", {"identifier": "one"}),
+            ):
+                with pytest.raises(StripeFailure) as failure:
+                    await asked
+                assert failure.value.outcome is Outcome.LOST
+            await client.close()
+
+    asyncio.run(work())
 
 
 def test_nobody_there_is_lost() -> None:

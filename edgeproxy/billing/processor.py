@@ -94,9 +94,9 @@ class Processor:
         self._live = live
         self._clock = clock
         self._applied = applied
-        """Is told how many seconds after Stripe made it an event was applied."""
+        """Is told how many seconds after Stripe made it an event was applied for the first time."""
         self._seen = seen
-        """Is told the types of the events that were applied together, and their object."""
+        """Is told the types of the events that were applied together for the first time, and their object."""
         self._at_once = asyncio.Semaphore(OBJECTS_AT_ONCE_MAX)
         self._turn = asyncio.Lock()
         self._log = log.get()
@@ -121,7 +121,7 @@ class Processor:
         """Apply an object, and with it all events that have told of it by now."""
         async with self._at_once:
             waiting = (
-                sa.select(columns.id, columns.type, columns.attempts, columns.created, columns.due)
+                sa.select(columns.id, columns.type, columns.attempts, columns.created, columns.due, columns.applied)
                 .where(columns.state == State.WAITING, columns.object == subject.id)
                 .where(columns.object_type == subject.type)
             )
@@ -142,9 +142,10 @@ class Processor:
                 self._log.error("an event could not be applied", object_type=subject.type, exc_info=failure)
                 await self._put_off(events, f"{type(failure).__name__}: {failure}", is_absent=False)
             else:
+                first = [row for row in events if row.applied is None]  # A replayed one was counted when it came.
                 if found is not None:
-                    self._seen([row.type for row in events], found)
-                for row in events:
+                    self._seen([row.type for row in first], found)
+                for row in first:
                     self._applied(max(0.0, self._clock() - row.created))
 
     async def _apply(self, subject: Subject, events: Sequence[str]) -> Mapping[str, Any] | None:

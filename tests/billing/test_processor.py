@@ -83,6 +83,7 @@ class Books:
         self.payloads = Payloads(["whsec_1"])
         self.known: dict[str, str] = {}
         self.applied: list[float] = []
+        self.seen: list[str] = []
         self.processor = Processor(
             database,
             upstream,
@@ -91,6 +92,7 @@ class Books:
             live=False,
             clock=lambda: upstream.now,
             applied=self.applied.append,
+            seen=lambda types, found: self.seen.extend(types),
         )
 
     async def write(self, _: AsyncConnection, object: Mapping[str, Any]) -> None:
@@ -239,9 +241,12 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
             (kind,) = (await connection.execute(sa.select(alerts.c.kind))).scalars()
         assert (told["attempts"], told["error"], kind) == (6, "ValueError: a fault of ours", "billing_dead_letter")
         upstream.broken.clear()
-        assert await own.processor.replay(event["id"])
-        await own.processor.step()
-        assert own.known == {"in_1": "open"}
+        for status in ("open", "paid"):
+            upstream.invoices["in_1"]["status"] = status
+            assert await own.processor.replay(event["id"])
+            await own.processor.step()
+            assert own.known == {"in_1": status}
+        assert (own.seen, len(own.applied)) == (["invoice.open"], 1), "metrics count an event once"
 
     play(database, work)
 

@@ -4,6 +4,7 @@ Everything random in a run follows from its seed, which the run prints; `EDGEPRO
 the seed is always the same, so that a run that fails there fails for the change that it is of.
 """
 
+import gc
 import os
 import random
 import shutil
@@ -44,6 +45,8 @@ FIRST = (
     "tests/e2e/",
 )
 """What takes longest. A run that is shared out to several processes begins with it, so that they end together."""
+GARBAGE = 10_000
+"""Objects made since the last look for garbage until the next one. Tests make many and keep few."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -113,6 +116,22 @@ def lacking() -> list[str]:
 def place(item: pytest.Item) -> int:
     """Where a test comes in a run that is shared out; what is alike stays as it is."""
     return next((n for n, prefix in enumerate(FIRST) if item.nodeid.startswith(prefix)), len(FIRST))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for garbage neither while tests are collected, nor ever after in what that has left."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
+    gc.enable()
+    return collected
+
+
+def pytest_unconfigure() -> None:
+    """Libraries that look at the end whether anything is left find nothing."""
+    gc.unfreeze()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

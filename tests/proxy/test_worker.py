@@ -111,6 +111,8 @@ def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drai
 
     uvloop.run(scene())
     with closing(Store.join(worker.state)) as other:
+        tables = other.limits.values()
+        until(lambda: all(table.seen_by(frozenset({0}), table.version) for table in tables), "it reads the new column")
         known = other.file("connections.1.tbl", "connections")
         until(lambda: orphans(known) == {0: True}, "others know")
         assert not other.serve_on(last=False)

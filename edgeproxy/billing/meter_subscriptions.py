@@ -59,7 +59,7 @@ class MeterSubscriptions:
     ) -> None:
         self._database = database
         self._stripe = stripe
-        self._made = Made(stripe)
+        self._made = Made(database, stripe)
         self._known = known
         self._events = events
         self._clock = clock

@@ -16,14 +16,19 @@ KEY_SECONDS = 23 * 3600
 """Seconds for which an Idempotency-Key is known at Stripe, at least."""
 CLOCK_SECONDS = 3600
 """Seconds by which clocks may differ, and more."""
+LOOKED_UP_MAX = 1000
+"""Customers whom one statement asks for."""
 OVERLAP_SECONDS = 10
 """Seconds of Stripe's within which customers are looked at again: they may be listed later than they were made."""
 
 
 class Made:
-    """The customers that were made at Stripe, as far as they were looked at: each look goes on from the one before."""
+    """The customers that were made at Stripe and are not known here, as far as they were looked at: each look goes on
+    from the one before.
+    """
 
-    def __init__(self, stripe: Stripe) -> None:
+    def __init__(self, database: Database, stripe: Stripe) -> None:
+        self._database = database
         self._stripe = stripe
         self._lock = asyncio.Lock()
         self._found: dict[str, dict[str, Any]] = {}
@@ -32,7 +37,7 @@ class Made:
 
     async def find(self, customer: str, since: int) -> dict[str, Any] | None:
         """The customer with this id of ours who was made at Stripe from a Unix second of ours on; None where there is
-        none. Raises StripeFailure."""
+        none, or it is known here by now. Raises StripeFailure."""
         begin = since - CLOCK_SECONDS
         async with self._lock:
             if self._begin is None or begin < self._begin:
@@ -42,7 +47,17 @@ class Made:
                 self._until = max(self._until, there["created"])
                 if (ours := (there.get("metadata") or {}).get(CUSTOMER)) is not None:
                     self._found[ours] = {"id": there["id"], "livemode": there["livemode"]}
+            await self._drop_known()
             return self._found.get(customer)
+
+    async def _drop_known(self) -> None:
+        """Forget who is known here by now, as nearly all are: nobody looks for them."""
+        ours, of = list(self._found), billing_customers.c.customer
+        async with self._database.reading() as connection:
+            for at in range(0, len(ours), LOOKED_UP_MAX):
+                known = sa.select(of).where(of.in_(ours[at : at + LOOKED_UP_MAX]))
+                for customer in (await connection.execute(known)).scalars():
+                    del self._found[customer]
 
 
 async def payer(
@@ -68,6 +83,8 @@ async def payer(
     # failure.
     if before is not None and (tries or time.time() - since >= KEY_SECONDS):
         made = await before.find(customer, since)
+        if made is None and (found := await _known(database, customer)) is not None:
+            return found  # Another one has noted it meanwhile.
     if made is None:
         key = f"{customer}_customer_{tries}"
         made = await stripe.call("v1.customers.create", key=key, name=name, metadata={CUSTOMER: customer})

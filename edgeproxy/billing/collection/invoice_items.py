@@ -41,7 +41,7 @@ class InvoiceItems:
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
-        self._made = Made(stripe)
+        self._made = Made(database, stripe)
 
     async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
         """Have a draft at Stripe, and return it as it is now. Raises StripeFailure."""

@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from loadtest.regions.load import Account, Clients, Load, sleep_until
-from loadtest.regions.scenarios import CUT, Part
+from loadtest.regions.scenarios import BURST_SECONDS, CUT, Part
 from loadtest.regions.world import WORKERS, World
 from tests.support.edge import total
 from tests.support.windows import most_in_a_window
@@ -19,6 +19,8 @@ BETWEEN = 1.0
 """Seconds between two bursts."""
 LEAD = 2.0
 """Seconds more than a window for which there is load before the hub is cut."""
+WINDOWS = 1.4
+"""For which the others last at most where the hub is cut off afterwards."""
 CELLS = 28
 """Of a window: a refusal may be wrong by one."""
 
@@ -80,8 +82,10 @@ def play(
     seed: object,
     cut: str = "hole",
     cut_at: float | None = None,
+    cut_seconds: float = CUT,
+    burst_seconds: float = BURST_SECONDS,
 ) -> list[Found]:
-    """Play these at the same time, for so long; bursts one after the other.
+    """Play these at the same time, for so long; bursts one after the other, each for `burst_seconds` at least.
 
     Where the hub is cut off in one of them it is so for all in the manner of `cut` (cut or hole), after `cut_at`
     seconds, which are a window's and a little; the others are over then.
@@ -93,8 +97,14 @@ def play(
     loads: list[Load] = []
     turn = 0.0
     for part in together:
-        later = turn if part.played.brief else 0.0
-        lasts = cut_at if is_cut and not part.played.cut else seconds
+        later, lasts = 0.0, seconds
+        if part.played.brief:
+            later, lasts = turn, burst_seconds
+        elif part.played.cut:
+            later = max(0.0, cut_at - part.window - LEAD)
+            lasts = seconds - later
+        elif is_cut:
+            lasts = min(cut_at, WINDOWS * part.window)
         asked = [
             Load(part.customer, edges[one.host].port, later + one.begin, later + one.end, one.rate)
             for one in part.loads(len(edges), lasts)
@@ -102,6 +112,7 @@ def play(
         loads += asked
         if part.played.brief:
             turn = max(load.end for load in asked) + BETWEEN
+    assert not is_cut or turn <= cut_at, f"bursts take {turn:g} s, and the hub is cut off after {cut_at:g}"
     closely = [part.customer for part in together if part.played.false_denials is not None]
     before = calls(world)
     begin = monotonic() + SETTLED
@@ -110,7 +121,7 @@ def play(
         sleep_until(begin + cut_at)
         for region in world:
             getattr(region.link, cut)()
-        sleep_until(begin + cut_at + CUT)
+        sleep_until(begin + cut_at + cut_seconds)
         for region in world:
             region.link.heal()
     accounts = clients.accounts()

@@ -8,6 +8,8 @@ MOST = 3400.0
 """Requests a second of one customer: what two cores carry beside everything else."""
 BURST = 1000.0
 """Requests a second of a burst, at each host."""
+BURST_SECONDS = 1.0
+"""For which they come at least."""
 WINDOW = 60.0
 """Seconds that each limit is for, unless said otherwise."""
 CUT = 30.0
@@ -28,12 +30,12 @@ class Asked(NamedTuple):
 
 
 Loads = Callable[[int, float, int, float], Iterator[Asked]]
-"""Of so many hosts, at a rate of so many a second, a limit, and for so many seconds."""
+"""Of so many hosts, at a rate of so many a second, a limit, and for so many seconds; a burst for as many at least."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`accept`: the most that may pass in any window, of L, hosts and workers. `seconds`: None: as long as it lasts."""
+    """`accept`: the most that may pass in any window, of L, hosts and workers."""
 
     name: str
     loads: Loads
@@ -63,11 +65,12 @@ def attack(hosts: int, r: float, _: int, seconds: float) -> Iterator[Asked]:
 
 
 def burst(apart: float, at: Callable[[int], Sequence[int]]) -> Loads:
-    """1,000 a second at some hosts, one after the other, for long enough to use the limit up by half as much again."""
+    """1,000 a second at some hosts, one after the other, for long enough to use the limit up by half as much again, and
+    for so many seconds at least."""
 
-    def loads(hosts: int, r: float, limit: int, _: float) -> Iterator[Asked]:
+    def loads(hosts: int, r: float, limit: int, seconds: float) -> Iterator[Asked]:
         places = at(hosts)
-        lasts = max(1.0, 1.5 * limit / (BURST * len(places)))
+        lasts = max(seconds, 1.5 * limit / (BURST * len(places)))
         for place, host in enumerate(places):
             yield Asked(host, place * apart, place * apart + lasts, BURST)
 

@@ -36,10 +36,11 @@ async def read(connection: AsyncConnection) -> Closed:
     return Closed(rolled.hour if since is None else since, rolled.hours_from, rolled.hour)
 
 
-async def readings_by_hour(connection: AsyncConnection, until: int) -> dict[int, int]:
-    """How many readings each hour has that has any, before this one."""
+async def readings_by_hour(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
+    """How many readings each hour has that has any, from `since` on and before `until`."""
     hour = (said.time - said.time % HOUR).label("hour")
-    some = sa.select(hour, sa.func.count()).where(said.is_summed == ZERO, said.time < until).group_by(hour)
+    within = (said.is_summed == ZERO) & (said.time >= since) & (said.time < until)
+    some = sa.select(hour, sa.func.count()).where(within).group_by(hour)
     return {row[0]: row[1] for row in await connection.execute(some)}
 
 

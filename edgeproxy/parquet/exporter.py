@@ -77,7 +77,7 @@ class Exporter:
         async with self._database.reading(whole=True) as connection:
             there = await closed.read(connection)
             late = await closed.late(connection, there.kept_from, there.until)
-            readings = await closed.readings_by_hour(connection, there.until)
+            readings = await closed.readings_by_hour(connection, 0, there.until)
         new, grown = self._due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
@@ -111,9 +111,11 @@ class Exporter:
         async with self._database.reading(whole=True) as connection:
             self._kept_from = (await rollup.read(connection)).hours_from  # It may have moved on since.
             late = await closed.late(connection, day, day + DAY)
+            read = await closed.readings_by_hour(connection, day, day + DAY)  # Mostly none: each hour is a question.
             async for hour, rows in closed.hourly(connection, day, day + DAY):
                 if hour in due:
-                    self._hour(hour, rows, late.get(hour, 0), await closed.readings(connection, hour))
+                    readings = await closed.readings(connection, hour) if hour in read else {}
+                    self._hour(hour, rows, late.get(hour, 0), readings)
 
     def _hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
         """Export what of an hour no file has."""

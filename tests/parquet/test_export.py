@@ -19,8 +19,9 @@ pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
 from edgeproxy.parquet import exporter, files, manifest, verify  # noqa: E402
 from edgeproxy.parquet.place import Place  # noqa: E402
 
-HOURS = NOON // HOUR * HOUR
-STEPS = (0, 1, 4, 30, 24 * 10)
+HOURS = NOON // HOUR * HOUR + 7 * DAY
+"""Noon of the 28th of a month of 30 days."""
+STEPS = (0, 1, 4, 30, 24 * 3)
 """The hours that have usage in `some_days`."""
 
 
@@ -79,7 +80,7 @@ async def in_ledger(books: Books) -> Counter[tuple[int, files.Key]]:
 
 
 async def some_days(books: Books, clock: Clock) -> Chain:  # noqa: F811
-    """Usage of three days over the end of a month, with an hour of nothing in between."""
+    """Usage of three days over the end of a month, with hours and the last day of the month of nothing in between."""
     chain = Chain("edge-1", "eu")
     for step in STEPS:
         chain.since = HOURS + step * HOUR
@@ -100,7 +101,7 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
         await some_days(books, clock)
         undisturbed = Frail(tmp_path / "whole", 1000)
         done = await exporter.run(books.database, undisturbed)
-        assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 10 + 1) * HOUR)
+        assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 3 + 1) * HOUR)
         whole = content(tmp_path / "whole")
         assert len([path for path in whole if path.startswith("manifest/")]) == 2
         assert summed(tmp_path / "whole") == await in_ledger(books)

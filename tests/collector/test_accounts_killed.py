@@ -86,7 +86,7 @@ async def die_at_each_step(server: Postgresql, url: str, known: Settings) -> tup
 
 @pytest.mark.usefixtures("postgresql")
 def test_a_change_outlives_the_database_whole_or_not_at_all(tmp_path: Path) -> None:
-    with closing(Postgresql()) as server:
+    with closing(Postgresql(in_memory=True)) as server:
         url = server.database()
         collector = Collector(tmp_path, url)
         with closing(collector):

@@ -23,11 +23,13 @@ def only_sqlite(fixture: str) -> pytest.MarkDecorator:
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[Postgresql]:
-    """A PostgreSQL server that all tests share, each with databases of its own."""
+def postgresql(pytestconfig: pytest.Config) -> Iterator[Postgresql]:
+    """A PostgreSQL server that all tests share, each with databases of its own. What long runs have is too much for
+    memory.
+    """
     if programs() is None:
         pytest.skip("PostgreSQL is not on this machine")
-    with closing(Postgresql()) as server:
+    with closing(Postgresql(in_memory=not pytestconfig.getoption("soak"))) as server:
         yield server
 
 

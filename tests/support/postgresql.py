@@ -20,6 +20,10 @@ from tests.support.waiting import until
 OLDEST = 15
 PLACES = "/usr/lib/postgresql/*/bin"
 """Where Debian and Ubuntu have it, a directory for each version."""
+MEMORY = Path("/dev/shm")
+"""Where files need no disk. To make the hundreds that each database has, and to remove them, takes half of the CPU."""
+MEMORY_FREE_MIN = 4 << 30
+"""Bytes: in a container there is often less, and then it is the disk."""
 USER = "postgres"
 """Whose processes they are where the tests run as root, for which PostgreSQL does not start."""
 
@@ -53,10 +57,10 @@ def _owner() -> tuple[int, int] | None:
 
 class Postgresql:
     """A server that runs; anybody may connect from this host. Only where it is `durable` does it wait for the disk, and
-    only where it `archives` does it copy its WAL.
+    only where it `archives` does it copy its WAL. With `in_memory` its files are in MEMORY, if there is room.
     """
 
-    def __init__(self, *, durable: bool = False, archives: bool = False) -> None:
+    def __init__(self, *, durable: bool = False, archives: bool = False, in_memory: bool = False) -> None:
         self._settings = [f"fsync={'on' if durable else 'off'}"]
         if archives:
             self._settings += ["archive_mode=on", "archive_command=test ! -e ../wal/%f && cp %p ../wal/%f"]
@@ -67,8 +71,12 @@ class Postgresql:
         self._numbers = count(1)
         self._with_tables: str | None = None
         """The name of the database of which others are copies."""
+        self._strategy = "file_copy" if in_memory else "wal_log"
+        """How they are copied: as files, each of which a disk would have to sync, or page by page."""
         # Not in a directory of pytest's: whoever it runs as could not get there.
-        self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", ignore_cleanup_errors=True)
+        has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
+        place = MEMORY if in_memory and has_room else None
+        self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", dir=place, ignore_cleanup_errors=True)
         self._folder = Path(self._kept.name)
         self.data, self.wal, self.backups = (self._folder / name for name in ("data", "wal", "backups"))
         for folder in (self.wal, self.backups):
@@ -113,7 +121,7 @@ class Postgresql:
         if self._with_tables is None:
             make_tables(with_tables := self.empty_database())
             self._with_tables = with_tables.rpartition("/")[2]
-        return self.empty_database(f"--template={self._with_tables}")
+        return self.empty_database(f"--template={self._with_tables}", f"--strategy={self._strategy}")
 
     def empty_database(self, *options: str) -> str:
         """The URL of a new database."""

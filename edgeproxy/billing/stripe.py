@@ -171,8 +171,8 @@ class Stripe:
             return await ask()
         except self._sdk.StripeError as error:
             raise failure_of(error, self._sdk) from None
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            # The package reads bodies outside of what it catches.
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
+            # The package reads bodies outside of what it catches, and takes any `error` for an object.
             raise StripeFailure(Outcome.LOST, f"no whole answer: {type(error).__name__}") from None
 
     async def send_event(self, key: str, fields: Mapping[str, str]) -> int | None:
@@ -196,7 +196,8 @@ class Stripe:
         said: dict[str, Any] = found if isinstance(found, dict) else {}
         if status < 300 and said:
             return None if answer.headers.get("Idempotent-Replayed") == "true" else said.get("created")
-        wrong = said.get("error") or {}
+        told = said.get("error")
+        wrong: dict[str, Any] = told if isinstance(told, dict) else {}
         raise StripeFailure(
             outcome_of(status, is_reused=wrong.get("type") == "idempotency_error"),
             str(wrong.get("message") or f"an answer of status {status}"),

@@ -113,15 +113,18 @@ def test_what_is_not_there_is_refused_and_another_request_with_a_key_is_told(str
     assert failure.value.outcome is Outcome.REUSED
 
 
-@pytest.mark.parametrize("said", ["[]", '"text"', "null", "<html>"])
-def test_an_answer_that_is_no_object_is_lost(said: str) -> None:
+@pytest.mark.parametrize(
+    ("status", "said"), [(200, "[]"), (200, '"text"'), (200, "null"), (200, "<html>"), (502, '{"error": "no"}')]
+)
+def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, said: str) -> None:
     first = {"object": "list", "data": [], "next_page_url": "/v2/core/events?page=2"}
     bodies = {"/v2/core/events": orjson.dumps(first).decode()}
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().removesuffix("?limit=100")
-        body = bodies.get(path, said)
-        writer.write(f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        code, body = (200, bodies[path]) if path in bodies else (status, said)
+        head = f"HTTP/1.1 {code} -\r\nConnection: close\r\nContent-Length: {len(body)}"
+        writer.write(f"{head}\r\n\r\n{body}".encode())
         writer.close()
 
     async def work() -> None:
@@ -135,7 +138,7 @@ def test_an_answer_that_is_no_object_is_lost(said: str) -> None:
             ):
                 with pytest.raises(StripeFailure) as failure:
                     await asked
-                assert failure.value.outcome is Outcome.LOST
+                assert failure.value.outcome is (Outcome.FAILED if failure.value.status == 502 else Outcome.LOST)
             await client.close()
 
     asyncio.run(work())

@@ -14,6 +14,9 @@ from tests.support import fork_server
 MARK = "EDGEPROXY_TEST_FAMILY"
 """A variable of the environment by which the descendants of one process are known, orphans among them."""
 
+ENVIRON_MAX = 1 << 20
+"""Bytes of a process's environment that are looked at."""
+
 ROOT = Path(__file__).parent.parent.parent
 """The project's root, where every process starts."""
 
@@ -106,12 +109,16 @@ def family(name: str) -> set[int]:
     """The living processes whose environment has this mark; those that ended and wait to be reaped are not."""
     mark = f"{MARK}={name}".encode()
     found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
+    for entry in os.listdir("/proc"):  # Not pathlib, and no file of Python's: this goes through all there are.
+        if not entry.isdigit():
             continue
         try:
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.add(int(entry.name))
+            environ = os.open(f"/proc/{entry}/environ", os.O_RDONLY)
+            try:
+                if mark in os.read(environ, ENVIRON_MAX).split(b"\0"):
+                    found.add(int(entry))
+            finally:
+                os.close(environ)
         except OSError:  # gone, or somebody else's
             continue
     return found

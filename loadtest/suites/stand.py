@@ -7,13 +7,12 @@ it is asked on, so each of its slots is an edge.
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +20,7 @@ import yaml
 
 from loadtest.bench import nginx
 from loadtest.bench.ports import free
+from tests.support.process import Process
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -77,27 +77,22 @@ def behind_nginx(folder: Path, places: list[Slot]) -> Iterator[None]:
 @contextmanager
 def behind_edges(folder: Path, places: list[Slot]) -> Iterator[None]:
     """An edge for each slot, with what is the default where nothing is said here."""
-    running: list[subprocess.Popen[bytes]] = []
+    running: list[Process] = []
     try:
         for slot in places:
             own = folder / str(slot.public)
             own.mkdir(parents=True)
             file = own / "edge.yaml"
             file.write_text(yaml.safe_dump(settings(own, slot)))
-            with (own / "log").open("wb") as log:
-                command = [sys.executable, "-m", "edgeproxy", "edge", "-c", str(file)]
-                running.append(subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True))
-        wait_for(running, places, folder)
+            running.append(Process([sys.executable, "-m", "edgeproxy", "edge", "-c", file], own / "log"))
+        wait_for(running, places)
         yield
     finally:
         for process in running:
-            process.send_signal(signal.SIGTERM)
+            process.terminate()
         for process in running:
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            with suppress(subprocess.TimeoutExpired):  # What then is left of it is killed.
+                process.stop(STOP_SECONDS)
         for slot in places:
             shutil.rmtree(folder / str(slot.public) / "state", ignore_errors=True)
 
@@ -118,13 +113,13 @@ def settings(folder: Path, slot: Slot) -> dict[str, object]:
     }
 
 
-def wait_for(running: list[subprocess.Popen[bytes]], places: list[Slot], folder: Path) -> None:
+def wait_for(running: list[Process], places: list[Slot]) -> None:
     """Return once all edges serve; RuntimeError where one ended, or is late."""
     late = time.monotonic() + START_SECONDS + len(places)
     for process, slot in zip(running, places, strict=True):
         while not accepts(slot.public):
-            if process.poll() is not None or time.monotonic() > late:
-                raise RuntimeError((folder / str(slot.public) / "log").read_text()[-1000:])
+            if not process.running or time.monotonic() > late:
+                raise RuntimeError(process.output[-1000:])
             time.sleep(0.05)
 
 

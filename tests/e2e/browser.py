@@ -29,6 +29,7 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--disable-features=RenderDocument,Translate",  # a new frame a page, the language of texts
     "--remote-debugging-port=0",
 )
 
@@ -117,10 +118,11 @@ class Tab:
         await self._tunnel.send_json({"id": number, "method": method, "params": parameters, **session})
         return await asked
 
-    async def open(self) -> None:
+    async def open(self, painted: bool) -> None:
         """Make the page, and have it tell of everything that happens in it."""
         context = (await self.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
-        made = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
+        wanted = {"url": "about:blank", "browserContextId": context, "hidden": not painted}
+        made = await self.call("Target.createTarget", **wanted)
         attached = await self.call("Target.attachToTarget", targetId=made["targetId"], flatten=True)
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
@@ -158,8 +160,8 @@ class Tab:
 
 
 @asynccontextmanager
-async def tab(chromium: Chromium) -> AsyncIterator[Tab]:
-    """A new page, which is gone after it."""
+async def tab(chromium: Chromium, *, painted: bool = True) -> AsyncIterator[Tab]:
+    """A new page, which is gone after it; one that is not painted is laid out only: no keys, no animation frames."""
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(chromium.devtools, max_msg_size=0, compress=0) as tunnel,
@@ -167,7 +169,7 @@ async def tab(chromium: Chromium) -> AsyncIterator[Tab]:
         page = Tab(tunnel)
         hearing = asyncio.get_running_loop().create_task(page.hear())
         try:
-            await page.open()
+            await page.open(painted)
             yield page
         finally:
             await tunnel.close()

@@ -118,7 +118,7 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
 
     async def walk(visitor: Visitor | None, paths: list[str]) -> list[str]:
         faults = []
-        async with tab(browser) as page:
+        async with tab(browser, painted=False) as page:
             if visitor is not None:
                 await page.lend(visitor)
             for language, (looks, rules) in JUDGED.items():

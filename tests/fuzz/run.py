@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 from tests.fuzz import record
 from tests.fuzz.client import Client
@@ -20,6 +20,9 @@ KEPT = 4000
 
 SETTLE = 6.0
 """Seconds that what is known of a conversation may take to become known on both sides."""
+
+BETWEEN_LOOKS = 0.1
+"""Seconds between two looks at the edge's metrics: it takes both sides some 10 ms of a core to tell and read them."""
 
 GROWTH = 96 << 20
 """Bytes by which a worker may grow: what conversations hold at most at once, many times over."""
@@ -213,6 +216,7 @@ def left_open(edge: Edge, seconds: float = 15.0) -> dict[str, float]:
         left = {side: total(samples, "edge_connections", side=side) for side in ("client", "upstream")}
         if not any(left.values()) or monotonic() > until:
             return {side: n for side, n in left.items() if n}
+        sleep(BETWEEN_LOOKS)
 
 
 def transcript(talk: Talk, most: int = 400) -> str:

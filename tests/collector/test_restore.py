@@ -96,7 +96,7 @@ def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_afte
     if programs() is None:
         pytest.skip("PostgreSQL is not on this machine")
     with (
-        closing(Postgresql(archives=True)) as server,
+        closing(Postgresql(archives=True, in_memory=True)) as server,
         closing(SpooledEdge(tmp_path)) as old,
         closing(SpooledEdge(tmp_path)) as new,
         closing(Collector(tmp_path / "collector", server.database())) as collector,
@@ -139,7 +139,7 @@ def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_afte
         collector.end()
         server.kill()
         shutil.rmtree(server.data)
-        server.data.with_name("data.before-restore").rename(tmp_path / "gone")
+        server.data.with_name("data.before-restore").rename(server.data.with_name("gone"))
         restored(server, early)
         code, said = checked(collector)
         assert (code, said.startswith("1 edge, 2 batches"), said.endswith("2 audit records")) == (0, True, True), said

@@ -393,7 +393,7 @@ class Retry(Part):
 
 
 class Eject(Part):
-    """When an endpoint is left out for a while; never the last that is there."""
+    """When an endpoint is left out for a while; never the only one that is up."""
 
     errors: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = 5
     """After how many requests in a row that ended in a fault, or in a status of 500 and above."""

@@ -93,6 +93,7 @@ class ControlHandler:
         except ChannelClosed:
             self._runtime.claim_waiter.orphaned()
             self._runtime.key_lookup.orphaned()
+            self._generations.orphaned()
 
     def _heed(self, message: Urgent) -> None:
         """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""

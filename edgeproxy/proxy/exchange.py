@@ -572,7 +572,7 @@ class Exchange:
         endpoint.outstanding -= 1
         self.endpoint = None
         if status >= 500 or endpoint.watched:
-            endpoint.heard(status, arrived)
+            endpoint.heard(status, self.sent_at, arrived)
         if not server.reused:
             server.learn(data[: end + 2])
         server.idle_again(arrived)
@@ -1217,7 +1217,7 @@ class Exchange:
         """As far as the endpoint is concerned it went well, if it has answered at all."""
         if self.answered and self.status < 500:
             assert self.endpoint is not None
-            self.endpoint.passed()
+            self.endpoint.passed(self.sent_at)
 
     def over(self, error: str | None = None, *, aborted: bool = False, whose: tuple[str, str] | None = None) -> None:
         """However it ended, nothing follows: tell the access log, before what was selected is given back. `whose`:

@@ -11,10 +11,11 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Ejectable(Protocol):
-    """What is known of an endpoint: whether it is up, whether it is left out (`out`), and its errors in a row."""
+    """What is known of an endpoint: whether it is up, left out (`out`) and since when, and its errors in a row."""
 
     up: bool
     out: bool
+    out_since: float
     errors: int
 
 
@@ -49,7 +50,7 @@ class Outliers(Generic[One]):
     def leave_out(self, endpoint: One, now: float) -> None:
         """Leave it out from now on. Once back, one more error is enough: it has shown nothing yet."""
         endpoint.errors = self._errors - 1
-        endpoint.out = True
+        endpoint.out, endpoint.out_since = True, now
         self._out.append((now + self._seconds, endpoint))
 
     def back(self, now: float) -> list[One]:

@@ -43,6 +43,7 @@ class Endpoint:
         "kept_idle",
         "most",
         "out",
+        "out_since",
         "outstanding",
         "port",
         "region",
@@ -81,6 +82,8 @@ class Endpoint:
         """The supervisor says that it may be used."""
         self.out = False
         """It is ejected."""
+        self.out_since = 0.0
+        """When it was, the last time."""
         self.errors = 0
         """Requests in a row that failed, see Outliers."""
         self.watched = service.breaker is not None
@@ -92,18 +95,19 @@ class Endpoint:
         name = f"{self.host}:{self.port}"
         return name if self.address == self.host else f"{name} at {self.address}"
 
-    def heard(self, status: int, now: float) -> None:
+    def heard(self, status: int, sent_at: float, now: float) -> None:
         """An answer has come whole. Need not be called for one below 500 unless it is `watched`."""
         self.service.heard()
         if status >= 500:
             self.failed(now)
         else:
-            self.passed()
+            self.passed(sent_at)
 
-    def passed(self) -> None:
+    def passed(self, sent_at: float) -> None:
         """A request has ended well: what failed before it is forgotten, unless it was sent before an ejection."""
         if self.out:
-            self.service.passed(self)
+            if sent_at > self.out_since:
+                self.service.passed(self)
         else:
             self.errors = 0
             self.watched = self.service.breaker is not None
@@ -273,10 +277,12 @@ class Service:
     def available(self) -> list[Endpoint]:
         """The endpoints among which is chosen: of the nearest region that has any, those that are up and not ejected.
 
-        Where only ejected ones are up, these: any answer may be better than none.
+        Where only ejected ones are up, all these, near and far: any answer may be better than none.
         """
         up = [each for each in self.endpoints if each.up]
-        there = [each for each in up if not each.out] or up
+        there = [each for each in up if not each.out]
+        if not there:
+            return up
         nearest = min((each.tier for each in there), default=0)
         return [each for each in there if each.tier == nearest]
 
@@ -324,6 +330,8 @@ class Service:
                     changed = True
                 up = address in now.up
                 changed = changed or endpoint.up is not up
+                if up and self._outliers is None:
+                    endpoint.out = False
                 if up and not endpoint.up and self._outliers is not None:
                     self._outliers.pardon(endpoint)
                 endpoint.up = up
@@ -361,8 +369,9 @@ class Service:
         self._changed()
 
     def passed(self, endpoint: Endpoint) -> None:
-        """A request to an endpoint that is left out ended well: where all are, this one is back."""
-        if self._outliers is not None and all(each.out for each in self.endpoints if each.up):
+        """A request to an endpoint that was left out then ended well: where all are, this one is back."""
+        up = [each for each in self.endpoints if each.up]
+        if self._outliers is not None and endpoint in up and all(each.out for each in up):
             self._outliers.pardon(endpoint)
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
             self._changed()

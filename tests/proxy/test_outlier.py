@@ -29,7 +29,7 @@ def test_a_success_in_between_begins_the_count_anew() -> None:
     bad, _ = of.endpoints
     for _ in range(10):
         fails(bad, 2)
-        bad.passed()
+        bad.passed(0.0)
     assert not bad.out
     assert not bad.watched
 
@@ -44,7 +44,7 @@ def test_back_on_probation_one_error_ejects_again_and_one_success_ends_it() -> N
     assert bad.out
     of.look(61.0)
     assert not bad.out
-    bad.passed()
+    bad.passed(61.0)
     fails(bad, 2, 62.0)
     assert not bad.out
     fails(bad, 1, 62.0)
@@ -56,7 +56,7 @@ def test_what_was_sent_before_an_ejection_neither_prolongs_it_nor_ends_the_proba
     bad, _ = of.endpoints
     fails(bad, 3, 0.0)
     fails(bad, 20, 20.0)
-    bad.passed()
+    bad.passed(20.0)
     of.look(30.0)
     assert not bad.out
     fails(bad, 1, 31.0)
@@ -75,21 +75,34 @@ def test_the_only_endpoint_that_is_up_is_never_left_out() -> None:
 
 
 def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
-    of = service(3, eject={"errors": 2, "for": "30s"})
+    near, far = [at("10.0.0.1"), at("10.0.0.2")], at("10.0.0.3", region="us-east")
+    of = service(endpoints=[*near, far], eject={"errors": 2, "for": "30s"})
     first, second, third = of.endpoints
     for endpoint in of.endpoints:
-        fails(endpoint, 2)
+        fails(endpoint, 2, 1.0)
     assert all(endpoint.out for endpoint in of.endpoints)
     assert {of.select() for _ in range(50)} == {first, second, third}
-    assert second.watched
-    second.heard(500, 1.0)
+    assert third.watched
+    third.heard(500, 2.0, 3.0)
+    third.heard(200, 0.5, 3.0)  # It was sent before the ejection.
     assert {of.select() for _ in range(50)} == {first, second, third}
-    second.heard(200, 1.0)
-    assert {of.select() for _ in range(50)} == {second}
-    first.heard(200, 1.0)  # It was asked while all were out; now one is there.
-    assert {of.select() for _ in range(50)} == {second}
-    of.look(30.0)
-    assert {of.select() for _ in range(50)} == {first, second, third}
+    third.heard(200, 2.0, 3.0)
+    assert {of.select() for _ in range(50)} == {third}
+    second.heard(200, 2.0, 3.0)  # It was asked while all were out; now one is there.
+    assert {of.select() for _ in range(50)} == {third}
+    of.look(31.0)
+    assert {of.select() for _ in range(50)} == {first, second}
+
+
+def test_an_address_that_is_gone_or_down_is_not_back_for_an_answer() -> None:
+    of = service(2, eject={"errors": 1})
+    gone, down = of.endpoints
+    fails(gone, 1)
+    fails(down, 1)
+    of.update(told("", "-10.0.0.1"))
+    for endpoint in (gone, down):
+        endpoint.passed(1.0)
+        assert endpoint.out
 
 
 @pytest.mark.parametrize("eject", [{"errors": 2, "for": "30s"}, "off"])
@@ -102,6 +115,9 @@ def test_without_probes_what_was_down_is_left_out_and_better_than_none(eject: ob
     assert of.other_than([first]) in {second, third}
     fails(first, 2)
     assert {of.select() for _ in range(50)} == ({first} if eject == "off" else {first, second, third})
+    of.update(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
+    of.orphaned(1.0)
+    assert second.out == (eject != "off"), "it was well at last"
 
 
 def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
@@ -129,9 +145,9 @@ def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
     of = service(2, eject={"errors": 2})
     bad, _ = of.endpoints
     for status in (500, 404, 503, 200, 599):
-        bad.heard(status, 0.0)
+        bad.heard(status, 0.0, 0.0)
     assert not bad.out
-    bad.heard(500, 0.0)
+    bad.heard(500, 0.0, 0.0)
     assert bad.out
 
 

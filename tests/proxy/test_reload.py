@@ -323,6 +323,20 @@ async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     assert generations.endpoints_changed(number, {"api": listing("127.0.0.1")})
 
 
+async def test_what_a_lost_supervisor_had_told_last_takes_nobody_out_for_good(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["endpoints"] = [f"http://localhost:{edge.upstream.port}"]
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+    generations = edge.worker.generations
+    edge.config["upstreams"]["next"] = edge.config["upstreams"]["api"] | {"pool": 3}
+    number = await edge.prepares({"next": listing("127.0.0.1", up=False)})
+    generations.orphaned()
+    assert generations.endpoints_changed(1, {"api": listing("127.0.0.1", up=False)})
+    assert (await client.asks(get())).status == 200
+    assert generations.commit(number)
+    assert [(each.up, each.out) for each in edge.runtime.snapshot.services["next"].endpoints] == [(True, True)]
+
+
 async def test_only_what_was_prepared_is_served_and_the_last_of_that(answering: Edge) -> None:
     client = await answering.client()
     generations = answering.worker.generations

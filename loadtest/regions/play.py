@@ -18,7 +18,7 @@ SETTLED = 2.0
 BETWEEN = 1.0
 """Seconds between two bursts."""
 LEAD = 2.0
-"""Seconds more than a window for which there is load before the hub is cut."""
+"""Seconds more than a window for which there is load before the hub is cut, where there is time for so much."""
 WINDOWS = 1.4
 """For which the others last at most where the hub is cut off afterwards."""
 CELLS = 28
@@ -88,7 +88,7 @@ def play(
     """Play these at the same time, for so long; bursts one after the other, each for `burst_seconds` at least.
 
     Where the hub is cut off in one of them it is so for all in the manner of `cut` (cut or hole), after `cut_at`
-    seconds, which are a window's and a little; the others are over then.
+    seconds, a window's and a little unless said otherwise; the others are over then.
     """
     edges = [region.edge for region in world]
     if cut_at is None:

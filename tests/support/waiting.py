@@ -10,12 +10,13 @@ T = TypeVar("T")
 STEP = 0.02
 
 
-def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0) -> T:
-    """What `condition` gives once it is true; fails after `seconds`, saying `what` did not come about."""
+def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step: float = STEP) -> T:
+    """What `condition` gives once it is true, asked every `step` seconds; fails after `seconds`, saying `what` did not
+    come about."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(STEP)
+        time.sleep(step)
     return found
 
 

@@ -22,8 +22,8 @@ PLACES = "/usr/lib/postgresql/*/bin"
 """Where Debian and Ubuntu have it, a directory for each version."""
 MEMORY = Path("/dev/shm")
 """Where files need no disk. To make the hundreds that each database has, and to remove them, takes half of the CPU."""
-MEMORY_FREE_MIN = 4 << 30
-"""Bytes: in a container there is often less, and then it is the disk."""
+MEMORY_FREE_MIN = 8 << 30
+"""Bytes: in a container there is often less, and then it is the disk. Four servers may look at the same time."""
 USER = "postgres"
 """Whose processes they are where the tests run as root, for which PostgreSQL does not start."""
 
@@ -71,11 +71,11 @@ class Postgresql:
         self._numbers = count(1)
         self._with_tables: str | None = None
         """The name of the database of which others are copies."""
-        self._strategy = "file_copy" if in_memory else "wal_log"
-        """How they are copied: as files, each of which a disk would have to sync, or page by page."""
         # Not in a directory of pytest's: whoever it runs as could not get there.
         has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
         place = MEMORY if in_memory and has_room else None
+        self._strategy = "file_copy" if place else "wal_log"
+        """How databases are copied: as files, each of which a disk would have to sync, or page by page."""
         self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", dir=place, ignore_cleanup_errors=True)
         self._folder = Path(self._kept.name)
         self.data, self.wal, self.backups = (self._folder / name for name in ("data", "wal", "backups"))

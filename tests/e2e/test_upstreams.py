@@ -80,6 +80,7 @@ class Service(ThreadingHTTPServer):
 
 class Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # An answer goes out at once: who dies in the midst of one is noticed, and rightly.
     server: Service
 
     def do_GET(self) -> None:

@@ -91,9 +91,13 @@ class ControlHandler:
                 if isinstance(message, Urgent):
                     self._heed(message)
         except ChannelClosed:
-            self._runtime.claim_waiter.orphaned()
-            self._runtime.key_lookup.orphaned()
-            self._generations.orphaned()
+            self.orphaned()
+
+    def orphaned(self) -> None:
+        """The supervisor is gone: nobody waits for its answers, and what it said last of endpoints becomes old."""
+        self._runtime.claim_waiter.orphaned()
+        self._runtime.key_lookup.orphaned()
+        self._generations.orphaned()
 
     def _heed(self, message: Urgent) -> None:
         """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""

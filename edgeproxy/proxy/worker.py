@@ -257,9 +257,7 @@ async def until_told(
     except ChannelClosed as lost:
         logger.warning("the supervisor is lost; serving on until another one serves", why=str(lost))
         channel.close()
-    runtime.claim_waiter.orphaned()
-    runtime.key_lookup.orphaned()
-    worker.generations.orphaned()
+    handler.orphaned()
     leave_by = monotonic() + orphan_deadline
     while monotonic() < leave_by and not stop.is_set():
         token, age = worker.store.control.serving(monotonic())

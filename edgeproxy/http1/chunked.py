@@ -12,8 +12,10 @@ from edgeproxy.errors import EdgeError, Fault, Refused
 from edgeproxy.http1 import grammar
 from edgeproxy.http1.fields import NOT_IN_TRAILERS
 
-CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
-"""chunk-size [chunk-ext]. The whitespace before an extension is parsed and dropped, as section 7.1.1 has it."""
+CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+"""chunk-size [chunk-ext]. Spaces and tabs behind the size are dropped: section 7.1.1 has them before an extension, and
+some servers pad every size with them. HAProxy, nginx and Envoy read them so, too; nobody takes such a size for another
+number, and what is passed on is written anew."""
 
 PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 """The line of a chunk without extensions."""

@@ -42,6 +42,10 @@ URL standard, section 1.3). No fragment (RFC 9112 section 3.2); a backslash only
 
 QUERY: Final = TARGET + b"\\"
 
+ENCODED_IN_QUERY: Final = {b'"': b"%22", b"<": b"%3C", b">": b"%3E"}
+"""What clients leave in a query though RFC 3986 has it escaped, and how it is forwarded: as the WHATWG URL standard
+(section 1.3, the query percent-encode set) has browsers write it."""
+
 OWS: Final = b" \t"
 """Optional whitespace around a field value, RFC 9110 section 5.6.3."""
 

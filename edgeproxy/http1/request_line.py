@@ -16,7 +16,7 @@ class RequestLine(NamedTuple):
 
     method: bytes
     target: bytes
-    """In origin-form (path and query, not yet resolved), or `*`."""
+    """In origin-form (path and query, not yet resolved), or `*`. What is ENCODED_IN_QUERY is escaped."""
     version: tuple[int, int]
     """(1, 0) or (1, 1)."""
     authority: bytes | None = None
@@ -39,6 +39,10 @@ def read_request_line(line: bytes) -> RequestLine:
         raise Refused(400, "The method is malformed")
     minor = _minor(version)
     path, _, query = target.partition(b"?")
+    if query.translate(None, grammar.QUERY):
+        for raw, escaped in grammar.ENCODED_IN_QUERY.items():
+            query = query.replace(raw, escaped)
+        target = path + b"?" + query
     if not target or path.translate(None, grammar.TARGET) or query.translate(None, grammar.QUERY):
         raise Refused(400, "The request target is malformed")
     if method not in grammar.METHODS and not is_forwarded(method.decode("ascii")):

@@ -13,6 +13,11 @@ READ = [
     ("RFC 3986 3.3 two slashes", b"GET //a HTTP/1.1", RequestLine(b"GET", b"//a", (1, 1))),
     ("WHATWG URL 1.3 raw in a path", b"GET /a|b^[]{}` HTTP/1.1", RequestLine(b"GET", b"/a|b^[]{}`", (1, 1))),
     ("WHATWG URL 1.3 backslash in a query", rb"GET /?p=C:\x HTTP/1.1", RequestLine(b"GET", rb"/?p=C:\x", (1, 1))),
+    (
+        "WHATWG URL 1.3 escaped in a query",
+        b'GET /?{"a":<1>} HTTP/1.1',
+        RequestLine(b"GET", b"/?{%22a%22:%3C1%3E}", (1, 1)),
+    ),
     ("RFC 9112 3.2.4", b"OPTIONS * HTTP/1.1", RequestLine(b"OPTIONS", b"*", (1, 1))),
     (
         "RFC 9112 3.2.2",
@@ -64,6 +69,8 @@ REFUSED = [
     ("RFC 3986 2 not ASCII in a query", b"GET /?\xe9 HTTP/1.1", 400),
     ("RFC 3986 2 control character", b"GET /\x01 HTTP/1.1", 400),
     ("RFC 3986 2 backslash in a path", rb"GET /a\b HTTP/1.1", 400),
+    ("RFC 3986 2 a quote before a query", b'GET /"a"?b HTTP/1.1', 400),
+    ("RFC 3986 2 not ASCII beside a quote in a query", b'GET /?"\xe9" HTTP/1.1', 400),
     ("RFC 3986 2 angle bracket", b"GET /<script> HTTP/1.1", 400),
     ("RFC 9112 3.2 authority-form", b"GET example.com:80 HTTP/1.1", 400),
     ("RFC 9112 3.2 no slash", b"GET index.html HTTP/1.1", 400),

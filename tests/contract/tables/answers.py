@@ -67,6 +67,13 @@ ANSWERS = (
     ),
     # ---- chunked
     Answered("chunked", "RFC 9112 7.1", lines(OK, CHUNKED) + STREAM, Whole(body=b"abcde", has=(CHUNKED,)), True),
+    Answered(
+        "spaces behind sizes",
+        "RFC 9112 7.1.1",
+        lines(OK, CHUNKED) + b"5  \r\nhello\r\n0 \t\r\n\r\n",
+        Whole(body=b"hello", has=(CHUNKED,)),
+        True,
+    ),
     Answered("chunked without a chunk", "RFC 9112 7.1", lines(OK, CHUNKED) + b"0\r\n\r\n", Whole(has=(CHUNKED,)), True),
     Answered(
         "extensions do not pass",

@@ -123,6 +123,9 @@ CHUNKS = (
         "a large chunk", "RFC 9112 7.1", b"100000\r\n" + b"x" * (1 << 20) + b"\r\n0\r\n\r\n", body=b"x" * (1 << 20)
     ),
     decoded("many tiny chunks", "RFC 9112 7.1", b"1\r\nx\r\n" * 5000, b"0\r\n\r\n", body=b"x" * 5000),
+    # ---- padding, which some servers write behind every size
+    decoded("a space behind a size", "RFC 9112 7.1.1", b"5 \r\nhello\r\n0 \r\n\r\n", body=b"hello"),
+    decoded("a tab behind a size", "RFC 9112 7.1.1", b"5\t\r\nhello\r\n0\t \r\n\r\n", body=b"hello"),
     # ---- extensions: understood by nobody, so none passes
     decoded("an extension", "RFC 9112 7.1.1", b"5;a=b\r\nhello\r\n0\r\n\r\n", body=b"hello"),
     decoded("an extension without a value", "RFC 9112 7.1.1", b"5;a\r\nhello\r\n0;b\r\n\r\n", body=b"hello"),
@@ -159,7 +162,11 @@ CHUNKS = (
     no_chunk("a size with letters behind it", b"5these\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a space before a size", b" 5\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a tab before a size", b"\t5\r\nhello\r\n0\r\n\r\n"),
-    no_chunk("a space behind a size", b"5 \r\nhello\r\n0\r\n\r\n"),
+    no_chunk("a space within a size", b"5 0\r\nhello\r\n0\r\n\r\n"),
+    no_chunk("a word behind a size and a space", b"5 a\r\nhello\r\n0\r\n\r\n"),
+    no_chunk("a bare LF behind a size and a space", b"5 \nhello\r\n0\r\n\r\n"),
+    no_chunk("a vertical tab behind a size", b"5\v\r\nhello\r\n0\r\n\r\n"),
+    no_chunk("spaces behind a size without an end", b"5" + b" " * 20_000, rule="RFC 9112 7.1.1"),
     no_chunk("a size of full-width digits", "５".encode() + b"\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a size that 64 bits do not hold", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a size of many zeros", b"0" * 5000 + b"5\r\nhello\r\n0\r\n\r\n"),

@@ -130,7 +130,7 @@ FAULTS = (
     no_chunk("a negative size", b"-5\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a size with 0x", b"0x5\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a space before a size", b" 5\r\nhello\r\n0\r\n\r\n"),
-    no_chunk("a space behind a size", b"5 \r\nhello\r\n0\r\n\r\n"),
+    no_chunk("a word behind a size and a space", b"5 a\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a size that 64 bits do not hold", b"10000000000000005\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a chunk longer than its size", b"4\r\nhello\r\n0\r\n\r\n"),
     no_chunk("a bare LF behind a size", b"5\nhello\r\n0\r\n\r\n"),

@@ -31,7 +31,8 @@ class Process:
         self._log = log
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)  # Another demonstration may be writing to the one that was there.
-        self._written = log.open("w+b")
+        # The collector prints a link there by which an operator signs in.
+        self._written = os.fdopen(os.open(log, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w+b")
         self._child = subprocess.Popen(
             ["setpriv", "--pdeathsig", "TERM", *command],
             env=environ,

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from edgeproxy.config.collector import Token
-from edgeproxy.config.operators import FACTOR_SECONDS_MAX
+from edgeproxy.config.operators import FACTOR_SECONDS_MAX, is_factor_recent
 
 CUSTOMER = "customer"
 """The role of tokens that are bound to a customer."""
@@ -77,7 +77,7 @@ def require_consent(holder: Holder, what: str, now: float) -> None:
         if not holder.may_sensitive:
             why = "it is sensitive: write sensitive: true beside the token's name in the collector's file"
             raise Denied(403, f"{holder.called} may not {what}: {why}")
-    elif holder.factor_at is None or now - holder.factor_at > FACTOR_SECONDS_MAX:
+    elif not is_factor_recent(holder.factor_at, now):
         error = 'error="insufficient_user_authentication", error_description="a second factor is needed"'
         why = f"sign in with a second factor; the last time counts for {FACTOR_SECONDS_MAX // 60} minutes"
         challenge = {"WWW-Authenticate": f"Bearer {error}, max_age={FACTOR_SECONDS_MAX}"}

@@ -1,15 +1,14 @@
 """Operators: people who come with a token of their issuer (OpenID Connect), and what it says of them. Pure."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jwt
 
 from edgeproxy.collector.auth import Denied, Holder
-from edgeproxy.config.operators import Operators
+from edgeproxy.config.operators import LEEWAY_SECONDS, Operators
 
-LEEWAY_SECONDS = 30.0
-"""Seconds by which clocks may differ."""
 NEEDED = ["iss", "aud", "sub", "exp"]
 ROLES = ("admin", "billing", "support", "read")
 """The roles of people; the first ones may do most."""
@@ -44,11 +43,15 @@ def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) ->
     roles = roles_of(claims, settings)
     if not roles:
         raise Denied(403, f"{subject} has no role here: {settings.roles.claim} names none", actor=subject)
-    at = claims.get("auth_time")
-    factor_at = None
-    if isinstance(at, int | float) and not isinstance(at, bool) and has_factor(claims, settings):
-        factor_at = float(at)
+    factor_at = read_auth_time(claims.get("auth_time")) if has_factor(claims, settings) else None
     return Holder(subject, roles, is_person=True, factor_at=factor_at)
+
+
+def read_auth_time(claim: object) -> float | None:
+    """Return the Unix second of a sign-in; None where the claim is no such number, or in the future."""
+    if not isinstance(claim, int | float) or isinstance(claim, bool):
+        return None
+    return float(claim) if 0 <= claim <= time.time() + LEEWAY_SECONDS else None
 
 
 def believed(

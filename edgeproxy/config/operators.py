@@ -40,6 +40,8 @@ Words = tuple[Word, ...]
 
 FACTOR_SECONDS_MAX = 600
 """Seconds for which a sign-in with a second factor allows what is sensitive."""
+LEEWAY_SECONDS = 30.0
+"""Seconds by which the clock of an issuer may differ."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures with a public key: whoever knows that can make no token. There is neither `none` nor HMAC."""
@@ -82,3 +84,11 @@ class Operators(Part):
     """How tokens may be signed."""
     second_factor: SecondFactor = SecondFactor()
     """What shows a second factor, without which sensitive actions are refused."""
+
+
+def is_factor_recent(factor_at: float | None, now: float) -> bool:
+    """Whether a sign-in with a second factor at this Unix second (None: there was none) allows what is sensitive.
+
+    One in the future does not: it would count for longer than any other.
+    """
+    return factor_at is not None and -LEEWAY_SECONDS <= now - factor_at <= FACTOR_SECONDS_MAX

@@ -14,7 +14,7 @@ from edgeproxy import log
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.currencies import CHARGED, CODE
 from edgeproxy.config.models import Tier
-from edgeproxy.config.operators import FACTOR_SECONDS_MAX
+from edgeproxy.config.operators import is_factor_recent
 from edgeproxy.config.pages import Pages
 from edgeproxy.database.database import LOST, Database, reason
 from edgeproxy.pages import currencies, forms, languages, rendering, sessions
@@ -82,8 +82,7 @@ class Visit:
         """What an operator lacks for what is sensitive."""
         if self.session is None or self.site.settings_now().operators is None:
             return "impossible"
-        at = self.session.who.factor_at
-        return "done" if at is not None and time.time() - at <= FACTOR_SECONDS_MAX else "needed"
+        return "done" if is_factor_recent(self.session.who.factor_at, time.time()) else "needed"
 
     @property
     def back(self) -> str:

@@ -1,6 +1,7 @@
 """Operators who sign in at a real OpenID provider: who they are, what they may do, when a second factor is needed."""
 
 import asyncio
+import math
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,7 +17,7 @@ from edgeproxy.collector import code_flow
 from edgeproxy.collector.auth import Denied
 from edgeproxy.collector.code_flow import Client, CodeFlow, is_for
 from edgeproxy.collector.operators import operator
-from edgeproxy.config.operators import Operators
+from edgeproxy.config.operators import Operators, is_factor_recent
 from tests.support.ask import Answer, ask
 from tests.support.collector import ADMIN, Collector, sha256
 from tests.support.oidc import AUDIENCE, THERE, Provider
@@ -82,7 +83,7 @@ def test_a_persons_groups_say_what_they_may_do(stage: Stage) -> None:
 
 def test_what_is_sensitive_needs_a_second_factor_of_a_moment_ago_or_the_configurations_word(stage: Stage) -> None:
     assert stage.make(stage.provider.token("ops"), "to-be-deleted").status == 201
-    for who in ("ops-by-password", "ops-an-hour-ago", "ops-without-time"):
+    for who in ("ops-by-password", "ops-an-hour-ago", "ops-tomorrow", "ops-without-time"):
         refused = stage.delete(stage.provider.token(who), "to-be-deleted")
         assert refused.status == 401, who
         assert refused["www-authenticate"].startswith('Bearer error="insufficient_user_authentication"')
@@ -143,6 +144,12 @@ def by_hand(algorithm: str, **others: Any) -> str:
 def test_a_token_of_the_issuer_is_believed() -> None:
     who = operator(signed(amr=["mfa"], auth_time=5), {"k": PUBLIC}, SETTINGS)
     assert (who.label, who.roles, who.is_person, who.factor_at) == ("operator:ann", {"admin"}, True, 5)
+
+
+@pytest.mark.parametrize("at", [math.nan, math.inf, 1e300, -1, True, "5", 4e9])
+def test_a_sign_in_at_no_time_or_in_the_future_is_no_second_factor(at: object) -> None:
+    assert operator(signed(amr=["mfa"], auth_time=at), {"k": PUBLIC}, SETTINGS).factor_at is None
+    assert not is_factor_recent(at if isinstance(at, float) else None, time.time()), "nor in a session that has it"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ const people = {
   "ops-by-acr": () => ({ groups: "ops", acr: "urn:strong", auth_time: now() }),
   "ops-by-password": () => ({ groups: ["ops"], amr: ["pwd"], auth_time: now() }),
   "ops-an-hour-ago": () => ({ groups: ["ops"], amr: ["mfa"], auth_time: now() - 3600 }),
+  "ops-tomorrow": () => ({ groups: ["ops"], amr: ["mfa"], auth_time: now() + 86400 }),
   "ops-without-time": () => ({ groups: ["ops"], amr: ["mfa"] }),
   helpdesk: () => ({ groups: ["helpdesk"], amr: ["mfa"], auth_time: now() }),
   stranger: () => ({ groups: ["all"], amr: ["mfa"], auth_time: now() }),

@@ -1,5 +1,6 @@
 """The one SQLite file with all that the sandbox knows. A process that is killed leaves it whole."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +50,13 @@ CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)
 
 
 def connect(file: Path | str) -> sqlite3.Connection:
-    """Open the file, and make it where there is none; raises sqlite3.Error."""
+    """Open the file, and make it for its owner alone where there is none; raises sqlite3.Error."""
+    if str(file) != ":memory:":
+        try:
+            # It has webhook secrets and people's addresses. What SQLite writes beside it gets the same mode.
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise sqlite3.OperationalError(error.strerror) from error
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     # What is committed is with the kernel, so a killed process loses nothing; only a power cut could.
     connection.execute("PRAGMA journal_mode = WAL")

@@ -2,14 +2,18 @@
 
 import base64
 import http.client
+import os
 import socket
 import time
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from edgeproxy.billing.sandbox.description import description
+from edgeproxy.billing.sandbox.store import connect
 from tests.support.ask import ask
 from tests.support.ports import HOST
 from tests.support.stripe_sandbox import KEY, Api, Sandbox
@@ -285,3 +289,13 @@ class Patient:
             if answer.status != 429 or answer["stripe-rate-limited-reason"] == "resource-specific":
                 self.statuses.append(answer.status)
                 return answer.json()
+
+
+def test_its_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(connect(tmp_path / "stripe.db")):
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("stripe.db", "stripe.db-wal", "stripe.db-shm"), 0o600)

@@ -32,6 +32,8 @@ SWEEP_SECONDS = 1.0
 """Seconds between two looks for connections that have waited too long."""
 REST_SECONDS = 0.2
 """Seconds of rest where the process can have no more descriptors."""
+ANSWER_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""What every answer has that says nothing else of these: it is for who asked, and what it says that it is."""
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -85,6 +87,24 @@ class Connection:
         if self.waiting_since is None:
             return float("inf")
         return self.waiting_since + (IDLE_SECONDS if self.called else HEAD_SECONDS)
+
+
+class Protocol(web.RequestHandler):
+    """The HTTP of one connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request, of which no application gets to know."""
+        answer = super().handle_error(request, status, exc, message)
+        answer.headers.update(ANSWER_FIELDS)
+        return answer
 
 
 class WebListener:
@@ -189,7 +209,7 @@ class WebListener:
         return True
 
     def _begin(self, server: web.Server, connection: Connection, context: ssl.SSLContext | None) -> None:
-        protocol = server()
+        protocol = Protocol(server, loop=asyncio.get_running_loop(), **server._kwargs)
         self._open[protocol] = connection
         self._by_address[connection.subject] += 1
         connection.pending = self._tasks.start("connection", self._establish(protocol, connection, context))
@@ -243,6 +263,12 @@ class WebListener:
             self._by_address[connection.subject] -= 1
             if not self._by_address[connection.subject]:
                 del self._by_address[connection.subject]
+
+
+async def add_answer_fields(_: web.Request, answer: web.StreamResponse) -> None:
+    """Give an answer the fields that all have; for `on_response_prepare` of an application."""
+    for name, value in ANSWER_FIELDS.items():
+        answer.headers.setdefault(name, value)
 
 
 def peer_of(accepted: socket.socket) -> Peer:

@@ -49,7 +49,7 @@ from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.regions.networks import client_of
-from edgeproxy.web_listener import PEER, WebListener
+from edgeproxy.web_listener import PEER, WebListener, add_answer_fields
 
 UNKNOWN_ACTOR = "unknown"
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
@@ -154,6 +154,7 @@ class Service:
     def application(self, connections: WebListener) -> web.Application:
         """Make the application with all endpoints, of which these connections ask."""
         made = web.Application(middlewares=[connections.counted, self._message, self._problems])
+        made.on_response_prepare.append(add_answer_fields)
         self.endpoints = table = endpoints(self.handlers)
         for one in table:
             made.router.add_route(one.method, routed(one.path), self._through(one))

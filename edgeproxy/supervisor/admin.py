@@ -22,7 +22,7 @@ from edgeproxy.supervisor.limit_report import Unserved
 from edgeproxy.supervisor.reload import Reloads
 from edgeproxy.supervisor.status import Status
 from edgeproxy.supervisor.table_reader import TableReader
-from edgeproxy.web_listener import PEER, Bounds, WebListener
+from edgeproxy.web_listener import PEER, Bounds, WebListener, add_answer_fields
 
 READY_TIMEOUT = 2.0
 """Seconds that a client has to take its answer once the supervisor ends."""
@@ -179,6 +179,7 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
         return await handler(request)
 
     made = web.Application(middlewares=[listener.counted, _problems, known])
+    made.on_response_prepare.append(add_answer_fields)
     made.router.add_get("/healthz", healthz)
     made.router.add_get("/readyz", readyz)
     made.router.add_get("/metrics", metrics)

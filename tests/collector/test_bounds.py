@@ -4,12 +4,13 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 from zstandard import ZstdCompressor
 
 from edgeproxy.usage.batch import digest
-from tests.support.ask import ask
+from tests.support.ask import Wire, ask
 from tests.support.chains import Chain
-from tests.support.collector import EDGE, Collector
+from tests.support.collector import ADMIN, EDGE, READ, Collector
 from tests.support.collector_fixtures import only_sqlite
 from tests.support.ports import HOST
 
@@ -61,3 +62,37 @@ def test_every_endpoint_of_billing_is_held_to_a_rate_but_that_of_webhooks(sqlite
     assert len(asked) > 20
     free = {what for what, responses in asked.items() if "429" not in responses}
     assert free == {("post", "/billing/webhooks/stripe")}
+
+
+BY_READER, BY_ADMIN = (f"Host: a\r\nAuthorization: Bearer {token}\r\n" for token in (READ, ADMIN))
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (f"GET /v1/usage HTTP/1.1\r\n{BY_READER}\r\n", 200),
+        (f"GET /v1/usage HTTP/1.1\r\n{BY_READER}Accept: text/csv\r\n\r\n", 200),
+        (f"HEAD /v1/edges HTTP/1.1\r\n{BY_READER}\r\n", 200),
+        ("GET /readyz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        ("GET /v1/usage HTTP/1.1\r\nHost: a\r\n\r\n", 401),
+        (f"GET /v1/audit HTTP/1.1\r\n{BY_READER}\r\n", 403),
+        (f"GET /nothing HTTP/1.1\r\n{BY_READER}\r\n", 404),
+        (f"PUT /v1/usage HTTP/1.1\r\n{BY_READER}\r\n", 405),
+        (f"GET /v1/usage?by=nothing HTTP/1.1\r\n{BY_READER}\r\n", 400),
+        (f"POST /v1/customers HTTP/1.1\r\n{BY_ADMIN}Content-Type: text/html\r\nContent-Length: 0\r\n\r\n", 415),
+        (f"GET /v1/edges HTTP/1.1\r\n{BY_READER}Expect: much\r\n\r\n", 417),
+        # What aiohttp answers itself.
+        ("GET /?\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("nonsense\r\n\r\n", 400),
+        (f"GET / HTTP/1.1\r\nHost: a\r\nLong: {'a' * 20_000}\r\n\r\n", 400),
+        ("POST /v1/events HTTP/1.1\r\nHost: a\r\nContent-Encoding: zstd\r\n\r\n", 401),
+        ("POST /v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
+    ],
+)
+def test_no_cache_keeps_an_answer_and_no_browser_guesses_what_it_is(
+    sqlite_collector: Collector, head: str, status: int
+) -> None:
+    with Wire(sqlite_collector.port) as wire:
+        wire.send(head.encode("latin-1"))
+        answer = wire.hear(head.partition(" ")[0])
+    assert (answer.status, answer["cache-control"], answer["x-content-type-options"]) == (status, "no-store", "nosniff")

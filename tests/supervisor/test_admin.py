@@ -296,6 +296,7 @@ def test_unknown_paths_and_methods_are_problems(room: Room) -> None:
         assert "/metrics" in (await body(client, "/nothing", 404))["detail"]
         answer = await client.post("/usage")
         assert (answer.status, answer.content_type) == (405, "application/problem+json")
+        assert (answer.headers["Cache-Control"], answer.headers["X-Content-Type-Options"]) == ("no-store", "nosniff")
         assert set(answer.headers["Allow"].split(",")) == {"GET", "HEAD"}
 
     ask(room, scene)

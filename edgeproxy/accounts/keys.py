@@ -3,6 +3,7 @@ transaction. Of the secret only the SHA-256 is kept.
 """
 
 import hashlib
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, cast
 
 import orjson
@@ -27,6 +28,8 @@ KEYS_MAX = 1000
 SHA256_START_CHARACTERS = 8
 NOT_THERE = "there is no such key"
 DAY_MS = 86_400_000
+ROTATED = "rotated"
+"""Why a key was revoked that was replaced without an overlap."""
 
 COLUMNS = (*keys.c, customers_table.c.name.label("owner"), customers_table.c.rotate_every)
 BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.expires_at)
@@ -37,6 +40,8 @@ def told(row: Any) -> KeyTold:
     """Tell a key as the API does, of a row with its customer's `owner` and `rotate_every`."""
     every = row.rotate_every
     due = None if every is None or row.successor is not None else row.created_at + every * 1000
+    now = now_ms()
+    until = restorable_until(row)
     return {
         "id": row.id,
         "customer": row.owner,
@@ -50,8 +55,19 @@ def told(row: Any) -> KeyTold:
         "last_used_on": None if row.last_used_on is None else (moment(row.last_used_on * 1000) or "")[:10],
         "rotate_by": moment(due),
         "rotated_to": row.successor,
-        "state": state_of(row, now_ms()),
+        "restorable_until": moment(until) if until is not None and until > now else None,
+        "state": state_of(row, now),
     }
+
+
+def restorable_until(row: Any) -> int | None:
+    """Return the Unix millisecond until which the revocation of a key can be taken back: a day, and no longer than the
+    key itself was to live; None where it was not revoked, or was replaced at once.
+    """
+    if row.revoked_at is None or row.revoked_for == ROTATED:
+        return None
+    until = int(row.revoked_at) + DAY_MS
+    return until if row.expires_at is None else min(until, int(row.expires_at))
 
 
 def state_of(row: Any, now: int) -> Literal["active", "rotating", "due", "expired", "revoked"]:
@@ -108,11 +124,7 @@ async def create(
     if owner.deleting_since is not None:
         raise Refused(409, "the customer is being deleted")
     now = now_ms()
-    usable = (keys.c.customer == owner.id) & keys.c.revoked_at.is_(None)
-    usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
-    there = (await connection.execute(sa.select(*BOUNDS).where(usable))).all()
-    if len(there) >= KEYS_MAX:
-        raise Refused(409, f"the customer has {len(there)} keys, and {KEYS_MAX} is as many as there may be")
+    there = await _must_have_room(connection, owner.id, now)
     scopes = None if new.scopes is None else sorted(new.scopes)
     if own:
         held = list(map(bounds.of_row, there)) or [await _last_bounds(connection, owner.id)]
@@ -196,6 +208,32 @@ async def revoke(
     return (await _update(connection, caller, row, values, "key.revoke", why))[0]
 
 
+async def restore(
+    connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
+) -> tuple[KeyTold, int]:
+    """Take the revocation of a key back, and return the key with its version; raises Refused.
+
+    The key is as it was: one that was being replaced ends when it was to end. One that has expired meanwhile, was
+    replaced at once, or whose customer is being deleted stays revoked.
+    """
+    row = await find(connection, ref, lock=True)
+    must_match(row.version, match)
+    now = now_ms()
+    if row.revoked_at is None:
+        raise Refused(409, "the key is not revoked")
+    if row.revoked_for == ROTATED:
+        raise Refused(409, f"the key was replaced at once, by the key {row.successor}")
+    if row.expires_at is not None and row.expires_at <= now:
+        raise Refused(409, "the key has expired meanwhile: make a new one")
+    if row.revoked_at + DAY_MS <= now:
+        raise Refused(409, "the key was revoked more than 24 hours ago: make a new one")
+    owner = await customers.find(connection, row.owner, lock=True)
+    if owner.deleting_since is not None:
+        raise Refused(409, "the customer is being deleted")
+    await _must_have_room(connection, owner.id, now)
+    return await _update(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
+
+
 async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap: int, *, own: bool = False) -> KeyMade:
     """Make a key in the place of another one, which ends after `overlap` seconds; raises Refused.
 
@@ -229,7 +267,7 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
     end = now + overlap * 1000
     values: dict[str, Any] = {"successor": new["id"]}
     if overlap == 0:
-        values |= {"revoked_at": now, "revoked_for": "rotated"}
+        values |= {"revoked_at": now, "revoked_for": ROTATED}
     else:
         values["expires_at"] = end if row.expires_at is None else min(end, row.expires_at)
     await _update(connection, caller, row, values, "key.rotate")
@@ -238,15 +276,15 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
 
 async def revoke_leaked(connection: AsyncConnection, caller: Caller, sha256: str) -> KeyTold | None:
     """End the key with this SHA-256, which somebody has found; None where there is none that could be used."""
-    found = await unrevoked(connection, sha256)
+    wanted = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
+    found = (await connection.execute(wanted)).scalar_one_or_none()
     return None if found is None else await revoke(connection, caller, found, why="leaked")
 
 
-async def unrevoked(connection: AsyncConnection, sha256: str) -> str | None:
-    """Return the id of the key with this SHA-256; None where there is none, or it was revoked."""
-    wanted = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
-    found: str | None = (await connection.execute(wanted)).scalar_one_or_none()
-    return found
+async def list_unrevoked(connection: AsyncConnection, digests: Collection[str]) -> list[str]:
+    """Return those of these SHA-256 in hex whose keys are there and not revoked."""
+    statement = sa.select(keys.c.sha256).where(keys.c.sha256.in_(digests), keys.c.revoked_at.is_(None))
+    return list((await connection.execute(statement)).scalars())
 
 
 def sha256_of(secret: str) -> str:
@@ -282,6 +320,16 @@ async def _last_bounds(connection: AsyncConnection, customer: str) -> Bounds:
     wanted = sa.select(*BOUNDS).where(keys.c.customer == customer).order_by(keys.c.id.desc()).limit(1)
     row = (await connection.execute(wanted)).one_or_none()
     return Bounds() if row is None else bounds.of_row(row)._replace(scopes=frozenset())
+
+
+async def _must_have_room(connection: AsyncConnection, customer: str, now: int) -> Sequence[Any]:
+    """Return the BOUNDS of the customer's keys that can be used; raises Refused where there can be no other one."""
+    usable = (keys.c.customer == customer) & keys.c.revoked_at.is_(None)
+    usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
+    rows = (await connection.execute(sa.select(*BOUNDS).where(usable))).all()
+    if len(rows) >= KEYS_MAX:
+        raise Refused(409, f"the customer has {len(rows)} keys, and {KEYS_MAX} is as many as there may be")
+    return rows
 
 
 async def _must_be_new(connection: AsyncConnection, sha256: str) -> None:

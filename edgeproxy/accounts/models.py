@@ -33,10 +33,13 @@ A_SPAN = "a time such as 7d, 12h or 0s, of ten years at most"
 A_PREFIX = "2 to 12 small letters and digits"
 A_SHA256 = "64 hex digits"
 A_KEY = "the key as it was found"
+A_LEAK = "send the key itself as key, or several as keys"
 A_TEXT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
 MOMENT_SECONDS_MAX = 4_102_444_800
 """The year 2100: what ends later never does."""
 KEY_CHARACTERS_MAX = 1000
+LEAKED_KEYS_MAX = 100
+"""Keys that one report of leaked keys may name."""
 
 
 def read_text(value: object) -> str:
@@ -107,6 +110,13 @@ def read_secret(value: object) -> str:
     return said
 
 
+def read_leaked_keys(value: object) -> list[Any]:
+    """Return a list of leaked keys, which are read one by one."""
+    if not isinstance(value, list) or not 1 <= len(value) <= LEAKED_KEYS_MAX:
+        raise wrong("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
+    return value
+
+
 def read_customer_name(value: object) -> str:
     """Read the name of a customer: one that cannot be taken for an id."""
     if isinstance(value, str) and ids.is_id(value):
@@ -141,6 +151,18 @@ Secret = Annotated[
     str,
     BeforeValidator(read_secret),
     WithJsonSchema({"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"}),
+]
+LeakedKeys = Annotated[
+    tuple[Secret, ...],
+    BeforeValidator(read_leaked_keys),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": LEAKED_KEYS_MAX,
+            "items": {"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"},
+        }
+    ),
 ]
 Prefix = Annotated[
     str, BeforeValidator(read_prefix), WithJsonSchema({"type": "string", "pattern": f"^{PREFIX_REGEX}$"})
@@ -242,25 +264,38 @@ class Rotation(Body):
     overlap: Span = 7 * 86400
 
 
-def _alone(there: str, absent: str) -> dict[str, Any]:
-    """Describe a body that has the one field, and not the other."""
-    return {"required": [there], "properties": {there: {"type": "string"}, absent: {"type": "null"}}}
+def _with(field: str, kind: str) -> dict[str, Any]:
+    """Return the schema of a body that has this field."""
+    return {"required": [field], "properties": {field: {"type": kind}}}
 
 
 class Leak(Body):
-    """A key that somebody found where it should not be: itself, or its SHA-256."""
+    """Keys that somebody found where they should not be: the keys themselves, as a hash is no proof."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_alone("key", "sha256"), _alone("sha256", "key")]})
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_with("key", "string"), _with("keys", "array")]})
 
     key: Secret | None = None
-    sha256: Digest | None = None
+    keys: LeakedKeys | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_hashes(cls, body: Any) -> Any:
+        """Raise for a hash, which reports had in earlier versions."""
+        if isinstance(body, dict) and "sha256" in body:
+            raise wrong("a sha256 proves nothing: edges and their files show it", A_LEAK)
+        return body
 
     @model_validator(mode="after")
-    def is_one(self) -> Self:
-        """Raise unless there is one of the two."""
-        if (self.key is None) == (self.sha256 is None):
-            raise wrong("names no key", "send key, or sha256")
+    def require_key(self) -> Self:
+        """Raise unless the report names a key."""
+        if self.key is None and self.keys is None:
+            raise wrong("names no key", A_LEAK)
         return self
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The keys that the report names."""
+        return frozenset(self.keys or ()) | ({self.key} if self.key is not None else frozenset())
 
 
 class FlagBody(Flag):
@@ -308,6 +343,8 @@ class KeyTold(TypedDict):
     last_used_on: str | None
     rotate_by: str | None
     rotated_to: str | None
+    restorable_until: str | None
+    """Until when an admin can take the revocation back; null where nobody can."""
     state: str
 
 

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import typer
 
+from edgeproxy.accounts.models import LEAKED_KEYS_MAX
 from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
 from edgeproxy.cli.outcome import fail
 
@@ -138,10 +139,20 @@ def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: A
     show(Api(collector, ca).call("DELETE", _key(key)), as_json)
 
 
+def keys_restore(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
+    """Take the revocation of a key back, within 24 hours; the token must be one that may do what is sensitive."""
+    show(Api(collector, ca).call("POST", f"{_key(key)}/restore"), as_json)
+
+
 def keys_leaked(collector: Url = None, ca: Authorities = None) -> None:
-    """Revoke a key that was found where it should not be; it is read from standard input."""
-    Api(collector, ca).call("POST", "/v1/keys/leaked", {"key": sys.stdin.read().strip()})
-    typer.echo("if there is such a key, it is revoked")
+    """Revoke keys that were found where they should not be; they are read from standard input, one a line."""
+    found = [line.strip() for line in sys.stdin if line.strip()]
+    if not found:
+        fail("standard input has no key: edgeproxy keys leaked < file", 2)
+    api = Api(collector, ca)
+    for begin in range(0, len(found), LEAKED_KEYS_MAX):
+        api.call("POST", "/v1/keys/leaked", {"keys": found[begin : begin + LEAKED_KEYS_MAX]})
+    typer.echo("if there are such keys, they are revoked")
 
 
 def tokens_ls(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:

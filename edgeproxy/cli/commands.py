@@ -103,6 +103,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "add": accounts.keys_add,
             "rotate": accounts.keys_rotate,
             "revoke": accounts.keys_revoke,
+            "restore": accounts.keys_restore,
             "leaked": accounts.keys_leaked,
         },
     ),

@@ -65,6 +65,7 @@ from edgeproxy.collector.handlers.standing import StandingHandlers
 from edgeproxy.collector.handlers.tokens import TokenHandlers
 from edgeproxy.collector.page_endpoints import page_endpoints
 from edgeproxy.collector.quota_endpoints import quota_endpoints
+from edgeproxy.collector.request_limits import Often
 
 
 class Handlers(NamedTuple):
@@ -100,6 +101,7 @@ BATCH_FIELDS = {
 """The fields of the head that say which batch it is."""
 A_CUSTOMER, A_KEY, A_FLAG = "/v1/customers/{customer}", "/v1/keys/{key}", "/v1/flags/{flag}"
 A_TOKEN = "/v1/tokens/{token}"
+LEAK_REPORTS = Often(10, "address")
 EVENT_MEDIA = (JSON, JSON_LINES, "application/cloudevents+json", "application/cloudevents-batch+json")
 A_LETTER = "/v1/dead-letters/{letter}"
 A_BATCH = "/v1/quarantine/{edge}/{seq}"
@@ -260,6 +262,13 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
             answers=KeyTold,
         ),
         Endpoint(
+            *("POST", f"{A_KEY}/restore", ADMIN, accounts.restore_key),
+            "Take the revocation of a key back, within 24 hours and as long as it would have lived.",
+            **CHANGES,
+            answers=KeyTold,
+            sensitive=True,
+        ),
+        Endpoint(
             *("POST", f"{A_KEY}/rotate", SUPPORT | OWN, accounts.rotate_key),
             "Make a key in the place of this one, which ends after the overlap.",
             **CREATES,
@@ -268,10 +277,11 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         Endpoint(
             *("POST", "/v1/keys/leaked", ANYONE, accounts.leaked),
-            "End a key that you found; the answer does not tell whether there was one.",
+            "End keys that you found; only a key itself is proof. The answer does not tell whether there were any.",
             sends=Leak,
             answers=LeakTold,
             status=202,
+            often=LEAK_REPORTS,
         ),
         # Tokens.
         Endpoint(

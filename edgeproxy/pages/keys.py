@@ -1,4 +1,6 @@
-"""Forms that make, rotate and revoke keys: the same for operators and for customers, whose API tells them apart."""
+"""Forms that make, rotate and revoke keys: the same for operators and for customers, whose API tells them apart.
+Operators may take a revocation back.
+"""
 
 from typing import Any
 
@@ -17,6 +19,7 @@ def forms_of(root: str, who: Who) -> list[Page]:
     return [
         Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate),
         Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke),
+        *([Page("POST", f"{root}/keys/{{key}}/restore", who, restore)] if who == "operator" else []),
     ]
 
 
@@ -53,6 +56,12 @@ async def revoke(visit: Visit) -> web.Response:
     """End a key at once."""
     told = await visit.ask("DELETE", "/v1/keys/{key}", names={"key": visit.name("key")})
     return visit.go(back_of(visit, told["customer"]), done="revoked")
+
+
+async def restore(visit: Visit) -> web.Response:
+    """Take the revocation of a key back."""
+    key = await visit.ask("POST", "/v1/keys/{key}/restore", names={"key": visit.name("key")})
+    return visit.go(back_of(visit, key["customer"]), done="key-restored")
 
 
 def back_of(visit: Visit, customer: str) -> str:

@@ -13,6 +13,7 @@ MESSAGES = {
     "paused": N_("The customer is paused."),
     "resumed": N_("The customer is served again."),
     "revoked": N_("The key is revoked."),
+    "key-restored": N_("The key works again within seconds."),
     "replayed": N_("It is counted."),
     "discarded": N_("It is discarded."),
     "told": N_("The status page tells of it."),

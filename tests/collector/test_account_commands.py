@@ -40,6 +40,9 @@ def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
     code, lines, _ = edgeproxy(sqlite_collector, "keys", "ls", "cli")
     assert lines.splitlines()[0].startswith("START")
     assert " revoked " in lines
+    code, shown, _ = edgeproxy(sqlite_collector, "keys", "restore", listed[0]["id"])
+    assert (code, "active" in shown) == (0, True)
+    assert edgeproxy(sqlite_collector, "keys", "leaked", given="\n")[0] == 2
     assert edgeproxy(sqlite_collector, "customers", "pause", "cli", "--why", "unpaid", "--unpaid")[0] == 0
     assert "paused" in edgeproxy(sqlite_collector, "customers", "ls", "--tier", "basic")[1]
 

@@ -5,9 +5,13 @@ import hashlib
 import itertools
 import re
 import time
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
+import orjson
 import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.accounts import customers, documents
 from edgeproxy.accounts.ids import now_ms
@@ -15,14 +19,16 @@ from edgeproxy.anomalies.job import WHY_PAUSED
 from edgeproxy.config.directory import customer_of, read_document
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.database.database import Database
+from edgeproxy.database.schema import keys as keys_table
 from edgeproxy.usage.keys_used import FIELD, KeysUsed
-from tests.support.ask import Answer
+from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
 from tests.support.collector_fixtures import only_sqlite
 from tests.support.waiting import until
 
 NUMBERS = itertools.count()
+T = TypeVar("T")
 
 
 def name() -> str:
@@ -104,18 +110,23 @@ def test_the_life_of_a_customer(collector: Collector) -> None:
     )
 
 
-def erased(collector: Collector) -> list[str]:
-    """Erase, as the collector does when its time has come, whoever is being deleted."""
+def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    """Do something in a transaction of the collector's database."""
 
-    async def erase() -> list[str]:
+    async def transact() -> T:
         database = await Database.connect(collector.settings["database"])
         try:
             async with database.writing() as connection:
-                return await customers.erase(connection, now_ms() + 1000)
+                return await work(connection)
         finally:
             await database.close()
 
-    return asyncio.run(erase())
+    return asyncio.run(transact())
+
+
+def erased(collector: Collector) -> list[str]:
+    """Erase, as the collector does when its time has come, whoever is being deleted."""
+    return in_database(collector, lambda connection: customers.erase(connection, now_ms() + 1000))
 
 
 @only_sqlite("collector")
@@ -173,22 +184,106 @@ def test_the_life_of_a_key(collector: Collector) -> None:
     assert first["secret"] not in repr(collector.get("/v1/audit", token=ADMIN, limit="1000").json())
 
 
+def report(collector: Collector, body: object, source: str = "127.0.3.1") -> Answer:
+    """Report leaked keys as anybody may, from an address of its own."""
+    return ask(collector.port, "/v1/keys/leaked", method="POST", body=orjson.dumps(body), source=source)
+
+
+def states_of(collector: Collector, owner: dict[str, Any]) -> list[str]:
+    return [one["state"] for one in collector.get(f"/v1/customers/{owner['id']}/keys").json()["keys"]]
+
+
 def test_a_found_key_ends_and_the_answer_does_not_tell(collector: Collector) -> None:
     owner = customer(collector)
-    mine = key(collector, owner["id"])
-    other = key(collector, owner["id"])
-    digest = hashlib.sha256(other["secret"].encode()).hexdigest()
+    mine, *others = (key(collector, owner["id"]) for _ in range(3))
     before = collector.metric("collector_leaked_keys_total")
-    said = [
-        collector.send("POST", "/v1/keys/leaked", what, token=None)
-        for what in ({"key": mine["secret"]}, {"sha256": digest}, {"key": "nobody-has-it"}, {"sha256": "0" * 64})
-    ]
-    assert {(answer.status, answer.body) for answer in said} == {(202, b'{"received":true}')}
-    states = [one["state"] for one in collector.get(f"/v1/customers/{owner['id']}/keys").json()["keys"]]
-    assert states == ["revoked", "revoked"]
-    assert collector.metric("collector_leaked_keys_total") == before + 2
+    bodies = ({"key": mine["secret"]}, {"key": "nobody-has-it"}, {"keys": ["nor", *(one["secret"] for one in others)]})
+    answers = [report(collector, body) for body in bodies]
+    assert {(answer.status, answer.body) for answer in answers} == {(202, b'{"received":true}')}
+    assert states_of(collector, owner) == ["revoked"] * 3
+    assert collector.metric("collector_leaked_keys_total") == before + 3
     assert record(collector, f"{owner['name']}/{mine['id']}")[1][2]["why"] == "leaked"
-    assert collector.send("POST", "/v1/keys/leaked", {}, token=None).status == 422
+    for body in (
+        {},
+        {"keys": []},
+        {"keys": ["k"] * 101},
+        {"keys": [mine["secret"], 1]},
+        {"key": mine["secret"] + "\n"},
+    ):
+        assert report(collector, body).status == 422, body
+    assert mine["secret"] not in collector.output
+
+
+def test_who_sees_hashes_of_keys_revokes_none_with_them(collector: Collector) -> None:
+    owner = customer(collector)
+    digest = hashlib.sha256(key(collector, owner["id"])["secret"].encode()).hexdigest()
+    answer = report(collector, {"sha256": digest}, "127.0.3.2")
+    assert (answer.status, "a sha256 proves nothing" in answer.body.decode()) == (422, True)
+    for body in ({"key": digest}, {"keys": [digest, f"sha256:{digest}"]}):
+        assert report(collector, body, "127.0.3.2").status == 202
+    assert states_of(collector, owner) == ["active"]
+
+
+def test_an_address_reports_so_many_leaks_a_minute_and_others_go_on(collector: Collector) -> None:
+    owner = customer(collector)
+    mine = key(collector, owner["id"])
+    statuses = [report(collector, {"key": "guessed"}, "127.0.3.3").status for _ in range(11)]
+    assert statuses == [202] * 10 + [429]
+    assert report(collector, {"key": mine["secret"]}, "127.0.3.3").status == 429
+    assert states_of(collector, owner) == ["active"]
+    assert report(collector, {"key": mine["secret"]}, "127.0.3.4").status == 202
+    assert states_of(collector, owner) == ["revoked"]
+
+
+def test_a_revocation_is_taken_back_for_a_day_unless_the_key_would_be_dead_anyway(collector: Collector) -> None:
+    owner = customer(collector)
+    path = f"/v1/customers/{owner['id']}"
+    leaked, ended = (key(collector, owner["id"], expires_at="2099-01-01") for _ in range(2))
+    rotated, replaced, old, expired = (key(collector, owner["id"]) for _ in range(4))
+    successor = made(collector.send("POST", f"/v1/keys/{rotated['id']}/rotate", {"overlap": "1d"}))
+    made(collector.send("POST", f"/v1/keys/{replaced['id']}/rotate", {"overlap": "0s"}))
+    assert report(collector, {"keys": [leaked["secret"], rotated["secret"]]}, "127.0.3.5").status == 202
+    for one in (ended, old, expired):
+        made(collector.send("DELETE", f"/v1/keys/{one['id']}"), 200)
+    age(collector, old["id"], revoked_at=now_ms() - 86_400_000)
+    age(collector, expired["id"], expires_at=now_ms())
+
+    def restore(one: dict[str, Any], token: str = ADMIN) -> Answer:
+        return collector.send("POST", f"/v1/keys/{one['id']}/restore", token=token)
+
+    def key_lines() -> set[bytes]:
+        """The SHA-256 of the keys that edges are told of."""
+        line = in_database(collector, lambda connection: documents.document(connection, owner["name"]))
+        return set(read_document(line).keys)
+
+    digests = [hashlib.sha256(one["secret"].encode()).digest() for one in (leaked, ended, rotated, successor)]
+    assert not key_lines() & set(digests[:3])
+    own = made(collector.send("POST", "/v1/tokens", {"name": name(), "customer": owner["name"]}))["secret"]
+    support = made(collector.send("POST", "/v1/tokens", {"name": name(), "role": "support"}))["secret"]
+    admin = made(collector.send("POST", "/v1/tokens", {"name": name(), "role": "admin"}))["secret"]
+    assert [restore(leaked, token).status for token in (own, support, admin)] == [403, 403, 403]
+    assert [restore(one).status for one in (replaced, old, expired, successor)] == [409] * 4
+    back = [made(restore(one), 200) for one in (leaked, ended, rotated)]
+    assert [(one["state"], one["revoked_at"], one["restorable_until"]) for one in back] == [
+        ("active", None, None), ("active", None, None), ("rotating", None, None),
+    ]  # fmt: skip
+    assert back[0] == {name: value for name, value in leaked.items() if name != "secret"}
+    assert back[2]["rotated_to"] == successor["id"]
+    assert set(digests) <= key_lines()
+    (entry,) = [one for one in record(collector, f"{owner['name']}/{leaked['id']}") if one[0] == "key.restore"]
+    assert (entry[1]["state"], entry[2]["state"]) == ("revoked", "active")
+    assert restore(leaked).status == 409, "it is not revoked any more"
+    assert report(collector, {"key": leaked["secret"]}, "127.0.3.5").status == 202
+    made(collector.send("DELETE", path), 202)
+    assert restore(leaked).status == 409, "its customer is being deleted"
+    assert erased(collector) == [owner["name"]]
+    assert restore(leaked).status == 404
+
+
+def age(collector: Collector, key_id: str, **times: int) -> None:
+    """Have a key's times be these Unix milliseconds."""
+    changed = sa.update(keys_table).where(keys_table.c.id == key_id).values(**times)
+    in_database(collector, lambda connection: connection.execute(changed))
 
 
 def test_the_same_request_again_makes_nothing_new(collector: Collector) -> None:

@@ -97,6 +97,21 @@ def each(edge: Edge, customer: str, status: int, what: str) -> None:
     until(lambda: {asks(edge, customer) for _ in range(8)} == {status}, what)
 
 
+def reported_and_restored(collector: Collector, edge: Edge) -> None:
+    """Have a key of a customer served, refused as it leaked, and served again."""
+    key = collector.send("POST", "/v1/customers/dora/keys", {}).json()
+    bearer = {"Authorization": f"Bearer {key['secret']}"}
+
+    def answered(status: int) -> None:
+        until(lambda: {edge.ask(fields=bearer).status for _ in range(8)} == {status}, f"all workers answer {status}")
+
+    answered(200)
+    assert collector.send("POST", "/v1/keys/leaked", {"key": key["secret"]}, token=None).status == 202
+    answered(401)
+    assert collector.send("POST", f"/v1/keys/{key['id']}/restore").status == 200
+    answered(200)
+
+
 def follows(collector: Collector, signer: Signer) -> dict[str, Any]:
     """The settings of an edge that follows this collector."""
     return {
@@ -199,6 +214,7 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
         each(edge, "dora", 200, "she is known")
         revokes(collector, "dora")
         each(edge, "dora", 401, "a revoked key is refused")
+        reported_and_restored(collector, edge)
         redis.kill()
         adds(collector, "eve")
         redis.start()  # It keeps nothing on disk: what the collector has is copied anew.

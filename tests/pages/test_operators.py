@@ -185,6 +185,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         *(f"/console/customers/{{customer}}/{what}" for what in ("delete", "restore")),
         *(f"/console/rollout/{what}" for what in ("stop", "resume", "percent")),
         *(f"/console/invoices/{{invoice}}/{what}" for what in ("hold", "accept", "void", "credit")),
+        "/console/keys/{key}/restore",
         "/console/tokens",  # Of a role of people.
     }
     said = {"once": "0" * 32, "name": "nobody", "why": "a test", "percent": "5", "amount": "1", "role": "admin"}
@@ -295,6 +296,19 @@ def test_a_customer_is_deleted_by_whom_wrote_its_name_and_can_be_had_back(stage:
         assert stage.collector.get("/v1/customers/leaver").json()["state"] == "deleting"
         ops.send("/restore")
         assert stage.collector.get("/v1/customers/leaver").json()["state"] == "active"
+
+
+def test_a_revoked_key_is_had_back_from_the_page_of_its_customer(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "careless", "tier": "basic"}).status == 201
+    key = stage.collector.send("POST", "/v1/customers/careless/keys", {}).json()["id"]
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers/careless")
+        ops.send(f"{key}/revoke")
+        assert stage.collector.get(f"/v1/keys/{key}").json()["state"] == "revoked"
+        ops.send(f"{key}/restore")
+        assert (ops.status, ops.answer.url.path) == (200, "/console/customers/careless")
+        assert stage.collector.get(f"/v1/keys/{key}").json()["state"] == "active"
+        assert not [form for form in ops.read.forms if form.action.endswith("/restore")]
 
 
 def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage) -> None:

@@ -170,6 +170,16 @@ class AccountHandlers:
 
         return await self._change(call, make)
 
+    async def restore_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Take the revocation of a key back."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            match = wanted(call.request)
+            key, version = await keys.restore(connection, call.caller, call.path("key"), match=match)
+            return 200, key, version
+
+        return await self._change(call, make)
+
     async def rotate_key(self, call: Call[ChangeQuery, Rotation]) -> web.Response:
         """Make a key in the place of another one."""
         own = CUSTOMER in call.holder.roles
@@ -180,17 +190,18 @@ class AccountHandlers:
         return await self._change(call, make, creates=True, hides="secret")
 
     async def leaked(self, call: Call[Query, Leak]) -> web.Response:
-        """End a key that somebody found; the answer is the same whether there was one."""
-        sha256 = call.body.sha256 or keys.sha256_of(call.body.key or "")
+        """End keys that somebody found; the answer is the same whether there were any."""
+        digests = [keys.sha256_of(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
-            is_there = await keys.unrevoked(connection, sha256) is not None
-        found = None
-        if is_there:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
+            unrevoked = await keys.list_unrevoked(connection, digests)
+        # Whoever asks in vain, which anybody may, keeps no batch waiting. And each key is a transaction: two reports
+        # that name the same keys never wait for each other in a circle.
+        for sha256 in unrevoked:
             async with self._database.writing() as connection:
-                found = await keys.revoke_leaked(connection, call.caller, sha256)
-        if found is not None:
-            self._metrics.leaked.inc()
-            log.get().error("a leaked key was revoked", key=found["id"], customer=found["customer"])
+                revoked = await keys.revoke_leaked(connection, call.caller, sha256)
+            if revoked is not None:
+                self._metrics.leaked.inc()
+                log.get().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
         return answer(202, {"received": True})
 
     # ---- flags

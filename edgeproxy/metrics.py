@@ -43,6 +43,7 @@ METRICS: dict[str, Metric] = {
     "edge_upstream_ejections_total": Metric("counter", ("upstream",), "Endpoints left out for a while by a worker"),
     "edge_upstream_retries_total": Metric("counter", ("upstream",), "Requests sent to an upstream once more"),
     "edge_upstream_stale_total": Metric("counter", ("upstream",), "Requests lost by a kept connection, and sent again"),
+    "edge_upstream_surplus_total": Metric("counter", ("upstream", "came"), "Connections with bytes behind an answer"),
     "edge_upstream_pending": Metric("gauge", ("upstream",), "Where there is a breaker: requests waiting for an answer"),
     "edge_upstream_endpoints": Metric("gauge", ("upstream", "state"), "Addresses of an upstream: up or down"),
     "edge_dns_failures_total": Metric("counter", ("upstream",), "Look-ups of an upstream's names that failed"),

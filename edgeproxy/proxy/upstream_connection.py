@@ -6,7 +6,7 @@ It serves one exchange at a time and is kept for the next where the answer's end
 import asyncio
 import ssl
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from edgeproxy.errors import Fault
 from edgeproxy.http1.chunked import Chunked, encode, finish, of_response
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.runtime import Runtime
 
 BLANK = b"\r\n\r\n"
+LINE_ENDS = (b"\r", b"\n")
+DROPPED = "its connection is closed"
 HEAD_BYTES_MAX = 32 << 10
 ANSWERS: dict[bytes, PlainAnswer] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
@@ -129,6 +131,9 @@ class UpstreamConnection(asyncio.Protocol):
         """An answer that did not come whole in one read, or whose head needs care."""
         exchange = self.exchange
         assert exchange is not None
+        if self.reused and data.startswith(LINE_ENDS):
+            self.skip_line_ends(data)
+            return
         try:
             while True:
                 if end > HEAD_BYTES_MAX:
@@ -146,21 +151,21 @@ class UpstreamConnection(asyncio.Protocol):
                 if end < 0:
                     self.incomplete(data)
                     return
-            if 0 <= head.length < len(rest) and not exchange.bodiless(head.status):
-                raise too_much()
         except Fault as fault:
             exchange.fail(fault)
             return
         if not self.reused:
             self.learn(data[: end + 2])
         # Servers hand a connection on which an upgrade was asked for to somebody else, who answers once.
-        self.reusable = not (head.close or exchange.head.upgrade)
+        self.reusable = self.reusable and not (head.close or exchange.head.upgrade)
         self._head, self._rechunk = exchange.respond(self, head)
         if exchange.bodiless(head.status):
             self.pass_on(exchange)
             # One that says of no body where it would end may be about to send it, against the rules, until it closes.
             framed = head.bodiless or head.chunked or head.length >= 0
-            self.reusable = self.reusable and framed and not rest
+            self.reusable = self.reusable and framed
+            if rest:
+                self.note_surplus(len(rest))
             self.finished()
         else:
             self.begin_body(exchange, head, rest)
@@ -173,6 +178,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._state, self._left = SIZED, head.length
             if not head.length:
                 self.pass_on(exchange)
+                if data:
+                    self.note_surplus(len(data))
                 self.finished()
                 return
             if self.compressor is not None:
@@ -186,13 +193,17 @@ class UpstreamConnection(asyncio.Protocol):
 
     def incomplete(self, data: bytes) -> None:
         """The answer's head is not whole yet; it fails now where nothing that could follow would make it one."""
+        exchange = self.exchange
+        assert exchange is not None
+        if self.reused and data.startswith(LINE_ENDS):
+            self.skip_line_ends(data)
+            return
         try:
             if len(data) > HEAD_BYTES_MAX:
                 raise too_long()
             check_unfinished(data)
         except Fault as fault:
-            assert self.exchange is not None
-            self.exchange.fail(fault)
+            exchange.fail(fault)
         else:
             self.buffer = data
 
@@ -201,7 +212,8 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         if exchange is None:
             # Nobody asked: whatever this is, it must not be taken for the next request's answer.
-            self.endpoint.forget(self)
+            if self.endpoint.forget(self):
+                self.note_surplus(len(data), came="idle")
             self.transport.abort()
         elif self._state == WAITING:
             data, self.buffer = self.buffer + data, b""
@@ -221,8 +233,7 @@ class UpstreamConnection(asyncio.Protocol):
     def relay_sized(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a body of known length."""
         if len(data) > self._left:
-            exchange.fail(too_much())
-            return
+            data = self.cut_surplus(data)
         self._left -= len(data)
         exchange.bytes_out += len(data)
         for counter in exchange.outward:
@@ -236,8 +247,7 @@ class UpstreamConnection(asyncio.Protocol):
         compressor = self.compressor
         assert compressor is not None
         if len(data) > self._left:
-            exchange.fail(too_much())
-            return
+            data = self.cut_surplus(data)
         self._left -= len(data)
         self.write_packed(exchange, compressor.feed([data], last=not self._left), last=not self._left)
         if not self._left:
@@ -262,7 +272,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if decoder.rest:
             # The answer is whole. What follows it is nobody's.
-            self.reusable = False
+            self.note_surplus(len(decoder.rest))
         if self.compressor is not None:
             parts = [self.compressor.feed(parts, last=decoder.done)]
         size = sum(map(len, parts))
@@ -293,6 +303,41 @@ class UpstreamConnection(asyncio.Protocol):
         """Bytes of a protocol that is not ours."""
         assert self.tunnel is not None
         self.tunnel.down(data)
+
+    # ---- what follows an answer
+
+    def cut_surplus(self, data: bytes) -> bytes:
+        """Return what of `data` belongs to the answer, which ends where its head says (RFC 9112 section 6.3)."""
+        self.note_surplus(len(data) - self._left)
+        return data[: self._left]
+
+    def note_surplus(self, size: int, came: Literal["answer", "idle", "lent"] = "answer") -> None:
+        """Report bytes that belong to no answer, and use this connection for no further request.
+
+        They came with an answer, while the connection was idle, or after the next request was sent. The answer itself
+        is whole: the service has done what was asked, and is not to blame for more than a length.
+        """
+        self.reusable = False
+        endpoint, exchange, runtime = self.endpoint, self.exchange, self.runtime
+        runtime.metrics.upstream_surplus(endpoint.service.name, came)
+        about = f"{endpoint.host}:{endpoint.port}"
+        if exchange is None:
+            # Some servers say 408 before they close what is idle, which is no fault.
+            runtime.endpoint_log.info("an upstream sent what nothing asked for", about, bytes=size, then=DROPPED)
+        else:
+            rid = exchange.request_id().decode()
+            event = "an upstream sent more than its answer"
+            runtime.endpoint_log.error(event, about, came=came, bytes=size, request_id=rid, then=DROPPED)
+
+    def skip_line_ends(self, data: bytes) -> None:
+        """Read an answer behind line ends: some servers end a body with one that its length does not count.
+
+        They came after this request was sent, behind the answer before, and mean nothing (RFC 9112 section 2.2).
+        """
+        answer = data.lstrip(b"\r\n")
+        self.note_surplus(len(data) - len(answer), came="lent")
+        if answer:
+            self.data_received(answer)
 
     def switch(self, head: ResponseHead, rest: bytes) -> None:
         """101: from here on the two connections are one tunnel (RFC 9110 section 7.8)."""
@@ -467,11 +512,6 @@ class UpstreamConnection(asyncio.Protocol):
 def too_long() -> Fault:
     """An answer's head is longer than any that is read."""
     return Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
-
-
-def too_much() -> Fault:
-    """An answer goes on behind its end: one of the two is wrong, and where it is passed on already, it is cut off."""
-    return Fault("http_protocol_error", "The upstream sent more than its answer")
 
 
 def understand(block: bytes, date: bytes) -> PlainAnswer:

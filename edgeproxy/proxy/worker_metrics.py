@@ -157,6 +157,10 @@ class WorkerMetrics:
         """A kept connection to a service was closed as a request came over it, and that goes out again."""
         self._counter("edge_upstream_stale_total", upstream).add(1)
 
+    def upstream_surplus(self, upstream: str, came: str) -> None:
+        """A service sent bytes that belong to no answer; `came`: with an answer, or after it."""
+        self._counter("edge_upstream_surplus_total", upstream, came).add(1)
+
     def upstream_ejections(self, upstream: str) -> Counter:
         """Endpoints of a service that were left out."""
         return self._counter("edge_upstream_ejections_total", upstream)

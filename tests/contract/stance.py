@@ -131,14 +131,6 @@ STANCES = (
     ),
     # ---- stricter with upstreams
     Stance(
-        "An answer that goes on behind its end is a fault",
-        "Either its length is wrong or somebody forged what follows; both look complete where they are passed on",
-        (
-            ("excess-bytes behind a length", "200 +5", "200 +5"),
-            ("excess-an answer behind an answer", "200 +5", "200 +5"),
-        ),
-    ),
-    Stance(
         "An answer with two framings, or two lengths, is a fault",
         "RFC 9112 section 6.3: what passes on one of them has chosen for everybody behind it",
         (

@@ -298,16 +298,41 @@ FAULTS = (
 """Rows about upstreams at fault."""
 
 EXCESS = (
-    Answered("bytes behind a length", "RFC 9112 6.3", lines(OK, FIVE) + b"hello, world", Broken("http_protocol_error")),
-    Answered(
-        "an answer behind an answer", "RFC 9112 9.2", lines(OK, FIVE) + b"hello" + POISON, Broken("http_protocol_error")
+    *(
+        Answered(f"{name} behind a length", rule, lines(OK, FIVE) + b"hello" + more, Whole(body=b"hello", has=(FIVE,)))
+        for name, rule, more in (
+            ("bytes", "RFC 9112 6.3 (6)", b", world"),
+            ("a line end", "RFC 9112 6.3 (6)", b"\r\n"),
+            ("an answer", "RFC 9112 9.2", POISON),
+            ("a chunk", "RFC 9112 6.3 (6)", b"5\r\nhello\r\n0\r\n\r\n"),
+        )
     ),
     Answered(
         "bytes behind a length of nought",
-        "RFC 9112 6.3",
+        "RFC 9112 6.3 (6)",
         lines(OK, "Content-Length: 0") + b"hello",
-        Broken("http_protocol_error"),
+        Whole(has=("Content-Length: 0",)),
     ),
+    Answered(
+        "a byte behind a body of 1 MiB",
+        "RFC 9112 6.3 (6)",
+        lines(OK, f"Content-Length: {1 << 20}") + b"x" * (1 << 20) + b"x",
+        Whole(body=b"x" * (1 << 20)),
+    ),
+    Answered(
+        "a line end behind the answer to a POST",
+        "RFC 9112 6.3 (6)",
+        lines(OK, FIVE) + b"hello\r\n",
+        Whole(body=b"hello"),
+        to=POST,
+    ),
+    Answered(
+        "an answer behind 304",
+        "RFC 9112 6.3 (1)",
+        lines("HTTP/1.1 304 Not Modified", FIVE) + POISON,
+        Whole(304, has=(FIVE,)),
+    ),
+    Answered("an answer behind that to HEAD", "RFC 9112 6.3 (1)", lines(OK, FIVE) + POISON, Whole(), to=HEAD),
     Answered(
         "bytes behind the last chunk",
         "RFC 9112 7.1",
@@ -321,11 +346,17 @@ EXCESS = (
         Whole(body=b"hello"),
     ),
     Answered(
+        "an answer behind trailers",
+        "RFC 9112 9.2",
+        lines(OK, CHUNKED) + b"5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n" + POISON,
+        Whole(body=b"hello", trailers=("X-Sum: 1",)),
+    ),
+    Answered(
         "bytes behind a length, for HTTP/1.0",
-        "RFC 9112 6.3",
+        "RFC 9112 6.3 (6)",
         lines(OK, FIVE) + b"hello, world",
-        Broken("http_protocol_error"),
+        Whole(body=b"hello", ends=True),
         to=HTTP10,
     ),
 )
-"""Rows about answers that go on where they should end. What comes once an answer was passed on can only be dropped."""
+"""Rows about answers that go on where they should end: whole, and nothing more over that connection."""

@@ -82,9 +82,11 @@ class Directory(Part):
     from_: Literal["hub", "collector"] = Field(alias="from")
     """Who knows them: the hub, to which `edgeproxy directory push` or the collector brings them, or the collector."""
     trust: Annotated[tuple[Annotated[str, BeforeValidator(read_public_key)], ...], BeforeValidator(read_trust)] = ()
-    """The public keys of who may say who there is; two while one is replaced. What they have not signed is refused."""
+    """The public keys of who may say who there is; two while one is replaced. What they have not signed is refused.
+    Only a hub of this host may do without."""
     max_age: Annotated[float | Literal["none"] | None, BeforeValidator(units.read_age)] = None
-    """How old the newest signed time may be; then customers of the directory get 503. `none`: of any age."""
+    """How old the newest signed time may be, a day by default; then customers of the directory get 503. `none`: of any
+    age."""
     revoked: Literal["close", "finish"] = "close"
     """What becomes of the requests of a key that is revoked: they end within two seconds, or as if nothing was."""
     ttl: Annotated[float, BeforeValidator(units.Time(1.0, DAY_SECONDS))] = 60.0
@@ -92,7 +94,7 @@ class Directory(Part):
 
     @property
     def age_seconds_max(self) -> float | None:
-        """Seconds that the newest signed time may be old; None: any."""
-        if self.max_age is None:
-            return DAY_SECONDS if self.from_ == "collector" else None
-        return None if self.max_age == "none" else self.max_age
+        """Seconds that the newest signed time may be old; None: any, as always where nobody signs."""
+        if not self.trust or self.max_age == "none":
+            return None
+        return DAY_SECONDS if self.max_age is None else self.max_age

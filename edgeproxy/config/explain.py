@@ -71,7 +71,7 @@ PARTS = {
     "upstreams.tls": "tls: {ca: certs/ca.pem}, or leave it out: https:// is enough",
     "certificates": "certificates: [{cert: certs/edge.pem, key: certs/edge.key}]",
     "access_log": "access_log: var/access.log, or off",
-    "directory": "directory: {from: hub, ttl: 60s}, or leave it out",
+    "directory": "directory: {from: hub, trust: KEY}, or leave it out",
     "dimensions": "dimensions: {model: 50}, or leave it out",
     "quotas": "quotas: [{meter: requests, per: month, included: 100000}]",
     "burst_credits": "burst_credits: {earn: 10/s, max: 600}, or off",

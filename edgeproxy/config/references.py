@@ -39,6 +39,7 @@ NAMES = (
 
 TOLD = (("flags", "customers"), ("routes", "flags"), ("customers", "flags"))
 """Of these, who names what the directory may have, and the section where it would be otherwise."""
+TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"
 
 FALLING = ("last", "average")
 """What a meter may come to that is less later: nobody could be held to it."""
@@ -584,7 +585,7 @@ def _directory(tree: Table) -> Iterator[Fault]:
                     ("directory",), "has no collector to be read from", "write usage: {collector: URL, token: …}"
                 )
             if not trusts:
-                yield Fault(("directory",), "names nobody who signs it", f"write trust: [{A_PUBLIC_KEY}]")
+                yield Fault(("directory",), "names nobody who signs it", TRUST_HINT)
         elif "from" in directory:  # Else it is that of a collector, which publishes.
             hub = tree.get("hub", parsers.MEMORY)
             url = hub.get("url", parsers.MEMORY) if isinstance(hub, Table) else hub
@@ -592,7 +593,10 @@ def _directory(tree: Table) -> Iterator[Fault]:
                 yield Fault(
                     ("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share"
                 )
-            if "max_age" in directory and not trusts:
+            elif not trusts and directory.get("from") == "hub" and _is_elsewhere(url):
+                what = "names nobody who signs it: whoever can write to the hub could make keys"
+                yield Fault(("directory",), what, TRUST_HINT)
+            elif "max_age" in directory and not trusts:
                 yield Fault(
                     ("directory", "max_age"),
                     "is the age of a signed time, and nobody is trusted to sign",
@@ -601,6 +605,14 @@ def _directory(tree: Table) -> Iterator[Fault]:
     key = tree.get("cache_key")
     if isinstance(key, Table) and len(key) != 1:
         yield Fault(("cache_key",), "is not one key", f"write {A_CACHE_KEY}")
+
+
+def _is_elsewhere(url: Value) -> bool:
+    """Whether a hub is not at a loopback address; a URL that cannot be read is reported by itself."""
+    try:
+        return not parsers.is_hub_here(parsers.read_hub_url(url))
+    except ValueError:
+        return False
 
 
 def _spoken(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:

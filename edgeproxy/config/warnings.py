@@ -51,6 +51,7 @@ def warnings(settings: Settings) -> Iterator[str]:
             "as `openssl rand -hex 32` makes them"
         )
     yield from _others(settings)
+    yield from _directory(settings)
     yield from _paths(settings)
     yield from _certified(settings)
     costs = list(_costs(settings))
@@ -106,6 +107,28 @@ def _others(settings: Settings) -> Iterator[str]:
             yield f"hub: {hub.name} is not asked over TLS: who is on the way can change limits and customers"
     if not hub.tls.verify:
         yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"
+
+
+def _directory(settings: Settings) -> Iterator[str]:
+    """Whose word counts on who there is, and for how long."""
+    directory = settings.directory
+    if directory is None:
+        return
+    if not directory.trust:
+        yield (
+            "directory.trust: is missing: whoever can write to the hub can make keys, also by a tunnel from this host: "
+            "write the public key that `edgeproxy directory keygen` prints"
+        )
+    elif directory.max_age == "none":
+        yield (
+            "directory.max_age: none lets whoever keeps news from this edge keep revoked keys alive for ever: "
+            "write a time such as 24h"
+        )
+    elif directory.max_age is None and directory.from_ == "hub":
+        yield (
+            "directory.max_age: is 24h where it is not written: customers get 503 once nobody has signed for so long. "
+            "Publish from the collector, or push at least once a day, and write max_age"
+        )
 
 
 def _paths(settings: Settings) -> Iterator[str]:

@@ -60,6 +60,9 @@ FAILURES_BEFORE_BACKOFF = 3
 POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
 
+CLOCKS_APART_SECONDS = 300.0
+"""By how much the clock of who signs may be ahead of this host's."""
+
 PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
 """How a directory comes there."""
 
@@ -91,6 +94,8 @@ class Follower:
         self._rejected: str | None = None
         """Why what is there was refused."""
         self._rejections = 0
+        self._ahead_at = 0.0
+        """The newest signed time that this host's clock had not reached."""
         self.flags: dict[str, Flag] = {}
         """Those that this version understands, by name."""
         self._told_flags: dict[str, str] = {}
@@ -136,6 +141,7 @@ class Follower:
             told = "the directory is not signed: who can write to the hub can make keys; see directory.trust"
             self._log.warning(told)
         self._why, self._is_told = "not read yet", False
+        self._ahead_at = 0.0
         self._looked.clear()
         self._tasks.start("directory", self._follow())
         self._tasks.start("look keys up", self._answer())
@@ -248,6 +254,19 @@ class Follower:
             held = await self._read(transport, cached, held, accepted)
         await self._is_current(cached, accepted.signed_at)
 
+    def _dated(self, signed_at: float, now: float) -> float:
+        """Return the Unix second at which something was signed, no later than `now`.
+
+        A time that lies far ahead, as a clock was wrong where it was signed, counts once, when it is first seen. Else
+        whoever kept showing it to this edge could keep all news from it until then.
+        """
+        if signed_at <= now + CLOCKS_APART_SECONDS:
+            return min(signed_at, now)
+        if signed_at <= self._ahead_at:
+            return 0.0
+        self._ahead_at = signed_at
+        return now
+
     def _opened(self) -> Cache:
         """The file, with the key that is configured. Raises Error and OSError."""
         return Cache(self._state, seal_of(self._settings.cache_key))
@@ -268,7 +287,7 @@ class Follower:
                 if version.whole:
                     await asyncio.to_thread(writing.end_whole)
             last, now = newer[-1], time.time()
-            signed_at = min(accepted.signed_at, now)
+            signed_at = self._dated(accepted.signed_at, now)
             new = Held(last.token, last.number, last.at, now, last.customers, last.keys)
             new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
             await asyncio.to_thread(writing.conclude, new)
@@ -298,7 +317,7 @@ class Follower:
         held = self._held
         assert held is not None
         now = time.time()
-        signed_at = max(held.signed_at, min(signed_at, now))  # No clock that is ahead makes it count for longer.
+        signed_at = max(held.signed_at, self._dated(signed_at, now))
         self._held = held._replace(heard_at=now, signed_at=signed_at)
         self._rejected = None
         if signed_at > held.signed_at:

@@ -48,7 +48,8 @@ def accept(held: Held | None, news: News, trust: Trust | None) -> Accepted:
         _descend(held, lines)
     number = lines[-1].version.number if lines else held.number if held is not None else 0
     at = lines[-1].version.at if lines else held.pushed_at if held is not None else 0.0
-    return Accepted(versions, newest, max(at, _time(news.time, number, newest, trust)))
+    # The time is signed after the version, and counts alone: it mends what a wrong clock has put into the version.
+    return Accepted(versions, newest, _time(news.time, number, newest, trust) or at)
 
 
 def _follow(before: str, number: int, line: Line) -> None:

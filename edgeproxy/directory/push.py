@@ -17,6 +17,7 @@ from redis.exceptions import MovedError, ResponseError
 
 from edgeproxy.config import models
 from edgeproxy.config.directory import lines, removed
+from edgeproxy.config.parsers import is_hub_here
 from edgeproxy.directory import versions
 from edgeproxy.directory.signing import Kind, Signer, Trust, Untrusted
 from edgeproxy.directory.versions import (
@@ -90,6 +91,8 @@ class Options(NamedTuple):
 
 async def push(settings: models.Written, options: Options) -> Done:
     """Push the customers of a file to its hub. Raises Refused, and Away."""
+    if options.signer is None and not options.dry and not is_hub_here(settings.hub.url):
+        raise Refused("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
     link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
         return await change(link.ask, lines(settings), options)

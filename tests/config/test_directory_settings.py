@@ -7,6 +7,7 @@ from tests.config.conftest import LEAST
 
 KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 HUB = "hub: redis://h\n"
+HERE = "hub: redis://127.0.0.1\n"
 COLLECTOR = "usage: {collector: 'http://127.0.0.1:1'}\n"
 ISSUER = "issuers: {i: {issuer: x, audiences: [a], %s}}\n"
 
@@ -14,7 +15,8 @@ ISSUER = "issuers: {i: {issuer: x, audiences: [a], %s}}\n"
 @pytest.mark.parametrize(
     "text",
     [
-        HUB + "directory: {from: hub}",
+        HERE + "directory: {from: hub}",
+        "hub: {url: 'redis+cluster://localhost,[::1]:7000'}\ndirectory: {from: hub}",
         HUB + f"directory: {{from: hub, trust: '{KEY}', max_age: 1min}}",
         HUB + f"directory: {{from: hub, trust: ['{KEY}', '{KEY}'], max_age: none, revoked: finish}}",
         COLLECTOR + f"directory: {{from: collector, trust: '{KEY}'}}",
@@ -33,7 +35,8 @@ def test_what_is_right_passes(problems, text):
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        (HUB + "directory: {from: hub}", None),
+        (HERE + "directory: {from: hub}", None),
+        (HUB + f"directory: {{from: hub, trust: '{KEY}'}}", 86400.0),
         (COLLECTOR + f"directory: {{from: collector, trust: '{KEY}'}}", 86400.0),
         (COLLECTOR + f"directory: {{from: collector, trust: '{KEY}', max_age: none}}", None),
         (HUB + f"directory: {{from: hub, trust: '{KEY}', max_age: 1h}}", 3600.0),
@@ -57,7 +60,14 @@ def test_a_customer_is_asked_for_as_no_key_ever_is():
         ("directory: {from: hub}", "directory: has no hub to be read from"),
         (f"directory: {{from: collector, trust: '{KEY}'}}", "directory: has no collector to be read from"),
         (COLLECTOR + "directory: {from: collector}", "directory: names nobody who signs it"),
-        (HUB + "directory: {from: hub, max_age: 1h}", "directory.max_age: is the age of a signed time"),
+        (
+            HUB + "directory: {from: hub}",
+            "directory: names nobody who signs it: whoever can write",
+        ),
+        (HUB + "directory: {from: hub, trust: []}", "directory: names nobody who signs it"),
+        (HUB + "directory: {from: hub, max_age: 1h}", "directory: names nobody who signs it"),
+        ("hub: 'redis+cluster://localhost,10.0.0.5'\ndirectory: {from: hub}", "directory: names nobody who signs it"),
+        (HERE + "directory: {from: hub, max_age: 1h}", "directory.max_age: is the age of a signed time"),
         (HUB + f"directory: {{from: hub, trust: '{KEY}', max_age: 1s}}", "directory.max_age: "),
         (HUB + "directory: {from: hub, trust: 'ed25519:AAAA'}", "'ed25519:AAAA' is not a public key"),
         (HUB + "directory: {from: hub, trust: '11qY'}", "'11qY' is not a public key"),

@@ -110,6 +110,17 @@ def test_the_shortest_collector_yaml_passes(tmp_path):
     assert load_collector(file, {}).tokens[0].role == "edge"
 
 
+def test_every_example_of_a_directory_is_signed():
+    examples = [
+        example
+        for page in (DOCS.parent / "README.md", *DOCS.rglob("*.md"))
+        for example in EXAMPLES.findall(page.read_text())
+        if "directory: {from:" in example
+    ]
+    assert len(examples) >= 3
+    assert [example for example in examples if "trust:" not in example] == []
+
+
 def test_the_example_of_the_readme_passes_as_it_stands(problems):
     examples = EXAMPLES.findall((DOCS.parent / "README.md").read_text())
     assert len(examples) == 1

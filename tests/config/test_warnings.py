@@ -10,6 +10,7 @@ from tests.config.conftest import LEAST
 from tests.support.process import ROOT
 
 DEMO = "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1"
+KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
 
 
@@ -40,6 +41,11 @@ def warned(tmp_path, text, rest=LEAST, read=load.load, of=warnings):
         ("hub: rediss://:hush@10.0.0.5", None),
         ("hub: {url: 'rediss://:hush@10.0.0.5', tls: {verify: false}}", "hub.tls.verify"),
         ("hub: redis://127.0.0.1", None),
+        ("hub: redis://127.0.0.1\ndirectory: {from: hub}", "directory.trust"),
+        (f"hub: redis://127.0.0.1\ndirectory: {{from: hub, trust: '{KEY}'}}", "directory.max_age"),
+        (f"hub: redis://127.0.0.1\ndirectory: {{from: hub, trust: '{KEY}', max_age: none}}", "directory.max_age"),
+        (f"hub: redis://127.0.0.1\ndirectory: {{from: hub, trust: '{KEY}', max_age: 24h}}", None),
+        (f"usage: {{collector: 'http://127.0.0.1:1'}}\ndirectory: {{from: collector, trust: '{KEY}'}}", None),
         ("usage: {collector: 'https://10.0.0.5', tls: {verify: false}}", "usage.tls.verify"),
         (
             "upstreams: {api: {endpoints: [https://10.0.0.5], tls: {verify: false}}}",

@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import re
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -15,11 +17,12 @@ from structlog.testing import capture_logs
 
 from edgeproxy.config.load import load
 from edgeproxy.config.models import Settings
-from edgeproxy.directory import cache, follower, push
+from edgeproxy.directory import cache, follower, push, signing
 from edgeproxy.directory.cache import FILE, Cache, Error
 from edgeproxy.directory.follower import Follower
 from edgeproxy.directory.push import Options, change
-from edgeproxy.directory.versions import LOG, TIME
+from edgeproxy.directory.signing import Signer
+from edgeproxy.directory.versions import LOG, TIME, read, time_line
 from edgeproxy.hub.redis import Away, Link
 from edgeproxy.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from tests.support.redis import SERVER
@@ -45,6 +48,8 @@ class Room:
         self.folder = folder
         self.hub = ask
         self.is_away = False
+        self.looks = 0
+        """How often the hub was asked something."""
         self.told: list[ForgetCustomers] = []
         self.replies: list[KeysLookedUp] = []
         self.people = Follower(folder, self.settings(), self.ask, self.told.append)
@@ -60,6 +65,7 @@ class Room:
     async def ask(self, *command: Any) -> Any:
         if self.is_away:
             raise Away("cut off")
+        self.looks += 1
         return await self.hub(*command)
 
     async def pushes(self, *lines: bytes) -> None:
@@ -105,6 +111,35 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(follower, "FIRST_POLL_SECONDS", 0.02)
     monkeypatch.setattr(follower, "PROGRESS_SECONDS", 0.3)
+
+
+def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who can write to the hub shows a time that was signed by a wrong clock, for as long as it is ahead."""
+    signing.keygen(tmp_path / "key")
+    signer = Signer.of(tmp_path / "key")
+    clock = SimpleNamespace(time=time.time)
+    monkeypatch.setattr(follower, "time", clock)
+
+    async def scene(room: Room) -> None:
+        await change(room.hub, {"a": line("a")}, Options(signer=signer))
+        newest = read(await room.hub("LINDEX", LOG, -1))
+        await room.hub("DEL", TIME)
+        await room.hub("RPUSH", TIME, time_line(newest, time.time() + 31_536_000, signer))
+        signed = f"directory: {{from: hub, trust: '{signer.public}'}}\n"
+        room.people = Follower(tmp_path, room.settings(signed), room.ask, room.told.append)
+        await room.people.begin()
+        await room.knows(1)
+        assert room.said()["signed_age_s"] < 60
+        clock.time = lambda: time.time() + 3600
+        looks = room.looks
+        await turned(lambda: room.looks > looks + 2, "it has looked again")
+        assert room.said()["signed_age_s"] > 3000
+        await room.hub("RPUSH", TIME, time_line(newest, clock.time() + 60, signer))
+        await turned(lambda: room.said()["signed_age_s"] < 60, "a clock that is a little ahead is believed")
+
+    played(tmp_path, redis_port, scene)
 
 
 def test_a_right_that_the_edges_user_lacks_is_told_as_such(tmp_path: Path, redis_port: int) -> None:

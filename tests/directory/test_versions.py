@@ -326,6 +326,14 @@ def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
     assert (came.exit_code, came.stderr) == (2, f"{file} has no hub to push to: write hub: redis://HOST:PORT\n")
 
 
+def test_what_is_not_signed_goes_to_no_hub_of_another_host(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    file.write_text(people("redis://192.0.2.1", "x"))
+    came = run_push(file)
+    assert (came.exit_code, came.stdout) == (1, "")
+    assert came.stderr.endswith("edges refuse what is not signed, but from a hub of their own host: say --key FILE\n")
+
+
 def test_a_hub_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text(people("redis://me:s3cret@127.0.0.1:1/0", "x"))

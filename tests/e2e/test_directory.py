@@ -390,6 +390,24 @@ def key_hash(customer: str) -> bytes:
     return hashlib.sha256(key_of(customer).encode()).hexdigest().encode()
 
 
+def test_an_edge_without_state_serves_nobody_of_an_old_log(
+    start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
+) -> None:
+    """Whoever can write to the hub brings back a log of two days ago, in which a revoked key is alive; `max_age` is
+    not written."""
+    pusher.pushes({"dora": "own"}, signer=signer)
+    (line,) = at_hub(redis, ("LINDEX", LOG, -1))
+    long_ago = time.time() - 2 * 86_400
+    old = read(line_of(read(line).version._replace(at=long_ago), signer))
+    with_time = ("RPUSH", TIME, time_line(old, long_ago, signer))
+    for then in (with_time, ("DEL", TIME)):
+        at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, old.raw), then)
+        edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": signer.public})
+        assert [asks(edge, name) for name in ("dora", UNLIMITED)] == [503, 200], then
+    pusher.pushes({"dora": "own"}, signer=signer)
+    each(edge, "dora", 200, "it was signed now")
+
+
 def test_knowledge_that_nobody_has_signed_for_too_long_serves_nobody(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:

@@ -289,7 +289,7 @@ ABSOLUTE = re.compile(rb"(?i)https?://[^/?]*")
 
 
 def _path(request: Message) -> tuple[bytes, bytes]:
-    """The path without escapes and dot segments, and the query as it is."""
+    """The path without escapes and dot segments, and the query with what is always escaped in one."""
     target = request.target
     if (absolute := ABSOLUTE.match(target)) is not None:
         rest = target[absolute.end() :]
@@ -304,6 +304,7 @@ def _path(request: Message) -> tuple[bytes, bytes]:
             segments.append(part)
     if parts[-1] in (b".", b".."):
         segments.append(b"")
+    query = query.replace(b'"', b"%22").replace(b"<", b"%3C").replace(b">", b"%3E")
     return b"/".join(segments), mark + query
 
 

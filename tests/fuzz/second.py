@@ -9,8 +9,8 @@ from tests.http1.oracle import CHUNKED, UNTIL_CLOSE, Reading, their_request, the
 from tests.http1.stance import COMMON, REQUESTS, RESPONSES
 
 LOOSER_BODIES = (
-    # RFC 9112 section 7.1.1: whitespace before an extension is parsed, and no part of it.
-    (r"Invalid character in chunk size", rb"\r\n[0-9A-Fa-f]+[ \t]+;"),
+    # RFC 9112 section 7.1.1: whitespace before an extension is parsed, and no part of it; some pad sizes with it.
+    (r"Invalid character in chunk size", rb"\r\n[0-9A-Fa-f]+[ \t]+(?:;|\r\n)"),
     # The same section: extensions that are not known are ignored. Chunks are written anew, so none is passed on.
     (r"Invalid .* in chunk extensions.*", rb"\r\n[0-9A-Fa-f]+[ \t]*;"),
     # RFC 9110 section 6.5.1: a trailer that may not be one is dropped; llhttp takes it for a field of the head.

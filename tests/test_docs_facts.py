@@ -13,6 +13,7 @@ from edgeproxy.billing.standing import Standing as Billing
 from edgeproxy.billing.takings import Takings
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.models import Limit
+from edgeproxy.config.proxy_fields import GROUPS
 from edgeproxy.counters.setup import layouts
 from edgeproxy.ledger.edges import EdgeStanding
 from edgeproxy.limits.local import SUBJECTS_KEPT_MAX
@@ -90,3 +91,9 @@ def test_sizes_are_those_of_the_tables() -> None:
     people, addresses, quotas = (layout.row_words * 8 for layout in layouts(2, 100, 100)[:3])
     assert f"with two workers {people}, {addresses} and {quotas} bytes" in prose
     assert f"Each worker remembers {SUBJECTS_KEPT_MAX:,} of those" in prose
+
+
+def test_the_page_of_proxy_fields_has_the_names_of_the_table() -> None:
+    rows = re.findall(r"^\| ([a-z ]+) \| (`.*?`) \|", (DOCS / "proxy-fields.md").read_text(), re.MULTILINE)
+    names = {about: tuple(name.lower() for name in re.findall("`(.+?)`", cell)) for about, cell in rows}
+    assert names == {group.about: group.names for group in GROUPS}

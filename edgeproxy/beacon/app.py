@@ -10,13 +10,12 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from edgeproxy.addresses import IP, ip_of
+from edgeproxy.addresses import IP
 from edgeproxy.beacon.collector import Away, Collector
 from edgeproxy.beacon.countries import Countries, code_of
-from edgeproxy.config.parsers import Network
 from edgeproxy.config.regions import Settings
 from edgeproxy.regions.latencies import MS_MAX, Report
-from edgeproxy.regions.networks import client_of, network_of, voter_of
+from edgeproxy.regions.networks import client_of, is_in, network_of, voter_of
 from edgeproxy.regions.pace import Pace
 from edgeproxy.regions.ticket import Refused, Tickets
 from edgeproxy.web_listener import PEER, WebListener
@@ -45,7 +44,11 @@ class Beacon:
         self._settings = settings
         self._collector = collector
         self._countries = countries
-        self._header = settings.country and settings.country.header
+        country = settings.country
+        self._header = None if country is None else country.header
+        own = None if country is None else country.set_by
+        self._set_by = settings.trusted_proxies if own is None else own
+        """Networks of the proxies that set the header."""
         self._secret = (settings.secret or secrets.token_hex(32)).encode()
         self._tickets = Tickets(self._secret)
         self._reports, self._questions = Pace(time.monotonic()), Pace(time.monotonic())
@@ -78,12 +81,12 @@ class Beacon:
 
     async def ticket(self, request: web.Request) -> web.Response:
         """Give a ticket, and say what is to be measured."""
-        ticket = self._tickets.give(network_of(self._client(request)), secrets.token_hex(8), time.time())
+        ticket = self._tickets.give(network_of(self._client(request)[0]), secrets.token_hex(8), time.time())
         return told(200, {"ticket": ticket, "regions": self._settings.regions, "times": TIMES})
 
     async def report(self, request: web.Request) -> web.Response:
         """Take `{ticket, measured: {REGION: MS}}` of a client, for its own network."""
-        client = self._client(request)
+        client, proxy = self._client(request)
         network = network_of(client)
         if not self._reports.admits(network, time.monotonic()):
             return told(429, {"detail": "too many reports come from your network"}, {"Retry-After": "60"})
@@ -92,13 +95,15 @@ class Beacon:
             self._tickets.take(ticket, network, time.time())
         except Refused as no:
             return told(403, {"detail": str(no)})
-        self._collector.put(Report(network, voter_of(client, self._secret), measured, self._country(request, client)))
+        self._collector.put(
+            Report(network, voter_of(client, self._secret), measured, self._country(request, client, proxy))
+        )
         return web.Response(status=204)
 
     async def best(self, request: web.Request) -> web.Response:
         """Say which region is the best for this client's network, and where it is."""
-        client, now = self._client(request), time.monotonic()
-        network, country = network_of(client), self._country(request, client)
+        (client, proxy), now = self._client(request), time.monotonic()
+        network, country = network_of(client), self._country(request, client, proxy)
         found = self._collector.known(network, country, now)
         if found is None and not self._questions.admits(network, now):
             return told(429, {"detail": "too many questions come from your network"}, {"Retry-After": "60"})
@@ -126,21 +131,24 @@ class Beacon:
                 raise web.HTTPBadRequest(text=f"what is measured is in milliseconds, from above 0 to {MS_MAX:g}")
         return ticket, measured
 
-    def _client(self, request: web.Request) -> IP:
-        """Return the address of the client; raises HTTPBadRequest where a proxy says none."""
+    def _client(self, request: web.Request) -> tuple[IP, IP | None]:
+        """Return the address of the client, and that of the trusted proxy to which it connected, None where it came by
+        itself; raises HTTPBadRequest where a proxy says none."""
         forwarded = ", ".join(request.headers.getall("X-Forwarded-For", []))
-        client = client_of(request[PEER].address, forwarded, self._settings.trusted_proxies)
+        client, proxy = client_of(request[PEER].address, forwarded, self._settings.trusted_proxies)
         if client is None:
             raise web.HTTPBadRequest(text="X-Forwarded-For has something else than addresses")
-        return client
+        return client, proxy
 
-    def _country(self, request: web.Request, client: IP) -> str | None:
-        """Return the country of a client, where a trusted proxy or the database says it."""
+    def _country(self, request: web.Request, client: IP, proxy: IP | None) -> str | None:
+        """Return the country of a client, where the database says it, or the proxy to which the client connected.
+
+        Whoever connects to another proxy, such as an edge that hands the field on, has written the field itself.
+        """
         if self._countries is not None:
             return self._countries.of(client)
-        if self._header and is_one_of(request[PEER].address, self._settings.trusted_proxies):
-            return code_of(request.headers.get(self._header))
-        return None
+        values = request.headers.getall(self._header, []) if self._header and is_in(proxy, self._set_by) else []
+        return code_of(values[0]) if len(values) == 1 else None
 
     @web.middleware
     async def _open_to_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -153,12 +161,6 @@ class Beacon:
         for name, value in FIELDS.items():
             answer.headers.setdefault(name, value)
         return answer
-
-
-def is_one_of(peer: str, networks: tuple[Network, ...]) -> bool:
-    """Whether an address is in one of these networks."""
-    address = ip_of(peer)
-    return address is not None and any(address in network for network in networks)
 
 
 async def body_of(request: web.Request) -> bytes:

@@ -727,6 +727,9 @@ class Written(Part):
     """Only these may set X-Forwarded-*; by default nobody."""
     strip: tuple[Annotated[str, BeforeValidator(parsers.read_stripped)], ...] = ()
     """Further fields that pass from trusted proxies only: a name, or PREFIX* for all that begin so."""
+    strip_except: tuple[Annotated[str, BeforeValidator(parsers.read_strip_exception)], ...] = ()
+    """Fields that services believe of proxies, and that pass from everybody all the same, such as
+    X-HTTP-Method-Override."""
     auth: Auth = Auth()
     """Where clients send their keys; by default in X-API-Key or Authorization."""
     hub: Annotated[Hub, BeforeValidator(parsers.read_hub)] = Hub()

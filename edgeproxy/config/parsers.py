@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from edgeproxy.config import methods
 from edgeproxy.config.dimensions import RESERVED
+from edgeproxy.config.proxy_fields import has_proxy_field
 from edgeproxy.config.units import shown, text, wrong
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -40,7 +41,7 @@ REQUEST_FIELDS = frozenset(
             "max-forwards",
         ),
         *("keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "proxy", "trailer"),
-        *("traceparent", "tracestate", "x-request-id", "forwarded", "true-client-ip", "remote-user"),
+        *("traceparent", "tracestate", "x-request-id", "forwarded"),
         *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"),
         *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
     )
@@ -108,7 +109,8 @@ A_FOLDER = "a directory such as var/edge"
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
 A_KEY_FIELD = "the name of a field of your own, such as X-API-Key"
 A_PARAMETER = "none, or a name of letters, digits, -, _ and . such as api_key"
-A_STRIPPED = "the name of a field such as CF-Connecting-IP, or the beginning of some such as X-Internal-*"
+A_STRIPPED = "the name of a field such as X-Country-Code, or the beginning of some such as X-Internal-*"
+AN_EXCEPTION = "the name of a field of docs/proxy-fields.md such as X-HTTP-Method-Override, or the beginning of some"
 A_SENTENCE = "one to 500 characters of text"
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
@@ -515,6 +517,14 @@ def read_stripped(value: object) -> str:
         raise wrong(f"{shown(name)} is not the name of a field", A_STRIPPED)
     if name.lower() in REQUEST_FIELDS:
         raise wrong(f"{name} has a rule of its own", "leave it out")
+    return name
+
+
+def read_strip_exception(value: object) -> str:
+    """Read the name, or with `*` the beginning of names, of fields that not only trusted proxies may send."""
+    name = read_stripped(value)
+    if not has_proxy_field(name.lower()):
+        raise wrong(f"{name} passes in any case", AN_EXCEPTION)
     return name
 
 

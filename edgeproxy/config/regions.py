@@ -53,6 +53,9 @@ class Country(Part):
 
     header: Name | None = None
     """A field that trusted proxies set, such as CF-IPCountry."""
+    set_by: tuple[Network, ...] | None = None
+    """Networks of the proxies that set the header: it counts where the client has connected to one of them. By default
+    all of trusted_proxies."""
     file: File | None = None
     """A database: lines of FIRST,LAST,COUNTRY, both addresses included."""
 
@@ -102,6 +105,8 @@ def faults(tree: Table) -> Iterator[Fault]:
         if ("header" in country) == ("file" in country):
             what = "has a header and a file" if "header" in country else "has neither a header nor a file"
             yield Fault(("country",), what, "write one of them")
+        if "set_by" in country and "header" not in country:
+            yield Fault(("country", "set_by"), "is about a header, and there is none", "leave it out")
         if "header" in country and not tree.get("trusted_proxies"):
             where = ("country", "header")
             yield Fault(where, "can be sent by anybody", "name who sets it under trusted_proxies")

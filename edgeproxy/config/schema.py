@@ -227,6 +227,7 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_key_fields: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),
     parsers.read_parameter: Form(always(text(parsers.PARAMETER.pattern, "none", "api_key")), lambda _: "none"),
     parsers.read_stripped: Form(always(text(parsers.STRIPPED.pattern, "X-Internal-*"))),
+    parsers.read_strip_exception: Form(always(text(parsers.STRIPPED.pattern, "X-HTTP-Method-Override"))),
     units.read_duration: Form(always(TIME), units.brief),
     units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
     units.read_sample: Form(

@@ -3,6 +3,7 @@
 from enum import IntEnum, auto
 from typing import Final
 
+from edgeproxy.config.proxy_fields import is_proxy_field, matcher
 from edgeproxy.http1.grammar import TOKEN
 from edgeproxy.http1.security import BITS
 from edgeproxy.http1.stamps import STAMPS
@@ -20,7 +21,7 @@ class Kind(IntEnum):
     STAMP = auto()
     """Set by the edge alone: dropped, whoever sent it."""
     ORIGIN = auto()
-    """Says where a request came from: passes when a trusted proxy says it, else dropped."""
+    """Services believe it of a proxy in front of them: passes when a trusted proxy says it, else dropped."""
     FORWARDED_FOR = auto()
     FORWARDED_PROTO = auto()
     FORWARDED_HOST = auto()
@@ -81,15 +82,10 @@ REQUEST: Final[dict[bytes, Kind]] = {
     b"x-forwarded-host": Kind.FORWARDED_HOST,
     b"x-forwarded-port": Kind.ORIGIN,
     b"x-real-ip": Kind.ORIGIN,
-    b"true-client-ip": Kind.ORIGIN,
-    b"remote-user": Kind.ORIGIN,
     b"forwarded": Kind.ORIGIN,
     **{name.lower(): Kind.STAMP for name in STAMPS},
 }
 """Request fields that are more than a line to pass on. Their other spellings never pass at all."""
-
-ORIGIN_PREFIXES: Final = (b"x-forwarded-", b"x-real-", b"x-original-")
-"""Names that begin so say where a request came from, whatever follows."""
 
 AUTHORIZATION: Final = b"authorization"
 
@@ -158,7 +154,8 @@ class FieldRules:
 
     `keys`: the fields in which API keys come, in lower case; the first of them that a request has holds its key.
     `cookie`: the name of the cookie in which one may come. `protocols`: whether one may come as a WebSocket's
-    subprotocol. `strip`: names, and prefixes with `*` at their end, that pass from trusted proxies only.
+    subprotocol. `strip`: names, and prefixes with `*` at their end, that pass from trusted proxies only, beside those
+    of config/proxy_fields.py; `strip_except`: those of the latter that pass from everybody. All in lower case.
     """
 
     def __init__(
@@ -167,17 +164,17 @@ class FieldRules:
         *,
         cookie: bytes | None = None,
         protocols: bool = False,
-        strip: tuple[bytes, ...] = (),
+        strip: tuple[str, ...] = (),
+        strip_except: tuple[str, ...] = (),
     ) -> None:
         self.keys, self.cookie, self.protocols = keys, cookie, protocols
         self._table = {name: kind for name, kind in REQUEST.items() if name not in KEY_FIELDS}
-        self._table |= {name: Kind.ORIGIN for name in strip if not name.endswith(b"*")}
         self._table |= {name: Kind.CREDENTIALS if name == AUTHORIZATION else Kind.API_KEY for name in keys}
         if cookie is not None:
             self._table[b"cookie"] = Kind.COOKIE
         if protocols:
             self._table[b"sec-websocket-protocol"] = Kind.PROTOCOLS
-        self._prefixes = ORIGIN_PREFIXES + tuple(name[:-1] for name in strip if name.endswith(b"*"))
+        self._is_stripped, self._is_excepted = matcher(strip), matcher(strip_except)
 
     def kind(self, name: bytes) -> Kind:
         """The kind of a request's field; the name as it was sent."""
@@ -185,10 +182,13 @@ class FieldRules:
         if kind is not Kind.PASS:
             return kind
         folded = name.lower().translate(FOLDED)
-        told = self._table.get(folded) or (Kind.ORIGIN if folded.startswith(self._prefixes) else None)
-        if told is None:
+        rule = self._table.get(folded) or (Kind.ORIGIN if self._is_origin(folded.decode("ascii")) else None)
+        if rule is None:
             return Kind.PASS
-        return told if folded == name.lower() else Kind.HOP
+        return rule if folded == name.lower() else Kind.HOP
+
+    def _is_origin(self, name: str) -> bool:
+        return self._is_stripped(name) or (is_proxy_field(name) and not self._is_excepted(name))
 
 
 def response_kind(name: bytes) -> Kind:

@@ -4,7 +4,10 @@ Nothing is held here but what one chunk's first line may need; back-pressure is 
 """
 
 from edgeproxy.errors import Refused
+from edgeproxy.http1 import grammar
 from edgeproxy.http1.chunked import Chunked, encode, finish
+from edgeproxy.http1.fields import Kind
+from edgeproxy.http1.lines import REQUESTS, Names
 
 NO_LIMIT = 1 << 62
 
@@ -36,11 +39,13 @@ class SizedBody:
 class ChunkedBody:
     """A chunked body (RFC 9112 section 7.1): decoded, checked, and chunked again."""
 
-    __slots__ = ("_decoder", "_most", "done", "rest", "size")
+    __slots__ = ("_decoder", "_most", "_names", "done", "rest", "size")
 
-    def __init__(self, most: int = NO_LIMIT) -> None:
+    def __init__(self, most: int = NO_LIMIT, names: Names = REQUESTS.names) -> None:
+        """`names`: what fields are to the configuration. Those that pass as they came, and no others, may be trailers:
+        some servers take trailers for fields of the head."""
         self._decoder = Chunked()
-        self._most = most
+        self._most, self._names = most, names
         self.size = 0
         """Bytes of it that have come, without their framing."""
         self.done = False
@@ -56,7 +61,10 @@ class ChunkedBody:
             return encode(parts)
         self.done = True
         self.rest = self._decoder.rest
-        return encode(parts) + finish(self._decoder.trailers)
+        names = self._names
+        return encode(parts) + finish(
+            line for line in self._decoder.trailers if names[grammar.name_of(line)] is Kind.PASS
+        )
 
 
 RequestBody = SizedBody | ChunkedBody

@@ -280,7 +280,7 @@ class Client(asyncio.Protocol):
         if head.close:
             self.last = True
         if head.chunked:
-            self.body = ChunkedBody(exchange.snapshot.longest_body)
+            self.body = ChunkedBody(exchange.snapshot.longest_body, exchange.snapshot.lines.names)
         elif exchange.length:
             self.body = SizedBody(exchange.length)
         else:

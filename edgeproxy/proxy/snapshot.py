@@ -236,7 +236,8 @@ def _rules(settings: "Settings") -> FieldRules:
         tuple(field.lower().encode() for field in auth.fields),
         cookie=None if auth.cookie is None else auth.cookie.encode(),
         protocols=auth.websocket_protocol,
-        strip=tuple(name.lower().encode() for name in settings.strip),
+        strip=tuple(name.lower() for name in settings.strip),
+        strip_except=tuple(name.lower() for name in settings.strip_except),
     )
 
 

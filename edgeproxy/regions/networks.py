@@ -24,10 +24,18 @@ def voter_of(address: IP, secret: bytes) -> str:
     return hashlib.blake2b(own, key=secret[:64], digest_size=8).hexdigest()
 
 
-def client_of(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> IP | None:
-    """Return the address of a client: the peer's, or the rightmost of X-Forwarded-For that no trusted proxy wrote."""
-    client = ip_of(peer)
+def client_of(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> tuple[IP | None, IP | None]:
+    """Return the address of a client, and that of the trusted proxy to which it connected, None where it is the peer.
+
+    The client is the peer, or the rightmost of X-Forwarded-For that no trusted proxy wrote; None where that is none.
+    """
+    client, proxy = ip_of(peer), None
     entries = [entry.strip() for entry in (forwarded_for or "").split(",")] if forwarded_for else []
-    while client is not None and entries and any(client in network for network in trusted):
-        client = ip_of(entries.pop())
-    return client
+    while client is not None and entries and is_in(client, trusted):
+        client, proxy = ip_of(entries.pop()), client
+    return client, proxy
+
+
+def is_in(address: IP | None, networks: Sequence[Network]) -> bool:
+    """Return whether there is an address, and it is in one of these networks."""
+    return address is not None and any(address in network for network in networks)

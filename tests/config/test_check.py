@@ -3,7 +3,16 @@
 import pytest
 
 from edgeproxy.config.models import Route
-from edgeproxy.config.parsers import A_KEY_FIELD, A_LISTENER, A_LOG, A_NAME, A_PARAMETER, A_STRIPPED, AN_ORIGIN
+from edgeproxy.config.parsers import (
+    A_KEY_FIELD,
+    A_LISTENER,
+    A_LOG,
+    A_NAME,
+    A_PARAMETER,
+    A_STRIPPED,
+    AN_EXCEPTION,
+    AN_ORIGIN,
+)
 from edgeproxy.config.units import A_SHARE, A_TIME
 from tests.config.conftest import LEAST
 
@@ -106,6 +115,9 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("auth: {query: a b}", f"auth.query: 'a b' is not such a name, {A_PARAMETER}"),
         ("strip: [x_y]", f"strip.0: 'x_y' is not the name of a field, {A_STRIPPED}"),
         ("strip: [Host]", "strip.0: Host has a rule of its own, leave it out"),
+        ("strip_except: [X-Forwarded-For]", "strip_except.0: X-Forwarded-For has a rule of its own, leave it out"),
+        ("strip_except: [X-Mine]", f"strip_except.0: X-Mine passes in any case, {AN_EXCEPTION}"),
+        ("strip_except: [X-Mine*]", f"strip_except.0: X-Mine* passes in any case, {AN_EXCEPTION}"),
         ("paths: {reject: [A]}", None),
         ("acces_log: off", "acces_log: unknown field, did you mean access_log?"),
         ("security_headers: maybe", "security_headers: 'maybe' is neither, write true or false"),
@@ -202,6 +214,13 @@ def test_what_is_wrong_with_one_field(problems, text, problem):
         assert found == [f"edge.yaml:3: {problem}"]
     assert all(line.startswith("edge.yaml:3: ") for line in found)
     assert found
+
+
+@pytest.mark.parametrize(
+    "text", ["strip: [CF-Connecting-IP]", "strip_except: [X-HTTP-Method-Override, x-envoy-*, X-E*, X-Envoy-Internal*]"]
+)
+def test_a_field_that_services_believe_of_proxies_may_be_named(problems, text):
+    assert problems(LEAST + text + "\n") == []
 
 
 @pytest.mark.parametrize(

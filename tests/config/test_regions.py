@@ -75,6 +75,10 @@ def test_a_place_is_a_url_with_a_host_and_a_path(place: str, what: str) -> None:
             "country: {header: CF-IPCountry}",
             ["country.header: can be sent by anybody, name who sets it under trusted_proxies"],
         ),
+        (
+            "country: {file: a.csv, set_by: [10.0.0.0/8]}",
+            ["country.set_by: is about a header, and there is none, leave it out"],
+        ),
         ("country: {}", ["country: has neither a header nor a file, write one of them"]),
         (
             "trusted_proxies: [10.0.0.0/8]\ncountry: {header: CF-IPCountry, file: a.csv}",

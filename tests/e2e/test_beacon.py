@@ -80,7 +80,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             "collector": f"http://{HOST}:{collector.port}",
             "token": TOKEN,
             "trusted_proxies": ["127.0.0.0/8"],
-            "country": {"header": "CF-IPCountry"},
+            "country": {"header": "CF-IPCountry", "set_by": ["127.0.0.1/32"]},
             "every": "100ms",
         }
         (file := folder / "regions.yaml").write_text(yaml.safe_dump(settings))
@@ -185,7 +185,7 @@ def test_what_is_no_report_is_refused_with_fields_that_a_page_can_read(body: byt
     assert site.ask("/ticket", "no address").status == 400
 
 
-def test_a_country_is_what_a_trusted_proxy_says(site: Site) -> None:
+def test_a_country_is_what_the_proxy_says_that_sets_it(site: Site) -> None:
     for network in range(3):
         for voter in range(3):
             client = f"172.16.{network}.{voter}"
@@ -197,6 +197,10 @@ def test_a_country_is_what_a_trusted_proxy_says(site: Site) -> None:
     found = site.ask("/best", "172.16.99.1", fields={"CF-IPCountry": "JP"}).json()
     assert (found["region"], found["because"]) == ("eu", "country")
     assert site.ask("/best", "172.16.99.1").json()["because"] == "default"
+    # Clients that write the field themselves: past the proxy that sets it, and at the edge.
+    assert site.ask("/best", "172.16.99.1", fields=fields, source="127.0.0.5").json()["because"] == "default"
+    through = site.edge.ask("/beacon/best", fields=fields, source="127.0.7.1").json()
+    assert through["because"] == "default"
 
 
 def test_reports_wait_for_a_collector_that_is_away(site: Site) -> None:

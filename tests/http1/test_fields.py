@@ -3,6 +3,7 @@
 import pytest
 
 from edgeproxy.config.parsers import REQUEST_FIELDS
+from edgeproxy.config.proxy_fields import GROUPS
 from edgeproxy.http1.fields import KEY_FIELDS, NOT_IN_TRAILERS, REQUEST, RESPONSE, FieldRules, Kind, response_kind
 
 request_kind = FieldRules().kind
@@ -45,19 +46,31 @@ def test_no_spelling_that_a_server_may_fold_to_a_name_of_the_edge_passes(name: s
     assert request_kind(mark.join(name.rsplit("-", 1)).lower().encode()) is Kind.HOP
 
 
-ORIGINS = ("X-Forwarded-Prefix", "x-forwarded-client-cert", "X-Real-Port", "X-Original-URL", "X-ORIGINAL-HOST")
+ORIGINS = (
+    *("X-Forwarded-Prefix", "x-forwarded-client-cert", "X-Real-Port", "X-Original-URL", "X-ORIGINAL-HOST"),
+    *(name.replace("*", "x") for group in GROUPS for name in group.names),
+)
 
 
-@pytest.mark.parametrize("name", [*ORIGINS, "True-Client-IP", "Remote-User"])
-def test_what_says_where_a_request_came_from_is_for_trusted_proxies(name: str) -> None:
-    assert request_kind(name.encode()) is Kind.ORIGIN
+@pytest.mark.parametrize("name", ORIGINS)
+def test_what_services_believe_of_a_proxy_is_for_trusted_proxies(name: str) -> None:
+    assert request_kind(name.encode()) in (Kind.ORIGIN, REQUEST.get(name.lower().encode()))
+    assert request_kind(name.replace("-", "_").encode()) is (Kind.HOP if "-" in name else Kind.ORIGIN)
 
 
 def test_a_configuration_says_which_further_fields_are_for_trusted_proxies() -> None:
-    kind = FieldRules(strip=(b"cf-connecting-ip", b"x-internal-*")).kind
-    assert {kind(name) for name in (b"CF-Connecting-IP", b"X-Internal-Role", b"x-internal-")} == {Kind.ORIGIN}
-    assert {kind(name) for name in (b"CF_Connecting_IP", b"X_Internal.Role")} == {Kind.HOP}
+    kind = FieldRules(strip=("x-country-code", "x-internal-*")).kind
+    assert {kind(name) for name in (b"X-Country-Code", b"X-Internal-Role", b"x-internal-")} == {Kind.ORIGIN}
+    assert {kind(name) for name in (b"X_Country_Code", b"X_Internal.Role")} == {Kind.HOP}
     assert kind(b"X-Internal") is Kind.PASS
+
+
+def test_a_configuration_says_which_of_them_pass_from_everybody() -> None:
+    kind = FieldRules(strip_except=("x-http-method-override", "x-envoy-*")).kind
+    assert {kind(name) for name in (b"X-HTTP-Method-Override", b"x-envoy-retry-on")} == {Kind.PASS}
+    assert kind(b"X-HTTP-Method") is Kind.ORIGIN
+    both = FieldRules(strip=("x-envoy-internal",), strip_except=("x-envoy-*",)).kind
+    assert both(b"X-Envoy-Internal") is Kind.ORIGIN
 
 
 def test_fields_of_keys_are_those_that_a_configuration_names() -> None:

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.errors import Refused
+from edgeproxy.http1.fields import FieldRules
+from edgeproxy.http1.lines import RequestLines
 from edgeproxy.proxy.body import ChunkedBody, SizedBody
 
 
@@ -47,6 +49,13 @@ def test_trailers_go_on_but_not_those_that_could_change_the_message() -> None:
     """RFC 9110 section 6.5.1."""
     body = ChunkedBody()
     sent = b"0\r\nX-Sum: 1\r\nContent-Length: 3\r\nX-Customer-Id: me\r\nAuthorization: Bearer k\r\n\r\n"
+    assert body.feed(sent) == b"0\r\nX-Sum: 1\r\n\r\n"
+
+
+def test_no_trailer_says_what_only_a_proxy_may_say() -> None:
+    """Some servers take trailers for fields of the head."""
+    body = ChunkedBody(names=RequestLines(FieldRules((b"x-key",), strip=("x-internal-*",))).names)
+    sent = b"0\r\nX-Sum: 1\r\nX-Remote-User: root\r\nX_Envoy_Internal: 1\r\nX-Internal-Role: root\r\nx-key: k\r\n\r\n"
     assert body.feed(sent) == b"0\r\nX-Sum: 1\r\n\r\n"
 
 

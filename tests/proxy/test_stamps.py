@@ -183,12 +183,19 @@ PRETENDED = (
     *("X.Customer.Id: root", "X!Customer!Tier: gold", "X_Forwarded_Prefix: /admin", "X.Real.IP: 10.0.0.1"),
     *("X-Forwarded-Prefix: /admin", "X-Forwarded-User: root", "X-Real-Scheme: https", "X-Original-URL: /admin"),
     *("True-Client-IP: 10.0.0.1", "Remote-User: root", "CF-Connecting-IP: 10.0.0.1", "X-Internal-Role: admin"),
+    *(
+        "X-Rewrite-URL: /admin",
+        "X-HTTP-Method-Override: DELETE",
+        "X-Envoy-Original-Path: /admin",
+        "X-Remote-User: root",
+    ),
+    *("X-Client-IP: 10.0.0.1", "CF-IPCountry: DE", "Fastly-Client-IP: 10.0.0.1", "X-Cluster-Client-IP: 10.0.0.1"),
 )
 
 
 @pytest.mark.parametrize("trusted", [False, True])
 async def test_nobody_pretends_to_be_a_proxy_or_the_edge(edge: Edge, trusted: bool) -> None:
-    edge.config["strip"] = ["CF-Connecting-IP", "X-Internal-*"]
+    edge.config["strip"] = ["X-Internal-*"]
     if trusted:
         edge.config["trusted_proxies"] = ["127.0.0.1"]
     request, _ = await passes(edge, *PRETENDED, "X-Mine: 1", path="/public/x")
@@ -196,6 +203,13 @@ async def test_nobody_pretends_to_be_a_proxy_or_the_edge(edge: Edge, trusted: bo
     # What a server takes for another name is nobody's; the rest a trusted proxy may say.
     assert came == ({line.partition(":")[0].lower() for line in PRETENDED[4:]} if trusted else set())
     assert request["X-Mine"] == "1"
+
+
+async def test_an_operator_lets_one_of_them_pass_from_everybody(edge: Edge) -> None:
+    edge.config["strip_except"] = ["X-HTTP-Method-Override"]
+    request, _ = await passes(edge, "X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", path="/public/x")
+    assert request["X-HTTP-Method-Override"] == "DELETE"
+    assert "x-http-method" not in names(request)
 
 
 # ---- the signature

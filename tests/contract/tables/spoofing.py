@@ -1,6 +1,6 @@
 """The stamps that upstreams get, and that no client can set them: docs/design/contract.md#stamps."""
 
-from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, get
+from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, chunked, get
 from tests.support.customers import key_of
 
 STAMPS = "docs/design/contract.md#stamps"
@@ -26,6 +26,23 @@ OF_PROXIES = {
     "Forwarded": "for=203.0.113.66",
 }
 """What a trusted proxy may say, and nobody else."""
+
+BELIEVED = {
+    "X-Rewrite-URL": "/admin",
+    "X-HTTP-Method-Override": "DELETE",
+    "X-Envoy-Original-Path": "/admin",
+    "X-Remote-User": "root",
+    "X-Forwarded-User": "root",
+    "Remote-User": "root",
+    "Client-Cert": ":cm9vdA==:",
+    "X-Client-IP": "203.0.113.66",
+    "True-Client-IP": "203.0.113.66",
+    "X-Cluster-Client-IP": "203.0.113.66",
+    "CF-Connecting-IP": "203.0.113.66",
+    "CF-IPCountry": "DE",
+    "Fastly-Client-IP": "203.0.113.66",
+}
+"""What services believe of proxies, though the edge itself does nothing about it (config/proxy_fields.py)."""
 
 OWN = {
     "X-Edge-Region": "eu-test",
@@ -58,7 +75,7 @@ def seen_as(name: str, path: str) -> Seen:
         {name} - set(NEVER)
     )
     lacks.discard("X-Edge-Region")
-    if name in ("X-Forwarded-Port", "X-Real-IP", "Forwarded"):
+    if name in ("X-Forwarded-Port", "X-Real-IP", "Forwarded", *BELIEVED):
         lacks.add(name)
     if not keyed:
         lacks |= {"X-Customer-Id", "X-Customer-Tier"}
@@ -94,6 +111,18 @@ SPOOFING = (
         for spelling in SPELLINGS
         for path in ("/keyed/f", "/open")
         if spelling in ("as it is", "in lower case", "in upper case") or "-" in name
+    ),
+    *(
+        forged(name, value, spelling, "/open")
+        for name, value in BELIEVED.items()
+        for spelling in ("as it is", "with dots")
+    ),
+    Asked(
+        "what services believe of proxies, as trailers",
+        "RFC 9110 6.5.1",
+        chunked(b"0\r\n", *(f"{name}: {value}\r\n".encode() for name, value in BELIEVED.items()), b"X-Sum: 1\r\n\r\n"),
+        (Seen("POST / HTTP/1.1", trailers=("X-Sum: 1",)),),
+        (200,),
     ),
     *(
         named(name)
@@ -173,6 +202,11 @@ SPOOFING = (
             "Forwarded: for=203.0.113.66",
         ),
         answer=("X-Request-Id: mine",),
+    ),
+    trusted(
+        "a trusted proxy says what services believe",
+        *(f"{name}: {value}" for name, value in BELIEVED.items()),
+        has=tuple(f"{name}: {value}" for name, value in BELIEVED.items()),
     ),
     trusted(
         "a trusted proxy that says nothing",

@@ -1,12 +1,12 @@
 """An alert: what somebody should hear of, once ever.
 
 It is a row, written in the transaction of what it tells of: both are there, or neither is. Its key says what it is
-about, and there is one alert of a key, whoever raises it how often, and through whichever collector. How it gets to
-people is for `delivery.py`, later.
+about, and there is one alert of a key, whoever raises it how often, and through whichever collector. What it gathers of
+later ones is added to its row, for who looks at it. How it gets to people is for `delivery.py`, later.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import orjson
@@ -20,6 +20,8 @@ Severity = Literal["page", "warn", "info"]
 SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
 """From what wakes somebody to what can wait."""
 TITLE_CHARACTERS_MAX = 200
+GATHERED_NAMES_MAX = 20
+"""Names of a list of `gathered` that are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Alert:
     """The name of the customer that it is about, who may read it too; None: operators alone may."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """What else is to be known, as JSON has it."""
+    gathered: Mapping[str, int | list[str]] = field(default_factory=dict)
+    """Details to which those of later alerts of the key are added: numbers, and lists of the first names."""
 
 
 async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
@@ -53,19 +57,44 @@ async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
         "severity": alert.severity,
         "customer": alert.customer,
         "title": in_a_line(alert.title),
-        "details": orjson.dumps(dict(alert.details), option=orjson.OPT_NON_STR_KEYS).decode(),
+        "details": _written({**alert.details, **alert.gathered}),
         "at": round(alert.at * 1000),
     }
     made = await connection.execute(insert_new(connection, alerts, "key").values(row).returning(alerts.c.id))
-    return made.first() is not None
+    if made.first() is not None:
+        return True
+    if alert.gathered:
+        details = alerts.c.details
+        found = sa.select(details).where(alerts.c.key == alert.key).with_for_update()
+        before = orjson.loads((await connection.execute(found)).scalar_one())
+        after = _written({**before, **gather(before, alert.gathered)})
+        await connection.execute(sa.update(alerts).where(alerts.c.key == alert.key).values(details=after))
+    return False
 
 
 async def raise_all(connection: AsyncConnection, some: Iterable[Alert]) -> list[Alert]:
     """Raise alerts in the transaction that is under way, of each key the first; return those that were not there."""
     first: dict[str, Alert] = {}
     for alert in some:
-        first.setdefault(alert.key, alert)
+        before = first.setdefault(alert.key, alert)
+        if before is not alert and alert.gathered:
+            first[alert.key] = replace(before, gathered=gather(before.gathered, alert.gathered))
     return [first[key] for key in sorted(first) if await raise_once(connection, first[key])]
+
+
+def gather(before: Mapping[str, Any], more: Mapping[str, int | list[str]]) -> dict[str, int | list[str]]:
+    """Return what two alerts of a key gather together; of a field that the first lacks, what the other has."""
+    sums: dict[str, int | list[str]] = {}
+    for name, value in more.items():
+        if isinstance(value, int):
+            sums[name] = before.get(name, 0) + value
+        else:
+            sums[name] = list(dict.fromkeys([*before.get(name, ()), *value]))[:GATHERED_NAMES_MAX]
+    return sums
+
+
+def _written(details: Mapping[str, Any]) -> str:
+    return orjson.dumps(dict(details), option=orjson.OPT_NON_STR_KEYS).decode()
 
 
 def unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

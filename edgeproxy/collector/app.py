@@ -147,6 +147,7 @@ class Service:
         self.handlers.delivery.use(settings)
         self.handlers.standing.use(settings)
         self._queues.ingest.values.use(settings.meters)
+        self._queues.ingest.edges_per_token = settings.edges.per_token
         self._queues.intake.values.use(settings.meters)
         self.handlers.credits.use(settings)
         self.handlers.figures.use(settings)

@@ -40,7 +40,7 @@ from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import Measured, faults_of_measured
 from edgeproxy.config.tokens import read_digests, read_pairs
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import quantity, shown, text, wrong
+from edgeproxy.config.units import Whole, quantity, shown, text, wrong
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -148,6 +148,13 @@ class Retention(Part):
     """Events of Stripe's with their payload, from when they came, unless they are still to be applied."""
 
 
+class Edges(Part):
+    """How many edges there may be."""
+
+    per_token: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 500
+    """Edges that may be bound to one token, retired ones not counted; batches of further ones are answered 429."""
+
+
 class Metrics(Part):
     """Who may read `GET /metrics`."""
 
@@ -164,6 +171,8 @@ class Written(Part):
     """The certificate that they are shown; without it they connect in the clear."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose `X-Forwarded-For` says who a client is, for limits and the audit log."""
+    edges: Edges = Edges()
+    """How many edges a token may introduce."""
     metrics: Metrics = Metrics()
     """Who may read `GET /metrics`; by default everybody who reaches the collector."""
     database: Annotated[str, BeforeValidator(read_database)] = "sqlite:///var/collector/ledger.db"

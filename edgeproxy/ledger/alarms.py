@@ -1,5 +1,5 @@
-"""What of an edge's batches people must hear of: that some are gone, or cannot be read; that an answer has cost more
-than a request may. Pure."""
+"""What of an edge's batches people must hear of: that some are gone, or cannot be read, or come from more edges than a
+token may have; that an answer has cost more than a request may. Pure."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -13,29 +13,40 @@ from edgeproxy.usage.batch import ANONYMOUS, Batch
 CUSTOMERS_MAX = 50
 """Customers of a batch who have an alert each: who reports wrong costs does so of all, and each is a message."""
 ALARMS: dict[Verdict, tuple[Severity, str]] = {
-    Verdict.GAP: ("page", "{} owned up to batches that are gone: what they counted is missing"),
+    Verdict.GAP: ("page", "edges of the token {} owned up to batches that are gone: what they counted is missing"),
     Verdict.QUARANTINE: (
         "warn",
-        "a batch of {} cannot be read and is in quarantine: what it counts is missing so far",
+        "batches of edges of the token {} cannot be read and are in quarantine: what they count is missing so far",
+    ),
+    Verdict.TOO_MANY_EDGES: (
+        "warn",
+        "the token {} has as many edges as it may: batches of further ones are refused, and wait at these",
     ),
 }
-"""By what became of a batch, how loud that is, and what is said of its edge."""
+"""By what became of a batch, how loud that is, and what is said of its token."""
 
 
-def alarms(settled: Iterable[tuple[Arrival, Verdict]], at: float) -> Iterator[Alert]:
-    """The alerts of batches of which this has become: one for each edge and day of UTC, with the first of that day."""
-    for arrival, verdict in settled:
+def alarms(settled: Iterable[tuple[Arrival, Verdict, str]], at: float) -> Iterator[Alert]:
+    """The alerts of batches of which this has become, each with the token it came with.
+
+    There is one for each token and day of UTC, with the first batch of that day; others are counted in it: whoever has
+    a token can invent edges, and each alert is a message to people. What was refused is not counted.
+    """
+    for arrival, verdict, token in settled:
         if verdict not in ALARMS:
             continue
         severity, title = ALARMS[verdict]
         gap = None if arrival.batch is None else arrival.batch.gap
-        details = {"edge": arrival.edge, "seq": arrival.seq, "why": arrival.why if gap is None else gap.why}
+        details = {"token": token, "edge": arrival.edge, "seq": arrival.seq, "why": arrival.why}
+        if gap is not None:
+            details |= {"why": gap.why, "to_seq": gap.to_seq}
         yield Alert(
-            key=f"{verdict.value}:{arrival.edge}:{datetime.fromtimestamp(at, UTC):%Y-%m-%d}",
+            key=f"{verdict.value}:{token}:{datetime.fromtimestamp(at, UTC):%Y-%m-%d}",
             kind=verdict.value,
             severity=severity,
-            title=title.format(arrival.edge),
-            details=details if gap is None else {**details, "to_seq": gap.to_seq},
+            title=title.format(token),
+            details=details,
+            gathered={} if verdict is Verdict.TOO_MANY_EDGES else {"batches": 1, "edges": [arrival.edge]},
             at=at,
         )
 

@@ -14,6 +14,8 @@ the next         it cannot be read                      QUARANTINE: kept, and th
                  its prev is another hash               CHAIN
                  it is a gap                            GAP: the watermark moves to its end
                  else                                   COUNT
+                 any of these, of an edge that is not   TOO_MANY_EDGES where its token has as many as it may
+                 known yet                              have: nothing is written (ingest.py)
 settled          with another hash, or given up         FORK
                  dropped for its age                    FORK: nobody knows any more whether it is the same
                  quarantined, and can be read now       MEND: counted after all
@@ -45,6 +47,7 @@ class Verdict(Enum):
     FOREIGN = "foreign"
     UNANNOUNCED = "unannounced"
     FULL = "full"
+    TOO_MANY_EDGES = "too_many_edges"
 
 
 class Mark(NamedTuple):

@@ -17,12 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy import log
 from edgeproxy.alerts.alert import raise_all
+from edgeproxy.config.collector import Edges
 from edgeproxy.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.ledger.alarms import above_caps, alarms
 from edgeproxy.ledger.arrival import Arrival
 from edgeproxy.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
 from edgeproxy.ledger.chain_audit import hash_before
+from edgeproxy.ledger.edge_room import EdgeRoom
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.quarantine_room import QuarantineRoom
 from edgeproxy.ledger.values import Values
@@ -95,6 +97,8 @@ class Ingest:
         self._ledger = Ledger(database)
         self.values = Values(database, {})
         """The values of dimensions that customers have."""
+        self.edges_per_token = Edges().per_token
+        """Edges that a token may introduce."""
         self._log = log.get()
         self._squeeze = zstandard.ZstdCompressor(level=1)
         self._queue: deque[Waiting] = deque()
@@ -230,7 +234,7 @@ class Ingest:
         arrivals = [waiting.arrival for waiting in group]
         now = round(time.time() * 1000)
         async with self._database.writing() as connection:
-            marks = await self._marks(connection, group, now)
+            marks, excess = await self._marks(connection, group, now)
             settled = await self._settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
             room = await QuarantineRoom.of(connection, [one.shipper.token for one in group if not one.arrival.batch])
             outcomes: list[Outcome] = []
@@ -243,6 +247,8 @@ class Ingest:
                 verdict, why = judge(mark, settled.get(key), arrival, shipper), arrival.why
                 if verdict in REFUSED:
                     why = refused(mark, shipper, arrival) or UNANNOUNCED.format(arrival.edge)
+                if verdict in BEGINS and (arrival.edge, shipper.token) in excess:
+                    verdict, why = Verdict.TOO_MANY_EDGES, NO_MORE_EDGES.format(shipper.token, self.edges_per_token)
                 if verdict is Verdict.QUARANTINE and not room.admit(shipper.token, len(arrival.body)):
                     verdict, why = Verdict.FULL, NO_ROOM.format(shipper.token)
                 if verdict is Verdict.MEND and not await self._follows(connection, settled, arrival):
@@ -269,16 +275,24 @@ class Ingest:
                 key_of = (batches.c.edge == row["edge"]) & (batches.c.seq == row["seq"])
                 await connection.execute(sa.update(batches).where(key_of).values(row))
             await self._move(connection, marks, last, now)
-            judged = [(arrival, outcome.verdict) for arrival, outcome in zip(arrivals, outcomes, strict=True)]
+            if any(outcome.verdict is Verdict.FULL for outcome in outcomes):
+                await _forget_idle(connection, [edge for edge, mark in marks.items() if mark == Mark()])
+            judged = [
+                (waiting.arrival, outcome.verdict, waiting.shipper.token)
+                for waiting, outcome in zip(group, outcomes, strict=True)
+            ]
             await raise_all(connection, [*alarms(judged, now / 1000), *above_caps(as_sent), *passed])
         self._heard({row[:2] for batch in some if batch is not None for row in batch.rows})
         await self._names.found((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
         return outcomes
 
-    async def _marks(self, connection: AsyncConnection, group: Sequence[Waiting], now: int) -> dict[str, Mark]:
-        """The watermarks of these edges, which nobody else moves until the transaction ends.
+    async def _marks(
+        self, connection: AsyncConnection, group: Sequence[Waiting], now: int
+    ) -> tuple[dict[str, Mark], set[tuple[str, str]]]:
+        """The watermarks of these edges, which nobody else moves until the transaction ends; and edges with the tokens
+        that may introduce no further ones.
 
-        New edges get one too, but those of which nothing will be written.
+        New edges get a row too, but those of which nothing will be written.
         """
         names = sorted({waiting.arrival.edge for waiting in group})
         columns = edges.c
@@ -290,16 +304,21 @@ class Ingest:
         )
         found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
         start = Mark()
-        fresh = {
-            one.arrival.edge
+        begun = {
+            (one.arrival.edge, one.shipper.token): None
             for one in group
-            if one.arrival.edge not in found and judge(start, None, one.arrival, one.shipper) not in REFUSED
+            if one.arrival.edge not in found and judge(start, None, one.arrival, one.shipper) in BEGINS
         }
+        if not begun:
+            return dict.fromkeys(names, start) | found, set()
+        room = await EdgeRoom.of(self._database, connection, [token for _, token in begun], self.edges_per_token)
+        admitted = {(edge, token) for edge, token in begun if room.admit(token)}
+        fresh = sorted({edge for edge, _ in admitted})
         if fresh:
-            rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in sorted(fresh)]
+            rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in fresh]
             await self._database.begin_edges(connection, rows)
             found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
-        return dict.fromkeys(names, start) | found
+        return dict.fromkeys(names, start) | found, begun.keys() - admitted
 
     async def _follows(
         self, connection: AsyncConnection, settled: Mapping[tuple[str, int], Settled], arrival: Arrival
@@ -373,12 +392,23 @@ STATES = {
     Verdict.QUARANTINE: QUARANTINED,
 }
 """What is kept, and as what."""
+BEGINS = frozenset({Verdict.COUNT, Verdict.GAP, Verdict.QUARANTINE})
+"""Verdicts by which an edge becomes known."""
 REFUSED = (Verdict.FOREIGN, Verdict.UNANNOUNCED)
 """Verdicts of which nothing is written."""
 UNANNOUNCED = "the chain of {0} begins with a gap, to which an admin has to consent: PATCH /v1/edges/{0} with gap_to"
 NO_ROOM = "the edges of {} have as much in quarantine as may be kept: replay what is there, or set it aside"
+NO_MORE_EDGES = (
+    "{} has introduced {} edges, as many as it may (edges.per_token): retire those that are gone, or raise the bound"
+)
 NOT_NEXT = "has a prev that is not the hash of the batch before"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
+
+
+async def _forget_idle(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Take out the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
+    columns = edges.c
+    await connection.execute(sa.delete(edges).where(columns.edge.in_(names), columns.token.is_(None), columns.seq == 0))
 
 
 def weight(arrival: Arrival) -> int:

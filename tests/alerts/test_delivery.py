@@ -23,7 +23,7 @@ from edgeproxy.config.alerts import Alerts
 from edgeproxy.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.database.database import Database
 from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, Collector
+from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
 from tests.support.ports import HOST
 from tests.support.postgresql import Postgresql
 from tests.support.receivers import MailTaker, Receiver
@@ -266,7 +266,8 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         assert other.process is not None
         other.process.send_signal(signal.SIGHUP)
         until(lambda: '"reloaded"' in other.output, "it has reloaded")
-        assert other.post(Chain().next(), fields={"Edge-Hash": "0" * 64}).status == 422
+        of_another = Chain(region="eu-bound").next()
+        assert other.post(of_another, fields={"Edge-Hash": "0" * 64}, token=REGIONAL).status == 422
         until(lambda: hooks.on(f"/{folder}/pager"), "it goes to another channel")
         secrets = (SECRET, SECRET.removeprefix("whsec_"), "p%40ss", "p@ss", f"{hooks.port}{where}")
         texts = (one.output, other.output, str(told), str(entries))

@@ -54,17 +54,17 @@ def test_denials_are_told_from_a_rate_on_with_who_has_most_once_an_hour() -> Non
     }  # fmt: skip
 
 
-def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_edge() -> None:
+def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> None:
     chain = Chain("edge-1")
     batches = [chain.next(gap=Gap(1, 3, "disk lost")), chain.next(gap=Gap(4, 4, "again")), chain.next()]
     arrived = [arrive(Named(one.edge, one.seq, digest(body(one))), body(one), "identity") for one in batches]
-    settled = [(arrived[0], Verdict.GAP), (arrived[1], Verdict.GAP), (arrived[2], Verdict.COUNT)]
+    settled = [(arrived[0], Verdict.GAP, "t"), (arrived[1], Verdict.GAP, "t"), (arrived[2], Verdict.COUNT, "t")]
     first, again = alarms(settled, NOW)
-    assert (first.key, first.severity) == ("gap:edge-1:2026-10-01", "page")
+    assert (first.key, first.severity) == ("gap:t:2026-10-01", "page")
     assert first.key == again.key
-    assert first.details == {"edge": "edge-1", "seq": 1, "to_seq": 3, "why": "disk lost"}
-    (bad,) = alarms([(arrived[2], Verdict.QUARANTINE)], NOW)
-    assert (bad.key, bad.severity) == ("quarantined:edge-1:2026-10-01", "warn")
+    assert first.details == {"token": "t", "edge": "edge-1", "seq": 1, "to_seq": 3, "why": "disk lost"}
+    (bad,) = alarms([(arrived[2], Verdict.QUARANTINE, "t")], NOW)
+    assert (bad.key, bad.severity) == ("quarantined:t:2026-10-01", "warn")
 
 
 def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edge() -> None:

@@ -19,7 +19,8 @@ from edgeproxy.ledger.edges import SHOWN_MAX, EdgeStanding
 from edgeproxy.usage.batch import Gap
 from tests.support.ask import Answer
 from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, OWN, READ, Collector
+from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
+from tests.support.collector_fixtures import StartCollector
 
 
 def change(collector: Collector, edge: str, body: bytes, token: str = ADMIN) -> Answer:
@@ -139,3 +140,34 @@ def test_a_collector_that_can_settle_nothing_is_not_ready_until_it_can(alone: Co
     assert alone.post(chain.made[0]).status == 200
     assert alone.ready()
     assert alone.metric("collector_ready") == 1
+
+
+def test_who_has_a_token_invents_few_edges_and_has_few_alerts_raised(start_collector: StartCollector) -> None:
+    """A hundred and fifty names with bodies that nobody can read; then later batches of as many others."""
+    collector = start_collector(edges={"per_token": 5})
+    known = Chain("known")
+    assert collector.post(known.next()).status == 200
+
+    def invent(edge: str, seq: int = 1) -> Answer:
+        return collector.post(b"torn", fields={"Edge-Id": edge, "Edge-Seq": str(seq), "Edge-Hash": "0" * 64})
+
+    answers = [invent(f"invented-{number}") for number in range(150)]
+    assert [answer.status for answer in answers] == [422] * 4 + [429] * 146
+    assert answers[-1]["retry-after"] == "60"
+    assert "edges.per_token" in answers[-1].json()["detail"]
+    assert {invent(f"later-{number}", seq=7).status for number in range(20)} == {409}
+    assert collector.edges().keys() == {"known", *(f"invented-{number}" for number in range(4))}
+    assert invent("invented-3", seq=2).status == 422, "an edge that is there goes on"
+    assert collector.post(known.next()).status == 200
+    assert collector.post(Chain("another").next(), token=REGIONAL).status == 403, "the bound is not another token's"
+    assert collector.post(Chain(region="eu-bound").next(), token=REGIONAL).status == 200
+
+    raised = {alert["kind"]: alert for alert in collector.get("/v1/alerts", token=ADMIN).json()["alerts"]}
+    assert raised.keys() == {"quarantined", "too_many_edges"}
+    assert len(collector.get("/v1/alerts", token=ADMIN).json()["alerts"]) == 2
+    assert raised["quarantined"]["details"]["batches"] == 5
+    assert raised["quarantined"]["details"]["edges"] == [f"invented-{number}" for number in range(4)]
+    assert raised["too_many_edges"]["details"]["edge"] == "invented-4"
+
+    assert change(collector, "invented-0", b'{"retired": true}').status == 200
+    assert [invent(f"next-{number}").status for number in range(2)] == [422, 429], "whoever is gone makes room"

@@ -16,6 +16,7 @@ from edgeproxy.database.database import Database
 from edgeproxy.ledger import quarantine, quarantine_room, queries
 from edgeproxy.ledger.arrival import Arrival, arrive, named
 from edgeproxy.ledger.chain import Shipper
+from edgeproxy.ledger.edges import listing
 from edgeproxy.ledger.ingest import Ingest
 from edgeproxy.ledger.names import Names
 from edgeproxy.ledger.quarantine import Refused, Replayed
@@ -57,6 +58,10 @@ class Kept:
             question = queries.asked({"from": "1970-01-01", **query}, 0)
             found: int = (await queries.usage(connection, question))["total"]
         return found
+
+    async def edges(self) -> list[str]:
+        async with self.database.reading() as connection:
+            return [edge["edge"] for edge in await listing(connection, 0.0)]
 
     async def shown(self, chain: Chain, seq: int) -> dict[str, object] | None:
         async with self.database.reading() as connection:
@@ -116,6 +121,9 @@ def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monke
         assert await kept.settle(*some) == ["quarantined"] * 2
         chain, more = torn(3)
         assert await kept.settle(*more) == ["quarantined", "full", "expected"]
+        before = await kept.edges()
+        assert await kept.settle(torn(1)[1][0], torn(2)[1][1]) == ["full", "expected"]
+        assert await kept.edges() == before, "of an edge of which nothing is kept nothing is written"
         assert await kept.settle(more[1]) == ["full"], "whatever it is, its edge keeps it"
         monkeypatch.setattr(quarantine_room, "BATCHES_MAX", 100)
         monkeypatch.setattr(quarantine_room, "BYTES_MAX", 4 * len(b"torn"))

@@ -84,6 +84,7 @@ class Collector:
             **({} if "tiers" in settings else {"billing": {"plans": PLANS, "credits": {}}}),
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
             "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
+            "edges": {"per_token": 1_000_000},  # Each of the tests that share one ships as edges of its own.
             **settings,
         }
 

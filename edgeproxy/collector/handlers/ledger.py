@@ -91,7 +91,7 @@ class LedgerHandlers:
             self._ingest.free(size)
         if outcome.verdict in REFUSED:
             raise auth.Denied(403, outcome.why)
-        if outcome.verdict is Verdict.FULL:
+        if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
             raise auth.Denied(429, outcome.why, FULL_RETRY)
         self.last_used.note(*read_field(request.headers.get(FIELD)))
         return verdict_of(outcome)

@@ -548,7 +548,7 @@ class Route(Part):
     host: Annotated[str, BeforeValidator(parsers.read_host)] | None = None
     """The host that is asked for: exact, or *.suffix; by default any."""
     path: Annotated[str, BeforeValidator(parsers.read_path)]
-    """An exact path, or /v1/* for all that begins with /v1/."""
+    """An exact path, or /v1/* for /v1 and all that begins with /v1/."""
     methods: Annotated[frozenset[Annotated[str, BeforeValidator(parsers.read_method)]], Field(min_length=1)] | None = (
         None
     )

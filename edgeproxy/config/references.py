@@ -214,6 +214,7 @@ def _cors(tree: Table) -> Iterator[Fault]:
 
 def _answers(tree: Table) -> Iterator[Fault]:
     """Each route leads somewhere, and to one place; a redirect not back to itself; what is stripped is there."""
+    places = [(route.get("host"), route.get("path")) for _, route in members(tree, "routes")]
     for path, route in members(tree, "routes"):
         own = [name for name in ("redirect", "respond") if name in route]
         redirect = route.get("redirect")
@@ -229,7 +230,8 @@ def _answers(tree: Table) -> Iterator[Fault]:
             continue
         if isinstance(to, str) and to.endswith("*") and not where.endswith("/*"):
             yield Fault((*path, "redirect"), "has a * and the route no prefix", "write path: /old/*, or no *")
-        if isinstance(to, str) and (to == where or (where.endswith("/*") and to.startswith(where[:-1]))):
+        again = isinstance(to, str) and where.endswith("/*") and f"{to.partition('?')[0]}/".startswith(where[:-1])
+        if isinstance(to, str) and (to == where or (again and (route.get("host"), to) not in places)):
             yield Fault((*path, "redirect"), "leads back to the same route", "lead it elsewhere")
         rewrite = route.get("rewrite")
         strip = rewrite.get("strip") if isinstance(rewrite, Table) else None

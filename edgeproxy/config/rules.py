@@ -18,7 +18,7 @@ class RequestRule(Part):
     name: Annotated[str, BeforeValidator(parsers.read_name)]
     """What logs and metrics call it."""
     path: Annotated[str, BeforeValidator(parsers.read_path)] | None = None
-    """Its path: exact, or /admin/* for all that begins with /admin/."""
+    """Its path: exact, or /admin/* for /admin and all that begins with /admin/."""
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = None
     """Its method is one of these."""
     field: Annotated[str, BeforeValidator(parsers.read_field_name)] | None = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from edgeproxy.clock import EPOCH
 from edgeproxy.errors import Answered, EdgeError, Fault, Refused, RefusedCustomer
 from edgeproxy.http1 import message, security
-from edgeproxy.http1.grammar import IDEMPOTENT, METHODS
+from edgeproxy.http1.grammar import IDEMPOTENT, METHODS, host_of
 from edgeproxy.http1.host import with_host
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_head
@@ -105,7 +105,8 @@ FINISHED: Final = RequestHead()
 """In the place of a plain head where the answer's head is not passed on as it is: it goes out piece by piece."""
 
 NO_HOST = b"Host: localhost\r\n"
-"""What the upstream sees of an HTTP/1.0 request that names no host; HTTP/1.1 must have the field."""
+"""What the upstream sees of an HTTP/1.0 request for which no host is named; HTTP/1.1 must have the field. No
+X-Forwarded-Host is beside it, and nobody is ever sent there."""
 
 
 Refusal = EdgeError | LimitSet
@@ -772,7 +773,8 @@ class Exchange:
         head = read_head(block, client.trusted, snapshot.sizes.fields, self.minor, snapshot.lines)
         host, lines = agree(request, head)
         if head.authority is None and not lines:
-            lines = NO_HOST
+            said = (head.forwarded_host or b"").partition(b",")[0].strip()
+            lines = NO_HOST if host_of(said) is None else b"Host: %b\r\n" % said
         self.keep = lines + head.keep
         self.head = PLAIN if head.plain else head
         self.length, self.trace, self.credentials = head.length, head.trace, head.credentials

@@ -49,7 +49,10 @@ class Condition:
     def _leads(self, path: bytes) -> bool:
         """Whether this is the path that is meant, or some server may take it for that one."""
         exact = self._exact
-        return any(one.startswith(self._prefix) if exact is None else one == exact for one in (path, *readings(path)))
+        paths = (path, *readings(path))
+        if exact is None:
+            return any((one + b"/").startswith(self._prefix) for one in paths)
+        return exact in paths
 
 
 def conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:
@@ -58,9 +61,9 @@ def conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ..
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether there is a path that both mean."""
+    """Whether there is a path that both mean. `/v1/*` means `/v1` too, as it does to the router."""
     if one.endswith("/*") and other.endswith("/*"):
         return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])
     if one.endswith("/*"):
-        return other.startswith(one[:-1])
-    return one == other or (other.endswith("/*") and one.startswith(other[:-1]))
+        return f"{other}/".startswith(one[:-1])
+    return one == other or (other.endswith("/*") and f"{one}/".startswith(other[:-1]))

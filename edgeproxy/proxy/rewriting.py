@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from edgeproxy.errors import Refused
 from edgeproxy.http1.fields import FOLDED
 from edgeproxy.http1.grammar import host_of, name_of
-from edgeproxy.http1.values import value
+from edgeproxy.http1.values import value, values
 
 if TYPE_CHECKING:
     from edgeproxy.config.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
@@ -68,12 +69,17 @@ def location(settings: "Redirect", prefix: str | None, first: bytes, lines: byte
     """Where a redirect leads: of a route with this prefix, None where its path is exact.
 
     Of what the client said, the path has no byte that could end the line, and what it puts into the place of the `*`
-    cannot lead to another host: a `/` of the configuration stands before it, and another one does not follow.
+    cannot lead to another host: a `/` of the configuration stands before it, and another one does not follow. Raises
+    Refused(400) where it is to lead to the host that was asked for, and none was.
     """
     target = first.split(b" ", 2)[1]
     path, question, query = target.partition(b"?")
     if settings.to == "https":
-        return b"https://%b%b" % (host_of(value(lines, b"host") or b"") or b"localhost", target)
+        # Without X-Forwarded-Host nobody named a host: the one that is there is made up for the upstream.
+        host = host_of(value(lines, b"host") or b"") if values(lines, b"x-forwarded-host") else None
+        if host is None:
+            raise Refused(400, "The request names no host, and cannot be sent to https", close=False)
+        return b"https://%b%b" % (host, target)
     to = settings.to.encode()
     if to.endswith(b"*"):
         to = to[:-1] + path[len(prefix or "") :].lstrip(b"/")

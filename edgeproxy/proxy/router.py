@@ -1,10 +1,11 @@
 """Which route a request takes: the host first, then the exact path, then the longest prefix.
 
-Routes without a host apply to every host, after those that name it. The path that is matched here is exactly the
-path that will be forwarded (http1/path.py), so nothing can be routed as one thing and served as another.
+`/v1/*` is the route of `/v1` too, unless a route has that path for itself. Routes without a host apply to every host,
+after those that name it. The path that is matched here is exactly the path that will be forwarded (http1/path.py), so
+nothing can be routed as one thing and served as another.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar, Union
 
 from edgeproxy.errors import Refused
@@ -68,19 +69,26 @@ class Router(Generic[R]):
         by_host: dict[bytes | None, list[R]] = {None: []}
         for route in routes:
             by_host.setdefault(route.host, []).append(route)
+        # "*.a.example.com" before "*.example.com": the longer suffix says more.
+        hosts = [host for host in by_host if host is not None]
+        self._suffixes = sorted((host[1:] for host in hosts if host.startswith(b"*.")), key=len, reverse=True)
+        wider: dict[bytes | None, list[bytes | None]] = {None: []}
+        for host in hosts:
+            own = host.removeprefix(b"*")
+            suffixes = [suffix for suffix in self._suffixes if own.endswith(suffix) and own != suffix]
+            wider[host] = [*(b"*" + suffix for suffix in suffixes), None]
         # Each layer is made once, though the wider ones are of many sites.
-        layers = {host: _layer(of_host) for host, of_host in by_host.items()}
-        anywhere = layers.pop(None)
+        layers = {
+            host: _layer(routes, {route.path for each in wider[host] for route in by_host[each]})
+            for host, routes in by_host.items()
+        }
+        sites = {host: Site([layers[host], *(layers[each] for each in wider[host])]) for host in by_host}
+        self._anywhere = sites[None]
         self._exact: dict[bytes, Site[R]] = {}
         self._by_suffix: dict[bytes, Site[R]] = {}
-        # "*.a.example.com" before "*.example.com": the longer suffix says more.
-        self._suffixes = sorted((host[1:] for host in layers if host and host.startswith(b"*.")), key=len, reverse=True)
-        for host, layer in layers.items():
-            assert host is not None
+        for host in hosts:
             own = host.removeprefix(b"*")
-            wider = [layers[b"*" + suffix] for suffix in self._suffixes if own.endswith(suffix) and own != suffix]
-            (self._exact if own == host else self._by_suffix)[own] = Site([layer, *wider, anywhere])
-        self._anywhere = Site([anywhere])
+            (self._exact if own == host else self._by_suffix)[own] = sites[host]
 
     def site(self, host: bytes | None) -> Site[R]:
         """What this host serves; `host` in lower case, without port and trailing dot, None where none was sent."""
@@ -103,8 +111,12 @@ _Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
 _Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, ...]]
 
 
-def _layer(routes: Iterable[R]) -> _Layer[R]:
-    """(exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a list."""
+def _layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
+    """(exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a list.
+
+    `elsewhere`: the paths of the routes of wider hosts. Who has `/v1` there has it before `/v1/*` has it here, unless
+    another prefix here is around it.
+    """
     exact: dict[bytes, list[R]] = {}
     prefixes: dict[bytes, list[R]] = {}
     for route in routes:
@@ -112,6 +124,10 @@ def _layer(routes: Iterable[R]) -> _Layer[R]:
             prefixes.setdefault(route.path[:-1], []).append(route)
         else:
             exact.setdefault(route.path, []).append(route)
+    for prefix, of_prefix in prefixes.items():
+        name = prefix[:-1]
+        if name and (name not in elsewhere or any(name.startswith(around) for around in prefixes)):
+            exact.setdefault(name, of_prefix)
     lengths = tuple(sorted({len(prefix) for prefix in prefixes}, reverse=True))
     return _bare(exact), _bare(prefixes), lengths
 

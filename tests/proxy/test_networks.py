@@ -154,6 +154,14 @@ async def test_no_other_spelling_of_a_path_leads_past_a_rule(edge: Edge, meant: 
     assert (await edge.refuses(get(sent))).status == 403
 
 
+@pytest.mark.parametrize("sent", ["/public/admin", "/public//admin", "/public/%61dmin?x"])
+async def test_a_rule_about_a_prefix_is_about_its_name(edge: Edge, sent: str) -> None:
+    """So it is to the router, and services serve both alike."""
+    ruled(edge, path="/public/admin/*")
+    assert (await edge.refuses(get(sent))).status == 403
+    assert (await edge.passes(get("/public/adminx"), ok()))[1].status == 200
+
+
 async def test_a_rule_lets_so_many_of_an_address_pass(edge: Edge) -> None:
     ruled(edge, path="/public/login", methods=["POST"], action="limit", rate="2/min")
     edge.upstream.answers(lambda request: ok())
@@ -181,6 +189,8 @@ async def test_a_rule_that_logs_lets_pass(edge: Edge) -> None:
         ("/a/*", "/a/b/*", True),
         ("/a/b", "/a/*", True),
         ("/a", "/a", True),
+        ("/a/*", "/a", True),
+        ("/a/*", "/ab", False),
         ("/a/*", "/b/*", False),
         ("/a", "/b", False),
     ],

@@ -46,7 +46,7 @@ def test_the_path_of_the_endpoint_stands_first() -> None:
 def led(path: str, to: str, target: str, host: str = "edge.test") -> str:
     route = Route.model_validate({"path": path, "redirect": to})
     assert route.redirect is not None
-    first, lines = f"GET {target} HTTP/1.1\r\n".encode(), f"Host: {host}\r\n".encode()
+    first, lines = f"GET {target} HTTP/1.1\r\n".encode(), f"Host: {host}\r\nX-Forwarded-Host: {host}\r\n".encode()
     return location(route.redirect, route.prefix, first, lines).decode()
 
 
@@ -60,6 +60,7 @@ def led(path: str, to: str, target: str, host: str = "edge.test") -> str:
         ("/old/*", "https://b.example/*", "/old/@evil.example", "https://b.example/@evil.example"),
         ("/old/*", "https://b.example/*", "/old/.evil.example", "https://b.example/.evil.example"),
         ("/old", "/new?x=y", "/old?x=z", "/new?x=y"),
+        ("/old/*", "/new/*", "/old?x=z", "/new/?x=z"),
         ("/*", "https", "/a?b=c", "https://edge.test/a?b=c"),
         ("/*", "https", "//evil.example/a", "https://edge.test//evil.example/a"),
     ],
@@ -95,6 +96,19 @@ async def test_an_upstream_gets_what_the_route_makes_of_a_request(edge: Edge) ->
     received, _ = await edge.passes(get("/public/x"), ok())
     assert received.first == "GET /base/public/x HTTP/1.1"
     assert "Via" in received
+
+
+async def test_a_prefix_is_served_by_its_name_as_all_below_it(edge: Edge) -> None:
+    """With the same key, limits and rewriting, and counted under the same route."""
+    shop = {"name": "shop", "path": "/shop/*", "upstream": "api", "limits": [{"rate": "3/min", "name": "shop"}]}
+    with_routes(edge, {**shop, "rewrite": {"strip": "/shop", "prefix": "/in"}})
+    assert (await edge.refuses(get("/shop"))).status == 401
+    for path, asked in (("/shop", "/in"), ("/shop/", "/in/"), ("/shop?a=/shop", "/in?a=/shop")):
+        received, _ = await edge.passes(post(b"buy", path, f"X-API-Key: {UNLIMITED}"), ok())
+        assert received.first == f"POST {asked} HTTP/1.1"
+    assert (await edge.refuses(get("/shop", f"X-API-Key: {UNLIMITED}"))).status == 429
+    assert edge.count("edge_requests_total", "shop", "free", "200") == 3
+    assert (await edge.refuses(get("/shopx", f"X-API-Key: {UNLIMITED}"))).status == 404
 
 
 ANSWERS = {
@@ -147,6 +161,19 @@ async def test_without_tls_a_client_is_sent_there_and_with_it_comes_in(edge: Edg
     _, answer = await edge.passes(get("/safe/x", f"X-API-Key: {UNLIMITED}", "X-Forwarded-Proto: https"), ok())
     assert answer.status == 200
     assert (await edge.refuses(get("/safe/x", "X-Forwarded-Proto: https"))).status == 401
+
+
+async def test_who_names_no_host_is_sent_to_none(edge: Edge) -> None:
+    """Neither to the name that the upstream is given, nor to the edge's own address."""
+    edge.config["trusted_proxies"] = ["127.0.0.2"]
+    with_routes(edge, {"path": "/safe/*", "upstream": "api", "redirect": "https"})
+    for fields in ((), ("X-Forwarded-Host: evil.example",)):
+        answer = await edge.refuses(head("GET /safe/x HTTP/1.0", *fields))
+        assert (answer.status, answer.all("Location")) == (400, [])
+    client = await edge.client("127.0.0.2")
+    await client.sends(head("GET /safe/x HTTP/1.0", "X-Forwarded-Host: Edge.test, inner"))
+    assert (await client.gets_answer())["Location"] == "https://edge.test/safe/x"
+    await client.gets_eof()
 
 
 @pytest.mark.parametrize("target", ["/old/%0d%0aSet-Cookie:a=b", "/old/a?%0d%0aX:b", "/old/%5c%5cevil.example"])

@@ -42,13 +42,45 @@ def test_an_exact_path_matches_itself_alone() -> None:
         assert refusal(routes, b"h", other).status == 404
 
 
-def test_a_prefix_matches_all_below_it_but_not_its_name_without_the_slash() -> None:
+def test_a_prefix_matches_its_name_and_all_below_it() -> None:
     routes = [Leads("prefix", b"/v1/*")]
-    assert found(routes, b"h", b"/v1/") == "prefix"
-    assert found(routes, b"h", b"/v1/a/b/c") == "prefix"
-    assert found(routes, b"h", b"/v1//") == "prefix"
-    for other in (b"/v1", b"/v10/a", b"/v", b"/"):
+    for path in (b"/v1", b"/v1/", b"/v1/a/b/c", b"/v1//"):
+        assert found(routes, b"h", path) == "prefix"
+    for other in (b"/v10/a", b"/v10", b"/v", b"/", b"*"):
         assert refusal(routes, b"h", other).status == 404
+
+
+def test_a_prefix_takes_its_name_from_no_route_of_that_path() -> None:
+    """Not even from one of fewer methods, or of a wider host."""
+    gets = Leads("own", b"/v1", methods=methods(b"GET"))
+    for host in (None, b"h.test", b"*.test"):
+        routes = [Leads("prefix", b"/v1/*", host), gets]
+        for order in (routes, routes[::-1]):
+            assert found(order, b"h.test", b"/v1") == "own"
+            assert refusal(order, b"h.test", b"/v1", b"POST").status == 405
+            assert found(order, b"h.test", b"/v1/", b"POST") == "prefix"
+
+
+def test_what_is_around_a_prefix_does_not_get_its_name() -> None:
+    """It may ask for less."""
+    routes = [Leads("admin", b"/admin/*", b"h.test"), Leads("all", b"/*", b"h.test"), Leads("own", b"/admin")]
+    assert found(routes, b"h.test", b"/admin") == "admin"
+    assert found(routes, b"other.test", b"/admin") == "own"
+
+
+def test_the_name_of_a_prefix_goes_the_way_of_all_below_it() -> None:
+    routes = [
+        Leads("reads", b"/v1/*", methods=methods(b"GET")),
+        Leads("writes", b"/v1/*", methods=methods(b"POST")),
+        Leads("nearer", b"/v1/*", b"h.test", methods=methods(b"PUT")),
+        Leads("all", b"/*"),
+    ]
+    for path in (b"/v1", b"/v1/"):
+        assert found(routes, b"other.test", path, b"GET") == "reads"
+        assert found(routes, b"other.test", path, b"POST") == "writes"
+        assert refusal(routes, b"other.test", path, b"PUT").status == 405
+        assert found(routes, b"h.test", path, b"PUT") == "nearer"
+        assert refusal(routes, b"h.test", path, b"GET").status == 405
 
 
 def test_the_root_prefix_matches_everything() -> None:
@@ -60,7 +92,8 @@ def test_the_longest_prefix_wins_whatever_the_order_of_the_routes() -> None:
     routes = [Leads("root", b"/*"), Leads("long", b"/v1/orders/*"), Leads("short", b"/v1/*")]
     for order in (routes, routes[::-1]):
         assert found(order, None, b"/v1/orders/7") == "long"
-        assert found(order, None, b"/v1/orders") == "short"
+        assert found(order, None, b"/v1/orders") == "long"
+        assert found(order, None, b"/v1/order") == "short"
         assert found(order, None, b"/v2/") == "root"
 
 

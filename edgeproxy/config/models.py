@@ -693,8 +693,8 @@ class Listener(Part):
     """HOST:PORT."""
     tls: ListenerTls | None = None
     """TLS; by default HTTP without it."""
-    authorize: Switch = False
-    """Whether trusted proxies ask here about requests that they forward themselves; nothing is forwarded."""
+    authorize: Literal["original", "forwarded", "path"] | None = None
+    """In which fields trusted proxies state the requests that they ask about here; nothing is forwarded."""
 
 
 class AccessLog(Part):

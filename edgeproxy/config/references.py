@@ -451,7 +451,7 @@ def _listeners(tree: Table) -> Iterator[Fault]:
     """Each address once, whoever is to connect there."""
     for path, listener in _listening(tree):
         authorize = listener.get("authorize") if isinstance(listener, Table) else None
-        if isinstance(authorize, str) and is_on(authorize) and not tree.get("trusted_proxies"):
+        if isinstance(authorize, str) and not tree.get("trusted_proxies"):
             hint = "write trusted_proxies: [10.0.0.2], the addresses of the proxies that ask"
             yield Fault((*path, "authorize"), "is for trusted proxies alone, and there are none", hint)
     before: list[tuple[parsers.Address, Steps]] = []

@@ -8,6 +8,8 @@ trusted proxies may set too, such as X-Forwarded-For, have rules of their own in
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from edgeproxy.http1.grammar import name_of
+
 
 class Binding(NamedTuple):
     """What stamps tell of who asks: the edge's region, and the customer and the tier; None where there is none."""
@@ -33,6 +35,12 @@ def lines(binding: Binding) -> bytes:
     """The lines of all stamps that are the same for each request of a route binding, each with its CRLF."""
     values = [(name, value(binding)) for name, value in STAMPS.items() if value is not None]
     return b"".join([b"%b: %b\r\n" % (name, value.encode()) for name, value in values if value is not None])
+
+
+def with_empty(block: bytes) -> bytes:
+    """Return these lines of stamps, and an empty one for each stamp that they lack: it overwrites a client's."""
+    present = {name_of(line) for line in block.split(b"\r\n")}
+    return block + b"".join([b"%b: \r\n" % name for name in STAMPS if name.lower() not in present])
 
 
 def opening(name: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.clock import EPOCH
 from edgeproxy.http1 import message, security
 from edgeproxy.proxy import tls
-from edgeproxy.proxy.authorization import AskingProxy
+from edgeproxy.proxy.authorization import CLIENTS
 from edgeproxy.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
 from edgeproxy.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
 from edgeproxy.proxy.connection_limits import LINGERING_MAX, TooMany
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
-    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None, *, authorizes: bool = False) -> None:
-        """`authorizes`: who connects are proxies that ask about requests of theirs."""
+    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None, *, authorize: str | None = None) -> None:
+        """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
         self._runtime = runtime
         self._inward = inward
-        self._kind = AskingProxy if authorizes else Client
+        self._kind = CLIENTS[authorize]
 
     def opens(self) -> "Acceptor":
         """Somebody knocks: the first protocol of the connection."""

@@ -1,18 +1,22 @@
 """Requests that another proxy has, and asks about: the same keys, limits and counts, and nothing is forwarded.
 
-nginx's auth_request asks `/v1/authorize` and says in fields what it was asked for; Envoy's ext_authz asks with the
-method of its client, and puts `/v1/authorize` before the path.
+The proxy forwards the target as its client sent it, so the edge decides on that form and no other. Where the proxy
+states it is a setting of the listener: what is read anywhere else could be the client's, who would choose what is
+decided on.
 """
 
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.errors import Answered, Refused
-from edgeproxy.http1 import message
+from edgeproxy.http1 import message, stamps
+from edgeproxy.http1.fields import FOLDED, KEY_FIELDS
+from edgeproxy.http1.grammar import host_of, name_of
 from edgeproxy.http1.path import resolve
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.http1.values import value
+from edgeproxy.http1.values import value, values
 from edgeproxy.proxy.client import Client
 from edgeproxy.proxy.exchange import Exchange, Outcome, Refusal
+from edgeproxy.proxy.query_key import key_in
 from edgeproxy.proxy.states import AWAITS_CLAIMS, PARKED
 
 if TYPE_CHECKING:
@@ -20,16 +24,37 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.route_binding import Route
 
 PATH: Final = b"/v1/authorize"
-METHOD, URI = b"x-original-method", b"x-original-uri"
+
+ORIGINAL: Final = (b"x-original-method", b"x-original-uri")
+"""The method and the target of the client's request, as the snippet for nginx states them."""
+
+FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
+"""The same, as Traefik and Caddy state them."""
+
+STAMP_NAMES: Final = frozenset(name.lower() for name in stamps.STAMPS)
+
+SEPARATORS: Final = {b"cookie": b"; "}
+"""What stands between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
 
 GRANTED: Final = Answered(200, "Granted")
 """The answer to what may pass."""
 
 
 class Authorization(Exchange):
-    """One question about a request."""
+    """One question about a request. A subclass knows where proxies of one kind state that request."""
 
     __slots__ = ("outer",)
+
+    foreign: tuple[bytes, ...]
+    """Fields in which proxies of the other kinds state a request: here nobody but a client can have sent them, or the
+    proxy is of another kind, and what it does not overwrite is its client's."""
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the method and the target of the request; `target` is that of the question, as it came.
+
+        Raises Refused where the proxy does not state them, each once.
+        """
+        raise NotImplementedError
 
     def read(self, data: bytes, end: int) -> None:
         """What the question says of the request; the client is the one that the proxy asks for."""
@@ -38,24 +63,22 @@ class Authorization(Exchange):
             raise Refused(403, "Only trusted proxies may ask here")
         super().read(data, end)
         self.outer = self.method
-        method, target = self.method, self.first.split(b" ", 2)[1]
-        if self.path == PATH:
-            said, uri = value(self.keep, METHOD), value(self.keep, URI)
-            if said is None or uri is None:
-                raise Refused(400, "X-Original-Method and X-Original-URI say what is asked for, each once", close=False)
-            method, target = said, uri
-        elif self.path.startswith(PATH + b"/"):
-            target = target[len(PATH) :]
-        else:
-            raise Refused(404, "Questions are asked at /v1/authorize", close=False)
+        check_fields(data[:end], self.foreign)
+        method, target = self.parse_statement(data.split(b" ", 2)[1])
         line = b"%b %b HTTP/1.1" % (method, target)
         check_sizes(len(line), 0, self.snapshot.sizes)
         request = read_request_line(line)
         if request.authority is not None:
-            raise Refused(400, "X-Original-URI is a path, with its query", close=False)
-        target = resolve(request.target)
-        self.method, self.path = request.method, target.partition(b"?")[0]
+            raise Refused(400, "The target of the request is a path, with its query", close=False)
+        path = target.partition(b"?")[0]
+        if resolve(request.target).partition(b"?")[0] != path:
+            # The proxy forwards it as it is: a service that reads it in another way would serve what nobody decided on.
+            raise Refused(400, "The path is not in its normal form, in which alone it is decided on", close=False)
+        self.method, self.path = request.method, path
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
+        query_key = self.snapshot.query_key
+        if query_key is not None and key_in(self.first, query_key) is not None:
+            raise Refused(400, "A key in the query would go on to the service: send it in a field", close=False)
         self.snapshot.paths.check(self.path, self.method, self.site)
 
     def enter(self, door: "Door") -> None:
@@ -80,22 +103,129 @@ class Authorization(Exchange):
 
     def own_answer(self, reason: Refusal, *, close: bool) -> bytes:
         """The answer to the question: 200 and whose request it is, or why it may not pass."""
-        asked_for = self.method
+        request_method = self.method
         if reason is not GRANTED:
             self.method = self.outer  # Whether the answer has a body is a matter of the question.
             answer = super().own_answer(reason, close=close)
-            self.method = asked_for
+            self.method = request_method
             return answer
-        assert self.binding is not None
-        limits = self.rate_fields() + self.notes
-        fields = b"%b%b%bX-Request-Id: %b\r\n" % (self.runtime.date, self.binding.stamps, limits, self.request_id())
+        fields = b"".join((self.runtime.date, self.stamp_lines(), self.unkeyed_lines(), self.rate_fields(), self.notes))
         self.status = 200
         self.over()
         return message.answer(200, fields, close=close, head_only=self.outer == b"HEAD")
 
+    def stamp_lines(self) -> bytes:
+        """The lines of every stamp and of the request id. A stamp without a value is empty, so that the proxy
+        overwrites what its client sent."""
+        binding, snapshot = self.binding, self.snapshot
+        assert binding is not None
+        lines = binding.stamps
+        if snapshot.sign is not None:
+            lines += snapshot.sign(self.request_id(), binding, self.now, self.first, None)
+        return b"%bX-Request-Id: %b\r\n" % (stamps.with_empty(lines), self.request_id())
 
-class AskingProxy(Client):
-    """The connection of a proxy that asks."""
+    def unkeyed_lines(self) -> bytes:
+        """The lines of every field that may hold a key, with what the service is to get of it: empty where that is
+        nothing."""
+        snapshot, route = self.snapshot, self.route
+        assert route is not None
+        lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
+        names = dict.fromkeys((*KEY_FIELDS, *snapshot.lines.rules.keys, b"cookie", b"sec-websocket-protocol"))
+        rests = [(name.title(), SEPARATORS.get(name, b", ").join(values(lines, name))) for name in names]
+        return b"".join([b"%b: %b\r\n" % each for each in rests])
+
+
+def check_fields(head: bytes, foreign: tuple[bytes, ...]) -> None:
+    """Raise Refused(400) where a head has a field of another kind of proxy, or a stamp in another spelling: services
+    that cannot tell the two apart (WSGI, CGI) would take it for the stamp, which the proxy does not overwrite."""
+    for line in head.split(b"\r\n")[1:]:
+        name = name_of(line)
+        if name in foreign:
+            detail = f"{name.title().decode()} is not how requests are stated here, see the listener's authorize"
+            raise Refused(400, detail, close=False)
+        if name not in STAMP_NAMES and name.translate(FOLDED) in STAMP_NAMES:
+            raise Refused(400, "A stamp may not be sent in another spelling", close=False)
+
+
+class FieldsAuthorization(Authorization):
+    """A question at /v1/authorize, with the request in two fields."""
 
     __slots__ = ()
-    exchange_type = Authorization
+    fields: tuple[bytes, bytes]
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the values of the fields, which the proxy overwrites where its client sent them."""
+        if self.path != PATH:
+            raise Refused(404, "Questions are asked at /v1/authorize", close=False)
+        method, uri = (value(self.keep, name) for name in self.fields)
+        if not method or not uri:
+            names = " and ".join(name.title().decode() for name in self.fields)
+            raise Refused(400, f"{names} state the request, each once", close=False)
+        return method, uri
+
+
+class OriginalAuthorization(FieldsAuthorization):
+    """As nginx asks, whose Host is the client's."""
+
+    __slots__ = ()
+    fields, foreign = ORIGINAL, FORWARDED
+
+
+class ForwardedAuthorization(FieldsAuthorization):
+    """As Traefik and Caddy ask: the client's host is in X-Forwarded-Host."""
+
+    __slots__ = ()
+    fields, foreign = FORWARDED, ORIGINAL
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the values of the fields, and take the site of the host that is stated beside them."""
+        statement = super().parse_statement(target)
+        authority = self.head.forwarded_host
+        host = None if authority is None else host_of(authority)
+        if host is None:
+            raise Refused(400, "X-Forwarded-Host states the host of the request, once", close=False)
+        self.site = self.snapshot.router.site(host)
+        return statement
+
+
+class PathAuthorization(Authorization):
+    """As Envoy asks: with the method and the host of its client, and /v1/authorize before the path."""
+
+    __slots__ = ()
+    foreign = (*ORIGINAL, *FORWARDED)
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the question's method, and what follows in its target."""
+        if not target.startswith(PATH + b"/"):
+            raise Refused(404, "Questions are asked at /v1/authorize, followed by the path", close=False)
+        return self.method, target[len(PATH) :]
+
+
+class OriginalProxy(Client):
+    """The connection of a proxy that states requests in X-Original-Method and X-Original-URI."""
+
+    __slots__ = ()
+    exchange_type = OriginalAuthorization
+
+
+class ForwardedProxy(Client):
+    """The connection of a proxy that states requests in X-Forwarded-Method, X-Forwarded-Uri and X-Forwarded-Host."""
+
+    __slots__ = ()
+    exchange_type = ForwardedAuthorization
+
+
+class PathProxy(Client):
+    """The connection of a proxy that states requests in the line of its own."""
+
+    __slots__ = ()
+    exchange_type = PathAuthorization
+
+
+CLIENTS: Final[dict[str | None, type[Client]]] = {
+    None: Client,
+    "original": OriginalProxy,
+    "forwarded": ForwardedProxy,
+    "path": PathProxy,
+}
+"""What connections are to a listener, by its setting `authorize`."""

@@ -135,6 +135,11 @@ class Snapshot:
             return self.cors
         return None if route.cors == "off" else CrossOrigin(route.cors)
 
+    def forwards_key(self, route: Route) -> bool:
+        """Whether the route's upstream is to see keys, by its setting `forward_key`."""
+        upstream = route.settings.upstream
+        return upstream is not None and self._upstreams[upstream].forward_key
+
     def look_for_hosts(self) -> None:
         """See how many hosts share the limits now."""
         for policies in self._tables:

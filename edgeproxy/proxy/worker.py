@@ -75,14 +75,14 @@ class Worker:
         self,
         listening: Sequence[socket.socket],
         inward: Sequence[Inward | None] = (),
-        authorizes: Sequence[bool] = (),
+        authorize: Sequence[str | None] = (),
     ) -> None:
         """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`, and
-        to proxies that ask about requests of theirs where it says so in `authorizes`."""
+        to proxies that ask about requests of theirs where `authorize` says how they state them."""
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
-        for each, tls, asked in zip_longest(listening, inward, authorizes):
-            acceptor = Acceptor(self.runtime, tls, authorizes=bool(asked))
+        for each, tls, stated_in in zip_longest(listening, inward, authorize):
+            acceptor = Acceptor(self.runtime, tls, authorize=stated_in)
             # The loop closes the socket that it is given; this one is for what is queued when it has done so.
             queue = each.dup()
             queue.setblocking(False)
@@ -199,7 +199,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
             draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
         )
         inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
-        authorizes = [each.authorize for each in draft.settings.listen]
+        authorize = [each.authorize for each in draft.settings.listen]
         del draft
     except (Unusable, NoRow) as why:
         await channel.send(messages.Failed(why_not(why)))
@@ -210,7 +210,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
         await worker.is_introduced(INTRODUCTION_SECONDS)
     if not stop.is_set():
-        await worker.listen(listening, inward, authorizes)
+        await worker.listen(listening, inward, authorize)
     # What has been made up to here lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()

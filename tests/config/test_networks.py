@@ -77,9 +77,16 @@ def test_rules_that_can(problems):
 
 def test_only_trusted_proxies_ask_so_there_must_be_some(problems):
     text = LEAST + "listen: [127.0.0.1:1, {address: 127.0.0.1:2, authorize: %s}]\n"
-    assert problems(text % "yes") == [
+    assert problems(text % "path") == [
         "edge.yaml:3: listen.1.authorize: is for trusted proxies alone, and there are none, "
         "write trusted_proxies: [10.0.0.2], the addresses of the proxies that ask"
     ]
-    assert problems(text % "yes" + "trusted_proxies: [10.0.0.2]") == []
-    assert problems(text % "no") == []
+    assert problems(text % "path" + "trusted_proxies: [10.0.0.2]") == []
+
+
+def test_a_listener_reads_what_one_kind_of_proxy_states(problems):
+    text = LEAST + "trusted_proxies: [10.0.0.2]\nlisten: {address: 127.0.0.1:2, authorize: %s}\n"
+    for authorize in ("true", "[original, forwarded]"):
+        (problem,) = problems(text % authorize)
+        assert problem.startswith("edge.yaml:4: listen.authorize: ")
+        assert all(kind in problem for kind in ("original", "forwarded", "path"))

@@ -112,7 +112,7 @@ def test_every_field_is_described(made):
         "security_headers: true",
         "routes: [{path: /a, upstream: a, compress: on}, {path: /b, upstream: a, compress: off}]",
         "routes: [{path: /a, upstream: a, compress: {algorithms: [gzip], types: [text/*, a/b+c], min_size: 1B}}]",
-        "listen: {address: '127.0.0.1:1', authorize: true}",
+        "listen: {address: '127.0.0.1:1', authorize: original}",
         "networks: {allow: [10.0.0.0/8, '::1'], deny: [10.1.0.0/16], allow_file: a.txt, deny_file: b.txt}",
         "rules: [{name: a, path: /a/*, methods: [GET], field: X-A, contains: b c, larger: 1MiB, action: log}]",
         "rules: [{name: a, field: X-A, action: limit, rate: 5/min}]",

@@ -40,6 +40,12 @@ def test_a_stamp_has_its_line_where_there_is_something_to_say() -> None:
     assert stamps.opening(b"X-Edge-Signature") == b"X-Edge-Signature: "
 
 
+def test_a_stamp_without_a_value_can_be_stated_as_empty() -> None:
+    block = stamps.lines(stamps.Binding("eu", None, None))
+    assert stamps.with_empty(block) == block + b"X-Customer-Id: \r\nX-Customer-Tier: \r\nX-Edge-Signature: \r\n"
+    assert stamps.with_empty(b"").count(b": \r\n") == len(stamps.STAMPS)
+
+
 def test_a_field_that_clients_could_send_is_no_stamp() -> None:
     with pytest.raises(ValueError, match="X-Plan is no stamp"):
         stamps.opening(b"X-Plan")

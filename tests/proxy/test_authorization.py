@@ -1,5 +1,7 @@
 """What other proxies ask about requests of theirs, and what nobody else learns."""
 
+import re
+
 import pytest
 
 from tests.support.transcript import EXPIRED, KEY, UNLIMITED, Edge, get, head
@@ -9,9 +11,10 @@ from tests.support.wire import Message
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
     edge.config |= {
-        "listen": [{"address": "127.0.0.1:0", "authorize": True}],
+        "listen": [{"address": "127.0.0.1:0", "authorize": "original"}],
         "trusted_proxies": ["127.0.0.1"],
         "cors": {"origins": ["https://app.example.com"]},
+        "auth": {"query": "k"},
     }
     return edge
 
@@ -36,14 +39,66 @@ async def test_what_may_pass_is_told_whose_it_is_and_counts(edge: Edge) -> None:
     assert edge.count("edge_requests_total", "v1", "basic", "200") == 1
 
 
+def stating(edge: Edge, authorize: str) -> None:
+    edge.config["listen"] = [{"address": "127.0.0.1:0", "authorize": authorize}]
+
+
+async def test_every_stamp_and_every_field_of_keys_is_stated(edge: Edge) -> None:
+    edge.config |= {"stamp_secret": "s" * 32, "stamp_signature": "v2", "auth": {"fields": ["X-Token"], "cookie": "k"}}
+    stated = "Authorization: Basic x", "Cookie: a=b", "Cookie: k=wrong; c=d", "X-API-Key: own"
+    answer = await answered(edge, question("/public/x", *stated, f"X-Token: {UNLIMITED}", key=""))
+    assert [answer[name] for name in ("X-Customer-Id", "X-Customer-Tier", "X-Edge-Region")] == ["", "", "test"]
+    assert re.fullmatch(r"t=\d+,v1=\w{64},v2=\w{64},body=-", answer["X-Edge-Signature"])
+    own = ("X-Token", "Authorization", "Cookie", "X-API-Key", "Sec-WebSocket-Protocol")
+    assert [answer[name] for name in own] == ["", "Basic x", "c=d; a=b", "own", ""]
+
+
+async def test_a_service_that_is_to_see_keys_sees_them(edge: Edge) -> None:
+    for upstream in edge.config["upstreams"].values():
+        upstream["forward_key"] = True
+    assert (await answered(edge, question(key=KEY)))["X-API-Key"] == KEY
+
+
+async def test_traefik_and_caddy_state_the_host_too(edge: Edge) -> None:
+    stating(edge, "forwarded")
+    edge.config["routes"].append(
+        {"name": "own", "host": "own.test", "path": "/v1/*", "upstream": "api", "auth": "none"}
+    )
+    stated = "X-Forwarded-Method: GET", "X-Forwarded-Uri: /v1/x"
+    for fields, status in (
+        (("X-Forwarded-Host: own.test:81",), 200),
+        (("X-Forwarded-Host: edge.test",), 401),
+        ((), 400),
+        (("X-Forwarded-Host: own.test", "X-Forwarded-Host: own.test"), 400),
+        (("X-Forwarded-Host: own.test", "X-Forwarded-Uri: /public/x"), 400),
+        (("X-Forwarded-Host: own.test", "X-Original-Method: GET"), 400),
+        (("X-Forwarded-Host: own.test", "x-original-uri: /v1/x"), 400),
+    ):
+        data = head("GET /v1/authorize HTTP/1.1", "Host: edge.test", *stated, *fields)
+        assert (await answered(edge, data)).status == status, fields
+
+
 async def test_envoy_asks_with_the_method_and_the_path_of_its_client(edge: Edge) -> None:
+    stating(edge, "path")
     for method in ("GET", "HEAD", "DELETE"):
-        fields = (f"Authorization: Bearer {UNLIMITED}", "X-Original-URI: /nowhere")
+        fields = (f"Authorization: Bearer {UNLIMITED}",)
         data = head(f"{method} /v1/authorize/v1/x?y=z HTTP/1.1", "Host: edge.test", *fields)
         answer = await answered(edge, data, method)
         assert (answer.status, answer["X-Customer-Id"]) == (200, "free")
     assert (await answered(edge, get("/v1/authorize/get/x", f"X-API-Key: {KEY}"))).status == 200
     assert (await answered(edge, head("PUT /v1/authorize/get/x HTTP/1.1", "Host: h"), "PUT")).status == 405
+    for target, status in (
+        ("/v1/authorize/v1/../public/x", 400),
+        ("/v1/authorize/v1/%2e%2e/public/x", 400),
+        ("/v1/%61uthorize/public/x", 404),
+        ("/public/../v1/authorize/public/x", 404),
+        ("http://edge.test/v1/authorize/public/x", 404),
+        ("/v1/authorize", 404),
+        ("/v1/authorize/public/x", 200),
+    ):
+        assert (await answered(edge, get(target))).status == status, target
+    for field in ("X-Original-URI: /public/x", "X-Forwarded-Uri: /public/x"):
+        assert (await answered(edge, get("/v1/authorize/public/x", field))).status == 400
 
 
 async def test_one_connection_carries_many_questions(edge: Edge) -> None:
@@ -70,6 +125,13 @@ async def test_one_connection_carries_many_questions(edge: Edge) -> None:
         (question("v1/x"), 400),
         (question("/v1/x y"), 400),
         (question("/v1/x", "X-Original-URI: /public/x"), 400),
+        (question("/v1/x", "X-Forwarded-Uri: /v1/x"), 400),
+        (question("/v1/x", "X-Forwarded-Method: GET"), 400),
+        (question("/v1/x", "X_Customer_Id: acme"), 400),
+        (question("/v1/x", "x.edge-signature: t"), 400),
+        (question("/v1/x?k=" + UNLIMITED, key=""), 400),
+        (question("/public/x?a=b&k=" + UNLIMITED, key=""), 400),
+        (get("/v1/authorize/v1/x", f"X-API-Key: {KEY}"), 404),
         (question(method="G T"), 400),
         (get("/v1/authorize", f"X-API-Key: {KEY}"), 400),
         (get("/v1/x", f"X-API-Key: {KEY}"), 404),
@@ -93,10 +155,18 @@ async def test_an_answer_has_a_body_as_the_question_wants_it(edge: Edge) -> None
     assert (await client.gets_answer()).status == 200
 
 
-async def test_the_path_that_is_decided_on_is_in_its_one_form(edge: Edge) -> None:
-    for uri in ("/public/../read/x", "/public/%2e%2e/read/x"):
-        assert (await answered(edge, question(uri, key=""))).status == 401
-    assert (await answered(edge, question("/public/x", key=""))).status == 200
+async def test_a_path_that_the_proxy_would_forward_in_another_form_is_refused(edge: Edge) -> None:
+    for uri in (
+        "/v1/../public/x",
+        "/v1/%2e%2e/public/x",
+        "/public/./x",
+        "/public/%61",
+        "/public/%c3%a4",
+        "/public/..;/x",
+    ):
+        assert (await answered(edge, question(uri, key=""))).status == 400, uri
+    for uri in ("/public/%C3%A4", "/public/x?y=/../%2e%61", '/public/x?y={"z":1}', "/public//x;y"):
+        assert (await answered(edge, question(uri, key=""))).status == 200, uri
 
 
 async def test_a_stranger_learns_nothing(edge: Edge) -> None:

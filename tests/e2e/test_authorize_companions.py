@@ -1,0 +1,382 @@
+"""nginx, Envoy, Traefik and Caddy in front, which ask the edge: their configurations are those that the docs show.
+
+Behind them are services that match prefixes of the path as it came (Flask, Express). What a client cannot do behind the
+edge it cannot do here: choose what is decided on, speak for another customer, hand its key to a service.
+"""
+
+import hmac
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from tests.support.ask import Answer, Wire, ask
+from tests.support.companions import EXPRESS, STATED, Companion, PrefixService, settle
+from tests.support.customers import key_of, people
+from tests.support.edge import Edge
+from tests.support.ports import HOST, Ports
+from tests.support.process import family
+
+pytestmark = pytest.mark.nginx
+
+SERVICES = ("flask", *(["express"] if EXPRESS else []))
+KEY = key_of("acme")
+SECRET = "a secret of the edge and of its services"
+DENIED = "192.0.2.9"
+
+ROUTES = [
+    {"name": "v1", "path": "/v1/*", "upstream": "api"},
+    {"name": "guarded", "host": "guarded.test", "path": "/open/*", "upstream": "api"},
+    {"name": "open", "path": "/open/*", "upstream": "api", "auth": "none"},
+    {"name": "maybe", "path": "/maybe/*", "upstream": "api", "auth": "optional"},
+    {"name": "put", "path": "/put/*", "upstream": "api", "methods": ["PUT"]},
+    {"name": "get", "path": "/get/*", "upstream": "api", "auth": "none", "methods": ["GET"]},
+    {"name": "paid", "path": "/paid/*", "upstream": "api", "scopes": ["paid"]},
+]
+
+ATTACKS = [(proxy, service) for proxy in STATED for service in SERVICES]
+each_front = pytest.mark.parametrize("front", ATTACKS, indirect=True, ids="-".join)
+each_proxy = pytest.mark.parametrize("front", [(proxy, "flask") for proxy in STATED], indirect=True, ids=STATED)
+
+
+@pytest.fixture(scope="module")
+def listeners() -> Iterator[dict[str, int]]:
+    """The ports of the edge's listeners for proxies, by how these state requests."""
+    kinds = sorted(set(STATED.values()))
+    with closing(Ports(len(kinds))) as ports:
+        yield dict(zip(kinds, ports.numbers, strict=True))
+
+
+@pytest.fixture(scope="module")
+def services(folder: Path) -> Iterator[dict[str, int]]:
+    with ExitStack() as stack:
+        started = {kind: stack.enter_context(closing(PrefixService(kind, folder))) for kind in SERVICES}
+        yield {kind: service.port for kind, service in started.items()}
+
+
+@pytest.fixture(scope="module")
+def edge(folder: Path, listeners: dict[str, int], services: dict[str, int]) -> Iterator[Edge]:
+    settings = people(acme="free", owes="free", **{f"few-of-{proxy}": ["3/min"] for proxy in STATED})
+    settings["customers"]["owes"]["paused"] = {"why": "unpaid", "status": 402}
+    with closing(Edge(folder / "asked", services["flask"], routes=ROUTES, **settings)) as edge:
+        asked = [{"address": f"{HOST}:{port}", "authorize": kind} for kind, port in listeners.items()]
+        yield edge.start(
+            listen=[f"{HOST}:{edge.port}", *asked],
+            trusted_proxies=[HOST],
+            auth={"cookie": "edge_key", "websocket_protocol": True, "query": "api_key"},
+            stamp_secret=SECRET,
+            networks={"deny": [DENIED]},
+        )
+
+
+@pytest.fixture(scope="module")
+def fronts(
+    folder: Path, edge: Edge, listeners: dict[str, int], services: dict[str, int]
+) -> Iterator[dict[tuple[str, str], Companion]]:
+    """Each proxy before each service; all start at once."""
+    with ExitStack() as stack:
+        started = {}
+        for proxy, service in ATTACKS:
+            where = folder / "fronts" / f"{proxy}-{service}"
+            companion = Companion(proxy, where, listeners[STATED[proxy]], services[service])
+            started[proxy, service] = stack.enter_context(closing(companion))
+        for companion in started.values():
+            settle(companion, lambda port=companion.port: serves(port))
+        yield started
+
+
+@pytest.fixture
+def front(fronts: dict[tuple[str, str], Companion], request: pytest.FixtureRequest) -> Companion:
+    return fronts[request.param]
+
+
+def serves(port: int) -> bool:
+    try:
+        return ask(port, "/open/x").status == 200 and ask(port, "/v1/x").status == 401
+    except OSError:
+        return False
+
+
+def send(front: Companion, target: str, *fields: str, method: str = "GET", host: str = "front.test") -> Answer:
+    """One request, byte for byte."""
+    lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *fields]
+    if not any(line.lower().startswith("connection:") for line in fields):
+        lines.append("Connection: close")
+    with Wire(front.port) as wire:
+        wire.send("\r\n".join([*lines, "", ""]).encode())
+        return wire.hear(method)
+
+
+def served(answer: Answer) -> str | None:
+    """The prefix that a service has served; None where none has."""
+    return answer.json()["served"] if answer.status == 200 else None
+
+
+@each_proxy
+def test_the_proxy_keeps_forwarding_and_the_edge_keeps_count(edge: Edge, front: Companion) -> None:
+    customer = f"few-of-{front.name}"
+    key = {"X-API-Key": key_of(customer)}
+    for method, body in (("GET", b""), ("POST", b"x" * 100_000), ("PUT", b"y")):
+        answer = ask(front.port, "/v1/%C3%A4;a=b?echo=1&x=%2f../%2e", method=method, fields=key, body=body)
+        assert answer.status == 200
+        report = answer.json()
+        assert (report["method"], report["length"]) == (method, len(body))
+        assert report["target"] == "/v1/%C3%A4;a=b?echo=1&x=%2f../%2e"
+        assert report["fields"]["x-customer-id"] == customer
+        # Traefik can add nothing of an answer that passes to what the client gets.
+        assert front.name == "traefik" or "r=" in answer["ratelimit"]
+    limited = ask(front.port, "/v1/x", fields=key)
+    assert limited.status == 429
+    assert 1 <= int(limited["retry-after"]) <= 70
+    assert ";r=0;" in limited["ratelimit"]
+    assert "q=3;" in limited["ratelimit-policy"]
+    assert edge.usage()[customer] == 3
+    assert edge.limit(customer)["used"] == 3
+
+
+REFUSALS = [
+    ("/v1/x", "GET", "", 401, "www-authenticate"),
+    ("/v1/x", "HEAD", "", 401, "www-authenticate"),
+    ("/v1/x", "OPTIONS", "", 401, "www-authenticate"),
+    ("/v1/x", "GET", "wrong", 401, "www-authenticate"),
+    ("/v1/x", "GET", key_of("owes"), 402, "x-request-id"),
+    ("/paid/x", "GET", KEY, 403, "x-request-id"),
+    ("/nowhere", "GET", KEY, 404, "x-request-id"),
+    ("/get/x", "POST", "", 405, "allow"),
+    (f"/v1/x?api_key={KEY}", "GET", "", 400, "x-request-id"),
+    (f"/open/x?api_key={KEY}", "GET", "", 400, "x-request-id"),
+]
+
+
+@each_proxy
+def test_a_refusal_reaches_the_client_as_it_is(front: Companion) -> None:
+    for target, method, key, status, field in REFUSALS:
+        answer = send(front, target, *([f"X-API-Key: {key}"] if key else []), method=method)
+        assert answer.status == status, (method, target, answer)
+        assert field in answer, (method, target, answer)
+
+
+ODD_TARGETS = [
+    "/v1/../open/x",
+    "/v1/%2e%2e/open/x",
+    "/v1/.%2E/open/x",
+    "/v1/a/../../open/x",
+    "/v1/%2e/%2e%2e/open/x",
+    "/v1/..;/open/x",
+    "/v1/..;a=b/open/x",
+    "/v1/..%2fopen/x",
+    "/v1%2f..%2fopen/x",
+    "/v1/..%5copen/x",
+    "/v1/..\\open/x",
+    "/v1/..//open/x",
+    "//v1/../open/x",
+    "/%76%31/x",
+    "/v1/%78",
+    "/v1/x#/../../open/x",
+    "/v1/#/../../open/x",
+    "http://front.test/v1/../open/x",
+    "http://front.test/v1/%2e%2e/open/x",
+    "/open/../v1/x",
+    "/open/%2e%2e/v1/x",
+    "/open/..%2fv1/x",
+    "/open/..;/v1/x",
+    "/open/..\\v1/x",
+]
+NORMAL_TARGETS = ["/open/x?/../../v1/x", "/open/x?a=http://a/../b%2e", "/open/a;b/c", "/open/a//b", "/open/a%2Fb"]
+
+
+@each_front
+def test_what_is_decided_on_is_what_is_served(front: Companion) -> None:
+    for target in ODD_TARGETS:
+        answer = send(front, target)
+        if front.name == "traefik":
+            # It brings most paths into their normal form first, and forwards that.
+            assert served(answer) in (None, "open"), (target, answer)
+            assert answer.status != 200 or answer.json()["target"] == "/open/x", (target, answer)
+        else:
+            # nginx and Envoy end some targets at their fragment, or refuse it.
+            statuses = (400, 401, 404) if "#" in target or "\\" in target else (400,)
+            assert answer.status in statuses, (target, answer)
+            assert b'"served"' not in answer.body, (target, answer)
+
+
+@each_front
+def test_what_is_in_its_normal_form_passes_as_it_came(front: Companion) -> None:
+    for target in NORMAL_TARGETS:
+        answer = send(front, target)
+        if front.name != "traefik" or answer.status != 400:  # It refuses escaped slashes by itself.
+            assert (answer.status, served(answer)) == (200, "open"), (target, answer)
+
+
+CLAIMS = {
+    "original": ("X-Original-Method: GET", "X-Original-URI: /open/x", "X-Original-URL: /open/x"),
+    "forwarded": ("X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x", "X-Forwarded-URL: /open/x"),
+    "named": (
+        *("X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x", "X-Original-Method: GET", "X-Original-URI: /open/x"),
+        "Connection: close, X-Forwarded-Method, X-Forwarded-Uri, X-Forwarded-Host, X-Original-Method, X-Original-URI",
+    ),
+    "other spellings": ("X_Original_Method: GET", "X_Original_URI: /open/x", "X_Forwarded_Method: GET",
+                        "X_Forwarded_Uri: /open/x"),
+    "twice": ("X-Forwarded-Method: GET", "X-Forwarded-Method: GET", "X-Forwarded-Uri: /open/x",
+              "X-Forwarded-Uri: /open/x", "X-Original-URI: /open/x", "X-Original-URI: /open/x"),
+    "of others": ("X-Rewrite-URL: /open/x", "X-Envoy-Original-Path: /open/x", "X-HTTP-Method-Override: GET",
+                  "X-Replaced-Path: /open/x", "Forwarded: for=192.0.2.1;host=open.test"),
+}  # fmt: skip
+
+
+@each_front
+def test_a_client_does_not_choose_what_is_decided_on(front: Companion) -> None:
+    for claim, fields in CLAIMS.items():
+        for method, target in (("PUT", "/put/x"), ("GET", "/v1/x")):
+            answer = send(front, target, *fields, method=method)
+            assert answer.status in (400, 401), (claim, target, answer)
+            assert b'"served"' not in answer.body, (claim, target, answer)
+
+
+@each_proxy
+def test_an_odd_method_is_no_way_past_the_routes(front: Companion) -> None:
+    for method in ("put", "Put", "pUT", "G T", "TRACE", "CONNECT", "PUT\t"):
+        for target in ("/put/x", "/get/x"):
+            answer = send(front, target, method=method)
+            assert answer.status >= 400, (method, answer)
+            assert b'"served"' not in answer.body, (method, answer)
+
+
+@each_proxy
+def test_the_host_that_is_decided_on_is_the_one_that_is_served(front: Companion) -> None:
+    for target in ("/open/x", "http://guarded.test/open/x"):
+        for field in ("X-Forwarded-Host: front.test", "X-Host: front.test", "X_Forwarded_Host: front.test"):
+            assert send(front, target, field, host="guarded.test").status in (400, 401)
+    answer = send(front, "/open/x", "X-Forwarded-Host: guarded.test", host="front.test")
+    assert answer.status in (200, 400)
+    odd = send(front, "http://guarded.test/open/x", host="front.test")  # The target's host counts, or it is refused.
+    assert odd.status in (400, 401) or odd.json()["fields"]["host"] == "front.test"
+
+
+@each_proxy
+def test_a_clients_word_on_its_address_does_not_count(front: Companion) -> None:
+    for named in ((), ("Connection: close, X-Forwarded-For",)):
+        answer = send(front, "/open/x", f"X-Forwarded-For: {DENIED}", f"X-Real-IP: {DENIED}", *named)
+        # Envoy refuses to have it removed; nobody takes the client's word.
+        assert answer.status == 200 or (front.name, bool(named), answer.status) == ("envoy", True, 400), answer
+
+
+FORGED = [f"{name}: victim" for name in ("X-Customer-Id", "X-Customer-Tier", "X-Edge-Region", "X-Edge-Signature")]
+SPELLINGS = ("X_Customer_Id", "X-Customer_Id", "x_customer-id", "X.Customer.Id", "X!Edge_Signature", "X_Edge_Region")
+FORGERIES = {
+    "plain": FORGED,
+    "lower": [line.lower() for line in FORGED],
+    "twice": [*FORGED, *FORGED],
+    "empty first": [*(line.partition(":")[0] + ":" for line in FORGED), *FORGED],
+    "named": [*FORGED, "Connection: close, " + ", ".join(line.partition(":")[0] for line in FORGED)],
+    "named apart": [*FORGED, "Connection: close", "Connection: x-customer-id,x-edge-signature , x-request-id"],
+    **{spelling: [f"{spelling}: victim"] for spelling in SPELLINGS},
+}
+
+
+ASKED_FOR: list[tuple[str, str | None, str | None, str | None]] = [
+    ("/open/x", None, None, None),
+    ("/open/x", KEY, None, None),
+    ("/maybe/x", None, None, None),
+    ("/maybe/x", KEY, "acme", "free"),
+    ("/v1/x", KEY, "acme", "free"),
+]
+"""Targets and keys, and the customer and the tier that the service is to see."""
+
+
+@each_front
+def test_no_stamp_is_a_clients(front: Companion) -> None:
+    for forgery, (target, key, customer, tier) in product(FORGERIES, ASKED_FOR):
+        answer = send(front, target, *FORGERIES[forgery], *([f"X-API-Key: {key}"] if key else []))
+        if forgery in SPELLINGS and answer.status == 400:
+            continue
+        assert answer.status == 200, (forgery, target, answer)
+        assert b"victim" not in answer.body, (forgery, target, answer)
+        fields = {name: value for name, value in answer.json()["fields"].items() if value}
+        assert (fields.get("x-customer-id"), fields.get("x-customer-tier")) == (customer, tier)
+        assert fields["x-edge-region"] == "eu-test"
+        unix, signed = (part.partition("=")[2] for part in fields["x-edge-signature"].split(","))
+        content = f"{unix}.{fields['x-request-id']}.{customer or '-'}.{tier or '-'}.eu-test"
+        assert hmac.new(SECRET.encode(), content.encode(), "sha256").hexdigest() == signed
+
+
+CREDENTIALS = {
+    "field": [f"X-API-Key: {KEY}"],
+    "bearer": [f"Authorization: Bearer {KEY}"],
+    "both": [f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}"],
+    "cookie": [f"Cookie: a=b; edge_key={KEY}; c=d"],
+    "cookie alone": [f"Cookie: edge_key={KEY}"],
+    "subprotocol": [f"Sec-WebSocket-Protocol: chat, api-key.{KEY}"],
+    "all": [f"X-API-Key: {KEY}", f"Authorization: Bearer {KEY}", f"Cookie: edge_key={KEY}",
+            f"Sec-WebSocket-Protocol: api-key.{KEY}"],
+}  # fmt: skip
+
+
+@each_front
+def test_no_key_goes_on_to_the_service(front: Companion) -> None:
+    for way, lines in CREDENTIALS.items():
+        for target in ("/v1/x", "/maybe/x", "/open/x"):
+            answer = send(front, target, *lines)
+            assert answer.status == 200, (way, target, answer)
+            assert KEY.encode() not in answer.body, (way, target)
+            fields = answer.json()["fields"]
+            if way == "cookie":
+                assert fields["cookie"] == "a=b; c=d"
+            if way == "subprotocol":
+                assert fields["sec-websocket-protocol"] == "chat"
+
+
+@each_front
+def test_what_is_not_a_key_reaches_the_service(front: Companion) -> None:
+    own = ["Authorization: Basic dTpw", "Cookie: a=b; c=d", "Sec-WebSocket-Protocol: chat", "X-Own: x"]
+    for target, key in (("/v1/x", KEY), ("/maybe/x", None), ("/open/x", None)):
+        fields = send(front, target, *own, *([f"X-API-Key: {key}"] if key else [])).json()["fields"]
+        assert {line.lower() for line in own} <= {f"{name}: {value}".lower() for name, value in fields.items()}
+
+
+@each_proxy
+def test_an_upgrade_is_no_way_past(front: Companion) -> None:
+    upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
+    handshake = [*upgrade, "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="]
+    assert send(front, "/v1/x", *handshake).status in (401, 403)
+    assert send(front, "/v1/../open/x", *handshake).status in (400, 403) or front.name == "traefik"
+
+
+@each_proxy
+def test_nobody_but_the_proxy_gets_to_the_endpoint(front: Companion) -> None:
+    fields = ["X-Original-Method: GET", "X-Original-URI: /open/x", f"X-API-Key: {KEY}"]
+    for target in ("/_edge", "/v1/authorize", "/v1/authorize/open/x"):
+        answer = send(front, target, *fields)
+        assert answer.status in (400, 404) or served(answer) == "v1"  # A path of the service's, of which KEY may ask.
+
+
+def test_without_an_answer_of_the_edge_nothing_passes(edge: Edge, fronts: dict[tuple[str, str], Companion]) -> None:
+    asking = {proxy: companion for (proxy, service), companion in fronts.items() if service == "flask"}
+
+    def fail_closed(*proxies: str) -> dict[str, bool]:
+        """Whether each answers 5xx to who may come."""
+        with ThreadPoolExecutor() as pool:
+            answers = pool.map(lambda proxy: send(asking[proxy], "/open/x", f"X-API-Key: {KEY}"), proxies)
+            return {proxy: answer.status >= 500 for proxy, answer in zip(proxies, answers, strict=True)}
+
+    stopped = family(edge.family_name)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        slow = [proxy for proxy in asking if proxy != "traefik"]  # It waits for 30 seconds.
+        assert fail_closed(*slow) == dict.fromkeys(slow, True)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    edge.end()
+    try:
+        assert fail_closed(*asking) == dict.fromkeys(asking, True)
+    finally:
+        edge.start()
+    for companion in asking.values():
+        settle(companion, lambda port=companion.port: serves(port))

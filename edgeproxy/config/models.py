@@ -508,6 +508,8 @@ class Upstream(Part):
     """How long the upstream may take."""
     buffer: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] | None = None
     """With it, requests are sent once their bodies are whole; no body may be larger."""
+    head: Annotated[int, BeforeValidator(units.Size(16 << 10, 256 << 10))] = 64 << 10
+    """Bytes of an answer's head."""
     pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = 256
     """Idle connections that a worker keeps to each endpoint."""
     host: Annotated[str, BeforeValidator(parsers.read_sent_host)] = "pass"

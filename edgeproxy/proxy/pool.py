@@ -179,6 +179,7 @@ class Service:
         "buffer",
         "connect_timeout",
         "endpoints",
+        "head",
         "host",
         "idle_timeout",
         "name",
@@ -209,6 +210,8 @@ class Service:
         self.pool = settings.pool
         self.buffer = settings.buffer
         """Bytes of a body that is taken in whole before an endpoint is asked; None: it passes as it comes."""
+        self.head = settings.head
+        """Bytes of an answer's head at most."""
         self.host = settings.host
         self.attempts = settings.retry.attempts
         self.budget = Budget(settings.retry.budget, lambda: seconds.count)

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 BLANK = b"\r\n\r\n"
 LINE_ENDS = (b"\r", b"\n")
 DROPPED = "its connection is closed"
-HEAD_BYTES_MAX = 32 << 10
+PLAIN_HEAD_BYTES_MAX = 16 << 10
+"""Bytes of a head that may be plain. No service may send less, so its own bound is looked at where a head is longer."""
+
 ANSWERS: dict[bytes, PlainAnswer] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
 
@@ -136,7 +138,7 @@ class UpstreamConnection(asyncio.Protocol):
             return
         try:
             while True:
-                if end > HEAD_BYTES_MAX:
+                if end > self.endpoint.service.head:
                     raise too_long()
                 head = read_response(data[: end + 2])
                 rest = data[end + 4 :]
@@ -199,7 +201,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.skip_line_ends(data)
             return
         try:
-            if len(data) > HEAD_BYTES_MAX:
+            if len(data) > self.endpoint.service.head:
                 raise too_long()
             check_unfinished(data)
         except Fault as fault:
@@ -519,7 +521,7 @@ def understand(block: bytes, date: bytes) -> PlainAnswer:
     none: `date`, with its CRLF."""
     plain = UNDATED.get(block)
     if plain is None:
-        if len(block) > HEAD_BYTES_MAX:
+        if len(block) > PLAIN_HEAD_BYTES_MAX:
             return ODD
         try:
             plain = read_plain_response(block)

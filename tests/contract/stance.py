@@ -180,9 +180,9 @@ STANCES = (
         (("hops-whitespace before a colon of the answer is removed", "502 +157", "200 +5"),),
     ),
     Stance(
-        "Heads of answers may have 32 KiB",
-        "As those of requests. nginx has a page of 4 or 8 KiB for them unless it is told otherwise",
-        (("answers-a head of 30 KiB", "502 +157", "200 +5"),),
+        "Heads of answers may have 64 KiB",
+        "Cookies of some services need it. nginx has a page of 4 or 8 KiB for them unless it is told otherwise",
+        (("answers-a head of 60 KiB", "502 +157", "200 +5"),),
     ),
     Stance(
         "An empty line before a request is ignored",

@@ -102,6 +102,41 @@ async def test_half_a_head_does_not_put_the_deadline_off(edge: Edge) -> None:
     is_problem(await client.gets_answer(), 504)
 
 
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize(
+    ("bound", "size", "status"),
+    [
+        (None, 63, 200),
+        (None, 65, 502),
+        ("16KiB", 15, 200),
+        ("16KiB", 17, 502),
+        ("256KiB", 255, 200),
+        ("256KiB", 257, 502),
+    ],
+)
+async def test_an_answers_head_is_as_long_as_its_service_may_send_it(
+    edge: Edge, bound: str | None, size: int, status: int, apart: bool
+) -> None:
+    """Also the second time, when shorter ones are remembered."""
+    if bound is not None:
+        edge.config["upstreams"]["api"]["head"] = bound
+    client = await edge.client()
+    for _ in range(2):
+        upstream = await edge.brings(client, get())
+        answer = ok(b"hello", *["X-Pad: " + "p" * 1015] * size, "Connection: close")
+        if apart:
+            await upstream.sends(answer[:10_000])
+            await edge.settles()
+        try:
+            await upstream.sends(answer[10_000 * apart :])
+        except ConnectionError:
+            assert status == 502
+        got = await client.gets_answer()
+        assert (got.status, len(got.all("X-Pad"))) == (status, size if status == 200 else 0)
+    if status == 502:
+        assert edge.count("edge_upstream_errors_total", "api", "http_response_header_section_size") == 2
+
+
 # ---- bodies
 
 

@@ -52,9 +52,9 @@ ANSWERS = (
         "closes",
     ),
     Answered(
-        "a head of 30 KiB",
+        "a head of 60 KiB",
         "RFC 9112 5",
-        lines(OK, *["X-Pad: " + "p" * 2993] * 10, "Content-Length: 5") + b"hello",
+        lines(OK, *["X-Pad: " + "p" * 2993] * 20, "Content-Length: 5") + b"hello",
         Whole(body=b"hello"),
         True,
     ),

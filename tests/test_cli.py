@@ -299,6 +299,13 @@ def test_key_new_wants_a_name() -> None:
     assert result.stderr.startswith("--customer: 'a b' is not a name, ")
 
 
+def test_a_subject_of_tokens_has_a_name_and_back() -> None:
+    assert run("customers", "name", "user@example.com").stdout == "sub--user_40example_2ecom\n"
+    assert run("customers", "name", "--back", "sub--user_40example_2ecom").stdout == "user@example.com\n"
+    for wrong in (("",), ("--back", "sha--x")):
+        assert run("customers", "name", *wrong).exit_code == 2
+
+
 def test_billing_rate_shows_what_usage_costs() -> None:
     plans = ("-c", "config/plans.yaml")
     shown = run("billing", "rate", "standard@1", "llm_tokens=1234567", "seats=27", *plans).stdout.splitlines()

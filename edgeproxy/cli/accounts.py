@@ -95,6 +95,22 @@ def customers_delete(
     show(Api(collector, ca).call("DELETE", _customer(customer)), as_json)
 
 
+def customers_name(
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="What a token says of the customer.")],
+    back: Annotated[bool, typer.Option("--back", help="Print the subject of a name instead.")] = False,
+) -> None:
+    """Print the name of the customer for the subject of a token."""
+    from edgeproxy.config.subject_names import name_subject, subject_name
+
+    try:
+        result = name_subject(subject) if back else subject_name(subject)
+    except ValueError:
+        result = None
+    if result is None:
+        fail(f"{subject!r} is not the name of a subject that can be told by it" if back else "SUBJECT is no text", 2)
+    typer.echo(result)
+
+
 def keys_ls(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
     """List the keys of a customer."""
     table(Api(collector, ca).every(f"{_customer(customer)}/keys", "keys"), KEY_COLUMNS, as_json)

@@ -93,6 +93,7 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
             "pause": accounts.customers_pause,
             "resume": accounts.customers_resume,
             "delete": accounts.customers_delete,
+            "name": accounts.customers_name,
         },
     ),
     "keys": (

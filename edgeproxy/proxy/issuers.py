@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
-from edgeproxy.config.parsers import NAME
+from edgeproxy.config.subject_names import subject_name
 from edgeproxy.errors import Refused
 
 if TYPE_CHECKING:
@@ -31,12 +31,13 @@ class Claims(NamedTuple):
     """What a token says that counts here."""
 
     customer: str
+    """The customer's name (config/subject_names.py)."""
     tier: str | None
     scopes: frozenset[str]
     id: str | None
     """The claim jti."""
     expires: float
-    """Unix seconds."""
+    """Unix seconds until which the token counts: its own end, and the seconds that clocks may differ by."""
     subject: str
     """The SHA-256 in hex of issuer and subject: what limits of the scope `key` count by, whichever token is sent."""
 
@@ -93,8 +94,10 @@ class Issuers:
         name, issuer = self._by_iss.get(iss if isinstance(iss, str) else "", ("", None))
         if issuer is None:
             raise NotGenuine("The token is of an issuer that is not known here")
-        said = self._genuine(token, unverified["header"], name, issuer)
-        return _claims(said, issuer)
+        try:
+            return _claims(self._genuine(token, unverified["header"], name, issuer), issuer)
+        except (OverflowError, UnicodeError, orjson.JSONEncodeError) as odd:
+            raise NotGenuine("The token has claims that cannot be read") from odd
 
     def _genuine(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
         kid = header.get("kid")
@@ -130,19 +133,20 @@ class Issuers:
 
 
 def _claims(said: dict[str, Any], issuer: "Issuer") -> Claims:
-    customer = said.get(issuer.customer)
-    if not isinstance(customer, str) or not NAME.fullmatch(customer):
+    claim = said.get(issuer.customer)
+    if not isinstance(claim, str) or not claim:
         raise NotGenuine(f"The token names no customer: the claim {issuer.customer} is to have the name")
+    customer = subject_name(claim)
     tier = said.get(issuer.tier) if issuer.tier is not None else None
     scopes = said.get(issuer.scopes, ()) if issuer.scopes is not None else ()
     listed = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
     jti = said.get("jti")
-    subject = orjson.dumps([issuer.issuer, str(said.get("sub", customer))])
+    subject = orjson.dumps([issuer.issuer, str(said.get("sub", claim))])
     return Claims(
         customer,
         tier if isinstance(tier, str) else None,
         frozenset(scope for scope in listed if isinstance(scope, str)),
         jti if isinstance(jti, str) else None,
-        float(said["exp"]),
+        float(said["exp"]) + LEEWAY_SECONDS,
         hashlib.sha256(subject).hexdigest(),
     )

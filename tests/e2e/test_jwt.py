@@ -27,6 +27,15 @@ OTHER = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
 
 
+SUBJECTS = {
+    "auth0|5f7c8ec7c33c6c004bbafe82": "sub--auth0_7c5f7c8ec7c33c6c004bbafe82",
+    "abc@clients": "sub--abc_40clients",
+    "user@example.com": "sub--user_40example_2ecom",
+    "sub--abc_40clients": "sub--sub--abc_5f40clients",
+}
+"""What issuers call those who ask, and one who would like to be another; the customers that they are."""
+
+
 def jwk(key: Any, kid: str) -> dict[str, Any]:
     algorithm = jwt.algorithms.RSAAlgorithm if isinstance(key, rsa.RSAPrivateKey) else jwt.algorithms.ECAlgorithm
     return {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "use": "sig"}
@@ -114,9 +123,12 @@ def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
         ("/jwt", token(sub=UNLIMITED, tier=None), 200),
         ("/jwt", token(tier="nonesuch"), 403),
         ("/jwt", token(tier=None), 403),
+        *(("/jwt", token(sub=subject), 200) for subject in SUBJECTS),
     ):
         assert asks(edge, credential, path) == status, (path, status)
-    assert edge.usage()["acme"] >= 5, "customers need not exist beforehand"
+    usage = edge.usage()
+    assert usage["acme"] >= 5, "customers need not exist beforehand"
+    assert {name: usage[name] for name in SUBJECTS.values()} == dict.fromkeys(SUBJECTS.values(), 1)
     now = int(time.time())
     public = RSA.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     head, body, signature = token().split(".")
@@ -139,7 +151,10 @@ def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
         "no end": token(exp=None),
         "another audience": token(aud="other"),
         "another issuer": token(iss="https://evil.example.com"),
-        "no name": token(sub="../x"),
+        "no name": token(sub=""),
+        "a name of nobody": token(sub="\ud800"),
+        "a subject of nobody": token(customer="acme", sub="\ud800"),
+        "an end beyond all numbers": token(exp=10**400),
         "no customer": token(sub=None),
         "garbage": "eyJx.y.z",
     }.items():
@@ -158,8 +173,13 @@ def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
 def test_a_token_counts_until_its_end_and_no_longer(start_edge: StartEdge, issuer: IssuerKeys) -> None:
     edge = start_edge(**settings(issuer))
     until(lambda: asks(edge, token()) == 200, "the issuer's keys are known")
-    short = token(exp=int(time.time()) - 25)  # Clocks may differ by 30 s; what was accepted ends at its own end.
-    assert asks(edge, short) == 401
+    end = int(time.time()) - 25  # Clocks may differ by 30 s.
+    short, late = token(exp=end), token(exp=end - 6)
+    assert asks(edge, short) == 200
+    assert time.time() < end + 30, "this took too long to tell"
+    assert asks(edge, late) == 401
+    until(lambda: asks(edge, short) == 401, "what was accepted ends 30 s after its end", seconds=20)
+    assert time.time() >= end + 30
 
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")

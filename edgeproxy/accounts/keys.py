@@ -247,6 +247,8 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
     if owner.deleting_since is not None:
         raise Refused(409, "the customer is being deleted")
     now = now_ms()
+    if overlap:  # Both can be used meanwhile.
+        await _must_have_room(connection, row.customer, now)
     prefix = row.start.partition("_v1_")[0] if "_v1_" in row.start else "edge"
     secret = new_key(prefix)
     new = {

@@ -185,6 +185,8 @@ class Service:
             auth.require(holder, endpoint.roles, what)
             if endpoint.sensitive:
                 auth.require_consent(holder, what, time.time())
+        if holder is not None and endpoint.is_change:
+            self._must_change_seldom(holder)
         if endpoint.often is not None:
             self._must_be_seldom(endpoint.path, endpoint.often, holder, request, said)
         query = asked(endpoint.query, said.query)
@@ -217,6 +219,18 @@ class Service:
         seconds = self._limits.wait(path.split("/")[1], often, subject, time.time())
         if seconds:
             why = f"this may be asked {often.requests} times a minute"
+            raise Refused(429, why, headers={"Retry-After": str(seconds)})
+
+    def _must_change_seldom(self, holder: Holder) -> None:
+        """Raise Refused where a caller makes more changes than it may.
+
+        Each token and each person is counted apart: whoever has stolen one keeps nobody else from changing anything.
+        """
+        rates = self.settings.changes_per_minute
+        often = Often(rates.operators if holder.customer is None else rates.customers, "customer")
+        seconds = self._limits.wait("changes", often, holder.label, time.time())
+        if seconds:
+            why = f"{holder.called} may make {often.requests} changes a minute"
             raise Refused(429, why, headers={"Retry-After": str(seconds)})
 
     async def _own(self, holder: Holder, names: Mapping[str, str]) -> None:

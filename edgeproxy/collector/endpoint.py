@@ -26,6 +26,8 @@ SUPPORT = frozenset({"support", "admin"})
 BILLING = frozenset({"billing", "admin"})
 MONEY_READERS = frozenset({"support", "billing", "admin"})
 ADMIN = frozenset({"admin"})
+CHANGERS = frozenset({"support", "billing", "admin"})
+"""Roles of which some may change something by hand."""
 OWN = frozenset({CUSTOMER})
 """Beside others: customers may, as far as it is theirs."""
 
@@ -133,6 +135,11 @@ class Endpoint(Generic[Q, B]):
         return "_".join([self.method.lower(), *words]).replace(".", "_").replace("-", "_")
 
     @property
+    def is_change(self) -> bool:
+        """Whether a customer or an operator changes something by it."""
+        return self.method != "GET" and self.roles is not None and bool(self.roles & (CHANGERS | OWN))
+
+    @property
     def statuses(self) -> frozenset[int]:
         """The statuses with which it may refuse."""
         found = {*self.refuses, 400, 503}
@@ -142,6 +149,6 @@ class Endpoint(Generic[Q, B]):
             found.add(404)
         if self.sends is not Nothing:
             found |= {413, 415, 422}
-        if self.often is not None:
+        if self.often is not None or self.is_change:
             found.add(429)
         return frozenset(found)

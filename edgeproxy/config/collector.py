@@ -87,6 +87,7 @@ def read_kept(value: object) -> float | None:
     return days * DAY_SECONDS
 
 
+PerMinute = Annotated[int, BeforeValidator(Whole(1, 1_000_000))]
 Kept = Annotated[float | None, BeforeValidator(read_kept)]
 
 
@@ -155,6 +156,16 @@ class Edges(Part):
     """Edges that may be bound to one token, retired ones not counted; batches of further ones are answered 429."""
 
 
+class ChangesPerMinute(Part):
+    """How many changes a caller may make in a minute, by what each costs: a transaction, an entry of the audit log, and
+    a version of the directory for every edge."""
+
+    customers: PerMinute = 60
+    """A customer's token, or a contact of a customer who signed in."""
+    operators: PerMinute = 1200
+    """A token of the role support, billing or admin, or a person who has one."""
+
+
 class Metrics(Part):
     """Who may read `GET /metrics`."""
 
@@ -171,6 +182,8 @@ class Written(Part):
     """The certificate that they are shown; without it they connect in the clear."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose `X-Forwarded-For` says who a client is, for limits and the audit log."""
+    changes_per_minute: ChangesPerMinute = ChangesPerMinute()
+    """How many changes a caller may make in a minute."""
     edges: Edges = Edges()
     """How many edges a token may introduce."""
     metrics: Metrics = Metrics()

@@ -37,13 +37,18 @@ HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 
 
 class Fault(Exception):
-    """A page that says what is wrong: the status, a sentence, and what is wrong with each field of a form."""
+    """A page that says what is wrong: the status, a sentence, what is wrong with each field of a form, and the
+    seconds after which to try again.
+    """
 
-    def __init__(self, status: int, why: str, errors: list[dict[str, str]] | None = None) -> None:
+    def __init__(
+        self, status: int, why: str, errors: list[dict[str, str]] | None = None, retry_after: str | None = None
+    ) -> None:
         super().__init__(status, why)
         self.status = status
         self.why = why
         self.errors = errors or []
+        self.retry_after = retry_after
 
 
 @dataclass
@@ -112,7 +117,7 @@ class Visit:
         told = await self.tell(method, path, **said)
         if not told.is_success:
             body = told.body or {}
-            raise Fault(told.status, str(body.get("detail", "")), body.get("errors"))
+            raise Fault(told.status, str(body.get("detail", "")), body.get("errors"), told.fields.get("Retry-After"))
         return told
 
     async def ask(self, method: str, path: str, **said: Any) -> Any:
@@ -232,6 +237,8 @@ class Site:
             except (Fault, BadForm) as fault:
                 errors = fault.errors if isinstance(fault, Fault) else []
                 answer = visit.fault(fault.status, fault.why, errors)
+                if isinstance(fault, Fault) and fault.retry_after is not None:
+                    answer.headers["Retry-After"] = fault.retry_after
             except LOST as failure:
                 self._log.error("the database cannot be used", path=request.path, why=reason(failure))
                 answer = visit.fault(503)

@@ -13,7 +13,9 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import customers, documents
+from edgeproxy.accounts import customers, documents, keys
+from edgeproxy.accounts.audit import Caller
+from edgeproxy.accounts.change import Refused
 from edgeproxy.accounts.ids import now_ms
 from edgeproxy.anomalies.job import WHY_PAUSED
 from edgeproxy.config.directory import customer_of, read_document
@@ -152,6 +154,22 @@ def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
         assert answer.json()["errors"][0]["field"] == "rotate_every"
     for wrong in ([], "x", 1, None):
         assert collector.send("POST", "/v1/customers", wrong).status in (400, 422)
+
+
+def test_a_customer_has_no_more_keys_by_rotating_them(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "KEYS_MAX", 3)
+    owner = customer(collector)
+    first, second = (key(collector, owner["id"])["id"] for _ in range(2))
+
+    def rotate(ref: str, overlap: int) -> str:
+        made = in_database(collector, lambda connection: keys.rotate(connection, Caller("bound"), ref, overlap))
+        return made["id"]
+
+    third = rotate(first, 3600)
+    for ref in (second, third):
+        with pytest.raises(Refused, match="3 is as many as there may be"):
+            rotate(ref, 3600)
+    assert rotate(second, 0), "one that ends at once makes room itself"
 
 
 def test_the_life_of_a_key(collector: Collector) -> None:

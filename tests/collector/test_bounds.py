@@ -10,8 +10,8 @@ from zstandard import ZstdCompressor
 from edgeproxy.usage.batch import digest
 from tests.support.ask import Wire, ask
 from tests.support.chains import Chain
-from tests.support.collector import ADMIN, EDGE, READ, Collector
-from tests.support.collector_fixtures import only_sqlite
+from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
+from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.ports import HOST
 
 
@@ -96,3 +96,26 @@ def test_no_cache_keeps_an_answer_and_no_browser_guesses_what_it_is(
         wire.send(head.encode("latin-1"))
         answer = wire.hear(head.partition(" ")[0])
     assert (answer.status, answer["cache-control"], answer["x-content-type-options"]) == (status, "no-store", "nosniff")
+
+
+def test_who_has_a_token_makes_few_changes_a_minute_and_keeps_nobody_else_from_any(
+    start_collector: StartCollector,
+) -> None:
+    """A customer's token makes keys as fast as it can; an admin's makes customers so."""
+    collector = start_collector(changes_per_minute={"operators": 100})
+    assert collector.send("POST", "/v1/customers", {"name": "bound", "tier": "basic"}).status == 201
+    created = collector.send("POST", "/v1/tokens", {"name": "second", "customer": "bound"}).json()
+    own = "/v1/customers/bound/keys"
+    answers = [collector.send("POST", own, {}, token=OWN) for _ in range(70)]
+    assert [answer.status for answer in answers] == [201] * 60 + [429] * 10
+    assert 1 <= int(answers[-1]["retry-after"]) <= 60
+    assert "60 changes a minute" in answers[-1].json()["detail"]
+    key = answers[0].json()["id"]
+    for method, path in (("PATCH", f"/v1/keys/{key}"), ("DELETE", f"/v1/keys/{key}"), ("POST", f"{own}?dry_run=true")):
+        assert collector.send(method, path, {}, token=OWN).status == 429, path
+    assert collector.get(own, token=OWN).status == 200, "it may read"
+    assert collector.send("DELETE", f"/v1/keys/{key}", token=created["secret"]).status == 200, "others may revoke"
+    assert collector.post(Chain().next()).status == 200
+    statuses = [collector.send("PUT", "/v1/flags/f", {}, token=ADMIN).status for _ in range(110)]
+    assert (statuses[0], statuses[97], statuses[-1]) == (200, 200, 429), "an operator may make more"
+    assert collector.send("POST", "/v1/events", {"meter": "?"}, token=SERVICE).status == 202, "what counts is no change"

@@ -1,6 +1,7 @@
 """Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
 
 import re
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -234,6 +235,28 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
     stage.collector.send("PUT", contacts, {"emails": left})
     assert stage.collector.get(address).json()["email"] is None, "who is no contact any more hears nothing more"
     stage.collector.send("PUT", contacts, {"emails": emails})
+
+
+def test_who_has_signed_in_changes_as_little_a_minute_as_a_token(stage: PagesStage) -> None:
+    def allow(changes: int) -> None:
+        assert stage.collector.process is not None
+        before = stage.collector.output.count('"reloaded"')
+        stage.collector.settings["changes_per_minute"]["customers"] = changes
+        stage.collector.write()
+        stage.collector.process.send_signal(signal.SIGHUP)
+        until(lambda: stage.collector.output.count('"reloaded"') > before, "it has reloaded")
+
+    allow(2)
+    try:
+        with stage.customer("bolt") as bolt:
+            statuses = []
+            for _ in range(3):
+                bolt.get("/account/keys")
+                bolt.send("/account/keys", name="one of many")
+                statuses.append(bolt.status)
+        assert (statuses, "retry-after" in bolt.answer.headers) == ([200, 200, 429], True)
+    finally:
+        allow(1_000_000)
 
 
 def test_whoever_signs_out_is_out(stage: PagesStage) -> None:

@@ -84,7 +84,9 @@ class Collector:
             **({} if "tiers" in settings else {"billing": {"plans": PLANS, "credits": {}}}),
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
             "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
-            "edges": {"per_token": 1_000_000},  # Each of the tests that share one ships as edges of its own.
+            # Tests share one: they ship as edges of their own, and change what is theirs.
+            "edges": {"per_token": 1_000_000},
+            "changes_per_minute": {"customers": 1_000_000, "operators": 1_000_000},
             **settings,
         }
 

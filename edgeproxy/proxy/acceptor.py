@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from edgeproxy.proxy.runtime import Runtime
 
 
+WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https://"
+
+
 class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
@@ -91,6 +94,10 @@ class TlsHandshake(TlsTransport):
     def greeted(self, data: bytes) -> bool:
         """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
         self._greeted = True
+        if self._hello == b"" and data[:1].isalpha():
+            # No record of TLS begins with a letter (RFC 8446 section 5.1), and every request does.
+            self.answer(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
+            return False
         if self._hello is not None:
             hello = self._hello + data
             if not is_whole(hello):
@@ -102,6 +109,14 @@ class TlsHandshake(TlsTransport):
                 self.refuse(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
         return True
+
+    def answer(self, status: int, detail: str, *, head_only: bool) -> None:
+        """Answer without TLS. What is still sent is read and dropped for a moment: a reset would destroy the answer."""
+        self._over = True
+        self._plain.write(_answer(self._runtime, self._peer, status, detail, head_only=head_only))
+        self._plain.write_eof()
+        self.deadline = monotonic() + LINGER_SECONDS
+        self.failed(ConnectionAbortedError("a request without TLS"))
 
     def established(self) -> Client:
         """TLS is there: what comes from now on are requests."""
@@ -131,16 +146,8 @@ class TurnedAway(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         runtime, refusal = self._runtime, self._refusal
-        snapshot, now = runtime.snapshot, monotonic() + runtime.offset
-        rid = runtime.ids.bare(now + EPOCH)
         again = b"" if refusal.status == 403 else b"Retry-After: 1\r\n"
-        fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, again, rid)
-        if snapshot.security_headers:
-            fields += security.OWN[False]
-        body = message.problem(refusal.status, refusal.detail, rid)
-        if snapshot.access is not None:
-            snapshot.access.turned_away(now, rid, self._peer, refusal.status, refusal.detail, len(body))
-        transport.write(message.answer(refusal.status, fields, body, close=True))
+        transport.write(_answer(runtime, self._peer, refusal.status, refusal.detail, again))
         lingering = runtime.connections.limits.lingering
         if len(lingering) < LINGERING_MAX:
             lingering.add(self)
@@ -163,3 +170,18 @@ class TurnedAway(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._runtime.connections.limits.lingering.discard(self)
         self._runtime.deadlines.everybody.discard(self)
+
+
+def _answer(
+    runtime: "Runtime", peer: str, status: int, detail: str, fields: bytes = b"", *, head_only: bool = False
+) -> bytes:
+    """The answer to a connection that gets no further; it is in the access log."""
+    snapshot, now = runtime.snapshot, monotonic() + runtime.offset
+    rid = runtime.ids.bare(now + EPOCH)
+    fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, fields, rid)
+    if snapshot.security_headers:
+        fields += security.OWN[False]
+    body = message.problem(status, detail, rid)
+    if snapshot.access is not None:
+        snapshot.access.turned_away(now, rid, peer, status, detail, 0 if head_only else len(body))
+    return message.answer(status, fields, body, close=True, head_only=head_only)

@@ -137,10 +137,21 @@ def check_origin(cors: CrossOrigin, request: Knocking) -> None:
     if not preflight and not request.head.upgrade:
         return
     origins = values(request.keep, ORIGIN)
-    if origins and not (len(origins) == 1 and cors.allows(origins[0])):
+    allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == own_origin(request))
+    if origins and not allowed:
         raise Refused(403, "Pages of this origin may not call here", close=False)
     if preflight:
         raise Answered(204, "A preflight", fields=cors.preflight(request.keep))
+
+
+def own_origin(request: Knocking) -> bytes:
+    """The origin of pages of the host that is asked for, as browsers write it (RFC 6454 section 6.2): of a chain of
+    proxies the first one speaks with the client."""
+    head = request.head
+    host = (head.forwarded_host or head.authority or b"").partition(b",")[0].strip().lower()
+    if request.is_secure():
+        return b"https://" + host.removesuffix(b":443")
+    return b"http://" + host.removesuffix(b":80")
 
 
 def is_preflight(request: Knocking) -> bool:

@@ -138,6 +138,44 @@ async def test_a_page_that_may_not_call_opens_no_websocket(edge: Edge) -> None:
         upstream.closes()
 
 
+@pytest.mark.parametrize(
+    ("host", "origin", "fields", "status"),
+    [
+        ("edge.test", "http://edge.test", [], 101),
+        ("EDGE.test:80", "http://edge.test", [], 101),
+        ("edge.test:8080", "http://edge.test:8080", [], 101),
+        ("edge.test", "https://edge.test", ["X-Forwarded-Proto: https"], 101),
+        ("10.0.0.1", "https://edge.test", ["X-Forwarded-Proto: https, http", "X-Forwarded-Host: edge.test, x"], 101),
+        ("edge.test", "https://edge.test", [], 403),
+        ("edge.test", "http://edge.test:8080", [], 403),
+        ("edge.test", "http://evil.edge.test", [], 403),
+        ("edge.test", "http://edge.test.evil.example", [], 403),
+        ("edge.test", "null", [], 403),
+        ("edge.test", "http://edge.test", ["X-Forwarded-Proto: https"], 403),
+    ],
+)
+async def test_a_page_of_the_same_origin_opens_a_websocket(
+    edge: Edge, host: str, origin: str, fields: list[str], status: int
+) -> None:
+    """`fields`: what a trusted proxy says of its client."""
+    if fields:
+        edge.config["trusted_proxies"] = ["127.0.0.1"]
+    lines = (f"Host: {host}", "Connection: upgrade", "Upgrade: websocket", f"Origin: {origin}", *fields)
+    request = head("GET /maybe/x HTTP/1.1", *lines)
+    if status == 403:
+        assert (await edge.refuses(request)).status == 403
+        return
+    client, upstream = await edge.forwards(request)
+    await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"))
+    assert (await client.gets_head()).status == status
+    client.closes()
+    upstream.closes()
+
+
+async def test_who_is_not_trusted_does_not_say_what_the_own_origin_is(edge: Edge) -> None:
+    assert (await edge.refuses(upgrade("Origin: http://a.example", "X-Forwarded-Host: a.example"))).status == 403
+
+
 STRANGERS = [
     "null",
     "https://evil.example",

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 import random
 import ssl
 import weakref
@@ -267,7 +268,26 @@ async def test_a_protocol_that_is_not_spoken_fails_a_handshake_that_comes_in_pie
     assert await client.gets_cut() == NO_APPLICATION_PROTOCOL
 
 
-@pytest.mark.parametrize("sent", [get(), b"\x16\x03\x01\x00\x05hello", b"\x80\x2e\x01\x00\x02" + bytes(60), bytes(100)])
+async def test_a_request_without_tls_is_told_so(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
+    """A body that follows must not reset the connection before the answer is read (RFC 9112 section 9.6)."""
+    client = await secure.client()
+    await client.sends(post(bytes(10_000)))
+    answer = await client.gets_answer("POST")
+    assert (answer.status, answer["Connection"], answer["Content-Type"]) == (400, "close", "application/problem+json")
+    assert "https://" in json.loads(answer.body)["detail"]
+    await client.gets_eof()
+    await client.sends(bytes(10_000))
+    client.closes()
+    await secure.until(lambda: not secure.count("edge_connections", "client"))
+    assert secure.count("edge_tls_handshake_failures_total") == 1
+    assert "a request without TLS" in logged(capsys)
+    asked = await secure.client()
+    await asked.sends(b"HEAD / HTTP/1.1\r\n")
+    assert (await asked.gets_answer("HEAD")).body == b""
+    await asked.gets_eof()
+
+
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x00\x05hello", b"\x80\x2e\x01\x00\x02" + bytes(60), bytes(100)])
 async def test_what_is_no_tls_is_closed(secure: Edge, sent: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     client = await secure.client()
     await client.sends(sent)
@@ -281,7 +301,7 @@ async def test_what_is_no_tls_is_closed(secure: Edge, sent: bytes, capsys: pytes
 async def test_many_failed_handshakes_are_one_line(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(20):
         client = await secure.client()
-        await client.sends(get())
+        await client.sends(bytes(100))
         await client.gets_cut()
     assert secure.count("edge_tls_handshake_failures_total") == 20
     assert logged(capsys).count("TLS handshake failed") == 1

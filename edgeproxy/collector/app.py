@@ -270,7 +270,8 @@ class Service:
     def _client(self, request: web.Request) -> str:
         """Return the address of who asks: of the peer, or of whom it speaks for where it is a trusted proxy."""
         peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
-        return str(client_of(peer, forwarded, self.settings.trusted_proxies) or peer)
+        client, _ = client_of(peer, forwarded, self.settings.trusted_proxies)
+        return str(client or peer)
 
     def _refusal(self, request: web.Request, what: str, failure: Exception) -> web.Response:
         """Return the problem that a failure is for who asked for `what`, and put denials on record."""

@@ -110,9 +110,10 @@ class Protocol(web.RequestHandler):
 class WebListener:
     """Accepts connections for an application, of which `counted` is a middleware, the first one."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: Bounds, share: int = 1) -> None:
+        """`share` is among how many listeners the process divides its descriptors."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2))
+        self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2 // share))
         logging.getLogger("aiohttp.server").addFilter(is_our_fault)
         self._open: dict[web.RequestHandler, Connection] = {}
         self._by_address: Counter[bytes] = Counter()
@@ -136,9 +137,16 @@ class WebListener:
             connection.waiting_since = monotonic()
 
     def accept(
-        self, runner: web.AppRunner, listening: socket.socket, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+        self,
+        runner: web.AppRunner,
+        listening: socket.socket,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        allows: Callable[[Peer], bool] = lambda _: True,
     ) -> asyncio.Task[None]:
-        """Accept on this socket until the task is cancelled, each connection under what `tls` returns then."""
+        """Accept on this socket until the task is cancelled, each connection under what `tls` returns then.
+
+        Whom `allows` does not let in is hung up on before a byte is read.
+        """
         server = runner.server
         assert server is not None
         listening.setblocking(False)
@@ -146,7 +154,7 @@ class WebListener:
         if not self._sweeping:
             self._sweeping = True
             self._tasks.start("sweep", self._sweep())
-        return self._tasks.start("accept", self._accept(server, listening, tls))
+        return self._tasks.start("accept", self._accept(server, listening, tls, allows))
 
     async def end(self) -> None:
         """Accept no more; the connections that there are end with the runner."""
@@ -155,7 +163,11 @@ class WebListener:
     # ---- accept
 
     async def _accept(
-        self, server: web.Server, listening: socket.socket, tls: Callable[[], ssl.SSLContext | None]
+        self,
+        server: web.Server,
+        listening: socket.socket,
+        tls: Callable[[], ssl.SSLContext | None],
+        allows: Callable[[Peer], bool],
     ) -> None:
         loop = asyncio.get_running_loop()
         while True:
@@ -173,7 +185,10 @@ class WebListener:
             except OSError:
                 accepted.close()  # It has gone again.
                 continue
-            if self._admits(peer):
+            if not allows(peer):
+                self._log.info("connections refused: the listener is not for this address", peer.address)
+                accepted.close()
+            elif self._admits(peer):
                 self._begin(server, Connection(peer, accepted), tls())
             else:
                 accepted.close()

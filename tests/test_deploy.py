@@ -258,7 +258,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     assert collector["image"] == edge["image"]
     settings = load_collector(ROOT / "config" / "collector.yaml", collector["environment"])
     url = edge["environment"]["COLLECTOR_URL"]
-    assert url == f"http://collector:{settings.listen.port}"
+    assert url == f"http://collector:{settings.listen[0].address.port}"
     environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
     usage = load(ROOT / "config" / "edge.yaml", environ).usage
     assert usage is not None
@@ -274,7 +274,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     assert (result.exit_code, result.stderr.split(": ")[1]) == (2, "file")
     # Its health check is one that it answers, and an edge that outlives it waits for nothing of it.
     assert collector["healthcheck"]["test"][1:3] == ["edgeproxy", "probe"]
-    assert collector["healthcheck"]["test"][-1].endswith(f":{settings.listen.port}")
+    assert collector["healthcheck"]["test"][-1].endswith(f":{settings.listen[0].address.port}")
     assert "collector" not in edge["depends_on"]
     assert int(collector["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
 

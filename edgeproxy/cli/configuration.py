@@ -29,7 +29,7 @@ def check(config: ConfigFile) -> None:
 
     from edgeproxy.config import catalog, certificates, collector, load, regions
     from edgeproxy.config.problems import ConfigErrors
-    from edgeproxy.config.warnings import collector_warnings, warnings
+    from edgeproxy.config.warnings import collector_warnings, trusting, warnings
 
     try:
         settings = load.check(config, os.environ)
@@ -39,13 +39,16 @@ def check(config: ConfigFile) -> None:
         typer.echo(f"OK: plans {', '.join(settings.plans)}")
         return
     if isinstance(settings, collector.Settings):
-        for worry in certificates.worries_of([settings.tls] if settings.tls else [], time.time()):
+        pairs = filter(None, (listener.resolve_tls(settings.tls) for listener in settings.listen))
+        for worry in certificates.worries_of(dict.fromkeys(pairs), time.time()):
             typer.echo(f"warning: the certificate {worry}", err=True)
         for warning in collector_warnings(settings):
             typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"OK: {summary_of_collector(settings)}")
         return
     if isinstance(settings, regions.Settings):
+        for warning in trusting(settings.trusted_proxies):
+            typer.echo(f"warning: {warning}", err=True)
         count = counted(len(settings.regions), "region")
         typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")
         return
@@ -92,8 +95,7 @@ def summary(settings: "Settings") -> str:
         "customer": settings.customers,
         "key": settings.keys,
     }
-    listening = ", ".join(str(listener.address) for listener in settings.listen)
-    return f"region {settings.region} on {listening}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+    return f"region {settings.region} on {_addresses(settings)}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
 
 
 def summary_of_collector(settings: "CollectorSettings") -> str:
@@ -102,7 +104,12 @@ def summary_of_collector(settings: "CollectorSettings") -> str:
 
     database = redacted(settings.database)
     sizes = {"token": settings.tokens, "tier": settings.tiers, "customer": settings.customers}
-    return f"collector on {settings.listen}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+    return f"collector on {_addresses(settings)}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
+
+
+def _addresses(settings: "Settings | CollectorSettings") -> str:
+    """Where it listens."""
+    return ", ".join(str(listener.address) for listener in settings.listen)
 
 
 def _counted(sizes: Mapping[str, Sized]) -> str:

@@ -19,7 +19,7 @@ from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.auth import Holder
 from edgeproxy.collector.callers import Callers
-from edgeproxy.collector.endpoint import CALLER, Call, Endpoint, Nothing
+from edgeproxy.collector.endpoint import ASKED_BY_PEOPLE, CALLER, Call, Endpoint, Nothing
 from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.alerts import AlertHandlers
@@ -36,9 +36,10 @@ from edgeproxy.collector.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.handlers.regions import RegionHandlers
-from edgeproxy.collector.handlers.standing import StandingHandlers
+from edgeproxy.collector.handlers.standing import DESCRIPTION, Description, StandingHandlers
 from edgeproxy.collector.handlers.tokens import TokenHandlers
 from edgeproxy.collector.incoming import asked, checked, json_of
+from edgeproxy.collector.listener import LISTENER, Listener
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quota_watch import QuotaWatch
 from edgeproxy.collector.request_limits import Often, RequestLimits, held_as
@@ -49,9 +50,10 @@ from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
 from edgeproxy.ledger.names import Names
 from edgeproxy.regions.networks import client_of
-from edgeproxy.web_listener import PEER, WebListener, add_answer_fields
+from edgeproxy.web_listener import PEER, add_answer_fields
 
 UNKNOWN_ACTOR = "unknown"
+PROBED = ("/healthz", "/readyz")
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
     "customer": customers.name_of,
     "key": keys.owner_of,
@@ -117,6 +119,8 @@ class Service:
         )
         self.callers = Callers(settings, database)
         self._limits = RequestLimits()
+        self.endpoints = endpoints(self.handlers)
+        """All of them, whichever listeners answer them."""
         self.billing_message: str | None = None
         """What customers are told while nobody is charged."""
         self.answers = Answers()
@@ -152,16 +156,18 @@ class Service:
         self.handlers.credits.use(settings)
         self.handlers.figures.use(settings)
 
-    def application(self, connections: WebListener) -> web.Application:
-        """Make the application with all endpoints, of which these connections ask."""
-        made = web.Application(middlewares=[connections.counted, self._message, self._problems])
+    def application(self, listener: Listener) -> web.Application:
+        """Make the application with the endpoints of a listener; of others it does not know."""
+        made = web.Application(middlewares=[listener.connections.counted, self._message, self._problems])
+        groups = listener.settings.groups
+        table = [one.narrow(groups) for one in self.endpoints if one.groups & groups]
+        made[LISTENER] = listener
+        made[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.description(table)))
         made.on_response_prepare.append(add_answer_fields)
-        self.endpoints = table = endpoints(self.handlers)
         for one in table:
             made.router.add_route(one.method, routed(one.path), self._through(one))
             if one.method == "GET":
                 made.router.add_route("HEAD", routed(one.path), self._through(one))
-        self.handlers.standing.describe = lambda: orjson.dumps(openapi.description(table))
         return made
 
     def _through(self, endpoint: Endpoint[Any, Any]) -> Handle:
@@ -171,6 +177,8 @@ class Service:
             holder = None
             if endpoint.roles is not None:
                 holder = await self.callers.holder(request.headers.get("Authorization"))
+                groups = request.app[LISTENER].settings.groups
+                auth.require_group(holder, groups, f"{endpoint.method} {endpoint.path}")
             return await self._answer(endpoint, holder, request, Said(request.match_info, request.query))
 
         return handle
@@ -259,6 +267,7 @@ class Service:
         """Answer every error as a problem (RFC 9457)."""
         request[CALLER] = Caller(UNKNOWN_ACTOR, self._client(request), str(uuid.uuid4()))
         try:
+            self._must_be_allowed(request)
             return await handler(request)
         except web.HTTPException as error:
             if error.status < 400:
@@ -266,6 +275,15 @@ class Service:
             return self._refusal(request, "", error)
         except Exception as failure:
             return self._refusal(request, f"{request.method} {path_of(request)}", failure)
+
+    def _must_be_allowed(self, request: web.Request) -> None:
+        """Raise Denied where a trusted proxy asks for a client that may not come to this listener.
+
+        Probes of whether the collector is well are the proxy's own.
+        """
+        origin = request[CALLER].origin
+        if request.path not in PROBED and not request.app[LISTENER].allows(origin):
+            raise auth.Denied(403, f"this listener is not for {origin}")
 
     def _client(self, request: web.Request) -> str:
         """Return the address of who asks: of the peer, or of whom it speaks for where it is a trusted proxy."""
@@ -294,7 +312,10 @@ class Service:
                 return problem(503, "the database cannot be used now", RETRY_LATER)
             case web.HTTPException() as error:
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-                return problem(error.status, WHY.get(error.status, error.reason), headers)
+                why = WHY.get(error.status, error.reason)
+                if error.status == 404 and not ASKED_BY_PEOPLE & request.app[LISTENER].settings.groups:
+                    why = "there is no such path"
+                return problem(error.status, why, headers)
         if isinstance(failure, LOST):
             log.get().error("the database cannot be used", path=request.path, why=reason(failure))
             return problem(503, "the database cannot be used now", RETRY_LATER)

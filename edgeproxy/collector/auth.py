@@ -10,6 +10,14 @@ CUSTOMER = "customer"
 """The role of tokens that are bound to a customer."""
 
 
+GROUPS_OF_ROLES = {
+    **dict.fromkeys(("edge", "beacon"), "edges"),
+    **dict.fromkeys(("service", "read", "support", "billing", "admin"), "api"),
+    CUSTOMER: "customers",
+}
+"""By role, the group of a listener's `serve` without which who has it is not answered there."""
+
+
 class Denied(Exception):
     """The answer is no: `status` is 401 where nobody known asks, 403 where they may not, 429 where they have too much.
 
@@ -65,6 +73,14 @@ def require(holder: Holder, roles: Collection[str], what: str) -> None:
         if holder.customer is not None:
             held = f"customer {holder.customer}"
         raise Denied(403, f"{holder.called} ({held}) may not {what}")
+
+
+def require_group(holder: Holder, served: Collection[str], what: str) -> None:
+    """Raise Denied where the holder asks for `what` at a listener that serves other groups than those of its roles."""
+    groups = {GROUPS_OF_ROLES[role] for role in holder.roles}
+    if not groups & set(served):
+        why = f"this listener does not serve {min(groups)}"
+        raise Denied(403, f"{holder.called} may not {what} here: {why}", actor=holder.label)
 
 
 def require_consent(holder: Holder, what: str, now: float) -> None:

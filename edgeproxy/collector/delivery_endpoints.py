@@ -17,6 +17,7 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
         Endpoint(
             *("POST", "/billing/webhooks/stripe", ANYONE, delivery.take),
             "Take an event of Stripe's, by its signature; answered once it is on disk.",
+            serve=frozenset({"webhooks"}),
             media=(JSON,),
             answers=models.Received,
             fields=SIGNATURE,

@@ -2,16 +2,17 @@
 the OpenAPI description are all made of this.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
 
 from edgeproxy.accounts.audit import Caller
-from edgeproxy.collector.auth import CUSTOMER, Holder
+from edgeproxy.collector.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
 from edgeproxy.collector.request_limits import Often
+from edgeproxy.config.listeners import GROUPS
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
 JSON_LINES = "application/x-ndjson"
@@ -30,6 +31,12 @@ CHANGERS = frozenset({"support", "billing", "admin"})
 """Roles of which some may change something by hand."""
 OWN = frozenset({CUSTOMER})
 """Beside others: customers may, as far as it is theirs."""
+
+
+EVERYWHERE = GROUPS
+"""The groups of what each listener answers."""
+ASKED_BY_PEOPLE = frozenset({"api", "customers"})
+"""The groups of what anyone may ask who uses the API."""
 
 
 class Query(BaseModel):
@@ -125,6 +132,8 @@ class Endpoint(Generic[Q, B]):
     """Statuses of refusals beside those that any endpoint of its kind has."""
     often: Often | None = None
     """How often it may be asked; as often as one likes where nothing is said."""
+    serve: frozenset[str] = frozenset()
+    """The groups of listeners that answer it, of what anyone may call; else its roles say it."""
     own: str | None = None
     """How the handler keeps a customer to what is theirs, where no parameter of the path says whose it is."""
 
@@ -138,6 +147,17 @@ class Endpoint(Generic[Q, B]):
     def is_change(self) -> bool:
         """Whether a customer or an operator changes something by it."""
         return self.method != "GET" and self.roles is not None and bool(self.roles & (CHANGERS | OWN))
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of listeners of which one must be served where it is answered."""
+        return self.serve if self.roles is None else frozenset(map(GROUPS_OF_ROLES.__getitem__, self.roles))
+
+    def narrow(self, groups: Collection[str]) -> "Endpoint[Q, B]":
+        """Return what it is at a listener with these groups: for the roles alone that are served there."""
+        if self.roles is None:
+            return self
+        return replace(self, roles=frozenset(role for role in self.roles if GROUPS_OF_ROLES[role] in groups))
 
     @property
     def statuses(self) -> frozenset[int]:

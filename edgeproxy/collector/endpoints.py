@@ -31,10 +31,12 @@ from edgeproxy.collector.delivery_endpoints import delivery_endpoints
 from edgeproxy.collector.endpoint import (
     ADMIN,
     ANYONE,
+    ASKED_BY_PEOPLE,
     BEACON,
     BYTES,
     CSV,
     EDGE,
+    EVERYWHERE,
     JSON,
     JSON_LINES,
     OWN,
@@ -278,6 +280,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         Endpoint(
             *("POST", "/v1/keys/leaked", ANYONE, accounts.leaked),
             "End keys that you found; only a key itself is proof. The answer does not tell whether there were any.",
+            serve=frozenset({"customers"}),
             sends=Leak,
             answers=LeakTold,
             status=202,
@@ -344,8 +347,23 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         *credit_endpoints(handlers.credits),
         *figure_endpoints(handlers.figures),
         # The collector itself.
-        Endpoint("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive.", gives=(TEXT,)),
-        Endpoint("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now.", answers=models.Ready),
-        Endpoint("GET", "/metrics", ANYONE, standing.metrics, "Metrics for Prometheus.", gives=(TEXT,), refuses=(401,)),
-        Endpoint("GET", "/v1/openapi.json", ANYONE, standing.openapi, "This description.", answers=dict[str, Any]),
+        Endpoint(
+            *("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive."), serve=EVERYWHERE, gives=(TEXT,)
+        ),
+        Endpoint(
+            *("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now."),
+            serve=EVERYWHERE,
+            answers=models.Ready,
+        ),
+        Endpoint(
+            *("GET", "/metrics", ANYONE, standing.metrics, "Metrics for Prometheus."),
+            serve=frozenset({"metrics"}),
+            gives=(TEXT,),
+            refuses=(401,),
+        ),
+        Endpoint(
+            *("GET", "/v1/openapi.json", ANYONE, standing.openapi, "What this listener answers."),
+            serve=ASKED_BY_PEOPLE,
+            answers=dict[str, Any],
+        ),
     )

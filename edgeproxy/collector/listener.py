@@ -1,4 +1,4 @@
-"""Where the collector is reached: one socket for life, and TLS made anew whenever the files of its certificates change.
+"""Where the collector is reached: sockets for life, and TLS made anew whenever the files of its certificates change.
 
 Connections go on with what they began with. Files that cannot be used change nothing.
 """
@@ -7,15 +7,19 @@ import asyncio
 import socket
 import ssl
 import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from aiohttp import web
 
 from edgeproxy import log
+from edgeproxy.addresses import ip_of
 from edgeproxy.config.certificates import Facts, Unusable, read, read_authorities, worry
-from edgeproxy.config.collector import Tls
 from edgeproxy.config.file_signatures import sign
+from edgeproxy.config.listeners import CollectorListener, Tls
+from edgeproxy.config.parsers import Network
 from edgeproxy.tasks import in_thread
-from edgeproxy.web_listener import WebListener
+from edgeproxy.web_listener import Peer, WebListener
 
 CHECK_SECONDS = 2.0
 """Seconds between two looks at the files."""
@@ -25,67 +29,122 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
 
 
-class Listener:
-    """Answers on a bound socket, under the TLS of `use`; None: in the clear."""
+class Shown(NamedTuple):
+    """What a listener shows who connects: TLS, and the files that it was made of."""
 
-    def __init__(self, runner: web.AppRunner, listening: socket.socket, connections: WebListener) -> None:
-        self._runner = runner
-        self._listening = listening
-        self._connections = connections
-        self._context: ssl.SSLContext | None = None
-        self._accepts = False
-        self._changing = asyncio.Lock()
-        self._tls: Tls | None = None
-        self._signs: list[object] = []
+    tls: Tls | None
+    context: ssl.SSLContext | None
+    facts: Facts | None
+    """Of the certificate."""
+    signs: list[object]
+
+
+class Listener:
+    """One of the collector's addresses: a bound socket, and what is served there."""
+
+    def __init__(self, settings: CollectorListener, listening: socket.socket, connections: WebListener) -> None:
+        """`connections` are those of this listener alone: who fills one keeps nobody from another."""
+        self.settings = settings
+        self.listening = listening
+        self.connections = connections
+        self.shown = Shown(None, None, None, [])
         self._said = ""
         """What was last said of files that cannot be used."""
         self._reminded = -REMINDER_SECONDS
         self._log = log.get()
-        self.facts: Facts | None = None
-        """Of the certificate that is shown."""
 
-    async def use(self, tls: Tls | None) -> None:
-        """Serve connections that begin from now on so; raises Unusable, and then goes on as it was."""
-        async with self._changing:
-            await self._use(tls)
+    @property
+    def asks_for_certificates(self) -> bool:
+        """Whether who ships must show a certificate here."""
+        return self.shown.tls is not None and self.shown.tls.client_ca is not None
 
-    async def _use(self, tls: Tls | None) -> None:
+    def accept(self, runner: web.AppRunner, trusted: Callable[[], Sequence[Network]]) -> None:
+        """Accept from now on whom `allow` lets in; also the proxies that are `trusted` then, which speak for others."""
+
+        def admits(peer: Peer) -> bool:
+            return self.allows(peer.address, trusted())
+
+        self.connections.accept(runner, self.listening, lambda: self.shown.context, admits)
+
+    def allows(self, address: str, also: Sequence[Network] = ()) -> bool:
+        """Whether a client at an address may come, by `allow`; or as it is in one of the networks of `also`."""
+        allow = self.settings.allow
+        if not allow:
+            return True
+        client = ip_of(address)
+        return client is not None and any(client in network for network in (*allow, *also))
+
+    async def prepare(self, default: Tls | None) -> Shown:
+        """Make what it shows where the TLS of the collector is `default`, and change nothing; raises Unusable."""
+        tls = self.settings.resolve_tls(default)
         signs = signs_of(tls)  # Taken first: what changes after it is seen at the next look.
         made = None if tls is None else await in_thread("read certificates", lambda: serving(tls))
-        self._context, self.facts = (None, None) if made is None else made
-        self._tls, self._signs = tls, signs
-        if not self._accepts:
-            self._accepts = True
-            self._connections.accept(self._runner, self._listening, lambda: self._context)
-
-    async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Look at the files again and again."""
-        while True:
-            await asyncio.sleep(every)
-            await self.look()
+        context, facts = (None, None) if made is None else made
+        return Shown(tls, context, facts, signs)
 
     async def look(self) -> None:
         """Use files that have changed, and say once what cannot be used, and now and then what expires."""
-        if self._tls is None:
+        tls = self.shown.tls
+        if tls is None:
             return
         why = ""
-        if signs_of(self._tls) != self._signs:
+        if signs_of(tls) != self.shown.signs:
             try:
-                await self.use(self._tls)
+                self.shown = await self.prepare(tls)
                 self._log.info("certificates changed")
             except Unusable as problem:
                 why = str(problem)
         if why and why != self._said:
             self._log.error("changed certificates cannot be used; the old ones stay", why=why)
         self._said = why
-        what = None if self.facts is None else worry(self.facts, time.time())
+        what = None if self.shown.facts is None else worry(self.shown.facts, time.time())
         if what is not None and time.monotonic() - self._reminded >= REMINDER_SECONDS:
             self._reminded = time.monotonic()
-            self._log.warning("certificate needs attention", file=str(self._tls.cert), certificate=what)
+            self._log.warning("certificate needs attention", file=str(tls.cert), certificate=what)
+
+
+LISTENER = web.AppKey("listener", Listener)
+"""The listener that an application answers at."""
+
+
+class Listeners:
+    """All listeners of a collector, whose TLS changes together."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.all = tuple(listeners)
+        self._changing = asyncio.Lock()
+
+    async def use(self, tls: Tls | None) -> None:
+        """Serve connections that begin from now on with this, where a listener has no TLS of its own.
+
+        Raises Unusable, and then goes on as it was.
+        """
+        async with self._changing:
+            prepared = [await listener.prepare(tls) for listener in self.all]
+            for listener, shown in zip(self.all, prepared, strict=True):
+                listener.shown = shown
+
+    async def watch(self, every: float = CHECK_SECONDS) -> None:
+        """Look at the files again and again."""
+        while True:
+            await asyncio.sleep(every)
+            async with self._changing:
+                for listener in self.all:
+                    await listener.look()
+
+    async def end(self) -> None:
+        """Accept no more: whoever connects from here on should try another."""
+        for listener in self.all:
+            await listener.connections.end()
+            listener.listening.close()
 
     def expiry(self) -> dict[str, float]:
-        """The Unix second at which the certificate expires, by its file; empty in the clear."""
-        return {} if self._tls is None or self.facts is None else {str(self._tls.cert): self.facts.not_after}
+        """Return the Unix seconds at which certificates expire, by their files; empty in the clear."""
+        return {
+            str(listener.shown.tls.cert): listener.shown.facts.not_after
+            for listener in self.all
+            if listener.shown.tls is not None and listener.shown.facts is not None
+        }
 
 
 def signs_of(tls: Tls | None) -> list[object]:

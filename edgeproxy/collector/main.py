@@ -9,7 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from edgeproxy.billing.stripe import Stripe
 from edgeproxy.billing.stripe import Unusable as UnusableStripe
 from edgeproxy.collector.app import Queues, Service
 from edgeproxy.collector.billing_jobs import BillingJobs, processor_of
-from edgeproxy.collector.listener import Listener
+from edgeproxy.collector.listener import Listener, Listeners
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.publisher import Publisher
 from edgeproxy.collector.quota_copy import QuotaCopy
@@ -139,16 +140,14 @@ async def serve(settings: Settings, file: Path, stopped: Callable[[], None] = la
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGHUP, asked.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
-    listening = bind(settings.listen)
-    try:
+    with ExitStack() as bound:
+        listening = [bound.enter_context(closing(bind(listener.address))) for listener in settings.listen]
         database = await Database.connect(settings.database)
         try:
             await collect(settings, file, database, listening, stop, asked)
             stopped()
         finally:
             await database.close()
-    finally:
-        listening.close()
     return 0
 
 
@@ -156,11 +155,12 @@ async def collect(
     settings: Settings,
     file: Path,
     database: Database,
-    listening: socket.socket,
+    listening: Sequence[socket.socket],
     stop: asyncio.Event,
     asked: asyncio.Event,
 ) -> None:
-    """Answer on this socket until `stop` is set, then finish what has begun; read `file` again when `asked` is."""
+    """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
+    when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get()
     publisher = None if settings.directory is None else Publisher(database, settings.directory)
 
@@ -197,34 +197,45 @@ async def collect(
         service.billing_message = now.message
 
     service.handlers.credits.stripe = stripe
-    connections = WebListener(CONNECTIONS)
-    application, pages = service.application(connections), None
+    pages = None
     if settings.pages is not None:
         from edgeproxy.collector.pages import PagesService  # Templates and locales, which nobody else needs.
 
         pages = PagesService(database, settings, service)
-        pages.add_to(application)
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        shutdown_timeout=DRAIN_SECONDS,
-        auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
+    listeners = Listeners(
+        [
+            Listener(listener, bound, WebListener(CONNECTIONS, share=len(listening)))
+            for listener, bound in zip(settings.listen, listening, strict=True)
+        ]
     )
-    await runner.setup()
-    listener = Listener(runner, listening, connections)
-    await listener.use(settings.tls)
-    metrics.expiry = listener.expiry
+    await listeners.use(settings.tls)
+    runners = []
+    for listener in listeners.all:
+        application = service.application(listener)
+        if pages is not None:
+            pages.add_to(application, listener.settings)
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            shutdown_timeout=DRAIN_SECONDS,
+            auto_decompress=False,  # Bodies are inflated within a bound (arrival.py).
+        )
+        await runner.setup()
+        runners.append(runner)
+    for listener, runner in zip(listeners.all, runners, strict=True):
+        listener.accept(runner, lambda: service.settings.trusted_proxies)
+    metrics.expiry = listeners.expiry
     # What has been made up to here lives as long as the process. What batches are made of is gone right after them, and
     # to look through it again and again for what refers to itself took a third of the CPU.
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     service.unready = None
-    where = address_of(listening)
-    logger.info("collector serving", version=__version__, listen=str(where), database=database.name)
+    where = ", ".join(str(address_of(bound)) for bound in listening)
+    logger.info("collector serving", version=__version__, listen=where, database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
-    tasks.start("certificates", listener.watch())
-    watch, seldom = Watch(database, settings.alerts, listener.expiry), log.Seldom(60.0)
+    tasks.start("certificates", listeners.watch())
+    watch, seldom = Watch(database, settings.alerts, listeners.expiry), log.Seldom(60.0)
     delivery = Delivery(database, settings.alerts, metrics, customers.alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
@@ -251,7 +262,7 @@ async def collect(
     tasks.start("last used", record_last_used(service.handlers.ledger.last_used, seldom))
     tasks.start("names", look_for_names(names))
     plans = partial(record_plans, database=database)
-    reload = Reload(settings, service, names, listener, metrics, (watch, delivery), anomalies, plans)
+    reload = Reload(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans)
     tasks.start("reload", reload.watch(file, asked))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
@@ -261,9 +272,8 @@ async def collect(
     if publisher is not None:
         publisher.end()
     quota_watch.end()
-    await connections.end()
-    listening.close()  # Whoever connects from here on should try another.
-    await runner.cleanup()
+    await listeners.end()
+    await asyncio.gather(*(runner.cleanup() for runner in runners))
     ingest.end()
     intake.end()
     await settling

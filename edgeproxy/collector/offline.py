@@ -158,7 +158,7 @@ REFUSED_SHOWN_MAX = 20
 
 def sign_in_link(settings: Settings, customer: str | None) -> Said:
     """A link by which an operator, or somebody for a customer, signs in to the pages once."""
-    from edgeproxy.collector.pages import url_of
+    from edgeproxy.collector.pages import listener_of, url_of
     from edgeproxy.pages import sessions
     from edgeproxy.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, link_to
 
@@ -172,10 +172,14 @@ def sign_in_link(settings: Settings, customer: str | None) -> Said:
             caller = audit.Caller(f"command line: {getpass.getuser()}")
             await audit.append(connection, caller, audit.Entry("session.link", customer or label))
         assert secret is not None
-        return link_to(url_of(settings), secret)
+        return link_to(url_of(settings, listener), secret)
 
     if settings.pages is None:
         return 1, "the collector has no pages: write pages: {}"
+    group = "console" if customer is None else "portal"
+    listener = listener_of(settings, group)
+    if group not in listener.groups:
+        return 1, f"no listener serves the {group}: write it in the serve of one"
     return at(settings, make)
 
 

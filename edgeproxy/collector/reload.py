@@ -10,7 +10,7 @@ from edgeproxy.alerts.delivery import Delivery
 from edgeproxy.anomalies.job import AnomalyJob
 from edgeproxy.billing.plan_versions import Edited
 from edgeproxy.collector.app import Service
-from edgeproxy.collector.listener import Listener
+from edgeproxy.collector.listener import Listeners
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.watch import Watch
 from edgeproxy.config.certificates import Unusable
@@ -49,7 +49,7 @@ class Reload:
         settings: Settings,
         service: Service,
         names: Names,
-        listener: Listener,
+        listeners: Listeners,
         metrics: Metrics,
         alerting: Sequence[Watch | Delivery],
         anomalies: AnomalyJob,
@@ -59,7 +59,7 @@ class Reload:
         self._started = settings
         self._service = service
         self._names = names
-        self._listener = listener
+        self._listeners = listeners
         self._metrics = metrics
         self._alerting = alerting
         self._anomalies = anomalies
@@ -80,7 +80,7 @@ class Reload:
         try:
             new = await in_thread("read the configuration", lambda: load_collector(file, os.environ))
             await self._record(new)
-            await self._listener.use(new.tls)
+            await self._listeners.use(new.tls)
         except (ConfigErrors, Unusable, Edited, *LOST) as wrong:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(wrong))

@@ -10,16 +10,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import pages, parsers, references
+from edgeproxy.config import listeners, pages, parsers, references
 from edgeproxy.config.admin import AdminToken
 from edgeproxy.config.alerts import Alerts, faults_of_alerts
 from edgeproxy.config.anomalies import Anomalies
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.catalog import Plan, tier_of
 from edgeproxy.config.check import Kind
+from edgeproxy.config.listeners import CollectorListener, Tls
 from edgeproxy.config.models import (
-    Address,
-    Certificate,
     Customer,
     File,
     Flag,
@@ -118,13 +117,6 @@ class Token(Part):
         return self.name or f"token-{self.sha256[0][:8]}"
 
 
-class Tls(Certificate):
-    """TLS towards all who connect: a certificate, its key, and who vouches for edges."""
-
-    client_ca: File | None = None
-    """With it, who ships must show a certificate that one of those in this file vouches for."""
-
-
 class Published(Part):
     """How edges are told of customers and keys."""
 
@@ -176,10 +168,14 @@ class Metrics(Part):
 class Written(Part):
     """What operators write in collector.yaml and the files that it includes."""
 
-    listen: Address = parsers.Address("127.0.0.1", 9100)
-    """Where edges, services and readers connect: HOST:PORT."""
+    listen: Annotated[
+        tuple[Annotated[CollectorListener, BeforeValidator(parsers.read_listener)], ...],
+        BeforeValidator(parsers.read_one_or_more),
+    ] = (CollectorListener(address=parsers.Address("127.0.0.1", 9100)),)
+    """Where edges, services, readers and browsers connect: HOST:PORT, which serves everything, or {address, serve,
+    allow, tls}, or a list of these."""
     tls: Tls | None = None
-    """The certificate that they are shown; without it they connect in the clear."""
+    """The certificate that they are shown at listeners that say nothing else; without it they connect in the clear."""
     trusted_proxies: tuple[Network, ...] = ()
     """Networks whose `X-Forwarded-For` says who a client is, for limits and the audit log."""
     changes_per_minute: ChangesPerMinute = ChangesPerMinute()
@@ -232,6 +228,7 @@ class Settings(Written):
 def faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
     yield from references.faults(tree)
+    yield from listeners.faults(tree)
     yield from _faults_of_retention(tree)
     yield from faults_of_measured(tree)
     yield from faults_of_alerts(tree)

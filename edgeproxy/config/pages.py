@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
+from edgeproxy.config.listeners import faults_of_url
 from edgeproxy.config.models import Address, Name, Sample, Sentence
 from edgeproxy.config.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.part import Part
@@ -102,9 +102,7 @@ def faults(tree: Table) -> Iterator[Fault]:
     pages = tree.get("pages")
     if not isinstance(pages, Table):
         return
-    url = pages.get("url")
-    if isinstance(url, str) and url.startswith("http://") and not parsers.is_loopback(urlsplit(url).hostname or ""):
-        yield Fault(("pages", "url"), "is reached in the clear, and sessions with it", "write https://")
+    yield from faults_of_url(("pages", "url"), pages.get("url"))
     if "client" in pages and "operators" not in tree:
         yield Fault(("pages", "client"), "belongs to no issuer", "write operators, or leave it out")
     if "operators" in tree and "client" not in pages:

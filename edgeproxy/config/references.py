@@ -128,7 +128,7 @@ def members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
 def tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
     """Yield each `tls` of listeners, upstreams, `usage`, `hub` and a collector as a whole, with its path."""
     single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub")]
-    for path, owner in (*_listening(tree), *members(tree, "upstreams"), *single, ((), tree)):
+    for path, owner in (*listening(tree), *members(tree, "upstreams"), *single, ((), tree)):
         tls = owner.get("tls") if isinstance(owner, Table) else None
         if isinstance(tls, Table):
             yield (*path, "tls"), tls
@@ -449,13 +449,13 @@ def _regions(tree: Table) -> Iterator[Fault]:
 
 def _listeners(tree: Table) -> Iterator[Fault]:
     """Each address once, whoever is to connect there."""
-    for path, listener in _listening(tree):
+    for path, listener in listening(tree):
         authorize = listener.get("authorize") if isinstance(listener, Table) else None
         if isinstance(authorize, str) and not tree.get("trusted_proxies"):
             hint = "write trusted_proxies: [10.0.0.2], the addresses of the proxies that ask"
             yield Fault((*path, "authorize"), "is for trusted proxies alone, and there are none", hint)
     before: list[tuple[parsers.Address, Steps]] = []
-    for path, listener in [*_listening(tree), (("admin",), tree.get("admin"))]:
+    for path, listener in [*listening(tree), (("admin",), tree.get("admin"))]:
         written = listener.get("address") if isinstance(listener, Table) else listener
         address = parsers.split_address(written) if isinstance(written, str) else None
         if address is None or not address.port:
@@ -489,7 +489,7 @@ def tokens(found: Iterable[tuple[Steps, Table]]) -> Iterator[Fault]:
             yield Fault((*path, "name"), "is the name of the token at", "name each token once", first)
 
 
-def _listening(tree: Table) -> list[tuple[Steps, Value]]:
+def listening(tree: Table) -> list[tuple[Steps, Value]]:
     """Yield the listeners for clients, each with its path."""
     listen = tree.get("listen")
     if isinstance(listen, Items):
@@ -499,7 +499,7 @@ def _listening(tree: Table) -> list[tuple[Steps, Value]]:
 
 def _certificates(tree: Table) -> Iterator[Fault]:
     """Find listeners without a certificate, and certificates without their key."""
-    for path, listener in _listening(tree):
+    for path, listener in listening(tree):
         tls = listener.get("tls") if isinstance(listener, Table) else None
         if isinstance(tls, Table):
             if "cert" not in tls and "key" not in tls and tls.get("certificates", []) == []:

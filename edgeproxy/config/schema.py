@@ -31,6 +31,7 @@ from edgeproxy.config import (
     currencies,
     directory_settings,
     issuers,
+    listeners,
     meters,
     methods,
     models,
@@ -72,7 +73,9 @@ MODELS = (
     models,
 )
 """The modules with models, those that others import first."""
-COLLECTOR_MODELS = (*MODELS, regions, operators, alerts, anomalies, credits, currencies, billing, pages, collector)
+COLLECTOR_MODELS = (
+    *(*MODELS, regions, operators, alerts, anomalies, credits, currencies, billing, pages, listeners, collector),
+)
 """The same for collector.yaml: of two models of one name the last counts."""
 
 ELSEWHERE = {

@@ -3,15 +3,16 @@
 Each warning is a sentence that begins with its field and says what is to be feared, and what to write instead. Pure.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, allowance_of
+from edgeproxy.config.listeners import GROUPS, PAGE_GROUPS, is_internal_network
 from edgeproxy.config.meters import per_request
 from edgeproxy.config.models import BurstCredits, Limit, Quota, Route, Settings
-from edgeproxy.config.parsers import has_password, is_here, is_hub_here, is_loopback
+from edgeproxy.config.parsers import Network, has_password, is_here, is_hub_here, is_loopback
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
@@ -34,6 +35,9 @@ DEMONSTRATION = frozenset(
 )
 """The SHA-256 of keys and tokens of the files in config/, which everybody can read there."""
 
+NETWORK_BITS_MIN = {4: 8, 6: 16}
+"""Bits of a network's prefix, by the version of IP, below which it is nobody's own."""
+
 VERIFIED = ("verify-full", "verify-ca")
 """The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
 
@@ -41,6 +45,7 @@ VERIFIED = ("verify-full", "verify-ca")
 def warnings(settings: Settings) -> Iterator[str]:
     """All of an edge's."""
     yield from _connections(settings)
+    yield from trusting(settings.trusted_proxies)
     for index, key in enumerate(settings.keys):
         if key.sha256 in DEMONSTRATION:
             yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key new` makes one"
@@ -73,13 +78,52 @@ def collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
                 f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
                 "write ?sslmode=verify-full"
             )
-    pages = settings.pages
-    if pages is not None and pages.url is None and settings.tls is None and not is_loopback(settings.listen.host):
-        yield "pages: browsers reach them in the clear, and sessions with them: write url: https://HOST, or tls"
+    yield from trusting(settings.trusted_proxies)
+    yield from _listeners(settings)
     alerts = settings.alerts
     named = {alerts.customers, *alerts.routes.page, *alerts.routes.warn, *alerts.routes.info}
     for name in alerts.channels.keys() - named:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
+
+
+def trusting(networks: Sequence[Network]) -> Iterator[str]:
+    """Proxies that are trusted and can be anybody; of an edge, a collector and a beacon."""
+    for index, network in enumerate(networks):
+        if network.prefixlen < NETWORK_BITS_MIN[network.version] and not is_internal_network(network):
+            yield (
+                f"trusted_proxies.{index}: {network} lets anybody say whose address a request comes from, which limits "
+                "and records go by: name the proxies' own addresses"
+            )
+
+
+def _listeners(settings: "CollectorSettings") -> Iterator[str]:
+    """Where a collector is reached in the clear, and what nobody reaches at all."""
+    served: set[str] = set()
+    ships = [one for one in settings.listen if "edges" in one.groups]
+    certified = [one.resolve_tls(settings.tls) for one in ships]
+    for index, listener in enumerate(settings.listen):
+        where = f"listen.{index}"
+        served |= listener.groups
+        tls = listener.resolve_tls(settings.tls)
+        if tls is None and listener.is_public and not listener.behind_tls:
+            yield (
+                f"{where}: {listener.address} may be reached from outside and has no TLS: tokens and sessions can be "
+                "read by all on the way: write tls, an internal address, or behind_tls: true where a proxy ends TLS"
+            )
+        has_pages = settings.pages is not None and listener.groups & (PAGE_GROUPS - {"status"})
+        url = listener.url or (settings.pages and settings.pages.url)
+        if has_pages and url is None and tls is None and not is_loopback(listener.address.host):
+            yield "pages: browsers reach them in the clear, and sessions with them: write url: https://HOST, or tls"
+        if settings.pages is None and set(listener.serve or ()) & (PAGE_GROUPS | {"pages"}):
+            yield f"{where}.serve: has pages, and there are none: write pages: {{}}"
+    if any(tls is not None and tls.client_ca is not None for tls in certified):
+        for listener, tls in zip(ships, certified, strict=True):
+            if tls is None or tls.client_ca is None:
+                yield f"listen: edges ship at {listener.address} without the certificate that others ask them for"
+    needless = {"webhooks"} if settings.billing is None or settings.billing.mode == "off" else set()
+    needless |= PAGE_GROUPS if settings.pages is None else set()
+    for group in sorted(GROUPS - served - needless):
+        yield f"listen: no listener serves {group}: write it in the serve of one, if anybody is to reach it"
 
 
 def _connections(settings: Settings) -> Iterator[str]:

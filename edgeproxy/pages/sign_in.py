@@ -16,7 +16,7 @@ from edgeproxy.database.database import LOST, reason
 from edgeproxy.pages import mail, sessions
 from edgeproxy.pages.api import Denied, Issuer
 from edgeproxy.pages.sessions import Link, SignedIn
-from edgeproxy.pages.site import SIGN_IN, Fault, Page, Site, Visit
+from edgeproxy.pages.site import CONSOLE, PORTAL, SIGN_IN, Fault, Page, Site, Visit
 from edgeproxy.tasks import Tasks
 
 PENDING_COOKIE = "edgeproxy-sign-in"
@@ -88,24 +88,27 @@ class SignIn:
         return [
             Page("GET", "/", "anyone", self.first),
             Page("GET", SIGN_IN, "anyone", self.shown),
-            Page("POST", SIGN_IN, "anyone", self.mail_link),
+            Page("POST", SIGN_IN, "anyone", self.mail_link, PORTAL),
             Page("GET", f"{SIGN_IN}/link", "anyone", self.link),
             Page("POST", f"{SIGN_IN}/link", "anyone", self.by_link),
-            Page("GET", f"{SIGN_IN}/operator", "anyone", self.to_issuer),
-            Page("GET", f"{SIGN_IN}/back", "anyone", self.from_issuer),
-            Page("GET", f"{SIGN_IN}/customer", "anyone", self.to_customers_issuer),
-            Page("GET", f"{SIGN_IN}/customer/back", "anyone", self.from_customers_issuer),
+            Page("GET", f"{SIGN_IN}/operator", "anyone", self.to_issuer, CONSOLE),
+            Page("GET", f"{SIGN_IN}/back", "anyone", self.from_issuer, CONSOLE),
+            Page("GET", f"{SIGN_IN}/customer", "anyone", self.to_customers_issuer, PORTAL),
+            Page("GET", f"{SIGN_IN}/customer/back", "anyone", self.from_customers_issuer, PORTAL),
             Page("POST", "/sign-out", "someone", self.sign_out),
         ]
 
     async def first(self, visit: Visit) -> web.Response:
         """Send the browser where its session begins."""
-        return visit.go(SIGN_IN if visit.session is None else self._site.home(visit.session.who))
+        session = visit.session
+        return visit.go(self._site.home(session.who) if session and self._site.is_home(session.who) else SIGN_IN)
 
     async def shown(self, visit: Visit) -> web.Response:
         """Show the ways to sign in."""
         return visit.page(
             "sign_in.html",
+            has_console=self._site.groups >= CONSOLE,
+            has_portal=self._site.groups >= PORTAL,
             has_issuer=self._operators is not None,
             has_customers=self._customers is not None,
             has_mail=self._site.settings.mail is not None,
@@ -181,6 +184,8 @@ class SignIn:
         secret, now = visit.form.get("token", ""), time.time()
         async with self._site.database.reading() as connection:
             link = await sessions.find_link(connection, secret, now)
+        if link is not None and not self._site.is_home(link):
+            link = None  # It stays good where the pages are to which it leads.
         if link is not None:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
             async with self._site.database.writing() as connection:
                 link = await sessions.take_link(connection, secret, now)

@@ -1,4 +1,4 @@
-"""All pages: who may see which, and a request on its way to one."""
+"""The pages of a listener: who may see which, and a request on its way to one."""
 
 import hmac
 import secrets
@@ -13,6 +13,7 @@ from aiohttp import web
 from edgeproxy import log
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.currencies import CHARGED, CODE
+from edgeproxy.config.listeners import PAGE_GROUPS
 from edgeproxy.config.models import Tier
 from edgeproxy.config.operators import is_factor_recent
 from edgeproxy.config.pages import Pages
@@ -21,7 +22,7 @@ from edgeproxy.pages import currencies, forms, languages, rendering, sessions
 from edgeproxy.pages.api import Api, Told
 from edgeproxy.pages.forms import BadForm
 from edgeproxy.pages.languages import Reader
-from edgeproxy.pages.sessions import Session, SignedIn
+from edgeproxy.pages.sessions import Link, Session, SignedIn
 
 StepUp = Literal["done", "needed", "impossible"]
 """Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""
@@ -32,6 +33,9 @@ LANGUAGE_COOKIE = "edgeproxy-language"
 CURRENCY_COOKIE = "edgeproxy-currency"
 CHOICE_SECONDS = 365 * 86400
 SIGN_IN = "/sign-in"
+CONSOLE, PORTAL = frozenset({"console"}), frozenset({"portal"})
+SIGNED_IN = CONSOLE | PORTAL
+"""The groups of pages behind a sign-in."""
 HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """Where a session begins: an operator's, a customer's."""
 
@@ -160,6 +164,7 @@ class Visit:
             sells=self.site.settings_now().plans,
             bills=self.site.settings_now().billing is not None,
             step_up=self.step_up,
+            has_status="status" in self.site.groups,
             sells_credits=billing is not None and billing.credits is not None,
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.beside(rates, self.currency, self.reader.locale),
@@ -188,6 +193,13 @@ class Page(NamedTuple):
     who: Who
     """Who may: anyone, someone who has signed in, operators as their roles let them, customers what is theirs."""
     handler: Handler
+    of: frozenset[str] = SIGNED_IN
+    """Of a page for anyone or someone: the groups of which one must be served where it is."""
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The groups of listeners of which one must be served where it is."""
+        return {"operator": CONSOLE, "customer": PORTAL}.get(self.who, self.of)
 
 
 class Site:
@@ -201,6 +213,7 @@ class Site:
         api: Api,
         now: Callable[[], Settings],
         notice: Callable[[], str | None],
+        groups: frozenset[str] = PAGE_GROUPS,
     ) -> None:
         self.database = database
         self.settings = settings
@@ -211,6 +224,8 @@ class Site:
         """Returns the settings of the collector as they are now."""
         self.notice = notice
         """Returns what customers are told while nobody is charged; None while they are, and where nothing is said."""
+        self.groups = groups
+        """The groups of pages that are here: console, portal, status."""
         self.is_secure = url.startswith("https://")
         self.prefix = "__Host-" if self.is_secure else ""
         """How names of cookies begin that no other host of the same domain can set."""
@@ -222,6 +237,8 @@ class Site:
     def add_to(self, application: web.Application, pages: list[Page]) -> None:
         """Serve these pages, and what they refer to."""
         for page in pages:
+            if not page.groups & self.groups:
+                continue
             application.router.add_route(page.method, page.path, self._through(page))
             if page.method == "GET":
                 application.router.add_route("HEAD", page.path, self._through(page))
@@ -328,6 +345,10 @@ class Site:
     def home(self, who: SignedIn) -> str:
         """Return the path of the first page of a session."""
         return HOMES[who.customer is None]
+
+    def is_home(self, who: SignedIn | Link) -> bool:
+        """Whether the pages of an operator, or of a customer, are here."""
+        return bool((CONSOLE if who.customer is None else PORTAL) & self.groups)
 
 
 def given(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:

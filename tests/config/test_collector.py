@@ -7,6 +7,7 @@ import pytest
 from edgeproxy.config import collector, load, operators, tokens
 from edgeproxy.config.collector import A_DATABASE, SSL_MODES
 from edgeproxy.config.explain import EXAMPLES
+from edgeproxy.config.listeners import GROUPS, Tls
 from edgeproxy.config.parsers import Address
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigErrors
@@ -40,7 +41,8 @@ def said(folder):
 def test_the_least_has_defaults(folder):
     write(folder, {"collector.yaml": TOKENS})
     settings = load.load_collector(Path("collector.yaml"), {})
-    assert settings.listen == Address("127.0.0.1", 9100)
+    (listener,) = settings.listen
+    assert (listener.address, listener.groups) == (Address("127.0.0.1", 9100), GROUPS)
     assert settings.database == "sqlite:///var/collector/ledger.db"
     assert [*settings.meters] == ["requests"]
     assert (settings.tiers, settings.customers, settings.keys, settings.flags) == ({}, {}, (), {})
@@ -226,7 +228,7 @@ def test_tls_is_a_certificate_its_key_and_who_vouches_for_edges(folder):
     tls = f"tls: {{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}\n"
     write(folder, {"collector.yaml": TOKENS + tls})
     settings = load.load_collector(Path("collector.yaml"), {})
-    assert settings.tls == collector.Tls(cert=pair.cert, key=pair.key, client_ca=authority.file)
+    assert settings.tls == Tls(cert=pair.cert, key=pair.key, client_ca=authority.file)
     write(folder, {"collector.yaml": TOKENS})
     assert load.load_collector(Path("collector.yaml"), {}).tls is None
 
@@ -291,3 +293,59 @@ def test_what_is_sensitive_is_allowed_by_name(folder):
     (folder / "collector.yaml").write_text(text)
     with pytest.raises(ConfigErrors, match="needs the token's name"):
         load.load_collector(folder / "collector.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem"),
+    [
+        ("{address: '127.0.0.1:1', serve: [admin]}", "listen.serve.0: 'admin' is not known here, write edges or api"),
+        ("{address: '127.0.0.1:1', serve: []}", "listen.serve: is empty"),
+        ("{address: '127.0.0.1:1', serve: [api]}", "listen: serves no edges, and there are tokens of edges or beacons"),
+        ("['127.0.0.1:1', '127.0.0.1:1']", "listen.1: is 127.0.0.1:1 like"),
+        ("{address: '127.0.0.1:1', allow: [any]}", "listen.allow.0: 'any' is not an address"),
+        ("{address: '127.0.0.1:1', serve: [edges], url: 'https://a.b'}", "listen.url: is for pages"),
+        ("{address: '127.0.0.1:1', url: 'http://a.b'}", "listen.url: is reached in the clear"),
+        ("{address: '127.0.0.1:1', tls: off, behind_tls: maybe}", "listen.behind_tls: 'maybe'"),
+    ],
+)
+def test_a_listener_that_cannot_be_meant_is_told_with_its_place(said, listen, problem):
+    (line,) = said(f"{TOKENS}listen: {listen}\n")
+    assert line.startswith(f"collector.yaml:2: {problem}")
+
+
+def test_what_is_needed_is_served_somewhere(said):
+    inner = "{address: '127.0.0.1:1', serve: [edges, api, customers, metrics]}"
+    text = f"{TOKENS}listen: [{inner}]\npages: {{}}\n"
+    assert said(text) == [
+        "collector.yaml:2: listen: serves no console or portal or status, and there are pages, "
+        "write console or portal or status in the serve of a listener"
+    ]
+    for also in (
+        "'127.0.0.1:2'",
+        "{address: '127.0.0.1:2', serve: [pages]}",
+        "{address: '127.0.0.1:2', serve: status}",
+    ):
+        assert [line for line in said(text.replace(inner, f"{inner}, {also}")) if "serves no" in line] == []
+    sold = f"{TOKENS}listen: {inner}\nbilling: {{mode: shadow, plans: plans.yaml, stripe: {{key: key}}}}\n"
+    files = {"key": "sk_test_x", "plans.yaml": "plans: {basic@1: {fee: '9'}}\n"}
+    (line,) = said(sold, files)
+    assert line.startswith("collector.yaml:2: listen: serves no webhooks, and payments are known by them")
+    assert said(sold.replace("metrics]", "metrics, webhooks]"), files) == []
+
+
+def test_a_listener_serves_pages_as_a_whole_or_some_and_has_its_own_tls(folder):
+    authority = Authority(folder)
+    pair, other = authority.issue("collector.test"), authority.issue("inner.test")
+    own = f"{{cert: {other.cert}, key: {other.key}}}"
+    listen = "[{address: '127.0.0.1:1', serve: [pages, edges]}, {address: '127.0.0.1:2', serve: [console], tls: off}, "
+    listen += f"{{address: '127.0.0.1:3', tls: {own}, allow: [10.0.0.0/8]}}]"
+    write(folder, {"collector.yaml": f"{TOKENS}tls: {{cert: {pair.cert}, key: {pair.key}}}\nlisten: {listen}\n"})
+    settings = load.load_collector(Path("collector.yaml"), {})
+    assert [listener.groups for listener in settings.listen] == [
+        {"console", "portal", "status", "edges"}, {"console"}, GROUPS,
+    ]  # fmt: skip
+    shown = [listener.resolve_tls(settings.tls) for listener in settings.listen]
+    assert [tls and tls.cert for tls in shown] == [pair.cert, None, other.cert]
+    write(folder, {"collector.yaml": Path("collector.yaml").read_text().replace("tls: off", "behind_tls: true")})
+    with pytest.raises(ConfigErrors, match="behind_tls: is for listeners without TLS"):
+        load.load_collector(Path("collector.yaml"), {})

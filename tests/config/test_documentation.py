@@ -9,7 +9,9 @@ import yaml
 
 from edgeproxy.config.load import load_collector
 from edgeproxy.config.schema import COLLECTOR_ELSEWHERE, ELSEWHERE, collector_schema, schema
-from tests.config.conftest import LEAST
+from edgeproxy.config.warnings import collector_warnings
+from tests.config.conftest import LEAST, write
+from tests.support.authority import Authority
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "configuration.md").read_text()
@@ -119,6 +121,21 @@ def test_every_example_of_a_directory_is_signed():
     ]
     assert len(examples) >= 3
     assert [example for example in examples if "trust:" not in example] == []
+
+
+def test_the_collector_with_an_internal_listener_passes_without_a_warning(folder):
+    section = (DOCS / "operations" / "collector.md").read_text().partition("\n## Listeners\n")[2]
+    example = EXAMPLES.findall(section)[0]
+    pair = Authority(folder).issue("collector.test")
+    certs = {name: (pair.key if name.endswith("key") else pair.cert).read_text() for name in CERTS.findall(example)}
+    tokens = f"tokens: [{{sha256: {'a' * 64}, role: edge}}]\n"
+    write(folder, {**certs, "collector.yaml": example + tokens})
+    settings = load_collector(Path("collector.yaml"), {})
+    assert list(collector_warnings(settings)) == []
+    assert [listener.address.host for listener in settings.listen if "api" in listener.groups] == ["10.0.0.5"]
+
+
+CERTS = re.compile(r"certs/\w+\.\w+")
 
 
 def test_the_example_of_the_readme_passes_as_it_stands(problems):

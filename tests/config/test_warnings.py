@@ -7,6 +7,7 @@ import pytest
 from edgeproxy.config import load
 from edgeproxy.config.warnings import COSTS_MAX, DEMONSTRATION, collector_warnings, warnings
 from tests.config.conftest import LEAST
+from tests.support.authority import Authority
 from tests.support.process import ROOT
 
 DEMO = "913a34558ad21bcf70e94d5c791c254d025109fb9bae4d1d1c9d2e2444b76ad1"
@@ -30,6 +31,7 @@ def warned(tmp_path, text, rest=LEAST, read=load.load, of=warnings):
         ("limits: {connections_per_ip: 100}", "limits.connections_per_ip"),
         ("limits: {connections_per_ip: 100}\ntrusted_proxies: [10.0.0.1]", None),
         ("limits: {connections_per_ip: none}", None),
+        ("trusted_proxies: [10.0.0.1, 0.0.0.0/0]", "trusted_proxies.1"),
         ("stamp_secret: short", "stamp_secret"),
         (
             "routes: [{path: /*, upstream: a, auth: certificate}]\nupstreams: {a: {endpoints: ['http://a']}}",
@@ -133,8 +135,25 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
             "tokens: [{sha256: f281af89288ec6166d49fa2930ce4be9d86805193ab762415ce1ac8429ed2442, role: edge}]",
             "tokens.0",
         ),
-        ("listen: 0.0.0.0:9100\npages: {}", "pages"),
-        ("listen: 0.0.0.0:9100\npages: {url: https://console.example.com}", None),
+        ("listen: 0.0.0.0:9100\npages: {}", "listen.0 pages"),
+        ("listen: 0.0.0.0:9100\npages: {url: https://console.example.com}", "listen.0"),
+        ("listen: {address: '0.0.0.0:9100', behind_tls: true}\npages: {url: https://console.example.com}", None),
+        ("listen: 10.0.0.5:9100\npages: {}", "pages"),
+        ("listen: {address: '10.0.0.5:9100', url: https://console.example.com}\npages: {}", None),
+        ("listen: [10.0.0.5:9100, 172.16.0.1:1, 192.168.0.1:1, '[fd00::5]:1', '[fe80::1]:1', 'localhost:1']", None),
+        ("listen: ['[::]:9100', 172.32.0.1:1, 'collector.example:1']", "listen.0 listen.1 listen.2"),
+        ("listen: {address: '0.0.0.0:9100', allow: [10.0.0.0/8, 'fd00::/8']}", None),
+        ("listen: {address: '0.0.0.0:9100', allow: [10.0.0.0/8, 198.51.100.0/24]}", "listen.0"),
+        ("listen: {address: '127.0.0.1:1', serve: [api, edges, customers, metrics]}", None),
+        ("listen: {address: '127.0.0.1:1', serve: [api, edges, metrics]}", "listen"),
+        ("listen: {address: '127.0.0.1:1', serve: [webhooks, metrics]}", "listen listen listen"),
+        ("listen: [{address: '127.0.0.1:1', serve: [portal]}, '127.0.0.1:2']", "listen.0.serve"),
+        (
+            "listen: {address: '127.0.0.1:1', serve: [api, edges, customers, metrics, portal]}\npages: {}",
+            "listen listen",
+        ),
+        ("trusted_proxies: [0.0.0.0/0, '::/0', 0.0.0.0/1]", "trusted_proxies.0 trusted_proxies.1 trusted_proxies.2"),
+        ("trusted_proxies: [10.0.0.0/8, 'fc00::/7', 198.51.100.0/24]", None),
         ("listen: 127.0.0.1:9100\npages: {}", None),
         (f"alerts: {{channels: {{a: {SLACK}, b: {SLACK}}}, routes: {{page: [a]}}}}", "alerts.channels.b"),
     ],
@@ -143,6 +162,17 @@ def test_what_a_collector_is_warned_of(tmp_path, text, field):
     fields, said = warned(tmp_path, text, COLLECTOR, load.load_collector, collector_warnings)
     assert " ".join(fields) == (field or "")
     assert "u:p" not in said
+
+
+def test_what_is_said_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
+    authority = Authority(tmp_path)
+    pair = authority.issue("collector.test")
+    tls = f"{{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}"
+    text = f"listen: [0.0.0.0:1, {{address: '127.0.0.1:2', tls: off}}]\ntls: {tls}"
+    fields, said = warned(tmp_path, text, COLLECTOR, load.load_collector, collector_warnings)
+    assert (fields, "127.0.0.1:2 without the certificate" in said) == (["listen"], True)
+    text = text.replace("tls: off", "tls: off, serve: [api]")
+    assert warned(tmp_path, text, COLLECTOR, load.load_collector, collector_warnings)[0] == []
 
 
 def test_every_key_and_token_that_everybody_can_read_is_known():

@@ -17,6 +17,7 @@ from edgeproxy.collector import auth, export
 from edgeproxy.collector.answers import Refused, answer, problem
 from edgeproxy.collector.endpoint import Call, Nothing, Query
 from edgeproxy.collector.incoming import body_of
+from edgeproxy.collector.listener import LISTENER
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import EdgeChange, UsageQuery
 from edgeproxy.config.collector import Settings
@@ -49,7 +50,6 @@ class LedgerHandlers:
         self._names = names
         self._metrics = metrics
         self._exports = export.Exports(database)
-        self._certified = False
         self._dimensions: frozenset[str] = frozenset()
         self._aggregates: dict[str, AggregateName] = {}
         self._tiers: Mapping[str, Tier] = {}
@@ -58,7 +58,6 @@ class LedgerHandlers:
 
     def use(self, settings: Settings) -> None:
         """Ask for what these say of those who ship."""
-        self._certified = settings.tls is not None and settings.tls.client_ca is not None
         self._dimensions = frozenset(name for meter in settings.meters.values() for name in meter.dimensions)
         self._tiers, self._customers = settings.tiers, settings.customers
         self._aggregates = {name: meter.aggregate for name, meter in settings.meters.items()}
@@ -66,7 +65,8 @@ class LedgerHandlers:
     async def take(self, call: Call[Query, Nothing]) -> web.Response:
         """Take a batch; the answer comes once it is on disk."""
         request, token = call.request, call.holder
-        if self._certified and not (request.transport and request.transport.get_extra_info("peercert")):
+        has_certificate = request.transport and request.transport.get_extra_info("peercert")
+        if request.app[LISTENER].asks_for_certificates and not has_certificate:
             raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
         said = named(request.headers)
         if isinstance(said, str):

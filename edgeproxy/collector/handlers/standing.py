@@ -40,10 +40,6 @@ class StandingHandlers:
         self._billing: Billing | None = None
         self._readers: bearer.Tokens[AdminToken] | None = None
         """Who may read the metrics; None: everybody."""
-        self.describe: Callable[[], bytes] = bytes
-        """Makes the OpenAPI description, as JSON."""
-        self._description: asyncio.Future[bytes] | None = None
-        """What it made; that takes a third of a second of CPU, and most collectors are never asked for it."""
 
     def use(self, settings: Settings) -> None:
         """Tell of billing as these have it, and to whom they say."""
@@ -90,12 +86,29 @@ class StandingHandlers:
         told = self._metrics.exposition(ready, standing, billing, tells_money=tells_money)
         return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
 
-    async def openapi(self, _: Call[Query, Nothing]) -> web.Response:
-        """Send the OpenAPI description of all endpoints."""
-        if self._description is None:
-            self._description = in_thread("describe the endpoints", self.describe)
+    async def openapi(self, call: Call[Query, Nothing]) -> web.Response:
+        """Send the OpenAPI description of the endpoints that this listener answers."""
+        return web.Response(body=await call.request.app[DESCRIPTION].json(), content_type="application/json")
+
+
+class Description:
+    """The OpenAPI description of the endpoints of a listener; `make` makes it, as JSON."""
+
+    def __init__(self, make: Callable[[], bytes]) -> None:
+        self._make = make
+        self._made: asyncio.Future[bytes] | None = None
+        """What it made; that takes a third of a second of CPU, and most collectors are never asked for it."""
+
+    async def json(self) -> bytes:
+        """Return it, made once."""
+        if self._made is None:
+            self._made = in_thread("describe the endpoints", self._make)
         # Whoever asked first and has left does not take it from the others.
-        return web.Response(body=await asyncio.shield(self._description), content_type="application/json")
+        return await asyncio.shield(self._made)
+
+
+DESCRIPTION = web.AppKey("description", Description)
+"""What an application is."""
 
 
 def is_local(request: web.Request) -> bool:

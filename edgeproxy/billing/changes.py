@@ -57,11 +57,6 @@ class Change(NamedTuple):
     lines: list[Line]
     """What is due at once."""
 
-    @property
-    def due_now(self) -> int:
-        """Cents that are due at once."""
-        return sum(line.amount for line in self.lines)
-
 
 def begun(version: str, plan: Plan, *, now: float, anchor: int | None, is_yearly: bool) -> Held:
     """A subscription that begins now; raises No."""

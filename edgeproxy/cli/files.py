@@ -10,7 +10,6 @@ from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
-    from edgeproxy.config.models import Settings
     from edgeproxy.config.regions import Settings as BeaconSettings
     from edgeproxy.config.whereabouts import Whereabouts
 
@@ -56,18 +55,6 @@ def edge_at(path: Path | None, state: Path | None) -> "Whereabouts":
         refuse_other(path, "edge")
         found = whereabouts(path, os.environ)
     return found if state is None else found.model_copy(update={"state": state})
-
-
-def load_file(path: Path, *, files: bool = True) -> "Settings":
-    """The settings of a file, see config.load; where they cannot be used, prints every problem and exits."""
-    from edgeproxy.config.load import load
-    from edgeproxy.config.problems import ConfigErrors
-
-    try:
-        return load(path, os.environ, files=files)
-    except ConfigErrors as errors:
-        refuse_other(path, "edge")
-        fail(str(errors), 2)
 
 
 def load_collector_file(path: Path) -> "CollectorSettings":

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import parsers
 from edgeproxy.config.models import Name
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import quantity, read_switch, shown, text, wrong
+from edgeproxy.config.units import DAYS, quantity, read_switch, shown, text, wrong
 
 DAY_SECONDS = 86400.0
 DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
@@ -48,7 +48,7 @@ def read_days(value: object) -> float:
     """Read seconds, whole days: `90day`."""
     if isinstance(value, float):
         return value
-    days = quantity(value, {"day": 1.0}, A_KEEP)
+    days = quantity(value, DAYS, A_KEEP)
     if not days.is_integer() or not 1 <= days <= KEEP_DAYS_MAX:
         raise wrong(f"{shown(str(value))} is out of range", A_KEEP)
     return days * DAY_SECONDS

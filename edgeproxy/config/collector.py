@@ -39,7 +39,7 @@ from edgeproxy.config.references import Fault
 from edgeproxy.config.regions import Measured, faults_of_measured
 from edgeproxy.config.tokens import read_digests, read_pairs
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import Whole, quantity, shown, text, wrong
+from edgeproxy.config.units import DAYS, Whole, quantity, shown, text, wrong
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -80,7 +80,7 @@ def read_kept(value: object) -> float | None:
         return value
     if text(value, A_KEEP) == "forever":
         return None
-    days = quantity(value, {"day": 1.0}, A_KEEP)
+    days = quantity(value, DAYS, A_KEEP)
     if not days.is_integer() or not KEEP_DAYS_MIN <= days <= 36500:
         raise wrong(f"{shown(str(value))} is no whole number of days from {KEEP_DAYS_MIN} to 36500", A_KEEP)
     return days * DAY_SECONDS

@@ -87,6 +87,8 @@ def faults(tree: Table) -> Iterator[Fault]:
     yield from _hub(tree)
     yield from _directory(tree)
     yield from _access_log(tree)
+    if tree.get("stamp_signature") == "v2" and not tree.get("stamp_secret"):
+        yield Fault(("stamp_signature",), "signs nothing without a secret", "write stamp_secret, too")
     for path, _ in members(tree, "flags"):
         if path[-1] == FREE:
             yield Fault(path, "is the flag by which billing frees everybody", "take another name")

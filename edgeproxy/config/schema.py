@@ -193,7 +193,7 @@ FORMS: dict[Hashable, Form] = {
         always(text(r"sqlite:///.*[^/]|postgresql://.+", "sqlite:///var/collector/ledger.db"))
     ),
     collector.read_kept: Form(
-        always(text(r"forever|[0-9]+ ?day", "400day", "forever")),
+        always(text(r"forever|[0-9]+ ?(day|d)", "400day", "forever")),
         lambda kept: "forever" if kept is None else f"{kept / collector.DAY_SECONDS:g}day",
     ),
     billing.read_base: Form(always(text(r"https?://[^/?#@\s]+/?", billing.STRIPE))),
@@ -280,7 +280,7 @@ FORMS: dict[Hashable, Form] = {
     anomalies.read_score: Form(always(text(anomalies.DECIMAL.pattern, "3.0")), str),
     anomalies.read_similarity: Form(always(text(anomalies.DECIMAL.pattern, "0.9")), str),
     anomalies.read_days: Form(
-        always(text("[0-9]+ ?day", "90day")), lambda kept: f"{kept / anomalies.DAY_SECONDS:g}day"
+        always(text("[0-9]+ ?(day|d)", "90day")), lambda kept: f"{kept / anomalies.DAY_SECONDS:g}day"
     ),
     anomalies.read_pause_at: Form(
         always(any_of(OFF, text(anomalies.DECIMAL.pattern, "5"))),

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 
 from pydantic_core import PydanticCustomError
 
-SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0}
+SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
+DAYS = {"day": 1.0, "d": 1.0}
 BYTES = {"B": 1.0, "KiB": 1024.0, "MiB": 1024.0**2, "GiB": 1024.0**3}
 
 TIME_SECONDS_MAX = 400 * 86400.0

@@ -212,11 +212,6 @@ class Store:
         """Edge time is `monotonic() + offset`, seconds. Read it anew at every sweep."""
         return self.control.offset
 
-    def live_columns(self) -> frozenset[int]:
-        """The columns of the current tables that running workers hold, a worker's own among them."""
-        own = frozenset() if self.column is None else frozenset({self.column})
-        return columns.held(self.metrics.file) | own
-
     # ---- for workers
 
     def columns_changed(self) -> bool:

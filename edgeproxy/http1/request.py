@@ -68,11 +68,6 @@ class RequestHead:
     forwarded_proto: bytes | None = None
     forwarded_host: bytes | None = None
 
-    @property
-    def keep_open(self) -> bytes:
-        """`keep` with the credentials left in, for routes with `auth: none` and upstreams with `forward_key`."""
-        return self.credentials + self.keep
-
 
 HOST, BEARER, API_KEY, LENGTH, TRACEPARENT, ORIGIN = (
     *(Kind.HOST, Kind.BEARER, Kind.API_KEY, Kind.LENGTH, Kind.TRACEPARENT, Kind.ORIGIN),

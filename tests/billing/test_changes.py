@@ -50,7 +50,7 @@ def test_a_year_in_advance_costs_twelve_months_less_the_discount() -> None:
 def test_a_downgrade_waits_until_what_is_paid_ends(anchor: int | None) -> None:
     subscription = held(ENTERPRISE, now=NOON, anchor=anchor)
     done = changes.changed(subscription, STANDARD, PLANS[STANDARD], None, NOON + 60, ())
-    assert (done.when, done.at, done.due_now, done.begun) == ("period_end", subscription.period.end, 0, None)
+    assert (done.when, done.at, done.lines, done.begun) == ("period_end", subscription.period.end, [], None)
     following = changes.following(subscription._replace(next_version=done.next_version), PLANS)
     assert following is not None
     assert (following.version, following.span.start) == (STANDARD, subscription.period.end)

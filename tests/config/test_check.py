@@ -50,7 +50,7 @@ drain:
         "edge.yaml:2: listen: '0.0.0.0' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
         "edge.yaml:3: cache_key: is no key, 32 bytes in Base64 or hex, best from the environment: ${NAME}, "
         "or {file: FILE}, or {command: [PROGRAM, …]}",
-        "edge.yaml:7: tiers.basic.limits.0.rate: 'minute' is not a unit, write one of ms, s, min, h, day",
+        "edge.yaml:7: tiers.basic.limits.0.rate: 'minute' is not a unit, write one of ms, s, min, h, day, d",
         "edge.yaml:8: tiers.basic.concurency: unknown field, did you mean concurrency?",
         "edge.yaml:10: customers.acme.tier: there is no tier bsic, did you mean basic?",
         "edge.yaml:12: keys.0.customer: there is no customer amce, did you mean acme?",

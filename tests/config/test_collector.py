@@ -205,7 +205,7 @@ OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or f
         ("{minutes: 1day}", f".minutes: '1day' {OF_DAYS}"),
         ("{minutes: 2.5day, hours: 9day}", f".minutes: '2.5day' {OF_DAYS}"),
         ("{batches: 40000day}", f".batches: '40000day' {OF_DAYS}"),
-        ("{hours: 48h}", ".hours: 'h' is not a unit, write one of day"),
+        ("{hours: 48h}", ".hours: 'h' is not a unit, write one of day, d"),
         ("{hours: [1]}", ".hours: is not a single value, days such as 400day, or forever"),
         ("{hours: 399day}", ".hours: is shorter than minutes, keep hours as long or longer"),
         ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),

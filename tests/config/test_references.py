@@ -68,6 +68,13 @@ def test_no_file_has_the_flag_by_which_nobody_is_held_to_credits(problems):
     ]
 
 
+@pytest.mark.parametrize("secret", ["", 'stamp_secret: ""\n'])
+def test_a_signature_needs_a_secret(problems, secret):
+    assert problems(f"{LEAST}{secret}stamp_signature: v2\n") == [
+        f"edge.yaml:{3 + bool(secret)}: stamp_signature: signs nothing without a secret, write stamp_secret, too"
+    ]
+
+
 def test_a_key_is_there_once(problems):
     keys = "".join(f"  - {{sha256: {sha}, customer: acme}}\n" for sha in ("ab" * 32, "cd" * 32, "AB" * 32))
     assert problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys) == [

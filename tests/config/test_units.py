@@ -13,7 +13,16 @@ from tests.config.conftest import refusal
 
 @pytest.mark.parametrize(
     ("written", "seconds"),
-    [("250ms", 0.25), ("5s", 5.0), ("5 s", 5.0), ("2min", 120.0), ("1.5h", 5400.0), ("1day", 86400.0), ("1e2s", 100.0)],
+    [
+        ("250ms", 0.25),
+        ("5s", 5.0),
+        ("5 s", 5.0),
+        ("2min", 120.0),
+        ("1.5h", 5400.0),
+        ("1day", 86400.0),
+        ("7d", 604800.0),
+        ("1e2s", 100.0),
+    ],
 )
 def test_durations_are_seconds(written, seconds):
     assert units.read_duration(written) == seconds
@@ -23,7 +32,7 @@ def test_durations_are_seconds(written, seconds):
     ("written", "what", "hint"),
     [
         ("5", "'5' lacks a unit", units.A_TIME),
-        ("5 sec", "'sec' is not a unit", "write one of ms, s, min, h, day"),
+        ("5 sec", "'sec' is not a unit", "write one of ms, s, min, h, day, d"),
         ("soon", "'soon' is not a number with a unit", units.A_TIME),
         ("-5s", "'-5s' is not a number with a unit", units.A_TIME),
         ("", "'' is not a number with a unit", units.A_TIME),
@@ -145,7 +154,7 @@ def test_rates_are_a_count_and_seconds(written, count, seconds):
         ("60", "'60' is not a rate", units.A_RATE),
         ("60/", "'60/' is not a rate", units.A_RATE),
         ("-1/s", "'-1/s' is not a rate", units.A_RATE),
-        ("60/minute", "'minute' is not a unit", "write one of ms, s, min, h, day"),
+        ("60/minute", "'minute' is not a unit", "write one of ms, s, min, h, day, d"),
         ("60/0s", "the window of '60/0s' is 0 s", "from 300ms to 400day"),
         ("60/299ms", "the window of '60/299ms' is 0.299 s", "from 300ms to 400day"),
         ("60/401day", "the window of '60/401day' is 3.46464e+07 s", "from 300ms to 400day"),

@@ -226,7 +226,6 @@ def test_a_key_is_taken_out_of_what_is_forwarded(
     head = head_of(*fields)
     assert head.key == key
     assert head.credentials == block(*credentials)
-    assert head.keep_open == head.credentials + head.keep
     assert all(line.startswith("Authorization: Basic") for line in kept(head))
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeproxy.http1.request import RequestHead
     from edgeproxy.proxy.client_certificate import ClientCertificate
     from edgeproxy.proxy.runtime import Runtime
+    from edgeproxy.proxy.tunnel import Tunnel
 
 SCHEMES = (b"http", b"https")
 """Of a connection without TLS, and of one with it."""
@@ -475,12 +476,31 @@ class Client(asyncio.Protocol):
     def drain(self) -> None:
         """Serve no request after the one under way. An idle connection has a moment for one that is on its way."""
         self.last = True
-        if self.exchange is not None:
-            server = self.exchange.server
-            if server is not None and server.tunnel is not None:
-                server.tunnel.leave()
-        else:
+        if self.exchange is None:
             self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
+
+    @property
+    def tunnel(self) -> "Tunnel | None":
+        """What it is a part of once it has switched protocols."""
+        exchange = self.exchange
+        return None if exchange is None or exchange.server is None else exchange.server.tunnel
+
+    def leave_tunnel(self) -> None:
+        """Tell both ends of its tunnel, if it has one, that the edge goes away."""
+        if self.tunnel is not None:
+            self.tunnel.leave()
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the answer under way is a stream of events."""
+        exchange = self.exchange
+        return exchange is not None and not self.gone and exchange.streams_events
+
+    def end_event_stream(self) -> None:
+        """End the stream of events under way, if it is one, as if the upstream had ended it."""
+        exchange = self.exchange
+        if exchange is not None and exchange.server is not None and self.is_event_stream:
+            exchange.server.end_answer()
 
     def timed_out(self) -> None:
         exchange = self.exchange

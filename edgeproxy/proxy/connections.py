@@ -1,12 +1,20 @@
 """The connections of one worker: who is connected, what is to be looked at twice a second, and how a drain ends."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from edgeproxy import log
 from edgeproxy.proxy.connection_limits import ConnectionLimits
 from edgeproxy.proxy.deadlines import Deadlines, Timed
 from edgeproxy.proxy.hang_ups import HangUps
+
+TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
+"""Of a drain, the shares after which all WebSockets have been told and all event streams have been ended: their clients
+connect again at once, so they must not all do so at the same time. What is left of it is for closing."""
+
+INTERVAL_SECONDS_MAX = 1.0
+"""Seconds between two of these at most: where there are few, nobody has to wait for them."""
 
 LAST_ENDS_SECONDS = 0.2
 """Within which connections that are cut have ended; the loop needs a turn or two for it."""
@@ -56,6 +64,20 @@ class ClientConnection(Downstream, Protocol):
 
     def dress_anew(self) -> None:
         """Take from the configuration that is served now what it makes of this peer."""
+
+    @property
+    def tunnel(self) -> object | None:
+        """What it is a part of once it has switched protocols."""
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the answer under way is a stream of events."""
+
+    def leave_tunnel(self) -> None:
+        """Tell both ends of its tunnel, if it has one, that the edge goes away."""
+
+    def end_event_stream(self) -> None:
+        """End the stream of events under way, if it is one, as if the upstream had ended it."""
 
 
 class Connections:
@@ -179,13 +201,24 @@ class Connections:
     # ---- the end
 
     async def drain(self, seconds: float) -> None:
-        """Have every client finish what has begun; what is left after `seconds` is cut."""
+        """Have every client finish what has begun; what is left after `seconds` is cut.
+
+        WebSockets are told one after the other for most of that time. Event streams go on almost to its end.
+        """
+        begun = asyncio.get_running_loop().time()
         for each in self._downstreams():
             each.drain()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._empty.wait()
-        except TimeoutError:
+        tunnels = [client for client in self.clients if client.tunnel is not None]
+        streams = begun + TUNNELS_SHARE * seconds
+        if await self._spread(tunnels, lambda client: client.leave_tunnel(), begun, streams):
+            return
+        if await self._is_empty_by(streams):
+            return
+        listeners = [client for client in self.clients if client.is_event_stream]
+        last = begun + STREAMS_SHARE * seconds
+        if await self._spread(listeners, lambda client: client.end_event_stream(), streams, last):
+            return
+        if not await self._is_empty_by(begun + seconds):
             cut = self._downstreams()
             self._log.warning("connections cut at the end of the drain", connections=len(cut))
             for each in cut:
@@ -196,6 +229,34 @@ class Connections:
                     await self._empty.wait()
             except TimeoutError:
                 pass
+
+    async def _spread(
+        self,
+        clients: list[ClientConnection],
+        act: Callable[[ClientConnection], None],
+        begin: float,
+        end: float,
+    ) -> bool:
+        """Do this with each of these clients, evenly from `begin` to before `end`, in seconds of the loop's clock;
+        returns True once nobody is connected."""
+        loop = asyncio.get_running_loop()
+        interval = min((end - begin) / max(1, len(clients)), INTERVAL_SECONDS_MAX)
+        for number, client in enumerate(clients):
+            due = begin + number * interval
+            if loop.time() < due and await self._is_empty_by(due):
+                return True
+            if client in self.clients:
+                act(client)
+        return False
+
+    async def _is_empty_by(self, deadline: float) -> bool:
+        """Wait until nobody is connected, until a time of the loop's clock; returns whether nobody is."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def _downstreams(self) -> list[Downstream]:
         return [*self.clients, *self.handshakes]

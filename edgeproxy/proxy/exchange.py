@@ -940,6 +940,11 @@ class Exchange:
         # Of a chain of proxies the first one speaks with the client.
         return self.client.secure if said is None else said.partition(b",")[0].strip().lower() == b"https"
 
+    @property
+    def streams_events(self) -> bool:
+        """Whether its answer is a stream of events that has begun: only those may be silent for ever."""
+        return self.state is ANSWERING and self.idle_timeout == NEVER
+
     def request_id(self) -> bytes:
         """The id of this request, made now where it was refused before it got one."""
         if not self.rid:

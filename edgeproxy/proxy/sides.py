@@ -78,6 +78,9 @@ class UpstreamSide(IdleConnection, UpstreamEnd, Protocol[E]):
     def resume(self) -> None:
         """Read on."""
 
+    def end_answer(self) -> None:
+        """End the event stream under way, as if the upstream had ended it."""
+
     def abort(self) -> None:
         """Close at once."""
 

@@ -443,6 +443,15 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = monotonic() + self.endpoint.service.idle_timeout
         self.transport.close()
 
+    def end_answer(self) -> None:
+        """End the event stream under way, as if the upstream had. It has no length, and is never compressed."""
+        exchange = self.exchange
+        assert exchange is not None
+        if self._rechunk:
+            exchange.client.write(finish())
+        self.abort()
+        exchange.complete()
+
     def abort(self) -> None:
         """Close at once; nothing more is wanted of this connection."""
         self.exchange = None

@@ -1,6 +1,8 @@
 """A worker that leaves: it finishes what it has begun, takes what is queued, and tells its clients."""
 
+import asyncio
 import socket
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -159,6 +161,53 @@ async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_
     assert not drain.done
     await upstream.sends(AWAY)
     upstream.closes()
+    await drain.ends()
+
+
+async def test_websockets_are_told_one_after_the_other(edge: Edge) -> None:
+    """Their clients connect again at once: all together they would be a flood."""
+    loop, ends = asyncio.get_running_loop(), [await tunnel(edge) for _ in range(3)]
+    drain = Drain(edge, 1.5)
+    moments = []
+
+    async def closes(client: Wire, upstream: Wire) -> None:
+        await client.gets(AWAY)
+        moments.append(loop.time())
+        await client.sends(close(1001))
+        await gets_away(upstream)
+        await upstream.sends(AWAY)
+        await client.gets_eof()
+        client.closes()
+        await upstream.gets_eof()
+        upstream.closes()
+
+    async with asyncio.TaskGroup() as group:
+        for client, upstream in ends:
+            group.create_task(closes(client, upstream))
+    moments.sort()
+    assert all(later - earlier > 0.4 for earlier, later in pairwise(moments))
+    await drain.ends()
+
+
+EVENTS = "Content-Type: text/event-stream"
+EVENT = b"data: 1\n\n"
+
+
+@pytest.mark.parametrize("coded", [True, False], ids=["in chunks", "until close"])
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_a_stream_of_events_goes_on_and_ends_as_a_whole_answer(edge: Edge, version: str, coded: bool) -> None:
+    client, upstream = await edge.forwards(head(f"GET /public/events HTTP/{version}", "Host: edge.test"))
+    await upstream.sends(head("HTTP/1.1 200 OK", EVENTS, *["Transfer-Encoding: chunked"] * coded))
+    await client.gets_head()
+    begun = asyncio.get_running_loop().time()
+    drain = Drain(edge, 1.0)
+    await edge.settles()
+    await upstream.sends(b"%x\r\n%b\r\n" % (len(EVENT), EVENT) if coded else EVENT)
+    await client.gets(b"%x\r\n%b\r\n0\r\n\r\n" % (len(EVENT), EVENT) if version == "1.1" else EVENT)
+    await client.gets_eof()
+    assert asyncio.get_running_loop().time() - begun > 0.85
+    await upstream.gets_cut()
+    client.closes()
     await drain.ends()
 
 

@@ -6,6 +6,7 @@ trusted proxies may set too, such as X-Forwarded-For, have rules of their own in
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from edgeproxy.http1.grammar import name_of
@@ -37,10 +38,13 @@ def lines(binding: Binding) -> bytes:
     return b"".join([b"%b: %b\r\n" % (name, value.encode()) for name, value in values if value is not None])
 
 
+@lru_cache(maxsize=4096)
 def with_empty(block: bytes) -> bytes:
-    """Return these lines of stamps, and an empty one for each stamp that they lack: it overwrites a client's."""
+    """Return these lines, which `lines` made, and an empty one for each stamp of its kind that has no value: who
+    overwrites fields with what stands here overwrites a client's too."""
     present = {name_of(line) for line in block.split(b"\r\n")}
-    return block + b"".join([b"%b: \r\n" % name for name in STAMPS if name.lower() not in present])
+    missing = [name for name, value in STAMPS.items() if value is not None and name.lower() not in present]
+    return block + b"".join([b"%b: \r\n" % name for name in missing])
 
 
 def opening(name: bytes) -> bytes:

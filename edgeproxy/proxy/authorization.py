@@ -5,15 +5,16 @@ states it is a setting of the listener: what is read anywhere else could be the 
 decided on.
 """
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.errors import Answered, Refused
 from edgeproxy.http1 import message, stamps
-from edgeproxy.http1.fields import FOLDED, KEY_FIELDS
-from edgeproxy.http1.grammar import host_of, name_of
+from edgeproxy.http1.fields import FOLDED, KEY_FIELDS, FieldRules, Kind
+from edgeproxy.http1.grammar import OWS, host_of, name_of
 from edgeproxy.http1.path import resolve
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.http1.values import value, values
+from edgeproxy.http1.values import value
 from edgeproxy.proxy.client import Client
 from edgeproxy.proxy.exchange import Exchange, Outcome, Refusal
 from edgeproxy.proxy.query_key import key_in
@@ -33,11 +34,48 @@ FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
 
 STAMP_NAMES: Final = frozenset(name.lower() for name in stamps.STAMPS)
 
+OVERRIDES: Final = frozenset(
+    (
+        *(b"x-original-url", b"x-original-path", b"x-rewrite-url", b"x-override-url", b"x-replaced-path"),
+        *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-host", b"x-http-host-override"),
+        *(b"script-name", b"x-script-name", b"path-info", b"x-middleware-subrequest"),
+    )
+)
+"""Fields by which some services serve another path, method or host than the request has, see config/proxy_fields.py."""
+
+UNSIGNED: Final = stamps.opening(b"X-Edge-Signature") + b"\r\n"
+
 SEPARATORS: Final = {b"cookie": b"; "}
 """What stands between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
 
 GRANTED: Final = Answered(200, "Granted")
 """The answer to what may pass."""
+
+
+def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Return where a head may have a field of these, of the stamps and of the overrides, in any spelling."""
+    names = (*foreign, *STAMP_NAMES, *OVERRIDES)
+    return re.compile(
+        rb"\r\n(?:%b):" % b"|".join(name.replace(b"-", rb"[^0-9A-Za-z]") for name in names), re.IGNORECASE
+    )
+
+
+def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> None:
+    """Raise Refused(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
+
+    Such are those of another kind of proxy; those that override what is decided on, unless `strip_except` has them; and
+    stamps in another spelling, which services that cannot tell the two apart (WSGI, CGI) take for the stamps.
+    """
+    for line in head.split(b"\r\n")[1:]:
+        name = name_of(line)
+        folded = name.translate(FOLDED)
+        if name in foreign:
+            detail = f"{name.title().decode()} is not how requests are stated here, see the listener's authorize"
+            raise Refused(400, detail, close=False)
+        if folded in STAMP_NAMES and name != folded:
+            raise Refused(400, "A stamp may not be sent in another spelling", close=False)
+        if folded in OVERRIDES and rules.kind(name) is not Kind.PASS:
+            raise Refused(400, f"{folded.title().decode()} may not override what is decided on", close=False)
 
 
 class Authorization(Exchange):
@@ -48,6 +86,8 @@ class Authorization(Exchange):
     foreign: tuple[bytes, ...]
     """Fields in which proxies of the other kinds state a request: here nobody but a client can have sent them, or the
     proxy is of another kind, and what it does not overwrite is its client's."""
+    suspects: re.Pattern[bytes]
+    """What a head has that `check_fields` may refuse: most have none of it, and are not looked at twice."""
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the method and the target of the request; `target` is that of the question, as it came.
@@ -63,7 +103,8 @@ class Authorization(Exchange):
             raise Refused(403, "Only trusted proxies may ask here")
         super().read(data, end)
         self.outer = self.method
-        check_fields(data[:end], self.foreign)
+        if self.suspects.search(data, 0, end):
+            check_fields(data[:end], self.foreign, self.snapshot.lines.rules)
         method, target = self.parse_statement(data.split(b" ", 2)[1])
         line = b"%b %b HTTP/1.1" % (method, target)
         check_sizes(len(line), 0, self.snapshot.sizes)
@@ -119,10 +160,10 @@ class Authorization(Exchange):
         overwrites what its client sent."""
         binding, snapshot = self.binding, self.snapshot
         assert binding is not None
-        lines = binding.stamps
+        request_id, signature = self.request_id(), UNSIGNED
         if snapshot.sign is not None:
-            lines += snapshot.sign(self.request_id(), binding, self.now, self.first, None)
-        return b"%bX-Request-Id: %b\r\n" % (stamps.with_empty(lines), self.request_id())
+            signature = snapshot.sign(request_id, binding, self.now, self.first, None)
+        return b"%b%bX-Request-Id: %b\r\n" % (stamps.with_empty(binding.stamps), signature, request_id)
 
     def unkeyed_lines(self) -> bytes:
         """The lines of every field that may hold a key, with what the service is to get of it: empty where that is
@@ -130,21 +171,13 @@ class Authorization(Exchange):
         snapshot, route = self.snapshot, self.route
         assert route is not None
         lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
-        names = dict.fromkeys((*KEY_FIELDS, *snapshot.lines.rules.keys, b"cookie", b"sec-websocket-protocol"))
-        rests = [(name.title(), SEPARATORS.get(name, b", ").join(values(lines, name))) for name in names]
-        return b"".join([b"%b: %b\r\n" % each for each in rests])
-
-
-def check_fields(head: bytes, foreign: tuple[bytes, ...]) -> None:
-    """Raise Refused(400) where a head has a field of another kind of proxy, or a stamp in another spelling: services
-    that cannot tell the two apart (WSGI, CGI) would take it for the stamp, which the proxy does not overwrite."""
-    for line in head.split(b"\r\n")[1:]:
-        name = name_of(line)
-        if name in foreign:
-            detail = f"{name.title().decode()} is not how requests are stated here, see the listener's authorize"
-            raise Refused(400, detail, close=False)
-        if name not in STAMP_NAMES and name.translate(FOLDED) in STAMP_NAMES:
-            raise Refused(400, "A stamp may not be sent in another spelling", close=False)
+        rests = dict.fromkeys((*KEY_FIELDS, *snapshot.lines.rules.keys, b"cookie", b"sec-websocket-protocol"), b"")
+        for line in lines.split(b"\r\n"):
+            name = name_of(line)
+            if name in rests:
+                rest = line.partition(b":")[2].strip(OWS)
+                rests[name] = rests[name] + SEPARATORS.get(name, b", ") + rest if rests[name] else rest
+        return b"".join([b"%b: %b\r\n" % (name.title(), rest) for name, rest in rests.items()])
 
 
 class FieldsAuthorization(Authorization):
@@ -168,14 +201,14 @@ class OriginalAuthorization(FieldsAuthorization):
     """As nginx asks, whose Host is the client's."""
 
     __slots__ = ()
-    fields, foreign = ORIGINAL, FORWARDED
+    fields, foreign, suspects = ORIGINAL, FORWARDED, compile_suspects(FORWARDED)
 
 
 class ForwardedAuthorization(FieldsAuthorization):
     """As Traefik and Caddy ask: the client's host is in X-Forwarded-Host."""
 
     __slots__ = ()
-    fields, foreign = FORWARDED, ORIGINAL
+    fields, foreign, suspects = FORWARDED, ORIGINAL, compile_suspects(ORIGINAL)
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the values of the fields, and take the site of the host that is stated beside them."""
@@ -192,7 +225,7 @@ class PathAuthorization(Authorization):
     """As Envoy asks: with the method and the host of its client, and /v1/authorize before the path."""
 
     __slots__ = ()
-    foreign = (*ORIGINAL, *FORWARDED)
+    foreign, suspects = (*ORIGINAL, *FORWARDED), compile_suspects(ORIGINAL + FORWARDED)
 
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the question's method, and what follows in its target."""

@@ -130,6 +130,10 @@ def test_the_proxy_keeps_forwarding_and_the_edge_keeps_count(edge: Edge, front: 
         assert report["fields"]["x-customer-id"] == customer
         # Traefik can add nothing of an answer that passes to what the client gets.
         assert front.name == "traefik" or "r=" in answer["ratelimit"]
+    with Wire(front.port) as wire:  # A body of unknown length, of which the edge is told nothing.
+        head = "POST /open/x HTTP/1.1\r\nHost: front.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        wire.send(head.encode() + b"5\r\nhello\r\n" * 100 + b"0\r\n\r\n")
+        assert wire.hear().json()["length"] == 500
     limited = ask(front.port, "/v1/x", fields=key)
     assert limited.status == 429
     assert 1 <= int(limited["retry-after"]) <= 70
@@ -238,6 +242,26 @@ def test_a_client_does_not_choose_what_is_decided_on(front: Companion) -> None:
             assert b'"served"' not in answer.body, (claim, target, answer)
 
 
+OVERRIDES = [
+    *(
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-Override-URL",
+        "X-HTTP-Method-Override",
+        "X-HTTP-Method",
+        "X-Method-Override",
+    ),
+    *("X_Rewrite_URL", "X.HTTP_Method-Override", "Script-Name", "Path_Info", "X-Middleware-Subrequest"),
+]
+
+
+@each_front
+def test_what_was_decided_on_is_not_overridden_at_the_service(front: Companion) -> None:
+    for name in OVERRIDES:
+        answer = send(front, "/open/x", f"{name}: /v1/override")
+        assert answer.status == 400 or b"override" not in answer.body, (name, answer)
+
+
 @each_proxy
 def test_an_odd_method_is_no_way_past_the_routes(front: Companion) -> None:
     for method in ("put", "Put", "pUT", "G T", "TRACE", "CONNECT", "PUT\t"):
@@ -333,7 +357,7 @@ def test_no_key_goes_on_to_the_service(front: Companion) -> None:
 
 @each_front
 def test_what_is_not_a_key_reaches_the_service(front: Companion) -> None:
-    own = ["Authorization: Basic dTpw", "Cookie: a=b; c=d", "Sec-WebSocket-Protocol: chat", "X-Own: x"]
+    own = ["Authorization: Basic dTpw", f"Cookie: a=b; c={'d' * 7000}", "Sec-WebSocket-Protocol: chat", "X-Own: x"]
     for target, key in (("/v1/x", KEY), ("/maybe/x", None), ("/open/x", None)):
         fields = send(front, target, *own, *([f"X-API-Key: {key}"] if key else [])).json()["fields"]
         assert {line.lower() for line in own} <= {f"{name}: {value}".lower() for name, value in fields.items()}

@@ -59,6 +59,11 @@ async def test_a_service_that_is_to_see_keys_sees_them(edge: Edge) -> None:
     assert (await answered(edge, question(key=KEY)))["X-API-Key"] == KEY
 
 
+async def test_clients_that_need_a_field_may_send_it(edge: Edge) -> None:
+    edge.config["strip_except"] = ["X-HTTP-Method-Override"]
+    assert (await answered(edge, question("/v1/x", "X-HTTP-Method-Override: PUT", key=KEY))).status == 200
+
+
 async def test_traefik_and_caddy_state_the_host_too(edge: Edge) -> None:
     stating(edge, "forwarded")
     edge.config["routes"].append(
@@ -129,6 +134,8 @@ async def test_one_connection_carries_many_questions(edge: Edge) -> None:
         (question("/v1/x", "X-Forwarded-Method: GET"), 400),
         (question("/v1/x", "X_Customer_Id: acme"), 400),
         (question("/v1/x", "x.edge-signature: t"), 400),
+        (question("/v1/x", "X-Rewrite-URL: /public/x"), 400),
+        (question("/public/x", "X_HTTP-Method_Override: PUT", key=""), 400),
         (question("/v1/x?k=" + UNLIMITED, key=""), 400),
         (question("/public/x?a=b&k=" + UNLIMITED, key=""), 400),
         (get("/v1/authorize/v1/x", f"X-API-Key: {KEY}"), 404),

@@ -16,7 +16,7 @@ from loadtest.bench.measure import latency, memory, micro, policies, preflight, 
 from loadtest.bench.nginx import binary as nginx_binary
 from loadtest.bench.options import Options, parse
 from loadtest.bench.peers import PEERS
-from loadtest.bench.peers.edge import Edge
+from loadtest.bench.peers.edge import Edge, OtherVersion, OtherVersionError
 from loadtest.bench.peers.peer import Peer
 from loadtest.bench.report.results import Results
 from loadtest.bench.report.text import text
@@ -44,6 +44,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="edgeproxy-bench-") as folder, Stage(options, Path(folder)) as stage:
             _measure(stage, results)
+    except OtherVersionError as error:
+        say(str(error))
+        return 2
     except KeyboardInterrupt:
         say("interrupted; what was measured until now is not reported")
         return 130
@@ -77,7 +80,9 @@ def _lacking(options: Options) -> str | None:
 
 def _measure(stage: Stage, results: Results) -> None:
     parts = stage.options.parts
-    peers = [peer for peer in PEERS if peer.name in stage.options.only and _fit(stage, peer, results)]
+    others: list[Peer] = [] if results.options.against is None else [_other_version(stage, results.options.against)]
+    chosen = [*(peer for peer in PEERS if peer.name in stage.options.only), *others]
+    peers = [peer for peer in chosen if _fit(stage, peer, results)]
     if "cpu" in parts:
         results.slices, failures = rounds.run(stage, peers, say)
         results.left_out.update(failures)
@@ -102,6 +107,10 @@ def _measure(stage: Stage, results: Results) -> None:
             results.policies = policies.run(stage)
         except RuntimeError as error:
             results.left_out["policies"] = str(error)
+
+
+def _other_version(stage: Stage, ref: str) -> Peer:
+    return OtherVersion(ref, stage.folder / "other-version")
 
 
 def _fit(stage: Stage, peer: Peer, results: Results) -> bool:

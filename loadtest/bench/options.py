@@ -24,6 +24,8 @@ class Options:
     scenarios: tuple[str, ...]
     parts: tuple[str, ...]
     python: Path
+    against: str | None
+    """Another version of edgeproxy, a commit of this repository, that takes its turns beside this one."""
     json: Path | None
     quick: bool
     proxy_core: int
@@ -47,6 +49,7 @@ def parse(argv: Sequence[str]) -> Options:
     )
     parser.add_argument("--parts", type=_names(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--python", type=Path, help="interpreter for edgeproxy and aiohttp (default: the bench's own)")
+    parser.add_argument("--against", metavar="REF", help="measure edgeproxy of that commit too, and compare the two")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default bench-results/TIME.json")
     parser.add_argument("--cores", type=_cores, default=(0, 1), metavar="PROXY,LOAD", help="default 0,1")
     given = parser.parse_args(argv)
@@ -63,6 +66,7 @@ def parse(argv: Sequence[str]) -> Options:
         parts=given.parts or PARTS,
         # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
         python=python.absolute(),
+        against=given.against,
         json=given.json,
         quick=given.quick,
         proxy_core=proxy_core,

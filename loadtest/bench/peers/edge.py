@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from urllib.request import urlopen
@@ -66,6 +67,32 @@ class Watched(Edge):
     def launch(self, place: Place) -> Running:
         port, admin, secure_port = ports.free(3)
         env = {"PYTHONPATH": f"{_ROOT / 'loadtest/bench/watched'}:{_ROOT}", "EDGEPROXY_TEST_WATCHED": str(place.folder)}
+        child = _started(place, settings(place, port, admin, secure_port), env)
+        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+
+
+class OtherVersionError(Exception):
+    """A commit cannot be unpacked; the text says which and why."""
+
+
+class OtherVersion(Edge):
+    """edgeproxy as it is in another commit, by the same Python and with the same packages."""
+
+    def __init__(self, ref: str, folder: Path) -> None:
+        """Unpack the commit into `folder`. Raises OtherVersionError where there is none of that name."""
+        self.name = f"{Edge.name}@{ref}"
+        self._folder = folder
+        folder.mkdir()
+        archive = subprocess.run(
+            ["git", "-C", _ROOT, "archive", ref, "edgeproxy"], capture_output=True, check=False, timeout=60
+        )
+        if archive.returncode:
+            raise OtherVersionError(f"--against {ref}: {archive.stderr.decode().strip()}")
+        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True, timeout=60)
+
+    def launch(self, place: Place) -> Running:
+        port, admin, secure_port = ports.free(3)
+        env = {"PYTHONPATH": str(self._folder)}
         child = _started(place, settings(place, port, admin, secure_port), env)
         return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
 

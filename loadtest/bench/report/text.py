@@ -6,6 +6,7 @@ from loadtest.bench.measure.latency import against, undisturbed
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
 from loadtest.bench.report.budgets import verdicts
+from loadtest.bench.report.comparison import TOLERANCE, compare
 from loadtest.bench.report.results import Results
 from loadtest.bench.report.summary import Cost, costs
 from loadtest.bench.report.table import table
@@ -13,7 +14,7 @@ from loadtest.bench.report.table import table
 
 def text(results: Results) -> str:
     """All that was found, in Markdown."""
-    sections = (_head, _cpu, _latency, _memory, _tls, _decisions, _policies, _budgets)
+    sections = (_head, _cpu, _comparison, _latency, _memory, _tls, _decisions, _policies, _budgets)
     parts = [section(results) for section in sections]
     return "\n\n".join(part for part in parts if part)
 
@@ -52,6 +53,19 @@ def _cpu(results: Results) -> str:
         lines.append(f"The supervisor of {Edge.name}, not in the table: {median(apart):.2f} µs a request.")
     lines += [f"wrong: round {s.round}, {s.peer}, {s.scenario}: {s.wrong}" for s in results.slices if s.wrong]
     return "\n".join(lines)
+
+
+def _comparison(results: Results) -> str:
+    if results.options.against is None:
+        return ""
+    other = f"{Edge.name}@{results.options.against}"
+    rows = [["CPU", "this / other", "95 % interval", "rounds", ""]]
+    for each in compare(results.slices, Edge.name, other):
+        interval = f"{each.low:.3f} to {each.high:.3f}"
+        rows.append([each.scenario, f"{each.ratio:.3f}", interval, str(each.rounds), each.verdict])
+    if len(rows) == 1:
+        return f"This version beside {other}: too noisy to tell, each slice of one of them shared its core with others."
+    return f"This version beside {other}, in the same rounds; a change below {TOLERANCE:.0%} is none\n{table(rows)}"
 
 
 def _cost(cost: Cost | None) -> str:

@@ -1,0 +1,56 @@
+"""Two versions of edgeproxy beside each other: by how much they differ, and whether that can be said at all."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from loadtest.bench.measure.slice import Slice
+
+RESAMPLES = 2000
+TOLERANCE = 0.02
+"""A share of the CPU: less is no change, and an interval that is wider on either side says nothing."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What this version costs in proportion to the other one: the median over the rounds, and its 95 % interval."""
+
+    scenario: str
+    ratio: float
+    low: float
+    high: float
+    rounds: int
+
+    @property
+    def verdict(self) -> str:
+        """A few words: `same`, `dearer`, `cheaper`, or `too noisy` where the interval allows for more than one."""
+        if self.low > 1 + TOLERANCE:
+            return "dearer"
+        if self.high < 1 - TOLERANCE:
+            return "cheaper"
+        return "same" if self.low >= 1 - TOLERANCE and self.high <= 1 + TOLERANCE else "too noisy"
+
+
+def compare(slices: Sequence[Slice], this: str, other: str) -> list[Difference]:
+    """Compare two peers by scenario, from slices of the same round; wrong and disturbed slices do not count.
+
+    The interval is of the median by bootstrap over the rounds (Efron 1979), and the same for the same slices.
+    """
+    by_scenario: dict[str, dict[int, dict[str, float]]] = {}
+    for each in slices:
+        if not each.wrong and not each.disturbed and each.peer in (this, other):
+            by_scenario.setdefault(each.scenario, {}).setdefault(each.round, {})[each.peer] = each.cpu
+    differences = []
+    for scenario, rounds in by_scenario.items():
+        ratios = [costs[this] / costs[other] for costs in rounds.values() if len(costs) == 2]
+        if len(ratios) > 1:
+            differences.append(_difference(scenario, ratios))
+    return differences
+
+
+def _difference(scenario: str, ratios: list[float]) -> Difference:
+    draw = random.Random(0)
+    medians = sorted(median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES))
+    low, high = medians[RESAMPLES * 25 // 1000], medians[RESAMPLES * 975 // 1000 - 1]
+    return Difference(scenario, median(ratios), low, high, len(ratios))

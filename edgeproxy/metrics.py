@@ -53,6 +53,7 @@ METRICS: dict[str, Metric] = {
     "edge_tls_handshake_failures_total": Metric("counter", (), "TLS handshakes of clients that failed"),
     "edge_hub_up": Metric("gauge", (), "Whether the hub answers"),
     "edge_hub_nodes_away": Metric("gauge", (), "Nodes of the hub that do not answer"),
+    "edge_hub_functions_missing": Metric("gauge", (), "Nodes of the hub that lack the functions of this version"),
     "edge_hub_errors_total": Metric("counter", (), "Times that the hub was lost, not reached, or refused"),
     "edge_hub_hosts": Metric("gauge", (), "Hosts that the hub knows, this one among them"),
     "edge_limit_sync_age_seconds": Metric("gauge", (), "Since the hub's last answer, or since a report is due"),

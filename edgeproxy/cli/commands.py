@@ -14,6 +14,7 @@ from edgeproxy.cli import (
     books,
     configuration,
     directory,
+    hub,
     invoicing,
     keys,
     ledger,
@@ -82,6 +83,10 @@ GROUPS: dict[str, tuple[str, dict[str, Callable[..., None]]]] = {
     "directory": (
         "Customers and keys for all edges, in the hub or the collector.",
         {"push": directory.push, "keygen": directory.keygen, "back": directory.back},
+    ),
+    "hub": (
+        "What edges call in the hub.",
+        {"load": hub.load, "functions": hub.functions},
     ),
     "customers": (
         "Customers of a collector, by its API.",

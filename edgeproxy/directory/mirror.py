@@ -1,5 +1,6 @@
 """The copy of a log in the hub, line by line as it is, for edges that follow the directory there."""
 
+from time import monotonic
 from typing import Protocol
 
 from redis.exceptions import ResponseError
@@ -8,10 +9,14 @@ from edgeproxy.config.models import Hub
 from edgeproxy.directory.push import RETRY_SECONDS, Refused, commit, stage
 from edgeproxy.directory.versions import LOG, TIME, Line, Unreadable, parts_of, read
 from edgeproxy.hub.calls import script
-from edgeproxy.hub.cluster import link_to
+from edgeproxy.hub.cluster import link_to, offer_functions
 from edgeproxy.hub.redis import Away, Link, Tls
 
 __all__ = ["Away", "Log", "Mirror"]
+
+
+OFFER_SECONDS = 60.0
+"""Seconds after which the hub is offered the functions of edges again: a node that keeps nothing on disk loses them."""
 
 
 class Log(Protocol):
@@ -32,6 +37,7 @@ class Mirror:
         self._link: Link | None = None
         self._has: tuple[bytes, bytes] = (b"", b"")
         """The line of the newest version there, and that of the time."""
+        self._offered_at = float("-inf")
 
     async def follow(self, newest: Line, time: bytes, log: Log) -> None:
         """Have the hub know this version as the newest, and the time. Raises Away, ResponseError and Unreadable."""
@@ -40,9 +46,13 @@ class Mirror:
             self._link, self._has = None, (b"", b"")
         if self._has == (newest.raw, time):
             return
+        tls = Tls.of(self._hub.tls)
         if self._link is None:
-            tls = Tls.of(self._hub.tls)
             self._link = await link_to(LOG, self._hub.url, tls, deadline=RETRY_SECONDS)
+            self._offered_at = float("-inf")
+        if monotonic() - self._offered_at >= OFFER_SECONDS:
+            self._offered_at = monotonic()
+            await offer_functions(self._hub.url, tls)
         ask = self._link.ask
         try:
             last = await ask("LINDEX", LOG, -1) or b""

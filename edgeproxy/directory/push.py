@@ -37,7 +37,7 @@ from edgeproxy.directory.versions import (
 )
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.calls import script
-from edgeproxy.hub.cluster import link_to
+from edgeproxy.hub.cluster import link_to, offer_functions
 from edgeproxy.hub.redis import Tls, reason
 
 PART_BYTES = 256 << 10
@@ -95,7 +95,10 @@ async def push(settings: models.Written, options: Options) -> Done:
         raise Refused("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
     link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
-        return await change(link.ask, lines(settings), options)
+        done = await change(link.ask, lines(settings), options)
+        if not options.dry:
+            await offer_functions(settings.hub.url, Tls.of(settings.hub.tls))
+        return done
     except MovedError as elsewhere:
         raise Refused("it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again") from elsewhere
     except ResponseError as no:

@@ -37,7 +37,7 @@ SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
 
 
 def script(name: str) -> bytes:
-    """The text of a script."""
+    """The text of a script; edges call those of SCRIPTS as functions (functions.py)."""
     return files("edgeproxy.hub").joinpath(f"scripts/{name}.lua").read_bytes()
 
 

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
@@ -223,6 +224,31 @@ async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SE
         if first <= slot <= last:
             return await Link.open(node_url(parts, str(at)), tls, deadline=deadline)
     raise Away(f"no node of the cluster has slot {slot}")
+
+
+async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> int:
+    """Load the functions of this version into all primaries of a hub, of which replicas get them; return how many.
+
+    Raises FunctionsMissingError where the user may not, Away, and ResponseError.
+    """
+    parts = HubUrl.of(url)
+    urls = [url]
+    if parts.scheme in CLUSTERS:
+        primaries = {str(at) for _, _, at in await _slots_by_seeds(parts, tls, deadline)}
+        urls = [node_url(parts, at) for at in sorted(primaries)]
+    for each in urls:
+        link = await Link.open(each, tls, deadline=deadline)
+        try:
+            await link.load_functions()
+        finally:
+            await link.close()
+    return len(urls)
+
+
+async def offer_functions(url: str, tls: Tls) -> None:
+    """Load the functions into all primaries of a hub, for edges that may not, as far as this can be done."""
+    with suppress(Away, ResponseError):
+        await load_functions(url, tls)
 
 
 def node_url(url: HubUrl, at: str) -> str:

@@ -138,6 +138,11 @@ class Hub:
         return sum(node.link is None for node in nodes) if nodes else self._named
 
     @property
+    def functions_missing(self) -> int:
+        """How many of its nodes lack the functions of this version, which this user may not load."""
+        return sum(node.lacks_functions for node in self._nodes.all)
+
+    @property
     def rtt(self) -> float:
         """Seconds to the hub and back, of the quickest of the last minute's answers."""
         return min((sample.rtt for sample in self._samples), default=0.0)
@@ -295,7 +300,7 @@ class Hub:
     def ask(self, *command: calls.Argument) -> "asyncio.Future[Any]":
         """A command of Redis, whose keys are bytes that have one hash tag; its answer as it comes, or ResponseError."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        key = command[3 if command[0] in ("EVAL", "EVALSHA") else 1]
+        key = command[3 if command[0] == "EVAL" else 1]
         assert isinstance(key, bytes)
         self._send(Question(key, lambda link: link.ask(*command), answer))
         return answer

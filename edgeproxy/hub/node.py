@@ -10,7 +10,8 @@ from redis.exceptions import ResponseError
 from edgeproxy import log
 from edgeproxy.config.parsers import HubUrl
 from edgeproxy.hub.breaker import Breaker
-from edgeproxy.hub.redis import Away, Link, Tls, reason
+from edgeproxy.hub.functions import is_missing
+from edgeproxy.hub.redis import Away, FunctionsMissingError, Link, Tls, reason
 
 HEARTBEAT_SECONDS = 2.0
 """Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
@@ -38,6 +39,8 @@ class Node:
         """Why there is no connection."""
         self.tried = False
         """Whether the first attempt to connect is over."""
+        self.lacks_functions = False
+        """Whether it was of no use at the last attempt as it lacks the functions of this version."""
         self.breaker = Breaker()
         self._seldom = log.Seldom(LOG_SILENCE_SECONDS)
 
@@ -59,25 +62,42 @@ class Node:
 
     async def _live(self) -> str:
         """Connect and stay connected until the node is lost; returns why it was."""
+        lacks_functions = False
         try:
             link = await Link.open(self._url, self._tls)
         except Away as away:
+            self.lacks_functions = False
             return str(away)
         try:
-            await self._beat(self, link)
-            self.link, self.tried = link, True
+            await self._beat_first(link)
+            self.link, self.tried, self.lacks_functions = link, True, False
             self.breaker.close(monotonic())
             self._changed(self)
             while not link.away.done():
                 await asyncio.wait([link.away], timeout=HEARTBEAT_SECONDS * random.uniform(0.8, 1.2))
                 await self._beat(self, link)
         except Away as away:
+            lacks_functions = isinstance(away, FunctionsMissingError)
             return str(away)
         except ResponseError as no:
-            # It is there and will not be written to, or has lost the scripts: reached anew it has them again.
+            # It is there and will not be written to, or has lost the functions: reached anew it may have them again.
             link.lose(reason(no))
             return reason(no)
         finally:
-            self.link = None
+            self.link, self.lacks_functions = None, lacks_functions
             await link.close()
         return link.away.result()
+
+    async def _beat_first(self, link: Link) -> None:
+        """Send the first heartbeat over a link; where the functions are missing, load them and send another.
+
+        A user that may not load them finds them there, or the node is of no use to it. To load them only then leaves
+        no refusal in the log of Redis where all is well.
+        """
+        try:
+            await self._beat(self, link)
+        except ResponseError as error:
+            if not is_missing(error):
+                raise
+            await link.load_functions()
+            await self._beat(self, link)

@@ -4,7 +4,6 @@ The one file that knows Redis. What is asked and answered is in calls.py.
 """
 
 import asyncio
-import hashlib
 import itertools
 import math
 from collections import deque
@@ -18,11 +17,12 @@ from redis._parsers import _AsyncHiredisParser
 from redis.asyncio.connection import Connection
 from redis.asyncio.connection import parse_url as parse
 from redis.exceptions import ConnectionError as Lost
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
 
 from edgeproxy.config.models import HubTls
 from edgeproxy.hub.bounds import SHOWN_CHARACTERS_MAX, Bounds, no_answer
-from edgeproxy.hub.calls import SCRIPTS, Argument, script
+from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.functions import LIBRARY
 from edgeproxy.tasks import Tasks
 
 ANSWER_SECONDS_MAX = 1.0
@@ -34,7 +34,8 @@ HOST_KEPT_SECONDS = 10.0
 HOSTS_KEY = b"rl:hosts"
 """A sorted set of instances by the hub's time of their last heartbeat, seconds."""
 ANSWERS: dict[str, tuple[type, ...]] = {
-    "EVALSHA": (list,),
+    "FCALL": (list,),
+    "FUNCTION": (bytes,),
     "EVAL": (int,),
     "LINDEX": (bytes, NoneType),
     "LRANGE": (list,),
@@ -50,15 +51,24 @@ class Away(Exception):
     """The hub cannot be reached; the text says why."""
 
 
+class FunctionsMissingError(Away):
+    """The hub lacks the functions of this version, and its user may not load them."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"it lacks the functions of this version, {LIBRARY.name}, and its user may not load them: "
+            "`edgeproxy hub load` does"
+        )
+
+
 class Link:
     """One connection to one node. Made by `open`; once `away` it stays so, and another is to be opened.
 
     Answers are awaited in order: `ask` returns a future, which raises Away where none comes.
     """
 
-    def __init__(self, connection: Connection, shas: dict[str, str]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._shas = shas
         self._asked: deque[tuple[asyncio.Future[Any], float, Argument]] = deque()
         self._outgoing: list[bytes] = []
         self._filled = asyncio.Event()
@@ -70,12 +80,11 @@ class Link:
 
     @classmethod
     async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = ANSWER_SECONDS_MAX) -> "Link":
-        """A connection to the node of this URL (redis:// or rediss://), with the scripts loaded; raises Away."""
+        """A connection to the node of this URL (redis:// or rediss://); raises Away."""
         connection = connection_to(url, tls or Tls())
         try:
             async with asyncio.timeout(2 * deadline) as limit:
                 await connection.connect()  # type: ignore[no-untyped-call]
-                shas = {name: await _loaded(connection, script(name)) for name in SCRIPTS}
         except (RedisError, OSError, TimeoutError, *UNREADABLE) as failure:
             await _close(connection)
             told = f"no answer within {2 * deadline:g} s" if limit.expired() else reason(failure)
@@ -83,15 +92,30 @@ class Link:
         except BaseException:
             await _close(connection)
             raise
-        link = cls(connection, shas)
+        link = cls(connection)
         link._tasks.start("hub answers", link._read())
         link._tasks.start("hub questions", link._write())
         link._tasks.start("hub deadline", link._watch(deadline))
         return link
 
     def run(self, name: str, keys: Sequence[bytes | str], given: Sequence[Argument]) -> "asyncio.Future[Any]":
-        """Run a script; its answer."""
-        return self.ask("EVALSHA", self._shas[name], len(keys), *keys, *given)
+        """Call the function of a script; its answer."""
+        return self.ask("FCALL", LIBRARY.functions[name], len(keys), *keys, *given)
+
+    async def load_functions(self) -> None:
+        """Load the functions of this version where they are missing. Raises FunctionsMissingError where the user may
+        not, Away, and ResponseError."""
+        try:
+            answer = await self.ask("FUNCTION", "LOAD", LIBRARY.text)
+        except NoPermissionError as error:
+            raise FunctionsMissingError from error
+        except ResponseError as error:
+            if "already exists" in str(error):
+                return
+            raise
+        if answer != LIBRARY.name.encode():
+            self.lose(why := no_answer(answer, "FUNCTION LOAD"))
+            raise Away(why)
 
     def ask(self, *command: Argument) -> "asyncio.Future[Any]":
         """Send a command; its answer, or ResponseError."""
@@ -229,16 +253,6 @@ class BoundedParser(_AsyncHiredisParser):
         return True
 
 
-async def _loaded(connection: Connection, text: bytes) -> str:
-    """Load a script; its SHA-1, by which it is run. Raises Away where it is not the one that comes."""
-    await connection.send_command("SCRIPT", "LOAD", text)
-    answer = await connection.read_response(disable_decoding=True)
-    sha = hashlib.sha1(text, usedforsecurity=False).hexdigest()
-    if answer != sha.encode():
-        raise Away(no_answer(answer, "SCRIPT LOAD"))
-    return sha
-
-
 async def _close(connection: Connection) -> None:
     try:
         await connection.disconnect(nowait=True)
@@ -251,5 +265,7 @@ def reason(failure: BaseException) -> str:
     if isinstance(failure, UNREADABLE):
         return f"it answered what cannot be read ({str(failure)[:SHOWN_CHARACTERS_MAX]}): is it a Redis?"
     text = str(failure).partition("\n")[0] or type(failure).__name__
+    if text.startswith("unknown command") and "FCALL" in text:
+        return "it knows no functions: it has to be Redis 7 or later, or Valkey"
     code = getattr(failure, "status_code", None)
     return text if code in (None, "ERR") or text.startswith(code) else f"{code} {text}"

@@ -436,6 +436,7 @@ class Coordinator:
         return [
             ("edge_hub_up", (), (int(hub.is_up),)),
             ("edge_hub_nodes_away", (), (hub.nodes_away,)),
+            ("edge_hub_functions_missing", (), (hub.functions_missing,)),
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
             ("edge_limit_sync_age_seconds", (), (round(self.behind()),)),

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from edgeproxy.config.parsers import Address
 from edgeproxy.counters import layout as at
 from edgeproxy.hub.calls import rate_call
-from edgeproxy.hub.cluster import IS_CLUSTER_NODE, IS_NO_CLUSTER, Range, link_to, ranges
+from edgeproxy.hub.cluster import IS_CLUSTER_NODE, IS_NO_CLUSTER, Range, link_to, load_functions, ranges
 from edgeproxy.hub.hub import Hub
 from edgeproxy.hub.redis import HOSTS_KEY, Away, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
@@ -225,6 +225,7 @@ def test_a_key_is_followed_while_its_slot_is_on_its_way_and_once_it_is_there(thr
         three.tell(node, "ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
 
     async def play() -> None:
+        assert await load_functions(three.url, Tls()) == 3
         async with reached(three.url.replace("//", "//edge:s3cret@")) as hub:
             key = totals_of(b"wanders")
             source = three.owner(key)

@@ -31,8 +31,9 @@ def all_alike(said: bytes) -> Answers:
 
 
 HEADS = b"*1000000000\r\n"
+LACKING = {b"FCALL": b"-ERR Function not found\r\n", b"FUNCTION": bulk(b"0" * 40)}
 FIRST: list[tuple[str, Answers, str]] = [
-    ("OK", all_alike(b"+OK\r\n"), "answered 'OK' to SCRIPT LOAD: is it a Redis?"),
+    ("OK", all_alike(b"+OK\r\n"), "answered 'OK' to FCALL: is it a Redis?"),
     ("web", all_alike(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"), "'HTTP/1.1 400 Bad Request': is it"),
     ("arrays", all_alike(HEADS * 1000), r"'\*1000000000': is it a Redis"),
     ("maps", all_alike(b"%40000\r\n" * 1000), "'%40000': is it a Redis"),
@@ -41,7 +42,7 @@ FIRST: list[tuple[str, Answers, str]] = [
     ("line", all_alike(b"+" + b"a" * 100_000), "'a*': is it a Redis|'.a*': is it a Redis"),
     ("moved to nowhere", all_alike(b"-MOVED\r\n"), "cannot be read"),
     ("key", all_alike(b"%1\r\n*0\r\n:1\r\n"), "cannot be read"),
-    ("other script", lambda command: bulk(b"0" * 40) if command[0] == b"SCRIPT" else None, "'0000.* to SCRIPT LOAD"),
+    ("other library", lambda command: LACKING.get(command[0]), "'0000.* to FUNCTION LOAD"),
     ("push", all_alike(b">1\r\n:1\r\n"), "'>1': is it a Redis"),
 ]
 

@@ -16,8 +16,8 @@ from edgeproxy.hub.calls import (
     period_told,
     rate_call,
     rate_told,
-    script,
 )
+from edgeproxy.hub.functions import LIBRARY
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Told, Window
 from tests.support.memory_hub import Memory
 
@@ -31,10 +31,10 @@ class Server:
     def __init__(self, port: int) -> None:
         self.client: Any = redis.Redis(port=port)
         self.client.flushall()
-        self.scripts = {name: self.client.register_script(script(name)) for name in (RATE, PERIOD, GAUGE)}
+        self.client.function_load(LIBRARY.text, replace=True)
 
     def run(self, name: str, call: tuple[list[bytes], list[Any]]) -> Any:
-        return self.scripts[name](keys=call[0], args=call[1])
+        return self.client.fcall(LIBRARY.functions[name], len(call[0]), *call[0], *call[1])
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Servers that are not the Redis that they seem to be: each command is answered as a test says."""
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,11 +8,12 @@ from contextlib import asynccontextmanager
 import hiredis
 
 from edgeproxy.hub import calls
+from edgeproxy.hub.functions import LIBRARY
 
 Answers = Callable[[list[bytes]], bytes | None]
 """What is answered to a command, given its words; None: what Redis does."""
-NAMES = {hashlib.sha1(calls.script(name)).hexdigest().encode(): name.encode() for name in calls.SCRIPTS}
-"""The scripts by their SHA-1."""
+NAMES = {LIBRARY.functions[name].encode(): name.encode() for name in calls.SCRIPTS}
+"""The scripts by the names of their functions."""
 
 
 def clock(now: float | None = None) -> bytes:
@@ -32,9 +32,9 @@ def well(command: list[bytes]) -> bytes:
     name = b" ".join(command[:2]).upper()
     if name.startswith(b"HELLO"):
         return b"%1\r\n" + bulk(b"proto") + b":3\r\n"
-    if name == b"SCRIPT LOAD":
-        return bulk(hashlib.sha1(command[2]).hexdigest().encode())
-    if name.startswith(b"EVALSHA"):
+    if name == b"FUNCTION LOAD":
+        return bulk(LIBRARY.name.encode())
+    if name.startswith(b"FCALL"):
         script = NAMES[command[1]].decode()
         edge_time = bulk(command[8]) if script == calls.RATE else b""
         said = {

@@ -293,7 +293,7 @@ class Server:
 
     def said(self) -> dict[str, float]:
         info = self.client.info("everything")
-        script = info.get("cmdstat_evalsha", {"calls": 0, "usec": 0})
+        script = info.get("cmdstat_fcall", {"calls": 0, "usec": 0})
         return {
             "at": time.monotonic(),
             "calls": script["calls"],

@@ -1,0 +1,51 @@
+"""Commands about the functions that edges call in the hub: `hub load`, `hub functions`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgeproxy.cli.outcome import fail
+from edgeproxy.plural import counted
+
+
+def load(
+    config: Annotated[
+        Path,
+        typer.Option("-c", "--config", metavar="FILE", help="A file with `hub`, of a user that may load functions."),
+    ],
+) -> None:
+    """Load the functions of this version into the hub, on each primary; edges of other versions keep theirs."""
+    import asyncio
+
+    from redis.exceptions import ResponseError
+
+    from edgeproxy.config.load import load_customers
+    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.hub.cluster import load_functions
+    from edgeproxy.hub.functions import LIBRARY
+    from edgeproxy.hub.redis import Away, FunctionsMissingError, Tls, reason
+
+    try:
+        hub = load_customers(config, os.environ).hub
+    except ConfigErrors as errors:
+        fail(str(errors), 2)
+    if not hub.is_shared:
+        fail(f"{config} has no hub: write hub: redis://HOST:PORT", 2)
+    try:
+        nodes = asyncio.run(load_functions(hub.url, Tls.of(hub.tls)))
+    except FunctionsMissingError:
+        fail(f"{hub.name}: this user may not load functions: ACL SETUSER USER +function|load", 1)
+    except Away as error:
+        fail(f"the hub {hub.name} is away: {error}", 1)
+    except ResponseError as error:
+        fail(f"{hub.name}: the hub refuses: {reason(error)}", 1)
+    typer.echo(f"{LIBRARY.name} is loaded on {counted(nodes, 'node')}")
+
+
+def functions() -> None:
+    """Print the functions of this version, as `redis-cli -x FUNCTION LOAD` takes them."""
+    from edgeproxy.hub.functions import LIBRARY
+
+    typer.echo(LIBRARY.text, nl=False)

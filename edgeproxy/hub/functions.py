@@ -1,0 +1,44 @@
+"""The hub's scripts as a library of Redis Functions: a user that may do so loads it once, and edges only call it. Pure.
+
+A library has its name from what its scripts are, so those of several versions of edgeproxy are there side by side, and
+none ever changes.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeproxy.hub.calls import SCRIPTS, script
+
+DIGEST_CHARACTERS = 16
+
+
+class Library(NamedTuple):
+    """A library as `FUNCTION LOAD` takes it (https://redis.io/docs/latest/develop/programmability/functions-intro/)."""
+
+    name: str
+    text: bytes
+    functions: Mapping[str, str]
+    """The names of its functions in Redis, by those of the scripts."""
+
+
+def library_of(scripts: Mapping[str, bytes]) -> Library:
+    """Return the library of these scripts, by their names. They find keys and arguments in KEYS and ARGV, as ever."""
+    digest = hashlib.sha256(b"\0".join(part for name, text in scripts.items() for part in (name.encode(), text)))
+    name = f"edgeproxy_{digest.hexdigest()[:DIGEST_CHARACTERS]}"
+    functions = {each: f"{name}_{each}" for each in scripts}
+    parts = [b"#!lua name=%b\n" % name.encode()]
+    parts += [
+        b"redis.register_function('%b', function(KEYS, ARGV)\n%b\nend)\n" % (functions[each].encode(), text.strip())
+        for each, text in scripts.items()
+    ]
+    return Library(name, b"".join(parts), functions)
+
+
+LIBRARY = library_of({name: script(name) for name in SCRIPTS})
+"""That of this version."""
+
+
+def is_missing(error: Exception) -> bool:
+    """Whether an error of Redis says that a function is not there."""
+    return "Function not found" in str(error)

@@ -1,0 +1,184 @@
+"""The functions that edges call: who loads them, who cannot, and what is said where they are missing."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from edgeproxy import cli
+from edgeproxy.config.load import load_customers
+from edgeproxy.directory import push
+from edgeproxy.hub import breaker, calls
+from edgeproxy.hub.cluster import load_functions
+from edgeproxy.hub.functions import LIBRARY, library_of
+from edgeproxy.hub.hub import Hub
+from edgeproxy.hub.redis import Link, ResponseError, Tls
+from edgeproxy.hub.report import Cell, Report, Window
+from tests.support.fake_redis import fake
+from tests.support.hub_rights import documented, documented_for_directory
+from tests.support.reached_hub import reached, tried, until
+from tests.support.redis import SERVER, Cluster, Redis
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+ENDLESS = b"while true do end"
+OWN = library_of({"own": ENDLESS})
+RUNS: tuple[tuple[bytes | str | int, ...], ...] = (
+    ("SCRIPT", "LOAD", ENDLESS),
+    ("SCRIPT", "FLUSH"),
+    ("EVAL", ENDLESS, 0),
+    ("EVAL_RO", ENDLESS, 0),
+    ("EVALSHA", "0" * 40, 0),
+    ("EVALSHA_RO", "0" * 40, 0),
+    ("FUNCTION", "LOAD", OWN.text),
+    ("FUNCTION", "LOAD", "REPLACE", LIBRARY.text.replace(b"return {", b"while true do end return {")),
+    ("FUNCTION", "RESTORE", "x"),
+    ("FUNCTION", "DELETE", LIBRARY.name),
+    ("FUNCTION", "FLUSH"),
+    ("FUNCTION", "KILL"),
+)
+"""What whoever has stolen an edge's password may try, to keep the hub from everybody or to have it run other code."""
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that was tried in vain is tried again at once."""
+    monkeypatch.setattr(breaker, "FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(breaker, "RETRY_SECONDS_MAX", 0.05)
+
+
+async def with_rights(operator: Link, *more: str) -> None:
+    """Make the user of the documentation, with nothing but its rights."""
+    await operator.ask("ACL", "SETUSER", "edge", "reset", "on", ">s3cret", *documented(), *more)
+
+
+def report(seq: int) -> Report:
+    return Report(b"k", 1, seq, 1, 2142.0, 60.0, seq, window=Window(10, 28, 1000, (Cell(1000, seq, 0),)))
+
+
+def as_edge(url: str) -> str:
+    return url.replace("://", "://edge:s3cret@")
+
+
+def test_the_edges_user_calls_functions_and_brings_no_code_along(redis: Redis) -> None:
+    async def play() -> None:
+        operator = await Link.open(redis.url)
+        await operator.load_functions()
+        loaded = await operator.ask("FUNCTION", "DUMP")
+        await with_rights(operator, *documented_for_directory())
+        edge = await Link.open(as_edge(redis.url))
+        for command in RUNS:
+            with pytest.raises(ResponseError, match=r"(?i)no permissions|NOPERM"):
+                await edge.ask(*command)
+        async with reached(as_edge(redis.url)) as hub:
+            assert (await hub.rate(report(1))).hosts == 1
+        assert await operator.ask("FUNCTION", "DUMP") == loaded
+        await edge.close()
+        await operator.close()
+
+    asyncio.run(play())
+
+
+def people(folder: Path, url: str) -> Path:
+    """A file with a hub, as an operator has it."""
+    file = folder / "people.yaml"
+    file.write_text(yaml.safe_dump({"hub": url, "tiers": {"t": {}}, "customers": {"acme": {"tier": "t"}}}))
+    return file
+
+
+def run_load(file: Path) -> Result:
+    return CliRunner().invoke(cli.app, ["hub", "load", "-c", str(file)])
+
+
+async def lacking(hub: Hub) -> None:
+    """Wait until the hub is away as it lacks the functions."""
+    await until(lambda: hub.functions_missing == 1 and not hub.is_up)
+    assert LIBRARY.name in (hub.why or "")
+    assert "`edgeproxy hub load`" in (hub.why or "")
+
+
+def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Redis, tmp_path: Path) -> None:
+    file = people(tmp_path, redis.url)
+
+    async def play() -> None:
+        operator = await Link.open(redis.url)
+        await with_rights(operator)
+        async with tried(as_edge(redis.url)) as hub:
+            await lacking(hub)
+            loaded = await asyncio.to_thread(run_load, file)
+            assert (loaded.exit_code, loaded.stdout) == (0, f"{LIBRARY.name} is loaded on 1 node\n")
+            await until(lambda: hub.is_up)
+            assert hub.functions_missing == 0
+            assert (await asyncio.to_thread(run_load, file)).exit_code == 0, "they are there already"
+            await operator.ask("FUNCTION", "FLUSH")
+            await lacking(hub)
+            # Whoever pushes customers brings them along, with the rights of docs/customers.md.
+            rights = ("~dir:*", "&dir:*", "+@read", "+@write", "+@scripting", "+publish")
+            await operator.ask("ACL", "SETUSER", "push", "on", ">s3cret", *rights)
+            people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
+            await push.push(load_customers(file, {}), push.Options())
+            await until(lambda: hub.is_up)
+            assert (await hub.rate(report(1))).hosts == 1
+        refused = await asyncio.to_thread(run_load, people(tmp_path, as_edge(redis.url)))
+        assert (refused.exit_code, refused.stdout) == (1, "")
+        assert "this user may not load functions: ACL SETUSER USER +function|load" in refused.stderr
+        await operator.close()
+
+    asyncio.run(play())
+
+
+def test_the_printed_functions_are_those_that_edges_call(redis: Redis) -> None:
+    printed = CliRunner().invoke(cli.app, ["hub", "functions"])
+    assert printed.stdout_bytes == LIBRARY.text
+
+    async def play() -> None:
+        operator = await Link.open(redis.url)
+        await with_rights(operator)
+        await operator.ask("FUNCTION", "LOAD", "REPLACE", printed.stdout_bytes)
+        async with reached(as_edge(redis.url)) as hub:
+            assert (await hub.rate(report(1))).hosts == 1
+        await operator.close()
+
+    asyncio.run(play())
+
+
+def test_libraries_of_two_versions_are_there_side_by_side(redis: Redis) -> None:
+    other = library_of({name: calls.script(name) + b"\n-- Of another version." for name in calls.SCRIPTS})
+
+    async def play() -> None:
+        operator = await Link.open(redis.url)
+        for library in (other, LIBRARY):
+            await operator.ask("FUNCTION", "LOAD", library.text)
+        for library in (LIBRARY, other):
+            answer = await operator.ask("FCALL", library.functions[calls.HEARTBEAT], 1, b"rl:hosts", 1, 10)
+            assert answer[0] == 1
+        await operator.close()
+
+    asyncio.run(play())
+
+
+def test_each_primary_of_a_cluster_has_them(tmp_path: Path) -> None:
+    with Cluster(tmp_path) as three:
+        for node in three.nodes:
+            three.tell(node, "ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
+
+        async def play() -> None:
+            async with tried(as_edge(three.url)) as hub:
+                await until(lambda: hub.functions_missing == 3)
+                assert await load_functions(three.url, Tls()) == 3
+                await until(lambda: hub.is_up and hub.nodes_away == 0)
+                assert hub.functions_missing == 0
+
+        asyncio.run(play())
+
+
+def test_a_redis_without_functions_is_named_as_such() -> None:
+    async def play() -> None:
+        unknown = b"-ERR unknown command 'FCALL', with args beginning with: 'edgeproxy'\r\n"
+        async with fake(lambda command: unknown if command[0] == b"FCALL" else None) as url, tried(url) as hub:
+            await until(lambda: hub.errors > 0)
+            assert hub.why == "it knows no functions: it has to be Redis 7 or later, or Valkey"
+
+    asyncio.run(play())

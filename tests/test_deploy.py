@@ -399,6 +399,7 @@ def told_by_collector() -> dict[str, tuple[str, ...]]:
     """The samples of a collector and their labels."""
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
+    metrics.row_security = lambda: True
     standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     families = text_string_to_metric_families(metrics.exposition(True, standing).decode())
     return {sample.name: tuple(sample.labels) for family in families for sample in family.samples}

@@ -34,6 +34,7 @@ def told() -> dict[str, tuple[str, ...]]:
     """The metrics of edge and collector, and their labels."""
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
+    metrics.row_security = lambda: True
     metrics.unknown.labels("customer")
     metrics.alert_raised("quota", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")

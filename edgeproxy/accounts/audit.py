@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.database.database import Database
+from edgeproxy.database.row_security import across_customers
 from edgeproxy.database.schema import audit, audit_head
 
 FIRST_HASH = "0" * 64
@@ -57,6 +58,11 @@ async def append_all(connection: AsyncConnection, caller: Caller, entries: Seque
     """Write entries, in their order, in the transaction of whoever changes something."""
     if not entries:
         return
+    async with across_customers(connection):
+        await _chain(connection, caller, entries)
+
+
+async def _chain(connection: AsyncConnection, caller: Caller, entries: Sequence[Entry]) -> None:
     # The head is the lock under which entries follow each other.
     seq, last = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
     rows = []

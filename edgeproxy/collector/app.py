@@ -19,7 +19,7 @@ from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.auth import Holder
 from edgeproxy.collector.callers import Callers
-from edgeproxy.collector.endpoint import API_USERS, CALLER, Call, Endpoint, Nothing
+from edgeproxy.collector.endpoint import ASKED_BY_PEOPLE, CALLER, Call, Endpoint, Nothing, Query
 from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.alerts import AlertHandlers
@@ -45,6 +45,7 @@ from edgeproxy.collector.quota_watch import QuotaWatch
 from edgeproxy.collector.request_limits import Often, RequestLimits, held_as
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import LOST, Database, reason
+from edgeproxy.database.row_security import serving
 from edgeproxy.events.intake import Intake
 from edgeproxy.ledger import queries
 from edgeproxy.ledger.ingest import Ingest, Unavailable
@@ -54,7 +55,6 @@ from edgeproxy.web_listener import PEER, add_answer_fields
 
 UNKNOWN_ACTOR = "unknown"
 PROBED = ("/healthz", "/readyz")
-"""What load balancers ask for themselves."""
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
     "customer": customers.name_of,
     "key": keys.owner_of,
@@ -199,6 +199,12 @@ class Service:
         if endpoint.often is not None:
             self._must_be_seldom(endpoint.path, endpoint.often, holder, request, said)
         query = asked(endpoint.query, said.query)
+        with serving(None if holder is None else holder.customer):
+            return await self._handle(endpoint, holder, request, said, query)
+
+    async def _handle(
+        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, said: Said, query: Query
+    ) -> web.StreamResponse:
         if holder is not None and holder.customer is not None:
             await self._own(holder, said.names)
         call: Call[Any, Any] = Call(request, holder, query, Nothing(), names=said.names, given=said.given)
@@ -314,7 +320,7 @@ class Service:
             case web.HTTPException() as error:
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
                 why = WHY.get(error.status, error.reason)
-                if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
+                if error.status == 404 and not ASKED_BY_PEOPLE & request.app[LISTENER].settings.groups:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
         if isinstance(failure, LOST):

@@ -62,6 +62,8 @@ RECORD_SECONDS = 60.0
 """Seconds between two times that what is gathered for the audit log is put on record."""
 NAMES_SECONDS = 60.0
 """Seconds between two looks whether names are known by now."""
+ROW_SECURITY_SECONDS = 60.0
+"""Seconds between two tries to put row-level security in force where it is not."""
 CONNECTIONS = Bounds(all=2000, per_address=500)
 DRAIN_SECONDS = 30.0
 """Seconds that requests under way have once it is asked to end."""
@@ -162,6 +164,10 @@ async def collect(
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
     metrics, tasks, logger = Metrics(), Tasks(), log.get()
+    if not database.is_sqlite:
+        metrics.row_security = lambda: database.row_security_gap is None
+    if database.row_security_gap is not None:
+        logger.warning("row-level security does not hold customers apart", why=database.row_security_gap)
     publisher = None if settings.directory is None else Publisher(database, settings.directory)
 
     async def among(some: Iterable[str]) -> set[str]:
@@ -261,6 +267,7 @@ async def collect(
         await pages.begin(tasks)
     tasks.start("last used", record_last_used(service.handlers.ledger.last_used, seldom))
     tasks.start("names", look_for_names(names))
+    tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
     reload = Reload(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans)
     tasks.start("reload", reload.watch(file, asked))
@@ -297,6 +304,18 @@ async def record_plans(settings: Settings, database: Database) -> None:
 async def look_for_names(names: Names) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
     await repeat(NAMES_SECONDS, log.Seldom(60.0), "customers could not be looked up", names.look_again)
+
+
+async def enforce_row_security(database: Database) -> None:
+    """Try now and then to put row-level security in force where it is not yet, until cancelled."""
+
+    async def enforce() -> None:
+        if database.row_security_gap is not None:
+            await database.enforce_row_security()
+            if database.row_security_gap is None:
+                log.get().info("row-level security is in force")
+
+    await repeat(ROW_SECURITY_SECONDS, log.Seldom(60.0), "row-level security could not be put in force", enforce)
 
 
 async def put_on_record_every_minute(record: Callable[[], Awaitable[None]]) -> None:

@@ -114,6 +114,8 @@ class Metrics:
         self.takings: Takings | None = None
         """Of the one collector that reads them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
+        self.row_security: Callable[[], bool] | None = None
+        """Says whether row-level security holds customers; None where the database has none."""
         self.expiry: Callable[[], dict[str, float]] = dict
         """The Unix second at which each certificate expires, by its file."""
         self.region_reports = Counter(
@@ -231,6 +233,9 @@ class Metrics:
         What was taken is told where `tells_money`."""
         now = time.time()
         families = [family("collector_ready", "Whether it takes batches now, as /readyz says", int(ready))]
+        if self.row_security is not None:
+            about = "1 where PostgreSQL shows requests of a customer that customer's rows alone"
+            families.append(family("collector_row_security", about, int(self.row_security())))
         left = {name: int(end - now) for name, end in self.expiry().items()}
         families.append(
             labelled("collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left)

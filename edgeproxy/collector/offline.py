@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import date
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.accounts import audit, customers, transfer
 from edgeproxy.billing import accounting
 from edgeproxy.config.collector import Settings
+from edgeproxy.database import row_security
 from edgeproxy.database.database import LOST, Database, Unusable, owner_only, reason
 from edgeproxy.ledger import quarantine
 from edgeproxy.plural import counted
@@ -26,6 +27,38 @@ Said = tuple[int, str]
 
 class No(Exception):
     """The answer is no: a sentence why."""
+
+
+class RowSecurityReport(NamedTuple):
+    """Whether row-level security holds customers."""
+
+    code: int
+    """0 where it does, and on SQLite, which has none; 1 where it does not, 2 where the database cannot be used."""
+    text: str
+    sql: str | None = None
+    """What an administrator of the server has to run first; None: nothing."""
+
+
+def report_row_security(settings: Settings) -> RowSecurityReport:
+    """Report how row-level security is on the database, of which nothing is changed and which may have no tables."""
+
+    async def look() -> RowSecurityReport:
+        database = Database(settings.database)
+        if database.is_sqlite:
+            return RowSecurityReport(0, "SQLite has no row-level security: handlers alone hold customers apart")
+        try:
+            async with database.reading() as connection:
+                login = await row_security.fetch_login(connection)
+                gap = await row_security.find_gap(connection)
+        finally:
+            await database.close()
+        sql = None if login.is_complete else row_security.roles_sql(login.name)
+        return RowSecurityReport(int(gap is not None), gap or "row-level security is in force", sql)
+
+    try:
+        return uvloop.run(look())
+    except LOST as error:
+        return RowSecurityReport(2, f"the database cannot be read: {reason(error)}")
 
 
 def listed(settings: Settings) -> Said:

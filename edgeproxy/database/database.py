@@ -23,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from edgeproxy.database import row_security
 from edgeproxy.database.schema import (
     DAY,
     REVISION,
@@ -121,6 +122,8 @@ class Database:
         self._add = {table.name: self._adding(table) for table in (ledger, hours, days, dropped)}
         self.file = Path(given.database or "") if self.is_sqlite else None
         """The file of a database of SQLite."""
+        self.row_security_gap: str | None = None
+        """Why row-level security does not hold transactions that serve one customer; None where it does."""
         self._months: set[Month] = set()
         """Those that have a partition, as far as is known."""
         self._there: dict[int, set[int]] = {}
@@ -149,6 +152,8 @@ class Database:
             await database.close()
             if isinstance(failure, Unusable):
                 raise
+            if isinstance(failure, row_security.HiddenRowsError):
+                raise Unusable(f"{database.name} cannot be used: {failure}") from failure
             if isinstance(failure, Exception):
                 raise Unusable(f"{database.name} cannot be used: {reason(failure)}") from failure
             raise
@@ -183,6 +188,15 @@ class Database:
                     await connection.run_sync(upgrade)
                 except Later as failure:
                     raise Unusable(f"{self.name} was made by a later version: {failure}") from failure
+        await self.enforce_row_security()
+
+    async def enforce_row_security(self) -> None:
+        """Bring row-level security up to date, as far as the user may, and note what is missing: `row_security_gap`.
+
+        Raises HiddenRowsError.
+        """
+        if not self.is_sqlite:
+            self.row_security_gap = await row_security.enforce(self._writer.begin)
 
     def _is_there(self) -> bool:
         return os.path.exists(self._given.database or "")
@@ -190,14 +204,24 @@ class Database:
     async def _look(self) -> None:
         async with self._reader.connect() as connection:
             revision = await connection.run_sync(_revision)
-        if revision != REVISION:
-            raise Unusable(f"{self.name} is of revision {revision}, not {REVISION}: start the collector on it first")
+            if revision != REVISION:
+                raise Unusable(
+                    f"{self.name} is of revision {revision}, not {REVISION}: start the collector on it first"
+                )
+            if not self.is_sqlite:
+                await row_security.must_see_rows(connection)
+                self.row_security_gap = await row_security.find_gap(connection)
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is committed at the end, and rolled back where anything is raised."""
+        """A transaction that is committed at the end, and rolled back where anything is raised.
+
+        It serves one customer alone where `row_security.serving` says so, as those of `reading` do.
+        """
         try:
             async with self._writer.begin() as connection:
+                if (customer := self._served_customer()) is not None:
+                    await row_security.serve(connection, customer)
                 yield connection
         except BaseException:
             self._months.clear()  # Some may have been made by what is rolled back.
@@ -211,9 +235,17 @@ class Database:
             if self.is_sqlite:
                 await connection.execution_options(**{WHOLE: whole})
             else:
-                level = "REPEATABLE READ" if whole else "AUTOCOMMIT"
-                await connection.execution_options(isolation_level=level)
+                customer = self._served_customer()
+                # Whom a transaction serves is forgotten with its end, so that there must be one.
+                each = "AUTOCOMMIT" if customer is None else "READ COMMITTED"
+                await connection.execution_options(isolation_level="REPEATABLE READ" if whole else each)
+                if customer is not None:
+                    await row_security.serve(connection, customer)
             yield connection  # A transaction begins with the first statement, and ends with the connection's use.
+
+    def _served_customer(self) -> str | None:
+        """The customer whom a transaction that begins now serves alone, by row-level security."""
+        return None if self.is_sqlite or self.row_security_gap else row_security.served_customer()
 
     def copy(self, to: Path) -> int:
         """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.

@@ -26,7 +26,7 @@ def backup(collector: Collector, request: pytest.FixtureRequest, tmp_path: Path)
     """Back up as docs/operations/backup.md says, while the collector runs; how to restore it once it has ended."""
     if collector.settings["database"].startswith("postgresql"):
         server: Postgresql = request.getfixturevalue("postgresql")
-        dumped = server.dump(collector.settings["database"])
+        dumped = server.dump(collector.settings["database"], "--enable-row-security")
 
         def restore() -> None:
             collector.settings["database"] = fresh = server.empty_database()

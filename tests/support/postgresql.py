@@ -24,6 +24,8 @@ MEMORY = Path("/dev/shm")
 """Where files need no disk. To make the hundreds that each database has, and to remove them, takes half of the CPU."""
 MEMORY_FREE_MIN = 8 << 30
 """Bytes: in a container there is often less, and then it is the disk. Four servers may look at the same time."""
+OWNER = "edgeproxy"
+"""Whose the databases are, as operators have it: no superuser, whom row-level security would not hold."""
 USER = "postgres"
 """Whose processes they are where the tests run as root, for which PostgreSQL does not start."""
 
@@ -89,6 +91,7 @@ class Postgresql:
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
         self.start()
+        self.ask(f"CREATE ROLE {OWNER} LOGIN CREATEROLE")
 
     def start(self) -> None:
         """Start the server on what is there; returns once it takes connections."""
@@ -126,8 +129,8 @@ class Postgresql:
     def empty_database(self, *options: str) -> str:
         """The URL of a new database."""
         name = f"ledger{next(self._numbers)}"
-        self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", *options, name)
-        return f"postgresql://postgres@{HOST}:{self.port}/{name}"
+        self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", "-O", OWNER, *options, name)
+        return f"postgresql://{OWNER}@{HOST}:{self.port}/{name}"
 
     def cpu(self) -> float:
         """Seconds of CPU that the server has used, and all that it has started, also what has ended since."""
@@ -140,10 +143,10 @@ class Postgresql:
         ended = sum(map(int, found[own][13:15]))
         return (sum(ticks) + ended) / os.sysconf("SC_CLK_TCK")
 
-    def dump(self, url: str) -> Path:
-        """A backup of a database, by pg_dump."""
+    def dump(self, url: str, *options: str) -> Path:
+        """A backup of a database, by pg_dump as its user."""
         file = self._folder / f"{url.rpartition('/')[2]}.dump"
-        self._run("pg_dump", "--format=custom", f"--file={file}", url)
+        self._run("pg_dump", "--format=custom", *options, f"--file={file}", url)
         return file
 
     def restore(self, file: Path, url: str) -> None:
@@ -161,6 +164,11 @@ class Postgresql:
         """What psql prints of a statement."""
         at = ("-h", HOST, "-p", str(self.port), "-U", "postgres")
         return self._run("psql", *at, "-Atc", statement).stdout.strip()
+
+    def ask_in(self, database: str, statement: str, user: str = "postgres") -> str:
+        """The same in a database, as a user."""
+        at = ("-h", HOST, "-p", str(self.port), "-U", user, "-d", database)
+        return self._run("psql", *at, "-v", "ON_ERROR_STOP=1", "-Atc", statement).stdout.strip()
 
     def size(self) -> int:
         """Bytes of all that it keeps."""

@@ -32,9 +32,10 @@ PLACES |= {"incident": AN_ID, "invoice": AN_ID, "purchase": "cs_test_none", "mon
 class PagesStage:
     """A collector with pages, and an operator who signed in by the link that it printed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
+        """The database is one of SQLite unless its URL is given."""
         self.mailbox = Mailbox()
-        self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+        self.collector = Collector(folder / "collector", database or f"sqlite:///{folder}/ledger.db")
         self.sandbox = Sandbox(folder / "stripe").start()
         mail = {"server": f"{HOST}:{self.mailbox.port}", "sender": "edge@example.com", "tls": "none"}
         regions = {
@@ -61,6 +62,7 @@ class PagesStage:
                 "tokens": {"count": "events"},
                 "llm_tokens": {"count": "events", "dimensions": {"model": 10}},
                 "refused": {"count": "refusals"},
+                "workflows": {"count": "holdings"},
             },
             "billing": self.collector.settings["billing"] | self._paying(folder),
             "alerts": {

@@ -24,6 +24,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.models import ChangeQuery, CustomersQuery, KeysQuery
 from edgeproxy.config.collector import Settings
 from edgeproxy.database.database import Database
+from edgeproxy.database.row_security import across_customers
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
@@ -265,7 +266,11 @@ class AccountHandlers:
             async with self._database.writing() as connection:
                 if permit is not None:
                     await permit(connection)
-                if asked is not None and (before := await idempotency.answered(connection, asked)) is not None:
+                before = None
+                if asked is not None:
+                    async with across_customers(connection):
+                        before = await idempotency.answered(connection, asked)
+                if before is not None:
                     status, told, version = orjson.loads(before)
                     response = tagged(status, told, version)
                     response.headers["Idempotent-Replayed"] = "true"
@@ -276,7 +281,8 @@ class AccountHandlers:
                     response = answer(200, told)
                     raise DryRun
                 if asked is not None:
-                    await idempotency.keep(connection, asked, orjson.dumps([status, told, version]))
+                    async with across_customers(connection):
+                        await idempotency.keep(connection, asked, orjson.dumps([status, told, version]))
                 response = tagged(status, told, version)
         except DryRun:
             pass

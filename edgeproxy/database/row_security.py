@@ -1,0 +1,417 @@
+"""Row-level security on PostgreSQL: the second wall between customers, behind the handlers' own WHERE.
+
+A transaction that serves one customer runs as the role `edgeproxy_customer`, with the customer's name in the setting
+`edgeproxy.customer` (`serving`). That role owns nothing. It may do to each table what is listed here and no more, and
+policies show it the rows of that customer alone: without a name, none. All other work runs as the user of the database
+URL, which sees every row as a member of `edgeproxy_collector`. Security is forced, so that it holds the tables' owner
+too. SQLite has nothing of the kind.
+
+Policies are not part of a migration: they are compared with the tables below at each start, and brought up to date,
+since an administrator may have to make the roles later, and a dump may have been restored without rights.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+CUSTOMER_ROLE = "edgeproxy_customer"
+"""The role of transactions that serve one customer."""
+COLLECTOR_ROLE = "edgeproxy_collector"
+"""The role whose members see the rows of all customers. It has no right to a table by itself."""
+SETTING = "edgeproxy.customer"
+"""The setting with the name of the customer who is served."""
+LOCK = 7305_0004
+"""The advisory lock of PostgreSQL under which policies are changed."""
+LOCK_TIMEOUT = "5s"
+"""How long a table that somebody uses is waited for: whoever comes after waits as well."""
+
+NAME = f"current_setting('{SETTING}', true)"
+"""The name of the customer who is served, in SQL: null or empty without one."""
+ID = f"(SELECT c.id FROM customers c WHERE c.name = {NAME})"
+"""The id of that customer, which a statement looks up once."""
+
+READ = ("SELECT",)
+ADD = ("SELECT", "INSERT")
+CHANGE = ("SELECT", "INSERT", "UPDATE")
+ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
+NONE: tuple[str, ...] = ()
+
+
+class Rows(NamedTuple):
+    """A table with rows of customers."""
+
+    own: str
+    """The condition, in SQL, that a row is of the customer who is served."""
+    rights: tuple[str, ...] = NONE
+    """What a transaction that serves a customer may do to these rows."""
+
+
+def named(*rights: str) -> Rows:
+    """Rows with the name of their customer."""
+    return Rows(f"customer = {NAME}", rights)
+
+
+def numbered(*rights: str) -> Rows:
+    """Rows with the id of their customer."""
+    return Rows(f"customer = {ID}", rights)
+
+
+def part(
+    table: str, parent: str, column: str, key: str = "id", *, of: str = f"= {NAME}", rights: tuple[str, ...]
+) -> Rows:
+    """Rows that belong to a row of `parent`, which has the customer: their `column` is its `key`.
+
+    EXISTS lets the planner choose between a look by the parent's key and a hash of all of the customer's.
+    """
+    own = f"EXISTS (SELECT FROM {parent} p WHERE p.{key} = {table}.{column} AND p.customer {of})"
+    return Rows(own, rights)
+
+
+PROTECTED: Mapping[str, Rows] = {
+    # Who pays, and what edges know of them.
+    "customers": Rows(f"name = {NAME}", ("SELECT", "UPDATE")),
+    "keys": numbered(*CHANGE),
+    "contacts": numbered(*READ),
+    "tokens": named(),
+    "token_secrets": part("token_secrets", "tokens", "token", "name", rights=NONE),
+    "directory_outbox": Rows(f"kind = 'customer' AND name = {NAME}", ADD),
+    "sessions": named(),
+    "sign_in_links": named(),
+    # What was used.
+    "series": named(*READ),
+    "series_dimensions": part("series_dimensions", "series", "series", rights=READ),
+    "dimension_values": named(),
+    "ledger": part("ledger", "series", "series", rights=READ),
+    "hours": part("hours", "series", "series", rights=READ),
+    "days": part("days", "series", "series", rights=READ),
+    "dropped": part("dropped", "series", "series", rights=NONE),
+    "events": named(*READ),
+    "holdings": named(*READ),
+    "past_holdings": named(*READ),
+    "quota_passes": named(*READ),
+    "quota_counts": named(),
+    "entitlements": numbered(*ALL),
+    "alerts": named(*READ),
+    "alert_deliveries": part("alert_deliveries", "alerts", "alert", rights=READ),
+    "anomalies": named(*READ),
+    "anomaly_baselines": named(),
+    # What is sold, billed and paid.
+    "plan_versions": Rows(f"split_part(version, '+', 2) IN ('', {NAME})", READ),
+    "billing_customers": numbered(*ADD),
+    "subscriptions": numbered(*CHANGE),
+    "segments": part("segments", "subscriptions", "subscription", of=f"= {ID}", rights=CHANGE),
+    "invoices": numbered(*CHANGE),
+    "invoice_lines": part("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
+    "credit_notes": part("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=NONE),
+    "rated": part("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),
+    "billing_outbox": named(),
+    "credit_transactions": numbered(*READ),
+    "credit_entries": part("credit_entries", "credit_transactions", "seq", "seq", of=f"= {ID}", rights=READ),
+    "credit_grants": numbered(*READ),
+    "credit_balances": numbered(*READ),
+}
+"""The tables with rows of customers."""
+
+SHARED = {
+    "rollup": "how far usage is rolled up",
+    "rollout": "who is charged, as people say at run time",
+    "billing_waivers": "when nothing was charged",
+    "credit_head": "how far usage is booked: the end of the journal of credits",
+}
+"""The tables without customers that transactions which serve one may read, and what is in them."""
+
+CLOSED = {
+    "alembic_version": "the revision of the tables",
+    "edges": "edges, which serve many customers",
+    "batches": "what edges shipped, each batch of many customers",
+    "late_hours": "hours of edges",
+    "checkpoints": "batches of edges that were dropped",
+    "dead_letters": "events that were rejected, whose customer may be anything",
+    "audit": "one chain for all; written with the rights of the collector",
+    "audit_head": "the end of that chain",
+    "flags": "flags of all",
+    "idempotency": "answers, encrypted, by a hash of who asked; used with the rights of the collector",
+    "directory_log": "signed versions of the directory, each of all customers",
+    "directory_parts": "parts of these",
+    "billing_slices": "which slices of time are exported",
+    "billing_exporter": "how the exporter is",
+    "webhook_events": "what Stripe has sent, encrypted",
+    "webhook_polls": "how far Stripe's lists were read",
+    "reconciliations": "comparisons over all customers",
+    "billing_answers": "how the API of billing answers",
+    "anomaly_progress": "how far jobs have looked",
+    "checks": "how regions answered",
+    "incidents": "what went wrong, public by the status page",
+    "incident_updates": "what was said of it",
+}
+"""The tables that transactions which serve a customer may not touch, and what is in them."""
+
+_SERVED: ContextVar[str | None] = ContextVar("the customer who is served", default=None)
+_IS_SERVING = "edgeproxy_serves_customer"
+"""The option of a connection whose transaction serves a customer."""
+
+_SERVE = f"SELECT set_config('{SETTING}', $1, true), set_config('role', '{CUSTOMER_ROLE}', true)"
+_LEAVE = "SELECT set_config('role', 'none', true)"
+_RETURN = f"SELECT set_config('role', '{CUSTOMER_ROLE}', true)"
+
+
+@contextmanager
+def serving(customer: str | None) -> Iterator[None]:
+    """Have all transactions that begin within the block serve the customer of this name alone; None: not one alone."""
+    token = _SERVED.set(customer)
+    try:
+        yield
+    finally:
+        _SERVED.reset(token)
+
+
+def served_customer() -> str | None:
+    """Return the name of the customer whom transactions serve now; None where they do not serve one alone."""
+    return _SERVED.get()
+
+
+async def serve(connection: AsyncConnection, customer: str) -> None:
+    """Have the transaction that begins here on PostgreSQL see and change what is this customer's, until it ends."""
+    await connection.exec_driver_sql(_SERVE, (customer,))
+    await connection.execution_options(**{_IS_SERVING: True})
+
+
+@asynccontextmanager
+async def across_customers(connection: AsyncConnection) -> AsyncIterator[None]:
+    """Run some statements of a transaction with the rights of the collector, whoever is served.
+
+    It is for what has no customer and is written with a customer's change, such as the audit log: its chain is one for
+    all, so that the last entry may be anybody's. What is in the block must not depend on what a caller may see.
+    """
+    sync = connection.sync_connection
+    if sync is None or not sync.get_execution_options().get(_IS_SERVING):
+        yield
+        return
+    await connection.exec_driver_sql(_LEAVE)
+    try:
+        yield
+    except Exception:
+        # Whoever catches it may go on in this transaction, unless it has failed: then nothing can be done in it.
+        with suppress(sa.exc.SQLAlchemyError):
+            await connection.exec_driver_sql(_RETURN)
+        raise
+    await connection.exec_driver_sql(_RETURN)
+
+
+# ---- policies and rights
+
+
+class HiddenRowsError(Exception):
+    """The user of the database sees none of the rows that row-level security covers: a sentence with what to do."""
+
+
+class Login(NamedTuple):
+    """What the user of the database may do about both roles."""
+
+    name: str
+    has_roles: bool
+    """Whether both are there."""
+    sees_all: bool
+    """Whether policies show it all rows: a member of COLLECTOR_ROLE that inherits, BYPASSRLS, or a superuser."""
+    may_serve: bool
+    """Whether it may take on CUSTOMER_ROLE."""
+
+    def hidden_by(self, states: Mapping[str, "TableState"]) -> bool:
+        """Return whether policies that are in force show it nothing."""
+        return not self.sees_all and any(state.is_enabled for state in states.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether policies can be in force with this user."""
+        return self.has_roles and self.sees_all and self.may_serve
+
+
+_LOGIN = sa.text(f"""
+    SELECT session_user AS name, count(*) = 2 AS has_roles,
+        (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = session_user) AS is_exempt,
+        bool_or(rolname = '{COLLECTOR_ROLE}' AND pg_has_role(session_user, oid, 'USAGE')) AS sees_all,
+        bool_or(rolname = '{CUSTOMER_ROLE}' AND pg_has_role(session_user, oid,
+            CASE WHEN current_setting('server_version_num')::int < 160000 THEN 'MEMBER' ELSE 'SET' END)) AS may_serve
+    FROM pg_roles WHERE rolname IN ('{COLLECTOR_ROLE}', '{CUSTOMER_ROLE}')
+""")
+_TABLES = f"""
+    SELECT relname, relrowsecurity, relforcerowsecurity,
+        ARRAY(SELECT polname || ' ' || coalesce(obj_description(oid, 'pg_policy'), '')
+            FROM pg_policy WHERE polrelid = pg_class.oid ORDER BY 1) AS policies,
+        CASE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = '{CUSTOMER_ROLE}') THEN
+            ARRAY(SELECT one FROM unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS one
+                WHERE has_table_privilege('{CUSTOMER_ROLE}', pg_class.oid, one)) END AS rights
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE nspname = current_schema() AND relkind IN ('r', 'p') AND NOT relispartition
+"""
+HOW = "have an administrator run what `edgeproxy database rights` prints"
+_NO_RIGHT = "42501"
+_LOCKED = "55P03"
+
+Begin = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+"""Begins a transaction."""
+
+
+class TableState(NamedTuple):
+    """What a table has of row-level security."""
+
+    is_enabled: bool
+    is_forced: bool
+    policies: tuple[str, ...]
+    """Each with its comment."""
+    rights: tuple[str, ...]
+    """What CUSTOMER_ROLE may do."""
+
+
+def expected_state(table: str) -> TableState:
+    """Return what a table is to have."""
+    if (rows := PROTECTED.get(table)) is not None:
+        policies = (f"collector_rows {_digest('true')}", f"customer_rows {_digest(rows.own)}")
+        return TableState(True, True, policies, rows.rights)
+    return TableState(False, False, (), READ if table in SHARED else NONE)
+
+
+async def fetch_states(connection: AsyncConnection) -> dict[str, TableState]:
+    """Return what each of our tables has; partitions are left out, as nobody but their owner has a right to them."""
+    rows = await connection.exec_driver_sql(_TABLES)
+    return {
+        row.relname: TableState(
+            row.relrowsecurity, row.relforcerowsecurity, tuple(row.policies), tuple(row.rights or ())
+        )
+        for row in rows
+        if row.relname in PROTECTED or row.relname in SHARED or row.relname in CLOSED
+    }
+
+
+async def fetch_login(connection: AsyncConnection) -> Login:
+    """Return what the user of the database may do."""
+    row = (await connection.execute(_LOGIN)).one()
+    return Login(row.name, row.has_roles, bool(row.is_exempt or row.sees_all), bool(row.may_serve))
+
+
+async def find_gap(connection: AsyncConnection) -> str | None:
+    """Return why row-level security does not hold customers here, a sentence; None where it does."""
+    login, states = await fetch_login(connection), await fetch_states(connection)
+    if login.hidden_by(states):
+        return f"row-level security shows the user {login.name} no rows, as it is no member of {COLLECTOR_ROLE}: {HOW}"
+    if not login.is_complete:
+        return (
+            f"the user {login.name} is no member of the roles {COLLECTOR_ROLE} and {CUSTOMER_ROLE}, "
+            f"and may not make them: {HOW}"
+        )
+    missing = PROTECTED.keys() - states.keys()
+    wrong = sorted({*missing, *(name for name, state in states.items() if state != expected_state(name))})
+    return f"policies or rights of tables are not as they should be: {', '.join(wrong)}" if wrong else None
+
+
+async def must_see_rows(connection: AsyncConnection) -> None:
+    """Raise HiddenRowsError where policies show the user of the database nothing, as if the ledger were empty."""
+    login = await fetch_login(connection)
+    if login.hidden_by(await fetch_states(connection)):
+        raise HiddenRowsError(await find_gap(connection))
+
+
+async def enforce(begin: Begin) -> str | None:
+    """Bring roles, policies and rights up to date as far as the user of the database may; what `find_gap` then says.
+
+    Each table is changed in a transaction of its own: to lock all at once could block those who use them for good.
+    Raises HiddenRowsError.
+    """
+    async with begin() as connection:
+        await _lock(connection)
+        if not (login := await fetch_login(connection)).is_complete:
+            await _is_done(connection, roles_sql(login.name))
+        await must_see_rows(connection)
+        is_complete = (await fetch_login(connection)).is_complete
+        states = await fetch_states(connection)
+    for table, state in states.items():
+        if is_complete and state != expected_state(table):
+            async with begin() as connection:
+                await _lock(connection)
+                await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                if not await _is_done(connection, _table_sql(table)):
+                    break  # The others would be waited for as long, and batches wait with them.
+    async with begin() as connection:
+        return await find_gap(connection)
+
+
+async def _lock(connection: AsyncConnection) -> None:
+    """Have nobody else change policies until the transaction ends."""
+    await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+
+
+async def _is_done(connection: AsyncConnection, statement: str) -> bool:
+    """Run a statement, unless the user may not or a table is in use; whether it was done."""
+    try:
+        async with connection.begin_nested():
+            await connection.exec_driver_sql(statement)
+    except sa.exc.DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in (_NO_RIGHT, _LOCKED):
+            raise
+        return False
+    return True
+
+
+def roles_sql(login: str) -> str:
+    """Return the statement that makes both roles, where they are not there, and has a user be a member of them.
+
+    Roles are of the whole server: another database of it may have made them, or makes them now.
+    """
+    create = "\n".join(
+        f"    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN\n"
+        f"        BEGIN CREATE ROLE {role} NOLOGIN;\n"
+        "        EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;\n"
+        "        END;\n"
+        "    END IF;"
+        for role in (COLLECTOR_ROLE, CUSTOMER_ROLE)
+    )
+    return f"DO $do$ BEGIN\n{create}\n    GRANT {COLLECTOR_ROLE}, {CUSTOMER_ROLE} TO {_quoted(login)};\nEND $do$;"
+
+
+def _table_sql(table: str) -> str:
+    """The statement that gives a table its policies and rights."""
+    rows, state = PROTECTED.get(table), expected_state(table)
+    lines = [
+        f"DROP POLICY IF EXISTS collector_rows ON {table};",
+        f"DROP POLICY IF EXISTS customer_rows ON {table};",
+        f"REVOKE ALL ON {table} FROM {CUSTOMER_ROLE};",
+    ]
+    if rows is not None:
+        lines += [
+            f"CREATE POLICY collector_rows ON {table} TO {COLLECTOR_ROLE} USING (true);",
+            f"COMMENT ON POLICY collector_rows ON {table} IS '{_digest('true')}';",
+            f"CREATE POLICY customer_rows ON {table} TO {CUSTOMER_ROLE} USING ({rows.own});",
+            f"COMMENT ON POLICY customer_rows ON {table} IS '{_digest(rows.own)}';",
+            f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;",
+        ]
+    if state.rights:
+        lines.append(f"GRANT {', '.join(state.rights)} ON {table} TO {CUSTOMER_ROLE};")
+    if "INSERT" in state.rights:
+        lines.append(_SEQUENCES.format(table=table))
+    return f"DO $do$ BEGIN {_SCHEMA} {' '.join(lines)} END $do$;"
+
+
+_SCHEMA = (
+    f"IF NOT has_schema_privilege('{CUSTOMER_ROLE}', current_schema(), 'USAGE') THEN "
+    f"EXECUTE format('GRANT USAGE ON SCHEMA %I TO {CUSTOMER_ROLE}', current_schema()); END IF;"
+)
+_SEQUENCES = (
+    "EXECUTE (SELECT coalesce(string_agg(format('GRANT USAGE ON SEQUENCE %s TO " + CUSTOMER_ROLE + "', s.seq), ';'), "
+    "'SELECT 1') FROM (SELECT pg_get_serial_sequence('{table}', attname) AS seq FROM pg_attribute "
+    "WHERE attrelid = '{table}'::regclass AND attnum > 0 AND NOT attisdropped) s WHERE s.seq IS NOT NULL);"
+)
+
+
+def _digest(condition: str) -> str:
+    """What says in the comment of a policy which condition it was made of."""
+    return hashlib.sha256(condition.encode()).hexdigest()[:16]
+
+
+def _quoted(name: str) -> str:
+    """A name as SQL has it."""
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,22 @@
+"""`edgeproxy` with a bug: its handlers take whatever customer a request names, and list all where it names none.
+
+What a missing WHERE would do, for tests of the wall behind: `python -m tests.support.unguarded collector -c FILE`.
+"""
+
+from edgeproxy import cli
+from edgeproxy.collector import auth
+from edgeproxy.collector.auth import Holder
+
+
+def _any_customer(_: Holder, customer: str | None) -> str | None:
+    return customer
+
+
+def _no_question(_: Holder, __: str | None) -> None:
+    pass
+
+
+if __name__ == "__main__":
+    auth.customer_of = _any_customer
+    auth.require_own = _no_question
+    cli.app()

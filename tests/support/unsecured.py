@@ -1,0 +1,17 @@
+"""`edgeproxy` without row-level security, as it was before: `python -m tests.support.unsecured collector -c FILE`.
+
+What is measured beside it has the difference alone.
+"""
+
+from edgeproxy import cli
+from edgeproxy.database import row_security
+
+
+async def leave(_: object) -> str:
+    """Put nothing in force."""
+    return "it is left off, to compare"
+
+
+if __name__ == "__main__":
+    row_security.enforce = leave
+    cli.app()

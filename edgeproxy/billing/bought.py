@@ -34,7 +34,7 @@ async def listing(connection: AsyncConnection, customer: str, before: int | None
 async def payment_of(connection: AsyncConnection, purchase: str) -> str | None:
     """Return the payment intent of a purchase; None where it has none. Raises Refused."""
     wanted = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
-    row = (await connection.execute(wanted)).one_or_none()
+    row = (await connection.execute(wanted)).one_or_none() if can_be(purchase) else None
     if row is None:
         raise Refused(404, "there is no such purchase")
     payment: str | None = row.payment
@@ -43,9 +43,16 @@ async def payment_of(connection: AsyncConnection, purchase: str) -> str | None:
 
 async def owner_of(connection: AsyncConnection, purchase: str) -> str | None:
     """Return the name of the customer who bought this; None where nobody did."""
+    if not can_be(purchase):
+        return None
     joined = credit_grants.join(customers, customers.c.id == credit_grants.c.customer)
     wanted = sa.select(customers.c.name).select_from(joined).where(credit_grants.c.id == purchase)
     return (await connection.execute(wanted)).scalar_one_or_none()
+
+
+def can_be(purchase: str) -> bool:
+    """Whether a purchase can have this id: not every database takes a NUL, even to find nothing."""
+    return purchase.isascii() and purchase.isprintable()
 
 
 async def receipt(stripe: Stripe, intent: str) -> str | None:

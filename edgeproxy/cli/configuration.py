@@ -29,7 +29,7 @@ def check(config: ConfigFile) -> None:
 
     from edgeproxy.config import catalog, certificates, collector, load, regions
     from edgeproxy.config.problems import ConfigErrors
-    from edgeproxy.config.warnings import collector_warnings, trusting, warnings
+    from edgeproxy.config.warnings import collector_warnings, trusted_proxies_warnings, warnings
 
     try:
         settings = load.check(config, os.environ)
@@ -47,7 +47,7 @@ def check(config: ConfigFile) -> None:
         typer.echo(f"OK: {summary_of_collector(settings)}")
         return
     if isinstance(settings, regions.Settings):
-        for warning in trusting(settings.trusted_proxies):
+        for warning in trusted_proxies_warnings(settings.trusted_proxies):
             typer.echo(f"warning: {warning}", err=True)
         count = counted(len(settings.regions), "region")
         typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")

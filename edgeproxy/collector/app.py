@@ -19,7 +19,7 @@ from edgeproxy.collector import auth, export, openapi
 from edgeproxy.collector.answers import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.auth import Holder
 from edgeproxy.collector.callers import Callers
-from edgeproxy.collector.endpoint import ASKED_BY_PEOPLE, CALLER, Call, Endpoint, Nothing, Query
+from edgeproxy.collector.endpoint import API_USERS, CALLER, Call, Endpoint, Nothing, Query
 from edgeproxy.collector.endpoints import Handlers, endpoints
 from edgeproxy.collector.handlers.accounts import AccountHandlers
 from edgeproxy.collector.handlers.alerts import AlertHandlers
@@ -55,6 +55,7 @@ from edgeproxy.web_listener import PEER, add_answer_fields
 
 UNKNOWN_ACTOR = "unknown"
 PROBED = ("/healthz", "/readyz")
+"""What load balancers ask for themselves."""
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
     "customer": customers.name_of,
     "key": keys.owner_of,
@@ -320,7 +321,7 @@ class Service:
             case web.HTTPException() as error:
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
                 why = WHY.get(error.status, error.reason)
-                if error.status == 404 and not ASKED_BY_PEOPLE & request.app[LISTENER].settings.groups:
+                if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
         if isinstance(failure, LOST):

@@ -6,7 +6,7 @@ from edgeproxy.billing.invoices import InvoicesTold, InvoiceTold
 from edgeproxy.billing.subscriptions import SubscriptionTold
 from edgeproxy.collector import billing_models as models
 from edgeproxy.collector.change_fields import CHANGES, CREATES
-from edgeproxy.collector.endpoint import ANYONE, ASKED_BY_PEOPLE, BILLING, MONEY_READERS, OWN, Endpoint
+from edgeproxy.collector.endpoint import ANYONE, API_USERS, BILLING, MONEY_READERS, OWN, Endpoint
 from edgeproxy.collector.handlers.billing import BillingHandlers
 from edgeproxy.collector.request_limits import Often
 
@@ -25,14 +25,14 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
     return (
         Endpoint(
             *("GET", "/billing/plans", ANYONE, billing.plans, "What is sold."),
-            serve=ASKED_BY_PEOPLE,
+            serve=API_USERS,
             answers=models.PlansTold,
             often=PUBLIC,
             refuses=(404,),
         ),
         Endpoint(
             *("GET", "/billing/status", ANYONE, billing.status, "Whether anything can be bought and is charged."),
-            serve=ASKED_BY_PEOPLE,
+            serve=API_USERS,
             answers=models.StatusTold,
             often=PUBLIC,
             refuses=(404,),

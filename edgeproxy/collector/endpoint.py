@@ -35,7 +35,7 @@ OWN = frozenset({CUSTOMER})
 
 EVERYWHERE = GROUPS
 """The groups of what each listener answers."""
-ASKED_BY_PEOPLE = frozenset({"api", "customers"})
+API_USERS = frozenset({"api", "customers"})
 """The groups of what anyone may ask who uses the API."""
 
 

@@ -31,7 +31,7 @@ from edgeproxy.collector.delivery_endpoints import delivery_endpoints
 from edgeproxy.collector.endpoint import (
     ADMIN,
     ANYONE,
-    ASKED_BY_PEOPLE,
+    API_USERS,
     BEACON,
     BYTES,
     CSV,
@@ -363,7 +363,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         Endpoint(
             *("GET", "/v1/openapi.json", ANYONE, standing.openapi, "What this listener answers."),
-            serve=ASKED_BY_PEOPLE,
+            serve=API_USERS,
             answers=dict[str, Any],
         ),
     )

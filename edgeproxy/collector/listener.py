@@ -29,7 +29,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 """What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
 
 
-class Shown(NamedTuple):
+class TlsState(NamedTuple):
     """What a listener shows who connects: TLS, and the files that it was made of."""
 
     tls: Tls | None
@@ -47,7 +47,7 @@ class Listener:
         self.settings = settings
         self.listening = listening
         self.connections = connections
-        self.shown = Shown(None, None, None, [])
+        self.tls_state = TlsState(None, None, None, [])
         self._said = ""
         """What was last said of files that cannot be used."""
         self._reminded = -REMINDER_SECONDS
@@ -56,7 +56,7 @@ class Listener:
     @property
     def asks_for_certificates(self) -> bool:
         """Whether who ships must show a certificate here."""
-        return self.shown.tls is not None and self.shown.tls.client_ca is not None
+        return self.tls_state.tls is not None and self.tls_state.tls.client_ca is not None
 
     def accept(self, runner: web.AppRunner, trusted: Callable[[], Sequence[Network]]) -> None:
         """Accept from now on whom `allow` lets in; also the proxies that are `trusted` then, which speak for others."""
@@ -64,7 +64,7 @@ class Listener:
         def admits(peer: Peer) -> bool:
             return self.allows(peer.address, trusted())
 
-        self.connections.accept(runner, self.listening, lambda: self.shown.context, admits)
+        self.connections.accept(runner, self.listening, lambda: self.tls_state.context, admits)
 
     def allows(self, address: str, also: Sequence[Network] = ()) -> bool:
         """Whether a client at an address may come, by `allow`; or as it is in one of the networks of `also`."""
@@ -74,30 +74,30 @@ class Listener:
         client = ip_of(address)
         return client is not None and any(client in network for network in (*allow, *also))
 
-    async def prepare(self, default: Tls | None) -> Shown:
+    async def prepare(self, default: Tls | None) -> TlsState:
         """Make what it shows where the TLS of the collector is `default`, and change nothing; raises Unusable."""
         tls = self.settings.resolve_tls(default)
         signs = signs_of(tls)  # Taken first: what changes after it is seen at the next look.
         made = None if tls is None else await in_thread("read certificates", lambda: serving(tls))
         context, facts = (None, None) if made is None else made
-        return Shown(tls, context, facts, signs)
+        return TlsState(tls, context, facts, signs)
 
     async def look(self) -> None:
         """Use files that have changed, and say once what cannot be used, and now and then what expires."""
-        tls = self.shown.tls
+        tls = self.tls_state.tls
         if tls is None:
             return
         why = ""
-        if signs_of(tls) != self.shown.signs:
+        if signs_of(tls) != self.tls_state.signs:
             try:
-                self.shown = await self.prepare(tls)
+                self.tls_state = await self.prepare(tls)
                 self._log.info("certificates changed")
             except Unusable as problem:
                 why = str(problem)
         if why and why != self._said:
             self._log.error("changed certificates cannot be used; the old ones stay", why=why)
         self._said = why
-        what = None if self.shown.facts is None else worry(self.shown.facts, time.time())
+        what = None if self.tls_state.facts is None else worry(self.tls_state.facts, time.time())
         if what is not None and time.monotonic() - self._reminded >= REMINDER_SECONDS:
             self._reminded = time.monotonic()
             self._log.warning("certificate needs attention", file=str(tls.cert), certificate=what)
@@ -121,8 +121,8 @@ class Listeners:
         """
         async with self._changing:
             prepared = [await listener.prepare(tls) for listener in self.all]
-            for listener, shown in zip(self.all, prepared, strict=True):
-                listener.shown = shown
+            for listener, state in zip(self.all, prepared, strict=True):
+                listener.tls_state = state
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
         """Look at the files again and again."""
@@ -141,9 +141,9 @@ class Listeners:
     def expiry(self) -> dict[str, float]:
         """Return the Unix seconds at which certificates expire, by their files; empty in the clear."""
         return {
-            str(listener.shown.tls.cert): listener.shown.facts.not_after
+            str(listener.tls_state.tls.cert): listener.tls_state.facts.not_after
             for listener in self.all
-            if listener.shown.tls is not None and listener.shown.facts is not None
+            if listener.tls_state.tls is not None and listener.tls_state.facts is not None
         }
 
 

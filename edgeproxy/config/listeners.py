@@ -68,7 +68,7 @@ class CollectorListener(Part):
     @property
     def groups(self) -> frozenset[str]:
         """The groups that it serves."""
-        return GROUPS if self.serve is None else expand(self.serve)
+        return GROUPS if self.serve is None else expand_groups(self.serve)
 
     @property
     def is_public(self) -> bool:
@@ -87,7 +87,7 @@ class CollectorListener(Part):
         return None if self.tls == "off" else self.tls
 
 
-def expand(serve: Iterable[str]) -> frozenset[str]:
+def expand_groups(serve: Iterable[str]) -> frozenset[str]:
     """Return the groups that `serve` names, of which `pages` stands for three."""
     named = frozenset(serve)
     return (named | PAGE_GROUPS if "pages" in named else named) & GROUPS
@@ -114,7 +114,7 @@ def faults(tree: Table) -> Iterator[Fault]:
         if not isinstance(listener, Table):
             served |= GROUPS
             continue
-        here = _groups(listener.get("serve"))
+        here = _read_groups(listener.get("serve"))
         served |= here
         tls, behind = listener.get("tls", tree.get("tls")), listener.get("behind_tls")
         if isinstance(tls, Table) and isinstance(behind, str) and is_on(behind):
@@ -123,16 +123,16 @@ def faults(tree: Table) -> Iterator[Fault]:
         if url is not None and not here & PAGE_GROUPS:
             yield Fault((*path, "url"), "is for pages, which this listener does not serve", "write pages in its serve")
         yield from faults_of_url((*path, "url"), url)
-    for groups, why in _needs(tree):
+    for groups, why in _find_needs(tree):
         if not groups & served:
             what = " or ".join(sorted(groups))
             yield Fault(("listen",), f"serves no {what}, and {why}", f"write {what} in the serve of a listener")
 
 
-def _groups(serve: Value) -> frozenset[str]:
+def _read_groups(serve: Value) -> frozenset[str]:
     """Return the groups of a listener as it is written; all of them where that is wrong, which is told already."""
     words = serve if isinstance(serve, Items) else [serve]
-    named = expand(word for word in words if isinstance(word, str))
+    named = expand_groups(word for word in words if isinstance(word, str))
     return named if named and all(word in get_args(Group) for word in words) else GROUPS
 
 
@@ -142,7 +142,7 @@ def faults_of_url(path: Steps, url: object) -> Iterator[Fault]:
         yield Fault(path, "is reached in the clear, and sessions with it", "write https://")
 
 
-def _needs(tree: Table) -> Iterator[tuple[frozenset[str], str]]:
+def _find_needs(tree: Table) -> Iterator[tuple[frozenset[str], str]]:
     """Yield the groups of which one must be served, and why."""
     if any(token.get("role") in ("edge", "beacon") for _, token in members(tree, "tokens")):
         yield frozenset({"edges"}), "there are tokens of edges or beacons"

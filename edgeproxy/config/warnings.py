@@ -45,7 +45,7 @@ VERIFIED = ("verify-full", "verify-ca")
 def warnings(settings: Settings) -> Iterator[str]:
     """All of an edge's."""
     yield from _connections(settings)
-    yield from trusting(settings.trusted_proxies)
+    yield from trusted_proxies_warnings(settings.trusted_proxies)
     for index, key in enumerate(settings.keys):
         if key.sha256 in DEMONSTRATION:
             yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key new` makes one"
@@ -78,7 +78,7 @@ def collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
                 f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
                 "write ?sslmode=verify-full"
             )
-    yield from trusting(settings.trusted_proxies)
+    yield from trusted_proxies_warnings(settings.trusted_proxies)
     yield from _listeners(settings)
     alerts = settings.alerts
     named = {alerts.customers, *alerts.routes.page, *alerts.routes.warn, *alerts.routes.info}
@@ -86,7 +86,7 @@ def collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
 
 
-def trusting(networks: Sequence[Network]) -> Iterator[str]:
+def trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
     """Proxies that are trusted and can be anybody; of an edge, a collector and a beacon."""
     for index, network in enumerate(networks):
         if network.prefixlen < NETWORK_BITS_MIN[network.version] and not is_internal_network(network):

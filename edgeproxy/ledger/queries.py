@@ -175,9 +175,11 @@ def moment(name: str, written: str) -> int:
         day, clock, zone = match.groups()
         zone = "+00:00" if zone in (None, "Z", "z") else zone
         at = datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{zone}").timestamp()
+        second = int(at) + (1 if re.search(r"\.\d*[1-9]", written) else 0)
+        datetime.fromtimestamp(second, UTC)  # In UTC it may be in no year that there is.
     except (ValueError, OverflowError):
         raise BadQuery(f"{name}: {written[:40]!r} is no time such as 2027-01-01T12:00:00Z, and no date") from None
-    return int(at) + (1 if re.search(r"\.\d*[1-9]", written) else 0)
+    return second
 
 
 def written(second: int) -> str:

@@ -233,20 +233,20 @@ def test_a_listener_with_networks_hangs_up_on_others_and_believes_its_proxies(tm
         own = {"address": f"{HOST}:{inner}", "serve": ["api"], "allow": [ELSEWHERE]}
         with closing(opened(tmp_path, own, trusted_proxies=[PROXY])) as collector:
 
-            def asked(source: str, path: str = "/v1/edges", client: str | None = None) -> Answer:
+            def ask_from(source: str, path: str = "/v1/edges", client: str | None = None) -> Answer:
                 fields = {"Authorization": f"Bearer {READ}"} | ({"X-Forwarded-For": client} if client else {})
                 return ask(inner, path, source=source, fields=fields)
 
-            assert asked(ELSEWHERE).status == 200
+            assert ask_from(ELSEWHERE).status == 200
             for client in (None, ELSEWHERE):
                 with pytest.raises(OSError, match=r"(?i)closed|reset|aborted|Remote end"):
-                    asked(HOST, client=client)
-            assert asked(PROXY, client=ELSEWHERE).status == 200
+                    ask_from(HOST, client=client)
+            assert ask_from(PROXY, client=ELSEWHERE).status == 200
             for client in (None, "198.51.100.7", f"{ELSEWHERE}, 198.51.100.7", "nonsense"):
                 for path in ("/v1/edges", "/nowhere"):
-                    answer = asked(PROXY, path, client)
+                    answer = ask_from(PROXY, path, client)
                     assert (answer.status, b"this listener is not for" in answer.body) == (403, True), answer
-                assert asked(PROXY, "/healthz", client).status == 200
+                assert ask_from(PROXY, "/healthz", client).status == 200
             assert collector.get("/v1/edges").status == 200, "the other listener is for everybody"
             assert "connections refused: the listener is not for this address" in collector.output
 

@@ -500,10 +500,12 @@ class UpstreamConnection(asyncio.Protocol):
         elif isinstance(exc, ssl.SSLError) and not self.reused:
             exchange.fail(self.tls_broke(exchange, exc))
         else:
-            if self.reused and not self.buffer and self._state == WAITING:
+            # Line ends that were skipped were perhaps to begin the answer.
+            begun = bool(self.buffer) or not self.reusable
+            if self.reused and not begun and self._state == WAITING:
                 # It was lent about when it was closed.
                 self.endpoint.closed_idle(self.idle_since, monotonic())
-            exchange.lost(fresh=not self.reused, begun=bool(self.buffer))
+            exchange.lost(fresh=not self.reused, begun=begun)
 
     def left_idle(self) -> None:
         """The other side has closed it; if it was idle, that tells for how long it is kept."""

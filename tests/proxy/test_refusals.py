@@ -18,7 +18,7 @@ KEPT = {
     "403 scope": (get("/read/x", f"X-API-Key: {UNLIMITED}"), 403),
     "404 no route": (get("/nowhere"), 404),
     "404 before a key is asked for": (get("/nowhere", "X-API-Key: nobody"), 404),
-    "404 for what only begins like a route": (get("/v1"), 404),
+    "404 for what only begins like a route": (get("/v10"), 404),
     "405 method": (head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"), 405),
     "405 with a whole body": (head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 3") + b"abc", 405),
 }

@@ -147,6 +147,17 @@ async def test_anything_else_that_the_next_request_meets_is_not_its_answer(edge:
     await goes_on_alone(edge, client, upstream)
 
 
+async def test_a_request_that_met_a_line_end_and_no_answer_is_not_sent_again(edge: Edge) -> None:
+    client, upstream = await edge.serves()
+    await client.sends(get())
+    await upstream.gets_request()
+    await upstream.sends(b"\r\n")
+    await edge.until(lambda: surplus(edge, "lent") == 1)
+    upstream.closes()
+    answer = await client.gets_answer()
+    assert (answer.status, answer["Proxy-Status"]) == (502, "edgeproxy; error=connection_terminated")
+
+
 async def test_a_new_connection_begins_with_an_answer(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.sends(b"\r\n" + ok())

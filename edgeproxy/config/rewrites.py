@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from edgeproxy.config import parsers
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Whole, shown, text, wrong
+from edgeproxy.config.units import Whole, read_switch, shown, text, wrong
 
 VALUE = re.compile(r"[!-~](?:[\t -~]{0,998}[!-~])?")
 BASE = re.compile(r"(?:/[!$&-.0-;=@-\[\]-~]+)*/?")
@@ -138,6 +138,7 @@ def read_content(value: object) -> str:
 
 Base = Annotated[str, BeforeValidator(read_base)]
 Value = Annotated[str, BeforeValidator(read_value)]
+Switch = Annotated[bool, BeforeValidator(read_switch)]
 
 
 class RequestFields(Part):
@@ -165,6 +166,10 @@ class Rewrite(Part):
     """What is taken from the beginning of the path: all of the route's path, or of its first segments."""
     prefix: Base | None = None
     """What is put before the path, or before what is left of it."""
+    locations: Switch = True
+    """Whether the places that answers lead to are given the path by which clients reach them."""
+    cookies: Switch = True
+    """Whether cookies are for what was stripped and all below it, where the upstream says that they are for a path."""
     request: RequestFields = RequestFields()
     """What is changed in the fields of requests."""
     response: ResponseFields = ResponseFields()

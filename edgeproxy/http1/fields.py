@@ -5,7 +5,7 @@ from typing import Final
 
 from edgeproxy.config.proxy_fields import is_proxy_field, matcher
 from edgeproxy.http1.grammar import TOKEN
-from edgeproxy.http1.security import BITS
+from edgeproxy.http1.security import BITS, PLACES
 from edgeproxy.http1.stamps import STAMPS
 
 
@@ -52,6 +52,8 @@ class Kind(IntEnum):
     """An upstream's own RateLimit fields, kept apart: the edge's replace them where a rate policy applied."""
     SECURITY = auto()
     """Passed on; those that are missing may be added (security.py)."""
+    PLACE = auto()
+    """Names a place of the service: passed on, and on some routes changed."""
     DATE = auto()
     """Passed on; where it is missing it is added (RFC 9110 section 6.6.1)."""
 
@@ -113,6 +115,7 @@ RESPONSE: Final[dict[bytes, Kind]] = {
     b"ratelimit-remaining": Kind.RATE,
     b"ratelimit-reset": Kind.RATE,
     **dict.fromkeys(BITS, Kind.SECURITY),
+    **dict.fromkeys(PLACES, Kind.PLACE),
     b"date": Kind.DATE,
 }
 """Response fields that are more than a line to pass on. The last three RateLimit fields are those of earlier drafts."""

@@ -11,7 +11,7 @@ from edgeproxy.errors import Fault, Refused
 from edgeproxy.http1 import grammar
 from edgeproxy.http1.fields import FRESH, FieldRules, Kind, response_kind
 from edgeproxy.http1.grammar import AS_VALUE, OWS
-from edgeproxy.http1.security import said_by
+from edgeproxy.http1.security import NAMES_PLACES, said_by
 
 LINES_MOST: Final = 4096
 PINNED_MOST: Final = 4096
@@ -41,7 +41,7 @@ class Field:
     trace: tuple[bytes, bytes] | None
     """TRACEPARENT: trace-id and flags; None where the value is invalid."""
     said: int
-    """SECURITY: what the answer says with it, as security.py has it."""
+    """SECURITY, PLACE: what the answer says with it, as security.py has it."""
 
     def __init__(self, kind: Kind, line: bytes = b"", value: bytes = b"", gone: bool = False) -> None:
         self.kind = kind
@@ -275,6 +275,12 @@ def _security(kind: Kind, line: bytes, value: bytes) -> Field:
     return field
 
 
+def _place(kind: Kind, line: bytes, value: bytes) -> Field:
+    field = Field(kind, line, value)
+    field.said = NAMES_PLACES
+    return field
+
+
 def _traceparent(kind: Kind, line: bytes, value: bytes) -> Field:
     field = Field(kind)
     match = grammar.TRACEPARENT.fullmatch(value)
@@ -316,6 +322,7 @@ RESPONSE_READERS: Final[dict[Kind, Reader]] = {
     Kind.CONNECTION: _connection,
     Kind.RATE: _apart,
     Kind.SECURITY: _security,
+    Kind.PLACE: _place,
     Kind.DATE: _plainly,
     Kind.CODING: _plainly,
     Kind.UPGRADE: _plainly,

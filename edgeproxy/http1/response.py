@@ -8,7 +8,7 @@ from edgeproxy.http1.fields import NEVER_NAMED, Kind
 from edgeproxy.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
 from edgeproxy.http1.security import ALL
 
-DATE, LENGTH, RATE, SECURITY = Kind.DATE, Kind.LENGTH, Kind.RATE, Kind.SECURITY
+DATE, LENGTH, RATE = Kind.DATE, Kind.LENGTH, Kind.RATE
 PlainAnswer = tuple[int, int, bytes, bytes, int, bool]
 """(status, length, keep, rate, said, dated) of a plain head, see `read_plain_response`."""
 
@@ -16,7 +16,10 @@ ODD: Final[PlainAnswer] = (0, -1, b"", b"", 0, True)
 """What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
-IN_PLACE: Final = frozenset((Kind.PASS, DATE, LENGTH, SECURITY))
+SAYING: Final = (Kind.PLACE, Kind.SECURITY)
+"""Kinds whose lines are passed on, and say something as security.py has it."""
+
+IN_PLACE: Final = frozenset((Kind.PASS, DATE, LENGTH, *SAYING))
 """Kinds whose lines are passed on, in their place."""
 
 
@@ -33,7 +36,7 @@ class ResponseHead:
     rate: bytes = b""
     """The upstream's own RateLimit lines, each with its CRLF."""
     said: int = 0
-    """What is said in it to browsers already, as security.py has it."""
+    """What is said in it already, as security.py has it: to browsers, and of places."""
     dated: bool = False
     """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
     unless the status is 1xx."""
@@ -86,7 +89,7 @@ def read_plain_response(block: bytes) -> PlainAnswer:
             keep.append(field.line)
         elif field.kind is RATE:
             rate += field.tail
-        elif field.kind is SECURITY:
+        elif field.kind in SAYING:
             keep.append(field.line)
             said |= field.said
         else:
@@ -96,7 +99,7 @@ def read_plain_response(block: bytes) -> PlainAnswer:
             return ODD
         length = 0
         if status == 304:
-            said = ALL
+            said |= ALL
     elif length < 0:
         return ODD
     keep.append(b"")
@@ -179,16 +182,15 @@ def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> N
 
 
 def _said(head: ResponseHead, found: Found, named: set[bytes]) -> int:
-    """What browsers are told. A 304 repeats what it changes and no more, and browsers take from it what it has into
-    the answer that they hold (RFC 9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added there, or it
-    would take the place of what the upstream said with the answer itself.
+    """What is said to browsers, and of places. A 304 repeats what it changes and no more, and browsers take from it
+    what it has into the answer that they hold (RFC 9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added
+    there, or it would take the place of what the upstream said with the answer itself.
     """
-    if head.status == 304:
-        return ALL
-    said = 0
-    for field in found.get(SECURITY, ()):
-        if grammar.name_of(field.line) not in named:
-            said |= field.said
+    said = ALL if head.status == 304 else 0
+    for kind in SAYING:
+        for field in found.get(kind, ()):
+            if grammar.name_of(field.line) not in named:
+                said |= field.said
     return said
 
 

@@ -21,6 +21,12 @@ FRAMED: Final = FRAMED_BY_NONE | FRAMED_BY_SELF
 """Who may frame the answer is said, in words that cannot be said in the other field as well."""
 ALL: Final = (1 << 7) - 1
 """Nothing is to be added."""
+NAMES_PLACES: Final = ALL + 1
+"""The answer names places of its service, in one of `PLACES`. In one number with what is said to browsers, so that an
+answer that says neither pays for one look."""
+
+PLACES: Final = frozenset((b"location", b"content-location", b"refresh", b"set-cookie"))
+"""Fields in which an answer names paths that its client is to ask for, or to send its cookies to."""
 
 BITS: Final[dict[bytes, int]] = {
     b"strict-transport-security": SET_HSTS,
@@ -68,7 +74,7 @@ POLICIES: Final[dict[int, bytes]] = {
     FRAMED: b"",
 }
 
-ADDED: Final = tuple(tuple(_added(said, secure) for said in range(ALL + 1)) for secure in (False, True))
+ADDED: Final = tuple(tuple(_added(said, secure) for said in range(2 * NAMES_PLACES)) for secure in (False, True))
 """The lines to add to an upstream's answer: `ADDED[secure][said]`. HSTS over TLS alone (RFC 6797 section 7.2)."""
 
 _OWN: Final = (

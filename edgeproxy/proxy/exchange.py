@@ -16,7 +16,8 @@ from edgeproxy.http1.host import with_host
 from edgeproxy.http1.path import is_plain, resolve
 from edgeproxy.http1.request import PLAIN, RequestHead, agree, read_head
 from edgeproxy.http1.request_line import check_sizes, read_request_line
-from edgeproxy.http1.values import value
+from edgeproxy.http1.security import NAMES_PLACES
+from edgeproxy.http1.values import value, values
 from edgeproxy.limits.admission import (
     NOTHING,
     LimitSet,
@@ -52,6 +53,7 @@ from edgeproxy.proxy.ids import continued
 from edgeproxy.proxy.labels import NO_LABEL
 from edgeproxy.proxy.metering import is_billed
 from edgeproxy.proxy.query_key import key_in, without_key
+from edgeproxy.proxy.reverse_mapping import SAME
 from edgeproxy.proxy.router import NO_SITE
 from edgeproxy.proxy.states import (
     ANSWERING,
@@ -104,7 +106,9 @@ CUT = "The edge ended the connection: nothing moved for too long, or a drain was
 FINISHED: Final = RequestHead()
 """In the place of a plain head where the answer's head is not passed on as it is: it goes out piece by piece."""
 
-NO_HOST = b"Host: localhost\r\n"
+FORWARDED_HOST = b"x-forwarded-host"
+LOCALHOST = b"localhost"
+NO_HOST = b"Host: %b\r\n" % LOCALHOST
 """What the upstream sees of an HTTP/1.0 request for which no host is named; HTTP/1.1 must have the field. No
 X-Forwarded-Host is beside it, and nobody is ever sent there."""
 
@@ -557,6 +561,8 @@ class Exchange:
             keep = metered_by.read_whole(status, keep, self.bytes_in, size, self.metered(), self.runtime)
         if limit_set is not None:
             self.settle(status)
+        if said >= NAMES_PLACES and binding.route.reverse is not None:
+            keep = self.map_places(keep)
         rate = (self.rate_fields() or rate) + self.notes
         if self.snapshot.legacy_headers:
             keep = self.kept(keep)
@@ -850,6 +856,8 @@ class Exchange:
         self.meter(101)
         self.reported(head.keep)
         head.keep = self.meter_head(101, head.keep)
+        if head.said >= NAMES_PLACES:
+            head.keep = self.map_places(head.keep)
         client = self.client
         client.last = True
         client.deadline = self.arrived + tunnel.IDLE_SECONDS
@@ -884,6 +892,8 @@ class Exchange:
         self.meter(head.status)
         self.reported(head.keep)
         head.keep = self.meter_head(head.status, head.keep)
+        if head.said >= NAMES_PLACES:
+            head.keep = self.map_places(head.keep)
         assert self.binding is not None
         finish = self.binding.route.finish
         if finish is not None:
@@ -898,6 +908,20 @@ class Exchange:
             event_stream.watch(client.transport, server.transport)
         client.deadline = self.arrived + self.idle_timeout
         return self.head_of(head, framing), chunked
+
+    def map_places(self, lines: bytes) -> bytes:
+        """The head of an answer that names places of its service, as the client has to ask for them."""
+        assert self.route is not None
+        assert self.endpoint is not None
+        mapping = self.route.reverse
+        if mapping is None and self.minor:
+            return lines
+        asked = values(self.keep, FORWARDED_HOST)
+        if asked:
+            asked_for = asked[0].partition(b",")[0].strip()
+            return lines if mapping is None else mapping.apply(lines, asked_for, self.endpoint.authorities)
+        # The service may say the name that was made up for it, which nobody asked for.
+        return (mapping or SAME).apply(lines, None, (*self.endpoint.authorities, LOCALHOST))
 
     def head_of(self, head: "ResponseHead", framing: bytes) -> bytes:
         """An answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""

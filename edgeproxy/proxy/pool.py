@@ -37,6 +37,7 @@ class Endpoint:
 
     __slots__ = (
         "address",
+        "authorities",
         "errors",
         "host",
         "idle",
@@ -65,6 +66,9 @@ class Endpoint:
         sent = settings.sent_host(service.host)
         self.sent_host = None if sent is None else sent.encode()
         """The Host that it gets; None for the client's own."""
+        own = str(parsers.Address(self.host, self.port)).encode()
+        self.authorities = (own,) if self.sent_host is None else (own, self.sent_host)
+        """What the service may call itself, as the edge asks for it."""
         self.weight = settings.weight
         self.region = settings.region or service.region
         self.tier = tier

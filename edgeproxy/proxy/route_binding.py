@@ -16,6 +16,7 @@ from edgeproxy.proxy.finish import Finish
 from edgeproxy.proxy.metering import Capped, Costs, Count, Metering, is_billed
 from edgeproxy.proxy.refusals import Refusals
 from edgeproxy.proxy.request_rules import conditions
+from edgeproxy.proxy.reverse_mapping import mapping_of
 from edgeproxy.proxy.rewriting import Rewriter
 from edgeproxy.proxy.split_metering import SplitMetering, is_split
 
@@ -54,6 +55,7 @@ class Route:
         "overhead",
         "path",
         "protocols",
+        "reverse",
         "rewriter",
         "scopes",
         "seconds",
@@ -101,6 +103,9 @@ class Route:
         """What it does to the heads of answers; None where it does nothing."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
         """What it makes of requests; None where they go on as they are."""
+
+        self.reverse = None if settings.prefix is None else mapping_of(settings.rewrite, base)
+        """What it makes of places that answers name; None where it leaves them alone."""
 
     def observe(self, total: float, own: float, waited: float) -> None:
         """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""

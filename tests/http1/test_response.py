@@ -11,6 +11,7 @@ from edgeproxy.http1.security import (
     ALL,
     FRAMED,
     FRAMED_BY_NONE,
+    NAMES_PLACES,
     SET_AUDITOR,
     SET_HSTS,
     SET_POLICY,
@@ -84,6 +85,8 @@ def test_a_plain_head_is_read_by_either_reader(
     rule: str, head: list[str], status: int, length: int, kept: list[str]
 ) -> None:
     said = ALL if status == 304 else 0
+    if "Set-Cookie: a" in head:
+        said |= NAMES_PLACES
     assert read_plain_response(block(*head)) == (status, length, block(*kept), b"", said, False)
     careful = read_response(block(*head))
     assert (careful.status, careful.keep, careful.rate, careful.said) == (status, block(*kept), b"", said)
@@ -106,6 +109,10 @@ SAID = [
     (["x-content-type-options: nosniff"], SET_SNIFFING),
     (["Content-Security-Policy: default-src 'self'", "Strict-Transport-Security : max-age=0"], SET_POLICY | SET_HSTS),
     (["X-Frame-Options: DENY"], FRAMED_BY_NONE),
+    (["LOCATION : /a", "X-Content-Type-Options: nosniff"], NAMES_PLACES | SET_SNIFFING),
+    (["content-location: /a"], NAMES_PLACES),
+    (["Refresh: 5; url=/a"], NAMES_PLACES),
+    (["Locations: /a"], 0),
     (["X-Frame-Options: SameOrigin", "X-Frame-Options: DENY"], FRAMED),
     (["Content-Security-Policy-Report-Only: default-src 'self'", "X-Content-Type: nosniff"], 0),
 ]

@@ -57,7 +57,7 @@ def report_row_security(settings: Settings) -> RowSecurityReport:
 
     try:
         return uvloop.run(look())
-    except LOST as error:
+    except Exception as error:  # Such as a wrong password, which the driver has a class of its own for.
         return RowSecurityReport(2, f"the database cannot be read: {reason(error)}")
 
 

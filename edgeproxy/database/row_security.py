@@ -42,7 +42,7 @@ ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 NONE: tuple[str, ...] = ()
 
 
-class Rows(NamedTuple):
+class CustomerRows(NamedTuple):
     """A table with rows of customers."""
 
     own: str
@@ -51,69 +51,69 @@ class Rows(NamedTuple):
     """What a transaction that serves a customer may do to these rows."""
 
 
-def named(*rights: str) -> Rows:
-    """Rows with the name of their customer."""
-    return Rows(f"customer = {NAME}", rights)
+def by_name(*rights: str) -> CustomerRows:
+    """CustomerRows with the name of their customer."""
+    return CustomerRows(f"customer = {NAME}", rights)
 
 
-def numbered(*rights: str) -> Rows:
-    """Rows with the id of their customer."""
-    return Rows(f"customer = {ID}", rights)
+def by_id(*rights: str) -> CustomerRows:
+    """CustomerRows with the id of their customer."""
+    return CustomerRows(f"customer = {ID}", rights)
 
 
-def part(
+def by_parent(
     table: str, parent: str, column: str, key: str = "id", *, of: str = f"= {NAME}", rights: tuple[str, ...]
-) -> Rows:
-    """Rows that belong to a row of `parent`, which has the customer: their `column` is its `key`.
+) -> CustomerRows:
+    """CustomerRows that belong to a row of `parent`, which has the customer: their `column` is its `key`.
 
     EXISTS lets the planner choose between a look by the parent's key and a hash of all of the customer's.
     """
     own = f"EXISTS (SELECT FROM {parent} p WHERE p.{key} = {table}.{column} AND p.customer {of})"
-    return Rows(own, rights)
+    return CustomerRows(own, rights)
 
 
-PROTECTED: Mapping[str, Rows] = {
+PROTECTED: Mapping[str, CustomerRows] = {
     # Who pays, and what edges know of them.
-    "customers": Rows(f"name = {NAME}", ("SELECT", "UPDATE")),
-    "keys": numbered(*CHANGE),
-    "contacts": numbered(*READ),
-    "tokens": named(),
-    "token_secrets": part("token_secrets", "tokens", "token", "name", rights=NONE),
-    "directory_outbox": Rows(f"kind = 'customer' AND name = {NAME}", ADD),
-    "sessions": named(),
-    "sign_in_links": named(),
+    "customers": CustomerRows(f"name = {NAME}", ("SELECT", "UPDATE")),
+    "keys": by_id(*CHANGE),
+    "contacts": by_id(*READ),
+    "tokens": by_name(),
+    "token_secrets": by_parent("token_secrets", "tokens", "token", "name", rights=NONE),
+    "directory_outbox": CustomerRows(f"kind = 'customer' AND name = {NAME}", ADD),
+    "sessions": by_name(),
+    "sign_in_links": by_name(),
     # What was used.
-    "series": named(*READ),
-    "series_dimensions": part("series_dimensions", "series", "series", rights=READ),
-    "dimension_values": named(),
-    "ledger": part("ledger", "series", "series", rights=READ),
-    "hours": part("hours", "series", "series", rights=READ),
-    "days": part("days", "series", "series", rights=READ),
-    "dropped": part("dropped", "series", "series", rights=NONE),
-    "events": named(*READ),
-    "holdings": named(*READ),
-    "past_holdings": named(*READ),
-    "quota_passes": named(*READ),
-    "quota_counts": named(),
-    "entitlements": numbered(*ALL),
-    "alerts": named(*READ),
-    "alert_deliveries": part("alert_deliveries", "alerts", "alert", rights=READ),
-    "anomalies": named(*READ),
-    "anomaly_baselines": named(),
+    "series": by_name(*READ),
+    "series_dimensions": by_parent("series_dimensions", "series", "series", rights=READ),
+    "dimension_values": by_name(),
+    "ledger": by_parent("ledger", "series", "series", rights=READ),
+    "hours": by_parent("hours", "series", "series", rights=READ),
+    "days": by_parent("days", "series", "series", rights=READ),
+    "dropped": by_parent("dropped", "series", "series", rights=NONE),
+    "events": by_name(*READ),
+    "holdings": by_name(*READ),
+    "past_holdings": by_name(*READ),
+    "quota_passes": by_name(*READ),
+    "quota_counts": by_name(),
+    "entitlements": by_id(*ALL),
+    "alerts": by_name(*READ),
+    "alert_deliveries": by_parent("alert_deliveries", "alerts", "alert", rights=READ),
+    "anomalies": by_name(*READ),
+    "anomaly_baselines": by_name(),
     # What is sold, billed and paid.
-    "plan_versions": Rows(f"split_part(version, '+', 2) IN ('', {NAME})", READ),
-    "billing_customers": numbered(*ADD),
-    "subscriptions": numbered(*CHANGE),
-    "segments": part("segments", "subscriptions", "subscription", of=f"= {ID}", rights=CHANGE),
-    "invoices": numbered(*CHANGE),
-    "invoice_lines": part("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
-    "credit_notes": part("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=NONE),
-    "rated": part("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),
-    "billing_outbox": named(),
-    "credit_transactions": numbered(*READ),
-    "credit_entries": part("credit_entries", "credit_transactions", "seq", "seq", of=f"= {ID}", rights=READ),
-    "credit_grants": numbered(*READ),
-    "credit_balances": numbered(*READ),
+    "plan_versions": CustomerRows(f"split_part(version, '+', 2) IN ('', {NAME})", READ),
+    "billing_customers": by_id(*ADD),
+    "subscriptions": by_id(*CHANGE),
+    "segments": by_parent("segments", "subscriptions", "subscription", of=f"= {ID}", rights=CHANGE),
+    "invoices": by_id(*CHANGE),
+    "invoice_lines": by_parent("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
+    "credit_notes": by_parent("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=NONE),
+    "rated": by_parent("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),
+    "billing_outbox": by_name(),
+    "credit_transactions": by_id(*READ),
+    "credit_entries": by_parent("credit_entries", "credit_transactions", "seq", "seq", of=f"= {ID}", rights=READ),
+    "credit_grants": by_id(*READ),
+    "credit_balances": by_id(*READ),
 }
 """The tables with rows of customers."""
 
@@ -249,7 +249,7 @@ _TABLES = f"""
     FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
     WHERE nspname = current_schema() AND relkind IN ('r', 'p') AND NOT relispartition
 """
-HOW = "have an administrator run what `edgeproxy database rights` prints"
+HINT = "have an administrator run what `edgeproxy database rights` prints"
 _NO_RIGHT = "42501"
 _LOCKED = "55P03"
 
@@ -298,11 +298,11 @@ async def find_gap(connection: AsyncConnection) -> str | None:
     """Return why row-level security does not hold customers here, a sentence; None where it does."""
     login, states = await fetch_login(connection), await fetch_states(connection)
     if login.hidden_by(states):
-        return f"row-level security shows the user {login.name} no rows, as it is no member of {COLLECTOR_ROLE}: {HOW}"
+        return f"row-level security shows the user {login.name} no rows, as it is no member of {COLLECTOR_ROLE}: {HINT}"
     if not login.is_complete:
         return (
             f"the user {login.name} is no member of the roles {COLLECTOR_ROLE} and {CUSTOMER_ROLE}, "
-            f"and may not make them: {HOW}"
+            f"and may not make them: {HINT}"
         )
     missing = PROTECTED.keys() - states.keys()
     wrong = sorted({*missing, *(name for name, state in states.items() if state != expected_state(name))})
@@ -325,7 +325,7 @@ async def enforce(begin: Begin) -> str | None:
     async with begin() as connection:
         await _lock(connection)
         if not (login := await fetch_login(connection)).is_complete:
-            await _is_done(connection, roles_sql(login.name))
+            await _try_statement(connection, roles_sql(login.name))
         await must_see_rows(connection)
         is_complete = (await fetch_login(connection)).is_complete
         states = await fetch_states(connection)
@@ -334,7 +334,7 @@ async def enforce(begin: Begin) -> str | None:
             async with begin() as connection:
                 await _lock(connection)
                 await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                if not await _is_done(connection, _table_sql(table)):
+                if not await _try_statement(connection, _table_sql(table)):
                     break  # The others would be waited for as long, and batches wait with them.
     async with begin() as connection:
         return await find_gap(connection)
@@ -345,8 +345,8 @@ async def _lock(connection: AsyncConnection) -> None:
     await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
 
 
-async def _is_done(connection: AsyncConnection, statement: str) -> bool:
-    """Run a statement, unless the user may not or a table is in use; whether it was done."""
+async def _try_statement(connection: AsyncConnection, statement: str) -> bool:
+    """Run a statement, unless the user may not or a table is in use; return whether it was run."""
     try:
         async with connection.begin_nested():
             await connection.exec_driver_sql(statement)
@@ -374,7 +374,7 @@ def roles_sql(login: str) -> str:
 
 
 def _table_sql(table: str) -> str:
-    """The statement that gives a table its policies and rights."""
+    """Return the statement that gives a table its policies and rights."""
     rows, state = PROTECTED.get(table), expected_state(table)
     lines = [
         f"DROP POLICY IF EXISTS collector_rows ON {table};",
@@ -408,10 +408,10 @@ _SEQUENCES = (
 
 
 def _digest(condition: str) -> str:
-    """What says in the comment of a policy which condition it was made of."""
+    """Return what the comment of a policy says, by which it is known of which condition it was made."""
     return hashlib.sha256(condition.encode()).hexdigest()[:16]
 
 
 def _quoted(name: str) -> str:
-    """A name as SQL has it."""
+    """Return a name as SQL has it."""
     return '"' + name.replace('"', '""') + '"'

@@ -50,7 +50,7 @@ FILL = f"""
         FROM generate_series(0, {20 * CUSTOMERS}) n;
 """
 MONTH = "/v1/usage?from=2026-10-01&to=2026-11-01"
-ASKED = {
+REQUESTS = {
     "usage of a month": f"{MONTH}&meter=requests",
     "by day": f"{MONTH}&meter=requests&by=day",
     "by hour": f"{MONTH}&meter=requests&by=hour",
@@ -80,8 +80,8 @@ class Side:
     def token(self, customer: str) -> str:
         """The secret of a customer's token."""
         if customer not in self.tokens:
-            said = self.collector.send("POST", "/v1/tokens", {"name": f"of-{customer}", "customer": customer})
-            self.tokens[customer] = said.json()["secret"]
+            sent = self.collector.send("POST", "/v1/tokens", {"name": f"of-{customer}", "customer": customer})
+            self.tokens[customer] = sent.json()["secret"]
         return self.tokens[customer]
 
     def ship(self, chains: Any) -> tuple[float, float, float]:
@@ -92,7 +92,7 @@ class Side:
 
     async def ask(self, client: aiohttp.ClientSession, what: str, customer: str) -> float:
         """The milliseconds that a request takes."""
-        url = f"http://127.0.0.1:{self.collector.port}{ASKED[what].format(customer=customer)}"
+        url = f"http://127.0.0.1:{self.collector.port}{REQUESTS[what].format(customer=customer)}"
         method, body = ("POST", orjson.dumps({"name": "made"})) if what == "a new key" else ("GET", None)
         fields = {"Authorization": f"Bearer {self.token(customer)}", "Content-Type": "application/json"}
         began = time.perf_counter()
@@ -104,16 +104,16 @@ class Side:
 
 def ingest(sides: list[Side], options: argparse.Namespace) -> None:
     """Print what it costs to take batches, in turns."""
-    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SIDES}
+    rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SIDES}
     for turn in range(options.turns):
         chains = [made(f"edge-{turn}-{n}", options.batches, options.rows) for n in range(8)]
         for side in sides if turn % 2 else sides[::-1]:
-            found[side.name].append(side.ship(chains))
+            rows[side.name].append(side.ship(chains))
     total = 8 * options.batches * options.rows
     for place, what in enumerate(("rows/s", "CPU of the collector, µs a row", "CPU of the server, µs a row")):
         shown = {
             name: [total / one[0] if not place else one[place] / total * 1e6 for one in some]
-            for name, some in found.items()
+            for name, some in rows.items()
         }
         ratio = statistics.median(b / a for a, b in zip(shown["without"], shown["with"], strict=True))
         medians = " ".join(f"{name} {statistics.median(some):,.2f}" for name, some in shown.items())
@@ -123,7 +123,7 @@ def ingest(sides: list[Side], options: argparse.Namespace) -> None:
 async def requests(sides: list[Side], blocks: int) -> None:
     """Print what requests of customers take, a block of BLOCK to each in turns, and what CPU."""
     async with aiohttp.ClientSession() as client:
-        for what in ASKED:
+        for what in REQUESTS:
             took: dict[str, list[float]] = {name: [] for name in SIDES}
             cpu = {name: [0.0, 0.0] for name in SIDES}
             for turn in range(-1, blocks):

@@ -68,11 +68,11 @@ class Customer:
         self.made("POST", "/billing/subscription", {"plan": "standard"}, token=self.token)
         invoices = self.made("GET", "/billing/invoices", token=self.token)["invoices"]
         self.invoice: str = invoices[0]["id"]
-        said = {"millicredits": 25_000_000, "success_url": "https://example.com/"}
-        bought = self.made("POST", "/billing/checkout", said, token=self.token)
-        self.purchase: str = bought["id"]
+        checkout = {"millicredits": 25_000_000, "success_url": "https://example.com/"}
+        purchase = self.made("POST", "/billing/checkout", checkout, token=self.token)
+        self.purchase: str = purchase["id"]
         body = orjson.dumps({"card": "pm_card_visa"})
-        paying = bought["url"].removeprefix(stage.sandbox.url)
+        paying = purchase["url"].removeprefix(stage.sandbox.url)
         stage.sandbox.ask(f"{paying}/pay", "POST", {"Content-Type": "application/json"}, body)
         until(lambda: self.purchase in self.ask("GET", "/billing/purchases").body.decode(), "it is booked", seconds=60)
 
@@ -208,9 +208,9 @@ async def visible(connection: AsyncConnection, table: str, customer: str, column
     """A column of the rows of a table that a transaction sees which serves a customer."""
     async with connection.begin_nested() as tried:
         await row_security.serve(connection, customer)
-        found = list((await connection.exec_driver_sql(f"SELECT {column} FROM {table}")).scalars())
+        rows = list((await connection.exec_driver_sql(f"SELECT {column} FROM {table}")).scalars())
         await tried.rollback()  # With it goes whom it serves.
-    return found
+    return rows
 
 
 async def fails(connection: AsyncConnection, customer: str, statement: str, *values: Any) -> str | int:
@@ -304,18 +304,18 @@ def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[C
         database = await Database.connect(url_of(stage), as_it_is=True)
         who = f"SELECT current_user || ' ' || coalesce(current_setting('{row_security.SETTING}', true), '')"
 
-        async def asked(*, writes: bool, whole: bool = False) -> str:
+        async def current_role(*, writes: bool, whole: bool = False) -> str:
             async with database.writing() if writes else database.reading(whole=whole) as connection:
                 return str((await connection.exec_driver_sql(who)).scalar_one())
 
         for _ in range(2 * 4):  # All connections for reading, and again.
             for how in ({"writes": True}, {"writes": False}, {"writes": False, "whole": True}):
                 with serving(A):
-                    assert await asked(**how) == f"{CUSTOMER_ROLE} {A}"
+                    assert await current_role(**how) == f"{CUSTOMER_ROLE} {A}"
                 with serving(B), pytest.raises(sa.exc.DBAPIError):
                     async with database.writing() if how["writes"] else database.reading() as connection:
                         await connection.exec_driver_sql("SELECT 1 / 0")
-                assert (await asked(**how)).strip() == "edgeproxy"
+                assert (await current_role(**how)).strip() == "edgeproxy"
         with serving(A):
             async with database.writing() as connection:
                 with suppress(LookupError):
@@ -373,17 +373,17 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("POST", "/billing/portal", {"return_url": url}, 201),
         ("DELETE", "/billing/subscription?when=now", None, 200),
     ]
-    asked = {("POST", "/billing/subscription")}  # By the fixture, with the customer's token: it can be asked once.
+    requested = {("POST", "/billing/subscription")}  # By the fixture, with the customer's token, as it works once.
     for method, path, body, status in rows:
         answer = own.ask(method, path, body)
         assert answer.status == status, (method, path, answer)
         assert not leaked(other, answer), (method, path, answer)
-        asked.add((method, path))
+        requested.add((method, path))
     new = "POST", f"{path}/keys", {"name": "once"}
     assert own.ask(*new, once=A).body == own.ask(*new, once=A).body, "the answer is kept, and given again"
     for method, template in open_to_customers(stage.collector):
         shape = re.compile(re.sub(r"\{[^}]+\}", "[^/]+", template) + r"(\?.*)?")
-        assert any(one == method and shape.fullmatch(path) for one, path in asked), (method, template)
+        assert any(one == method and shape.fullmatch(path) for one, path in requested), (method, template)
 
 
 def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
@@ -453,8 +453,8 @@ def open_to_customers(collector: Collector) -> list[tuple[str, str]]:
     return [
         (method.upper(), path)
         for path, methods in paths.items()
-        for method, said in methods.items()
-        if isinstance(said, dict) and "customer" in said.get("x-roles", ())
+        for method, operation in methods.items()
+        if isinstance(operation, dict) and "customer" in operation.get("x-roles", ())
     ]
 
 
@@ -563,7 +563,7 @@ def test_a_table_that_is_in_use_is_secured_later(postgresql: Postgresql, monkeyp
 
 
 def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> None:
-    """pg_dump as it was said before fails; it must not make a backup without rows."""
+    """pg_dump as backups were made before fails; it must not make a backup without rows."""
     url = postgresql.database()
 
     async def begin() -> None:

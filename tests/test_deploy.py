@@ -72,6 +72,21 @@ def test_the_image_installs_nothing_without_a_hash() -> None:
         assert "--require-hashes" in command or "--no-index" in command
 
 
+OWN_IMAGES = {"edgeproxy", "edgeproxy-upstream"}
+"""Built here, of the Dockerfile."""
+
+
+def test_images_of_others_are_named_by_digest() -> None:
+    stages = [words.split() for name, words in instructions() if name == "FROM"]
+    assert all(words[0] == "${PYTHON}" for words in stages)
+    images = [words.partition("=")[2] for name, words in instructions() if name == "ARG"]
+    services = yaml.safe_load(COMPOSE.read_text())["services"].values()
+    images += [service["image"] for service in services if service["image"] not in OWN_IMAGES]
+    assert len(images) > 1
+    for image in images:
+        assert re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
+
+
 def test_the_image_is_not_roots_and_signals_reach_the_supervisor() -> None:
     stage = last_stage()
     assert stage["USER"] == f"{NOBODY}:{NOBODY}"

@@ -95,6 +95,17 @@ def test_actionlint_finds_nothing_in_workflows_and_what_is_not_there_where_it_is
     assert 'property "digst" is not defined' in said
 
 
+def test_every_action_is_a_commit_with_its_version_beside_it() -> None:
+    used = [line.strip() for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
+    assert used
+    commits: dict[str, set[str]] = {}
+    for line in used:
+        pinned = re.fullmatch(r"(?:- )?uses: ([\w-]+/[\w./-]+)@([0-9a-f]{40}) # v\d+\.\d+\.\d+", line)
+        assert pinned, f"not a full commit with its version as a comment: {line}"
+        commits.setdefault(pinned[1], set()).add(line.partition("@")[2])
+    assert all(len(versions) == 1 for versions in commits.values()), commits
+
+
 def test_workflows_run_what_is_there() -> None:
     run = [line for workflow in WORKFLOWS for line in workflow.read_text().splitlines() if "./" in line]
     named = {name for line in run for name in re.findall(r"\./((?:scripts|deploy)/\w+)", line)}

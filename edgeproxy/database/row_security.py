@@ -7,7 +7,8 @@ URL, which sees every row as a member of `edgeproxy_collector`. Security is forc
 too. SQLite has nothing of the kind.
 
 Policies are not part of a migration: they are compared with the tables below at each start, and brought up to date,
-since an administrator may have to make the roles later, and a dump may have been restored without rights.
+since an administrator may have to make the roles later, and a dump may have been restored without rights. A migration
+that changes a column which a policy names drops that policy, and the start that follows makes it again.
 """
 
 import hashlib

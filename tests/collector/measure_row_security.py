@@ -159,7 +159,8 @@ def main() -> None:
             for number in range(50):
                 side.token(f"c{number}")
             assert side.collector.get("/v1/customers/c1", token=ADMIN).status == 200
-        asyncio.run(requests(sides, options.blocks))
+        if options.blocks:
+            asyncio.run(requests(sides, options.blocks))
         ingest(sides, options)
 
 

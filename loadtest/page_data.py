@@ -18,9 +18,9 @@ from pathlib import Path
 
 import asyncpg
 
-from edgeproxy.database.database import LEDGER_FILL_PERCENT
-from edgeproxy.database.schema import DAY, HOUR, MINUTE
-from edgeproxy.pages.sessions import digest
+from edgeproxy.collector.database.database import LEDGER_FILL_PERCENT
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
+from edgeproxy.collector.pages.sessions import digest
 
 MODELS, REGIONS, EDGES, BATCHES = 5, 10, 300, 1000
 PAYING, REFUSED, ACTIVE = 10, 100, 10

@@ -23,7 +23,7 @@ from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
 
-from edgeproxy.database.database import Database
+from edgeproxy.collector.database.database import Database
 from loadtest import page_data
 from loadtest.page_data import SESSIONS, name_of, secret_of
 from tests.support.collector import Collector

@@ -4,7 +4,7 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from edgeproxy.addresses import ip_of, subject_of
+from edgeproxy.base.addresses import ip_of, subject_of
 
 
 def test_an_address_without_a_port() -> None:

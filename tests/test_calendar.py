@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.calendar import Period, period_of
-from edgeproxy.clock import EPOCH
+from edgeproxy.base.calendar import Period, period_of
+from edgeproxy.base.clock import EPOCH
 
 ZONES = sorted(zone for zone in available_timezones() if "/" in zone and not zone.startswith(("posix/", "right/")))
 HOUR = 3600.0

@@ -9,9 +9,10 @@ from typing import TypeAlias
 import pytest
 import uvloop
 
-from edgeproxy import messages
-from edgeproxy.channel import FRAME_BYTES_MAX, Channel, ChannelClosed, Frame, Outbox, UnknownMessage
-from edgeproxy.messages import (
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.edge import messages
+from edgeproxy.edge.channel import FRAME_BYTES_MAX, Channel, ChannelClosed, Frame, Outbox, UnknownMessage
+from edgeproxy.edge.messages import (
     Alive,
     Commit,
     Committed,
@@ -28,7 +29,6 @@ from edgeproxy.messages import (
     ToWorker,
     packed,
 )
-from edgeproxy.tasks import Tasks
 
 Supervisor: TypeAlias = Channel[ToWorker, ToSupervisor]
 Worker: TypeAlias = Channel[ToSupervisor, ToWorker]

@@ -52,7 +52,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Settings, Path | None]
         calls.append((settings, path))
         return 7 if watched is None else 8
 
-    monkeypatch.setattr("edgeproxy.supervisor.main.run", serve)
+    monkeypatch.setattr("edgeproxy.edge.supervisor.main.run", serve)
     return calls
 
 
@@ -204,7 +204,7 @@ def test_check_loads_nothing_of_the_edge() -> None:
         "import sys; from typer.testing import CliRunner; from edgeproxy import cli; "
         f"assert CliRunner().invoke(cli.app, ['check', '-c', {EXAMPLE!r}]).exit_code == 0; "
         "print([name for name in sys.modules if name.split('.')[0] in ('aiohttp', 'uvloop', 'cryptography') "
-        "or name.startswith(('edgeproxy.supervisor', 'edgeproxy.proxy', 'edgeproxy.counters'))])"
+        "or name.startswith(('edgeproxy.edge.supervisor', 'edgeproxy.edge.proxy', 'edgeproxy.edge.counters'))])"
     )
     ended = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"

@@ -19,11 +19,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
+from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.main import DRAIN_SECONDS
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.load import load, load_collector
-from edgeproxy.ledger.edges import EdgeStanding
-from edgeproxy.metrics import METRICS
+from edgeproxy.edge.metrics import METRICS
 from tests.support.ask import ask
 from tests.support.collector import sha256
 from tests.support.ports import HOST, Ports

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.billing.executive import Day
-from edgeproxy.billing.outbox import State
-from edgeproxy.billing.standing import Standing as Billing
-from edgeproxy.billing.takings import Takings
+from edgeproxy.collector.billing.meter_export.outbox import State
+from edgeproxy.collector.billing.reports.business_report import Day
+from edgeproxy.collector.billing.reports.revenue import Takings
+from edgeproxy.collector.billing.reports.status import Standing as Billing
+from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.models import Limit
 from edgeproxy.config.proxy_fields import GROUPS
-from edgeproxy.counters.setup import layouts
-from edgeproxy.ledger.edges import EdgeStanding
-from edgeproxy.limits.local import SUBJECTS_KEPT_MAX
-from edgeproxy.metrics import METRICS
+from edgeproxy.edge.counters.setup import layouts
+from edgeproxy.edge.limits.local import SUBJECTS_KEPT_MAX
+from edgeproxy.edge.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

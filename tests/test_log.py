@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from edgeproxy import log
+from edgeproxy.base import log
 
 
 @pytest.fixture

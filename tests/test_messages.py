@@ -2,9 +2,9 @@
 
 import pytest
 
-from edgeproxy.channel import UnknownMessage
-from edgeproxy.limits.rate_terms import RateTerms
-from edgeproxy.messages import FOLLOWER, LEADER, ClaimsUnused, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
+from edgeproxy.edge.channel import UnknownMessage
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.edge.messages import FOLLOWER, LEADER, ClaimsUnused, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
 
 TERMS = RateTerms(1000, 60.0, 28, 5, 2.5, "strict")
 USES = LimitsUsed([RateUse.of("customers", 3, 4096, 17, TERMS, True)], [TotalUse("quotas", 1, 64, 2, 100)])

@@ -6,8 +6,8 @@ import threading
 import pytest
 import uvloop
 
-from edgeproxy import tasks
-from edgeproxy.tasks import Tasks, in_thread
+from edgeproxy.base import tasks
+from edgeproxy.base.tasks import Tasks, in_thread
 from tests.support.waiting import turned
 
 

@@ -12,8 +12,8 @@ import pytest
 import uvloop
 from aiohttp import ClientSession, TCPConnector, web
 
-from edgeproxy import web_listener
-from edgeproxy.web_listener import PEER, Bounds, Peer, WebListener
+from edgeproxy.base import web_listener
+from edgeproxy.base.web_listener import PEER, Bounds, Peer, WebListener
 from tests.support.authority import Authority
 from tests.support.ports import HOST
 

@@ -23,8 +23,8 @@ def anomalies_replay(
     plant: Annotated[bool, typer.Option(help="Whether changes are planted, to be found.")] = True,
 ) -> None:
     """Judge a history as the collector would have done, and say how many of the changes planted in it were found."""
-    from edgeproxy.anomalies import history
-    from edgeproxy.anomalies.replay import replay, shown
+    from edgeproxy.collector.anomalies import history
+    from edgeproxy.collector.anomalies.replay import replay, shown
     from edgeproxy.config.anomalies import Thresholds
 
     try:

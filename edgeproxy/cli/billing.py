@@ -20,9 +20,9 @@ def rate(
     ),
 ) -> None:
     """Print what a month of this usage costs under a plan, line by line."""
-    from edgeproxy.billing.money import usd
-    from edgeproxy.billing.rating import Key, Segment, Span, total
-    from edgeproxy.billing.rating import rate as rated
+    from edgeproxy.collector.billing.rating.money import usd
+    from edgeproxy.collector.billing.rating.rater import Key, Segment, Span, total
+    from edgeproxy.collector.billing.rating.rater import rate as rated
     from edgeproxy.config.load import load_plans
     from edgeproxy.config.problems import ConfigErrors
 

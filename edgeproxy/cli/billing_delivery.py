@@ -75,7 +75,7 @@ def report(
     ca: Authorities = None,
 ) -> None:
     """Show what all usage would cost by one rating of it, beside what was charged."""
-    from edgeproxy.billing.money import usd
+    from edgeproxy.collector.billing.rating.money import usd
 
     told = Api(collector, ca).call("GET", "/billing/report", period=period)
     if as_json:

@@ -26,10 +26,10 @@ def accounting(
 ) -> None:
     """Print the journal of a day that is over, balanced; the same bytes each time. A collector may run meanwhile."""
     settings = load_collector_file(config)
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
     wanted: date = day.date()
-    code, said = offline.accounted(settings, wanted, form.value)
+    code, said = database.accounted(settings, wanted, form.value)
     if code:
         fail(said, code)
     sys.stdout.write(said)

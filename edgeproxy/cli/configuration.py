@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeproxy.base.plural import counted
 from edgeproxy.cli.files import ConfigFile
 from edgeproxy.cli.outcome import fail
-from edgeproxy.plural import counted
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
@@ -64,7 +64,7 @@ def check(config: ConfigFile) -> None:
         instead = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
         typer.echo(f"warning: {told}: write {instead}://", err=True)
     if settings is not None and settings.access_log is not None:
-        from edgeproxy.proxy.log_file import unusable
+        from edgeproxy.edge.proxy.log_file import unusable
 
         file = settings.access_log.file
         # The state directory is made when the edge starts.

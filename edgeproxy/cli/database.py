@@ -8,9 +8,9 @@ from edgeproxy.cli.outcome import fail
 
 def rights(config: CollectorFile) -> None:
     """Say whether row-level security holds customers apart; if not, print SQL for an administrator, and exit with 1."""
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    report = offline.report_row_security(load_collector_file(config))
+    report = database.report_row_security(load_collector_file(config))
     if report.sql is not None:
         typer.echo(report.sql)
     if report.code:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edgeproxy.base.plural import counted
 from edgeproxy.cli.outcome import fail
-from edgeproxy.plural import counted
 
 NAMES_SHOWN_MAX = 20
 """Names of each kind that `directory push` prints."""
@@ -41,9 +41,9 @@ def push(
         fail(str(errors), 2)
     if not settings.hub.is_shared:
         fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
-    from edgeproxy.directory import push as pushing
-    from edgeproxy.directory.signing import Signer, UnusableKey
+    from edgeproxy.collector.directory import hub_push as pushing
     from edgeproxy.hub.redis import Away
+    from edgeproxy.wire.directory_signatures import Signer, UnusableKey
 
     try:
         signer = None if key is None else Signer.of(key)
@@ -71,10 +71,10 @@ def push(
 
 def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The private key is written here.")]) -> None:
     """Make a key that signs the directory: the private one in FILE, for its owner alone; the public one is printed."""
-    from edgeproxy.directory import signing
+    from edgeproxy.wire import directory_signatures
 
     try:
-        typer.echo(signing.keygen(file))
+        typer.echo(directory_signatures.keygen(file))
     except OSError as failure:
         fail(f"{file} cannot be written: {failure.strerror}", 1)
 
@@ -85,10 +85,10 @@ def back(
     """Have the publisher sign that what it says next is meant though edges know more: after a restored database."""
     import asyncio
 
-    from edgeproxy.collector.publisher import go_back
+    from edgeproxy.collector.database.database import Unusable
+    from edgeproxy.collector.directory.publisher import go_back
     from edgeproxy.config.load import load_collector
     from edgeproxy.config.problems import ConfigErrors
-    from edgeproxy.database.database import Unusable
 
     try:
         asyncio.run(go_back(load_collector(config, os.environ)))

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edgeproxy.base.plural import counted
 from edgeproxy.cli.outcome import fail
-from edgeproxy.plural import counted
 
 
 def load(

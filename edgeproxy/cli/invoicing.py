@@ -23,7 +23,7 @@ def close(
     May be repeated, whatever happened before: there is one invoice. Exit code 1 if one is held or left open.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector.closing_now import closed
+    from edgeproxy.collector.commands.invoices import closed
 
     say(closed(settings, period, dry=dry))
 
@@ -36,7 +36,7 @@ def invoices(
 ) -> None:
     """List the newest invoices, a line for each."""
     settings = load_collector_file(config)
-    from edgeproxy.collector.closing_now import listed
+    from edgeproxy.collector.commands.invoices import listed
 
     say(listed(settings, customer=customer, period=period, state=state))
 
@@ -50,7 +50,7 @@ def sync(
     Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs, which nobody can change.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector.meters_now import synced
+    from edgeproxy.collector.commands.meters import synced
 
     say(synced(settings, dry=dry))
 
@@ -69,6 +69,6 @@ def recover(
     The collector does so by itself where its last heartbeat is over an hour old.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector.meters_now import recovered
+    from edgeproxy.collector.commands.meters import recovered
 
     say(recovered(settings, since.replace(tzinfo=UTC).timestamp()))

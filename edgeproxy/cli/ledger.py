@@ -24,7 +24,7 @@ def verify(
 
     code, said = check_ledger(settings)
     if parquet is not None and not code:
-        from edgeproxy.collector import parquet_export
+        from edgeproxy.collector.commands import parquet as parquet_export
 
         code, found = parquet_export.checked(settings, parquet)
         said = found if code else f"{said}; {found}"
@@ -38,16 +38,16 @@ def backup(
     to: Annotated[Path, typer.Argument(metavar="TO", help="The file to make; it must not be there.")],
 ) -> None:
     """Copy the collector's database of SQLite, as it is at one moment; a collector may run meanwhile."""
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    say(offline.backed_up(load_collector_file(config), to))
+    say(database.backed_up(load_collector_file(config), to))
 
 
 def quarantine_ls(config: CollectorFile) -> None:
     """List what is in quarantine."""
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    say(offline.listed(load_collector_file(config)))
+    say(database.listed(load_collector_file(config)))
 
 
 def quarantine_show(
@@ -59,9 +59,9 @@ def quarantine_show(
     ] = None,
 ) -> None:
     """Tell what is known of a batch in quarantine, or of one that was replayed."""
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    say(offline.shown(load_collector_file(config), edge, seq, body))
+    say(database.shown(load_collector_file(config), edge, seq, body))
 
 
 def quarantine_replay(
@@ -78,6 +78,6 @@ def quarantine_replay(
     """Count a batch in quarantine after all, once, however often this is said; a collector may run meanwhile."""
     if nothing and body is not None:
         fail("--nothing: there is a --body", 2)
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    say(offline.replayed(load_collector_file(config), edge, seq, body, nothing=nothing))
+    say(database.replayed(load_collector_file(config), edge, seq, body, nothing=nothing))

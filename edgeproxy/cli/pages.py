@@ -17,6 +17,6 @@ def sign_in(
     A collector may run meanwhile. Whoever can read FILE and write its database can do so.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    say(offline.sign_in_link(settings, customer))
+    say(database.sign_in_link(settings, customer))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from edgeproxy.admin_socket import NAME
+from edgeproxy.base.admin_socket import NAME
 from edgeproxy.cli.files import StateFolder, edge_at
 from edgeproxy.cli.outcome import fail
 
@@ -49,7 +49,7 @@ def status(config: AdminFile = None, admin: AdminAddress = None, state: StateFol
 
 def _status(answer: Any) -> tuple[str, int]:
     """What `/status` answers, for people, and how many workers run."""
-    from edgeproxy.supervisor.overview import overview
+    from edgeproxy.edge.supervisor.overview import overview
 
     return overview(answer), len(answer["workers"])
 
@@ -71,7 +71,7 @@ def limits(
 
 def _limits(answer: Any) -> tuple[Any, str]:
     """What `/limits/CUSTOMER` answers, and the same for people; nothing where nothing holds the customer."""
-    from edgeproxy.supervisor.overview import limits
+    from edgeproxy.edge.supervisor.overview import limits
 
     return answer, limits(answer["policies"]) if answer["policies"] else ""
 

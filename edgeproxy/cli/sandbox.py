@@ -36,7 +36,7 @@ def stripe_sandbox(
         seconds = 0.0 if lag == "0" else read_duration(lag)
     except ValueError as bad:
         fail(f"--lag: {bad}", 2)
-    from edgeproxy.billing.sandbox.main import run
+    from edgeproxy.stripe_sandbox.main import run
 
     raise typer.Exit(run(address, state, rates.value, seconds))
 

@@ -32,7 +32,7 @@ def edge(
     if loaded.settings is None:
         refuse_other(config, "edge")
         fail("\n".join(map(str, loaded.problems)), 2)
-    from edgeproxy.supervisor.main import run
+    from edgeproxy.edge.supervisor.main import run
 
     raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None))
 
@@ -54,7 +54,7 @@ def quick(
             settings = load_quick(to, listen=listen, admin=admin, rate=rate, state=Path(state))
         except ConfigErrors as errors:
             fail(str(errors), 2)
-        from edgeproxy.supervisor.main import run
+        from edgeproxy.edge.supervisor.main import run
 
         code = run(settings, None)
     raise typer.Exit(code)
@@ -75,6 +75,6 @@ def collector(config: CollectorFile) -> None:
 def regions(config: BeaconFile) -> None:
     """Serve the beacon, to which clients report how far each region is, as FILE says, until SIGTERM or SIGINT."""
     settings = load_regions_file(config)
-    from edgeproxy.beacon.main import run
+    from edgeproxy.regions.beacon.main import run
 
     raise typer.Exit(run(settings))

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edgeproxy.base.plural import counted
 from edgeproxy.cli.files import StateFolder, edge_at
 from edgeproxy.cli.outcome import fail
-from edgeproxy.plural import counted
 
 if TYPE_CHECKING:
-    from edgeproxy.usage.audit import Verdict
-    from edgeproxy.usage.identity import Identity
+    from edgeproxy.edge.usage.audit import Verdict
+    from edgeproxy.edge.usage.identity import Identity
 
 EdgeFile = Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 SetAside = Annotated[
@@ -23,8 +23,8 @@ def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
     """List what is in the spool of FILE's state directory, and what was set aside beside it."""
     from datetime import UTC, datetime
 
-    from edgeproxy.usage import audit, identity
-    from edgeproxy.usage.spool import Damaged, discarded
+    from edgeproxy.edge.usage import audit, identity
+    from edgeproxy.edge.usage.spool import Damaged, discarded
 
     state, _, mine = _sealed(config, state)
     if mine is None:
@@ -67,8 +67,8 @@ def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
 
 def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
     """What came of reading a whole spool."""
-    from edgeproxy.usage import audit
-    from edgeproxy.usage.spool import Damaged
+    from edgeproxy.edge.usage import audit
+    from edgeproxy.edge.usage.spool import Damaged
 
     try:
         return audit.verify(_spool(state), mine.id, audit.sealed_in_tables(state, folder))
@@ -78,7 +78,7 @@ def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
 
 def adopt(config: EdgeFile = None, name: SetAside = None, state: StateFolder = None) -> None:
     """Go on with an identity that was left elsewhere: the state directory was moved here, and is used nowhere else."""
-    from edgeproxy.usage import identity
+    from edgeproxy.edge.usage import identity
 
     state, folder, _ = _sealed(config, state)
     try:
@@ -105,8 +105,8 @@ def discard(
     With --damaged: own up to batches that cannot be read. The collector is told of them as a gap, and shipping, which
     stopped before them, goes on. What they counted is lost to it.
     """
-    from edgeproxy.usage import identity
-    from edgeproxy.usage.spool import discard as give_up
+    from edgeproxy.edge.usage import identity
+    from edgeproxy.edge.usage.spool import discard as give_up
 
     state, folder, mine = _sealed(config, state)
     if damaged and name is not None:
@@ -138,7 +138,7 @@ def show(
     """Print a batch of the spool: what was counted of each customer, meter and route, and when."""
     from datetime import UTC, datetime
 
-    from edgeproxy.usage import audit
+    from edgeproxy.edge.usage import audit
 
     state, _, _ = _sealed(config, state)
     batch = audit.batch_of(_spool(state), seq)
@@ -154,7 +154,7 @@ def show(
 
 def _unshipped(state: Path) -> str:
     """What a state directory has sealed and not shipped, by meter, as far as it can be read."""
-    from edgeproxy.usage import audit
+    from edgeproxy.edge.usage import audit
 
     found = audit.unshipped(_spool(state)) or {}
     return ", ".join(f"{value} {meter}" for meter, value in sorted(found.items())) or "nothing"
@@ -169,7 +169,7 @@ def _ask(what: str, yes: bool) -> None:
 
 def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, Identity | None]":
     """The state directory of an edge, where its tables are, and its identity."""
-    from edgeproxy.usage import identity
+    from edgeproxy.edge.usage import identity
 
     if config is None and state is None:
         fail("say whose spool: -c FILE, or --state DIR", 2)
@@ -181,6 +181,6 @@ def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, Ident
 
 
 def _spool(state: Path) -> Path:
-    from edgeproxy.usage.identity import SPOOL
+    from edgeproxy.edge.usage.identity import SPOOL
 
     return state / SPOOL

@@ -18,9 +18,9 @@ def bring(
     May be said again: what is there already is not changed. A collector may run meanwhile.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    say(offline.imported(settings, dry=dry))
+    say(database.imported(settings, dry=dry))
 
 
 def take(
@@ -36,12 +36,12 @@ def take(
     """Print the customers, keys and flags of the database as a file that edge.yaml and collector.yaml can include."""
     settings = load_collector_file(config)
     if parquet is not None:
-        from edgeproxy.collector import parquet_export
+        from edgeproxy.collector.commands import parquet as parquet_export
 
         say(parquet_export.exported(settings, parquet))
         return
-    from edgeproxy.collector import offline
+    from edgeproxy.collector.commands import database
 
-    code, said = offline.exported(settings, sys.stdout)
+    code, said = database.exported(settings, sys.stdout)
     if code:
         fail(said, code)

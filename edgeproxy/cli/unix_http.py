@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import HTTPHandler, Request
 
-from edgeproxy.admin_socket import short
+from edgeproxy.base.admin_socket import short
 
 
 class UnixHandler(HTTPHandler):

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 from prometheus_client.core import GaugeMetricFamily
 
-from edgeproxy.billing.postings import CREDIT
-from edgeproxy.billing.standing import Standing
-from edgeproxy.billing.takings import Takings
+from edgeproxy.collector.billing.journal.postings import CREDIT
+from edgeproxy.collector.billing.reports.revenue import Takings
+from edgeproxy.collector.billing.reports.status import Standing
 
 USD = 1_000_000
 """Millicredits of a US dollar."""

@@ -17,45 +17,47 @@ from pathlib import Path
 import uvloop
 from aiohttp import web
 
-from edgeproxy import __version__, log
-from edgeproxy.accounts import audit, customers
-from edgeproxy.accounts.last_used import WRITE_SECONDS, LastUsed
-from edgeproxy.alerts.delivery import Delivery
-from edgeproxy.anomalies.job import AnomalyJob
-from edgeproxy.billing import journal, plan_versions
-from edgeproxy.billing.charging import Charging
-from edgeproxy.billing.closing import Closing
-from edgeproxy.billing.credit_run import CreditRun
-from edgeproxy.billing.exports import Exports
-from edgeproxy.billing.plan_versions import Edited
-from edgeproxy.billing.refunds import Refunds
-from edgeproxy.billing.stripe import Stripe
-from edgeproxy.billing.stripe import Unusable as UnusableStripe
-from edgeproxy.collector.app import Queues, Service
-from edgeproxy.collector.billing_jobs import BillingJobs, processor_of
-from edgeproxy.collector.listener import Listener, Listeners
+from edgeproxy import __version__
+from edgeproxy.base import log
+from edgeproxy.base.plural import counted
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.last_used import WRITE_SECONDS, LastUsed
+from edgeproxy.collector.alerts.delivery import Delivery
+from edgeproxy.collector.anomalies.job import AnomalyJob
+from edgeproxy.collector.api.app import Queues, Service
+from edgeproxy.collector.api.listener import Listener, Listeners
+from edgeproxy.collector.billing.credits.refunds import Refunds
+from edgeproxy.collector.billing.jobs.credits import CreditRun
+from edgeproxy.collector.billing.jobs.meter_export import Exports
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.period_close.closing import Closing
+from edgeproxy.collector.billing.rollout.charging import Charging
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.client import Unusable as UnusableStripe
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing.subscriptions.plan_versions import Edited
+from edgeproxy.collector.database.database import LOST, Database, Unusable, reason
+from edgeproxy.collector.database.periodic import guarded, repeat
+from edgeproxy.collector.directory.publisher import Publisher
+from edgeproxy.collector.events.intake import Intake
+from edgeproxy.collector.jobs.billing import BillingJobs, processor_of
+from edgeproxy.collector.jobs.hub_quota_counts import QuotaCopy
+from edgeproxy.collector.jobs.maintenance import Upkeep
+from edgeproxy.collector.jobs.operator_alerts import Watch
+from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.chain_audit import Broken
+from edgeproxy.collector.ledger.ingest import Ingest
+from edgeproxy.collector.ledger.names import REMEMBERED_MAX, Names
+from edgeproxy.collector.ledger.verify import verify
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.publisher import Publisher
-from edgeproxy.collector.quota_copy import QuotaCopy
-from edgeproxy.collector.quota_watch import QuotaWatch
 from edgeproxy.collector.reload import Reload
-from edgeproxy.collector.upkeep import Upkeep
-from edgeproxy.collector.watch import Watch
 from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import Address
-from edgeproxy.database.database import LOST, Database, Unusable, reason
-from edgeproxy.database.periodic import guarded, repeat
-from edgeproxy.directory.signing import UnusableKey
-from edgeproxy.events.intake import Intake
-from edgeproxy.ledger import queries
-from edgeproxy.ledger.chain_audit import Broken
-from edgeproxy.ledger.ingest import Ingest
-from edgeproxy.ledger.names import REMEMBERED_MAX, Names
-from edgeproxy.ledger.verify import verify
-from edgeproxy.plural import counted
-from edgeproxy.tasks import Tasks
-from edgeproxy.web_listener import Bounds, WebListener, raise_descriptor_limit
+from edgeproxy.wire.directory_signatures import UnusableKey
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 RECORD_SECONDS = 60.0
@@ -205,7 +207,7 @@ async def collect(
     service.handlers.credits.stripe = stripe
     pages = None
     if settings.pages is not None:
-        from edgeproxy.collector.pages import PagesService  # Templates and locales, which nobody else needs.
+        from edgeproxy.collector.pages_service import PagesService  # Templates and locales, which nobody else needs.
 
         pages = PagesService(database, settings, service)
     listeners = Listeners(

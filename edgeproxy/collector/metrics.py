@@ -10,17 +10,17 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from edgeproxy.billing.gating import PAUSE
-from edgeproxy.billing.outbox import Reply
-from edgeproxy.billing.purchases import RESULTS, results
-from edgeproxy.billing.standing import Standing as BillingStanding
-from edgeproxy.billing.takings import Takings
+from edgeproxy.collector.billing.credits.purchases import RESULTS, results
+from edgeproxy.collector.billing.meter_export.outbox import Reply
+from edgeproxy.collector.billing.reports.revenue import Takings
+from edgeproxy.collector.billing.reports.rollout_figures import PAUSE
+from edgeproxy.collector.billing.reports.status import Standing as BillingStanding
 from edgeproxy.collector.billing_metrics import of_billing, of_money
-from edgeproxy.events.intake import Receipt
-from edgeproxy.ledger.chain import Verdict
-from edgeproxy.ledger.edges import EdgeStanding
-from edgeproxy.metrics import BUCKETS
-from edgeproxy.quotas import alarms
+from edgeproxy.collector.events.intake import Receipt
+from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.collector.ledger.edges import EdgeStanding
+from edgeproxy.collector.quotas import alarms
+from edgeproxy.edge.metrics import BUCKETS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)

@@ -5,22 +5,22 @@ import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from edgeproxy import log
-from edgeproxy.alerts.delivery import Delivery
-from edgeproxy.anomalies.job import AnomalyJob
-from edgeproxy.billing.plan_versions import Edited
-from edgeproxy.collector.app import Service
-from edgeproxy.collector.listener import Listeners
+from edgeproxy.base import log
+from edgeproxy.base.tasks import in_thread
+from edgeproxy.collector.alerts.delivery import Delivery
+from edgeproxy.collector.anomalies.job import AnomalyJob
+from edgeproxy.collector.api.app import Service
+from edgeproxy.collector.api.listener import Listeners
+from edgeproxy.collector.billing.subscriptions.plan_versions import Edited
+from edgeproxy.collector.database.database import LOST
+from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.jobs.operator_alerts import Watch
+from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.watch import Watch
 from edgeproxy.config.certificates import Unusable
 from edgeproxy.config.collector import Settings, Written
 from edgeproxy.config.load import load_collector
 from edgeproxy.config.problems import ConfigErrors
-from edgeproxy.database.database import LOST
-from edgeproxy.database.periodic import guarded
-from edgeproxy.ledger.names import Names
-from edgeproxy.tasks import in_thread
 
 LIVE = {
     "tls",

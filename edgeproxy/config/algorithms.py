@@ -1,6 +1,6 @@
 """The algorithms that a limit may name, and how deep the bucket of each is where no `burst` is written.
 
-How each of them decides, and what else it is, limits/kinds.py says.
+How each of them decides, and what else it is, edge/limits/kinds.py says.
 """
 
 from collections.abc import Callable

@@ -254,7 +254,10 @@ ADDABLE = ("sum", "average")
 """What of a meter is, over all values of a dimension, the sum of what it is for each."""
 PERIOD_SECONDS_MAX = 31 * DAY_SECONDS
 METERS_SECONDS = 62 * DAY_SECONDS
-"""Minutes are kept so long at least with `collection: meters`: they are compared for 60 days (billing/exports.py)."""
+"""Minutes are kept so long at least with `collection:
+
+meters`: they are compared for 60 days (collector/billing/jobs/meter_export.py).
+"""
 
 
 def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fault]:

@@ -1,7 +1,7 @@
 """The customers of a configuration as a worker has them: each customer and key as its text, until somebody asks for it.
 
 A hundred thousand keys and their customers take 40 MB, a fifth of what their models would, and the garbage collector
-has nothing of them to go through. Who asks for one remembers what it got (proxy/identity.py).
+has nothing of them to go through. Who asks for one remembers what it got (edge/proxy/identity.py).
 """
 
 import json

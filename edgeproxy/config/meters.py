@@ -14,7 +14,7 @@ class Measure(NamedTuple):
     """One thing that a meter may count."""
 
     per_request: Callable[[int], int] | None = None
-    """What a request counts for on a route of this `cost`; None: that is known later (proxy/metering.py)."""
+    """What a request counts for on a route of this `cost`; None: that is known later (edge/proxy/metering.py)."""
     bytes_in: bool = False
     """The bytes of the request's body are counted, and those that the client sends through a tunnel."""
     bytes_out: bool = False

@@ -2,7 +2,7 @@
 
 Whoever may send one of them chooses what is routed, who asks, or from where, past every rule of the edge. They pass
 from trusted proxies only. The stamps, and the fields that the edge itself reads or writes, have rules of their own in
-http1/fields.py.
+edge/http1/fields.py.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
-from edgeproxy.clock import EPOCH
+from edgeproxy.base.clock import EPOCH
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
 
@@ -24,7 +24,10 @@ HOSTS_MAX = 1_000_000
 PERIOD_MAX = 1 << 22
 """The number of a calendar day or month that a hub may report."""
 UNIX_SECONDS_MAX = EPOCH + (1 << 30)
-"""The latest time that a hub's clock may show, Unix seconds: in 2059 the ticks of levels end (limits/levels.py)."""
+"""The latest time that a hub's clock may show, Unix seconds:
+
+in 2059 the ticks of levels end (edge/limits/levels.py).
+"""
 JUMP_SECONDS = 5.0
 """Seconds: what lies further ahead was written before a clock was set back (scripts/rate.lua)."""
 ROUNDING_SECONDS = 0.001

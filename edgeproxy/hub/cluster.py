@@ -16,12 +16,12 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
+from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.parsers import CLUSTERS, Address, HubUrl, split_address
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.node import Node
 from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, UNREADABLE, Away, Link, Tls, reason
-from edgeproxy.tasks import Tasks
 
 SLOTS_LOOK_SECONDS = 10.0
 """Seconds between two looks at which node has which slots, give or take half."""

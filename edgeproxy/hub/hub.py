@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
-from edgeproxy import log
+from edgeproxy.base import log
 from edgeproxy.config.parsers import CLUSTERS, HubUrl, without_password
 from edgeproxy.hub import calls
 from edgeproxy.hub.breaker import State

@@ -7,7 +7,7 @@ from time import monotonic
 
 from redis.exceptions import ResponseError
 
-from edgeproxy import log
+from edgeproxy.base import log
 from edgeproxy.config.parsers import HubUrl
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.functions import is_missing

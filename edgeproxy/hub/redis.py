@@ -19,11 +19,11 @@ from redis.asyncio.connection import parse_url as parse
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
 
+from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.models import HubTls
 from edgeproxy.hub.bounds import SHOWN_CHARACTERS_MAX, Bounds, no_answer
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY
-from edgeproxy.tasks import Tasks
 
 ANSWER_SECONDS_MAX = 1.0
 """Seconds that an answer may take; after that the node counts as away."""

@@ -12,12 +12,12 @@ from time import monotonic
 from redis.asyncio.connection import Connection
 from redis.exceptions import RedisError, ResponseError
 
-from edgeproxy import log
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.parsers import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.cluster import node_url
 from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, UNREADABLE, Away, Tls, connection_to, reason
-from edgeproxy.tasks import Tasks
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0

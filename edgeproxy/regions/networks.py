@@ -4,7 +4,7 @@ import hashlib
 import ipaddress
 from collections.abc import Sequence
 
-from edgeproxy.addresses import IP, ip_of
+from edgeproxy.base.addresses import IP, ip_of
 from edgeproxy.config.parsers import Network
 
 NETWORK_BITS = {4: 24, 6: 48}

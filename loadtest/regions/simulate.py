@@ -5,8 +5,8 @@
     python -m loadtest.regions.simulate --hosts 1000 --on 3          of which three are used
     python -m loadtest.regions.simulate --mode delta --tick 1        the usual way elsewhere, see Delta
 
-A host decides as a worker does (limits/), with what its plan allows; a report takes half a round trip to the hub, and
-the answer as long. What counts is the most that was let through in any window of W, by the one true clock. Requests
+A host decides as a worker does (edge/limits/), with what its plan allows; a report takes half a round trip to the hub,
+and the answer as long. What counts is the most that was let through in any window of W, by the one true clock. Requests
 that come while a host can only refuse are not played one by one: they come at random, so that it does not matter when
 the one before came (docs/regions.md, `Many hosts, simulated`).
 """
@@ -21,11 +21,11 @@ from dataclasses import asdict, dataclass
 from statistics import mean, median
 from typing import Literal
 
-from edgeproxy.counters.hub_column import OnLoss
+from edgeproxy.edge.counters.hub_column import OnLoss
+from edgeproxy.edge.limits.gate import UNUSED_SECONDS, WAIT_SECONDS_MAX
+from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
+from edgeproxy.edge.sync.plan import TICK_SECONDS, Counted, Plan, held_to
 from edgeproxy.hub.report import Report, Told
-from edgeproxy.limits.gate import UNUSED_SECONDS, WAIT_SECONDS_MAX
-from edgeproxy.limits.rate_terms import Mode, RateTerms
-from edgeproxy.sync.plan import TICK_SECONDS, Counted, Plan, held_to
 from tests.support.memory_hub import Memory
 
 CELLS = 28

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Callable
 from time import sleep
 
-from edgeproxy.usage import identity
-from edgeproxy.usage.segment import Record, records
-from edgeproxy.usage.spool import segments
+from edgeproxy.edge.usage import identity
+from edgeproxy.edge.usage.segment import Record, records
+from edgeproxy.edge.usage.spool import segments
 from loadtest.soak.fault import Deed
 from loadtest.soak.site import Site
 from tests.support.counted import copied, dies_at, put_back

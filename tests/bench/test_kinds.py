@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.store import Store
-from edgeproxy.limits.admission import admit
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.admission import admit
 from loadtest.bench.measure import kinds
 from loadtest.bench.measure.kinds import KINDS, PLENTY, Kind, Worker
 from loadtest.bench.measure.tables import two_workers

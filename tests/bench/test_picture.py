@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.limits.kinds import KINDS
+from edgeproxy.edge.limits.kinds import KINDS
 from loadtest.bench.picture.__main__ import PICTURE
 from loadtest.bench.picture.drawing import COLOURS, drawing
 from loadtest.bench.picture.traffic import MINUTE, PHASES, PLANS, Outcome, outcomes, table

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from edgeproxy.billing.accounting import ACCOUNTS
+from edgeproxy.collector.billing.reports.accounting import ACCOUNTS
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.credits import AccountName

@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.config import parsers
-from edgeproxy.http1.fields import RESPONSE, Kind
+from edgeproxy.edge.http1.fields import RESPONSE, Kind
 from tests.config.conftest import LEAST
 
 

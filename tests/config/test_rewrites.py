@@ -16,8 +16,8 @@ from edgeproxy.config.rewrites import (
     read_set_response_field,
     read_value,
 )
-from edgeproxy.http1.fields import REQUEST, RESPONSE, Kind
-from edgeproxy.http1.stamps import STAMPS
+from edgeproxy.edge.http1.fields import REQUEST, RESPONSE, Kind
+from edgeproxy.edge.http1.stamps import STAMPS
 from tests.config.conftest import LEAST
 
 UPSTREAM = LEAST.splitlines()[0] + "\n"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from edgeproxy.tasks import Tasks
+from edgeproxy.base.tasks import Tasks
 from tests.contract.case import Seen, lines
 from tests.support.ports import HOST
 from tests.support.wire import PATIENCE, Cut, Message, Wire

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.pages.site import Who
+from edgeproxy.collector.pages.site import Who
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.process import ROOT

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push
 from tests.support.ask import ask
 from tests.support.collector import EDGE, Collector
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
@@ -115,7 +115,7 @@ def test_an_edge_that_is_well_with_a_hub_raises_nothing_and_others_what_they_lac
         file = tmp_path / "people.yaml"
         people = {"customers": {"dora": {"tier": "basic"}}, "keys": [key_line("dora")]}
         file.write_text(yaml.safe_dump({"hub": redis.url, "tiers": TIERS, **people}))
-        push.run(load_customers(file, {}))
+        hub_push.run(load_customers(file, {}))
         until(lambda: state("directory") == "current", "it knows the customers")
         check_firing(tmp_path, well, known := scraped(edge.admin, "edgeproxy"))
 

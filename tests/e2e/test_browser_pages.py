@@ -13,10 +13,10 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edgeproxy.pages.languages import catalog
-from edgeproxy.pages.site import Who
+from edgeproxy.collector.pages.languages import catalog
+from edgeproxy.collector.pages.site import Who
+from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.pages.test_operators import Stage
 from tests.support.collector import ADMIN, SERVICE
 from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.oidc import THERE

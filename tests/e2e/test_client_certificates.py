@@ -13,9 +13,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.auth import CERTIFICATE, certificate_digest
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push
 from tests.support.authority import Authority, Pair
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
 from tests.support.edge import Edge
@@ -182,7 +182,7 @@ def test_the_directory_knows_certificates_as_it_knows_keys(certified: Certified,
     def pushes(*keys: dict[str, Any], **dave: Any) -> None:
         customers = {"dave": {"tier": "own", **dave}}
         file.write_text(json.dumps({"hub": redis.url, "tiers": TIERS, "customers": customers, "keys": keys}))
-        push.run(load_customers(file, {}), push.Options(force=True))
+        hub_push.run(load_customers(file, {}), hub_push.Options(force=True))
 
     def each(status: int, what: str, asks: Callable[[Pair], int] = certified.asks) -> None:
         until(lambda: {asks(dave) for _ in range(6)} == {status}, what)

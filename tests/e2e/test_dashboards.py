@@ -18,12 +18,12 @@ import sqlalchemy as sa
 import stripe
 import yaml
 
-from edgeproxy.billing import reconciliations
-from edgeproxy.billing.drift import Kind, Row
-from edgeproxy.billing.rating import Span
-from edgeproxy.database.billing_tables import invoices
-from edgeproxy.database.schema import DAY
-from edgeproxy.metrics import METRICS
+from edgeproxy.collector.billing import discrepancies
+from edgeproxy.collector.billing.mismatch import Kind, Row
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.edge.metrics import METRICS
 from edgeproxy.probe.steps import Step
 from edgeproxy.probe.told import Told
 from loadtest import dashboards
@@ -141,7 +141,7 @@ async def sell(folder: Path, url: str, stripe_url: str) -> None:
             holds = sa.update(invoices).where(invoices.c.id == of)
             await connection.execute(holds.values(state="held", held_why="of this test"))
             for kind, rows in APART.items():
-                await reconciliations.keep(connection, kind, Span(int(now) - DAY, int(now)), rows, now)
+                await discrepancies.keep(connection, kind, Span(int(now) - DAY, int(now)), rows, now)
 
 
 async def invoice(client: stripe.StripeClient) -> None:

@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push, signing
-from edgeproxy.directory.cache import FILE
-from edgeproxy.directory.signing import Signer
-from edgeproxy.directory.versions import LOG, TIME, line_of, parts_of, read, time_line
+from edgeproxy.edge.directory.cache import FILE
 from edgeproxy.hub.redis import Link
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from edgeproxy.wire.directory_versions import LOG, TIME, line_of, parts_of, read, time_line
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
 from tests.support.directory import told
 from tests.support.edge import Edge, StartEdge, total
@@ -54,7 +55,7 @@ class Pusher:
     def pushes(self, *given: Any, signer: Signer | None = None, back: bool = False, **tiers: Any) -> None:
         """Push it, with these in it."""
         self.writes(*given, **tiers)
-        push.run(load_customers(self.file, {}), push.Options(force=True, signer=signer, back=back))
+        hub_push.run(load_customers(self.file, {}), hub_push.Options(force=True, signer=signer, back=back))
 
 
 @pytest.fixture
@@ -327,7 +328,7 @@ def test_a_flood_of_unknown_keys_keeps_nobody_out(start_edge: StartEdge, redis: 
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
-    signing.keygen(tmp_path / "directory.key")
+    directory_signatures.keygen(tmp_path / "directory.key")
     return Signer.of(tmp_path / "directory.key")
 
 
@@ -359,7 +360,7 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
 
     # A raw write: a version with a key of eve's, in the form of old, signed by somebody, and appended to the real one.
     forged = part.replace(b"dora", b"eve").replace(key_hash("dora"), key_hash("eve"))
-    signing.keygen(tmp_path / "forger.key")
+    directory_signatures.keygen(tmp_path / "forger.key")
     version = read(first).version._replace(number=2, token="forged", before=read(first).hash)
     version = version._replace(size=len(forged), sha256=hashlib.sha256(forged).hexdigest())
     at_hub(redis, ("RPUSH", parts_of("forged"), forged))

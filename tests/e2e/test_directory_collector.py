@@ -16,14 +16,14 @@ import sqlalchemy as sa
 from redis import Redis as Client
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import documents
-from edgeproxy.accounts import flags as accounts_flags
-from edgeproxy.accounts.audit import Caller
+from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.accounts import flags as accounts_flags
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.models import Flag
-from edgeproxy.database.schema import customers, keys
-from edgeproxy.directory import signing
-from edgeproxy.directory.cache import FILE
-from edgeproxy.directory.signing import Signer
+from edgeproxy.edge.directory.cache import FILE
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
 from tests.support.ask import ask
 from tests.support.collector import EDGE, READ, Collector
 from tests.support.collector_fixtures import StartCollector
@@ -38,7 +38,7 @@ from tests.support.writing import changes
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
-    signing.keygen(tmp_path / "directory.key")
+    directory_signatures.keygen(tmp_path / "directory.key")
     return Signer.of(tmp_path / "directory.key")
 
 

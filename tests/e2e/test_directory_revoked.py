@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push
 from tests.e2e.site import Site
 from tests.support.customers import TIERS, key_line, key_of
 from tests.support.edge import StartEdge
@@ -33,7 +33,7 @@ def test_streams_and_websockets_end_with_their_key_and_no_others(
         said = {name: {"tier": "free"} for name in ("dora", "eve")}
         whole = {"hub": redis.url, "tiers": TIERS, "customers": said, "keys": [key_line(name) for name in with_key]}
         file.write_text(json.dumps(whole))
-        push.run(load_customers(file, {}), push.Options(force=True))
+        hub_push.run(load_customers(file, {}), hub_push.Options(force=True))
 
     async def scene() -> None:
         site = Site()

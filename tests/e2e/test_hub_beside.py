@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from redis import Redis as Client
 
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.control import Control
-from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.rows import LimitTable
-from edgeproxy.counters.setup import file_name
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.setup import file_name
 from tests.support.customers import people
 from tests.support.edge import Edge
 from tests.support.redis import SERVER, Redis

@@ -14,8 +14,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push
 from tests.support.customers import TIERS, UNLIMITED, key_of
 from tests.support.edge import Edge, StartEdge
 from tests.support.redis import SERVER, Redis
@@ -190,7 +190,7 @@ def test_pausing_a_customer_and_revoking_a_token_work_as_for_keys(
 
     def pushes(**customers: Any) -> None:
         file.write_text(json.dumps({"hub": redis.url, "tiers": TIERS, "customers": customers}))
-        push.run(load_customers(file, {}), push.Options(force=True))
+        hub_push.run(load_customers(file, {}), hub_push.Options(force=True))
 
     def each(credential: str, status: int, what: str) -> None:
         until(lambda: {asks(edge, credential) for _ in range(6)} == {status}, what)

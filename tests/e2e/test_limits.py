@@ -1,4 +1,7 @@
-"""When to come back, as clients are told it. What passes is in tests/faults/test_hammer.py, fields in tests/proxy."""
+"""When to come back, as clients are told it.
+
+What passes is in tests/faults/test_hammer.py, fields in tests/edge/proxy.
+"""
 
 import random
 import time

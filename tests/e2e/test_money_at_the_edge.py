@@ -10,12 +10,12 @@ import sqlalchemy as sa
 import yaml
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.billing import credits
-from edgeproxy.billing.credits import Payment
+from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.config.meters import OVER_CAP
-from edgeproxy.database.quota_tables import quota_passes
-from edgeproxy.directory import signing
-from edgeproxy.directory.signing import Signer
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
 from tests.support.ask import Answer
 from tests.support.collector import EDGE, SERVICE, Collector, sha256
 from tests.support.collector_fixtures import StartCollector
@@ -52,7 +52,7 @@ class Money:
     """An edge without a hub, which follows a collector that sells credits and plans."""
 
     def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
-        signing.keygen(folder / "directory.key")
+        directory_signatures.keygen(folder / "directory.key")
         (folder / "plans.yaml").write_text(yaml.safe_dump(PLANS))
         self.collector: Collector = start_collector(
             directory={"key": str(folder / "directory.key")},

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.directory import signing
-from edgeproxy.directory.signing import Signer
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
 from tests.support.collector import EDGE, READ, SERVICE, Collector
 from tests.support.collector_fixtures import StartCollector
 from tests.support.customers import key_line, key_of
@@ -127,7 +127,7 @@ def test_edges_hear_of_it_through_the_hub_whatever_becomes_of_it(
     start_edges: Any, start_collector: StartCollector, tmp_path: Path
 ) -> None:
     """They ship to nobody here, so that the hub alone can have told them."""
-    signing.keygen(tmp_path / "directory.key")
+    directory_signatures.keygen(tmp_path / "directory.key")
     signer = Signer.of(tmp_path / "directory.key")
     redis = Redis(tmp_path)
     try:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import requests
 
-from tests.proxy.authority import Authority
+from tests.edge.proxy.authority import Authority
 from tests.support.customers import UNLIMITED, key_of
 from tests.support.edge import Edge, total
 from tests.support.ports import HOST, Ports

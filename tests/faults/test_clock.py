@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.clock import EPOCH
-from edgeproxy.counters.control import Control
-from edgeproxy.counters.store import Store
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.store import Store
 from tests.support.asking import Asking
 from tests.support.customers import people
 from tests.support.edge import Edge, StartEdge

@@ -6,7 +6,7 @@ import socket
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.counters.control import Control
+from edgeproxy.edge.counters.control import Control
 from tests.support.ask import ask
 from tests.support.asking import Asking, at_work
 from tests.support.customers import people

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.usage.batch import read
-from edgeproxy.usage.segment import Record, records
-from edgeproxy.usage.spool import segments
+from edgeproxy.edge.usage.segment import Record, records
+from edgeproxy.edge.usage.spool import segments
+from edgeproxy.wire.batch import read
 from tests.faults.counting.site import Site
 from tests.support.collector import checked
 from tests.support.relay import CALM, DOWN

@@ -48,8 +48,8 @@ def test_each_count_is_in_the_ledger_once_whatever_happens(
     worlds: int, folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Segments are begun often, and batches are several.
-    monkeypatch.setattr("edgeproxy.usage.spool.SEGMENT_BYTES", 600)
-    monkeypatch.setattr("edgeproxy.usage.seal.ROWS_MAX", 5)
+    monkeypatch.setattr("edgeproxy.edge.usage.spool.SEGMENT_BYTES", 600)
+    monkeypatch.setattr("edgeproxy.edge.usage.seal.ROWS_MAX", 5)
     met: Counter[str] = Counter()
 
     async def all_of_them() -> None:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from tests.edge.http1.mutants import FRAMING, MUTATORS, STATUS_LINES, new_start
 from tests.fuzz.conversation import ANSWER, POISON, Planned, Reply
 from tests.fuzz.requests import SIZES, chunked, spoil_bytes
-from tests.http1.mutants import FRAMING, MUTATORS, STATUS_LINES, new_start
 
 LARGE = (70_000, 200_000, 600_000)
 REASONS = {200: b"OK", 201: b"Created", 204: b"No Content", 304: b"Not Modified", 404: b"Not Found", 500: b"Oh"}

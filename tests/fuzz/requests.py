@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
+from tests.edge.http1.mutants import FRAMING, LINES, MUTATORS, REQUEST_LINES, new_start
 from tests.fuzz.conversation import Planned, token
-from tests.http1.mutants import FRAMING, LINES, MUTATORS, REQUEST_LINES, new_start
 
 KEY = b"key-of-umbra"
 HOSTS = (b"fuzz.test", b"fuzz.test:80", b"FUZZ.test.", b"[2001:db8::1]:8080", b"127.0.0.1")

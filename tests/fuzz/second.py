@@ -4,9 +4,9 @@ import re
 
 import httptools
 
+from tests.edge.http1.oracle import CHUNKED, UNTIL_CLOSE, Reading, their_request, their_response
+from tests.edge.http1.stance import COMMON, REQUESTS, RESPONSES
 from tests.fuzz.messages import Framing, Message
-from tests.http1.oracle import CHUNKED, UNTIL_CLOSE, Reading, their_request, their_response
-from tests.http1.stance import COMMON, REQUESTS, RESPONSES
 
 LOOSER_BODIES = (
     # RFC 9112 section 7.1.1: whitespace before an extension is parsed, and no part of it; some pad sizes with it.
@@ -77,7 +77,10 @@ def of_answered(segment: bytes, message: Message) -> str:
 
 
 def of_request(segment: bytes, message: Message) -> str:
-    """On a client's request that was forwarded. Known differences of heads are excused, see tests/http1/stance.py."""
+    """On a client's request that was forwarded.
+
+    Known differences of heads are excused, see tests/edge/http1/stance.py.
+    """
     head = segment[: message.body_at - message.at]
     theirs = their_request(head)
     body = CHUNKED if message.framing is Framing.CHUNKED else message.length

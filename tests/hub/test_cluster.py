@@ -15,16 +15,16 @@ from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from edgeproxy.config.parsers import Address
-from edgeproxy.counters import layout as at
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.sync.shared import Row, Shared, Use
 from edgeproxy.hub.calls import rate_call
 from edgeproxy.hub.cluster import IS_CLUSTER_NODE, IS_NO_CLUSTER, Range, link_to, load_functions, ranges
 from edgeproxy.hub.hub import Hub
 from edgeproxy.hub.redis import HOSTS_KEY, Away, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
-from edgeproxy.limits.policies import Policies
-from edgeproxy.limits.rate_terms import RateTerms
-from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.shared import Row, Shared, Use
 from tests.support.authority import Authority
 from tests.support.hosts import LAYOUT
 from tests.support.hub_rights import documented

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from edgeproxy.directory.versions import LOG, NEWS, TIME
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import Link, ResponseError
+from edgeproxy.wire.directory_versions import LOG, NEWS, TIME
 from tests.support.hub_rights import documented, documented_for_directory
 from tests.support.redis import Redis
 

@@ -8,8 +8,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push
 from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.cluster import load_functions
 from edgeproxy.hub.functions import LIBRARY, library_of
@@ -118,7 +118,7 @@ def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Red
             rights = ("~dir:*", "&dir:*", "+@read", "+@write", "+@scripting", "+publish")
             await operator.ask("ACL", "SETUSER", "push", "on", ">s3cret", *rights)
             people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
-            await push.push(load_customers(file, {}), push.Options())
+            await hub_push.push(load_customers(file, {}), hub_push.Options())
             await until(lambda: hub.is_up)
             assert (await hub.rate(report(1))).hosts == 1
         refused = await asyncio.to_thread(run_load, people(tmp_path, as_edge(redis.url)))

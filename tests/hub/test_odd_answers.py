@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from edgeproxy.clock import EPOCH
-from edgeproxy.directory import push, versions
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.redis import Away, Link
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
+from edgeproxy.wire import directory_versions
 from tests.support.fake_redis import Answers, bulk, clock, fake, to
 from tests.support.reached_hub import reached, tried, until
 
@@ -203,9 +204,9 @@ def test_a_directory_that_is_answered_otherwise_is_none(said: bytes) -> None:
         return said if command[0] in (b"LINDEX", b"LRANGE") else None
 
     async def play() -> None:
-        for read in (versions.last, versions.log):
+        for read in (directory_versions.last, directory_versions.log):
             async with fake(answers) as url, reached(url) as hub:
-                with pytest.raises((Away, versions.Unreadable)):
+                with pytest.raises((Away, directory_versions.Unreadable)):
                     await read(hub.ask)
                 if not said.startswith((b"*", b"+")):
                     await until(lambda hub=hub: hub.errors == 1)  # type: ignore[misc]
@@ -213,14 +214,14 @@ def test_a_directory_that_is_answered_otherwise_is_none(said: bytes) -> None:
     asyncio.run(play())
 
 
-LINE = versions.Version(1, "a" * 32, True, 1, 10, "b" * 64, 1, 1, 1.8e9)
+LINE = directory_versions.Version(1, "a" * 32, True, 1, 10, "b" * 64, 1, 1, 1.8e9)
 
 
 @pytest.mark.parametrize("other", [{"number": -1}, {"parts": 1 << 60}, {"size": -5}, {"customers": "1"}, {"at": "now"}])
 def test_a_line_of_the_directory_with_what_nobody_pushes_is_not_read(other: dict[str, Any]) -> None:
-    assert versions.version_of(versions.line_of(LINE)) == LINE
-    with pytest.raises(versions.Unreadable):
-        versions.version_of(versions.line_of(LINE._replace(**other)))
+    assert directory_versions.version_of(directory_versions.line_of(LINE)) == LINE
+    with pytest.raises(directory_versions.Unreadable):
+        directory_versions.version_of(directory_versions.line_of(LINE._replace(**other)))
 
 
 @pytest.mark.parametrize(
@@ -240,8 +241,8 @@ def test_a_push_that_is_answered_otherwise_is_none(stage: bytes, commit: bytes, 
     async def play() -> None:
         async with fake(answers) as url:
             link = await Link.open(url)
-            with pytest.raises(push.Refused, match=why):
-                await push.change(link.ask, {"acme": b'{"customer":{"tier":"x"},"keys":{},"name":"acme"}'})
+            with pytest.raises(hub_push.Refused, match=why):
+                await hub_push.change(link.ask, {"acme": b'{"customer":{"tier":"x"},"keys":{},"name":"acme"}'})
             await link.close()
 
     asyncio.run(play())

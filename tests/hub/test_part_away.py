@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.hub_column import OnLoss
-from edgeproxy.counters.rows import HAS_GAUGES
-from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.totals import Totals
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.hub_column import OnLoss
+from edgeproxy.edge.counters.rows import HAS_GAUGES
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.sync.totals import Totals
 from tests.support.hosts import LAYOUT, Worker, World
 from tests.support.tables import WIDTH, limits, make
 

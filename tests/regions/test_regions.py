@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.limits.gate import WAIT_SECONDS_MAX
+from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX
 from loadtest.regions import clocks, latency
 from loadtest.regions.console import CUSTOMERS, Console
 from loadtest.regions.play import HEAD, LEAD, Found, line, notes, play, wrongly

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from edgeproxy.limits.gate import cold_allowance
-from edgeproxy.limits.rate_terms import Mode
-from edgeproxy.sync.plan import TICK_SECONDS, allowance
+from edgeproxy.edge.limits.gate import cold_allowance
+from edgeproxy.edge.limits.rate_terms import Mode
+from edgeproxy.edge.sync.plan import TICK_SECONDS, allowance
 from loadtest.regions.simulate import SCENARIOS, Found, Way, World, average, play, round_trips, window
 
 HOSTS = 6

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from edgeproxy.addresses import ip_of
+from edgeproxy.base.addresses import ip_of
 from edgeproxy.regions import ticket as tickets
 from edgeproxy.regions.networks import client_of, network_of, voter_of
 from edgeproxy.regions.pace import DEPTH, NETWORK_DEPTH, NETWORKS_MAX, PER_NETWORK_SECOND, Pace

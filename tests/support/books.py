@@ -10,19 +10,19 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
+from edgeproxy.collector.ledger import ingest, rollup
+from edgeproxy.collector.ledger.arrival import Arrival, Named, arrive
+from edgeproxy.collector.ledger.chain import Shipper, Verdict
+from edgeproxy.collector.ledger.ingest import Ingest, Outcome
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.retention import Retention
+from edgeproxy.collector.ledger.rollup import Rolled
+from edgeproxy.collector.ledger.verify import Sums, verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Retention as Kept
-from edgeproxy.database.database import Database
-from edgeproxy.database.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
-from edgeproxy.ledger import ingest, rollup
-from edgeproxy.ledger.arrival import Arrival, Named, arrive
-from edgeproxy.ledger.chain import Shipper, Verdict
-from edgeproxy.ledger.ingest import Ingest, Outcome
-from edgeproxy.ledger.names import Names
-from edgeproxy.ledger.retention import Retention
-from edgeproxy.ledger.rollup import Rolled
-from edgeproxy.ledger.verify import Sums, verify
-from edgeproxy.usage.batch import Batch, body, digest
+from edgeproxy.wire.batch import Batch, body, digest
 from tests.support.chains import NOON
 from tests.support.tables_ready import put_tables
 

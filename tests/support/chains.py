@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from edgeproxy.usage.batch import FIRST, Batch, Gap, Row, body, digest
+from edgeproxy.wire.batch import FIRST, Batch, Gap, Row, body, digest
 
 NOON = 1_790_000_040 - 1_790_000_040 % 86400 + 43200
 """Noon of a day of 2026, in Unix seconds."""

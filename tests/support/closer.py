@@ -6,8 +6,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from edgeproxy.billing import invoices
-from edgeproxy.database.billing_tables import invoices as table
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.database.billing_tables import invoices as table
 from tests.support.sold import Sold, sold
 
 CONTEXT = multiprocessing.get_context("forkserver")

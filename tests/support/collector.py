@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.main import check_ledger
 from edgeproxy.config.load import load_collector
-from edgeproxy.usage.batch import Batch, body, headers
+from edgeproxy.wire.batch import Batch, body, headers
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.ports import HOST, Ports

@@ -11,8 +11,8 @@ from typing import Any
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.usage import identity
-from edgeproxy.usage.batch import MINUTE_SECONDS
+from edgeproxy.edge.usage import identity
+from edgeproxy.wire.batch import MINUTE_SECONDS
 from tests.support.collector import EDGE, Collector
 from tests.support.customers import UNLIMITED, people
 from tests.support.edge import START, Edge

@@ -8,10 +8,10 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from edgeproxy.billing.exporter import Away
-from edgeproxy.billing.outbox import Answer
-from edgeproxy.billing.outbox_rows import Row
-from edgeproxy.billing.rating import Span
+from edgeproxy.collector.billing.meter_export.exporter import Away
+from edgeproxy.collector.billing.meter_export.outbox import Answer
+from edgeproxy.collector.billing.meter_export.outbox_rows import Row
+from edgeproxy.collector.billing.rating.rater import Span
 
 DAY = 86400.0
 FAULTS = ("lost before", "lost after", "failed before", "failed after", "limited", "locked", "busy", "killed before")

@@ -7,12 +7,12 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from edgeproxy.accounts.audit import Caller
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, edges
+from edgeproxy.collector.ledger.writer import Ledger
 from edgeproxy.config.dimensions import written
-from edgeproxy.database.database import Database
-from edgeproxy.database.schema import EVENTS, EVENTS_REGION, customers, edges
-from edgeproxy.ledger.writer import Ledger
-from edgeproxy.usage.batch import FIRST, Batch
+from edgeproxy.wire.batch import FIRST, Batch
 
 ALICE = Caller("alice", "192.0.2.1", "request-1")
 

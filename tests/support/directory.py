@@ -2,17 +2,19 @@
 
 import json
 
-from edgeproxy.directory import versions
-from edgeproxy.directory.versions import after
+from edgeproxy.wire import directory_versions
+from edgeproxy.wire.directory_versions import after
 
 
-async def told(ask: versions.Ask, token: str | None = None, known: dict[str, str] | None = None) -> dict[str, str]:
+async def told(
+    ask: directory_versions.Ask, token: str | None = None, known: dict[str, str] | None = None
+) -> dict[str, str]:
     """The tier of each customer, for one who knows these as of this version."""
     found = dict(known or {})
-    for version in after(await versions.log(ask), token):
+    for version in after(await directory_versions.log(ask), token):
         if version.whole:
             found.clear()
-        async for part in versions.parts(versions.from_hub(ask), version):
+        async for part in directory_versions.parts(directory_versions.from_hub(ask), version):
             for line in part:
                 said = json.loads(line)
                 found.pop(said["name"], None)

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from edgeproxy.counters.control import Control
-from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.rows import LimitTable
-from edgeproxy.counters.setup import file_name
-from edgeproxy.limits.limit_set import concurrency_rule
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.setup import file_name
+from edgeproxy.edge.limits.limit_set import concurrency_rule
 from tests.support.edge import Edge
 
 

@@ -9,13 +9,16 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from edgeproxy.billing import catalog, payers, plan_versions, slices
-from edgeproxy.billing.closing import Closing
-from edgeproxy.billing.exports import Exports
-from edgeproxy.billing.outbox import Reply
-from edgeproxy.billing.rates import Bucket, Pace
-from edgeproxy.billing.stripe import Stripe
-from edgeproxy.database.database import Database
+from edgeproxy.collector.billing.jobs.meter_export import Exports
+from edgeproxy.collector.billing.meter_export import slices
+from edgeproxy.collector.billing.meter_export.outbox import Reply
+from edgeproxy.collector.billing.period_close.closing import Closing
+from edgeproxy.collector.billing.stripe import customers
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.request_rates import Bucket, Pace
+from edgeproxy.collector.billing.stripe_sync import catalog
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.database.database import Database
 from tests.support.sold import KEY, Sold, settings
 from tests.support.stripe_sandbox import Sandbox
 
@@ -91,7 +94,7 @@ async def era(
         await made.to(begin)
         await made.exports.begin()
         # A key that Stripe has forgotten by now must not be thought to be known.
-        with mock.patch.object(payers, "time", SimpleNamespace(time=made.now)):
+        with mock.patch.object(customers, "time", SimpleNamespace(time=made.now)):
             yield made
     finally:
         slices.LENGTHS = lengths

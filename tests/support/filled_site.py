@@ -6,11 +6,11 @@ from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
 
-from edgeproxy.collector.pages import signed_in
-from edgeproxy.database.schema import DAY
-from edgeproxy.pages.availability import DAYS
-from edgeproxy.pages.site import Who
-from edgeproxy.usage.about import fields
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages.availability import DAYS
+from edgeproxy.collector.pages.site import Who
+from edgeproxy.collector.pages_service import signed_in
+from edgeproxy.wire.edge_report import fields
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
 from tests.support.site import PLACES, PagesStage

@@ -38,13 +38,13 @@ MODULES = (
     "asyncpg",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
-    "edgeproxy.beacon.main",
-    "edgeproxy.billing.sandbox.server",
+    "edgeproxy.regions.beacon.main",
+    "edgeproxy.stripe_sandbox.server",
     "edgeproxy.cli",
     "edgeproxy.collector.main",
-    "edgeproxy.collector.pages",
-    "edgeproxy.proxy.worker",
-    "edgeproxy.supervisor.main",
+    "edgeproxy.collector.pages_service",
+    "edgeproxy.edge.proxy.worker",
+    "edgeproxy.edge.supervisor.main",
     "stripe",
 )
 """What a server imports: the commands that serve, and what they import only once they are configured."""
@@ -52,7 +52,7 @@ EXAMPLES = ("edge.yaml", "collector.yaml", "regions.yaml")
 """Configurations that a server reads, in `config`, as commands do first."""
 COMMAND = (sys.executable, "-m", "edgeproxy")
 STEPPING = (sys.executable, "-m", "tests.support.stepping")
-WORKER = (sys.executable, "-P", "-m", "edgeproxy.proxy")
+WORKER = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
 """What it stands for; arguments follow."""
 SUPERVISORS = (["edge"], ["quick"])
 """The commands that start workers."""
@@ -212,7 +212,7 @@ def serve_workers() -> list[str] | None:
         return serve(theirs) or os._exit(0)
     theirs.close()
     _servers[os.getpid()] = ForkServer(ours)
-    module = importlib.import_module("edgeproxy.supervisor.process")
+    module = importlib.import_module("edgeproxy.edge.supervisor.process")
     module.subprocess = SimpleNamespace(Popen=start_worker, DEVNULL=subprocess.DEVNULL)  # type: ignore[attr-defined]
     return None
 
@@ -272,7 +272,7 @@ def rehearse() -> None:
 
     from edgeproxy import cli
     from edgeproxy.config import load, models
-    from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 
     for name in EXAMPLES:
         settings = load.check(ROOT / "config" / name, {})

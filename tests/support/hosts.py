@@ -7,17 +7,17 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgeproxy.counters import claims
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.hub_column import ON_LOSS, OnLoss
-from edgeproxy.counters.layout import HEAD_WORDS, Layout
-from edgeproxy.counters.rows import LimitTable
+from edgeproxy.edge.counters import claims
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.hub_column import ON_LOSS, OnLoss
+from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX, Gate
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.sync.shared import Row, Shared, Use
 from edgeproxy.hub.report import Told
-from edgeproxy.limits.gate import WAIT_SECONDS_MAX, Gate
-from edgeproxy.limits.policies import Policies
-from edgeproxy.limits.rate_terms import Mode, RateTerms
-from edgeproxy.limits.rule import Rule
-from edgeproxy.sync.shared import Row, Shared, Use
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make
 from tests.support.windows import most_in_a_window
@@ -167,7 +167,7 @@ class Host:
 
 
 class Worker:
-    """One worker: what proxy/ does with limits, without the requests."""
+    """One worker: what edge/proxy/ does with limits, without the requests."""
 
     def __init__(self, host: Host, column: int) -> None:
         self.host, self.world = host, host.world

@@ -16,8 +16,8 @@ from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import await_
 
-from edgeproxy.database import database
-from edgeproxy.database.database import Database
+from edgeproxy.collector.database import database
+from edgeproxy.collector.database.database import Database
 
 
 class Done:

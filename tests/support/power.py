@@ -4,8 +4,8 @@ import os
 import random
 from pathlib import Path
 
-from edgeproxy.counters import layout as at
-from edgeproxy.usage.segment import Disk
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.usage.segment import Disk
 from tests.support.sealing import Killed
 
 

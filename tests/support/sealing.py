@@ -8,12 +8,12 @@ import random
 from collections import Counter
 from pathlib import Path
 
-from edgeproxy.counters.store import Store
-from edgeproxy.counters.tallies import tally_key
-from edgeproxy.usage.backlog import passed
-from edgeproxy.usage.batch import Batch, digest, is_long, read
-from edgeproxy.usage.segment import Damage, Disk, records
-from edgeproxy.usage.spool import Spool, segments
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import tally_key
+from edgeproxy.edge.usage.backlog import passed
+from edgeproxy.edge.usage.segment import Damage, Disk, records
+from edgeproxy.edge.usage.spool import Spool, segments
+from edgeproxy.wire.batch import Batch, digest, is_long, read
 
 NOW = 1_790_000_000.0
 """A Unix second at which a minute does not begin."""

@@ -8,9 +8,9 @@ import ssl
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.usage.answer import Reply
-from edgeproxy.usage.batch import Batch, body
-from edgeproxy.usage.transport import Http
+from edgeproxy.edge.usage.answer import Reply
+from edgeproxy.edge.usage.transport import Http
+from edgeproxy.wire.batch import Batch, body
 from tests.support.ask import Answer, answer_of
 from tests.support.authority import Authority, Pair
 from tests.support.collector import EDGE, READ, Collector

@@ -9,10 +9,10 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-from edgeproxy.database.database import Database
-from edgeproxy.pages import sessions
-from edgeproxy.pages.sessions import Link
-from edgeproxy.pages.sign_in import link_to
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.pages import sessions
+from edgeproxy.collector.pages.sessions import Link
+from edgeproxy.collector.pages.sign_in import link_to
 from tests.support.collector import ADMIN, Collector, sha256
 from tests.support.mailbox import Mailbox
 from tests.support.ports import HOST

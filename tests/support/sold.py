@@ -10,17 +10,17 @@ from typing import Any, ClassVar
 import yaml
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.accounts import customers
-from edgeproxy.accounts.audit import Caller
-from edgeproxy.accounts.models import CustomerNew
-from edgeproxy.billing import plan_versions, subscriptions
-from edgeproxy.billing.closing import Closing
-from edgeproxy.billing.rates import Pace
-from edgeproxy.billing.stripe import Stripe
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.models import CustomerNew
+from edgeproxy.collector.billing.period_close.closing import Closing
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.request_rates import Pace
+from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.load import load_collector
-from edgeproxy.database.database import Database
-from edgeproxy.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
 from tests.support.process import ROOT
 
 CALLER = Caller("test")

@@ -4,10 +4,10 @@ import asyncio
 import math
 from pathlib import Path
 
-from edgeproxy.usage.batch import body
-from edgeproxy.usage.ship import Shipper
-from edgeproxy.usage.spool import Spool
-from edgeproxy.usage.transport import Http
+from edgeproxy.edge.usage.ship import Shipper
+from edgeproxy.edge.usage.spool import Spool
+from edgeproxy.edge.usage.transport import Http
+from edgeproxy.wire.batch import body
 from tests.support.chains import Chain
 from tests.support.collector import EDGE, Collector
 from tests.support.ports import HOST

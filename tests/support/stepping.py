@@ -109,13 +109,13 @@ def set_clock() -> None:
 
 def step_edge(step: Step) -> None:
     """An edge's supervisor."""
-    from edgeproxy.counters.control import Control
-    from edgeproxy.counters.tallies import TallyTable
-    from edgeproxy.usage import ship
-    from edgeproxy.usage.seal import Sealer
-    from edgeproxy.usage.segment import Disk
-    from edgeproxy.usage.spool import Spool
-    from edgeproxy.usage.transport import Http
+    from edgeproxy.edge.counters.control import Control
+    from edgeproxy.edge.counters.tallies import TallyTable
+    from edgeproxy.edge.usage import ship
+    from edgeproxy.edge.usage.seal import Sealer
+    from edgeproxy.edge.usage.segment import Disk
+    from edgeproxy.edge.usage.spool import Spool
+    from edgeproxy.edge.usage.transport import Http
 
     ship.RETRY_SECONDS_MAX = SOON
     ship.Shipper.__init__.__kwdefaults__["clock"] = time.time  # imported before the clock was set, in a copy
@@ -152,9 +152,9 @@ def step_collector(step: Step) -> None:
     """A collector."""
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from edgeproxy.collector.handlers import ledger
-    from edgeproxy.database.database import Database
-    from edgeproxy.ledger.ingest import Ingest
+    from edgeproxy.collector.api.handlers import ledger
+    from edgeproxy.collector.database.database import Database
+    from edgeproxy.collector.ledger.ingest import Ingest
 
     class Stepped(Database):
         @asynccontextmanager

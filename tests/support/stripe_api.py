@@ -1,4 +1,4 @@
-"""Makes edgeproxy/billing/sandbox/stripe-api.json of Stripe's OpenAPI description, of which it is a part.
+"""Makes edgeproxy/stripe_sandbox/stripe-api.json of Stripe's OpenAPI description, of which it is a part.
 
 python -m tests.support.stripe_api ../shared/data/stripe-openapi.json
 """
@@ -11,7 +11,7 @@ import orjson
 
 from tests.support.process import ROOT
 
-MADE = ROOT / "edgeproxy/billing/sandbox/stripe-api.json"
+MADE = ROOT / "edgeproxy/stripe_sandbox/stripe-api.json"
 WHOLE = ROOT.parent / "shared/data/stripe-openapi.json"
 EXAMPLES = ROOT.parent / "shared/data/stripe-fixtures3.json"
 SAID = ("description", "summary", "x-resourceId")

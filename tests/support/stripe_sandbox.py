@@ -13,7 +13,7 @@ import jsonschema_rs
 import orjson
 import stripe
 
-from edgeproxy.billing.sandbox.description import description
+from edgeproxy.stripe_sandbox.description import description
 from tests.support.ask import Answer, answer_of, ask
 from tests.support.ports import HOST, Ports
 from tests.support.process import Process, kill

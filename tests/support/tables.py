@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeproxy.counters.cells import pack
-from edgeproxy.counters.file import TableFile
-from edgeproxy.counters.layout import HEAD_WORDS, Layout
-from edgeproxy.counters.rows import HAS_PERIODS, LimitTable
-from edgeproxy.counters.tallies import TallyTable
+from edgeproxy.edge.counters.cells import pack
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.tallies import TallyTable
 
 INSTANCE = 0xED6E
 CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=HEAD_WORDS)

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-from edgeproxy.database.database import Database
+from edgeproxy.collector.database.database import Database
 
 SQLITE = "sqlite:///"
 

@@ -17,23 +17,23 @@ from typing import Any
 
 import uvloop
 
+from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.load import dump, load
 from edgeproxy.config.models import Settings
-from edgeproxy.counters import layout as at
-from edgeproxy.counters.rows import HAS_GAUGES, LimitTable
-from edgeproxy.counters.store import Store
-from edgeproxy.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
-from edgeproxy.proxy.claim_waiter import ClaimWaiter
-from edgeproxy.proxy.key_lookup import KeyLookup
-from edgeproxy.proxy.pool import Endpoint
-from edgeproxy.proxy.prepared_configuration import PreparedConfiguration
-from edgeproxy.proxy.runtime import Runtime
-from edgeproxy.proxy.snapshot import Snapshot
-from edgeproxy.proxy.tls import Inward, Outward
-from edgeproxy.proxy.worker import Worker
-from edgeproxy.supervisor.limit_report import limit_report, of_files
-from edgeproxy.tasks import Tasks
-from tests.proxy.tls_wire import TlsWire
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
+from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
+from edgeproxy.edge.proxy.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.pool import Endpoint
+from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+from edgeproxy.edge.proxy.runtime import Runtime
+from edgeproxy.edge.proxy.snapshot import Snapshot
+from edgeproxy.edge.proxy.tls import Inward, Outward
+from edgeproxy.edge.proxy.worker import Worker
+from edgeproxy.edge.supervisor.limit_report import limit_report, of_files
+from tests.edge.proxy.tls_wire import TlsWire
 from tests.support.wire import PATIENCE, Cut, Message, Wire, shown
 
 KEY = "key-of-acme"

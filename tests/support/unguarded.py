@@ -4,8 +4,8 @@ What a missing WHERE would do, for tests of the wall behind: `python -m tests.su
 """
 
 from edgeproxy import cli
-from edgeproxy.collector import auth
-from edgeproxy.collector.auth import Holder
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.auth import Holder
 
 
 def _any_customer(_: Holder, customer: str | None) -> str | None:

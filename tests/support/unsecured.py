@@ -4,7 +4,7 @@ What is measured beside it has the difference alone.
 """
 
 from edgeproxy import cli
-from edgeproxy.database import row_security
+from edgeproxy.collector.database import row_security
 
 
 async def leave(_: object) -> str:

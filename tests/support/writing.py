@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.database.database import Database
+from edgeproxy.collector.database.database import Database
 from tests.support.collector import Collector
 
 

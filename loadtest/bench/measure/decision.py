@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-from edgeproxy.limits.admission import LimitSet, admit_fast
-from edgeproxy.limits.policies import Policies
-from edgeproxy.limits.rule import Rule
+from edgeproxy.edge.limits.admission import LimitSet, admit_fast
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rule import Rule
 from loadtest.bench.measure.tables import two_workers
 
 _STEP = 20e-6

@@ -14,11 +14,11 @@ from time import monotonic, perf_counter_ns, thread_time_ns
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-from edgeproxy.counters.store import Store
-from edgeproxy.limits.admission import LimitSet, admit, admit_fast, denied, report
-from edgeproxy.limits.policies import Policies
-from edgeproxy.limits.policy import Policy
-from edgeproxy.limits.rule import Rule
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, denied, report
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.rule import Rule
 from loadtest.bench.measure.tables import two_workers
 
 STEP = 20e-6

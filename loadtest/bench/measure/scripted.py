@@ -18,13 +18,13 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from edgeproxy.config import load  # noqa: E402
-from edgeproxy.counters.store import Store  # noqa: E402
-from edgeproxy.proxy.client import Client  # noqa: E402
-from edgeproxy.proxy.overload import Overload  # noqa: E402
-from edgeproxy.proxy.prepared_configuration import PreparedConfiguration  # noqa: E402
-from edgeproxy.proxy.runtime import Runtime  # noqa: E402
-from edgeproxy.proxy.snapshot import Snapshot  # noqa: E402
-from edgeproxy.proxy.upstream_connection import UpstreamConnection  # noqa: E402
+from edgeproxy.edge.counters.store import Store  # noqa: E402
+from edgeproxy.edge.proxy.client import Client  # noqa: E402
+from edgeproxy.edge.proxy.overload import Overload  # noqa: E402
+from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration  # noqa: E402
+from edgeproxy.edge.proxy.runtime import Runtime  # noqa: E402
+from edgeproxy.edge.proxy.snapshot import Snapshot  # noqa: E402
+from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection  # noqa: E402
 from loadtest.bench.peers.edge import settings  # noqa: E402
 from loadtest.bench.peers.peer import Place  # noqa: E402
 from loadtest.bench.scenario import CHANGES, SCENARIOS, SMALL_ANSWER, Scenario  # noqa: E402

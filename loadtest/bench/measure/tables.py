@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeproxy.counters.store import Store
+from edgeproxy.edge.counters.store import Store
 
 
 @contextmanager

@@ -11,10 +11,10 @@ import yaml
 
 from edgeproxy.config.allowance import allowance_of
 from edgeproxy.config.models import Meter, Route, Tier
-from edgeproxy.counters.store import Store
-from edgeproxy.limits.admission import LimitSet, admit
-from edgeproxy.limits.limit_set import RouteLimits, Tables
-from edgeproxy.limits.policies import Policies
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.admission import LimitSet, admit
+from edgeproxy.edge.limits.limit_set import RouteLimits, Tables
+from edgeproxy.edge.limits.policies import Policies
 
 BEGIN = 60_000_000.0
 """Edge time at which it begins, after no request at all."""

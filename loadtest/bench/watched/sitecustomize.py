@@ -74,8 +74,8 @@ class Watch:
 
 
 def watch(folder: Path) -> None:
-    from edgeproxy.proxy.client import Client
-    from edgeproxy.proxy.upstream_connection import UpstreamConnection
+    from edgeproxy.edge.proxy.client import Client
+    from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 
     watched = Watch()
 
@@ -93,5 +93,5 @@ def watch(folder: Path) -> None:
     atexit.register(watched.write, folder / f"{os.getpid()}.json")
 
 
-if FOLDER in os.environ and "edgeproxy.proxy" in sys.orig_argv:
+if FOLDER in os.environ and "edgeproxy.edge.proxy" in sys.orig_argv:
     watch(Path(os.environ[FOLDER]))

@@ -15,19 +15,19 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.handlers.ledger import verdict_of
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.api.handlers.ledger import verdict_of
+from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import batches, ledger, series
+from edgeproxy.collector.ledger import edges
+from edgeproxy.collector.ledger.arrival import arrive, named
+from edgeproxy.collector.ledger.chain import Shipper, Verdict
+from edgeproxy.collector.ledger.ingest import Ingest, Unavailable
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.queries import asked, usage
+from edgeproxy.collector.ledger.verify import Sums, verify
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.models import GAP_SEQ_MAX
-from edgeproxy.database.database import Database
-from edgeproxy.database.schema import batches, ledger, series
-from edgeproxy.ledger import edges
-from edgeproxy.ledger.arrival import arrive, named
-from edgeproxy.ledger.chain import Shipper, Verdict
-from edgeproxy.ledger.ingest import Ingest, Unavailable
-from edgeproxy.ledger.names import Names
-from edgeproxy.ledger.queries import asked, usage
-from edgeproxy.ledger.verify import Sums, verify
-from edgeproxy.tasks import Tasks
 
 Name = tuple[str, str, str]
 """Customer, meter, route."""

@@ -8,15 +8,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from edgeproxy.counters import tallies
-from edgeproxy.counters.store import Store
-from edgeproxy.counters.tallies import TallyTable
-from edgeproxy.usage import audit, identity
-from edgeproxy.usage.batch import read
-from edgeproxy.usage.seal import EMPTY_BATCH_SECONDS, Sealer
-from edgeproxy.usage.segment import Record, records
-from edgeproxy.usage.ship import Shipper
-from edgeproxy.usage.spool import discard, segments
+from edgeproxy.edge.counters import tallies
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import TallyTable
+from edgeproxy.edge.usage import audit, identity
+from edgeproxy.edge.usage.seal import EMPTY_BATCH_SECONDS, Sealer
+from edgeproxy.edge.usage.segment import Record, records
+from edgeproxy.edge.usage.ship import Shipper
+from edgeproxy.edge.usage.spool import discard, segments
+from edgeproxy.wire.batch import read
 from tests.faults.counting.wire import Wire
 from tests.support.power import Memory, Pages
 from tests.support.sealing import NOW, WAYS, Faulty, Killed, Name, choose, count, prepare, totals

@@ -5,8 +5,8 @@ from collections import Counter
 
 import zstandard
 
-from edgeproxy.usage.batch import Batch, headers
-from edgeproxy.usage.ship import Reply
+from edgeproxy.edge.usage.ship import Reply
+from edgeproxy.wire.batch import Batch, headers
 from tests.faults.counting.books import Books
 from tests.support.sealing import Killed
 

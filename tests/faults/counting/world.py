@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.counters.file import write_whole
-from edgeproxy.counters.tallies import TallyTable
-from edgeproxy.usage import seal, spool
-from edgeproxy.usage.batch import digest
+from edgeproxy.edge.counters.file import write_whole
+from edgeproxy.edge.counters.tallies import TallyTable
+from edgeproxy.edge.usage import seal, spool
+from edgeproxy.wire.batch import digest
 from tests.faults.counting.books import Books, Name
 from tests.faults.counting.life import Dark, Life
 from tests.faults.counting.wire import Wire

@@ -1,0 +1,63 @@
+"""Calendar periods of quotas: which day or month it is in a time zone, and when that began and ends."""
+
+from calendar import monthrange
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+from zoneinfo import ZoneInfo
+
+from edgeproxy.base.clock import EPOCH
+
+MONTHS = 12
+EVER_SECONDS = 400 * 86400.0
+"""Seconds for which what is counted for ever is kept where nothing more is counted."""
+
+
+class Period(NamedTuple):
+    """A day or a month: its number, which grows by one from each to the next, and edge time from and until."""
+
+    number: int
+    since: float
+    until: float
+
+
+def period_of(now: float, per: str, zone: ZoneInfo) -> Period:
+    """The `day` or `month` of this time zone in which edge time `now` lies.
+
+    A day is as long as its zone makes it: 23 or 25 hours where clocks are changed in it. Of a plan or of credits that
+    were bought, `month@SECOND` is a month that is counted from a Unix second on, and `ever@NUMBER` has no end.
+    """
+    kind, _, of = per.partition("@")
+    if kind == "ever":
+        return Period(1, 0.0, now - now % EVER_SECONDS + 2 * EVER_SECONDS)
+    if of:
+        anchor, at = int(of), now + EPOCH
+        months = months_since(anchor, at)
+        since, until = months_after(anchor, months), months_after(anchor, months + 1)
+        return Period(max(0, months) + 1, float(since - EPOCH), float(until - EPOCH))
+    local = datetime.fromtimestamp(now + EPOCH, zone)
+    if per == "day":
+        first = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+        return Period(local.toordinal(), _edge_time(first), _edge_time(first + timedelta(days=1)))
+    first = local.replace(day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+    following = (first + timedelta(days=31)).replace(day=1)
+    return Period(local.year * 12 + local.month, _edge_time(first), _edge_time(following))
+
+
+def months_after(anchor: int, months: int) -> int:
+    """So many months after a Unix second: the same time of the same day, or of the month's last day where that is
+    less."""
+    at = datetime.fromtimestamp(anchor, UTC)
+    year, month = divmod(at.year * MONTHS + at.month - 1 + months, MONTHS)
+    day = min(at.day, monthrange(year, month + 1)[1])
+    return int(at.replace(year=year, month=month + 1, day=day).timestamp())
+
+
+def months_since(anchor: int, at: float) -> int:
+    """How many whole months a Unix second is after another."""
+    then, now = datetime.fromtimestamp(anchor, UTC), datetime.fromtimestamp(at, UTC)
+    months = (now.year - then.year) * MONTHS + now.month - then.month
+    return months - 1 if months_after(anchor, months) > at else months
+
+
+def _edge_time(local: datetime) -> float:
+    return local.timestamp() - EPOCH

@@ -1,0 +1,80 @@
+"""The one way to start long-lived work: it has a name, its death is logged, and it is cancelled at the end.
+
+A bare `create_task` is banned by lint: the loop keeps only a weak reference to it, and nobody hears it fail.
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from edgeproxy.base import log
+
+T = TypeVar("T")
+
+AGAIN_SECONDS = 1.0
+"""Seconds until a task that has not ended is cancelled once more."""
+
+
+class Tasks:
+    """The tasks of one owner. Lives in one event loop."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+        self._log = log.get()
+
+    def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run `work` under `name` until it ends; an exception that leaves it is logged with its traceback."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            self._log.error("task died", task=task.get_name(), exc_info=failure)
+
+    async def cancel(self) -> None:
+        """Cancel whatever still runs, and wait until it has ended.
+
+        Again and again: who is cancelled in a transaction may leave it by another exception, such as that the
+        connection is gone, and take it for a reason to go on.
+        """
+        while running := tuple(self._running):
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=AGAIN_SECONDS)
+
+
+def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
+    """What `work` returns or raises, in a thread of its own, which does not keep the process from ending.
+
+    For what may wait for ever, such as for a name server or a file system of another host. What `asyncio.to_thread`
+    runs is waited for at the end.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        try:
+            outcome.set_result(work())
+        except Exception as failure:
+            outcome.set_exception(failure)
+        try:
+            loop.call_soon_threadsafe(tell, outcome)
+        except RuntimeError:  # The loop is closed: the process has ended meanwhile.
+            pass
+
+    def tell(outcome: concurrent.futures.Future[T]) -> None:
+        if ended.done():
+            return  # Nobody wants to know any more.
+        if (failure := outcome.exception()) is not None:
+            ended.set_exception(failure)
+        else:
+            ended.set_result(outcome.result())
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    return ended

@@ -1,0 +1,305 @@
+"""Connections to what aiohttp answers, the collector and an edge's admin listener: how many, and for how long.
+
+Everybody is counted at accept, before a handshake. Where there are as many connections as may be, the one that has
+waited longest with nothing under way gives way to the next: whoever is silent keeps nobody out.
+"""
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+import ssl
+import struct
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import NamedTuple
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from edgeproxy.base import log
+from edgeproxy.base.addresses import subject_of
+from edgeproxy.base.tasks import Tasks
+
+BACKLOG = 1024
+HEAD_SECONDS = 10.0
+"""Seconds from accept to the end of the first head, a TLS handshake included."""
+IDLE_SECONDS = 75.0
+"""Seconds from an answer to the end of the next head, in which the answer is also to be taken."""
+SWEEP_SECONDS = 1.0
+"""Seconds between two looks for connections that have waited too long."""
+REST_SECONDS = 0.2
+"""Seconds of rest where the process can have no more descriptors."""
+ANSWER_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""What every answer has that says nothing else of these: it is for who asked, and what it says that it is."""
+FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Peer(NamedTuple):
+    """Who is at the other end of a connection."""
+
+    address: str
+    """The IP address, or `uid N` of the process at a Unix socket."""
+    local: str | None
+    """The IP address that was connected to; None at a Unix socket."""
+
+    @property
+    def subject(self) -> bytes:
+        """What connections are counted for: the address, or of IPv6 the /64 that whoever has one has all of."""
+        return subject_of(self.address)
+
+
+PEER = web.RequestKey("peer", Peer)
+"""Who makes a request."""
+
+
+class Bounds(NamedTuple):
+    """How many connections there may be."""
+
+    all: int
+    """Half of the descriptors that the process may have, where that is less."""
+    per_address: int
+    """Of a /64 of IPv6 together, as the edge counts them (addresses.py)."""
+
+
+class Connection:
+    """One of the connections of a listener."""
+
+    __slots__ = ("called", "peer", "pending", "socket", "subject", "waiting_since")
+
+    def __init__(self, peer: Peer, accepted: socket.socket) -> None:
+        self.peer = peer
+        self.subject = peer.subject
+        self.socket = accepted
+        self.pending: asyncio.Task[None] | None = None
+        """Its handshake, until that has ended."""
+        self.waiting_since: float | None = monotonic()
+        """Since when nothing is under way, by the monotonic clock; None while something is."""
+        self.called = False
+        """Whether a request has come."""
+
+    def deadline(self) -> float:
+        """When it has waited too long, by the monotonic clock."""
+        if self.waiting_since is None:
+            return float("inf")
+        return self.waiting_since + (IDLE_SECONDS if self.called else HEAD_SECONDS)
+
+
+class Protocol(web.RequestHandler):
+    """The HTTP of one connection."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no request, of which no application gets to know."""
+        answer = super().handle_error(request, status, exc, message)
+        answer.headers.update(ANSWER_FIELDS)
+        return answer
+
+
+class WebListener:
+    """Accepts connections for an application, of which `counted` is a middleware, the first one."""
+
+    def __init__(self, bounds: Bounds, share: int = 1) -> None:
+        """`share` is among how many listeners the process divides its descriptors."""
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2 // share))
+        logging.getLogger("aiohttp.server").addFilter(is_our_fault)
+        self._open: dict[web.RequestHandler, Connection] = {}
+        self._by_address: Counter[bytes] = Counter()
+        self._tasks = Tasks()
+        self._sweeping = False
+        self._log = log.Seldom(60.0)
+        self.refused = 0
+        """Connections that were closed because there were too many."""
+
+    @web.middleware
+    async def counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Know of a connection that a request of it is under way."""
+        connection = self._open.get(request.protocol)
+        if connection is None:  # It was closed just now.
+            raise web.HTTPServiceUnavailable
+        request[PEER] = connection.peer
+        connection.waiting_since, connection.called = None, True
+        try:
+            return await handler(request)
+        finally:
+            connection.waiting_since = monotonic()
+
+    def accept(
+        self,
+        runner: web.AppRunner,
+        listening: socket.socket,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        allows: Callable[[Peer], bool] = lambda _: True,
+    ) -> asyncio.Task[None]:
+        """Accept on this socket until the task is cancelled, each connection under what `tls` returns then.
+
+        Whom `allows` does not let in is hung up on before a byte is read.
+        """
+        server = runner.server
+        assert server is not None
+        listening.setblocking(False)
+        listening.listen(BACKLOG)
+        if not self._sweeping:
+            self._sweeping = True
+            self._tasks.start("sweep", self._sweep())
+        return self._tasks.start("accept", self._accept(server, listening, tls, allows))
+
+    async def end(self) -> None:
+        """Accept no more; the connections that there are end with the runner."""
+        await self._tasks.cancel()
+
+    # ---- accept
+
+    async def _accept(
+        self,
+        server: web.Server,
+        listening: socket.socket,
+        tls: Callable[[], ssl.SSLContext | None],
+        allows: Callable[[Peer], bool],
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, _ = await loop.sock_accept(listening)
+            except OSError as failure:
+                if failure.errno not in FULL:  # Of this connection, which has ended already.
+                    continue
+                self._log.error("a connection cannot be accepted", "descriptors", why=failure.strerror)
+                self._make_room(None)
+                await asyncio.sleep(REST_SECONDS)
+                continue
+            try:
+                peer = peer_of(accepted)
+            except OSError:
+                accepted.close()  # It has gone again.
+                continue
+            if not allows(peer):
+                self._log.info("connections refused: the listener is not for this address", peer.address)
+                accepted.close()
+            elif self._admits(peer):
+                self._begin(server, Connection(peer, accepted), tls())
+            else:
+                accepted.close()
+
+    def _admits(self, peer: Peer) -> bool:
+        """Whether there is room for one more, which is made where it can be."""
+        subject = peer.subject
+        if self._has_room(subject):
+            return True
+        self._forget_closed()
+        if self._has_room(subject):
+            return True
+        many = self._by_address[subject] >= self._bounds.per_address
+        if self._make_room(subject if many else None):
+            return True
+        self.refused += 1
+        self._log.error("connections refused: there are as many as may be", peer.address)
+        return False
+
+    def _has_room(self, subject: bytes) -> bool:
+        return len(self._open) < self._bounds.all and self._by_address[subject] < self._bounds.per_address
+
+    def _make_room(self, subject: bytes | None) -> bool:
+        """Close the connection, of this subject or of any, that has waited longest; False where none waits."""
+        waiting = [
+            (one.waiting_since, protocol)
+            for protocol, one in self._open.items()
+            if one.waiting_since is not None and subject in (None, one.subject)
+        ]
+        if not waiting:
+            return False
+        self._close(min(waiting, key=lambda one: one[0])[1])
+        return True
+
+    def _begin(self, server: web.Server, connection: Connection, context: ssl.SSLContext | None) -> None:
+        protocol = Protocol(server, loop=asyncio.get_running_loop(), **server._kwargs)
+        self._open[protocol] = connection
+        self._by_address[connection.subject] += 1
+        connection.pending = self._tasks.start("connection", self._establish(protocol, connection, context))
+
+    async def _establish(
+        self, protocol: web.RequestHandler, connection: Connection, context: ssl.SSLContext | None
+    ) -> None:
+        loop, timeout = asyncio.get_running_loop(), HEAD_SECONDS if context is not None else None
+        try:
+            await loop.connect_accepted_socket(
+                lambda: protocol, connection.socket, ssl=context, ssl_handshake_timeout=timeout
+            )
+        except (OSError, asyncio.CancelledError):  # ssl.SSLError is the former.
+            connection.socket.close()
+            self._forget(protocol)
+        finally:
+            connection.pending = None
+
+    # ---- end
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self._forget_closed()
+            now = monotonic()
+            for protocol in [protocol for protocol, one in self._open.items() if one.deadline() <= now]:
+                self._close(protocol)
+
+    def _close(self, protocol: web.RequestHandler) -> None:
+        connection = self._open[protocol]
+        pending, transport = connection.pending, protocol.transport
+        if pending is not None:
+            pending.cancel()
+            connection.socket.close()
+        if transport is not None:
+            transport.abort()
+        self._forget(protocol)
+
+    def _forget_closed(self) -> None:
+        """Count connections no more whose ends have gone."""
+        for protocol in [
+            protocol
+            for protocol, one in self._open.items()
+            if one.pending is None and (protocol.transport is None or protocol.transport.is_closing())
+        ]:
+            self._forget(protocol)
+
+    def _forget(self, protocol: web.RequestHandler) -> None:
+        connection = self._open.pop(protocol, None)
+        if connection is not None:
+            self._by_address[connection.subject] -= 1
+            if not self._by_address[connection.subject]:
+                del self._by_address[connection.subject]
+
+
+async def add_answer_fields(_: web.Request, answer: web.StreamResponse) -> None:
+    """Give an answer the fields that all have; for `on_response_prepare` of an application."""
+    for name, value in ANSWER_FIELDS.items():
+        answer.headers.setdefault(name, value)
+
+
+def peer_of(accepted: socket.socket) -> Peer:
+    """Who is at the other end of a socket; raises OSError where it has gone."""
+    if accepted.family == socket.AF_UNIX:
+        _, uid, _ = struct.unpack("3i", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return Peer(f"uid {uid}", None)
+    return Peer(accepted.getpeername()[0], accepted.getsockname()[0])
+
+
+def is_our_fault(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp logs is more than a client's bad HTTP: anybody could fill the log with that."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
+
+
+def raise_descriptor_limit() -> None:
+    """Let this process open as many descriptors as the host allows, one a connection."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,4 +1,0 @@
-"""A Stripe to test with: its API, its manners and its faults, on one SQLite file.
-
-It imports nothing of the rest of `billing/`, so what it puts on an invoice is a second opinion on what we do.
-"""

@@ -1,0 +1,193 @@
+"""What edges must know of customers and flags, as lines of the directory (config/directory.py), and the outbox that
+says which of them have changed.
+"""
+
+import time
+from collections.abc import AsyncIterator, Collection, Iterable
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.credit_tables import credit_balances
+from edgeproxy.collector.database.delivery_tables import rollout, waivers
+from edgeproxy.collector.database.quota_tables import entitlements
+from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
+from edgeproxy.config.directory import FREE, flag_line, line, removed
+from edgeproxy.config.models import Customer, Entitlement, Flag, Key, Paused, Subscriber
+
+Kind = Literal["customer", "flag"]
+
+PAGE_CUSTOMERS = 500
+"""Customers that are read at once."""
+
+CREDITS_MAX = (1 << 53) - 1
+"""Millicredits that edges are told of at most: nine billion US dollars."""
+DELETED = Paused(why="This customer is being deleted")
+"""What edges answer to who is being deleted: were nothing said of the name, a token of an issuer that names a tier
+would be served."""
+
+COLUMNS = (
+    customers.c.name,
+    customers.c.tier,
+    customers.c.settings,
+    customers.c.deleting_since,
+    keys.c.sha256,
+    keys.c.scopes,
+    keys.c.limits,
+    keys.c.expires_at,
+    entitlements.c.quotas,
+    credit_balances.c.granted,
+)
+
+
+class Terms(NamedTuple):
+    """What is so for all customers, of what edges are told of them."""
+
+    free: bool
+    """Nobody is charged now."""
+    credits_meter: str | None
+    """What spends prepaid credits; None where none are sold."""
+    credits_number: int
+    """Since when credits are counted: it grows whenever edges have to begin anew, as some of what they counted was
+    waived."""
+
+    @property
+    def credits_per(self) -> str:
+        """What quotas of credits are counted by."""
+        return f"ever@{self.credits_number}"
+
+
+async def note(connection: AsyncConnection, kind: Kind, names: Iterable[str]) -> None:
+    """Put into the outbox that edges must be told of these, in the transaction of whoever changes them."""
+    rows = [{"kind": kind, "name": name} for name in names]
+    if rows:
+        await connection.execute(sa.insert(directory_outbox), rows)
+
+
+async def document(connection: AsyncConnection, name: str) -> bytes:
+    """Return the line of a customer; that of one who is gone removes the customer, and that of one who is being deleted
+    refuses."""
+    found = await documents(connection, [name])
+    return found[0]
+
+
+async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[bytes]:
+    """Return the lines of these customers, in this order."""
+    wanted = list(names)
+    rows = (await connection.execute(_rows().where(customers.c.name.in_(wanted)))).all()
+    now = await terms(connection)
+    made = {name: _line(name, list(some), now) for name, some in groupby(rows, lambda row: str(row.name))}
+    return [made.get(name) or removed(name) for name in wanted]
+
+
+async def every(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
+    """Yield the name and the line of each customer, in the order of names, a page in memory at a time.
+
+    `for_files`: with keys that have ended by themselves, which edges need not know, and without customers who are being
+    deleted.
+    """
+    after = ""
+    now = None if for_files else await terms(connection)
+    while True:
+        names = sa.select(customers.c.name).where(customers.c.name > after)
+        if for_files:
+            names = names.where(customers.c.deleting_since.is_(None))
+        page = list((await connection.execute(names.order_by(customers.c.name).limit(PAGE_CUSTOMERS))).scalars())
+        if not page:
+            return
+        between: sa.ColumnElement[bool] = customers.c.name.between(page[0], page[-1])
+        if for_files:
+            between &= customers.c.deleting_since.is_(None)
+        rows = (await connection.execute(_rows(expired=for_files).where(between))).all()
+        for name, some in groupby(rows, lambda row: str(row.name)):
+            yield name, _line(name, list(some), now)
+        after = page[-1]
+
+
+async def customer(connection: AsyncConnection, name: str) -> Customer | None:
+    """Return a customer as edge.yaml would have it; None where there is none of this name."""
+    there = (customers.c.name == name) & customers.c.deleting_since.is_(None)
+    said = (await connection.execute(sa.select(customers.c.settings).where(there))).scalar_one_or_none()
+    return None if said is None else Customer.model_validate_json(said)
+
+
+async def flag(connection: AsyncConnection, name: str) -> Flag | None:
+    """Return a flag as edge.yaml would have it; None where there is none of this name."""
+    said = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()
+    return None if said is None else Flag.model_validate_json(said)
+
+
+async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
+    """Return all flags, by name."""
+    found = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))
+    return {name: Flag.model_validate_json(said) for name, said in found}
+
+
+async def flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
+    """Return the lines of these flags, by default of all."""
+    found = await every_flag(connection)
+    lines = [flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
+    free = (await terms(connection)).free
+    if free if names is None else FREE in names:
+        lines.append(flag_line(FREE, Flag(percent=100 if free else 0)))
+    return lines
+
+
+def _rows(*, expired: bool = False) -> sa.Select[Any]:
+    """A row for each key that may be used, and one for each customer without any, or who is being deleted."""
+    now = time.time_ns() // 1_000_000
+    usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None) & customers.c.deleting_since.is_(None)
+    if not expired:
+        usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
+    joined = (
+        customers.outerjoin(keys, (keys.c.customer == customers.c.id) & usable)
+        .outerjoin(entitlements, entitlements.c.customer == customers.c.id)
+        .outerjoin(credit_balances, credit_balances.c.customer == customers.c.id)
+    )
+    return sa.select(*COLUMNS).select_from(joined).order_by(customers.c.name, keys.c.sha256)
+
+
+async def terms(connection: AsyncConnection) -> Terms:
+    """Return what is so for all customers now."""
+    over = sa.select(sa.func.count()).select_from(waivers).where(waivers.c.until.is_not(None)).scalar_subquery()
+    row = (await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, over.label("over")))).one()
+    return Terms(not row.charging, row.credits_meter, row.over)
+
+
+def entitled(quotas: str | None, granted: int | None, now: Terms | None) -> tuple[Entitlement, ...]:
+    """Return the quotas that a customer has by its plan, as JSON has them, and by all credits that it ever had."""
+    found = () if quotas is None else tuple(Entitlement.model_validate(one) for one in orjson.loads(quotas))
+    if granted is None or now is None or now.credits_meter is None:
+        return found
+    included = min(max(0, granted), CREDITS_MAX)
+    return (*found, Entitlement(meter=now.credits_meter, per=now.credits_per, included=included, cap="hard"))
+
+
+def _line(name: str, rows: list[Any], now: Terms | None) -> bytes:
+    """The line of a customer; without terms: one for files."""
+    if rows[0].deleting_since is not None:
+        return line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
+    own = [key_of(name, row) for row in rows if row.sha256 is not None]
+    customer = Customer.model_validate_json(rows[0].settings)
+    if now is None:
+        return line(name, customer, own)
+    if now.free and customer.paused is not None and customer.paused.status == 402:
+        customer = customer.model_copy(update={"paused": None})
+    quotas = entitled(rows[0].quotas, rows[0].granted, now)
+    return line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own)
+
+
+def key_of(customer: str, row: Any) -> Key:
+    """Return the key of a row as edge.yaml would have it."""
+    return Key.model_validate(
+        {
+            "sha256": row.sha256,
+            "customer": customer,
+            "scopes": None if row.scopes is None else orjson.loads(row.scopes),
+            "expires": None if row.expires_at is None else row.expires_at / 1000,
+            "limits": () if row.limits is None else orjson.loads(row.limits),
+        }
+    )

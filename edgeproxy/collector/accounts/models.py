@@ -1,0 +1,384 @@
+"""What is sent to change customers, keys and flags, and what is told of them. Settings of customers are written as in
+edge.yaml.
+"""
+
+import re
+from typing import Annotated, Any, NotRequired, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    WithJsonSchema,
+    create_model,
+    model_validator,
+)
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts import ids
+from edgeproxy.config import units
+from edgeproxy.config.key_form import PREFIX, PREFIX_REGEX
+from edgeproxy.config.models import Customer, Flag, KeyLimit, Name, Scope
+from edgeproxy.config.parsers import DIGEST, NAME
+from edgeproxy.config.units import wrong
+
+TEXT_CHARACTERS_MAX = 255
+METADATA_ENTRIES_MAX, METADATA_NAME_CHARACTERS_MAX, METADATA_CHARACTERS_MAX = 50, 40, 500
+SCOPES_MAX = 100
+SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400}
+SPAN = re.compile(rf"([0-9]{{1,6}}) ?({'|'.join(SECONDS)})")
+SPAN_SECONDS_MAX = 3660 * 86400
+A_SPAN = "a time such as 7d, 12h or 0s, of ten years at most"
+A_PREFIX = "2 to 12 small letters and digits"
+A_SHA256 = "64 hex digits"
+A_KEY = "the key as it was found"
+A_LEAK = "send the key itself as key, or several as keys"
+A_TEXT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
+MOMENT_SECONDS_MAX = 4_102_444_800
+"""The year 2100: what ends later never does."""
+KEY_CHARACTERS_MAX = 1000
+LEAKED_KEYS_MAX = 100
+"""Keys that one report of leaked keys may name."""
+
+
+def read_text(value: object) -> str:
+    """Read a text of printable characters."""
+    said = units.text(value, A_TEXT)
+    if not (1 <= len(said) <= TEXT_CHARACTERS_MAX and said.isprintable()):
+        raise wrong("cannot be used", A_TEXT)
+    return said
+
+
+def read_metadata(value: object) -> dict[str, str]:
+    """Read texts by names."""
+    hint = f"at most {METADATA_ENTRIES_MAX} texts by names, of {METADATA_CHARACTERS_MAX} characters each"
+    if not isinstance(value, dict) or len(value) > METADATA_ENTRIES_MAX:
+        raise wrong("cannot be used", hint)
+    for name, text in value.items():
+        if not 1 <= len(name) <= METADATA_NAME_CHARACTERS_MAX or "\0" in name:
+            raise wrong(f"{units.shown(name)} is no name", f"1 to {METADATA_NAME_CHARACTERS_MAX} characters")
+        if not isinstance(text, str) or len(text) > METADATA_CHARACTERS_MAX or "\0" in text:
+            raise wrong(f"{units.shown(name)} is no text that is kept", hint)
+    return value
+
+
+def read_span(value: object) -> int:
+    """Read a time in whole seconds: `7d`, `12h`, `0s`."""
+    match = SPAN.fullmatch(units.text(value, A_SPAN))
+    if match is None or int(match[1]) * SECONDS[match[2]] > SPAN_SECONDS_MAX:
+        raise wrong("is no such time", A_SPAN)
+    return int(match[1]) * SECONDS[match[2]]
+
+
+def read_end(value: object) -> int:
+    """Read a moment in Unix milliseconds."""
+    second = units.read_moment(units.text(value, units.A_MOMENT))
+    if not 0 <= second <= MOMENT_SECONDS_MAX:
+        raise wrong("is out of range", "a time from 1970 to 2100")
+    return int(second * 1000)
+
+
+def read_scopes(value: object) -> list[Any]:
+    """Read a list of scopes, which are read one by one."""
+    if not isinstance(value, list) or len(value) > SCOPES_MAX:
+        raise wrong("is not a list that can be used", f"at most {SCOPES_MAX} scopes")
+    return value
+
+
+def read_prefix(value: object) -> str:
+    """Read what keys begin with."""
+    said = units.text(value, A_PREFIX)
+    if not re.fullmatch(PREFIX_REGEX, said):
+        raise wrong(f"{units.shown(said)} is no prefix", A_PREFIX)
+    return said
+
+
+def read_digest(value: object) -> str:
+    """Read the SHA-256 of a key."""
+    said = units.text(value, A_SHA256)
+    if not DIGEST.fullmatch(said):
+        raise wrong("is no SHA-256", A_SHA256)
+    return said.lower()
+
+
+def read_secret(value: object) -> str:
+    """Read a key."""
+    said = units.text(value, A_KEY)
+    if not (1 <= len(said) <= KEY_CHARACTERS_MAX and said.isascii() and said.isprintable()):
+        raise wrong("is no key", A_KEY)
+    return said
+
+
+def read_leaked_keys(value: object) -> list[Any]:
+    """Return a list of leaked keys, which are read one by one."""
+    if not isinstance(value, list) or not 1 <= len(value) <= LEAKED_KEYS_MAX:
+        raise wrong("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
+    return value
+
+
+def read_customer_name(value: object) -> str:
+    """Read the name of a customer: one that cannot be taken for an id."""
+    if isinstance(value, str) and ids.is_id(value):
+        raise wrong("has the form of an id", "choose another name")
+    return str(value)
+
+
+TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[ -~]+$"}
+A_SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,4} ?(s|min|h|d|day)$", "examples": ["7d", "0s"]}
+END = {"type": "string", "format": "date-time", "examples": ["2027-01-01T00:00:00Z"]}
+METADATA = {
+    "type": "object",
+    "maxProperties": METADATA_ENTRIES_MAX,
+    "propertyNames": {"pattern": rf"^[ -~]{{1,{METADATA_NAME_CHARACTERS_MAX}}}$"},
+    "additionalProperties": {"type": "string", "maxLength": METADATA_CHARACTERS_MAX, "pattern": r"^[^\u0000]*$"},
+}
+
+Text = Annotated[str, BeforeValidator(read_text), WithJsonSchema(TEXT)]
+Metadata = Annotated[dict[str, str], BeforeValidator(read_metadata), WithJsonSchema(METADATA)]
+Span = Annotated[int, BeforeValidator(read_span), WithJsonSchema(A_SPAN_SCHEMA)]
+End = Annotated[int, BeforeValidator(read_end), WithJsonSchema(END)]
+SCOPES = {
+    "type": "array",
+    "maxItems": SCOPES_MAX,
+    "items": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,64}$"},
+}
+Scopes = Annotated[frozenset[Scope], BeforeValidator(read_scopes), WithJsonSchema(SCOPES)]
+Digest = Annotated[
+    str, BeforeValidator(read_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+]
+Secret = Annotated[
+    str,
+    BeforeValidator(read_secret),
+    WithJsonSchema({"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"}),
+]
+LeakedKeys = Annotated[
+    tuple[Secret, ...],
+    BeforeValidator(read_leaked_keys),
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "maxItems": LEAKED_KEYS_MAX,
+            "items": {"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"},
+        }
+    ),
+]
+Prefix = Annotated[
+    str, BeforeValidator(read_prefix), WithJsonSchema({"type": "string", "pattern": f"^{PREFIX_REGEX}$"})
+]
+
+
+class Body(BaseModel):
+    """A JSON object that is sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def with_limit_names(said: Any, called: str | None = None) -> Any:
+    """Give each limit that has no name the one that files would give it: after the tier, else `called`."""
+    limits = said.get("limits") if isinstance(said, dict) else None
+    if not isinstance(limits, list):
+        return said
+    tier = said.get("tier")
+    first = called or (tier if isinstance(tier, str) and NAME.fullmatch(tier) else "limit")
+    names = (first[:60] if number == 1 else f"{first[:60]}-{number}" for number in range(1, len(limits) + 1))
+    named = [
+        {"name": name, **limit} if isinstance(limit, dict) else limit for name, limit in zip(names, limits, strict=True)
+    ]
+    return {**said, "limits": named}
+
+
+class CustomerNew(Customer):
+    """A customer as it is made: the settings of `customers` in edge.yaml, and what is told of the customer beside."""
+
+    name: Annotated[Name, AfterValidator(read_customer_name)]
+    external_id: Text | None = None
+    metadata: Metadata | None = None
+    rotate_every: Span | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def name_limits(cls, said: Any) -> Any:
+        """Give limits their names."""
+        return with_limit_names(said)
+
+
+class _Change(Body):
+    @model_validator(mode="before")
+    @classmethod
+    def name_limits(cls, said: Any) -> Any:
+        """Give limits their names."""
+        return with_limit_names(said)
+
+
+CHANGEABLE: dict[str, Any] = {
+    name: (field.rebuild_annotation() | None, None)
+    for name, field in CustomerNew.model_fields.items()
+    if name != "name"
+}
+CustomerChange: type[BaseModel] = create_model(
+    "CustomerChange",
+    __base__=_Change,
+    __doc__="What is to be changed of a customer. What is not there stays; null takes it away.",
+    **{
+        name: (field.rebuild_annotation() | None, None)
+        for name, field in CustomerNew.model_fields.items()
+        if name != "name"
+    },
+)  # type: ignore[call-overload]
+
+
+class _Limited(Body):
+    @model_validator(mode="before")
+    @classmethod
+    def name_limits(cls, said: Any) -> Any:
+        """Give limits their names."""
+        return with_limit_names(said, "key")
+
+
+class KeyNew(_Limited):
+    """A key as it is made."""
+
+    name: Text | None = None
+    prefix: Prefix = PREFIX
+    sha256: Digest | None = None
+    """Of a key that is there already, and moves here; then no secret is made."""
+    scopes: Scopes | None = None
+    limits: tuple[KeyLimit, ...] | None = None
+    expires_at: End | None = None
+
+
+class KeyChange(_Limited):
+    """What is to be changed of a key. What is not there stays; null takes it away."""
+
+    name: Text | None = None
+    scopes: Scopes | None = None
+    limits: tuple[KeyLimit, ...] | None = None
+    expires_at: End | None = None
+
+
+class Rotation(Body):
+    """How a key is replaced."""
+
+    overlap: Span = 7 * 86400
+
+
+def _with(field: str, kind: str) -> dict[str, Any]:
+    """Return the schema of a body that has this field."""
+    return {"required": [field], "properties": {field: {"type": kind}}}
+
+
+class Leak(Body):
+    """Keys that somebody found where they should not be: the keys themselves, as a hash is no proof."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [_with("key", "string"), _with("keys", "array")]})
+
+    key: Secret | None = None
+    keys: LeakedKeys | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def refuse_hashes(cls, body: Any) -> Any:
+        """Raise for a hash, which reports had in earlier versions."""
+        if isinstance(body, dict) and "sha256" in body:
+            raise wrong("a sha256 proves nothing: edges and their files show it", A_LEAK)
+        return body
+
+    @model_validator(mode="after")
+    def require_key(self) -> Self:
+        """Raise unless the report names a key."""
+        if self.key is None and self.keys is None:
+            raise wrong("names no key", A_LEAK)
+        return self
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The keys that the report names."""
+        return frozenset(self.keys or ()) | ({self.key} if self.key is not None else frozenset())
+
+
+class FlagBody(Flag):
+    """Who has a flag: a share of all customers, tiers and customers."""
+
+
+class CustomerTold(TypedDict):
+    """A customer."""
+
+    id: str
+    name: str
+    tier: str
+    external_id: str | None
+    metadata: dict[str, str]
+    flags: list[str]
+    paused: dict[str, Any] | None
+    limits: list[dict[str, Any]] | None
+    quotas: list[dict[str, Any]] | None
+    regions: dict[str, Any] | None
+    rotate_every: str | None
+    created_at: str
+    state: str
+    deleting_since: str | None
+
+
+class CustomersTold(TypedDict):
+    """A page of customers, oldest first."""
+
+    customers: list[CustomerTold]
+    next: NotRequired[str]
+
+
+class KeyTold(TypedDict):
+    """A key, without its secret."""
+
+    id: str
+    customer: str
+    start: str
+    name: str | None
+    scopes: list[str] | None
+    limits: list[dict[str, Any]] | None
+    created_at: str
+    expires_at: str | None
+    revoked_at: str | None
+    last_used_on: str | None
+    rotate_by: str | None
+    rotated_to: str | None
+    restorable_until: str | None
+    """Until when an admin can take the revocation back; null where nobody can."""
+    state: str
+
+
+class KeyMade(KeyTold):
+    """A key, with its secret, which is told this once."""
+
+    secret: NotRequired[str]
+    replaces: NotRequired[str]
+
+
+class KeysTold(TypedDict):
+    """A page of keys, oldest first."""
+
+    keys: list[KeyTold]
+    next: NotRequired[str]
+
+
+class LeakTold(TypedDict):
+    """What is said whether there was such a key or not."""
+
+    received: bool
+
+
+class FlagTold(TypedDict):
+    """A flag."""
+
+    name: str
+    percent: int
+    tiers: list[str]
+    customers: list[str]
+    updated_at: str
+
+
+class FlagsTold(TypedDict):
+    """All flags."""
+
+    flags: list[FlagTold]

@@ -1,0 +1,32 @@
+"""Finding a customer by what somebody has in hand: how a name begins, an external id, how a key begins."""
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.customers import told
+from edgeproxy.collector.accounts.models import CustomerTold
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers, keys
+from edgeproxy.config.key_form import start_of
+
+MARK = "_v1_"
+"""What keys have that were made here, and names do not as a rule."""
+
+
+async def search(connection: AsyncConnection, database: Database, text: str, limit: int) -> list[CustomerTold]:
+    """Tell at most `limit` customers that a text may mean: by an id, a key, an external id, or how a name begins.
+
+    Of a whole key its beginning is looked for, by which people know it.
+    """
+    found: dict[str, CustomerTold] = {}
+    wanted = [customers.c.id == text, customers.c.external_id == text]
+    if MARK in text:
+        begins = database.beginning(keys.c.start, start_of(text))
+        owners = sa.select(keys.c.customer).where(begins).order_by(database.by_character(keys.c.start)).limit(limit)
+        wanted.append(customers.c.id.in_(owners))
+    wanted.append(database.beginning(customers.c.name, text))
+    for condition in wanted:
+        # In the order of the index: else all that begin so would be read and sorted, be it a million.
+        some = sa.select(customers).where(condition).order_by(database.by_character(customers.c.name)).limit(limit)
+        found |= {row.id: told(row) for row in await connection.execute(some) if row.id not in found}
+    return list(found.values())[:limit]

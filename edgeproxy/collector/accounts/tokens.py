@@ -1,0 +1,217 @@
+"""Tokens as data: made, given another secret and revoked over HTTP, each with its audit entry in the same transaction.
+
+Of a secret only the SHA-256 is kept. It has the form of a key with the prefix `token`: what has not is not looked up.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Any, Literal, NotRequired
+
+import sqlalchemy as sa
+from pydantic import ConfigDict
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.base import bearer
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import Caller, Entry
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.ids import moment, now_ms
+from edgeproxy.collector.accounts.models import Body, End, Span
+from edgeproxy.collector.database.schema import token_secrets, tokens
+from edgeproxy.config.key_form import REGEX, is_miswritten, new_key
+from edgeproxy.config.models import Name
+from edgeproxy.config.parsers import NAME
+
+PREFIX = "token"
+FORM = re.compile(REGEX)
+TOKENS_MAX = 1000
+SECRETS_MAX = 5
+"""Secrets of a token that may be used at a time."""
+NAMED_MS = 30 * 86400 * 1000
+"""For how long a secret that has ended is known still, so that who comes with it is named on record."""
+NOT_THERE = "there is no such token"
+Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
+PEOPLES_ROLES = frozenset({"support", "billing", "admin"})
+"""The roles whose tokens change what customers have: to give one is sensitive."""
+
+
+class TokenNew(Body):
+    """A token as it is made: with a role, or for a customer."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["role"]}, {"required": ["customer"]}]})
+
+    name: Name
+    role: Role | None = None
+    customer: Name | None = None
+    """The only customer that it may ask about, instead of a role."""
+    edge: Name | None = None
+    """The only edge that may ship with it."""
+    region: Name | None = None
+    """The only region whose edges may."""
+    expires_at: End | None = None
+
+
+class TokenSecretNew(Body):
+    """How a token gets another secret: those before it end after the overlap."""
+
+    overlap: Span = 7 * 86400
+
+
+class TokenTold(TypedDict):
+    """A token, without its secrets."""
+
+    name: str
+    role: str | None
+    customer: str | None
+    edge: str | None
+    region: str | None
+    source: str
+    created_at: str | None
+    created_by: str | None
+    expires_at: str | None
+    secrets: int
+
+
+class TokenMade(TokenTold):
+    """A token, with its secret, which is told this once."""
+
+    secret: NotRequired[str]
+
+
+class TokensTold(TypedDict):
+    """All tokens, by name."""
+
+    tokens: list[TokenTold]
+
+
+FIELDS = ("role", "customer", "edge", "region")
+
+
+def told(row: Any, secrets: int) -> TokenTold:
+    """Tell a token that was made over HTTP, which has so many secrets."""
+    return {
+        "name": row.name,
+        "role": row.role,
+        "customer": row.customer,
+        "edge": row.edge,
+        "region": row.region,
+        "source": "api",
+        "created_at": moment(row.created_at),
+        "created_by": row.created_by,
+        "expires_at": moment(row.expires_at),
+        "secrets": secrets,
+    }
+
+
+async def known(connection: AsyncConnection, secret: str) -> Any:
+    """Return the row of the token that has this secret, or had it lately, with the secret's `ends_at`; else None."""
+    if FORM.fullmatch(secret) is None or is_miswritten(secret.encode()):
+        return None
+    wanted = (
+        sa.select(tokens, token_secrets.c.ends_at)
+        .join_from(tokens, token_secrets, token_secrets.c.token == tokens.c.name)
+        .where(token_secrets.c.sha256 == bearer.digest(secret))
+    )
+    return (await connection.execute(wanted)).one_or_none()
+
+
+def has_expired(row: Any) -> bool:
+    """Whether a token has ended."""
+    return row.expires_at is not None and row.expires_at <= now_ms()
+
+
+def is_replaced(row: Any) -> bool:
+    """Whether the secret by which `known` has found a token has ended."""
+    return row.ends_at is not None and row.ends_at <= now_ms()
+
+
+async def listing(connection: AsyncConnection) -> list[TokenTold]:
+    """Tell all tokens that were made over HTTP, by name."""
+    counts = await _secrets(connection)
+    rows = await connection.execute(sa.select(tokens).order_by(tokens.c.name))
+    return [told(row, counts.get(row.name, 0)) for row in rows]
+
+
+async def show(connection: AsyncConnection, name: str) -> TokenTold:
+    """Tell a token; raises Refused."""
+    return told(await find(connection, name), (await _secrets(connection)).get(name, 0))
+
+
+async def find(connection: AsyncConnection, name: str, *, lock: bool = False) -> Any:
+    """Return the row of a token; raises Refused where there is none."""
+    row = None
+    if NAME.fullmatch(name):
+        statement = sa.select(tokens).where(tokens.c.name == name)
+        row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
+    if row is None:
+        raise Refused(404, NOT_THERE)
+    return row
+
+
+async def create(connection: AsyncConnection, caller: Caller, new: TokenNew, taken: Collection[str]) -> TokenMade:
+    """Make a token, and return it with its secret; raises Refused. The names in `taken` are the configuration's."""
+    if (new.role is None) == (new.customer is None):
+        raise Refused(422, "some fields cannot be used", [("role", "write a role, or a customer instead")])
+    wrong = [(field, "binds those who ship: write it beside role edge") for field in ("edge", "region")]
+    wrong = [one for one in wrong if getattr(new, one[0]) is not None and new.role != "edge"]
+    if wrong:
+        raise Refused(422, "some fields cannot be used", wrong)
+    if new.expires_at is not None and new.expires_at <= now_ms():
+        raise Refused(422, "some fields cannot be used", [("expires_at", "is past")])
+    there = (await connection.execute(sa.select(tokens.c.name))).scalars().all()
+    if new.name in taken or new.name in there:
+        raise Refused(409, f"there is a token {new.name} already")
+    if len(there) >= TOKENS_MAX:
+        raise Refused(409, f"there are {len(there)} tokens, and {TOKENS_MAX} is as many as there may be")
+    row = {name: getattr(new, name) for name in ("name", *FIELDS, "expires_at")}
+    row |= {"created_at": now_ms(), "created_by": caller.actor}
+    await connection.execute(sa.insert(tokens), [row])
+    secret = await _add_secret(connection, new.name)
+    made = await show(connection, new.name)
+    await audit.append(connection, caller, Entry("token.create", new.name, None, dict(made)))
+    return {**made, "secret": secret}
+
+
+async def add_secret(connection: AsyncConnection, caller: Caller, name: str, overlap: int) -> TokenMade:
+    """Give a token another secret; those that it has end after `overlap` seconds. Raises Refused."""
+    row = await find(connection, name, lock=True)
+    if has_expired(row):
+        raise Refused(409, "the token has expired: make a new one")
+    before, now = await show(connection, name), now_ms()
+    if overlap and before["secrets"] >= SECRETS_MAX:
+        raise Refused(409, f"it has {SECRETS_MAX} secrets already: write overlap: 0s, and the others end")
+    end = now + overlap * 1000
+    later = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > end)
+    await connection.execute(sa.update(token_secrets).where(token_secrets.c.token == name, later).values(ends_at=end))
+    gone = (token_secrets.c.token == name) & (token_secrets.c.ends_at <= now - NAMED_MS)
+    await connection.execute(sa.delete(token_secrets).where(gone))
+    secret = await _add_secret(connection, name)
+    made = await show(connection, name)
+    after = {"secrets": made["secrets"], "others_end_at": moment(end)}
+    await audit.append(connection, caller, Entry("token.secret", name, {"secrets": before["secrets"]}, after))
+    return {**made, "secret": secret}
+
+
+async def revoke(connection: AsyncConnection, caller: Caller, name: str) -> TokenTold:
+    """End a token and all of its secrets at once, and return what it was; raises Refused."""
+    await find(connection, name, lock=True)
+    before = await show(connection, name)
+    await connection.execute(sa.delete(token_secrets).where(token_secrets.c.token == name))
+    await connection.execute(sa.delete(tokens).where(tokens.c.name == name))
+    await audit.append(connection, caller, Entry("token.revoke", name, dict(before), None))
+    return before
+
+
+async def _add_secret(connection: AsyncConnection, name: str) -> str:
+    secret = new_key(PREFIX)
+    row = {"sha256": bearer.digest(secret), "token": name, "created_at": now_ms(), "ends_at": None}
+    await connection.execute(sa.insert(token_secrets), [row])
+    return secret
+
+
+async def _secrets(connection: AsyncConnection) -> dict[str, int]:
+    """Count the secrets of each token that can be used now."""
+    usable = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > now_ms())
+    counted = sa.select(token_secrets.c.token, sa.func.count()).where(usable).group_by(token_secrets.c.token)
+    return {row[0]: row[1] for row in await connection.execute(counted)}

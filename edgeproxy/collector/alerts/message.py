@@ -1,0 +1,124 @@
+"""What channels are sent of an alert: the body of a webhook, of Slack and of PagerDuty, and a mail. Pure."""
+
+import hashlib
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from edgeproxy.collector.alerts.alert import Severity
+
+SLACK_FIELDS_MAX = 10
+"""Details that Slack shows; a section can have no more."""
+SLACK_CHARACTERS_MAX = 2000
+"""Characters of a field of a section of Slack."""
+PAGERDUTY_KEY_CHARACTERS_MAX = 255
+"""Characters of a `dedup_key` of PagerDuty."""
+PAGERDUTY_SEVERITIES: dict[Severity, str] = {"page": "critical", "warn": "warning", "info": "info"}
+SUBJECTS: dict[Severity, str] = {"page": "[PAGE] ", "warn": "[warning] ", "info": ""}
+NO_DOMAIN = "edgeproxy.invalid"
+
+
+class Message(NamedTuple):
+    """An alert as it is told. `at` is in Unix milliseconds."""
+
+    id: int
+    key: str
+    kind: str
+    severity: Severity
+    customer: str | None
+    title: str
+    details: dict[str, Any]
+    at: int
+
+    @property
+    def name(self) -> str:
+        """What a message is known by, in all attempts and on all channels."""
+        return f"alert_{self.id}_{hashlib.sha256(self.key.encode()).hexdigest()[:16]}"
+
+    @property
+    def moment(self) -> str:
+        """When it happened, as RFC 3339 has it."""
+        return written(self.at)
+
+
+def written(ms: int) -> str:
+    """Write Unix milliseconds as RFC 3339."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def webhook(message: Message) -> bytes:
+    """Return the body of a webhook: `type`, `timestamp` and `data`, as Standard Webhooks recommend."""
+    data = {
+        "id": message.id,
+        "key": message.key,
+        "severity": message.severity,
+        "customer": message.customer,
+        "title": message.title,
+        "details": message.details,
+    }
+    return orjson.dumps({"type": f"alert.{message.kind}", "timestamp": message.moment, "data": data})
+
+
+def slack(message: Message) -> bytes:
+    """Return a message for an incoming webhook of Slack: the title, and the details as a list."""
+    title = f"{SUBJECTS[message.severity]}{message.title}"
+    fields = [
+        {"type": "mrkdwn", "text": f"*{_escaped(name)}*\n{_escaped(_shown(value))}"[:SLACK_CHARACTERS_MAX]}
+        for name, value in list(message.details.items())[:SLACK_FIELDS_MAX]
+    ]
+    blocks: list[dict[str, Any]] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escaped(title)}*"}}]
+    if fields:
+        blocks.append({"type": "section", "fields": fields})
+    context = f"{message.kind} · {message.moment} · {message.key}"
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _escaped(context)}]})
+    return orjson.dumps({"text": _escaped(title), "blocks": blocks})
+
+
+def pagerduty(message: Message, routing_key: str) -> bytes:
+    """Return a `trigger` for PagerDuty's Events API v2. What is sent twice is one incident there: `dedup_key`."""
+    key = message.key
+    return orjson.dumps(
+        {
+            "routing_key": routing_key,
+            "event_action": "trigger",
+            "dedup_key": key if len(key) <= PAGERDUTY_KEY_CHARACTERS_MAX else message.name,
+            "payload": {
+                "summary": message.title,
+                "source": message.customer or "edgeproxy",
+                "severity": PAGERDUTY_SEVERITIES[message.severity],
+                "timestamp": message.moment,
+                "component": "edgeproxy",
+                "class": message.kind,
+                "custom_details": message.details,
+            },
+        }
+    )
+
+
+def mail(message: Message, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+    """Return a mail. Its Message-ID stays the same in all attempts."""
+    made = EmailMessage()
+    made["From"] = sender
+    made["To"] = ", ".join(recipients)
+    made["Subject"] = f"{SUBJECTS[message.severity]}{message.title}"
+    made["Date"] = format_datetime(datetime.fromtimestamp(message.at / 1000, UTC))
+    made["Message-ID"] = f"<{message.name}@{sender.rpartition('@')[2] or NO_DOMAIN}>"
+    made["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it.
+    lines = [message.title, "", f"When: {message.moment}"]
+    if message.customer is not None:
+        lines.append(f"Customer: {message.customer}")
+    lines += [f"{name}: {_shown(value)}" for name, value in message.details.items()]
+    made.set_content("\n".join([*lines, "", f"Alert {message.id}, {message.key}", ""]))
+    return made
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _escaped(text: str) -> str:
+    """Escape what Slack takes for a mention or a link."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,233 @@
+"""The job that looks for usage that is not as usual: every hour, every day, and for baselines of this week.
+
+One collector does it at a time. What is found is written with its alert in one transaction, and how far has been looked
+after that: whoever goes on where another was killed finds the same again, and tells nobody twice.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import replace
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.models import CustomerChange
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.anomalies import store
+from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
+from edgeproxy.collector.anomalies.judgement import Finding, day_of, judge_day, judge_hour, must_pause
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.collector.ledger.queries import written
+from edgeproxy.config.anomalies import Thresholds
+from edgeproxy.config.collector import Settings
+from edgeproxy.wire.batch import ANONYMOUS
+
+LOOK_SECONDS = 60.0
+"""Seconds between two looks whether something is due."""
+GRACE_SECONDS = 900
+"""Seconds after the end of an hour or a day until it is judged; most of what comes late has come by then."""
+HOURS_BEHIND_MAX, DAYS_BEHIND_MAX = 24, 7
+"""How far back is looked after a time in which nobody did."""
+NOBODY = "anomalies"
+"""Who pauses customers, for the audit log."""
+WHY_PAUSED = "unusual usage: please contact us"
+NOT_HERE = "no API has the customer, so pause it in its file"
+
+Judge = Callable[[Baseline, Hours, int, Thresholds], Finding | None]
+"""What an hour's usage is held against, by the hours before it too: judgement.py has them."""
+
+
+class AnomalyJob:
+    """Looks until it is cancelled."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self._settings = settings
+        self._cursor = ""
+        """The customer up to which baselines are of this week."""
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    def use(self, settings: Settings) -> None:
+        """Look by these from now on."""
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Look every minute."""
+        failed = "usage was not looked at, and is later"
+        await repeat(LOOK_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
+
+    async def step(self, now: float) -> None:
+        """Do what is due, where nobody else does it."""
+        if not self._settings.anomalies.enabled:
+            return
+        await do_alone(self._database, "anomalies", lambda: self._look(now))
+
+    async def _look(self, now: float) -> None:
+        await self._rebuild(now)
+        async with self._database.reading() as connection:
+            come_to = await store.progress(connection)
+        await self._hours(now, come_to.get("hours"))
+        await self._days(now, come_to.get("days"))
+        await self._open_hour(now)
+
+    # ---- baselines
+
+    async def _rebuild(self, now: float) -> None:
+        """Make the baselines anew that are a week old, and those of new customers."""
+        today = day_of(int(now))
+        async with self._database.reading() as connection:
+            if (await store.progress(connection)).get("baselines", 0) >= today:
+                return
+            names = await store.customers_after(connection, self._cursor)
+            built = await store.built_at(connection, names)
+        for name in names:
+            if built.get(name, 0) <= today - WEEK and name != ANONYMOUS:
+                await self._rebuild_of(name, today)
+        self._cursor = names[-1] if names else ""
+        if not names:
+            async with self._database.writing() as connection:
+                await store.come_to(connection, "baselines", today)
+                await store.drop_expired(connection, int(now))
+
+    async def _rebuild_of(self, customer: str, today: int) -> None:
+        async with self._database.reading(whole=True) as connection:
+            found = await store.used(connection, today - WEEKS * WEEK, today, customer)
+        made = {meter: Baseline.of(hours, today) for (_, meter), hours in found.items()}
+        async with self._database.writing() as connection:
+            await store.put_baselines(connection, customer, made, today)
+
+    # ---- what is judged
+
+    async def _hours(self, now: float, since: int | None) -> None:
+        """Judge the hours that are over."""
+        until = int(now - GRACE_SECONDS) // HOUR * HOUR
+        earliest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
+        for hour in range(max(since or 0, earliest), until, HOUR):
+            async with aclosing(self._findings(hour - HOUR, hour, judge_hour)) as findings:
+                async for customer, meter, finding in findings:
+                    await self._tell(customer, meter, finding, now)
+            await self._come_to("hours", hour + HOUR)
+
+    async def _findings(self, since: int, hour: int, judge: Judge) -> AsyncGenerator[tuple[str, str, Finding], None]:
+        """Judge this hour of everybody, by what was used from `since` on: customer, meter, what is not as usual."""
+        async with (
+            self._database.reading(whole=True) as connection,
+            aclosing(store.used_by_all(connection, since, hour + HOUR)) as everybody,
+        ):
+            async for used in everybody:
+                usual = await store.baselines(connection, (customer for customer, _ in used))
+                for (customer, meter), baseline in sorted(usual.items()):
+                    thresholds = self._settings.anomalies.of(customer)
+                    if thresholds is None:
+                        continue
+                    finding = judge(baseline, used.get((customer, meter), {}), hour, thresholds)
+                    if finding is not None:
+                        yield customer, meter, finding
+
+    async def _days(self, now: float, since: int | None) -> None:
+        """Judge the days that are over, also of customers who have used nothing."""
+        until = day_of(int(now - GRACE_SECONDS))
+        earliest = until - (DAY if since is None else DAYS_BEHIND_MAX * DAY)
+        for day in range(max(since or 0, earliest), until, DAY):
+            name = ""
+            while True:
+                async with self._database.reading() as connection:
+                    names = await store.customers_after(connection, name)
+                    usual = await store.baselines(connection, names)
+                for customer in sorted({customer for customer, _ in usual}):
+                    await self._day_of(customer, usual, day, now)
+                if not names:
+                    break
+                name = names[-1]
+            await self._come_to("days", day + DAY)
+
+    async def _day_of(self, customer: str, usual: Mapping[tuple[str, str], Baseline], day: int, now: float) -> None:
+        thresholds = self._settings.anomalies.of(customer)
+        if thresholds is None:
+            return
+        async with self._database.reading(whole=True) as connection:
+            used = await store.used(connection, day, day + DAY, customer)
+        for (name, meter), baseline in sorted(usual.items()):
+            finding = judge_day(baseline, used.get((name, meter), {}), day, thresholds) if name == customer else None
+            if finding is not None:
+                await self._tell(customer, meter, finding, now)
+
+    async def _open_hour(self, now: float) -> None:
+        """Pause who has used far too much in the hour that is not over, where that is wanted."""
+        anomalies = self._settings.anomalies
+        if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
+            return
+        hour = int(now) // HOUR * HOUR
+        async with aclosing(self._findings(hour, hour, must_pause)) as findings:
+            async for customer, meter, finding in findings:
+                await self._pause(customer, meter, finding, now)
+
+    async def _come_to(self, name: str, until: int) -> None:
+        async with self._database.writing() as connection:
+            await store.come_to(connection, name, until)
+
+    # ---- what is done
+
+    async def _tell(self, customer: str, meter: str, finding: Finding, now: float) -> None:
+        """Write what was found, and its alert: one a day for a customer, and another one where it gets louder."""
+        day, keep = day_of(finding.at), self._settings.anomalies.keep
+        async with self._database.writing() as connection:
+            whole = await store.note(connection, customer, meter, day, finding, int(now), keep)
+            if whole is not None:
+                await raise_once(connection, alert_of(customer, meter, whole, now))
+
+    async def _pause(self, customer: str, meter: str, finding: Finding, now: float) -> None:
+        """Pause a customer, once a day: a person who takes it back is not contradicted on the same day."""
+        try:
+            async with self._database.writing() as connection:
+                row = await customers.look(connection, customer, lock=True)
+                if row is not None and customers.state_of(row) != "active":
+                    return
+                alert = pause_alert(customer, meter, finding, now, why_not=None if row is not None else NOT_HERE)
+                if await raise_once(connection, alert) and row is not None:
+                    change = CustomerChange.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
+                    await customers.change(connection, Caller(NOBODY), customer, change, self._settings)
+                    self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
+        except Refused as no:  # That is no reason to leave the others as they are; it is tried again.
+            why = "; ".join([no.why, *(f"{field}: {fault}" for field, fault in no.faults)])
+            alert = pause_alert(customer, meter, finding, now, why_not=why)
+            async with self._database.writing() as connection:
+                await raise_once(connection, replace(alert, key=f"failed-{alert.key}"))
+
+
+def alert_of(customer: str, meter: str, finding: Finding, now: float) -> Alert:
+    """The alert of a finding. Pure."""
+    what = f"{'more' if finding.is_more else 'less'} {meter} than usual"
+    if finding.kind == "pattern":
+        what = f"{meter} at other hours than usual"
+    return Alert(
+        key=f"anomaly:{customer}:{written(day_of(finding.at))[:10]}:{finding.severity}",
+        kind="anomaly",
+        severity=finding.severity,
+        customer=customer,
+        title=f"{customer} has used {what}: {finding.value} in place of {finding.expected:.0f}",
+        details={"meter": meter, "at": written(finding.at), **finding.details},
+        at=now,
+    )
+
+
+def pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_not: str | None = None) -> Alert:
+    """The alert of a customer who is paused, who reads it too, or of one who cannot be, which only operators read.
+
+    Pure.
+    """
+    times = finding.value / max(finding.expected, 1.0)
+    done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
+    return Alert(
+        key=f"pause:{customer}:{written(day_of(finding.at))[:10]}",
+        kind="pause",
+        severity="page",
+        customer=customer if why_not is None else None,
+        title=f"{customer} has used {times:.1f} times as much {meter} as usual in an hour, {done}",
+        details={"meter": meter, "at": written(finding.at), **finding.details},
+        at=now,
+    )

@@ -1,0 +1,40 @@
+"""The endpoints of alerts, as `endpoints.py` has them."""
+
+from typing import Any
+
+from edgeproxy.collector.api.alert_models import (
+    AlertsQuery,
+    AlertsTold,
+    AlertTold,
+    AnomaliesQuery,
+    AnomaliesTold,
+    ReplayQuery,
+)
+from edgeproxy.collector.api.endpoint import ADMIN, OWN, READERS, Endpoint
+from edgeproxy.collector.api.handlers.alerts import AlertHandlers
+
+
+def alert_endpoints(alerts: AlertHandlers) -> tuple[Endpoint[Any, Any], ...]:
+    """List them."""
+    return (
+        Endpoint(
+            *("GET", "/v1/alerts", READERS | OWN, alerts.alerts, "Alerts, the latest first."),
+            query=AlertsQuery,
+            answers=AlertsTold,
+            own="the handler lists the customer's own alone",
+        ),
+        Endpoint(
+            *("POST", "/v1/alerts/{alert}/replay", ADMIN, alerts.replay),
+            "Send an alert again: by a channel, or by all that have given it up.",
+            query=ReplayQuery,
+            answers=AlertTold,
+            refuses=(409,),
+        ),
+        Endpoint(
+            *("GET", "/v1/anomalies", READERS | OWN, alerts.anomalies),
+            "Days on which usage was not as usual, those found last first.",
+            query=AnomaliesQuery,
+            answers=AnomaliesTold,
+            own="the handler lists the customer's own alone",
+        ),
+    )

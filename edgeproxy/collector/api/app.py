@@ -1,0 +1,349 @@
+"""The collector's answers over HTTP (docs/design/contract.md#collector): each request on its way to a handler."""
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import orjson
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.base.web_listener import PEER, add_answer_fields
+from edgeproxy.collector.accounts import audit, change, customers, keys
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.api import auth, openapi, usage_csv
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.callers import Callers
+from edgeproxy.collector.api.endpoint import API_USERS, CALLER, Call, Endpoint, Nothing, Query
+from edgeproxy.collector.api.endpoints import Handlers, endpoints
+from edgeproxy.collector.api.handlers.accounts import AccountHandlers
+from edgeproxy.collector.api.handlers.alerts import AlertHandlers
+from edgeproxy.collector.api.handlers.audit import AuditHandlers
+from edgeproxy.collector.api.handlers.billing import BillingHandlers
+from edgeproxy.collector.api.handlers.contacts import ContactHandlers
+from edgeproxy.collector.api.handlers.credits import CreditHandlers
+from edgeproxy.collector.api.handlers.delivery import DeliveryHandlers
+from edgeproxy.collector.api.handlers.directory import DirectoryHandlers
+from edgeproxy.collector.api.handlers.events import EventHandlers
+from edgeproxy.collector.api.handlers.figures import FigureHandlers
+from edgeproxy.collector.api.handlers.incidents import IncidentHandlers
+from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
+from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
+from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
+from edgeproxy.collector.api.handlers.regions import RegionHandlers
+from edgeproxy.collector.api.handlers.standing import DESCRIPTION, Description, StandingHandlers
+from edgeproxy.collector.api.handlers.tokens import TokenHandlers
+from edgeproxy.collector.api.listener import LISTENER, Listener
+from edgeproxy.collector.api.request_limits import Often, RequestLimits, held_as
+from edgeproxy.collector.api.request_reader import asked, checked, json_of
+from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, Refused, problem
+from edgeproxy.collector.billing.credits import purchase_list
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.reports.response_counts import Answers
+from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.database.row_security import serving
+from edgeproxy.collector.events.intake import Intake
+from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.ingest import Ingest, Unavailable
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.collector import Settings
+from edgeproxy.regions.networks import client_of
+
+UNKNOWN_ACTOR = "unknown"
+PROBED = ("/healthz", "/readyz")
+"""What load balancers ask for themselves."""
+OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
+    "customer": customers.name_of,
+    "key": keys.owner_of,
+    "invoice": invoices.owner_of,
+    "purchase": purchase_list.owner_of,
+}
+"""By the name of a parameter of paths, what says whose it is that it names."""
+WHY = {
+    404: "there is no such path: GET /v1/openapi.json describes those that there are",
+    405: "the method is not one that this path knows",
+}
+
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Queues(NamedTuple):
+    """What counts: the batches of edges, and the events of services; and who watches what these come to."""
+
+    ingest: Ingest
+    intake: Intake
+    watch: QuotaWatch
+
+
+class Said(NamedTuple):
+    """What a request says beside its head."""
+
+    names: Mapping[str, str]
+    """The parameters of the path."""
+    query: Mapping[str, str]
+    body: dict[str, Any] | None = None
+    """The JSON of a call from inside; None: it is the request's."""
+    given: bytes | None = None
+    """The bytes of a call from inside, likewise."""
+
+
+class Service:
+    """What answers: the handlers, and what lets a request through to them."""
+
+    def __init__(self, database: Database, queues: Queues, settings: Settings, names: Names, metrics: Metrics) -> None:
+        ingest, intake, watch = self._queues = queues
+        self._database = database
+        self._metrics = metrics
+        self.denials = audit.Denials(database)
+        """What was denied lately; somebody has to `write` it."""
+        self.handlers = Handlers(
+            StandingHandlers(database, ingest, metrics),
+            LedgerHandlers(database, ingest, names, metrics),
+            QuarantineHandlers(database, names, metrics),
+            AuditHandlers(database),
+            AccountHandlers(database, metrics),
+            RegionHandlers(database, settings, metrics),
+            DirectoryHandlers(),
+            EventHandlers(database, intake, metrics),
+            TokenHandlers(database, metrics),
+            AlertHandlers(database),
+            BillingHandlers(database, metrics),
+            QuotaHandlers(database, watch),
+            ContactHandlers(database, metrics),
+            IncidentHandlers(database, metrics),
+            DeliveryHandlers(database, metrics),
+            CreditHandlers(database, metrics),
+            FigureHandlers(database),
+        )
+        self.callers = Callers(settings, database)
+        self._limits = RequestLimits()
+        self.endpoints = endpoints(self.handlers)
+        """All of them, whichever listeners answer them."""
+        self.billing_message: str | None = None
+        """What customers are told while nobody is charged."""
+        self.answers = Answers()
+        self.use(settings)
+
+    @property
+    def unready(self) -> str | None:
+        """Why it does not serve; None where it does."""
+        return self.handlers.standing.unready
+
+    @unready.setter
+    def unready(self, why: str | None) -> None:
+        self.handlers.standing.unready = why
+
+    def use(self, settings: Settings) -> None:
+        """Let in whom these settings let in."""
+        self.settings = settings
+        self.callers.use(settings)
+        self.handlers.ledger.use(settings)
+        self.handlers.accounts.use(settings)
+        self.handlers.tokens.use(settings)
+        self.handlers.regions.use(settings)
+        self.handlers.events.use(settings)
+        self.handlers.billing.use(settings)
+        self.handlers.quotas.use(settings)
+        self.handlers.contacts.use(settings)
+        self.handlers.quarantine.use(settings)
+        self.handlers.delivery.use(settings)
+        self.handlers.standing.use(settings)
+        self._queues.ingest.values.use(settings.meters)
+        self._queues.ingest.edges_per_token = settings.edges.per_token
+        self._queues.intake.values.use(settings.meters)
+        self.handlers.credits.use(settings)
+        self.handlers.figures.use(settings)
+
+    def application(self, listener: Listener) -> web.Application:
+        """Make the application with the endpoints of a listener; of others it does not know."""
+        made = web.Application(middlewares=[listener.connections.counted, self._message, self._problems])
+        groups = listener.settings.groups
+        table = [one.narrow(groups) for one in self.endpoints if one.groups & groups]
+        made[LISTENER] = listener
+        made[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.description(table)))
+        made.on_response_prepare.append(add_answer_fields)
+        for one in table:
+            made.router.add_route(one.method, routed(one.path), self._through(one))
+            if one.method == "GET":
+                made.router.add_route("HEAD", routed(one.path), self._through(one))
+        return made
+
+    def _through(self, endpoint: Endpoint[Any, Any]) -> Handle:
+        """Return what brings a request to an endpoint if it passes: who asks, then what is asked, then what is sent."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            holder = None
+            if endpoint.roles is not None:
+                holder = await self.callers.holder(request.headers.get("Authorization"))
+                groups = request.app[LISTENER].settings.groups
+                auth.require_group(holder, groups, f"{endpoint.method} {endpoint.path}")
+            return await self._answer(endpoint, holder, request, Said(request.match_info, request.query))
+
+        return handle
+
+    async def _answer(
+        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, said: Said
+    ) -> web.StreamResponse:
+        if endpoint.roles is not None:
+            assert holder is not None
+            request[CALLER] = request[CALLER]._replace(actor=holder.label)
+            what = f"{endpoint.method} {endpoint.path}"
+            auth.require(holder, endpoint.roles, what)
+            if endpoint.sensitive:
+                auth.require_consent(holder, what, time.time())
+        if holder is not None and endpoint.is_change:
+            self._must_change_seldom(holder)
+        if endpoint.often is not None:
+            self._must_be_seldom(endpoint.path, endpoint.often, holder, request, said)
+        query = asked(endpoint.query, said.query)
+        with serving(None if holder is None else holder.customer):
+            return await self._handle(endpoint, holder, request, said, query)
+
+    async def _handle(
+        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, said: Said, query: Query
+    ) -> web.StreamResponse:
+        if holder is not None and holder.customer is not None:
+            await self._own(holder, said.names)
+        call: Call[Any, Any] = Call(request, holder, query, Nothing(), names=said.names, given=said.given)
+        if endpoint.sends is not Nothing:
+            fields, sent = await json_of(request) if said.body is None else (said.body, orjson.dumps(said.body))
+            call = replace(call, body=checked(endpoint.sends, fields), sent=sent)
+        return await endpoint.handler(call)
+
+    async def ask(
+        self, request: web.Request, holder: Holder, endpoint: Endpoint[Any, Any], said: Said
+    ) -> web.StreamResponse:
+        """Answer a call from inside, which pages make for who signed in, as if it came over HTTP."""
+        try:
+            return await self._answer(endpoint, holder, request, said)
+        except Exception as failure:
+            return self._refusal(request, f"{endpoint.method} {endpoint.path}", failure)
+
+    def _must_be_seldom(self, path: str, often: Often, holder: Holder | None, request: web.Request, said: Said) -> None:
+        """Raise Refused where it is asked more often than such endpoints may be asked.
+
+        Browsers may all have the address of one proxy: calls from inside are counted by who signed in.
+        """
+        if holder is None or (often.by == "address" and said.given is None):
+            subject = held_as(request[CALLER].origin)
+        else:
+            subject = holder.customer or request.query.get("customer") or holder.label
+        seconds = self._limits.wait(path.split("/")[1], often, subject, time.time())
+        if seconds:
+            why = f"this may be asked {often.requests} times a minute"
+            raise Refused(429, why, headers={"Retry-After": str(seconds)})
+
+    def _must_change_seldom(self, holder: Holder) -> None:
+        """Raise Refused where a caller makes more changes than it may.
+
+        Each token and each person is counted apart: whoever has stolen one keeps nobody else from changing anything.
+        """
+        rates = self.settings.changes_per_minute
+        often = Often(rates.operators if holder.customer is None else rates.customers, "customer")
+        seconds = self._limits.wait("changes", often, holder.label, time.time())
+        if seconds:
+            why = f"{holder.called} may make {often.requests} changes a minute"
+            raise Refused(429, why, headers={"Retry-After": str(seconds)})
+
+    async def _own(self, holder: Holder, names: Mapping[str, str]) -> None:
+        """Raise Denied where a path names what is not of the customer whose token it is, be it there or not."""
+        for name, owner_of in OWNERS.items():
+            ref = names.get(name)
+            if ref is not None and ref != holder.customer:
+                async with self._database.reading() as connection:
+                    auth.require_own(holder, await owner_of(connection, ref) or "")
+
+    @web.middleware
+    async def _message(self, request: web.Request, handler: Handle) -> web.StreamResponse:
+        """Say in every answer about billing that nobody is charged, where nobody is; and count these answers."""
+        if not request.path.startswith("/billing/"):
+            return await handler(request)
+        began = time.monotonic()
+        told = await handler(request)
+        if self.billing_message is not None:
+            told.headers["X-Billing"] = self.billing_message
+        self.answers.heard(told.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
+        self._metrics.billing_answered(told.status, time.monotonic() - began)
+        return told
+
+    @web.middleware
+    async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
+        """Answer every error as a problem (RFC 9457)."""
+        request[CALLER] = Caller(UNKNOWN_ACTOR, self._client(request), str(uuid.uuid4()))
+        try:
+            self._must_be_allowed(request)
+            return await handler(request)
+        except web.HTTPException as error:
+            if error.status < 400:
+                raise
+            return self._refusal(request, "", error)
+        except Exception as failure:
+            return self._refusal(request, f"{request.method} {path_of(request)}", failure)
+
+    def _must_be_allowed(self, request: web.Request) -> None:
+        """Raise Denied where a trusted proxy asks for a client that may not come to this listener.
+
+        Probes of whether the collector is well are the proxy's own.
+        """
+        origin = request[CALLER].origin
+        if request.path not in PROBED and not request.app[LISTENER].allows(origin):
+            raise auth.Denied(403, f"this listener is not for {origin}")
+
+    def _client(self, request: web.Request) -> str:
+        """Return the address of who asks: of the peer, or of whom it speaks for where it is a trusted proxy."""
+        peer, forwarded = request[PEER].address, ", ".join(request.headers.getall("X-Forwarded-For", []))
+        client, _ = client_of(peer, forwarded, self.settings.trusted_proxies)
+        return str(client or peer)
+
+    def _refusal(self, request: web.Request, what: str, failure: Exception) -> web.Response:
+        """Return the problem that a failure is for who asked for `what`, and put denials on record."""
+        match failure:
+            case auth.Denied() as no:
+                self.deny(request, what, no.status, no.detail, no.actor)
+                return problem(no.status, no.detail, no.headers)
+            case Refused() as no:
+                return problem(no.status, no.detail, no.headers, errors=no.errors)
+            case change.Refused() as no:
+                if no.status == 403:
+                    self.denials.note(request[CALLER], what, 403, no.why)
+                told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
+                return problem(no.status, no.why, errors=told)
+            case queries.BadQuery():
+                return problem(400, str(failure))
+            case usage_csv.Busy():
+                return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
+            case Unavailable():
+                return problem(503, "the database cannot be used now", RETRY_LATER)
+            case web.HTTPException() as error:
+                headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
+                why = WHY.get(error.status, error.reason)
+                if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
+                    why = "there is no such path"
+                return problem(error.status, why, headers)
+        if isinstance(failure, LOST):
+            log.get().error("the database cannot be used", path=request.path, why=reason(failure))
+            return problem(503, "the database cannot be used now", RETRY_LATER)
+        log.get().error("a request failed", path=request.path, exc_info=failure)
+        return problem(500, "the collector failed to answer; its log says more")
+
+    def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:
+        """Put a denial on record; `actor` is who asked, where the request does not say so yet."""
+        self._metrics.denied.inc()
+        who = request[CALLER] if actor is None else request[CALLER]._replace(actor=actor)
+        self.denials.note(who, what, status, why)
+
+
+def routed(path: str) -> str:
+    """Return the pattern of a path for the router: a word that has a path of its own is no id."""
+    return path.replace("{key}", "{key:(?!leaked$)[^{}/]+}").replace("{invoice}", "{invoice:(?!upcoming$)[^{}/]+}")
+
+
+def path_of(request: web.Request) -> str:
+    """Return the path that a request asks for as it is registered, so that there are few different ones."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else "unknown"

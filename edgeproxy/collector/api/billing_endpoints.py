@@ -1,0 +1,146 @@
+"""The endpoints of billing, a row each, as `endpoints.py` has the others."""
+
+from typing import Any
+
+from edgeproxy.collector.api import billing_models as models
+from edgeproxy.collector.api.change_fields import CHANGES, CREATES
+from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, BILLING, MONEY_READERS, OWN, Endpoint
+from edgeproxy.collector.api.handlers.billing import BillingHandlers
+from edgeproxy.collector.api.request_limits import Often
+from edgeproxy.collector.billing.invoices.invoices import InvoicesTold, InvoiceTold
+from edgeproxy.collector.billing.subscriptions.subscriptions import SubscriptionTold
+
+PUBLIC, READ, CHANGE = Often(100, "address"), Often(100, "customer"), Often(10, "address")
+SUBSCRIPTION, INVOICES = "/billing/subscription", "/billing/invoices"
+AN_INVOICE = f"{INVOICES}/{{invoice}}"
+READS: Any = {"query": models.WhoseQuery, "often": READ, "refuses": (404, 422)}
+OWN_ALONE = "the handler reads and changes what is the customer's alone"
+
+
+def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...]:
+    """List them."""
+    changes = CHANGES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 412, 422)}
+    creates = CREATES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 422)}
+    decides: Any = {"sends": models.Why, "answers": InvoiceTold, "sensitive": True, "often": READ, "refuses": (409,)}
+    return (
+        Endpoint(
+            *("GET", "/billing/plans", ANYONE, billing.plans, "What is sold."),
+            serve=API_USERS,
+            answers=models.PlansTold,
+            often=PUBLIC,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("GET", "/billing/status", ANYONE, billing.status, "Whether anything can be bought and is charged."),
+            serve=API_USERS,
+            answers=models.StatusTold,
+            often=PUBLIC,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("GET", SUBSCRIPTION, MONEY_READERS | OWN, billing.subscription, "Who has which plan."),
+            **READS,
+            answers=SubscriptionTold,
+            shows=("ETag",),
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("POST", SUBSCRIPTION, BILLING | OWN, billing.subscribe, "Begin a subscription; its first fee is due."),
+            **creates,
+            sends=models.SubscriptionNew,
+            answers=SubscriptionTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("PUT", SUBSCRIPTION, BILLING | OWN, billing.change, "Change to another plan."),
+            **changes,
+            sends=models.SubscriptionChange,
+            answers=SubscriptionTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("DELETE", SUBSCRIPTION, BILLING | OWN, billing.cancel),
+            "End a subscription: when what is paid ends, or now.",
+            **(changes | {"query": models.CancelQuery}),
+            answers=SubscriptionTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("POST", f"{SUBSCRIPTION}/preview", BILLING | OWN, billing.preview),
+            "What a change would come to; nothing is changed.",
+            **(READS | {"often": CHANGE, "refuses": (404, 409, 422)}),
+            sends=models.SubscriptionPreview,
+            answers=models.PreviewTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("POST", "/billing/upgrade", BILLING | OWN, billing.upgrade),
+            "Change to the plan with this tier, which costs more, now.",
+            **(changes | {"query": models.UpgradeQuery}),
+            answers=SubscriptionTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("GET", "/billing/usage", MONEY_READERS | OWN, billing.usage, "What was used of what the plan bills."),
+            **READS,
+            answers=models.UsageTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("GET", "/billing/usage/{meter}", MONEY_READERS | OWN, billing.usage_of, "What was used of a meter."),
+            **READS,
+            answers=models.UsageTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("GET", "/billing/quotas", MONEY_READERS | OWN, billing.quotas),
+            "What is used of what a plan allows and does not bill.",
+            **READS,
+            answers=models.UsageTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("GET", INVOICES, MONEY_READERS | OWN, billing.invoices, "Invoices, newest first, without their lines."),
+            **(READS | {"query": models.InvoicesQuery}),
+            answers=InvoicesTold,
+            own="the handler lists those of the customer alone",
+        ),
+        Endpoint(
+            *("GET", f"{INVOICES}/upcoming", MONEY_READERS | OWN, billing.upcoming),
+            "The next invoice, if nothing more were used, and as it will be at the pace of the last seven days.",
+            **(READS | {"query": models.UpcomingQuery}),
+            answers=models.UpcomingTold,
+            own=OWN_ALONE,
+        ),
+        Endpoint(
+            *("GET", AN_INVOICE, MONEY_READERS | OWN, billing.invoice, "An invoice with its lines."),
+            often=READ,
+            answers=InvoiceTold,
+        ),
+        Endpoint(
+            *("GET", f"{AN_INVOICE}/pdf", MONEY_READERS | OWN, billing.pdf, "Where its PDF is."),
+            often=READ,
+            status=303,
+            shows=("Location",),
+            refuses=(409,),
+        ),
+        Endpoint(
+            *("POST", f"{AN_INVOICE}/hold", BILLING, billing.hold),
+            "Hold a draft: it is not sent until accepted.",
+            **decides,
+        ),
+        Endpoint(
+            *("POST", f"{AN_INVOICE}/accept", BILLING, billing.accept, "Send one that is held as it is."), **decides
+        ),
+        Endpoint(
+            *("POST", f"{AN_INVOICE}/void", BILLING, billing.void, "Take one back that is held or open."), **decides
+        ),
+        Endpoint(
+            *("POST", f"{AN_INVOICE}/credit", BILLING, billing.credit, "Take back some of one that is open or paid."),
+            **(
+                CREATES
+                | {"sends": models.Credit, "answers": models.CreditTold, "sensitive": True, "often": READ}
+                | {"refuses": (409, 422)}
+            ),
+        ),
+    )

@@ -1,0 +1,66 @@
+"""Who asks the collector, by what comes with a request: a token of the configuration, of the database or an issuer."""
+
+import time
+
+from edgeproxy.base import bearer
+from edgeproxy.collector.accounts import tokens
+from edgeproxy.collector.api import operators
+from edgeproxy.collector.api.auth import CUSTOMER, Denied, Holder
+from edgeproxy.collector.api.issuer_keys import IssuerKeys
+from edgeproxy.collector.database.database import Database
+from edgeproxy.config.collector import Settings
+
+MADE_HERE = f"{tokens.PREFIX}_v1_"
+"""How the secrets of tokens begin that were made over HTTP."""
+
+
+class Callers:
+    """All who are known, as some settings have them."""
+
+    def __init__(self, settings: Settings, database: Database) -> None:
+        self._database = database
+        self._keys: IssuerKeys | None = None
+        self.use(settings)
+
+    def use(self, settings: Settings) -> None:
+        """Know whom these settings know; an issuer's keys stay while it is the same."""
+        self._tokens = bearer.Tokens(settings.tokens)
+        self._operators = settings.operators
+        if settings.operators is None:
+            self._keys = None
+        elif self._keys is None or self._keys.issuer != settings.operators.issuer:
+            self._keys = IssuerKeys(settings.operators.issuer)
+
+    async def holder(self, authorization: str | None) -> Holder:
+        """Return who comes with an `Authorization` field; raises Denied."""
+        try:
+            secret = bearer.secret(authorization)
+            if self._operators is not None and self._keys is not None and operators.is_meant(secret):
+                return await self.operator(secret, self._operators.audience)
+            if secret.startswith(MADE_HERE) and (holder := await self._made_here(secret)) is not None:
+                return holder
+            return Holder.of(self._tokens.holder(authorization, time.time()))
+        except bearer.Unknown as no:
+            raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
+
+    async def operator(self, token: str, audience: str) -> Holder:
+        """Return who comes with a token of the issuer that is for `audience`; raises Denied."""
+        if self._operators is None or self._keys is None:
+            raise Denied(401, "no issuer is known here")
+        keys = await self._keys.with_key(operators.key_id(token))
+        settings = self._operators
+        if settings.audience != audience:
+            settings = settings.model_copy(update={"audience": audience})
+        return operators.operator(token, keys, settings)
+
+    async def _made_here(self, secret: str) -> Holder | None:
+        """Return who holds a token that was made over HTTP, None where none was; raises Unknown."""
+        async with self._database.reading() as connection:
+            row = await tokens.known(connection, secret)
+        if row is None:
+            return None
+        if tokens.is_replaced(row):
+            raise bearer.Unknown(f"this secret of the token {row.name} was replaced", actor=row.name)
+        if tokens.has_expired(row):
+            raise bearer.Unknown(f"the token {row.name} has expired", actor=row.name)
+        return Holder(row.name, frozenset({row.role or CUSTOMER}), row.customer, row.edge, row.region)

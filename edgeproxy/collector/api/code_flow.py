@@ -1,0 +1,150 @@
+"""People who sign in with a browser at an issuer: the authorization code flow of OpenID Connect, with PKCE (RFC 7636).
+
+The browser keeps one secret in a cookie. `state`, `nonce` and the verifier are made of it, so that nothing is kept here
+for whoever begins to sign in and goes away.
+"""
+
+import base64
+import hashlib
+import hmac
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import aiohttp
+import jwt
+
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetched, read_json
+from edgeproxy.collector.pages.api import Denied
+from edgeproxy.config.operators import read_issuer
+
+AWAY = "the issuer does not answer as it should: try again later"
+
+
+T = TypeVar("T")
+
+
+class Client(NamedTuple):
+    """Whom an issuer knows us as, and what it is asked for."""
+
+    issuer: str
+    id: str
+    secret: str | None
+    scopes: str = "openid"
+    acr: tuple[str, ...] = ()
+    """What shows a second factor, where that is asked for."""
+
+
+class CodeFlow(Generic[T]):
+    """The flow at an issuer; `judge` returns who comes with an ID token, which is verified there, or raises Denied."""
+
+    def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
+        self._client = client
+        self._judge = judge
+        self._said: dict[str, Any] = {}
+        self._fresh_until = -math.inf
+
+    async def begin(self, secret: str, back: str, *, again: bool) -> str:
+        """Return where the browser goes; raises Denied."""
+        said = await self._discovered()
+        query = {
+            "response_type": "code",
+            "client_id": self._client.id,
+            "redirect_uri": back,
+            "scope": self._client.scopes,
+            "state": made_of(secret, "state"),
+            "nonce": made_of(secret, "nonce"),
+            "code_challenge": challenge(made_of(secret, "verifier")),
+            "code_challenge_method": "S256",
+        }
+        if again:
+            query |= {"prompt": "login", "max_age": "0"}
+            if self._client.acr:
+                query["acr_values"] = " ".join(self._client.acr)
+        return f"{said['authorization_endpoint']}?{urlencode(query)}"
+
+    async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
+        """Return who signed in; raises Denied."""
+        if not hmac.compare_digest(query.get("state", "").encode(), made_of(secret, "state").encode()):
+            raise Denied(403, "the sign-in was not begun in this browser: begin again")
+        if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
+            raise Denied(403, "another issuer answered")
+        if "code" not in query:
+            raise Denied(403, f"the issuer let nobody sign in: {printable(query.get('error', 'no code'))}")
+        token = await self._exchanged(query["code"], made_of(secret, "verifier"), back)
+        try:
+            who = await self._judge(token)
+        except auth.Denied as no:
+            raise Denied(no.status, no.detail, no.actor) from None
+        claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
+        if not is_for(claims, self._client.id):
+            raise Denied(403, "the token was made for another client")
+        if not hmac.compare_digest(str(claims.get("nonce")).encode(), made_of(secret, "nonce").encode()):
+            raise Denied(403, "the token was made for another sign-in")
+        return who
+
+    async def _discovered(self) -> dict[str, Any]:
+        """Return what the issuer says of itself, asked now and then: anybody may begin to sign in. Raises Denied."""
+        if time.monotonic() < self._fresh_until:
+            return self._said
+        try:
+            said = await fetched(self._client.issuer)
+            for name in ("authorization_endpoint", "token_endpoint"):
+                read_issuer(str(said.get(name)))
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            raise Denied(503, AWAY) from None
+        self._said, self._fresh_until = said, time.monotonic() + FRESH_SECONDS
+        return said
+
+    async def _exchanged(self, code: str, verifier: str, back: str) -> str:
+        """Return the ID token for a code; raises Denied."""
+        said = await self._discovered()
+        form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
+        login = None
+        if self._client.secret is None:
+            form["client_id"] = self._client.id
+        else:
+            login = aiohttp.BasicAuth(self._client.id, self._client.secret)
+        timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as session,
+                session.post(said["token_endpoint"], data=form, auth=login, allow_redirects=False) as answer,
+            ):
+                found = await read_json(answer, "the token endpoint")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            raise Denied(403, "the issuer did not accept the sign-in: begin again") from None
+        token = found.get("id_token")
+        if not isinstance(token, str):
+            raise Denied(403, "the issuer sent no ID token")
+        return token
+
+
+def is_for(claims: Mapping[str, Any], client: str) -> bool:
+    """Whether an ID token whose `aud` names the client was made for it (OpenID Connect Core 3.1.3.7, 4 and 5)."""
+    audience = claims["aud"]
+    is_shared = isinstance(audience, list) and len(audience) > 1
+    return bool(claims.get("azp", None if is_shared else client) == client)
+
+
+def made_of(secret: str, what: str) -> str:
+    """Return what a secret stands for as `what`, of which the secret cannot be guessed."""
+    return encoded(hmac.digest(secret.encode("utf-8", "surrogateescape"), what.encode(), "sha256"))
+
+
+def challenge(verifier: str) -> str:
+    """Return the challenge of a verifier (RFC 7636 section 4.2)."""
+    return encoded(hashlib.sha256(verifier.encode()).digest())
+
+
+def encoded(some: bytes) -> str:
+    """Return base64 as URLs have it, without padding."""
+    return base64.urlsafe_b64encode(some).rstrip(b"=").decode()
+
+
+def printable(said: str) -> str:
+    """Return the beginning of what somebody else wrote."""
+    return "".join(one if one.isprintable() else "?" for one in said[:80])

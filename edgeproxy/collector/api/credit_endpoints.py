@@ -1,0 +1,93 @@
+"""The endpoints of prepaid credits and of the books, a row each, as `endpoints.py` has the others."""
+
+from typing import Any
+
+from edgeproxy.collector.api import credit_models as models
+from edgeproxy.collector.api.billing_models import WhoseQuery
+from edgeproxy.collector.api.change_fields import CREATES, IDEMPOTENCY_KEY
+from edgeproxy.collector.api.endpoint import BILLING, CSV, MONEY_READERS, OWN, Endpoint
+from edgeproxy.collector.api.handlers.credits import PDF, CreditHandlers
+from edgeproxy.collector.api.request_limits import Often
+
+READ, CHANGE = Often(100, "customer"), Often(10, "address")
+OWN_ALONE = "the handler reads and changes what is the customer's alone"
+
+
+def credit_endpoints(credits: CreditHandlers) -> tuple[Endpoint[Any, Any], ...]:
+    """List them."""
+    reads: Any = {"query": WhoseQuery, "often": READ, "refuses": (404, 422), "own": OWN_ALONE}
+    buys: Any = {
+        "query": WhoseQuery,
+        "often": CHANGE,
+        "answers": models.SessionTold,
+        "own": OWN_ALONE,
+        "fields": IDEMPOTENCY_KEY,
+        "status": 201,
+        "refuses": (404, 409),
+    }
+    decides: Any = CREATES | {"sensitive": True, "often": READ, "refuses": (404, 409)}
+    return (
+        Endpoint(
+            *("GET", "/billing/balance", MONEY_READERS | OWN, credits.balance, "What a customer has to spend."),
+            **reads | {"query": models.BalanceQuery},
+            answers=models.BalanceTold,
+        ),
+        Endpoint(
+            *("GET", "/billing/statements", MONEY_READERS | OWN, credits.statements),
+            "The months of which there are statements of credits.",
+            **reads,
+            answers=models.StatementsTold,
+        ),
+        Endpoint(
+            *("GET", "/billing/statements/{month}", MONEY_READERS | OWN, credits.statement),
+            "A statement: 2027-03, 2027-03.csv, 2027-03.pdf.",
+            **reads,
+            answers=models.StatementTold,
+            gives=(CSV, PDF),
+        ),
+        Endpoint(
+            *("GET", "/billing/purchases", MONEY_READERS | OWN, credits.purchases, "Credits that were bought."),
+            **reads | {"query": models.PurchasesQuery},
+            answers=models.PurchasesTold,
+        ),
+        Endpoint(
+            *("GET", "/billing/purchases/{purchase}/receipt", MONEY_READERS | OWN, credits.receipt),
+            "Where the receipt of a purchase is.",
+            often=READ,
+            status=303,
+            shows=("Location",),
+            refuses=(409,),
+        ),
+        Endpoint(
+            *("POST", "/billing/checkout", BILLING | OWN, credits.checkout, "Begin to buy credits, at Stripe."),
+            **buys,
+            sends=models.Checkout,
+        ),
+        Endpoint(
+            *("POST", "/billing/portal", BILLING | OWN, credits.portal, "Begin a session of Stripe's customer portal."),
+            **buys,
+            sends=models.Portal,
+        ),
+        Endpoint(
+            *("POST", "/billing/credits/adjust", BILLING, credits.adjust),
+            "Give credits, take gifts back, or take usage back.",
+            **decides,
+            sends=models.Adjustment,
+            answers=models.AdjustmentTold,
+        ),
+        Endpoint(
+            *("POST", "/billing/refunds", BILLING, credits.refund),
+            "Have money go back: at most what is unspent of a purchase.",
+            **decides | {"status": 202, "refuses": (404, 409, 503)},
+            sends=models.RefundNew,
+            answers=models.RefundTold,
+        ),
+        Endpoint(
+            *("GET", "/billing/accounting/{date}", BILLING, credits.accounting, "A day of the books, once it is over."),
+            query=models.AccountingQuery,
+            answers=models.DayTold,
+            gives=(CSV,),
+            often=READ,
+            refuses=(404, 409),
+        ),
+    )

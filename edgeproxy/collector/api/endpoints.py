@@ -1,0 +1,373 @@
+"""All endpoints of the collector, a row each: of this table routing, the checks of who may call and of what is sent,
+and `GET /v1/openapi.json` are made.
+"""
+
+from typing import Any, NamedTuple
+
+from edgeproxy.collector.accounts.models import (
+    CustomerChange,
+    CustomerNew,
+    CustomersTold,
+    CustomerTold,
+    FlagBody,
+    FlagsTold,
+    FlagTold,
+    KeyChange,
+    KeyMade,
+    KeyNew,
+    KeysTold,
+    KeyTold,
+    Leak,
+    LeakTold,
+    Rotation,
+)
+from edgeproxy.collector.accounts.tokens import TokenMade, TokenNew, TokenSecretNew, TokensTold, TokenTold
+from edgeproxy.collector.api import ledger_models
+from edgeproxy.collector.api.alert_endpoints import alert_endpoints
+from edgeproxy.collector.api.billing_endpoints import billing_endpoints
+from edgeproxy.collector.api.change_fields import CHANGES, CREATES
+from edgeproxy.collector.api.credit_endpoints import credit_endpoints
+from edgeproxy.collector.api.delivery_endpoints import delivery_endpoints
+from edgeproxy.collector.api.endpoint import (
+    ADMIN,
+    ANYONE,
+    API_USERS,
+    BEACON,
+    BYTES,
+    CSV,
+    EDGE,
+    EVERYWHERE,
+    JSON,
+    JSON_LINES,
+    OWN,
+    READERS,
+    SERVICE,
+    SUPPORT,
+    TEXT,
+    Endpoint,
+    HeadField,
+)
+from edgeproxy.collector.api.figure_endpoints import figure_endpoints
+from edgeproxy.collector.api.handlers.accounts import AccountHandlers
+from edgeproxy.collector.api.handlers.alerts import AlertHandlers
+from edgeproxy.collector.api.handlers.audit import AuditHandlers
+from edgeproxy.collector.api.handlers.billing import BillingHandlers
+from edgeproxy.collector.api.handlers.contacts import ContactHandlers
+from edgeproxy.collector.api.handlers.credits import CreditHandlers
+from edgeproxy.collector.api.handlers.delivery import DeliveryHandlers
+from edgeproxy.collector.api.handlers.directory import DirectoryHandlers
+from edgeproxy.collector.api.handlers.events import EventHandlers
+from edgeproxy.collector.api.handlers.figures import FigureHandlers
+from edgeproxy.collector.api.handlers.incidents import IncidentHandlers
+from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
+from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
+from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
+from edgeproxy.collector.api.handlers.regions import RegionHandlers
+from edgeproxy.collector.api.handlers.standing import StandingHandlers
+from edgeproxy.collector.api.handlers.tokens import TokenHandlers
+from edgeproxy.collector.api.page_endpoints import page_endpoints
+from edgeproxy.collector.api.quota_endpoints import quota_endpoints
+from edgeproxy.collector.api.request_limits import Often
+
+
+class Handlers(NamedTuple):
+    """Who answers."""
+
+    standing: StandingHandlers
+    ledger: LedgerHandlers
+    quarantine: QuarantineHandlers
+    audit: AuditHandlers
+    accounts: AccountHandlers
+    regions: RegionHandlers
+    directory: DirectoryHandlers
+    events: EventHandlers
+    tokens: TokenHandlers
+    alerts: AlertHandlers
+    billing: BillingHandlers
+    quotas: QuotaHandlers
+    contacts: ContactHandlers
+    incidents: IncidentHandlers
+    delivery: DeliveryHandlers
+    credits: CreditHandlers
+    figures: FigureHandlers
+
+
+BATCH_FIELDS = {
+    name: HeadField({"type": "string", "pattern": pattern}, required=True)
+    for name, pattern in (
+        ("Edge-Id", "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
+        ("Edge-Seq", "^[1-9][0-9]{0,14}$"),
+        ("Edge-Hash", "^[0-9a-f]{64}$"),
+    )
+}
+"""The fields of the head that say which batch it is."""
+A_CUSTOMER, A_KEY, A_FLAG = "/v1/customers/{customer}", "/v1/keys/{key}", "/v1/flags/{flag}"
+A_TOKEN = "/v1/tokens/{token}"
+LEAK_REPORTS = Often(10, "address")
+EVENT_MEDIA = (JSON, JSON_LINES, "application/cloudevents+json", "application/cloudevents-batch+json")
+A_LETTER = "/v1/dead-letters/{letter}"
+A_BATCH = "/v1/quarantine/{edge}/{seq}"
+
+
+def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
+    """List all endpoints."""
+    standing, ledger, quarantine, audit, accounts, regions, directory, events, tokens, alerts, billing, quotas, *_ = (
+        handlers
+    )
+    return (
+        # The ledger: what edges have counted.
+        Endpoint(
+            *("POST", "/v1/batches", EDGE, ledger.take, "Take a batch of an edge; answered once it is on disk."),
+            media=(BYTES,),
+            answers=ledger_models.Watermark,
+            fields=BATCH_FIELDS,
+            refuses=(409, 422, 429),
+        ),
+        Endpoint(
+            *("GET", "/v1/usage", READERS | OWN, ledger.usage, "What was used, by any of its dimensions."),
+            query=ledger_models.UsageQuery,
+            answers=ledger_models.Usage,
+            gives=(CSV,),
+            refuses=(429,),
+            own="the handler asks for the customer's usage alone",
+        ),
+        Endpoint("GET", "/v1/edges", READERS, ledger.edges, "How each edge is.", answers=ledger_models.Edges),
+        Endpoint(
+            *("PATCH", "/v1/edges/{edge}", ADMIN, ledger.change_edge),
+            "Retire an edge or take it back, bind it to another token and region, or consent to a gap.",
+            sends=ledger_models.EdgeChange,
+            answers=ledger_models.EdgeChanged,
+            refuses=(409,),
+        ),
+        # Usage that services report.
+        Endpoint(
+            *("POST", "/v1/events", SERVICE, events.take, "Take events; answered once they are on disk."),
+            media=EVENT_MEDIA,
+            answers=ledger_models.EventsTaken,
+            status=202,
+            refuses=(413, 415, 429),
+        ),
+        Endpoint(
+            *("GET", "/v1/dead-letters", ADMIN, events.letters, "Events that were rejected."),
+            query=ledger_models.DeadLettersQuery,
+            answers=ledger_models.DeadLetters,
+        ),
+        Endpoint(
+            "GET", A_LETTER, ADMIN, events.letter, "An event that was rejected.", answers=ledger_models.DeadLetter
+        ),
+        Endpoint(
+            *("POST", f"{A_LETTER}/replay", ADMIN, events.replay),
+            "Count it after all, as it is or as it is sent.",
+            media=(JSON,),
+            answers=ledger_models.EventsTaken,
+            refuses=(409, 422),
+        ),
+        Endpoint(
+            *("DELETE", A_LETTER, ADMIN, events.discard, "Take it out for good."),
+            query=ledger_models.WhyQuery,
+            status=204,
+        ),
+        # What edges must know of customers and keys.
+        Endpoint(
+            *("GET", "/v1/directory", EDGE, directory.news),
+            "The signed lines of the directory behind a version; waits until there are some.",
+            query=ledger_models.DirectoryQuery,
+            answers=ledger_models.DirectoryNews,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("GET", "/v1/directory/parts/{token}/{place}", EDGE, directory.part, "A part of a version of it."),
+            gives=(BYTES,),
+        ),
+        # What nobody could read.
+        Endpoint(
+            *("GET", "/v1/quarantine", ADMIN, quarantine.listing, "The batches in quarantine."),
+            query=ledger_models.QuarantineQuery,
+            answers=ledger_models.Quarantine,
+        ),
+        Endpoint("GET", A_BATCH, ADMIN, quarantine.shown, "A batch in quarantine.", answers=ledger_models.Quarantined),
+        Endpoint("GET", f"{A_BATCH}/body", ADMIN, quarantine.body, "Its body.", gives=(BYTES,)),
+        Endpoint(
+            *("POST", f"{A_BATCH}/replay", ADMIN, quarantine.replay),
+            "Count it after all, by its own body or by the one that is sent.",
+            media=(BYTES,),
+            answers=ledger_models.Replayed,
+            refuses=(409, 422),
+        ),
+        # Who did what.
+        Endpoint(
+            *("GET", "/v1/audit", ADMIN, audit.page, "The audit log, oldest first."),
+            query=ledger_models.AuditQuery,
+            answers=ledger_models.Audit,
+        ),
+        # Customers.
+        Endpoint(
+            *("GET", "/v1/customers", READERS | OWN, accounts.customers, "Customers, oldest first."),
+            query=ledger_models.CustomersQuery,
+            answers=CustomersTold,
+            own="the handler lists the customer alone",
+        ),
+        Endpoint(
+            *("POST", "/v1/customers", ADMIN, accounts.create_customer, "Make a customer."),
+            **CREATES,
+            sends=CustomerNew,
+            answers=CustomerTold,
+        ),
+        Endpoint(
+            *("GET", A_CUSTOMER, READERS | OWN, accounts.customer, "A customer, by id or name."),
+            answers=CustomerTold,
+            shows=("ETag",),
+        ),
+        Endpoint(
+            *("PATCH", A_CUSTOMER, SUPPORT, accounts.change_customer),
+            "Change a customer: null takes a field away. Support may change nothing but `paused`.",
+            **CHANGES,
+            sends=CustomerChange,
+            answers=CustomerTold,
+        ),
+        Endpoint(
+            *("DELETE", A_CUSTOMER, ADMIN, accounts.delete_customer),
+            "Begin to delete a customer: edges answer its keys 401, tokens of issuers 403. What was counted stays.",
+            **CHANGES,
+            answers=CustomerTold,
+            status=202,
+            sensitive=True,
+        ),
+        Endpoint(
+            *("POST", f"{A_CUSTOMER}/restore", ADMIN, accounts.restore_customer),
+            "Take the deletion of a customer back, until `retention.deleted` is over.",
+            **CHANGES,
+            answers=CustomerTold,
+            sensitive=True,
+        ),
+        *quota_endpoints(quotas),
+        # Keys.
+        Endpoint(
+            *("GET", f"{A_CUSTOMER}/keys", READERS | OWN, accounts.keys, "The keys of a customer, without secrets."),
+            query=ledger_models.KeysQuery,
+            answers=KeysTold,
+        ),
+        Endpoint(
+            *("POST", f"{A_CUSTOMER}/keys", ADMIN | OWN, accounts.create_key),
+            "Make a key; its secret is in this answer and nowhere else. A customer's is as narrow as one that it has.",
+            **CREATES,
+            sends=KeyNew,
+            answers=KeyMade,
+        ),
+        Endpoint("GET", A_KEY, READERS | OWN, accounts.key, "A key.", answers=KeyTold, shows=("ETag",)),
+        Endpoint(
+            *("PATCH", A_KEY, ADMIN | OWN, accounts.change_key),
+            "Change a key: null takes a field away. A customer can make it narrower, not wider.",
+            **CHANGES,
+            sends=KeyChange,
+            answers=KeyTold,
+        ),
+        Endpoint(
+            *("DELETE", A_KEY, SUPPORT | OWN, accounts.revoke_key, "End a key at once."),
+            **CHANGES,
+            answers=KeyTold,
+        ),
+        Endpoint(
+            *("POST", f"{A_KEY}/restore", ADMIN, accounts.restore_key),
+            "Take the revocation of a key back, within 24 hours and as long as it would have lived.",
+            **CHANGES,
+            answers=KeyTold,
+            sensitive=True,
+        ),
+        Endpoint(
+            *("POST", f"{A_KEY}/rotate", SUPPORT | OWN, accounts.rotate_key),
+            "Make a key in the place of this one, which ends after the overlap.",
+            **CREATES,
+            sends=Rotation,
+            answers=KeyMade,
+        ),
+        Endpoint(
+            *("POST", "/v1/keys/leaked", ANYONE, accounts.leaked),
+            "End keys that you found; only a key itself is proof. The answer does not tell whether there were any.",
+            serve=frozenset({"customers"}),
+            sends=Leak,
+            answers=LeakTold,
+            status=202,
+            often=LEAK_REPORTS,
+        ),
+        # Tokens.
+        Endpoint(
+            *("GET", "/v1/tokens", ADMIN, tokens.tokens, "All tokens, without secrets."),
+            answers=TokensTold,
+        ),
+        Endpoint(
+            *("POST", "/v1/tokens", ADMIN, tokens.create_token),
+            "Make a token; its secret is in this answer and nowhere else. To give a role of people is sensitive.",
+            **CREATES,
+            sends=TokenNew,
+            answers=TokenMade,
+        ),
+        Endpoint("GET", A_TOKEN, ADMIN, tokens.token, "A token.", answers=TokenTold),
+        Endpoint(
+            *("POST", A_TOKEN, ADMIN, tokens.add_secret),
+            "Give a token another secret; those that it has end after the overlap.",
+            **CREATES,
+            sends=TokenSecretNew,
+            answers=TokenMade,
+        ),
+        Endpoint(
+            *("DELETE", A_TOKEN, ADMIN, tokens.revoke_token, "End a token and all of its secrets at once."),
+            query=ledger_models.ChangeQuery,
+            answers=TokenTold,
+        ),
+        # Flags.
+        Endpoint("GET", "/v1/flags", READERS, accounts.flags, "All flags.", answers=FlagsTold),
+        Endpoint("GET", A_FLAG, READERS, accounts.flag, "A flag.", answers=FlagTold, shows=("ETag",)),
+        Endpoint(
+            *(
+                "PUT",
+                A_FLAG,
+                ADMIN,
+                accounts.put_flag,
+                "Say who has a flag. What an edge's own files say of it counts there.",
+            ),
+            **CHANGES,
+            sends=FlagBody,
+            answers=FlagTold,
+        ),
+        # Which region is nearest to whom.
+        Endpoint(
+            *("POST", "/v1/regions/reports", BEACON, regions.take, "Take what clients have measured to each region."),
+            sends=ledger_models.RegionReports,
+            answers=ledger_models.RegionReportsTaken,
+            refuses=(404,),
+        ),
+        Endpoint(
+            *("GET", "/v1/regions/best", BEACON | EDGE | READERS, regions.best, "The best region for a client."),
+            query=ledger_models.BestRegionQuery,
+            answers=ledger_models.BestRegion,
+            refuses=(404,),
+        ),
+        *alert_endpoints(alerts),
+        *billing_endpoints(billing),
+        # What pages need.
+        *page_endpoints(handlers.contacts, handlers.incidents, CREATES),
+        *delivery_endpoints(handlers.delivery),
+        *credit_endpoints(handlers.credits),
+        *figure_endpoints(handlers.figures),
+        # The collector itself.
+        Endpoint(
+            *("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive."), serve=EVERYWHERE, gives=(TEXT,)
+        ),
+        Endpoint(
+            *("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now."),
+            serve=EVERYWHERE,
+            answers=ledger_models.Ready,
+        ),
+        Endpoint(
+            *("GET", "/metrics", ANYONE, standing.metrics, "Metrics for Prometheus."),
+            serve=frozenset({"metrics"}),
+            gives=(TEXT,),
+            refuses=(401,),
+        ),
+        Endpoint(
+            *("GET", "/v1/openapi.json", ANYONE, standing.openapi, "What this listener answers."),
+            serve=API_USERS,
+            answers=dict[str, Any],
+        ),
+    )

@@ -1,0 +1,323 @@
+"""Customers, keys and flags as data."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import customers, flags, idempotency, keys
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.models import CustomerNew, FlagBody, KeyNew, Leak, Rotation
+from edgeproxy.collector.accounts.search import search
+from edgeproxy.collector.anomalies.job import WHY_PAUSED
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.auth import CUSTOMER
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.ledger_models import ChangeQuery, CustomersQuery, KeysQuery
+from edgeproxy.collector.api.responses import RETRY_LATER, answer, problem
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.collector import Settings
+
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
+ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
+PAUSE = frozenset({"paused"})
+"""The fields of a customer that support may change."""
+
+Change = Callable[[AsyncConnection], Awaitable[tuple[int, Any, int | None]]]
+"""Makes a change: the status, what is answered, and the version of it."""
+Permit = Callable[[AsyncConnection], Awaitable[None]]
+"""Raises Denied where who asks may not be told the answer, be it made now or kept from the first time."""
+
+
+class DryRun(Exception):
+    """A change was tried, and is to be taken back."""
+
+
+class AccountHandlers:
+    """Makes each change in one transaction, with its audit entry."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._settings: Settings
+
+    def use(self, settings: Settings) -> None:
+        """Hold customers to the tiers and meters of these."""
+        self._settings = settings
+
+    # ---- customers
+
+    async def customers(self, call: Call[CustomersQuery, Nothing]) -> web.Response:
+        """List customers; a customer sees itself alone."""
+        query, holder = call.query, call.holder
+        only = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
+        if holder.customer is not None:
+            if query.name not in (None, holder.customer):
+                raise auth.Denied(403, f"{holder.called} is bound to another customer")
+            only["name"] = holder.customer
+        elif query.search:
+            async with self._database.reading() as connection:
+                matches = await search(connection, self._database, query.search, query.limit)
+            return answer(200, {"customers": matches})
+        async with self._database.reading() as connection:
+            found = await customers.listing(connection, query.cursor, query.limit + 1, **only)
+        return page("customers", found, query.limit)
+
+    async def create_customer(self, call: Call[ChangeQuery, CustomerNew]) -> web.Response:
+        """Make a customer."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            return 201, await customers.create(connection, call.caller, call.body, self._settings), 1
+
+        return await self._change(call, make, creates=True)
+
+    async def customer(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell a customer."""
+        async with self._database.reading() as connection:
+            row = await customers.find(connection, call.path("customer"))
+        return tagged(200, customers.told(row), row.version)
+
+    async def change_customer(self, call: Call[ChangeQuery, Any]) -> web.Response:
+        """Change a customer; support may pause one."""
+        if "admin" not in call.holder.roles and call.body.model_fields_set - PAUSE:
+            raise auth.Denied(403, f"{call.holder.called} may change nothing but paused")
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            ref, match = call.path("customer"), wanted(call.request)
+            if "paused" in call.body.model_fields_set:
+                paused = customers.told(await customers.find(connection, ref, lock=True))["paused"] or {}
+                if paused.get("why") == WHY_PAUSED:
+                    auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
+            told, version = await customers.change(connection, call.caller, ref, call.body, self._settings, match=match)
+            return 200, told, version
+
+        return await self._change(call, make)
+
+    async def delete_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Begin to delete a customer."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            match = wanted(call.request)
+            return (
+                202,
+                await customers.start_deletion(connection, call.caller, call.path("customer"), match=match),
+                None,
+            )
+
+        return await self._change(call, make)
+
+    async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Take the deletion of a customer back."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            ref, match = call.path("customer"), wanted(call.request)
+            told, version = await customers.take_deletion_back(connection, call.caller, ref, match=match)
+            return 200, told, version
+
+        return await self._change(call, make)
+
+    # ---- keys
+
+    async def keys(self, call: Call[KeysQuery, Nothing]) -> web.Response:
+        """List the keys of a customer."""
+        query = call.query
+        async with self._database.reading() as connection:
+            found = await keys.listing(connection, call.path("customer"), query.cursor, query.limit + 1)
+        return page("keys", found, query.limit)
+
+    async def create_key(self, call: Call[ChangeQuery, KeyNew]) -> web.Response:
+        """Make a key, whose secret is in the answer and nowhere else."""
+        own = CUSTOMER in call.holder.roles
+        if own and call.body.sha256 is not None:
+            raise auth.Denied(403, f"{call.holder.called} may not bring a key along")
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            return 201, await keys.create(connection, call.caller, call.path("customer"), call.body, own=own), 1
+
+        return await self._change(call, make, creates=True, hides="secret")
+
+    async def key(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell a key."""
+        async with self._database.reading() as connection:
+            row = await keys.find(connection, call.path("key"))
+        return tagged(200, keys.told(row), row.version)
+
+    async def change_key(self, call: Call[ChangeQuery, Any]) -> web.Response:
+        """Change a key."""
+        own = CUSTOMER in call.holder.roles
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            match = wanted(call.request)
+            told, version = await keys.change(
+                connection, call.caller, call.path("key"), call.body, match=match, own=own
+            )
+            return 200, told, version
+
+        return await self._change(call, make)
+
+    async def revoke_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """End a key at once."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            return 200, await keys.revoke(connection, call.caller, call.path("key"), match=wanted(call.request)), None
+
+        return await self._change(call, make)
+
+    async def restore_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+        """Take the revocation of a key back."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            match = wanted(call.request)
+            key, version = await keys.restore(connection, call.caller, call.path("key"), match=match)
+            return 200, key, version
+
+        return await self._change(call, make)
+
+    async def rotate_key(self, call: Call[ChangeQuery, Rotation]) -> web.Response:
+        """Make a key in the place of another one."""
+        own = CUSTOMER in call.holder.roles
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            return 201, await keys.rotate(connection, call.caller, call.path("key"), call.body.overlap, own=own), 1
+
+        return await self._change(call, make, creates=True, hides="secret")
+
+    async def leaked(self, call: Call[Query, Leak]) -> web.Response:
+        """End keys that somebody found; the answer is the same whether there were any."""
+        digests = [keys.sha256_of(secret) for secret in call.body.secrets]
+        async with self._database.reading() as connection:
+            unrevoked = await keys.list_unrevoked(connection, digests)
+        # Whoever asks in vain, which anybody may, keeps no batch waiting. And each key is a transaction: two reports
+        # that name the same keys never wait for each other in a circle.
+        for sha256 in unrevoked:
+            async with self._database.writing() as connection:
+                revoked = await keys.revoke_leaked(connection, call.caller, sha256)
+            if revoked is not None:
+                self._metrics.leaked.inc()
+                log.get().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
+        return answer(202, {"received": True})
+
+    # ---- flags
+
+    async def flags(self, _: Call[Query, Nothing]) -> web.Response:
+        """List all flags."""
+        async with self._database.reading() as connection:
+            return answer(200, {"flags": await flags.listing(connection)})
+
+    async def flag(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell a flag."""
+        async with self._database.reading() as connection:
+            row = await flags.find(connection, call.path("flag"))
+        return tagged(200, flags.told(row), row.version)
+
+    async def put_flag(self, call: Call[ChangeQuery, FlagBody]) -> web.Response:
+        """Have a flag be so."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            match = wanted(call.request)
+            told, version = await flags.put(connection, call.caller, call.path("flag"), call.body, match=match)
+            return 200, told, version
+
+        return await self._change(call, make)
+
+    # ---- all of them
+
+    async def _change(
+        self,
+        call: Call[ChangeQuery, Any],
+        make: Change,
+        *,
+        creates: bool = False,
+        hides: str | None = None,
+        permit: Permit | None = None,
+    ) -> web.Response:
+        """Answer with what a change comes to. With `dry_run` it is taken back, and what it `hides` is not told."""
+        asked = await idempotent(call) if creates else None
+        if call.query.dry_run:
+            asked = None  # What was not done is tried anew each time.
+        for again in (False, True):
+            try:
+                return await self._transact(make, asked, permit, dry=call.query.dry_run, hides=hides)
+            except sa.exc.IntegrityError:
+                # Another collector made the same at the same time: now it can be seen.
+                if again:
+                    return problem(503, "others change the same now", RETRY_LATER)
+        raise AssertionError
+
+    async def _transact(
+        self,
+        make: Change,
+        asked: idempotency.Asked | None,
+        permit: Permit | None,
+        *,
+        dry: bool,
+        hides: str | None,
+    ) -> web.Response:
+        response = web.Response()
+        try:
+            async with self._database.writing() as connection:
+                if permit is not None:
+                    await permit(connection)
+                before = None
+                if asked is not None:
+                    async with across_customers(connection):
+                        before = await idempotency.answered(connection, asked)
+                if before is not None:
+                    status, told, version = orjson.loads(before)
+                    response = tagged(status, told, version)
+                    response.headers["Idempotent-Replayed"] = "true"
+                    return response
+                status, told, version = await make(connection)
+                if dry:
+                    told = {name: value for name, value in told.items() if name != hides}
+                    response = answer(200, told)
+                    raise DryRun
+                if asked is not None:
+                    async with across_customers(connection):
+                        await idempotency.keep(connection, asked, orjson.dumps([status, told, version]))
+                response = tagged(status, told, version)
+        except DryRun:
+            pass
+        return response
+
+
+async def idempotent(call: Call[Any, Any]) -> idempotency.Asked | None:
+    """Return what makes a request one that may be sent again; None where it has no Idempotency-Key."""
+    key = call.request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not IDEMPOTENCY_KEY.fullmatch(key):
+        raise Refused(400, "an Idempotency-Key has 1 to 255 visible characters")
+    digest = idempotency.request_digest(call.request.method, call.request.path_qs, call.sent)
+    return idempotency.Asked(call.caller.actor, key, digest)
+
+
+def wanted(request: web.Request) -> frozenset[int] | None:
+    """Return the versions that If-Match names (RFC 9110 section 13.1.1); None where any will do."""
+    said = request.headers.get("If-Match")
+    if said is None or said.strip() == "*":
+        return None
+    tags = [ETAG.fullmatch(one.strip()) for one in said.split(",")]
+    if not all(tags):
+        raise Refused(400, 'If-Match is no ETag such as "3", and not *')
+    # A weak one never matches; one that was not made here neither.
+    return frozenset(int(tag[1]) for tag in tags if tag and tag[1])
+
+
+def tagged(status: int, told: Any, version: int | None) -> web.Response:
+    """Answer with a thing and the ETag of its version."""
+    return answer(status, told, {} if version is None else {"ETag": f'"{version}"'})
+
+
+def page(name: str, found: list[Any], limit: int) -> web.Response:
+    """Answer with the first `limit` of what was found, and the cursor of the next page where there are more."""
+    more = {"next": found[limit - 1]["id"]} if len(found) > limit else {}
+    return answer(200, {name: found[:limit], **more})

@@ -1,0 +1,415 @@
+"""Plans, subscriptions and invoices."""
+
+import time
+from typing import Any, NoReturn
+
+import sqlalchemy as sa
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts import change as changing
+from edgeproxy.collector.accounts.audit import Entry
+from edgeproxy.collector.accounts.ids import moment, new_id, now_ms
+from edgeproxy.collector.api import auth
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.billing_models import (
+    Credit,
+    InvoicesQuery,
+    PlanTold,
+    SubscriptionChange,
+    SubscriptionNew,
+    SubscriptionPreview,
+    UpcomingQuery,
+    WhoseQuery,
+    Why,
+)
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.handlers.accounts import AccountHandlers, page, tagged, wanted
+from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import InvoiceTold, decimal, line_told
+from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close import quantities as usage
+from edgeproxy.collector.billing.rating import periods
+from edgeproxy.collector.billing.rating.rater import Line, total
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.subscriptions import changes, subscriptions
+from edgeproxy.collector.billing.subscriptions.subscriptions import Loaded
+from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.catalog import MeterPrice, Plan, name_of, newest, tier_of
+
+SOLD_LATER = {"Retry-After": "60"}
+
+
+class BillingHandlers(AccountHandlers):
+    """Makes changes as those of accounts are made: one transaction, once for an Idempotency-Key."""
+
+    # ---- for anybody
+
+    async def plans(self, _: Call[Query, Nothing]) -> web.Response:
+        """Tell what is sold: the newest version of each plan."""
+        billing, plans = self._billing(), self._settings.plans
+        sold = [plan_told(version, plans[version]) for version in newest(plans).values()]
+        return answer(200, {"currency": billing.currency, "plans": sold})
+
+    async def status(self, _: Call[Query, Nothing]) -> web.Response:
+        """Tell whether anything can be bought, and anybody is charged."""
+        billing = self._billing()
+        async with self._database.reading() as connection:
+            now = await charging.read(connection, billing)
+        is_charging = now.is_on and now.mode != "off"
+        told = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
+        return answer(200, told | {"message": now.message})
+
+    # ---- subscriptions
+
+    async def subscription(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
+        """Tell which plan a customer has."""
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscriptions.of_customer(connection, self._whose(call))
+        return tagged(200, subscriptions.told(loaded.row, loaded.customer.name), loaded.row.version)
+
+    async def subscribe(self, call: Call[Any, SubscriptionNew]) -> web.Response:
+        """Begin a subscription."""
+        customer, body = self._whose(call), call.body
+        await self._must_sell(call)
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            self._must_be_sold(call, customer, None)
+            told, version = await subscriptions.subscribe(
+                connection,
+                call.caller,
+                customer,
+                body.plan,
+                is_yearly=body.interval == "year",
+                known=self._settings,
+                now=time.time(),
+            )
+            return 201, told, version
+
+        return await self._change(call, make, creates=True)
+
+    async def change(self, call: Call[Any, SubscriptionChange]) -> web.Response:
+        """Change to another plan."""
+
+        def plan_of(loaded: Loaded) -> str:
+            self._must_be_sold(call, loaded.customer.name, loaded.held.last.version)
+            plan: str = call.body.plan
+            return plan
+
+        return await self._to(call, plan_of, call.body.when)
+
+    async def upgrade(self, call: Call[Any, Nothing]) -> web.Response:
+        """Change to the plan with a tier, at once."""
+        plans = self._settings.plans
+        return await self._to(
+            call, lambda loaded: subscriptions.of_tier(call.query.tier, plans, loaded.customer.name), "now"
+        )
+
+    async def _to(self, call: Call[Any, Any], plan_of: Any, when: changes.When | None) -> web.Response:
+        customer = self._whose(call)
+        await self._must_sell(call)
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            plan = plan_of(await subscriptions.of_customer(connection, customer))
+            told, version = await subscriptions.change(
+                connection,
+                call.caller,
+                customer,
+                plan,
+                when,
+                known=self._settings,
+                now=time.time(),
+                match=wanted(call.request),
+            )
+            return 200, told, version
+
+        return await self._change(call, make)
+
+    async def cancel(self, call: Call[Any, Nothing]) -> web.Response:
+        """End a subscription."""
+        customer = self._whose(call)
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            told, version = await subscriptions.cancel(
+                connection,
+                call.caller,
+                customer,
+                call.query.when,
+                known=self._settings,
+                now=time.time(),
+                match=wanted(call.request),
+            )
+            return 200, told, version
+
+        return await self._change(call, make)
+
+    async def preview(self, call: Call[WhoseQuery, SubscriptionPreview]) -> web.Response:
+        """Tell what a change, or the beginning of a subscription, would come to."""
+        billing, body, now = self._billing(), call.body, time.time()
+        async with self._database.reading(whole=True) as connection:
+            customer = await customers.find(connection, self._whose(call))
+            row = await subscriptions.live(connection, customer.id)
+            if row is None:
+                await subscriptions.may_subscribe(connection, customer, now)
+                self._must_be_sold(call, customer.name, None)
+                held = subscriptions.first(
+                    body.plan, customer.name, is_yearly=body.interval == "year", known=self._settings, now=now
+                )
+                version, when, at = held.last.version, "now", held.last.span.start
+                due = changes.fees(held.segments, ())
+            else:
+                loaded = await subscriptions.load(connection, row)
+                self._must_be_sold(call, customer.name, loaded.held.last.version)
+                planned = await subscriptions.planned(
+                    connection, loaded, body.plan, body.when, known=self._settings, now=now
+                )
+                version = subscriptions.resolved(body.plan, self._settings.plans, customer.name)
+                when, at, due = planned.when, planned.at, planned.lines
+        told = {"plan": version, "when": when, "at": moment(at * 1000), "due_now": total(due)}
+        return answer(200, told | {"currency": billing.currency, "lines": [line_told(line) for line in due]})
+
+    # ---- usage
+
+    async def usage(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
+        """Tell what was used in this period of all that the plan bills or bounds."""
+        return answer(200, await self._used(call))
+
+    async def usage_of(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
+        """The same of one meter."""
+        told = await self._used(call)
+        meter = call.path("meter")
+        told["meters"] = [one for one in told["meters"] if one["meter"] == meter]
+        if not told["meters"]:
+            raise Refused(404, "the plan neither bills nor bounds this meter")
+        return answer(200, told)
+
+    async def quotas(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
+        """The same of what has a cap and no price."""
+        told = await self._used(call)
+        told["meters"] = [one for one in told["meters"] if one["cap"] is not None]
+        return answer(200, told)
+
+    async def _used(self, call: Call[WhoseQuery, Nothing]) -> dict[str, Any]:
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscriptions.of_customer(connection, self._whose(call))
+            last, terms = loaded.held.last, usage.Terms(self._settings.meters, loaded.held.anchor)
+            name = loaded.customer.name
+            try:
+                used = await usage.quantities(connection, name, loaded.held.segments, last, terms)
+            except (usage.TooMuch, usage.NotKept) as no:
+                raise Refused(422, str(no)) from None
+        return {
+            "customer": loaded.customer.name,
+            "plan": last.version,
+            "period_start": moment(last.span.start * 1000),
+            "period_end": moment(last.span.end * 1000),
+            "meters": usage.told(last.plan, used),
+        }
+
+    # ---- invoices
+
+    async def invoices(self, call: Call[InvoicesQuery, Nothing]) -> web.Response:
+        """List invoices: of a customer, or, for those who read all, of everybody."""
+        self._billing()
+        query = call.query
+        name = auth.customer_of(call.holder, query.customer)
+        async with self._database.reading() as connection:
+            customer = None if name is None else (await customers.find(connection, name)).id
+            only = {"customer": customer, "period": query.period, "state": query.state}
+            found = await invoices.listing(connection, query.cursor, query.limit + 1, **only)
+        return page("invoices", [seen_by(call.holder, one) for one in found], query.limit)
+
+    async def upcoming(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
+        """Tell the next invoice, if nothing more were used, and where that is asked for as it will be."""
+        billing = self._billing()
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscriptions.of_customer(connection, self._whose(call))
+            try:
+                now = time.time() if call.query.projected else None
+                due = await invoice_lines.upcoming(connection, loaded, self._settings.meters, now)
+            except (usage.TooMuch, usage.NotKept) as no:
+                raise Refused(422, str(no)) from None
+        return answer(200, upcoming_told(loaded, due, billing))
+
+    async def invoice(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell an invoice."""
+        async with self._database.reading(whole=True) as connection:
+            row = await invoices.find(connection, call.path("invoice"))
+            return answer(200, seen_by(call.holder, invoices.told(row, await invoices.lines(connection, row.id))))
+
+    async def pdf(self, call: Call[Query, Nothing]) -> web.Response:
+        """Say where the PDF of an invoice is."""
+        async with self._database.reading() as connection:
+            row = await invoices.find(connection, call.path("invoice"))
+        if row.pdf is None:
+            raise Refused(409, f"the invoice is {row.state}: it has a PDF once it is open")
+        return web.Response(status=303, headers={"Location": row.pdf})
+
+    async def hold(self, call: Call[Query, Why]) -> web.Response:
+        """Have a draft wait until somebody has looked at it."""
+
+        def decide(row: Any) -> dict[str, Any]:
+            if row.state != invoices.DRAFT:
+                self._no(row, "only a draft can be held; one that is on its way to Stripe cannot")
+            return {"state": invoices.HELD, "held_why": call.body.why}
+
+        return await self._decide(call, "invoice.hold", decide)
+
+    async def accept(self, call: Call[Query, Why]) -> web.Response:
+        """Have an invoice that is held sent as it is."""
+
+        def decide(row: Any) -> dict[str, Any]:
+            if row.state != invoices.HELD:
+                self._no(row, "only one that is held can be accepted")
+            again = {"try_at": 0, "tries": row.tries + 1}
+            if not row.is_written:  # Nobody has seen what it comes to: that is still held against Stripe's.
+                return again | {"state": invoices.DRAFT, "held_why": None}
+            return again | {"state": invoices.CLOSING, "accepted_why": call.body.why}
+
+        return await self._decide(call, "invoice.accept", decide)
+
+    async def void(self, call: Call[Query, Why]) -> web.Response:
+        """Have an invoice taken back."""
+
+        def decide(row: Any) -> dict[str, Any]:
+            if row.state not in (invoices.HELD, invoices.OPEN, invoices.UNCOLLECTIBLE):
+                self._no(row, "only one that is held or open can be taken back")
+            return {"state": invoices.VOIDING, "held_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
+
+        return await self._decide(call, "invoice.void", decide)
+
+    async def _decide(self, call: Call[Query, Why], action: str, decide: Any) -> web.Response:
+        """Write what a person decides of an invoice;
+
+        what follows at Stripe is done by the run (collector/billing/period_close/closing.py).
+        """
+        async with self._database.writing() as connection:
+            row = await invoices.find(connection, call.path("invoice"), lock=True)
+            written = await invoices.lines(connection, row.id)
+            values = decide(Decided(row, bool(written)))
+            await invoices.update(connection, row.id, **values)
+            entry = Entry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
+            await audit.append(connection, call.caller, entry)
+            after = await invoices.find(connection, row.id)
+        return answer(200, invoices.told(after, written))
+
+    async def credit(self, call: Call[Any, Credit]) -> web.Response:
+        """Have some of an invoice taken back."""
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            row = await invoices.find(connection, call.path("invoice"), lock=True)
+            if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
+                self._no(row, "some can be taken back of one that is open or paid")
+            of = (credit_notes.c.invoice == row.id) & (credit_notes.c.state != "refused")
+            before = (await connection.execute(sa.select(sa.func.sum(credit_notes.c.amount)).where(of))).scalar_one()
+            left = row.total - int(before or 0)
+            if call.body.amount > left:
+                raise changing.Refused(422, "some fields cannot be used", [("amount", f"is above the {left} left")])
+            note = {"id": new_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
+            note |= {"state": "asked"}
+            await connection.execute(sa.insert(credit_notes), [note | {"tries": 0, "created_at": now_ms()}])
+            await audit.append(connection, call.caller, Entry("invoice.credit", row.id, None, note))
+            return 201, note, None
+
+        return await self._change(call, make, creates=True)
+
+    # ---- who and whether
+
+    def _billing(self) -> Billing:
+        """What is configured; raises Refused."""
+        if self._settings.billing is None:
+            raise Refused(404, "nothing is sold here: there is no billing in the collector's file")
+        return self._settings.billing
+
+    async def _must_sell(self, call: Call[Any, Any]) -> None:
+        """Raise Refused while nothing can be bought: with `mode: off` by customers, who would not be charged, and while
+        charging is stopped by anybody, as who buys is charged."""
+        billing = self._billing()
+        if billing.mode == "off" and call.holder.customer is not None:
+            raise Refused(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
+        async with self._database.reading() as connection:
+            now = await charging.read(connection, billing)
+        if not now.is_on and now.mode != "off":
+            raise Refused(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
+        if not billing.purchase:
+            raise Refused(503, "nothing can be bought at the moment", headers=SOLD_LATER)
+
+    def _must_be_sold(self, call: Call[Any, Any], customer: str, held: str | None) -> None:
+        """Raise Refused where a customer asks for a version that is not sold any more; staff may give any."""
+        if call.holder.customer is not None:
+            subscriptions.must_be_sold(call.body.plan, self._settings.plans, customer, held)
+
+    def _whose(self, call: Call[Any, Any]) -> str:
+        """Whose billing is asked for, by name or id; raises Refused and Denied."""
+        self._billing()
+        name = auth.customer_of(call.holder, call.query.customer)
+        if name is None:
+            raise Refused(422, "name the customer: ?customer=NAME")
+        return name
+
+    def _no(self, row: Any, why: str) -> NoReturn:
+        raise changing.Refused(409, f"the invoice is {row.state}: {why}")
+
+
+def seen_by(holder: Holder, told: InvoiceTold) -> InvoiceTold:
+    """An invoice as who asks may see it: why it was held, accepted or taken back is what staff wrote for staff."""
+    return told if holder.customer is None else {**told, "held_why": None, "accepted_why": None}
+
+
+class Decided:
+    """An invoice that somebody decides about, and whether its lines are written."""
+
+    def __init__(self, row: Any, is_written: bool) -> None:
+        self.state: str = row.state
+        self.tries: int = row.tries
+        self.is_written = is_written
+
+
+def plan_told(version: str, plan: Plan) -> PlanTold:
+    """Tell a plan as it is sold."""
+    return {
+        "plan": name_of(version),
+        "name": plan.name or name_of(version),
+        "version": version,
+        "tier": tier_of(version, plan),
+        "fee": plan.fee,
+        "year_fee": plan.year_fee,
+        "meters": {meter: price_told(price) for meter, price in plan.meters.items()},
+        "entitlements": plan.entitlements,
+    }
+
+
+def price_told(price: MeterPrice) -> dict[str, Any]:
+    """Tell what a plan says of a meter."""
+    told: dict[str, Any] = {"included": price.included, "cap": price.cap}
+    if price.price is not None:
+        told["price"] = decimal(price.price)
+    if price.tiers:
+        told["tiers"] = [{"up_to": tier.up_to, "price": decimal(tier.price)} for tier in price.tiers]
+    if price.by is not None:
+        prices = {value: decimal(one) for value, one in price.by.prices.items()}
+        told["by"] = {"dimension": price.by.dimension, "prices": prices}
+    return told
+
+
+def upcoming_told(loaded: Loaded, due: invoice_lines.Upcoming, billing: Billing) -> dict[str, Any]:
+    """Tell the next invoice."""
+    period = loaded.held.period
+    about = {
+        "customer": loaded.customer.name,
+        "period": periods.name_of(period),
+        "period_start": moment(period.start * 1000),
+        "period_end": moment(period.end * 1000),
+        "currency": billing.currency,
+        "closes_at": moment(int((period.end + billing.freeze) * 1000)),
+    }
+    told = about | amounts_told(due.lines)
+    return told if due.projected is None else told | {"projected": amounts_told(due.projected)}
+
+
+def amounts_told(due: list[Line]) -> dict[str, Any]:
+    """Tell what lines come to, before tax."""
+    return {"subtotal": total(due), "total": total(due), "lines": [line_told(line) for line in due]}

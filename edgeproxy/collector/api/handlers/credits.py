@@ -1,0 +1,324 @@
+"""Prepaid credits: balances, statements, purchases, corrections and refunds, and the day's books."""
+
+import time
+from datetime import date
+from typing import Any
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import Entry
+from edgeproxy.collector.accounts.ids import moment, new_id
+from edgeproxy.collector.api.billing_models import WhoseQuery
+from edgeproxy.collector.api.credit_models import (
+    AccountingQuery,
+    Adjustment,
+    BalanceQuery,
+    Checkout,
+    Portal,
+    PurchasesQuery,
+    PurchaseTold,
+    RefundNew,
+)
+from edgeproxy.collector.api.endpoint import CSV, Call, Nothing, Query
+from edgeproxy.collector.api.handlers.accounts import idempotent
+from edgeproxy.collector.api.handlers.billing import BillingHandlers
+from edgeproxy.collector.api.ledger_models import ChangeQuery
+from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.billing.credits import checkout, consumption, credits, purchase_list, statements
+from edgeproxy.collector.billing.credits.consumption import Meters
+from edgeproxy.collector.billing.credits.refunds import Refunds
+from edgeproxy.collector.billing.jobs.credits import meters_of
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.reports import accounting
+from edgeproxy.collector.billing.reports.accounting import NotOver
+from edgeproxy.collector.billing.stripe import customers as payers
+from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.ledger import queries
+
+PDF = "application/pdf"
+BUSINESS = "business"
+"""The metadata of a customer that says whether it is a business: true."""
+LATER = {"Retry-After": "10"}
+
+
+class CreditHandlers(BillingHandlers):
+    """Makes changes as those of billing are made; money goes by way of `stripe`."""
+
+    stripe: Stripe | None = None
+    """The way to Stripe; None where nobody is charged."""
+
+    async def balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
+        """Tell what a customer has to spend, now or at a moment."""
+        whose, meters = self._whose(call), self._meters()
+        at = None if call.query.at is None else queries.moment("at", call.query.at) * 1000
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.find(connection, whose)
+            booked = await journal.balance(connection, row.id, at)
+            waiting = 0 if at is not None else await consumption.pending(connection, meters, row.name)
+            grants = [] if at is not None else await journal.grants(connection, row.id)
+        available = booked - waiting
+        told = [
+            {
+                "id": one.id,
+                "millicredits": one.rest,
+                "expires_at": moment(one.expires),
+                "refundable": max(0, min(one.refundable, available)),
+            }
+            for one in grants
+            if one.rest
+        ]
+        amounts = {"balance": booked, "pending": waiting, "available": available, "usd": statements.usd_of(available)}
+        return answer(200, {"customer": row.name, **amounts, "grants": told, "at": moment(at)})
+
+    # ---- statements
+
+    async def statements(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
+        """Tell of which months there are statements."""
+        whose = self._whose(call)
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.find(connection, whose)
+            months = await statements.months(connection, row.id)
+        return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
+
+    async def statement(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
+        """Tell a month, as JSON, or by the end of its name as CSV or PDF."""
+        whose = self._whose(call)
+        said = call.path("month")
+        name, _, form = said.partition(".")
+        try:
+            month = statements.read_month(name if form else said)
+        except ValueError as no:
+            raise Refused(404, str(no)) from None
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.find(connection, whose)
+            made = (await statements.statement(connection, row.id, month))._replace(customer=row.name)
+        file = {"Content-Disposition": f'attachment; filename="statement-{month}.{form}"', "Cache-Control": "no-store"}
+        match form:
+            case "":
+                lines = [
+                    {
+                        "at": moment(line.at),
+                        "kind": line.kind,
+                        "reference": line.reference,
+                        "meter": line.meter or None,
+                        "model": line.model or None,
+                        "millicredits": line.amount,
+                    }
+                    for line in made.lines
+                ]
+                sums = {"opening": made.opening, "lines": lines, "closing": made.closing}
+                return answer(200, {"customer": row.name, "month": str(month), **sums})
+            case "csv":
+                return web.Response(body=statements.csv_of(made).encode(), content_type=CSV, headers=file)
+            case "pdf":
+                from edgeproxy.collector.billing.credits import statement_pdf
+
+                return web.Response(body=statement_pdf.pdf_of(made), content_type=PDF, headers=file)
+        raise Refused(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
+
+    # ---- purchases
+
+    async def purchases(self, call: Call[PurchasesQuery, Nothing]) -> web.Response:
+        """List what a customer has bought."""
+        whose, limit = self._whose(call), call.query.limit
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.find(connection, whose)
+            found = await purchase_list.listing(connection, row.id, call.query.cursor, limit + 1)
+        more: dict[str, Any] = {"next": found[limit - 1].number} if len(found) > limit else {}
+        return answer(200, {"customer": row.name, "purchases": [purchase_told(one) for one in found[:limit]], **more})
+
+    async def receipt(self, call: Call[Query, Nothing]) -> web.Response:
+        """Say where the receipt of a purchase is."""
+        async with self._database.reading() as connection:
+            intent = await purchase_list.payment_of(connection, call.path("purchase"))
+        try:
+            url = None if intent is None else await purchase_list.receipt(self._paying(), intent)
+        except StripeFailure as failure:
+            raise refused(failure) from None
+        if url is None:
+            raise Refused(409, "there is no receipt of this purchase")
+        return web.Response(status=303, headers={"Location": url})
+
+    async def checkout(self, call: Call[WhoseQuery, Checkout]) -> web.Response:
+        """Begin to buy credits: the answer says where the browser is sent."""
+        whose, body = self._whose(call), call.body
+        self._meters()
+        await self._must_sell(call)
+        tax = self._billing().tax
+        row, payer = await self._payer(whose)
+        try:
+            needs_id = tax.business_id_required and is_business(row)
+            if needs_id and not await checkout.has_tax_id(self._paying(), payer):
+                raise Refused(422, "a business needs a tax id that is valid: enter it in the customer portal first")
+            urls = (body.success_url, body.cancel_url)
+            key = f"{row.id}_checkout_{await self._key(call)}"
+            made = await checkout.begin(self._paying(), payer, row.id, body.millicredits, urls, tax, key)
+        except StripeFailure as failure:
+            raise refused(failure) from None
+        self._metrics.checkout_sessions.inc()
+        about = {"session": made["id"], "millicredits": body.millicredits}
+        await self._record(call, Entry("credits.checkout", row.id, None, about))
+        return answer(201, {"id": made["id"], "url": made["url"]})
+
+    async def portal(self, call: Call[WhoseQuery, Portal]) -> web.Response:
+        """Begin a session of the customer portal: cards, invoices, receipts, tax ids."""
+        whose = self._whose(call)
+        row, payer = await self._payer(whose)
+        try:
+            made = await checkout.portal(self._paying(), payer, call.body.return_url)
+        except StripeFailure as failure:
+            raise refused(failure) from None
+        await self._record(call, Entry("billing.portal", row.id, None, {"session": made["id"]}))
+        return answer(201, {"id": made["id"], "url": made["url"]})
+
+    # ---- corrections
+
+    async def adjust(self, call: Call[ChangeQuery, Adjustment]) -> web.Response:
+        """Give credits, take gifts back, or take usage back."""
+        body = call.body
+        self._meters()
+        if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
+            raise Refused(422, "only gifts expire", errors=[{"field": "expires_at", "detail": "leave it out"}])
+        if body.consumption is not None and body.millicredits < 0:
+            raise Refused(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}])
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            row = await customers.find(connection, body.customer)
+            id_, caller = new_id(), call.caller
+            if body.consumption is not None:
+                if not body.consumption.startswith(f"{row.id}/"):
+                    raise Refused(404, "there is no such consumption of this customer")
+                await credits.usage_refund(connection, caller, body.consumption, id_, body.millicredits, body.why)
+                kind = "usage_refund"
+            elif body.millicredits > 0:
+                expires = body.expires_at
+                await credits.gift(connection, caller, row.id, id_, body.millicredits, body.why, expires)
+                kind = "gift"
+            else:
+                await credits.withdrawal(connection, caller, row.id, id_, -body.millicredits, body.why)
+                kind = "withdrawal"
+            now = await journal.balance(connection, row.id)
+            told = {"id": id_, "kind": kind, "customer": row.name, "millicredits": body.millicredits, "balance": now}
+            return 201, told, None
+
+        return await self._change(call, make, creates=True)
+
+    async def refund(self, call: Call[ChangeQuery, RefundNew]) -> web.Response:
+        """Have money go back, at most what is unspent of a purchase: held at once, then asked of Stripe."""
+        body = call.body
+        meters = self._meters()
+        if body.millicredits is not None and body.millicredits % CENT:
+            wrong = f"is not a whole number of cents, of {CENT} millicredits each"
+            raise Refused(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": wrong}])
+        stripe = self._paying()
+        made: list[credits.Held] = []
+
+        async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
+            name = (await customers.find(connection, await credits.buyer(connection, body.purchase))).name
+            waiting = await consumption.pending(connection, meters, name)
+            held = await credits.hold(
+                connection, call.caller, body.purchase, new_id(), body.millicredits, body.why, pending=waiting
+            )
+            made.append(held)
+            told = {"id": held.id, "customer": name, "purchase": held.grant, "cents": held.cents, "state": "held"}
+            return 202, told, None
+
+        response = await self._change(call, make, creates=True)
+        if made and response.status == 202 and not call.query.dry_run:
+            try:
+                await Refunds(self._database, stripe).send(made[-1])
+            except StripeFailure:
+                pass  # It stays held, and is taken up again by the run.
+        return response
+
+    # ---- books
+
+    async def accounting(self, call: Call[AccountingQuery, Nothing]) -> web.Response:
+        """Tell a day of the books."""
+        billing = self._billing()
+        try:
+            day = date.fromisoformat(call.path("date"))
+            if len(call.path("date")) != 10 or day.year < 2000:
+                raise ValueError
+        except ValueError:
+            raise Refused(404, "there is no such day: write it as 2027-01-31") from None
+        try:
+            async with self._database.writing() as connection:
+                found = await accounting.day_journal(connection, day, time.time())
+        except NotOver as no:
+            raise Refused(409, str(no)) from None
+        form = call.query.format
+        if form is None:
+            moved = [
+                {"account": one.account, "kind": one.kind, "customer": one.customer, "millicredits": one.amount}
+                for one in found.movements
+            ]
+            return answer(200, {"date": str(day), "movements": moved, "cents": dict(found.cents)})
+        names = {str(account): name for account, name in billing.accounts.items()}
+        file = {"Content-Disposition": f'attachment; filename="journal-{day}-{form}.csv"'}
+        return web.Response(body=accounting.written(found, form, names), content_type=CSV, headers=file)
+
+    # ---- who and whether
+
+    def _meters(self) -> Meters:
+        """What is read of the ledger; raises Refused where no credits are sold."""
+        found = meters_of(self._billing())
+        if found is None:
+            raise Refused(404, "no credits are sold here: there is no billing.credits in the collector's file")
+        return found
+
+    def _paying(self) -> Stripe:
+        """The way to Stripe; raises Refused where there is none."""
+        if self.stripe is None:
+            raise Refused(409, "nothing can be bought or refunded: billing has mode: off in the collector's file")
+        return self.stripe
+
+    async def _payer(self, whose: str) -> tuple[Any, str]:
+        """The row of a customer, and who that is at Stripe; raises Refused."""
+        stripe = self._paying()
+        async with self._database.reading() as connection:
+            row = await customers.find(connection, whose)
+        if row.deleting_since is not None:
+            raise Refused(409, "the customer is being deleted")
+        try:
+            return row, await payers.payer(self._database, stripe, row.id, row.name)
+        except StripeFailure as failure:
+            raise refused(failure) from None
+
+    async def _record(self, call: Call[Any, Any], entry: Entry) -> None:
+        """Put on record to whom a page of Stripe's is given, before it is."""
+        async with self._database.writing() as connection:
+            await audit.append(connection, call.caller, entry)
+
+    async def _key(self, call: Call[Any, Any]) -> str:
+        """What makes a request the same one at Stripe: the Idempotency-Key of who asks, else it is like no other."""
+        asked = await idempotent(call)
+        return new_id() if asked is None else f"{asked.digest[:32]}_{asked.request[:16]}"
+
+
+def purchase_told(row: Any) -> PurchaseTold:
+    """Tell a purchase as the API does."""
+    return {
+        "id": row.id,
+        "at": moment(row.at),
+        "millicredits": row.paid,
+        "cents": (row.paid + row.tax) // CENT,
+        "tax": row.tax // CENT,
+        "returned": row.returned,
+        "has_receipt": row.payment is not None,
+    }
+
+
+def is_business(row: Any) -> bool:
+    """Whether a customer is a business."""
+    return customers.told(row)["metadata"].get(BUSINESS) == "true"
+
+
+def refused(failure: StripeFailure) -> Refused:
+    """What a caller is told where Stripe did not do as it was asked."""
+    if failure.outcome is Outcome.REFUSED:
+        return Refused(409, f"Stripe refuses: {failure.message}")
+    return Refused(503, "Stripe cannot be reached now", headers=LATER)

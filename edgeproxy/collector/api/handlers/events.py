@@ -1,0 +1,135 @@
+"""Usage that services report themselves, and what of it was rejected."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import Entry
+from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.ledger_models import DeadLettersQuery, WhyQuery
+from edgeproxy.collector.api.request_reader import body_of, content_of
+from edgeproxy.collector.api.responses import Refused, answer, problem
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.events import dead_letters
+from edgeproxy.collector.events.body import read_all
+from edgeproxy.collector.events.dead_letters import Letter
+from edgeproxy.collector.events.event import BODY_BYTES_MAX, BadBody, BadEvent, objects, read
+from edgeproxy.collector.events.intake import Intake, Receipt, Sent
+from edgeproxy.collector.ledger.arrival import inflate
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Meter
+from edgeproxy.wire.batch import BadBatch
+
+IN_A_THREAD_BYTES = 64 << 10
+"""Bytes of a body from which on it is read in a thread, as others must not wait that long."""
+NOT_THERE = "there is no such dead letter"
+
+
+class EventHandlers:
+    """Takes events, and tells of those that were rejected."""
+
+    def __init__(self, database: Database, intake: Intake, metrics: Metrics) -> None:
+        self._database = database
+        self._intake = intake
+        self._metrics = metrics
+        self._meters: Mapping[str, Meter] = {}
+
+    def use(self, settings: Settings) -> None:
+        """Take events of the meters that these say."""
+        self._meters = {name: meter for name, meter in settings.meters.items() if meter.count == "events"}
+
+    async def take(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take events; the answer comes once they are on disk."""
+        request = call.request
+        if not self._intake.has_room():
+            return self._busy()
+        sent = await body_of(request, BODY_BYTES_MAX)
+        coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+        if len(sent) < IN_A_THREAD_BYTES and coding == "identity":
+            read_ = self._read(sent, coding, call.holder.label)
+        else:
+            read_ = await asyncio.to_thread(self._read, sent, coding, call.holder.label)
+        receipt = await self._intake.settle(read_)
+        rejected = [{"index": one.position, "error": one.error} for one in receipt.rejected]
+        return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
+
+    def _busy(self) -> web.Response:
+        self._metrics.busy.inc()
+        return problem(429, "more events are waiting than can be held", {"Retry-After": "1"})
+
+    def _read(self, sent: bytes, coding: str, token: str) -> Sent:
+        """The events in a body; raises Refused."""
+        try:
+            plain = sent if coding == "identity" else inflate(sent, coding)
+            events, rejected = read_all(plain, self._meters, time.time())
+        except BadBatch as bad:
+            raise Refused(415 if "unknown coding" in str(bad) else 400, f"the body {bad}") from None
+        except BadBody as bad:
+            raise Refused(413 if len(sent) > BODY_BYTES_MAX else 400, str(bad)) from None
+        return Sent(token, events, rejected)
+
+    async def letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:
+        """List events that were rejected, oldest first."""
+        limit = call.query.limit
+        async with self._database.reading() as connection:
+            found = await dead_letters.page(connection, call.query.cursor, limit + 1)
+        more = {"next": found[limit - 1].id} if len(found) > limit else {}
+        return answer(200, {"dead_letters": [told(letter) for letter in found[:limit]], **more})
+
+    async def letter(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell of one."""
+        return answer(200, told(await self._found(call.path("letter"))))
+
+    async def replay(self, call: Call[Query, Nothing]) -> web.Response:
+        """Count it after all, as it is or as it is sent now."""
+        letter = await self._found(call.path("letter"))
+        given = await content_of(call, BODY_BYTES_MAX)
+        try:
+            (said,) = objects(given) if given else [letter.event]
+            event = read(said, self._meters, time.time())
+        except (BadBody, BadEvent) as bad:
+            raise Refused(422, f"the event {bad}") from None
+        except ValueError:
+            raise Refused(422, "send one event") from None
+        receipt = await self._intake.settle(Sent(call.holder.label, [(0, event)], (), is_replay=True))
+        if receipt.rejected:
+            raise Refused(409, f"the event {receipt.rejected[0].error}")
+        await self._put_away(call, letter, "dead_letter.replay", {"event": said, "again": not receipt.accepted})
+        return answer(200, _result(receipt))
+
+    async def discard(self, call: Call[WhyQuery, Nothing]) -> web.Response:
+        """Take it out for good."""
+        letter = await self._found(call.path("letter"))
+        await self._put_away(call, letter, "dead_letter.discard", {"why": call.query.why})
+        return web.Response(status=204)
+
+    async def _found(self, id_: str) -> Letter:
+        async with self._database.reading() as connection:
+            letter = await dead_letters.find(connection, id_) if id_.isascii() and id_.isprintable() else None
+        if letter is None:
+            raise Refused(404, NOT_THERE)
+        return letter
+
+    async def _put_away(self, call: Call[Any, Nothing], letter: Letter, action: str, after: dict[str, Any]) -> None:
+        async with self._database.writing() as connection:
+            if await dead_letters.remove(connection, letter.id):
+                before = {"event": letter.event, "error": letter.error}
+                await audit.append(connection, call.caller, Entry(action, letter.id, before, after))
+        log.get().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
+
+
+def told(letter: Letter) -> dict[str, Any]:
+    """A dead letter, as it is told."""
+    said = letter._asdict()
+    return {**said, "received": moment(letter.received)}
+
+
+def _result(receipt: Receipt) -> dict[str, Any]:
+    return {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []}

@@ -1,0 +1,201 @@
+"""Batches, usage and edges."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import audit, customers
+from edgeproxy.collector.accounts.audit import Entry
+from edgeproxy.collector.accounts.last_used import LastUsed
+from edgeproxy.collector.api import auth, usage_csv
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.ledger_models import EdgeChange, UsageQuery
+from edgeproxy.collector.api.listener import LISTENER
+from edgeproxy.collector.api.request_reader import body_of
+from edgeproxy.collector.api.responses import Refused, answer, problem
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.ledger import detail, edges, queries, readings
+from edgeproxy.collector.ledger.arrival import Arrival, Named, arrive, is_small, named
+from edgeproxy.collector.ledger.chain import Shipper, Verdict
+from edgeproxy.collector.ledger.ingest import REFUSED, Ingest, Outcome
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.meters import AggregateName
+from edgeproxy.config.models import Customer, Tier
+from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
+from edgeproxy.wire.edge_report import read_fields
+from edgeproxy.wire.key_uses import FIELD, read_field
+
+READERS = 2
+"""Large batches that are read at once."""
+FULL_RETRY = {"Retry-After": "60"}
+
+
+class LedgerHandlers:
+    """Takes batches, and tells what was counted."""
+
+    def __init__(self, database: Database, ingest: Ingest, names: Names, metrics: Metrics) -> None:
+        self._database = database
+        self.last_used = LastUsed(database)
+        """On which day keys were used last; somebody has to `write` it."""
+        self._ingest = ingest
+        self._names = names
+        self._metrics = metrics
+        self._exports = usage_csv.Exports(database)
+        self._dimensions: frozenset[str] = frozenset()
+        self._aggregates: dict[str, AggregateName] = {}
+        self._tiers: Mapping[str, Tier] = {}
+        self._customers: Mapping[str, Customer] = {}
+        self._readers = ThreadPoolExecutor(READERS, "read a batch")
+
+    def use(self, settings: Settings) -> None:
+        """Ask for what these say of those who ship."""
+        self._dimensions = frozenset(name for meter in settings.meters.values() for name in meter.dimensions)
+        self._tiers, self._customers = settings.tiers, settings.customers
+        self._aggregates = {name: meter.aggregate for name, meter in settings.meters.items()}
+
+    async def take(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take a batch; the answer comes once it is on disk."""
+        request, token = call.request, call.holder
+        has_certificate = request.transport and request.transport.get_extra_info("peercert")
+        if request.app[LISTENER].asks_for_certificates and not has_certificate:
+            raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
+        said = named(request.headers)
+        if isinstance(said, str):
+            return answer(422, {"error": "headers", "detail": said})
+        auth.require_edge(token, said.edge)
+        # One that does not say how long its body is may take all there is.
+        size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
+        if not self._ingest.hold(size):
+            return self._busy()
+        try:
+            sent = await body_of(request)
+            coding = request.headers.get("Content-Encoding", "identity").strip().lower()
+            arrival = await self._arrival(said, sent, coding)
+            more = max(0, len(arrival.body) - size)
+            if more and not self._ingest.hold(more, already=size):
+                return self._busy()
+            size += more
+            # Settled whether its sender waits or not: half of a transaction cannot be taken back.
+            shipper, about = Shipper(token.label, token.region), read_fields(request.headers)
+            outcome = await self._ingest.settle(arrival, shipper, about)
+        finally:
+            self._ingest.free(size)
+        if outcome.verdict in REFUSED:
+            raise auth.Denied(403, outcome.why)
+        if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
+            raise auth.Denied(429, outcome.why, FULL_RETRY)
+        self.last_used.note(*read_field(request.headers.get(FIELD)))
+        return verdict_of(outcome)
+
+    async def _arrival(self, said: Named, sent: bytes, coding: str) -> Arrival:
+        """Read a batch, beside the event loop where that takes longer."""
+        if is_small(sent, coding):
+            return arrive(said, sent, coding)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, arrive, said, sent, coding)
+
+    def _busy(self) -> web.Response:
+        self._metrics.busy.inc()
+        later = {"Retry-After": str(self._ingest.back_in())}
+        return problem(429, "more batches are waiting than can be held", later)
+
+    async def usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
+        """Tell what was used: `{total, rows}`, `next` where there are more rows, and the names that nobody
+        knows. Where there are several meters, whose units differ, `totals` by meter instead of a total. As CSV all rows
+        at once, unless `limit` or `cursor` ask for a page.
+        """
+        customer = auth.customer_of(call.holder, call.query.customer)
+        said = call.query.model_dump(by_alias=True, exclude_none=True)
+        known = set(self._dimensions)
+        if other := queries.split_by(said) - known:
+            async with self._database.reading() as connection:
+                known |= await queries.dimensions_among(connection, other)
+        question = queries.asked({**said, **({"customer": customer} if customer else {})}, time.time(), known)
+        if call.holder.customer is not None:
+            detail.require(question, await self._detail_of(call.holder.customer), time.time())
+        if question.meter is None and not question.by:
+            question = replace(question, by=("meter",))
+        is_csv = usage_csv.is_wanted(call.request)
+        aggregate = self._aggregates.get(question.meter or "", "sum")
+        if aggregate != "sum":
+            async with self._database.reading(whole=True) as connection:
+                found = await readings.usage(connection, question, aggregate, time.time())
+            if is_csv:
+                return usage_csv.page(call.request, question, found)
+            return await self._told(question, found)
+        if is_csv and question.limit is None and question.after is None:
+            return await self._exports.send(call.request, question)
+        async with self._database.reading(whole=True) as connection:
+            if question.meter is None:
+                found, totals = await queries.usage_of_meters(connection, question)
+                if len(totals) > 1:
+                    found |= {"total": None, "totals": totals}
+            else:
+                found = await queries.usage(connection, question)
+        if is_csv:
+            return usage_csv.page(call.request, question, found)
+        return await self._told(question, found)
+
+    async def _detail_of(self, customer: str) -> float | None:
+        """For how many seconds a customer sees detail; None: for ever."""
+        async with self._database.reading() as connection:
+            tier = await customers.tier_of(connection, customer)
+        if tier is None and customer in self._customers:
+            tier = self._customers[customer].tier
+        return self._tiers[tier].analytics if tier is not None and tier in self._tiers else None
+
+    async def _told(self, question: Asked, found: dict[str, Any]) -> web.Response:
+        unknown = await self._names.unknown_in(question, found["rows"])
+        return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
+
+    async def edges(self, _: Call[Query, Nothing]) -> web.Response:
+        """Tell how each edge is."""
+        async with self._database.reading(whole=True) as connection:
+            return answer(200, {"edges": await edges.listing(connection, time.time())})
+
+    async def change_edge(self, call: Call[Query, EdgeChange]) -> web.Response:
+        """Change an edge in one of the forms of EdgeChange."""
+        change, edge = call.body, call.path("edge")
+        said = change.model_dump(exclude_unset=True)
+        async with self._database.writing() as connection:
+            before = await edges.bound(connection, edge)
+            if change.retired is not None:
+                watermark = await edges.retire(connection, edge, retired=change.retired)
+            elif change.token is not None and change.region is not None:
+                watermark = await edges.move(connection, edge, token=change.token, region=change.region)
+            else:
+                assert change.gap_to is not None
+                watermark = await edges.consent(connection, self._database, edge, change.gap_to)
+                if watermark is None and NAME.fullmatch(edge):
+                    raise Refused(409, f"the chain of {edge} has begun already")
+            if watermark is not None:
+                was = before and {name: before[name] for name in said}
+                await audit.append(connection, call.caller, Entry("edge.change", edge, was, said))
+        if watermark is None:
+            raise Refused(404, f"there is no edge {edge[:64]!r}")
+        log.get().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **said)
+        return answer(200, {"edge": edge, "watermark": watermark, **said})
+
+
+def verdict_of(outcome: Outcome) -> web.Response:
+    """Make the answer that a sender gets."""
+    verdict, watermark, why = outcome
+    if verdict is Verdict.EXPECTED:
+        return answer(409, {"error": "gap", "expected": watermark + 1})
+    if verdict is Verdict.FORK:
+        detail = "this seq is settled, with another hash"
+        return answer(409, {"error": "fork", "detail": detail, "watermark": watermark})
+    if verdict is Verdict.CHAIN:
+        detail = "prev is not the hash of the batch before"
+        return answer(409, {"error": "chain", "detail": detail, "watermark": watermark})
+    if verdict in (Verdict.QUARANTINE, Verdict.UNREADABLE):
+        return answer(422, {"error": "unreadable", "detail": why, "watermark": watermark})
+    return answer(200, {"watermark": watermark})

@@ -1,0 +1,90 @@
+"""Batches that nobody could read."""
+
+from collections.abc import Mapping
+
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import Entry
+from edgeproxy.collector.api.endpoint import BYTES, Call, Nothing, Query
+from edgeproxy.collector.api.ledger_models import QuarantineQuery
+from edgeproxy.collector.api.request_reader import content_of
+from edgeproxy.collector.api.responses import Refused, answer, problem
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.ledger import quarantine
+from edgeproxy.collector.ledger.arrival import SEQ, inflate
+from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Meter
+from edgeproxy.wire.batch import NUMBER_MAX, BadBatch
+
+NOT_THERE = "there is no such batch in quarantine"
+
+
+class QuarantineHandlers:
+    """Tells of them, and counts them after all."""
+
+    def __init__(self, database: Database, names: Names, metrics: Metrics) -> None:
+        self._database = database
+        self._names = names
+        self._metrics = metrics
+        self._meters: Mapping[str, Meter] = {}
+
+    def use(self, settings: Settings) -> None:
+        """Hold dimensions to the bounds that these say."""
+        self._meters = settings.meters
+
+    async def listing(self, call: Call[QuarantineQuery, Nothing]) -> web.Response:
+        """List what is in quarantine."""
+        async with self._database.reading(whole=True) as connection:
+            return answer(200, await quarantine.listing(connection, call.query.edge))
+
+    async def shown(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell what is known of a batch there."""
+        async with self._database.reading(whole=True) as connection:
+            found = await quarantine.shown(connection, *asked_for(call))
+        return problem(404, NOT_THERE) if found is None else answer(200, found)
+
+    async def body(self, call: Call[Query, Nothing]) -> web.Response:
+        """Send its body, uncompressed where that can be done, else as it came."""
+        async with self._database.reading() as connection:
+            body = await quarantine.content(connection, *asked_for(call))
+        if body is None:
+            return problem(404, NOT_THERE)
+        return web.Response(body=body, content_type=BYTES)
+
+    async def replay(self, call: Call[Query, Nothing]) -> web.Response:
+        """Count it after all, by its own body or by the one that is sent."""
+        edge, seq = asked_for(call)
+        given = await content_of(call)
+
+        async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
+            after = {**done.told(), "own_body": not given}
+            await audit.append(connection, call.caller, Entry("quarantine.replay", f"{edge}/{seq}", None, after))
+
+        try:
+            if given:
+                given = inflate(given, call.request.headers.get("Content-Encoding", "identity").strip().lower())
+            done = await quarantine.replay(self._database, edge, seq, given or None, record=record, meters=self._meters)
+        except BadBatch as bad:
+            return problem(422, f"the body {bad}")
+        except quarantine.Refused as no:
+            return problem(no.status, str(no))
+        if not done.again:
+            self._metrics.batches.labels(Verdict.MEND.value).inc()
+            self._metrics.rows.inc(done.rows)
+            await self._names.found((customer for customer, *_ in done.begun), (meter for _, meter, *_ in done.begun))
+            log.get().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
+        return answer(200, done.told())
+
+
+def asked_for(call: Call[Query, Nothing]) -> tuple[str, int]:
+    """Return the batch that a path names; raises Refused."""
+    edge, seq = call.path("edge"), call.path("seq")
+    if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
+        raise Refused(400, f"{seq[:20]!r} is no seq, a whole number from 1")
+    return edge, int(seq)

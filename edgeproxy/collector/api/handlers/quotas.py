@@ -1,0 +1,127 @@
+"""How customers stand with their quotas, and the places that what exists takes."""
+
+from typing import Any
+
+import orjson
+from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts.audit import Tallies
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.quota_models import HoldingsQuery, HoldingTaken, QuotaNewsQuery
+from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, body_of, checked
+from edgeproxy.collector.api.responses import answer, problem
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.quotas import allowances, holdings, usage
+from edgeproxy.collector.quotas.allowances import Held
+from edgeproxy.collector.quotas.holdings import ITEM, Holding
+from edgeproxy.config.collector import Settings
+
+
+class QuotaHandlers:
+    """Tells of quotas; takes places and gives them back."""
+
+    def __init__(self, database: Database, watch: QuotaWatch) -> None:
+        self._database = database
+        self.places = Tallies(database, "holdings.change")
+        """Who has taken places lately and given them back; somebody has to `write` it."""
+        self._watch = watch
+        self._settings: Settings
+
+    def use(self, settings: Settings) -> None:
+        """Go by the tiers, meters and customers of these."""
+        self._settings = settings
+        self._watch.use(settings)
+
+    async def news(self, call: Call[QuotaNewsQuery, Nothing]) -> web.Response:
+        """Send what is new of quotas that are nearly used up, once there is something or the time is over."""
+        newest, changes = await self._watch.behind(call.query.after, call.query.wait)
+        return answer(200, {"newest": newest, "quotas": [{"seq": seq, **said._asdict()} for seq, said in changes]})
+
+    async def quotas(self, call: Call[Query, Nothing]) -> web.Response:
+        """Tell how a customer stands with each quota."""
+        now = usage.edge_time()
+        async with self._database.reading(whole=True) as connection:
+            held = await allowances.find(connection, call.path("customer"), self._settings)
+            found = await usage.standings(connection, [held], self._settings.meters, now)
+        return answer(200, {"customer": held.customer, "quotas": [one.told(now) for one in found[held.customer]]})
+
+    async def take(self, call: Call[Query, Nothing]) -> web.Response:
+        """Take a place."""
+        item, body = item_of(call), await _ttl(call.request)
+        async with self._database.writing() as connection:
+            held, meter = await self._of(connection, call)
+            if held.is_leaving:
+                raise Refused(409, "the customer is being deleted")
+            quota = held.of(meter)
+            allowed = None if quota is None or quota.cap == "soft" else quota.included
+            taken = await holdings.take(
+                self._database,
+                connection,
+                held.customer,
+                meter,
+                item,
+                allowed=allowed,
+                seconds=body.ttl,
+                token=call.holder.label,
+            )
+        self.places.note(call.caller, f"{held.customer}/{meter}", taken=taken.is_new, expired=taken.expired)
+        counted = {"used": taken.used, "allowed": None if quota is None else quota.included}
+        if taken.holding is None:
+            return problem(409, f"all {meter} of the plan are taken", also=counted)
+        about = {"customer": held.customer, "meter": meter}
+        return answer(201 if taken.is_new else 200, {**about, **told(taken.holding), **counted})
+
+    async def give_back(self, call: Call[Query, Nothing]) -> web.Response:
+        """Give a place back."""
+        item = item_of(call)
+        async with self._database.writing() as connection:
+            held, meter = await self._of(connection, call)
+            was_there = await holdings.give_back(connection, held.customer, meter, item)
+        self.places.note(call.caller, f"{held.customer}/{meter}", given_back=was_there)
+        return web.Response(status=204)
+
+    async def page(self, call: Call[HoldingsQuery, Nothing]) -> web.Response:
+        """List the places that are taken."""
+        limit = call.query.limit
+        async with self._database.reading(whole=True) as connection:
+            held, meter = await self._of(connection, call)
+            found = await holdings.page(connection, held.customer, meter, call.query.cursor, limit + 1)
+            used = await holdings.used(connection, held.customer, meter)
+        quota = held.of(meter)
+        more: dict[str, Any] = {"next": found[limit - 1].item} if len(found) > limit else {}
+        counted = {"used": used, "allowed": None if quota is None else quota.included}
+        return answer(200, {"holdings": [told(one) for one in found[:limit]], **counted, **more})
+
+    async def _of(self, connection: AsyncConnection, call: Call[Any, Nothing]) -> tuple[Held, str]:
+        """Return the customer and the meter of a path; raises Refused."""
+        meter = self._settings.meters.get(name := call.path("meter"))
+        if meter is None or meter.count != "holdings":
+            raise Refused(404, "there is no such meter of holdings in the collector's configuration")
+        return await allowances.find(connection, call.path("customer"), self._settings), name
+
+
+def item_of(call: Call[Any, Any]) -> str:
+    """Return the item of a path; raises Refused."""
+    item = call.path("item")
+    if not ITEM.fullmatch(item):
+        raise Refused(422, "the id of an item has 1 to 200 visible ASCII characters, and no /")
+    return item
+
+
+async def _ttl(request: web.Request) -> HoldingTaken:
+    """Return what is sent with a PUT, which may be nothing; raises Refused."""
+    sent = await body_of(request, JSON_BYTES_MAX)
+    try:
+        said = orjson.loads(sent or b"{}")
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None
+    return checked(HoldingTaken, said)
+
+
+def told(holding: Holding) -> dict[str, Any]:
+    """Tell of a place as the API does."""
+    return {"item": holding.item, "taken_at": moment(holding.taken_at), "expires_at": moment(holding.expires_at)}

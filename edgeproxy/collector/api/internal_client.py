@@ -1,0 +1,61 @@
+"""The API for pages: what somebody who signed in asks for is answered as if it came over HTTP."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from edgeproxy.collector.api.app import Said, Service, path_of
+from edgeproxy.collector.api.auth import Holder
+from edgeproxy.collector.api.endpoint import CALLER, Endpoint
+from edgeproxy.collector.pages.api import Told
+from edgeproxy.collector.pages.sessions import Session
+from edgeproxy.collector.pages.site import to
+
+
+class Inside:
+    """The endpoints, without a connection."""
+
+    def __init__(self, service: Service, table: tuple[Endpoint[Any, Any], ...]) -> None:
+        self._service = service
+        self._table = {(one.method, one.path): one for one in table}
+
+    def has(self, method: str, path: str) -> bool:
+        """Whether there is such an endpoint."""
+        return (method, path) in self._table
+
+    async def ask(
+        self,
+        request: web.Request,
+        session: Session,
+        method: str,
+        path: str,
+        *,
+        names: Mapping[str, str] | None = None,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        given: bytes = b"",
+        once: str | None = None,
+    ) -> Told:
+        """Ask an endpoint; see collector/pages/api.py."""
+        names = names or {}
+        who = session.who
+        holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)
+        fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
+        inner = request.clone(method=method, rel_url=to(path, **names), headers=fields)
+        said = Said(names, query or {}, None if body is None else dict(body), given)
+        answer = await self._service.ask(inner, holder, self._table[method, path], said)
+        assert isinstance(answer, web.Response), "an export is no answer for a page"
+        content = answer.body if isinstance(answer.body, bytes) else b""
+        body = orjson.loads(content) if content and "json" in answer.content_type else None
+        return Told(answer.status, body, content, answer.headers)
+
+    def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
+        """Put on record that a page was denied."""
+        self._service.deny(request, f"{request.method} {path_of(request)}", status, why, actor)
+
+    def caller(self, request: web.Request) -> tuple[str, str]:
+        """Return from where a request comes, and its id."""
+        caller = request[CALLER]
+        return caller.origin, caller.request_id

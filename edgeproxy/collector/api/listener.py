@@ -1,0 +1,176 @@
+"""Where the collector is reached: sockets for life, and TLS made anew whenever the files of its certificates change.
+
+Connections go on with what they began with. Files that cannot be used change nothing.
+"""
+
+import asyncio
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.base.addresses import ip_of
+from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.web_listener import Peer, WebListener
+from edgeproxy.config.certificates import Facts, Unusable, read, read_authorities, worry
+from edgeproxy.config.file_signatures import sign
+from edgeproxy.config.listeners import CollectorListener, Tls
+from edgeproxy.config.parsers import Network
+
+CHECK_SECONDS = 2.0
+"""Seconds between two looks at the files."""
+REMINDER_SECONDS = 86400.0
+"""Seconds between two log lines about a certificate that expires."""
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
+
+
+class TlsState(NamedTuple):
+    """What a listener shows who connects: TLS, and the files that it was made of."""
+
+    tls: Tls | None
+    context: ssl.SSLContext | None
+    facts: Facts | None
+    """Of the certificate."""
+    signs: list[object]
+
+
+class Listener:
+    """One of the collector's addresses: a bound socket, and what is served there."""
+
+    def __init__(self, settings: CollectorListener, listening: socket.socket, connections: WebListener) -> None:
+        """`connections` are those of this listener alone: who fills one keeps nobody from another."""
+        self.settings = settings
+        self.listening = listening
+        self.connections = connections
+        self.tls_state = TlsState(None, None, None, [])
+        self._said = ""
+        """What was last said of files that cannot be used."""
+        self._reminded = -REMINDER_SECONDS
+        self._log = log.get()
+
+    @property
+    def asks_for_certificates(self) -> bool:
+        """Whether who ships must show a certificate here."""
+        return self.tls_state.tls is not None and self.tls_state.tls.client_ca is not None
+
+    def accept(self, runner: web.AppRunner, trusted: Callable[[], Sequence[Network]]) -> None:
+        """Accept from now on whom `allow` lets in; also the proxies that are `trusted` then, which speak for others."""
+
+        def admits(peer: Peer) -> bool:
+            return self.allows(peer.address, trusted())
+
+        self.connections.accept(runner, self.listening, lambda: self.tls_state.context, admits)
+
+    def allows(self, address: str, also: Sequence[Network] = ()) -> bool:
+        """Whether a client at an address may come, by `allow`; or as it is in one of the networks of `also`."""
+        allow = self.settings.allow
+        if not allow:
+            return True
+        client = ip_of(address)
+        return client is not None and any(client in network for network in (*allow, *also))
+
+    async def prepare(self, default: Tls | None) -> TlsState:
+        """Make what it shows where the TLS of the collector is `default`, and change nothing; raises Unusable."""
+        tls = self.settings.resolve_tls(default)
+        signs = signs_of(tls)  # Taken first: what changes after it is seen at the next look.
+        made = None if tls is None else await in_thread("read certificates", lambda: serving(tls))
+        context, facts = (None, None) if made is None else made
+        return TlsState(tls, context, facts, signs)
+
+    async def look(self) -> None:
+        """Use files that have changed, and say once what cannot be used, and now and then what expires."""
+        tls = self.tls_state.tls
+        if tls is None:
+            return
+        why = ""
+        if signs_of(tls) != self.tls_state.signs:
+            try:
+                self.tls_state = await self.prepare(tls)
+                self._log.info("certificates changed")
+            except Unusable as problem:
+                why = str(problem)
+        if why and why != self._said:
+            self._log.error("changed certificates cannot be used; the old ones stay", why=why)
+        self._said = why
+        what = None if self.tls_state.facts is None else worry(self.tls_state.facts, time.time())
+        if what is not None and time.monotonic() - self._reminded >= REMINDER_SECONDS:
+            self._reminded = time.monotonic()
+            self._log.warning("certificate needs attention", file=str(tls.cert), certificate=what)
+
+
+LISTENER = web.AppKey("listener", Listener)
+"""The listener that an application answers at."""
+
+
+class Listeners:
+    """All listeners of a collector, whose TLS changes together."""
+
+    def __init__(self, listeners: Sequence[Listener]) -> None:
+        self.all = tuple(listeners)
+        self._changing = asyncio.Lock()
+
+    async def use(self, tls: Tls | None) -> None:
+        """Serve connections that begin from now on with this, where a listener has no TLS of its own.
+
+        Raises Unusable, and then goes on as it was.
+        """
+        async with self._changing:
+            prepared = [await listener.prepare(tls) for listener in self.all]
+            for listener, state in zip(self.all, prepared, strict=True):
+                listener.tls_state = state
+
+    async def watch(self, every: float = CHECK_SECONDS) -> None:
+        """Look at the files again and again."""
+        while True:
+            await asyncio.sleep(every)
+            async with self._changing:
+                for listener in self.all:
+                    await listener.look()
+
+    async def end(self) -> None:
+        """Accept no more: whoever connects from here on should try another."""
+        for listener in self.all:
+            await listener.connections.end()
+            listener.listening.close()
+
+    def expiry(self) -> dict[str, float]:
+        """Return the Unix seconds at which certificates expire, by their files; empty in the clear."""
+        return {
+            str(listener.tls_state.tls.cert): listener.tls_state.facts.not_after
+            for listener in self.all
+            if listener.tls_state.tls is not None and listener.tls_state.facts is not None
+        }
+
+
+def signs_of(tls: Tls | None) -> list[object]:
+    """By what it shows that a file has changed."""
+    return [] if tls is None else [sign(file) for file in (tls.cert, tls.key, tls.client_ca) if file is not None]
+
+
+def serving(tls: Tls) -> tuple[ssl.SSLContext, Facts]:
+    """TLS as these files have it, and what its certificate says; raises Unusable. Reads files.
+
+    Certificates of clients are asked for, and not insisted on: which paths need one is for `app.py` to say. One that
+    nobody vouches for ends in the handshake.
+    """
+    facts = read(tls.cert, tls.key)
+    if tls.client_ca is not None:
+        read_authorities(tls.client_ca)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(tls.cert, tls.key, password="")
+        if tls.client_ca is not None:
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(tls.client_ca)
+    except OSError as changed:  # Just now; ssl.SSLError is one as well.
+        raise Unusable("cert", f"{tls.cert} cannot be used: {changed}", "it is looked at again") from None
+    return context, facts

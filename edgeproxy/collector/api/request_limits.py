@@ -1,0 +1,52 @@
+"""How often endpoints may be asked: by the same limits that edges hold customers to, kept by this process alone."""
+
+from collections import OrderedDict
+from typing import Literal, NamedTuple
+
+from edgeproxy.base.addresses import subject_of
+from edgeproxy.edge.counters.private_table import private_table
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.rule import Rule
+
+SUBJECTS_MAX = 4096
+"""Subjects that are held exactly; what is beyond shares their memory."""
+MINUTE = 60.0
+
+
+class Often(NamedTuple):
+    """How often an endpoint may be asked in a minute: by an address, or about a customer."""
+
+    requests: int
+    by: Literal["address", "customer"]
+
+
+def held_as(address: str) -> str:
+    """Return what is held to a limit for an address: itself, or of IPv6 its /64, which one customer has as a whole."""
+    return subject_of(address).hex()
+
+
+class RequestLimits:
+    """The limits of one collector."""
+
+    def __init__(self) -> None:
+        self._policies = Policies(private_table(SUBJECTS_MAX))
+        self._held: OrderedDict[tuple[str, str], Policy] = OrderedDict()
+
+    def wait(self, group: str, often: Often, subject: str, now: float) -> int:
+        """Count a request at this Unix second; 0, or whole seconds until another one may come, and it is not counted.
+
+        Endpoints of a `group` are counted together.
+        """
+        key = (f"{group} {often.requests}", subject)
+        policy = self._held.get(key)
+        if policy is None:
+            rule = Rule("requests", often.requests, MINUTE, "ip")
+            policy = self._held[key] = self._policies.of(rule, " ".join(key).encode())
+            if len(self._held) > SUBJECTS_MAX:
+                self._held.popitem(last=False)
+        self._held.move_to_end(key)
+        seconds = policy.retry_after(now)
+        if not seconds:
+            policy.charge()
+        return seconds

@@ -1,0 +1,97 @@
+"""What comes with a request, read within bounds and checked by the models of its endpoint."""
+
+import asyncio
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from edgeproxy.collector.api.endpoint import Call
+from edgeproxy.collector.api.responses import FieldError, Refused
+from edgeproxy.config.explain import SEE_SCHEMA, fields_of, findings
+from edgeproxy.config.problems import dotted
+from edgeproxy.wire.batch import BODY_BYTES_MAX
+
+BODY_SECONDS_MAX = 30.0
+"""Seconds that a body may take to arrive."""
+BODY_GRACE_SECONDS = 5.0
+"""Seconds by which it may lag behind BODY_BYTES_PER_SECOND_MIN."""
+BODY_BYTES_PER_SECOND_MIN = 16 << 10
+JSON_BYTES_MAX = 256 << 10
+"""Bytes of JSON that an endpoint takes."""
+ERRORS_MAX = 20
+"""Fields that a problem tells of."""
+HINTS = {SEE_SCHEMA: "see GET /v1/openapi.json"}
+"""What is said to callers in the place of a hint to who writes files."""
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
+    """Return the body as it comes, cut off where it is longer than any may be; raises Refused."""
+    pieces, size = [], 0
+    began = asyncio.get_running_loop().time()
+    try:
+        async with asyncio.timeout(BODY_GRACE_SECONDS) as deadline:
+            async for piece in request.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                seconds = BODY_GRACE_SECONDS + size / BODY_BYTES_PER_SECOND_MIN
+                deadline.reschedule(began + min(seconds, BODY_SECONDS_MAX))
+                if size > most:
+                    break
+    except TimeoutError:
+        late = f"the body came too slowly: it has {BODY_SECONDS_MAX:g} s, and each second of them some of it"
+        raise Refused(408, late, headers={"Connection": "close"}) from None
+    return b"".join(pieces)
+
+
+async def json_of(request: web.Request) -> tuple[dict[str, Any], bytes]:
+    """Return the JSON object that is sent, and its bytes; raises Refused."""
+    if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
+        raise Refused(415, "send application/json")  # A request without Content-Type is an octet-stream to aiohttp.
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "send JSON without a Content-Encoding")
+    sent = await body_of(request, JSON_BYTES_MAX)
+    if len(sent) > JSON_BYTES_MAX:
+        raise Refused(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
+    try:
+        said = orjson.loads(sent)
+    except orjson.JSONDecodeError as error:
+        raise Refused(400, f"the body is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise Refused(422, "the body is not a JSON object")
+    return said, sent
+
+
+def checked(model: type[M], said: Any) -> M:
+    """Return what was sent as its model; raises Refused with every field that is wrong."""
+    try:
+        return model.model_validate(said)
+    except ValidationError as error:
+        raise Refused(422, "some fields cannot be used", errors=_errors(model, error)) from None
+
+
+async def content_of(call: Call[Any, Any], most: int = BODY_BYTES_MAX) -> bytes:
+    """Return the body of a call; raises Refused."""
+    return await body_of(call.request, most) if call.given is None else call.given
+
+
+def asked(model: type[M], query: Mapping[str, str]) -> M:
+    """Return the parameters of a query string as their model; raises Refused."""
+    if len(query) != len(set(query)):
+        raise Refused(400, "a parameter is there twice")
+    try:
+        return model.model_validate(dict(query))
+    except ValidationError as error:
+        errors = _errors(model, error)
+        raise Refused(400, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors=errors) from None
+
+
+def _errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
+    # No more than are told: to look for the name that was meant of ten thousand fields takes seconds.
+    found = islice(findings(error, lambda path: fields_of(model, path)), ERRORS_MAX)
+    return [{"field": dotted(one.path), "detail": f"{one.what}, {HINTS.get(one.hint, one.hint)}"} for one in found]

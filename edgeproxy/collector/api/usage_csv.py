@@ -1,0 +1,123 @@
+"""Usage as CSV (RFC 4180), row by row as the database finds them.
+
+Who reads slowly holds a connection to the database, and on SQLite the log of what was written since. So there are few
+at once, and each has its time.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.base.spreadsheet import as_text
+from edgeproxy.collector.database.database import Database, reason
+from edgeproxy.collector.ledger.queries import Asked, stream
+
+TYPE = "text/csv"
+EXPORTS_AT_ONCE = 2
+"""Exports: fewer than there are connections for reading."""
+WRITE_SECONDS_MAX = 30.0
+"""Seconds within which a piece must have been taken."""
+EXPORT_SECONDS_MAX = 600.0
+"""Seconds that an export may take."""
+HEADERS = {
+    "Content-Type": f"{TYPE}; charset=utf-8; header=present",
+    "Content-Disposition": 'attachment; filename="usage.csv"',
+    "Vary": "Accept",
+}
+
+
+class Busy(Exception):
+    """There are as many exports as there may be."""
+
+
+class Exports:
+    """Those that are under way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._under_way = 0
+
+    async def send(self, request: web.Request, question: Asked) -> web.StreamResponse:
+        """Answer with all rows of a question; raises BadQuery and Busy before anything is sent.
+
+        Where it cannot be brought to its end the connection is cut off within the body, so that nobody takes a part for
+        the whole.
+        """
+        if self._under_way >= EXPORTS_AT_ONCE:
+            raise Busy
+        self._under_way += 1
+        try:
+            return await self._send(request, question)
+        finally:
+            self._under_way -= 1
+
+    async def _send(self, request: web.Request, question: Asked) -> web.StreamResponse:
+        response = web.StreamResponse(headers=HEADERS)
+        response.enable_chunked_encoding()
+        try:
+            async with (
+                asyncio.timeout(EXPORT_SECONDS_MAX),
+                self._database.reading(whole=True) as connection,
+                aclosing(stream(connection, question)) as pieces,
+            ):
+                some = await anext(pieces, None)
+                await response.prepare(request)
+                await response.write(line((*question.by, "value")))
+                while some is not None:
+                    body = b"".join(line(row.values()) for row in some)
+                    async with asyncio.timeout(WRITE_SECONDS_MAX):
+                        await response.write(body)
+                    some = await anext(pieces, None)
+                await response.write_eof()
+        except Exception as failure:
+            if not response.prepared:
+                raise
+            log.get().warning("an export was cut off", why=reason(failure))
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+
+def page(request: web.Request, question: Asked, found: Mapping[str, Any]) -> web.Response:
+    """A page (`queries.usage`) as CSV; the next one is told by a Link (RFC 8288)."""
+    body = b"".join([line((*question.by, "value")), *(line(row.values()) for row in found["rows"])])
+    response = web.Response(body=body, headers=HEADERS)
+    if "next" in found:
+        response.headers["Link"] = f'<{request.rel_url.update_query(cursor=found["next"])}>; rel="next"'
+    return response
+
+
+def line(fields: Iterable[str | int]) -> bytes:
+    """A record of CSV."""
+    return (",".join(map(field, map(str, fields))) + "\r\n").encode()
+
+
+def field(value: str) -> str:
+    """A field of CSV, which no spreadsheet takes for a formula; only what edges call a route can look like one."""
+    value = as_text(value)
+    return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',"\r\n') else value
+
+
+def is_wanted(request: web.Request) -> bool:
+    """Whether an answer is to be CSV: by `format`, or else by Accept (RFC 9110 section 12.5.1)."""
+    said = request.query.get("format")
+    if said is not None:
+        return said == "csv"
+    weights = dict(map(_weighed, ",".join(request.headers.getall("Accept", [])).split(",")))
+    return weights.get(TYPE, 0.0) > 0 and weights[TYPE] >= weights.get("application/json", 0.0)
+
+
+def _weighed(written: str) -> tuple[str, float]:
+    """A media type of Accept, and its weight."""
+    name, *parameters = (part.strip().lower() for part in written.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return name, float(parameter[2:])
+            except ValueError:
+                return name, 0.0
+    return name, 1.0

@@ -1,0 +1,93 @@
+"""Who does not pay: a customer is past due from the moment an invoice is open, paused with 402 after the payment grace,
+and released once nothing is unpaid.
+"""
+
+from collections.abc import Collection
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.models import CustomerChange
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.billing.invoices import invoices as states
+from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.config.collector import Settings
+
+CALLER = Caller("billing")
+UNPAID = 402
+WHY = "An invoice is unpaid. Service goes on once it is paid."
+"""What a customer is told who is paused here; nobody else's pause is ever taken back."""
+TAKEN_MAX = 500
+"""Customers that one look pauses or releases."""
+
+
+def is_over(unpaid_since: int, grace: float, now: float) -> bool:
+    """Whether the payment grace of an invoice is over that is unpaid since this Unix second."""
+    return now >= unpaid_since + grace
+
+
+async def due(
+    connection: AsyncConnection, settings: Settings, now: float, *, among: Collection[str] | None = None
+) -> tuple[list[tuple[str, int]], list[str]]:
+    """Return whom to pause, by name, with the Unix second since which something is unpaid, and whom to release; only
+    those `among` these names. This looks at all customers: nobody who writes is to wait for it.
+    """
+    assert settings.billing is not None
+    column = customers_table.c
+    unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
+    over = invoices.c.closes_at <= int(now - settings.billing.payment_grace)
+    since = sa.func.min(invoices.c.closes_at).label("since")
+    oldest = sa.select(invoices.c.customer, since).where(unpaid, over).group_by(invoices.c.customer).subquery()
+    is_paused = column.settings.like(f'%"why":"{WHY}"%')
+    there = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
+    late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
+    paid = sa.select(column.name).where(there, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid))
+    return (
+        [(row[0], row[1]) for row in await connection.execute(late.where(there, ~is_paused).limit(TAKEN_MAX))],
+        list((await connection.execute(paid.limit(TAKEN_MAX))).scalars()),
+    )
+
+
+async def step(
+    connection: AsyncConnection, settings: Settings, now: float, among: Collection[str]
+) -> tuple[list[str], list[str]]:
+    """Pause and release those of these names whom it is about; return the names of both."""
+    late, paid = await due(connection, settings, now, among=among)
+    paused, released = [], []
+    for name, since in late:
+        settings_now = orjson.loads((await customers.find(connection, name)).settings)
+        if "paused" in settings_now:
+            continue  # Somebody else's pause stays as it is.
+        if not await _change(connection, name, {"why": WHY, "status": UNPAID}, settings):
+            continue
+        alert = Alert(
+            key=f"billing-unpaid-{name}-{since}",
+            kind="billing_unpaid",
+            severity="warn",
+            customer=name,
+            title=f"{name} is paused until an invoice is paid",
+            at=now,
+        )
+        await raise_once(connection, alert)
+        paused.append(name)
+    for name in paid:
+        if await _change(connection, name, None, settings):
+            released.append(name)
+    return paused, released
+
+
+async def _change(connection: AsyncConnection, name: str, paused: dict[str, object] | None, settings: Settings) -> bool:
+    """Pause or release a customer; False where that cannot be, which is no reason to leave the others as they are."""
+    try:
+        said = CustomerChange.model_validate({"paused": paused})
+        await customers.change(connection, CALLER, name, said, settings)
+    except Refused as no:
+        log.get().error("a customer could not be paused or released", customer=name, why=no.why, faults=no.faults)
+        return False
+    return True

@@ -1,0 +1,368 @@
+"""What the people who run the business look at: revenue, cost and margin by day, the week's largest, the month's money.
+
+Revenue is that of the books (accounting.py), so that both come to the same. Amounts are whole millicredits: a million
+are one US dollar. What each figure means is in DEFINITIONS, for whoever shows it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.billing.credits.consumption import MODEL
+from edgeproxy.collector.billing.credits.statements import Month as Calendar
+from edgeproxy.collector.billing.invoices.invoices import can_cost
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.rating.money import millicredits
+from edgeproxy.collector.billing.reports import accounting
+from edgeproxy.collector.billing.reports.accounting import Fee
+from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.database.billing_tables import plan_versions as known_versions
+from edgeproxy.collector.database.billing_tables import segments, subscriptions
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.collector.database.schema import DAY, customers
+from edgeproxy.collector.ledger import queries, rollup
+from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.config.catalog import name_of
+
+LISTED_MAX = 10
+"""Models, and customers of each meter, that a week names."""
+DAYS_MAX = 400
+"""Days that can be asked for at once."""
+DAY_MS = DAY * 1000
+
+DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "day": "A day of UTC.",
+        "revenue": (
+            "Fees of plans over the days that they pay for, usage of plans on the day of its invoice, credits when "
+            "they are used, and credits that expired; less what was taken back. Without tax. It is what the books say."
+        ),
+        "cost": (
+            "What the usage of the day cost, at the prices of billing.credits.cogs: that of all customers, whether "
+            "they pay or not. Usage of meters without such a price costs nothing here."
+        ),
+        "margin": "Revenue for each unit of cost.",
+        "target": f"A margin of more than {MARGIN_MIN:g}.",
+        "models": (
+            "The dimension model of meters that have a price under billing.credits.cogs, by what their usage of the "
+            "week cost."
+        ),
+        "customers": "For each meter, the customers with the largest usage in the week.",
+        "liability": "Credits that customers have and have not used, at the end of the month; those given away too.",
+        "fees_ahead": "Fees that were invoiced for days after the month.",
+        "conversion": (
+            "Customers who paid for the first time in the month, of those who had never paid before it: the ones who "
+            "were there and the ones who came."
+        ),
+        "active": "Customers who used credits in the month, or had a plan with a fee or billed usage.",
+        "churn": "Customers who were active in the month before and not in this one, of those of the month before.",
+        "lifetime_value": (
+            "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
+        ),
+    }
+)
+"""What the figures mean, by the names that they have here."""
+
+REVENUE = ("revenue", "breakage")
+"""The accounts of revenue beside fees, which are earned by time."""
+NO_PLAN = "none"
+"""What stands for the plan of customers who have none."""
+PAYMENTS = ("purchase", "invoice_paid")
+"""What is booked when a customer pays."""
+
+
+class Day(NamedTuple):
+    """A day, in millicredits."""
+
+    day: date
+    usage: int
+    """Revenue of usage and of credits."""
+    fees: int
+    """Revenue of the fees of plans."""
+    cost: int
+
+    @property
+    def revenue(self) -> int:
+        """All revenue."""
+        return self.usage + self.fees
+
+    @property
+    def margin(self) -> float | None:
+        """Revenue for each unit of cost; None where nothing cost anything."""
+        return self.revenue / self.cost if self.cost else None
+
+    @property
+    def is_on_target(self) -> bool | None:
+        """Whether the margin is above the target; None where there is none."""
+        return None if self.margin is None else self.margin > MARGIN_MIN
+
+
+class ModelCost(NamedTuple):
+    """A model, and what its usage of one meter cost in a week, in millicredits."""
+
+    model: str
+    """Empty: usage that says no model."""
+    meter: str
+    quantity: int
+    cost: int
+
+
+class Volume(NamedTuple):
+    """What a customer used of a meter in a week, in the meter's unit."""
+
+    meter: str
+    customer: str
+    """By name."""
+    quantity: int
+    share: float
+    """Of what all customers used of it."""
+
+
+class Week(NamedTuple):
+    """Seven days."""
+
+    start: date
+    cost: int
+    """What all usage cost, in millicredits."""
+    models: Sequence[ModelCost]
+    """The dearest, that first."""
+    customers: Sequence[Volume]
+    """By meter, the largest first."""
+
+
+class Month(NamedTuple):
+    """A calendar month; of one that is not over, as far as it has come. Amounts are millicredits."""
+
+    month: Calendar
+    is_over: bool
+    revenue: int
+    cost: int
+    liability: int
+    fees_ahead: int
+    converted: int
+    """Customers who paid for the first time."""
+    convertible: int
+    """Customers who had never paid before, or came."""
+    active: int
+    active_before: int
+    """Those of the month before."""
+    lost: int | None
+    """Of these, those who are not active any more; None while the month is not over."""
+
+    @property
+    def conversion(self) -> float | None:
+        """A share; None where there was nobody to convert."""
+        return self.converted / self.convertible if self.convertible else None
+
+    @property
+    def churn(self) -> float | None:
+        """A share; None while the month is not over, and where nobody was active before."""
+        return None if self.lost is None or not self.active_before else self.lost / self.active_before
+
+    @property
+    def lifetime_value(self) -> int | None:
+        """Millicredits; None where churn is not known or is 0, as then nobody can say how long customers stay."""
+        if not self.churn or not self.active:
+            return None
+        return round((self.revenue - self.cost) / self.active / self.churn)
+
+
+async def days(connection: AsyncConnection, first: date, last: date, now: float, cogs: Mapping[str, int]) -> list[Day]:
+    """Return the days from `first` to `last`, both with it, DAYS_MAX at most, as they are at the Unix second `now`.
+
+    `cogs`: what a unit of a meter costs, in 10⁻¹² cents. In a transaction that reads one moment; raises ValueError.
+    """
+    begin, end = second_of(first), second_of(last) + DAY
+    if not 0 < end - begin <= DAYS_MAX * DAY:
+        raise ValueError(f"from 1 to {DAYS_MAX} days can be asked for")
+    usage = await _usage(connection, begin, end)
+    fees = await accounting.equal_fees_between(connection, begin, end)
+    costs = await _costs(connection, begin, end, cogs)
+    return [
+        Day(day_of(at), usage.get(at, 0), _earned(fees, at, at + DAY, now), costs.get(at, 0))
+        for at in range(begin, end, DAY)
+    ]
+
+
+async def revenue_by_plan(connection: AsyncConnection, day: date, now: float) -> dict[str, int]:
+    """Return a day's revenue by the name of the plan that customers had on it, NO_PLAN for those who had none.
+
+    In a transaction that reads one moment. All together is the revenue of `days`.
+    """
+    begin = second_of(day)
+    end = begin + DAY
+    columns, entries = credit_transactions.c, credit_entries.c
+    held = (
+        sa.select(subscriptions.c.customer, sa.func.max(segments.c.plan_version).label("version"))
+        .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)
+        .where(segments.c.meter == "", segments.c.start < end, segments.c.end > begin)
+        .group_by(subscriptions.c.customer)
+        .subquery()
+    )
+    used = (
+        sa.select(held.c.version, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
+        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+        .join(held, held.c.customer == columns.customer, isouter=True)
+        .where(columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE))
+        .group_by(held.c.version)
+    )
+    found = {NO_PLAN: 0}
+
+    def add(version: str | None, amount: int) -> None:
+        name = NO_PLAN if version is None else name_of(version)
+        found[name] = found.get(name, 0) + amount
+
+    for version, amount in await connection.execute(used):
+        add(version, amount)
+    for version, fee, count in await accounting.equal_fees_by_version(connection, begin, end, held):
+        add(version, _earned([(fee, count)], begin, end, now))
+    return found
+
+
+async def week(connection: AsyncConnection, start: date, cogs: Mapping[str, int]) -> Week:
+    """Return the seven days from `start` on. In a transaction that reads one moment."""
+    begin = second_of(start)
+    end = begin + 7 * DAY
+    models = await dearest(connection, begin, end, cogs)
+    cost = sum((await _costs(connection, begin, end, cogs)).values())
+    return Week(start, cost, models, await _largest(connection, begin, end))
+
+
+async def dearest(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> list[ModelCost]:
+    """Return the models whose usage cost most between these Unix seconds, that first."""
+    rolled = await rollup.read(connection)
+    found = []
+    for meter, price in cogs.items():
+        split = queries.statement_of(Asked(None, meter, begin, end, (MODEL,)), rolled)
+        for row in queries.shown((MODEL,), (await connection.execute(split)).all()):
+            found.append(ModelCost(row[MODEL], meter, row["value"], millicredits(row["value"], price)))
+    return sorted(found, key=lambda one: (-one.cost, one.model, one.meter))[:LISTED_MAX]
+
+
+async def month(connection: AsyncConnection, of: Calendar, now: float, cogs: Mapping[str, int]) -> Month:
+    """Return a month as it is at the Unix second `now`. In a transaction that reads one moment."""
+    begin, end = of.begin // 1000, of.end // 1000
+    is_over = now >= end
+    reached = end if is_over else int(now)
+    fees = await accounting.equal_fees_between(connection, begin, end)
+    ahead = [(fee, count) for fee, count in fees if fee.booked < reached]
+    balances = await accounting.balances_before(connection, of.end)
+    before, there = await _active(connection, previous(of)), await _active(connection, of)
+    return Month(
+        of,
+        is_over,
+        sum((await _usage(connection, begin, end)).values()) + _earned(fees, begin, end, now),
+        sum((await _costs(connection, begin, end, cogs)).values()),
+        -balances.get("deferred", 0),
+        CENT * sum(count * (fee.amount - fee.earned(reached)) for fee, count in ahead),
+        *await _conversion(connection, of),
+        await _count(connection, there),
+        await _count(connection, before),
+        await _count(connection, before.except_(there)) if is_over else None,
+    )
+
+
+def second_of(day: date) -> int:
+    """The Unix second at which a day begins."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
+
+
+def day_of(second: int) -> date:
+    """The day of a Unix second."""
+    return datetime.fromtimestamp(second, UTC).date()
+
+
+def previous(of: Calendar) -> Calendar:
+    """The month before."""
+    return Calendar(of.year - (of.month == 1), (of.month - 2) % 12 + 1)
+
+
+def _earned(fees: Iterable[tuple[Fee, int]], begin: int, end: int, now: float) -> int:
+    """What of fees became revenue between two Unix seconds, as far as these have come."""
+    start, until = min(begin, int(now)), min(end, int(now))
+    return CENT * sum(count * (fee.earned(until) - fee.earned(start)) for fee, count in fees)
+
+
+async def _usage(connection: AsyncConnection, begin: int, end: int) -> dict[int, int]:
+    """Revenue beside fees by the Unix second at which its day begins."""
+    columns, entries = credit_transactions.c, credit_entries.c
+    day = (columns.at - columns.at % DAY_MS).label("day")
+    wanted = (
+        sa.select(day, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
+        .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
+        .where(columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE))
+        .group_by(day)
+    )
+    return {at // 1000: amount for at, amount in await connection.execute(wanted)}
+
+
+async def _costs(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> dict[int, int]:
+    """What usage cost by the Unix second at which its day begins."""
+    rolled = await rollup.read(connection)
+    found: dict[int, int] = {}
+    for meter, price in cogs.items():
+        by_day = queries.statement_of(Asked(None, meter, begin, end, ("day",)), rolled)
+        for at, high, low in await connection.execute(by_day):
+            found[at] = found.get(at, 0) + millicredits(((high or 0) << 32) + (low or 0), price)
+    return found
+
+
+async def _largest(connection: AsyncConnection, begin: int, end: int) -> list[Volume]:
+    """The customers with the largest usage of each meter."""
+    question = Asked(None, None, begin, end, ("meter", "customer"))
+    used = queries.statement_of(question, await rollup.read(connection)).order_by(None).subquery()
+    meter, customer, high, low = used.c
+    about = high * float(1 << 32) + low  # The sums themselves may be larger than whole numbers of the database.
+    ranked = sa.select(
+        *(meter, customer, high.label("high"), low.label("low")),
+        sa.func.sum(about).over(partition_by=meter).label("of"),
+        sa.func.row_number().over(partition_by=meter, order_by=(about.desc(), customer)).label("place"),
+    ).subquery()
+    best = sa.select(ranked).where(ranked.c.place <= LISTED_MAX).order_by(ranked.c.meter, ranked.c.place)
+    found = []
+    for name, who, upper, lower, total, _ in await connection.execute(best):
+        quantity = ((upper or 0) << 32) + (lower or 0)
+        if quantity > 0:
+            found.append(Volume(name, who, quantity, quantity / total))
+    return found
+
+
+async def _conversion(connection: AsyncConnection, of: Calendar) -> tuple[int, int]:
+    """How many customers paid for the first time in a month, and how many could have."""
+    columns, known = credit_transactions.c, customers.c
+
+    def paid(*when: sa.ColumnElement[bool]) -> sa.Exists:
+        return sa.exists().where(columns.customer == known.id, columns.kind.in_(PAYMENTS), *when)
+
+    were_there = (known.created_at < of.end) & (known.erased_at.is_(None) | (known.erased_at >= of.begin))
+    unpaid = sa.select(known.id).where(were_there, ~paid(columns.at < of.begin))
+    converted = unpaid.where(paid(columns.at >= of.begin, columns.at < of.end))
+    return await _count(connection, converted), await _count(connection, unpaid)
+
+
+async def _active(connection: AsyncConnection, of: Calendar) -> sa.Select[Any]:
+    """Ask for the customers who were active in a month, each once."""
+    columns = credit_transactions.c
+    used = sa.select(columns.customer).where(
+        columns.kind == "consumption", columns.slice >= of.begin // 1000, columns.slice < of.end // 1000
+    )
+    plans = await plan_versions.versions(
+        connection, (await connection.execute(sa.select(known_versions.c.version))).scalars()
+    )
+    paid = [version for version, plan in plans.items() if can_cost(plan)]
+    subscribed = (
+        sa.select(subscriptions.c.customer)
+        .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)
+        .where(segments.c.meter == "", segments.c.plan_version.in_(paid))
+        .where(segments.c.start < of.end // 1000, segments.c.end > of.begin // 1000)
+    )
+    return sa.select(used.union(subscribed).subquery().c.customer)
+
+
+async def _count(connection: AsyncConnection, some: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
+    return int((await connection.execute(sa.select(sa.func.count()).select_from(some.subquery()))).scalar_one())

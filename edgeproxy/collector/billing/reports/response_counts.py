@@ -1,0 +1,61 @@
+"""How the API of billing answers: counted here, and added up by all collectors in the database, hour by hour.
+
+Counted is what those who may ask were answered, and every error of ours. What was refused, and what anybody may ask, is
+not: else whoever asks that often enough makes the share of errors small.
+"""
+
+from collections import Counter
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database, insert_new
+from edgeproxy.collector.database.delivery_tables import billing_answers
+from edgeproxy.collector.database.schema import HOUR
+
+REFUSED, ERROR = 400, 500
+columns = billing_answers.c
+
+
+class Answers:
+    """What this collector has answered and has not written yet."""
+
+    def __init__(self) -> None:
+        self._requests: Counter[int] = Counter()
+        self._errors: Counter[int] = Counter()
+
+    def heard(self, status: int, now: float, *, is_known: bool) -> None:
+        """Count an answer to somebody who `is_known`, or is not."""
+        if (status < REFUSED and not is_known) or REFUSED <= status < ERROR:
+            return
+        hour = int(now) // HOUR * HOUR
+        self._requests[hour] += 1
+        self._errors[hour] += status >= ERROR
+
+    async def write(self, database: Database) -> None:
+        """Add what was counted to what the database has."""
+        requests, errors = dict(self._requests), dict(self._errors)
+        if not requests:
+            return
+        async with database.writing() as connection:
+            for hour in sorted(requests):
+                row = {"hour": hour, "requests": 0, "errors": 0}
+                await connection.execute(insert_new(connection, billing_answers, "hour").values(row))
+                grown = {
+                    "requests": columns.requests + requests[hour],
+                    "errors": columns.errors + errors[hour],
+                }
+                await connection.execute(sa.update(billing_answers).where(columns.hour == hour).values(grown))
+        # What came meanwhile is for the next time; and all of it, if it could not be written.
+        self._requests -= Counter(requests)
+        self._errors -= Counter(errors)
+
+
+async def since(connection: AsyncConnection, second: float) -> tuple[int, int]:
+    """Return how many requests were answered in the hours that began after a Unix second, and how many of them by an
+    error of ours; of the hour of that second, all.
+    """
+    sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (columns.requests, columns.errors)]
+    wanted = sa.select(*sums).where(columns.hour >= int(second) // HOUR * HOUR)
+    requests, errors = (await connection.execute(wanted)).one()
+    return int(requests), int(errors)

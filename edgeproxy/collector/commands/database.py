@@ -1,0 +1,236 @@
+"""What the commands do with a collector's database, whether a collector runs on it meanwhile or not.
+
+Each returns an exit code and what is to be said: 0 and the answer, 1 and why not, 2 and what cannot be used.
+"""
+
+import getpass
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple, TextIO
+
+import uvloop
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.plural import counted
+from edgeproxy.collector.accounts import audit, customers, transfer
+from edgeproxy.collector.billing.reports import accounting
+from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.database import LOST, Database, Unusable, owner_only, reason
+from edgeproxy.collector.ledger import quarantine
+from edgeproxy.config.collector import Settings
+
+Said = tuple[int, str]
+
+
+class No(Exception):
+    """The answer is no: a sentence why."""
+
+
+class RowSecurityReport(NamedTuple):
+    """Whether row-level security holds customers."""
+
+    code: int
+    """0 where it does, and on SQLite, which has none; 1 where it does not, 2 where the database cannot be used."""
+    text: str
+    sql: str | None = None
+    """What an administrator of the server has to run first; None: nothing."""
+
+
+def report_row_security(settings: Settings) -> RowSecurityReport:
+    """Report how row-level security is on the database, of which nothing is changed and which may have no tables."""
+
+    async def look() -> RowSecurityReport:
+        database = Database(settings.database)
+        if database.is_sqlite:
+            return RowSecurityReport(0, "SQLite has no row-level security: handlers alone hold customers apart")
+        try:
+            async with database.reading() as connection:
+                login = await row_security.fetch_login(connection)
+                gap = await row_security.find_gap(connection)
+        finally:
+            await database.close()
+        sql = None if login.is_complete else row_security.roles_sql(login.name)
+        return RowSecurityReport(int(gap is not None), gap or "row-level security is in force", sql)
+
+    try:
+        return uvloop.run(look())
+    except Exception as error:  # Such as a wrong password, which the driver has a class of its own for.
+        return RowSecurityReport(2, f"the database cannot be read: {reason(error)}")
+
+
+def listed(settings: Settings) -> Said:
+    """What is in quarantine, a line each."""
+
+    async def look(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            found = await quarantine.listing(connection)
+        rows = found["batches"]
+        lines = [f"{one['edge']} {one['seq']}  {one['received']}, {one['size']} bytes: {one['why']}" for one in rows]
+        if found["count"] > len(rows):
+            lines.append(f"and {found['count'] - len(rows)} more")
+        return "\n".join(lines) or "nothing is in quarantine"
+
+    return at(settings, look)
+
+
+def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
+    """What is known of a batch there; its body goes to `file`."""
+
+    def write(body: bytes) -> None:
+        if file is not None:
+            with open(file, "wb", opener=owner_only) as opened:
+                opened.write(body)
+
+    async def look(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            found = await quarantine.shown(connection, edge, seq)
+            body = await quarantine.content(connection, edge, seq)
+        if found is None or body is None:
+            raise No(f"there is no batch {seq} of {edge} in quarantine")
+        write(body)
+        width = max(map(len, found))
+        return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in found.items())
+
+    return at(settings, look)
+
+
+def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, nothing: bool) -> Said:
+    """Count a batch there by its own body, by the one in `file`, or by one with `nothing` in it."""
+
+    try:
+        given = file.read_bytes() if file is not None else None
+    except OSError as failure:
+        return 2, str(failure)
+
+    async def count(database: Database) -> str:
+        body = given
+        if nothing:
+            async with database.reading() as connection:
+                body = await quarantine.nothing(connection, edge, seq)
+
+        async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
+            after = {**done.told(), "own_body": body is None}
+            caller = audit.Caller(f"command line: {getpass.getuser()}")
+            await audit.append(connection, caller, audit.Entry("quarantine.replay", f"{edge}/{seq}", None, after))
+
+        done = await quarantine.replay(database, edge, seq, body, record=record, meters=settings.meters)
+        told = done.told()
+        what = f"{counted(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
+        return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
+
+    return at(settings, count)
+
+
+def backed_up(settings: Settings, to: Path) -> Said:
+    """Copy a database of SQLite, as it is at one moment."""
+
+    async def copy(database: Database) -> str:
+        if not database.is_sqlite:
+            raise No(f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations/backup.md")
+        try:
+            return f"{to} has {database.copy(to)} bytes"
+        except (sqlite3.Error, OSError) as failure:
+            raise No(f"{to} cannot be written: {failure}") from None
+
+    return (1, f"{to} is there already") if to.exists() else at(settings, copy)
+
+
+def imported(settings: Settings, *, dry: bool) -> Said:
+    """Have the database say of customers, keys and flags what the files say."""
+
+    async def bring(database: Database) -> str:
+        caller = audit.Caller(f"command line: {getpass.getuser()}")
+        found = await transfer.bring(database, settings, caller, dry=dry)
+        lines = [
+            f"{what}: {done.added} new, {done.changed} changed, {done.same} as they were"
+            for what, done in found.items()
+        ]
+        refused = [why for done in found.values() for why in done.refused]
+        if refused:
+            more = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
+            raise No("\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more]))
+        return "\n".join([*lines, *(["nothing was changed: it was a dry run"] if dry else [])])
+
+    return at(settings, bring)
+
+
+def exported(settings: Settings, to: TextIO) -> Said:
+    """Write customers, keys and flags of the database to `to` as a file of the configuration."""
+
+    async def take(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            async for line in transfer.take(connection):
+                to.write(line + "\n")
+        return ""
+
+    return at(settings, take)
+
+
+def accounted(settings: Settings, day: date, form: accounting.Format) -> Said:
+    """The journal of a day, as a file that bookkeeping takes."""
+
+    names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
+
+    async def write(database: Database) -> str:
+        try:
+            async with database.writing() as connection:
+                found = await accounting.day_journal(connection, day, time.time())
+        except accounting.NotOver as no:
+            raise No(str(no)) from None
+        return accounting.written(found, form, names).decode()
+
+    return at(settings, write)
+
+
+REFUSED_SHOWN_MAX = 20
+"""Things that could not be brought of which is told why."""
+
+
+def sign_in_link(settings: Settings, customer: str | None) -> Said:
+    """A link by which an operator, or somebody for a customer, signs in to the pages once."""
+    from edgeproxy.collector.pages import sessions
+    from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, link_to
+    from edgeproxy.collector.pages_service import listener_of, url_of
+
+    async def make(database: Database) -> str:
+        async with database.writing() as connection:
+            if customer is not None and await customers.name_of(connection, customer) != customer:
+                raise No(f"there is no customer {customer} in {database.name}")
+            label = LINK_LABEL if customer is None else f"command line: {getpass.getuser()}"
+            link = sessions.Link(label, customer)
+            secret = await sessions.make_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
+            caller = audit.Caller(f"command line: {getpass.getuser()}")
+            await audit.append(connection, caller, audit.Entry("session.link", customer or label))
+        assert secret is not None
+        return link_to(url_of(settings, listener), secret)
+
+    if settings.pages is None:
+        return 1, "the collector has no pages: write pages: {}"
+    group = "console" if customer is None else "portal"
+    listener = listener_of(settings, group)
+    if group not in listener.groups:
+        return 1, f"no listener serves the {group}: write it in the serve of one"
+    return at(settings, make)
+
+
+def at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+    """Do something with the database, and say what came of it."""
+
+    async def do() -> str:
+        database = await Database.connect(settings.database, as_it_is=True)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    try:
+        return 0, uvloop.run(do())
+    except (quarantine.Refused, No) as no:
+        return 1, str(no)
+    except Unusable as no:
+        return 2, str(no)
+    except LOST as failure:
+        return 2, str(failure) if isinstance(failure, OSError) else f"the database cannot be used: {reason(failure)}"

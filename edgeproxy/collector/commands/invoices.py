@@ -1,0 +1,112 @@
+"""What the commands do with invoices, whether a collector runs on the database meanwhile or not.
+
+Each returns an exit code and what is to be said, as those of offline.py.
+"""
+
+import asyncio
+import time
+from collections import Counter
+
+import sqlalchemy as sa
+
+from edgeproxy.base.plural import counted
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.period_close.closing import JOB, Closing
+from edgeproxy.collector.billing.rating.money import usd
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import Stripe, Unusable
+from edgeproxy.collector.commands.database import No, Said, at
+from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.config.collector import Settings
+
+LISTED_MAX = 1000
+ROUNDS = 3
+"""Times that it is tried to bring invoices to Stripe."""
+ALONE_SECONDS = 30.0
+"""Seconds for which the collector's own run is waited for."""
+UNSETTLED = (invoices.DRAFT, invoices.CLOSING, invoices.HELD)
+
+
+def closed(settings: Settings, period: str, *, dry: bool) -> Said:
+    """Close the invoices of a period."""
+
+    async def close(database: Database) -> str:
+        if settings.billing is None or settings.billing.mode == "off":
+            raise No("nobody is charged: see mode of billing")
+        async with database.reading() as connection:
+            who = await charging.read(connection, settings.billing)
+        if not who.is_on:
+            raise No(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
+        of_period = table.c.period.like(f"{period}%") if len(period) < len("2027-01-01") else table.c.period == period
+        if dry:
+            return await _shown(database, of_period)
+        try:
+            stripe = Stripe(settings.billing.stripe)
+        except Unusable as no:
+            raise No(str(no)) from None
+        try:
+            await _close(database, Closing(database, stripe, lambda: settings), of_period)
+        finally:
+            await stripe.close()
+        said = await _shown(database, of_period)
+        async with database.reading() as connection:
+            left = sa.select(table.c.id).where(of_period, table.c.state.in_(UNSETTLED)).limit(1)
+            if (await connection.execute(left)).first() is not None:
+                raise No(said)
+        return said
+
+    return at(settings, close)
+
+
+async def _close(database: Database, closing: Closing, of_period: sa.ColumnElement[bool]) -> None:
+    """Do what the run does, with the freeze of these invoices over; raises No where another one does not let go."""
+    async with asyncio.timeout(ALONE_SECONDS) as patience:
+        while True:
+            async with alone(database, JOB) as mine:
+                if mine:
+                    patience.reschedule(None)
+                    now = int(time.time())
+                    await closing.step(now)  # Periods that are over begin their invoices.
+                    over = sa.update(table).where(of_period, table.c.state == invoices.DRAFT, table.c.period_end <= now)
+                    async with database.writing() as connection:
+                        await connection.execute(over.values(closes_at=now, try_at=0))
+                    for _ in range(ROUNDS):
+                        await closing.step(time.time())
+                    return
+            await asyncio.sleep(0.2)
+
+
+async def _shown(database: Database, of_period: sa.ColumnElement[bool]) -> str:
+    """How many invoices of a period are in which state, and those that are held."""
+    async with database.reading() as connection:
+        rows = (await connection.execute(invoices.selected().where(of_period).order_by(table.c.id))).all()
+    states = Counter(row.state for row in rows)
+    lines = [f"{counted(count, 'invoice')} {state}" for state, count in sorted(states.items())]
+    lines += [f"held: {row.id} of {row.name}: {row.held_why}" for row in rows if row.state == invoices.HELD]
+    return "\n".join(lines) or "there is no invoice of this period"
+
+
+def listed(settings: Settings, *, customer: str | None, period: str | None, state: str | None) -> Said:
+    """List the newest invoices."""
+
+    async def look(database: Database) -> str:
+        async with database.reading(whole=True) as connection:
+            number = None
+            if customer is not None:
+                try:
+                    number = (await customers.find(connection, customer)).id
+                except Refused as no:
+                    raise No(no.why) from None
+            found = await invoices.listing(connection, None, LISTED_MAX, customer=number, period=period, state=state)
+        rows = [
+            f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {usd(one['total']):>14}  "
+            f"{one['customer']}"
+            for one in found
+        ]
+        return "\n".join(rows) or "there is no such invoice"
+
+    return at(settings, look)

@@ -1,0 +1,58 @@
+"""What the commands do about meters at Stripe, whether a collector runs on the database meanwhile or not.
+
+Each returns an exit code and what is to be said, as those of offline.py.
+"""
+
+import time
+
+import sqlalchemy as sa
+import uvloop
+
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeFailure, Unusable
+from edgeproxy.collector.billing.stripe_sync import catalog
+from edgeproxy.collector.commands.database import No, Said, at
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.delivery_tables import billing_exporter
+from edgeproxy.config.collector import Settings
+
+
+def synced(settings: Settings, *, dry: bool) -> Said:
+    """Have Stripe's meters, products and prices as the plans say, or say what is not so."""
+    billing = settings.billing
+    if billing is None:
+        return 1, "nothing is sold: write billing"
+
+    async def work() -> list[catalog.Step]:
+        stripe = Stripe(billing.stripe)
+        try:
+            return await (catalog.look if dry else catalog.sync)(stripe, settings.plans)
+        finally:
+            await stripe.close()
+
+    try:
+        steps = uvloop.run(work())
+    except Unusable as no:
+        return 2, str(no)
+    except StripeFailure as failure:
+        return 1, f"Stripe does not do it: {failure}"
+    said = "\n".join(map(str, steps)) or "Stripe has all of it"
+    if dry and steps:
+        said += "\nnothing was changed: it was a dry run"
+    return (1 if any(not step.call for step in steps) else 0), said
+
+
+def recovered(settings: Settings, since: float) -> Said:
+    """Have usage that waits looked up at Stripe before it is sent, as the backup of this Unix second does not know what
+    was told since."""
+
+    async def mark(database: Database) -> str:
+        now = time.time()
+        if since >= now:
+            raise No("that is yet to come")
+        # What waited then may have been sent since, however old it is.
+        values = {"recheck_from": 0, "recheck_until": int(now), "stopped": None}
+        async with database.writing() as connection:
+            await connection.execute(sa.update(billing_exporter).values(values))
+        return "usage until now is looked up at Stripe before it is sent; what Stripe has is not sent again"
+
+    return at(settings, mark)

@@ -1,0 +1,68 @@
+"""What the commands do about Parquet files, whether a collector runs on the database meanwhile or not."""
+
+import os
+from collections.abc import Awaitable, Callable
+
+from edgeproxy.base.plural import counted
+from edgeproxy.collector.commands.database import No, Said, at
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.collector.ledger.queries import written
+from edgeproxy.config.collector import Settings
+
+NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
+
+
+def exported(settings: Settings, url: str) -> Said:
+    """Export the hours that are closed to a place; 0 and what was done."""
+    try:
+        from edgeproxy.collector.exports import exporter
+        from edgeproxy.collector.exports.place import Place
+    except ImportError:
+        return 2, NOT_INSTALLED
+
+    async def export(database: Database) -> str:
+        done = await exporter.run(database, Place(url, os.environ))
+        if done.until is None:
+            return "no hour with usage is closed yet"
+        return (
+            f"{counted(done.hours, 'hour')} exported, {counted(done.late, 'hour')} added to: "
+            f"{counted(done.files, 'file')} with {counted(done.rows, 'row')}; all before {written(done.until)} is there"
+        )
+
+    return _alone(settings, export)
+
+
+def checked(settings: Settings, url: str) -> Said:
+    """Whether what was exported to a place is what it should be; 0 and what there is of it."""
+    try:
+        from edgeproxy.collector.exports.place import Place
+        from edgeproxy.collector.exports.verify import verify
+    except ImportError:
+        return 2, NOT_INSTALLED
+
+    async def check(database: Database) -> str:
+        return str(await verify(database, Place(url, os.environ)))
+
+    return _alone(settings, check)
+
+
+def _alone(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+    """Do it while nobody else exports from this database."""
+    from edgeproxy.collector.exports.exporter import Lost
+    from edgeproxy.collector.exports.manifest import Damaged
+    from edgeproxy.collector.exports.place import Overtaken, Unusable
+
+    async def do(database: Database) -> str:
+        async with alone(database, "parquet") as is_alone:
+            if not is_alone:
+                raise No("an export from this database is under way")
+            try:
+                return await work(database)
+            except (Damaged, Lost, Overtaken) as no:
+                raise No(str(no)) from None
+
+    try:
+        return at(settings, do)
+    except Unusable as no:
+        return 2, str(no)

@@ -1,0 +1,80 @@
+"""The tables of alerts, of their way to channels, and of anomalies, on the metadata of `schema.py`."""
+
+from sqlalchemy import Column, Index, LargeBinary, Table, Text, UniqueConstraint
+
+from edgeproxy.collector.database.schema import INTEGER, metadata
+
+# What somebody should hear of, once ever (collector/alerts/alert.py).
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", INTEGER, primary_key=True, autoincrement=True),
+    Column("key", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("customer", Text),  # The name of whom it is about; None: it is about the service.
+    Column("title", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON.
+    Column("at", INTEGER, nullable=False),  # Unix milliseconds, as all times of alerts.
+    Column("routed_at", INTEGER),  # When its deliveries were made; None until then.
+    Column("escalated_at", INTEGER),  # When it went on to the next severity's channels as well.
+    UniqueConstraint("key", name="alerts_key_key"),
+    Index("alerts_customer", "customer", "id"),
+    Index("alerts_routed", "routed_at"),
+    Index("alerts_kind", "kind", "at"),
+    sqlite_strict=True,
+)
+
+# An alert on its way to a channel (collector/alerts/delivery.py).
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("alert", INTEGER, primary_key=True, autoincrement=False),  # The id.
+    Column("channel", Text, primary_key=True),
+    Column("recipient", Text),  # Of a customer's own; None: as the channel says.
+    Column("state", Text, nullable=False),  # `due`, `sent` or `dead`.
+    Column("attempts", INTEGER, nullable=False),
+    Column("due_at", INTEGER, nullable=False),  # When it is tried next.
+    Column("sent_at", INTEGER),
+    Column("error", Text),  # Why the last attempt failed.
+    Index("alert_deliveries_state", "state", "due_at"),
+    sqlite_strict=True,
+)
+
+# What a customer's use of a meter is usually like, by the hour of the week (collector/anomalies/baseline.py).
+anomaly_baselines = Table(
+    "anomaly_baselines",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("built_at", INTEGER, nullable=False),  # The Unix second.
+    Column("numbers", LargeBinary, nullable=False),
+    sqlite_strict=True,
+)
+
+# Days on which a customer's use of a meter was not as usual.
+anomalies = Table(
+    "anomalies",
+    metadata,
+    Column("id", INTEGER, primary_key=True, autoincrement=True),
+    Column("customer", Text, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("day", INTEGER, nullable=False),  # The Unix second at which it begins.
+    Column("kind", Text, nullable=False),  # `volume`, `pattern` or `both`.
+    Column("severity", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON.
+    Column("found_at", INTEGER, nullable=False),  # The Unix second.
+    Column("expires_at", INTEGER, nullable=False),  # The Unix second at which it is dropped.
+    UniqueConstraint("customer", "meter", "day", name="anomalies_customer_key"),
+    Index("anomalies_expires_at", "expires_at"),
+    sqlite_strict=True,
+)
+
+# How far each job has looked (collector/anomalies/job.py).
+anomaly_progress = Table(
+    "anomaly_progress",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("until", INTEGER, nullable=False),  # The Unix second.
+    sqlite_strict=True,
+)

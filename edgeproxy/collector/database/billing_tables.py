@@ -1,0 +1,158 @@
+"""The tables of what is sold, to whom, and what was invoiced for it. Amounts are whole cents.
+
+Customers are known here by id, as their names go when they are deleted, and invoices stay. Times are Unix seconds,
+those of changes Unix milliseconds.
+"""
+
+from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint, text
+
+from edgeproxy.collector.database.schema import INTEGER, metadata
+
+CANCELED = "canceled"
+"""The state of a subscription that is over."""
+
+# Versions of plans as they were sold: what an invoice is rated by, whatever plans.yaml says by now.
+plan_versions = Table(
+    "plan_versions",
+    metadata,
+    Column("version", Text, primary_key=True),  # standard@3, standard@3+acme
+    Column("settings", Text, nullable=False),  # JSON, as in plans.yaml.
+    Column("created_at", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+# Who a customer is at Stripe.
+billing_customers = Table(
+    "billing_customers",
+    metadata,
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
+    Column("stripe_id", Text, nullable=False),
+    Column("email_hash", Text),
+    Column("country", Text),
+    Column("tax_status", Text),
+    Column("livemode", INTEGER, nullable=False),
+    UniqueConstraint("stripe_id", name="billing_customers_stripe_id_key"),
+    sqlite_strict=True,
+)
+
+subscriptions = Table(
+    "subscriptions",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUIDv7, as all ids here.
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("plan_version", Text, ForeignKey("plan_versions.version"), nullable=False),  # In force now.
+    Column("is_yearly", INTEGER, nullable=False),  # Whether the fee is paid for a year in advance.
+    Column("state", Text, nullable=False),  # active, past_due or canceled.
+    Column("anchor", INTEGER),  # From when on months are counted; None: from the 1st.
+    Column("period_start", INTEGER, nullable=False),
+    Column("period_end", INTEGER, nullable=False),
+    Column("next_version", Text, ForeignKey("plan_versions.version")),  # What it changes to when what is paid ends.
+    Column("cancel_at", INTEGER),  # When it ends, or ended.
+    Column("tier_before", Text, nullable=False),  # The customer's tier without it.
+    Column("stripe_id", Text),  # Under `collection: meters`.
+    Column("told_version", Text),  # Whose prices Stripe's subscription has; None where there is none any more.
+    Column("created_at", INTEGER, nullable=False),
+    Column("version", INTEGER, nullable=False),  # Grows with each change: the ETag.
+    UniqueConstraint("stripe_id", name="subscriptions_stripe_id_key"),
+    sqlite_strict=True,
+)
+_LIVE = text(f"state <> '{CANCELED}'")
+Index("subscriptions_live", subscriptions.c.customer, unique=True, sqlite_where=_LIVE, postgresql_where=_LIVE)
+Index("subscriptions_period_end", subscriptions.c.period_end, sqlite_where=_LIVE, postgresql_where=_LIVE)
+
+# The parts of a period in which a version was in force: a row for the fee, whose meter is empty.
+segments = Table(
+    "segments",
+    metadata,
+    Column("subscription", Text, ForeignKey("subscriptions.id"), primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("start", INTEGER, primary_key=True, autoincrement=False),
+    Column("end", INTEGER, nullable=False),
+    Column("plan_version", Text, ForeignKey("plan_versions.version"), nullable=False),
+    Column("is_yearly", INTEGER, nullable=False),
+    Column("period_start", INTEGER, nullable=False),
+    Column("period_end", INTEGER, nullable=False),
+    Column("paid_start", INTEGER, nullable=False),  # What its fee is for: the period, or the year.
+    Column("paid_end", INTEGER, nullable=False),
+    Column("stripe_item", Text),
+    Column("stripe_price", Text),
+    # How usage of it is collected: as it was configured when it began.
+    Column("collection", Text, nullable=False, server_default="invoice_items"),
+    Column("told_from", INTEGER),  # From when on Stripe counts events for it; None: it is told of none.
+    Column("told_until", INTEGER),  # When what Stripe has counted for it became final; None: it may still grow.
+    sqlite_strict=True,
+)
+
+invoices = Table(
+    "invoices",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("subscription", Text, ForeignKey("subscriptions.id")),
+    Column("period", Text, nullable=False),  # The day on which the period begins: 2027-01-01.
+    Column("kind", Text, nullable=False),  # start, change or period.
+    Column("state", Text, nullable=False),  # collector/billing/invoices/invoices.py has them.
+    Column("stripe_id", Text),
+    Column("subtotal", INTEGER, nullable=False),  # Cents, without tax.
+    Column("total", INTEGER, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("period_start", INTEGER, nullable=False),
+    Column("period_end", INTEGER, nullable=False),
+    Column("closes_at", INTEGER, nullable=False),  # Until then usage may change it.
+    Column("held_why", Text),
+    Column("accepted_why", Text),  # Of one that was held: why somebody sends it all the same.
+    Column("pdf", Text),
+    Column("url", Text),  # Where the customer looks at it and pays.
+    Column("tries", INTEGER, nullable=False),  # Idempotency-Keys that are answered by a failure for good.
+    Column("failures", INTEGER, nullable=False),  # Calls of Stripe that failed: each puts it off for longer.
+    Column("try_at", INTEGER, nullable=False),  # When it is taken up.
+    Column("error", Text),
+    Column("created_at", INTEGER, nullable=False),
+    UniqueConstraint("customer", "period", "kind", name="invoices_customer_period_kind_key"),
+    UniqueConstraint("stripe_id", name="invoices_stripe_id_key"),
+    Index("invoices_state", "state", "closes_at"),
+    Index("invoices_state_id", "state", "id"),
+    sqlite_strict=True,
+)
+
+# What our rater came to, written when an invoice is closed and never changed.
+invoice_lines = Table(
+    "invoice_lines",
+    metadata,
+    Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
+    Column("position", INTEGER, primary_key=True, autoincrement=False),
+    Column("kind", Text, nullable=False),  # fee, proration, usage or late.
+    Column("plan_version", Text, nullable=False),
+    Column("segment_start", INTEGER, nullable=False),
+    Column("segment_end", INTEGER, nullable=False),
+    Column("meter", Text, nullable=False),
+    Column("value", Text, nullable=False),  # Of the dimension that the price is by.
+    Column("tier", INTEGER, nullable=False),
+    Column("quantity", INTEGER, nullable=False),
+    Column("unit_price", Text),  # Cents, a decimal; None of fees.
+    Column("amount", INTEGER, nullable=False),
+    Column("start", INTEGER, nullable=False),
+    Column("end", INTEGER, nullable=False),
+    Column("text", Text, nullable=False),
+    sqlite_strict=True,
+)
+
+# What was taken back of an invoice that is open or paid.
+credit_notes = Table(
+    "credit_notes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("invoice", Text, ForeignKey("invoices.id"), nullable=False),
+    Column("amount", INTEGER, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("state", Text, nullable=False),  # asked, made or refused.
+    Column("stripe_id", Text),
+    Column("error", Text),
+    Column("tries", INTEGER, nullable=False),
+    Column("failures", INTEGER, nullable=False, server_default="0"),  # Calls that failed.
+    Column("try_at", INTEGER, nullable=False, server_default="0"),  # The Unix second of the next try.
+    Column("created_at", INTEGER, nullable=False),
+    UniqueConstraint("stripe_id", name="credit_notes_stripe_id_key"),
+    Index("credit_notes_invoice", "invoice"),
+    sqlite_strict=True,
+)

@@ -1,0 +1,607 @@
+"""The collector's database: SQLite or PostgreSQL, from one code. The one file that knows which it is.
+
+Writing goes over one connection at a time, `writing`, whose transactions see all that was committed before them.
+Reading, `reading`, waits for nobody.
+"""
+
+import os
+import sqlite3
+from calendar import monthrange
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, closing
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.schema import (
+    DAY,
+    REVISION,
+    days,
+    dropped,
+    edges,
+    events,
+    hours,
+    late_hours,
+    ledger,
+    series,
+    series_dimensions,
+)
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds until a server must have answered."""
+STATEMENT_TIMEOUT = 60.0
+"""Seconds that a statement may take on PostgreSQL."""
+LOCK_TIMEOUT = 30.0
+"""Seconds that a transaction on SQLite waits for another process to end its own."""
+READERS = 4
+"""Connections for reading."""
+LOCKS_MAX = 16
+"""Connections beside one that hold locks of jobs, each while its job does something."""
+POSTGRESQL_VERSION_MIN = 150000
+"""The oldest PostgreSQL, as the server numbers it."""
+MIGRATION_LOCK = 7305_0001
+"""The advisory lock of PostgreSQL under which tables are made and changed."""
+ROLLUP_LOCK = 7305_0002
+"""That of `rollup`. At a lock of its row those who read it would pass by whoever waits to change it."""
+PARTITION_LOCK = 7305_0003
+"""That under which partitions are made and dropped."""
+PARTITION_LOCK_TIMEOUT = "500ms"
+"""How long a partition that is to be dropped is waited for; meanwhile whoever comes after must wait too."""
+
+VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
+"""Where Alembic keeps the revision."""
+
+WHOLE = "whole"
+"""The option of a connection to SQLite that says whether its statements are one transaction."""
+
+LOST = (
+    sa.exc.OperationalError,
+    sa.exc.InterfaceError,
+    sa.exc.TimeoutError,
+    asyncpg.InterfaceError,  # As the driver raises it while SQLAlchemy makes a connection ready.
+    OSError,
+    TimeoutError,
+)
+"""What says that the database cannot be had now, whatever it was asked."""
+AWAY = ("08", "53", "57P")
+"""How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
+LOCKED = "55P03"
+"""The SQLSTATE of a lock that was waited for too long."""
+TOO_MUCH = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
+"""What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
+
+
+LEDGER_FILL_PERCENT = 50
+"""Percent of a page of the ledger that are filled. A row grows a dozen times in its minute, mostly in one transaction
+with all others of its page, so that a page holds two versions of each: with 70 the months became 40 % larger.
+"""
+ROWS_REMEMBERED_MAX = 500_000
+"""Rows of the ledger of which is remembered that they are there, some 100 bytes each."""
+MINUTES_REMEMBERED = 3
+"""The latest minutes of which this is remembered: edges are in one minute and the one before."""
+
+Month = tuple[int, int]
+"""Year and month, of UTC."""
+
+
+class Unusable(Exception):
+    """The database cannot be used: a sentence for who started the collector."""
+
+
+class LedgerChanged(OSError):
+    """Somebody else than collectors has changed the ledger; what was remembered of it is forgotten."""
+
+
+def owner_only(path: str | Path, flags: int) -> int:
+    """Open a file, as an `opener`; a new one is for its owner alone: it says what customers do."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+class Database:
+    """An open database with the tables of `schema.py`, made by `connect`."""
+
+    def __init__(self, url: str) -> None:
+        given = make_url(url)
+        self.name = given.render_as_string(hide_password=True)
+        """The URL, without its password."""
+        self.is_sqlite = given.get_backend_name() == "sqlite"
+        self.has_partitions = not self.is_sqlite
+        """Whether the ledger has a partition for each month (`drop_month`)."""
+        self._given = given
+        self._add = {table.name: self._adding(table) for table in (ledger, hours, days, dropped)}
+        self.file = Path(given.database or "") if self.is_sqlite else None
+        """The file of a database of SQLite."""
+        self.row_security_gap: str | None = None
+        """Why row-level security does not hold transactions that serve one customer; None where it does."""
+        self._months: set[Month] = set()
+        """Those that have a partition, as far as is known."""
+        self._there: dict[int, set[int]] = {}
+        """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
+        if self.is_sqlite:
+            self._writer = _sqlite(given, "BEGIN IMMEDIATE", 1)
+            self._reader = _sqlite(given, "BEGIN", READERS)
+        else:
+            self._writer = _postgresql(given, 1)
+            self._reader = _postgresql(given, READERS)
+            self.locks = _postgresql(given, 1, more=LOCKS_MAX)
+            """Connections that hold locks of jobs (single_runner.py), of PostgreSQL alone."""
+
+    @classmethod
+    async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
+        """Open the database, make its tables or bring them up to date; raises Unusable.
+
+        With `as_it_is` it must be there and up to date already, and is not changed.
+        """
+        database = cls(url)
+        if as_it_is and database.is_sqlite and not database._is_there():
+            raise Unusable(f"{database.name} is not there")
+        try:
+            await (database._look() if as_it_is else database._prepare())
+        except BaseException as failure:
+            await database.close()
+            if isinstance(failure, Unusable):
+                raise
+            if isinstance(failure, row_security.HiddenRowsError):
+                raise Unusable(f"{database.name} cannot be used: {failure}") from failure
+            if isinstance(failure, Exception):
+                raise Unusable(f"{database.name} cannot be used: {reason(failure)}") from failure
+            raise
+        return database
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._writer.dispose()
+        await self._reader.dispose()
+        if not self.is_sqlite:
+            await self.locks.dispose()
+
+    async def _prepare(self) -> None:
+        if self.is_sqlite:
+            assert self._given.database is not None
+            file = Path(self._given.database)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # What SQLite writes beside it gets the same mode.
+            os.close(owner_only(file, os.O_RDWR | os.O_CREAT))
+        async with self._writer.begin() as connection:
+            if not self.is_sqlite:
+                version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
+                if int(version) < POSTGRESQL_VERSION_MIN:
+                    raise Unusable(
+                        f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
+                    )
+                await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
+            if await connection.run_sync(_revision) != REVISION:
+                from edgeproxy.collector.database.migrate import Later, upgrade
+
+                try:
+                    await connection.run_sync(upgrade)
+                except Later as failure:
+                    raise Unusable(f"{self.name} was made by a later version: {failure}") from failure
+        await self.enforce_row_security()
+
+    async def enforce_row_security(self) -> None:
+        """Bring row-level security up to date, as far as the user may, and note what is missing: `row_security_gap`.
+
+        Raises HiddenRowsError.
+        """
+        if not self.is_sqlite:
+            self.row_security_gap = await row_security.enforce(self._writer.begin)
+
+    def _is_there(self) -> bool:
+        return os.path.exists(self._given.database or "")
+
+    async def _look(self) -> None:
+        async with self._reader.connect() as connection:
+            revision = await connection.run_sync(_revision)
+            if revision != REVISION:
+                raise Unusable(
+                    f"{self.name} is of revision {revision}, not {REVISION}: start the collector on it first"
+                )
+            if not self.is_sqlite:
+                await row_security.must_see_rows(connection)
+                self.row_security_gap = await row_security.find_gap(connection)
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction that is committed at the end, and rolled back where anything is raised.
+
+        It serves one customer alone where `row_security.serving` says so, as those of `reading` do.
+        """
+        try:
+            async with self._writer.begin() as connection:
+                if (customer := self._served_customer()) is not None:
+                    await row_security.serve(connection, customer)
+                yield connection
+        except BaseException:
+            self._months.clear()  # Some may have been made by what is rolled back.
+            self._there.clear()
+            raise
+
+    @asynccontextmanager
+    async def reading(self, *, whole: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection that only reads; with `whole`, all that it reads is of one moment, else each statement is."""
+        async with self._reader.connect() as connection:
+            if self.is_sqlite:
+                await connection.execution_options(**{WHOLE: whole})
+            else:
+                customer = self._served_customer()
+                # Whom a transaction serves is forgotten with its end, so that there must be one.
+                each = "AUTOCOMMIT" if customer is None else "READ COMMITTED"
+                await connection.execution_options(isolation_level="REPEATABLE READ" if whole else each)
+                if customer is not None:
+                    await row_security.serve(connection, customer)
+            yield connection  # A transaction begins with the first statement, and ends with the connection's use.
+
+    def _served_customer(self) -> str | None:
+        """The customer whom a transaction that begins now serves alone, by row-level security."""
+        return None if self.is_sqlite or self.row_security_gap else row_security.served_customer()
+
+    def copy(self, to: Path) -> int:
+        """Write what is in a database of SQLite at this moment to a new file, whoever writes meanwhile; its bytes.
+
+        It is there whole or not at all. Raises sqlite3.Error and OSError.
+        """
+        part = to.with_name(f"{to.name}.part")
+        part.unlink(missing_ok=True)
+        try:
+            source = sqlite3.connect(self._given.database or "", timeout=LOCK_TIMEOUT)
+            os.close(owner_only(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            with closing(source), closing(sqlite3.connect(part)) as target:
+                source.backup(target)  # In one step: one that rests in between begins anew after each commit.
+            with part.open("rb") as copied:
+                os.fsync(copied.fileno())
+            os.link(part, to)  # Where there is one by now, it stays.
+        finally:
+            part.unlink(missing_ok=True)
+        return to.stat().st_size
+
+    def beginning(self, column: sa.ColumnElement[str], text: str) -> sa.ColumnElement[bool]:
+        """Whether a text of printable ASCII begins with another one, by an index in the order of the characters."""
+        plain = self.by_character(column)
+        return (plain >= text) & (plain < f"{text}\x7f")
+
+    def by_character(self, column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+        """A text in the order of its characters, which is that of the index by which `beginning` finds it."""
+        return column if self.is_sqlite else sa.collate(column, "C")
+
+    async def begin_edges(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
+        """Make rows of edges that are new, unless another collector has made them meanwhile."""
+        await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(found))
+
+    async def begin_series(self, connection: AsyncConnection, found: Sequence[Sequence[str]]) -> None:
+        """Make series that are new: [edge, region, customer, meter, route, dimensions] each."""
+        names = [column.name for column in series.columns if column.name != "id"]
+        insert = self._insert(series)
+        rows: Any = [dict(zip(names, one, strict=True)) for one in found]
+        if not self.is_sqlite:
+            lists = {name: sa.bindparam(name, type_=ARRAY(sa.Text())) for name in names}
+            insert = insert.from_select(names, _unnested(lists))
+            rows = {name: [row[name] for row in rows] for name in names}
+        await connection.execute(insert.on_conflict_do_nothing(), rows)
+
+    async def split_series(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
+        """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
+        await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(found))
+
+    async def note_late(self, connection: AsyncConnection, found: Iterable[tuple[str, int]]) -> None:
+        """Count once more that these hours of edges have grown after they were closed."""
+        rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(found)]
+        if rows:
+            statement = self._insert(late_hours).on_conflict_do_update(
+                index_elements=list(late_hours.primary_key), set_={"times": late_hours.c.times + 1}
+            )
+            await connection.execute(statement, rows)
+
+    async def begin_events(self, connection: AsyncConnection, found: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
+        """Make rows of events, in the order of the table's columns; return source and id of those that were there."""
+        if not self.is_sqlite:
+            columns = zip(events.columns.keys(), zip(*found, strict=True), strict=True)
+            texts = {name: _json_text(values) for name, values in columns}
+            return {(source, number) for source, number in await connection.execute(BEGIN_EVENTS, texts)}
+        # Nobody else writes meanwhile: to look for those that are there first is cheaper than to be told.
+        identities = orjson.dumps([row[:2] for row in found]).decode()
+        there = {(source, number) for source, number in await connection.execute(EVENTS_THERE, {"sent": identities})}
+        if new := [row for row in found if tuple(row[:2]) not in there] if there else found:
+            # Past SQLAlchemy, as in `add`.
+            places = ", ".join("?" * len(events.columns))
+            await connection.exec_driver_sql(f"INSERT INTO {events.name} VALUES ({places})", list(new))
+        return there
+
+    async def hold(self, connection: AsyncConnection, name: str) -> None:
+        """Until the transaction ends nobody else holds this name."""
+        if not self.is_sqlite:  # There only one writes.
+            number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
+
+    async def hold_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
+        """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
+        if not self.is_sqlite:  # There only one writes.
+            lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
+            await connection.execute(sa.select(lock(ROLLUP_LOCK)))
+
+    async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
+        """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
+        rows = [(one, time, value) for time, values in grown.items() for one, value in values.items()]
+        if not rows:
+            return
+        if self.is_sqlite:
+            # Past SQLAlchemy, which would look at every value of every row once more: that takes half of the time.
+            await connection.exec_driver_sql(self._add[table.name], rows)
+            return
+        if table is ledger:
+            await self._partition(connection, grown)
+            for minute, values in grown.items():
+                rows = [(one, minute, value) for one, value in (await self._grow(connection, minute, values)).items()]
+                await self._upsert(connection, table, rows)
+                self._remember(minute, values)
+            return
+        await self._upsert(connection, table, rows)
+
+    async def _upsert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[int, int, int]]) -> None:
+        """Add these rows to a table of sums of PostgreSQL, whether they are there or not."""
+        if rows:
+            columns = map(_text, zip(*rows, strict=True))
+            await connection.execute(self._add[table.name], dict(zip(table.columns.keys(), columns, strict=True)))
+
+    async def _grow(self, connection: AsyncConnection, minute: int, values: Mapping[int, int]) -> Mapping[int, int]:
+        """Let those rows of a minute grow that are known to be there, which takes three quarters of the CPU that it
+        takes to look whether they are; the rest is returned.
+        """
+        there = self._there.get(minute, set())
+        old = {one: value for one, value in values.items() if one in there}
+        if old:
+            own = {"of": minute, "those": _text(old), "by": _text(old.values())}
+            if (await connection.execute(GROW, own)).rowcount != len(old):
+                # Another database than a moment ago: a restored one, maybe. Who sends it again finds it as it is now.
+                raise LedgerChanged(f"the ledger lacks rows of the minute {minute} that it had")
+        return {one: value for one, value in values.items() if one not in there} if old else values
+
+    def _remember(self, minute: int, series: Iterable[int]) -> None:
+        """These series have a row in this minute."""
+        self._there.setdefault(minute, set()).update(series)
+        while len(self._there) > MINUTES_REMEMBERED or sum(map(len, self._there.values())) > ROWS_REMEMBERED_MAX:
+            del self._there[min(self._there)]
+
+    def _adding(self, table: sa.Table) -> Any:
+        """The statement that adds to a table of sums."""
+        insert = self._insert(table)
+        names = table.columns.keys()
+        if not self.is_sqlite:
+            texts = {name: sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in names}
+            insert = insert.from_select(names, _unnested(texts))
+        statement = insert.on_conflict_do_update(
+            index_elements=list(table.primary_key),
+            set_={"value": table.c.value + insert.excluded.value},
+        )
+        if not self.is_sqlite:
+            return statement
+        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
+        assert compiled.positiontup == names
+        return str(compiled)
+
+    async def _partition(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
+        """Make the partitions of these minutes that are not there yet."""
+        wanted = {_month(minute) for minute in minutes}
+        if wanted <= self._months:
+            return
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
+        there = await _partitions(connection)
+        for month in sorted(wanted - there):
+            name, (since, until) = _name(month), _span(month)
+            # Attached, as making it in one step would wait for all who read the ledger, and they for it.
+            for statement in (
+                f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
+                f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})",
+            ):
+                await connection.exec_driver_sql(statement)
+        self._months = there | wanted
+
+    def droppable(self, second: int) -> int:
+        """The Unix second before which minutes can be dropped, where those before `second` are no longer kept."""
+        return _span(_month(second))[0] if self.has_partitions else second - second % DAY
+
+    async def drop_month(self, before: int) -> bool:
+        """Drop the oldest partition of the ledger that ends there or earlier.
+
+        False where there is none, or somebody uses the ledger, for whom nobody else shall wait.
+        """
+        async with self.writing() as connection:
+            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
+            old = sorted(month for month in await _partitions(connection) if _span(month)[1] <= before)
+            if not old:
+                return False
+            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PARTITION_LOCK_TIMEOUT}'")
+            try:
+                await connection.exec_driver_sql(f"DROP TABLE {_name(old[0])}")
+            except sa.exc.DBAPIError as failure:
+                if getattr(failure.orig, "sqlstate", None) != LOCKED:
+                    raise
+                await connection.rollback()
+                return False
+            self._months.discard(old[0])
+        return True
+
+    def _insert(self, table: sa.Table) -> Any:
+        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
+
+
+async def _partitions(connection: AsyncConnection) -> set[Month]:
+    """The months that have a partition."""
+    names = await connection.exec_driver_sql(
+        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'ledger'::regclass"
+    )
+    return {(int(year), int(month)) for _, year, month in (name.split("_") for name in names.scalars())}
+
+
+def _month(second: int) -> Month:
+    """The month of UTC that a Unix second is in."""
+    at = datetime.fromtimestamp(second, UTC)
+    return at.year, at.month
+
+
+def _span(month: Month) -> tuple[int, int]:
+    """The Unix second at which a month begins, and that at which the next one does."""
+    begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
+    return begin, begin + monthrange(*month)[1] * DAY
+
+
+def _name(month: Month) -> str:
+    """The table that is a month's partition."""
+    return f"ledger_{month[0]:04}_{month[1]:02}"
+
+
+def insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:
+    """Begin to insert rows, passing over those whose columns of these names another row has already."""
+    insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+    return insert(table).on_conflict_do_nothing(index_elements=names)
+
+
+def is_too_much(failure: Exception) -> bool:
+    """Whether the database could not hold a number."""
+    return isinstance(failure, sa.exc.DBAPIError) and any(said in str(failure.orig) for said in TOO_MUCH)
+
+
+def reason(failure: Exception) -> str:
+    """What a driver says, in a line."""
+    said = getattr(failure, "orig", None) or failure
+    return str(said).partition("\n")[0].rpartition("'>: ")[2] or type(said).__name__
+
+
+def _unnested(arrays: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
+    """The rows that arrays make, one for each column: one statement for any number of rows."""
+    made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
+    return sa.select(*made.render_derived().columns)
+
+
+def _text(numbers: Iterable[int]) -> str:
+    """An array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes longer than
+    all the rest.
+    """
+    return "{" + ",".join(map(str, numbers)) + "}"
+
+
+def _growing() -> sa.Update:
+    """The statement that lets rows of one minute grow which are there, on PostgreSQL."""
+    texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
+    grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
+    return (
+        sa.update(ledger)
+        # The minute as one value, by which the planner finds the partition.
+        .where(ledger.c.minute == sa.bindparam("of"), ledger.c.series == grown.c.series)
+        .values(value=ledger.c.value + grown.c.value)
+    )
+
+
+GROW = _growing()
+
+
+def _json_text(values: Iterable[str | int | bool | None]) -> str:
+    """The same of texts in printable ASCII, which PostgreSQL writes as JSON does; and NULL too."""
+    return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
+
+
+def _beginning_events() -> sa.Select[Any]:
+    """The statement that makes rows of events and says which were there, on PostgreSQL."""
+    texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
+    sent = _unnested(texts).cte("sent")
+    insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
+    made = insert.returning(events.c.source, events.c.id).cte("made")
+    is_made = sa.exists().where(made.c.source == sent.c.source, made.c.id == sent.c.id)
+    return sa.select(sent.c.source, sent.c.id).where(~is_made)
+
+
+def _events_there() -> sa.Select[Any]:
+    """The statement that says which of some events are there, on SQLite."""
+    sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
+    same = [
+        column == sa.func.json_extract(sent.c.value, f"$[{place}]")
+        for place, column in enumerate((events.c.source, events.c.id))
+    ]
+    return sa.select(events.c.source, events.c.id).select_from(sent).join(events, sa.and_(*same))
+
+
+BEGIN_EVENTS = _beginning_events()
+EVENTS_THERE = _events_there()
+
+
+def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
+    """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between."""
+    engine = create_async_engine(
+        url.set(drivername="sqlite+aiosqlite"),
+        connect_args={"timeout": LOCK_TIMEOUT},
+        pool_size=connections,
+        max_overflow=0,
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # So that the driver begins no transaction of its own.
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"query_only={int(begin == 'BEGIN')}",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begins(connection: sa.Connection) -> None:
+        if connection.get_execution_options().get(WHOLE, True):
+            connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _postgresql(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
+    """Connections to a server, kept open; `more` are opened where they are needed, and ended again."""
+    mode = url.query.get("sslmode")
+    engine = create_async_engine(
+        url.set(drivername="postgresql+asyncpg", query={"ssl": mode} if mode else {}),
+        connect_args={
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": STATEMENT_TIMEOUT,
+            # What was acknowledged must be on disk, whatever the server does for others.
+            "server_settings": {"application_name": "edgeproxy collector", "synchronous_commit": "on"},
+        },
+        pool_size=connections,
+        max_overflow=more,
+    )
+
+    @event.listens_for(engine.sync_engine, "checkout")
+    def look(connection: Any, *_: object) -> None:
+        """Connect anew where the server has gone. The driver has heard of it; to ask would take three round trips."""
+        if connection.driver_connection.is_closed():
+            raise sa.exc.DisconnectionError
+
+    @event.listens_for(engine.sync_engine, "handle_error")
+    def tell_lost(context: Any) -> Exception | None:
+        """What a server says that starts or ends is LOST, and no fault of ours."""
+        said = context.original_exception
+        # The server was killed while the connection waited for it: the driver takes it for in use ever after.
+        is_stuck = isinstance(said.__cause__, asyncpg.InternalClientError)
+        if not (is_stuck or str(getattr(said, "sqlstate", None)).startswith(AWAY)):
+            return None
+        context.is_disconnect |= is_stuck
+        return sa.exc.OperationalError(context.statement, context.parameters, said)
+
+    return engine
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    """Of which revision the tables are; None where there are none yet."""
+    if not sa.inspect(connection).has_table(VERSION.name):
+        return None
+    return connection.execute(sa.select(VERSION.c.version_num)).scalar_one_or_none()

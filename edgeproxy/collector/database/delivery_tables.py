@@ -1,0 +1,166 @@
+"""What goes to Stripe and comes from there: the outbox, webhooks, reconciliation and the roll-out.
+
+Times are Unix seconds where they are of usage, and Unix milliseconds where they are of what was done.
+"""
+
+from sqlalchemy import Column, ForeignKey, Index, LargeBinary, Table, Text
+
+from edgeproxy.collector.database.schema import INTEGER, metadata
+
+# Usage on its way to Stripe (collector/billing/meter_export/outbox.py): what a customer used of a meter in a slice of
+# time, and each correction of that.
+billing_outbox = Table(
+    "billing_outbox",
+    metadata,
+    Column("customer", Text, primary_key=True),
+    Column("meter", Text, primary_key=True),
+    Column("slice", INTEGER, primary_key=True, autoincrement=False),  # Its first second.
+    Column("revision", INTEGER, primary_key=True, autoincrement=False),
+    Column("until", INTEGER, nullable=False),  # The slice's end.
+    Column("segment", INTEGER, nullable=False),  # The first second of the segment that it is of.
+    Column("value", INTEGER, nullable=False),  # Of a revision the difference.
+    Column("identifier", Text, nullable=False),
+    Column("since", INTEGER, nullable=False, server_default="0"),  # What is dated before it, Stripe does not count.
+    Column("dated", INTEGER),  # None where no minute is left: then it is late.
+    Column("state", Text, nullable=False),
+    Column("attempts", INTEGER, nullable=False, server_default="0"),
+    Column("key", INTEGER, nullable=False, server_default="0"),  # The number of the Idempotency-Key.
+    Column("in_doubt", INTEGER, nullable=False, server_default="0"),  # 1: some attempt had no certain answer.
+    Column("due", INTEGER, nullable=False, server_default="0"),  # Milliseconds; it rests until then.
+    Column("first_sent", INTEGER),
+    Column("answer", Text),  # What Stripe said last.
+    Column("created", INTEGER, nullable=False),
+    Column("settled", INTEGER),  # When it came into a state that is an end.
+    Index("billing_outbox_identifier", "identifier", unique=True),
+    Index("billing_outbox_state", "state", "due"),
+    Index("billing_outbox_slice", "slice"),
+    Index("billing_outbox_until", "until"),
+    sqlite_strict=True,
+)
+
+# The grid: each slice of which usage was read and fixed.
+billing_slices = Table(
+    "billing_slices",
+    metadata,
+    Column("start", INTEGER, primary_key=True, autoincrement=False),
+    Column("until", INTEGER, nullable=False),
+    Column("fixed", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+# One row: how the exporter is.
+billing_exporter = Table(
+    "billing_exporter",
+    metadata,
+    Column("heartbeat", INTEGER, nullable=False),  # 0 before its first.
+    Column("length", INTEGER, nullable=False),  # Seconds of a slice.
+    Column("stopped", Text),  # Why nothing is sent; None where something is.
+    # Rows that end in this time are looked up at Stripe before they are sent: the database was restored.
+    Column("recheck_from", INTEGER, nullable=False, server_default="0"),
+    Column("recheck_until", INTEGER, nullable=False, server_default="0"),
+    sqlite_strict=True,
+)
+
+# What Stripe has told (collector/billing/webhooks/receiver.py), kept before it was acknowledged.
+webhook_events = Table(
+    "webhook_events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("object_type", Text, nullable=False),
+    Column("object", Text, nullable=False),  # The id of what has changed.
+    Column("livemode", INTEGER, nullable=False),
+    Column("created", INTEGER, nullable=False),  # Unix seconds, by Stripe's clock.
+    Column("received", INTEGER, nullable=False),
+    Column("source", Text, nullable=False),  # `webhook`, `poll` or `replay`.
+    Column("state", Text, nullable=False),
+    Column("attempts", INTEGER, nullable=False, server_default="0"),
+    Column("due", INTEGER, nullable=False, server_default="0"),
+    Column("error", Text),
+    Column("payload", LargeBinary, nullable=False),  # Encrypted.
+    Column("applied", INTEGER),
+    Index("webhook_events_state", "state", "due"),
+    Index("webhook_events_object", "object", "state"),
+    Index("webhook_events_received", "received"),
+    sqlite_strict=True,
+)
+
+# How far Stripe's lists of events were read (collector/billing/webhooks/processor.py), so that those of a long outage
+# are found.
+webhook_polls = Table(
+    "webhook_polls",
+    metadata,
+    Column("list", Text, primary_key=True),  # `snapshots` or `thin`.
+    Column("until", INTEGER, nullable=False),  # A second of Stripe's clock.
+    sqlite_strict=True,
+)
+
+# What was held against what, and how far it was apart (collector/billing/mismatch.py).
+reconciliations = Table(
+    "reconciliations",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUIDv7.
+    Column("kind", Text, nullable=False),
+    Column("since", INTEGER, nullable=False),
+    Column("until", INTEGER, nullable=False),
+    Column("at", INTEGER, nullable=False),
+    Column("compared", INTEGER, nullable=False),
+    Column("units", INTEGER, nullable=False),
+    Column("different", INTEGER, nullable=False),
+    Column("level", Text, nullable=False),
+    Column("rows", Text, nullable=False),  # JSON: those that differ, the largest difference first.
+    Column("meters", Text, nullable=False, server_default="{}"),  # JSON: compared, units and different of each.
+    Column("cents", INTEGER),  # What the units cost, about; None where they are money themselves.
+    Column("cents_different", INTEGER),
+    Index("reconciliations_kind", "kind", "at"),
+    sqlite_strict=True,
+)
+
+# The shadow log: what each invoice of a period comes to by one rating of all that is known, whoever is charged.
+rated = Table(
+    "rated",
+    metadata,
+    Column("invoice", Text, ForeignKey("invoices.id"), primary_key=True),
+    Column("at", INTEGER, nullable=False),
+    Column("shadow", INTEGER, nullable=False),  # Cents.
+    Column("real", INTEGER),  # What the invoice at Stripe comes to, without tax; None: nothing is charged, or yet.
+    Column("charged_at", INTEGER),
+    Index("rated_at", "at"),
+    Index("rated_charged_at", "charged_at"),
+    sqlite_strict=True,
+)
+
+# How the API of billing answers: a row for each hour, by what all collectors have counted.
+billing_answers = Table(
+    "billing_answers",
+    metadata,
+    Column("hour", INTEGER, primary_key=True, autoincrement=False),
+    Column("requests", INTEGER, nullable=False),
+    Column("errors", INTEGER, nullable=False),  # 500 and above.
+    sqlite_strict=True,
+)
+
+# One row: who is charged, as people say at run time.
+rollout = Table(
+    "rollout",
+    metadata,
+    Column("percent", INTEGER),  # None: as configured.
+    Column("since", INTEGER, nullable=False),  # Since when so many percent.
+    Column("charging", INTEGER, nullable=False),
+    Column("stopped_by", Text),  # Who stopped it; None while somebody is charged.
+    Column("message", Text),  # What customers are told meanwhile.
+    Column("version", INTEGER, nullable=False),
+    Column("credits_meter", Text),  # What spends prepaid credits, as configured; None where none are sold.
+    sqlite_strict=True,
+)
+
+# Times in which nothing was charged, for ever.
+waivers = Table(
+    "billing_waivers",
+    metadata,
+    Column("since", INTEGER, primary_key=True, autoincrement=False),  # A whole minute.
+    Column("until", INTEGER),  # None while it lasts.
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    sqlite_strict=True,
+)

@@ -1,0 +1,84 @@
+"""The tables of pages: who may sign in, who has, how regions were, and what went wrong.
+
+Times are Unix seconds.
+"""
+
+from sqlalchemy import Column, Index, Table, Text
+
+from edgeproxy.collector.database.schema import INTEGER, metadata
+
+# Who may sign in for a customer, by a link that is sent there.
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("email", Text, primary_key=True),  # In small letters.
+    Column("customer", Text, primary_key=True),  # The id.
+    Index("contacts_customer", "customer"),
+    sqlite_strict=True,
+)
+
+# Links by which somebody can sign in, once.
+sign_in_links = Table(
+    "sign_in_links",
+    metadata,
+    Column("sha256", Text, primary_key=True),  # Of what the link has.
+    Column("label", Text, nullable=False),  # Who signs in by it.
+    Column("customer", Text),  # The name; None: an operator.
+    Column("ends_at", INTEGER, nullable=False),
+    Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for who has it.
+    Index("sign_in_links_ends_at", "ends_at"),
+    Index("sign_in_links_label", "label"),
+    sqlite_strict=True,
+)
+
+# Who has signed in.
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("sha256", Text, primary_key=True),  # Of what the cookie has.
+    Column("label", Text, nullable=False),  # As in the audit log.
+    Column("roles", Text, nullable=False),  # JSON.
+    Column("customer", Text),  # The name; None: an operator.
+    Column("factor_at", INTEGER),  # Of the last sign-in with a second factor.
+    Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # Whether an issuer vouched for a customer's.
+    Column("created_at", INTEGER, nullable=False),
+    Column("seen_at", INTEGER, nullable=False),
+    Index("sessions_created_at", "created_at"),
+    Index("sessions_label", "label"),
+    sqlite_strict=True,
+)
+
+# How often each region answered how, by day of UTC.
+checks = Table(
+    "checks",
+    metadata,
+    Column("region", Text, primary_key=True),
+    Column("day", INTEGER, primary_key=True, autoincrement=False),  # The Unix second at which it begins.
+    Column("result", Text, primary_key=True),  # What came of it (collector/pages/checks.py).
+    Column("count", INTEGER, nullable=False),
+    sqlite_strict=True,
+)
+
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("id", Text, primary_key=True),  # UUIDv7.
+    Column("severity", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("regions", Text, nullable=False),  # JSON.
+    Column("began_at", INTEGER, nullable=False),
+    Column("ended_at", INTEGER),
+    Index("incidents_began_at", "began_at"),
+    sqlite_strict=True,
+)
+incident_updates = Table(
+    "incident_updates",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("incident", Text, nullable=False),
+    Column("at", INTEGER, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Index("incident_updates_incident", "incident", "id"),
+    sqlite_strict=True,
+)

@@ -1,0 +1,48 @@
+"""The copy in the hub of what the ledger has counted of quotas, for edges that are on it."""
+
+from collections.abc import Sequence
+
+from redis.exceptions import ResponseError
+
+from edgeproxy.collector.directory.hub_push import RETRY_SECONDS
+from edgeproxy.config.models import Hub
+from edgeproxy.hub.calls import script
+from edgeproxy.hub.cluster import link_to
+from edgeproxy.hub.redis import Away, Link, Tls
+from edgeproxy.wire.quota_counts import COUNTED, MORE, line, parts
+
+LINES_MAX = 50_000
+"""Lines of the list, at most; then it is begun anew, with the latest of each quota."""
+
+__all__ = ["Away", "CountedCopy", "ResponseError"]
+
+
+class CountedCopy:
+    """One hub, as a collector writes it. Raises Away, ResponseError, and ValueError where others have written there."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._link: Link | None = None
+        self._last = b""
+        self._is_full = False
+
+    async def newest(self) -> int:
+        """Return the number of the latest change that the hub knows of; 0 where it has to be told all."""
+        if self._link is None or self._link.away.done():
+            await self.close()
+            self._link = await link_to(COUNTED, self._hub.url, Tls.of(self._hub.tls), deadline=RETRY_SECONDS)
+        self._last = await self._link.ask("LINDEX", COUNTED, -1) or b""
+        return 0 if self._is_full or not self._last else parts(self._last)[0]
+
+    async def append(self, changes: Sequence[tuple[int, bytes]], *, anew: bool) -> None:
+        """Append changes to those that `newest` was about, or have them alone."""
+        assert self._link is not None
+        lines = [line(seq, said) for seq, said in changes]
+        count = await self._link.ask("EVAL", script("counted"), 1, COUNTED, self._last, int(anew), MORE, *lines)
+        self._is_full = count > LINES_MAX
+
+    async def close(self) -> None:
+        """Close the connection."""
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()

@@ -1,0 +1,259 @@
+"""The publisher: what changed in the accounts becomes a version of the directory, signed, for all edges to follow.
+
+Changes are in the outbox (collector/accounts/documents.py), written with what they tell of. They become a version in
+one transaction, which takes them out of the outbox: a kill at any moment leaves both or neither. What the hub has is a
+copy of the same lines, which is brought up to date after each version, and again after whatever came between.
+"""
+
+import asyncio
+import hashlib
+import secrets
+import time
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from time import monotonic
+
+import sqlalchemy as sa
+from redis.exceptions import ResponseError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import audit, documents
+from edgeproxy.collector.accounts.audit import Caller, Entry
+from edgeproxy.collector.database import schema
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import repeat
+from edgeproxy.collector.database.schema import customers, directory_outbox, keys
+from edgeproxy.collector.directory import log as directory_log
+from edgeproxy.collector.directory.hub_copy import Away, Mirror
+from edgeproxy.collector.directory.hub_push import PART_BYTES, joined, measured
+from edgeproxy.collector.directory.log import DirectoryLog
+from edgeproxy.config.collector import Published, Settings
+from edgeproxy.wire.directory_signatures import Kind, Signer, Trust, Untrusted
+from edgeproxy.wire.directory_versions import SIGNED, Line, Unreadable, Version, line_of, read, time_line
+
+GATHER_SECONDS = 0.1
+"""Seconds for which changes are gathered, and between two looks whether there are any."""
+TIME_SECONDS = 10.0
+"""Seconds between two times that are signed."""
+CLEAN_SECONDS = 300.0
+"""Seconds between two looks for what nobody reads any more."""
+CHANGES_MAX = 5000
+"""Changes that one version takes in."""
+VERSIONS_MAX = 4096
+"""Lines of the log, at most; then all is written anew."""
+WHOLE_BYTES_MIN = 1 << 20
+"""Bytes that versions may have together before all is written anew, however small all is."""
+BACK = "back"
+"""The kind of a row of the outbox that says that the next version is meant to be less than what edges know."""
+
+
+class Publisher:
+    """The directory of one collector. Raises UnusableKey."""
+
+    def __init__(self, database: Database, settings: Published) -> None:
+        self.log = DirectoryLog(database)
+        """What is published."""
+        self.time: bytes | None = None
+        """The line that says when which version was the newest."""
+        self._database = database
+        self._signer = Signer.of(settings.key)
+        self._trust = Trust([self._signer.public])
+        self._mirror = None if settings.hub is None else Mirror(settings.hub)
+        self._newest: Line | None = None
+        self._changed = asyncio.Event()
+        """Set, and replaced, whenever there is another version."""
+        self._signed_at = self._cleaned_at = float("-inf")
+        self._ended = False
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    async def changed_from(self, token: str, seconds: float) -> None:
+        """Wait until the newest version is not the one of this token, for so long at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._ended and (self._newest is None or self._newest.version.token == token):
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def end(self) -> None:
+        """Nobody waits here any more."""
+        self._ended = True
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Publish, until cancelled."""
+        failed = "the directory could not be published, and is tried again"
+        # Of two collectors on one database one wins; the other finds what it has done at its next look.
+        await repeat(GATHER_SECONDS, self._seldom, failed, self.step, sa.exc.IntegrityError)
+
+    async def step(self) -> None:
+        """Publish what there is to say, if anything, and have the hub know it."""
+        if await self._is_due():
+            await self._publish()
+        log = await self._behind()
+        if log:
+            self._newest, before = log[-1], self._changed
+            self._signed_at = float("-inf")
+            self._changed = asyncio.Event()
+            self._sign()
+            before.set()
+        self._sign()
+        if self._mirror is not None and self._newest is not None and self.time is not None:
+            try:
+                await self._mirror.follow(self._newest, self.time, self.log)
+            except (Away, ResponseError, Unreadable, OSError) as why:
+                self._seldom.error("the directory could not be copied to the hub, and is tried again", str(why))
+        if monotonic() - self._cleaned_at > CLEAN_SECONDS:
+            self._cleaned_at = monotonic()
+            await self.log.clean(time.time())
+
+    def _sign(self) -> None:
+        """Sign the time, where that is due."""
+        if self._newest is not None and monotonic() - self._signed_at >= TIME_SECONDS:
+            self._signed_at = monotonic()
+            self.time = time_line(self._newest, time.time(), self._signer)
+
+    async def _is_due(self) -> bool:
+        """Whether something is to be published."""
+        async with self._database.reading() as connection:
+            if (await connection.execute(sa.select(directory_outbox.c.seq).limit(1))).first() is not None:
+                return True
+            if self._newest is None:
+                log = await self.log.lines(connection)
+                return not log or not self._is_own(log[-1])
+        return False
+
+    async def _behind(self) -> list[Line] | None:
+        """The log where it has another newest line than is known here: this collector's, or another one's."""
+        newest = sa.select(sa.func.max(schema.directory_log.c.number))
+        async with self._database.reading() as connection:
+            number = (await connection.execute(newest)).scalar_one()
+            if number is None or (self._newest is not None and self._newest.version.number == number):
+                return None
+            return await self.log.lines(connection)
+
+    def _is_own(self, line: Line) -> bool:
+        """Whether this collector's key has signed a line; else all is written anew, signed by it."""
+        try:
+            self._trust.check(Kind.VERSION, line.raw)
+        except Untrusted:
+            return False
+        return True
+
+    async def _publish(self) -> None:
+        """Append a version with what has changed, or with everybody where that is less to read."""
+        async with self._database.writing() as connection:
+            log = await self.log.lines(connection)
+            chosen = sa.select(directory_outbox).order_by(directory_outbox.c.seq).limit(CHANGES_MAX)
+            rows = (await connection.execute(chosen)).all()
+            back = any(row.kind == BACK for row in rows)
+            grown = sum(line.version.size for line in log[1:])
+            whole = (
+                back
+                or not log
+                or not self._is_own(log[-1])
+                or len(log) >= VERSIONS_MAX
+                or grown > max(log[0].version.size, WHOLE_BYTES_MIN)
+            )
+            if not whole:
+                if not rows:
+                    return
+                names = list(dict.fromkeys(row.name for row in rows if row.kind == "customer"))
+                flags = {row.name for row in rows if row.kind == "flag"}
+                if names or flags:
+                    lines = await documents.documents(connection, names)
+                    parts = list(joined([*lines, *await documents.flag_lines(connection, flags)]))
+                    version = await self._version(connection, log, parts, whole=False)
+                    await directory_log.stage(connection, version.token, parts)
+                    await directory_log.append(connection, read(line_of(version, self._signer)), ())
+                await _settle(connection, [row.seq for row in rows])
+                return
+        await self._publish_whole()
+
+    async def _publish_whole(self) -> None:
+        """Append a version with everybody. It is read and written piece by piece, while others go on writing: what they
+        change meanwhile is in the outbox still, and becomes the next version."""
+        token, place = secrets.token_hex(16), 0
+        digest, bytes_all = hashlib.sha256(), 0
+        async with self._database.reading(whole=True) as reading:
+            # After an import these are as many as there are customers.
+            taken = array("q")
+            async with reading.stream(sa.select(directory_outbox.c.seq)) as found:
+                async for (seq,) in found:
+                    taken.append(seq)
+            meant = sa.select(directory_outbox.c.seq).where(directory_outbox.c.kind == BACK).limit(1)
+            back = (await reading.execute(meant)).first() is not None
+            async for part in _parts(reading):
+                digest.update(part)
+                bytes_all += len(part)
+                async with self._database.writing() as connection:
+                    await directory_log.stage(connection, token, [part], place)
+                place += 1
+        async with self._database.writing() as connection:
+            log = await self.log.lines(connection)
+            made = await self._version(connection, log, (), whole=True, back=back)
+            version = made._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
+            await directory_log.append(connection, read(line_of(version, self._signer)), log)
+            await _settle(connection, taken)
+        self._log.info("directory written anew", version=version.number, customers=version.customers)
+
+    async def _version(
+        self,
+        connection: AsyncConnection,
+        log: Sequence[Line],
+        parts: Sequence[bytes],
+        *,
+        whole: bool,
+        back: bool = False,
+    ) -> Version:
+        """The version that follows."""
+        count = sa.select(sa.func.count())
+        there = customers.c.deleting_since.is_(None)
+        usable = keys.c.revoked_at.is_(None)
+        return Version(
+            log[-1].version.number + 1 if log else 1,
+            secrets.token_hex(16),
+            whole,
+            *measured(parts),
+            (await connection.execute(count.select_from(customers).where(there))).scalar_one(),
+            (await connection.execute(count.select_from(keys).where(usable))).scalar_one(),
+            time.time(),
+            SIGNED,
+            log[-1].hash if log else "",
+            # What was signed as going back stays so while the log begins with it: some edges have still to read it.
+            back or (whole and any(line.version.back for line in log)),
+        )
+
+
+async def _parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
+    """The lines of all flags and customers, joined to parts."""
+    part = await documents.flag_lines(connection)
+    size = sum(len(line) + 1 for line in part)
+    async for _, line in documents.every(connection):
+        part.append(line)
+        size += len(line) + 1
+        if size >= PART_BYTES:
+            yield b"\n".join(part)
+            part, size = [], 0
+    if part:
+        yield b"\n".join(part)
+
+
+async def _settle(connection: AsyncConnection, taken: Sequence[int]) -> None:
+    """Take these rows out of the outbox: edges are told. By number, as others may have been written in between."""
+    for at in range(0, len(taken), 500):
+        gone = directory_outbox.c.seq.in_(taken[at : at + 500])
+        await connection.execute(sa.delete(directory_outbox).where(gone))
+
+
+async def go_back(settings: Settings) -> None:
+    """Put on the outbox, and on record, that the next version is meant though edges know more. Raises Unusable."""
+    database = await Database.connect(settings.database, as_it_is=True)
+    try:
+        async with database.writing() as connection:
+            await connection.execute(sa.insert(directory_outbox), [{"kind": BACK, "name": ""}])
+            await audit.append(connection, Caller("command line"), Entry("directory.back", "directory"))
+    finally:
+        await database.close()

@@ -1,0 +1,44 @@
+"""Events that were rejected: what they were and why, until somebody replays or discards them."""
+
+from typing import Any, NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import dead_letters
+
+PAGE_LETTERS_MAX = 1000
+"""Dead letters of a page."""
+
+
+class Letter(NamedTuple):
+    """A dead letter. `received` is in Unix milliseconds."""
+
+    id: str
+    received: int
+    token: str
+    error: str
+    event: Any
+
+
+async def page(connection: AsyncConnection, after: str, limit: int) -> list[Letter]:
+    """The letters after one, oldest first."""
+    wanted = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
+    return [_letter(row) for row in await connection.execute(wanted)]
+
+
+async def find(connection: AsyncConnection, id_: str) -> Letter | None:
+    """A letter; None where there is none such."""
+    row = (await connection.execute(sa.select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
+    return None if row is None else _letter(row)
+
+
+async def remove(connection: AsyncConnection, id_: str) -> bool:
+    """Take a letter out; whether it was there."""
+    gone = await connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == id_))
+    return gone.rowcount > 0
+
+
+def _letter(row: sa.Row[Any]) -> Letter:
+    return Letter(row.id, row.received, row.token, row.error, orjson.loads(row.event))

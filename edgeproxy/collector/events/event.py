@@ -1,0 +1,227 @@
+"""An event, and the forms in which it comes: ours, and CloudEvents 1.0. Pure.
+
+`{id, source, customer, meter, value, time, dimensions, request_id}`; of a CloudEvent `type` is the meter, `subject` the
+customer, and `data` is `{value, dimensions, request_id}`. `source` and `id` together say which event it is.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+from edgeproxy.config.dimensions import A_VALUE, VALUE, written
+from edgeproxy.config.models import Meter
+from edgeproxy.config.nearest import nearest
+from edgeproxy.wire.batch import NAME
+
+EVENTS_MAX = 10_000
+"""Events of a request."""
+BODY_BYTES_MAX = 4 << 20
+"""Bytes of a request's body, uncompressed."""
+VALUE_MAX = 10**12
+"""The largest value of one event."""
+CHARACTERS_MAX = 255
+"""Characters of an id, a source or a request id."""
+KEPT_SECONDS = 400 * 86400
+"""For how long it is known which events were counted: older ones are rejected, as they might have been."""
+AHEAD_SECONDS = 300
+"""How far an event's time may be ahead of ours."""
+
+TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
+FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", "request_id")
+CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
+DATA_FIELDS = ("value", "dimensions", "request_id")
+
+
+class BadEvent(ValueError):
+    """It is no event: a sentence why."""
+
+
+class BadBody(ValueError):
+    """A body that has no events in any form: a sentence why."""
+
+
+class Rejection(NamedTuple):
+    """An event that was not counted: which one of its request, why, and what was sent."""
+
+    position: int
+    error: str
+    said: Any
+
+
+class Event(NamedTuple):
+    """Usage that a service reports, in the order of the columns of its table. `time` is in Unix seconds."""
+
+    source: str
+    id: str
+    customer: str
+    meter: str
+    value: int
+    time: int
+    is_dated: bool = True
+    """Whether its sender said the time: else it is that of its arrival, and another one when it is sent again."""
+    request_id: str | None = None
+    dimensions: str = ""
+    """As text (config/dimensions.py)."""
+    folded: str | None = None
+    """Its dimensions as they count, where that is something else: not known before it is counted."""
+    item: str | None = None
+    """What counts once, where its meter is `unique`; the value is 1 then."""
+    is_summed: bool = True
+    """Whether its meter adds up what is reported; else it is a reading, of which the last one or the highest counts."""
+
+    @property
+    def minute(self) -> int:
+        """The Unix second at which the minute begins that it counts in."""
+        return self.time - self.time % 60
+
+
+def objects(body: bytes) -> list[Any]:
+    """Return what is sent: a JSON object, an array of them, or JSON lines. Raises BadBody."""
+    if len(body) > BODY_BYTES_MAX:
+        raise BadBody(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
+    try:
+        said = orjson.loads(body)
+        found = said if isinstance(said, list) else [said]
+    except orjson.JSONDecodeError as whole:
+        lines = body.split(b"\n")
+        try:
+            found = [orjson.loads(line) for line in lines if line.strip()]
+        except orjson.JSONDecodeError:
+            raise BadBody(f"the body is neither JSON nor JSON lines: {whole}") from None
+    if not found:
+        raise BadBody("there is no event in the body")
+    if len(found) > EVENTS_MAX:
+        raise BadBody(f"there are {len(found)} events in the body, and {EVENTS_MAX} is the most")
+    return found
+
+
+def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
+    """Return the event that this JSON says; raises BadEvent. `meters`: those that count events."""
+    if not isinstance(said, dict):
+        raise BadEvent("is not an object")
+    fields = _of_cloud(said) if "specversion" in said else _known(said, FIELDS, "")
+    source, id_ = _text(fields, "source"), _text(fields, "id")
+    customer, name = _name(fields, "customer"), _name(fields, "meter")
+    meter = meters.get(name)
+    if meter is None:
+        raise BadEvent(f"meter: {name} is no meter that counts events")
+    item = item_of(fields.get("value")) if meter.aggregate == "unique" else None
+    return Event(
+        source=source,
+        id=id_,
+        customer=customer,
+        meter=name,
+        value=1 if item is not None else value_of(fields.get("value")),
+        time=int(now) if fields.get("time") is None else second_of(fields["time"], now),
+        is_dated=fields.get("time") is not None,
+        request_id=None if fields.get("request_id") is None else _text(fields, "request_id"),
+        dimensions=split_of(fields.get("dimensions"), name, meter.dimensions),
+        item=item,
+        is_summed=meter.aggregate == "sum",
+    )
+
+
+def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a CloudEvent as ours; further attributes are its sender's own."""
+    if said["specversion"] != "1.0":
+        raise BadEvent("specversion: is not 1.0")
+    for name, value in said.items():
+        if name != "data" and isinstance(value, dict | list):
+            raise BadEvent(f"{shown(name)}: is neither a text nor a number nor a boolean")
+    data = said.get("data")
+    if not isinstance(data, dict):
+        raise BadEvent('data: is not an object such as {"value": 1}')
+    _known(data, DATA_FIELDS, "data.")
+    ours = {"customer": said.get("subject"), "meter": said.get("type")}
+    return {**{name: said.get(name) for name in ("id", "source", "time")}, **ours, **data}
+
+
+def _known(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
+    for name in said:
+        if name not in names:
+            near = nearest(name, names)
+            raise BadEvent(f"{prefix}{shown(name)}: unknown field" + (f", did you mean {near}?" if near else ""))
+    return said
+
+
+def shown(name: str) -> str:
+    """The name of a field that anybody can have written, as errors have it: not every database takes a NUL."""
+    return "".join(one if one.isprintable() else "?" for one in name[:40])
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    said = fields.get(name)
+    if not isinstance(said, str) or not TEXT.fullmatch(said):
+        raise BadEvent(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
+    return said
+
+
+def _name(fields: dict[str, Any], name: str) -> str:
+    said = fields.get(name)
+    if not isinstance(said, str) or not NAME.fullmatch(said):
+        raise BadEvent(f"{name}: is not a name")
+    return said
+
+
+def value_of(said: Any) -> int:
+    """What is added up, or the level of a gauge; raises BadEvent."""
+    if type(said) is not int or not 0 <= said <= VALUE_MAX:
+        raise BadEvent(f"value: is not a whole number from 0 to {VALUE_MAX}")
+    return said
+
+
+def item_of(said: Any) -> str:
+    """What is counted once: a text, or a number as text; raises BadEvent."""
+    if type(said) is int and 0 <= said <= VALUE_MAX:
+        return str(said)
+    if not isinstance(said, str) or not TEXT.fullmatch(said):
+        raise BadEvent(f"value: is neither a whole number nor a text of 1 to {CHARACTERS_MAX} printable characters")
+    return said
+
+
+def split_of(said: Any, name: str, known: Collection[str]) -> str:
+    """The dimensions as text, those of the meter being `known`; raises BadEvent."""
+    if said is None or said == {}:
+        return ""
+    if not isinstance(said, dict):
+        raise BadEvent('dimensions: are no object such as {"model": "m1"}')
+    for dimension, value in said.items():
+        if dimension not in known:
+            near = nearest(dimension, known)
+            hint = f", did you mean {near}?" if near else ""
+            raise BadEvent(f"dimensions: {shown(dimension)} is no dimension of {name}{hint}")
+        if not isinstance(value, str) or not VALUE.fullmatch(value):
+            raise BadEvent(f"dimensions: {dimension} is not {A_VALUE}")
+    return written(said)
+
+
+def second_of(said: Any, now: float) -> int:
+    """The Unix second of a time of RFC 3339 that is not too far from now; raises BadEvent."""
+    try:
+        if not isinstance(said, str) or len(said) > 40 or "T" not in (upper := said.upper()):
+            raise ValueError
+        at = datetime.fromisoformat(upper)
+        if at.tzinfo is None:
+            raise ValueError
+        second = int(at.timestamp() // 1)
+    except (ValueError, OverflowError):
+        raise BadEvent("time: is not a time such as 2027-01-01T12:00:00Z") from None
+    if second > now + AHEAD_SECONDS:
+        raise BadEvent(f"time: is more than {AHEAD_SECONDS} s ahead")
+    if second < now - KEPT_SECONDS:
+        raise BadEvent(f"time: is more than {KEPT_SECONDS // 86400} days ago")
+    return second
+
+
+def differences(counted: Event, sent: Event) -> list[str]:
+    """The fields in which an event that was counted differs from one of the same id that is sent now."""
+    compared = ("customer", "meter", "value", "dimensions", "request_id")
+    found = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
+    if counted.item != sent.item and "value" not in found:
+        found.append("value")
+    if counted.is_dated and sent.is_dated and counted.time != sent.time:
+        found.append("time")
+    return found

@@ -1,0 +1,354 @@
+"""Counting events: those that arrive while one transaction is under way are counted together by the next.
+
+An event's row and what it adds to the ledger are written in one transaction, in which the database says whether it is
+new: `(source, id)` counts once, for ever, whoever sends it again and through whichever collector. Its sender hears of
+it only then.
+"""
+
+import asyncio
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts.ids import moment as moment_ms
+from edgeproxy.collector.accounts.ids import new_id
+from edgeproxy.collector.alerts.alert import Alert, raise_all
+from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
+from edgeproxy.collector.events.event import Event, Rejection, differences
+from edgeproxy.collector.ledger.ingest import Unavailable
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.queries import written as moment
+from edgeproxy.collector.ledger.values import Use, Values
+from edgeproxy.collector.ledger.writer import Ledger, TooMuch
+from edgeproxy.config import dimensions
+from edgeproxy.wire.batch import FIRST, Batch, What, row_of
+
+TRANSACTION_EVENTS_MAX = 50_000
+"""Events that one transaction takes, unless a single request has more."""
+WAITING_EVENTS_MAX = 200_000
+"""Events that are held at once; beyond it senders are asked to come back."""
+DEAD_LETTERS_MAX = 100_000
+"""Dead letters that are kept; what is rejected beyond is told to its sender alone."""
+LOOKED_UP_MAX = 5_000
+"""Events that one statement looks up."""
+LETTER_CHARACTERS_MAX = 10_000
+"""Characters of an event that a dead letter keeps."""
+OTHER_CONTENT = "id: was counted with another {}"
+TOO_LARGE = "makes a sum that is more than the ledger can hold"
+
+Identity = tuple[str, str]
+
+
+class Sent(NamedTuple):
+    """A request: the events in it that could be read, with their index, and those that could not."""
+
+    token: str
+    events: Sequence[tuple[int, Event]]
+    rejected: Sequence[Rejection]
+    is_replay: bool = False
+    """Whether there is a dead letter of it already."""
+
+
+class Receipt(NamedTuple):
+    """What became of a request's events."""
+
+    accepted: int
+    duplicates: int
+    rejected: Sequence[Rejection]
+
+
+class Grown(NamedTuple):
+    """What new events come to, by their dimensions and their minute."""
+
+    sums: dict[Use, int]
+    read: dict[Use, None]
+    """Those that are read and not added up, in the order in which they came."""
+
+
+class IntakeMetrics(Protocol):
+    """What intake reports of itself."""
+
+    def events_settled(self, receipt: Receipt) -> None:
+        """A request's events were settled."""
+
+    def failed(self) -> None:
+        """A transaction failed."""
+
+
+class Waiting(NamedTuple):
+    sent: Sent
+    answer: "asyncio.Future[Receipt]"
+
+
+class Intake:
+    """The queue to the database. `run` serves it until `end`."""
+
+    def __init__(
+        self,
+        database: Database,
+        names: Names,
+        metrics: IntakeMetrics,
+        heard: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+    ) -> None:
+        """`heard` is called with the customers and meters of which something was counted."""
+        self._heard = heard
+        self._database = database
+        self._names = names
+        self._metrics = metrics
+        self._ledger = Ledger(database)
+        self.values = Values(database, {})
+        """The values of dimensions that customers have."""
+        self._queue: deque[Waiting] = deque()
+        self._held = 0
+        self._filled = asyncio.Event()
+        self._ending = False
+
+    def has_room(self) -> bool:
+        """Whether more events may be held."""
+        return self._held < WAITING_EVENTS_MAX
+
+    async def settle(self, sent: Sent) -> Receipt:
+        """What became of these events, once it is on disk; raises Unavailable."""
+        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiting(sent, answer))
+        self._held += weight(sent)
+        self._filled.set()
+        try:
+            # Settled whether its sender waits or not: half of a transaction cannot be taken back.
+            return await asyncio.shield(answer)
+        finally:
+            self._held -= weight(sent)
+
+    async def run(self) -> None:
+        """Settle what is queued, until `end` was called and nothing is."""
+        while True:
+            while not self._queue:
+                if self._ending:
+                    return
+                self._filled.clear()
+                await self._filled.wait()
+            group, size = [self._queue.popleft()], 0
+            size = weight(group[0].sent)
+            while self._queue and size + weight(self._queue[0].sent) <= TRANSACTION_EVENTS_MAX:
+                group.append(self._queue.popleft())
+                size += weight(group[-1].sent)
+            await self._settle_together(group)
+
+    def end(self) -> None:
+        """Let `run` return once nothing is queued."""
+        self._ending = True
+        self._filled.set()
+
+    async def _settle_together(self, group: Sequence[Waiting]) -> None:
+        """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
+        try:
+            receipts = await self._write([waiting.sent for waiting in group])
+        except asyncio.CancelledError:
+            raise
+        except Exception as failure:
+            self._ledger.forget([EVENTS])
+            self.values.forget()
+            is_much = isinstance(failure, TooMuch) or is_too_much(failure)
+            if len(group) > 1 and (is_much or not isinstance(failure, LOST)):
+                for waiting in group:
+                    await self._settle_together([waiting])
+                return
+            if is_much and group[0].sent.events:
+                await self._settle_together([group[0]._replace(sent=too_large(group[0].sent))])
+                return
+            self._fail(group, failure)
+            return
+        for waiting, receipt in zip(group, receipts, strict=True):
+            self._metrics.events_settled(receipt)
+            if not waiting.answer.done():
+                waiting.answer.set_result(receipt)
+
+    def _fail(self, group: Sequence[Waiting], failure: Exception) -> None:
+        """Tell the senders to come back; what it was is said here."""
+        log.get().error("events could not be counted", requests=len(group), why=reason(failure))
+        if not isinstance(failure, LOST):
+            log.get().error("a fault in the collector", exc_info=failure)
+        self._metrics.failed()
+        for waiting in group:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(Unavailable())
+
+    async def _write(self, group: Sequence[Sent]) -> list[Receipt]:
+        """Count what is new of these, in their order, in one transaction."""
+        first: dict[Identity, Event] = {}
+        for sent in group:
+            for _, event in sent.events:
+                first.setdefault((event.source, event.id), event)
+        counted: dict[Identity, Event] = {}
+        grown = Grown({}, {})
+        begun: set[What] = set()
+        async with self._database.writing() as connection:
+            passed: list[Alert] = []
+            if first:
+                await self._lock(connection)
+                there = await self._database.begin_events(connection, sorted(first.values()))
+                counted = await self._counted(connection, sorted(there))
+                new = [event for one, event in first.items() if one not in there]
+                grown = grown_by(new)
+                folded, passed = await self._fold(connection, grown, new)
+                begun = await self._ledger.count(connection, batches_of(grown.sums, folded))
+            known = {**first, **counted}
+            fresh = first.keys() - counted.keys()
+            receipts = [judged(sent, fresh, known) for sent in group]
+            await raise_all(connection, [*await self._bury(connection, group, receipts), *passed])
+        self._heard({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
+        customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
+        await self._names.found(customers, (meter for _, meter, *_ in begun))
+        return receipts
+
+    async def _fold(
+        self, connection: AsyncConnection, grown: Grown, new: Sequence[Event]
+    ) -> tuple[dict[Use, str], list[Alert]]:
+        """As what uses count whose values are beyond a bound, which is kept; and what is to be raised."""
+        uses = [use for use in (*grown.sums, *grown.read) if use.split]
+        if not uses:
+            return {}, []
+        changed, passed = await self.values.fold(connection, uses)
+        if changed:
+            rows = [
+                {"of_source": event.source, "of_id": event.id, "split": changed[use]}
+                for event in new
+                if (use := use_of(event)) in changed
+            ]
+            columns = events.c
+            its = (columns.source == sa.bindparam("of_source")) & (columns.id == sa.bindparam("of_id"))
+            await connection.execute(sa.update(events).where(its).values(folded=sa.bindparam("split")), rows)
+        return changed, passed
+
+    async def _lock(self, connection: AsyncConnection) -> None:
+        """Let no other collector count events until the transaction ends: series get their numbers under this lock."""
+        row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+        await self._database.begin_edges(connection, [row])
+        await connection.execute(sa.select(edges.c.edge).where(edges.c.edge == EVENTS).with_for_update())
+
+    async def _counted(self, connection: AsyncConnection, identities: Sequence[Identity]) -> dict[Identity, Event]:
+        """The events that were counted before under these identities."""
+        found: dict[Identity, Event] = {}
+        for begin in range(0, len(identities), LOOKED_UP_MAX):
+            some = identities[begin : begin + LOOKED_UP_MAX]
+            wanted = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
+            for row in await connection.execute(wanted):
+                found[row.source, row.id] = Event(*row)
+        return found
+
+    async def _bury(
+        self, connection: AsyncConnection, group: Sequence[Sent], receipts: Sequence[Receipt]
+    ) -> list[Alert]:
+        """Keep what was rejected, as far as there is room; return what is to be raised."""
+        now = round(time.time() * 1000)
+        rows = [
+            {"id": new_id(), "received": now, "token": sent.token, "error": one.error, "event": written(one.said)}
+            for sent, receipt in zip(group, receipts, strict=True)
+            if not sent.is_replay
+            for one in receipt.rejected
+        ]
+        if rows:
+            there = (await connection.execute(sa.select(sa.func.count()).select_from(dead_letters))).scalar_one()
+            if kept := rows[: max(0, DEAD_LETTERS_MAX - there)]:
+                await connection.execute(sa.insert(dead_letters), kept)
+        first = {row["token"]: row for row in reversed(rows)}
+        return [*map(rejected_alert, first.values())]
+
+
+def rejected_alert(row: Mapping[str, Any]) -> Alert:
+    """The alert of a dead letter: one for each token and day of UTC, with the first of that day."""
+    day = (moment_ms(row["received"]) or "")[:10]
+    return Alert(
+        key=f"dead_letters:{row['token']}:{day}",
+        kind="dead_letters",
+        severity="warn",
+        title=f"events of the token {row['token']} were rejected on {day}: they count nothing so far",
+        details={"token": row["token"], "error": row["error"], "letter": row["id"]},
+        at=row["received"] / 1000,
+    )
+
+
+def weight(sent: Sent) -> int:
+    """How many events a request counts for, so that empty ones are bounded too."""
+    return len(sent.events) + len(sent.rejected) + 1
+
+
+def use_of(event: Event) -> Use:
+    """The use of its dimensions that an event is."""
+    return Use(event.customer, event.meter, event.minute, event.dimensions)
+
+
+def grown_by(new: Iterable[Event]) -> Grown:
+    """What new events come to."""
+    sums: dict[Use, int] = {}
+    read: dict[Use, None] = {}
+    for event in new:
+        use = use_of(event)
+        if event.is_summed:
+            sums[use] = sums.get(use, 0) + event.value
+        else:
+            read[use] = None
+    return Grown(sums, read)
+
+
+def batches_of(sums: Mapping[Use, int], folded: Mapping[Use, str]) -> list[Batch]:
+    """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
+    minutes: dict[int, Counter[What]] = defaultdict(Counter)
+    for use, value in sums.items():
+        minutes[use.second][use.customer, use.meter, EVENTS_ROUTE, folded.get(use, use.split)] += value
+    return [
+        Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(row_of(*one) for one in some.items()))
+        for minute, some in sorted(minutes.items())
+    ]
+
+
+def judged(sent: Sent, fresh: set[Identity], known: Mapping[Identity, Event]) -> Receipt:
+    """What became of a request's events: those in `fresh` are accepted, and taken out of it; `known` are all that are
+    counted by now.
+    """
+    accepted = duplicates = 0
+    rejected = list(sent.rejected)
+    for index, event in sent.events:
+        identity = event.source, event.id
+        if identity in fresh:
+            fresh.discard(identity)
+            accepted += 1
+        elif differs := differences(known[identity], event):
+            rejected.append(Rejection(index, OTHER_CONTENT.format(", ".join(differs)), told(event)))
+        else:
+            duplicates += 1
+    return Receipt(accepted, duplicates, sorted(rejected, key=lambda one: one.position))
+
+
+def too_large(sent: Sent) -> Sent:
+    """The same request with every event rejected."""
+    rejected = [Rejection(index, TOO_LARGE, told(event)) for index, event in sent.events]
+    return sent._replace(events=(), rejected=[*sent.rejected, *rejected])
+
+
+def told(event: Event) -> dict[str, Any]:
+    """An event as JSON has it."""
+    said = event._asdict()
+    is_dated = said.pop("is_dated")
+    del said["is_summed"], said["folded"]
+    said["time"] = moment(event.time) if is_dated else None
+    said["dimensions"] = dimensions.read(event.dimensions) or None
+    if (item := said.pop("item")) is not None:
+        said["value"] = item
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def written(said: Any) -> str:
+    """What was sent, as JSON of a bounded length."""
+    try:
+        text = orjson.dumps(said).decode()
+    except orjson.JSONEncodeError:  # It reads what is nested more deeply than it writes.
+        return orjson.dumps("(nested too deeply to be kept)").decode()
+    return text if len(text) <= LETTER_CHARACTERS_MAX else orjson.dumps(text[:LETTER_CHARACTERS_MAX]).decode()

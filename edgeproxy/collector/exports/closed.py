@@ -1,0 +1,80 @@
+"""What the ledger has of closed hours: those of which all is rolled up."""
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import HOUR, events, hours, late_hours, series
+from edgeproxy.collector.exports import reading_files
+from edgeproxy.collector.exports.files import Rows
+from edgeproxy.collector.exports.reading_files import Said
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.readings import SPLIT, ZERO
+
+of, at, said = series.c, hours.c, events.c
+
+
+class Closed(NamedTuple):
+    """Which hours are closed, by Unix seconds."""
+
+    since: int
+    """The first one that has usage; `until` where none has."""
+    kept_from: int
+    """Of those before it only readings are kept."""
+    until: int
+    """All before it are."""
+
+
+async def read(connection: AsyncConnection) -> Closed:
+    """Which hours are closed, as this transaction sees it."""
+    rolled = await rollup.read(connection)
+    # Series by series, as the hours have no index by time.
+    first = sa.select(sa.func.min(at.hour)).where(at.series == of.id).correlate(series).scalar_subquery()
+    since = (await connection.execute(sa.select(sa.func.min(first)))).scalar_one()
+    return Closed(rolled.hour if since is None else since, rolled.hours_from, rolled.hour)
+
+
+async def readings_by_hour(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
+    """How many readings each hour has that has any, from `since` on and before `until`."""
+    hour = (said.time - said.time % HOUR).label("hour")
+    within = (said.is_summed == ZERO) & (said.time >= since) & (said.time < until)
+    some = sa.select(hour, sa.func.count()).where(within).group_by(hour)
+    return {row[0]: row[1] for row in await connection.execute(some)}
+
+
+async def readings(connection: AsyncConnection, at_hour: int) -> reading_files.Rows:
+    """The readings of an hour."""
+    columns = (said.source, said.id, said.time, said.customer, said.meter, SPLIT, said.value, said.item)
+    within = (said.is_summed == ZERO) & (said.time >= at_hour) & (said.time < at_hour + HOUR)
+    found = await connection.stream(sa.select(*columns).where(within))
+    return {(source, number): Said(*rest) async for source, number, *rest in found}
+
+
+async def late(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
+    """By hour, how often it was added to after it was closed."""
+    times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
+    within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
+    found = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))
+    return {row[0]: row[1] for row in found}
+
+
+async def hourly(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:
+    """Each hour from `since` on and before `until`, in order, with what each series has come to in it."""
+    statement = (
+        sa.select(at.hour, of.customer, of.meter, of.region, of.edge, of.route, of.dimensions, at.value)
+        .join_from(series, hours, at.series == of.id)
+        .where(at.hour >= since, at.hour < until, at.value > 0)
+        .order_by(at.hour)
+    )
+    hour, rows = since, Rows()
+    async for one, *names, value in await connection.stream(statement):
+        while hour < one:
+            yield hour, rows
+            hour, rows = hour + HOUR, {}
+        customer, meter, region, edge, route, split = names
+        rows[customer, meter, region, edge, route, split] = value
+    while hour < until:
+        yield hour, rows
+        hour, rows = hour + HOUR, {}

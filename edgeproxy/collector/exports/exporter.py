@@ -1,0 +1,150 @@
+"""Exporting: each closed hour once, whatever is killed, and once more what was added to it since.
+
+A file is made under the name of its hour and revision, and never changed. Then the manifest names it. Where a run was
+broken off in between, the next one finds the file, takes it as it is, and exports what it lacks as the next revision.
+So there is never a second file of the same usage, by whomever. The hours of a day are taken down together.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.exports import closed, files, reading_files
+from edgeproxy.collector.exports.closed import Closed
+from edgeproxy.collector.exports.files import Rows
+from edgeproxy.collector.exports.manifest import FOLDER, Book, File, file_of, month_of
+from edgeproxy.collector.exports.place import Place
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.queries import written as moment
+
+R = TypeVar("R", Rows, reading_files.Rows)
+
+
+class Form(NamedTuple, Generic[R]):
+    """A kind of files."""
+
+    folder: str
+    written: Callable[[int, R], bytes]
+    read: Callable[[str, int, bytes], R]
+    less: Callable[[str, R, R], R]
+
+
+USAGE = Form(files.FOLDER, files.written, files.read, files.less)
+READINGS = Form(reading_files.FOLDER, reading_files.written, reading_files.read, reading_files.less)
+
+
+class Lost(Exception):
+    """Hours were dropped from the ledger before they were exported: a sentence that says which."""
+
+
+class Done(NamedTuple):
+    """What a run has done."""
+
+    hours: int
+    """Hours that are exported for the first time."""
+    late: int
+    """Hours that were exported before, and had grown."""
+    files: int
+    rows: int
+    until: int | None
+    """All hours before this Unix second are exported; None where none is."""
+
+
+async def run(database: Database, place: Place) -> Done:
+    """Export what is not exported yet. Raises Damaged, Lost, Overtaken and Unavailable; what is done by then is done.
+
+    Nobody else may export from this database meanwhile (`single_runner.alone`).
+    """
+    return await Exporter(database, place).run()
+
+
+class Exporter:
+    """A run."""
+
+    def __init__(self, database: Database, place: Place) -> None:
+        self._database = database
+        self._place = place
+        found = {path: place.get(path) for path in place.sizes() if path.startswith(FOLDER)}
+        self._book = Book({path: body for path, (body, _) in found.items()})
+        self._tags = {path: tag for path, (_, tag) in found.items()}
+        self._files = self._rows = 0
+        self._kept_from = 0
+        """Of hours before this Unix second the ledger has readings alone."""
+
+    async def run(self) -> Done:
+        """All of it."""
+        async with self._database.reading(whole=True) as connection:
+            there = await closed.read(connection)
+            late = await closed.late(connection, there.kept_from, there.until)
+            readings = await closed.readings_by_hour(connection, 0, there.until)
+        new, grown = self._due(there, late, readings)
+        if grown and self._book.since is not None and grown[0] < self._book.since:
+            for hour in self._book.reach_back(grown[0]):
+                self._take_down(hour)
+        due = {*new, *grown}
+        days = sorted({hour - hour % DAY for hour in due})
+        for day, then in zip(days, [*days, None][1:], strict=True):
+            before = self._files
+            await self._day(day, {hour for hour in due if day <= hour < day + DAY})
+            if self._files > before or then is None or month_of(then) != month_of(day):
+                self._take_down(day)
+        return Done(len(new), len(grown), self._files, self._rows, self._book.until)
+
+    def _due(self, there: Closed, late: Mapping[int, int], readings: Mapping[int, int]) -> tuple[list[int], list[int]]:
+        """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
+        begin = min([there.since, *readings]) if self._book.until is None else self._book.until
+        new = list(range(begin, there.until, HOUR))
+        if new and self._book.until is not None and begin < there.kept_from:
+            raise Lost(
+                f"hours from {moment(begin)} to {moment(there.kept_from)} are not kept any more (retention.hours), and "
+                "were never exported: export to another prefix"
+            )
+        known = self._book.hours
+        grown = {hour for hour in late if hour < begin and late[hour] != (known[hour].late if hour in known else 0)}
+        # By their number, as whatever counts a reading adds nothing to the ledger, and so is not late there.
+        grown |= {hour for hour in readings if hour < begin and readings[hour] != self._book.readings(hour)}
+        return new, sorted(grown)
+
+    async def _day(self, day: int, due: set[int]) -> None:
+        """Export these hours of a day."""
+        async with self._database.reading(whole=True) as connection:
+            self._kept_from = (await rollup.read(connection)).hours_from  # It may have moved on since.
+            late = await closed.late(connection, day, day + DAY)
+            read = await closed.readings_by_hour(connection, day, day + DAY)  # Mostly none: each hour is a question.
+            async for hour, rows in closed.hourly(connection, day, day + DAY):
+                if hour in due:
+                    readings = await closed.readings(connection, hour) if hour in read else {}
+                    self._hour(hour, rows, late.get(hour, 0), readings)
+
+    def _hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
+        """Export what of an hour no file has."""
+        before = self._book.hour(hour)
+        if hour < self._kept_from:  # What is left of its usage, if any, is being dropped.
+            late, usage = before.late, before.files
+        else:
+            usage = self._exported(USAGE, hour, rows, before.files)
+        self._book.put(hour, late, usage, self._exported(READINGS, hour, readings, before.readings))
+
+    def _exported(self, form: Form[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
+        """Export rows of an hour that no file has, and return all of its files."""
+        named = [*before]
+        for file in before:
+            body, _ = self._place.get(file.path)
+            rows = form.less(file.path, rows, form.read(file.path, hour, files.intact(file, body)))
+        while rows:
+            path = file_of(form.folder, hour, len(named) + 1)
+            body, taken = form.written(hour, rows), rows
+            if not self._place.create(path, body):
+                body, _ = self._place.get(path)
+                taken = form.read(path, hour, body)
+            named.append(files.described(path, body, len(taken)))
+            rows = form.less(path, rows, taken)
+            self._files += 1
+            self._rows += len(taken)
+        return tuple(named)
+
+    def _take_down(self, hour: int) -> None:
+        """Write the manifest of the month that has this hour."""
+        path, text = self._book.month(hour)
+        self._tags[path] = self._place.replace(path, text, self._tags.get(path))

@@ -1,0 +1,149 @@
+"""Manifests: which hours are exported, and in which files, a manifest for each month of UTC. Pure.
+
+The months follow each other. An hour without files had no usage. Of an hour with several files each has what was added
+since the one before, so that all files together are the usage, whoever reads them.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final, Literal
+
+import msgspec
+
+from edgeproxy.collector.database.schema import HOUR
+
+FOLDER = "manifest/"
+FORMAT: Final = "edgeproxy usage 1"
+
+
+class Damaged(Exception):
+    """The export is not what it should be: a sentence that names the first file which is not."""
+
+
+class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file: how many rows and bytes it has, and the SHA-256 of these in hex."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Hour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An hour: its files, the oldest first, and how often by then the ledger was added to after the hour was closed;
+    and the files of its readings.
+    """
+
+    hour: datetime
+    late: int
+    files: tuple[File, ...]
+    readings: tuple[File, ...] = ()
+
+
+class Month(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A manifest: all hours from `since` on and before `until` are exported, and those in `hours` have files."""
+
+    format: Literal["edgeproxy usage 1"]
+    since: datetime
+    until: datetime
+    hours: tuple[Hour, ...]
+
+
+class Book:
+    """What the manifests say, by Unix seconds. Raises Damaged where they do not follow each other."""
+
+    def __init__(self, bodies: Mapping[str, bytes]) -> None:
+        self.since: int | None = None
+        """The first hour; None where nothing is exported."""
+        self.until: int | None = None
+        """All hours before it are exported."""
+        self.hours: dict[int, Hour] = {}
+        for path in sorted(bodies):
+            month = read(path, bodies[path])
+            since, until = second(month.since), second(month.until)
+            if self.until not in (None, since) or path != path_of(since) or not since < until <= _end(since):
+                raise Damaged(f"{path}: does not go on where the month before it ends")
+            self.since, self.until = since if self.since is None else self.since, until
+            self.hours |= {second(hour.hour): hour for hour in month.hours}
+            if any(not since <= second(hour.hour) < until for hour in month.hours):
+                raise Damaged(f"{path}: has an hour that is not of it")
+
+    def paths(self) -> set[str]:
+        """All files that are named."""
+        return {file.path for hour in self.hours.values() for file in (*hour.files, *hour.readings)}
+
+    def readings(self, hour: int) -> int:
+        """How many readings of an hour are exported."""
+        return sum(file.rows for file in self.hour(hour).readings)
+
+    def hour(self, hour: int) -> Hour:
+        """What of an hour is exported; without files where that is nothing."""
+        return self.hours.get(hour, Hour(moment(hour), 0, ()))
+
+    def put(self, hour: int, late: int, files: tuple[File, ...], readings: tuple[File, ...]) -> None:
+        """Take down what of an hour is exported by now."""
+        self.since = hour if self.since is None else self.since
+        self.until = max(hour + HOUR, self.until or 0)
+        if late or files or readings:
+            self.hours[hour] = Hour(moment(hour), late, files, readings)
+
+    def reach_back(self, hour: int) -> list[int]:
+        """Begin with an earlier hour; hours of the months whose manifests are to be written for that, newest first, so
+        that they follow each other wherever it is broken off.
+        """
+        assert self.since is not None
+        months = [month_of(self.since)]
+        self.since = hour
+        while months[-1] > hour:
+            months.append(month_of(months[-1] - HOUR))
+        return months
+
+    def month(self, of: int) -> tuple[str, bytes]:
+        """The path and the text of the manifest of the month that has this hour."""
+        assert self.since is not None
+        assert self.until is not None
+        begin = month_of(of)
+        since, until = max(begin, self.since), min(_end(begin), self.until)
+        hours = tuple(self.hours[hour] for hour in sorted(self.hours) if since <= hour < until)
+        text = msgspec.json.encode(Month(FORMAT, moment(since), moment(until), hours))
+        return path_of(of), msgspec.json.format(text, indent=1) + b"\n"
+
+
+def read(path: str, body: bytes) -> Month:
+    """The manifest that this text is; raises Damaged."""
+    try:
+        return msgspec.json.decode(body, type=Month)
+    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise Damaged(f"{path}: is no manifest: {wrong}") from None
+
+
+def path_of(hour: int) -> str:
+    """Where the manifest of the month is that has this hour."""
+    return f"{FOLDER}{moment(hour):%Y-%m}.json"
+
+
+def file_of(folder: str, hour: int, revision: int) -> str:
+    """Where a file of an hour is; the first one is revision 1."""
+    at = moment(hour)
+    return f"{folder}/day={at:%Y-%m-%d}/{at:%H}.{revision}.parquet"
+
+
+def moment(at: int) -> datetime:
+    """A Unix second as a time."""
+    return datetime.fromtimestamp(at, UTC)
+
+
+def second(at: datetime) -> int:
+    """A time as a Unix second."""
+    return int(at.timestamp())
+
+
+def month_of(hour: int) -> int:
+    """The Unix second at which its month begins."""
+    return second(moment(hour).replace(day=1, hour=0))
+
+
+def _end(hour: int) -> int:
+    """The Unix second at which its month is over."""
+    at = moment(hour)
+    return second(datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC))

@@ -1,0 +1,73 @@
+"""The files of readings: the events of an hour that are read and not added up, such as levels of gauges. Pure, and the
+same bytes each time.
+
+`dimensions` are those that an event counts with; `item` is what a meter of different things counts once.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import pyarrow as pa
+
+from edgeproxy.collector.database.schema import HOUR
+from edgeproxy.collector.exports.files import body_of, columns_of
+from edgeproxy.collector.exports.manifest import Damaged, moment, second
+from edgeproxy.config import dimensions
+
+FOLDER: Final = "readings"
+SCHEMA = pa.schema(
+    [
+        pa.field("time", pa.timestamp("ms", tz="UTC"), nullable=False),
+        *(pa.field(name, pa.string(), nullable=False) for name in ("source", "id", "customer", "meter")),
+        pa.field("dimensions", pa.map_(pa.string(), pa.string()), nullable=False),
+        pa.field("value", pa.int64(), nullable=False),
+        pa.field("item", pa.string()),
+    ]
+)
+
+
+class Said(NamedTuple):
+    """What an event says; `time` in Unix seconds, `split` as text."""
+
+    time: int
+    customer: str
+    meter: str
+    split: str
+    value: int
+    item: str | None
+
+
+Key = tuple[str, str]
+"""Source and id of an event."""
+Rows = dict[Key, Said]
+
+
+def written(_: int, rows: Mapping[Key, Said]) -> bytes:
+    """The file of these readings."""
+    keys = sorted(rows)
+    times, customers, meters, splits, values, items = zip(*(rows[key] for key in keys), strict=True)
+    sources, ids = zip(*keys, strict=True)
+    texts = [list(dimensions.read(split).items()) for split in splits]
+    columns = [[moment(time) for time in times], sources, ids, customers, meters, texts, values, items]
+    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
+    return body_of(pa.Table.from_arrays(arrays, schema=SCHEMA))
+
+
+def read(path: str, hour: int, body: bytes) -> Rows:
+    """The readings of a file of this hour; raises Damaged."""
+    times, sources, ids, *names, splits, values, items = columns_of(path, body, SCHEMA)
+    seconds = [second(time) for time in times]
+    texts = [dimensions.written(dict(some)) for some in splits]
+    said = map(Said, seconds, *names, texts, values, items)
+    rows = dict(zip(zip(sources, ids, strict=True), said, strict=True))
+    if len(rows) != len(times) or any(not hour <= one < hour + HOUR for one in seconds):
+        raise Damaged(f"{path}: has readings twice, or of another hour")
+    return rows
+
+
+def less(path: str, rows: Rows, taken: Mapping[Key, Said]) -> Rows:
+    """What is left of readings without those of a file; raises Damaged where the file has others."""
+    for key, said in taken.items():
+        if rows.get(key) != said:
+            raise Damaged(f"{path}: says of the event {' '.join(key)} what the ledger does not")
+    return {key: said for key, said in rows.items() if key not in taken}

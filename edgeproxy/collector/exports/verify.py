@@ -1,0 +1,85 @@
+"""Whether an export is what its manifests say, file by file, and the usage that the ledger has."""
+
+from typing import NamedTuple
+
+from edgeproxy.base.plural import counted
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.exports import closed, files, reading_files
+from edgeproxy.collector.exports.manifest import FOLDER, Book, Damaged, File
+from edgeproxy.collector.exports.place import Place
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.queries import written as moment
+
+
+class Sums(NamedTuple):
+    """What was found."""
+
+    files: int
+    rows: int
+    until: int | None
+
+    def __str__(self) -> str:
+        if self.until is None:
+            return "nothing is exported"
+        return f"{counted(self.files, 'file')} with {counted(self.rows, 'row')} of hours before {moment(self.until)}"
+
+
+async def verify(database: Database, place: Place) -> Sums:
+    """What there is, where all agrees; raises Damaged, which names the first file or hour that is not as it should be.
+
+    Nobody may export meanwhile.
+    """
+    sizes = place.sizes()
+    book = Book({path: place.get(path)[0] for path in sizes if path.startswith(FOLDER)})
+    if book.since is None or book.until is None:
+        if sizes:
+            raise Damaged(f"{min(sizes)}: is there, and no manifest")
+        return Sums(0, 0, None)
+    for path in sorted(sizes):
+        if path not in book.paths() and not path.startswith(FOLDER):
+            raise Damaged(f"{path}: no manifest names it: it is not of the export, or one was broken off: export again")
+    rows = 0
+    for day in range(book.since - book.since % DAY, book.until, DAY):
+        rows += await _day(database, place, book, day)
+    return Sums(len(book.paths()), rows, book.until)
+
+
+async def _day(database: Database, place: Place, book: Book, day: int) -> int:
+    """How many rows the files of a day have; raises Damaged."""
+    assert book.since is not None
+    assert book.until is not None
+    count = 0
+    async with database.reading(whole=True) as connection:
+        kept_from = (await rollup.read(connection)).hours_from
+        late = await closed.late(connection, day, day + DAY)
+        span = max(day, book.since), min(day + DAY, book.until)
+        async for hour, rows in closed.hourly(connection, *span):
+            known = book.hours.get(hour)
+            left = rows
+            for file in known.files if known is not None else ():
+                found = files.read(file.path, hour, _body(place, file))
+                count += len(found)
+                if hour >= kept_from:
+                    left = files.less(file.path, left, found)
+            # Those that no file has came since the last export: their number says so to the next.
+            if known is not None and known.readings:
+                readings = await closed.readings(connection, hour)
+                for file in known.readings:
+                    some = reading_files.read(file.path, hour, _body(place, file))
+                    count += len(some)
+                    readings = reading_files.less(file.path, readings, some)
+            # What came since the last export is exported by the next.
+            is_whole = late.get(hour, 0) == (known.late if known is not None else 0)
+            if left and hour >= kept_from and is_whole:
+                raise Damaged(f"the hour {moment(hour)} has {counted(len(left), 'row')} in the ledger that no file has")
+    return count
+
+
+def _body(place: Place, file: File) -> bytes:
+    """The bytes of a file that is what the manifest says; raises Damaged."""
+    try:
+        body, _ = place.get(file.path)
+    except FileNotFoundError:
+        raise Damaged(f"{file.path}: is not there") from None
+    return files.intact(file, body)

@@ -1,0 +1,249 @@
+"""The jobs of billing beside requests: events are applied, lost ones looked for, and charging is followed.
+
+Events are one collector's at a time, whoever holds the lock.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.billing.credits import purchases
+from edgeproxy.collector.billing.invoices import dunning, invoices
+from edgeproxy.collector.billing.jobs.meter_export import Exports
+from edgeproxy.collector.billing.meter_export import meter_reports
+from edgeproxy.collector.billing.meter_export.exporter import Away
+from edgeproxy.collector.billing.reconciliation import credits
+from edgeproxy.collector.billing.reconciliation import payments as reconcile_payments
+from edgeproxy.collector.billing.reports import revenue
+from edgeproxy.collector.billing.reports.response_counts import Answers
+from edgeproxy.collector.billing.reports.revenue import Takings
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.rollout.charging import Charging
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeFailure, secret_key, webhook_secrets
+from edgeproxy.collector.billing.stripe.payload_encryption import Payloads
+from edgeproxy.collector.billing.stripe.webhook_event import REPORT
+from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Absent, Processor
+from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
+from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.config.collector import Settings
+
+LOOK_SECONDS = 2.0
+"""Seconds between two looks at what people have said about charging: it holds everywhere within five."""
+EVENTS_SECONDS = 1.0
+"""Seconds between two looks for events to apply."""
+UNPAID_SECONDS = 60.0
+"""Seconds between two looks for who has not paid, or has."""
+BALANCES_SECONDS = 300.0
+"""Seconds between two times that credit entries are held against balances."""
+CUT_SECONDS, SEND_SECONDS, DOUBTS_SECONDS, COMPARE_SECONDS = 10.0, 1.0, 600.0, 3600.0
+"""Seconds between two times that slices of usage are fixed, sent, looked up at Stripe, and held against the ledger and
+Stripe's sums; payments are held against the journal as often.
+"""
+PASSES_SECONDS = 10.0
+"""Seconds between two looks for whose grace is over."""
+PLANS_SECONDS = 600.0
+"""Seconds between two rounds over all who have a plan."""
+PLANS_MAX = 100
+"""Customers who are looked at before there is a rest."""
+PLANS_RESTS = 3.0
+"""Rests after these, for so many times as long as they took: with a million of them a round takes hours."""
+SUBSCRIPTIONS_RESTS = 20.0
+"""Rests after a look for subscriptions that Stripe has otherwise, for so many times as long as it took."""
+TAKINGS_SECONDS = 300.0
+"""Seconds between two times that the metrics of money are read."""
+ANSWERS_SECONDS = 60.0
+"""Seconds between two times that answers of the API are added to those of others."""
+STAND_BY_SECONDS = 5.0
+"""Seconds after which a collector asks again for a job that another one does."""
+
+
+class Job(NamedTuple):
+    """What is done again and again: its name, the seconds between two times, and what it is."""
+
+    name: str
+    seconds: float
+    work: Callable[[], Awaitable[object]]
+
+
+def processor_of(
+    settings: Settings,
+    database: Database,
+    stripe: Stripe,
+    applied: Callable[[float], None],
+    seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, found: None,
+) -> Processor:
+    """Make what applies events, each type of object by its own room; raises Unusable."""
+    assert settings.billing is not None
+    way = settings.billing.stripe
+    # The key of the API is there in any case; secrets of webhooks may come later.
+    payloads = Payloads([*webhook_secrets(way), secret_key(way, os.environ)])
+    table = {"invoice": invoices.apply, **purchases.APPLIED, REPORT: meter_reports.apply}
+    return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, applied=applied, seen=seen)
+
+
+class BillingJobs:
+    """The jobs of one collector. `known` gives what the file says now; `tell` hears now and then who is charged;
+    `answers` has what the API of billing has answered, `took` hears what was taken.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        known: Callable[[], Settings],
+        tell: Callable[[Charging], None],
+        answers: Answers,
+        took: Callable[[Takings | None], None],
+    ) -> None:
+        self._database = database
+        self._known = known
+        self._tell = tell
+        self._answers = answers
+        self._took = took
+        self._seldom = log.Seldom(60.0)
+
+    def start(self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: Exports | None) -> None:
+        """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
+        tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
+        tasks.start(
+            "answers", self._every(Job("answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)))
+        )
+        books = (
+            Job("unpaid", UNPAID_SECONDS, self._dun),
+            Job("balances", BALANCES_SECONDS, self._reconcile),
+            Job("graces", PASSES_SECONDS, self._follow_passes),
+            Job("plans", PLANS_SECONDS, self._follow_plans),
+        )
+        tasks.start("billing books", self._alone("billing-books", books))
+        if processor is not None:
+            jobs = (Job("events", EVENTS_SECONDS, processor.step), Job("poll", POLL_SECONDS, processor.poll))
+            tasks.start("webhooks", self._alone("billing-webhooks", jobs))
+        if exports is not None:
+            told = (
+                Job("subscriptions at Stripe", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
+                Job("slices", CUT_SECONDS, exports.cut),
+                Job("exports", SEND_SECONDS, exports.send),
+                Job("doubts", DOUBTS_SECONDS, exports.settle_doubts),
+                Job("revisions", COMPARE_SECONDS, exports.compare),
+                Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile),
+            )
+            tasks.start("exports", self._alone("billing-exports", told, exports.begin))
+        tasks.start("takings", self._alone("billing-takings", (Job("takings", TAKINGS_SECONDS, self._look),)))
+        if stripe is not None:
+            payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
+            tasks.start("payments", self._alone("billing-payments", (payments,)))
+
+    async def _follow_subscriptions(self, exports: Exports) -> None:
+        """Have Stripe's subscriptions follow ours; where none has to, rest for longer the more there are."""
+        began = time.monotonic()
+        if not await exports.subscriptions.step():
+            await asyncio.sleep(SUBSCRIPTIONS_RESTS * (time.monotonic() - began))
+
+    async def _follow(self) -> None:
+        """Do what the file says about charging, and know what holds."""
+        billing = self._known().billing
+        if billing is None:
+            return
+        async with self._database.reading() as connection:
+            now = await charging.read(connection, billing)
+        if charging.is_behind(now, billing):
+            try:
+                async with self._database.writing() as connection:
+                    await charging.follow(connection, billing)
+                    now = await charging.read(connection, billing)
+            except Refused:
+                pass  # Another collector has done it.
+        self._tell(now)
+
+    async def _dun(self) -> None:
+        """Pause who has not paid, and release who has."""
+        settings = self._known()
+        if settings.billing is None or settings.billing.mode == "off":
+            return
+        now = time.time()
+        async with self._database.reading() as connection:
+            late, paid = await dunning.due(connection, settings, now)
+        if late or paid:
+            async with self._database.writing() as connection:
+                if (await charging.read(connection, settings.billing)).is_on:
+                    await dunning.step(connection, settings, now, {*dict(late), *paid})
+
+    async def _follow_passes(self) -> None:
+        """Have caps hold those whose grace is over, and no longer those whose period is."""
+        if self._known().billing is None:
+            return
+        now = time.time()
+        async with self._database.reading() as connection:
+            names = await subscriptions.with_passes(connection, now, PLANS_MAX)
+        await self._each(
+            names, lambda connection, name: subscriptions.follow_passes(connection, name, self._known(), now)
+        )
+
+    async def _follow_plans(self) -> None:
+        """Have the caps of plans hold everybody as they are by now."""
+        after = ""
+        while self._known().billing is not None:
+            began = time.monotonic()
+            async with self._database.reading() as connection:
+                some = await subscriptions.with_plans(connection, after, PLANS_MAX)
+            if not some:
+                return
+            await self._each(some, lambda connection, one: subscriptions.follow_plan(connection, one, self._known()))
+            after = some[-1]
+            await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
+
+    async def _each(self, some: Sequence[str], follow: Callable[[AsyncConnection, str], Awaitable[None]]) -> None:
+        """Have caps hold these customers, each in a transaction of its own: one that fails keeps nobody waiting."""
+        for customer in some:
+            try:
+                async with self._database.writing() as connection:
+                    await follow(connection, customer)
+            except LOST:
+                raise
+            except Exception as fault:
+                failed = "the caps of a plan could not be brought to hold a customer, and are looked at again"
+                self._seldom.error(failed, repr(fault), customer=customer, exc_info=fault)
+
+    async def _reconcile(self) -> None:
+        """Hold credit entries against balances."""
+        if self._known().billing is not None:
+            await credits.with_balances(self._database, time.time())
+
+    async def _look(self) -> None:
+        """Read what was taken."""
+        billing = self._known().billing
+        if billing is not None:
+            async with self._database.reading(whole=True) as connection:
+                self._took(await revenue.read(connection, billing, time.time()))
+
+    async def _reconcile_payments(self, stripe: Stripe) -> None:
+        """Hold the days that are over of Stripe's payments against the journal."""
+        billing = self._known().billing
+        if billing is not None and billing.mode != "off":
+            await reconcile_payments.days(self._database, stripe, time.time())
+
+    async def _alone(
+        self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """Do jobs while no other collector does, until cancelled; `begin` comes before them, each time."""
+
+        async def work() -> None:
+            if begin is not None:
+                await begin()
+            await asyncio.gather(*(self._every(job) for job in jobs))
+
+        failed = "the lock of a job cannot be had"
+        await repeat(STAND_BY_SECONDS, self._seldom, failed, lambda: do_alone(self._database, lock, work))
+
+    async def _every(self, job: Job) -> None:
+        """Do a job for ever, whatever becomes of it."""
+        failed = f"{job.name} could not go on, and is tried again"
+        await repeat(job.seconds, self._seldom, failed, job.work, Absent, Away, StripeFailure)

@@ -1,0 +1,43 @@
+"""Keeps the hub's copy of what edges must know of quotas up to date."""
+
+import asyncio
+
+import orjson
+
+from edgeproxy.base import log
+from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.directory.hub_quota_counts import Away, CountedCopy, ResponseError
+from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.config.models import Hub
+
+LOOK_SECONDS = 2.0
+"""Seconds after which it is seen what the hub has, though there is nothing new: it may have been emptied."""
+RETRY_SECONDS = 2.0
+"""Seconds until it is tried again."""
+
+
+class QuotaCopy:
+    """The copy in one hub."""
+
+    def __init__(self, hub: Hub, watch: QuotaWatch) -> None:
+        self._copy = CountedCopy(hub)
+        self._watch = watch
+        self._seldom = log.Seldom(60.0)
+
+    async def run(self) -> None:
+        """Copy, for ever."""
+        try:
+            while True:
+                failed = "quotas could not be copied to the hub, and are copied again"
+                if not await guarded(self._seldom, failed, self.step(), Away, ResponseError, ValueError):
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            await self._copy.close()
+
+    async def step(self) -> None:
+        """Copy what the hub lacks, once there is something or a while is over."""
+        known = await self._copy.newest()
+        newest, changes = await self._watch.behind(known, LOOK_SECONDS)
+        if changes:
+            lines = [(seq, orjson.dumps(said._asdict())) for seq, said in changes]
+            await self._copy.append(lines, anew=known == 0 or known > newest)

@@ -1,0 +1,83 @@
+"""What is done beside taking batches: hours and days are summed up, what is too old is dropped, events of Stripe's too,
+and customers who were deleted are erased.
+
+A little at a time, with rests in between, so that batches never wait for long. Several collectors on one database may
+do so at once.
+"""
+
+import asyncio
+import time
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.retention import Retention
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.collector import Retention as Kept
+
+CHECK_SECONDS = 10.0
+"""Seconds between looks for something to do."""
+ROUND_SECONDS = 600.0
+"""Seconds between rounds of looking for what is too old."""
+REST_SECONDS = 3.0
+"""Rests after what was done, for so many times as long as it took."""
+
+
+class Upkeep:
+    """Rolls up and drops until it is cancelled."""
+
+    def __init__(self, database: Database, kept: Kept, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._retention = Retention(database, kept)
+        self._deleted_seconds = kept.deleted
+        self._events_seconds = kept.webhooks
+        self._round = 0.0
+        """When the next round begins, of the monotonic clock."""
+        self._log = log.get()
+
+    async def run(self) -> None:
+        """Do what there is to do, for ever."""
+        while True:
+            began = time.monotonic()
+            try:
+                busy = await self.step(time.time())
+            except Exception as failure:
+                busy = False
+                self._metrics.upkeep_failures.inc()
+                self._log.error("roll-up and retention failed, and go on later", why=reason(failure))
+                if not isinstance(failure, LOST):
+                    self._log.error("a fault in the collector", exc_info=failure)
+            await asyncio.sleep(REST_SECONDS * (time.monotonic() - began) if busy else CHECK_SECONDS)
+
+    async def step(self, now: float) -> bool:
+        """Do the next little; False where there is nothing for now."""
+        if await rollup.step(self._database, now):
+            return True
+        if time.monotonic() >= self._round:
+            await self._retention.begin(now)
+            if await self._erase(now) or await self._drop_events(now):
+                return True
+            self._round = time.monotonic() + ROUND_SECONDS
+        more = await self._retention.step(now)
+        self._metrics.unproven.set(len(self._retention.broken))
+        return more
+
+    async def _erase(self, now: float) -> bool:
+        """Erase some of the customers who were deleted long enough ago; False where there are none."""
+        if self._deleted_seconds is None:
+            return False
+        async with self._database.writing() as connection:
+            erased = await customers.erase(connection, int((now - self._deleted_seconds) * 1000))
+        if erased:
+            self._log.info("customers erased", customers=len(erased))
+        return bool(erased)
+
+    async def _drop_events(self, now: float) -> bool:
+        """Drop some events of Stripe's that came long enough ago; False where there are none."""
+        if self._events_seconds is None:
+            return False
+        async with self._database.writing() as connection:
+            return bool(await receiver.drop(connection, int((now - self._events_seconds) * 1000)))

@@ -1,0 +1,105 @@
+"""What the collector itself tells operators of: certificates that expire, denials above a rate, keys due for rotation.
+
+Gaps, quarantine and rejected events raise their alerts in the transactions in which they come about.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts import rotation
+from edgeproxy.collector.alerts.alert import Alert, Severity, raise_all
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import repeat
+from edgeproxy.config.alerts import Alerts
+
+WATCH_SECONDS = 60.0
+"""Seconds between two looks."""
+DAY_SECONDS = 86400
+CERTIFICATE_DAYS: tuple[tuple[int, Severity], ...] = ((30, "info"), (7, "warn"), (1, "page"))
+"""So many days before a certificate expires there is an alert, and how loud it is."""
+WORST = 3
+"""Kinds of denials that an alert names."""
+
+Expiry = Callable[[], Mapping[str, float]]
+"""Says at which Unix second each certificate expires, by its file."""
+
+
+class Watch:
+    """Looks, until it is cancelled."""
+
+    def __init__(self, database: Database, settings: Alerts, expiry: Expiry) -> None:
+        self._database = database
+        self._settings = settings
+        self._expiry = expiry
+        self._raised: set[str] = set()
+        """The keys of alerts about certificates that are raised already."""
+        self._seldom = log.Seldom(60.0)
+
+    def use(self, settings: Alerts) -> None:
+        """Look by these from now on."""
+        self._settings = settings
+
+    async def run(self) -> None:
+        """Look every minute."""
+        failed = "nobody looked after what is due, and somebody does later"
+        await repeat(WATCH_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
+
+    async def step(self, now: float) -> None:
+        """Look once."""
+        found = [one for one in certificate_alerts(self._expiry(), now) if one.key not in self._raised]
+        async with self._database.reading() as connection:
+            due = await rotation.alerts_due(connection, now, self._settings.rotation)
+        if found or due:
+            async with self._database.writing() as connection:
+                await raise_all(connection, [*found, *due])
+            self._raised.update(one.key for one in found)
+
+    async def denied(self, counts: Counter[tuple[Any, ...]], now: float) -> None:
+        """Hear what was denied in the last minute, by actor, origin, target, status and why."""
+        alert = denial_alert(counts, self._settings.denials, now)
+        if alert is not None:
+            async with self._database.writing() as connection:
+                await raise_all(connection, [alert])
+
+
+def certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
+    """The alerts of certificates that expire at these Unix seconds: of each the loudest that is due. Pure."""
+    found = []
+    for file, end in expiry.items():
+        due = [(days, severity) for days, severity in CERTIFICATE_DAYS if end - now < days * DAY_SECONDS]
+        if due:
+            days, severity = due[-1]
+            at = datetime.fromtimestamp(end, UTC)
+            when = f"expired on {at:%Y-%m-%d}" if end <= now else f"expires on {at:%Y-%m-%d %H:%M} UTC"
+            found.append(
+                Alert(
+                    key=f"certificate:{file}:{int(end)}:{days}",
+                    kind="certificate",
+                    severity=severity,
+                    title=f"the collector's certificate {file} {when}",
+                    details={"file": file, "expires": f"{at:%Y-%m-%dT%H:%M:%SZ}"},
+                    at=now,
+                )
+            )
+    return found
+
+
+def denial_alert(counts: Counter[tuple[Any, ...]], most: int, now: float) -> Alert | None:
+    """The alert of a minute in which `most` requests were denied or more; there is one an hour. Pure."""
+    total = counts.total()
+    if total < most:
+        return None
+    names = ("actor", "origin", "target", "status", "why")
+    worst = [{**dict(zip(names, what, strict=True)), "count": count} for what, count in counts.most_common(WORST)]
+    return Alert(
+        key=f"denials:{datetime.fromtimestamp(now, UTC):%Y-%m-%dT%H}",
+        kind="denials",
+        severity="warn",
+        title=f"{total} requests were denied in a minute",
+        details={"denials": total, "worst": worst},
+        at=now,
+    )

@@ -1,0 +1,270 @@
+"""Watches the quotas of whoever has usage: edges are told what the ledger has counted of those that are nearly used up,
+and people hear of thresholds that are reached.
+
+Who has taken usage says of whom; what they have used by then is asked of the ledger, for all of them together. So what
+several collectors take, and what was taken before a kill, counts alike. Now and then all who have usage are looked at,
+as quotas change too.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.base.calendar import Period, period_of
+from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.alerts.alert import raise_all
+from edgeproxy.collector.billing.credits import balances
+from edgeproxy.collector.billing.jobs.credits import meters_of
+from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.database.schema import series
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.quotas import allowances, counts, passes, usage
+from edgeproxy.collector.quotas.alarms import alarms
+from edgeproxy.collector.quotas.allowances import Held
+from edgeproxy.collector.quotas.counts import Change, QuotaCount
+from edgeproxy.collector.quotas.passes import is_passed
+from edgeproxy.collector.quotas.standing import Standing
+from edgeproxy.config.collector import Settings
+
+UTC = ZoneInfo("UTC")
+GATHER_SECONDS = 0.05
+"""Seconds for which usage is gathered before it is looked at."""
+RETRY_SECONDS = 1.0
+"""Seconds until what failed is tried again."""
+LOOK_SECONDS = 0.25
+"""Seconds between two looks for what other collectors have found, while an edge waits."""
+CUSTOMERS_MAX = 500
+"""Customers that are looked at in one step."""
+ROUND_SECONDS = 600.0
+"""Seconds between two rounds over all who have usage."""
+ROUND_RESTS = 3.0
+"""Rests after each step of a round, for so many times as long as it took."""
+TOLD_MAX = 200_000
+"""Quotas of which is remembered what edges were told, and alerts that were raised."""
+
+Quota = tuple[str, str, str, str]
+"""Customer, meter, day or month, and time zone."""
+
+
+class QuotaWatch:
+    """The quotas of one database, as one collector sees them. `run` watches until it is cancelled."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._settings: Settings
+        self._waiting: dict[str, set[str]] = defaultdict(set)
+        """Who has usage that was not looked at, of which meters."""
+        self._some = asyncio.Event()
+        self._told: dict[Quota, QuotaCount] = {}
+        self._raised: dict[str, None] = {}
+        """The keys of alerts that are raised already, as far as that is remembered."""
+        self._passed: dict[tuple[str, str, Period | None], None] = {}
+        """The soft caps of plans that are known to be passed: customer, meter and period."""
+        self._newest = 0
+        """The latest change that this collector knows of."""
+        self._changed = asyncio.Event()
+        """Set, and replaced, whenever there is another."""
+        self._ended = False
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    def use(self, settings: Settings) -> None:
+        """Go by the tiers and customers of these."""
+        self._settings = settings
+
+    def counted(self, some: Iterable[tuple[str, str]]) -> None:
+        """Usage of these was counted: customer and meter."""
+        for customer, meter in some:
+            self._waiting[customer].add(meter)
+        if self._waiting:
+            self._some.set()
+
+    async def run(self) -> None:
+        """Look at whoever has usage, for ever."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._some.clear()
+            waiting, self._waiting = self._waiting, defaultdict(set)
+            names = list(waiting)
+            for at in range(0, len(names), CUSTOMERS_MAX):
+                some = {name: waiting[name] for name in names[at : at + CUSTOMERS_MAX]}
+                if failed := await self._failed_of(some):
+                    again = [(name, meter) for name, meters in failed.items() for meter in meters]
+                    asyncio.get_running_loop().call_later(RETRY_SECONDS, self.counted, again)
+
+    async def run_rounds(self) -> None:
+        """Look at all who have usage now and then, for ever; first of all at once."""
+        while True:
+            after = ""
+            while True:
+                began = time.monotonic()
+                page = await self._page(after)
+                if not page:
+                    break
+                await self._failed_of(page)
+                after = max(page)
+                await asyncio.sleep(ROUND_RESTS * (time.monotonic() - began))
+            await asyncio.sleep(ROUND_SECONDS)
+
+    async def _page(self, after: str) -> Mapping[str, set[str]]:
+        """The next customers that have usage, and of which meters."""
+        found: dict[str, set[str]] = defaultdict(set)
+        try:
+            async with self._database.reading() as connection:
+                names = sa.select(series.c.customer).where(series.c.customer > after).distinct()
+                some = (
+                    (await connection.execute(names.order_by(series.c.customer).limit(CUSTOMERS_MAX))).scalars().all()
+                )
+                pairs = sa.select(series.c.customer, series.c.meter).where(series.c.customer.in_(some)).distinct()
+                for customer, meter in await connection.execute(pairs) if some else ():
+                    found[customer].add(meter)
+        except Exception as failure:  # The next round is to be made too.
+            self._has_failed(failure)
+        return found
+
+    async def _failed_of(self, some: Mapping[str, set[str]]) -> Mapping[str, set[str]]:
+        """Look at these customers' quotas of these meters; return those of whom it could not be done."""
+        try:
+            await self._look(some)
+        except Exception as failure:  # It goes on for as long as the collector serves.
+            if isinstance(failure, LOST) or len(some) == 1:
+                self._has_failed(failure)
+                return some
+            # Halved until whoever cannot be read is alone, and in nobody's way.
+            names, failed = list(some), dict[str, set[str]]()
+            for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+                failed |= await self._failed_of({name: some[name] for name in half})
+            return failed
+        return {}
+
+    def _has_failed(self, failure: Exception) -> None:
+        self._metrics.quota_failures.inc()
+        self._seldom.error("quotas could not be looked at, and are looked at again", reason(failure))
+        if not isinstance(failure, LOST):
+            self._log.error("a fault in the collector", exc_info=failure)
+
+    async def _look(self, some: Mapping[str, set[str]]) -> None:
+        now = usage.edge_time()
+        async with self._database.reading(whole=True) as connection:
+            known = await allowances.among(connection, some, self._settings)
+            held = [one for one in (_of(found, some[found.customer]) for found in known.values()) if one.quotas]
+            found = await usage.standings(connection, held, self._settings.meters, now) if held else {}
+            credits = await self._balances(connection, some)
+        changes = [
+            count
+            for customer, standings in found.items()
+            for standing in standings
+            if (count := count_of(customer, standing)) is not None
+            and counts.is_worth_telling(self._told.get(count[:4]), count, standing.quota.included)
+        ]
+        changes += [
+            count
+            for count, granted in credits
+            if counts.is_balance_worth_telling(self._told.get(count[:4]), count, granted)
+        ]
+        due = [
+            alert
+            for customer, standings in found.items()
+            for standing in standings
+            for alert in alarms(customer, standing, self._settings.alerts.thresholds, now)
+            if alert.key not in self._raised
+        ]
+        passed = {
+            (customer, standing.quota.meter): standing
+            for customer, standings in found.items()
+            for standing in standings
+            if is_passed(standing) and (customer, standing.quota.meter, standing.period) not in self._passed
+        }
+        if changes or due or passed:
+            async with self._database.writing() as connection:
+                await counts.write(self._database, connection, changes)
+                await raise_all(connection, due)
+                await passes.write(connection, passed, now)
+            self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
+            while len(self._passed) > TOLD_MAX:
+                self._passed.pop(next(iter(self._passed)))
+            while len(self._raised) + len(due) > TOLD_MAX:
+                self._raised.pop(next(iter(self._raised)))
+            self._raised |= dict.fromkeys(alert.key for alert in due)
+            while len(self._told) + len(changes) > TOLD_MAX:
+                self._told.pop(next(iter(self._told)))
+            for count in changes:
+                self._told.pop(count[:4], None)
+                self._told[count[:4]] = count
+            await self._look_for_newest()
+
+    async def _balances(
+        self, connection: AsyncConnection, some: Mapping[str, set[str]]
+    ) -> list[tuple[QuotaCount, int]]:
+        """What those of these have spent of prepaid credits who have used what spends them, and all that they had."""
+        billing = self._settings.billing
+        meters = None if billing is None else meters_of(billing)
+        if meters is None:
+            return []
+        names = [customer for customer, used in some.items() if meters.cost in used]
+        now = await documents.terms(connection)
+        if not names or now.credits_meter != meters.cost:
+            return []
+        per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)
+        spent = await balances.spent(connection, meters, names)
+        return [
+            (QuotaCount(name, meters.cost, per, str(UTC), number, one.used), one.granted) for name, one in spent.items()
+        ]
+
+    # ---- for edges
+
+    async def behind(self, seq: int, seconds: float) -> tuple[int, list[Change]]:
+        """The newest number, and changes behind `seq`, once there are some or the time is over.
+
+        Where that number is of another database, or of one that was restored, they are those from the first on.
+        """
+        until = time.monotonic() + seconds
+        while True:
+            await self._look_for_newest()
+            left = until - time.monotonic()
+            if self._newest != seq or left <= 0 or self._ended:
+                break
+            changed = self._changed
+            try:
+                async with asyncio.timeout(min(left, LOOK_SECONDS)):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+        async with self._database.reading(whole=True) as connection:
+            newest = await counts.newest(connection)
+            return newest, list(await counts.behind(connection, seq if seq <= newest else 0))
+
+    def end(self) -> None:
+        """Nobody waits here any more."""
+        self._ended = True
+        self._changed.set()
+
+    async def _look_for_newest(self) -> None:
+        async with self._database.reading() as connection:
+            newest = await counts.newest(connection)
+        if newest != self._newest:
+            self._newest, before = newest, self._changed
+            self._changed = asyncio.Event()
+            before.set()
+
+
+def _of(held: Held, meters: set[str]) -> Held:
+    """The same customer with the quotas of these meters that have periods."""
+    some = tuple(quota for quota in held.quotas if quota.per is not None and quota.meter in meters)
+    return held._replace(quotas=some)
+
+
+def count_of(customer: str, standing: Standing) -> QuotaCount | None:
+    """What edges are told of it; None where it has no periods."""
+    quota, period = standing.quota, standing.period
+    if quota.per is None or period is None:
+        return None
+    return QuotaCount(customer, quota.meter, quota.per, quota.timezone, period.number, standing.used)

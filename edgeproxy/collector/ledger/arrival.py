@@ -1,0 +1,94 @@
+"""A batch as it arrives: who says that it is which, and what its bytes are. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import zstandard
+
+from edgeproxy.wire import batch as batches
+from edgeproxy.wire.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, SMALL_BYTES, BadBatch, Batch
+
+SEQ = re.compile(r"[1-9][0-9]{0,18}")
+WINDOW = BODY_BYTES_MAX
+"""Bytes that a frame may make us remember: no more than a body has."""
+BEGINNING = 64 << 10
+"""Bytes that are kept of what cannot be a batch for its size alone."""
+
+
+class Named(NamedTuple):
+    """What the headers say: edge, seq, and the SHA-256 of the uncompressed body."""
+
+    edge: str
+    seq: int
+    hash: str
+
+
+class Arrival(NamedTuple):
+    """A batch whose headers are whole. `batch` is None where nobody can read it, and `why` says what is wrong.
+
+    `body` is then as it came, in its `coding`, otherwise uncompressed.
+    """
+
+    edge: str
+    seq: int
+    hash: str
+    batch: Batch | None
+    why: str
+    body: bytes
+    coding: str = "identity"
+
+
+def named(headers: Mapping[str, str]) -> Named | str:
+    """What the headers say; a sentence where they are not whole."""
+    edge, seq, digest = (headers.get(name, "") for name in ("Edge-Id", "Edge-Seq", "Edge-Hash"))
+    if not NAME.fullmatch(edge):
+        return "Edge-Id is missing, or is no name"
+    if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
+        return "Edge-Seq is missing, or is no whole number from 1"
+    if not HASH.fullmatch(digest.lower()):
+        return "Edge-Hash is missing, or is no SHA-256 in hex"
+    return Named(edge, int(seq), digest.lower())
+
+
+def arrive(said: Named, sent: bytes, coding: str) -> Arrival:
+    """What these bytes are, which came in the Content-Encoding `coding`."""
+    try:
+        body = inflate(sent, coding)
+        if batches.digest(body) != said.hash:
+            raise BadBatch(["has another SHA-256 than its Edge-Hash"])
+        batch = batches.read(body)
+        if (batch.edge, batch.seq) != (said.edge, said.seq):
+            raise BadBatch(["has another edge or seq than its headers"])
+    except BadBatch as bad:
+        return Arrival(*said, None, str(bad), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding)
+    return Arrival(*said, batch, "", body)
+
+
+def is_small(sent: bytes, coding: str) -> bool:
+    """Whether what these bytes stand for is read in a moment, as they say themselves."""
+    if coding != "zstd":
+        return len(sent) <= SMALL_BYTES
+    try:
+        # A frame that is longer than it says ends in an error.
+        return 0 <= zstandard.frame_content_size(sent) <= SMALL_BYTES
+    except zstandard.ZstdError:
+        return True
+
+
+def inflate(sent: bytes, coding: str) -> bytes:
+    """The uncompressed body; raises BadBatch where it cannot be had, or is too large."""
+    if coding == "identity":
+        return sent
+    if coding != "zstd":
+        raise BadBatch([f"has the unknown coding {coding[:20]!r}"])
+    # A frame says how large it is, or not, and either may be a lie: no more is made of it than a body may have. What
+    # is cut off or follows the frame shows in the hash, or changes nothing.
+    reader = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(sent, read_across_frames=False)
+    try:
+        body: bytes = reader.read(BODY_BYTES_MAX + 1)
+    except zstandard.ZstdError as error:
+        raise BadBatch([f"is not zstd: {error}"]) from None
+    if len(body) > BODY_BYTES_MAX:
+        raise BadBatch([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
+    return body

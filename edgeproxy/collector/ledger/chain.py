@@ -1,0 +1,131 @@
+"""What becomes of a batch that arrives, decided on what is known of its edge. Pure.
+
+seq              what is known                          verdict
+-------------    -----------------------------------    -------------------------
+any              its edge is another token's            FOREIGN: refused, nothing is written
+                 it, or its token, is of another        FOREIGN
+                 region than its edge
+                 it begins a chain as a gap that        UNANNOUNCED: refused until an operator consents
+                 goes further than was consented to
+above the next   whatever it says                       EXPECTED: what is between is missing
+the next         it cannot be read                      QUARANTINE: kept, and the watermark moves; or FULL
+                                                       where its token has too many of these: nothing is
+                                                       written until somebody has looked after them (ingest.py)
+                 its prev is another hash               CHAIN
+                 it is a gap                            GAP: the watermark moves to its end
+                 else                                   COUNT
+                 any of these, of an edge that is not   TOO_MANY_EDGES where its token has as many as it may
+                 known yet                              have: nothing is written (ingest.py)
+settled          with another hash, or given up         FORK
+                 dropped for its age                    FORK: nobody knows any more whether it is the same
+                 quarantined, and can be read now       MEND: counted after all
+                 the same, a gap, nothing behind it     GAP: the watermark moves to its end
+                 quarantined, and still cannot          UNREADABLE
+                 else                                   AGAIN: it was counted, once
+"""
+
+from enum import Enum
+from typing import NamedTuple
+
+from edgeproxy.collector.database.schema import QUARANTINED
+from edgeproxy.collector.ledger.arrival import Arrival
+from edgeproxy.wire.batch import FIRST
+
+
+class Verdict(Enum):
+    """What becomes of it; the table above."""
+
+    COUNT = "counted"
+    GAP = "gap"
+    MEND = "mended"
+    AGAIN = "again"
+    QUARANTINE = "quarantined"
+    UNREADABLE = "unreadable"
+    EXPECTED = "expected"
+    FORK = "fork"
+    CHAIN = "chain"
+    FOREIGN = "foreign"
+    UNANNOUNCED = "unannounced"
+    FULL = "full"
+    TOO_MANY_EDGES = "too_many_edges"
+
+
+class Mark(NamedTuple):
+    """How far an edge has come: the last seq that is settled, and the hash of its body; None where nobody knows it.
+
+    `token` and `region` are what the edge is bound to, None until its first batch. A chain may begin with a gap up to
+    `gap_to`, to which an operator has consented.
+    """
+
+    seq: int = 0
+    hash: str | None = FIRST
+    token: str | None = None
+    region: str | None = None
+    gap_to: int = 0
+
+
+class Shipper(NamedTuple):
+    """Who ships a batch: the name of the token, and the region that it is bound to, if any."""
+
+    token: str
+    region: str | None = None
+
+
+class Settled(NamedTuple):
+    """A batch that was there before."""
+
+    hash: str
+    state: str
+
+
+def refused(mark: Mark, shipper: Shipper, arrival: Arrival) -> str | None:
+    """Return why the shipper may not ship this as its edge; None where it may."""
+    if mark.token not in (None, shipper.token):
+        return f"the edge {arrival.edge} is bound to another token than {shipper.token}"
+    regions = [region for region in (mark.region, shipper.region) if region is not None]
+    if arrival.batch is not None:
+        regions.append(arrival.batch.region)
+    if len(set(regions)) > 1:
+        bound = mark.region or shipper.region
+        return f"the edge {arrival.edge} is bound to region {bound}, not to {regions[-1]}"
+    return None
+
+
+def judge(mark: Mark, settled: Settled | None, arrival: Arrival, shipper: Shipper) -> Verdict:
+    """What becomes of an arrival; `settled` is what has its edge and seq already."""
+    if refused(mark, shipper, arrival) is not None:
+        return Verdict.FOREIGN
+    gap = arrival.batch.gap if arrival.batch is not None else None
+    if gap is not None and mark.seq == 0 and gap.to_seq > mark.gap_to:
+        return Verdict.UNANNOUNCED
+    if arrival.seq > mark.seq + 1:
+        return Verdict.EXPECTED
+    if arrival.seq <= mark.seq:
+        if settled is None or settled.hash != arrival.hash:
+            return Verdict.FORK
+        if settled.state != QUARANTINED:
+            return Verdict.AGAIN
+        if arrival.batch is None:
+            return Verdict.UNREADABLE
+        if arrival.batch.gap is None:
+            return Verdict.MEND
+        # Without it what follows would have to name the hash of a gap, which its edge never does.
+        return Verdict.GAP if arrival.seq == mark.seq else Verdict.UNREADABLE
+    if arrival.batch is None:
+        return Verdict.QUARANTINE
+    known = mark.hash is None or arrival.batch.prev == mark.hash
+    if not known and (gap is None or arrival.batch.prev != FIRST):
+        return Verdict.CHAIN
+    return Verdict.COUNT if gap is None else Verdict.GAP
+
+
+def moved(mark: Mark, verdict: Verdict, arrival: Arrival, shipper: Shipper) -> Mark:
+    """The mark after this. What moves it also binds the edge, if nothing has before."""
+    region = mark.region or shipper.region or (arrival.batch.region if arrival.batch is not None else None)
+    bound = mark._replace(token=mark.token or shipper.token, region=region)
+    if verdict is Verdict.GAP:
+        assert arrival.batch is not None
+        return bound._replace(seq=arrival.batch.last, hash=None)
+    if verdict in (Verdict.COUNT, Verdict.QUARANTINE):
+        return bound._replace(seq=arrival.seq, hash=arrival.hash)
+    return mark

@@ -1,0 +1,36 @@
+"""How many edges a token may introduce: whoever has it invents no more of them than are made room for."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import edges
+from edgeproxy.collector.ledger.edges import SERVING
+
+
+class EdgeRoom:
+    """How many edges of some tokens there are, within one transaction. Retired ones do not count."""
+
+    def __init__(self, counts: dict[str, int], most: int) -> None:
+        self._counts = counts
+        self._most = most
+
+    @classmethod
+    async def of(cls, database: Database, connection: AsyncConnection, tokens: Iterable[str], most: int) -> "EdgeRoom":
+        """Look up how many edges these have, and let no other collector add to them until the transaction ends."""
+        names = sorted(set(tokens))
+        for name in names:
+            await database.hold(connection, f"edges of {name}")
+        count = sa.select(edges.c.token, sa.func.count()).where(SERVING, edges.c.token.in_(names))
+        rows = await connection.execute(count.group_by(edges.c.token))
+        return cls({row[0]: row[1] for row in rows}, most)
+
+    def admit(self, token: str) -> bool:
+        """Count one more edge; False, and it is not counted, where there are as many as may be."""
+        count = self._counts.get(token, 0)
+        if count >= self._most:
+            return False
+        self._counts[token] = count + 1
+        return True

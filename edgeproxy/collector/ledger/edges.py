@@ -1,0 +1,147 @@
+"""How edges are: how far each has come, how far behind it is, what it lacks; and those that are gone for good.
+
+An edge is retired by hand, up to the watermark that it has then. Nothing of what it counted is lost, and with the first
+batch after it the edge is back.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import EVENTS, GAP, NOT_COUNTED, QUARANTINED, batches, edges
+from edgeproxy.collector.ledger.queries import written
+from edgeproxy.wire.batch import FIRST, NAME
+
+LISTED_MAX = 1000
+"""Gaps and quarantined batches that are listed."""
+SHOWN_MAX = 200
+"""Edges that metrics name: those that are most behind, and those that have most gaps."""
+
+EDGES = edges.c.edge != EVENTS
+"""Which rows are edges: one stands for what services report."""
+SERVING = EDGES & (edges.c.retired.is_(None) | (edges.c.retired != edges.c.seq))
+"""Which edges are not retired."""
+ODD = NOT_COUNTED & batches.c.state.in_([GAP, QUARANTINED])
+"""Which batches are gaps, or in quarantine."""
+
+
+class EdgeStanding(NamedTuple):
+    """How edges are, in figures. Retired ones count in `gaps` and `quarantined` alone."""
+
+    edges: int
+    retired: int
+    gaps: int
+    quarantined: int
+    until: dict[str, int]
+    """The Unix second that an edge has come to, of the SHOWN_MAX that are most behind, these first."""
+    gaps_of: dict[str, int]
+    """How many gaps an edge has, of the SHOWN_MAX that have most, and of those in `until`."""
+
+    @property
+    def unshown(self) -> int:
+        """Edges of which nothing is said, as others are worse."""
+        return self.edges - len(self.gaps_of)
+
+
+async def standing(connection: AsyncConnection) -> EdgeStanding:
+    """The figures of this moment."""
+    serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
+    count, active = (await connection.execute(sa.select(sa.func.count(), serving).where(EDGES))).one()
+    states = sa.select(batches.c.state, sa.func.count()).where(ODD)
+    odd: dict[str, int] = {row[0]: row[1] for row in await connection.execute(states.group_by(batches.c.state))}
+    behind = sa.select(edges.c.edge, edges.c.until).where(SERVING, edges.c.until.is_not(None))
+    ordered = behind.order_by(edges.c.until, edges.c.edge).limit(SHOWN_MAX)
+    until: dict[str, int] = {row[0]: row[1] for row in await connection.execute(ordered)}
+    gaps = sa.func.count().label("gaps")
+    most = (
+        sa.select(batches.c.edge, gaps)
+        .join(edges, edges.c.edge == batches.c.edge)
+        .where(NOT_COUNTED, batches.c.state == GAP, SERVING)
+        .group_by(batches.c.edge)
+        .order_by(gaps.desc(), batches.c.edge)
+        .limit(SHOWN_MAX)
+    )
+    gaps_of = dict.fromkeys(until, 0) | {row[0]: row[1] for row in await connection.execute(most)}
+    return EdgeStanding(active, count - active, odd.get(GAP, 0), odd.get(QUARANTINED, 0), until, gaps_of)
+
+
+async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
+    """How each edge is: its watermark, its last batch, how far it is behind, what it lacks, what it says of itself."""
+    found = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
+    told = {
+        row.edge: {
+            "edge": row.edge,
+            "region": row.region,
+            "token": row.token,
+            "watermark": row.seq,
+            "last": None
+            if row.until is None
+            else {"from": written(row.since), "to": written(row.until), "received": written(row.received // 1000)},
+            "lag_s": None if row.until is None else max(0, round(now - row.until)),
+            "retired": row.retired == row.seq,
+            "version": row.version,
+            "sync_age_s": row.sync_age,
+            "gaps": [],
+            "quarantined": [],
+        }
+        for row in found
+    }
+    columns = batches.c
+    odd = await connection.execute(
+        sa.select(columns.edge, columns.seq, columns.last, columns.state, columns.why)
+        .where(ODD)
+        .order_by(columns.edge, columns.seq.desc())
+        .limit(LISTED_MAX)
+    )
+    for edge, seq, last, state, why in odd:
+        if state == GAP:
+            told[edge]["gaps"].append({"from_seq": seq, "to_seq": last, "why": why})
+        else:
+            told[edge]["quarantined"].append({"seq": seq, "why": why})
+    return list(told.values())
+
+
+async def bound(connection: AsyncConnection, edge: str) -> dict[str, Any] | None:
+    """Return what can be changed of an edge, locked until the transaction ends; None where there is no such edge."""
+    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+        return None
+    columns = edges.c
+    wanted = sa.select(columns.token, columns.region, columns.gap_to, columns.retired, columns.seq)
+    row = (await connection.execute(wanted.where(columns.edge == edge).with_for_update())).one_or_none()
+    if row is None:
+        return None
+    return {"token": row.token, "region": row.region, "gap_to": row.gap_to, "retired": row.retired == row.seq}
+
+
+async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
+    """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
+    return await _change(connection, edge, retired=edges.c.seq if retired else sa.null())
+
+
+async def move(connection: AsyncConnection, edge: str, *, token: str, region: str) -> int | None:
+    """Bind an edge to another token and region; return its watermark, None where there is no such edge."""
+    return await _change(connection, edge, token=token, region=region)
+
+
+async def consent(connection: AsyncConnection, database: Database, edge: str, gap_to: int) -> int | None:
+    """Let the chain of an edge begin with a gap up to `gap_to`, also where the edge is not known yet.
+
+    Return its watermark, 0; None where the name is none, or the edge has begun already.
+    """
+    if not NAME.fullmatch(edge):
+        return None
+    begun = {"edge": edge, "seq": 0, "hash": FIRST, "received": round(time.time() * 1000)}
+    await database.begin_edges(connection, [begun])
+    return await _change(connection, edge, edges.c.seq == 0, gap_to=gap_to)
+
+
+async def _change(connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: Any) -> int | None:
+    """Change these columns of an edge of which all this holds; return its watermark, None where there is none such."""
+    if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
+        return None
+    changed = sa.update(edges).where(edges.c.edge == edge, *where).values(values).returning(edges.c.seq)
+    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
+    return found

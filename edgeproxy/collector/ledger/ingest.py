@@ -1,0 +1,421 @@
+"""Taking batches: those that arrive while one transaction is under way are settled together by the next.
+
+A batch, its rows in the ledger and the edge's watermark are written in one transaction, and its sender hears of it
+only then. Whoever hears nothing, sends it again and finds it settled, or not there.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import sqlalchemy as sa
+import zstandard
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.alerts.alert import raise_all
+from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
+from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
+from edgeproxy.collector.ledger.alarms import above_caps, alarms
+from edgeproxy.collector.ledger.arrival import Arrival
+from edgeproxy.collector.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
+from edgeproxy.collector.ledger.chain_audit import hash_before
+from edgeproxy.collector.ledger.edge_room import EdgeRoom
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.quarantine_room import QuarantineRoom
+from edgeproxy.collector.ledger.values import Values
+from edgeproxy.collector.ledger.writer import Ledger, TooMuch
+from edgeproxy.config.collector import Edges
+from edgeproxy.wire.edge_report import About
+
+TRANSACTION_ROWS_MAX = 50_000
+"""Rows that one transaction takes, unless a single batch has more."""
+WAITING_BYTES_MAX = 32 << 20
+"""Bytes of batches that are held at once; beyond it senders are asked to come back. Each takes some ten in memory."""
+RETRY_SECONDS_MIN = 1.0
+"""Seconds after which senders are asked to come back at the earliest."""
+RETRY_SECONDS_MAX = 30.0
+"""Seconds after which senders are asked to come back at the latest."""
+
+
+UNSAID = About()
+
+
+class Outcome(NamedTuple):
+    """What became of a batch: `watermark` is the edge's after it, or as it stood where it was refused."""
+
+    verdict: Verdict
+    watermark: int
+    why: str = ""
+
+
+class Unavailable(Exception):
+    """The database cannot be had now; what was sent may have been settled, or not."""
+
+
+class Waiting(NamedTuple):
+    arrival: Arrival
+    shipper: Shipper
+    about: About
+    answer: "asyncio.Future[Outcome]"
+
+
+class IngestMetrics(Protocol):
+    """What ingest reports of itself, to whoever presents metrics."""
+
+    def queued(self, batches: int) -> None:
+        """So many batches wait for a transaction."""
+
+    def committed(self, seconds: float) -> None:
+        """A transaction took this long."""
+
+    def failed(self) -> None:
+        """A transaction failed."""
+
+    def settled(self, verdict: Verdict, rows: int) -> None:
+        """A batch was settled, and so many of its rows were counted."""
+
+
+class Ingest:
+    """The queue to the database. `run` serves it until `end`."""
+
+    def __init__(
+        self,
+        database: Database,
+        names: Names,
+        metrics: IngestMetrics,
+        heard: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+    ) -> None:
+        """`heard` is called with the customers and meters of which something was counted."""
+        self._heard = heard
+        self._database = database
+        self._names = names
+        self._metrics = metrics
+        self._ledger = Ledger(database)
+        self.values = Values(database, {})
+        """The values of dimensions that customers have."""
+        self.edges_per_token = Edges().per_token
+        """Edges that a token may introduce."""
+        self._log = log.get()
+        self._squeeze = zstandard.ZstdCompressor(level=1)
+        self._queue: deque[Waiting] = deque()
+        self._filled = asyncio.Event()
+        self._ending = False
+        self._held = 0
+        self._speed = 0.0
+        """Bytes a second that were settled lately."""
+        self._failed: tuple[float, str] | None = None
+        """When the last transaction failed, and why; None where it did not."""
+
+    # ---- how much is held
+
+    def hold(self, size: int, *, already: int = 0) -> bool:
+        """Make room for so many bytes, to be given back by `free`; False where there is none.
+
+        Who holds `already` all that is held gets whatever it wants: one batch always fits.
+        """
+        if self._held > already and self._held + size > WAITING_BYTES_MAX:
+            return False
+        self._held += size
+        return True
+
+    def free(self, size: int) -> None:
+        """Give back what `hold` has given."""
+        self._held -= size
+
+    def back_in(self) -> int:
+        """Seconds after which there should be room again."""
+        seconds = self._held / self._speed if self._speed else RETRY_SECONDS_MIN
+        return math.ceil(min(max(seconds, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX))
+
+    def failing(self) -> str | None:
+        """Why nothing can be settled now, as far as that is known; None where it can.
+
+        Only the next batch can tell whether it is over, so that a while later it is anybody's guess.
+        """
+        if self._failed is None or time.monotonic() - self._failed[0] > RETRY_SECONDS_MAX:
+            return None
+        return self._failed[1]
+
+    # ---- the queue
+
+    async def settle(self, arrival: Arrival, shipper: Shipper, about: About = UNSAID) -> Outcome:
+        """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(Waiting(arrival, shipper, about, answer))
+        self._metrics.queued(len(self._queue))
+        self._filled.set()
+        return await answer
+
+    async def run(self) -> None:
+        """Settle what is queued, until `end` was called and nothing is."""
+        while True:
+            while not self._queue:
+                if self._ending:
+                    return
+                self._filled.clear()
+                await self._filled.wait()
+            await self._settle_together(self._take())
+
+    def end(self) -> None:
+        """Let `run` return once nothing is queued."""
+        self._ending = True
+        self._filled.set()
+
+    def _take(self) -> list[Waiting]:
+        """What the next transaction settles."""
+        taken = [self._queue.popleft()]
+        rows = weight(taken[0].arrival)
+        while self._queue and rows + weight(self._queue[0].arrival) <= TRANSACTION_ROWS_MAX:
+            taken.append(self._queue.popleft())
+            rows += weight(taken[-1].arrival)
+        self._metrics.queued(len(self._queue))
+        return taken
+
+    # ---- a transaction
+
+    async def _settle_together(self, group: Sequence[Waiting]) -> None:
+        """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
+        arrivals = [waiting.arrival for waiting in group]
+        began = time.monotonic()
+        try:
+            outcomes = await self._write(group)
+        except asyncio.CancelledError:
+            raise
+        except Exception as failure:
+            self._ledger.forget(arrival.edge for arrival in arrivals)
+            self.values.forget()
+            if isinstance(failure, TooMuch) or is_too_much(failure):
+                if len(group) > 1:
+                    for waiting in group:
+                        await self._settle_together([waiting])
+                    return
+                if arrivals[0].batch is not None:
+                    await self._settle_together([group[0]._replace(arrival=unreadable(arrivals[0], TOO_LARGE))])
+                    return
+            self._fail(group, failure)
+            return
+        self._failed = None
+        took = time.monotonic() - began
+        size = sum(len(arrival.body) for arrival in arrivals)
+        self._speed = (self._speed + size / max(took, 0.001)) / 2
+        self._metrics.committed(took)
+        for waiting, outcome in zip(group, outcomes, strict=True):
+            self._note(waiting.arrival, outcome)
+            if not waiting.answer.done():  # Whoever sent it may have left.
+                waiting.answer.set_result(outcome)
+
+    def _fail(self, group: Sequence[Waiting], failure: Exception) -> None:
+        """Tell the senders to come back; what it was is said here."""
+        self._log.error("batches could not be settled", batches=len(group), why=reason(failure))
+        if not isinstance(failure, LOST):
+            self._log.error("a fault in the collector", exc_info=failure)
+        self._metrics.failed()
+        self._failed = time.monotonic(), reason(failure)
+        for waiting in group:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(Unavailable())
+
+    def _note(self, arrival: Arrival, outcome: Outcome) -> None:
+        """Count it, and say aloud what somebody must look after."""
+        counted = outcome.verdict in (Verdict.COUNT, Verdict.MEND) and arrival.batch is not None
+        self._metrics.settled(outcome.verdict, len(arrival.batch.rows) if counted and arrival.batch else 0)
+        if outcome.verdict not in (Verdict.COUNT, Verdict.MEND, Verdict.AGAIN):
+            about = {"edge": arrival.edge, "seq": arrival.seq, "watermark": outcome.watermark}
+            gap = arrival.batch.gap if arrival.batch is not None else None
+            why = outcome.why or (gap.why if gap is not None else "")
+            self._log.warning("a batch was not counted", what=outcome.verdict.value, why=why, **about)
+
+    async def _write(self, group: Sequence[Waiting]) -> list[Outcome]:
+        """Judge these in their order, and write what comes of it, in one transaction."""
+        arrivals = [waiting.arrival for waiting in group]
+        now = round(time.time() * 1000)
+        async with self._database.writing() as connection:
+            marks, excess = await self._marks(connection, group, now)
+            settled = await self._settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
+            room = await QuarantineRoom.of(connection, [one.shipper.token for one in group if not one.arrival.batch])
+            outcomes: list[Outcome] = []
+            new: list[dict[str, Any]] = []
+            mended: list[dict[str, Any]] = []
+            last: dict[str, Waiting] = {}
+            for waiting in group:
+                arrival, shipper = waiting.arrival, waiting.shipper
+                mark, key = marks[arrival.edge], (arrival.edge, arrival.seq)
+                verdict, why = judge(mark, settled.get(key), arrival, shipper), arrival.why
+                if verdict in REFUSED:
+                    why = refused(mark, shipper, arrival) or UNANNOUNCED.format(arrival.edge)
+                if verdict in BEGINS and (arrival.edge, shipper.token) in excess:
+                    verdict, why = Verdict.TOO_MANY_EDGES, NO_MORE_EDGES.format(shipper.token, self.edges_per_token)
+                if verdict is Verdict.QUARANTINE and not room.admit(shipper.token, len(arrival.body)):
+                    verdict, why = Verdict.FULL, NO_ROOM.format(shipper.token)
+                if verdict is Verdict.MEND and not await self._follows(connection, settled, arrival):
+                    verdict, why = Verdict.UNREADABLE, NOT_NEXT
+                marks[arrival.edge] = moved(mark, verdict, arrival, shipper)
+                outcomes.append(Outcome(verdict, marks[arrival.edge].seq, why))
+                if verdict in STATES:
+                    (mended if key in settled else new).append(self._kept(arrival, STATES[verdict], now))
+                    settled[key] = Settled(arrival.hash, STATES[verdict])
+                    if verdict is not Verdict.MEND:
+                        last[arrival.edge] = waiting
+            counted = zip(arrivals, outcomes, strict=True)
+            some = [one.batch for one, outcome in counted if outcome.verdict in (Verdict.COUNT, Verdict.MEND)]
+            as_sent = [batch for batch in some if batch is not None]
+            as_counted, notes, passed = await self.values.fold_batches(connection, as_sent)
+            begun = await self._ledger.count(connection, as_counted)
+            folded = {(one.edge, one.seq): note for one, note in zip(as_sent, notes, strict=True) if note is not None}
+            for row in (*new, *mended):
+                row["folded"] = folded.get((row["edge"], row["seq"])) if row["state"] == COUNTED else None
+            # One that came broken and then whole in the same transaction is among both.
+            if new:
+                await connection.execute(sa.insert(batches), new)
+            for row in mended:
+                key_of = (batches.c.edge == row["edge"]) & (batches.c.seq == row["seq"])
+                await connection.execute(sa.update(batches).where(key_of).values(row))
+            await self._move(connection, marks, last, now)
+            if any(outcome.verdict is Verdict.FULL for outcome in outcomes):
+                await _forget_idle(connection, [edge for edge, mark in marks.items() if mark == Mark()])
+            judged = [
+                (waiting.arrival, outcome.verdict, waiting.shipper.token)
+                for waiting, outcome in zip(group, outcomes, strict=True)
+            ]
+            await raise_all(connection, [*alarms(judged, now / 1000), *above_caps(as_sent), *passed])
+        self._heard({row[:2] for batch in some if batch is not None for row in batch.rows})
+        await self._names.found((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
+        return outcomes
+
+    async def _marks(
+        self, connection: AsyncConnection, group: Sequence[Waiting], now: int
+    ) -> tuple[dict[str, Mark], set[tuple[str, str]]]:
+        """The watermarks of these edges, which nobody else moves until the transaction ends; and edges with the tokens
+        that may introduce no further ones.
+
+        New edges get a row too, but those of which nothing will be written.
+        """
+        names = sorted({waiting.arrival.edge for waiting in group})
+        columns = edges.c
+        statement = (
+            sa.select(columns.edge, columns.seq, columns.hash, columns.token, columns.region, columns.gap_to)
+            .where(edges.c.edge.in_(names))
+            .order_by(edges.c.edge)  # So that two collectors never wait for each other.
+            .with_for_update()
+        )
+        found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
+        start = Mark()
+        begun = {
+            (one.arrival.edge, one.shipper.token): None
+            for one in group
+            if one.arrival.edge not in found and judge(start, None, one.arrival, one.shipper) in BEGINS
+        }
+        if not begun:
+            return dict.fromkeys(names, start) | found, set()
+        room = await EdgeRoom.of(self._database, connection, [token for _, token in begun], self.edges_per_token)
+        admitted = {(edge, token) for edge, token in begun if room.admit(token)}
+        fresh = sorted({edge for edge, _ in admitted})
+        if fresh:
+            rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in fresh]
+            await self._database.begin_edges(connection, rows)
+            found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
+        return dict.fromkeys(names, start) | found, begun.keys() - admitted
+
+    async def _follows(
+        self, connection: AsyncConnection, settled: Mapping[tuple[str, int], Settled], arrival: Arrival
+    ) -> bool:
+        """Whether a batch that came broken at first names the one before it; nobody could tell then."""
+        assert arrival.batch is not None
+        before = settled.get((arrival.edge, arrival.seq - 1))
+        if before is None:
+            wanted = await hash_before(connection, arrival.edge, arrival.seq)
+        else:
+            wanted = before.hash if before.state != GAP else None
+        return wanted in (None, arrival.batch.prev)
+
+    async def _settled(self, connection: AsyncConnection, some: Sequence[Arrival]) -> dict[tuple[str, int], Settled]:
+        """The batches that have the edge and the seq of these."""
+        if not some:
+            return {}
+        keys = sorted({(arrival.edge, arrival.seq) for arrival in some})
+        columns = batches.c
+        found = await connection.execute(
+            sa.select(columns.edge, columns.seq, columns.hash, columns.state).where(
+                sa.tuple_(columns.edge, columns.seq).in_(keys)
+            )
+        )
+        return {(edge, seq): Settled(digest, state) for edge, seq, digest, state in found}
+
+    def _kept(self, arrival: Arrival, state: str, now: int) -> dict[str, Any]:
+        """The row of a batch."""
+        batch = arrival.batch
+        if batch is None:
+            own: dict[str, Any] = {"last": arrival.seq, "rows": 0, "since": None, "until": None, "why": arrival.why}
+            own |= {"coding": arrival.coding, "body": arrival.body}
+        else:
+            why = batch.gap.why if batch.gap is not None else None
+            own = {"last": batch.last, "rows": len(batch.rows), "since": batch.since, "until": batch.until, "why": why}
+            small = self._squeeze.compress(arrival.body)
+            packed = len(small) < len(arrival.body)
+            own |= {"coding": ZSTD if packed else PLAIN, "body": small if packed else arrival.body}
+        return {"edge": arrival.edge, "seq": arrival.seq, "hash": arrival.hash, "state": state, "received": now, **own}
+
+    async def _move(
+        self, connection: AsyncConnection, marks: dict[str, Mark], last: dict[str, Waiting], now: int
+    ) -> None:
+        """Write the watermarks of the edges of which something was settled."""
+        readable = [(edge, one.arrival.batch) for edge, one in last.items() if one.arrival.batch is not None]
+        if last:
+            rows = [
+                {
+                    "of": edge,
+                    "seq": mark.seq,
+                    "hash": mark.hash,
+                    "token": mark.token,
+                    "received": now,
+                    **about._asdict(),
+                }
+                for edge, mark, about in ((edge, marks[edge], one.about) for edge, one in last.items())
+            ]
+            await connection.execute(sa.update(edges).where(edges.c.edge == sa.bindparam("of")), rows)
+        if readable:
+            rows = [
+                {"of": edge, "region": marks[edge].region, "since": batch.since, "until": batch.until}
+                for edge, batch in readable
+            ]
+            await connection.execute(sa.update(edges).where(edges.c.edge == sa.bindparam("of")), rows)
+
+
+STATES = {
+    Verdict.COUNT: COUNTED,
+    Verdict.MEND: COUNTED,
+    Verdict.GAP: GAP,
+    Verdict.QUARANTINE: QUARANTINED,
+}
+"""What is kept, and as what."""
+BEGINS = frozenset({Verdict.COUNT, Verdict.GAP, Verdict.QUARANTINE})
+"""Verdicts by which an edge becomes known."""
+REFUSED = (Verdict.FOREIGN, Verdict.UNANNOUNCED)
+"""Verdicts of which nothing is written."""
+UNANNOUNCED = "the chain of {0} begins with a gap, to which an admin has to consent: PATCH /v1/edges/{0} with gap_to"
+NO_ROOM = "the edges of {} have as much in quarantine as may be kept: replay what is there, or set it aside"
+NO_MORE_EDGES = (
+    "{} has introduced {} edges, as many as it may (edges.per_token): retire those that are gone, or raise the bound"
+)
+NOT_NEXT = "has a prev that is not the hash of the batch before"
+TOO_LARGE = "makes a sum that is more than the ledger can hold"
+
+
+async def _forget_idle(connection: AsyncConnection, names: Sequence[str]) -> None:
+    """Take out the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
+    columns = edges.c
+    await connection.execute(sa.delete(edges).where(columns.edge.in_(names), columns.token.is_(None), columns.seq == 0))
+
+
+def weight(arrival: Arrival) -> int:
+    """Roughly how many rows a batch costs, so that empty ones are bounded too."""
+    return 50 + (len(arrival.batch.rows) if arrival.batch is not None else 0)
+
+
+def unreadable(arrival: Arrival, why: str) -> Arrival:
+    """A batch that is to be treated as one that nobody can read."""
+    return arrival._replace(batch=None, why=why)

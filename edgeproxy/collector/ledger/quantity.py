@@ -1,0 +1,57 @@
+"""Q: what a customer has used of a meter in a time, a whole number made from the database alone."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.ledger import readings, rollup
+from edgeproxy.collector.ledger.aggregates import ReadAs
+from edgeproxy.collector.ledger.queries import Asked, shown, statement_of
+
+NONE = ""
+"""The value of what has no such dimension."""
+
+
+async def quantity(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    since: int,
+    until: int,
+    *,
+    aggregate: ReadAs = "sum",
+    dimension: str | None = None,
+    value: str = NONE,
+) -> int:
+    """What the customer has used of the meter from one Unix second on and before another, both whole minutes.
+
+    With a `dimension`, only what has this `value` of it; an empty one is that of usage without the dimension. Raises
+    queries.BadQuery where minutes or hours that are asked for are not kept any more.
+    """
+    found = await quantities(connection, customer, meter, since, until, aggregate=aggregate, by=dimension)
+    return found.get(value if dimension is not None else NONE, 0)
+
+
+async def quantities(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    since: int,
+    until: int,
+    *,
+    aggregate: ReadAs = "sum",
+    by: str | None = None,
+    without: Sequence[tuple[int, int]] = (),
+) -> dict[str, int]:
+    """The same by the values of a dimension; without one, all under the empty value. What counts once is counted in
+    other times than those `without`.
+    """
+    if until <= since:
+        return {}
+    if aggregate != "sum":
+        names = () if by is None else (by,)
+        whole = await readings.quantities(connection, customer, meter, (since, until), aggregate, names, without)
+        return {values[0] if values else NONE: value for values, value in whole.items()}
+    question = Asked(customer, meter, since, until, () if by is None else (by,))
+    found = (await connection.execute(statement_of(question, await rollup.read(connection)))).all()
+    return {str(row[by]) if by is not None else NONE: row["value"] for row in shown(question.by, found)}

@@ -1,0 +1,241 @@
+"""Batches that nobody could read: what came, and counting them after all.
+
+A replay counts such a batch once, whoever asks for it and however often: state, ledger and note are written in one
+transaction. What came stays beside it with its hash, which the next batch names.
+"""
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+import zstandard
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.alerts.alert import raise_all
+from edgeproxy.collector.database.database import Database, is_too_much
+from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
+from edgeproxy.collector.ledger.alarms import above_caps
+from edgeproxy.collector.ledger.arrival import Named, arrive, inflate
+from edgeproxy.collector.ledger.chain_audit import hash_before
+from edgeproxy.collector.ledger.ingest import TOO_LARGE
+from edgeproxy.collector.ledger.queries import written
+from edgeproxy.collector.ledger.values import Values
+from edgeproxy.collector.ledger.writer import Ledger, TooMuch
+from edgeproxy.config.models import Meter
+from edgeproxy.wire.batch import FIRST, NAME, NUMBER_MAX, BadBatch, Batch, What, body, digest, read
+
+LISTED_MAX = 1000
+"""Batches that are listed at once."""
+UNKNOWN = "unknown"
+"""The region of an edge of which nothing could be read yet."""
+
+
+class Refused(Exception):
+    """A batch is not replayed: a sentence why, and the status that says so over HTTP."""
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Replayed(NamedTuple):
+    """What a replay came to."""
+
+    rows: int
+    total: int
+    """The sum of all values."""
+    minute: int
+    """The Unix second at which the minute begins in which they are counted."""
+    again: bool
+    """Whether it was counted before, and nothing was done now."""
+    begun: set[What]
+    """The series that it began."""
+
+    def told(self) -> dict[str, Any]:
+        """Return this as the JSON object of an answer."""
+        return {"rows": self.rows, "total": self.total, "minute": written(self.minute), "again": self.again}
+
+
+Record = Callable[[AsyncConnection, Replayed], Awaitable[None]]
+"""Puts a replay on record."""
+
+
+async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
+    """`{count, batches}`: what is in quarantine, all or of one edge; the first LISTED_MAX by edge and seq."""
+    if edge is not None and not _can_be(edge):
+        return {"count": 0, "batches": []}
+    columns = batches.c
+    there = NOT_COUNTED & (columns.state == QUARANTINED)
+    if edge is not None:
+        there &= columns.edge == edge
+    count = (await connection.execute(sa.select(sa.func.count()).select_from(batches).where(there))).scalar_one()
+    found = await connection.execute(
+        sa.select(
+            columns.edge, columns.seq, columns.received, sa.func.length(columns.body), columns.coding, columns.why
+        )
+        .where(there)
+        .order_by(columns.edge, columns.seq)
+        .limit(LISTED_MAX)
+    )
+    names = ("edge", "seq", "received", "size", "coding", "why")
+    rows = [dict(zip(names, row, strict=True)) for row in found]
+    return {"count": count, "batches": [{**row, "received": written(row["received"] // 1000)} for row in rows]}
+
+
+async def shown(connection: AsyncConnection, edge: str, seq: int) -> dict[str, Any] | None:
+    """What is known of a batch that is in quarantine, or was replayed; None where there is no such batch.
+
+    `prev` is what a body has to name that is counted in its place; None where any will do.
+    """
+    row = await _row(connection, edge, seq)
+    if row is None or (row.state != QUARANTINED and not _was_there(row)):
+        return None
+    text = _plain(row.body, row.coding)
+    return {
+        "edge": edge,
+        "seq": seq,
+        "state": row.state,
+        "why": row.why,
+        "hash": row.hash,
+        "sha256": digest(text),
+        "prev": await hash_before(connection, edge, seq),
+        "received": written(row.received // 1000),
+        "coding": row.coding,
+        "size": len(row.body),
+        "begins": text[:200].decode("utf-8", "backslashreplace"),
+    }
+
+
+async def content(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
+    """The body of such a batch: uncompressed where that can be done, else as it came."""
+    row = await _row(connection, edge, seq)
+    if row is None or (row.state != QUARANTINED and not _was_there(row)):
+        return None
+    return _plain(row.body, row.coding)
+
+
+async def nothing(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
+    """A body that counts nothing, for a batch of which nobody will know what was in it; None where it is not there."""
+    row = await _row(connection, edge, seq)
+    if row is None or row.state != QUARANTINED:
+        return None
+    region = (await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))).scalar_one_or_none()
+    at = row.received // 1000
+    return body(Batch(edge, region or UNKNOWN, seq, at, at, await hash_before(connection, edge, seq) or FIRST))
+
+
+async def replay(
+    database: Database,
+    edge: str,
+    seq: int,
+    given: bytes | None = None,
+    *,
+    record: Record | None = None,
+    meters: Mapping[str, Meter] | None = None,
+) -> Replayed:
+    """Count a batch that is in quarantine: by its own body, which a later version may be able to read, or by the one
+    that is `given` in its place, uncompressed. `record` is called within the transaction that counts; `meters` bound
+    the values of their dimensions. Raises Refused.
+    """
+    try:
+        async with database.writing() as connection:
+            done = await _replay(connection, Ledger(database), Values(database, meters or {}), edge, seq, given)
+            if record is not None and not done.again:
+                await record(connection, done)
+            return done
+    except TooMuch:
+        raise Refused(422, TOO_LARGE) from None
+    except sa.exc.DBAPIError as failure:
+        if is_too_much(failure):
+            raise Refused(422, TOO_LARGE) from None
+        raise
+
+
+async def _replay(
+    connection: AsyncConnection, counts: Ledger, values: Values, edge: str, seq: int, given: bytes | None
+) -> Replayed:
+    if not _can_be(edge, seq):
+        raise Refused(404, f"there is no batch {seq} of {edge}")
+    # Locked as by whoever counts an edge's batches: two who replay, and an edge that sends it once more, take turns.
+    await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
+    row = await _row(connection, edge, seq)
+    if row is None:
+        raise Refused(404, f"there is no batch {seq} of {edge}")
+    if row.state == GAP:
+        raise Refused(409, "it owns up to a gap, and counts nothing")
+    if row.state == COUNTED:
+        own = _plain(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
+        if given not in (None, own):
+            raise Refused(409, "it is counted already, with another body")
+        return _counted(read(own), again=True)
+    batch = _meant(row, given)
+    prev = await hash_before(connection, edge, seq)
+    if prev not in (None, batch.prev):
+        raise Refused(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
+    (as_counted,), (folded,), passed = await values.fold_batches(connection, [batch])
+    begun = await counts.count(connection, [as_counted])
+    await raise_all(connection, [*above_caps([batch]), *passed])
+    note = f"replayed on {datetime.fromtimestamp(time.time(), UTC):%Y-%m-%d %H:%M:%S} UTC: it {row.why}"
+    said: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
+    said |= {"since": batch.since, "until": batch.until, "folded": folded}
+    whole = _plain(row.body, row.coding) if given is None else given
+    small = zstandard.ZstdCompressor().compress(whole)
+    # Where it is what the edge has hashed, it is the batch itself that came broken at first.
+    said |= {"coding": ZSTD, "body": small} if digest(whole) == row.hash else {"replay": small}
+    await connection.execute(sa.update(batches).where((batches.c.edge == edge) & (batches.c.seq == seq)).values(said))
+    return _counted(batch, again=False, begun=begun)
+
+
+def _meant(row: Any, given: bytes | None) -> Batch:
+    """The batch that is to be counted; raises Refused."""
+    try:
+        if given is None:
+            arrival = arrive(Named(row.edge, row.seq, row.hash), row.body, row.coding)
+            if arrival.batch is None:
+                raise BadBatch([arrival.why])
+            batch = arrival.batch
+        else:
+            batch = read(given)
+            if (batch.edge, batch.seq) != (row.edge, row.seq):
+                raise BadBatch(["has another edge or seq than the one that it stands for"])
+        if batch.gap is not None:
+            raise BadBatch(["owns up to a gap, and counts nothing"])
+    except BadBatch as bad:
+        raise Refused(422, f"the body {bad}") from None
+    return batch
+
+
+def _counted(batch: Batch, *, again: bool, begun: set[What] | None = None) -> Replayed:
+    total = sum(row[3] for row in batch.rows)
+    return Replayed(len(batch.rows), total, batch.minute, again, begun or set())
+
+
+def _was_there(row: Any) -> bool:
+    """Whether a batch that is counted was in quarantine before."""
+    return row.state == COUNTED and row.why is not None
+
+
+def _plain(kept: bytes, coding: str) -> bytes:
+    """What is kept, uncompressed where that can be done."""
+    try:
+        return inflate(kept, coding)
+    except BadBatch:
+        return kept
+
+
+async def _row(connection: AsyncConnection, edge: str, seq: int) -> Any:
+    """The row of a batch; None where there is none."""
+    if not _can_be(edge, seq):
+        return None
+    return (
+        await connection.execute(sa.select(batches).where(batches.c.edge == edge, batches.c.seq == seq))
+    ).one_or_none()
+
+
+def _can_be(edge: str, seq: int = 1) -> bool:
+    """Whether there can be such a batch. Names and numbers that no batch can have are asked of no database: not all of
+    them take a NUL, or what is no text, and none a number beyond its integers.
+    """
+    return NAME.fullmatch(edge) is not None and 1 <= seq <= NUMBER_MAX

@@ -1,0 +1,42 @@
+"""How much of what nobody can read is kept for the edges of each token: a token fills no disk with it."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import NOT_COUNTED, QUARANTINED, batches, edges
+
+BATCHES_MAX = 1000
+"""Batches in quarantine of all edges of a token."""
+BYTES_MAX = 256 << 20
+"""Bytes of their bodies, as they came."""
+
+
+class QuarantineRoom:
+    """What the edges of some tokens have in quarantine, within one transaction."""
+
+    def __init__(self, kept: dict[str, tuple[int, int]]) -> None:
+        self._kept = kept
+
+    @classmethod
+    async def of(cls, connection: AsyncConnection, tokens: Iterable[str]) -> "QuarantineRoom":
+        """Look up what is kept for these; asks nothing where there are none."""
+        names = sorted(set(tokens))
+        if not names:
+            return cls({})
+        found = await connection.execute(
+            sa.select(edges.c.token, sa.func.count(), sa.func.sum(sa.func.length(batches.c.body)))
+            .join_from(batches, edges, batches.c.edge == edges.c.edge)
+            .where(NOT_COUNTED, batches.c.state == QUARANTINED, edges.c.token.in_(names))
+            .group_by(edges.c.token)
+        )
+        return cls({token: (count, int(size)) for token, count, size in found})
+
+    def admit(self, token: str, size: int) -> bool:
+        """Count one more batch of so many bytes; False, and nothing is counted, where there is no room for it."""
+        count, held = self._kept.get(token, (0, 0))
+        if count >= BATCHES_MAX or held + size > BYTES_MAX:
+            return False
+        self._kept[token] = count + 1, held + size
+        return True

@@ -1,0 +1,347 @@
+"""What the ledger says: usage grouped by any of its dimensions, whole or page by page.
+
+Rows are in the order of their fields, and the next page begins after the last row of the one before: what is counted
+meanwhile shows where it belongs, and no row comes twice or is passed over.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections import Counter
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.rollup import Rolled
+from edgeproxy.collector.ledger.sources import NotKept, Source, sources
+from edgeproxy.config import dimensions
+from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
+
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.\d{1,9})?([Zz]|[+-]\d\d:\d\d))?")
+LIMIT = re.compile(r"[1-9]\d{0,5}")
+PARAMETERS = ("customer", "meter", "from", "to", "by", "limit", "cursor", "format")
+FORMATS = ("json", "csv")
+ROWS_MAX = 100_000
+"""Rows of a page, and of one by default."""
+ROWS_PER_FETCH = 2000
+"""Rows that a stream fetches at once."""
+HALF: sa.ColumnElement[int] = sa.literal_column("32")
+"""Bits. Sums may be larger than any whole number that databases have, so the halves of values are summed apart."""
+
+SIXTY = tuple(f"{number:02}" for number in range(60))
+CLOCK = tuple(f"T{hour:02}:{minute}:" for hour in range(24) for minute in SIXTY)
+"""The minutes of a day, as they are written."""
+SECONDS = {"minute": MINUTE, "hour": HOUR, "day": DAY}
+NAMES = {"customer": series.c.customer, "meter": series.c.meter, "route": series.c.route, "region": series.c.region}
+FIELDS = (*SECONDS, *NAMES)
+"""What all usage can be grouped by; some of it by dimensions too."""
+
+Key = tuple[int | str, ...]
+"""The fields of a row but for its value: Unix seconds and names."""
+
+
+class BadQuery(Exception):
+    """What was asked cannot be answered: a sentence for who asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question: whose usage of what, of minutes that begin from `since` on and before `until`, and how grouped.
+
+    Of the rows after the one with the fields `after` the first `limit`; None where nobody said how many.
+    """
+
+    customer: str | None
+    meter: str | None
+    since: int
+    until: int
+    by: tuple[str, ...]
+    limit: int | None = None
+    after: Key | None = None
+
+    def cursor(self, after: Key) -> str:
+        """What asks for the rows after this one of the same question, whenever that is."""
+        said = orjson.dumps([self._digest(), self.since, self.until, *after])
+        return base64.urlsafe_b64encode(said).rstrip(b"=").decode()
+
+    def following(self, cursor: str, *, since: int | None, until: int | None) -> "Asked":
+        """This question after a cursor, of its times unless others are given; raises BadQuery."""
+        try:
+            digest, *times, after = _read_cursor(cursor)
+            if len(after) != len(self.by) or not self.by:
+                raise ValueError
+            for name, field in zip(self.by, after, strict=True):
+                if name in SECONDS:
+                    if type(field) is not int or not 0 <= field <= UNIX_SECONDS_MAX:
+                        raise ValueError
+                elif not isinstance(field, str) or not (is_name(field) or (field == "" and name not in NAMES)):
+                    raise ValueError
+        except (ValueError, binascii.Error):
+            raise BadQuery("cursor: is none that was given here as next for such a question") from None
+        if digest != self._digest() or times != [
+            t if a is None else a for t, a in zip(times, (since, until), strict=True)
+        ]:
+            raise BadQuery("cursor: is of another question; customer, meter, from, to and by must stay as they were")
+        return replace(self, since=times[0], until=times[1], after=tuple(after))
+
+    def _digest(self) -> str:
+        return hashlib.sha256(orjson.dumps([self.customer, self.meter, self.by])).hexdigest()[:16]
+
+    @property
+    def seconds(self) -> int:
+        """How far apart the times are that rows are told apart by; a DAY where they are not."""
+        return min((SECONDS[name] for name in self.by if name in SECONDS), default=DAY)
+
+
+def split_by(query: Mapping[str, str]) -> set[str]:
+    """What a query string asks to group by that must be a dimension."""
+    return {name for name in query.get("by", "").split(",") if name not in FIELDS and dimensions.NAME.fullmatch(name)}
+
+
+def asked(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> Asked:
+    """The question of a query string; by default of the month so far. `known`: the dimensions that there are. Raises
+    BadQuery.
+    """
+    unknown = [name for name in query if name not in PARAMETERS]
+    if unknown:
+        raise BadQuery(f"{unknown[0][:40]!r} is not known here, there are {', '.join(PARAMETERS)}")
+    by = tuple(filter(None, query.get("by", "").split(",")))
+    for field in by:
+        if field not in FIELDS and field not in known:
+            raise BadQuery(f"by: {field[:40]!r} is not known, there are {', '.join((*FIELDS, *sorted(known)))}")
+    if len(set(by)) < len(by):
+        raise BadQuery("by: names something twice")
+    for name in ("customer", "meter"):
+        if name in query and not is_name(query[name]):
+            raise BadQuery(f"{name}: {query[name][:40]!r} is no name")
+    if query.get("format", "json") not in FORMATS:
+        raise BadQuery(f"format: {query['format'][:40]!r} is not known, there are {', '.join(FORMATS)}")
+    limit = query.get("limit")
+    if limit is not None and not (LIMIT.fullmatch(limit) and int(limit) <= ROWS_MAX):
+        raise BadQuery(f"limit: {limit[:40]!r} is no whole number from 1 to {ROWS_MAX}")
+    month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    since = moment("from", query["from"]) if "from" in query else None
+    until = moment("to", query["to"]) if "to" in query else None
+    question = Asked(
+        query.get("customer"),
+        query.get("meter"),
+        int(month.timestamp()) if since is None else since,
+        UNIX_SECONDS_MAX if until is None else until,
+        by,
+        None if limit is None else int(limit),
+    )
+    if "cursor" in query:
+        question = question.following(query["cursor"], since=since, until=until)
+    if question.until < question.since:
+        raise BadQuery("to: is before from")
+    return question
+
+
+def is_name(said: str) -> bool:
+    """Whether there can be usage under it."""
+    return 1 <= len(said) <= ROUTE_CHARACTERS_MAX and said.isascii() and said.isprintable()
+
+
+def _read_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
+    """Digest, since, until and the fields; raises ValueError and binascii.Error."""
+    padded = cursor + "=" * (-len(cursor) % 4)
+    said = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
+    if not isinstance(said, list) or len(said) < 3:
+        raise ValueError
+    digest, since, until, *after = said
+    if not isinstance(digest, str) or not all(
+        type(time) is int and 0 <= time <= UNIX_SECONDS_MAX for time in (since, until)
+    ):
+        raise ValueError
+    return digest, since, until, after
+
+
+def moment(name: str, written: str) -> int:
+    """The Unix second of a time of RFC 3339, or of a date; what is between two seconds is the later one."""
+    # In a query + is a space, unless it was written as %2B.
+    match = MOMENT.fullmatch(written.replace(" ", "+") if "T" in written.upper() else written)
+    try:
+        if match is None:
+            raise ValueError
+        day, clock, zone = match.groups()
+        zone = "+00:00" if zone in (None, "Z", "z") else zone
+        at = datetime.fromisoformat(f"{day}T{clock or '00:00:00'}{zone}").timestamp()
+        second = int(at) + (1 if re.search(r"\.\d*[1-9]", written) else 0)
+        datetime.fromtimestamp(second, UTC)  # In UTC it may be in no year that there is.
+    except (ValueError, OverflowError):
+        raise BadQuery(f"{name}: {written[:40]!r} is no time such as 2027-01-01T12:00:00Z, and no date") from None
+    return second
+
+
+def written(second: int) -> str:
+    """A Unix second as RFC 3339."""
+    day, rest = divmod(second, DAY)
+    return f"{_date(day)}{CLOCK[rest // MINUTE]}{SIXTY[rest % MINUTE]}Z"
+
+
+@lru_cache(1024)
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d")
+
+
+async def usage(connection: AsyncConnection, question: Asked) -> dict[str, Any]:
+    """`{total, rows}` of a transaction that reads one moment; raises BadQuery.
+
+    `total` is that of the whole question, however many of its rows these are; where there are more, `next` is the
+    cursor that asks for them.
+    """
+    rolled = await rollup.read(connection)
+    limit = ROWS_MAX if question.limit is None else question.limit
+    found = (await connection.execute(statement_of(question, rolled).limit(limit + 1))).all() if question.by else []
+    page = found[:limit]
+    rows = shown(question.by, page)
+    if question.by and len(found) <= limit and question.after is None:
+        total = sum(row["value"] for row in rows)
+    else:
+        # Without groups it is a question of days, as far as there are any, whatever its rows are.
+        whole = (await connection.execute(statement_of(replace(question, by=(), after=None), rolled))).all()
+        (grouped,) = shown((), whole)
+        total = grouped["value"]
+        if not question.by and total:
+            rows = [grouped]
+    more = {"next": question.cursor(tuple(page[-1][:-2]))} if len(found) > limit else {}
+    return {"total": total, "rows": rows, **more}
+
+
+async def usage_of_meters(connection: AsyncConnection, question: Asked) -> tuple[dict[str, Any], dict[str, int]]:
+    """What `usage` returns for a question of all meters, and the whole question's total of each meter."""
+    totals = Counter[str]()
+    if "meter" not in question.by and question.limit is None and question.after is None:
+        # One statement for both: the rows of the meters follow each other.
+        split = await usage(connection, replace(question, by=(*question.by, "meter")))
+        if "next" not in split:
+            rows: list[dict[str, Any]] = []
+            for row in split["rows"]:
+                totals[row.pop("meter")] += row["value"]
+                if rows and all(rows[-1][name] == row[name] for name in question.by):
+                    rows[-1]["value"] += row["value"]
+                else:
+                    rows.append(row)
+            return split | {"rows": rows}, totals
+    found = await usage(connection, question)
+    by_meter = found
+    if "meter" not in question.by or question.after is not None or "next" in found:
+        by_meter = await usage(connection, replace(question, by=("meter",), limit=None, after=None))
+    for row in by_meter["rows"]:
+        totals[row["meter"]] += row["value"]
+    return found, totals
+
+
+async def stream(connection: AsyncConnection, question: Asked) -> AsyncGenerator[list[dict[str, Any]], None]:
+    """All rows of a question, some at a time; raises BadQuery before the first."""
+    statement = statement_of(question, await rollup.read(connection))
+    async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
+        async for some in result.partitions():
+            rows = shown(question.by, some)
+            yield rows if question.by else [row for row in rows if row["value"]]
+
+
+def shown(by: Sequence[str], found: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+    """Rows as they are shown, of their fields and the sums of the halves of their values."""
+    if not found:
+        return []
+    *fields, high, low = zip(*found, strict=True)  # Column by column, as there may be a hundred thousand.
+    told = [map(written, field) if name in SECONDS else field for name, field in zip(by, fields, strict=True)]
+    values = [((upper or 0) << 32) + (lower or 0) for upper, lower in zip(high, low, strict=True)]
+    names = (*by, "value")
+    return [dict(zip(names, row, strict=True)) for row in zip(*told, values, strict=True)]
+
+
+def statement_of(question: Asked, rolled: Rolled) -> sa.Select[Any]:
+    """Its rows in order, with the sums of both halves of their values; raises BadQuery."""
+    since = question.since
+    if question.after is not None and question.by[0] in SECONDS:
+        since = max(since, int(question.after[0]))  # Nothing before it is asked for.
+    try:
+        taken = sources(question.seconds, since, question.until, rolled)
+    except NotKept as gone:
+        raise BadQuery(str(gone).format(written(gone.since))) from None
+    if not taken:
+        taken = [Source(ledger, 0, 0)]
+    of = _series_of(question)
+    parts = [_part(source, question, rolled, of) for source in taken]
+    part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
+    keys = [part.c[name] for name in question.by]
+    value = part.c.value
+    halves = (value.op(">>")(HALF), value.op("&")((1 << 32) - 1))
+    # Cast, as what PostgreSQL makes of sums is ten times as dear to read, and the sums of halves are no larger.
+    statement = sa.select(*keys, *(sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves))
+    if question.after is not None:
+        last = [sa.literal(field, key.type) for field, key in zip(question.after, keys, strict=True)]
+        statement = statement.where(sa.tuple_(*keys) > sa.tuple_(*last))
+    return statement.group_by(*keys).order_by(*keys)
+
+
+def _part(source: Source, question: Asked, rolled: Rolled, of: sa.FromClause) -> sa.Select[Any]:
+    """What a table has of it, each row by itself: its fields and its value."""
+    times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
+    keys: Iterable[sa.ColumnElement[Any]] = [
+        times[name].label(name) if name in times else of.c[name].label(name) for name in question.by
+    ]
+    table = source.table
+    statement = (
+        sa.select(*keys, table.c.value)
+        .select_from(table.join(of, of.c.id == table.c.series))
+        .where(source.condition(rolled))
+    )
+    return statement if of is not series else statement.where(*_asked_for(question))
+
+
+def _asked_for(question: Asked) -> list[sa.ColumnElement[bool]]:
+    """Whose series and of what."""
+    found = []
+    if question.customer is not None:
+        found.append(series.c.customer == question.customer)
+    if question.meter is not None:
+        found.append(series.c.meter == question.meter)
+    return found
+
+
+def _series_of(question: Asked) -> sa.FromClause:
+    """The series; where dimensions are asked for, with the value that each has of these.
+
+    These are put together before anything is counted: of a series once, and not once a minute.
+    """
+    names = [name for name in question.by if name not in FIELDS]
+    if not names:
+        return series
+    whole: sa.FromClause = series
+    values: list[sa.ColumnElement[Any]] = []
+    for name in names:
+        of_name = series_dimensions.alias(f"of_{len(values)}")
+        whole = whole.outerjoin(of_name, (of_name.c.name == name) & (of_name.c.series == series.c.id))
+        values.append(sa.func.coalesce(of_name.c.value, "").label(name))
+    columns = [column for name, column in NAMES.items() if name in question.by]
+    found = sa.select(series.c.id, *columns, *values).select_from(whole).where(*_asked_for(question))
+    return found.cte("split").prefix_with("MATERIALIZED")
+
+
+async def dimensions_among(connection: AsyncConnection, some: Iterable[str]) -> set[str]:
+    """Which of these are dimensions of usage in the ledger."""
+    found: set[str] = set()
+    for name in some:
+        there = sa.select(series_dimensions.c.name).where(series_dimensions.c.name == name).limit(1)
+        found.update((await connection.execute(there)).scalars())
+    return found
+
+
+async def names(connection: AsyncConnection, limit: int) -> tuple[set[str], set[str]]:
+    """Names with usage: of at most `limit` customers that the database does not know otherwise, and of all meters."""
+    is_known = sa.exists().where(customers.c.name == series.c.customer)
+    others = await connection.execute(sa.select(series.c.customer).where(~is_known).distinct().limit(limit))
+    meters = await connection.execute(sa.select(series.c.meter).distinct())
+    return set(others.scalars()), set(meters.scalars())

@@ -1,0 +1,211 @@
+"""Usage that is read and not added up: the levels of gauges, and what counts once. It is in the events that said so;
+how many places are held is among the holdings (places.py).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import EVENTS_REGION, EVENTS_ROUTE, MINUTE, events
+from edgeproxy.collector.ledger import places
+from edgeproxy.collector.ledger.aggregates import GAUGES, ReadAs, Reading
+from edgeproxy.collector.ledger.queries import ROWS_MAX, SECONDS, Asked, BadQuery, Key, written
+from edgeproxy.collector.ledger.sources import up
+from edgeproxy.config import dimensions
+
+SPLIT = sa.func.coalesce(events.c.folded, events.c.dimensions)
+"""The dimensions that an event counts with."""
+ZERO: sa.ColumnElement[int] = sa.literal_column("0")
+"""Written out, as the index of readings is of this condition."""
+ITEMS_MAX = 1_000_000
+"""Different items that one question may be about, where it is grouped."""
+
+Values = tuple[str, ...]
+"""The values of the dimensions that are asked for, each empty where there is none."""
+
+
+async def quantities(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    span: tuple[int, int],
+    aggregate: ReadAs,
+    names: Sequence[str],
+    without: Sequence[tuple[int, int]] = (),
+) -> dict[Values, int]:
+    """What a customer's readings come to within a time that is not empty, by the values of these dimensions; of what
+    counts once, in other times than those `without`.
+    """
+    if aggregate == "unique" and not names:
+        items = sa.select(sa.func.count(events.c.item.distinct())).where(_items(customer, meter, span, without))
+        return {(): (await connection.execute(items)).scalar_one()}
+    by_time = await _by_time(connection, customer, meter, span, aggregate, names, span[1] - span[0], without)
+    return {values: value for (_, values), value in by_time.items()}
+
+
+async def usage(connection: AsyncConnection, question: Asked, aggregate: ReadAs, now: float) -> dict[str, Any]:
+    """`{total, rows}` of a question about such a meter, up to now; `next` where there are more rows. Raises BadQuery.
+
+    The total is that of a customer; several customers' levels come to nothing together.
+    """
+    if question.customer is None and "customer" not in question.by:
+        raise BadQuery(f"meter: what {question.meter} comes to is a customer's: name one, or group by customer too")
+    assert question.meter is not None
+    customer, meter = question.customer, question.meter
+    since, until = up(question.since, MINUTE), min(up(question.until, MINUTE), up(int(now) + 1, MINUTE))
+    if until <= since:
+        return {"total": 0 if customer is not None else None, "rows": []}
+    units = [SECONDS[name] for name in question.by if name in SECONDS]
+    names = [name for name in question.by if name not in (*SECONDS, *CONSTANT, "customer", "meter")]
+    unit = min(units) if units else until - since
+    found: dict[Key, int] = {}
+    for one in [customer] if customer is not None else await _customers(connection, meter, until):
+        of_one = await _by_time(connection, one, meter, (since, until), aggregate, names, unit)
+        for (at, values), value in of_one.items():
+            told: dict[str, int | str] = {"customer": one, "meter": meter, **CONSTANT}
+            told |= zip(names, values, strict=True)
+            told |= {name: at - at % SECONDS[name] for name in SECONDS}
+            if value:
+                found[tuple(told[name] for name in question.by)] = value
+        if len(found) > ROWS_MAX:
+            raise BadQuery(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
+    keys = sorted(key for key in found if question.after is None or key > question.after)
+    page = keys[: ROWS_MAX if question.limit is None else question.limit]
+    rows = [_row(question.by, key, found[key]) for key in page]
+    total = None
+    if customer is not None:
+        total = (await quantities(connection, customer, meter, (since, until), aggregate, ())).get((), 0)
+    return {"total": total, "rows": rows, **({"next": question.cursor(page[-1])} if len(page) < len(keys) else {})}
+
+
+CONSTANT: dict[str, int | str] = {"route": EVENTS_ROUTE, "region": EVENTS_REGION}
+"""Fields that are the same of all readings."""
+
+
+def _row(by: Sequence[str], key: Key, value: int) -> dict[str, Any]:
+    told = {name: written(int(field)) if name in SECONDS else field for name, field in zip(by, key, strict=True)}
+    return {**told, "value": value}
+
+
+def _of(customer: str, meter: str) -> sa.ColumnElement[bool]:
+    return (events.c.is_summed == ZERO) & (events.c.customer == customer) & (events.c.meter == meter)
+
+
+def _items(
+    customer: str, meter: str, span: tuple[int, int], without: Sequence[tuple[int, int]]
+) -> sa.ColumnElement[bool]:
+    columns = events.c
+    within = (columns.time >= span[0]) & (columns.time < span[1])
+    for start, end in without:
+        within &= (columns.time < start) | (columns.time >= end)
+    return _of(customer, meter) & columns.item.is_not(None) & within
+
+
+async def _customers(connection: AsyncConnection, meter: str, until: int) -> Sequence[str]:
+    columns = events.c
+    having = sa.select(columns.customer).where(columns.is_summed == ZERO, columns.meter == meter, columns.time < until)
+    read = set((await connection.execute(having.distinct())).scalars())
+    return sorted(read | await places.customers(connection, meter, until))
+
+
+async def _by_time(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    span: tuple[int, int],
+    aggregate: ReadAs,
+    names: Sequence[str],
+    unit: int,
+    without: Sequence[tuple[int, int]] = (),
+) -> dict[tuple[int, Values], int]:
+    """What readings come to by the second at which each unit of time begins, and by the values of dimensions."""
+    values: dict[str, Values] = {}
+
+    def of(series: str) -> Values:
+        if series not in values:
+            said = dimensions.read(series)
+            values[series] = tuple(said.get(name, "") for name in names)
+        return values[series]
+
+    if aggregate == "unique":
+        at = sa.literal(span[0], sa.BigInteger) if unit == span[1] - span[0] else events.c.time - events.c.time % unit
+        different = sa.select(at, SPLIT, events.c.item).where(_items(customer, meter, span, without)).distinct()
+        items: dict[tuple[int, Values], set[str]] = defaultdict(set)
+        found = (await connection.execute(different.limit(ITEMS_MAX + 1))).all()
+        if len(found) > ITEMS_MAX:
+            raise BadQuery(f"by: is of more than {ITEMS_MAX} different items, ask for less at once")
+        for second, series, item in found:
+            items[second, of(series)].add(item)
+        return {key: len(some) for key, some in items.items()}
+    levels, readings = await _gauge(connection, customer, meter, span)
+    before: dict[Values, dict[str, int]] = defaultdict(dict)
+    within: dict[Values, list[Reading]] = defaultdict(list)
+    for series, level in levels.items():
+        before[of(series)][series] = level
+    for reading in readings:
+        within[of(reading.series)].append(reading)
+    starts = _starts(span, unit)
+    if len(starts) * len(before.keys() | within.keys()) > 2 * ROWS_MAX:
+        raise BadQuery(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
+    return {
+        (second, group): value
+        for group in before.keys() | within.keys()
+        for second, value in _levels(before[group], within[group], starts, span[1], aggregate)
+    }
+
+
+def _starts(span: tuple[int, int], unit: int) -> list[int]:
+    """The seconds at which units of time begin, the first one where the span does."""
+    since, until = span
+    if unit == until - since:
+        return [since]
+    return [since, *range(up(since + 1, unit), until, unit)]
+
+
+def _levels(
+    before: Mapping[str, int], readings: Iterable[Reading], starts: Sequence[int], until: int, aggregate: ReadAs
+) -> list[tuple[int, int]]:
+    """What a gauge comes to in each unit of time."""
+    levels, rest, place = dict(before), list(readings), 0
+    found = []
+    for since, end in zip(starts, [*starts[1:], until], strict=True):
+        begin = place
+        while place < len(rest) and rest[place].second < end:
+            place += 1
+        some = rest[begin:place]
+        found.append((since, GAUGES[aggregate](levels, some, since, end)))
+        levels |= {reading.series: reading.value for reading in some}
+    return found
+
+
+async def _gauge(
+    connection: AsyncConnection, customer: str, meter: str, span: tuple[int, int]
+) -> tuple[Mapping[str, int], list[Reading]]:
+    """The levels of a gauge's series before, and what was read from then on, in order."""
+    columns = events.c
+    gauge = _of(customer, meter) & columns.item.is_(None)
+    split = SPLIT.label("split")
+    latest = (
+        sa.select(split, sa.func.max(columns.time).label("second"))
+        .where(gauge, columns.time < span[0])
+        .group_by(split)
+        .subquery()
+    )
+    level = (
+        sa.select(latest.c.split, sa.func.max(columns.value).label("highest"))
+        .join_from(latest, events, (latest.c.split == SPLIT) & (columns.time == latest.c.second))
+        .where(gauge)
+        .group_by(latest.c.split)
+    )
+    before: dict[str, int] = {row.split: row.highest for row in await connection.execute(level)}
+    within = sa.select(columns.time, split, columns.value).where(gauge, columns.time >= span[0], columns.time < span[1])
+    found = [Reading(*row) for row in await connection.execute(within)]
+    for reading in await places.readings(connection, customer, meter, *span):
+        if reading.second < span[0]:
+            before[reading.series] = reading.value
+        else:
+            found.append(reading)
+    return before, sorted(found)

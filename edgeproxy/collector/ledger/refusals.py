@@ -1,0 +1,83 @@
+"""Who is refused most, by which limit, and how much of that the edge was not certain of.
+
+Edges count refusals by meters of `count: refusals`, with the dimensions `limit` and `certain`. What has the latter is a
+refusal, so that nothing else of the ledger is looked at.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.schema import HOUR, ledger, series, series_dimensions
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.sources import Source, sources
+from edgeproxy.config.meters import CERTAIN, LIMIT
+
+LISTED_MAX = 50
+"""Customers and limits that are named."""
+
+
+class Refusing(NamedTuple):
+    """How often a limit refused a customer, or all of them."""
+
+    customer: str
+    """Empty where it is of a limit."""
+    limit: str
+    refused: int
+    uncertain: int
+    """So many of them while the edge did not know of all that counts."""
+
+
+class Refusals(NamedTuple):
+    """The refusals of a time."""
+
+    refused: int
+    uncertain: int
+    customers: Sequence[Refusing]
+    """Customers and limits, those first that refused most."""
+    limits: Sequence[Refusing]
+
+
+async def refusals(connection: AsyncConnection, meters: Sequence[str], since: int, until: int) -> Refusals:
+    """Return the refusals that these meters counted within [since, until), Unix seconds.
+
+    In a transaction that reads one moment; raises NotKept.
+    """
+    rolled = await rollup.read(connection)
+    certain, limit = series_dimensions.alias("certain"), series_dimensions.alias("limited_by")
+    of = (
+        sa.select(series.c.id, series.c.customer, limit.c.value.label("by"), certain.c.value.label("certain"))
+        .join_from(certain, series, series.c.id == certain.c.series)
+        .join(limit, (limit.c.series == series.c.id) & (limit.c.name == LIMIT))
+        .where(certain.c.name == CERTAIN, series.c.meter.in_(meters))
+        .cte("refused")
+        .prefix_with("MATERIALIZED")
+    )
+    taken = sources(HOUR, since, until, rolled) or [Source(ledger, 0, 0)]
+    parts = [
+        sa.select(of.c.customer, of.c.by, of.c.certain, source.table.c.value)
+        .select_from(of.join(source.table, source.table.c.series == of.c.id))
+        .where(source.condition(rolled))
+        for source in taken
+    ]
+    counted = (sa.union_all(*parts) if len(parts) > 1 else parts[0]).subquery()
+    columns = counted.c
+    refused = sa.cast(sa.func.sum(columns.value), sa.BigInteger)
+    doubtful = sa.func.sum(sa.case((columns.certain == "no", columns.value), else_=0))
+    sums = (refused.label("refused"), sa.cast(doubtful, sa.BigInteger).label("uncertain"))
+
+    async def largest(*keys: sa.ColumnElement[Any]) -> list[dict[str, Any]]:
+        ranked = sa.select(*keys, *sums).group_by(*keys).order_by(refused.desc(), *keys).limit(LISTED_MAX)
+        return [dict(row) for row in (await connection.execute(ranked)).mappings()]
+
+    total, uncertain = (await connection.execute(sa.select(*sums))).one()
+    by_customer = await largest(columns.customer, columns.by)
+    by_limit = await largest(columns.by)
+    return Refusals(
+        total or 0,
+        uncertain or 0,
+        [Refusing(row["customer"], row["by"], row["refused"], row["uncertain"]) for row in by_customer],
+        [Refusing("", row["by"], row["refused"], row["uncertain"]) for row in by_limit],
+    )

@@ -1,0 +1,237 @@
+"""What is dropped for its age, and what is left of it.
+
+Minutes and hours: first the row of `rollup` says from when on they are kept, and nobody counts or asks before that any
+more; then what lies before is deleted, a little at a time, partitions whole. What it came to is in the hours and days.
+
+Batches: those that were counted, of the oldest an edge has, each proved once more. What they came to, by day, is added
+to `dropped`, and how far that goes is the edge's row of `checkpoints`. Gaps stay, and what is in quarantine; and each
+edge's last batch, as it may be sent again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import (
+    COUNTED,
+    DAY,
+    batches,
+    checkpoints,
+    dropped,
+    edges,
+    hours,
+    late_hours,
+    ledger,
+    series,
+)
+from edgeproxy.collector.database.schema import rollup as rolled
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
+from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.wire.batch import Batch
+
+BATCHES_PER_STEP = 200
+"""Batches of an edge that are looked at in one go."""
+ROWS_PER_STEP = 20_000
+"""Rows that the batches have which are dropped together; and rows of the ledger, roughly, that are."""
+UNUSED_SERIES_SECONDS = 120.0
+"""Seconds until partitions go that are no longer asked for: who reads may have begun before."""
+
+
+class Retention:
+    """What is to be dropped. `step` does a little of it, in short transactions."""
+
+    def __init__(self, database: Database, kept: Kept, *, unused: float = UNUSED_SERIES_SECONDS) -> None:
+        self._database = database
+        self._kept = kept
+        self._unused = unused
+        self._log = log.get()
+        self._minutes = None if database.has_partitions else Sweep(database, ledger)
+        self._hours = Sweep(database, hours)
+        self._from = (0, 0)
+        """From when on minutes and hours are kept, as far as is known here."""
+        self._since = 0.0
+        """Since when, of the monotonic clock."""
+        self._edges: list[str] = []
+        """Those whose batches are still to be looked at in this round."""
+        self.broken: dict[str, str] = {}
+        """The first break of edges whose batches are not dropped for it."""
+
+    async def begin(self, now: float) -> None:
+        """Begin a round: see from when on minutes and hours are kept, and whose batches there are."""
+        self._from, before = await self._move(now), self._from
+        if self._from != before:
+            self._since = time.monotonic()
+        if self._kept.batches is not None:
+            async with self._database.reading() as connection:
+                found = await connection.execute(sa.select(edges.c.edge).order_by(edges.c.edge.desc()))
+                self._edges = list(found.scalars())
+
+    async def step(self, now: float) -> bool:
+        """Drop a little; False where this round is over."""
+        minutes_from, hours_from = self._from
+        if self._minutes is not None:
+            more = await self._minutes.step(minutes_from)
+        else:
+            more = time.monotonic() - self._since >= self._unused and await self._database.drop_month(minutes_from)
+        if more or await self._hours.step(hours_from):
+            return True
+        if not self._edges:
+            return False
+        edge = self._edges[-1]
+        try:
+            more = await self._drop_batches(edge, round((now - (self._kept.batches or 0)) * 1000))
+            self.broken.pop(edge, None)
+        except Broken as no:
+            more = False
+            if self.broken.get(edge) != str(no):
+                self._log.error("batches are not dropped, as they prove nothing", edge=edge, why=str(no))
+                self.broken[edge] = str(no)
+        if not more:
+            self._edges.pop()
+        return True
+
+    # ---- minutes and hours
+
+    async def _move(self, now: float) -> tuple[int, int]:
+        """From when on minutes and hours are kept; what was given up once is not kept again."""
+        async with self._database.writing() as connection:
+            at = await rollup.held(self._database, connection, alone=True)
+            minutes_from, hours_from = at.minutes_from, at.hours_from
+            # All that is dropped is rolled up, in whole days.
+            last = at.hour - at.hour % DAY
+            if self._kept.minutes is not None:
+                before = max(0, min(last, int(now - self._kept.minutes)))
+                minutes_from = max(minutes_from, self._database.droppable(before))
+            if self._kept.hours is not None:
+                before = max(0, int(now - self._kept.hours))
+                hours_from = max(hours_from, min(minutes_from, before - before % DAY))
+            if (minutes_from, hours_from) != (at.minutes_from, at.hours_from):
+                await connection.execute(sa.update(rolled).values(minutes_from=minutes_from, hours_from=hours_from))
+                await connection.execute(sa.delete(late_hours).where(late_hours.c.hour < hours_from))
+                self._log.info("less is kept", minutes_from=minutes_from, hours_from=hours_from)
+        return minutes_from, hours_from
+
+    # ---- batches
+
+    async def _drop_batches(self, edge: str, before: int) -> bool:
+        """Drop some batches of an edge that were received before this Unix millisecond; whether there were any.
+
+        Raises Broken where they are not the chain that they should be.
+        """
+        async with self._database.reading(whole=True) as connection:
+            at = await checkpoint_of(connection, edge)
+            seqs = await _droppable(connection, edge, 0 if at is None else at.seq, before)
+            if not seqs:
+                return False
+            found = sa.select(batches).where(batches.c.edge == edge, batches.c.seq.in_(seqs)).order_by(batches.c.seq)
+            rows = (await connection.execute(found)).all()
+            numbers = await series_of(connection, edge)
+        walk = Walk(edge, at)
+        counted = await asyncio.to_thread(_counted, walk, rows)
+        by_day: dict[int, dict[What, int]] = {}
+        for batch in counted:
+            add(by_day, batch.minute - batch.minute % DAY, batch)
+        for what in {what for values in by_day.values() for what in values} - numbers.keys():
+            raise Broken(f"edge {edge}: {' '.join(what)} is in its batches, and not in the ledger")
+        grown = {day: {numbers[what]: value for what, value in values.items()} for day, values in by_day.items()}
+        latest = [-1 if at is None else at.minute, *(batch.minute for batch in counted if batch.rows)]
+        said = {"edge": edge, "seq": walk.settled, "hash": walk.hash, "minute": max(latest)}
+        said["batches"] = len(counted) + (0 if at is None else at.batches)
+        async with self._database.writing() as connection:
+            # Locked as by whoever counts.
+            await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
+            if await checkpoint_of(connection, edge) != at:
+                return True  # Another collector was faster.
+            await self._database.add(connection, dropped, grown)
+            if at is None:
+                await connection.execute(sa.insert(checkpoints).values(said))
+            else:
+                await connection.execute(sa.update(checkpoints).where(checkpoints.c.edge == edge).values(said))
+            gone = [batch.seq for batch in counted]
+            await connection.execute(sa.delete(batches).where(batches.c.edge == edge, batches.c.seq.in_(gone)))
+        return True
+
+
+async def _droppable(connection: AsyncConnection, edge: str, seq: int, before: int) -> list[int]:
+    """The next batches after a checkpoint, and those before it that were counted since: not too many at once."""
+    columns = batches.c
+    which = sa.select(columns.seq, columns.last, columns.rows, columns.received).where(columns.edge == edge)
+    late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(BATCHES_PER_STEP)
+    found = list((await connection.execute(late)).all())
+    if not found:
+        tip = sa.select(edges.c.seq).where(edges.c.edge == edge).scalar_subquery()
+        next_ = which.where(columns.seq > seq, columns.last < tip).order_by(columns.seq).limit(BATCHES_PER_STEP)
+        for row in await connection.execute(next_):
+            if row.received >= before:
+                break
+            found.append(row)
+    taken: list[int] = []
+    rows = 0
+    for row in found:
+        if taken and rows + row.rows > ROWS_PER_STEP:
+            break
+        rows += row.rows
+        taken.append(row.seq)
+    return taken
+
+
+def _counted(walk: Walk, rows: Sequence[sa.Row[Any]]) -> list[Batch]:
+    """Those that count something of these rows; raises Broken."""
+    found = [walk.follow(row) for row in rows]
+    return [batch for batch in found if batch is not None and batch.gap is None]
+
+
+class Sweep:
+    """Deleting what a table of sums has before some moment, series by series, a little at a time."""
+
+    def __init__(self, database: Database, table: sa.Table) -> None:
+        self._database = database
+        self._table = table
+        self._time: sa.Column[int] = list(table.primary_key)[1]
+        self._swept = 0
+        """Before this there is nothing left."""
+        self._above = 0
+        """Nor is there of the series up to this one, before the moment that was asked for."""
+        self._size = 16
+        """Series that are swept at once."""
+
+    async def step(self, before: int) -> bool:
+        """Delete some; False where there is nothing left before this Unix second."""
+        if self._swept >= before:
+            return False
+        time_, number = self._time, self._table.c.series
+        oldest = (
+            sa.select(sa.func.min(time_))
+            .where(number == series.c.id, time_ < before)
+            .correlate(series)
+            .scalar_subquery()
+        )
+        having = (
+            sa.select(series.c.id, oldest)
+            .where(series.c.id > self._above, oldest.is_not(None))
+            .order_by(series.c.id)
+            .limit(self._size)
+        )
+        async with self._database.reading() as connection:
+            found = (await connection.execute(having)).all()
+        if not found:
+            self._swept, self._above = before, 0
+            return False
+        until = min(before, min(first for _, first in found) + DAY)
+        which = sa.delete(self._table).where(number.in_([one for one, _ in found]), time_ < until)
+        async with self._database.writing() as connection:
+            gone = (await connection.execute(which)).rowcount
+        if until == before:
+            self._above = found[-1][0]
+        if gone < ROWS_PER_STEP // 2:
+            self._size = min(2 * self._size, 4096)
+        elif gone > ROWS_PER_STEP:
+            self._size = max(self._size // 2, 1)
+        return True

@@ -1,0 +1,150 @@
+"""Hours and days out of the minutes of the ledger, in the background.
+
+An hour of UTC is rolled up some minutes after it has ended: slice by slice of series, each in a transaction of its own,
+so that batches wait only that long. How far it has come is the row of `rollup`. Whoever counts holds it to the end of
+the transaction, and adds to hours and days at once what comes late, for what is rolled up already. So at any moment the
+hours, and the minutes after what is rolled up, are together what was counted, and the same with days.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, ledger, rollup, series
+
+GRACE = 300
+"""Seconds after the end of an hour until it is rolled up; most of what comes late has come by then."""
+SERIES_PER_STEP = 2000
+"""Series of a slice; fully used they have sixty minutes each."""
+
+AN_HOUR = 20
+"""As many series of a slice does a look at an hour stand for."""
+
+Grown = Mapping[int, Mapping[int, int]]
+"""By how much: by the Unix second at which a minute (hour, day) begins, then by series."""
+
+
+class Rolled(NamedTuple):
+    """What is rolled up, and from which Unix seconds on minutes and hours are kept: the row of `rollup`."""
+
+    hour: int
+    series: int
+    minutes_from: int
+    hours_from: int
+
+    def has(self, minute: int, number: int) -> bool:
+        """Whether this minute of the series of this number is rolled up."""
+        hour = minute - minute % HOUR
+        return hour < self.hour or (hour == self.hour and number <= self.series)
+
+    def divide(self, grown: Grown) -> tuple[Grown, Grown, Grown]:
+        """What is to be added to the minutes, the hours and the days where minutes have grown so."""
+        by_hour: dict[int, dict[int, int]] = defaultdict(dict)
+        by_day: dict[int, dict[int, int]] = defaultdict(dict)
+        for minute, values in grown.items():
+            hour, day = minute - minute % HOUR, minute - minute % DAY
+            if hour > self.hour:
+                continue
+            in_hour, in_day = by_hour[hour], by_day[day]
+            for number, value in values.items():
+                if hour < self.hour or number <= self.series:
+                    in_hour[number] = in_hour.get(number, 0) + value
+                    in_day[number] = in_day.get(number, 0) + value
+        kept = {minute: values for minute, values in grown.items() if minute >= self.minutes_from}
+        return kept, {hour: values for hour, values in by_hour.items() if hour >= self.hours_from}, by_day
+
+
+ROLLED = sa.select(*(rollup.c[name] for name in Rolled._fields))
+
+
+async def read(connection: AsyncConnection) -> Rolled:
+    """What is rolled up, as this transaction sees it."""
+    return Rolled(*(await connection.execute(ROLLED)).one())
+
+
+async def held(database: Database, connection: AsyncConnection, *, alone: bool = False) -> Rolled:
+    """Return what is rolled up and lock it until the transaction ends; with `alone`, ingest waits for that too."""
+    await database.hold_rollup(connection, alone=alone)
+    return await read(connection)
+
+
+async def step(database: Database, now: float, *, size: int = SERIES_PER_STEP) -> bool:
+    """Roll up the next slice of what ended long enough ago; False where nothing is left.
+
+    A slice is so many series of an hour, or where it has fewer, of as many hours as have these.
+    """
+    async with database.writing() as connection:
+        at = await held(database, connection, alone=True)
+        due = int(now - GRACE) // HOUR * HOUR
+        if at.hour >= due:
+            return False
+        hour, above = await _first(connection, due) if at.hour == at.series == 0 else (at.hour, at.series)
+        grown: dict[int, dict[int, int]] = {}
+        looked = 0
+        while hour < due and looked < size:
+            found = (await connection.execute(_slice(hour, above, size - looked))).all()
+            grown[hour] = {number: value for number, value in found if value is not None}
+            if len(found) == size - looked:
+                above = found[-1][0]
+            elif above or grown[hour]:
+                hour, above = hour + HOUR, 0
+            else:  # Nothing in the whole hour: nor may there be in the next ones.
+                first = (await connection.execute(_next(hour))).scalar_one()
+                hour = due if first is None else min(due, first - first % HOUR)
+            looked += len(found) + AN_HOUR
+        by_day: dict[int, dict[int, int]] = defaultdict(dict)
+        for one, values in grown.items():
+            add(by_day[one - one % DAY], values)
+        await database.add(connection, hours, grown)
+        await database.add(connection, days, by_day)
+        await connection.execute(sa.update(rollup).values(hour=hour, series=above))
+    return hour < due
+
+
+def add(sums: dict[int, int], values: Mapping[int, int]) -> None:
+    """Add values to sums, by series."""
+    for number, value in values.items():
+        sums[number] = sums.get(number, 0) + value
+
+
+async def _first(connection: AsyncConnection, due: int) -> tuple[int, int]:
+    """The first hour to be rolled up where none ever was, and the series after which it begins."""
+    first = (await connection.execute(sa.select(sa.func.min(ledger.c.minute)))).scalar_one()
+    return (due if first is None else min(due, first - first % HOUR)), 0
+
+
+def _slice(hour: int, above: int, size: int) -> sa.Select[int, int | None]:
+    """The series after `above` of edges that have anything from this hour on, and what each has come to in it.
+
+    Series are for ever, and those of edges that are gone get ever more: they are not looked up in the ledger.
+    """
+    value = sa.select(sa.cast(sa.func.sum(ledger.c.value), sa.BigInteger)).where(ledger.c.minute < hour + HOUR)
+    return (
+        sa.select(series.c.id, _of_each(value, hour))
+        .where(series.c.id > above, series.c.edge.in_(_live(hour)))
+        .order_by(series.c.id)
+        .limit(size)
+    )
+
+
+def _next(hour: int) -> sa.Select[int | None]:
+    """The first minute from this hour on that has anything."""
+    first = _of_each(sa.select(sa.func.min(ledger.c.minute)), hour)
+    return sa.select(sa.func.min(first)).select_from(series).where(series.c.edge.in_(_live(hour)))
+
+
+def _of_each(what: sa.Select[Any], hour: int) -> sa.ScalarSelect[Any]:
+    """Something of the minutes from this hour on of each series.
+
+    Looked up one by one: to the planner of PostgreSQL an hour may look like much of a month.
+    """
+    return what.where(ledger.c.series == series.c.id, ledger.c.minute >= hour).correlate(series).scalar_subquery()
+
+
+def _live(hour: int) -> sa.Select[str]:
+    """The edges that have anything from this hour on."""
+    return sa.select(edges.c.edge).where(edges.c.latest >= hour)

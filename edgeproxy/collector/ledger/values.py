@@ -1,0 +1,209 @@
+"""How many values of a dimension a customer may have in a month: those beyond the bound count as `~other`.
+
+The first ones that come are taken, in the transaction that counts, whatever counts them: edges or events. What was
+folded into `~other` is kept beside the batch or the event, so that `verify` knows it.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+import orjson
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.alerts.alert import Alert
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import dimension_values
+from edgeproxy.config import dimensions
+from edgeproxy.config.dimensions import OTHER
+from edgeproxy.config.models import Meter
+from edgeproxy.wire.batch import Batch, row_of, what
+
+VALUES_DEFAULT = 1000
+"""Values of a dimension that the configuration does not know."""
+REMEMBERED_MAX = 50_000
+"""Customers' dimensions whose values are remembered."""
+WHOLE_MAX = 200_000
+"""Uses of which is remembered that they count as they are."""
+OWNERS_MAX = 1_000
+"""Customers' dimensions whose values one statement asks for."""
+
+
+class Owner(NamedTuple):
+    """Whose values are counted: a customer's, of a dimension of a meter, in a month, by the second it begins with."""
+
+    customer: str
+    meter: str
+    month: int
+    name: str
+
+
+class Use(NamedTuple):
+    """Usage with dimensions, given as text, at a Unix second."""
+
+    customer: str
+    meter: str
+    second: int
+    split: str
+
+
+def beyond(owner: Owner, bound: int) -> Alert:
+    """The alert of a bound that is passed: one for each month."""
+    month = f"{datetime.fromtimestamp(owner.month, UTC):%Y-%m}"
+    return Alert(
+        key=f"dimension:{owner.customer}:{owner.meter}:{owner.name}:{month}",
+        kind="dimension",
+        severity="warn",
+        customer=owner.customer,
+        title=f"{owner.customer} has more than {bound} values of {owner.name} in {month}: others count as {OTHER}",
+        at=time.time(),
+        details={"meter": owner.meter, "dimension": owner.name, "month": month, "values": bound},
+    )
+
+
+class Values:
+    """The values that this process knows to be taken."""
+
+    def __init__(self, database: Database, meters: Mapping[str, Meter]) -> None:
+        self._database = database
+        self._taken: OrderedDict[Owner, set[str]] = OrderedDict()
+        self._whole: set[Use] = set()
+        """Uses, at the beginning of their month, that count as they are: all of their values are taken."""
+        self._passed: set[Owner] = set()
+        """Those of whose passed bound somebody was told."""
+        self._bounds: dict[tuple[str, str], int] = {}
+        self.use(meters)
+
+    def use(self, meters: Mapping[str, Meter]) -> None:
+        """Hold dimensions to the bounds of these."""
+        self._bounds = {
+            (name, dimension): settings.values
+            for name, meter in meters.items()
+            for dimension, settings in meter.dimensions.items()
+        }
+
+    def forget(self) -> None:
+        """What was taken in a transaction that failed was not."""
+        self._taken.clear()
+        self._whole.clear()
+        self._passed.clear()
+
+    async def fold(self, connection: AsyncConnection, uses: Iterable[Use]) -> tuple[dict[Use, str], list[Alert]]:
+        """As what these count where that is something else, as text; and what is to be raised where a bound is passed.
+
+        Who calls has locked the edge that they are of.
+        """
+        asked = {use: Use(use.customer, use.meter, month_of(use.second), use.split) for use in uses}
+        said = {use: dimensions.read(use.split) for use, of_month in asked.items() if of_month not in self._whole}
+        wanted: dict[Owner, dict[str, None]] = {}
+        owned: dict[Use, list[tuple[Owner, str]]] = {}
+        for use, split in said.items():
+            month = asked[use].second
+            pairs = [(Owner(use.customer, use.meter, month, name), value) for name, value in split.items()]
+            owned[use] = [(owner, value) for owner, value in pairs if value != OTHER]
+            for owner, value in owned[use]:
+                wanted.setdefault(owner, {})[value] = None
+        await self._take(connection, wanted)
+        changed: dict[Use, str] = {}
+        passed: dict[Owner, Alert] = {}
+        for use, values in owned.items():
+            if over := [owner for owner, value in values if value not in self._taken[owner]]:
+                changed[use] = dimensions.written({**said[use], **{owner.name: OTHER for owner in over}})
+                passed |= {owner: beyond(owner, self._bound(owner)) for owner in over if owner not in self._passed}
+            else:
+                self._whole.add(asked[use])
+        self._passed.update(passed)
+        if len(self._passed) > REMEMBERED_MAX:
+            self._passed.clear()
+        if len(self._whole) > WHOLE_MAX:
+            self._whole.clear()
+        while len(self._taken) > REMEMBERED_MAX:
+            self._taken.popitem(last=False)
+        return changed, [*passed.values()]
+
+    async def fold_batches(
+        self, connection: AsyncConnection, batches: Sequence[Batch]
+    ) -> tuple[list[Batch], list[str | None], list[Alert]]:
+        """Batches as they count; by each, what was folded in it, as `folded` of its row; and what is to be raised."""
+        uses = [use_of(batch, row[4], row) for batch in batches for row in batch.rows if len(row) == 5]
+        if not uses:
+            return list(batches), [None] * len(batches), []
+        changed, passed = await self.fold(connection, uses)
+        notes = [note_of(batch, changed) for batch in batches]
+        return [unfolded(batch, note) for batch, note in zip(batches, notes, strict=True)], notes, passed
+
+    def _bound(self, owner: Owner) -> int:
+        return self._bounds.get((owner.meter, owner.name), VALUES_DEFAULT)
+
+    async def _take(self, connection: AsyncConnection, wanted: Mapping[Owner, Iterable[str]]) -> None:
+        """Take of these values as many as there is room for, the first ones first."""
+        await self._learn(connection, [owner for owner in wanted if owner not in self._taken])
+        if not (growing := [owner for owner, values in wanted.items() if self._new(owner, values)]):
+            return
+        await self._database.hold(connection, "dimension values")
+        await self._learn(connection, growing)  # Another collector may have taken some meanwhile.
+        rows = [{**owner._asdict(), "value": value} for owner in growing for value in self._new(owner, wanted[owner])]
+        if rows:
+            await connection.execute(sa.insert(dimension_values), rows)
+        for row in rows:
+            value = row.pop("value")
+            self._taken[Owner(**row)].add(value)
+
+    def _new(self, owner: Owner, values: Iterable[str]) -> list[str]:
+        """Those of these values that are not taken and can be."""
+        taken = self._taken[owner]
+        room = max(0, self._bound(owner) - len(taken))
+        return [value for value in values if value not in taken][:room] if room else []
+
+    async def _learn(self, connection: AsyncConnection, owners: Sequence[Owner]) -> None:
+        """Read which values these have taken."""
+        self._taken |= {owner: set() for owner in owners}
+        columns = dimension_values.c
+        for begin in range(0, len(owners), OWNERS_MAX):
+            some = set(owners[begin : begin + OWNERS_MAX])
+            # By the names of all together, as indexes serve that; what is not asked for is passed over.
+            within = [columns[name].in_({getattr(one, name) for one in some}) for name in Owner._fields]
+            for *owner, value in await connection.execute(sa.select(dimension_values).where(*within)):
+                if (one := Owner(*owner)) in some:
+                    self._taken[one].add(value)
+
+
+@lru_cache(1 << 12)
+def month_of(second: int) -> int:
+    """The Unix second at which the month begins, of UTC."""
+    at = datetime.fromtimestamp(second, UTC)
+    return int(datetime(at.year, at.month, 1, tzinfo=UTC).timestamp())
+
+
+def use_of(batch: Batch, split: str, row: Sequence[object]) -> Use:
+    """The use that a row of a batch is."""
+    return Use(str(row[0]), str(row[1]), batch.minute, split)
+
+
+def note_of(batch: Batch, changed: Mapping[Use, str]) -> str | None:
+    """What is kept of a batch beside its body: as what rows count that were folded; None where none was."""
+    folded = {
+        str(index): changed[use]
+        for index, row in enumerate(batch.rows)
+        if len(row) == 5 and (use := use_of(batch, row[4], row)) in changed
+    }
+    return orjson.dumps(folded).decode() if folded else None
+
+
+def unfolded(batch: Batch, note: str | None) -> Batch:
+    """A batch as it counts, given what is kept beside its body; raises ValueError where that cannot be of it."""
+    if note is None:
+        return batch
+    rows = list(batch.rows)
+    for index, split in orjson.loads(note).items():
+        row = rows[int(index)]
+        customer, meter, route, sent = what(row)
+        one, other = dimensions.read(sent), dimensions.read(split)
+        if one.keys() != other.keys() or any(other[name] not in (one[name], OTHER) for name in one):
+            raise ValueError(f"{split} is not what becomes of {sent}")
+        rows[int(index)] = row_of((customer, meter, route, split), row[3])
+    return batch._replace(rows=tuple(rows))

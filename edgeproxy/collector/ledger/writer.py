@@ -1,0 +1,124 @@
+"""Writing to the ledger, within a transaction of somebody else's."""
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import HOUR, MINUTE_VALUE_MAX, days, edges, hours, ledger, series
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.config import dimensions
+from edgeproxy.wire.batch import Batch, What, what
+
+SERIES_REMEMBERED_MAX = 1_000_000
+"""Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
+
+Where = tuple[str, str]
+"""Edge and region."""
+
+
+class TooMuch(Exception):
+    """What one minute of a series would have come to is more than the ledger can hold (MINUTE_VALUE_MAX)."""
+
+
+class Ledger:
+    """The series that this process knows by number. Only what is locked by the transaction may be asked for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[Where, dict[What, int]] = OrderedDict()
+        self._latest: dict[str, int] = {}
+        """The latest minute of edges."""
+
+    async def count(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[What]:
+        """Add the rows of these batches, whose edges are locked; raises TooMuch. The series that are new here.
+
+        What belongs to minutes that are rolled up is added to their hours and days too, and it is noted of which hours
+        all was rolled up already.
+        Where the transaction does not come to its end, `forget` what was learned in it.
+        """
+        begun: set[What] = set()
+        grown: dict[int, dict[int, int]] = defaultdict(dict)
+        latest: dict[str, int] = {}
+        touched: set[tuple[str, int]] = set()
+        for batch in batches:
+            numbers = await self._numbers(connection, batch, begun)
+            values = grown[batch.minute]
+            for number, row in zip(numbers, batch.rows, strict=True):
+                values[number] = values.get(number, 0) + row[3]
+            if batch.rows:
+                latest[batch.edge] = max(batch.minute, latest.get(batch.edge, 0))
+                touched.add((batch.edge, batch.minute - batch.minute % HOUR))
+        highest = max((max(values.values()) for values in grown.values() if values), default=0)
+        if highest > MINUTE_VALUE_MAX:
+            raise TooMuch
+        if highest:
+            rolled = await rollup.held(self._database, connection)
+            for table, grows in zip((ledger, hours, days), rolled.divide(grown), strict=True):
+                await self._database.add(connection, table, grows)
+            late = ((edge, hour) for edge, hour in touched if rolled.hours_from <= hour < rolled.hour)
+            await self._database.note_late(connection, late)
+            await self._come_to(connection, latest)
+        return begun
+
+    def forget(self, names: Iterable[str]) -> None:
+        """What is known of these edges may never have come to be."""
+        gone = set(names)
+        for where in [where for where in self._known if where[0] in gone]:
+            del self._known[where]
+        for edge in gone:
+            self._latest.pop(edge, None)
+
+    async def _come_to(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
+        """Note the latest minute of edges where it is later than before."""
+        later = {edge: minute for edge, minute in latest.items() if minute > self._latest.get(edge, -1)}
+        if later:
+            earlier = edges.c.latest.is_(None) | (edges.c.latest < sa.bindparam("minute"))
+            one = sa.update(edges).where(edges.c.edge == sa.bindparam("of"), earlier)
+            rows = [{"of": edge, "minute": minute} for edge, minute in later.items()]
+            await connection.execute(one.values(latest=sa.bindparam("minute")), rows)
+            self._latest |= later
+
+    async def _numbers(self, connection: AsyncConnection, batch: Batch, begun: set[What]) -> list[int]:
+        """The number of the series of each row; those that have none yet get one, and are added to `begun`."""
+        where = (batch.edge, batch.region)
+        known = self._known.get(where)
+        if known is None:
+            known = self._known[where] = {}
+            await self._learn(connection, where, known)
+        self._known.move_to_end(where)
+        counted = [what(row) for row in batch.rows]
+        missing = {one for one in counted if one not in known}
+        if missing:
+            await self._database.begin_series(connection, [(*where, *one) for one in sorted(missing)])
+            await self._learn(connection, where, known)
+            split = [
+                {"series": known[one], "name": name, "value": value}
+                for one in missing
+                for name, value in dimensions.read(one[3]).items()
+            ]
+            if split:
+                await self._database.split_series(connection, split)
+            begun |= missing
+            self._make_room()
+        return [known[one] for one in counted]
+
+    async def _learn(self, connection: AsyncConnection, where: Where, known: dict[What, int]) -> None:
+        """Read the series of an edge that are not known yet: their numbers are above those that are."""
+        above = max(known.values(), default=-1)
+        columns = series.c
+        found = await connection.execute(
+            sa.select(columns.id, columns.customer, columns.meter, columns.route, columns.dimensions).where(
+                columns.edge == where[0], columns.region == where[1], columns.id > above
+            )
+        )
+        for number, customer, meter, route, split in found:
+            known[customer, meter, route, split] = number
+
+    def _make_room(self) -> None:
+        size = sum(map(len, self._known.values()))
+        while size > SERIES_REMEMBERED_MAX and len(self._known) > 1:
+            _, gone = self._known.popitem(last=False)
+            size -= len(gone)

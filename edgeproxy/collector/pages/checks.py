@@ -1,0 +1,111 @@
+"""How regions answer: each is asked again and again, and what came of it is counted by day.
+
+What is asked for is what customers could ask for, from where the collector is. A time in which no collector ran is not
+measured: it counts neither as well nor as failed.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+
+import aiohttp
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.page_tables import checks
+from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.config.pages import StatusPage, WatchedRegion
+
+DEADLINE_SECONDS = 10.0
+"""Seconds in which an answer has to come."""
+FAILED, FAST = "failed", "fast"
+"""What came of a check beside its bucket: nobody answered well; or it was within the objective."""
+BUCKETS_MS = (10, 25, 50, 100, 200, 400, 800, 1600, 3200, 10000)
+"""The ends of the buckets in which latencies are counted."""
+KEPT_DAYS = 400
+HEADERS = {"User-Agent": "edgeproxy-status"}
+
+Row = tuple[str, int, str]
+"""A region, the Unix second at which a day begins, and a result."""
+
+
+class Checks:
+    """Asks the regions, for ever."""
+
+    def __init__(self, database: Database, settings: StatusPage) -> None:
+        self._database = database
+        self._settings = settings
+        self._counts: Counter[Row] = Counter()
+        """What is not written yet."""
+        self.last: dict[str, bool] = {}
+        """Whether the last check of a region went well."""
+        self._log = log.Seldom(600.0)
+
+    async def run(self) -> None:
+        """Make rounds until cancelled."""
+        regions = self._settings.regions
+        timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout, headers=HEADERS) as session:
+            while regions:
+                began = time.monotonic()
+                await asyncio.gather(*(self._check(session, name, region) for name, region in regions.items()))
+                # Where another collector began the same day, its row is there the next time.
+                failed = "checks of regions could not be written, and are the next time"
+                await guarded(self._log, failed, self.write(), sa.exc.IntegrityError)
+                await asyncio.sleep(max(0.0, self._settings.every - (time.monotonic() - began)))
+
+    async def _check(self, session: aiohttp.ClientSession, name: str, region: WatchedRegion) -> None:
+        began = time.monotonic()
+        try:
+            async with session.get(region.url, allow_redirects=False) as answer:
+                is_well = answer.status < 400
+                await answer.content.readany()
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+            is_well = False
+        self.note(name, time.time(), time.monotonic() - began if is_well else None, region.latency)
+
+    def note(self, region: str, now: float, seconds: float | None, objective: float) -> None:
+        """Count what came of a check at the Unix second `now`; `seconds` is None where it failed."""
+        day = int(now) // DAY * DAY
+        self.last[region] = seconds is not None
+        self._counts[region, day, FAILED if seconds is None else bucket_of(seconds)] += 1
+        if seconds is not None and seconds <= objective:
+            self._counts[region, day, FAST] += 1
+
+    async def write(self) -> None:
+        """Write what was counted; where this raises, the next time writes it too."""
+        counts, self._counts = self._counts, Counter()
+        try:
+            async with self._database.writing() as connection:
+                await add(connection, counts)
+        except Exception:  # They are written the next time.
+            self._counts.update(counts)
+            raise
+
+
+def bucket_of(seconds: float) -> str:
+    """Return the bucket of a latency: its end, in milliseconds."""
+    return str(next((end for end in BUCKETS_MS if seconds * 1000 <= end), BUCKETS_MS[-1]))
+
+
+async def add(connection: AsyncConnection, counts: Mapping[Row, int]) -> None:
+    """Add to what is counted."""
+    columns = checks.c
+    for (region, day, result), count in counts.items():
+        one = (columns.region == region) & (columns.day == day) & (columns.result == result)
+        grown = await connection.execute(sa.update(checks).where(one).values(count=columns.count + count))
+        if not grown.rowcount:
+            row = {"region": region, "day": day, "result": result, "count": count}
+            await connection.execute(sa.insert(checks), [row])
+            await connection.execute(sa.delete(checks).where(columns.day < day - KEPT_DAYS * DAY))
+
+
+async def read(connection: AsyncConnection, since: int) -> dict[Row, int]:
+    """Return what was counted on the days that begin from the Unix second `since` on."""
+    columns = checks.c
+    wanted = sa.select(columns.region, columns.day, columns.result, columns.count).where(columns.day >= since)
+    return {(region, day, result): count for region, day, result, count in await connection.execute(wanted)}

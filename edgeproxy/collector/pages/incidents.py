@@ -1,0 +1,154 @@
+"""Incidents: what went wrong, and what people were told of it as it went on. Each change has its audit entry."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import orjson
+import sqlalchemy as sa
+from pydantic import Field
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
+
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import Caller, Entry
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
+from edgeproxy.collector.accounts.models import Body, Text
+from edgeproxy.collector.database.page_tables import incident_updates, incidents
+from edgeproxy.config.models import Name
+from edgeproxy.config.regions import REGIONS_MAX
+
+DAYS = 90
+"""Days of which incidents are told."""
+LISTED_MAX = 100
+UPDATES_MAX = 100
+"""Updates of an incident."""
+RESOLVED = "resolved"
+NOT_THERE = "there is no such incident"
+Severity = Literal["P0", "P1", "P2", "P3"]
+State = Literal["investigating", "identified", "monitoring", "resolved"]
+Message = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
+
+
+class IncidentNew(Body):
+    """An incident as it begins."""
+
+    severity: Severity
+    """P0: nobody is served; P1: many are not; P2: some are not, or all are slow; P3: hardly anybody notices."""
+    title: Text
+    regions: Annotated[tuple[Name, ...], Field(max_length=REGIONS_MAX)] = ()
+    """The regions that it is about; none: all."""
+    state: State = "investigating"
+    message: Message
+
+
+class IncidentUpdate(Body):
+    """What is known by now."""
+
+    state: State
+    message: Message
+
+
+class UpdateTold(TypedDict):
+    """An update of an incident."""
+
+    at: str
+    state: str
+    message: str
+
+
+class IncidentTold(TypedDict):
+    """An incident, its last update first."""
+
+    id: str
+    severity: str
+    title: str
+    regions: list[str]
+    began_at: str
+    ended_at: str | None
+    state: str
+    updates: list[UpdateTold]
+
+
+class IncidentsTold(TypedDict):
+    """Incidents, the last one first."""
+
+    incidents: list[IncidentTold]
+
+
+async def listing(connection: AsyncConnection, now: float) -> list[IncidentTold]:
+    """Tell the incidents of DAYS, and those that go on; the last one first."""
+    columns = incidents.c
+    lately = columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
+    wanted = sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc()).limit(LISTED_MAX)
+    rows = (await connection.execute(wanted)).all()
+    return await _told(connection, rows)
+
+
+async def begin(connection: AsyncConnection, caller: Caller, new: IncidentNew) -> IncidentTold:
+    """Begin an incident."""
+    id_, at = new_id(), now_ms() // 1000
+    row = {
+        "id": id_,
+        "severity": new.severity,
+        "title": new.title,
+        "regions": orjson.dumps(new.regions).decode(),
+        "began_at": at,
+        "ended_at": at if new.state == RESOLVED else None,
+    }
+    await connection.execute(sa.insert(incidents), [row])
+    await _add(connection, id_, at, new.state, new.message)
+    (told,) = await _told(connection, [await _find(connection, id_)])
+    await audit.append(connection, caller, Entry("incident.create", id_, None, dict(told)))
+    return told
+
+
+async def update(connection: AsyncConnection, caller: Caller, id_: str, said: IncidentUpdate) -> IncidentTold:
+    """Add an update; with the state `resolved` the incident ends, with another one it goes on. Raises Refused."""
+    row = await _find(connection, id_, lock=True)
+    at = now_ms() // 1000
+    there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == id_)
+    if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
+        raise Refused(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
+    ended = (row.ended_at or at) if said.state == RESOLVED else None
+    await connection.execute(sa.update(incidents).where(incidents.c.id == id_).values(ended_at=ended))
+    await _add(connection, id_, at, said.state, said.message)
+    (told,) = await _told(connection, [await _find(connection, id_)])
+    await audit.append(connection, caller, Entry("incident.update", id_, None, said.model_dump()))
+    return told
+
+
+async def _add(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
+    row = {"id": new_id(), "incident": incident, "at": at, "state": state, "message": message}
+    await connection.execute(sa.insert(incident_updates), [row])
+
+
+async def _find(connection: AsyncConnection, id_: str, *, lock: bool = False) -> sa.Row[Any]:
+    row = None
+    if is_id(id_):
+        wanted = sa.select(incidents).where(incidents.c.id == id_)
+        row = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
+    if row is None:
+        raise Refused(404, NOT_THERE)
+    return row
+
+
+async def _told(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[IncidentTold]:
+    ids = [row.id for row in rows]
+    made: dict[str, list[UpdateTold]] = {id_: [] for id_ in ids}
+    updates = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
+    for row in await connection.execute(updates.order_by(incident_updates.c.id.desc())):
+        made[row.incident].append({"at": moment(row.at * 1000) or "", "state": row.state, "message": row.message})
+    return [
+        {
+            "id": row.id,
+            "severity": row.severity,
+            "title": row.title,
+            "regions": orjson.loads(row.regions),
+            "began_at": moment(row.began_at * 1000) or "",
+            "ended_at": None if row.ended_at is None else moment(row.ended_at * 1000),
+            "state": made[row.id][0]["state"],
+            "updates": made[row.id],
+        }
+        for row in rows
+    ]

@@ -1,0 +1,152 @@
+"""In which language somebody reads, and how numbers, dates and money are written there."""
+
+import gettext
+import io
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+from babel import Locale, UnknownLocaleError, dates, numbers
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po
+
+from edgeproxy.collector.pages.currencies import Beside
+
+LANGUAGES = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
+DEFAULT = "en"
+HEADER_CHARACTERS_MAX = 500
+"""Characters of Accept-Language that are read."""
+DOMAIN = "pages"
+
+
+@cache
+def catalog(language: str) -> gettext.NullTranslations:
+    """Return the texts of a language; the texts in the templates are the English ones."""
+    if language == DEFAULT:
+        return gettext.NullTranslations()
+    place = files("edgeproxy.collector.pages") / "locale" / language / "LC_MESSAGES" / f"{DOMAIN}.po"
+    compiled = io.BytesIO()
+    with place.open("rb") as file:
+        write_mo(compiled, read_po(file, locale=language))
+    compiled.seek(0)
+    return gettext.GNUTranslations(compiled)
+
+
+class Reader(NamedTuple):
+    """Who reads a page: the language, and the habits of writing of where they live."""
+
+    language: str
+    locale: Locale
+
+    def number(self, value: float) -> str:
+        """Write a number: 1,234,567."""
+        return numbers.format_decimal(value, locale=self.locale)
+
+    def rounded(self, value: float) -> str:
+        """Write a number without what is behind the point."""
+        return numbers.format_decimal(round(value), locale=self.locale)
+
+    def share(self, value: float, digits: int = 2) -> str:
+        """Write a share of 1 in percent. It is cut off, not rounded: 99.996 % is not 100 %."""
+        scale = 10.0 ** (digits + 2)
+        cut = int(value * scale + 1e-6) / scale
+        form = self.locale.percent_formats[None].pattern
+        if digits:
+            form = form.replace("#,##0", f"#,##0.{'0' * digits}")
+        return numbers.format_percent(cut, format=form, locale=self.locale)
+
+    def money(self, cents: int, currency: str = "USD") -> str:
+        """Write an amount of whole cents."""
+        return numbers.format_currency(cents / 100, currency, locale=self.locale)
+
+    def approximate(self, cents: float, beside: Beside) -> str:
+        """Write roughly what so many cents of US dollars are in another currency."""
+        return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
+
+    def rate(self, beside: Beside) -> str:
+        """Write what a US dollar is in another currency, with all places of the rate."""
+        return numbers.format_currency(
+            beside.rate, beside.code, locale=self.locale, currency_digits=False, decimal_quantization=False
+        )
+
+    def credits(self, millicredits: int) -> str:
+        """Write credits, of which a thousand are a US dollar."""
+        return numbers.format_decimal(Decimal(millicredits).scaleb(-3), locale=self.locale)
+
+    def exact(self, millicredits: int) -> str:
+        """Write credits as US dollars, with all places that they have."""
+        form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0.00####")
+        amount = Decimal(millicredits).scaleb(-6)
+        return numbers.format_currency(amount, "USD", form, locale=self.locale, currency_digits=False)
+
+    def date(self, second: float) -> str:
+        """Write a day of UTC."""
+        return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)
+
+    def month(self, written: str) -> str:
+        """Write a month such as 2027-03."""
+        return dates.format_skeleton("yMMMM", moment(f"{written}-01"), locale=self.locale)
+
+    def moment(self, written: str | float | None) -> str:
+        """Write a time of RFC 3339 or a Unix second, in UTC; a dash where there is none."""
+        if written is None:
+            return "–"
+        at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else moment(written)
+        return f"{dates.format_datetime(at, 'medium', tzinfo=UTC, locale=self.locale)} UTC"
+
+    def day(self, written: str | None) -> str:
+        """Write the day of a time of RFC 3339; a dash where there is none."""
+        return "–" if written is None else dates.format_date(moment(written).date(), "medium", locale=self.locale)
+
+    def times(self, value: float) -> str:
+        """Write how many times as much something is: 4.2 ×."""
+        return f"{numbers.format_decimal(value, format='#,##0.0#', locale=self.locale)} ×"
+
+    def span(self, seconds: float) -> str:
+        """Write how long something takes, roughly: 5 minutes."""
+        return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)
+
+
+def moment(written: str) -> datetime:
+    """Read a time of RFC 3339, or a date, as one of UTC."""
+    at = datetime.fromisoformat(written.replace("Z", "+00:00"))
+    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+
+
+def reader(chosen: str | None, accepted: str | None) -> Reader:
+    """Return who reads: by the language that was `chosen`, else by Accept-Language (RFC 9110 section 12.5.4).
+
+    A chosen language is written as where Accept-Language says, if it says so of this language.
+    """
+    wanted = list(ranked((accepted or "")[:HEADER_CHARACTERS_MAX]))
+    language = chosen if chosen in LANGUAGES else None
+    for tag in wanted:
+        spoken = tag.partition("-")[0].lower()
+        if spoken in LANGUAGES and language in (None, spoken):
+            return Reader(spoken, locale_of(tag, spoken))
+    language = language or DEFAULT
+    return Reader(language, Locale.parse(language))
+
+
+def ranked(accepted: str) -> list[str]:
+    """List the languages of Accept-Language, the most wanted first."""
+    found = []
+    for place, one in enumerate(accepted.split(",")):
+        tag, _, weight = one.strip().partition(";")
+        try:
+            rank = float(weight.strip().removeprefix("q=")) if weight else 1.0
+        except ValueError:
+            continue
+        if rank > 0 and tag:
+            found.append((-rank, place, tag.strip()))
+    return [tag for _, _, tag in sorted(found)]
+
+
+def locale_of(tag: str, language: str) -> Locale:
+    """Return the locale that a tag such as de-CH names, or that of its language."""
+    try:
+        return Locale.parse(tag, sep="-")
+    except (ValueError, UnknownLocaleError):
+        return Locale.parse(language)

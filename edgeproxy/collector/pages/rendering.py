@@ -1,0 +1,90 @@
+"""Templates into HTML, and the fields that each page is answered with."""
+
+import hashlib
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from edgeproxy.collector.pages.languages import LANGUAGES, Reader, catalog
+from edgeproxy.collector.pages.words import WORDS
+
+STATIC = {"style.css": "text/css", "copy.js": "text/javascript", "icon.svg": "image/svg+xml"}
+TEXT_CHARACTERS_MAX = 2000
+"""Characters of a text of somebody else that a page shows."""
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "style-src 'self'",
+        "script-src 'self'",
+        "img-src 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+        "base-uri 'none'",
+    )
+)
+SECURITY = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # Not `no-referrer`: with it browsers send `Origin: null` with forms, and forms are known by their origin.
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
+}
+PRIVATE = {"Cache-Control": "no-store"}
+LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
+
+
+def shown(said: object, most: int = TEXT_CHARACTERS_MAX) -> str:
+    """Return a text of somebody else so that it can deceive nobody: what cannot be seen is written out (\\u202e)."""
+    text = str(said)
+    cut = text[:most]
+    seen = "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in cut)
+    return seen if len(text) <= most else f"{seen}…"
+
+
+@cache
+def static(name: str) -> bytes:
+    """Return a file that pages refer to."""
+    return (files("edgeproxy.collector.pages") / "static" / name).read_bytes()
+
+
+@cache
+def place_of(name: str) -> str:
+    """Return the path of such a file, another one for each content: it can be kept for ever."""
+    return f"/pages/{hashlib.sha256(static(name)).hexdigest()[:12]}/{name}"
+
+
+@cache
+def environment(language: str) -> Environment:
+    """Return where templates are, with the texts of a language."""
+    made = Environment(
+        loader=PackageLoader("edgeproxy.collector.pages"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        extensions=["jinja2.ext.i18n"],
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    texts: Any = made
+    texts.install_gettext_translations(catalog(language), newstyle=True)
+    made.filters["shown"] = shown
+    made.globals |= {"place_of": place_of, "languages": LANGUAGES}
+    say = catalog(language).gettext
+    made.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
+    return made
+
+
+def render(template: str, reader: Reader, **values: Any) -> str:
+    """Return a page."""
+    return environment(reader.language).get_template(template).render(reader=reader, **values)
+
+
+def html(text: str, status: int = 200) -> web.Response:
+    """Answer with a page that is for nobody else, and is not kept."""
+    return web.Response(status=status, text=text, content_type="text/html", headers={**SECURITY, **PRIVATE})

@@ -1,0 +1,259 @@
+"""The status page, for everybody: made now and then, and answered from memory, also while the database is away.
+
+There is nothing of any customer on it.
+"""
+
+import asyncio
+import gzip
+import hashlib
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import orjson
+from aiohttp import web
+from babel import Locale
+
+from edgeproxy.base import log
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages import availability, checks, incidents, languages, rendering
+from edgeproxy.collector.pages.availability import Region
+from edgeproxy.collector.pages.charts import WIDTH
+from edgeproxy.collector.pages.checks import Checks, Row
+from edgeproxy.collector.pages.incidents import IncidentTold
+from edgeproxy.collector.pages.languages import LANGUAGES, Reader
+from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
+from edgeproxy.config.pages import StatusPage
+
+REFRESH_SECONDS = 15.0
+"""Seconds between two looks at the database."""
+OLD_SECONDS = 120.0
+"""From this age on the page says how old it is."""
+FEED_ENTRIES_MAX = 50
+CACHED = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
+ATOM = "http://www.w3.org/2005/Atom"
+ANYWHERE = {**rendering.SECURITY, "Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
+
+
+class Known(NamedTuple):
+    """What was read, and when."""
+
+    counts: Mapping[Row, int]
+    incidents: list[IncidentTold]
+    at: float
+
+
+class Made(NamedTuple):
+    """An answer, ready to be sent."""
+
+    body: bytes
+    zipped: bytes
+    tag: str
+    media: str
+
+    @classmethod
+    def of(cls, text: str | bytes, media: str) -> "Made":
+        """Make one."""
+        body = text.encode() if isinstance(text, str) else text
+        return cls(body, gzip.compress(body, 6, mtime=0), f'"{hashlib.sha256(body).hexdigest()[:16]}"', media)
+
+
+class Status:
+    """Answers with how all is."""
+
+    def __init__(self, database: Database, settings: StatusPage, url: str, asked: Checks) -> None:
+        self._database = database
+        self._settings = settings
+        self._url = url
+        self._checks = asked
+        self._known = Known({}, [], 0.0)
+        self.answers: dict[str, Made] = {}
+        """What is answered: `page LANGUAGE`, `json`, `feed`."""
+        self._log = log.Seldom(600.0)
+
+    def add_to(self, application: web.Application) -> None:
+        """Serve it."""
+        for path, answer in (("/status", self.page), ("/status.json", self.json), ("/status.atom", self.feed)):
+            application.router.add_get(path, answer)  # With HEAD.
+
+    async def run(self) -> None:
+        """Look at the database again and again, until cancelled."""
+        while True:
+            await self.refresh(time.time())
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def refresh(self, now: float) -> None:
+        """Make it anew; of what was known where the database is away."""
+        await guarded(self._log, "the status is not known now, and is told as it was", self._look(now))
+        last = dict(self._checks.last)
+        self.answers = await asyncio.to_thread(self._made, last, now)
+
+    async def _look(self, now: float) -> None:
+        today = int(now) // DAY * DAY
+        async with self._database.reading() as connection:
+            counts = await checks.read(connection, today - availability.DAYS * DAY)
+            self._known = Known(counts, await incidents.listing(connection, now), now)
+
+    def _made(self, last: Mapping[str, bool], now: float) -> dict[str, Made]:
+        """Make all answers."""
+        known = self._known
+        regions = availability.regions_of(known.counts, self._settings, last, now)
+        made = {
+            f"page {language}": Made.of(
+                page(Reader(language, Locale.parse(language)), self._settings, regions, known, now), "text/html"
+            )
+            for language in LANGUAGES
+        }
+        made["json"] = Made.of(told(self._settings, regions, known), "application/json")
+        made["feed"] = Made.of(feed(self._settings, self._url, known), "application/atom+xml")
+        return made
+
+    async def page(self, request: web.Request) -> web.Response:
+        """Answer with the page."""
+        chosen = request.query.get("lang")
+        language = spoken(chosen or request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language"))
+        answer = self._answer(request, f"page {language}", rendering.SECURITY)
+        answer.headers["Vary"] = "Accept-Language, Accept-Encoding, Cookie"
+        if chosen in LANGUAGES:
+            answer.set_cookie(LANGUAGE_COOKIE, chosen, max_age=CHOICE_SECONDS, httponly=True, samesite="Lax")
+            answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    async def json(self, request: web.Request) -> web.Response:
+        """Answer with JSON of the same."""
+        return self._answer(request, "json", ANYWHERE)
+
+    async def feed(self, request: web.Request) -> web.Response:
+        """Answer with the incidents as an Atom feed (RFC 4287)."""
+        return self._answer(request, "feed", ANYWHERE)
+
+    def _answer(self, request: web.Request, name: str, fields: Mapping[str, str]) -> web.Response:
+        made = self.answers.get(name)
+        if made is None:
+            return web.Response(status=503, text="The status is not known yet.", headers={"Retry-After": "5"})
+        said = {**fields, **CACHED, "ETag": made.tag, "Vary": "Accept-Encoding"}
+        if request.headers.get("If-None-Match") == made.tag:
+            return web.Response(status=304, headers=said)
+        body = made.body
+        if "gzip" in request.headers.get("Accept-Encoding", ""):
+            said["Content-Encoding"], body = "gzip", made.zipped
+        return web.Response(body=body, content_type=made.media, charset="utf-8", headers=said)
+
+
+@lru_cache(1000)
+def spoken(chosen: str | None, accepted: str | None) -> str:
+    """Return the language in which somebody reads."""
+    return languages.reader(chosen, accepted).language
+
+
+def page(reader: Reader, settings: StatusPage, regions: list[Region], known: Known, now: float) -> str:
+    """Return the page."""
+    age = now - known.at
+    step = WIDTH / availability.DAYS
+    return rendering.render(
+        "status.html",
+        reader,
+        name=settings.name,
+        who=None,
+        form_token="",
+        once="",
+        path="/status",
+        done="",
+        sells=False,
+        sells_credits=False,
+        notice=None,
+        currencies=[],
+        beside=None,
+        regions=regions,
+        going_on=[one for one in known.incidents if one["ended_at"] is None],
+        over=[one for one in known.incidents if one["ended_at"] is not None],
+        known_at=known.at or None,
+        age=age if age > OLD_SECONDS else None,
+        days=availability.DAYS,
+        step=step,
+        level=level,
+    )
+
+
+def level(available: float | None, objective: float) -> str:
+    """Return how a day is drawn."""
+    if available is None:
+        return "none"
+    if available >= objective:
+        return "all"
+    return "most" if available >= 1 - 10 * (1 - objective) else "few"
+
+
+def told(settings: StatusPage, regions: list[Region], known: Known) -> bytes:
+    """Return the JSON of the same."""
+    return orjson.dumps(
+        {
+            "name": settings.name,
+            "as_of": written(known.at) if known.at else None,
+            "objectives": {"availability": settings.availability, "fast": settings.fast, "days": availability.DAYS},
+            "regions": [of_region(region) for region in regions],
+            "incidents": known.incidents,
+        },
+        option=orjson.OPT_INDENT_2,
+    )
+
+
+def of_region(region: Region) -> dict[str, Any]:
+    """Return what the JSON says of a region."""
+    return {
+        "region": region.name,
+        "is_well": region.is_well,
+        "availability": region.available,
+        "error_budget_left": region.budget_left,
+        "fast": region.fast_share,
+        "fast_within_ms": round(region.latency * 1000),
+        "median_ms": region.median_ms,
+        "p95_ms": region.p95_ms,
+        "checks": region.total,
+        "days": [
+            {"date": written(day.second)[:10], "checks": day.total, "failed": day.failed}
+            for day in region.days
+            if day.total
+        ],
+    }
+
+
+def feed(settings: StatusPage, url: str, known: Known) -> bytes:
+    """Return the updates of incidents as Atom, the last one first."""
+    ElementTree.register_namespace("", ATOM)
+    root = ElementTree.Element(f"{{{ATOM}}}feed")
+
+    def add(parent: ElementTree.Element, name: str, text: str = "", **fields: str) -> ElementTree.Element:
+        made = ElementTree.SubElement(parent, f"{{{ATOM}}}{name}", fields)
+        made.text = "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text) or None
+        return made
+
+    updates = [
+        (update, one, number) for one in known.incidents for number, update in enumerate(reversed(one["updates"]))
+    ]
+    updates.sort(key=lambda found: found[0]["at"], reverse=True)
+    add(root, "title", settings.name)
+    add(root, "id", f"{url}/status")
+    add(root, "updated", updates[0][0]["at"] if updates else "2026-01-01T00:00:00Z")
+    add(root, "link", href=f"{url}/status")
+    add(root, "link", rel="self", href=f"{url}/status.atom")
+    add(add(root, "author"), "name", settings.name)
+    for update, one, number in updates[:FEED_ENTRIES_MAX]:
+        entry = add(root, "entry")
+        add(entry, "title", f"{one['severity']} {one['title']}: {update['state']}")
+        add(entry, "id", f"{url}/status#{one['id']}-{number}")
+        add(entry, "updated", update["at"])
+        add(entry, "link", href=f"{url}/status")
+        add(entry, "content", update["message"], type="text")
+    made: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return made
+
+
+def written(second: float) -> str:
+    """Write a Unix second as RFC 3339."""
+    return datetime.fromtimestamp(int(second), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,160 @@
+"""Words that pages say for what the API has words for, in English; `locale/` has the other languages."""
+
+
+def N_(text: str) -> str:
+    """Mark a text for those who translate."""
+    return text
+
+
+MESSAGES = {
+    "signed-out": N_("You have signed out."),
+    "created": N_("The customer is made."),
+    "changed": N_("The change is made."),
+    "paused": N_("The customer is paused."),
+    "resumed": N_("The customer is served again."),
+    "revoked": N_("The key is revoked."),
+    "key-restored": N_("The key works again within seconds."),
+    "replayed": N_("It is counted."),
+    "discarded": N_("It is discarded."),
+    "told": N_("The status page tells of it."),
+    "plan": N_("The plan is changed."),
+    "ending": N_("The plan ends when what is paid ends."),
+    "kept": N_("The plan goes on."),
+    "sent": N_("It is on its way again."),
+    "deleting": N_("The deletion of the customer has begun."),
+    "restored": N_("The deletion is taken back: the customer is served again."),
+    "token": N_("The token is revoked."),
+    "uncharged": N_("Nobody is charged any more."),
+    "charged": N_("Customers are charged again, from the next minute on."),
+    "stepped": N_("The percentage is changed."),
+    "invoice-hold": N_("The invoice is held."),
+    "invoice-accept": N_("The invoice is accepted, and goes out."),
+    "invoice-void": N_("The invoice is being taken back."),
+    "invoice-credit": N_("The credit note is being made."),
+    "bought": N_("Thank you. The credits are here as soon as the payment is confirmed, as a rule within a minute."),
+}
+FAULTS = {
+    400: N_("That cannot be understood"),
+    401: N_("Sign in again"),
+    403: N_("That is not allowed"),
+    404: N_("There is no such thing"),
+    409: N_("That cannot be done now"),
+    422: N_("Some of it cannot be used"),
+    503: N_("The data cannot be had now. Try again in a minute."),
+}
+CUSTOMER_STATES = {
+    "active": N_("active"),
+    "paused": N_("paused"),
+    "deleting": N_("being deleted"),
+    "deleted": N_("deleted"),
+}
+KEY_STATES = {
+    "active": N_("active"),
+    "due": N_("to be rotated"),
+    "rotating": N_("being replaced"),
+    "expired": N_("expired"),
+    "revoked": N_("revoked"),
+}
+INCIDENT_STATES = {
+    "investigating": N_("We are looking into it"),
+    "identified": N_("We know why"),
+    "monitoring": N_("It is mended, and we watch it"),
+    "resolved": N_("It is over"),
+}
+SPANS = {
+    "0s": N_("at once"),
+    "1h": N_("an hour"),
+    "1d": N_("a day"),
+    "7d": N_("a week"),
+    "30d": N_("30 days"),
+}
+SEVERITIES = {"page": N_("look now"), "warn": N_("look today"), "info": N_("to know")}
+DELIVERY_STATES = {"due": N_("on its way"), "sent": N_("sent"), "dead": N_("given up")}
+CREDIT_KINDS = {
+    "purchase": N_("Purchase"),
+    "gift": N_("Credits given"),
+    "withdrawal": N_("Credits taken back"),
+    "consumption": N_("Usage"),
+    "usage_refund": N_("Usage taken back"),
+    "refund": N_("Refund"),
+    "refund_failed": N_("Refund that failed"),
+    "chargeback": N_("Payment taken back"),
+    "chargeback_won": N_("Payment restored"),
+    "expiry": N_("Expired"),
+}
+PERIODS = {"day": N_("a day"), "month": N_("a month")}
+
+INVOICE_STATES = {
+    "held": N_("held"),
+    "draft": N_("draft"),
+    "closing": N_("being closed"),
+    "open": N_("open"),
+    "paid": N_("paid"),
+    "voiding": N_("being taken back"),
+    "void": N_("void"),
+    "waived": N_("waived"),
+    "uncollectible": N_("uncollectible"),
+}
+INVOICE_KINDS = {"start": N_("first fee"), "change": N_("change of plan"), "period": N_("period")}
+MODES = {"off": N_("off"), "shadow": N_("shadow: only who is listed is charged"), "live": N_("live")}
+RECONCILED = {
+    "A": N_("The ledger and the outbox"),
+    "B": N_("The outbox and Stripe's sums"),
+    "C": N_("Our rating and Stripe's invoices"),
+    "D": N_("Payments and the journal"),
+    "E": N_("Credit entries and balances"),
+}
+"""What is held against what."""
+LEVELS = {"none": N_("agree"), "warn": N_("differ a little"), "page": N_("differ")}
+
+DEFINITIONS = {
+    "day": N_("A day of UTC."),
+    "revenue": N_(
+        "Fees of plans over the days that they pay for, usage of plans on the day of its invoice, credits "
+        "when they are used, and credits that expired; less what was taken back. Without tax. It is what the "
+        "books say."
+    ),
+    "cost": N_(
+        "What the usage of the day cost, at the prices of billing.credits.cogs: that of all customers, "
+        "whether they pay or not. Usage of meters without such a price costs nothing here."
+    ),
+    "margin": N_("Revenue for each unit of cost."),
+    "target": N_("A margin of more than 4."),
+    "models": N_(
+        "The dimension model of meters that have a price under billing.credits.cogs, by what their usage of "
+        "the week cost."
+    ),
+    "customers": N_("For each meter, the customers with the largest usage in the week."),
+    "liability": N_("Credits that customers have and have not used, at the end of the month; those given away too."),
+    "fees_ahead": N_("Fees that were invoiced for days after the month."),
+    "conversion": N_(
+        "Customers who paid for the first time in the month, of those who had never paid before it: the ones "
+        "who were there and the ones who came."
+    ),
+    "active": N_("Customers who used credits in the month, or had a plan with a fee or billed usage."),
+    "churn": N_("Customers who were active in the month before and not in this one, of those of the month before."),
+    "lifetime_value": N_(
+        "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
+    ),
+}
+"""What the figures of how the business goes mean: as the API says it (collector/billing/reports/business_report.py)."""
+
+WORDS: dict[str, dict[str, str] | dict[int, str]] = {
+    "messages": MESSAGES,
+    "faults": FAULTS,
+    "customer_states": CUSTOMER_STATES,
+    "key_states": KEY_STATES,
+    "incident_states": INCIDENT_STATES,
+    "spans": SPANS,
+    "credit_kinds": CREDIT_KINDS,
+    "periods": PERIODS,
+    "severities": SEVERITIES,
+    "delivery_states": DELIVERY_STATES,
+    "invoice_states": INVOICE_STATES,
+    "invoice_kinds": INVOICE_KINDS,
+    "modes": MODES,
+    "reconciled": RECONCILED,
+    "levels": LEVELS,
+    "definitions": DEFINITIONS,
+}
+"""All of them, by the names that templates use."""

@@ -1,0 +1,99 @@
+"""Pages in the collector's service: what they are given, and what runs for them."""
+
+import sys
+
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.api.app import Service
+from edgeproxy.collector.api.code_flow import Client, CodeFlow
+from edgeproxy.collector.api.internal_client import Inside
+from edgeproxy.collector.api.sign_in_policy import OfCustomers, OfOperators
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.pages import console, credits, money, plans, portal, tokens
+from edgeproxy.collector.pages.checks import Checks
+from edgeproxy.collector.pages.forms import origin_of
+from edgeproxy.collector.pages.sign_in import SignIn
+from edgeproxy.collector.pages.site import Page, Site
+from edgeproxy.collector.pages.status import Status
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.listeners import PAGE_GROUPS, CollectorListener
+from edgeproxy.config.parsers import is_loopback
+
+
+class PagesService:
+    """The pages of a collector whose settings have some, at each listener that serves any."""
+
+    def __init__(self, database: Database, settings: Settings, service: Service) -> None:
+        assert settings.pages is not None
+        self._database = database
+        self._settings = settings
+        self._pages = pages = settings.pages
+        self._service = service
+        self._inside = Inside(service, service.endpoints)
+        self._operators = self._customers = None
+        if (known := settings.operators) is not None:
+            assert pages.client is not None
+            client = Client(known.issuer, pages.client, pages.client_secret, acr=known.second_factor.acr)
+            self._operators = CodeFlow(client, OfOperators(service.callers, pages.client).judge)
+        if (theirs := pages.customers) is not None:
+            client = Client(theirs.issuer, theirs.client, theirs.client_secret, "openid email")
+            self._customers = CodeFlow(client, OfCustomers(theirs).judge)
+        self._checks = Checks(database, pages.status)
+        self._status = Status(database, pages.status, url_of(settings, listener_of(settings, "status")), self._checks)
+        self._consoles: list[tuple[CollectorListener, SignIn]] = []
+        """The listeners that serve the console, and how operators sign in there."""
+
+    def add_to(self, application: web.Application, listener: CollectorListener) -> None:
+        """Serve beside the endpoints of a listener the pages that it has."""
+        groups = listener.groups & PAGE_GROUPS
+        if not groups:
+            return
+        service, url = self._service, url_of(self._settings, listener)
+        site = Site(
+            *(self._database, self._pages, url, self._inside, lambda: service.settings),
+            *(lambda: service.billing_message, groups),
+        )
+        site.has_issuer = self._operators is not None
+        sign_in = SignIn(site, self._operators, self._customers)
+        site.add_to(application, [*sign_in.pages(), *signed_in(sells=self._settings.billing is not None)])
+        if "status" in groups:
+            self._status.add_to(application)
+        if "console" in groups:
+            self._consoles.append((listener, sign_in))
+
+    async def begin(self, tasks: Tasks) -> None:
+        """Begin what runs for them, and print the link for the first operator where there is no issuer."""
+        tasks.start("checks", self._checks.run())
+        tasks.start("status", self._status.run())
+        if self._settings.operators is not None or not self._consoles:
+            return
+        if not all(is_loopback(listener.address.host) for listener, _ in self._consoles):
+            log.get().warning("no operator can sign in: write operators, or serve the console on this host alone")
+            return
+        _, sign_in = self._consoles[0]
+        # Not in the log, which others may read: who has it is an admin.
+        print(
+            f"edgeproxy: operators sign in, once and within an hour, at {await sign_in.first_link()}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def signed_in(*, sells: bool) -> list[Page]:
+    """List all pages and forms for who has signed in; those about money where anything is sold."""
+    sold = [*plans.pages(), *credits.pages(), *money.pages()] if sells else []
+    return [*console.pages(), *tokens.pages(), *portal.pages(), *sold]
+
+
+def listener_of(settings: Settings, group: str) -> CollectorListener:
+    """Return the first listener that serves a group of pages; the first one of all where none does."""
+    return next((one for one in settings.listen if group in one.groups), settings.listen[0])
+
+
+def url_of(settings: Settings, listener: CollectorListener) -> str:
+    """Return how browsers reach the pages of a listener, without a slash at its end."""
+    assert settings.pages is not None
+    scheme = "https" if listener.resolve_tls(settings.tls) else "http"
+    return origin_of(listener.url or settings.pages.url or f"{scheme}://{listener.address}")

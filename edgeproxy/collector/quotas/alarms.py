@@ -1,0 +1,46 @@
+"""What customers and operators hear of quotas: that so many percent are used. Pure."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.alerts.alert import Alert, Severity
+from edgeproxy.collector.quotas.standing import Standing
+from edgeproxy.config.models import Entitlement
+
+UTC = "UTC"
+
+
+def alarms(customer: str, standing: Standing, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
+    """The alerts of the thresholds, in percent, that are reached at edge time `now`: one for each, quota and period."""
+    quota, period = standing.quota, standing.period
+    if period is None or not standing.used or (isinstance(quota, Entitlement) and quota.why is not None):
+        return  # The end of a grace is told by the cap that was passed.
+    first = datetime.fromtimestamp(period.since + EPOCH, ZoneInfo(quota.timezone))
+    when = f"{first:%Y-%m-%d}" if quota.per == "day" else f"{first:%Y-%m}"
+    name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"
+    for percent in thresholds:
+        if standing.has_reached(percent):
+            yield Alert(
+                key=f"quota:{customer}:{name}:{when}:{percent}",
+                kind="quota",
+                severity=severity(percent),
+                customer=customer,
+                title=f"{customer} has used {percent} % of what is included of {quota.name}, {when}",
+                details={"threshold": percent, **standing.told(now)},
+                at=now + EPOCH,
+            )
+
+
+def reached(key: str) -> tuple[str, int]:
+    """Return of the key of such an alert the quota's name and the percent that were reached."""
+    _, name, _, percent = key.rsplit(":", 3)
+    return name, int(percent)
+
+
+def severity(percent: int) -> Severity:
+    """How loud a threshold is."""
+    if percent < 100:
+        return "info"
+    return "warn" if percent == 100 else "page"

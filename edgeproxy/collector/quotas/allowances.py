@@ -1,0 +1,88 @@
+"""Which quotas hold a customer, of the configuration or of the database."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import customers, documents
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.database import schema
+from edgeproxy.collector.database.quota_tables import entitlements
+from edgeproxy.config.allowance import allowance_of, with_caps
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Customer, Quota, Subscriber
+
+COLUMNS = (schema.customers.c.name, schema.customers.c.settings, entitlements.c.quotas)
+NAMES_MAX = 500
+"""Customers that one statement looks up."""
+
+
+class Held(NamedTuple):
+    """A customer, and the quotas that hold it."""
+
+    customer: str
+    quotas: tuple[Quota, ...]
+    is_leaving: bool = False
+    """Whether the customer is being deleted."""
+
+    def of(self, meter: str) -> Quota | None:
+        """Return the quota of what exists of this meter, the closest of several; None where there may be any number."""
+        found = [quota for quota in self.quotas if quota.meter == meter and quota.per is None]
+        return min(found, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
+
+
+def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
+    """Return the quotas of a customer; raises Refused where its tier is not known here."""
+    tier = settings.tiers.get(customer.tier)
+    if tier is not None:
+        return with_caps(allowance_of(tier, customer), settings.meters).quotas
+    if customer.quotas is not None:
+        return customer.quotas + (customer.entitled if isinstance(customer, Subscriber) else ())
+    raise Refused(409, f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included")
+
+
+async def find(connection: AsyncConnection, ref: str, settings: Settings) -> Held:
+    """Return a customer by id or name, with its quotas; what files say of a name counts. Raises Refused."""
+    row = None if ref in settings.customers else await customers.look(connection, ref)
+    name = ref if row is None else str(row.name)
+    if name in settings.customers:
+        return Held(name, quotas_of(settings.customers[name], settings))
+    if row is None:
+        raise Refused(404, customers.NOT_THERE)
+    known = (await _subscribers(connection, sa.select(*COLUMNS).where(schema.customers.c.id == row.id)))[name]
+    return Held(name, quotas_of(known, settings), row.deleting_since is not None)
+
+
+async def among(connection: AsyncConnection, names: Iterable[str], settings: Settings) -> Mapping[str, Held]:
+    """Return those of these customers whose quotas are known here, by name."""
+    found: dict[str, Customer] = {}
+    asked = []
+    for name in names:
+        if name in settings.customers:
+            found[name] = settings.customers[name]
+        else:
+            asked.append(name)
+    for at in range(0, len(asked), NAMES_MAX):
+        some = sa.select(*COLUMNS).where(schema.customers.c.name.in_(asked[at : at + NAMES_MAX]))
+        found |= await _subscribers(connection, some)
+    held = {}
+    for name, customer in found.items():
+        try:
+            held[name] = Held(name, quotas_of(customer, settings))
+        except Refused:
+            continue  # Nothing can be said of it.
+    return held
+
+
+async def _subscribers(connection: AsyncConnection, wanted: sa.Select[Any]) -> dict[str, Subscriber]:
+    """Return the customers of these rows by name, each with what it may use by its plan. Credits are not among it."""
+    joined = wanted.select_from(
+        schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)
+    )
+    found = {}
+    for name, said, quotas in await connection.execute(joined):
+        plan = documents.entitled(quotas, None, None)
+        found[name] = Subscriber(**dict(Customer.model_validate_json(said)), entitled=plan)
+    return found

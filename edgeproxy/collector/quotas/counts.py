@@ -1,0 +1,99 @@
+"""What the ledger has counted of quotas that are nearly used up, for edges to know: each of them beside what it counts
+itself, so that no quota is used up twice, by whom ever it is counted.
+
+Of each quota there is one row, of its latest period; `used` only grows within it. Each change has a number of its own,
+which is given under a lock: whoever has read all up to one finds everything that follows behind it.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.quota_tables import quota_counts
+
+NEAR_PERCENT = 80
+"""Percent of what is included from which on edges are told."""
+STEPS = 1000
+"""Parts of what is included: each more that is used is told, and that it is used up at once."""
+LEFT_STEPS = 100
+"""Parts of the credits that are left, each of which is told."""
+PAGE_MAX = 1000
+"""Changes that are read at once."""
+
+of = quota_counts.c
+
+
+class QuotaCount(NamedTuple):
+    """What the ledger has counted of a quota in a day or a month of its time zone."""
+
+    customer: str
+    meter: str
+    per: str
+    timezone: str
+    period: int
+    used: int
+
+
+class Change(NamedTuple):
+    """A count, and the number of the change that made it."""
+
+    seq: int
+    said: QuotaCount
+
+
+def is_worth_telling(told: QuotaCount | None, now: QuotaCount, included: int, near_percent: int = NEAR_PERCENT) -> bool:
+    """Whether edges that were `told` this should hear of what is counted `now`."""
+    if now.used * 100 < near_percent * included or not now.used:
+        return False
+    if told is None or told.period != now.period:
+        return True
+    if told.used < included <= now.used:
+        return True
+    return now.used - told.used >= max(1, included // STEPS)
+
+
+def is_balance_worth_telling(told: QuotaCount | None, now: QuotaCount, granted: int) -> bool:
+    """The same of credits, of which all that there ever were may be a hundred times what is left: each hundredth of
+    what is left is told."""
+    if is_worth_telling(told, now, granted, near_percent=0):
+        return True
+    left = granted - now.used
+    return told is not None and left > 0 and now.used - told.used >= max(1, left // LEFT_STEPS)
+
+
+async def write(database: Database, connection: AsyncConnection, counts: Collection[QuotaCount]) -> None:
+    """Write these, unless more is known already."""
+    if not counts:
+        return
+    await database.hold(connection, "quota counts")
+    seq = await newest(connection)
+    for count in counts:
+        own = (of.customer == count.customer) & (of.meter == count.meter)
+        own &= (of.per == count.per) & (of.timezone == count.timezone)
+        there = (await connection.execute(sa.select(of.period, of.used).where(own))).one_or_none()
+        if there is not None and (there.period, there.used) >= (count.period, count.used):
+            continue
+        seq += 1
+        if there is None:
+            await connection.execute(sa.insert(quota_counts), [{**count._asdict(), "seq": seq}])
+        else:
+            changed = {"period": count.period, "used": count.used, "seq": seq}
+            await connection.execute(sa.update(quota_counts).where(own).values(changed))
+
+
+async def newest(connection: AsyncConnection) -> int:
+    """Return the number of the latest change; 0 where there is none."""
+    number: int | None = (await connection.execute(sa.select(sa.func.max(of.seq)))).scalar_one()
+    return number or 0
+
+
+async def behind(connection: AsyncConnection, seq: int, limit: int = PAGE_MAX) -> Sequence[Change]:
+    """Return the changes behind this number, oldest first."""
+    statement = sa.select(quota_counts).where(of.seq > seq).order_by(of.seq).limit(limit)
+    return [
+        Change(row.seq, QuotaCount(row.customer, row.meter, row.per, row.timezone, row.period, row.used))
+        for row in await connection.execute(statement)
+    ]

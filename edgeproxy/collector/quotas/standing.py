@@ -1,0 +1,77 @@
+"""How a customer stands with a quota: what is used of it, and where that leads by the end of the period. Pure."""
+
+from typing import Literal, NamedTuple
+
+from typing_extensions import TypedDict
+
+from edgeproxy.base.calendar import Period
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.config.models import Quota
+
+PACE_SECONDS_MIN = 3600
+"""Seconds of a period over which the pace is taken at least: a first minute says little about a month."""
+
+
+class QuotaTold(TypedDict):
+    """A quota of a customer, and what is used of it."""
+
+    quota: str
+    meter: str
+    per: Literal["day", "month"] | None
+    cap: Literal["soft", "hard"]
+    limit: int
+    used: int
+    percent: float
+    projected: int | None
+    since: str | None
+    resets: str | None
+
+
+class Standing(NamedTuple):
+    """A quota, what is used of it, and the period that this is of; None where it counts what exists."""
+
+    quota: Quota
+    used: int
+    period: Period | None
+
+    @property
+    def percent(self) -> float:
+        """How much of what is included is used, in percent; of nothing that is included all is."""
+        limit = self.quota.included
+        return round(self.used * 100 / limit, 2) if limit else 100.0
+
+    def has_reached(self, percent: int) -> bool:
+        """Whether so many percent are used."""
+        return self.used * 100 >= percent * self.quota.included
+
+    def projected(self, now: float) -> int | None:
+        """What will be used by the end of the period, at the pace since its beginning; `now`: edge time."""
+        if self.period is None:
+            return None
+        length = round(self.period.until - self.period.since)
+        over = min(length, max(PACE_SECONDS_MIN, round(now - self.period.since)))
+        return -(-self.used * length // over)
+
+    def told(self, now: float) -> QuotaTold:
+        """Tell it as the API does."""
+        quota, period = self.quota, self.period
+        return {
+            "quota": quota.name,
+            "meter": quota.meter,
+            "per": None if quota.per is None else "day" if quota.per == "day" else "month",
+            "cap": quota.cap,
+            "limit": quota.included,
+            "used": self.used,
+            "percent": self.percent,
+            "projected": self.projected(now),
+            "since": None if period is None else written(period.since),
+            "resets": None if period is None else written(period.until),
+        }
+
+
+def written(at: float) -> str:
+    """Write edge time as RFC 3339."""
+    said = moment(round((at + EPOCH) * 1000))
+    assert said is not None
+    return said

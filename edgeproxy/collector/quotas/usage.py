@@ -1,0 +1,111 @@
+"""What customers have used of quotas, as the ledger has it: what edges have shipped, and what services reported."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from zoneinfo import ZoneInfo
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.calendar import Period, period_of
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, series
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.quantity import quantity
+from edgeproxy.collector.ledger.queries import HALF
+from edgeproxy.collector.ledger.sources import NotKept, Source, sources
+from edgeproxy.collector.quotas import holdings
+from edgeproxy.collector.quotas.allowances import Held
+from edgeproxy.collector.quotas.standing import Standing
+from edgeproxy.config.meters import AggregateName
+from edgeproxy.config.models import Meter, Quota
+
+CUSTOMERS_MAX = 500
+"""Customers that one statement sums up."""
+
+Asked = tuple[str, int, int]
+"""A meter, and the Unix seconds from which on and before which it counts."""
+
+
+def edge_time() -> float:
+    """Return the time as edges count it."""
+    return time.time() - EPOCH
+
+
+def period(quota: Quota, now: float) -> Period | None:
+    """Return the period of a quota at edge time `now`; None where it counts what exists."""
+    return None if quota.per is None else period_of(now, quota.per, ZoneInfo(quota.timezone))
+
+
+async def standings(
+    connection: AsyncConnection, some: Iterable[Held], meters: Mapping[str, Meter], now: float
+) -> Mapping[str, list[Standing]]:
+    """Return how these customers stand with each of their quotas at edge time `now`, by name. The connection reads one
+    moment: else what is rolled up meanwhile counts twice.
+    """
+    asked: dict[Asked, set[str]] = defaultdict(set)
+    found: dict[str, list[tuple[Quota, Period | None]]] = {}
+    for held in some:
+        found[held.customer] = periods = [(quota, period(quota, now)) for quota in held.quotas]
+        for quota, at in periods:
+            if at is not None:
+                asked[_span(quota, at)].add(held.customer)
+    used: dict[Asked, Mapping[str, int]] = {}
+    for span, names in asked.items():
+        meter = meters.get(span[0])
+        if meter is None or meter.aggregate == "sum":
+            used[span] = await _used(connection, *span, sorted(names))
+        else:
+            used[span] = await _read(connection, *span, sorted(names), meter.aggregate)
+    told: dict[str, list[Standing]] = {}
+    for name, periods in found.items():
+        told[name] = []
+        for quota, at in periods:
+            if at is None:
+                count = await holdings.used(connection, name, quota.meter)
+            else:
+                count = used[_span(quota, at)].get(name, 0)
+            told[name].append(Standing(quota, count, at))
+    return told
+
+
+def _span(quota: Quota, at: Period) -> Asked:
+    return quota.meter, round(at.since + EPOCH), round(at.until + EPOCH)
+
+
+async def _used(connection: AsyncConnection, meter: str, since: int, until: int, names: list[str]) -> Mapping[str, int]:
+    """Return what these customers have used of a meter between two Unix seconds, as far as they have."""
+    rolled = await rollup.read(connection)
+    sums: dict[str, int] = defaultdict(int)
+    for source in _sources(since, until, rolled):
+        table = source.table
+        halves = (table.c.value.op(">>")(HALF), table.c.value.op("&")((1 << 32) - 1))
+        for at in range(0, len(names), CUSTOMERS_MAX):
+            statement = (
+                sa.select(series.c.customer, *(sa.cast(sa.func.sum(half), sa.BigInteger) for half in halves))
+                .select_from(table.join(series, series.c.id == table.c.series))
+                .where(series.c.meter == meter, series.c.customer.in_(names[at : at + CUSTOMERS_MAX]))
+                .where(source.condition(rolled))
+                .group_by(series.c.customer)
+            )
+            for name, high, low in await connection.execute(statement):
+                sums[name] += (high << 32) + low
+    return sums
+
+
+async def _read(
+    connection: AsyncConnection, meter: str, since: int, until: int, names: list[str], aggregate: AggregateName
+) -> Mapping[str, int]:
+    """Return what these customers' readings of a meter come to."""
+    return {name: await quantity(connection, name, meter, since, until, aggregate=aggregate) for name in names}
+
+
+def _sources(since: int, until: int, rolled: rollup.Rolled) -> list[Source]:
+    """Return where this is; where its first minutes are kept no more, the whole hour or day in which it begins."""
+    for step in (MINUTE, HOUR):
+        try:
+            return sources(DAY, since - since % step, until, rolled)
+        except NotKept:
+            continue
+    return sources(DAY, since - since % DAY, until, rolled)

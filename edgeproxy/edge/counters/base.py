@@ -1,0 +1,143 @@
+"""The durable base: totals of tally files that are gone, so that a total since the state was made never falls.
+
+`base.json` holds the sums and the names of the files folded into them. It is replaced in one step; a file that
+is named in it counts no more, whether or not it has been unlinked yet. File names are never used twice.
+
+Once usage is sealed here it also holds how much of each sum has been: those are the marks of the base. A program that
+knows nothing of marks must not lose them, so that the version is another one from then on.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import orjson
+
+from edgeproxy.edge.counters.file import TableError, write_whole
+from edgeproxy.edge.counters.tallies import TallyTable
+
+UNSEALED_VERSION, SEALED_VERSION = 1, 2
+"""Of base.json: without marks, and with them."""
+Sums = dict[bytes, tuple[int, list[int]]]
+"""Key of a tally row -> its kind and its words."""
+Marks = Mapping[bytes, int]
+"""Key of a tally row -> how much of its total has been sealed."""
+
+ROWS_PER_CLOCK_READ = 64
+"""Rows between two looks at the clock."""
+
+
+def add(sums: Sums, kind: int, key: bytes, words: list[int]) -> None:
+    """Add one row's words to the sums."""
+    known = sums.get(key)
+    sums[key] = (kind, words if known is None else [a + b for a, b in zip_longest(known[1], words, fillvalue=0)])
+
+
+class Base:
+    """What base.json says. Never changed in place: `fold` makes another."""
+
+    def __init__(
+        self, folded: frozenset[str] = frozenset(), tables: dict[str, Sums] | None = None, sealed: Marks | None = None
+    ) -> None:
+        self.folded = folded
+        self.tables = tables or {}
+        self.sealed = sealed
+        """How much of the sums of usage has been sealed; None where nothing ever was."""
+
+    @classmethod
+    def load(cls, path: Path) -> "Base":
+        """Read base.json, empty where there is none; raises TableError where it cannot be understood."""
+        try:
+            content = orjson.loads(path.read_bytes())
+            if content["version"] not in (UNSEALED_VERSION, SEALED_VERSION):
+                raise TableError(path, f"has version {content['version']}, and this program reads {UNSEALED_VERSION}")
+            tables = {
+                table: {key.encode(): (kind, words) for kind, key, words in rows}
+                for table, rows in content["tables"].items()
+            }
+            marks = None
+            if content["version"] == SEALED_VERSION:
+                marks = {key.encode(): int(mark) for key, mark in content["sealed"]}
+            return cls(frozenset(content["folded"]), tables, marks)
+        except FileNotFoundError:
+            return cls()
+        except (KeyError, TypeError, ValueError) as wrong:
+            raise TableError(path, f"is damaged ({wrong}): restore it, or move it away and lose old totals") from wrong
+
+    def fold(self, name: str, table: str, rows: Sums, *, present: frozenset[str], marks: Marks | None = None) -> "Base":
+        """The base with the file `name` of `table` in it, and its `marks`, where usage is sealed.
+
+        Names of files that are not `present` are forgotten.
+        """
+        sums = dict(self.tables.get(table, {}))
+        for key, (kind, words) in rows.items():
+            add(sums, kind, key, words)
+        sealed = self.sealed
+        if marks:
+            added = {key: mark for key, mark in marks.items() if mark}
+            sealed = {**(sealed or {}), **{key: mark + (sealed or {}).get(key, 0) for key, mark in added.items()}}
+        return Base((self.folded & present) | {name}, {**self.tables, table: sums}, sealed)
+
+    def grown(self, table: str) -> Iterator[tuple[bytes, int, int]]:
+        """(key, total, mark) of every sum that is not its mark."""
+        sealed = self.sealed or {}
+        for key, (_, words) in self.tables.get(table, {}).items():
+            if words[0] != sealed.get(key, 0):
+                yield key, words[0], sealed.get(key, 0)
+
+    def mark(self, totals: Marks) -> "Base":
+        """The base with so much of these sums sealed, and never less than before; this base where that is so."""
+        sealed = self.sealed or {}
+        raised = {key: total for key, total in totals.items() if total > sealed.get(key, 0)}
+        if self.sealed is not None and not raised:
+            return self
+        return Base(self.folded, self.tables, {**sealed, **raised})
+
+    def write(self, path: Path) -> None:
+        """Replace base.json, durably and in one step."""
+        tables = {
+            table: [(kind, key.decode(), words) for key, (kind, words) in sums.items()]
+            for table, sums in self.tables.items()
+        }
+        content: dict[str, Any] = {"version": UNSEALED_VERSION, "folded": sorted(self.folded), "tables": tables}
+        if self.sealed is not None:
+            content |= {
+                "version": SEALED_VERSION,
+                "sealed": [(key.decode(), mark) for key, mark in self.sealed.items()],
+            }
+        write_whole(path, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+
+
+class Fold:
+    """The reading of a file that no worker holds any more, by the piece."""
+
+    def __init__(self, table: TallyTable) -> None:
+        self.sums: Sums = {}
+        self.marks: dict[bytes, int] = {}
+        self._rows = table.totals()
+        self._marks = table.marks() if table.layout.width == 1 else iter(())
+
+    def slice(self, until: float) -> bool:
+        """Read on until `until` (perf_counter); True once the whole file is in `sums`, and its marks in `marks`."""
+        for read, (kind, key, words) in enumerate(self._rows, 1):
+            add(self.sums, kind, key, words)
+            if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
+                return False
+        for read, (key, mark) in enumerate(self._marks, 1):
+            # A key may have two rows, if who claimed the first was killed.
+            self.marks[key] = self.marks.get(key, 0) + mark
+            if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
+                return False
+        return True
+
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """What changes whenever base.json is replaced."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)

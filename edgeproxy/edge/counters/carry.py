@@ -1,0 +1,140 @@
+"""Carrying limits over to a table of another layout: its predecessor's counts are foreign counts in it.
+
+Files of one table form a chain, each the successor of the next older that still exists. What stands in a row of
+the older, all columns and the foreign one, is written as absolute counts into the foreign column of the same key
+in the younger; so however often it is done, nothing counts twice, and what an even older file left is handed on. What
+other hosts count is left out where the younger hears of it from the hub itself.
+"""
+
+from time import perf_counter
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
+from edgeproxy.edge.counters.reclaim import PERIOD_KEPT_SECONDS
+from edgeproxy.edge.counters.rows import (
+    FOREIGN_COLUMN,
+    HAS_GAUGES,
+    HAS_PERIODS,
+    KINDS_OF_ROWS,
+    LimitTable,
+    NoRow,
+    RowKey,
+    TableBusy,
+)
+
+ROWS_PER_CLOCK_READ = 256
+"""Rows between two looks at the clock."""
+
+
+class Carry:
+    """The way of one table's counts into its successor. Written by whoever holds the identity lock, or prepares."""
+
+    def __init__(self, old: LimitTable, new: LimitTable) -> None:
+        self.old = old
+        self.new = new
+        self._left_out = old.layout.hub if new.layout.hub is not None else None
+        self._columns = old.layout.columns - (self._left_out is not None)
+        self._cursor = 0
+        self._carried: dict[int, tuple[int, int]] = {}
+        self._busy = False
+
+    def slice(self, now: float, until: float) -> tuple[int, bool]:
+        """Go on with the round through the old table until `until` (perf_counter), or to its end.
+
+        Returns how many rows were written, and whether the round has come to its end and none has to be written yet
+        that only another process was in the way of.
+        """
+        carried = 0
+        high = self.old.high
+        while self._cursor < high:
+            carried += self._row(self._cursor, now)
+            self._cursor += 1
+            if self._cursor % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
+                return carried, False
+        self._cursor = 0
+        busy, self._busy = self._busy, False
+        return carried, not busy
+
+    def _row(self, number: int, now: float) -> bool:
+        """Write one row's counts into the new table, unless they stand there or none of them matters."""
+        old = self.old
+        words = old.words
+        row = old.row(number)
+        if not words[row + at.ROW_HASH]:
+            return False
+        if words[row + at.ROW_STATE] & HAS_GAUGES:
+            return self._gauge(row, now)
+        # Before the cells: who counts stores the head last, so what it says is counted is found in the cells.
+        heads = words[row + old.layout.heads : row + old.layout.row_words].tolist()
+        mark = (hash(tuple(heads)), words[row + at.ROW_SYNC])
+        if self._carried.get(number) == mark:
+            return False
+        low, high = bounds(cell_number(now, words[row + at.ROW_WIDTH]), old.layout.cells)
+        cells: dict[int, int] = {}
+        for word in words[row + at.FOREIGN : row + old.layout.rings + old.layout.ring * self._columns].tolist():
+            if low <= word < high:
+                cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
+        periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)
+        head, wanted = self._head(heads, now, periods=periods) if old.layout.width else ((), False)
+        matters = wanted or bool(cells)
+        if matters and not self._write(row, self.new.key_in(old, row), now, cells, head):
+            return False
+        self._carried[number] = mark
+        return matters
+
+    def _head(self, heads: list[int], now: float, *, periods: bool) -> tuple[tuple[int, ...], bool]:
+        """The first words of the head that stands for those of all columns of a row; whether it is wanted by itself."""
+        size = self.old.layout.width
+        columns = [heads[start : start + size] for start in range(0, size * (1 + self._columns), size)]
+        if periods:
+            return _of_quota(columns, now)
+        counted = sum(head[at.CUM] for head in columns)
+        until = max(head[at.UNTIL] for head in columns)
+        # The level that knows of the most; what it does not know of yet, its readers add.
+        latest = max(columns, key=lambda head: head[at.SEEN_CUM])
+        head = (counted, latest[at.LEVEL], min(latest[at.SEEN_CUM], counted), until)
+        return head, until > milliseconds(now)
+
+    def _gauge(self, row: int, now: float) -> bool:
+        """Write how much of a row is in use, unless the new table says so already, whoever wrote it there.
+
+        It is looked at in every round: where a process dies no word changes.
+        """
+        new = self.new
+        key = new.key_in(self.old, row)
+        there = new.peek(key)
+        said = 0 if there is None else new.words[there + new.layout.head(FOREIGN_COLUMN) + at.GAUGE]
+        used = self.old.in_use(row, without=self._left_out)
+        return used != said and self._write(row, key, now, {}, (0, used))
+
+    def _write(self, row: int, key: RowKey, now: float, cells: dict[int, int], head: tuple[int, ...]) -> bool:
+        """Write this into the row of the new table; False where there is none to be had."""
+        words = self.old.words
+        try:
+            flags = words[row + at.ROW_STATE] & KINDS_OF_ROWS
+            target, _, _ = self.new.find(key, words[row + at.ROW_WIDTH], now, flags)
+        except NoRow as none:
+            self._busy |= isinstance(none, TableBusy)
+            return False
+        # Of what was counted there, the hub knows so much already.
+        acknowledged = target + at.ROW_ACKNOWLEDGED
+        self.new.words[acknowledged] = max(self.new.words[acknowledged], words[row + at.ROW_ACKNOWLEDGED])
+        self.new.foreign(target, cells, head)
+        return True
+
+
+def _of_quota(columns: list[list[int]], now: float) -> tuple[tuple[int, ...], bool]:
+    """What all columns have counted in a quota's period:
+
+    as those take it to be who count in it (edge/limits/quota.py).
+    """
+    periods = {
+        head[at.PERIOD]: head[at.UNTIL] for head in columns if head[at.UNTIL] > milliseconds(now - PERIOD_KEPT_SECONDS)
+    }
+    if not periods:
+        return (), False
+    # The one that ends first, or the next if that was begun. One further ahead is of a clock that was wrong.
+    period = min(periods, key=periods.__getitem__)
+    if period + 1 in periods:
+        period += 1
+    return (sum(head[at.CUM] for head in columns if head[at.PERIOD] == period), period, 0, periods[period]), True

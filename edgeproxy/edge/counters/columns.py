@@ -1,0 +1,107 @@
+"""Columns: each belongs to the process that holds a lock on it in every current file.
+
+The lock is an open file description lock (fcntl(2)) on byte <column> of the file: it ends when its holder does,
+is never inherited by exec, and a reader can ask who holds it without taking it.
+"""
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from edgeproxy.edge.counters.file import TableFile
+
+FLOCK = struct.Struct("@hhqqi0q")
+"""struct flock: type, whence, start, length, process."""
+
+ORPHAN_LOCKS_BYTE = 1 << 16
+"""The byte from which on there is a second one for each column: locked while its worker serves on by itself."""
+
+
+class NoFreeColumn(Exception):
+    """Every column is taken: the worker cannot start."""
+
+
+def take(files: Sequence[TableFile]) -> int:
+    """Lock the lowest column that is free in all of `files`, for the life of this process.
+
+    Raises NoFreeColumn where all are taken.
+    """
+    columns = min(file.layout.columns for file in files)
+    for column in range(columns):
+        if _take(files, column):
+            return column
+    raise NoFreeColumn(f"all {columns} columns of {files[0].path.parent} are taken by running workers")
+
+
+def _take(files: Sequence[TableFile], column: int) -> bool:
+    for taken, file in enumerate(files):
+        if not _set(file, column, fcntl.F_WRLCK):
+            give_back(files[:taken], column)
+            return False
+    return True
+
+
+def give_back(files: Sequence[TableFile], column: int) -> None:
+    """Unlock a column."""
+    for file in files:
+        _set(file, column, fcntl.F_UNLCK)
+
+
+@contextmanager
+def borrowed(file: TableFile, column: int) -> Iterator[bool]:
+    """Hold a column for a moment; yields False where another process holds it. A worker that starts takes another."""
+    mine = _set(file, column, fcntl.F_WRLCK)
+    try:
+        yield mine
+    finally:
+        if mine:
+            give_back((file,), column)
+
+
+def free(files: Sequence[TableFile]) -> int:
+    """How many columns are free in all of `files`."""
+    columns = min(file.layout.columns for file in files)
+    return sum(not any(is_held(file, column) for file in files) for column in range(columns))
+
+
+def held(file: TableFile) -> frozenset[int]:
+    """The columns of `file` that others hold: locks taken through `file` itself do not show."""
+    return frozenset(column for column in range(file.layout.columns) if is_held(file, column))
+
+
+def is_held(file: TableFile, column: int) -> bool:
+    """Whether another than `file` itself holds this column."""
+    return _lock_of(file, column) != fcntl.F_UNLCK
+
+
+def declare_orphan(file: TableFile, column: int, *, last: bool) -> None:
+    """Declare that this column's worker serves on without its supervisor; `last`: that was the last one to serve."""
+    _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
+
+
+def withdraw_orphan(file: TableFile, column: int) -> None:
+    """Withdraw the declaration: the worker accepts no further connection."""
+    _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_UNLCK)
+
+
+def orphans(file: TableFile) -> dict[int, bool]:
+    """The columns of which other processes declared that, and `last` as they did."""
+    kinds = {column: _lock_of(file, ORPHAN_LOCKS_BYTE + column) for column in range(file.layout.columns)}
+    return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
+
+
+def _lock_of(file: TableFile, byte: int) -> int:
+    """The kind of lock that another opening of the file has on a byte."""
+    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))[0]
+    return kind
+
+
+def _set(file: TableFile, byte: int, kind: int) -> bool:
+    try:
+        fcntl.fcntl(file.fd, fcntl.F_OFD_SETLK, FLOCK.pack(kind, os.SEEK_SET, byte, 1, 0))
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""The control file: a page whose layout never changes, by which processes of any version know each other.
+
+Words of 64 bits; those without a name are zero:
+
+    0 magic   1 instance   2 boot   3 offset   4 token   5 heartbeat   6 starts   7 place   8 hosts
+    16… generation of each table
+"""
+
+import mmap
+import os
+import secrets
+import struct
+from hashlib import blake2b
+from pathlib import Path
+
+from edgeproxy.edge.counters.file import TableError, write_whole
+
+MAGIC = int.from_bytes(b"edge.ctl", "little")
+FILE_BYTES = 4096
+MAGIC_WORD, INSTANCE, BOOT, OFFSET, TOKEN, HEARTBEAT, STARTS, PLACE, HOSTS = range(9)
+GENERATIONS = {"customers": 16, "addresses": 17, "usage": 18, "metrics": 19, "connections": 20, "quotas": 21}
+
+
+def boot_digest(boot: str) -> int:
+    """64 bits for a boot id."""
+    return int.from_bytes(blake2b(boot.encode(), digest_size=8).digest(), "little")
+
+
+class Control:
+    """The words of `control` in a state directory. Each is read and written whole."""
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._map = mmap.mmap(fd, FILE_BYTES)
+        self._words = memoryview(self._map).cast("Q")
+
+    @classmethod
+    def prepare(cls, path: Path) -> "Control":
+        """Open the control file, made with a new instance id where there is none. For the holder of the setup lock."""
+        if not path.exists():
+            write_whole(path, struct.pack("<2Q", MAGIC, secrets.randbits(56) | 1), size=FILE_BYTES)
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "Control":
+        """Open the control file; raises TableError where there is none or it is something else."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as failed:
+            raise TableError(path, f"cannot be opened: {failed.strerror}", failed.errno) from failed
+        if os.fstat(fd).st_size != FILE_BYTES or os.pread(fd, 8, 0) != MAGIC.to_bytes(8, "little"):
+            os.close(fd)
+            raise TableError(path, "is not a control file of edgeproxy: move it and the tables beside it away")
+        return cls(path, fd)
+
+    @property
+    def instance(self) -> int:
+        """56 random bits, made once with the state directory."""
+        return self._words[INSTANCE]
+
+    @property
+    def boot(self) -> int:
+        """The digest of the boot in which the offset means something."""
+        return self._words[BOOT]
+
+    @property
+    def offset(self) -> float:
+        """Edge time less monotonic time, seconds."""
+        return self._words[OFFSET] / 1e6
+
+    def begin_boot(self, boot: int, offset: float) -> None:
+        """A new boot: another monotonic clock, so another offset (seconds, ≥ 0)."""
+        # The offset first: killed between the two, this is done again.
+        self._words[OFFSET] = round(offset * 1e6)
+        self._words[BOOT] = boot
+
+    def move(self, offset: float) -> None:
+        """Set the offset (seconds, ≥ 0)."""
+        self._words[OFFSET] = round(offset * 1e6)
+
+    def start(self) -> int:
+        """Count one more supervisor that tells the hub; returns how many did. For the holder of the identity lock."""
+        self._words[STARTS] += 1
+        return self._words[STARTS]
+
+    @property
+    def place(self) -> int:
+        """64 bits that identify where the state directory was when it was first served from; 0: not noted yet."""
+        return self._words[PLACE]
+
+    def stay(self, place: int) -> None:
+        """Note where the state directory is, unless that was noted before."""
+        self._words[PLACE] = self.place or place
+
+    @property
+    def hosts(self) -> int:
+        """Hosts that the hub knew when it last answered, this one included; 1 where it never did."""
+        return max(1, self._words[HOSTS])
+
+    def know(self, hosts: int) -> None:
+        """Note how many hosts the hub knows. For the holder of the identity lock."""
+        self._words[HOSTS] = hosts
+
+    def generation(self, table: str) -> int:
+        """The number of the file of this table (one of GENERATIONS) that is current; 0: none yet."""
+        return self._words[GENERATIONS[table]]
+
+    def publish(self, table: str, generation: int) -> None:
+        """Make this file the current one. For the holder of the setup lock."""
+        self._words[GENERATIONS[table]] = generation
+
+    def flush(self) -> None:
+        """Wait until the disk has what was published: after a power cut a file that is not current is removed."""
+        self._map.flush()
+
+    def serve(self, token: int, monotonic: float) -> None:
+        """Write a heartbeat of the supervisor known by `token` (any 64 bits but 0); call it every second."""
+        self._words[HEARTBEAT] = int(monotonic * 1000)
+        self._words[TOKEN] = token
+
+    def serving(self, monotonic: float) -> tuple[int, float]:
+        """The token of the supervisor that serves (0: none yet) and the seconds since its last heartbeat."""
+        return self._words[TOKEN], monotonic - self._words[HEARTBEAT] / 1000
+
+    def close(self) -> None:
+        """Unmap and close, once."""
+        if not self._map.closed:
+            self._words.release()
+            self._map.close()
+            os.close(self._fd)

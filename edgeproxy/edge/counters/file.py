@@ -1,0 +1,195 @@
+"""A table's file: made whole or not at all, opened only when it is what it should be, never resized."""
+
+import fcntl
+import mmap
+import os
+import secrets
+from pathlib import Path
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.layout import Layout
+
+MAGIC = int.from_bytes(b"edge.tbl", "little")
+FORMAT_VERSION, FORMER_FORMAT_VERSION = 2, 1
+"""Of the format; another one is another file. Tables of limits had other heads in the former one (layout.py), tallies
+are in it still: a program that reads no other can go on with them."""
+
+QUOTAS = "quotas"
+KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS)
+
+
+class TableError(OSError):
+    """A file of the state directory cannot be made or is not what it should be; the text says which and why."""
+
+    def __init__(self, path: Path, why: str, code: int | None = None) -> None:
+        super().__init__(code, why, str(path))
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.why}"
+
+
+class TableFile:
+    """An open table: `words` is the whole file as one memoryview of 64-bit words."""
+
+    def __init__(self, path: Path, fd: int, size: int) -> None:
+        self.path = path
+        self.fd = fd
+        self._map = mmap.mmap(fd, size)
+        # Rows are visited at random: reading ahead would only fill memory.
+        self._map.madvise(mmap.MADV_RANDOM)
+        self.bytes = memoryview(self._map)
+        self.words = words = self.bytes.cast("Q")
+        kind = words[at.KIND]
+        self.layout = Layout(
+            KINDS[kind] if kind < len(KINDS) else "unknown",
+            *(words[word] for word in (at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH)),
+        )
+        self.generation = words[at.GENERATION]
+        self.instance = words[at.INSTANCE]
+        self.boot = words[at.BOOT]
+        self.seed = bytes(self.bytes[at.SEED * at.WORD : (at.SEED + 2) * at.WORD])
+
+    @classmethod
+    def create(cls, path: Path, layout: Layout, *, generation: int, instance: int, boot: int) -> None:
+        """Make the file, with all of its space allocated: a full disk must show here, not as SIGBUS later.
+
+        Raises TableError, and leaves nothing behind, where there is not room for it.
+        """
+        if layout.columns > at.COLUMNS_MAX:
+            raise TableError(path, f"has {layout.columns} columns, and {at.COLUMNS_MAX} is the most: fewer workers")
+        header = memoryview(bytearray(at.PAGE)).cast("Q")
+        header[at.MAGIC], header[at.KIND] = MAGIC, KINDS.index(layout.kind)
+        header[at.VERSION] = FORMAT_VERSION if layout.ring and layout.width else FORMER_FORMAT_VERSION
+        header[at.GENERATION], header[at.INSTANCE], header[at.BOOT] = generation, instance, boot
+        header[at.ROWS], header[at.COLUMNS] = layout.rows, layout.columns
+        header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
+        header[at.SEED], header[at.SEED + 1] = secrets.randbits(64), secrets.randbits(64)
+        # Half of the columns are spare: those of the workers that are about to start count as active from the first.
+        active = [*range(layout.columns // 2), *([] if layout.hub is None else [layout.hub])]
+        for column in active:
+            for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
+                header[bitmap + column // 64] |= 1 << column % 64
+        write_whole(path, bytes(header.cast("B")), size=layout.size)
+
+    @classmethod
+    def open(cls, path: Path, *, kind: str, instance: int) -> "TableFile":
+        """Open a table that `create` made; raises TableError where it is anything else."""
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as failed:
+            raise TableError(path, f"cannot be opened: {failed.strerror}", failed.errno) from failed
+        try:
+            size = os.fstat(fd).st_size
+            if size < at.PAGE:
+                raise TableError(path, f"is {size} bytes long, too short for a table: move it away")
+            file = cls(path, fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        try:
+            file.check(kind, instance, size)
+        except TableError:
+            file.close()
+            raise
+        return file
+
+    def check(self, kind: str, instance: int, size: int) -> None:
+        """Raise TableError unless this is a table of this format, kind and state directory."""
+        words = self.words
+        if words[at.MAGIC] != MAGIC:
+            raise TableError(self.path, "is not a table of edgeproxy: move it away")
+        if words[at.VERSION] not in (FORMAT_VERSION, FORMER_FORMAT_VERSION):
+            raise TableError(
+                self.path,
+                f"has format version {words[at.VERSION]}, and this program reads {FORMAT_VERSION}: move it away",
+            )
+        if self.layout.kind != kind:
+            raise TableError(self.path, f"holds {self.layout.kind}, not {kind}: move it away")
+        if size != self.layout.size:
+            raise TableError(
+                self.path, f"is {size} bytes long and should be {self.layout.size}: it was cut or damaged, move it away"
+            )
+        if self.instance != instance:
+            raise TableError(self.path, "belongs to another state directory: give each edge a directory of its own")
+
+    def lock(self) -> bool:
+        """Take the file's flock unless someone has it: whoever decides which row is whose holds it."""
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if self.words[at.PENDING]:
+            # The holder before was killed in the middle of a change; tending the tables puts it right.
+            self.words[at.DAMAGED] = 1
+            self.words[at.CHANGES] += 1
+        return True
+
+    def unlock(self) -> None:
+        """Give the flock back."""
+        fcntl.flock(self.fd, fcntl.LOCK_UN)
+
+    def flush(self) -> None:
+        """Wait until the disk has all that was stored here until now."""
+        self._map.flush()
+
+    @property
+    def last_sealed(self) -> int:
+        """Of a table of usage: the last batch whose marks are all in it; 0: none is."""
+        return self.words[at.SEALED]
+
+    @last_sealed.setter
+    def last_sealed(self, seq: int) -> None:
+        self.words[at.SEALED] = seq
+
+    @property
+    def looked_until(self) -> int:
+        """Of a table of usage: the Unix second up to which it was looked for what had grown."""
+        return self.words[at.LOOKED]
+
+    @looked_until.setter
+    def looked_until(self, until: int) -> None:
+        self.words[at.LOOKED] = until
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: of its words none can be read any more."""
+        return self._map.closed
+
+    def close(self) -> None:
+        """Unmap and close, once; all locks of this process on the file end."""
+        if not self.is_closed:
+            self.words.release()
+            self.bytes.release()
+            self._map.close()
+            os.close(self.fd)
+
+
+def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:
+    """Put a file with `content`, and zeros up to `size` bytes, in the place of `path`: durable, all or nothing."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(fd, 0, max(size, len(content)))
+            written = 0
+            while written < len(content):
+                written += os.pwrite(fd, content[written:], written)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as failed:
+        temporary.unlink(missing_ok=True)
+        needed = f" ({max(size, len(content)) >> 20} MiB are needed)" if size else ""
+        raise TableError(path, f"cannot be made: {failed.strerror}{needed}", failed.errno) from failed
+
+
+def sync_folder(folder: Path) -> None:
+    """Make what was renamed or unlinked in `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

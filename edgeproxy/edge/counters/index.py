@@ -1,0 +1,98 @@
+"""The index of a table: from a key's hash to its row, by linear probing over at most 64 words.
+
+A word is the upper 40 bits of the hash and 2 + the row's number; 0 is a slot never used, 1 a tombstone, past
+which probing goes on. The words lie side by side, apart from the rows, so that a look-up touches one cache line
+and no row but its own. Look-ups take no lock. Only the holder of the file's flock writes, and writes a word
+last, when its row is ready.
+"""
+
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.file import TableFile
+
+ROW_BITS = 24
+ROW_MASK = (1 << ROW_BITS) - 1
+ROWS_MAX = ROW_MASK - 1
+EMPTY, TOMBSTONE = 0, 1
+ROW_OFFSET = 2
+
+
+class NoRow(Exception):
+    """There is no row to be had now."""
+
+
+class TableFull(NoRow):
+    """Every row is taken, or no slot near the key's is free."""
+
+
+class TableBusy(NoRow):
+    """Another process claims a row at this very moment; try again at the next request."""
+
+
+class Index:
+    """The index of one open file."""
+
+    def __init__(self, file: TableFile) -> None:
+        self.words = file.words
+        self.seed = file.seed
+        self.slots = file.layout.slots
+
+    def hash(self, key: bytes) -> int:
+        """64 bits of keyed BLAKE2b, the same in every process; never 0 in its upper 40 bits."""
+        value = int.from_bytes(blake2b(key, digest_size=8, key=self.seed).digest(), "little")
+        return value if value > ROW_MASK else value | 1 << ROW_BITS
+
+    def look(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
+        """The number of the row with this hash for which `is_row` says that it has the key."""
+        words = self.words
+        start = at.HEADER_WORDS + key_hash % self.slots
+        tag = key_hash >> ROW_BITS
+        for slot in range(start, start + at.PROBES):
+            word = words[slot]
+            if word >> ROW_BITS == tag and is_row((word & ROW_MASK) - ROW_OFFSET):
+                return (word & ROW_MASK) - ROW_OFFSET
+            if word == EMPTY:
+                break
+        return None
+
+    def vacancy(self, key_hash: int) -> int | None:
+        """The first slot on this hash's way that is free, None if there is none. For the flock's holder."""
+        start = at.HEADER_WORDS + key_hash % self.slots
+        for slot in range(start, start + at.PROBES):
+            if self.words[slot] <= TOMBSTONE:
+                return slot
+        return None
+
+    def publish(self, slot: int, key_hash: int, row: int) -> None:
+        """Make the key lead to `row`. For the flock's holder."""
+        self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
+
+    def bury(self, key_hash: int, row: int) -> None:
+        """Make the key lead nowhere. For the flock's holder; nothing happens where it led nowhere before."""
+        words = self.words
+        wanted = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
+        start = at.HEADER_WORDS + key_hash % self.slots
+        for slot in range(start, start + at.PROBES):
+            if words[slot] == wanted:
+                words[slot] = TOMBSTONE
+                self._clear(slot)
+                return
+
+    def _clear(self, slot: int) -> None:
+        """Make tombstones before an empty slot empty too: no probe needs to go past them."""
+        words = self.words
+        if words[slot + 1] == EMPTY:
+            while slot >= at.HEADER_WORDS and words[slot] == TOMBSTONE:
+                words[slot] = EMPTY
+                slot -= 1
+
+    def entries(self) -> Iterator[tuple[int, int, int]]:
+        """(slot, upper 40 bits of the hash, row's number) of all rows that keys lead to, in no order."""
+        # By the piece: the list of a large index would be large.
+        end = at.HEADER_WORDS + self.slots + at.PROBES
+        for start in range(at.HEADER_WORDS, end, at.HEADER_WORDS):
+            for slot, word in enumerate(self.words[start : min(start + at.HEADER_WORDS, end)].tolist(), start):
+                if word > TOMBSTONE:
+                    yield slot, word >> ROW_BITS, (word & ROW_MASK) - ROW_OFFSET

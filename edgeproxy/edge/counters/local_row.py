@@ -1,0 +1,37 @@
+"""A row in a process's own memory: where counts are kept while the table has none to give."""
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import MASK, SHIFT, pack
+from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.rows import LimitTable
+
+
+class LocalRow:
+    """A table of one row and one column, with the fields of a LimitTable that counting needs."""
+
+    __slots__ = ("first_ring", "head_at", "heads_end", "span", "words")
+
+    own_at = 0
+    zero = at.ROW_HASH
+    siblings: tuple[int, ...] = ()
+    siblings_at: tuple[tuple[int, int], ...] = ()
+
+    def __init__(self, ring: int, cells: int) -> None:
+        layout = Layout("local", rows=1, columns=1, ring=ring, cells=cells, width=at.HEAD_WORDS)
+        self.words = memoryview(bytearray(layout.row_words * at.WORD)).cast("Q")
+        self.first_ring = layout.rings
+        self.span = ring
+        self.head_at = layout.head(0)
+        self.heads_end = layout.head(1)
+
+    def pour(self, table: LimitTable, row: int, counted: int) -> None:
+        """Add what is counted here to this process's own column of a row in the table; `counted` to its CUM."""
+        words = table.words
+        own = row + table.first_ring + table.own_at
+        for slot, word in enumerate(self.words[self.first_ring : self.first_ring + self.span].tolist()):
+            there = words[own + slot]
+            if word >> SHIFT == there >> SHIFT:
+                words[own + slot] = pack(word >> SHIFT, (word & MASK) + (there & MASK))
+            elif word > there:
+                words[own + slot] = word
+        words[row + table.head_at + at.CUM] += counted

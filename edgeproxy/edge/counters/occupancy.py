@@ -1,0 +1,99 @@
+"""How many things each of very many subjects has open now, in all workers together: an address its connections.
+
+A subject's hash leads to a row, and in it each worker has WAYS words of its own, any of which may be the subject's: 44
+bits of the hash and 20 of the count, 0 where it is free. Nothing is claimed and nothing reclaimed, since a word
+belongs to one worker and to a subject only while that has something open there. What a dead worker left is not
+counted: who takes its column clears it, and until then its lock says that nobody is there.
+"""
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.tallies import TallyTable
+
+ROWS = 4096
+WAYS = 16
+"""Words for subjects of one row in one column: 65,536 in all, of which a third can be taken before any row is full."""
+
+COUNT_BITS = 20
+COUNT_MASK = (1 << COUNT_BITS) - 1
+
+HERE_ONLY = 0
+"""Stands for a word where the row had none free: no worker's word is the first of the file."""
+
+
+class Occupancy:
+    """Counts what is open in this process, and reads what is open in others. One object a process."""
+
+    def __init__(self, table: TallyTable) -> None:
+        if table.column is None:
+            raise ValueError("a process without a column has nothing open")
+        self._table = table
+        self._words = table.words
+        self._first = table.file.layout.first_row + at.TALLIES
+        self._stride = table.file.layout.row_words
+        self._own = table.column * WAYS
+        self._rows = table.file.layout.rows
+        self._span = table.file.layout.columns * WAYS
+        self._open: dict[bytes, tuple[int, int, int]] = {}
+        """Subject -> where its row begins, its own word there, that word's content."""
+        self._clear()
+
+    def claim(self, subject: bytes, most: int) -> bool:
+        """Add one for this subject, if there are then at most `most` in all running workers; else none, and False.
+
+        As with meters.SharedGauge it is added before the others are looked at, so that the bound is never passed.
+        Subjects beyond what a row has words for are counted in this process alone.
+        """
+        known = self._open.get(subject)
+        if known is None:
+            hashed = self._table.index.hash(subject)
+            row = self._first + hashed % self._rows * self._stride
+            place, word = self._vacancy(row), hashed >> COUNT_BITS << COUNT_BITS
+        else:
+            row, place, word = known
+        word += 1
+        self._open[subject] = (row, place, word)
+        if place != HERE_ONLY:
+            self._words[place] = word
+        if self._total(row, word) <= most:
+            return True
+        self.leave(subject)
+        return False
+
+    def leave(self, subject: bytes) -> None:
+        """Give back one of those that were claimed."""
+        row, place, word = self._open[subject]
+        word -= 1
+        if not word & COUNT_MASK:
+            del self._open[subject]
+            word = 0
+        else:
+            self._open[subject] = (row, place, word)
+        if place != HERE_ONLY:
+            self._words[place] = word
+
+    def columns_changed(self) -> None:
+        """Forget which columns were found living, as workers may have gone. Call it twice a second."""
+        self._table.columns_changed()
+
+    def _total(self, row: int, word: int) -> int:
+        """What all running workers have open for the subject whose own word this is."""
+        tag = word >> COUNT_BITS
+        total = word & COUNT_MASK
+        own = range(self._own, self._own + WAYS)
+        for place, theirs in enumerate(self._words[row : row + self._span].tolist()):
+            if theirs >> COUNT_BITS == tag and place not in own and self._table.is_living(place // WAYS):
+                total += theirs & COUNT_MASK
+        return total
+
+    def _vacancy(self, row: int) -> int:
+        """A word of this process's own that no subject has."""
+        first = row + self._own
+        words = self._words[first : first + WAYS].tolist()
+        return first + words.index(0) if 0 in words else HERE_ONLY
+
+    def _clear(self) -> None:
+        """This process has just taken its column, and has nothing open yet, whatever its predecessor had."""
+        nothing = memoryview(bytes(WAYS * at.WORD)).cast("Q")
+        for row in range(self._rows):
+            first = self._first + row * self._stride + self._own
+            self._words[first : first + WAYS] = nothing

@@ -1,0 +1,18 @@
+"""A table of limits that one process keeps for itself, in memory and in no file."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
+from edgeproxy.edge.counters.rows import LimitTable
+
+
+def private_table(rows: int) -> LimitTable:
+    """Make a table of so many rows, which is gone with the process."""
+    layout = Layout("addresses", rows, columns=2, ring=16, cells=13, width=HEAD_WORDS)
+    with TemporaryDirectory(prefix="edgeproxy-limits-") as folder:
+        file = Path(folder) / "addresses.1.tbl"
+        TableFile.create(file, layout, generation=1, instance=1, boot=1)
+        # The file is gone at once, and its memory lives as long as this.
+        return LimitTable(TableFile.open(file, kind=layout.kind, instance=1), 0)

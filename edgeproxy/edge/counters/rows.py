@@ -1,0 +1,450 @@
+"""Rows of limits: one per key, found by any process without a lock, claimed under the file's flock.
+
+A row's generation is even while it is live and odd while it is closing (see reclaim.py). Whoever keeps a row's
+place remembers the generation with it, and looks again when the two differ: the row may have become another
+key's. The row's sync version moves whenever a reader has reason to look at the row anew.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from time import monotonic, sleep
+from typing import NamedTuple, Protocol
+from weakref import WeakValueDictionary
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import counts, milliseconds, pack
+from edgeproxy.edge.counters.columns import is_held
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.heads import Heads
+from edgeproxy.edge.counters.hub_column import HubColumn
+from edgeproxy.edge.counters.index import ROW_BITS, TOMBSTONE, Index, NoRow, TableBusy, TableFull
+
+__all__ = ["LimitTable", "NoRow", "RowKey", "TableBusy", "TableFull"]
+
+DIGESTED = 1 << 8
+"""In a row's state beside the key's length: what is stored is a digest of the key."""
+KEY_STATE = DIGESTED | 0xFF
+HAS_FOREIGN = 1 << 9
+"""In a row's state: its foreign ring has been written to."""
+HAS_GAUGES = 1 << 10
+"""In a row's state: it counts what is in use now, not what has come."""
+HAS_PERIODS = 1 << 11
+"""In a row's state: it counts in calendar periods."""
+KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS
+
+
+FOREIGN_COLUMN = -1
+
+FLOCK_WAIT_SECONDS = 0.02
+"""Seconds to wait for the flock. Who claims a row holds it for microseconds, unless the machine is busy with others."""
+FLOCK_RETRY_SECONDS = 1.0
+"""Seconds after it was waited for in vain until it is waited for again: who holds it may hang."""
+
+
+class RowKey(NamedTuple):
+    """A key as it is looked for: its hash, and what the row's state and key words must be."""
+
+    hash: int
+    state: int
+    stored: bytes
+
+
+class Reader(Protocol):
+    """An object that remembers which columns of a row it must read."""
+
+    def look_again(self) -> None:
+        """Other columns than before are to be read."""
+
+
+class LimitTable:
+    """A table of limits as one process sees it. `column` is the one that it counts in, None where it only looks."""
+
+    def __init__(self, file: TableFile, column: int | None = None) -> None:
+        self.file = file
+        self.name = file.layout.kind
+        self.words = file.words
+        self.layout = layout = file.layout
+        self.column = column
+        self.hub = None if layout.hub is None else HubColumn(file.words, layout, layout.hub)
+        """What other hosts count; None where limits are this host's alone."""
+        self.index = Index(file)
+        self._bytes = file.bytes
+        self._first = layout.first_row
+        self._stride = layout.row_words
+        self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
+        self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
+        """The objects that count in rows here, by key: at most one a row, as it knows what this process counted."""
+        self.zero = at.ZERO
+        """A word that is always 0."""
+        self.first_ring = layout.rings
+        """Where in a row the columns' rings begin; this process's own is `own_at` after that, its head at `head_at`."""
+        self.own_at = layout.ring * (column or 0)
+        self.head_at = layout.head(column or 0)
+        self.owner = secrets.randbits(32) | 1 << 31
+        """By what gauges tell this process's words from those that its predecessors left in the column."""
+        self.version = -1
+        self._waits_from = 0.0
+        self.columns_changed()
+
+    # ---- looking rows up
+
+    def key(self, key: bytes) -> RowKey:
+        """What to look for; keys above 64 bytes are stored, and hashed, as a 128-bit digest."""
+        state = len(key)
+        if state > at.KEY_BYTES:
+            key = blake2b(key, digest_size=16).digest()
+            state = len(key) | DIGESTED
+        return RowKey(self.index.hash(key), state, key.ljust(at.KEY_BYTES, b"\0"))
+
+    def key_in(self, other: "LimitTable", row: int) -> RowKey:
+        """The key of a row of another table, as it is looked for in this one: each file hashes with its own seed."""
+        stored = other.stored_key(row)
+        state = other.words[row + at.ROW_STATE] & KEY_STATE
+        return RowKey(self.index.hash(stored), state, stored.ljust(at.KEY_BYTES, b"\0"))
+
+    def stored_key(self, row: int) -> bytes:
+        """A row's key as it is stored: itself, or its digest, which is the same in every file."""
+        start = (row + at.ROW_KEY) * at.WORD
+        return bytes(self._bytes[start : start + (self.words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED)])
+
+    def peek(self, key: RowKey) -> int | None:
+        """The word at which the key's row begins, None where it has none. Claims nothing."""
+        number = self.index.look(key.hash, lambda number: self._has(number, key))
+        return None if number is None else self._first + number * self._stride
+
+    def _has(self, number: int, key: RowKey) -> bool:
+        return self._has_key(self._first + number * self._stride, key)
+
+    def _has_key(self, row: int, key: RowKey) -> bool:
+        start = (row + at.ROW_KEY) * at.WORD
+        return (
+            self.words[row + at.ROW_STATE] & KEY_STATE == key.state
+            and self._bytes[start : start + at.KEY_BYTES].tobytes() == key.stored
+        )
+
+    def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> tuple[int, int, bool]:
+        """The word at which the key's row begins, its generation, which is even, and whether it was claimed now.
+
+        `width`: microseconds of the key's cells. `now`: edge time. `flags`: of the state of a new row. Raises
+        TableFull, or TableBusy where another process keeps the flock, in which case the next request may try again.
+        """
+        words = self.words
+        changes = words[at.CHANGES]
+        row = self.peek(key)
+        if row is not None:
+            generation = words[row + at.ROW_GENERATION]
+            # Once more, for the row may have been another's by the time its generation was read.
+            if not generation & 1 and self._has_key(row, key):
+                return row, generation, False
+        elif words[at.IN_USE] >= self.layout.rows:
+            raise TableFull(self.name)
+        if not self._lock():
+            raise TableBusy(self.name)
+        try:
+            if row is not None or words[at.CHANGES] != changes:
+                row = self.peek(key)
+            if row is None:
+                row = self._claim(key, width, now, flags)
+                return row, words[row + at.ROW_GENERATION], True
+            if words[row + at.ROW_GENERATION] & 1:
+                # Closing, and wanted again: both ways out of that are taken under this lock only.
+                words[row + at.ROW_GENERATION] += 1
+            return row, words[row + at.ROW_GENERATION], False
+        finally:
+            self.file.unlock()
+
+    def _lock(self) -> bool:
+        """Take the flock. Without a row everybody would count alone, so a moment's wait is the better choice."""
+        if self.file.lock():
+            return True
+        began = monotonic()
+        if began < self._waits_from:
+            return False
+        while monotonic() < began + FLOCK_WAIT_SECONDS:
+            sleep(0.0001)
+            if self.file.lock():
+                return True
+        self._waits_from = began + FLOCK_RETRY_SECONDS
+        return False
+
+    def _claim(self, key: RowKey, width: int, now: float, flags: int) -> int:
+        words = self.words
+        in_use = words[at.IN_USE]
+        slot = self.index.vacancy(key.hash)
+        if slot is None or in_use >= self.layout.rows:
+            raise TableFull(self.name)
+        words[at.PENDING] = 1
+        freed = words[at.FREE]
+        number = freed - 1 if freed else words[at.HIGH]
+        row = self._first + number * self._stride
+        if freed:
+            words[at.FREE] = words[row + at.ROW_BORN]
+        else:
+            words[at.HIGH] = number + 1
+        # What the last key left: its cells had another width, and could pass for some of this one's. After a power cut
+        # something may stand in a row above HIGH too.
+        start = row + at.ROW_STATE
+        words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
+        words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
+        words[row + at.ROW_SYNC] += 1
+        words[row + at.ROW_STATE] = key.state | flags
+        words[row + at.ROW_WIDTH] = width
+        words[row + at.ROW_BORN] = milliseconds(now)
+        start = (row + at.ROW_KEY) * at.WORD
+        self._bytes[start : start + at.KEY_BYTES] = key.stored
+        words[row + at.ROW_HASH] = key.hash
+        self.index.publish(slot, key.hash, number)
+        words[at.IN_USE] = in_use + 1
+        self._changed()
+        return row
+
+    def _changed(self) -> None:
+        """A change is complete. In this order: killed in between, the next holder of the flock counts it once more."""
+        self.words[at.CHANGES] += 1
+        self.words[at.PENDING] = 0
+
+    def foreign(self, row: int, cells: dict[int, int], head: Sequence[int] = ()) -> None:
+        """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look.
+
+        `head`: the first words of the foreign column's head.
+        """
+        for cell, count in cells.items():
+            self.words[row + at.FOREIGN + cell % self.layout.ring] = pack(cell, count)
+        for place, word in enumerate(head, row + self.layout.head(FOREIGN_COLUMN)):
+            self.words[place] = word
+        self.words[row + at.ROW_STATE] |= HAS_FOREIGN
+        # Last, for it is what makes workers look.
+        self.words[row + at.ROW_SYNC] += 1
+
+    def in_use(self, row: int, *, without: int | None = None) -> int:
+        """What the gauges of a row say, of processes that run and of what is in use elsewhere; `without` a column."""
+        words, layout = self.words, self.layout
+        total = words[row + layout.head(FOREIGN_COLUMN) + at.GAUGE] & at.COUNT_MASK
+        for column in range(layout.columns):
+            word = words[row + layout.head(column) + at.GAUGE]
+            living = word & at.COUNT_MASK and word >> at.OWNER_SHIFT == self.owner_of(column) and self.is_living(column)
+            if living and column != without:
+                total += word & at.COUNT_MASK
+        return total
+
+    def wanted_until(self, row: int) -> float:
+        """Edge time until which the row is wanted whatever its cells say; 0 where they say all."""
+        first, layout = row + self.layout.heads + at.UNTIL, self.layout
+        words = self.words[first : first + layout.width * layout.columns + 1].tolist()
+        return max(words[:: layout.width]) / 1000
+
+    # ---- reading a row, which begins at the word `row`
+
+    def has(self, row: int, generation: int) -> bool:
+        """Whether the row is still that of the key whose row it was at this generation."""
+        return self.words[row + at.ROW_GENERATION] == generation
+
+    def generation(self, row: int) -> int:
+        """Another one once the row is another key's; odd while the row is about to be freed."""
+        return self.words[row + at.ROW_GENERATION]
+
+    def sync_version(self, row: int) -> int:
+        """Another one whenever its readers have reason to look anew."""
+        return self.words[row + at.ROW_SYNC]
+
+    def announce(self, row: int) -> None:
+        """Have all readers of the row look anew. For the supervisor that tells the hub, after what it has written."""
+        self.words[row + at.ROW_SYNC] += 1
+
+    def cell_width(self, row: int) -> int:
+        """Microseconds of a cell of the row."""
+        return self.words[row + at.ROW_WIDTH]
+
+    def born(self, row: int) -> int:
+        """When the key got the row, milliseconds of edge time."""
+        return self.words[row + at.ROW_BORN]
+
+    def counts_gauges(self, row: int) -> bool:
+        """Whether the row counts what is in use now (edge/limits/slots.py)."""
+        return bool(self.words[row + at.ROW_STATE] & HAS_GAUGES)
+
+    def counts_periods(self, row: int) -> bool:
+        """Whether the row counts in calendar periods (edge/limits/quota.py)."""
+        return bool(self.words[row + at.ROW_STATE] & HAS_PERIODS)
+
+    def acknowledged(self, row: int) -> int:
+        """How much of what this host counted in the row the hub has been told of, and has said so."""
+        return self.words[row + at.ROW_ACKNOWLEDGED]
+
+    def acknowledge(self, row: int, counted: int) -> None:
+        """The hub knows of so much. For the supervisor that tells the hub."""
+        self.words[row + at.ROW_ACKNOWLEDGED] = counted
+
+    def heads(self, row: int) -> Heads:
+        """The heads of all columns, read at once."""
+        layout = self.layout
+        words = self.words[row + layout.heads : row + layout.head(layout.columns)].tolist()
+        return Heads(words, layout.width, self.hub is not None)
+
+    def counts(self, row: int, cell: int) -> dict[int, int]:
+        """What all columns have counted in each cell that counts at `cell`, the foreign and the hub's included."""
+        words = self.words[row + at.FOREIGN : row + self.layout.heads].tolist()
+        return counts(words, cell, self.layout.cells)
+
+    def own_counts(self, row: int, cell: int) -> dict[int, int]:
+        """What this host has counted in each cell that counts at `cell`: `counts` without the hub's column."""
+        layout = self.layout
+        end = layout.heads if layout.hub is None else layout.rings + layout.ring * layout.hub
+        return counts(self.words[row + at.FOREIGN : row + end].tolist(), cell, layout.cells)
+
+    # ---- for whoever tends the table
+
+    def row(self, number: int) -> int:
+        """The word at which the row of this number begins."""
+        return self._first + number * self._stride
+
+    @property
+    def high(self) -> int:
+        """Rows with a lower number have been handed out at some time; those above have never been touched."""
+        return self.words[at.HIGH]
+
+    @property
+    def rows_in_use(self) -> int:
+        """Rows that keys have now: `edge_table_rows{table}`."""
+        return self.words[at.IN_USE]
+
+    def rows(self) -> Iterator[int]:
+        """Where the live rows begin."""
+        for number in range(self.high):
+            row = self.row(number)
+            if self.words[row + at.ROW_HASH]:
+                yield row
+
+    def free(self, number: int) -> None:
+        """Take the row from its key. For the flock's holder, where the row is closing and nobody counts in it."""
+        words = self.words
+        row = self.row(number)
+        words[at.PENDING] = 1
+        self.index.bury(words[row + at.ROW_HASH], number)
+        words[row + at.ROW_HASH] = 0
+        words[row + at.ROW_SYNC] += 1
+        words[row + at.ROW_BORN] = words[at.FREE]
+        words[at.FREE] = number + 1
+        words[at.IN_USE] -= 1
+        self._changed()
+
+    def mend(self) -> None:
+        """Put the table right, unless another has the flock."""
+        if self.file.lock():
+            try:
+                if self.words[at.DAMAGED]:
+                    self.repair()
+            finally:
+                self.file.unlock()
+
+    def repair(self) -> int:
+        """Put right what a process left that was killed while it claimed or freed a row. For the flock's holder.
+
+        The index says which rows are taken; all others that were ever handed out are free. Returns how many are
+        free. After a power cut, of which any page may be older than the others, it says so where the row has the key.
+        """
+        words = self.words
+        words[at.PENDING] = 1
+        taken = set()
+        for slot, tag, number in self.index.entries():
+            if self._leads(tag, number):
+                taken.add(number)
+            else:
+                self.index.words[slot] = TOMBSTONE
+        words[at.HIGH] = max(words[at.HIGH], 1 + max(taken, default=-1))
+        link = free = 0
+        for number in range(self.high):
+            if number not in taken:
+                row = self.row(number)
+                words[row + at.ROW_HASH] = 0
+                words[row + at.ROW_BORN] = link
+                link = number + 1
+                free += 1
+        words[at.FREE] = link
+        words[at.IN_USE] = len(taken)
+        words[at.DAMAGED] = 0
+        self._changed()
+        return free
+
+    def _leads(self, tag: int, number: int) -> bool:
+        """Whether the upper bits of a hash, and a row's number, are those of a row and of the key in it."""
+        if number >= self.layout.rows:
+            return False
+        key_hash = self.words[self.row(number) + at.ROW_HASH]
+        return key_hash >> ROW_BITS == tag and self.key_in(self, self.row(number)).hash == key_hash
+
+    # ---- columns
+
+    def columns_changed(self) -> bool:
+        """See whether other columns than before must be read; tell the readers, and the worker that waits for it."""
+        words = self.words
+        version = words[at.COLUMNS_VERSION]
+        if version == self.version:
+            return False
+        used, active = self._columns(at.USED_COLUMNS), self.active_columns()
+        layout = self.layout
+        ring = layout.ring
+        self.span = ring * (1 + max(used, default=0))
+        """Words from the first ring to the end of the last that is used."""
+        self.siblings = tuple([column for column in sorted(active) if column != self.column])
+        rings = [ring * column for column in self.siblings]
+        self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in rings])
+        """Rings whose words may change between two decisions: their places among all rings, and among all but
+        this process's own."""
+        self.heads_end = layout.head(1 + max(used, default=-1))
+        """Where in a row the last head that is used ends."""
+        self.active = len(active - {layout.hub})
+        for reader in tuple(self.readers.values()):
+            reader.look_again()
+        self.version = version
+        if self.column is not None:
+            words[at.SEEN + self.column] = self.owner << at.OWNER_SHIFT | version
+        return True
+
+    def active_columns(self) -> frozenset[int]:
+        """The columns whose words may change at any time."""
+        return self._columns(at.ACTIVE_COLUMNS)
+
+    def _columns(self, bitmap: int) -> frozenset[int]:
+        bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP_WORDS) * at.WORD], "little")
+        return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
+
+    def enter(self) -> bool:
+        """Say that this process counts in its column; False where that was known. Waits for the file's flock.
+
+        Before it counts anything, all others who run must have seen it: see `seen_by`.
+        """
+        if self.column is None or self.column in self.active_columns():
+            return False
+        for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
+            self._mark(bitmap, self._columns(bitmap) | {self.column})
+        self.words[at.COLUMNS_VERSION] += 1
+        self.columns_changed()
+        return True
+
+    def leave_to(self, live: frozenset[int]) -> bool:
+        """Only the columns `live` may still change: those of others are summed once a cell. For the flock's holder."""
+        if self.active_columns() <= live:
+            return False
+        self._mark(at.ACTIVE_COLUMNS, self.active_columns() & live)
+        self.words[at.COLUMNS_VERSION] += 1
+        self.columns_changed()
+        return True
+
+    def _mark(self, bitmap: int, columns: frozenset[int]) -> None:
+        for word in range(at.BITMAP_WORDS):
+            self.words[bitmap + word] = sum(1 << column % 64 for column in columns if column // 64 == word)
+
+    def seen_by(self, columns: frozenset[int], version: int) -> bool:
+        """Whether the workers of these columns all know of the columns that are read since `version`."""
+        known = (1 << at.OWNER_SHIFT) - 1
+        return all(self.words[at.SEEN + column] & known >= version for column in columns)
+
+    def owner_of(self, column: int) -> int:
+        """The `owner` of the process that has this column, or had it last."""
+        return self.words[at.SEEN + column] >> at.OWNER_SHIFT
+
+    def is_living(self, column: int) -> bool:
+        """Whether a running process has this column; costs a system call. The hub's is nobody's, and always counts."""
+        return column in (self.column, self.layout.hub) or is_held(self.file, column)

@@ -1,0 +1,165 @@
+"""Setting up: which files the tables of a state directory are in, and making those that are missing or do not fit."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeproxy.edge.counters.base import Base
+from edgeproxy.edge.counters.carry import Carry
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.file import KINDS, QUOTAS, TableError, TableFile
+from edgeproxy.edge.counters.index import ROWS_MAX
+from edgeproxy.edge.counters.layout import DAMAGED, HEAD_WORDS, Layout
+from edgeproxy.edge.counters.occupancy import ROWS as CONNECTION_ROWS
+from edgeproxy.edge.counters.occupancy import WAYS
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.tallies import TallyTable
+
+LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS), KINDS[2:4], KINDS[4]
+
+FORMER_KINDS = {"customers": "people"}
+"""The names under which 0.1.0 made files of a table: they are read, carried over and removed like the table's own."""
+
+METRIC_ROWS = 4096
+"""Their labels come from the configuration only: a few hundred are many."""
+METRIC_WORDS = 24
+NEARLY_FULL_FRACTION = 0.8
+"""Part of a tally table's rows from which on the next start begins with an empty file."""
+
+
+def layouts(
+    workers: int, customers: int, addresses: int, *, hub: bool = False, ledger: bool = False
+) -> tuple[Layout, ...]:
+    """The layout of each table, for so many workers and as many spare columns; with a `hub`, one for other hosts.
+
+    Quotas have that one also where there is a `ledger`, which knows what others have counted.
+    """
+    columns = 2 * workers
+    limits = columns + hub
+    return (
+        Layout("customers", customers, limits, ring=32, cells=28, width=HEAD_WORDS),
+        Layout("addresses", addresses, limits, ring=16, cells=13, width=HEAD_WORDS),
+        # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
+        Layout(QUOTAS, customers, columns + (hub or ledger), ring=1, cells=1, width=HEAD_WORDS),
+        Layout("usage", customers, columns, width=1),
+        Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
+        Layout("connections", CONNECTION_ROWS, columns, width=WAYS),
+    )
+
+
+def file_name(kind: str, generation: int) -> str:
+    """What the file of a table is called."""
+    return f"{kind}.{generation}.tbl"
+
+
+def present_name(folder: Path, kind: str, generation: int) -> str:
+    """The name of a table's file in this folder: the former one where only a file of that name is there."""
+    name, former = file_name(kind, generation), file_name(FORMER_KINDS.get(kind, kind), generation)
+    return former if not (folder / name).exists() and (folder / former).exists() else name
+
+
+def generations(folder: Path, kind: str) -> list[int]:
+    """The numbers of the files of a table that are there, oldest first."""
+    kinds = {kind, FORMER_KINDS.get(kind, kind)}
+    found = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
+    return sorted({int(parts[1]) for parts in found if len(parts) == 3 and parts[1].isdecimal()})
+
+
+def prepare_control(path: Path, folder: Path) -> Control:
+    """The control file, made where nothing is there yet. For the holder of the setup lock."""
+    if not path.exists() and any(generations(folder, kind) for kind in KINDS):
+        raise TableError(
+            path, f"is missing, and there are tables in {folder}: put it back, or move them away to begin anew"
+        )
+    return Control.prepare(path)
+
+
+def prepare_tables(folder: Path, control: Control, wanted: Sequence[Layout], base: Base, now: float) -> None:
+    """Make every table that is missing, has another layout or (limits of rates) is of another boot; make it current.
+
+    Nothing becomes current, and nothing is left behind, unless all could be made. Limits of this boot are carried
+    over; tallies need not be, for totals are summed over all files. For the holder of the setup lock.
+    """
+    clear(folder, control)
+    made: list[tuple[str, int]] = []
+    try:
+        for layout in wanted:
+            current = open_current(folder, control, layout.kind)
+            if current is None or not fits(current, layout, control):
+                made.append((layout.kind, make(folder, control, layout, current, base, now)))
+            if current is not None:
+                current.close()
+    except BaseException:
+        for kind, generation in made:
+            (folder / file_name(kind, generation)).unlink()
+        raise
+    for kind, generation in made:
+        control.publish(kind, generation)
+    control.flush()
+
+
+def recover(folder: Path, control: Control) -> None:
+    """Look through the tables that outlive a boot before the first process of a new one uses them.
+
+    Where the host lost power, the disk may have some pages of a file as they were long before the others.
+    """
+    for kind in (QUOTAS, *TALLIES):
+        file = open_current(folder, control, kind)
+        if file is None:
+            continue
+        if kind == QUOTAS:
+            file.words[DAMAGED] = 1
+            LimitTable(file).mend()
+        else:
+            TallyTable(file).recover()
+        file.close()
+
+
+def clear(folder: Path, control: Control) -> None:
+    """Remove what a setup left that was cut off: it never became current, so nothing was counted in it."""
+    for kind in KINDS:
+        for each in {kind, FORMER_KINDS.get(kind, kind)}:
+            for path in folder.glob(f"{each}.*.tbl.*.tmp"):
+                path.unlink()
+        for generation in generations(folder, kind):
+            if generation > control.generation(kind):
+                (folder / present_name(folder, kind, generation)).unlink()
+
+
+def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
+    """The current file of a table; None where there is none, or it has been removed."""
+    path = folder / present_name(folder, kind, control.generation(kind))
+    return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
+
+
+def fits(file: TableFile, layout: Layout, control: Control) -> bool:
+    """Whether a file can go on being used."""
+    if file.layout != layout:
+        return False
+    if layout.kind in LIMITS:
+        return file.boot == boot_of(layout.kind, control)
+    return TallyTable(file).rows_in_use < NEARLY_FULL_FRACTION * layout.rows
+
+
+def boot_of(kind: str, control: Control) -> int:
+    """The boot in which a file of this kind means something; 0 where it outlives them."""
+    return control.boot if kind in LIMITS and kind != QUOTAS else 0
+
+
+def make(folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float) -> int:
+    """Make the next file of a table, with the limits of the current one carried over. Returns its number."""
+    if layout.rows > ROWS_MAX:
+        raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {ROWS_MAX} is the most")
+    folded = [int(name.split(".")[1]) for name in base.folded if name.startswith(f"{layout.kind}.")]
+    generation = 1 + max(control.generation(layout.kind), *generations(folder, layout.kind), *folded, 0)
+    path = folder / file_name(layout.kind, generation)
+    boot = boot_of(layout.kind, control)
+    TableFile.create(path, layout, generation=generation, instance=control.instance, boot=boot)
+    if current is not None and layout.kind in LIMITS and current.boot == boot:
+        try:
+            new = TableFile.open(path, kind=layout.kind, instance=control.instance)
+            Carry(LimitTable(current), LimitTable(new)).slice(now, float("inf"))
+            new.close()
+        except BaseException:
+            path.unlink()
+            raise
+    return generation

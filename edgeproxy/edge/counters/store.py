@@ -1,0 +1,350 @@
+"""The files of a state directory: made by a supervisor, joined by its workers, tended by one supervisor at a time.
+
+    control            who serves, the clock, and which file of each table is current (control.py)
+    TABLE.N.tbl        a table; another layout, or for limits of rates another boot, is another N (file.py)
+    base.json          totals of tally files that are gone (base.py)
+    setup.lock         held while tables are made (by one) or joined (by many)
+    identity.lock      held by the supervisor that tends the tables
+
+Two supervisors may share a directory, each with workers and columns of its own.
+"""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+from edgeproxy.base import clock
+from edgeproxy.edge.counters import claims, columns
+from edgeproxy.edge.counters.base import Base, Sums, add, stamp
+from edgeproxy.edge.counters.control import Control, boot_digest
+from edgeproxy.edge.counters.file import TableError, TableFile
+from edgeproxy.edge.counters.locks import FileLock
+from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
+from edgeproxy.edge.counters.occupancy import Occupancy
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.setup import (
+    LIMITS,
+    OCCUPANCY,
+    TALLIES,
+    generations,
+    layouts,
+    prepare_control,
+    prepare_tables,
+    present_name,
+    recover,
+)
+from edgeproxy.edge.counters.tallies import HISTOGRAM, TallyTable, names
+from edgeproxy.edge.counters.tending import Tended, Tending
+from edgeproxy.edge.counters.usage_key import UsageTotal, counted_by
+
+__all__ = ["Store", "Tended"]
+
+IDENTITY_FILE = "identity.json"
+"""The file that exists once usage is sealed; see edge/usage/identity.py."""
+USAGE = TALLIES[0]
+SEEN_BY_ALL_SECONDS = 2.0
+"""Seconds that a worker on a column new to the others waits for them to look there."""
+
+
+class Store:
+    """The tables as one process sees them. Needs no event loop; only `prepare` and `join` may wait.
+
+    `limits` and `tallies` are the current tables by name. A supervisor sees others there once another supervisor
+    has made them; a worker stays with those that it joined. `column` is None in a supervisor.
+    """
+
+    meters: Metrics
+    """Where this worker's metrics are counted; a supervisor has none."""
+    billing: UsageMeters
+    """Where this worker's usage is counted; a supervisor has none."""
+    connected: Occupancy
+    """How many connections addresses have; a supervisor has none."""
+    _connections: TableFile
+    """The file of `connected`: one for all workers that choose from the same columns."""
+
+    def __init__(self, state: Path, tables_dir: Path | None, control: Control) -> None:
+        self.state = state
+        self.folder = tables_dir or state
+        self.base_path = state / "base.json"
+        self.control = control
+        self.column: int | None = None
+        self.limits: dict[str, LimitTable] = {}
+        self.tallies: dict[str, TallyTable] = {}
+        self.identity = FileLock(state / "identity.lock")
+        self.sealed: set[str] = set()
+        """Files of usage of which everything has been sealed, for ever: edge/usage/seal.py says so."""
+        self._files: dict[str, TableFile] = {}
+        self._base: tuple[tuple[int, int, int], Base] | None = None
+        self._tending = Tending(self)
+
+    # ---- the two ways in
+
+    @classmethod
+    def prepare(
+        cls,
+        state: Path,
+        *,
+        workers: int,
+        customers: int = 200_000,
+        addresses: int = 200_000,
+        tables_dir: Path | None = None,
+        boot: str | None = None,
+        offset: float | None = None,
+        hub: bool = False,
+        ledger: bool = False,
+    ) -> "Store":
+        """Make what is missing, and a new generation of what has another layout or boot. The supervisor's way in.
+
+        `customers` and `addresses` are rows. `hub`: limits are shared with other hosts; `ledger`: the collector
+        tells what others have counted of quotas. `boot` and `offset` (seconds)
+        are this boot's id and clock offset, asked of the kernel where not given. Raises TableError (an OSError) where
+        a file cannot be made, as on a full disk, or is not what it should be: its text is for the operator, and
+        nothing half-made is left.
+        """
+        folder = tables_dir or state
+        setup = FileLock(state / "setup.lock")
+        try:
+            state.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            setup.acquire()
+        except OSError as failed:
+            raise TableError(state, f"cannot be used: {failed.strerror}", failed.errno) from failed
+        try:
+            control = prepare_control(state / "control", folder)
+            digest = boot_digest(clock.boot_id() if boot is None else boot)
+            if control.boot != digest:
+                recover(folder, control)
+                # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
+                control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
+            store = cls(state, tables_dir, control)
+            wanted = layouts(workers, customers, addresses, hub=hub, ledger=ledger)
+            prepare_tables(folder, control, wanted, store.base(), monotonic() + control.offset)
+            store.follow()
+        finally:
+            setup.release()
+        return store
+
+    @classmethod
+    def join(cls, state: Path, *, tables_dir: Path | None = None) -> "Store":
+        """Open the current tables and take a column, for life. A worker's way in; may wait for 2 s.
+
+        Raises NoFreeColumn where all are taken, TableError where nothing was prepared.
+        """
+        store = cls(state, tables_dir, Control.open(state / "control"))
+        setup = FileLock(state / "setup.lock")
+        try:
+            setup.acquire(shared=True)
+            files = {kind: store.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)}
+            store.column = column = columns.take(tuple(files.values()))
+        except BaseException:
+            store.close()
+            raise
+        finally:
+            setup.release()
+        store.limits = {kind: LimitTable(files[kind], column) for kind in LIMITS}
+        store.tallies = {kind: TallyTable(files[kind], column) for kind in TALLIES}
+        store.metrics.clear_gauges()
+        store.meters = Metrics(store.metrics)
+        store.billing = UsageMeters(store.usage)
+        store.connected = Occupancy(TallyTable(files[OCCUPANCY], column))
+        store._connections = files[OCCUPANCY]
+        for table in store.limits.values():
+            claims.settle_all(table, column)
+        store.enter()
+        return store
+
+    def enter(self) -> None:
+        """Have every running worker read this one's column, before anything is counted in it."""
+        deadline = monotonic() + SEEN_BY_ALL_SECONDS
+        for table in self.limits.values():
+            while not table.file.lock():
+                if monotonic() >= deadline:
+                    raise TableError(table.file.path, "is kept locked by a process that hangs")
+                sleep(0.001)
+            try:
+                entered = table.enter()
+            finally:
+                table.file.unlock()
+            wanted = table.version
+            while entered and not table.seen_by(columns.held(table.file), wanted) and monotonic() < deadline:
+                # Others may be entering too, and wait for this one.
+                table.columns_changed()
+                sleep(0.005)
+
+    def close(self) -> None:
+        """Give back the column, the identity lock and the maps. What counted in them cannot be used after that."""
+        self.identity.release()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+        self.control.close()
+
+    # ---- for both
+
+    @property
+    def customers(self) -> LimitTable:
+        """Limits of customers and keys."""
+        return self.limits["customers"]
+
+    @property
+    def addresses(self) -> LimitTable:
+        """Limits by address, and of whoever has no key."""
+        return self.limits["addresses"]
+
+    @property
+    def quotas(self) -> LimitTable:
+        """What was counted of quotas in their calendar periods; outlives reboots."""
+        return self.limits["quotas"]
+
+    @property
+    def usage(self) -> TallyTable:
+        """What is billed."""
+        return self.tallies["usage"]
+
+    @property
+    def metrics(self) -> TallyTable:
+        """What Prometheus is told."""
+        return self.tallies["metrics"]
+
+    @property
+    def offset(self) -> float:
+        """Edge time is `monotonic() + offset`, seconds. Read it anew at every sweep."""
+        return self.control.offset
+
+    # ---- for workers
+
+    def columns_changed(self) -> bool:
+        """Look whether other workers came or went; call it twice a second. Costs a microsecond.
+
+        Policies need nothing further: those of this process are told to look again at their next decision.
+        """
+        self.metrics.columns_changed()
+        self.connected.columns_changed()
+        changed = [table.columns_changed() for table in self.limits.values()]
+        return any(changed)
+
+    def serve_on(self, *, last: bool) -> bool:
+        """Declare that this worker serves on without its supervisor; returns whether it should: others may be enough.
+
+        As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
+        that served in any case, of others those in the lowest columns.
+        """
+        file, own = self._connections, self.column
+        assert own is not None
+        columns.declare_orphan(file, own, last=last)
+        before = [theirs or column < own for column, theirs in columns.orphans(file).items()]
+        return last or sum(before) < file.layout.columns // 2
+
+    def serve_no_longer(self) -> None:
+        """Withdraw that declaration: this worker accepts no further connection."""
+        assert self.column is not None
+        columns.withdraw_orphan(self._connections, self.column)
+
+    # ---- for supervisors
+
+    def free_columns(self) -> int:
+        """How many further workers would find a free column."""
+        return columns.free([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
+
+    def tend(self, now: float) -> Tended:
+        """One slice (about 20 ms at most) of housekeeping, by whoever holds the identity lock; call it every second.
+
+        Takes the identity lock if it is free. `now` is edge time. Raises TableError where the disk is full:
+        nothing is lost, and the next call tries again.
+        """
+        if not self.identity.try_acquire():
+            return Tended(holder=False)
+        self.follow()
+        return self._tending.slice(now)
+
+    def usage_totals(self) -> Iterator[UsageTotal]:
+        """The totals since the state was made: of the durable base and every live file."""
+        for key, (_, words) in self.sums("usage").items():
+            customer, meter, route, split = counted_by(key)
+            total = customer, meter, route, words[0]
+            yield (*total, split) if split else total
+
+    def metric_totals(self) -> Iterator[tuple[str, tuple[str, ...], list[int]]]:
+        """(name, label values, words): [total], or of a histogram a count per bucket and the sum in nanoseconds.
+
+        Bucket counts are each bucket's own, not cumulative: len(BUCKETS) + 1 of them. Gauges are summed over the
+        columns of running workers only.
+        """
+        for key, (kind, words) in self.sums("metrics").items():
+            name, *labels = names(key)
+            yield name, tuple(labels), words[: HISTOGRAM_WORDS if kind == HISTOGRAM else 1]
+
+    def sums(self, kind: str) -> Sums:
+        """The sums of a tally table by key, over the base and all files. Takes about 3 µs a row and file."""
+        while True:
+            base = self.base()
+            read = stamp(self.base_path)
+            sums: Sums = dict(base.tables.get(kind, {}))
+            for number in self.generations(kind):
+                name = self.name(kind, number)
+                if name not in base.folded:
+                    self.add_file(sums, name, kind)
+            # Another supervisor may have folded a file meanwhile: then it was read twice, or not at all.
+            if stamp(self.base_path) == read:
+                return sums
+
+    def add_file(self, sums: Sums, name: str, kind: str) -> None:
+        """Add what one file holds, unless it is gone."""
+        try:
+            file = self.file(name, kind)
+        except TableError as failed:
+            if failed.errno == errno.ENOENT:
+                return
+            raise
+        for of, key, words in TallyTable(file).totals(columns.held(file)):
+            add(sums, of, key, words)
+
+    # ---- its files
+
+    def follow(self) -> None:
+        """Open the tables that are current now, where those are others than before."""
+        for kind in LIMITS:
+            if kind not in self.limits or self.limits[kind].file is not self.current(kind):
+                self.limits[kind] = LimitTable(self.current(kind))
+        for kind in TALLIES:
+            if kind not in self.tallies or self.tallies[kind].file is not self.current(kind):
+                self.tallies[kind] = TallyTable(self.current(kind))
+
+    def current(self, kind: str) -> TableFile:
+        """The current file of a table."""
+        return self.file(self.name(kind, self.control.generation(kind)), kind)
+
+    def name(self, kind: str, number: int) -> str:
+        """What the file of a table is called."""
+        return present_name(self.folder, kind, number)
+
+    def generations(self, kind: str) -> list[int]:
+        """The numbers of a table's files that are there up to the current one, oldest first."""
+        current = self.control.generation(kind)
+        return [number for number in generations(self.folder, kind) if number <= current]
+
+    def file(self, name: str, kind: str) -> TableFile:
+        """The file of this name, open."""
+        if name not in self._files:
+            self._files[name] = TableFile.open(self.folder / name, kind=kind, instance=self.control.instance)
+        return self._files[name]
+
+    def forget(self, name: str) -> None:
+        """Close a file that has been removed."""
+        if name in self._files:
+            self._files.pop(name).close()
+
+    def may_fold(self, name: str, kind: str) -> bool:
+        """Whether a file of tallies may go into the base: of usage one that is sealed, where there is an identity.
+
+        Where nobody seals now, what was sealed last may not be marked yet, and would be sealed again.
+        """
+        return kind != USAGE or name in self.sealed or not (self.state / IDENTITY_FILE).exists()
+
+    def base(self) -> Base:
+        """What base.json says now."""
+        read = stamp(self.base_path)
+        if self._base is None or self._base[0] != read:
+            self._base = (read, Base.load(self.base_path))
+        return self._base[1]

@@ -1,0 +1,229 @@
+"""Rows of totals: one per key, never reused within a file, so that a total never falls.
+
+A key is the names that it is about (a customer, a meter, a route; a metric and its label values) joined by NUL.
+"""
+
+from collections.abc import Iterator
+from hashlib import blake2b
+from time import monotonic, sleep
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.columns import is_held
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.index import Index, TableBusy, TableFull
+
+COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
+
+FLOCK_WAIT_SECONDS = 0.05
+"""Seconds to wait for the flock: it is held for microseconds, unless its holder was stopped."""
+
+DIGEST_BYTES = 16
+
+
+def tally_key(*parts: str) -> bytes:
+    """The key for these names. Where they are too long together the longest is cut, and its digest put to it."""
+    encoded = [part.encode() for part in parts]
+    while (excess := sum(map(len, encoded)) + len(encoded) - 1 - at.TALLY_KEY_BYTES) > 0:
+        longest = max(range(len(encoded)), key=lambda place: len(encoded[place]))
+        whole = encoded[longest]
+        kept = max(0, len(whole) - excess - 1 - 2 * DIGEST_BYTES)
+        short = whole[:kept].decode(errors="ignore").encode()
+        encoded[longest] = b"%b~%b" % (short, blake2b(whole, digest_size=DIGEST_BYTES).hexdigest().encode())
+    return b"\0".join(encoded)
+
+
+def names(key: bytes) -> tuple[str, ...]:
+    """The names that a key was made of."""
+    return tuple(part.decode() for part in key.split(b"\0"))
+
+
+class TallyTable:
+    """A table of totals as one process sees it. `column` is the one that it adds to, None where it only reads."""
+
+    def __init__(self, file: TableFile, column: int | None = None) -> None:
+        self.file = file
+        self.name = file.layout.kind
+        self.words = file.words
+        self.layout = file.layout
+        self.column = column
+        self.index = Index(file)
+        self._bytes = file.bytes
+        self._first = file.layout.first_row
+        self._stride = file.layout.row_words
+        self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
+        self._living: set[int] = set()
+
+    def own(self, key: bytes, kind: int) -> int:
+        """The first word of this process's column in the key's row, which is claimed if there is none.
+
+        The words hold what was counted there before, by whoever. Raises TableFull, or TableBusy where the flock
+        was not to be had within 50 ms.
+        """
+        if self.column is None:
+            raise ValueError("a process without a column reads, and adds to nothing")
+        key_hash = self.index.hash(key)
+        number = self.index.look(key_hash, lambda number: self._has(number, key))
+        if number is None:
+            number = self._claim(key_hash, key, kind)
+        return self._row(number) + at.TALLIES + self.column * self.layout.width
+
+    def columns_of(self, own: int) -> slice:
+        """Where the words of all columns are that lie beside `own`, this process's word as `own()` gave it."""
+        if self.column is None:
+            raise ValueError("a process without a column has no words of its own")
+        width = self.layout.width
+        first = own - self.column * width
+        return slice(first, first + self.layout.columns * width, width)
+
+    def is_living(self, column: int) -> bool:
+        """Whether a running worker holds this column, this process or another.
+
+        One that was found living is taken for it until `columns_changed`; about a dead one the kernel is asked each
+        time (0.5 µs), so that whoever takes its column counts from its first word on.
+        """
+        if column in self._living or column == self.column:
+            return True
+        living = is_held(self.file, column)
+        if living:
+            self._living.add(column)
+        return living
+
+    def columns_changed(self) -> None:
+        """Forget which columns were found living, as workers may have gone. Call it twice a second."""
+        self._living.clear()
+
+    def _row(self, number: int) -> int:
+        return self._first + number * self._stride
+
+    def _key(self, number: int) -> bytes:
+        row = self._row(number)
+        start = (row + at.TALLY_KEY) * at.WORD
+        length = self.words[row + at.TALLY_STATE] & 0xFF
+        return bytes(self._bytes[start : start + length])
+
+    def _has(self, number: int, key: bytes) -> bool:
+        return self._key(number) == key
+
+    def _claim(self, key_hash: int, key: bytes, kind: int) -> int:
+        words = self.words
+        if len(key) > at.TALLY_KEY_BYTES:
+            raise ValueError(f"the key is {len(key)} bytes long, and {at.TALLY_KEY_BYTES} is the most")
+        if words[at.HIGH] >= self.layout.rows:
+            raise TableFull(self.name)
+        deadline = monotonic() + FLOCK_WAIT_SECONDS
+        while not self.file.lock():
+            if monotonic() >= deadline:
+                raise TableBusy(self.name)
+            sleep(0.0002)
+        try:
+            number = self.index.look(key_hash, lambda number: self._has(number, key))
+            if number is not None:
+                return number
+            slot = self.index.vacancy(key_hash)
+            number = words[at.HIGH]
+            if slot is None or number >= self.layout.rows:
+                raise TableFull(self.name)
+            # Killed from here on, this process leaves a row that no key leads to: nothing that needs repair.
+            words[at.HIGH] = number + 1
+            row = self._row(number)
+            # After a power cut something may stand in a row that was not handed out, as far as the disk knew.
+            words[row : row + self._stride] = self._zeros
+            start = (row + at.TALLY_KEY) * at.WORD
+            self._bytes[start : start + len(key)] = key
+            words[row + at.TALLY_STATE] = kind << 8 | len(key)
+            words[row + at.TALLY_HASH] = key_hash
+            self.index.publish(slot, key_hash, number)
+            return number
+        finally:
+            self.file.unlock()
+
+    @property
+    def rows_in_use(self) -> int:
+        """Rows handed out: `edge_table_rows{table}`."""
+        return self.words[at.HIGH]
+
+    def totals(self, live: frozenset[int] | None = None) -> Iterator[tuple[int, bytes, list[int]]]:
+        """(kind, key, sums over all columns, word by word) of every row. Gauges are summed over columns `live` only.
+
+        Without `live` gauges are left out: what a dead process had open is not a total.
+        """
+        width, columns = self.layout.width, self.layout.columns
+        for number in range(self.words[at.HIGH]):
+            row = self._row(number)
+            kind = self.words[row + at.TALLY_STATE] >> 8
+            # A row without a hash belongs to someone killed while claiming it, or claiming it now.
+            if not self.words[row + at.TALLY_HASH] or (kind == GAUGE and live is None):
+                continue
+            tallies = self.words[row + at.TALLIES : row + at.TALLIES + columns * width].tolist()
+            of = sorted(live or ()) if kind == GAUGE else range(columns)
+            yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
+
+    def grown(self) -> Iterator[tuple[int, bytes, int, int]]:
+        """(row number, key, total, mark) of every row whose total is not its mark. For tables of a word a column.
+
+        Takes about 0.4 µs for each row that there is.
+        """
+        words, first, stride = self.words, self._first + at.TALLY_MARK, self._stride
+        span = 1 + self.layout.columns
+        for number in range(words[at.HIGH]):
+            row = first + number * stride
+            mark, *tallies = words[row : row + span].tolist()
+            total = sum(tallies)
+            # Without a hash it is being claimed, or was by someone killed: what comes after belongs to nobody yet.
+            if total != mark and words[row - at.TALLY_MARK + at.TALLY_HASH]:
+                yield number, self._key(number), total, mark
+
+    def marks(self) -> Iterator[tuple[bytes, int]]:
+        """(key, mark) of every row."""
+        for number in range(self.words[at.HIGH]):
+            row = self._row(number)
+            if self.words[row + at.TALLY_HASH]:
+                yield self._key(number), self.words[row + at.TALLY_MARK]
+
+    def mark(self, number: int, total: int) -> None:
+        """Note how much of this row has been sealed; it never falls. For the holder of the identity lock."""
+        place = self._row(number) + at.TALLY_MARK
+        if total > self.words[place]:
+            self.words[place] = total
+
+    def number(self, key: bytes, likely: int | None = None) -> int | None:
+        """The number of the key's row; `likely` is looked at first.
+
+        Other than that, the row in which the key is counted now: after a power cut there may be one before it, to which
+        the disk knew no way.
+        """
+        if (
+            likely is not None
+            and likely < self.words[at.HIGH]
+            and self.words[self._row(likely) + at.TALLY_HASH]
+            and self._has(likely, key)
+        ):
+            return likely
+        return self.index.look(self.index.hash(key), lambda number: self._has(number, key))
+
+    def total(self, number: int) -> int:
+        """What all columns have counted in a row of a table of a word a column."""
+        start = self._row(number) + at.TALLIES
+        return sum(self.words[start : start + self.layout.columns].tolist())
+
+    def put_back(self, number: int, total: int) -> None:
+        """Add to this process's column what a row lacks of a total that it had. For tables of a word a column."""
+        if self.column is None:
+            raise ValueError("a process without a column adds to nothing")
+        self.words[self._row(number) + at.TALLIES + self.column] += max(0, total - self.total(number))
+
+    def recover(self) -> None:
+        """Hand out no row again that has a key: after a power cut it may be above HIGH. Before others use the table."""
+        for number in range(self.words[at.HIGH], self.layout.rows):
+            if self.words[self._row(number) + at.TALLY_HASH]:
+                self.words[at.HIGH] = number + 1
+
+    def clear_gauges(self) -> None:
+        """This process has just taken its column: it has nothing open yet, whatever its predecessor had."""
+        if self.column is None:
+            raise ValueError("a process without a column has no gauges")
+        width = self.layout.width
+        for number in range(self.words[at.HIGH]):
+            row = self._row(number)
+            if self.words[row + at.TALLY_STATE] >> 8 == GAUGE:
+                self.words[row + at.TALLIES + self.column * width] = 0

@@ -1,0 +1,194 @@
+"""Tending the tables, by the supervisor that holds the identity lock: reclaim rows, retire files that are no longer
+current, mend what a killed process left, and let go of columns whose workers are gone. All by the piece.
+"""
+
+from itertools import pairwise
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters.base import Base, Fold
+from edgeproxy.edge.counters.carry import Carry
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.file import QUOTAS, TableFile, sync_folder
+from edgeproxy.edge.counters.layout import DAMAGED, PENDING
+from edgeproxy.edge.counters.reclaim import Reclaim
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
+from edgeproxy.edge.counters.tallies import TallyTable
+
+RECLAIM_SECONDS, HURRIED_RECLAIM_SECONDS = 0.003, 0.006
+"""Seconds of a slice for each table of limits: usually, and when more than half of its rows are taken."""
+RETIRE_SECONDS = 0.004
+"""Seconds of a slice for each file that is no longer current."""
+UNHELD_SECONDS = 60.0
+"""Seconds after which a column that nobody holds is no longer read at every decision. A replacement is quicker."""
+
+
+class Tended(NamedTuple):
+    """What one slice did. `holder`: this process holds the identity lock, else it did nothing.
+
+    Rows closed, freed and revived by reclaim, rows carried to a newer file; names of the files folded into the
+    durable base, and of those removed.
+    """
+
+    holder: bool
+    closed: int = 0
+    reclaimed: int = 0
+    revived: int = 0
+    carried: int = 0
+    folded: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class Tables(Protocol):
+    """What tending needs of the store that it tends."""
+
+    folder: Path
+    base_path: Path
+    control: Control
+    limits: dict[str, LimitTable]
+
+    def generations(self, kind: str) -> list[int]:
+        """The numbers of a table's files up to the current one, oldest first."""
+
+    def name(self, kind: str, number: int) -> str:
+        """What the file of a table is called."""
+
+    def file(self, name: str, kind: str) -> TableFile:
+        """An open file."""
+
+    def forget(self, name: str) -> None:
+        """Close a file."""
+
+    def base(self) -> Base:
+        """The durable base as it is now."""
+
+    def may_fold(self, name: str, kind: str) -> bool:
+        """Whether a file of tallies may go into the base."""
+
+
+class Tending:
+    """The state of the housekeeping between two slices."""
+
+    def __init__(self, store: Tables) -> None:
+        self.store = store
+        self._reclaims: dict[str, Reclaim] = {}
+        self._carries: dict[str, tuple[Carry, bool]] = {}
+        self._folds: dict[str, Fold] = {}
+        self._unheld: dict[str, dict[int, float]] = {}
+
+    def slice(self, now: float) -> Tended:
+        """One slice. `now` is edge time.
+
+        Raises TableError where the base cannot be written, as on a full disk: nothing is lost, and the next slice
+        tries again.
+        """
+        closed = reclaimed = revived = carried = 0
+        folded: list[str] = []
+        removed: list[str] = []
+        for kind in LIMITS:
+            table = self.store.limits[kind]
+            self.mend(table)
+            self.let_columns_go(table, now)
+            did = self.reclaim(table, now)
+            closed, reclaimed, revived = closed + did[0], reclaimed + did[1], revived + did[2]
+            carried += self.retire_limits(kind, now, removed)
+        for kind in TALLIES:
+            self.retire_tallies(kind, folded, removed)
+        self.retire_occupancy(removed)
+        if removed:
+            sync_folder(self.store.folder)
+        return Tended(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
+
+    def mend(self, table: LimitTable) -> None:
+        """Repair the table where a process was killed while it claimed or freed a row."""
+        if table.words[DAMAGED] or table.words[PENDING]:
+            table.mend()
+
+    def let_columns_go(self, table: LimitTable, now: float) -> None:
+        """Columns without a worker for a minute are summed once a cell, no longer at every decision."""
+        held = columns.held(table.file)
+        unheld = self._unheld.setdefault(table.file.path.name, {})
+        for column in range(table.layout.columns):
+            if column in held or column == table.layout.hub:
+                unheld.pop(column, None)
+            else:
+                unheld.setdefault(column, now)
+        gone = {column for column, since in unheld.items() if now - since >= UNHELD_SECONDS}
+        if gone & table.active_columns() and table.file.lock():
+            try:
+                table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.held(table.file))
+            finally:
+                table.file.unlock()
+
+    def reclaim(self, table: LimitTable, now: float) -> tuple[int, int, int]:
+        """Go on with the round through a table."""
+        reclaim = self._reclaims.get(table.name)
+        if reclaim is None or reclaim.table is not table:
+            self._reclaims[table.name] = reclaim = Reclaim(table)
+        seconds = HURRIED_RECLAIM_SECONDS if table.rows_in_use * 2 > table.layout.rows else RECLAIM_SECONDS
+        return reclaim.slice(now, perf_counter() + seconds)
+
+    def retire_limits(self, kind: str, now: float, removed: list[str]) -> int:
+        """Carry what old files count into their successors; remove the oldest once no worker counts in it.
+
+        The last round of a file is one that began after its last worker, and every older file, had gone.
+        """
+        numbers = self.store.generations(kind)
+        carried = 0
+        oldest = True
+        for number, next_number in pairwise(numbers):
+            name = self.store.name(kind, number)
+            old, new = self.store.file(name, kind), self.store.file(self.store.name(kind, next_number), kind)
+            alone = oldest and not columns.held(old)
+            if old.boot != boot_of(kind, self.store.control) or old.layout.cells != new.layout.cells:
+                # Cells of another clock, or of another width, mean nothing to the successor.
+                ended = last = alone
+            else:
+                carry, last = self._carries.get(name) or (Carry(LimitTable(old), LimitTable(new)), alone)
+                did, ended = carry.slice(now, perf_counter() + RETIRE_SECONDS)
+                carried += did
+                self._carries[name] = (carry, alone if ended else last)
+            oldest = ended and last
+            if oldest:
+                self._carries.pop(name, None)
+                if kind == QUOTAS:
+                    # They are to outlive even a power cut, so the only copy must not be in memory.
+                    new.flush()
+                self.remove(name, removed)
+        return carried
+
+    def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
+        """Fold old files that no worker holds into the durable base, and remove them."""
+        for number in self.store.generations(kind)[:-1]:
+            name = self.store.name(kind, number)
+            if name in self.store.base().folded:
+                # Folded, and cut off before it was removed.
+                self.remove(name, removed)
+                continue
+            file = self.store.file(name, kind)
+            if columns.held(file) or not self.store.may_fold(name, kind):
+                continue
+            fold = self._folds.setdefault(name, Fold(TallyTable(file)))
+            if fold.slice(perf_counter() + RETIRE_SECONDS):
+                present = frozenset(path.name for path in self.store.folder.glob("*.tbl"))
+                base = self.store.base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
+                base.write(self.store.base_path)
+                del self._folds[name]
+                folded.append(name)
+                self.remove(name, removed)
+
+    def retire_occupancy(self, removed: list[str]) -> None:
+        """Remove old files of what is open that no worker holds: what they say is over."""
+        for number in self.store.generations(OCCUPANCY)[:-1]:
+            name = self.store.name(OCCUPANCY, number)
+            if not columns.held(self.store.file(name, OCCUPANCY)):
+                self.remove(name, removed)
+
+    def remove(self, name: str, removed: list[str]) -> None:
+        """Unlink a file that counts no more."""
+        (self.store.folder / name).unlink(missing_ok=True)
+        self.store.forget(name)
+        removed.append(name)

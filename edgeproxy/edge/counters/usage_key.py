@@ -1,0 +1,36 @@
+"""The key of a row of the usage table: what is counted there.
+
+Customer, meter and route, and a part such as `model=m1` for each dimension, in the order of their names.
+"""
+
+from edgeproxy.config import dimensions
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.tallies import names, tally_key
+
+Counted = tuple[str, str, str, str]
+"""Customer, meter, route and the text of the dimensions, empty where there are none."""
+UsageTotal = tuple[str, str, str, int] | tuple[str, str, str, int, str]
+"""Customer, meter, route, total, and the text of the dimensions where there are any."""
+
+
+def usage_key(counted: Counted) -> bytes:
+    """The key of what is counted; what is not split may be cut, as all keys, to what a row has room for."""
+    customer, meter, route, split = counted
+    if not split:
+        return tally_key(customer, meter, route)
+    parts = [f"{name}={value}" for name, value in sorted(dimensions.read(split).items())]
+    return "\0".join([customer, meter, route, *parts]).encode()
+
+
+def has_room(key: bytes) -> bool:
+    """Whether a row can have this key."""
+    return len(key) <= at.TALLY_KEY_BYTES
+
+
+def counted_by(key: bytes) -> Counted:
+    """What the row of this key counts; raises ValueError where it counts no usage."""
+    customer, meter, route, *parts = names(key)
+    pairs = [part.partition("=") for part in parts]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError(f"{key!r} counts no usage")
+    return customer, meter, route, dimensions.written({name: value for name, _, value in pairs})

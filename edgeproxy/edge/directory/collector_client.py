@@ -1,0 +1,98 @@
+"""What an edge asks the collector beside shipping: over HTTP, with the token and the TLS of `usage`."""
+
+import asyncio
+import ssl
+
+import aiohttp
+import orjson
+
+from edgeproxy.config.models import CollectorTls, Usage
+from edgeproxy.edge.usage.transport import CONNECT_SECONDS, why
+from edgeproxy.hub.redis import Away
+from edgeproxy.wire.directory_versions import Unreadable
+
+WAIT_SECONDS = 30
+"""Seconds that a question may wait in the collector for news."""
+ANSWER_SECONDS = 30.0
+"""Seconds that an answer may take beyond that."""
+ANSWER_BYTES_MAX = 64 << 20
+"""Bytes of an answer: the largest is a part of a version of the directory."""
+
+
+class CollectorClient:
+    """One collector, below /v1/directory."""
+
+    def __init__(self, usage: Usage) -> None:
+        self._url = usage.collector.rstrip("/") + "/v1/directory"
+        self._server_name = usage.tls.server_name
+        self._fields = {} if usage.token is None else {"Authorization": f"Bearer {usage.token}"}
+        self._tls = usage.tls if usage.collector.startswith("https://") else None
+        self._session: aiohttp.ClientSession | None = None
+
+    async def get(self, path: str, asked: dict[str, str], *, missing: bool = False) -> bytes:
+        """Return what is there. Raises Away, and Unreadable where it is `missing`."""
+        if self._session is None:
+            self._session = await self._open()
+        try:
+            async with self._session.get(
+                self._url + path,
+                params=asked,
+                headers=self._fields,
+                allow_redirects=False,
+                server_hostname=self._server_name,
+            ) as answer:
+                body = await _whole(answer.content)
+        except TimeoutError as late:
+            await self.close()
+            raise Away("the collector gave no answer in time") from late
+        except aiohttp.ClientError as failure:
+            await self.close()  # With the next session certificates are read again: they may have been renewed.
+            raise Away(f"the collector: {why(failure)}") from failure
+        if answer.status == 404 and missing:
+            raise Unreadable("a part of the directory has left the collector")
+        if answer.status != 200:
+            raise Away(f"the collector answers {answer.status}: {_detail(body)}")
+        return body
+
+    async def close(self) -> None:
+        """It is asked no more, or anew."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _open(self) -> aiohttp.ClientSession:
+        """A session with the TLS that is configured. Raises OSError where its files cannot be read."""
+        tls = True if self._tls is None else await asyncio.to_thread(context, self._tls)
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls),
+            timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS + ANSWER_SECONDS, connect=CONNECT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+def context(tls: CollectorTls) -> ssl.SSLContext:
+    """The TLS towards a collector. Raises OSError."""
+    made = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+    if tls.cert is not None:
+        made.load_cert_chain(tls.cert, tls.key)
+    if not tls.verify:
+        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
+    return made
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    pieces, size = [], 0
+    while piece := await content.read(1 << 20):
+        size += len(piece)
+        if size > ANSWER_BYTES_MAX:
+            raise Unreadable("the collector answers more than any part of the directory has")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _detail(body: bytes) -> str:
+    """Why, as a problem says it."""
+    try:
+        return str(orjson.loads(body)["detail"])[:200]
+    except (ValueError, LookupError, TypeError):
+        return "no problem that can be read"

@@ -1,0 +1,55 @@
+"""The directory as the collector publishes it, over HTTP: each look waits there until there is something new."""
+
+import asyncio
+from time import monotonic
+
+import orjson
+
+from edgeproxy.config.models import Usage
+from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
+from edgeproxy.edge.directory.transport import News
+from edgeproxy.wire.directory_versions import Unreadable
+
+REST_SECONDS = 0.05
+"""Seconds between two looks at least."""
+
+
+class CollectorLog:
+    """The transport `collector`: that of `usage`, with its token."""
+
+    name = "collector"
+
+    def __init__(self, usage: Usage) -> None:
+        self._client = CollectorClient(usage)
+        self._is_patient = False
+        """Whether what there was is known: then a look waits for more."""
+        self._looked_at = 0.0
+
+    async def look(self, token: str | None, number: int) -> News:
+        """As Transport."""
+        wait = WAIT_SECONDS if self._is_patient and token is not None else 0
+        self._is_patient = False
+        asked = {"wait": str(wait)} if token is None else {"after": token, "wait": str(wait)}
+        self._looked_at = monotonic()
+        body = await self._client.get("", asked)
+        try:
+            said = orjson.loads(body)
+            follows, time = said["follows"], said["time"]
+            lines = tuple([line.encode() for line in said["lines"]])
+            news = News(lines, follows is True, None if time is None else time.encode())
+        except (ValueError, LookupError, TypeError, AttributeError) as odd:
+            raise Unreadable("the collector's answer cannot be read: is it one?") from odd
+        return news
+
+    async def part(self, token: str, place: int) -> bytes | None:
+        """As Transport."""
+        return await self._client.get(f"/parts/{token}/{place}", {}, missing=True)
+
+    async def wait(self, seconds: float) -> None:
+        """As Transport: the next look waits, in the collector."""
+        self._is_patient = True
+        await asyncio.sleep(max(0.0, REST_SECONDS - (monotonic() - self._looked_at)))
+
+    async def close(self) -> None:
+        """As Transport."""
+        await self._client.close()

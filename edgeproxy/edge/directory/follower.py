@@ -1,0 +1,530 @@
+"""The directory as one supervisor has it: followed in the hub or the collector, kept on this host's disk, and told to
+workers who ask.
+
+Nobody waits for the hub or the collector. A worker that meets a key asks this supervisor, which looks into the file
+(cache.py); while they are away the file is what is known, with its age for all to see. A hub that has forgotten
+everything says nothing about customers: they stay until somebody pushes. What is not signed as it must be, or is older
+than what is known, is refused (lineage.py), and what is known counts on, until the newest signed time is too old.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from edgeproxy.base import log
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.directory import KeyOwner, KnownCustomer, customer_of, flag_of
+from edgeproxy.config.directory_settings import Directory
+from edgeproxy.config.models import Flag, Settings
+from edgeproxy.edge.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
+from edgeproxy.edge.directory.collector_log import CollectorLog
+from edgeproxy.edge.directory.hub_log import HubLog
+from edgeproxy.edge.directory.lineage import Accepted, Rejected, accept
+from edgeproxy.edge.directory.seal import seal_of
+from edgeproxy.edge.directory.transport import Transport
+from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
+from edgeproxy.edge.metrics import Series
+from edgeproxy.hub.redis import Away, reason
+from edgeproxy.wire import directory_versions
+from edgeproxy.wire.directory_signatures import Trust
+from edgeproxy.wire.directory_versions import Ask, Unreadable
+
+POLL_SECONDS = 2.0
+"""Seconds between two looks at most, and a fifth less at least, unless there is word that there is more."""
+FIRST_POLL_SECONDS = 0.2
+"""Seconds until the next look of an edge that knows no customer yet, and once after a look that failed."""
+PROGRESS_SECONDS = 3.0
+"""Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
+FIRST_READ_SECONDS = 45.0
+"""Seconds after which it waits for no more: service managers give an edge a minute to begin."""
+NOTE_SECONDS = 60.0
+"""Seconds between two notes on disk of when the hub was last heard."""
+REST_SECONDS_MAX = 0.1
+"""Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
+the time at most."""
+LOG_QUIET_SECONDS = 60.0
+"""Seconds between two log lines about the same thing that must not happen."""
+NAMES_LOGGED_MAX = 5
+"""Customers who are named in a line of the log."""
+FAILURES_BEFORE_BACKOFF = 3
+"""Times that it cannot be read, not for want of a hub, until it is tried more rarely."""
+POLL_SECONDS_MAX = 30.0
+"""Seconds between two such attempts at most."""
+
+CLOCKS_APART_SECONDS = 300.0
+"""By how much the clock of who signs may be ahead of this host's."""
+
+PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
+"""How a directory comes there."""
+
+Reply = Callable[[KeysLookedUp], None]
+
+
+class Follower:
+    """The directory of one supervisor."""
+
+    def __init__(
+        self,
+        state: Path,
+        settings: Settings,
+        ask: Ask,
+        tell: Callable[[ForgetCustomers], None],
+        publish: Callable[[DirectoryValid | DirectoryFlags], None] = lambda _: None,
+        used: Callable[[Collection[bytes]], None] = lambda _: None,
+    ) -> None:
+        """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
+        too, until the next one. `used` hears which keys are in use."""
+        self._used = used
+        self._state = state
+        self._settings = settings
+        self._ask = ask
+        self._tell = tell
+        self._publish = publish
+        self._transport: Transport | None = None
+        self._trust: Trust | None = None
+        self._rejected: str | None = None
+        """Why what is there was refused."""
+        self._rejections = 0
+        self._ahead_at = 0.0
+        """The newest signed time that this host's clock had not reached."""
+        self.flags: dict[str, Flag] = {}
+        """Those that this version understands, by name."""
+        self._told_flags: dict[str, str] = {}
+        """All of them, as workers were told."""
+        self._cache: Cache | None = None
+        self._held: Held | None = None
+        self._survey = Survey([], [], {})
+        self._noted = 0.0
+        self._damaged = False
+        self._why: str | None = "not read yet"
+        self._is_told = False
+        """Whether the log says so, or is not to."""
+        self._told_at = -LOG_QUIET_SECONDS
+        """When the log said why it is behind, since it was current."""
+        self._changes = 0
+        """How often workers were told to forget."""
+        self._parts = 0
+        """How many parts of versions were read."""
+        self._under_way: str | None = None
+        """What is being read."""
+        self._asked: list[tuple[list[bytes], Reply]] = []
+        self._lookups: Counter[str] = Counter()
+        self._wake = asyncio.Event()
+        self._looked = asyncio.Event()
+        """It is known who there is, or that this will take a while."""
+        self._tasks = Tasks()
+        self._running = False
+        self._log = log.get()
+        self._seldom = log.Seldom(LOG_QUIET_SECONDS)
+
+    # ---- its life
+
+    async def begin(self) -> None:
+        """Follow the directory, if the configuration has one; returns once it is known who there is, or after a while
+        in which nothing came."""
+        directory = self._settings.directory
+        if directory is None:
+            return
+        self._running = True
+        self._trust = Trust(directory.trust) if directory.trust else None
+        self._transport = self._open(directory)
+        if self._trust is None:
+            told = "the directory is not signed: who can write to the hub can make keys; see directory.trust"
+            self._log.warning(told)
+        self._why, self._is_told = "not read yet", False
+        self._ahead_at = 0.0
+        self._looked.clear()
+        self._tasks.start("directory", self._follow())
+        self._tasks.start("look keys up", self._answer())
+        until = monotonic() + FIRST_READ_SECONDS
+        while not self._looked.is_set():
+            read = self._parts
+            try:
+                async with asyncio.timeout(PROGRESS_SECONDS):
+                    await self._looked.wait()
+            except TimeoutError:
+                if not self._running:
+                    return  # A reload has taken it away meanwhile.
+                if self._parts == read or monotonic() > until:
+                    told = "the directory was not read yet; its customers are served once it is"
+                    self._log.error(told, why=self._under_way or self._why)
+                    self._looked.set()
+
+    def _open(self, directory: Directory) -> Transport:
+        """The transport that the configuration names."""
+        if directory.from_ == "collector":
+            assert self._settings.usage is not None
+            return CollectorLog(self._settings.usage)
+        return HubLog(self._ask, self._settings.hub)
+
+    async def follow(self, settings: Settings) -> None:
+        """Another configuration serves."""
+        before, self._settings = self._settings, settings
+        if _source(before) != _source(settings):
+            await self.end()
+            await self.begin()
+        elif self._running:
+            self._tell_validity()
+            await self._look_around()
+
+    async def end(self) -> None:
+        """Follow it no more."""
+        self._running = False
+        await self._tasks.cancel()
+        self._reply(self._asked, None)
+        self._asked = []
+        self._rejected = None
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            await transport.close()
+        cached, self._cache, self._held = self._cache, None, None
+        await self._tell_flags()
+        if cached is not None:
+            await asyncio.to_thread(cached.close)
+
+    # ---- what there is
+
+    async def _follow(self) -> None:
+        """For ever, know what there is."""
+        transport = self._transport
+        assert transport is not None
+        in_vain = 0
+        while True:
+            try:
+                await self._look(transport)
+            except Rejected as why:
+                self._reject(str(why))
+                in_vain = 0
+            except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as why:
+                self._has_failed(why)
+                in_vain = 0 if isinstance(why, Away) else in_vain + 1
+            except Exception as unforeseen:  # It is followed for as long as the edge serves, whatever is in the hub.
+                self._seldom.error("the directory could not be read", repr(unforeseen), exc_info=unforeseen)
+                self._is_behind(repr(unforeseen))
+                in_vain += 1
+            else:
+                self._looked.set()
+                in_vain = 0
+            new_trouble = self._why is not None and not self._is_told
+            pause = FIRST_POLL_SECONDS if self._held is None or new_trouble else POLL_SECONDS
+            if in_vain > FAILURES_BEFORE_BACKOFF:
+                # What cannot be taken in would be read in full each time, by every edge.
+                pause = min(POLL_SECONDS_MAX, POLL_SECONDS * 2 ** min(in_vain - FAILURES_BEFORE_BACKOFF, 16))
+            pause *= random.uniform(0.8, 1.0)
+            await (transport.wait(pause) if self._why is None else asyncio.sleep(pause))
+
+    async def _look(self, transport: Transport) -> None:
+        """Take in what is new."""
+        cached = self._cache
+        if cached is not None and self._damaged:
+            await self._remake(cached)
+        if cached is None:
+            cached = self._cache = await asyncio.to_thread(self._opened)
+            self._held = await asyncio.to_thread(cached.held)
+            if self._held is not None and self._trust is not None and not self._held.verified:
+                self._log.warning("the cached directory was read unsigned, and is read anew")
+                await asyncio.to_thread(cached.remake)
+                self._held = None
+            self._tell_validity()
+            await self._tell_flags()
+            await self._look_around()
+            if self._held is not None:
+                self._looked.set()
+        there = await asyncio.to_thread(cached.held)
+        if there is None or self._held is None or there.token != self._held.token:
+            # Another supervisor on this state directory has read it.
+            await self._take_over(there, None)
+        held = self._held
+        news = await transport.look(None if held is None else held.token, 0 if held is None else held.number)
+        if news.is_empty:
+            lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
+            self._is_behind(f"the {transport.name} has no directory: {lost}; {PUBLISHED[transport.name]}")
+            return
+        accepted = accept(held, news, self._trust)
+        if news.lines:
+            held = await self._read(transport, cached, held, accepted)
+        await self._is_current(cached, accepted.signed_at)
+
+    def _dated(self, signed_at: float, now: float) -> float:
+        """Return the Unix second at which something was signed, no later than `now`.
+
+        A time that lies far ahead, as a clock was wrong where it was signed, counts once, when it is first seen. Else
+        whoever kept showing it to this edge could keep all news from it until then.
+        """
+        if signed_at <= now + CLOCKS_APART_SECONDS:
+            return min(signed_at, now)
+        if signed_at <= self._ahead_at:
+            return 0.0
+        self._ahead_at = signed_at
+        return now
+
+    def _opened(self) -> Cache:
+        """The file, with the key that is configured. Raises Error and OSError."""
+        return Cache(self._state, seal_of(self._settings.cache_key))
+
+    async def _read(self, transport: Transport, cached: Cache, held: Held | None, accepted: Accepted) -> Held:
+        """Read the versions that follow the one held, and have them count, all at once."""
+        newer = accepted.versions
+        began = monotonic()
+        writing = await asyncio.to_thread(cached.write, None if held is None else held.token)
+        try:
+            for version in newer:
+                self._under_way = f"version {version.number} is being read"
+                if version.whole:
+                    await asyncio.to_thread(writing.begin_whole)
+                async for part in directory_versions.parts(transport.part, version):
+                    await asyncio.to_thread(writing.take, part)
+                    self._parts += 1
+                if version.whole:
+                    await asyncio.to_thread(writing.end_whole)
+            last, now = newer[-1], time.time()
+            signed_at = self._dated(accepted.signed_at, now)
+            new = Held(last.token, last.number, last.at, now, last.customers, last.keys)
+            new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
+            await asyncio.to_thread(writing.conclude, new)
+        except BaseException:
+            await asyncio.to_thread(writing.drop)
+            raise
+        finally:
+            self._under_way = None
+        await self._take_over(new, writing.changed)
+        seconds = round(monotonic() - began, 3)
+        self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
+        return new
+
+    async def _take_over(self, held: Held | None, changed: set[str] | None) -> None:
+        """This is what counts from here on. `changed`: the customers who are not as they were; None: any may be."""
+        if held == self._held:
+            return
+        self._held = held
+        self._changes += 1
+        self._tell(ForgetCustomers(None if changed is None else sorted(changed), self._changes))
+        self._tell_validity()
+        await self._tell_flags()
+        await self._look_around()
+
+    async def _is_current(self, cached: Cache, signed_at: float) -> None:
+        """What is known here is what is so, and that was signed at this Unix second."""
+        held = self._held
+        assert held is not None
+        now = time.time()
+        signed_at = max(held.signed_at, self._dated(signed_at, now))
+        self._held = held._replace(heard_at=now, signed_at=signed_at)
+        self._rejected = None
+        if signed_at > held.signed_at:
+            self._tell_validity()
+        if self._why is not None:
+            self._log.info("the directory is followed", version=held.number, customers=held.customers)
+            self._why, self._told_at = None, -LOG_QUIET_SECONDS
+        if monotonic() - self._noted > NOTE_SECONDS:
+            self._noted = monotonic()
+            await asyncio.to_thread(cached.heard, now, signed_at)
+
+    def _tell_validity(self) -> None:
+        """Tell workers until when what is known counts."""
+        directory, held = self._settings.directory, self._held
+        most = None if directory is None or self._trust is None else directory.age_seconds_max
+        self._publish(DirectoryValid(None if held is None or most is None else held.signed_at + most - EPOCH))
+
+    async def _tell_flags(self) -> None:
+        """Tell workers which flags there are, where others are than before."""
+        said = {} if self._cache is None else await asyncio.to_thread(self._cache.flags)
+        if said == self._told_flags:
+            return
+        self._told_flags, self.flags = said, {}
+        for name, flag in said.items():
+            with contextlib.suppress(ValueError):  # Of which workers speak in the log.
+                self.flags[name] = flag_of(flag)
+        self._publish(DirectoryFlags(said))
+
+    def _reject(self, why: str) -> None:
+        """What is there must not count."""
+        self._rejections += 1
+        if why != self._rejected:
+            self._rejected = why
+            self._seldom.error("a version of the directory was refused; what was known counts", why)
+        self._is_behind(why)
+
+    def _has_failed(self, why: Exception) -> None:
+        """The hub, or what is on the disk, cannot be read."""
+        self._is_behind(reason(why) if isinstance(why, ResponseError) else str(why))
+        self._damaged |= is_damage(why)
+
+    def _is_behind(self, why: str) -> None:
+        """It cannot be known whether the hub has what is known here. That is worth a line of the log once it lasts."""
+        if why != self._why:
+            self._why, self._is_told = why, False
+            return
+        if self._is_told:
+            return
+        self._is_told, now = True, monotonic()
+        if now - self._told_at < LOG_QUIET_SECONDS:
+            return  # A hub that is no Redis may give another reason each time.
+        self._told_at = now
+        held = self._held
+        known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.heard_at)}
+        self._log.warning("the directory cannot be followed; what is known of it counts", why=why, **known)
+
+    async def _remake(self, cached: Cache) -> None:
+        """The file cannot be read: begin anew with what the hub has."""
+        self._log.error("the cached directory is damaged, and made anew")
+        await asyncio.to_thread(cached.remake)
+        self._damaged = False
+        await self._take_over(None, None)
+
+    async def _look_around(self) -> None:
+        """What the directory and the files say of the same, and what it needs of them and is not there: tell it."""
+        if self._cache is None or self._held is None:
+            return
+        settings = self._settings
+        digests = [bytes.fromhex(key.sha256) for key in settings.keys]
+        try:
+            survey = await asyncio.to_thread(self._cache.survey, settings.customers, digests, settings.tiers.keys())
+        except Error as why:
+            self._is_behind(str(why))  # Nobody is served otherwise for that.
+            return
+        before, self._survey = self._survey, survey
+        if survey.names and survey.names != before.names:
+            told = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}
+            self._log.warning("customers are in the files and in the directory: what the files say counts", **told)
+        if survey.keys and survey.keys != before.keys:
+            shown = [digest.hex()[:8] for digest in survey.keys[:NAMES_LOGGED_MAX]]
+            self._log.warning("keys are in the files and in the directory: what the files say counts", such_as=shown)
+        if survey.tiers and survey.tiers != before.tiers:
+            self._log.warning("customers of the directory have tiers that are not here: refused", tiers=survey.tiers)
+
+    # ---- those who ask
+
+    def asked(self, message: LookUpKeys, reply: Reply) -> None:
+        """A worker asks whose keys these are (edge/proxy/key_lookup.py); each question has one answer."""
+        if not self._running:
+            self._reply([(message.digests, reply)], None)
+            return
+        self._asked.append((message.digests, reply))
+        self._wake.set()
+
+    async def _answer(self) -> None:
+        """For ever, answer those who ask, all who do at a time."""
+        await self._looked.wait()
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            asked, self._asked = self._asked, []
+            began, found = monotonic(), None
+            try:
+                found = await self._find({digest for digests, _ in asked for digest in digests})
+            except Exception as unforeseen:  # Others will ask too.
+                self._seldom.error("keys could not be looked up", repr(unforeseen), exc_info=unforeseen)
+            finally:
+                self._reply(asked, found)
+            await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
+
+    def _reply(self, asked: list[tuple[list[bytes], Reply]], found: dict[bytes, KeyOwner | None] | None) -> None:
+        for digests, reply in asked:
+            reply(self._answer_to(digests, found))
+
+    async def _find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None] | None:
+        """Whose keys these are in the version that counts; None where that cannot be said."""
+        while self._cache is not None and self._held is not None:
+            changes = self._changes
+            try:
+                found = await asyncio.to_thread(self._cache.find, digests)
+            except Error as why:
+                self._has_failed(why)
+                return None
+            if changes == self._changes:
+                return found
+            # Workers were told to forget meanwhile, and must not be told what was before.
+        return None
+
+    def _answer_to(self, digests: list[bytes], found: Mapping[bytes, KeyOwner | None] | None) -> KeysLookedUp:
+        """The answer to a worker."""
+        known, unknown, untold = {}, [], []
+        if found is None:
+            untold = digests
+        else:
+            known = {digest: owner for digest in digests if (owner := found.get(digest)) is not None}
+            unknown = [digest for digest in digests if digest not in known]
+        self._used(known)
+        self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
+        return KeysLookedUp(known, unknown, untold, 0 if found is None else self._changes)
+
+    async def customer(self, name: str) -> KnownCustomer | None:
+        """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what
+        holds them: this version does not understand what is said of them; and Error."""
+        cached = self._cache
+        if cached is None or self._held is None:
+            return None
+        try:
+            found = await asyncio.to_thread(cached.customer, name)
+        except Error as why:
+            self._has_failed(why)
+            raise
+        return None if found is None else KnownCustomer(name, customer_of(found[0]), found[1])
+
+    # ---- for those who look
+
+    def report(self) -> dict[str, Any] | None:
+        """What `GET /status` says of it; moments are Unix seconds. None where there is no directory."""
+        if not self._running:
+            return None
+        directory = self._settings.directory
+        said: dict[str, Any] = {
+            "from": "hub" if directory is None else directory.from_,
+            "state": "current" if self._why is None else "behind",
+            "signed": self._trust is not None,
+            "refused": self._rejected,
+        }
+        held = self._held
+        if held is None:
+            said |= {"state": "unknown", "version": None, "customers": 0, "keys": 0, "pushed_at": None, "age_s": None}
+        else:
+            said |= {"version": held.number, "customers": held.customers, "keys": held.keys}
+            said |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
+            if self._trust is not None:
+                said["signed_age_s"] = round(time.time() - held.signed_at, 3)
+        survey = self._survey
+        said |= {"in_files": len(survey.names), "unknown_tiers": survey.tiers}
+        return said if self._why is None else said | {"why": self._under_way or self._why}
+
+    def series(self) -> list[Series]:
+        """Its metrics."""
+        if not self._running:
+            return []
+        held = self._held
+        customers, keys, number = (0, 0, 0) if held is None else (held.customers, held.keys, held.number)
+        unserved = sum(self._survey.tiers.values())
+        counted: list[Series] = [
+            ("edge_directory_lookups_total", (result,), (self._lookups[result],))
+            for result in ("known", "unknown", "untold")
+        ]
+        if held is not None:
+            counted.append(("edge_directory_age_seconds", (), (round(time.time() - held.heard_at),)))
+        if held is not None and self._trust is not None:
+            counted.append(("edge_directory_signed_age_seconds", (), (round(time.time() - held.signed_at),)))
+        return [
+            *counted,
+            ("edge_directory_customers", (), (customers,)),
+            ("edge_directory_keys", (), (keys,)),
+            ("edge_directory_version", (), (number,)),
+            ("edge_directory_unserved", (), (unserved,)),
+            ("edge_directory_refused_total", (), (self._rejections,)),
+        ]
+
+
+def _source(settings: Settings) -> tuple[object, ...]:
+    """What of a configuration says where the directory is read, and who is trusted with it."""
+    directory = settings.directory
+    if directory is None:
+        return ()
+    transport = settings.hub if directory.from_ == "hub" else settings.usage
+    return (directory.from_, directory.trust, settings.cache_key, transport)

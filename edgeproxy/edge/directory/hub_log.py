@@ -1,0 +1,59 @@
+"""The directory in the hub's lists, which publishes when there is more (versions.py says what is where)."""
+
+import asyncio
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.models import Hub
+from edgeproxy.edge.directory.transport import News
+from edgeproxy.hub.redis import Tls
+from edgeproxy.hub.subscription import Subscription
+from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, Ask, from_hub, version_of
+
+
+class HubLog:
+    """The transport `hub`. `ask` asks the hub; a connection of its own hears what is published."""
+
+    name = "hub"
+
+    def __init__(self, ask: Ask, hub: Hub) -> None:
+        self._ask = ask
+        self._fetch = from_hub(ask)
+        self._news = asyncio.Event()
+        self._tasks = Tasks()
+        self._tasks.start("directory news", Subscription(hub.url, Tls.of(hub.tls), NEWS, self._news.set).run())
+
+    async def look(self, token: str | None, number: int) -> News:
+        """As Transport. Of a long log only what is new is read."""
+        self._news.clear()
+        # In this order: what was the newest when the time was signed is in the log then.
+        time = await self._ask("LINDEX", TIME, -1)
+        last = await self._ask("LINDEX", LOG, -1)
+        if last is None:
+            return News((), False, time)
+        newest = version_of(last)
+        if newest.token == token:
+            return News((), True, time)
+        if token is not None and newest.number > number:
+            lines = await self._ask("LRANGE", LOG, number - newest.number - 1, -1)
+            if lines and version_of(lines[0]).token == token:
+                return News(tuple(lines[1:]), True, time)
+        lines = await self._ask("LRANGE", LOG, 0, -1)
+        tokens = [version_of(line).token for line in lines]
+        follows = token in tokens
+        return News(tuple(lines[tokens.index(token) + 1 :] if follows and token else lines), follows, time)
+
+    async def part(self, token: str, place: int) -> bytes | None:
+        """As Transport."""
+        return await self._fetch(token, place)
+
+    async def wait(self, seconds: float) -> None:
+        """As Transport."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._news.wait()
+        except TimeoutError:
+            pass
+
+    async def close(self) -> None:
+        """As Transport."""
+        await self._tasks.cancel()

@@ -1,0 +1,93 @@
+"""Whether what is in the log may count at an edge: signed by who is trusted, and a child of what the edge has. Pure.
+
+Nobody who can write to the hub, or stands between it and an edge, can make a version, alter one, or bring back one of
+before. What they can do is to withhold what is new: that shows in the signed time, which then gets old.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from edgeproxy.edge.directory.cache import Held
+from edgeproxy.edge.directory.transport import News
+from edgeproxy.wire.directory_signatures import Kind, Trust, Untrusted
+from edgeproxy.wire.directory_versions import Line, Version, read, time_of
+
+
+class Rejected(Exception):
+    """What is in the log must not count here; the text says which version, and why."""
+
+
+class Accepted(NamedTuple):
+    """What is to be read, and the newest signed time (Unix seconds; 0: none is known)."""
+
+    versions: list[Version]
+    hash: str
+    """Of the line that is the newest then."""
+    signed_at: float
+
+
+def accept(held: Held | None, news: News, trust: Trust | None) -> Accepted:
+    """Decide what an edge that has `held` reads of the news. Raises Rejected, and Unreadable.
+
+    `trust`: None where the directory is not signed: then whatever is in the log counts.
+    """
+    lines = [read(raw) for raw in news.lines]
+    versions = [line.version for line in lines]
+    newest = lines[-1].hash if lines else held.hash if held is not None else ""
+    if trust is None:
+        return Accepted(versions, newest, 0.0)
+    for line in lines:
+        try:
+            trust.check(Kind.VERSION, line.raw)
+        except Untrusted as why:
+            raise Rejected(f"version {line.version.number} {why}") from why
+    for before, line in pairwise(lines):
+        _follow(before.hash, before.version.number, line)
+    if lines:
+        _descend(held, lines)
+    number = lines[-1].version.number if lines else held.number if held is not None else 0
+    at = lines[-1].version.at if lines else held.pushed_at if held is not None else 0.0
+    # The time is signed after the version, and counts alone: it mends what a wrong clock has put into the version.
+    return Accepted(versions, newest, _time(news.time, number, newest, trust) or at)
+
+
+def _follow(before: str, number: int, line: Line) -> None:
+    """Raise Rejected where a line is not the one after that with this hash and number."""
+    version = line.version
+    if version.before != before or (version.number != number + 1 and not version.back):
+        raise Rejected(f"version {version.number} is not a child of version {number}")
+
+
+def _descend(held: Held | None, lines: Sequence[Line]) -> None:
+    """Raise Rejected where an edge that has `held` must not go on to these."""
+    first, newest = lines[0], lines[-1].version
+    if held is not None and first.version.before == held.hash:
+        _follow(held.hash, held.number, first)
+        return
+    if not first.version.whole:
+        known = "nothing" if held is None else f"version {held.number}"
+        raise Rejected(f"version {first.version.number} is not a child of {known}, which is what this edge has")
+    if held is None or any(line.version.back and line.version.at > held.pushed_at for line in lines):
+        return
+    if newest.number <= held.number:
+        known = f"version {held.number}, which this edge has"
+        what = "older than" if newest.number < held.number else "another one than"
+        raise Rejected(f"version {newest.number} is {what} {known}, and is not signed as going back")
+    same = next((line for line in lines if line.version.number == held.number), None)
+    if first.version.number == held.number + 1 or (same is not None and same.hash != held.hash):
+        raise Rejected(f"version {newest.number} is not a child of version {held.number}, which this edge has")
+
+
+def _time(line: bytes | None, number: int, newest: str, trust: Trust) -> float:
+    """The Unix second at which this was signed as the newest version; 0 where it never was. Raises Rejected."""
+    if line is None:
+        return 0.0
+    try:
+        trust.check(Kind.TIME, line)
+    except Untrusted as why:
+        raise Rejected(f"the time of the directory {why}") from why
+    said = time_of(line)
+    if said.number > number:
+        raise Rejected(f"the log ends with version {number}, and version {said.number} was signed as the newest")
+    return said.at if said.hash == newest else 0.0

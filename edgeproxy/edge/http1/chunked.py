@@ -1,0 +1,186 @@
+"""The chunked transfer coding, RFC 9112 section 7.1: a decoder for any split of the bytes, and the encoder.
+
+In all states but DATA the decoder waits for a line; what a line does is in the methods that the table STATES names.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from enum import Enum, auto
+from typing import Final
+
+from edgeproxy.edge.errors import EdgeError, Fault, Refused
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.fields import NOT_IN_TRAILERS
+
+CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+"""chunk-size [chunk-ext]. Spaces and tabs behind the size are dropped: section 7.1.1 has them before an extension, and
+some servers pad every size with them. HAProxy, nginx and Envoy read them so, too; nobody takes such a size for another
+number, and what is passed on is written anew."""
+
+PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+"""The line of a chunk without extensions."""
+
+CHUNK_LINE_BYTES_MAX: Final = 4096
+"""Bytes of a chunk's line with its CRLF."""
+
+LINE_ORDINARY: Final = 16
+"""Bytes of a chunk's line that any chunk may have, whatever it holds."""
+
+EXCESS_MOST: Final = 16 << 10
+"""Bytes of extensions that a body may have beyond twice its payload."""
+
+
+class State(Enum):
+    """What the decoder waits for."""
+
+    SIZE = auto()
+    """A line that says how long the chunk is."""
+    DATA = auto()
+    """The rest of a chunk's payload."""
+    DATA_END = auto()
+    """The empty line behind it."""
+    TRAILER = auto()
+    """A trailer field's line, or the empty line that ends the message."""
+    DONE = auto()
+
+
+SIZE, DATA, DATA_END, TRAILER, DONE = State
+
+
+def of_request(detail: str) -> EdgeError:
+    """The error of a client's body."""
+    return Refused(400, f"The chunked body is malformed: {detail}")
+
+
+def of_response(detail: str) -> EdgeError:
+    """The error of an upstream's body."""
+    return Fault("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
+
+
+class Chunked:
+    """Decodes one body. `malformed` makes the error that `feed` raises; no more may be fed after that."""
+
+    __slots__ = ("_excess", "_left", "_line", "_malformed", "_most", "_room", "_state", "rest", "trailers")
+
+    def __init__(
+        self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.Limits = grammar.LIMITS
+    ) -> None:
+        self._malformed = malformed
+        self._state = SIZE
+        self._left = 0  # bytes of payload still to come in this chunk
+        self._excess = 0  # bytes of extensions beyond what the payload is worth
+        self._line = bytearray()  # the beginning of a line whose end has not come
+        self._room = limits.head  # bytes that the trailer section may still have
+        self._most = limits.fields  # and field lines
+        self.trailers: list[bytes] = []
+        """The trailer lines that may be passed on, without CRLF."""
+        self.rest = b""
+        """What follows the body: the next message."""
+
+    @property
+    def done(self) -> bool:
+        """The body and its trailer section are complete."""
+        return self._state is DONE
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pieces of payload in `data`, which may begin and end anywhere. Raises what `malformed` makes."""
+        pieces: list[bytes] = []
+        position, end = 0, len(data)
+        while position < end:
+            state = self._state
+            if state is DATA:
+                piece = data[position : position + self._left]
+                pieces.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._state = DATA_END
+            elif state is DONE:
+                self.rest += data[position:]
+                break
+            elif state is SIZE and not self._line:
+                position = self._whole_chunk(data, position, pieces)
+            else:
+                position = self._gather(data, position)
+        return pieces
+
+    def _whole_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+        """The short way past a chunk that is all there; anything else takes the way of every other line."""
+        match = PLAIN_CHUNK_LINE.match(data, position)
+        if match is not None:
+            start = match.end()
+            stop = start + int(match[1], 16)
+            if stop > start and data[stop : stop + 2] == b"\r\n":
+                pieces.append(data[start:stop])
+                return stop + 2
+        return self._gather(data, position)
+
+    def _gather(self, data: bytes, position: int) -> int:
+        """Take what belongs to the present line; act on it once it is whole. Returns where `data` goes on."""
+        found = data.find(b"\n", position)
+        stop = found + 1 if found >= 0 else len(data)
+        line = self._line
+        longest = self._room if self._state is TRAILER else LINE_BYTES_MAX[self._state]
+        if len(line) + stop - position > longest:
+            raise self._malformed("a line is too long")
+        line += data[position:stop]
+        if found >= 0:
+            if line[-2:] != b"\r\n":
+                raise self._malformed("a line ends with a bare LF")
+            whole = bytes(line[:-2])
+            line.clear()
+            STATES[self._state](self, whole)
+        elif self._state is DATA_END and line != b"\r":
+            raise self._malformed("a chunk is longer than it says")
+        return stop
+
+    def _size(self, line: bytes) -> None:
+        match = CHUNK_LINE.fullmatch(line)
+        if match is None:
+            raise self._malformed("a chunk size is not one")
+        self._left = int(match[1], 16)
+        # Section 7.1.1: extensions are limited as a whole, by what the payload that they are about amounts to.
+        self._excess = max(0, self._excess + len(line) - LINE_ORDINARY - 2 * self._left)
+        if self._excess > EXCESS_MOST:
+            raise self._malformed("its chunk extensions are longer than what they are about")
+        self._state = DATA if self._left else TRAILER
+
+    def _data_end(self, line: bytes) -> None:
+        # A line of two bytes that ends with CRLF is empty.
+        self._state = SIZE
+
+    def _trailer(self, line: bytes) -> None:
+        if not line:
+            self._state = DONE
+            return
+        split = grammar.split_line(line)
+        if split is None:
+            raise self._malformed("a trailer field line is malformed")
+        self._room -= len(line) + 2
+        self._most -= 1
+        if self._most < 0:
+            raise self._malformed("it has too many trailer fields")
+        if split[0].replace(b"_", b"-") not in NOT_IN_TRAILERS:
+            self.trailers.append(line)
+
+
+STATES: Final[dict[State, Callable[[Chunked, bytes], None]]] = {
+    SIZE: Chunked._size,  # -> DATA, or TRAILER after the size 0
+    DATA_END: Chunked._data_end,  # -> SIZE
+    TRAILER: Chunked._trailer,  # -> TRAILER, or DONE after the empty line
+}
+"""What a whole line does in each state that waits for one. DATA goes to DATA_END by itself, DONE nowhere."""
+
+LINE_BYTES_MAX: Final = {SIZE: CHUNK_LINE_BYTES_MAX, DATA_END: 2}
+"""Bytes of a line in each state, with its CRLF; a trailer section is bounded as a whole."""
+
+
+def encode(parts: Iterable[bytes]) -> bytes:
+    """One chunk of all these pieces of payload; nothing where they are empty, as an empty chunk would end the body."""
+    payload = b"".join(parts)
+    return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
+
+
+def finish(trailers: Iterable[bytes] = ()) -> bytes:
+    """The end of a chunked body, with these trailer lines (each without CRLF)."""
+    return b"".join([b"0\r\n", *(line + b"\r\n" for line in trailers), b"\r\n"])

@@ -1,0 +1,89 @@
+"""Where a request's field lines have its API key.
+
+The key is in the first of the configured fields that has one, else among the subprotocols of a WebSocket, else in a
+cookie. Fields behind that one are the application's own affair and are forwarded; subprotocols and cookies with a key
+are the edge's, wherever the key was.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.fields import FieldRules, Kind
+from edgeproxy.edge.http1.lines import Field
+
+PROTOCOL_PREFIX: Final = b"api-key."
+"""A subprotocol that begins so is a key: browsers can set no field for a WebSocket, but subprotocols."""
+
+Found = Mapping[Kind, Sequence[Field]]
+
+
+class Carried(NamedTuple):
+    """What the lines that may hold keys say: the key (None: there is no place for one), the lines for upstreams that
+    are to see keys, those for all others in their place, and those that are forwarded as they came."""
+
+    key: bytes | None
+    credentials: bytes
+    unkeyed: bytes
+    others: list[bytes]
+
+
+def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
+    """Read the lines of keys. `named`: the fields that Connection names, which are not forwarded.
+
+    Raises Refused(400) where a field that may hold one is repeated.
+    """
+    fields: dict[bytes, Field] = {}
+    for field in (*found.get(Kind.API_KEY, ()), *found.get(Kind.BEARER, ())):
+        name = grammar.name_of(field.line)
+        if name in fields:
+            raise Refused(400, f"{field.line.partition(b':')[0].decode()} is repeated")
+        fields[name] = field
+    ordered = sorted(fields, key=rules.keys.index)
+    holder = next((name for name in ordered if fields[name].value), ordered[0] if ordered else None)
+    key = None if holder is None else fields[holder].value
+    credentials = b""
+    others: list[bytes] = []
+    for name in ordered:
+        field = fields[name]
+        if name in named:
+            continue
+        # Whatever field it comes in once more, a key is a key.
+        if name == holder or field.value == key or not field.value:
+            credentials += field.tail
+        else:
+            others.append(field.line)
+    unkeyed = b""
+    for kind, read in ((Kind.PROTOCOLS, _without_protocol), (Kind.COOKIE, _without_cookie)):
+        for field in found.get(kind, ()):
+            one, rest = read(field.value, rules)
+            if one is not None and key is None:
+                key = one
+            name = grammar.name_of(field.line)
+            if name in named:
+                continue
+            if one is None:
+                others.append(field.line)
+                continue
+            credentials += field.line + b"\r\n"
+            if rest:
+                unkeyed += b"%b: %b\r\n" % (field.line.partition(b":")[0], rest)
+    return Carried(key, credentials, unkeyed, others)
+
+
+def _without_protocol(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
+    """(the key among the subprotocols of a line, the others) (RFC 6455 section 4.1)."""
+    members = [member.strip(grammar.OWS) for member in value.split(b",")]
+    keys = [member for member in members if member.startswith(PROTOCOL_PREFIX)]
+    rest = b", ".join([member for member in members if member not in keys])
+    return (keys[0][len(PROTOCOL_PREFIX) :] if keys else None), rest
+
+
+def _without_cookie(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
+    """(the key in a Cookie line, the other cookies) (RFC 6265 section 4.2)."""
+    assert rules.cookie is not None
+    pairs = [pair.strip(grammar.OWS) for pair in value.split(b";")]
+    mine = [pair for pair in pairs if pair.partition(b"=")[0].rstrip(grammar.OWS) == rules.cookie]
+    rest = b"; ".join([pair for pair in pairs if pair not in mine])
+    return (mine[0].partition(b"=")[2].strip(grammar.OWS).strip(b'"') if mine else None), rest

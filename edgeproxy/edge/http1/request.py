@@ -1,0 +1,370 @@
+"""What a request's field lines mean together, and what of them is forwarded.
+
+Two readers of the same rules. `read_fields` is the quick one: a look-up per line, for heads in which nothing is out
+of the ordinary. Whatever else it meets sends the whole block to `read_head`, which has every rule; where both
+can read a block they agree (tests/edge/http1/test_request.py holds them to that).
+"""
+
+from itertools import filterfalse
+from typing import Final
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.fields import NEVER_NAMED, Kind
+from edgeproxy.edge.http1.keys import read_keys
+from edgeproxy.edge.http1.lines import PASSED, REQUESTS, Field, RequestLines
+from edgeproxy.edge.http1.request_line import RequestLine, read_request_line
+
+__all__ = ["PLAIN", "Fields", "RequestHead", "RequestLine", "agree", "read_fields", "read_head", "read_request_line"]
+
+FIELDS_MOST: Final = grammar.LIMITS.fields
+
+
+class RequestHead:
+    """What a block of request field lines means: a pure function of its bytes, `trusted` and the version's minor.
+
+    An attribute that a request says nothing of keeps the value that it has here.
+    """
+
+    plain: bool = True
+    """Nothing out of the ordinary: who has host, key, length and trace need not look at the head."""
+    keep: bytes = b""
+    """The lines to forward, each with its CRLF: without stamps, hop-by-hop fields and keys, with Host, Via continued,
+    X-Forwarded-Host, and tracestate only beside a valid traceparent."""
+    credentials: bytes = b""
+    """The lines that keys came in, and Proxy-Authorization, each with its CRLF, for upstreams that are to see them."""
+    unkeyed: bytes = b""
+    """What stands in the place of `credentials` for all others: of a cookie or a subprotocol with a key, the rest."""
+    authority: bytes | None = None
+    """Host as it was sent."""
+    host: bytes | None = None
+    """What routing looks at: Host in lower case without port and trailing dot; None where there is no Host."""
+    key: bytes | None = None
+    """The API key, of the first place that has one (keys.py); empty where there is but the place for it."""
+    length: int = 0
+    """Content-Length in bytes; 0 where there is none."""
+    has_length: bool = False
+    chunked: bool = False
+    close: bool = False
+    """Connection: close."""
+    keep_alive: bool = False
+    """Connection: keep-alive, which matters for HTTP/1.0 only."""
+    upgrade: tuple[bytes, ...] = ()
+    """The protocols that the client offers to switch to, in lower case. They are not in `keep`: the route says which of
+    them may be."""
+    expect: bool = False
+    """Expect: 100-continue."""
+    trailers: bool = False
+    """TE: trailers: the client wants trailer fields."""
+    forwards: int | None = None
+    """Max-Forwards, which is not in `keep` then; None where there is none, or it is no number. RFC 9110 section 7.6.2:
+    OPTIONS is forwarded with one less, and not at all with 0."""
+    trace: tuple[bytes, bytes] | None = None
+    """(trace-id, flags) of a valid traceparent, in hex digits."""
+    request_id: bytes | None = None
+    """X-Request-Id of a trusted peer, where it is 1 to 128 visible characters."""
+    forwarded_for: bytes | None = None
+    """X-Forwarded-For of a trusted peer, all its lines joined with ", "; the two below alike."""
+    forwarded_proto: bytes | None = None
+    forwarded_host: bytes | None = None
+
+
+HOST, BEARER, API_KEY, LENGTH, TRACEPARENT, ORIGIN = (
+    *(Kind.HOST, Kind.BEARER, Kind.API_KEY, Kind.LENGTH, Kind.TRACEPARENT, Kind.ORIGIN),
+)
+IN_PLACE: Final = frozenset((Kind.PASS, HOST, LENGTH, Kind.CREDENTIALS))
+"""Kinds whose lines are forwarded, in their place, whoever sent them."""
+
+ENOUGH_SAID: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+"""Connection options that name no field to be removed, or one that is not forwarded anyway."""
+
+PLAIN: Final = RequestHead()
+"""The head of every block in which nothing is out of the ordinary. Holds no host, key or lines of its own."""
+
+Fields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes] | None, RequestHead]
+"""(host, key, credentials, keep, length, trace, head), each as RequestHead describes it; head is PLAIN or all of it."""
+
+
+def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, known: RequestLines = REQUESTS) -> Fields:
+    """What the field lines of an HTTP/1.1 request mean.
+
+    `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose
+    word counts. `known` has the rules of the configuration. The result depends on nothing else, so it may be remembered
+    by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the head not
+    plain, see `agree`.
+
+    Raises Refused: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
+    """
+    if trusted:
+        return _with_care(block, trusted, most, known)
+    lines = block.split(b"\r\n")
+    lines.pop()
+    if len(lines) > most:
+        raise Refused(431, "Too many header fields")
+    host: Field | None = None
+    key: bytes | None = None
+    length: int | None = None
+    trace: tuple[bytes, bytes] | None = None
+    credentials = b""
+    gone: list[bytes] = []
+    # The price of every head not seen before: one look-up a line, and most lines pass as they are.
+    for line in filterfalse(known.passes, lines):
+        field = known.recall(line) or known.field(line)
+        if field is PASSED:
+            continue
+        kind = field.kind
+        if kind is HOST and host is None:
+            host = field
+        elif (kind is BEARER or kind is API_KEY) and key is None:
+            key = field.value
+            credentials = field.tail
+            gone.append(line)
+        elif field.gone:
+            gone.append(line)
+        elif kind is LENGTH and length is None:
+            length = field.length
+            if line != field.line:
+                lines[lines.index(line)] = field.line
+        elif kind is TRACEPARENT and trace is None and field.trace is not None:
+            trace = field.trace
+            gone.append(line)
+        else:
+            host = None
+            break
+    if host is None:
+        return _with_care(block, trusted, most, known)
+    for line in gone:
+        lines.remove(line)
+    lines.append(host.tail)
+    return host.host, key, credentials, b"\r\n".join(lines), length or 0, trace, PLAIN
+
+
+def _with_care(block: bytes, trusted: bool, most: int, known: RequestLines) -> Fields:
+    head = read_head(block, trusted, most, known=known)
+    shown = PLAIN if head.plain else head
+    return head.host, head.key, head.credentials, head.keep, head.length, head.trace, shown
+
+
+def read_head(
+    block: bytes, trusted: bool = False, most: int = FIELDS_MOST, minor: int = 1, known: RequestLines = REQUESTS
+) -> RequestHead:
+    """What the field lines of a request mean, every rule applied; HTTP/1.0 (`minor` 0) has some of its own.
+
+    Arguments and what is raised as in `read_fields`; also 400 for Transfer-Encoding in HTTP/1.0.
+    """
+    lines = block.split(b"\r\n")
+    lines.pop()
+    if len(lines) > most:
+        raise Refused(431, "Too many header fields")
+    keep: list[bytes] = []
+    found: Found = {}
+    for line in lines:
+        field = PASSED if known.passes(line) else known.recall(line) or known.field(line)
+        if field is PASSED:
+            keep.append(line)
+            continue
+        kind = field.kind
+        found.setdefault(kind, []).append(field)
+        if kind in IN_PLACE or (trusted and kind is ORIGIN):
+            keep.append(field.line)
+    head = RequestHead()
+    _read_host(head, found)
+    _read_framing(head, found, minor)
+    named = _read_connection(head, found, minor)
+    if named:
+        named = {name for name in named if known.names[name] is not ORIGIN}
+        keep = [line for line in keep if grammar.name_of(line) not in named]
+    keep += _read_key(head, found, named, known)
+    _read_expectation(head, found, minor)
+    if b"max-forwards" not in named and not _read_forwards(head, found):
+        keep += [field.line for field in found.get(Kind.MAX_FORWARDS, ())]
+    if _read_trace(head, found):
+        keep += [field.line for field in found.get(Kind.TRACESTATE, ())]
+    if trusted:
+        _read_peer(head, found)
+    keep += _own_lines(head, found, minor)
+    head.keep = b"\r\n".join(keep)
+    head.plain = head.plain and head.host is not None
+    return head
+
+
+Found = dict[Kind, list[Field]]
+"""The lines that are more than passed on, by kind, in the order in which they came."""
+
+
+def _only(found: Found, name: str, kind: Kind) -> Field | None:
+    """The one field of this kind, None where there is none; Refused where there are several."""
+    fields = found.get(kind)
+    if fields is None:
+        return None
+    if len(fields) > 1:
+        raise Refused(400, f"{name} is repeated")
+    return fields[0]
+
+
+def _members(found: Found, kind: Kind) -> set[bytes]:
+    """The members of all the lists of this kind, in lower case."""
+    return {member for field in found.get(kind, ()) for member in grammar.members(field.value)}
+
+
+def _read_host(head: RequestHead, found: Found) -> None:
+    """RFC 9112 section 3.2: one Host."""
+    field = _only(found, "Host", HOST)
+    if field is not None:
+        head.authority, head.host = field.value, field.host
+
+
+def _read_framing(head: RequestHead, found: Found, minor: int) -> None:
+    """RFC 9112 sections 6.1 to 6.3: where the body ends, and nothing that two readers could take differently."""
+    length = _only(found, "Content-Length", LENGTH)
+    coding = _only(found, "Transfer-Encoding", Kind.CODING)
+    if length is not None:
+        head.length, head.has_length = length.length, True
+    if coding is None:
+        return
+    if length is not None:
+        raise Refused(400, "Content-Length stands beside Transfer-Encoding")
+    if minor == 0:
+        raise Refused(400, "HTTP/1.0 has no Transfer-Encoding")
+    if coding.value.lower() != b"chunked":
+        if b"chunked" in grammar.members(coding.value)[:-1]:  # RFC 9112 sections 6.1 and 6.3
+            raise Refused(400, "The transfer coding chunked is not the last one, or there twice")
+        raise Refused(501, "The only transfer coding known here is chunked")
+    head.chunked, head.plain = True, False
+
+
+def _read_key(head: RequestHead, found: Found, named: set[bytes], known: RequestLines) -> list[bytes]:
+    """The key, and the lines without it. Returns those of fields that hold no key of the edge's: they are forwarded."""
+    bearer = _only(found, "Authorization", BEARER)
+    other = _only(found, "Authorization", Kind.CREDENTIALS)
+    if bearer is not None and other is not None:
+        raise Refused(400, "Authorization is repeated")
+    carried = read_keys(found, named, known.rules)
+    head.key, head.credentials, head.unkeyed = carried.key, carried.credentials, carried.unkeyed
+    head.plain = head.plain and not carried.unkeyed
+    if b"proxy-authorization" not in named:
+        head.credentials += b"".join([field.tail for field in found.get(Kind.PROXY_CREDENTIALS, ())])
+    return carried.others
+
+
+def _read_connection(head: RequestHead, found: Found, minor: int) -> set[bytes]:
+    """What holds for this connection only: RFC 9112 section 9.3, RFC 9110 sections 10.1.4 (TE) and 7.8 (Upgrade).
+
+    Returns the names of the fields that are removed because Connection names them (section 7.6.1).
+    """
+    fields = found.get(Kind.CONNECTION)
+    if fields is None:
+        return NOTHING
+    if len(fields) == 1 and fields[0].gone:
+        head.keep_alive = True
+        return NOTHING
+    options = _members(found, Kind.CONNECTION)
+    head.close = b"close" in options
+    head.keep_alive = b"keep-alive" in options
+    head.trailers = b"te" in options and b"trailers" in _members(found, Kind.TE)
+    # With a body, where the tunnel begins would be a matter of opinion. No WebSocket handshake has one (RFC 6455
+    # section 4.1), and HTTP/1.0 knows no upgrade.
+    if b"upgrade" in options and minor and not head.chunked and not head.length:
+        offered = [member for field in found.get(Kind.UPGRADE, ()) for member in grammar.members(field.value)]
+        head.upgrade = tuple(dict.fromkeys(offered))
+    if head.close or head.trailers or head.upgrade:
+        head.plain = False
+    return options - ENOUGH_SAID - NEVER_NAMED
+
+
+NOTHING: Final[set[bytes]] = set()
+
+
+def _read_expectation(head: RequestHead, found: Found, minor: int) -> None:
+    """RFC 9110 section 10.1.1; HTTP/1.0 does not know it."""
+    if not minor or Kind.EXPECT not in found:
+        return
+    expectations = _members(found, Kind.EXPECT)
+    if expectations - {b"100-continue"}:
+        raise Refused(417, "The only expectation that can be met is 100-continue")
+    if expectations:
+        head.expect, head.plain = True, False
+
+
+def _read_forwards(head: RequestHead, found: Found) -> bool:
+    """RFC 9110 section 7.6.2: whether there is one Max-Forwards, and a number in it."""
+    fields = found.get(Kind.MAX_FORWARDS, ())
+    if len(fields) != 1 or not fields[0].value.isdigit():
+        return False
+    # Of a number with more digits than 63 bits hold the first ones: it may be made less.
+    head.forwards, head.plain = int(fields[0].value.lstrip(b"0")[:DIGITS_MOST] or b"0"), False
+    return True
+
+
+DIGITS_MOST: Final = 18
+
+
+def _read_trace(head: RequestHead, found: Found) -> bool:
+    """W3C Trace Context sections 3.2 and 3.3: whether there is one valid traceparent; tracestate needs it."""
+    parents = found.get(TRACEPARENT)
+    if parents is None or len(parents) > 1:
+        return False
+    head.trace = parents[0].trace
+    return head.trace is not None
+
+
+def _read_peer(head: RequestHead, found: Found) -> None:
+    """What a trusted proxy says of the request that it received."""
+    if PEER_SAYS.isdisjoint(found):
+        return
+    head.plain = False
+    head.forwarded_for = _joined(found, Kind.FORWARDED_FOR)
+    head.forwarded_proto = _joined(found, Kind.FORWARDED_PROTO)
+    head.forwarded_host = _joined(found, Kind.FORWARDED_HOST)
+    ids = found.get(Kind.REQUEST_ID)
+    if ids is not None and len(ids) == 1 and grammar.REQUEST_ID.fullmatch(ids[0].value):
+        head.request_id = ids[0].value
+
+
+PEER_SAYS: Final = frozenset(
+    (Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.REQUEST_ID),
+)
+
+
+def _joined(found: Found, kind: Kind) -> bytes | None:
+    fields = found.get(kind)
+    return None if fields is None else b", ".join([field.value for field in fields])
+
+
+def _own_lines(head: RequestHead, found: Found, minor: int) -> list[bytes]:
+    """The lines that the edge writes itself, the last one with its CRLF."""
+    lines = []
+    if head.chunked:
+        lines.append(b"Transfer-Encoding: chunked")
+    if head.expect:
+        lines.append(b"Expect: 100-continue")
+    host = head.authority if head.forwarded_host is None else head.forwarded_host
+    if host is not None:
+        lines.append(b"X-Forwarded-Host: " + host)
+    stations = [field.value + b", " for field in found.get(Kind.VIA, ()) if field.value]  # RFC 9110 section 7.6.3
+    lines.append(b"Via: %b1.%d edgeproxy\r\n" % (b"".join(stations), minor))
+    return lines
+
+
+def agree(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
+    """(host, lines): what routing looks at, and the Host lines that `keep` lacks, where it is known what they say.
+
+    The rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may name no
+    host at all: then `host` is None, and the caller says which Host the upstream is to see. Raises Refused(400)
+    where HTTP/1.1 has no Host, and where an absolute-form target names another host than Host does.
+    """
+    if head.authority is None and line.version == (1, 1):
+        raise Refused(400, "Host is missing")
+    if line.authority is None:
+        return head.host, b""
+    if head.authority is None:
+        lines = b"Host: %b\r\nX-Forwarded-Host: %b\r\n" % (line.authority, line.authority)
+        return grammar.host_of(line.authority), lines
+    if _origin(line.authority, line.scheme) != _origin(head.authority, line.scheme):
+        raise Refused(400, "The request target names another host than Host does")
+    return head.host, b""
+
+
+def _origin(authority: bytes, scheme: bytes | None) -> bytes:
+    port = b":443" if scheme == b"https" else b":80"
+    return authority.lower().removesuffix(port).removesuffix(b":")

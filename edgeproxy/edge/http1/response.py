@@ -1,0 +1,215 @@
+"""What a response's head means, and what of it is passed on."""
+
+from typing import Final
+
+from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.fields import NEVER_NAMED, Kind
+from edgeproxy.edge.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
+from edgeproxy.edge.http1.security import ALL
+
+DATE, LENGTH, RATE = Kind.DATE, Kind.LENGTH, Kind.RATE
+PlainAnswer = tuple[int, int, bytes, bytes, int, bool]
+"""(status, length, keep, rate, said, dated) of a plain head, see `read_plain_response`."""
+
+ODD: Final[PlainAnswer] = (0, -1, b"", b"", 0, True)
+"""What `read_plain_response` says of a head that is not plain."""
+recall = RESPONSE_LINES.get
+
+SAYING: Final = (Kind.PLACE, Kind.SECURITY)
+"""Kinds whose lines are passed on, and say something as security.py has it."""
+
+IN_PLACE: Final = frozenset((Kind.PASS, DATE, LENGTH, *SAYING))
+"""Kinds whose lines are passed on, in their place."""
+
+
+class ResponseHead:
+    """What the head of an upstream's response means: a pure function of its bytes."""
+
+    status: int
+    """100 to 999; what is above 599 counts as a server's error (RFC 9110 section 15)."""
+    minor: int
+    """HTTP/1.x of the upstream."""
+    keep: bytes = b""
+    """The status line as HTTP/1.1 and the lines to pass on, each with its CRLF: with Content-Length, without
+    Transfer-Encoding, hop-by-hop fields and X-Request-Id."""
+    rate: bytes = b""
+    """The upstream's own RateLimit lines, each with its CRLF."""
+    said: int = 0
+    """What is said in it already, as security.py has it: to browsers, and of places."""
+    dated: bool = False
+    """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
+    unless the status is 1xx."""
+    bodiless: bool = False
+    """1xx, 204 or 304: no body follows, whatever else is said here. (Nor does one follow the answer to a HEAD.)"""
+    length: int = -1
+    """Content-Length in bytes; -1 where there is none."""
+    chunked: bool = False
+    close: bool = False
+    """The connection serves no further request."""
+    upgrade: bytes | None = None
+    """The value of Upgrade in lower case, where Connection names it; with 101, what is spoken from here on, if said."""
+
+
+def read_plain_response(block: bytes) -> PlainAnswer:
+    """(status, length, keep, rate, said, dated) of a plain response's head; ODD where `read_response` must read it.
+
+    `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
+    final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes
+    that follow the head, unless the request was HEAD; that of ODD is -1. The rest is as ResponseHead describes it.
+    Depends on nothing but the bytes, so it may be remembered.
+    Raises Fault for a malformed field line.
+    """
+    lines = block.split(b"\r\n")
+    lines.pop()
+    status = STATUS_LINES.get(lines[0])
+    if status is None:
+        status = plain_status(lines[0])
+    if not status:
+        return ODD
+    keep = [lines[0]]
+    rate = b""
+    length = -1
+    said = 0
+    dated = False
+    del lines[0]
+    for line in lines:
+        field = recall(line)
+        if field is None:
+            field = response_field(line)
+        if field is PASSED:
+            keep.append(line)
+        elif field.kind is DATE:
+            keep.append(field.line)
+            dated = True
+        elif field.gone:
+            pass
+        elif field.kind is LENGTH and length < 0:
+            length = field.length
+            keep.append(field.line)
+        elif field.kind is RATE:
+            rate += field.tail
+        elif field.kind in SAYING:
+            keep.append(field.line)
+            said |= field.said
+        else:
+            return ODD
+    if status in (204, 304):
+        if status == 204 and length >= 0:
+            return ODD
+        length = 0
+        if status == 304:
+            said |= ALL
+    elif length < 0:
+        return ODD
+    keep.append(b"")
+    return status, length, b"\r\n".join(keep), rate, said, dated
+
+
+def read_response(block: bytes) -> ResponseHead:
+    """What the head of a response means, every rule applied; `block` as in `read_plain_response`.
+
+    Raises Fault(http_protocol_error) where the head is malformed, or the end of its body in doubt.
+    """
+    first, *lines = block.split(b"\r\n")
+    lines.pop()
+    match = grammar.STATUS_LINE.fullmatch(first)
+    if match is None:
+        raise _fault("sent a malformed status line")
+    head = ResponseHead()
+    head.status, head.minor = int(match[2]), int(match[1])
+    keep: list[bytes] = []
+    found: Found = {}
+    for line in lines:
+        field = recall(line) or response_field(line)
+        if field is PASSED:
+            keep.append(line)
+            continue
+        found.setdefault(field.kind, []).append(field)
+        if field.kind in IN_PLACE:
+            keep.append(field.line)
+    options = {option for field in found.get(Kind.CONNECTION, ()) for option in grammar.members(field.value)}
+    _read_connection(head, found, options)
+    _read_framing(head, found)
+    named = options - NEVER_NAMED
+    if head.bodiless and head.status != 304:
+        named.add(b"content-length")  # RFC 9110 section 8.6
+    if named:
+        keep = [line for line in keep if grammar.name_of(line) not in named]
+    head.keep = b"\r\n".join([b"HTTP/1.1 %d %b" % (head.status, match[3] or b""), *keep, b""])
+    head.rate = b"".join([field.tail for field in found.get(RATE, ()) if grammar.name_of(field.tail) not in named])
+    head.said = _said(head, found, named)
+    head.dated = DATE in found and b"date" not in named
+    return head
+
+
+def check_unfinished(data: bytes) -> None:
+    """Raise Fault(http_protocol_error) where `data`, a head without its end, cannot become one, whatever follows.
+
+    Otherwise whoever speaks another protocol, or ends lines in another way, would be waited for until a time-out.
+    """
+    if not data.startswith(VERSION[: len(data)]):
+        raise _fault("sent a malformed status line")
+    if b"\n\n" in data:
+        raise _fault("ended its lines without a carriage return")
+
+
+VERSION: Final = b"HTTP/1."
+
+Found = dict[Kind, list[Field]]
+"""The lines that are more than passed on, by kind, in the order in which they came."""
+
+
+def _fault(what: str) -> Fault:
+    return Fault("http_protocol_error", f"The upstream {what}")
+
+
+def _only(found: Found, name: str, kind: Kind) -> Field | None:
+    fields = found.get(kind)
+    if fields is None:
+        return None
+    if len(fields) > 1:
+        raise _fault(f"repeated {name}")
+    return fields[0]
+
+
+def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> None:
+    """RFC 9112 section 9.3, and the Upgrade of RFC 9110 section 7.8."""
+    head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
+    if b"upgrade" in options or head.status == 101:
+        protocols = [field.value.lower() for field in found.get(Kind.UPGRADE, ()) if field.value]
+        head.upgrade = b", ".join(protocols) or None
+
+
+def _said(head: ResponseHead, found: Found, named: set[bytes]) -> int:
+    """What is said to browsers, and of places. A 304 repeats what it changes and no more, and browsers take from it
+    what it has into the answer that they hold (RFC 9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added
+    there, or it would take the place of what the upstream said with the answer itself.
+    """
+    said = ALL if head.status == 304 else 0
+    for kind in SAYING:
+        for field in found.get(kind, ()):
+            if grammar.name_of(field.line) not in named:
+                said |= field.said
+    return said
+
+
+def _read_framing(head: ResponseHead, found: Found) -> None:
+    """RFC 9112 sections 6.1 to 6.3: where the body ends."""
+    length = _only(found, "Content-Length", LENGTH)
+    coding = _only(found, "Transfer-Encoding", Kind.CODING)
+    if coding is not None:
+        if length is not None:
+            raise _fault("sent Content-Length beside Transfer-Encoding")
+        if head.minor == 0:
+            raise _fault("sent Transfer-Encoding in HTTP/1.0")
+        if coding.value.lower() != b"chunked":
+            raise _fault("sent a transfer coding that is not known here")
+    head.bodiless = head.status < 200 or head.status in (204, 304)
+    if not head.bodiless or head.status == 304:
+        head.chunked = coding is not None
+        head.length = -1 if length is None else length.length
+    elif coding is not None or (length is not None and length.length > 0):
+        # Section 6.1 and RFC 9110 section 8.6 forbid both fields here. Who sends them all the same may also send a
+        # body, so the connection is not used again.
+        head.close = True

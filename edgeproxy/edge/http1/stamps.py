@@ -1,0 +1,54 @@
+"""The stamps: fields that only the edge may set on what it sends upstream.
+
+This table is all there is of them. What route bindings put upstream is made of it, and the fields that are dropped from
+clients' requests, in every spelling (fields.py), are its names: a stamp that is made here cannot be forged. Fields that
+trusted proxies may set too, such as X-Forwarded-For, have rules of their own in fields.py.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from edgeproxy.edge.http1.grammar import name_of
+
+
+class Binding(NamedTuple):
+    """What stamps tell of who asks: the edge's region, and the customer and the tier; None where there is none."""
+
+    region: str
+    customer: str | None
+    tier: str | None
+
+
+Value = Callable[[Binding], str | None]
+"""The value of a stamp; None where there is to be no such field."""
+
+STAMPS: Final[dict[bytes, Value | None]] = {
+    b"X-Edge-Region": lambda binding: binding.region,
+    b"X-Customer-Id": lambda binding: binding.customer,
+    b"X-Customer-Tier": lambda binding: binding.tier,
+    b"X-Edge-Signature": None,
+}
+"""Each stamp, and how its value is made; None: anew for each request, of which `opening` is the beginning."""
+
+
+def lines(binding: Binding) -> bytes:
+    """The lines of all stamps that are the same for each request of a route binding, each with its CRLF."""
+    values = [(name, value(binding)) for name, value in STAMPS.items() if value is not None]
+    return b"".join([b"%b: %b\r\n" % (name, value.encode()) for name, value in values if value is not None])
+
+
+@lru_cache(maxsize=4096)
+def with_empty(block: bytes) -> bytes:
+    """Return these lines, which `lines` made, and an empty one for each stamp of its kind that has no value: who
+    overwrites fields with what stands here overwrites a client's too."""
+    present = {name_of(line) for line in block.split(b"\r\n")}
+    missing = [name for name, value in STAMPS.items() if value is not None and name.lower() not in present]
+    return block + b"".join([b"%b: \r\n" % name for name in missing])
+
+
+def opening(name: bytes) -> bytes:
+    """The line of a stamp up to its value. Raises ValueError where clients could send this field too."""
+    if name not in STAMPS:
+        raise ValueError(f"{name.decode()} is no stamp: clients could send it too")
+    return name + b": "

@@ -1,0 +1,24 @@
+"""Looking for fields in a block of lines that was read already, and taking some out.
+
+What every request needs is found as its head is read; this is for what few routes ask about.
+"""
+
+from collections.abc import Collection
+
+from edgeproxy.edge.http1.grammar import OWS, name_of
+
+
+def values(lines: bytes, name: bytes) -> list[bytes]:
+    """The values of the fields of this name, which is in lower case; `lines` each end with CRLF."""
+    return [line.partition(b":")[2].strip(OWS) for line in lines.split(b"\r\n") if name_of(line) == name]
+
+
+def value(lines: bytes, name: bytes) -> bytes | None:
+    """The value of the only field of this name; None where there is none, or more than one."""
+    found = values(lines, name)
+    return found[0] if len(found) == 1 else None
+
+
+def without(lines: bytes, names: Collection[bytes]) -> bytes:
+    """The lines but for the fields of these names, which are in lower case."""
+    return b"".join([line + b"\r\n" for line in lines.split(b"\r\n")[:-1] if name_of(line) not in names])

@@ -1,0 +1,500 @@
+"""Admission under everything that holds a request: all is checked, then all is charged, or nothing is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.policies import Total
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.quota import Quota
+from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
+
+NOTHING: Mapping[str, tuple[Quota, ...]] = MappingProxyType({})
+NO_GATES: Mapping[Policy, Gate] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRates:
+    """Rates that are not charged as those that refuse at admission are."""
+
+    reported: tuple[Policy, ...]
+    """Charged what the upstream says once it has answered: their debt is remembered."""
+    shadows: tuple[Policy, ...]
+    """They refuse nobody: it is only said whom they would have."""
+    trials: tuple[Policy, ...]
+    """Shadows that are charged what the upstream says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sharing:
+    """What of the limits other hosts share."""
+
+    gates: tuple[tuple[Policy, Gate], ...]
+    """Before the rates: what must be asked first, and who is told of what is counted."""
+    paying: tuple[tuple[Policy, Gate], ...]
+    """The credits and the gate before them: for requests that draw on them only."""
+    told: Mapping[Policy, Gate]
+    """Of the other rates, all or none: the gates that only tell, and where nobody asks."""
+    totals: tuple[Total, ...]
+    """Those who tell other hosts of quotas and requests at once."""
+
+
+class LimitSet:
+    """Everything that holds the requests of somebody on a route. Made once, used for every one of them."""
+
+    __slots__ = (  # noqa: RUF023 - in groups
+        # What `admit_fast` reads.
+        "simple",
+        "gated",
+        "policies",
+        "slots",
+        # What more there may be.
+        "other_rates",
+        "quotas",
+        "metered",
+        "credits",
+        "bought_off",
+        "sharing",
+        # What follows from all that.
+        "bounds",
+        "holds",
+        "hopeless",
+        "asks",
+        "shares",
+        "settles",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        policies: tuple[Policy, ...] = (),
+        *,
+        bought_off: int = 0,
+        credits: Policy | None = None,
+        credits_gate: Gate | None = None,
+        reported: tuple[Policy, ...] = (),
+        shadows: tuple[Policy, ...] = (),
+        trials: tuple[Policy, ...] = (),
+        slots: tuple[Concurrency, ...] = (),
+        quotas: tuple[Quota, ...] = (),
+        metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
+        gates: tuple[tuple[Policy, Gate], ...] = (),
+        told: Mapping[Policy, Gate] = NO_GATES,
+        totals: tuple[Total, ...] = (),
+    ) -> None:
+        if credits is not None and credits.cost > credits.most:
+            credits = None  # There are never enough of them for such a request.
+        self.simple = not (credits or reported or shadows or trials or quotas)
+        """There is nothing but rates and concurrency: `admit_fast` may decide."""
+        before = dict(gates)
+        self.gated = tuple([(policy, before.get(policy)) for policy in policies])
+        """The policies, each with its gate if it has one."""
+        self.policies = policies
+        """Rates that are charged at admission, each its cost."""
+        self.slots = slots
+        self.other_rates = OtherRates(reported, shadows, trials)
+        self.quotas = quotas
+        """Each is charged its cost at admission, which is given back where the request is not counted after all."""
+        self.metered = metered
+        """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
+        self.credits = credits
+        self.bought_off = bought_off if credits is not None else 0
+        """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
+        paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
+        self.sharing = Sharing(gates, paying, told, totals)
+        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *slots)
+        """What refuses beside the policies: each passes a request while it has room for one."""
+        self.holds = bool(policies or slots or not self.simple)
+        """There is anything at all that could refuse, or be charged."""
+        self.hopeless: tuple[Hopeless, ...] | None = None
+        """What lets no request pass, once that was asked."""
+        self.asks = bool(gates or told)
+        """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
+        self.shares = bool(gates or paying or told or totals)
+        """Other hosts are to know of something."""
+        self.settles = bool(slots or quotas or reported or trials)
+        """Something is left to do when a request is over."""
+
+    def release(self) -> None:
+        """A request that was admitted is over, however it ended."""
+        for slot in self.slots:
+            slot.give_back()
+
+    def refund(self, now: float, counts: Callable[[str], bool]) -> None:
+        """It is over, and it is not counted by those meters of whose `when` this is false.
+
+        `now` is the edge time at which it was admitted.
+        """
+        for quota in self.quotas:
+            if quota.cost and not counts(quota.when):
+                quota.refund(quota.cost, now)
+
+
+class Bound(Protocol):
+    """What a refusal may name."""
+
+    @property
+    def name(self) -> str:
+        """Its label."""
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds until `cost` passes if nothing else comes; 0 where it does now."""
+
+
+class Noted(NamedTuple):
+    """What else came of an admission."""
+
+    shadows: tuple[Policy, ...] = ()
+    """Those that would have refused."""
+    over: tuple[Quota, ...] = ()
+    """Soft quotas of which no more is included."""
+    bought: tuple[Policy, ...] = ()
+    """Those that had no room, and were not charged: credits paid."""
+
+
+class Denied(NamedTuple):
+    """Why a request is refused: which limits have no room for it, in their order, and when to come back, in seconds."""
+
+    violated: tuple[Bound, ...]
+    retry_after: int
+    """0: no retry can succeed, see `hopeless`."""
+
+
+class Hopeless(NamedTuple):
+    """A limit that holds less than a request counts for."""
+
+    name: str
+    cost: int
+    most: int
+    """What it lets pass where nothing is used."""
+
+
+Admission = tuple[bool, Policy | None, int, Noted | None]
+"""(whether it is refused, the policy closest to refusal, what that has left, what else is to be said)."""
+
+
+def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
+    """One synchronous decision at edge time `now`, and the charge. `shut`: see `blocking_gate`; only where credits pay.
+
+    Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
+    request; where the request is refused, what it has now. Never negative.
+    """
+    shown = None
+    least = has = 0
+    charged = limit_set.policies
+    bought = shut
+    if shut:
+        charged = tuple([policy for policy in charged if policy not in shut])
+        shown, least = shut[0], -shut[0].cost
+    for policy in charged:
+        left = policy.left(now)
+        after = left - policy.cost
+        if after < 0:
+            if policy not in limit_set.policies[: limit_set.bought_off]:
+                return True, policy, max(0, left), None
+            charged = tuple([each for each in charged if each is not policy])
+            bought = (*bought, policy)
+        if shown is None or after < least:
+            shown, least, has = policy, after, left
+    for policy in limit_set.other_rates.reported:
+        # What it will be charged is not known yet: it passes while anything is left.
+        left = policy.left(now)
+        if left < 1:
+            return True, policy, max(0, left), None
+        if shown is None or left - 1 < least:
+            shown, least, has = policy, left - 1, left
+    has = max(0, has)
+    buyer = limit_set.credits if bought else None
+    if buyer is not None and buyer.left(now) < buyer.cost:
+        return True, shown, has, None
+    over = []
+    for quota in limit_set.quotas:
+        if quota.left(now) < quota.needs:
+            if quota.hard:
+                return True, shown, has, None
+            over.append(quota)
+    if limit_set.slots and not _take(limit_set.slots, now):
+        return True, shown, has, None
+    for policy in charged:
+        policy.charge(policy.cost)
+        if policy is shown:
+            has -= policy.cost
+    if buyer is not None:
+        buyer.charge(buyer.cost)
+    for quota in limit_set.quotas:
+        if quota.cost:
+            quota.charge(quota.cost)
+    hit = []
+    for shadow in limit_set.other_rates.shadows:
+        if shadow.left(now) < shadow.cost:
+            hit.append(shadow)
+        else:
+            shadow.charge(shadow.cost)
+    hit += [trial for trial in limit_set.other_rates.trials if trial.left(now) < 1]
+    if hit or over or buyer is not None:
+        return False, shown, has, Noted(tuple(hit), tuple(over), bought)
+    return False, shown, has, None
+
+
+def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
+    """Decide at edge time `now` on the request of who finds open gates, and room or none; and charge.
+
+    That is most requests. It does what `blocking_gate`, `admit` and `tell` do. None, and nothing is charged, for all
+    others. Wants a set that is `simple`.
+    """
+    shown = None
+    least = 0
+    for policy, gate in limit_set.gated:
+        cost = policy.cost
+        left = policy.left(now) - cost
+        if left < 0:
+            if limit_set.shares:
+                tell(limit_set, now, True)
+            left += cost
+            return True, policy, left if left > 0 else 0, None
+        if gate is not None and not gate.is_open(now, cost):
+            return None
+        if shown is None or left < least:
+            shown, least = policy, left
+    if limit_set.slots and not _take(limit_set.slots, now):
+        return None if limit_set.shares else (True, shown, least if shown is None else least + shown.cost, None)
+    for policy in limit_set.policies:
+        policy.charge(policy.cost)
+    if limit_set.shares:
+        for total in limit_set.sharing.totals:
+            total.used(now)
+    return False, shown, least, None
+
+
+def blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
+    """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
+
+    `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
+    only for requests that are to be bought with them. What is charged later is refused only while the hub is away.
+    """
+    for policy, gate in limit_set.sharing.gates:
+        left = policy.left(now)
+        if left < policy.cost:
+            if limit_set.credits is None:
+                return None
+            break
+        if gate.must_ask(now, policy.cost, left):
+            break
+    else:
+        if not shut:
+            return _withheld(limit_set, now) if limit_set.sharing.told else None
+    short = lacking(limit_set, now, shut)
+    if short and not credits_cover(limit_set, now, short):
+        return None  # Claims are of no use to who is refused by something else.
+    for policy, gate in limit_set.sharing.gates:
+        if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
+            return policy, gate
+    for credits, gate in limit_set.sharing.paying:
+        if short and gate.must_ask(now, credits.cost, credits.left(now)):
+            return credits, gate
+    return _withheld(limit_set, now) if limit_set.sharing.told else None
+
+
+def _withheld(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
+    """Of the rates that are charged later, the first of which this host may let nothing through."""
+    for policy in limit_set.other_rates.reported:
+        left = policy.left(now)
+        if left >= 1 and limit_set.sharing.told[policy].is_withheld(now, left):
+            return policy, limit_set.sharing.told[policy]
+    return None
+
+
+def lacking(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
+    """The rates that have no room for a request, those that are `shut` among them."""
+    return tuple([policy for policy in limit_set.policies if policy in shut or policy.left(now) < policy.cost])
+
+
+def credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
+    """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
+    credits = limit_set.credits
+    if credits is None or credits.left(now) < credits.cost:
+        return False
+    plan = limit_set.policies[: limit_set.bought_off]
+    return all(policy in plan for policy in short)
+
+
+def tell(limit_set: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
+    """After `admit`: other hosts are to know of what was charged, or why it was not."""
+    if refused:
+        _tell_refused(limit_set, now)
+        return
+    gates = limit_set.sharing.gates if limit_set.simple else _tell_at_length(limit_set, now, noted or Noted())
+    for policy, gate in gates:
+        gate.charged(now, policy.cost)
+    tell_totals(limit_set, now)
+
+
+def _tell_at_length(limit_set: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+    """Tell of what nobody asks for; returns the gates of what was charged."""
+    if limit_set.sharing.told:
+        for policy in limit_set.other_rates.shadows:
+            if policy not in noted.shadows:
+                limit_set.sharing.told[policy].counted(now)
+        for policy in (*limit_set.other_rates.reported, *limit_set.other_rates.trials):
+            limit_set.sharing.told[policy].expects(now)
+    if noted.bought:
+        return (*[each for each in limit_set.sharing.gates if each[0] not in noted.bought], *limit_set.sharing.paying)
+    return limit_set.sharing.gates
+
+
+def _tell_refused(limit_set: LimitSet, now: float) -> None:
+    """What has no room here may have some again: others know."""
+    for policy, gate in limit_set.sharing.gates:
+        if policy.left(now) < policy.cost:
+            gate.refused(now)
+            for credits, door in limit_set.sharing.paying:
+                if credits.left(now) < credits.cost:
+                    door.refused(now)
+    if limit_set.sharing.told:
+        for policy in limit_set.other_rates.reported:
+            if policy.left(now) < 1:
+                limit_set.sharing.told[policy].refused(now)
+    if limit_set.sharing.totals and (not (short := lacking(limit_set, now)) or credits_cover(limit_set, now, short)):
+        tell_totals(limit_set, now)
+
+
+def tell_totals(limit_set: LimitSet, now: float) -> None:
+    """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
+    for total in limit_set.sharing.totals:
+        total.used(now)
+
+
+def _take(slots: tuple[Concurrency, ...], now: float) -> bool:
+    """A slot of each, or of none."""
+    for slot in slots:
+        if not slot.take(now):
+            for taken in slots[: slots.index(slot)]:
+                taken.give_back()
+            return False
+    return True
+
+
+def report(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
+    """Charge what the upstream says that a request has cost, whatever is left. Returns what each then has left.
+
+    `costs`: of each that is reported to, then of each trial; None: it does not say. A trial of which nothing is left
+    is not charged, for it would not have let the request pass.
+    """
+    left = {}
+    for policy, said in zip((*limit_set.other_rates.reported, *limit_set.other_rates.trials), costs, strict=True):
+        cost = policy.cost if said is None else said
+        before = policy.left(now)
+        if policy not in limit_set.other_rates.trials:
+            left[policy] = max(0, before - cost)
+        elif before < 1:
+            continue
+        if cost:
+            policy.charge(cost)
+            if limit_set.sharing.told:
+                limit_set.sharing.told[policy].counted(now)
+    return left
+
+
+def affords(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
+    """Whether there are credits enough to pass while the edge sheds load.
+
+    Where a plan has limits they are for what goes beyond these, and for nothing else. Who sheds load lets nobody wait:
+    where the hub must be asked first there are none. `alone`: nobody can be asked.
+    """
+    credits = limit_set.credits
+    if credits is None or limit_set.bought_off or credits.left(now) < credits.cost:
+        return False
+    return not any(
+        gate.must_ask(now, credits.cost, credits.left(now))
+        for _, gate in limit_set.sharing.paying
+        if not alone or gate.mode == "strict" or gate.is_away
+    )
+
+
+def buy(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
+    """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
+    credits = limit_set.credits
+    if credits is None or not affords(limit_set, now, alone=alone):
+        return False
+    credits.charge(credits.cost)
+    for _, gate in limit_set.sharing.paying:
+        gate.charged(now, credits.cost)
+    return True
+
+
+def denied_at_gates(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denied:
+    """What to tell the client that `blocking_gate` named a gate for, and that waited in vain or could not.
+
+    Others may go on before long; while the hub is away, and nothing passes without it, not before it is tried again.
+    """
+    gates = (*limit_set.sharing.gates, *limit_set.sharing.told.items())
+    return Denied(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
+
+
+def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
+    """Whether this host knew of all that counts for what refuses, as `denied` has it: the hub had spoken a moment ago.
+
+    It had not where the hub is away, where its last word is too old, and where a request waited for claims in vain:
+    those are `held`. What no hub has is counted here alone, and is certain.
+    """
+    sharing = limit_set.sharing
+    for policy, gate in (*sharing.gates, *sharing.paying, *sharing.told.items()):
+        if policy in held and (gate.is_away or not gate.is_in_vain(now)):
+            return False
+        if policy in violated and not (policy in held or gate.is_certain(now)):
+            return False
+    return True
+
+
+def denied(limit_set: LimitSet, now: float) -> Denied:
+    """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
+
+    No wait helps where a request counts for more than one of them ever lets pass.
+
+    Where nothing refuses any more it is a slot that another worker has given back since, or that two wanted at once;
+    without any, as when a table just had a row again, the first of them. Then it is for a second.
+    """
+    violated: list[Bound] = []
+    longest = 0
+    credits = limit_set.credits
+    for policy in limit_set.policies:
+        wait = policy.retry_after(now, policy.cost)
+        if wait and credits is not None and policy in limit_set.policies[: limit_set.bought_off]:
+            # Whichever is sooner: the limit has room again, or there are credits to buy it with.
+            wait = min(wait, credits.retry_after(now, credits.cost))
+        if wait:
+            violated.append(policy)
+            if wait > longest:
+                longest = wait
+    for bound in limit_set.bounds:
+        wait = bound.retry_after(now, 1)
+        if wait:
+            violated.append(bound)
+            if wait > longest:
+                longest = wait
+    if not violated:
+        named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
+        return Denied(named[:1], 1)
+    never = limit_set.hopeless
+    if never is None:
+        never = hopeless(limit_set)
+    return Denied(tuple(violated), 0 if never else longest)
+
+
+def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
+    """What lets no request of this set pass, whenever it comes: its cost is more than they hold."""
+    known = limit_set.hopeless
+    if known is None:
+        # Asked at each refusal, and always the same.
+        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.bought_off :]
+        limit_set.hopeless = known = (
+            *[Hopeless(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
+            *[
+                Hopeless(quota.name, quota.needs, quota.limit)
+                for quota in limit_set.quotas
+                if quota.hard and quota.needs > quota.limit
+            ],
+        )
+    return known

@@ -1,0 +1,121 @@
+"""Buckets: `token_bucket`, which smooths what a window would let through at once, and `hybrid`, which is both.
+
+A bucket of depth B that refills r a second admits at most B + r t in any t seconds, and refuses nothing that fits. It
+is kept as a leaky one: what is missing of the depth drains at r (Turner, "New directions in communications", 1986; the
+same as GCRA of ITU-T I.371). With N workers that decide at the same moment it may be passed by 2 (N − 1), as a window.
+"""
+
+from math import ceil, floor
+
+from edgeproxy.edge.limits.levels import LevelCounts
+from edgeproxy.edge.limits.policy import RuleTerms
+from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS, SlidingWindow
+
+ROUNDING_TOKENS = 2.0**-10
+"""Tokens by which a bucket is deeper, to make up for rounded levels: what fits exactly must fit."""
+ROUNDING_PER_TOKEN = 2.0**-22
+"""Further tokens for each token of a level: a few times one rounding of it."""
+
+
+class TokenBucket(SlidingWindow):
+    """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
+
+    __slots__ = ("_room", "depth", "rate")
+
+    _counts: LevelCounts
+
+    def __init__(self, rule: RuleTerms, counts: LevelCounts, cost: int = 1) -> None:
+        super().__init__(rule, counts, cost)
+        self.rate = rule.limit / rule.window
+        """Tokens a second."""
+        self.depth = rule.depth
+        self._room = room(rule.depth)
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used: a cost above it never does."""
+        return self.depth
+
+    def left(self, now: float) -> int:
+        """How much may still be charged at edge time `now` (seconds)."""
+        counts = self._counts
+        if not counts.since <= now < counts.until or counts.words[counts.sync_at] != counts.sync:
+            counts.refresh(now)
+        return self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
+
+    def _fits(self, now: float) -> int:
+        """How much fits into the bucket, of which this process has its share only. Call it after a refresh."""
+        share = self._counts.share
+        return floor(room(max(1, self.depth // share)) - self._counts.level_now(now, self.rate / share))
+
+    def charge(self, cost: int = 1) -> None:
+        """Count `cost` in the cell that `left` looked at, and in the level."""
+        SlidingWindow.charge(self, cost)
+        self._counts.pour(cost)
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds after which `cost` passes if nothing else comes; 0 where it passes now."""
+        return 0 if self.left(now) >= cost else self.drained(cost)
+
+    def drained(self, cost: int) -> int:
+        """Whole seconds ≥ 1 until there is room for `cost`, or the bucket is empty. Call it after `left`."""
+        counts = self._counts
+        if counts.is_shut:
+            return HUB_RETRY_SECONDS
+        depth = max(1, self.depth // counts.share)
+        too_much = counts.level + min(0, cost - depth)
+        # Another worker may know the level of a debt with its rounding, which is more than is made up for.
+        rounded = max(0.0, counts.level * ROUNDING_PER_TOKEN - room(depth) + depth)
+        # A little less, which is made up for, so that a float's last bit makes nobody wait for a second more.
+        return max(1, ceil((too_much + rounded - ROUNDING_TOKENS / 4) / counts.rate * counts.parts))
+
+    def _reset(self, now: float) -> int:
+        counts = self._counts
+        return max(1, ceil((counts.level - ROUNDING_TOKENS / 4) / counts.rate))
+
+    def tail(self, now: float) -> bytes:
+        """What follows the number in the RateLimit lines. Call it after `left`."""
+        # Unlike a window's it is another with every charge: within a second a bucket may go from empty to full.
+        seconds = self._reset(now)
+        if seconds != self._second:
+            self._second = seconds
+            self._tail = b";t=%d\r\n" % seconds
+        return self._tail
+
+
+def room(depth: int) -> float:
+    """What a bucket of this depth holds at most."""
+    return depth + ROUNDING_TOKENS + depth * ROUNDING_PER_TOKEN
+
+
+class Hybrid(TokenBucket):
+    """A window, which bounds the total, and a bucket, which smooths it, on one row: both must have room."""
+
+    __slots__ = ("_smooths",)
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used: a cost above it never does."""
+        return min(self.limit, self.depth)
+
+    def left(self, now: float) -> int:
+        """How much may still be charged at edge time `now` (seconds): the lesser of the two."""
+        window = SlidingWindow.left(self, now)
+        counts = self._counts
+        bucket = self._fits(now) if counts.share > 1 else floor(self._room - counts.level_now(now, self.rate))
+        # It is the bucket that is closer to refusal; where neither has room, the window has the longer wait.
+        self._smooths = bucket < window > 0
+        return window if window < bucket else bucket
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds after which both have room for `cost` if nothing else comes; 0 where they have it now."""
+        window = SlidingWindow.left(self, now)
+        bucket = self._fits(now)
+        return max(
+            0 if window >= cost else self.waits(window, now, cost),
+            0 if bucket >= cost else self.drained(cost),
+        )
+
+    def _reset(self, now: float) -> int:
+        """Whole seconds for the `t` of the RateLimit field, of the one of the two that is closer to refusal."""
+        return TokenBucket._reset(self, now) if self._smooths else SlidingWindow._reset(self, now)

@@ -1,0 +1,308 @@
+"""What is counted in one row's window: read and charged by this process in one object, whoever asks.
+
+The row is the table's where there is one to be had, else a row in this process's own memory, until there is.
+Each charge is stored in the map at once; what stands in the map is read anew whenever a new cell begins, the
+row's sync version moves, or other columns than before are to be read.
+"""
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
+from edgeproxy.edge.counters.local_row import LocalRow
+from edgeproxy.edge.counters.rows import HAS_FOREIGN, LimitTable, NoRow, TableFull
+from edgeproxy.edge.limits.local import Locals
+
+ROW_RETRY_SECONDS = 1.0
+"""Seconds after which a full table is asked again for a row."""
+NEAR_CELLS = 8
+"""Cells from the last that was summed, within which this process's own column is taken on from there."""
+NO_CELL = -1 - NEAR_CELLS
+"""A cell number before every cell, and near none."""
+
+
+class Counts:
+    """The counts of one row: at most one object per row in a process, for it alone knows what the process counted.
+
+    After `refresh`, what is counted is `closed + own`, and what the siblings' live words say of this cell. Those who
+    decide read these fields themselves (see window.py): a decision is too frequent to be a call more.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_again",
+        "_end",
+        "_first",
+        "_foreign",
+        "_generation",
+        "_generation_at",
+        "_hub",
+        "_key",
+        "_local",
+        "_locals",
+        "_own_closed",
+        "_own_latest",
+        "_own_oldest",
+        "_own_ring",
+        "_per_second",
+        "_ring",
+        "_settled",
+        "_siblings",
+        "_state_at",
+        "_table",
+        "base",
+        "cell",
+        "cells",
+        "closed",
+        "cum",
+        "cum_at",
+        "more",
+        "oldest",
+        "own",
+        "own_at",
+        "row",
+        "share",
+        "sibling_at",
+        "since",
+        "sync",
+        "sync_at",
+        "until",
+        "width",
+        "words",
+    )
+
+    def __init__(self, table: LimitTable, key: bytes, window: float, locals_: Locals) -> None:
+        """`window`: seconds. `locals_`: where to go while the table has no row."""
+        self._table = table
+        self._key = table.key(key)
+        self._locals = locals_
+        self._local: LocalRow | None = None
+        self._settled = False
+        """The row is in the table, as far as is known."""
+        self._foreign = 0
+        self._again = -1.0
+        self._ring = table.layout.ring
+        self._hub = 0 if table.layout.hub is None else table.layout.head(table.layout.hub)
+        self.cells = table.layout.cells
+        self.width = width_us(window, self.cells)
+        self._per_second = per_second(self.width)
+        self.share = 1
+        """This process may use one part in `share` of the limit: 1 unless the row is its own."""
+        self.words = table.words
+        self.own = self._own_closed = self._own_oldest = self._own_latest = 0
+        # No cell, no version: the first decision looks for the row.
+        self.cell = NO_CELL
+        self.since = self.until = 0.0
+        self.sync = -1
+        self.sync_at = table.zero
+        self.row = 0
+        """The word at which the row begins in the table; 0 where it is `local`."""
+
+    @property
+    def local(self) -> bool:
+        """The row is this process's own: the table has none to give."""
+        return self._local is not None
+
+    @property
+    def withheld(self) -> int:
+        """How much of what is counted nobody has used: it keeps this host to its part while the hub is away."""
+        return self.words[self.row + self._hub + at.WITHHELD] if self.row and self._hub else 0
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing passes until the hub is there again."""
+        return self.withheld > 0 and self.words[self.row + self._hub + at.THRESHOLDS] == 0
+
+    @property
+    def parts(self) -> int:
+        """The number of hosts that share what drains from a bucket: 1 unless the hub is away."""
+        return max(1, self.words[at.HOSTS] & ~at.AWAY) if self.withheld else 1
+
+    def look_again(self) -> None:
+        """Other columns than before are to be read: sum anew at the next decision."""
+        if self._settled:
+            self._look_at_columns(self._table)
+
+    # ---- a new cell
+
+    def refresh(self, now: float) -> None:
+        """Sum the row for the cell of `now`."""
+        cell = int(now * self._per_second)
+        # The version is read before the rest: whatever changes after it moves it again.
+        sync = self.words[self.sync_at]
+        if not self._settled or self.words[self._generation_at] != self._generation:
+            fresh = self._settle(now)
+            sync = self.words[self.sync_at]
+        else:
+            fresh = False
+        words = self.words
+        slot = cell % self._ring
+        base = cell << SHIFT
+        lowest = cell - self.cells
+        self.own_at = self._own_ring + slot
+        if sync != self.sync:
+            self._foreign = words[self._state_at] & HAS_FOREIGN
+        if fresh:
+            self.closed = self.own = self._own_closed = 0
+            self.oldest = self._own_oldest = self._own_latest = cell
+        else:
+            low = lowest << SHIFT if lowest > 0 else 1
+            high = base + (CELLS_AHEAD + 1 << SHIFT)
+            if 0 < cell - self.cell <= NEAR_CELLS and self._own_latest <= self.cell:
+                self._own_goes_on(cell, lowest)
+            else:
+                self._own_anew(cell, low, high)
+            self._sum(base, slot, low, high)
+        siblings = self._siblings
+        if siblings:
+            self.sibling_at = siblings[0][1] + slot
+            if len(siblings) > 1:
+                self.more = tuple([starts + slot for _, starts in siblings[1:]])
+        self.base = base
+        self.cell = cell
+        # To the rounding of floats, which is far below the skew of clocks that cells allow for.
+        self.since = cell / self._per_second
+        self.until = (cell + 1) / self._per_second
+        self.sync = sync if self._settled else -1
+
+    def _sum(self, base: int, slot: int, low: int, high: int) -> None:
+        """Add what all other columns hold, and the foreign ring, to what this process's own column does."""
+        words, first, own_ring = self.words, self._first, self._own_ring
+        rings = words[own_ring + self._ring : self._end].tolist()
+        if own_ring != first:
+            rings = words[first:own_ring].tolist() + rings
+        live = [word for word in rings if low <= word < high]
+        closed = self._own_closed
+        oldest = self._own_oldest
+        if live:
+            closed += counted(live, one_ring=len(rings) == self._ring)
+            # The siblings' live words as they stand in that same list: read a second time they could have moved on,
+            # and what was counted between the two readings would be taken off without having been added.
+            for sibling, _ in self._siblings:
+                theirs = rings[sibling + slot] - base
+                if 0 < theirs <= MASK:
+                    closed -= theirs
+            oldest = min(oldest, min(live) >> SHIFT)
+        if self._foreign:
+            live = [word for word in words[first - self._ring : first].tolist() if low <= word < high]
+            closed += counted(live, one_ring=True)
+            oldest = min(oldest, min(live, default=high) >> SHIFT)
+        self.closed = closed
+        self.oldest = oldest
+
+    def _own_goes_on(self, cell: int, lowest: int) -> None:
+        """Take this process's own column on from the last cell that was summed: nobody else writes to it."""
+        words, own_ring, ring = self.words, self._own_ring, self._ring
+        closed = self._own_closed + self.own
+        oldest = self._own_oldest
+        while oldest < cell:
+            word = words[own_ring + oldest % ring]
+            if word >> SHIFT == oldest:
+                if oldest >= lowest:
+                    break
+                closed -= word & MASK
+            oldest += 1
+        self._own_closed = closed
+        self._own_oldest = oldest
+        self.own = 0
+
+    def _own_anew(self, cell: int, low: int, high: int) -> None:
+        """Read this process's own column from the map: what it, or who had the column before, has counted there."""
+        own = self.words[self._own_ring : self._own_ring + self._ring].tolist()
+        live = [word for word in own if low <= word < high]
+        word = self.words[self.own_at]
+        self.own = word & MASK if word >> SHIFT == cell else 0
+        self._own_closed = counted(live, one_ring=True) - self.own
+        self._own_oldest = min(cell, min(live, default=high) >> SHIFT)
+        # Beyond this cell where the clock has been set back since.
+        self._own_latest = max(own) >> SHIFT
+
+    def live(self) -> dict[int, int]:
+        """What is counted in each cell that counts now, by all columns and from elsewhere; not what others are to have
+        while the hub is away, which leaves with no cell."""
+        low = max(1, self.cell - self.cells << SHIFT)
+        high = self.cell + CELLS_AHEAD + 1 << SHIFT
+        cells: dict[int, int] = {}
+        for word in self.words[self._first - self._ring : self._end].tolist():
+            if low <= word < high:
+                cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
+        if withheld := self.withheld:
+            # It is the latest of what stands in the hub's column, the last.
+            for word in sorted(self.words[self._end - self._ring : self._end].tolist(), reverse=True):
+                if low <= word < high:
+                    some = min(withheld, word & MASK)
+                    cells[word >> SHIFT] -= some
+                    withheld -= some
+        return cells
+
+    # ---- where the row is
+
+    def _settle(self, now: float) -> bool:
+        """Find the row, claim it if there is none, or go on in a row of this process's own. True: it is new."""
+        if self._local is not None and 0 < self._again - now <= ROW_RETRY_SECONDS:
+            return False
+        table = self._table
+        try:
+            row, generation, fresh = table.find(self._key, self.width, now)
+        except NoRow as none:
+            if isinstance(none, TableFull):
+                self._again = now + ROW_RETRY_SECONDS
+                self._locals.full()
+            self._settled = False
+            if self._local is None:
+                self._local = local = LocalRow(self._ring, self.cells)
+                self._locals.enter(self)
+                self._bind(local, 0, 0)
+            self.share = max(1, self._locals.hosts * table.active)
+            return False
+        if self._local is not None:
+            # What was let through meanwhile counts from now on for everyone.
+            self._poured(table, row)
+            # It may be of cells that others have summed already. Should the supervisor write the version at this very
+            # moment, either makes them look.
+            table.words[row + at.ROW_SYNC] += 1
+            self._local = None
+            self._locals.leave(self)
+            fresh = False
+        self._settled = True
+        self.share = 1
+        self._bind(table, row, generation)
+        return fresh
+
+    def _poured(self, table: LimitTable, row: int) -> None:
+        """Add what was counted without a row to the row that the table has now."""
+        assert self._local is not None
+        self._local.pour(table, row, self.cum)
+
+    def _bind(self, place: LimitTable | LocalRow, row: int, generation: int) -> None:
+        """Count in this row from now on. The numbers in it are loaded, never assumed."""
+        self.words = place.words
+        self.row = row
+        self._generation = generation
+        self._generation_at = row + at.ROW_GENERATION
+        self.sync_at = row + at.ROW_SYNC
+        self._first = row + place.first_ring
+        self._own_ring = self._first + place.own_at
+        self.cum_at = row + place.head_at + at.CUM
+        self.cum = place.words[self.cum_at]
+        self._state_at = row + at.ROW_STATE
+        self._look_at_columns(place)
+
+    def _look_at_columns(self, place: LimitTable | LocalRow) -> None:
+        self._end = self._first + place.span
+        self._siblings = tuple([(there, self._first + ring) for ring, there in place.siblings_at])
+        self.sibling_at = place.zero
+        self.more = ()
+        self.cell = NO_CELL
+        self.until = 0.0
+
+
+def counted(live: list[int], *, one_ring: bool) -> int:
+    """What the counts in these words of cells sum to. `one_ring`: no two of them are of the same cell."""
+    if one_ring and live:
+        # In a row that is used all the time there is one word for each cell, without a gap, and that can be told from
+        # the sum of the words: n different cells from the first on sum to at least this, and to no more only where
+        # there is no gap, and where the counts together have not spilled over into the cells' part of the word.
+        n = len(live)
+        total = sum(live)
+        if total >> SHIFT == n * (min(live) >> SHIFT) + n * (n - 1) // 2:
+            return total & MASK
+    return sum([word & MASK for word in live])

@@ -1,0 +1,29 @@
+"""RateLimit fields of answers: draft-ietf-httpapi-ratelimit-headers-10, and the X-RateLimit lines of old."""
+
+import re
+
+from edgeproxy.edge.limits.policy import Policy
+
+LEGACY = re.compile(rb"(?i)\r\nX-RateLimit-(?:Limit|Remaining|Reset):[^\r\n]*")
+
+
+def rate_limit(policy: Policy, left: int, now: float) -> bytes:
+    """The lines `RateLimit-Policy` and `RateLimit`, each with CRLF. `left`: what the policy has left, ≥ 0.
+
+    Of several policies the one closest to refusal is shown.
+    """
+    return b"%b%d%b" % (policy.prefix, left, policy.tail(now))
+
+
+def legacy(policy: Policy, left: int, now: float) -> bytes:
+    """The lines `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds from now), each with CRLF."""
+    return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %b" % (
+        policy.limit,
+        left,
+        policy.tail(now)[len(b";t=") :],
+    )
+
+
+def without_legacy(head: bytes) -> bytes:
+    """A head without lines of that kind, which the upstream wrote: beside ours nobody could tell whose is whose."""
+    return LEGACY.sub(b"", head)

@@ -1,0 +1,281 @@
+"""Before a limit that hosts share passes a request: whether the hub must be asked first, and when it must be told.
+
+What a host may let through before it has heard from the hub is small (edge/sync/plan.py says how much); beyond it a
+request waits for a claim, which the hub grants, and which then counts there already. Claims are columns' words like all
+else: a worker writes how many it would like (WANT) and how many it has spent (USED), the supervisor how many there are
+(GIVEN).
+"""
+
+from collections.abc import Callable
+
+from edgeproxy.edge.counters import claims
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.hub_column import NEVER
+from edgeproxy.edge.counters.layout import AWAY, GIVEN, HOSTS, ROW_SYNC, THRESHOLDS, USED, WARM_UNTIL
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.rate_terms import Mode
+
+QUIET_SECONDS = 0.025
+"""Seconds between two reports to the supervisor that a row is used."""
+WAIT_SECONDS_MAX = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
+"""Seconds that a request waits for claims at most."""
+UNUSED_SECONDS = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
+"""Seconds after which unused claims are given back; an eventual limit has some only from before a reload."""
+PAGE_REQUESTS = 6
+"""Parallel requests of a browser that opens a page, which should not wait."""
+
+
+def cold_allowance(most: int, hosts: int) -> int:
+    """What one of `hosts` may let through of a limit of which it has not heard lately; `most` passes at once."""
+    return int(max(1, 0.1 * most / max(1, hosts - 1), min(PAGE_REQUESTS, most / 10)))
+
+
+def is_quiet(until: float, now: float) -> bool:
+    """Whether a row's use was told a moment ago, and need not be again until then. Further ahead than that it was noted
+    before the clock was set back."""
+    return 0 < until - now <= QUIET_SECONDS
+
+
+class Gate:
+    """The gate before one row of a table with a hub's column. At most one for a row in a process."""
+
+    __slots__ = (
+        "__weakref__",
+        "_counts",
+        "_cums",
+        "_heads",
+        "_hub",
+        "_open_below",
+        "_own",
+        "_quiet_until",
+        "_seen",
+        "_seen_row",
+        "_table",
+        "_tell",
+        "_told",
+        "_untold",
+        "_warm_until",
+        "_width",
+        "_words",
+        "has_refused",
+        "mode",
+        "most",
+        "waiting",
+    )
+
+    def __init__(
+        self, table: LimitTable, counts: Counts, most: int, mode: Mode, tell: Callable[["Gate"], None]
+    ) -> None:
+        """`most` passes at once where nothing is used. `mode`: bounded, eventual or strict.
+
+        `tell` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
+        """
+        layout = table.layout
+        assert table.hub is not None
+        assert layout.hub is not None
+        self._table = table
+        self._hub = table.hub
+        self._counts = counts
+        self._words = table.words
+        self._width = layout.width
+        # From the foreign column's on: what older files hold has been counted here too.
+        self._cums = layout.heads + at.CUM
+        self._heads = layout.head(layout.hub)
+        self._own = table.head_at
+        self._tell = tell
+        self._untold = 0
+        self._quiet_until = 0.0
+        self._told = 0
+        self._open_below = self._warm_until = self._seen_row = 0
+        self.hold_to(most, mode)
+        self.has_refused = False
+        """Whether something was refused since the supervisor was last told; whoever tells it resets this."""
+        self.waiting = 0
+        """The sum of the costs that wait for claims in this process."""
+
+    def hold_to(self, most: int, mode: Mode) -> None:
+        """Take over the terms of a new configuration."""
+        self.most = most
+        self.mode = mode
+        self._seen = -1  # The version of the row at which `_see` has looked; none is such.
+
+    @property
+    def row(self) -> int:
+        """The word at which its row begins."""
+        return self._counts.row
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the row is in this process alone, as the table had none."""
+        return self._counts.local
+
+    @property
+    def in_hand(self) -> int:
+        """Claims that this process was given and has not spent."""
+        column = self._table.column
+        assert column is not None
+        return claims.in_hand(self._table, self._counts.row, column)
+
+    @property
+    def news(self) -> tuple[float, ...]:
+        """Changes once an answer of the hub is written into the row, or none came, or the hub was lost or reached."""
+        hub, row = self._hub, self._counts.row
+        return self._table.sync_version(row), hub.warm_until(row), hub.hosts, hub.is_away
+
+    def is_open(self, now: float, cost: int) -> bool:
+        """Whether a request that counts for `cost` may pass at edge time `now`, and that is all there is to it: nobody
+        is to be asked or told, and no claim is in hand. False proves nothing. After a decision.
+
+        For most requests it is so, and neither `must_ask` nor `charged` has anything to do.
+        """
+        row, words = self._counts.row, self._words
+        if words[row + ROW_SYNC] != self._seen or row != self._seen_row:
+            self._see(row)
+        counted: int = sum(words[row + self._cums : row + self._heads : self._width].tolist())
+        return counted + cost < self._open_below and now * 1000 < self._warm_until
+
+    def _see(self, row: int) -> None:
+        """Look at what the hub's last answer allows: whatever would allow less moves the row's version after it."""
+        words, hub, own = self._words, row + self._heads, row + self._own
+        self._seen, self._seen_row = words[row + ROW_SYNC], row
+        self._warm_until = words[hub + WARM_UNTIL]
+        if not row or self.mode == "strict" or words[own + GIVEN] != words[own + USED]:
+            self._open_below = 0
+            return
+        thresholds = words[hub + THRESHOLDS]
+        worth = thresholds & NEVER
+        untold = worth if self.mode == "eventual" else min(worth, (thresholds >> 32) + 1)
+        self._open_below = words[row + at.ROW_ACKNOWLEDGED] + untold
+
+    def must_ask(self, now: float, cost: int, left: int) -> bool:
+        """Whether a request that counts for `cost`, where so much is `left` at edge time `now`, has to wait for claims;
+        or is refused, where there is nobody to ask and it is more than this host may let through by itself. After a
+        decision."""
+        words, row = self._words, self._counts.row
+        if not row:
+            return self.is_away and self._hub.on_loss == "deny"
+        hub, own = row + self._heads, row + self._own
+        counted = sum(words[row + self._cums : hub : self._width].tolist())
+        self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
+        if words[own + GIVEN] - words[own + USED] >= cost:
+            return False
+        if self.mode == "strict":
+            # Alone too: another host is known of with the next heartbeat, and will have let some through by then.
+            return True
+        hosts = words[HOSTS]
+        if hosts >= AWAY:
+            return self._is_beyond(now, cost, left)
+        if hosts <= 1 or self.mode == "eventual":
+            return False
+        if words[hub + WARM_UNTIL] > now * 1000:
+            allowed = words[hub + THRESHOLDS] >> 32
+        else:
+            allowed = cold_allowance(self.most, hosts)
+        return untold + cost > allowed
+
+    def _is_beyond(self, now: float, cost: int, left: int) -> bool:
+        """While the hub is away: whether a request is more than may pass in a row of which the supervisor has not said
+        yet what this host's part is.
+
+        With `share` that is an equal part of what was left when the hub was last told, or what always passes of a limit
+        that nobody has heard of: never more than the supervisor will say (`held_to` of edge/sync/plan.py).
+        """
+        hub, counts, most = self._hub, self._counts, self.most
+        if hub.on_loss != "share":
+            return hub.on_loss == "deny"
+        if hub.is_held(counts.row):
+            # It is held anew several times in a window. Where it was not, what stands for others may be gone.
+            window = counts.width * counts.cells / 1e6
+            if hub.is_warm(counts.row, now - window / 2):
+                return False
+        hosts = hub.hosts
+        # Of what the hub was not told of, some may be out of the window.
+        untold = max(0, min(self._untold, most - left))
+        room = left + untold
+        return untold + cost > max(room // hosts, cold_allowance(most, hosts) - (most - room))
+
+    def is_withheld(self, now: float, left: int) -> bool:
+        """Whether a request that is charged later is to be refused, as the hub is away; `left` of it now. For those
+        who never ask otherwise."""
+        return self.is_away and self.must_ask(now, 1, left)
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the hub cannot be reached."""
+        return self._words[HOSTS] >= AWAY
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether nothing passes until the hub is back."""
+        return self.is_away and (self.mode == "strict" or self._hub.on_loss == "deny")
+
+    def is_in_vain(self, now: float) -> bool:
+        """Whether asking is of no use: the hub is away, or has just said that nothing is left."""
+        return self.is_away or self._hub.asking_is_vain(self._counts.row, now)
+
+    def is_certain(self, now: float) -> bool:
+        """Whether what others have counted is known here: the hub spoke a moment ago, and there is a row for it."""
+        words, row = self._words, self._counts.row
+        if not row or words[HOSTS] >= AWAY:
+            return False
+        return words[HOSTS] <= 1 or words[row + self._heads + WARM_UNTIL] > now * 1000
+
+    def charged(self, now: float, cost: int) -> None:
+        """Account for a request that passed, after `must_ask` was false."""
+        row = self._counts.row
+        if not row:
+            return
+        words, own = self._words, row + self._own
+        if words[own + GIVEN] - words[own + USED] >= cost:
+            words[own + USED] += cost
+        if is_quiet(self._quiet_until, now):
+            return
+        hub = row + self._heads
+        worth = words[hub + THRESHOLDS] & NEVER
+        if self._untold + cost >= worth or words[hub + WARM_UNTIL] <= now * 1000:
+            self._quiet_until = now + QUIET_SECONDS
+            self._tell(self)
+
+    def refused(self, now: float) -> None:
+        """Have the supervisor ask, after a request was refused: others may use less by now."""
+        self.has_refused = True
+        if not (is_quiet(self._quiet_until, now) or self._counts.local):
+            self._quiet_until = now + QUIET_SECONDS
+            self._tell(self)
+
+    def expects(self, now: float) -> None:
+        """Have the supervisor ask: a request passed that is charged when answered, and needs the count by then."""
+        counts = self._counts
+        if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
+            self.refused(now)
+
+    def counted(self, now: float) -> None:
+        """Account for what was charged without asking: it may be much, and is reported without delay."""
+        counts = self._counts
+        if counts.local:
+            return
+        words, row = self._words, counts.row
+        hub = row + self._heads
+        counted = sum(words[row + self._cums : hub : self._width].tolist())
+        # In another row it begins anew.
+        told = max(words[row + at.ROW_ACKNOWLEDGED], self._told if self._told <= counted else 0)
+        is_cold = not is_quiet(self._quiet_until, now) and words[hub + at.WARM_UNTIL] <= now * 1000
+        if is_cold or counted - told >= words[hub + at.THRESHOLDS] & NEVER:
+            self._told = counted
+            self._quiet_until = now + QUIET_SECONDS
+            self._tell(self)
+
+    def wait(self, cost: int) -> None:
+        """Count a request that waits for so many claims, and have the supervisor ask for them."""
+        self._want(cost)
+        self._tell(self)
+
+    def leave(self, cost: int) -> None:
+        """Count out a request that waited: it passed, was refused, or is gone."""
+        self._want(-cost)
+
+    def _want(self, more: int) -> None:
+        self.waiting += more
+        if not self._counts.local:
+            claims.want(self._table, self._counts.row, self.waiting)

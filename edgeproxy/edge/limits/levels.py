@@ -1,0 +1,270 @@
+"""The level of a leaky bucket in one row, beside its cells: exact to the moment, whatever the cells' width.
+
+The level is what was poured in and has not drained yet. A column's head has two words for it: LEVEL, what its process
+found the level to be after its last charge, and SEEN_CUM, the sum of all columns' CUM that this level knows of. Whoever
+decides takes the level that knows of the most, lets it drain until now, and adds what has been counted since: as if it
+had come just now, which is late at most, so that no more is ever admitted than the bucket allows.
+
+A word of a level is a tick, a moment at most as long ago as a small part of a cell, and a floating number: what the
+level would have been at that moment had nothing drained since, so it loses nothing to the tick's width. It counts
+tokens, not seconds, so that what is used stays used when the rate or the depth is changed.
+"""
+
+from typing import NamedTuple
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.local_row import LocalRow
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.counts import Counts
+
+AHEAD_SECONDS_MAX = 1.0
+"""Seconds that a level may lie ahead of the reader's clock; one further ahead is of a clock that was set back."""
+
+UNREAD = -1 << 80
+"""In the place of a sum of counts: columns that change seldom must be read."""
+
+# A double's bits are in the order of the numbers that they stand for, if these are not negative: those of a level are
+# its own, less those of the smallest, without the last of them.
+_SCRATCH = memoryview(bytearray(8))
+DOUBLE, BITS = _SCRATCH.cast("d"), _SCRATCH.cast("Q")
+LEVEL_MIN, EXPONENT_BITS, FRACTION_BITS = 2.0**-13, 6, 52
+"""Levels are 2⁻¹³ to 2⁵¹ tokens; what is less is as much."""
+DOUBLE[0] = LEVEL_MIN
+LEVEL_MIN_BITS = BITS[0]
+
+
+class Scale(NamedTuple):
+    """How the words of levels are made in the rows of one window."""
+
+    ticks: float
+    """Ticks in a second; a power of two."""
+    bits: int
+    """Bits of a level in the word; those above are its tick's."""
+    drop: int
+    """Low bits of a double that are left out."""
+
+    def packed(self, level: float) -> int:
+        """The bits for a level ≥ 0: never for less than it, and for more by 2⁻²⁴ of it at most."""
+        DOUBLE[0] = level
+        return -(LEVEL_MIN_BITS - BITS[0] >> self.drop) if level > LEVEL_MIN else 0
+
+    def unpacked(self, word: int) -> float:
+        """The level in a word."""
+        BITS[0] = LEVEL_MIN_BITS + ((word & (1 << self.bits) - 1) << self.drop)
+        return DOUBLE[0]
+
+
+def scale_of(width: int) -> Scale:
+    """The scale of rows whose cells are `width` microseconds wide.
+
+    A tick is a sixteenth of a second, or as much of a cell as leaves levels more bits: with 34 bits ticks last until
+    2059, and each bit that is not needed for them halves the rounding of a level.
+    """
+    spared = max(0, (width // 2_000_000).bit_length() - 1)
+    bits = 30 + spared
+    return Scale(16 / (1 << spared), bits, EXPONENT_BITS + FRACTION_BITS - bits)
+
+
+class Level(NamedTuple):
+    """What the heads of a row say that is in a bucket."""
+
+    level: float
+    at: float
+    """When it is that: edge time now, or up to a second later where it was said by a clock that is ahead."""
+    seen: int
+    """The sum of the columns' counts that the level includes."""
+    said: bool
+    """Whether some process wrote just this level; else counts came since, and are taken as of now."""
+
+
+def level_in(heads: list[int], stride: int, now: float, rate: float, scale: Scale) -> Level:
+    """The level at edge time `now` (seconds) of a bucket that drains `rate` a second.
+
+    `heads` is the words of all heads, `stride` how many each has.
+    """
+    counted = sum(heads[at.CUM :: stride])
+    seen = heads[at.SEEN_CUM :: stride]
+    most = max(seen)
+    if not most:
+        # Nobody has said a level yet: all that counts was counted elsewhere.
+        return Level(counted, now, counted, counted == 0)
+    levels = []
+    for known, word in zip(seen, heads[at.LEVEL :: stride], strict=True):
+        if known == most:
+            since = (word >> scale.bits) / scale.ticks
+            behind = since - now > AHEAD_SECONDS_MAX
+            drained = 0.0 if behind else max(0.0, now - since) * rate
+            levels.append((max(0.0, scale.unpacked(word) - drained), now if behind else max(now, since), behind))
+    # Each of them is right or more, so the least is.
+    level, moment, behind = min(levels)
+    # What was counted before that level was said is in it, also where its count was read before.
+    return Level(level + max(0, counted - most), moment, max(counted, most), most >= counted and not behind)
+
+
+class LevelCounts(Counts):
+    """Counts of a row that is a bucket too: what is charged is poured in, after `level_now` has been asked."""
+
+    __slots__ = (
+        "_brief",
+        "_heads",
+        "_heads_end",
+        "_level_at",
+        "_remembers",
+        "_rest",
+        "_scale",
+        "_sibling_cums",
+        "_stride",
+        "_tick_since",
+        "_tick_until",
+        "_tick_word",
+        "at",
+        "level",
+        "rate",
+        "seen",
+    )
+
+    def __init__(self, *given: object) -> None:
+        super().__init__(*given)  # type: ignore[arg-type]
+        self.level = 0.0
+        """As of `at` (edge time), with `seen` counted by all columns."""
+        self.at = 0.0
+        self.seen = -1
+        self.rate = 0.0
+        """Tokens that drain in a second, as of the last call."""
+        self._brief = 0.0
+        self._rest = UNREAD
+        self._scale = scale_of(self.width)
+        self._remembers = self.cells * self.width / 1e6
+        self._tick_since = self._tick_until = 0.0
+        self._tick_word = 0
+
+    def level_now(self, now: float, rate: float) -> float:
+        """What is in the bucket at edge time `now`, which drains `rate` a second. Call it after a refresh."""
+        if rate != self.rate:
+            self._turn(now, rate)
+        words = self.words
+        counted = self.cum + self._rest
+        for place in self._sibling_cums:
+            counted += words[place]
+        if counted != self.seen:
+            self._look(now, counted)
+        elapsed = now - self.at
+        if elapsed > 0:
+            level = self.level - elapsed * rate
+            self.level = level = level if level > 0 else 0.0
+            self.at = now
+            return level
+        if elapsed < -AHEAD_SECONDS_MAX:
+            self._set_back(now)
+        return self.level
+
+    def pour(self, cost: int) -> None:
+        """Pour in what was just counted, and write the level; with a cost of 0, only write it."""
+        self.level = level = self.level + cost
+        self.seen = seen = self.seen + cost
+        moment = self.at
+        if not self._tick_since <= moment < self._tick_until:
+            self._tick(moment)
+        # As it would have been at that tick: a reader takes off what has drained since then.
+        DOUBLE[0] = level + (moment - self._tick_since) * self.rate
+        bits = BITS[0]
+        words, place = self.words, self._level_at
+        words[place] = self._tick_word | (-(LEVEL_MIN_BITS - bits >> self._scale.drop) if bits > LEVEL_MIN_BITS else 0)
+        # After the level: who sees an old number here counts too much, never too little.
+        words[place + 1] = seen
+        if level > self._brief:
+            words[place + at.UNTIL - at.LEVEL] = int((moment + level / self.rate) * 1000) + 1
+
+    def refresh(self, now: float) -> None:
+        """Sum the row for the cell of `now`."""
+        sync = self.sync
+        if self._local is not None:
+            # What is poured into the table, should it have a row again, is what has not drained.
+            self.level_now(now, self.rate)
+        super().refresh(now)
+        if self.sync != sync:
+            self._rest = UNREAD
+
+    def _tick(self, moment: float) -> None:
+        """The tick from which levels are said until it is over."""
+        ticks, bits, _ = self._scale
+        tick = int(moment * ticks)
+        self._tick_since, self._tick_until = tick / ticks, (tick + 1) / ticks
+        self._tick_word = tick << bits
+
+    def _turn(self, now: float, rate: float) -> None:
+        """Another rate from now on: say the level anew, for what drained until now did so at the old one."""
+        known = self.seen >= 0
+        if known:
+            self.level_now(now, self.rate)
+        self.rate = rate
+        self._brief = rate * self._remembers
+        if known:
+            self.pour(0)
+
+    def _poured(self, table: LimitTable, row: int) -> None:
+        assert self._local is not None
+        self._local.pour(table, row, -int(-self.level // 1))
+
+    def _look(self, now: float, counted: int) -> None:
+        """Others have counted since, `counted` in all: take over the level that includes the most counts."""
+        if counted < 0:
+            self._look_at_all(now)
+            return
+        words = self.words
+        level, since, most = self.level, self.at, self.seen
+        best = 0
+        for place in self._sibling_cums:
+            seen = words[place + at.SEEN_CUM]
+            if seen > most:
+                best, most = place, seen
+        if best:
+            word = words[best + at.LEVEL]
+            most = words[best + at.SEEN_CUM]
+            if words[best + at.LEVEL] != word:
+                # It is being said at this moment. Whatever happens, the level is read last, and is the later one.
+                most = words[best + at.SEEN_CUM]
+                word = words[best + at.LEVEL]
+            level = self._scale.unpacked(word)
+            since = (word >> self._scale.bits) / self._scale.ticks
+        if since < now:
+            level -= (now - since) * self.rate
+            if level < 0:
+                level = 0.0
+            since = now
+        if counted > most:
+            level += counted - most
+            most = counted
+        self.level, self.at, self.seen = level, since, most
+
+    def _set_back(self, now: float) -> None:
+        """The clock was set back: take over a level written by the new clock, or write one."""
+        self.seen = -1
+        self._look_at_all(now)
+
+    def _look_at_all(self, now: float) -> None:
+        """Read all heads: those of columns that change seldom, and those of this process's predecessors."""
+        heads = self.words[self._heads : self._heads_end].tolist()
+        # Once more, for a level must not be older than what it is said to know of.
+        heads[at.LEVEL :: self._stride] = self.words[self._heads : self._heads_end].tolist()[at.LEVEL :: self._stride]
+        rest = sum(heads[at.CUM :: self._stride]) - self.cum
+        self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])
+        found = level_in(heads, self._stride, now, self.rate, self._scale)
+        if found.seen > self.seen:
+            self.level, self.at, self.seen = found.level, found.at, found.seen
+        if not found.said:
+            # From now on it is known, also to those who come later: it drains.
+            self.pour(0)
+
+    def _look_at_columns(self, place: LimitTable | LocalRow) -> None:
+        super()._look_at_columns(place)
+        layout = self._table.layout
+        row = self._first - place.first_ring
+        self._stride = layout.width
+        self._level_at = row + place.head_at + at.LEVEL
+        self._heads = row + (layout.heads if place is self._table else place.head_at)
+        self._heads_end = row + place.heads_end
+        self._sibling_cums = tuple([row + layout.head(column) + at.CUM for column in place.siblings])
+        # The next decision reads all heads, and takes from them what the level is.
+        self.seen = -1
+        self._rest = UNREAD

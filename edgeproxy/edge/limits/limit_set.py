@@ -1,0 +1,274 @@
+"""The limits of a customer on a route: allowances and routes of the configuration become what admission decides on."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+from zoneinfo import ZoneInfo
+
+from edgeproxy.config.meters import MEASURES, per_request
+from edgeproxy.config.units import COUNT_MAX
+from edgeproxy.edge.limits.admission import LimitSet
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.quota import RequestCap
+from edgeproxy.edge.limits.rule import Rule
+
+if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
+    from edgeproxy.config.models import BurstCredits, Limit, Meter
+    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.edge.limits.gate import Gate
+    from edgeproxy.edge.limits.quota import Quota
+    from edgeproxy.edge.limits.rate_terms import Mode
+
+DIGITS_MOST = 18
+"""Digits of a number that is looked at; longer ones are more than can be counted anyway."""
+
+CONCURRENCY = "concurrency"
+CREDITS = "burst-credits"
+
+
+class Tables(NamedTuple):
+    """The policies of each table."""
+
+    customers: Policies
+    addresses: Policies
+    quotas: Policies
+
+
+class RouteLimits:
+    """All limits of one route binding. Those that count by address are applied to each address apart."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        route: "RouteSettings",
+        allowance: "Allowance | None",
+        meters: "dict[str, Meter]",
+        customer: bytes | None,
+        key: bytes = b"",
+    ) -> None:
+        """`allowance`: of the customer, or of those without a key; None where nothing holds them. `customer`: None for
+        those without a key, who are held by their address. `key`: the digest of the key."""
+        self._tables = tables
+        self._route, self._allowance, self._meters = route, allowance, meters
+        self._customer, self._key = customer, key
+        own = () if allowance is None else allowance.limits
+        self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
+        """Each with whether it is of the allowance."""
+        held = [each for each in self._applied() if each.is_reported]
+        held.sort(key=lambda each: each.is_shadow)
+        self.headers = tuple([field(each.limit.cost_header or "") for each in held])
+        """Where an answer says what each of the terms' `reported`, and then of its `trials`, is charged."""
+        self.by_address = (customer is None and bool(self)) or any(limit.scope == "ip" for _, limit in self._limits)
+
+    def __bool__(self) -> bool:
+        """Whether there is any limit."""
+        allowance = self._allowance
+        if self._limits or allowance is None:
+            return bool(self._limits)
+        more = allowance.concurrency or allowance.burst_credits or self._request_cap
+        return bool(more) or any(quota.per is not None for quota in allowance.quotas)
+
+    @property
+    def request_most(self) -> int | None:
+        """What a request may cost; None: any number."""
+        caps = None if self._allowance is None else self._allowance.caps
+        return None if caps is None else caps.request
+
+    @property
+    def _request_cap(self) -> int | None:
+        """What a request may cost, where those of this route cost more."""
+        most = self.request_most
+        return most if most is not None and self._route.cost > most else None
+
+    def limit_set(self, address: bytes = b"") -> LimitSet:
+        """The limits for requests of this address, which matters only where any limit is `by_address`."""
+        allowance, tables = self._allowance, self._tables
+        held = self._applied(address)
+        charged = [each for each in held if not (each.is_shadow or each.is_reported)]
+        name, scope, subject = self._whom("customer", address)
+        table: Policies = getattr(tables, name)
+        slots, quotas, credits, credits_gate = [], [], None, None
+        metered: dict[str, tuple[Quota, ...]] = {}
+        if allowance is not None:
+            if allowance.concurrency is not None:
+                slots.append(table.concurrency(concurrency_rule(allowance.concurrency, scope), subject))
+            # Those of addresses where all of them are, and no flood of them takes a payer's row.
+            counting = tables.addresses if self._customer is None else tables.quotas
+            for quota in allowance.quotas:
+                if quota.per is None:
+                    continue  # Of what exists: the collector holds to it.
+                meter = self._meters[quota.meter]
+                made = counting.quota(
+                    quota.name,
+                    quota.included,
+                    quota.per,
+                    ZoneInfo(quota.timezone),
+                    subject,
+                    hard=quota.cap == "hard",
+                    when=meter.when,
+                    cost=per_request(meter.count, self._route.cost),
+                    counted_as=quota.counted_as,
+                    why=getattr(quota, "why", None),
+                    is_balance=getattr(quota, "is_credits", False),
+                )
+                quotas.append(made)
+                if not (made.cost or MEASURES[meter.count].is_of_services):
+                    metered[quota.meter] = (*metered.get(quota.meter, ()), made)
+            if allowance.burst_credits is not None:
+                rule = credits_rule(allowance.burst_credits, scope)
+                credits = table.of(rule, subject, self._route.cost)
+                credits_gate = table.gate(rule, subject, credits_sync(allowance))
+        policies = self._policies(charged)
+        reported = [each for each in held if each.is_reported and not each.is_shadow]
+        shadows = [each for each in held if each.is_shadow and not each.is_reported]
+        trials = [each for each in held if each.is_reported and each.is_shadow]
+        later = self._policies([*reported, *shadows, *trials])
+        # Nobody asks at their gates.
+        told = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
+        totals = [*map(table.total, slots), *map(counting.total, quotas)] if allowance is not None else []
+        if (most := self._request_cap) is not None:
+            quotas.append(RequestCap(self._route.cost, most))
+        return LimitSet(
+            policies,
+            bought_off=sum(each.is_own for each in charged),
+            credits=credits,
+            credits_gate=credits_gate,
+            reported=later[: len(reported)],
+            shadows=later[len(reported) : len(reported) + len(shadows)],
+            trials=later[len(reported) + len(shadows) :],
+            slots=tuple(slots),
+            quotas=tuple(quotas),
+            metered=metered,
+            gates=tuple(self._gates(charged, policies)),
+            told=told,
+            totals=tuple([total for total in totals if total is not None]),
+        )
+
+    def _gates(
+        self, held: "list[Applied]", policies: tuple[Policy, ...], mode: "Mode | None" = None
+    ) -> "Iterator[tuple[Policy, Gate]]":
+        """The gates before those that other hosts share; `mode`: in the place of what each says."""
+        for each, policy in zip(held, policies, strict=True):
+            table: Policies = getattr(self._tables, each.table)
+            gate = table.gate(each.rule, each.subject, mode or each.limit.sync)
+            if gate is not None:
+                yield policy, gate
+
+    def _applied(self, address: bytes = b"") -> "list[Applied]":
+        """The limits as they hold this address, those of the allowance first."""
+        return applied(self._limits, lambda scope: self._whom(scope, address))
+
+    def _policies(self, held: "Iterable[Applied]") -> tuple[Policy, ...]:
+        made = []
+        for each in held:
+            table: Policies = getattr(self._tables, each.table)
+            # In limits of the route alone each request counts once.
+            made.append(table.of(each.rule, each.subject, self._route.cost if each.is_own else 1))
+        return tuple(made)
+
+    def _whom(self, scope: str, address: bytes) -> "Whom":
+        return whom(scope, self._route.label, self._customer, self._key, address)
+
+
+Whom = tuple[str, str, bytes]
+"""The name of a table, and in it the scope and the subject that are counted by."""
+
+
+def whom(scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b"") -> Whom:
+    """By what a limit of this scope counts the requests on a route, of a customer (None: of one without a key)."""
+    label = route.encode()
+    if scope == "route":
+        return "customers", scope, label
+    if customer is None:
+        # Who has no key is counted by address.
+        if scope == "customer_route":
+            return "addresses", scope, b"%b\0%b" % (address, label)
+        return "addresses", "ip", address
+    if scope == "ip":
+        return "addresses", scope, address
+    if scope == "key":
+        return "customers", scope, key
+    if scope == "customer_route":
+        return "customers", scope, b"%b\0%b" % (customer, label)
+    return "customers", scope, customer
+
+
+class Applied(NamedTuple):
+    """A limit as it applies to somebody on a route."""
+
+    limit: "Limit"
+    is_own: bool
+    """It is of the customer's allowance, not of the route alone."""
+    rule: Rule
+    table: str
+    subject: bytes
+
+    @property
+    def is_shadow(self) -> bool:
+        """It refuses nobody."""
+        return self.limit.mode == "shadow"
+
+    @property
+    def is_reported(self) -> bool:
+        """It is charged what answers say, not at admission."""
+        return self.limit.cost_header is not None
+
+
+def applied(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], Whom]) -> list[Applied]:
+    """These limits, each with whether it is of the allowance, as they apply to who is counted `by` (scope -> whom).
+
+    An allowance's limit and a route's may be the same but for their counts: they have one row, and the lesser holds.
+    Those of the allowance are the first.
+    """
+    found: dict[bytes, Applied] = {}
+    for is_own, limit in limits:
+        table, scope, subject = by(limit.scope)
+        rule = rule_of(limit, scope)
+        row = rule.key(subject)
+        same = found.get(row)
+        if same is None or (rule.limit, rule.depth) <= (same.rule.limit, same.rule.depth):
+            found[row] = Applied(limit, is_own, rule, table, subject)
+    return sorted(found.values(), key=lambda each: not each.is_own)
+
+
+def rule_of(limit: "Limit", scope: str) -> Rule:
+    """A configured limit as the limits room knows it."""
+    return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth)
+
+
+def concurrency_rule(limit: int, scope: str) -> Rule:
+    """The rule of requests at once."""
+    return Rule(CONCURRENCY, limit, 0.0, scope, "concurrency")
+
+
+def credits_rule(credits: "BurstCredits", scope: str) -> Rule:
+    """The rule of burst credits."""
+    return Rule(CREDITS, credits.earn.count, credits.earn.seconds, scope, "burst_credits", depth=credits.max)
+
+
+def credits_sync(allowance: "Allowance") -> "Mode":
+    """How closely hosts keep its burst credits together: as the limits beyond which they buy, the closest of them.
+
+    Where there are none: bounded.
+    """
+    kept = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
+    return next((sync for sync in ("strict", "bounded", "eventual") if sync in kept), "bounded")
+
+
+def field(name: str) -> re.Pattern[bytes]:
+    """Finds a whole number in the field of this name within a head; the group is the number."""
+    return re.compile(rb"(?i)\r\n%b:[ \t]*([0-9]+)[ \t]*\r\n" % re.escape(name.encode()))
+
+
+def cost_in(head: bytes, field: re.Pattern[bytes]) -> int | None:
+    """What a head says in this field that a request has cost: the first whole number, as far as counts go.
+
+    None where it says none.
+    """
+    found = field.search(head)
+    if found is None:
+        return None
+    digits = found[1].lstrip(b"0")
+    return min(int(digits or b"0"), COUNT_MAX) if len(digits) < DIGITS_MOST else COUNT_MAX

@@ -1,0 +1,125 @@
+"""The policies that apply to subjects: one object per rule and subject, one count per row, for a whole process."""
+
+from collections.abc import Callable
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.local import Locals
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.quota import Balance, Quota, QuotaCounts, quota_key
+from edgeproxy.edge.limits.rate_terms import Mode
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.slots import Slots
+
+
+class Sharing(Protocol):
+    """Reports a table's limits to other hosts."""
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
+        """The gate before a row; `mode`: bounded, eventual or strict."""
+
+    def total(self, table: LimitTable, counts: "Slots | QuotaCounts", limit: int) -> "Total":
+        """The object that reports a quota, or concurrency, to other hosts."""
+
+
+class Total(Protocol):
+    """Reports one number of a row to other hosts."""
+
+    def used(self, now: float) -> None:
+        """Something was counted in it, at edge time `now`."""
+
+
+class Policies:
+    """The policies of one table, in which this process has a column.
+
+    There may be several for a table, one after another as configurations come and go: policies of the same row,
+    whoever made them, share its counts.
+    """
+
+    def __init__(
+        self,
+        table: LimitTable,
+        *,
+        hosts: int = 1,
+        full: Callable[[], None] | None = None,
+        sharing: Sharing | None = None,
+    ) -> None:
+        """`hosts` share the limits, which `sharing` makes known to them. `full` is called when the table has no row for
+        a subject, once a second for each: count it (edge_table_full_total), and log it now and then.
+
+        Such a subject is held in this process's own memory to max(1, limit // (hosts × workers)), until there is a
+        row for it.
+        """
+        self._table = table
+        self._locals = Locals(hosts, full)
+        self._sharing = None if table.layout.hub is None else sharing
+
+    def look_for_hosts(self) -> None:
+        """See how many hosts there are now, as the supervisor has it from the hub."""
+        if self._table.hub is not None:
+            self._locals.hosts = self._table.hub.hosts
+
+    def gate(self, rule: Rule, subject: bytes, mode: Mode) -> Gate | None:
+        """The gate before the row of a policy that was made by `of`; None where no other host shares it."""
+        if self._sharing is None:
+            return None
+        counts = self._table.readers[rule.key(subject)]
+        assert isinstance(counts, Counts)
+        return self._sharing.gate(self._table, rule, subject, counts, mode)
+
+    def total(self, of: Concurrency | Quota) -> Total | None:
+        """The object that reports it to other hosts; None where no other host shares it."""
+        return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
+
+    def of(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
+        """The policy of `subject` under `rule`, a rate, for requests that count for `cost`.
+
+        Touches the table only at its first decision.
+        """
+        key = rule.key(subject)
+        rate = rule.kind.rate
+        assert rate is not None
+        counts = self._table.readers.get(key)
+        if not isinstance(counts, Counts):
+            counts = self._table.readers[key] = rate.counts(self._table, key, rule.window, self._locals)
+        return rate.policy(rule, counts, cost)
+
+    def concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
+        """How many requests of `subject` may be under way at once."""
+        key = rule.key(subject)
+        slots = self._table.readers.get(key)
+        if not isinstance(slots, Slots):
+            slots = self._table.readers[key] = Slots(self._table, key, self._locals)
+        return Concurrency(rule, slots)
+
+    def quota(
+        self,
+        name: str,
+        included: int,
+        per: str,
+        zone: ZoneInfo,
+        subject: bytes,
+        *,
+        hard: bool,
+        when: str,
+        cost: int = 1,
+        counted_as: str | None = None,
+        why: str | None = None,
+        is_balance: bool = False,
+    ) -> Quota:
+        """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter.
+
+        `cost`: what a request is charged at admission, 0 where its meter counts what comes later. `counted_as`: what
+        its count is called, by default `name`. `why`: what is said to those whom it refuses. `is_balance`: it is what
+        was paid in advance.
+        """
+        key = quota_key(counted_as or name, zone, subject)
+        counts = self._table.readers.get(key)
+        if not isinstance(counts, QuotaCounts):
+            counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)
+        kind = Balance if is_balance else Quota
+        return kind(name, included, hard=hard, when=when, counts=counts, cost=cost, why=why)

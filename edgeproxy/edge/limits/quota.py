@@ -1,0 +1,274 @@
+"""Quotas: how much of a meter is included in a calendar day or month; above it a request is marked, or refused.
+
+The count is a whole word of 64 bits beside the number of its period, in a column's head: CUM and PERIOD. A period
+begins with whoever counts first in it. A clock that is set back over the end of a period does not begin the one before
+it anew: the later of the two goes on until its time has come. Workers that decide at the same moment may pass a hard
+quota by one each, less one.
+"""
+
+from collections.abc import Iterable
+from zoneinfo import ZoneInfo
+
+from edgeproxy.base.calendar import Period, period_of
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
+from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull
+from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
+from edgeproxy.edge.limits.local import Locals
+
+NO_PERIOD = Period(-1, 0.0, 0.0)
+
+
+def counted_in(now: float, per: str, zone: ZoneInfo, periods: Iterable[int]) -> Period:
+    """The period that is counted in at edge time `now`, where each of `periods` was begun by somebody.
+
+    It is the one that the clock says, or the next if that was begun. One that lies further ahead is of a clock that was
+    wrong.
+    """
+    period = period_of(now, per, zone)
+    if period.number + 1 not in periods:
+        return period
+    return Period(period.number + 1, period.since, period_of(period.until, per, zone).until)
+
+
+def quota_key(name: str, zone: ZoneInfo, subject: bytes) -> bytes:
+    """The key of a quota's row; its name says the meter and the kind of period."""
+    return b"q%b:%b:%b" % (name.encode(), str(zone).encode(), subject)
+
+
+class QuotaCounts:
+    """The count of one quota of one subject: at most one object per row in a process."""
+
+    __slots__ = (
+        "__weakref__",
+        "_again",
+        "_generation",
+        "_generation_at",
+        "_key",
+        "_locals",
+        "_own",
+        "_own_at",
+        "_rest",
+        "_row",
+        "_siblings",
+        "_sync",
+        "_sync_at",
+        "_table",
+        "per",
+        "period",
+        "share",
+        "zone",
+    )
+
+    def __init__(self, table: LimitTable, key: bytes, per: str, zone: ZoneInfo, locals_: Locals) -> None:
+        """`per`: day or month. `locals_`: where to go while the table has no row."""
+        self._table = table
+        self._key = table.key(key)
+        self._locals = locals_
+        self.per, self.zone = per, zone
+        self.period = NO_PERIOD
+        """The period that is counted in."""
+        self.share = 1
+        """This process may use one part in `share` of the quota: 1 unless it counts alone."""
+        self._row = -1
+        self._generation = self._generation_at = 0
+        self._again = -1.0
+        self._sync = -1
+        self._sync_at = table.zero
+        self._own = self._rest = 0
+        self._siblings: tuple[int, ...] = ()
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The word at which its row begins, and the row's generation; None where it has none."""
+        return None if self._row < 0 else (self._row, self._generation)
+
+    def used(self, now: float) -> int:
+        """What is counted in the period of edge time `now`, by all processes. Call it before `add`."""
+        words = self._table.words
+        period = self.period
+        if not period.since <= now < period.until or words[self._sync_at] != self._sync:
+            self._refresh(now)
+            period = self.period
+        total = self._own + self._rest
+        behind = False
+        for place in self._siblings:
+            number = words[place + at.PERIOD]
+            if number == period.number:
+                total += words[place + at.CUM]
+            elif number == period.number + 1:
+                behind = True
+        if behind:
+            # By another's clock this one is over. All of them are to count in the same one.
+            self._refresh(now)
+            number = self.period.number
+            total = self._own + self._rest
+            total += sum([words[each + at.CUM] for each in self._siblings if words[each + at.PERIOD] == number])
+        return total
+
+    def add(self, amount: int) -> None:
+        """Count so much more, or less, in the period that `used` looked at."""
+        self._own = own = self._own + amount
+        if self._row >= 0:
+            self._table.words[self._own_at + at.CUM] = own
+
+    def take_back(self, amount: int, added: float) -> None:
+        """What was added at edge time `added` counts no more, unless its period is over or its row is another's."""
+        period = self.period
+        if amount <= self._own and period.since <= added < period.until:
+            self.used(added)
+            if amount <= self._own:
+                self.add(-amount)
+
+    def look_again(self) -> None:
+        """Other columns than before are to be read."""
+        self._sync = -1
+
+    def _refresh(self, now: float) -> None:
+        """A new period, or a row that has changed: read all columns."""
+        table = self._table
+        words = table.words
+        alone = 0
+        if self._row < 0 or words[self._generation_at] != self._generation:
+            alone = self._settle(now)
+        before = self.period.number
+        if self._row < 0:
+            self.period = counted_in(now, self.per, self.zone, (before,))
+            if self.period.number != before:
+                self._own = 0
+            return
+        layout = table.layout
+        self._sync = words[self._sync_at]
+        heads = [self._row + layout.head(column) for column in range(-1, layout.columns)]
+        periods = {head: words[head + at.PERIOD] for head in heads}
+        begun = (*periods.values(), before) if alone else periods.values()
+        self.period = counted_in(now, self.per, self.zone, begun)
+        number = self.period.number
+        own = self._own_at
+        if periods[own] != number:
+            # In this order: who reads in between finds nothing counted, in the old period or in the new one.
+            words[own + at.CUM] = 0
+            words[own + at.PERIOD] = number
+        if alone and before == number:
+            words[own + at.CUM] += alone
+        words[own + at.UNTIL] = milliseconds(self.period.until)
+        self._own = words[own + at.CUM]
+        self._siblings = tuple([self._row + layout.head(column) for column in table.siblings])
+        others = [head for head in heads if head != own and head not in self._siblings]
+        self._rest = sum(words[head + at.CUM] for head in others if periods[head] == number)
+
+    def _settle(self, now: float) -> int:
+        """Find the row, or claim it if there is none; without one this process counts alone for a while.
+
+        Returns what it has counted alone, in the period of before, and is to be counted in the row.
+        """
+        table = self._table
+        if self._row < 0 and 0 < self._again - now <= ROW_RETRY_SECONDS:
+            return 0
+        alone = self._own if self._row < 0 else 0
+        try:
+            row, self._generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_PERIODS)
+        except NoRow as none:
+            if isinstance(none, TableFull):
+                self._again = now + ROW_RETRY_SECONDS
+                self._locals.full()
+            if self._row >= 0:
+                self._own = 0
+            self._row, self._sync, self._sync_at = -1, -1, table.zero
+            self._rest, self._siblings = 0, ()
+            self.share = max(1, self._locals.hosts * table.active)
+            return 0
+        self._row, self.share = row, 1
+        self._generation_at = row + at.ROW_GENERATION
+        self._sync_at = row + at.ROW_SYNC
+        self._own_at = row + table.head_at
+        return alone
+
+
+class Quota:
+    """One quota as it applies to one subject. Costs are units of its meter."""
+
+    __slots__ = ("_counts", "cost", "hard", "limit", "name", "needs", "when", "why")
+
+    def __init__(
+        self,
+        name: str,
+        included: int,
+        *,
+        hard: bool,
+        when: str,
+        counts: QuotaCounts,
+        cost: int = 1,
+        why: str | None = None,
+    ) -> None:
+        self.name = name
+        self.limit = included
+        self.hard = hard
+        """Whether requests above it are refused; else they are marked."""
+        self.when = when
+        """Which requests its meter counts."""
+        self.cost = cost
+        """What is charged when a request is admitted; 0 where its meter counts what comes later."""
+        self.needs = max(1, cost)
+        """What must be left for a request to be within it."""
+        self.why = why
+        """What is said to those whom it refuses, beside which it is."""
+        self._counts = counts
+
+    @property
+    def counts(self) -> QuotaCounts:
+        """The object that counts it."""
+        return self._counts
+
+    def left(self, now: float) -> int:
+        """What is still included at edge time `now`; negative where more was used than is."""
+        counts = self._counts
+        used = counts.used(now)
+        return (self.limit if counts.share == 1 else min(self.limit, max(1, self.limit // counts.share))) - used
+
+    def charge(self, cost: int = 1) -> None:
+        """Count `cost` in the period that `left` looked at."""
+        self._counts.add(cost)
+
+    def count(self, amount: int, now: float) -> None:
+        """Charge what came later, at edge time `now`, whatever is left."""
+        self._counts.used(now)
+        self._counts.add(amount)
+
+    def refund(self, cost: int, charged: float) -> None:
+        """Take back what was charged at edge time `charged`."""
+        self._counts.take_back(cost, charged)
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds until the next period begins; 0 where `cost`, and what a request needs, passes now."""
+        if not self.hard or self.left(now) >= max(cost, self.needs):
+            return 0
+        return max(1, int(self._counts.period.until - now) + 1)
+
+
+class Balance(Quota):
+    """Credits that were paid in advance: once they are spent no wait helps, but more of them."""
+
+    __slots__ = ()
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """A second, though it helps nobody; 0 where there are credits."""
+        return 1 if self.left(now) < max(cost, self.needs) else 0
+
+
+class RequestCap(Quota):
+    """What one request may cost, where it costs more: nothing is counted, and no wait helps."""
+
+    __slots__ = ()
+
+    def __init__(self, cost: int, most: int) -> None:
+        self.name, self.limit, self.hard, self.when, self.cost, self.needs = "request", most, True, "admitted", 0, cost
+        self.why = None
+
+    def left(self, now: float) -> int:
+        """What it may cost at any time."""
+        return self.limit
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """A second, though it helps nobody: see `hopeless`."""
+        return 1

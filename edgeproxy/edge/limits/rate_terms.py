@@ -1,0 +1,40 @@
+"""What a rate is held to where hosts share it: the same for the worker that counts it and for who tells the hub."""
+
+from typing import Literal, NamedTuple
+
+from edgeproxy.edge.limits.rule import Rule
+
+Mode = Literal["bounded", "eventual", "strict"]
+"""How exactly hosts hold a rate together (edge/limits/gate.py)."""
+
+
+class RateTerms(NamedTuple):
+    """What a rate says. `limit` in `cells` cells of a window of `span` seconds, 0 cells: no window.
+
+    `depth` of a bucket that drains `rate` a second, 0: no bucket.
+    """
+
+    limit: int
+    span: float
+    cells: int = 0
+    depth: int = 0
+    rate: float = 0.0
+    mode: Mode = "bounded"
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used."""
+        return min(self.limit, self.depth) if self.cells and self.depth else self.limit if self.cells else self.depth
+
+
+def terms_of(rule: Rule, cells: int, mode: Mode) -> RateTerms:
+    """The terms of a window or a bucket in a table whose rows have so many `cells`."""
+    kind = rule.kind.rate
+    assert kind is not None
+    cells = cells if kind.has_window else 0
+    if not kind.has_bucket:
+        return RateTerms(rule.limit, rule.window, cells, mode=mode)
+    rate = rule.limit / rule.window
+    # What was used matters to others until it has left the window, or drained.
+    span = rule.window if cells else max(rule.window, rule.depth / rate)
+    return RateTerms(rule.limit, span, cells, rule.depth, rate, mode)

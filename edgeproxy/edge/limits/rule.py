@@ -1,0 +1,74 @@
+"""What one limit says, whoever it is applied to: its terms, its letter in a row's key, its RateLimit text."""
+
+from dataclasses import dataclass, field
+
+from edgeproxy.edge.limits.kinds import KINDS, Kind
+
+SCOPES = {
+    "customer": b"c",
+    "key": b"k",
+    "ip": b"i",
+    "route": b"r",
+    "customer_route": b"x",
+    "spending": b"m",
+    "guard": b"g",
+    "connection": b"n",
+    "rule": b"u",
+}
+"""What a limit counts by, and the letter for it in a row's key. The last ones are by address: the coarse limit,
+connections, and requests that look in a certain way."""
+
+MODES = {"enforce": b"e", "shadow": b"s"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """At most `limit` (a count, ≥ 1) in any `window` (seconds); of `concurrency` at once, whose window is 0.
+
+    `depth` (≥ 1) is that of a bucket, which refills `limit` in a `window`; it has a meaning for buckets only.
+
+    `name` is a label (letters, digits, `_`, `-`). What a limit *is*, is its scope, window, algorithm and mode, with
+    the subject that it is applied to: so a limit that is renamed, or whose count is changed, keeps its usage, and
+    another window begins anew. A window shorter than 280 ms (130 ms by address) is held to as if it were that long.
+    """
+
+    name: str
+    limit: int
+    window: float
+    scope: str = "customer"
+    algorithm: str = "sliding_window"
+    mode: str = "enforce"
+    depth: int = 0
+    prefix: bytes = field(init=False, repr=False, compare=False)
+    """The RateLimit lines up to the number that is left: draft-ietf-httpapi-ratelimit-headers-10."""
+    stem: bytes = field(init=False, repr=False, compare=False)
+    """What the keys of all rows under this rule begin with."""
+
+    def __post_init__(self) -> None:
+        rate = self.kind.rate
+        if self.limit < 1 or (rate and (self.window <= 0 or (rate.has_bucket and self.depth < 1))):
+            raise ValueError(f"{self.name}: a limit of {self.limit} in {self.window} s lets nothing through")
+        name = self.name.encode()
+        # The window there is in whole seconds.
+        seconds = max(1, -int(-self.window // 1))
+        prefix = b'RateLimit-Policy: "%b";q=%d;w=%d\r\nRateLimit: "%b";r=' % (name, self.limit, seconds, name)
+        letters = SCOPES[self.scope] + self.kind.letter + MODES[self.mode]
+        object.__setattr__(self, "prefix", prefix)
+        object.__setattr__(self, "stem", b"%b%d:" % (letters, round(self.window * 1_000_000)))
+
+    @property
+    def kind(self) -> Kind:
+        """What its algorithm is."""
+        return KINDS[self.algorithm]
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used."""
+        rate = self.kind.rate
+        if rate is None or not rate.has_bucket:
+            return self.limit
+        return min(self.limit, self.depth) if rate.has_window else self.depth
+
+    def key(self, subject: bytes) -> bytes:
+        """The key of the row in which `subject` (a customer's name, an address, …) is counted under this rule."""
+        return self.stem + subject

@@ -1,0 +1,201 @@
+"""How much of one row is in use now: a gauge for each column, read and changed by this process in one object.
+
+A gauge's word has the number that its owner chose when it started beside the count: so what a dead process left in a
+column is nobody's, whoever takes the column next, and counts no more from the moment that its lock is free.
+"""
+
+from threading import Lock
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
+from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
+from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, TableFull
+from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
+from edgeproxy.edge.limits.local import Locals
+
+ROW_KEPT_SECONDS = 60.0
+"""Seconds for which a row is kept after something was in use."""
+
+FENCE = Lock()
+"""A full memory fence: taking it orders this process's stores before its later loads."""
+
+
+class Slots:
+    """What of one row is in use: at most one object per row in a process, for it alone knows what the process uses."""
+
+    __slots__ = (
+        "__weakref__",
+        "_again",
+        "_columns",
+        "_foreign_at",
+        "_generation",
+        "_generation_at",
+        "_key",
+        "_locals",
+        "_own_at",
+        "_owner",
+        "_places",
+        "_row",
+        "_share",
+        "_sync",
+        "_sync_at",
+        "_table",
+        "_touched",
+        "used",
+    )
+
+    def __init__(self, table: LimitTable, key: bytes, locals_: Locals) -> None:
+        """`locals_`: where to go while the table has no row."""
+        self._table = table
+        self._key = table.key(key)
+        self._locals = locals_
+        self._owner = table.owner << at.OWNER_SHIFT
+        self._row = -1
+        self._generation = self._generation_at = 0
+        self._again = -1.0
+        self._share = 1
+        self._sync = -1
+        self._sync_at = table.zero
+        self._touched = -1.0
+        self.used = 0
+        """What this process itself uses."""
+
+    @property
+    def place(self) -> tuple[int, int] | None:
+        """The word at which its row begins, and the row's generation; None where it has none."""
+        return None if self._row < 0 else (self._row, self._generation)
+
+    def take(self, limit: int, now: float) -> bool:
+        """Use one more, if all processes together then use `limit` at most; else none, and False.
+
+        It is taken before the others are looked at: of two who take the last one at the same moment both may be
+        refused, and the limit is never passed.
+        """
+        words = self._table.words
+        if words[self._sync_at] != self._sync:
+            self._settle(now)
+        if now > self._touched:
+            self._touch(now)
+        if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
+            return False
+        self.used = used = self.used + 1
+        if self._row < 0:
+            if used <= max(1, limit // self._share):
+                return True
+        else:
+            words[self._own_at] = self._owner | used
+            places = self._places
+            total = used + words[self._foreign_at] + len(places)
+            for place in places:
+                total += words[place] & COUNT_MASK
+            if total <= limit:
+                return True
+            # One of the last. What another takes in the same nanoseconds may not show yet, nor this to it, for x86
+            # lets loads pass a store of before; not beyond a fence.
+            FENCE.acquire(False)
+            FENCE.release()
+            total = used + words[self._foreign_at]
+            for place in places:
+                total += words[place] & COUNT_MASK
+            if total <= limit or self._living() <= limit:
+                return True
+        self.give_back()
+        return False
+
+    def give_back(self) -> None:
+        """Use one fewer, of those that were taken."""
+        self.used = used = self.used - 1
+        if self._row >= 0:
+            self._table.words[self._own_at] = self._owner | used
+
+    def is_full(self, limit: int, now: float) -> bool:
+        """Whether none is left: all processes together use `limit`, or this one its share of it."""
+        words = self._table.words
+        if words[self._sync_at] != self._sync:
+            self._settle(now)
+        if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
+            return True
+        if self._row < 0:
+            return self.used >= max(1, limit // self._share)
+        total = self.used + words[self._foreign_at]
+        for place in self._places:
+            total += words[place] & COUNT_MASK
+        return total >= limit and self._living() >= limit
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether none is left until the hub is there again."""
+        words = self._table.words
+        return words[HOSTS] >= AWAY and words[at.ON_LOSS] == at.DENY
+
+    def look_again(self) -> None:
+        """Other columns than before are to be read."""
+        if self._row >= 0:
+            self._look_at_columns()
+
+    def _without_hub(self, limit: int) -> int:
+        """What may be in use while the hub is away: of this host its part, whatever the hub's column says of others."""
+        table = self._table
+        words, hub = table.words, table.layout.hub
+        assert hub is not None
+        if words[at.ON_LOSS] == at.DENY:
+            return 0
+        if words[at.ON_LOSS] == at.FULL or self._row < 0:
+            return limit
+        part = max(1, limit // max(1, words[HOSTS] & ~AWAY))
+        return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
+
+    def _living(self) -> int:
+        """What is in use without what dead processes left: asked only where it matters, for it takes system calls."""
+        table = self._table
+        words = table.words
+        total = self.used + words[self._foreign_at]
+        for column, place in zip(self._columns, self._places, strict=True):
+            word = words[place]
+            if word & COUNT_MASK and word >> at.OWNER_SHIFT == table.owner_of(column) and table.is_living(column):
+                total += word & COUNT_MASK
+        return total
+
+    def _touch(self, now: float) -> None:
+        """Keep the row from being reclaimed for ROW_KEPT_SECONDS, even if nothing is in use by then."""
+        self._touched = now + ROW_KEPT_SECONDS / 2
+        if self._row >= 0:
+            place = self._own_at + at.UNTIL - at.GAUGE
+            self._table.words[place] = milliseconds(now + ROW_KEPT_SECONDS)
+
+    def _settle(self, now: float) -> None:
+        """Find the row, or claim it if there is none; without one this process counts alone for a while."""
+        table = self._table
+        if self._row < 0:
+            if 0 < self._again - now <= ROW_RETRY_SECONDS:
+                return
+        elif table.words[self._generation_at] == self._generation:
+            self._sync = table.words[self._sync_at]
+            return
+        try:
+            row, generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_GAUGES)
+        except NoRow as none:
+            if isinstance(none, TableFull):
+                self._again = now + ROW_RETRY_SECONDS
+                self._locals.full()
+            elif self._row >= 0 and self.used:
+                # The row is its key's: none is freed in which something is in use.
+                return
+            self._row, self._sync, self._sync_at = -1, -1, table.zero
+            self._share = max(1, self._locals.hosts * table.active)
+            return
+        self._row = row
+        self._generation, self._generation_at = generation, row + at.ROW_GENERATION
+        self._sync_at = row + at.ROW_SYNC
+        self._sync = table.words[self._sync_at]
+        self._own_at = row + table.head_at + at.GAUGE
+        self._foreign_at = row + table.layout.head(FOREIGN_COLUMN) + at.GAUGE
+        # What it had in use while there was no row; where it had none, what its predecessor left is overwritten.
+        table.words[self._own_at] = self._owner | self.used
+        self._touch(now)
+        self._look_at_columns()
+
+    def _look_at_columns(self) -> None:
+        table = self._table
+        self._columns = table.siblings
+        self._places = tuple([self._row + table.layout.head(column) + at.GAUGE for column in table.siblings])

@@ -1,0 +1,30 @@
+"""What a subject has used of a limit, for those who only look: the supervisor's /limits.
+
+Who looks needs no column, claims no row and changes nothing, and finds what a worker would that decided now: one that
+has a row for the subject, for what a worker counts alone while a table is full nobody else can see.
+"""
+
+from zoneinfo import ZoneInfo
+
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.quota import counted_in, quota_key
+from edgeproxy.edge.limits.row_usage import Usage
+from edgeproxy.edge.limits.rule import Rule
+
+
+def look(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
+    """What `subject` has used of `rule` at edge time `now`."""
+    row = table.peek(table.key(rule.key(subject)))
+    return rule.kind.usage(table, row, rule, now)
+
+
+def look_at_quota(
+    table: LimitTable, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, now: float
+) -> Usage:
+    """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`.
+    `name`: what it is counted as."""
+    row = table.peek(table.key(quota_key(name, zone, subject)))
+    counts = [] if row is None else table.heads(row).periods(elsewhere=True)
+    number, _, until = counted_in(now, per, zone, [period for period, _ in counts])
+    used = sum(count for period, count in counts if period == number)
+    return Usage(used, max(0, included - used), max(1, int(until - now) + 1))

@@ -1,0 +1,133 @@
+"""The sliding window: never more than L in any window of W, never refused while the last W + w hold less than L.
+
+W is the window, w = W / C one of its cells. The oldest cell counts in full: weighting it would let more than L
+through (docs/design/limits.md#cells). Requests that are refused are not counted. Several workers that decide at the
+same moment may exceed L by two each, less two (docs/design/limits.md#decisions).
+"""
+
+from edgeproxy.edge.counters.cells import MASK
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.policy import RuleTerms
+
+ROUNDING_SECONDS = 1e-6
+"""Seconds by which a moment is put off, so that rounding never makes it come early."""
+
+HUB_RETRY_SECONDS = 5
+"""Seconds after which to come back where nothing passes until the hub is there again: about when it is tried again
+(hub/breaker.py)."""
+
+
+def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
+    """Whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
+    return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
+
+
+class SlidingWindow:
+    """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
+
+    __slots__ = ("_asked", "_counts", "_passes", "_second", "_tail", "cost", "limit", "prefix", "rule")
+
+    def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1) -> None:
+        self.rule = rule
+        self.cost = cost
+        self.limit = rule.limit
+        self.prefix = rule.prefix
+        self._counts = counts
+        self._second = -1.0
+        self._tail = b""
+        self._asked: tuple[int, ...] = ()
+        self._passes: float | None = 0.0
+
+    @property
+    def name(self) -> str:
+        """The label of the limit."""
+        return self.rule.name
+
+    @property
+    def most(self) -> int:
+        """What passes at once where nothing is used: a cost above it never does."""
+        return self.limit
+
+    def left(self, now: float) -> int:
+        """How much may still be charged at edge time `now` (seconds)."""
+        counts = self._counts
+        words = counts.words
+        if not counts.since <= now < counts.until or words[counts.sync_at] != counts.sync:
+            counts.refresh(now)
+            words = counts.words
+            if counts.local:
+                return max(1, self.limit // counts.share) - counts.closed - counts.own
+        left = self.limit - counts.closed - counts.own
+        live = words[counts.sibling_at] - counts.base
+        # A sibling's word is of this cell, or of one long ago, or, its clock having been ahead, of one to come.
+        if 0 < live <= MASK:
+            left -= live
+        if counts.more:
+            for sibling in counts.more:
+                live = words[sibling] - counts.base
+                if 0 < live <= MASK:
+                    left -= live
+        return left
+
+    def charge(self, cost: int = 1) -> None:
+        """Count `cost` in the cell that `left` looked at."""
+        counts = self._counts
+        words = counts.words
+        own = counts.own + cost
+        if own > MASK:
+            own = MASK
+        counts.own = own
+        words[counts.own_at] = counts.base + own
+        counts.cum = cum = counts.cum + cost
+        words[counts.cum_at] = cum
+
+    def retry_after(self, now: float, cost: int = 1) -> int:
+        """Whole seconds after which `cost` passes if nothing else comes; 0 where it passes now.
+
+        A cost above the limit never passes.
+        """
+        left = self.left(now)
+        return 0 if left >= cost else self.waits(left, now, cost)
+
+    def waits(self, left: int, now: float, cost: int) -> int:
+        """Whole seconds ≥ 1 until `cost` passes, of which only `left` does now. Call it after `left`."""
+        counts = self._counts
+        asked = (counts.cell, counts.sync, left, cost)
+        # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
+        if asked != self._asked:
+            self._asked = asked
+            self._passes = self._moment(cost - left)
+        if self._passes is None:
+            return HUB_RETRY_SECONDS
+        wait = int(self._passes - now + ROUNDING_SECONDS) + 1
+        return wait if wait > 1 else 1
+
+    def _moment(self, needed: int) -> float | None:
+        """When so many cells, the oldest first, have left the window that `needed` of the counts are gone; None where
+        that is not before the hub is there again."""
+        counts = self._counts
+        leaves = counts.cell
+        for cell, count in sorted(counts.live().items()):
+            leaves = cell + counts.cells + 1
+            needed -= count
+            if needed <= 0:
+                break
+        return None if needed > 0 and counts.withheld else leaves * counts.width / 1e6
+
+    def reset(self, now: float) -> int:
+        """Whole seconds until the oldest that is counted no longer is; where nothing is, as if this request were."""
+        self.left(now)
+        return self._reset(now)
+
+    def _reset(self, now: float) -> int:
+        counts = self._counts
+        if counts.is_shut:
+            return HUB_RETRY_SECONDS
+        return seconds_until_gone(counts.oldest, counts.cells, counts.width, now)
+
+    def tail(self, now: float) -> bytes:
+        """What follows the number in the RateLimit lines; made once a second. Call it after `left`."""
+        if not 0.0 <= now - self._second < 1.0:
+            self._second = float(int(now))
+            self._tail = b";t=%d\r\n" % self._reset(now)
+        return self._tail

@@ -1,0 +1,316 @@
+"""Every message between processes of an edge: what a supervisor and its workers say to each other, and what two
+supervisors of one state directory do. How they travel: channel.py.
+
+A message is a type below. Who sends what is said by the unions ToWorker, ToSupervisor, ToLeader and FromLeader; a
+handler that ends in `assert_never` is told by mypy of a message that it forgets.
+
+Versions: a worker is always of its supervisor's version, as it is started by it. What these two say is msgpack, and
+may be changed in any way. Two supervisors of one state directory may be of different versions, while one takes over
+from the other. What they say is JSON, as 0.1.0 has it, with the names that tables had then. Of ToLeader and FromLeader,
+and of what these hold, `type` and what is there must stay, in its order. New fields come last and have defaults: an
+older version ignores them. It ignores a message, too, whose type it does not know (edge/sync/leader.py; 0.1.0 closes
+the line, and a new one is made), so that a new message may only say what can be done without.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import TypeAlias, TypeVar
+
+from msgspec import Struct, json, msgpack
+from msgspec.structs import replace
+
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.edge.channel import Codec, Frame
+from edgeproxy.edge.counters.setup import FORMER_KINDS
+from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
+
+# ---- what messages hold
+
+
+class EndpointAddresses(Struct, frozen=True):
+    """Where one endpoint of an upstream can be reached. `up` are those of its addresses that are well."""
+
+    addresses: list[str]
+    up: list[str]
+
+
+Services: TypeAlias = dict[str, list[EndpointAddresses]]
+"""Of each upstream, by name, its endpoints as configured, in order."""
+
+
+class LimitRow(Struct, array_like=True, frozen=True, gc=False):
+    """A row of a table of limits, in the `file` (its generation) of that table, while it is of this `generation`."""
+
+    table: str
+    file: int
+    row: int
+    generation: int
+
+
+class RateUse(LimitRow, array_like=True, frozen=True, gc=False):
+    """The row of a rate is used, which is held to these `terms`. `refused`: something was, since that was last said."""
+
+    limit: int
+    span: float
+    cells: int
+    depth: int
+    rate: float
+    mode: Mode
+    refused: bool
+
+    @classmethod
+    def of(cls, table: str, file: int, row: int, generation: int, terms: RateTerms, refused: bool) -> "RateUse":
+        """What is said of a row that is held to these terms."""
+        limit, span, cells, depth, rate, mode = terms
+        return cls(table, file, row, generation, limit, span, cells, depth, rate, mode, refused)
+
+    @property
+    def terms(self) -> RateTerms:
+        """What it is held to: one object for all rows that are held to the same."""
+        return _terms(self.limit, self.span, self.cells, self.depth, self.rate, self.mode)
+
+
+_terms = lru_cache(maxsize=1024)(RateTerms)
+
+
+class TotalUse(LimitRow, array_like=True, frozen=True, gc=False):
+    """The row of a quota, or of requests at once, is used. `limit` is the most."""
+
+    limit: int
+
+
+LimitUse: TypeAlias = RateUse | TotalUse
+
+
+class Message(Struct, tag_field="type", tag=True):
+    """Anything below."""
+
+
+# ---- from a supervisor to a worker
+
+
+class Start(Message):
+    """What to serve, once, before all else.
+
+    `settings` as config.load.dump has them; `state` and `tables_dir`, paths, are where the tables are. `token` names
+    the supervisor in the control file. A worker that loses it serves on for `orphan_deadline` seconds.
+    """
+
+    number: int
+    settings: bytes
+    state: str
+    tables_dir: str | None
+    token: int
+    orphan_deadline: float
+
+
+class Endpoints(Message):
+    """Where the upstreams of a configuration, be it served or prepared, can be reached: the whole truth each time."""
+
+    number: int
+    services: Services
+
+
+class Prepare(Message):
+    """Make ready to serve this configuration instead, and go on as before; answered by Prepared or PrepareFailed."""
+
+    number: int
+    settings: bytes
+    services: Services
+
+
+class Commit(Message):
+    """Serve the configuration with this number from now on, if it was prepared; answered by Committed."""
+
+    number: int
+
+
+class Discard(Message):
+    """The configuration with this number is not wanted."""
+
+    number: int
+
+
+class LoadCertificates(Message):
+    """Files of certificates have changed, can be used, and are to be loaded anew."""
+
+
+class Drain(Message):
+    """Finish within so many seconds, and leave."""
+
+    deadline: float
+
+
+class HubHeard(Message, tag="heard"):
+    """Answers of the hub are in the tables, or it was lost or reached: who waits for it looks again."""
+
+
+class ClaimsUnused(Message, tag="unused"):
+    """Nobody has used the claims of these rows for a while, and they are to be given back."""
+
+    rows: list[LimitRow]
+
+
+class KeysLookedUp(Message):
+    """The answer to LookUpKeys: each key by its digest, once: `untold` where nobody can say now whose it is."""
+
+    known: dict[bytes, KeyOwner]
+    unknown: list[bytes]
+    untold: list[bytes]
+    generation: int = 0
+    """That of the last ForgetCustomers before it was looked up."""
+
+
+class ForgetCustomers(Message):
+    """What was told of the keys of these customers is so no longer; None: of anybody's. Each has a later generation."""
+
+    names: list[str] | None
+    generation: int = 0
+
+
+class IssuerKeys(Message):
+    """The public keys of each issuer of tokens, by its name, as a JWK Set: the whole truth each time."""
+
+    keys: dict[str, str]
+
+
+class DirectoryValid(Message):
+    """What was told of keys counts until this edge time; None: for ever."""
+
+    until: float | None
+
+
+class DirectoryFlags(Message):
+    """The flags of the directory, in JSON, by name: the whole truth each time."""
+
+    flags: dict[str, str]
+
+
+# ---- from a worker to its supervisor
+
+
+class Ready(Message):
+    """It serves, and holds this column of the tables."""
+
+    column: int
+
+
+class Failed(Message):
+    """It cannot serve, and leaves. `crowded`: others have all columns."""
+
+    why: str
+    crowded: bool = False
+
+
+class Alive(Message):
+    """Its loop runs; said every second."""
+
+
+class Prepared(Message):
+    """It can serve the configuration with this number."""
+
+    number: int
+
+
+class PrepareFailed(Message):
+    """It cannot serve the configuration with this number."""
+
+    number: int
+    why: str
+
+
+class Committed(Message):
+    """It serves the configuration with this number."""
+
+    number: int
+
+
+class LimitsUsed(Message, tag="uses"):
+    """Rows of limits that hosts share are used; requests may wait for claims of them."""
+
+    rates: list[RateUse]
+    totals: list[TotalUse]
+
+    def __iter__(self) -> Iterator[LimitUse]:
+        yield from self.rates
+        yield from self.totals
+
+
+class LookUpKeys(Message):
+    """Whose keys are these, by their digests? Answered by KeysLookedUp."""
+
+    digests: list[bytes]
+
+
+class FetchIssuerKeys(Message):
+    """A token of this issuer, by its name, says that it is signed with a key that is not known: fetch the keys soon."""
+
+    issuer: str
+
+
+# ---- who says what
+
+ToWorker: TypeAlias = (
+    Start
+    | Endpoints
+    | Prepare
+    | Commit
+    | Discard
+    | LoadCertificates
+    | Drain
+    | HubHeard
+    | ClaimsUnused
+    | KeysLookedUp
+    | ForgetCustomers
+    | DirectoryValid
+    | DirectoryFlags
+    | IssuerKeys
+)
+ToSupervisor: TypeAlias = (
+    Ready | Failed | Alive | Prepared | PrepareFailed | Committed | LimitsUsed | LookUpKeys | FetchIssuerKeys
+)
+ToLeader: TypeAlias = LimitsUsed
+"""What a supervisor says to the one that speaks for its workers too."""
+FromLeader: TypeAlias = HubHeard | ClaimsUnused
+
+_to_worker: msgpack.Decoder[ToWorker] = msgpack.Decoder(ToWorker)
+_to_supervisor: msgpack.Decoder[ToSupervisor] = msgpack.Decoder(ToSupervisor)
+_to_leader: json.Decoder[ToLeader] = json.Decoder(ToLeader)
+_from_leader: json.Decoder[FromLeader] = json.Decoder(FromLeader)
+
+_json = json.Encoder()
+_CURRENT_KINDS = {former: kind for kind, former in FORMER_KINDS.items()}
+R = TypeVar("R", bound=LimitRow)
+
+
+def _renamed(rows: list[R], names: Mapping[str, str]) -> list[R]:
+    """The rows under other names of their tables: 0.1.0 knows the former ones."""
+    return [replace(row, table=names.get(row.table, row.table)) for row in rows]
+
+
+def _to_leader_as(message: ToLeader, names: Mapping[str, str]) -> ToLeader:
+    return LimitsUsed(_renamed(message.rates, names), _renamed(message.totals, names))
+
+
+def _from_leader_as(message: FromLeader, names: Mapping[str, str]) -> FromLeader:
+    return ClaimsUnused(_renamed(message.rows, names)) if isinstance(message, ClaimsUnused) else message
+
+
+# The ends of a channel, by who is there.
+SUPERVISOR: Codec[ToWorker, ToSupervisor] = Codec(msgpack.Encoder().encode, _to_supervisor.decode)
+WORKER: Codec[ToSupervisor, ToWorker] = Codec(msgpack.Encoder().encode, _to_worker.decode)
+LEADER: Codec[FromLeader, ToLeader] = Codec(
+    lambda message: _json.encode(_from_leader_as(message, FORMER_KINDS)),
+    lambda body: _to_leader_as(_to_leader.decode(body), _CURRENT_KINDS),
+)
+FOLLOWER: Codec[ToLeader, FromLeader] = Codec(
+    lambda message: _json.encode(_to_leader_as(message, FORMER_KINDS)),
+    lambda body: _from_leader_as(_from_leader.decode(body), _CURRENT_KINDS),
+)
+
+M = TypeVar("M", bound=ToWorker)
+
+
+def packed(message: M) -> Frame[M]:
+    """The frame of a message, made once for all workers that get it."""
+    return Frame(type(message), SUPERVISOR.pack(message).data)

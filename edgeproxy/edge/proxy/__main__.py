@@ -1,0 +1,7 @@
+"""`python -m edgeproxy.edge.proxy`: a worker process."""
+
+import sys
+
+from edgeproxy.edge.proxy.worker import main
+
+sys.exit(main())

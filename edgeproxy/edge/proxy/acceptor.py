@@ -1,0 +1,187 @@
+"""What happens at accept: who may come in, TLS where the listener has it, and then a Client.
+
+Everybody is counted before a byte is read, so that neither a handshake nor a Client is spent on those who are too
+many. There is one acceptor for each listening socket, and nothing in it for each connection.
+"""
+
+import asyncio
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.edge.http1 import message, security
+from edgeproxy.edge.proxy import tls
+from edgeproxy.edge.proxy.authorization import CLIENTS
+from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
+from edgeproxy.edge.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
+from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooMany
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.tls_transport import TlsTransport
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+
+WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https://"
+
+
+class Acceptor(asyncio.Protocol):
+    """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
+
+    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None, *, authorize: str | None = None) -> None:
+        """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
+        self._runtime = runtime
+        self._inward = inward
+        self._kind = CLIENTS[authorize]
+
+    def opens(self) -> "Acceptor":
+        """Somebody knocks: the first protocol of the connection."""
+        return self
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        runtime, inward = self._runtime, self._inward
+        peername = transport.get_extra_info("peername")
+        if peername is None:
+            # Gone already. Nobody would read an answer, and nobody could be told who had asked.
+            transport.abort()
+            return
+        peer = peername[0]
+        comer: asyncio.Protocol
+        try:
+            subject = runtime.connections.limits.admit(peer, runtime.snapshot, monotonic() + runtime.offset)
+        except TooMany as refusal:
+            if inward is not None:
+                # Nothing can be said without a handshake, which is what is to be saved.
+                transport.abort()
+                return
+            comer = TurnedAway(runtime, peer, refusal)
+        else:
+            comer = (
+                self._kind(runtime, peer, subject)
+                if inward is None
+                else TlsHandshake(runtime, peer, subject, inward.context, self._kind)
+            )
+        if inward is None:
+            # What is written goes out at once, and not at the end of this turn of the loop; what does not fit pauses.
+            # Under TLS the handshake's last words may still be on their way when the first request has come.
+            transport.set_write_buffer_limits(0)
+        transport.set_protocol(comer)
+        comer.connection_made(transport)
+
+
+class TlsHandshake(TlsTransport):
+    """A connection in its TLS handshake; then the transport of a Client."""
+
+    __slots__ = ("_greeted", "_hello", "_kind", "_peer", "_runtime", "subject")
+
+    def __init__(
+        self, runtime: "Runtime", peer: str, subject: bytes, context: ssl.SSLContext, kind: type[Client]
+    ) -> None:
+        super().__init__(context, server_side=True)
+        self._kind = kind
+        self._runtime, self._peer, self.subject = runtime, peer, subject
+        self._greeted = False
+        self._hello: bytes | None = b""
+        """What has come of the first record; None once it is whole."""
+        self.deadline = monotonic() + runtime.snapshot.header_timeout
+        runtime.connections.handshake_begun(self)
+
+    def drain(self) -> None:
+        """The worker is about to leave: a handshake has no longer than an idle connection for a last request."""
+        self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
+
+    def greeted(self, data: bytes) -> bool:
+        """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
+        self._greeted = True
+        if self._hello == b"" and data[:1].isalpha():
+            # No record of TLS begins with a letter (RFC 8446 section 5.1), and every request does.
+            self.answer(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
+            return False
+        if self._hello is not None:
+            hello = self._hello + data
+            if not is_whole(hello):
+                self._hello = hello
+                return True
+            self._hello = None
+            protocols = offers(hello)
+            if protocols is not None and SPOKEN.isdisjoint(protocols):
+                self.refuse(NO_APPLICATION_PROTOCOL, "no application protocol in common")
+                return False
+        return True
+
+    def answer(self, status: int, detail: str, *, head_only: bool) -> None:
+        """Answer without TLS. What is still sent is read and dropped for a moment: a reset would destroy the answer."""
+        self._over = True
+        self._plain.write(_answer(self._runtime, self._peer, status, detail, head_only=head_only))
+        self._plain.write_eof()
+        self.deadline = monotonic() + LINGER_SECONDS
+        self.failed(ConnectionAbortedError("a request without TLS"))
+
+    def established(self) -> Client:
+        """TLS is there: what comes from now on are requests."""
+        self._runtime.connections.handshake_ended(self)
+        return self._kind(self._runtime, self._peer, self.subject, secure=True)
+
+    def failed(self, why: BaseException | None) -> None:
+        """There will be no client. Who came and went without a word is nobody's failure."""
+        if self._greeted or why is not None:
+            self._runtime.connections.limits.handshake_failed(tls.why_of(why))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._app is None:
+            self._runtime.connections.handshake_ended(self, gone=True)
+        super().connection_lost(exc)
+
+
+class TurnedAway(asyncio.Protocol):
+    """A connection that is one too many: it gets an answer, whatever it asks, and nothing it sends is kept."""
+
+    __slots__ = ("_peer", "_refusal", "_runtime", "_transport", "deadline")
+
+    def __init__(self, runtime: "Runtime", peer: str, refusal: TooMany) -> None:
+        self._runtime, self._peer, self._refusal = runtime, peer, refusal
+        self.deadline = monotonic() + LINGER_SECONDS
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        runtime, refusal = self._runtime, self._refusal
+        again = b"" if refusal.status == 403 else b"Retry-After: 1\r\n"
+        transport.write(_answer(runtime, self._peer, refusal.status, refusal.detail, again))
+        lingering = runtime.connections.limits.lingering
+        if len(lingering) < LINGERING_MAX:
+            lingering.add(self)
+            runtime.deadlines.everybody.add(self)
+            transport.write_eof()
+        else:
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Whatever it is."""
+
+    def eof_received(self) -> bool:
+        return False
+
+    def timed_out(self) -> None:
+        """It was given long enough to read its answer."""
+        self.deadline = NEVER
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._runtime.connections.limits.lingering.discard(self)
+        self._runtime.deadlines.everybody.discard(self)
+
+
+def _answer(
+    runtime: "Runtime", peer: str, status: int, detail: str, fields: bytes = b"", *, head_only: bool = False
+) -> bytes:
+    """The answer to a connection that gets no further; it is in the access log."""
+    snapshot, now = runtime.snapshot, monotonic() + runtime.offset
+    rid = runtime.ids.bare(now + EPOCH)
+    fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, fields, rid)
+    if snapshot.security_headers:
+        fields += security.OWN[False]
+    body = message.problem(status, detail, rid)
+    if snapshot.access is not None:
+        snapshot.access.turned_away(now, rid, peer, status, detail, 0 if head_only else len(body))
+    return message.answer(status, fields, body, close=True, head_only=head_only)

@@ -1,0 +1,268 @@
+"""The access log: a JSON object on a line of its own for each request, once it is over.
+
+What is on a line is known to the edge or was understood by it: no header's value but Host, no query, no body. So no
+key is there, and nothing that could break the line. docs/access-log.md says what the fields mean.
+"""
+
+import random
+from collections.abc import Callable
+from time import gmtime, monotonic, strftime
+from typing import TYPE_CHECKING, Any, Protocol
+
+import orjson
+
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.config.parsers import Address
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1.grammar import METHODS
+from edgeproxy.edge.http1.path import resolve
+from edgeproxy.edge.http1.request_line import read_request_line
+from edgeproxy.edge.proxy.bounded_cache import keep
+from edgeproxy.edge.proxy.log_file import LogFile
+
+if TYPE_CHECKING:
+    from edgeproxy.config import models
+    from edgeproxy.edge.proxy.address import Address as ClientAddress
+    from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
+
+BATCH_BYTES = 64 << 10
+"""Bytes of lines that are handed over at once; fewer at the next sweep."""
+
+PATH_CHARACTERS_MAX, HOST_CHARACTERS_MAX = 2048, 255
+"""Characters that are logged, so that a line stays below what a pipe takes in one piece."""
+
+LINE_PARTS_MAX = 4096
+"""Route bindings, and endpoints, whose part of a line is kept."""
+
+SAFE = bytes(each for each in range(0x20, 0x7F) if each not in b'"\\')
+"""What stands in JSON for itself."""
+
+HOST = b"\r\nX-Forwarded-Host: "
+"""What stands before the name that was asked for, in the lines that an upstream gets."""
+
+# A dict and orjson for each line cost four times as much; what is not as usual is written in that way.
+LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%b'
+OTHER = b"_OTHER"
+"""A method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the wrong place."""
+
+ASKED = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
+UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
+
+
+class LoggedClient(Protocol):
+    """Who sent a request: the address that it asks for, and the peer of the connection."""
+
+    @property
+    def address(self) -> "ClientAddress": ...
+    @property
+    def peer(self) -> str: ...
+
+
+class Logged(Protocol):
+    """What a line needs of a request, see `Exchange`."""
+
+    @property
+    def client(self) -> LoggedClient: ...
+    @property
+    def route(self) -> "Route | None": ...
+    @property
+    def binding(self) -> "RouteBinding | None": ...
+
+    started: float
+    now: float
+    sent_at: float
+    arrived: float
+    rid: bytes
+    first: bytes
+    keep: bytes
+    method: bytes
+    path: bytes
+    minor: int
+    status: int
+    bytes_in: int
+    bytes_out: int
+    tried: "tuple[Endpoint, ...]"
+
+
+class AccessLog:
+    """The access log of one worker. `chance` is drawn for each request, from 0 to 1."""
+
+    def __init__(
+        self, settings: "models.AccessLog", region: str, *, chance: Callable[[], float] = random.random
+    ) -> None:
+        self.file = settings.file
+        self._sample = settings.sample
+        self._chance = chance
+        self._to = LogFile(settings.file)
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._second = -1
+        self._date = b""
+        self._bindings: dict[RouteBinding, bytes] = {}
+        self._endpoints: dict[Endpoint, bytes] = {}
+        ending: dict[str, Any] = {"region": region}
+        if settings.sample < 1.0:
+            ending["sample"] = settings.sample
+        self._ending = members(ending) + b"}\n"
+
+    def over(
+        self,
+        request: Logged,
+        endpoint: "Endpoint | None",
+        *,
+        error: str | None = None,
+        aborted: bool = False,
+        whose: tuple[str, str] | None = None,
+    ) -> None:
+        """A request has ended. `endpoint`: who was asked last; `error`: what went wrong; `aborted`: its client left;
+        `whose`: the customer and the tier of one that was refused for who asked."""
+        if self._sample < 1.0 and self._chance() >= self._sample:
+            return
+        seconds = monotonic() - request.started
+        line = LINE % (
+            *self._moment(request.now),
+            asked(request),
+            self._answered(request, whose),
+            request.bytes_in,
+            request.bytes_out,
+            seconds,
+            unasked(request) if endpoint is None else self._upstream(request, endpoint),
+            ended(error, aborted) if aborted or error is not None else b"",
+            self._ending,
+        )
+        self._add(line)
+
+    def turned_away(self, now: float, rid: bytes, client: str, status: int, error: str, bytes_out: int) -> None:
+        """A connection was refused at edge time `now`, before it could ask for anything."""
+        if self._sample < 1.0 and self._chance() >= self._sample:
+            return
+        known = members({"request_id": shown(rid), "client": client, "status": status})
+        self._add(LINE % (*self._moment(now), known, b"", 0, bytes_out, 0.0, b"", ended(error, False), self._ending))
+
+    def flush(self) -> None:
+        """Hand over what there is."""
+        if self._lines:
+            self._to.put(self._lines)
+            self._lines, self._size = [], 0
+
+    def lost(self) -> tuple[int, str]:
+        """(lines lost since this was last asked, why)."""
+        return self._to.lost()
+
+    def forget(self) -> None:
+        """Drop what is remembered of route bindings and endpoints: there are others from now on."""
+        self._bindings.clear()
+        self._endpoints.clear()
+
+    def end(self) -> None:
+        """Nobody logs here any more: write everything, without anybody waiting for it."""
+        self.flush()
+        self._to.end()
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything is written, after `end`."""
+        return self._to.ended
+
+    def close(self, seconds: float) -> None:
+        """Write everything, for at most so long."""
+        self.flush()
+        self._to.close(seconds)
+
+    def _add(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._size += len(line)
+        if self._size >= BATCH_BYTES:
+            self.flush()
+
+    def _moment(self, now: float) -> tuple[bytes, int]:
+        """Edge time as RFC 3339 has it up to the seconds, and the milliseconds."""
+        unix = now + EPOCH
+        second = int(unix)
+        if second != self._second:
+            self._second = second
+            self._date = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
+        return self._date, int((unix - second) * 1000)
+
+    def _answered(self, request: Logged, refused: tuple[str, str] | None) -> bytes:
+        """With what, and as whose request on which route, as far as that was known."""
+        binding, status = request.binding, request.status
+        if binding is None:
+            known: dict[str, Any] = {"status": status} if status else {}
+            if request.route is not None:
+                known["route"] = request.route.label
+            if refused is not None:
+                known["customer"], known["tier"] = refused
+            return members(known)
+        whose = self._bindings.get(binding)
+        if whose is None:
+            names = {"route": binding.route.label, "customer": binding.customer, "tier": binding.tier}
+            whose = keep(self._bindings, binding, members(names), LINE_PARTS_MAX)
+        return b',"status":%d%b' % (status, whose) if status else whose
+
+    def _upstream(self, request: Logged, endpoint: "Endpoint") -> bytes:
+        """Who was asked last, how long its answer's head took to come, and how many were asked before it."""
+        whom = self._endpoints.get(endpoint)
+        if whom is None:
+            names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
+            whom = keep(self._endpoints, endpoint, members(names), LINE_PARTS_MAX)
+        retries = len(request.tried)
+        if request.arrived:
+            return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
+        return b'%b,"retries":%d' % (whom, retries)
+
+
+def asked(request: Logged) -> bytes:
+    """Who asked for what."""
+    rid, path, client, method = request.rid, request.path, request.client, request.method
+    if path:
+        if method not in METHODS:
+            method = OTHER
+        keep = request.keep
+        at = keep.rfind(HOST) + len(HOST)
+        host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
+        short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
+        if short and not (rid + host + path).translate(None, SAFE):
+            return ASKED % (rid, client.address.text.encode(), method, host, path, request.minor)
+        return members(understood(request, client.address.text, method, host, path, request.minor))
+    # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
+    try:
+        line = read_request_line(request.first.partition(b"\r\n")[0])
+        path = resolve(line.target).partition(b"?")[0]
+    except Refused:
+        return members({"request_id": shown(rid), "client": client.peer})
+    method = line.method if line.method in METHODS else OTHER
+    return members(understood(request, client.peer, method, b"", path, line.version[1]))
+
+
+def understood(request: Logged, client: str, method: bytes, host: bytes, path: bytes, minor: int) -> dict[str, str]:
+    """`asked` in which something is not as usual."""
+    known = {"request_id": shown(request.rid), "client": client, "method": shown(method)}
+    if host:
+        known["host"] = shown(host, HOST_CHARACTERS_MAX)
+    return known | {"path": shown(path, PATH_CHARACTERS_MAX), "protocol": f"HTTP/1.{minor}"}
+
+
+def unasked(request: Logged) -> bytes:
+    """The upstream where a request failed for it that never got that far: its breaker is open, or nobody is up."""
+    if request.route is None or request.binding is None or request.status < 502:
+        return b""
+    return members({"upstream": request.route.service.name})
+
+
+def ended(error: str | None, aborted: bool) -> bytes:
+    """How it ended, where not well."""
+    how: dict[str, Any] = {} if error is None else {"error": error}
+    return members(how | {"aborted": True} if aborted else how)
+
+
+def shown(text: bytes, longest: int = 1 << 10) -> str:
+    """What was understood is visible ASCII. Should it ever not be, it is escaped, for the sake of terminals."""
+    cut = text[:longest].decode("ascii", "backslashreplace")
+    return cut if len(text) <= longest else cut + "…"
+
+
+def members(known: dict[str, Any]) -> bytes:
+    """The members of a JSON object, each after a comma."""
+    return b"," + orjson.dumps(known)[1:-1] if known else b""

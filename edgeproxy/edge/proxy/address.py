@@ -1,0 +1,185 @@
+"""Who is asking, by address: the peer, or the client that trusted proxies say they act for.
+
+Each address has its own limits in the table of addresses: the coarse guard that is charged before any key is
+looked at, the tier `anonymous` for requests without a key, and whatever else has the scope `ip`.
+"""
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, ip_of, subject_of
+from edgeproxy.config.parsers import Network
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.limits.admission import LimitSet
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.proxy.networks import Networks
+
+if TYPE_CHECKING:
+    from edgeproxy.config.networks import Networks as NetworkSettings
+    from edgeproxy.edge.http1.request import RequestHead
+    from edgeproxy.edge.limits.limit_set import RouteLimits
+
+ADDRESSES_MAX = 16_384
+"""Addresses whose limits are kept at hand; the counts themselves live in the table."""
+
+LIMIT_SETS_MAX = 16
+"""Route bindings of an address whose limits are kept at hand; few use more."""
+
+
+class BoundByAddress(Protocol):
+    """A route binding, of which each address has limits of its own."""
+
+    @property
+    def limits(self) -> "RouteLimits":
+        """All its limits."""
+
+    @property
+    def networks(self) -> "Networks | None":
+        """From where its customer may come."""
+
+
+class Address:
+    """The limits of one client address."""
+
+    __slots__ = ("_guarded", "_limit_sets", "admitted", "connections", "guard", "subject", "text")
+
+    def __init__(
+        self,
+        text: str,
+        subject: bytes,
+        guard: Policy | None,
+        connections: Policy | None = None,
+        admitted: bool = True,
+    ) -> None:
+        self.text = text
+        self.guard = guard
+        self.connections = connections
+        """How often it may connect."""
+        self.admitted = admitted
+        """Whether it may come at all."""
+        self.subject = subject
+        self._limit_sets: dict[BoundByAddress, LimitSet] = {}
+        self._guarded: LimitSet | None = None
+
+    @property
+    def guarded(self) -> LimitSet:
+        """The guard, of which there must be one, as what refuses: made once, for it refuses in floods."""
+        if self._guarded is None:
+            assert self.guard is not None
+            self._guarded = LimitSet((self.guard,))
+        return self._guarded
+
+    def limit_set(self, binding: BoundByAddress) -> LimitSet:
+        """What holds this address on a route binding that differs by address. Raises Refused where it may not come."""
+        limit_set = self._limit_sets.get(binding)
+        if limit_set is None:
+            if binding.networks is not None and not binding.networks.admits(ip_of(self.text)):
+                raise Refused(403, "This API key is not for use from this address", close=False)
+            if len(self._limit_sets) >= LIMIT_SETS_MAX:
+                self._limit_sets.clear()
+            limit_set = self._limit_sets[binding] = binding.limits.limit_set(self.subject)
+        return limit_set
+
+    def forget(self) -> None:
+        """Route bindings of another configuration come."""
+        self._limit_sets.clear()
+
+
+class Terms(NamedTuple):
+    """What the configuration says of addresses."""
+
+    trusted: tuple[Network, ...] = ()
+    """Proxies whose word on their clients counts."""
+    guard: Rule | None = None
+    """The coarse limit of requests."""
+    connections: Rule | None = None
+    """How often one may connect."""
+    networks: "NetworkSettings | None" = None
+    """Who may come."""
+    prefix: int = V6_PREFIX_BITS
+    """Bits of an IPv6 address that count."""
+
+
+class Addresses:
+    """Whom an address stands for, and what holds it."""
+
+    def __init__(self, policies: Policies, terms: Terms) -> None:
+        self.terms = terms
+        self._policies = policies
+        self._networks = None if terms.networks is None else Networks(terms.networks)
+        self._known: OrderedDict[str, Address] = OrderedDict()
+
+    def forget_bindings(self) -> None:
+        """Route bindings of another configuration come."""
+        for address in self._known.values():
+            address.forget()
+
+    def trusts(self, peer: str) -> bool:
+        """Whether this address belongs to a trusted proxy."""
+        if not self.terms.trusted:
+            return False
+        address = ip_of(peer)
+        return address is not None and self._is_trusted(address)
+
+    def of(self, address: str) -> Address:
+        """The limits of an address as text."""
+        known = self._known.get(address)
+        if known is not None:
+            self._known.move_to_end(address)
+            return known
+        subject = subject_of(address, self.terms.prefix)
+        guard = None if self.terms.guard is None else self._policies.of(self.terms.guard, subject)
+        connections = None if self.terms.connections is None else self._policies.of(self.terms.connections, subject)
+        admitted = self._networks is None or self._networks.admits(ip_of(address))
+        known = self._known[address] = Address(address, subject, guard, connections, admitted)
+        if len(self._known) > ADDRESSES_MAX:
+            self._known.popitem(last=False)
+        return known
+
+    def client_of(self, peer: str, forwarded_for: bytes | None) -> str:
+        """The client that a trusted peer acts for: the rightmost entry that no trusted proxy wrote.
+
+        An entry that is no address says nothing about who asked; then the proxy that passed it on is asked for.
+        """
+        client = peer
+        for entry in reversed((forwarded_for or b"").split(b",")):
+            # A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
+            address = ip_of(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
+            if address is None:
+                break
+            client = str(address)
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def on_behalf(self, peer: str, head: "RequestHead", scheme: bytes = b"http") -> tuple[str, bytes]:
+        """(the client's address, the X-Forwarded lines that the upstream gets) of a trusted proxy's request.
+
+        `scheme` is that of the proxy's own connection, for one that says nothing of its client's.
+        The lines end with the name of X-Request-Id, whose value is the next thing in a head.
+        """
+        client = self.client_of(peer, head.forwarded_for)
+        path = peer.encode() if head.forwarded_for is None else b"%b, %b" % (head.forwarded_for, peer.encode())
+        scheme = head.forwarded_proto or scheme
+        lines = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Request-Id: " % (path, scheme)
+        return client, lines
+
+    def subject(self, peer: str) -> bytes:
+        """What is counted for an address."""
+        return subject_of(peer, self.terms.prefix)
+
+    def ruled(self, rule: Rule, address: Address) -> Policy:
+        """What a rule about requests lets pass of an address."""
+        return self._policies.of(rule, b"%b\0%b" % (address.subject, rule.name.encode()))
+
+    def _is_trusted(self, address: IP) -> bool:
+        return any(address in network for network in self.terms.trusted)
+
+
+def without_port(entry: str) -> str:
+    """`192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the brackets."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry

@@ -1,0 +1,61 @@
+"""Answers that the edge makes itself, as bytes: refusals, limits and upstream faults, as problem+json (RFC 9457)."""
+
+from typing import NamedTuple
+
+from edgeproxy.edge.errors import Answered, EdgeError, Fault, Refused
+from edgeproxy.edge.http1 import message
+from edgeproxy.edge.limits.admission import Hopeless
+
+
+class OwnAnswer(NamedTuple):
+    """An answer, and what the access log says of it: the bytes of its body, and why it was given."""
+
+    status: int
+    data: bytes
+    body_size: int
+    why: str
+
+
+def of(
+    reason: EdgeError,
+    *,
+    request_id: bytes,
+    date: bytes,
+    limits: bytes,
+    browsers: bytes,
+    close: bool,
+    head_only: bool,
+) -> OwnAnswer:
+    """The answer to a request that an upstream failed or a rule refused.
+
+    `date`, `limits` (RateLimit and what else limits have to say) and `browsers` (security fields, and whose pages may
+    see it) are lines with their CRLF, or nothing.
+    """
+    if isinstance(reason, Fault):
+        # 502, 503 or 504, with the reason in Proxy-Status (RFC 9209).
+        status, why = reason.status, reason.error
+        fields = b"Proxy-Status: edgeproxy; error=%b\r\n" % why.encode()
+        if status == 503:
+            fields += b"Retry-After: 1\r\n"
+    else:
+        assert isinstance(reason, Refused)
+        status, why, fields = reason.status, reason.detail, reason.fields
+    kind = b""
+    if isinstance(reason, Answered):
+        body = reason.content
+    else:
+        kind, body = message.PROBLEM, message.problem(status, reason.detail, request_id)
+    lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, browsers)
+    data = message.answer(status, lines, body, close=close, head_only=head_only)
+    return OwnAnswer(status, data, 0 if head_only else len(body), why)
+
+
+def body_size(answer: bytes) -> int:
+    """How many bytes of a whole answer are its body."""
+    return len(answer) - answer.index(b"\r\n\r\n") - 4
+
+
+def never_passes(limit: Hopeless, message: str | None) -> str:
+    """The detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are refused."""
+    why = f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"
+    return why if message is None else f"{why}. {message}"

@@ -1,0 +1,264 @@
+"""Requests that another proxy has, and asks about: the same keys, limits and counts, and nothing is forwarded.
+
+The proxy forwards the target as its client sent it, so the edge decides on that form and no other. Where the proxy
+states it is a setting of the listener: what is read anywhere else could be the client's, who would choose what is
+decided on.
+"""
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.errors import Answered, Refused
+from edgeproxy.edge.http1 import message, stamps
+from edgeproxy.edge.http1.fields import FOLDED, KEY_FIELDS, FieldRules, Kind
+from edgeproxy.edge.http1.grammar import OWS, host_of, name_of
+from edgeproxy.edge.http1.path import resolve
+from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
+from edgeproxy.edge.http1.values import value
+from edgeproxy.edge.proxy.client import Client
+from edgeproxy.edge.proxy.exchange import Exchange, Outcome, Refusal
+from edgeproxy.edge.proxy.query_key import key_in
+from edgeproxy.edge.proxy.states import AWAITS_CLAIMS, PARKED
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.door import Door
+    from edgeproxy.edge.proxy.route_binding import Route
+
+PATH: Final = b"/v1/authorize"
+
+ORIGINAL: Final = (b"x-original-method", b"x-original-uri")
+"""The method and the target of the client's request, as the snippet for nginx states them."""
+
+FORWARDED: Final = (b"x-forwarded-method", b"x-forwarded-uri")
+"""The same, as Traefik and Caddy state them."""
+
+STAMP_NAMES: Final = frozenset(name.lower() for name in stamps.STAMPS)
+
+OVERRIDES: Final = frozenset(
+    (
+        *(b"x-original-url", b"x-original-path", b"x-rewrite-url", b"x-override-url", b"x-replaced-path"),
+        *(b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-host", b"x-http-host-override"),
+        *(b"script-name", b"x-script-name", b"path-info", b"x-middleware-subrequest"),
+    )
+)
+"""Fields by which some services serve another path, method or host than the request has, see config/proxy_fields.py."""
+
+UNSIGNED: Final = stamps.opening(b"X-Edge-Signature") + b"\r\n"
+
+SEPARATORS: Final = {b"cookie": b"; "}
+"""What stands between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
+
+GRANTED: Final = Answered(200, "Granted")
+"""The answer to what may pass."""
+
+
+def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Return where a head may have a field of these, of the stamps and of the overrides, in any spelling."""
+    names = (*foreign, *STAMP_NAMES, *OVERRIDES)
+    return re.compile(
+        rb"\r\n(?:%b):" % b"|".join(name.replace(b"-", rb"[^0-9A-Za-z]") for name in names), re.IGNORECASE
+    )
+
+
+def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> None:
+    """Raise Refused(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
+
+    Such are those of another kind of proxy; those that override what is decided on, unless `strip_except` has them; and
+    stamps in another spelling, which services that cannot tell the two apart (WSGI, CGI) take for the stamps.
+    """
+    for line in head.split(b"\r\n")[1:]:
+        name = name_of(line)
+        folded = name.translate(FOLDED)
+        if name in foreign:
+            detail = f"{name.title().decode()} is not how requests are stated here, see the listener's authorize"
+            raise Refused(400, detail, close=False)
+        if folded in STAMP_NAMES and name != folded:
+            raise Refused(400, "A stamp may not be sent in another spelling", close=False)
+        if folded in OVERRIDES and rules.kind(name) is not Kind.PASS:
+            raise Refused(400, f"{folded.title().decode()} may not override what is decided on", close=False)
+
+
+class Authorization(Exchange):
+    """One question about a request. A subclass knows where proxies of one kind state that request."""
+
+    __slots__ = ("outer",)
+
+    foreign: tuple[bytes, ...]
+    """Fields in which proxies of the other kinds state a request: here nobody but a client can have sent them, or the
+    proxy is of another kind, and what it does not overwrite is its client's."""
+    suspects: re.Pattern[bytes]
+    """What a head has that `check_fields` may refuse: most have none of it, and are not looked at twice."""
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the method and the target of the request; `target` is that of the question, as it came.
+
+        Raises Refused where the proxy does not state them, each once.
+        """
+        raise NotImplementedError
+
+    def read(self, data: bytes, end: int) -> None:
+        """What the question says of the request; the client is the one that the proxy asks for."""
+        self.outer = b""
+        if not self.client.trusted:
+            raise Refused(403, "Only trusted proxies may ask here")
+        super().read(data, end)
+        self.outer = self.method
+        if self.suspects.search(data, 0, end):
+            check_fields(data[:end], self.foreign, self.snapshot.lines.rules)
+        method, target = self.parse_statement(data.split(b" ", 2)[1])
+        line = b"%b %b HTTP/1.1" % (method, target)
+        check_sizes(len(line), 0, self.snapshot.sizes)
+        request = read_request_line(line)
+        if request.authority is not None:
+            raise Refused(400, "The target of the request is a path, with its query", close=False)
+        path = target.partition(b"?")[0]
+        if resolve(request.target).partition(b"?")[0] != path:
+            # The proxy forwards it as it is: a service that reads it in another way would serve what nobody decided on.
+            raise Refused(400, "The path is not in its normal form, in which alone it is decided on", close=False)
+        self.method, self.path = request.method, path
+        self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
+        query_key = self.snapshot.query_key
+        if query_key is not None and key_in(self.first, query_key) is not None:
+            raise Refused(400, "A key in the query would go on to the service: send it in a field", close=False)
+        self.snapshot.paths.check(self.path, self.method, self.site)
+
+    def enter(self, door: "Door") -> None:
+        """Who may come is decided here; redirects, fixed answers and preflights are the proxy's affair."""
+        door.admit(self)
+
+    def asked_about(self, refusal: Refused) -> "Route":
+        """No route is found for a preflight: nobody answers it here."""
+        raise refusal
+
+    def proceed(self, data: bytes, end: int) -> Outcome:
+        """Admission, and no more. It is counted as if it had been answered with 200; no concurrency is held."""
+        refusing = self.admit()
+        if refusing is not None:
+            return self.park(AWAITS_CLAIMS, data, end) if refusing is PARKED else refusing
+        self.request_id()
+        self.meter(200)
+        if self.limit_set is not None:
+            self.reported(b"")
+            self.settle(200)
+        return GRANTED
+
+    def own_answer(self, reason: Refusal, *, close: bool) -> bytes:
+        """The answer to the question: 200 and whose request it is, or why it may not pass."""
+        request_method = self.method
+        if reason is not GRANTED:
+            self.method = self.outer  # Whether the answer has a body is a matter of the question.
+            answer = super().own_answer(reason, close=close)
+            self.method = request_method
+            return answer
+        fields = b"".join((self.runtime.date, self.stamp_lines(), self.unkeyed_lines(), self.rate_fields(), self.notes))
+        self.status = 200
+        self.over()
+        return message.answer(200, fields, close=close, head_only=self.outer == b"HEAD")
+
+    def stamp_lines(self) -> bytes:
+        """The lines of every stamp and of the request id. A stamp without a value is empty, so that the proxy
+        overwrites what its client sent."""
+        binding, snapshot = self.binding, self.snapshot
+        assert binding is not None
+        request_id, signature = self.request_id(), UNSIGNED
+        if snapshot.sign is not None:
+            signature = snapshot.sign(request_id, binding, self.now, self.first, None)
+        return b"%b%bX-Request-Id: %b\r\n" % (stamps.with_empty(binding.stamps), signature, request_id)
+
+    def unkeyed_lines(self) -> bytes:
+        """The lines of every field that may hold a key, with what the service is to get of it: empty where that is
+        nothing."""
+        snapshot, route = self.snapshot, self.route
+        assert route is not None
+        lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
+        rests = dict.fromkeys((*KEY_FIELDS, *snapshot.lines.rules.keys, b"cookie", b"sec-websocket-protocol"), b"")
+        for line in lines.split(b"\r\n"):
+            name = name_of(line)
+            if name in rests:
+                rest = line.partition(b":")[2].strip(OWS)
+                rests[name] = rests[name] + SEPARATORS.get(name, b", ") + rest if rests[name] else rest
+        return b"".join([b"%b: %b\r\n" % (name.title(), rest) for name, rest in rests.items()])
+
+
+class FieldsAuthorization(Authorization):
+    """A question at /v1/authorize, with the request in two fields."""
+
+    __slots__ = ()
+    fields: tuple[bytes, bytes]
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the values of the fields, which the proxy overwrites where its client sent them."""
+        if self.path != PATH:
+            raise Refused(404, "Questions are asked at /v1/authorize", close=False)
+        method, uri = (value(self.keep, name) for name in self.fields)
+        if not method or not uri:
+            names = " and ".join(name.title().decode() for name in self.fields)
+            raise Refused(400, f"{names} state the request, each once", close=False)
+        return method, uri
+
+
+class OriginalAuthorization(FieldsAuthorization):
+    """As nginx asks, whose Host is the client's."""
+
+    __slots__ = ()
+    fields, foreign, suspects = ORIGINAL, FORWARDED, compile_suspects(FORWARDED)
+
+
+class ForwardedAuthorization(FieldsAuthorization):
+    """As Traefik and Caddy ask: the client's host is in X-Forwarded-Host."""
+
+    __slots__ = ()
+    fields, foreign, suspects = FORWARDED, ORIGINAL, compile_suspects(ORIGINAL)
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the values of the fields, and take the site of the host that is stated beside them."""
+        statement = super().parse_statement(target)
+        authority = self.head.forwarded_host
+        host = None if authority is None else host_of(authority)
+        if host is None:
+            raise Refused(400, "X-Forwarded-Host states the host of the request, once", close=False)
+        self.site = self.snapshot.router.site(host)
+        return statement
+
+
+class PathAuthorization(Authorization):
+    """As Envoy asks: with the method and the host of its client, and /v1/authorize before the path."""
+
+    __slots__ = ()
+    foreign, suspects = (*ORIGINAL, *FORWARDED), compile_suspects(ORIGINAL + FORWARDED)
+
+    def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
+        """Return the question's method, and what follows in its target."""
+        if not target.startswith(PATH + b"/"):
+            raise Refused(404, "Questions are asked at /v1/authorize, followed by the path", close=False)
+        return self.method, target[len(PATH) :]
+
+
+class OriginalProxy(Client):
+    """The connection of a proxy that states requests in X-Original-Method and X-Original-URI."""
+
+    __slots__ = ()
+    exchange_type = OriginalAuthorization
+
+
+class ForwardedProxy(Client):
+    """The connection of a proxy that states requests in X-Forwarded-Method, X-Forwarded-Uri and X-Forwarded-Host."""
+
+    __slots__ = ()
+    exchange_type = ForwardedAuthorization
+
+
+class PathProxy(Client):
+    """The connection of a proxy that states requests in the line of its own."""
+
+    __slots__ = ()
+    exchange_type = PathAuthorization
+
+
+CLIENTS: Final[dict[str | None, type[Client]]] = {
+    None: Client,
+    "original": OriginalProxy,
+    "forwarded": ForwardedProxy,
+    "path": PathProxy,
+}
+"""What connections are to a listener, by its setting `authorize`."""

@@ -1,0 +1,70 @@
+"""A request's body on its way in: bytes from the client become bytes for the upstream, framed anew.
+
+Nothing is held here but what one chunk's first line may need; back-pressure is the connections' business.
+"""
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1 import grammar
+from edgeproxy.edge.http1.chunked import Chunked, encode, finish
+from edgeproxy.edge.http1.fields import Kind
+from edgeproxy.edge.http1.lines import REQUESTS, Names
+
+NO_LIMIT = 1 << 62
+
+
+class SizedBody:
+    """A body of known length (RFC 9112 section 6.2)."""
+
+    __slots__ = ("_left", "done", "rest", "size")
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.size = 0
+        """Bytes of it that have come."""
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What goes to the upstream. Once `done`, `rest` is what follows the body."""
+        if len(data) < self._left:
+            self._left -= len(data)
+            self.size += len(data)
+            return data
+        self.done = True
+        part, self.rest = data[: self._left], data[self._left :]
+        self.size += len(part)
+        return part
+
+
+class ChunkedBody:
+    """A chunked body (RFC 9112 section 7.1): decoded, checked, and chunked again."""
+
+    __slots__ = ("_decoder", "_most", "_names", "done", "rest", "size")
+
+    def __init__(self, most: int = NO_LIMIT, names: Names = REQUESTS.names) -> None:
+        """`names`: what fields are to the configuration. Those that pass as they came, and no others, may be trailers:
+        some servers take trailers for fields of the head."""
+        self._decoder = Chunked()
+        self._most, self._names = most, names
+        self.size = 0
+        """Bytes of it that have come, without their framing."""
+        self.done = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """What goes to the upstream; raises Refused on what is no chunked body, 413 past the limit on its size."""
+        parts = self._decoder.feed(data)
+        self.size += sum(map(len, parts))
+        if self.size > self._most:
+            raise Refused(413, "The body is larger than this edge accepts")
+        if not self._decoder.done:
+            return encode(parts)
+        self.done = True
+        self.rest = self._decoder.rest
+        names = self._names
+        return encode(parts) + finish(
+            line for line in self._decoder.trailers if names[grammar.name_of(line)] is Kind.PASS
+        )
+
+
+RequestBody = SizedBody | ChunkedBody

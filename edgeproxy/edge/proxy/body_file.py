@@ -1,0 +1,179 @@
+"""The part of a request's body that is kept on disk until the upstream takes it.
+
+The file has no name, so it is gone with the process. Threads wait for the disk, one operation at a time; the loop does
+not.
+"""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.edge.errors import Refused
+
+READ_BYTES = 128 << 10
+"""Bytes that are read at once."""
+LOG_SECONDS = 60.0
+"""Seconds between two log lines about bodies for which there is no room."""
+
+
+def no_room() -> Refused:
+    """What a client is told whose body cannot be kept."""
+    return Refused(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
+
+
+class BodySpace:
+    """The bytes of all bodies of a worker that are on disk, or on their way there."""
+
+    __slots__ = ("_log", "used")
+
+    def __init__(self) -> None:
+        self.used = 0
+        self._log = log.Seldom(LOG_SECONDS)
+
+    def has_room(self, size: int, most: int) -> bool:
+        """Whether so many bytes more would be at most `most`; where not, the log says so."""
+        if self.used + size <= most:
+            return True
+        self._log.error("bodies are refused: as many bytes as may be are on disk", "limits.buffered", used=self.used)
+        return False
+
+
+class BodyFile:
+    """Of one request. `stored` is called when all that was added is on disk, `failed` when the disk refuses."""
+
+    __slots__ = (
+        "_busy",
+        "_closed",
+        "_failed",
+        "_file",
+        "_folder",
+        "_pending",
+        "_room",
+        "_size",
+        "_space",
+        "_stored",
+        "_tasks",
+        "sent",
+    )
+
+    def __init__(
+        self,
+        folder: Path,
+        space: BodySpace,
+        tasks: Tasks,
+        stored: Callable[[], None],
+        failed: Callable[[OSError], None],
+    ) -> None:
+        self._folder, self._space, self._tasks = folder, space, tasks
+        self._stored, self._failed = stored, failed
+        self._file: IO[bytes] | None = None
+        self._pending: list[bytes] = []
+        self._room = asyncio.Event()
+        self._busy = self._closed = False
+        self._size = 0
+        self.sent = False
+        """All of it was written to the upstream."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that are still to be stored."""
+        return sum(map(len, self._pending))
+
+    @property
+    def busy(self) -> bool:
+        """Whether some of it is being stored or read."""
+        return self._busy
+
+    def add(self, data: bytes) -> None:
+        """Store this behind what is there."""
+        self._pending.append(data)
+        self._size += len(data)
+        self._space.used += len(data)
+        if not self._busy:
+            self._busy = True
+            self._tasks.start("store a body", self._store())
+
+    async def _store(self) -> None:
+        failure = None
+        try:
+            file = self._file
+            if file is None:
+                file = self._file = await asyncio.to_thread(unnamed, self._folder)
+            while self._pending and not self._closed:
+                data = b"".join(self._pending)
+                self._pending.clear()
+                await asyncio.to_thread(write_all, file, data)
+        except OSError as refused:
+            failure = refused
+        await self._over()
+        if self._closed:
+            return
+        if failure is None:
+            self._stored()
+        else:
+            self._failed(failure)
+
+    def send(self, write: Callable[[bytes], bool]) -> None:
+        """Write all of it, a piece at a time; where `write` returns False, go on after the next `room`."""
+        self._busy = True
+        self._tasks.start("send a body", self._send(write))
+
+    async def _send(self, write: Callable[[bytes], bool]) -> None:
+        assert self._file is not None
+        failure, at = None, 0
+        try:
+            while not self._closed and not self.sent:
+                piece = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, at)
+                if self._closed:
+                    break
+                at += len(piece)
+                self.sent = at == self._size
+                self._room.clear()
+                if not write(piece) and not self.sent:
+                    await self._room.wait()
+        except OSError as refused:
+            failure = refused
+        await self._over()
+        if failure is not None and not self._closed:
+            self._failed(failure)
+
+    def room(self) -> None:
+        """The upstream takes more."""
+        self._room.set()
+
+    def close(self) -> None:
+        """Nobody needs it any more."""
+        self._closed = True
+        self._room.set()
+        if not self._busy:
+            self._busy = True
+            self._tasks.start("drop a body", self._over())
+
+    async def _over(self) -> None:
+        """The operation under way has ended."""
+        if self._closed:
+            try:
+                if self._file is not None:
+                    # A large file takes a while to go.
+                    await asyncio.to_thread(self._file.close)
+            finally:
+                self._space.used -= self._size
+                self._size = 0
+        self._busy = False
+
+
+def unnamed(folder: Path) -> IO[bytes]:
+    """An unbuffered file in there that nobody else can open. Raises OSError."""
+    return tempfile.TemporaryFile(buffering=0, dir=folder)
+
+
+def write_all(file: IO[bytes], data: bytes) -> None:
+    """Write all of this to an unbuffered file. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[file.write(left) :]

@@ -1,0 +1,26 @@
+"""The circuit breaker: an upstream that does not keep up is asked no more, until some of its answers have come.
+
+What waits here waits in a queue that grows; what is refused at once can go elsewhere, or come back.
+"""
+
+from edgeproxy.edge.counters.meters import SharedGauge
+from edgeproxy.edge.errors import Fault
+
+
+class Breaker:
+    """A bound on the requests to one service whose answer's head has not come, in all workers together."""
+
+    __slots__ = ("_most", "_pending")
+
+    def __init__(self, most: int, pending: SharedGauge) -> None:
+        self._most = most
+        self._pending = pending
+
+    def enter(self) -> None:
+        """A request is about to be sent. Raises Fault(503) where as many wait as may."""
+        if not self._pending.claim(self._most):
+            raise Fault("connection_limit_reached", "Too many requests wait for this upstream", status=503)
+
+    def leave(self) -> None:
+        """Its answer has begun, or none will come."""
+        self._pending.add(-1)

@@ -1,0 +1,178 @@
+"""Limits that hosts share: what this worker uses is told to its supervisor, and requests wait for claims of the hub.
+
+A request that must ask waits here, first come first served, for a quarter of a second at most (strict: half a second):
+until an answer of the hub has been written into the map, or the time is over. Whoever does not have to ask is not held
+up by those who wait.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import NamedTuple
+from weakref import WeakKeyDictionary, WeakValueDictionary
+
+from edgeproxy.edge.counters import claims
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.gate import QUIET_SECONDS, WAIT_SECONDS_MAX, Gate, is_quiet
+from edgeproxy.edge.limits.quota import QuotaCounts
+from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, terms_of
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.slots import Slots
+from edgeproxy.edge.messages import LimitRow, LimitsUsed, RateUse, TotalUse
+from edgeproxy.edge.proxy.outbox import Outbox, Waiter, wake
+
+
+class Waiting(NamedTuple):
+    """Who waits at a gate, for how many claims, what ends it, and what the news was when it began."""
+
+    who: Waiter
+    cost: int
+    over: asyncio.TimerHandle
+    news: tuple[float, ...]
+
+
+class Teller:
+    """Tells the supervisor that a quota, or requests at once, are in use."""
+
+    __slots__ = ("_claim_waiter", "_counts", "_limit", "_quiet_until", "_table")
+
+    def __init__(self, claim_waiter: "ClaimWaiter", table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> None:
+        self._claim_waiter, self._table, self._counts, self._limit = claim_waiter, table, counts, limit
+        self._quiet_until = 0.0
+
+    def used(self, now: float) -> None:
+        """Something was counted, at edge time `now`."""
+        if not is_quiet(self._quiet_until, now) and (place := self._counts.place) is not None:
+            self._quiet_until = now + QUIET_SECONDS
+            self._claim_waiter.tell_total(self._table, *place, self._limit)
+
+
+class ClaimWaiter:
+    """The gates of one worker. `offer` sends its supervisor a message."""
+
+    def __init__(self, offer: Callable[[LimitsUsed], bool]) -> None:
+        """`offer`: False where it was not taken, as the one before is still to be read."""
+        self._outbox = Outbox(offer, self._uses, self._taken)
+        # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
+        self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
+        self._said: WeakKeyDictionary[Gate, tuple[LimitTable, RateTerms]] = WeakKeyDictionary()
+        """What the supervisor is told of a gate's row."""
+        self._tables: dict[str, LimitTable] = {}
+        self._told: dict[Gate, None] = {}
+        self._totals: dict[tuple[str, int], TotalUse] = {}
+        self._waiting: dict[Gate, deque[Waiting]] = {}
+        """The gates at which somebody waits, and who, in the order in which they came."""
+
+    @property
+    def alone(self) -> bool:
+        """The supervisor is gone: nobody can be asked, and what was last heard of others is what holds."""
+        return self._outbox.closed
+
+    def orphaned(self) -> None:
+        """The supervisor is gone."""
+        self._outbox.closed = True
+        self.heard()
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
+        """The gate before a row."""
+        key = table.name, rule.key(subject)
+        self._tables[table.name] = table
+        gate = self._gates.get(key)
+        if gate is None:
+            gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.tell)
+        gate.hold_to(rule.most, mode)
+        self._said[gate] = table, terms_of(rule, table.layout.cells, mode)
+        return gate
+
+    # ---- what the supervisor is told
+
+    def tell(self, gate: Gate) -> None:
+        """The supervisor should look at this row; it hears of it at the end of the loop's turn."""
+        self._told[gate] = None
+        self._outbox.due()
+
+    def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
+        """The supervisor should look at the row of a quota, or of requests at once."""
+        self._totals[table.name, row] = TotalUse(table.name, table.file.generation, row, generation, limit)
+        self._outbox.due()
+
+    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Teller":
+        """Who tells of a quota, or of requests at once."""
+        return Teller(self, table, counts, limit)
+
+    def _uses(self) -> LimitsUsed:
+        """All of that, as one message."""
+        rates = []
+        for gate in self._told:
+            if gate.is_local:
+                continue  # Its row is gone since, and the table has no other.
+            table, terms = self._said[gate]
+            row = gate.row
+            generation = table.generation(row)
+            rates.append(RateUse.of(table.name, table.file.generation, row, generation, terms, gate.has_refused))
+        return LimitsUsed(rates, list(self._totals.values()))
+
+    def _taken(self) -> None:
+        for gate in self._told:
+            gate.has_refused = False
+        self._told.clear()
+        self._totals.clear()
+
+    # ---- who waits
+
+    def left(self, gate: Gate, since: float) -> float:
+        """Seconds that a request may still wait that has come at `since` (monotonic)."""
+        return since + WAIT_SECONDS_MAX[gate.mode] - monotonic()
+
+    def wait(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
+        """Have a request wait for an answer, for so long at most."""
+        over = asyncio.get_running_loop().call_later(seconds, self._over, gate, who)
+        self._waiting.setdefault(gate, deque()).append(Waiting(who, cost, over, gate.news))
+        gate.wait(cost)
+
+    def leave(self, gate: Gate, who: Waiter) -> None:
+        """A request that waits is gone."""
+        waiting = self._waiting.get(gate, deque())
+        for place, one in enumerate(waiting):
+            if one.who is who:
+                del waiting[place]
+                one.over.cancel()
+                gate.leave(one.cost)
+                break
+        if not waiting:
+            self._waiting.pop(gate, None)
+
+    def _over(self, gate: Gate, who: Waiter) -> None:
+        self.leave(gate, who)
+        who.go_on()
+
+    def heard(self) -> None:
+        """Answers of the hub are in the map, or it is away: who waits for a row of which there is news decides anew."""
+        for gate, waiting in tuple(self._waiting.items()):
+            if self.alone or waiting[0].news != gate.news:
+                self._go_on(gate)
+
+    def _go_on(self, gate: Gate) -> None:
+        """Those who wait decide anew, one after the other, until one has to wait on."""
+        for _ in range(len(self._waiting[gate])):
+            if gate not in self._waiting:
+                break  # One who went on has made others leave.
+            who = self._waiting[gate][0].who
+            self.leave(gate, who)
+            wake(who, "the hub")
+            waiting = self._waiting.get(gate)
+            if waiting and waiting[-1].who is who:
+                # It is the first still, and there is nothing for those behind it either.
+                waiting.rotate(1)
+                break
+
+    def unused(self, rows: Iterable[LimitRow]) -> None:
+        """Nobody has used the claims of these rows for a while: they go back."""
+        for place in rows:
+            table = self._tables.get(place.table)
+            if table is None or table.file.generation != place.file:
+                continue  # Workers that have been here for longer count there.
+            if table.has(place.row, place.generation):
+                claims.give_back(table, place.row)

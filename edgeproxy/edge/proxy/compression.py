@@ -1,0 +1,130 @@
+"""Answers compressed on their way to the client. The edge never decompresses anything.
+
+An answer that is compressed is another representation of the same thing (RFC 9110 section 8.8.3.3): its ETag becomes
+weak, no ranges of it are offered, and caches are told that it depends on Accept-Encoding.
+"""
+
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, Protocol
+
+import zstandard
+
+from edgeproxy.config.compression import STREAMS
+from edgeproxy.edge.http1.grammar import members
+from edgeproxy.edge.http1.values import value, values, without
+
+if TYPE_CHECKING:
+    from edgeproxy.config.compression import Compress
+    from edgeproxy.edge.http1.response import ResponseHead
+
+GZIP_LEVEL: Final = 1
+ZSTD_LEVEL: Final = 1
+"""The quickest of each: the cores of an edge are for requests."""
+
+VARY: Final = b"Vary: Accept-Encoding\r\n"
+NOT_OF_IT: Final = (
+    *(b"content-length", b"accept-ranges", b"etag"),
+    *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
+)
+"""What is not true of an answer any more once it is compressed."""
+
+WHOLE: Final = frozenset((200, 201, 202, 203, *range(400, 600)))
+"""Statuses whose content is of itself: neither a range nor nothing."""
+
+QVALUE: Final = re.compile(rb"q=(0(?:\.0{0,3})?|.*)")
+
+
+class Asked(Protocol):
+    """What compression needs to know of a request, see `Exchange`."""
+
+    method: bytes
+    minor: int
+    keep: bytes
+
+
+class Compressor:
+    """The content of one answer. `flushes`: what was fed is to arrive without what comes later."""
+
+    def __init__(self, algorithm: str, flushes: bool) -> None:
+        self._flushes = flushes
+        if algorithm == "gzip":
+            gzip = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+            self._feed: Callable[[bytes], bytes] = gzip.compress
+            self._flush: Callable[[], bytes] = lambda: gzip.flush(zlib.Z_SYNC_FLUSH)
+            self.end: Callable[[], bytes] = gzip.flush
+            """What is still to come at the end of the content."""
+        else:
+            zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compressobj()
+            self._feed = zstd.compress
+            self._flush = lambda: zstd.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+            self.end = zstd.flush
+
+    def feed(self, parts: Iterable[bytes], *, last: bool = False) -> bytes:
+        """The next part of the content, compressed; `last`: nothing follows."""
+        packed = b"".join([self._feed(part) for part in parts])
+        if last:
+            return packed + self.end()
+        return packed + self._flush() if self._flushes else packed
+
+
+class Compression:
+    """What a route compresses."""
+
+    def __init__(self, settings: "Compress") -> None:
+        self._algorithms = settings.algorithms
+        self._types = frozenset(kind.encode() for kind in settings.types)
+        self._least = settings.min_size
+
+    def apply(self, head: "ResponseHead", request: Asked) -> Compressor | None:
+        """Make the head that of a compressed answer, and return what compresses its content; None where it stays."""
+        if head.status == 304:
+            head.keep = weakened(head.keep, request.keep) + VARY
+            return None
+        if not self.fits(head):
+            return None
+        head.keep += VARY
+        algorithm = next((each for each in self._algorithms if each.encode() in accepted(request.keep)), None)
+        # HTTP/1.0 has no chunks, without which nobody could tell a whole answer from one that was cut off.
+        if algorithm is None or not request.minor:
+            return None
+        etag = value(head.keep, b"etag")
+        lines = without(head.keep, NOT_OF_IT) + f"Content-Encoding: {algorithm}\r\n".encode()
+        if etag is not None:
+            lines += b"ETag: %b\r\n" % (etag if etag.startswith(b"W/") else b"W/" + etag)
+        head.keep = lines
+        # What has no end yet may be a stream, each piece of which somebody waits for.
+        return None if request.method == b"HEAD" else Compressor(algorithm, flushes=head.length < 0)
+
+    def fits(self, head: "ResponseHead") -> bool:
+        """Whether an answer is text, is all of it, and nobody has compressed it or asked to leave it alone."""
+        lines = head.keep
+        if head.status not in WHOLE or 0 <= head.length < self._least:
+            return False
+        kind = (value(lines, b"content-type") or b"").partition(b";")[0].strip().lower()
+        if kind == STREAMS.encode() or not {kind, kind.partition(b"/")[0] + b"/*"} & self._types:
+            return False
+        if values(lines, b"content-encoding") or values(lines, b"content-range"):
+            return False
+        return b"no-transform" not in members(b",".join(values(lines, b"cache-control")))
+
+
+def accepted(lines: bytes) -> set[bytes]:
+    """The codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
+    found = set()
+    for member in members(b",".join(values(lines, b"accept-encoding"))):
+        coding, _, parameter = member.partition(b";")
+        match = QVALUE.fullmatch(parameter.strip())
+        if match is None or match[1].rstrip(b"0.") != b"":
+            found.add(coding.strip())
+    return found
+
+
+def weakened(lines: bytes, asked: bytes) -> bytes:
+    """The lines of a 304, whose ETag is as weak as the one that the client asks about: it holds what was compressed."""
+    etag = value(lines, b"etag")
+    known = b",".join(values(asked, b"if-none-match"))
+    if etag is None or etag.startswith(b"W/") or b"W/" + etag not in known:
+        return lines
+    return without(lines, (b"etag",)) + b"ETag: W/%b\r\n" % etag

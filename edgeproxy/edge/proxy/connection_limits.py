@@ -1,0 +1,99 @@
+"""How many connections there may be: of the whole edge, and from one address, counted in all workers together.
+
+A connection counts from accept to its end. Both bounds are never passed; two workers that see the last place free at
+the same moment may both refuse it. An address is one of IPv4, or a /64 of IPv6; a trusted proxy has no bound of its
+own, since it carries the connections of many.
+"""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.base import log
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.counters.occupancy import Occupancy
+    from edgeproxy.edge.proxy.address import Address
+    from edgeproxy.edge.proxy.deadlines import Timed
+    from edgeproxy.edge.proxy.snapshot import Snapshot
+    from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
+
+UNBOUNDED = 1 << 62
+
+EXEMPT = b""
+"""In the place of an address that has no bound."""
+
+LINGERING_MAX = 256
+"""Connections turned away that are read on for a moment, lest a reset destroy their answer; more are closed at once."""
+
+LOG_SECONDS = 10.0
+"""Seconds between two log lines about one kind of refusal."""
+
+
+class TooMany(Exception):
+    """One more is one too many; `reason` is the metric's, `status` and `detail` are for an answer."""
+
+    def __init__(self, reason: str, status: int, detail: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.status = status
+        self.detail = detail
+
+
+class ConnectionLimits:
+    """Who is let in by one worker, and who was turned away."""
+
+    def __init__(self, metrics: "WorkerMetrics", connected: "Occupancy") -> None:
+        """`connected`: the connections of each address, in all workers."""
+        self._metrics = metrics
+        self._inside = metrics.clients()
+        self._by_address = connected
+        self._log = log.Seldom(LOG_SECONDS)
+        self.lingering: set[Timed] = set()
+        """Those who were turned away and have still to take their answer."""
+
+    def admit(self, peer: str, snapshot: "Snapshot", now: float) -> bytes:
+        """Count one more connection of this peer at edge time `now`; returns what it counts for, which `leave` is to be
+        told at its end.
+
+        Raises TooMany, and has counted that.
+        """
+        subject = EXEMPT
+        if not snapshot.addresses.trusts(peer):
+            address = snapshot.addresses.of(peer)
+            subject = address.subject
+            self._let_in(address, now)
+        if not self._inside.claim(snapshot.connections):
+            self._say("total", "all addresses", snapshot.connections)
+            raise TooMany("total", 503, "This edge has as many connections as it takes")
+        # Counted where nothing bounds them too: a reload may bring a bound.
+        if subject and not self._by_address.claim(subject, snapshot.connections_per_ip or UNBOUNDED):
+            self._inside.add(-1)
+            self._say("address", peer, snapshot.connections_per_ip or UNBOUNDED)
+            raise TooMany("address", 429, "This address has as many connections as one may have")
+        return subject
+
+    def _let_in(self, address: "Address", now: float) -> None:
+        """Raise TooMany where an address may not come, or comes too often."""
+        if not address.admitted:
+            self._metrics.connection_refused("network")
+            raise TooMany("network", 403, "This address may not come here")
+        rate = address.connections
+        if rate is not None:
+            if rate.left(now) < 1:
+                self._say("rate", address.text, rate.limit)
+                raise TooMany("rate", 429, "This address connects too often")
+            rate.charge()
+
+    def _say(self, reason: str, about: str, most: int) -> None:
+        self._metrics.connection_refused(reason)
+        self._log.error("connections refused", about, most=most)
+
+    def leave(self, subject: bytes) -> None:
+        """A connection is over that `admit` returned this for."""
+        self._inside.add(-1)
+        if subject:
+            self._by_address.leave(subject)
+
+    def handshake_failed(self, why: str) -> None:
+        """A TLS handshake came to nothing."""
+        self._metrics.handshake_failed()
+        self._log.error("TLS handshake failed", why)

@@ -1,0 +1,262 @@
+"""The connections of one worker: who is connected, what is to be looked at twice a second, and how a drain ends."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from edgeproxy.base import log
+from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
+from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
+from edgeproxy.edge.proxy.hang_ups import HangUps
+
+TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
+"""Of a drain, the shares after which all WebSockets have been told and all event streams have been ended: their clients
+connect again at once, so they must not all do so at the same time. What is left of it is for closing."""
+
+INTERVAL_SECONDS_MAX = 1.0
+"""Seconds between two of these at most: where there are few, nobody has to wait for them."""
+
+LAST_ENDS_SECONDS = 0.2
+"""Within which connections that are cut have ended; the loop needs a turn or two for it."""
+
+
+class Downstream(Timed, Protocol):
+    """A client's connection, be it in its TLS handshake or after it."""
+
+    @property
+    def subject(self) -> bytes:
+        """What it counts for among the connections of its address, as `ConnectionLimits.admit` returned it."""
+
+    def drain(self) -> None:
+        """Finish what has begun, and end."""
+
+    def abort(self) -> None:
+        """Reset the connection at once."""
+
+
+class ClientConnection(Downstream, Protocol):
+    """A connection that requests come over."""
+
+    @property
+    def reading(self) -> bool:
+        """Whether the socket is read at present."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What is written to."""
+
+    @property
+    def descriptor(self) -> int:
+        """Its socket's."""
+
+    @property
+    def exchange(self) -> object | None:
+        """The request under way."""
+
+    def overdue(self) -> None:
+        """End the request under way, which takes longer than it may."""
+
+    def check(self) -> None:
+        """Find out whether a connection that is not read was reset."""
+
+    def probe(self, now: float) -> None:
+        """Find out whether a client that has closed its side still waits; `now` is of the monotonic clock."""
+
+    def dress_anew(self) -> None:
+        """Take from the configuration that is served now what it makes of this peer."""
+
+    @property
+    def tunnel(self) -> object | None:
+        """What it is a part of once it has switched protocols."""
+
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the answer under way is a stream of events."""
+
+    def leave_tunnel(self) -> None:
+        """Tell both ends of its tunnel, if it has one, that the edge goes away."""
+
+    def end_event_stream(self) -> None:
+        """End the stream of events under way, if it is one, as if the upstream had ended it."""
+
+
+class Connections:
+    """Every open connection of a worker. Each tells when it begins and when it ends."""
+
+    __slots__ = (
+        "_deadlines",
+        "_empty",
+        "_log",
+        "bounded",
+        "clients",
+        "draining",
+        "half_closed",
+        "handshakes",
+        "hang_ups",
+        "limits",
+        "tunnels",
+        "upstreams",
+    )
+
+    def __init__(self, limits: ConnectionLimits, deadlines: Deadlines) -> None:
+        self.limits = limits
+        self._deadlines = deadlines
+        self._log = log.get()
+        self.clients: set[ClientConnection] = set()
+        self.handshakes: set[Downstream] = set()
+        """TLS handshakes of clients."""
+        self.half_closed: set[ClientConnection] = set()
+        """Clients that have closed their side, and may or may not still wait for an answer."""
+        self.hang_ups = HangUps()
+        """Tells which of these are gone."""
+        self.bounded: dict[ClientConnection, tuple[object, float]] = {}
+        """Whose request under way has to be over by a time of the monotonic clock, however it goes."""
+        self.upstreams = 0
+        """Connections to upstreams."""
+        self.tunnels = 0
+        """How many of those are half of a tunnel."""
+        self.draining = False
+        """The worker is about to leave: nobody begins anything new."""
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    # ---- clients
+
+    def joined(self, client: ClientConnection) -> None:
+        """A client has connected."""
+        self.clients.add(client)
+        self._begun(client)
+
+    def left(self, client: ClientConnection) -> None:
+        """A client's connection is gone."""
+        self.clients.discard(client)
+        if client in self.half_closed:
+            self.half_closed.discard(client)
+            self.hang_ups.forget(client.descriptor)
+        self.bounded.pop(client, None)
+        self._deadlines.everybody.discard(client)
+        self._over(client.subject)
+
+    def half_closes(self, client: ClientConnection) -> None:
+        """A client has closed its side."""
+        self.half_closed.add(client)
+        self.hang_ups.watch(client.descriptor, client.transport.abort)
+
+    def handshake_begun(self, handshake: Downstream) -> None:
+        """A client's TLS handshake begins."""
+        self.handshakes.add(handshake)
+        self._begun(handshake)
+
+    def handshake_ended(self, handshake: Downstream, *, gone: bool = False) -> None:
+        """It has ended: in a client, or with the connection (`gone`)."""
+        self.handshakes.discard(handshake)
+        self._deadlines.everybody.discard(handshake)
+        if gone:
+            self._over(handshake.subject)
+
+    def _begun(self, each: Downstream) -> None:
+        self._deadlines.everybody.add(each)
+        self._empty.clear()
+        if self.draining:
+            # Accepted before the drain began, connected only now.
+            each.drain()
+
+    def _over(self, subject: bytes) -> None:
+        self.limits.leave(subject)
+        if not self.clients and not self.handshakes:
+            self._empty.set()
+
+    def sweep(self, now: float) -> None:
+        """Twice a second: look after clients of whom no socket event tells. `now` is of the monotonic clock."""
+        for client in tuple(self.half_closed):
+            client.probe(now)
+        for client in [client for client in self.clients if not client.reading]:
+            client.check()
+        for client, (exchange, until) in tuple(self.bounded.items()):
+            if client.exchange is not exchange:
+                del self.bounded[client]
+            elif now > until:
+                del self.bounded[client]
+                client.overdue()
+
+    def dress_anew(self) -> None:
+        """Another configuration is served, which may think otherwise of those who are connected."""
+        for client in self.clients:
+            client.dress_anew()
+
+    # ---- upstreams
+
+    def upstream_opened(self, upstream: Timed) -> None:
+        """A connection to an upstream is open."""
+        self.upstreams += 1
+        self._deadlines.everybody.add(upstream)
+
+    def upstream_closed(self, upstream: Timed, *, tunnel: bool) -> None:
+        """A connection to an upstream is gone; `tunnel`: it was half of one."""
+        self.upstreams -= 1
+        if tunnel:
+            self.tunnels -= 1
+        self._deadlines.everybody.discard(upstream)
+
+    # ---- the end
+
+    async def drain(self, seconds: float) -> None:
+        """Have every client finish what has begun; what is left after `seconds` is cut.
+
+        WebSockets are told one after the other for most of that time. Event streams go on almost to its end.
+        """
+        begun = asyncio.get_running_loop().time()
+        for each in self._downstreams():
+            each.drain()
+        tunnels = [client for client in self.clients if client.tunnel is not None]
+        streams = begun + TUNNELS_SHARE * seconds
+        if await self._spread(tunnels, lambda client: client.leave_tunnel(), begun, streams):
+            return
+        if await self._is_empty_by(streams):
+            return
+        listeners = [client for client in self.clients if client.is_event_stream]
+        last = begun + STREAMS_SHARE * seconds
+        if await self._spread(listeners, lambda client: client.end_event_stream(), streams, last):
+            return
+        if not await self._is_empty_by(begun + seconds):
+            cut = self._downstreams()
+            self._log.warning("connections cut at the end of the drain", connections=len(cut))
+            for each in cut:
+                each.abort()
+            try:
+                # Their ends are counted, and logged, which cannot be done once the tables are closed.
+                async with asyncio.timeout(LAST_ENDS_SECONDS):
+                    await self._empty.wait()
+            except TimeoutError:
+                pass
+
+    async def _spread(
+        self,
+        clients: list[ClientConnection],
+        act: Callable[[ClientConnection], None],
+        begin: float,
+        end: float,
+    ) -> bool:
+        """Do this with each of these clients, evenly from `begin` to before `end`, in seconds of the loop's clock;
+        returns True once nobody is connected."""
+        loop = asyncio.get_running_loop()
+        interval = min((end - begin) / max(1, len(clients)), INTERVAL_SECONDS_MAX)
+        for number, client in enumerate(clients):
+            due = begin + number * interval
+            if loop.time() < due and await self._is_empty_by(due):
+                return True
+            if client in self.clients:
+                act(client)
+        return False
+
+    async def _is_empty_by(self, deadline: float) -> bool:
+        """Wait until nobody is connected, until a time of the loop's clock; returns whether nobody is."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._empty.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _downstreams(self) -> list[Downstream]:
+        return [*self.clients, *self.handshakes]

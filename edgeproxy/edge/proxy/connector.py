@@ -1,0 +1,67 @@
+"""Opening a connection for an exchange: every way in which that can fail becomes a fault, and a line in the log."""
+
+import asyncio
+import errno
+from time import monotonic
+
+from edgeproxy.base import log
+from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.proxy.deadlines import NEVER
+from edgeproxy.edge.proxy.dial import HandshakeFailed, dial
+from edgeproxy.edge.proxy.exchange import Exchange
+from edgeproxy.edge.proxy.runtime import Runtime
+from edgeproxy.edge.proxy.tls import fault_of, why_of
+from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
+
+OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
+"""What this host lacks when a connection cannot be opened: no upstream is to blame."""
+
+
+class UpstreamConnector:
+    """Opens the upstream connections of one worker."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._log = log.get()
+
+    def connect(self, exchange: Exchange) -> None:
+        """Open a connection for this exchange and send its request over it."""
+        exchange.client.deadline = NEVER  # The connection attempt has a deadline of its own.
+        exchange.away_since = monotonic()
+        self._runtime.tasks.start("connect", self._connect(exchange))
+
+    async def _connect(self, exchange: Exchange) -> None:
+        client = exchange.client
+        while client.exchange is exchange:
+            endpoint = exchange.endpoint
+            assert endpoint is not None
+            service = endpoint.service
+            try:
+                async with asyncio.timeout(service.connect_timeout):
+                    server = UpstreamConnection(self._runtime, endpoint)
+                    tls = exchange.snapshot.outward[service.name] if endpoint.scheme == "https" else None
+                    await dial(endpoint, server, tls)
+            except TimeoutError:
+                fault = Fault("connection_timeout", "The upstream did not take the connection in time", status=504)
+                why = f"no connection within {service.connect_timeout:g} s"
+            except HandshakeFailed as failure:
+                fault = Fault(fault_of(failure.why), "TLS with the upstream could not be agreed on")
+                why = why_of(failure.why)
+            except OSError as refusal:
+                fault = Fault("connection_refused", "The upstream could not be connected to")
+                if refusal.errno in OUT_OF_RESOURCES:
+                    fault = Fault("proxy_internal_error", "The edge has no connection to spare", status=503, ours=True)
+                why = str(refusal)
+            except Exception as unforeseen:
+                # Nobody else would ever tell the client.
+                self._log.exception("connecting failed", endpoint=f"{endpoint.host}:{endpoint.port}")
+                fault = Fault("proxy_internal_error", "The edge could not connect to the upstream", ours=True)
+                why = repr(unforeseen)
+            else:
+                exchange.connected(server)
+                return
+            # Which endpoint, and why, is the operator's business and not the client's.
+            about, asked = f"{endpoint.host}:{endpoint.port}", exchange.request_id().decode()
+            self._runtime.endpoint_log.error("upstream unreachable", about, why=why, request_id=asked)
+            if client.exchange is exchange:
+                exchange.unreachable(fault)

@@ -1,0 +1,179 @@
+"""What a worker's supervisor tells it, each thing done after the one before; and what it hears back.
+
+Nothing here waits for the supervisor: should it not read, or be gone, requests are served as before.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, assert_never
+
+from edgeproxy.base import log
+from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.messages import (
+    Alive,
+    ClaimsUnused,
+    Commit,
+    Committed,
+    DirectoryFlags,
+    DirectoryValid,
+    Discard,
+    Drain,
+    Endpoints,
+    ForgetCustomers,
+    HubHeard,
+    IssuerKeys,
+    KeysLookedUp,
+    LoadCertificates,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Services,
+    Start,
+    ToSupervisor,
+    ToWorker,
+)
+from edgeproxy.edge.proxy import revocation
+from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+from edgeproxy.edge.proxy.tls import Unusable
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.generations import Generations
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+ALIVE_SECONDS = 1.0
+"""Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
+
+Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
+"""What is done in turn."""
+Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
+"""What does not wait for its turn."""
+
+
+class ControlHandler:
+    """One worker's end of the channel, once it knows what to serve."""
+
+    def __init__(
+        self,
+        channel: Channel[ToSupervisor, ToWorker],
+        runtime: "Runtime",
+        generations: "Generations",
+        certificates_changed: Callable[[], None],
+    ) -> None:
+        self._channel = channel
+        self._runtime, self._generations = runtime, generations
+        self._certificates_changed = certificates_changed
+        self._told: asyncio.Queue[Order] = asyncio.Queue()
+        self._log = log.get()
+
+    async def until_drain(self) -> float:
+        """Take orders until the one to leave; returns the seconds that there are for it. Raises ChannelClosed.
+
+        That one does not wait for its turn: nobody needs what is still being prepared then.
+        """
+        while True:
+            match await self._channel.receive():
+                case Drain(deadline=deadline):
+                    return deadline
+                case Endpoints() | Prepare() | Commit() | Discard() | LoadCertificates() as order:
+                    self._told.put_nowait(order)
+                case Start():
+                    self._log.error("told again what to serve; that is not heeded")
+                case urgent:
+                    self._heed(urgent)
+
+    async def until_gone(self) -> None:
+        """In a drain, what the hub says still matters to those who wait; until there is nobody to say it."""
+        try:
+            while True:
+                message = await self._channel.receive()
+                if isinstance(message, Urgent):
+                    self._heed(message)
+        except ChannelClosed:
+            self.orphaned()
+
+    def orphaned(self) -> None:
+        """The supervisor is gone: nobody waits for its answers, and what it said last of endpoints becomes old."""
+        self._runtime.claim_waiter.orphaned()
+        self._runtime.key_lookup.orphaned()
+        self._generations.orphaned()
+
+    def _heed(self, message: Urgent) -> None:
+        """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""
+        match message:
+            case HubHeard():
+                self._runtime.claim_waiter.heard()
+            case ClaimsUnused(rows=rows):
+                self._runtime.claim_waiter.unused(rows)
+            case KeysLookedUp():
+                self._runtime.key_lookup.answered(message)
+            case ForgetCustomers(names=names, generation=generation):
+                self._generations.forget(names, generation)
+                revocation.check(self._runtime, names)
+            case IssuerKeys(keys=keys):
+                self._generations.issuer_keys(keys)
+            case DirectoryValid(until=until):
+                self._generations.directory_valid(until)
+            case DirectoryFlags(flags=flags):
+                self._generations.directory_flags(flags)
+            case _:
+                assert_never(message)
+
+    async def obey(self) -> None:
+        """Do what is told, in turn; until cancelled, or nobody is there to answer to."""
+        try:
+            while True:
+                order = await self._told.get()
+                try:
+                    await self._do(order)
+                except ChannelClosed:
+                    raise
+                except Exception as unforeseen:  # What is told next must be heard all the same.
+                    self._log.error("an order could not be followed", order=type(order).__name__, exc_info=unforeseen)
+        except ChannelClosed:
+            pass
+
+    async def live(self) -> None:
+        """Give signs of life; until cancelled. None is added to one that was not taken yet."""
+        while True:
+            self._channel.offer(Alive())
+            await asyncio.sleep(ALIVE_SECONDS)
+
+    async def _do(self, order: Order) -> None:
+        generations = self._generations
+        match order:
+            case Endpoints(number=number, services=services):
+                generations.endpoints_changed(number, services)
+            case LoadCertificates():
+                self._certificates_changed()
+            case Prepare(number=number, settings=settings, services=services):
+                await self._prepare(number, settings, services)
+            case Commit(number=number):
+                if generations.commit(number):
+                    await self._channel.send(Committed(number))
+            case Discard(number=number):
+                generations.discard(number)
+            case _:
+                assert_never(order)
+
+    async def _prepare(self, number: int, settings: bytes, services: Services) -> None:
+        serving = self._runtime.snapshot
+        answer: Prepared | PrepareFailed = Prepared(number)
+        try:
+            # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
+            draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
+            self._generations.prepare(number, draft, services)
+        except (Unusable, NoRow, Refused) as failure:
+            answer = PrepareFailed(number, why_not(failure))
+        except Exception as unforeseen:  # Whatever it is, it must not end what is served.
+            self._log.error("configuration could not be prepared", number=number, exc_info=unforeseen)
+            answer = PrepareFailed(number, repr(unforeseen))
+        await self._channel.send(answer)
+
+
+def why_not(failure: Unusable | NoRow | Refused) -> str:
+    """Why a configuration cannot be served, for who wrote it."""
+    if isinstance(failure, NoRow):
+        return f"the table of {failure} has no room for what is to be counted; it is made anew at the next start"
+    return failure.detail if isinstance(failure, Refused) else str(failure)

@@ -1,0 +1,77 @@
+"""Cross-origin requests: what browsers are told of the pages that may call (the Fetch standard, section 3.3)."""
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.http1.grammar import TOKEN
+from edgeproxy.edge.http1.values import value
+
+if TYPE_CHECKING:
+    from edgeproxy.config.cors import Cors
+
+ORIGIN: Final = b"origin"
+METHOD: Final = b"access-control-request-method"
+HEADERS: Final = b"access-control-request-headers"
+
+OWN_FIELDS: Final = ("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id")
+"""What the edge says itself in answers, which pages may always read."""
+
+ANSWERED: Final = frozenset(
+    b"access-control-" + name
+    for name in (
+        *(b"allow-origin", b"allow-credentials", b"allow-methods", b"allow-headers"),
+        *(b"expose-headers", b"max-age"),
+    )
+)
+"""What the edge says in the place of upstreams: two answers to one question are none to a browser."""
+
+ASKED_BYTES_MAX: Final = 1024
+"""Bytes of a list of fields that is repeated in the answer."""
+
+
+class CrossOrigin:
+    """Which pages may call a route."""
+
+    def __init__(self, settings: "Cors") -> None:
+        self._any = "*" in settings.origins
+        self._exact = frozenset(origin.encode() for origin in settings.origins if "://*." not in origin)
+        self._below = [below(origin) for origin in settings.origins if "://*." in origin]
+        self._any_header = "*" in settings.headers
+        exposed = ", ".join(dict.fromkeys((*OWN_FIELDS, *settings.expose)))
+        credentials = b"Access-Control-Allow-Credentials: true\r\n" if settings.credentials else b""
+        self._exposed = credentials + f"Access-Control-Expose-Headers: {exposed}\r\n".encode()
+        self._methods = f"Access-Control-Allow-Methods: {', '.join(settings.methods)}\r\n".encode()
+        self._headers = ", ".join(settings.headers).encode()
+        self._age = b"Access-Control-Max-Age: %d\r\n" % settings.max_age
+
+    def allows(self, origin: bytes | None) -> bool:
+        """Whether pages of this origin may call. It is compared as a whole: nothing is cut off, or taken for a part."""
+        if self._any:
+            return True
+        return origin is not None and (
+            origin in self._exact or any(pattern.fullmatch(origin) for pattern in self._below)
+        )
+
+    def fields(self, origin: bytes | None) -> bytes:
+        """The lines of an answer. Caches must know that they depend on who asks, also where nobody did."""
+        if self._any:
+            return b"Access-Control-Allow-Origin: *\r\n" + self._exposed
+        if origin is None or not self.allows(origin):
+            return b"Vary: Origin\r\n"
+        return b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n%b" % (origin, self._exposed)
+
+    def preflight(self, lines: bytes) -> bytes:
+        """The lines that the answer to a preflight has besides; `lines` are the fields of the request."""
+        headers = self._headers
+        if self._any_header:
+            asked = value(lines, HEADERS) or b""
+            headers = asked if len(asked) <= ASKED_BYTES_MAX and not asked.translate(None, TOKEN + b", ") else b""
+        allowed = b"Access-Control-Allow-Headers: %b\r\n" % headers if headers else b""
+        vary = b"Vary: Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
+        return self._methods + allowed + self._age + vary
+
+
+def below(origin: str) -> re.Pattern[bytes]:
+    """Matches what is below the host of such as `https://*.example.com`, and nothing that only ends like it."""
+    scheme, _, host = origin.partition("://*.")
+    return re.compile(rb"%b://(?:[a-z0-9_-]+\.)+%b" % (re.escape(scheme.encode()), re.escape(host.encode())))

@@ -1,0 +1,164 @@
+"""What a route asks of a request before anybody's key is looked at. Most routes ask nothing, and have no door."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.base import log
+from edgeproxy.base.addresses import ip_of
+from edgeproxy.edge.errors import Answered, Refused
+from edgeproxy.edge.http1.values import value, values
+from edgeproxy.edge.limits.admission import LimitSet, denied
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.proxy.cors import METHOD, ORIGIN, CrossOrigin
+from edgeproxy.edge.proxy.networks import Networks
+from edgeproxy.edge.proxy.request_rules import Condition
+from edgeproxy.edge.proxy.rewriting import location
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Route
+    from edgeproxy.edge.http1.request import RequestHead
+    from edgeproxy.edge.proxy.address import Address, Addresses
+
+LOG_SECONDS = 1.0
+"""Seconds between two log lines about one rule."""
+
+
+class KnockingClient(Protocol):
+    """Whose request it is."""
+
+    @property
+    def address(self) -> "Address": ...
+
+
+class KnockedAt(Protocol):
+    """The configuration under which it is."""
+
+    @property
+    def addresses(self) -> "Addresses": ...
+
+
+class Knocking(Protocol):
+    """What a door needs to know of a request, see `Exchange`."""
+
+    method: bytes
+    path: bytes
+    first: bytes
+    keep: bytes
+    length: int
+    head: "RequestHead"
+    now: float
+
+    @property
+    def client(self) -> "KnockingClient": ...
+    @property
+    def snapshot(self) -> "KnockedAt": ...
+
+    def is_secure(self) -> bool:
+        """Whether the client is spoken with over TLS."""
+
+
+class Door:
+    """Of one route. `cors`: None where the edge says nothing of other origins."""
+
+    def __init__(
+        self,
+        settings: "Route",
+        cors: CrossOrigin | None,
+        rules: tuple[Condition, ...],
+        count: Callable[[str, str], None],
+    ) -> None:
+        """`count` hears which rule was about a request, and what was done."""
+        self._cors = cors
+        self._networks = None if settings.networks is None else Networks(settings.networks)
+        self._rules, self._count = [(rule, limit_of(rule)) for rule in rules], count
+        self._log = log.Seldom(LOG_SECONDS)
+        self._redirect, self._respond = settings.redirect, settings.respond
+        self._prefix = settings.prefix
+
+    def __bool__(self) -> bool:
+        """Whether it asks anything."""
+        asks = (self._cors, self._redirect, self._respond, self._networks)
+        return bool(self._rules) or any(each is not None for each in asks)
+
+    def admit(self, request: Knocking) -> None:
+        """Raise Refused where a request does not come in."""
+        if self._networks is not None and not self._networks.admits(ip_of(request.client.address.text)):
+            raise Refused(403, "This address may not come here", close=False)
+        for rule, limit in self._rules:
+            if rule.meets(request):
+                self._obey(rule, limit, request)
+
+    def answer(self, request: Knocking) -> None:
+        """Raise Answered where no upstream is to be asked, and Refused where a page may not."""
+        if self._cors is not None:
+            check_origin(self._cors, request)
+        redirect, respond = self._redirect, self._respond
+        if redirect is not None and not (redirect.to == "https" and request.is_secure()):
+            place = location(redirect, self._prefix, request.first, request.keep)
+            raise Answered(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
+        if respond is not None:
+            kind = f"Content-Type: {respond.type}\r\n".encode() if respond.body else b""
+            raise Answered(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
+
+    def _obey(self, rule: Condition, limit: Rule | None, request: Knocking) -> None:
+        """A rule is about a request. Raises Refused where it does not pass."""
+        name, action = rule.settings.name, rule.settings.action
+        if action == "log":
+            about = {"method": request.method.decode(), "path": request.path.decode("ascii", "backslashreplace")}
+            self._log.info("a rule is about a request", name, client=request.client.address.text, **about)
+        if limit is not None:
+            policy = request.snapshot.addresses.ruled(limit, request.client.address)
+            if policy.left(request.now) >= 1:
+                policy.charge()
+                self._count(name, "pass")
+                return
+            _, again = denied(LimitSet((policy,)), request.now)
+            self._count(name, "limit")
+            fields = b"Retry-After: %d\r\n" % again
+            raise Refused(429, f"Over the limit of the rule {name}", close=False, fields=fields)
+        self._count(name, action)
+        if action == "deny":
+            raise Refused(403, f"Refused by the rule {name}", close=False)
+
+
+def limit_of(rule: Condition) -> Rule | None:
+    """What a rule lets pass of each address; None where it is no limit."""
+    rate = rule.settings.rate
+    return None if rate is None else Rule(rule.settings.name, rate.count, rate.seconds, scope="rule")
+
+
+def check_origin(cors: CrossOrigin, request: Knocking) -> None:
+    """Answer a preflight, which browsers send without a key; refuse WebSockets of pages that may not call.
+
+    What else such a page asks goes on, as the Fetch standard has it: its browser does not show it the answer. That of
+    a WebSocket it would (RFC 6455 section 10.2).
+    """
+    preflight = is_preflight(request)
+    if not preflight and not request.head.upgrade:
+        return
+    origins = values(request.keep, ORIGIN)
+    allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == own_origin(request))
+    if origins and not allowed:
+        raise Refused(403, "Pages of this origin may not call here", close=False)
+    if preflight:
+        raise Answered(204, "A preflight", fields=cors.preflight(request.keep))
+
+
+def own_origin(request: Knocking) -> bytes:
+    """The origin of pages of the host that is asked for, as browsers write it (RFC 6454 section 6.2): of a chain of
+    proxies the first one speaks with the client."""
+    head = request.head
+    host = (head.forwarded_host or head.authority or b"").partition(b",")[0].strip().lower()
+    if request.is_secure():
+        return b"https://" + host.removesuffix(b":443")
+    return b"http://" + host.removesuffix(b":80")
+
+
+def is_preflight(request: Knocking) -> bool:
+    """Whether a browser asks what a page may do."""
+    return request.method == b"OPTIONS" and asked_method(request) is not None and bool(values(request.keep, ORIGIN))
+
+
+def asked_method(request: Knocking) -> bytes | None:
+    """The method that a preflight asks about."""
+    return value(request.keep, METHOD)

@@ -1,0 +1,45 @@
+"""What a route does to the head of an upstream's answer. Most do nothing, and have no finish."""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.edge.http1.security import BITS, said_by
+from edgeproxy.edge.http1.values import value, without
+from edgeproxy.edge.proxy.compression import Asked, Compression, Compressor
+from edgeproxy.edge.proxy.cors import ANSWERED, ORIGIN
+from edgeproxy.edge.proxy.rewriting import Edit
+
+if TYPE_CHECKING:
+    from edgeproxy.config.compression import Compress
+    from edgeproxy.config.rewrites import ResponseFields
+    from edgeproxy.edge.http1.response import ResponseHead
+    from edgeproxy.edge.proxy.cors import CrossOrigin
+
+
+class Finish:
+    """Of one route. `cors`: None where upstreams speak of other origins themselves."""
+
+    def __init__(
+        self, fields: "ResponseFields", cors: "CrossOrigin | None", compress: "Compress | None" = None
+    ) -> None:
+        self._edit = Edit(fields)
+        self._compression = None if compress is None else Compression(compress)
+        self._cors = cors
+        self._said = 0
+        for name, said in fields.set.items():
+            if name.lower().encode() in BITS:
+                self._said |= said_by(name.lower().encode(), said.encode())
+
+    def __bool__(self) -> bool:
+        """Whether it does anything."""
+        return bool(self._edit) or self._cors is not None or self._compression is not None
+
+    def apply(self, head: "ResponseHead", request: Asked) -> Compressor | None:
+        """Make the head of an answer what the client gets; returns what compresses its content, if it is compressed."""
+        lines = head.keep
+        if self._edit:
+            lines = self._edit(lines)
+            head.said |= self._said
+        if self._cors is not None:
+            lines = without(lines, ANSWERED) + self._cors.fields(value(request.keep, ORIGIN))
+        head.keep = lines
+        return None if self._compression is None else self._compression.apply(head, request)

@@ -1,0 +1,244 @@
+"""One configuration after another: what is served, what is prepared to come next, and what is not quite over.
+
+A new one is prepared beside the requests and takes over between two of them. Requests that have begun end under the
+configuration that they began with; what that one alone has is let go when the last of them is over.
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+from weakref import ref
+
+from edgeproxy.base import log
+from edgeproxy.config.directory import flag_of
+from edgeproxy.edge.messages import Services
+from edgeproxy.edge.proxy.identity import FOREVER
+from edgeproxy.edge.proxy.issuers import keys_of
+from edgeproxy.edge.proxy.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.counters.store import Store
+    from edgeproxy.edge.proxy.access import AccessLog
+    from edgeproxy.edge.proxy.identity import Identity, TokenDigest
+    from edgeproxy.edge.proxy.pool import Service
+    from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.runtime import Runtime
+    from edgeproxy.edge.proxy.tls import Outward
+
+IDENTITIES_PER_TURN = 128
+"""Identities that are freed at once, which takes a third of a millisecond; of sixteen thousand it would take fifty."""
+
+LOST_LINES_LOG_SECONDS = 10.0
+"""Between two log lines about an access log that loses lines."""
+
+
+class Prepared:
+    """A snapshot that may be served next."""
+
+    def __init__(self, number: int, snapshot: Snapshot, endpoints: Services) -> None:
+        self.number = number
+        self.snapshot = snapshot
+        self.endpoints = dict(endpoints)
+        """What is known of endpoints. It counts from the commit on: until then some of its services are others'."""
+
+
+class Generations:
+    """The snapshots of one worker. `number` is that of the configuration that is served."""
+
+    def __init__(self, runtime: "Runtime", store: "Store", number: int = 1) -> None:
+        self._runtime, self._store = runtime, store
+        self.number = number
+        self.introduced = asyncio.Event()
+        """The supervisor has told of the endpoints of what is served."""
+        self._prepared: Prepared | None = None
+        self._before: list[ref[Snapshot]] = []
+        """Those that were served before, oldest first; each is there for as long as a request of it is under way."""
+        self._services: list[Service] = []
+        self._logs: list[AccessLog] = []
+        """What those have and the one that is served has not."""
+        self._orphaned = False
+        self._log = log.Seldom(LOST_LINES_LOG_SECONDS)
+
+    # ---- the next one
+
+    def prepare(self, number: int, draft: "PreparedConfiguration", endpoints: Services) -> None:
+        """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
+        self.discard()
+        runtime = self._runtime
+        before, key_lookup = runtime.snapshot, runtime.key_lookup
+        snapshot = Snapshot(draft, self._store, runtime.metrics, before=before, key_lookup=key_lookup)
+        self._prepared = Prepared(number, snapshot, endpoints)
+
+    def discard(self, number: int | None = None) -> None:
+        """What was prepared, under this number if one is given, is not going to be served."""
+        prepared = self._prepared
+        if prepared is not None and number in (None, prepared.number):
+            self._prepared = None
+            self._retire(prepared.snapshot)
+
+    def commit(self, number: int) -> bool:
+        """Serve it from the next request on; False where it was not prepared."""
+        prepared, runtime = self._prepared, self._runtime
+        if prepared is None or prepared.number != number:
+            return False
+        before, now = runtime.snapshot, prepared.snapshot
+        runtime.snapshot, self.number, self._prepared = now, number, None
+        now.endpoints_changed(prepared.endpoints)
+        if self._orphaned:
+            self.orphaned()
+        self._before.append(ref(before))
+        self._retire(before)
+        if now.access is not None:
+            now.access.forget()
+        if now.addresses is before.addresses:
+            now.addresses.forget_bindings()
+        else:
+            runtime.connections.dress_anew()
+        runtime.overload.changed(now.overload)
+        return True
+
+    def forget(self, customers: Collection[str] | None, generation: int = 0) -> None:
+        """What was told of these customers of the directory (None: of any) is so no longer."""
+        self._runtime.key_lookup.forget(customers, generation)
+        self._runtime.snapshot.forget(customers)
+
+    def issuer_keys(self, keys: dict[str, str]) -> None:
+        """The public keys of issuers, as a JWK Set each: what was verified by others is verified anew."""
+        known = self._runtime.key_lookup.issuer_keys
+        known.clear()
+        for name, jwks in keys.items():
+            try:
+                known[name] = keys_of(jwks)
+            except ValueError as odd:
+                self._log.error("the keys of an issuer cannot be read", name, why=str(odd))
+        self._runtime.snapshot.forget(None)
+
+    def directory_valid(self, until: float | None) -> None:
+        """What is told of the directory counts until this edge time; None: for ever."""
+        key_lookup = self._runtime.key_lookup
+        before, key_lookup.valid_until = key_lookup.valid_until, FOREVER if until is None else until
+        if key_lookup.valid_until < before:
+            self._runtime.snapshot.forget(None)
+
+    def directory_flags(self, flags: Mapping[str, str]) -> None:
+        """The flags of the directory, in JSON, by name: who has them is settled anew."""
+        known = self._runtime.key_lookup.flags
+        known.clear()
+        for name, said in flags.items():
+            try:
+                known[name] = flag_of(said)
+            except ValueError as odd:
+                self._log.error("a flag of the directory is not understood: nobody has it", name, why=str(odd))
+        self._runtime.snapshot.flags_changed()
+        if self._prepared is not None:
+            self._prepared.snapshot.flags_changed()
+
+    def endpoints_changed(self, number: int, endpoints: Services) -> bool:
+        """What is known of the endpoints of a configuration, if it is served or prepared. Whether it is served."""
+        prepared, serving = self._prepared, self._runtime.snapshot
+        if number == self.number:
+            serving.endpoints_changed(endpoints)
+            if self._orphaned:
+                self.orphaned()
+            if prepared is not None:
+                services = prepared.snapshot.services
+                prepared.endpoints |= {
+                    name: addresses
+                    for name, addresses in endpoints.items()
+                    if name in services and services[name] is serving.services.get(name)
+                }
+            self.introduced.set()
+            return True
+        if prepared is not None and number == prepared.number:
+            prepared.endpoints = dict(endpoints)
+        return False
+
+    def orphaned(self) -> None:
+        """The supervisor is gone: what it said last of endpoints becomes old, and may not keep one out for ever."""
+        self._orphaned = True
+        now = monotonic()
+        for service in self.services():
+            service.orphaned(now)
+
+    # ---- those before
+
+    def look(self) -> None:
+        """Twice a second: what those before have logged, and what of theirs nobody needs any more."""
+        if not (self._before or self._services or self._logs):
+            return
+        self._before = [each for each in self._before if each() is not None]
+        needed = list(self._living())
+        self._logs = [each for each in self._logs if not self._is_over(each, needed)]
+        over = [each for each in self._services if not any(one.services.get(each.name) is each for one in needed)]
+        for service in over:
+            self._services.remove(service)
+            service.dissolve()
+
+    def _is_over(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
+        """Write what there is; whether that was the last of it."""
+        if any(each.access is access for each in needed):
+            access.flush()
+            over = False
+        else:
+            access.end()
+            over = access.ended
+        self.report_lost_lines(access)
+        return over
+
+    def logs(self) -> list["AccessLog"]:
+        """All that are open, that of the snapshot that is served first."""
+        access = self._runtime.snapshot.access
+        return self._logs if access is None else [access, *self._logs]
+
+    def services(self) -> list["Service"]:
+        """All that requests may be under way to."""
+        return [*self._runtime.snapshot.services.values(), *self._services]
+
+    def under_way(self) -> int:
+        """Requests that are under way in this worker. A tunnel is none any more, however long it stands."""
+        outstanding = sum(each.outstanding for service in self.services() for each in service.endpoints)
+        return outstanding - self._runtime.connections.tunnels
+
+    def report_lost_lines(self, access: "AccessLog") -> None:
+        """Count the lines of an access log that could not be written, and say so."""
+        lost, why = access.lost()
+        if lost:
+            self._runtime.metrics.access_log_dropped(lost)
+            self._log.error("access log lines dropped", str(access.file), lines=lost, why=why)
+
+    def outward(self) -> list["Outward"]:
+        """How the edge speaks TLS with all upstreams that anybody may still ask."""
+        found = {id(each): each for snapshot in self._living() for each in snapshot.outward.values()}
+        return list(found.values())
+
+    def _living(self) -> Iterator[Snapshot]:
+        yield self._runtime.snapshot
+        if self._prepared is not None:
+            yield self._prepared.snapshot
+        for each in self._before:
+            snapshot = each()
+            if snapshot is not None:
+                yield snapshot
+
+    def _retire(self, snapshot: Snapshot) -> None:
+        """No request begins with it any more."""
+        serving = self._runtime.snapshot
+        known = snapshot.retire()
+        if known:
+            self._runtime.tasks.start("let go of keys", _empty(known))
+        for name, service in snapshot.services.items():
+            if serving.services.get(name) is not service:
+                self._services.append(service)
+                for server in service.retire():
+                    server.close()
+        if snapshot.access is not None and snapshot.access is not serving.access:
+            self._logs.append(snapshot.access)
+
+
+async def _empty(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:
+    while known:
+        for _ in range(min(IDENTITIES_PER_TURN, len(known))):
+            known.popitem()
+        await asyncio.sleep(0)

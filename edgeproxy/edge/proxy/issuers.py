@@ -1,0 +1,152 @@
+"""Tokens that others issue (JWT, RFC 7519): whether one is genuine, and which customer it names.
+
+The algorithms are those that the configuration names, all of public keys (RFC 8725 sections 3.1 and 3.2). The keys come
+from the supervisor. A token is checked once, and remembered by its digest (identity.py). `jwt`, and `cryptography` for
+it, are imported where there are issuers, and not before: a worker without them has 9 MB less.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import orjson
+
+from edgeproxy.config.subject_names import subject_name
+from edgeproxy.edge.errors import Refused
+
+if TYPE_CHECKING:
+    import jwt
+
+    from edgeproxy.config.issuers import Issuer
+
+TOKEN_BYTES_MAX = 16 << 10
+LEEWAY_SECONDS = 30.0
+"""Seconds by which the clocks of issuer and edge may differ."""
+KEY_TYPES = ("RSA", "EC", "OKP")
+KEYS_MAX = 100
+"""Keys of an issuer that are looked at."""
+
+
+class Claims(NamedTuple):
+    """What a token says that counts here."""
+
+    customer: str
+    """The customer's name (config/subject_names.py)."""
+    tier: str | None
+    scopes: frozenset[str]
+    id: str | None
+    """The claim jti."""
+    expires: float
+    """Unix seconds until which the token counts: its own end, and the seconds that clocks may differ by."""
+    subject: str
+    """The SHA-256 in hex of issuer and subject: what limits of the scope `key` count by, whichever token is sent."""
+
+
+class NotGenuine(Exception):
+    """A token must not count; the text is for who sent it."""
+
+
+def is_token(secret: bytes) -> bool:
+    """Whether a credential has the form of a JWT (RFC 7515 section 3.1): three parts, the first of which is JSON."""
+    return secret.startswith(b"eyJ") and secret.count(b".") == 2
+
+
+def keys_of(jwks: str) -> list["jwt.PyJWK"]:
+    """The public keys of a JWK Set (RFC 7517) that can be used; raises ValueError where it is none."""
+    import jwt
+
+    try:
+        listed = orjson.loads(jwks)["keys"][:KEYS_MAX]
+    except (ValueError, LookupError, TypeError) as odd:
+        raise ValueError("it is no JWK Set") from odd
+    found = []
+    for one in listed:
+        if isinstance(one, dict) and one.get("kty") in KEY_TYPES and one.get("use", "sig") == "sig":
+            try:
+                found.append(jwt.PyJWK.from_dict(one))
+            except (jwt.PyJWTError, ValueError, TypeError, LookupError):
+                continue  # One that this version does not know is no reason to do without the others.
+    return found
+
+
+class Issuers:
+    """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing; `hurry`
+    hears that a token of an issuer, by its name, is signed with a key that is not among them."""
+
+    def __init__(
+        self, settings: Mapping[str, "Issuer"], keys: Mapping[str, list["jwt.PyJWK"]], hurry: Callable[[str], None]
+    ) -> None:
+        import jwt
+
+        self._jwt = jwt  # Imported beside the requests by now (prepared_configuration.py).
+        self._by_iss = {each.issuer: (name, each) for name, each in settings.items()}
+        self._keys, self._hurry = keys, hurry
+
+    def verify(self, token: bytes) -> Claims:
+        """What a token says, if it is genuine and counts now. Raises NotGenuine, or Refused where nobody can say."""
+        if len(token) > TOKEN_BYTES_MAX:
+            raise NotGenuine("The token is too long")
+        try:
+            unverified = self._jwt.decode_complete(token, options={"verify_signature": False})
+        except (self._jwt.PyJWTError, ValueError) as odd:
+            raise NotGenuine("The token cannot be read") from odd
+        iss = unverified["payload"].get("iss")
+        name, issuer = self._by_iss.get(iss if isinstance(iss, str) else "", ("", None))
+        if issuer is None:
+            raise NotGenuine("The token is of an issuer that is not known here")
+        try:
+            return _claims(self._genuine(token, unverified["header"], name, issuer), issuer)
+        except (OverflowError, UnicodeError, orjson.JSONEncodeError) as odd:
+            raise NotGenuine("The token has claims that cannot be read") from odd
+
+    def _genuine(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
+        kid = header.get("kid")
+        known = self._keys.get(name)
+        if known is None:
+            again = b"Retry-After: 1\r\n"
+            raise Refused(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
+        keys = [key for key in known if kid is None or key.key_id == kid]
+        if not keys:
+            self._hurry(name)
+            raise NotGenuine("The token is signed with a key that is not known here")
+        why: Exception | None = None
+        for key in keys:
+            try:
+                said: dict[str, Any] = self._jwt.decode(
+                    token,
+                    key.key,
+                    algorithms=list(issuer.algorithms),
+                    audience=list(issuer.audiences),
+                    issuer=issuer.issuer,
+                    leeway=LEEWAY_SECONDS,
+                    options={"require": ["exp", "iss", "aud"]},
+                )
+            except self._jwt.ExpiredSignatureError as late:
+                raise NotGenuine("The token has expired") from late
+            except self._jwt.InvalidAudienceError as other:
+                raise NotGenuine("The token is for another audience") from other
+            except (self._jwt.PyJWTError, ValueError, TypeError) as no:
+                why = no
+            else:
+                return said
+        raise NotGenuine("The token is not genuine") from why
+
+
+def _claims(said: dict[str, Any], issuer: "Issuer") -> Claims:
+    claim = said.get(issuer.customer)
+    if not isinstance(claim, str) or not claim:
+        raise NotGenuine(f"The token names no customer: the claim {issuer.customer} is to have the name")
+    customer = subject_name(claim)
+    tier = said.get(issuer.tier) if issuer.tier is not None else None
+    scopes = said.get(issuer.scopes, ()) if issuer.scopes is not None else ()
+    listed = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
+    jti = said.get("jti")
+    subject = orjson.dumps([issuer.issuer, str(said.get("sub", claim))])
+    return Claims(
+        customer,
+        tier if isinstance(tier, str) else None,
+        frozenset(scope for scope in listed if isinstance(scope, str)),
+        jti if isinstance(jti, str) else None,
+        float(said["exp"]) + LEEWAY_SECONDS,
+        hashlib.sha256(subject).hexdigest(),
+    )

@@ -1,0 +1,72 @@
+"""How long an endpoint keeps a connection that is idle, as those tell that it has closed.
+
+A request that meets the closing is lost. One that may be sent twice goes out again; all others depend on it that no
+connection is lent about the time at which the endpoint closes it.
+"""
+
+from collections import deque
+
+from edgeproxy.edge.http1.keep_alive import earlier
+
+CLOSINGS = 3
+"""Closings that have to agree."""
+
+APART_SECONDS = 0.5
+"""Closings that are nearer to each other are one: an endpoint that ends closes all at once, whatever their age."""
+
+AGREE_RATIO, AGREE_SECONDS = 1.5, 0.05
+"""By how much they may differ: some servers look only once a second who is idle."""
+
+FORGET_SECONDS = 300.0
+"""Seconds for which it counts. Connections are then kept as long as is configured, until it is learnt anew."""
+
+SEEN_SECONDS = 0.5
+"""For how long connections are taken to be kept of an endpoint of which nothing is known."""
+
+TRUST_RATIO = 0.8
+"""Of what was seen, what is relied on."""
+
+
+class KeptIdle:
+    """What is known of one endpoint. Times are seconds of the monotonic clock."""
+
+    __slots__ = ("_closings", "_until", "seconds", "seen")
+
+    def __init__(self) -> None:
+        self.seconds = float("inf")
+        """For how long a connection may be kept idle: somewhat less than the endpoint keeps it."""
+        self.seen = SEEN_SECONDS
+        """For how long connections were idle, and still open, the last that was closed included."""
+        self._closings: deque[tuple[float, float]] = deque(maxlen=CLOSINGS)
+        """(when, idle for how long) of the last."""
+        self._until = 0.0
+
+    @property
+    def trusted(self) -> float:
+        """For how long a connection may have been idle that is given what cannot be sent again."""
+        return self.seen * TRUST_RATIO
+
+    def opened(self, idle: float) -> None:
+        """A connection is open that has been idle for so long."""
+        self.seen = max(self.seen, idle)
+
+    def closed(self, idle: float, now: float, oldest: float = 0.0) -> None:
+        """The endpoint has closed a connection that was idle for so long; `oldest`: another one is, and is open."""
+        self.seen = min(self.seen, idle)
+        if oldest > idle * AGREE_RATIO + AGREE_SECONDS:
+            return  # It keeps them for longer than that, and had another reason.
+        closings = self._closings
+        if closings and now - closings[-1][0] < APART_SECONDS:
+            return
+        closings.append((now, idle))
+        shortest = min(each for _, each in closings)
+        longest = max(each for _, each in closings)
+        if len(closings) == CLOSINGS and longest <= shortest * AGREE_RATIO + AGREE_SECONDS:
+            self.seconds = earlier(shortest)
+            self._until = now + FORGET_SECONDS
+
+    def look(self, now: float) -> None:
+        """Twice a second: is it still so?"""
+        if 0.0 < self._until <= now:
+            self.seconds, self._until = float("inf"), 0.0
+            self._closings.clear()

@@ -1,0 +1,284 @@
+"""What is counted for billing beside requests: the bytes of bodies and tunnels, and values that upstreams report.
+
+What is counted is decided by an answer's status. A route binding without such meters has no Metering, and its requests
+pay nothing for these.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from time import monotonic
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.config.meters import MEASURES, Measure
+from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.errors import Refused
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Meter
+    from edgeproxy.edge.limits.quota import Quota
+
+CRLF = b"\r\n"
+
+REPORTED_MAX = 10**12
+"""The largest value that is taken from an upstream. A service that errs by more must not fill up a counter: it takes
+nine million such answers until a batch, and as many again until a word, cannot hold them."""
+
+DIGITS_MAX = len(str(REPORTED_MAX))
+
+
+def is_billed(when: str, status: int) -> bool:
+    """Whether a meter counts an upstream's answer of this status; `admitted` is counted before there is one."""
+    if when == "answered":
+        return status < 500
+    return when == "success" and 200 <= status < 400
+
+
+class Count(Protocol):
+    """What can be added to."""
+
+    def add(self, n: int = 1) -> None:
+        """Count `n` (≥ 0) more."""
+
+
+@dataclass(slots=True)
+class Counted:
+    """Meters, and the counter of each."""
+
+    meters: tuple[str, ...]
+    counters: tuple[Count, ...]
+
+
+@dataclass(slots=True)
+class Due:
+    """What an answer of some status is counted by. Meters of `admitted` bytes_in are apart: they wait for none."""
+
+    inward: Counted
+    outward: Counted
+    heads: "tuple[Reported, ...]"
+    trailers: "tuple[Reported, ...]"
+    requests: Counted
+    """The meters of requests, where they are among these (split_metering.py)."""
+
+
+Reported = tuple[re.Pattern[bytes], bool, Counted]
+"""A field (`field_of`), whether it is for the edge alone, and the meters that are due for what is said in it."""
+
+
+class Clock(Protocol):
+    """Tells how edge time follows from monotonic time."""
+
+    @property
+    def offset(self) -> float:
+        """Seconds to be added."""
+
+
+Metered = Mapping[str, "tuple[Quota, ...]"]
+"""The quotas of who asks that are charged what a meter counts, by the name of the meter."""
+
+
+class Relayed(Protocol):
+    """An exchange whose answer is relayed piece by piece."""
+
+    bytes_in: int
+    inward: "tuple[Count, ...]"
+    outward: "tuple[Count, ...]"
+    metered_by: "Metering"
+
+    @property
+    def runtime(self) -> Clock:
+        """What has the time."""
+
+    def metered(self) -> Metered:
+        """The quotas of who asks that are charged what meters count."""
+
+
+class Metering(dict[int, Due]):
+    """A route binding's meters beside requests: what is due by an answer's status, made when that is first seen."""
+
+    def __init__(
+        self,
+        meters: "dict[str, Meter]",
+        counter: Callable[[str], Count],
+        unreadable: Callable[[str, bytes], None],
+    ) -> None:
+        """`meters`: without those of requests. `counter`: of each. `unreadable`: hears of a meter, and of what an
+        upstream said for it that is no whole number."""
+        super().__init__()
+        self.unreadable = unreadable
+        self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
+        self.admitted = self._chosen(lambda measure: measure.bytes_in, lambda when: when == "admitted")
+        """What a request's body is counted by before there is an answer."""
+        shown = {meter.header.lower() for meter in meters.values() if meter.header and meter.pass_}
+        fields = {meter.header.lower(): None for meter in meters.values() if meter.header}
+        self.fields = {name: (field_of(name), name not in shown) for name in fields}
+        """Each field in which something is reported, by its name, and whether it is for the edge alone."""
+
+    def __missing__(self, status: int) -> Due:
+        def counts(when: str) -> bool:
+            return when == "admitted" or is_billed(when, status)
+
+        self[status] = due = Due(
+            self._chosen(lambda measure: measure.bytes_in, lambda when: when != "admitted" and counts(when)),
+            self._chosen(lambda measure: measure.bytes_out, counts),
+            self._reported(lambda measure: measure.in_head, counts),
+            self._reported(lambda measure: measure.in_trailers, counts),
+            self._chosen(lambda measure: measure.per_request is not None, counts),
+        )
+        return due
+
+    def read_whole(self, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock) -> bytes:
+        """Count an answer of which all is there, as is its request: bodies of `inward` and `outward` bytes.
+
+        Returns the head as the client is to get it.
+        """
+        due = self[status]
+        up, down = due.inward.counters, due.outward.counters
+        if metered:
+            up, down = adding(due.inward, metered, clock), adding(due.outward, metered, clock)
+        for counter in down:
+            counter.add(outward)
+        for counter in up:
+            counter.add(inward)
+        return _read(self, due.heads, head, metered, clock) if due.heads else head
+
+    def relay(self, exchange: "Relayed", status: int, head: bytes) -> bytes:
+        """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
+        and what the upstream reports. Returns the head as the client is to get it.
+
+        What passes from here on is added to `inward` and `outward` of the exchange.
+        """
+        due, metered, clock = self[status], exchange.metered(), exchange.runtime
+        exchange.metered_by = self
+        exchange.outward = adding(due.outward, metered, clock)
+        inward = adding(due.inward, metered, clock)
+        for counter in inward:
+            counter.add(exchange.bytes_in)
+        exchange.inward += inward
+        return _read(self, due.heads, head, metered, clock)
+
+    def read_trailers(self, status: int, trailers: list[bytes], metered: Metered, clock: Clock) -> list[bytes]:
+        """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
+        if not self.fields or not trailers:
+            return trailers
+        lines = b"".join([CRLF + line for line in trailers])
+        return _read(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
+
+    def hide(self, lines: bytes) -> bytes:
+        """Lines of a head without those for the edge alone."""
+        for field, hidden in self.fields.values():
+            if hidden:
+                lines = b"".join(field.split(lines)[::2])
+        return lines
+
+    def _chosen(
+        self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool], header: str = ""
+    ) -> Counted:
+        chosen = {
+            name: counter
+            for name, (meter, counter) in self._counters.items()
+            if is_measured(MEASURES[meter.count]) and counts(meter.when) and (meter.header or "").lower() == header
+        }
+        return Counted(tuple(chosen), tuple(chosen.values()))
+
+    def _reported(self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool]) -> tuple[Reported, ...]:
+        # Of all fields, be anything due or not: what is hidden is hidden wherever it stands.
+        return tuple(
+            [(field, hidden, self._chosen(is_measured, counts, name)) for name, (field, hidden) in self.fields.items()]
+        )
+
+
+class Costs:
+    """The counter of a meter of costs: what a route's requests count for is added for each of them."""
+
+    __slots__ = ("_cost", "_counter")
+
+    def __init__(self, counter: Count, cost: int) -> None:
+        self._counter, self._cost = counter, cost
+
+    def add(self, n: int = 1) -> None:
+        """Count `n` more requests."""
+        self._counter.add(n * self._cost)
+
+
+class Capped:
+    """The counter of what answers cost, where a request may cost so much: one that cost more counts in full, and by how
+    much it did is counted beside it."""
+
+    __slots__ = ("_above", "_counter", "_most")
+
+    def __init__(self, counter: Count, most: int, above: Callable[[], Count]) -> None:
+        """`above`: what counts by how much answers cost more. Few do, so that its row is asked for by the first."""
+        self._counter, self._most, self._above = counter, most, above
+
+    def add(self, n: int = 1) -> None:
+        """Count an answer that has cost `n`."""
+        self._counter.add(n)
+        if n > self._most:
+            try:
+                self._above().add(n - self._most)
+            except (NoRow, Refused):
+                pass  # It is paid for in any case: nobody is refused an answer for that.
+
+
+class Charge:
+    """Quotas that are charged what a meter counts, as it is counted."""
+
+    __slots__ = ("_clock", "_quotas")
+
+    def __init__(self, quotas: "tuple[Quota, ...]", clock: Clock) -> None:
+        self._quotas, self._clock = quotas, clock
+
+    def add(self, n: int = 1) -> None:
+        """Charge `n` more, whatever is left."""
+        now = monotonic() + self._clock.offset
+        for quota in self._quotas:
+            quota.count(n, now)
+
+
+def adding(counted: Counted, metered: Metered, clock: Clock) -> tuple[Count, ...]:
+    """What these meters add to: their counters, and the quotas that they charge."""
+    if not metered:
+        return counted.counters
+    charged = [metered[meter] for meter in counted.meters if meter in metered]
+    return (*counted.counters, *[Charge(quotas, clock) for quotas in charged])
+
+
+def _read(metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: Metered, clock: Clock) -> bytes:
+    """Count what is reported in these lines, as far as it is due; returns them without what is for the edge alone."""
+    for field, hidden, counted in due:
+        parts = field.split(lines)
+        if len(parts) > 1:
+            values = parts[1::2]
+            number = whole_number(values)
+            if number is not None:
+                for counter in adding(counted, metered, clock):
+                    counter.add(number)
+            else:
+                for meter in counted.meters:
+                    metering.unreadable(meter, b",".join(values).strip())
+            if hidden:
+                lines = b"".join(parts[::2])
+    return lines
+
+
+def field_of(name: str) -> re.Pattern[bytes]:
+    """Splits lines at those of the field of this name: the lines before, a value, the lines behind it, and so on.
+
+    Each line that is looked at follows a CRLF.
+    """
+    return re.compile(rb"(?i)\r\n%b:([^\r]*)" % re.escape(name.lower().encode()))
+
+
+def whole_number(values: list[bytes]) -> int | None:
+    """What a field says whose lines have these values; None where that is no whole number from 0 to REPORTED_MAX.
+
+    Several lines are a list (RFC 9110 section 5.3), and that is none.
+    """
+    value = b",".join(values).strip()
+    if not value.isdigit():
+        return None
+    if len(value) > DIGITS_MAX:
+        value = value.lstrip(b"0") or b"0"
+    number = int(value) if len(value) <= DIGITS_MAX else REPORTED_MAX + 1
+    return number if number <= REPORTED_MAX else None

@@ -1,0 +1,58 @@
+"""Paths that are refused though they are well-formed: those by which a route could be passed by, and those that the
+configuration rejects."""
+
+import re
+from typing import TYPE_CHECKING
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1.grammar import TARGET
+from edgeproxy.edge.http1.path import ESCAPED_SLASH, readings
+
+if TYPE_CHECKING:
+    from edgeproxy.config.paths import Paths
+    from edgeproxy.edge.proxy.route_binding import Route
+    from edgeproxy.edge.proxy.router import Site
+
+
+class PathRules:
+    """What a configuration says of paths."""
+
+    __slots__ = ("rejected", "usual_line")
+
+    def __init__(self, settings: "Paths") -> None:
+        self.rejected = tuple(part.encode() for part in settings.reject)
+        usual = TARGET.translate(None, b"".join(part for part in self.rejected if len(part) == 1))
+        path, query = re.escape(usual.replace(b"?", b"")), re.escape(usual)
+        self.usual_line = re.compile(rb"([A-Z-]+) (/[%b]*)(\?[%b]*)? HTTP/1\.1\r\n" % (path, query)).match
+        """The request line that a head begins with: its method, path and query, where their bytes need not be checked,
+        but for escapes and dot segments, which always are; None for any other line."""
+
+    def check(self, path: bytes, method: bytes, site: "Site[Route]") -> None:
+        """Raise Refused(400) for a resolved path that is rejected, or that is another route's to who unescapes it."""
+        for part in self.rejected:
+            if part in path:
+                raise Refused(400, f"The path has {part.decode()}, which is not accepted here")
+        if ESCAPED_SLASH in path:
+            check_slashes(path, method, site)
+
+
+def check_slashes(path: bytes, method: bytes, site: "Site[Route]") -> None:
+    """Raise Refused(400) where a server that takes escaped slashes for slashes would be asked for another route's path.
+
+    Else whoever may use one route could reach, through it, what another one guards.
+    """
+    try:
+        route = site.match(path, method)
+    except Refused:
+        return  # As will be said in its turn, once the address is charged.
+    for reading in readings(path):
+        if led(reading, method, site) is not route:
+            raise Refused(400, "The path has an escaped slash, and would be another route's with a plain one")
+
+
+def led(path: bytes, method: bytes, site: "Site[Route]") -> "Route | None":
+    """Return the route that this path would take."""
+    try:
+        return site.match(path, method)
+    except Refused:
+        return None

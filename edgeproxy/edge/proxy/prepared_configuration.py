@@ -1,0 +1,42 @@
+"""A configuration on its way to being served: as much of a snapshot as can be made beside the requests.
+
+It is made in a thread. So nothing here may touch a table, a connection, or anything else that requests change.
+"""
+
+from collections.abc import Mapping
+
+from edgeproxy.config import load
+from edgeproxy.config.customers import Customers
+from edgeproxy.config.models import Customer, Flag, Key, Settings, Subscriber
+from edgeproxy.edge.proxy.tls import Outward
+
+
+class PreparedConfiguration:
+    """Settings, customers, and how the edge speaks TLS with its upstreams."""
+
+    def __init__(self, dumped: bytes, serving: "Mapping[str, Outward] | None" = None) -> None:
+        """`dumped` is what the supervisor sent. Of `serving`, what is meant the same way again is kept.
+
+        Raises tls.Unusable where files of certificates cannot be used.
+        """
+        self.settings: Settings
+        self.customers: Customers
+        self.settings, self.customers = load.restore(dumped)
+        self.outward = outward_of(self.settings, serving or {})
+        # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
+        for model in (Customer, Flag, Key, Subscriber):
+            model.model_rebuild()
+        if self.settings.issuers:
+            import jwt  # noqa: F401
+
+
+def outward_of(settings: Settings, serving: Mapping[str, Outward]) -> dict[str, Outward]:
+    """How the edge speaks TLS with each upstream that has it. Raises tls.Unusable."""
+    outward: dict[str, Outward] = {}
+    for name, upstream in settings.upstreams.items():
+        if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
+            known = serving.get(name)
+            if known is None or known.settings != upstream.tls:
+                known = Outward(upstream.tls)
+            outward[name] = known
+    return outward

@@ -1,0 +1,36 @@
+"""API keys in queries, for clients that can set no field: found in a request line, and taken out of it. Pure."""
+
+from urllib.parse import unquote_to_bytes
+
+from edgeproxy.edge.errors import Refused
+
+VERSION_BYTES = len(b" HTTP/1.1\r\n")
+
+
+def key_in(first: bytes, name: bytes) -> bytes | None:
+    """The key in the query of a request line, under the parameter `name`; None where there is no such parameter.
+
+    Raises Refused(400) where there are several.
+    """
+    _, _, query = first[:-VERSION_BYTES].partition(b"?")
+    values = [value for pair in query.split(b"&") for each, _, value in (pair.partition(b"="),) if _is(each, name)]
+    if len(values) > 1:
+        raise Refused(400, f"The parameter {name.decode()} is repeated", close=False)
+    return unquote_to_bytes(values[0]) if values else None
+
+
+def without_key(first: bytes, name: bytes) -> bytes:
+    """The request line without the parameter `name`; it has a version of HTTP/1.1, and its CRLF."""
+    line, version = first[:-VERSION_BYTES], first[-VERSION_BYTES:]
+    target, question, query = line.partition(b"?")
+    if not question:
+        return first
+    pairs = query.split(b"&")
+    kept = [pair for pair in pairs if not _is(pair.partition(b"=")[0], name)]
+    if len(kept) == len(pairs):
+        return first
+    return target + (question + b"&".join(kept) if kept else b"") + version
+
+
+def _is(written: bytes, name: bytes) -> bool:
+    return written == name or unquote_to_bytes(written) == name

@@ -1,0 +1,39 @@
+"""What limits refuse, counted by customer and route as usage is, where a meter asks for it.
+
+Nothing is paid for it by a request that passes. One that is refused pays for a look into a small dictionary.
+"""
+
+from collections.abc import Callable
+
+from edgeproxy.config import dimensions
+from edgeproxy.config.dimensions import OTHER, VALUE
+from edgeproxy.config.meters import CERTAIN, LIMIT
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.proxy.metering import Count
+
+
+class Refusals:
+    """The refusals of a customer on a route."""
+
+    __slots__ = ("_counter", "_made")
+
+    def __init__(self, counter: Callable[[str], tuple[Count, ...]]) -> None:
+        """`counter`: the counters of dimensions as text."""
+        self._counter = counter
+        self._made: dict[tuple[str, bool], tuple[Count, ...]] = {}
+
+    def note(self, limit: str, *, certain: bool) -> None:
+        """Count one by this limit. `certain`: whether the edge knew of all that counts for it.
+
+        Where the table is busy it is not counted: whoever is refused need not be told something else for that.
+        """
+        counters = self._made.get((limit, certain))
+        if counters is None:
+            value = limit if VALUE.fullmatch(limit) else OTHER
+            try:
+                counters = self._counter(dimensions.written({LIMIT: value, CERTAIN: "yes" if certain else "no"}))
+            except Refused:
+                return
+            self._made[limit, certain] = counters
+        for counter in counters:
+            counter.add(1)

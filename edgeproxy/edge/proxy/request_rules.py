@@ -1,0 +1,69 @@
+"""Rules about single requests, as far as they can be about those of a route."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from edgeproxy.edge.http1.path import readings
+from edgeproxy.edge.http1.values import values
+
+if TYPE_CHECKING:
+    from edgeproxy.config.rules import RequestRule
+    from edgeproxy.edge.http1.request import RequestHead
+
+
+class Looked(Protocol):
+    """What rules look at, see `Exchange`."""
+
+    method: bytes
+    path: bytes
+    keep: bytes
+    length: int
+    head: "RequestHead"
+
+
+class Condition:
+    """Whom a rule is about."""
+
+    def __init__(self, settings: "RequestRule") -> None:
+        self.settings = settings
+        path = settings.path
+        self._exact = path.encode() if path is not None and not path.endswith("/*") else None
+        self._prefix = path[:-1].encode() if path is not None and path.endswith("/*") else b""
+        self._methods = None if settings.methods is None else frozenset(name.encode() for name in settings.methods)
+        self._field = None if settings.field is None else settings.field.lower().encode()
+        self._contains = (settings.contains or "").lower().encode()
+
+    def meets(self, request: Looked) -> bool:
+        """Whether a request is meant."""
+        settings = self.settings
+        if settings.path is not None and not self._leads(request.path):
+            return False
+        if self._methods is not None and request.method not in self._methods:
+            return False
+        if settings.larger is not None and not (request.length > settings.larger or request.head.chunked):
+            return False
+        return self._field is None or any(
+            self._contains in value.lower() for value in values(request.keep, self._field)
+        )
+
+    def _leads(self, path: bytes) -> bool:
+        """Whether this is the path that is meant, or some server may take it for that one."""
+        exact = self._exact
+        paths = (path, *readings(path))
+        if exact is None:
+            return any((one + b"/").startswith(self._prefix) for one in paths)
+        return exact in paths
+
+
+def conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:
+    """The rules that may mean requests on a route with this path."""
+    return tuple(Condition(rule) for rule in rules if rule.path is None or overlap(rule.path, path))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether there is a path that both mean. `/v1/*` means `/v1` too, as it does to the router."""
+    if one.endswith("/*") and other.endswith("/*"):
+        return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])
+    if one.endswith("/*"):
+        return f"{other}/".startswith(one[:-1])
+    return one == other or (other.endswith("/*") and f"{one}/".startswith(other[:-1]))

@@ -1,0 +1,145 @@
+"""The way back of `strip` and `prefix`: paths in answers, as clients have to ask for them.
+
+An upstream whose paths are rewritten knows none of its clients' paths. What it says of its own is mapped as nginx's
+proxy_redirect and proxy_cookie_path and Apache's ProxyPassReverse do it. Pure functions of what came and what is
+configured.
+"""
+
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.edge.http1.grammar import OWS
+from edgeproxy.edge.http1.security import PLACES
+
+if TYPE_CHECKING:
+    from edgeproxy.config.rewrites import Rewrite
+
+PLACE: Final = re.compile(rb"(?:(?:(https?):)?//([^/?#]*))?(/[^?#]*)?([?#].*)?", re.IGNORECASE)
+"""A reference that begins with a scheme, an authority or a path from the root: what others mean is right as it is."""
+
+ODD: Final = re.compile(rb"[\x00-\x20\x7f\\]")
+"""Bytes that a reference cannot have. Browsers drop some of them, and take others for a slash."""
+
+REFRESH: Final = re.compile(rb"([0-9.]+[ \t]*[;,][ \t]*(?:url[ \t]*=[ \t]*)?(['\"]?))(.*)", re.IGNORECASE)
+"""Seconds, and a place, which may stand between quotes."""
+
+PORTS: Final = {b"http": b":80", b"https": b":443"}
+
+
+class ReverseMapping:
+    """Of one route. Its clients' paths begin with `public` where its upstream's begin with `inner`."""
+
+    __slots__ = ("_cookies", "_inner", "_locations", "_public")
+
+    def __init__(self, public: str, inner: str, *, locations: bool = True, cookies: bool = True) -> None:
+        self._public, self._inner = public.encode(), inner.encode()
+        self._locations = locations
+        self._cookies = cookies and bool(public)
+        """Without `public` they would be sent to more than they are now, and maybe to other services."""
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return self._public != self._inner and (self._locations or self._cookies)
+
+    def apply(self, lines: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+        """Return the head of an answer, without its blank line, as the client is to get it.
+
+        `asked`: the authority that the client asked for; `own`: those by which the edge asks the service.
+        """
+        return b"".join([self._line(line, asked, own) + b"\r\n" for line in lines.split(b"\r\n")[:-1]])
+
+    def _line(self, line: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+        name, _, value = line.partition(b":")
+        field = name.lower()
+        if field not in PLACES:
+            return line
+        value = value.strip(OWS)
+        if field == b"set-cookie":
+            mapped = self.cookie(value) if self._cookies else value
+        elif not self._locations:
+            mapped = value
+        elif field == b"refresh":
+            mapped = self.refresh(value, asked, own)
+        else:
+            mapped = self.place(value, asked, own)
+        return line if mapped == value else b"%b: %b" % (name, mapped)
+
+    def place(self, value: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+        """Return where a reference leads. One of another host stays as it is."""
+        match = PLACE.fullmatch(value)
+        if match is None or ODD.search(value):
+            return value
+        scheme, authority, path, rest = match.groups()
+        before = b""
+        if authority is not None:
+            port = PORTS.get((scheme or b"").lower(), b"")
+            named = _without_port(authority, port)
+            if asked is not None and named == _without_port(asked, port):
+                before = value[: match.end(2)]
+            elif named not in [_without_port(each, port) for each in own]:
+                return value
+        elif path is None:
+            return value
+        mapped = self.path(path or b"/")
+        return value if mapped is None else before + mapped + (rest or b"")
+
+    def path(self, path: bytes) -> bytes | None:
+        """Return a path of the upstream's as clients ask for it; None where they cannot.
+
+        A service may have been told by which path it is reached, and say it. Where a path may be meant in both ways,
+        the longer beginning counts.
+        """
+        public, inner = self._public, self._inner
+        is_inner = _is_below(path, inner)
+        if public and _is_below(path, public) and not (is_inner and len(inner) > len(public)):
+            return path
+        if not is_inner:
+            return None
+        rest = path[len(inner) :]
+        # With two slashes at its beginning it would name a host.
+        return public + rest if public else b"/" + rest.lstrip(b"/")
+
+    def refresh(self, value: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+        """Return the value of Refresh."""
+        match = REFRESH.fullmatch(value)
+        if match is None:
+            return value
+        before, quote, place = match.groups()
+        place, quote, behind = place.partition(quote) if quote else (place, b"", b"")
+        return before + self.place(place, asked, own) + quote + behind
+
+    def cookie(self, value: bytes) -> bytes:
+        """Return the value of Set-Cookie. A cookie that must be for all paths stays so (RFC 6265bis 4.1.3.2)."""
+        if value[:7].lower() == b"__host-":
+            return value
+        first, *attributes = value.split(b";")
+        return b";".join([first, *map(self._attribute, attributes)])
+
+    def _attribute(self, attribute: bytes) -> bytes:
+        name, _, value = attribute.partition(b"=")
+        path = value.strip(OWS)
+        if name.strip(OWS).lower() != b"path" or not path.startswith(b"/"):
+            return attribute
+        # What is for all that the service has, or more, is for all that clients reach of it.
+        mapped = self._public if _is_below(self._inner, path.rstrip(b"/")) else self.path(path)
+        return attribute if mapped is None else b"%b=%b" % (name, mapped)
+
+
+SAME: Final = ReverseMapping("", "")
+"""Of a route that changes no path."""
+
+
+def mapping_of(rewrite: "Rewrite", base: str) -> ReverseMapping | None:
+    """Return the mapping of a route of a prefix; None where there is nothing to map. `base` as for a Rewriter."""
+    inner = base + (rewrite.prefix or "")
+    made = ReverseMapping(rewrite.strip or "", inner, locations=rewrite.locations, cookies=rewrite.cookies)
+    return made or None
+
+
+def _is_below(path: bytes, prefix: bytes) -> bool:
+    return path == prefix or path.startswith(prefix + b"/")
+
+
+def _without_port(authority: bytes, port: bytes) -> bytes:
+    return authority.lower().removesuffix(port)

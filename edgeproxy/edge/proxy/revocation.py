@@ -1,0 +1,96 @@
+"""What is under way for a key that is revoked: it ends, as it would not have begun.
+
+Whenever something of a customer of the directory has changed, the supervisor is asked anew for the keys of the
+requests, streams and tunnels that are open for that customer. Nothing of this costs a request anything.
+"""
+
+import asyncio
+from collections.abc import Collection
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.proxy.identity import Stranger
+from edgeproxy.edge.proxy.labels import NO_LABEL
+from edgeproxy.edge.proxy.states import AWAITS_KEY
+from edgeproxy.edge.proxy.websocket import POLICY_VIOLATION
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.exchange import Exchange
+    from edgeproxy.edge.proxy.runtime import Runtime
+
+RETRY_SECONDS = 0.25
+"""Seconds until it is asked again where nobody could tell."""
+RETRIES_MAX = 40
+"""Times that this is done: while the supervisor is gone nobody knows that anything was revoked."""
+CLOSE_SECONDS = 1.0
+"""Seconds that both sides of a WebSocket have to close it."""
+ENDING = (401, 402, 403)
+"""Statuses with which a new request would be refused for who sends it."""
+
+
+def check(runtime: "Runtime", customers: Collection[str] | None) -> None:
+    """Something has changed with these customers of the directory; None: with any of them."""
+    if not runtime.snapshot.directory.closes_revoked:
+        return
+    for client in tuple(runtime.connections.clients):
+        exchange: Any = client.exchange
+        binding = None if exchange is None else exchange.binding
+        if binding is None or binding.customer == NO_LABEL or not isinstance(exchange.identity, Stranger):
+            continue
+        if customers is None or binding.customer in customers:
+            _Recheck(runtime, exchange, exchange.identity).ask()
+
+
+class _Recheck:
+    """One exchange whose key is asked for anew. As a Waiter it hears of the answer."""
+
+    def __init__(self, runtime: "Runtime", exchange: "Exchange", stranger: Stranger) -> None:
+        self._runtime = runtime
+        self._exchange = exchange
+        self._stranger = stranger
+        self._tries = 0
+
+    def ask(self) -> None:
+        """Ask whose the key is."""
+        self._tries += 1
+        asked = self._is_open and self._runtime.key_lookup.ask(self._stranger.digest, self)
+        if self._is_open and not asked and self._tries < RETRIES_MAX:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.ask)
+
+    def go_on(self) -> None:
+        """There is an answer, or there is none."""
+        exchange, runtime = self._exchange, self._runtime
+        if not self._is_open or exchange.route is None:
+            return
+        try:
+            identity = runtime.snapshot.directory.anew(self._stranger, exchange.route, monotonic() + runtime.offset)
+            if identity is None:
+                self.ask()
+            else:
+                identity.bindings[exchange.route]
+        except Refused as no:
+            if no.status in ENDING:
+                end(exchange, no)
+
+    @property
+    def _is_open(self) -> bool:
+        """Whether it is still under way, and not about to find out by itself."""
+        exchange: Any = self._exchange
+        return exchange.client.exchange is exchange and exchange.state is not AWAITS_KEY
+
+
+def end(exchange: "Exchange", why: Refused) -> None:
+    """End what is under way: a WebSocket with a word, all else at once."""
+    client: Any = exchange.client
+    server = exchange.server
+    if server is None or server.tunnel is None:
+        exchange.fail(Refused(why.status, why.detail))
+        return
+    server.tunnel.leave(POLICY_VIOLATION)
+
+    def cut() -> None:
+        if client.exchange is exchange:
+            client.abort()
+
+    asyncio.get_running_loop().call_later(CLOSE_SECONDS, cut)

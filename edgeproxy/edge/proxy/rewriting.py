@@ -1,0 +1,86 @@
+"""Paths and fields as a route changes them: pure functions of what came and what is configured."""
+
+from typing import TYPE_CHECKING
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1.fields import FOLDED
+from edgeproxy.edge.http1.grammar import host_of, name_of
+from edgeproxy.edge.http1.values import value, values
+
+if TYPE_CHECKING:
+    from edgeproxy.config.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
+
+
+class Edit:
+    """Fields that are set and removed, in every spelling that some server may take for the same name."""
+
+    def __init__(self, settings: "RequestFields | ResponseFields") -> None:
+        self._gone = frozenset(folded(name.encode()) for name in (*settings.set, *settings.remove))
+        self.added = b"".join([f"{name}: {said}\r\n".encode() for name, said in settings.set.items()])
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return bool(self._gone)
+
+    def __call__(self, lines: bytes) -> bytes:
+        """The lines as they go on."""
+        kept = [line for line in lines.split(b"\r\n")[:-1] if folded(name_of(line)) not in self._gone]
+        return b"".join([line + b"\r\n" for line in kept]) + self.added
+
+
+def folded(name: bytes) -> bytes:
+    """The name of a field as it is to servers that hand fields on as variables."""
+    return name.lower().translate(FOLDED)
+
+
+class Rewriter:
+    """What a route makes of requests. `base` is the path of its upstream's endpoints."""
+
+    def __init__(self, settings: "Rewrite | None", base: str) -> None:
+        self._strip = 0 if settings is None or settings.strip is None else len(settings.strip)
+        self._prefix = (base + ("" if settings is None else settings.prefix or "")).encode()
+        self._edit = None if settings is None or not Edit(settings.request) else Edit(settings.request)
+
+    def __bool__(self) -> bool:
+        """Whether it changes anything."""
+        return bool(self._strip or self._prefix or self._edit)
+
+    def first(self, first: bytes) -> bytes:
+        """The request line, of a path that the route matched in the form in which it stands there."""
+        method, target, version = first.split(b" ", 2)
+        return b"%b %b %b" % (method, self.target(target), version)
+
+    def target(self, target: bytes) -> bytes:
+        """A target in origin-form. What is left of a path begins with one slash: with two it would name a host to
+        whoever reads it as a reference (RFC 3986 section 4.2)."""
+        path, question, query = target.partition(b"?")
+        rest = path
+        if self._strip:
+            rest = path[self._strip :].lstrip(b"/")
+            rest = b"/" + rest if rest or path.endswith(b"/") or not self._prefix else b""
+        return self._prefix + rest + question + query
+
+    def fields(self, lines: bytes) -> bytes:
+        """The fields that are kept of a request."""
+        return lines if self._edit is None else self._edit(lines)
+
+
+def location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:
+    """Where a redirect leads: of a route with this prefix, None where its path is exact.
+
+    Of what the client said, the path has no byte that could end the line, and what it puts into the place of the `*`
+    cannot lead to another host: a `/` of the configuration stands before it, and another one does not follow. Raises
+    Refused(400) where it is to lead to the host that was asked for, and none was.
+    """
+    target = first.split(b" ", 2)[1]
+    path, question, query = target.partition(b"?")
+    if settings.to == "https":
+        # Without X-Forwarded-Host nobody named a host: the one that is there is made up for the upstream.
+        host = host_of(value(lines, b"host") or b"") if values(lines, b"x-forwarded-host") else None
+        if host is None:
+            raise Refused(400, "The request names no host, and cannot be sent to https", close=False)
+        return b"https://%b%b" % (host, target)
+    to = settings.to.encode()
+    if to.endswith(b"*"):
+        to = to[:-1] + path[len(prefix or "") :].lstrip(b"/")
+    return to if b"?" in to else to + question + query

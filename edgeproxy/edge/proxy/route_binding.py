@@ -1,0 +1,222 @@
+"""Routes and route bindings: what of a request is settled before it comes.
+
+A route binding is a customer on a route: its policies, its stamps and its counters, ready to be used. It takes the
+place of five look-ups a request.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from edgeproxy.config.allowance import COST
+from edgeproxy.config.meters import MEASURES, OVER_CAP, per_request
+from edgeproxy.config.timeouts import Timeouts
+from edgeproxy.edge.proxy.door import Door
+from edgeproxy.edge.proxy.finish import Finish
+from edgeproxy.edge.proxy.metering import Capped, Costs, Count, Metering, is_billed
+from edgeproxy.edge.proxy.refusals import Refusals
+from edgeproxy.edge.proxy.request_rules import conditions
+from edgeproxy.edge.proxy.reverse_mapping import mapping_of
+from edgeproxy.edge.proxy.rewriting import Rewriter
+from edgeproxy.edge.proxy.split_metering import SplitMetering, is_split
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Meter
+    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.config.rules import RequestRule
+    from edgeproxy.edge.counters.meters import Histogram
+    from edgeproxy.edge.limits.admission import LimitSet
+    from edgeproxy.edge.limits.limit_set import RouteLimits
+    from edgeproxy.edge.proxy.cors import CrossOrigin
+    from edgeproxy.edge.proxy.networks import Networks
+    from edgeproxy.edge.proxy.pool import Service
+    from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
+
+PENDING_MOST = 64
+"""Requests of a route whose times wait for the next sweep to be added to histograms: more of them would hold up the
+loop for longer than it is worth."""
+
+
+class Route:
+    """One route: how it is found, where it leads, and the histograms of its requests."""
+
+    __slots__ = (
+        "auth",
+        "certified",
+        "cors",
+        "door",
+        "finish",
+        "flagged",
+        "head_timeout",
+        "host",
+        "idle_timeout",
+        "label",
+        "methods",
+        "overhead",
+        "path",
+        "protocols",
+        "reverse",
+        "rewriter",
+        "scopes",
+        "seconds",
+        "service",
+        "settings",
+        "total_timeout",
+    )
+
+    def __init__(
+        self,
+        settings: "RouteSettings",
+        service: "Service | None",
+        metrics: "WorkerMetrics",
+        *,
+        cors: "CrossOrigin | None" = None,
+        base: str = "",
+        rules: "Sequence[RequestRule]" = (),
+    ) -> None:
+        """`service`: None where nothing is forwarded. `cors`: which pages of other origins may call it; None where the
+        edge says nothing of that. `base`: the path of the service's endpoints. `rules`: about requests, whosever."""
+        self.settings = settings
+        self.host = None if settings.host is None else settings.host.encode()
+        self.path = settings.path.encode()
+        self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
+        self.auth = settings.auth
+        self.certified = "certificate" in settings.auth
+        """Whether a client's certificate may say who that is."""
+        self.flagged = settings.flag is not None
+        self.scopes = settings.scopes
+        self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
+        """To which a connection may switch, in lower case."""
+        self.label = settings.label
+        own, timeouts = settings.timeouts, Timeouts() if service is None else service.timeouts
+        self.head_timeout = own.response_head or timeouts.response_head
+        self.idle_timeout = own.idle or timeouts.idle
+        self.total_timeout = own.total or timeouts.total
+        """Of a whole request; None: any time."""
+        self.service = cast("Service", service)  # The door lets nobody in where there is none.
+        self.seconds: Histogram = metrics.request_seconds(self.label)
+        self.overhead: Histogram = metrics.overhead_seconds()
+        self.cors = cors
+        self.door = Door(settings, cors, conditions(rules, settings.path), metrics.ruled) or None
+        """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
+        self.finish = Finish(settings.rewrite.response, cors, settings.compress) or None
+        """What it does to the heads of answers; None where it does nothing."""
+        self.rewriter = Rewriter(settings.rewrite, base) or None
+        """What it makes of requests; None where they go on as they are."""
+
+        self.reverse = None if settings.prefix is None else mapping_of(settings.rewrite, base)
+        """What it makes of places that answers name; None where it leaves them alone."""
+
+    def observe(self, total: float, own: float, waited: float) -> None:
+        """A request on this route took `total` seconds, `own` of them the edge's, and its answer's head `waited`."""
+        # As `observe` does, but three calls less on the way of every request.
+        self.overhead.pending.append(own)
+        self.service.seconds.pending.append(waited)
+        pending = self.seconds.pending
+        pending.append(total)
+        if len(pending) >= PENDING_MOST:
+            for histogram in (self.seconds, self.overhead, self.service.seconds):
+                histogram.settle()
+
+
+class RouteBinding:
+    """A customer on a route. `customer` and `tier` are names, `limits` is all that holds the customer's requests."""
+
+    __slots__ = (
+        "admitted",
+        "counters",
+        "customer",
+        "forwards_key",
+        "limit_set",
+        "limits",
+        "message",
+        "metering",
+        "networks",
+        "prefer",
+        "priority",
+        "refusals",
+        "route",
+        "stamps",
+        "tier",
+        "unusual",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        customer: str,
+        tier: str,
+        limits: "RouteLimits",
+        stamps: bytes,
+        metrics: "WorkerMetrics",
+        meters: dict[str, "Meter"],
+        *,
+        priority: int = 0,
+        message: str | None = None,
+        prefer: str | None = None,
+        forwards_key: bool = False,
+        stamped_anew: bool = False,
+        networks: "Networks | None" = None,
+    ) -> None:
+        self.route = route
+        self.customer = customer
+        self.tier = tier
+        self.limits = limits
+        self.networks = networks
+        """From where the customer may come."""
+        differs = limits.by_address or networks is not None
+        self.limit_set: LimitSet | None = None if differs else limits.limit_set()
+        """None where each address has its own."""
+        self.priority, self.message = priority, message
+        self.prefer = prefer
+        """The region whose endpoints are asked first."""
+        self.stamps = stamps
+        self.forwards_key = forwards_key
+        changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
+        rewrites = route.finish is not None or route.rewriter is not None
+        self.unusual = forwards_key or stamped_anew or changes_host or is_bounded or rewrites
+        """Whether there is more to its requests' heads than what is joined for each."""
+
+        def counted(name: str, split: str = "") -> Count:
+            counter = metrics.usage(customer, name, route.label, split)
+            if name == COST and limits.request_most is not None and MEASURES[meters[name].count].is_reported:
+                above = cache(lambda: metrics.usage(customer, OVER_CAP, route.label))
+                return Capped(counter, limits.request_most, above)
+            amount = per_request(meters[name].count, route.settings.cost)
+            return Costs(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
+
+        usage: list[tuple[str, Count]] = []
+        others = {}
+        for name, meter in meters.items():
+            if MEASURES[meter.count].is_of_refusals:
+                continue
+            if per_request(meter.count, route.settings.cost) and not is_split(meter):
+                usage.append((meter.when, counted(name)))
+            else:
+                others[name] = meter
+        self.admitted = tuple(counter for when, counter in usage if when == "admitted")
+        self.counters = Statuses(metrics, route.label, tier, usage)
+        refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
+        self.refusals: Refusals | None = None
+        """What counts the requests that limits refuse, if anything does."""
+        if refusing:
+            self.refusals = Refusals(lambda split: tuple([counted(name, split) for name in refusing]))
+        self.metering: Metering | None = None
+        """What is counted beside requests and what they cost, if anything is."""
+        if any(map(is_split, others.values())):
+            self.metering = SplitMetering(customer, others, counted, metrics.unreadable, metrics.values)
+        elif others:
+            self.metering = Metering(others, counted, metrics.unreadable)
+
+
+class Statuses(dict[int, tuple[Count, ...]]):
+    """The counters that an answer of each status adds to, made when the status is first seen."""
+
+    def __init__(self, metrics: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Count]]) -> None:
+        super().__init__()
+        self._metrics, self._route, self._tier, self._usage = metrics, route, tier, usage
+
+    def __missing__(self, status: int) -> tuple[Count, ...]:
+        billed = [counter for when, counter in self._usage if is_billed(when, status)]
+        self[status] = counters = (self._metrics.requests(self._route, self._tier, status), *billed)
+        return counters

@@ -1,0 +1,156 @@
+"""Which route a request takes: the host first, then the exact path, then the longest prefix.
+
+`/v1/*` is the route of `/v1` too, unless a route has that path for itself. Routes without a host apply to every host,
+after those that name it. The path that is matched here is exactly the path that will be forwarded (edge/http1/path.py),
+so nothing can be routed as one thing and served as another.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeVar, Union
+
+from edgeproxy.edge.errors import Refused
+
+
+class Routable(Protocol):
+    """What the router needs to know of a route; `path` ends with `/*` where it is a prefix.
+
+    One that is `flagged` does not exist for everybody, so nobody is told of its methods.
+    """
+
+    @property
+    def host(self) -> bytes | None: ...
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def methods(self) -> frozenset[bytes] | None: ...
+    @property
+    def flagged(self) -> bool: ...
+
+
+R = TypeVar("R", bound=Routable)
+
+
+class Site(Generic[R]):
+    """What one host serves: layers of routes, the more specific host's first."""
+
+    __slots__ = ("_layers",)
+
+    def __init__(self, layers: "Iterable[_Layer[R]]") -> None:
+        self._layers = tuple(layers)
+
+    def match(self, path: bytes, method: bytes) -> R:
+        """The route for this path and method; raises Refused(404), or 405 where other methods have a route."""
+        for exact, prefixes, lengths in self._layers:
+            found = exact.get(path) if exact else None
+            if found is None:
+                for length in lengths:
+                    found = prefixes.get(path[:length])
+                    if found is not None:
+                        break
+                else:
+                    continue
+            if isinstance(found, list):
+                return _by_method(found, method)
+            methods = found.methods
+            if methods is None or method in methods:
+                return found
+            return _by_method([found], method)
+        raise no_route()
+
+
+NO_SITE: Site[Any] = Site(())
+"""What a request without a Host asks for, until more is known of it."""
+
+
+class Router(Generic[R]):
+    """All routes of a configuration, by host."""
+
+    def __init__(self, routes: Iterable[R]) -> None:
+        by_host: dict[bytes | None, list[R]] = {None: []}
+        for route in routes:
+            by_host.setdefault(route.host, []).append(route)
+        # "*.a.example.com" before "*.example.com": the longer suffix says more.
+        hosts = [host for host in by_host if host is not None]
+        self._suffixes = sorted((host[1:] for host in hosts if host.startswith(b"*.")), key=len, reverse=True)
+        wider: dict[bytes | None, list[bytes | None]] = {None: []}
+        for host in hosts:
+            own = host.removeprefix(b"*")
+            suffixes = [suffix for suffix in self._suffixes if own.endswith(suffix) and own != suffix]
+            wider[host] = [*(b"*" + suffix for suffix in suffixes), None]
+        # Each layer is made once, though the wider ones are of many sites.
+        layers = {
+            host: _layer(routes, {route.path for each in wider[host] for route in by_host[each]})
+            for host, routes in by_host.items()
+        }
+        sites = {host: Site([layers[host], *(layers[each] for each in wider[host])]) for host in by_host}
+        self._anywhere = sites[None]
+        self._exact: dict[bytes, Site[R]] = {}
+        self._by_suffix: dict[bytes, Site[R]] = {}
+        for host in hosts:
+            own = host.removeprefix(b"*")
+            (self._exact if own == host else self._by_suffix)[own] = sites[host]
+
+    def site(self, host: bytes | None) -> Site[R]:
+        """What this host serves; `host` in lower case, without port and trailing dot, None where none was sent."""
+        if host is not None:
+            site = self._exact.get(host)
+            if site is not None:
+                return site
+            for suffix in self._suffixes:
+                if host.endswith(suffix):
+                    return self._by_suffix[suffix]
+        return self._anywhere
+
+
+def no_route() -> Refused:
+    """What is said of a path that leads nowhere, or nowhere for the one who asks."""
+    return Refused(404, "No route leads here", close=False)
+
+
+_Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
+_Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, ...]]
+
+
+def _layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
+    """(exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a list.
+
+    `elsewhere`: the paths of the routes of wider hosts. Who has `/v1` there has it before `/v1/*` has it here, unless
+    another prefix here is around it.
+    """
+    exact: dict[bytes, list[R]] = {}
+    prefixes: dict[bytes, list[R]] = {}
+    for route in routes:
+        if route.path.endswith(b"/*"):
+            prefixes.setdefault(route.path[:-1], []).append(route)
+        else:
+            exact.setdefault(route.path, []).append(route)
+    for prefix, of_prefix in prefixes.items():
+        name = prefix[:-1]
+        if name and (name not in elsewhere or any(name.startswith(around) for around in prefixes)):
+            exact.setdefault(name, of_prefix)
+    lengths = tuple(sorted({len(prefix) for prefix in prefixes}, reverse=True))
+    return _bare(exact), _bare(prefixes), lengths
+
+
+def _bare(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
+    """The usual case, one route for a path, stands without its list: that is what the request path looks at."""
+    return {path: routes[0] if len(routes) == 1 else routes for path, routes in paths.items()}
+
+
+def _by_method(routes: list[R], method: bytes) -> R:
+    """The route of this path that takes `method`; one without methods takes what no other names."""
+    anything = None
+    allowed: set[bytes] = set()
+    for route in routes:
+        if route.methods is None:
+            anything = route
+        elif method in route.methods:
+            return route
+        elif not route.flagged:
+            allowed |= route.methods
+    if anything is not None:
+        return anything
+    if not allowed:
+        raise no_route()
+    allow = b", ".join(sorted(allowed))
+    raise Refused(405, "The method is not allowed here", close=False, fields=b"Allow: %b\r\n" % allow)

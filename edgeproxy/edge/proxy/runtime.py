@@ -1,0 +1,88 @@
+"""What everything in one worker shares: the configuration that is served, the clocks, the counters, the connections.
+
+A connection or an exchange is given the Runtime, never the Worker: what it may touch is what stands here.
+"""
+
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.edge.proxy.body_file import BodySpace
+from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
+from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
+from edgeproxy.edge.proxy.connections import Connections
+from edgeproxy.edge.proxy.deadlines import Deadlines
+from edgeproxy.edge.proxy.ids import Ids
+from edgeproxy.edge.proxy.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.counters.store import Store
+    from edgeproxy.edge.proxy.overload import Overload
+    from edgeproxy.edge.proxy.snapshot import Snapshot
+
+ENDPOINT_LOG_SECONDS = 10.0
+"""Between two log lines about one endpoint that cannot be reached."""
+
+
+class Connector(Protocol):
+    """Opens connections to upstreams; see connector.py."""
+
+    def connect(self, exchange: Any) -> None:
+        """Open one to the exchange's endpoint, and hand it to `Exchange.connected`, or the fault to `unreachable`."""
+
+
+class Runtime:
+    """The shared parts of one worker. The worker sets `snapshot`, `overload` and `connector` before it listens."""
+
+    __slots__ = (
+        "body_space",
+        "claim_waiter",
+        "connections",
+        "connector",
+        "date",
+        "deadlines",
+        "endpoint_log",
+        "folder",
+        "ids",
+        "key_lookup",
+        "metrics",
+        "offset",
+        "overload",
+        "snapshot",
+        "tasks",
+    )
+
+    def __init__(self, store: "Store") -> None:
+        self.snapshot: Snapshot
+        """The configuration that requests begin with."""
+        self.folder = store.state
+        """Where files may be made."""
+        self.body_space = BodySpace()
+        self.offset = store.offset
+        """Edge time less monotonic time, in seconds."""
+        self.date = date_field()
+        """The Date line of the edge's own answers, and of upstreams' that have none (RFC 9110 section 6.6.1)."""
+        self.metrics = WorkerMetrics(store)
+        self.ids = Ids()
+        self.deadlines = Deadlines()
+        self.tasks = Tasks()
+        self.connections = Connections(ConnectionLimits(self.metrics, store.connected), self.deadlines)
+        self.overload: Overload
+        self.connector: Connector
+        self.claim_waiter = ClaimWaiter(lambda _: True)
+        """Asks the hub for claims, by way of the supervisor."""
+        self.key_lookup = KeyLookup(lambda _: True)
+        """Asks the supervisor for customers who are in no file."""
+        self.endpoint_log = log.Seldom(ENDPOINT_LOG_SECONDS)
+
+    def tick(self, offset: float) -> None:
+        """Twice a second: take over the offset that the supervisor publishes, and the date."""
+        self.offset = offset
+        self.date = date_field()
+
+
+def date_field() -> bytes:
+    """The Date line of this second, with its CRLF."""
+    return f"Date: {formatdate(usegmt=True)}\r\n".encode()

@@ -1,0 +1,164 @@
+"""The two sides of an exchange: what it needs of the client's connection, and of the one to the upstream.
+
+Both connections know the exchange that they serve. Here it is `E`, so that nothing below exchange.py has to know it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from edgeproxy.edge.proxy.tunnel import ClientEnd, Tunnel, UpstreamEnd
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.errors import EdgeError
+    from edgeproxy.edge.http1.request import RequestHead
+    from edgeproxy.edge.limits.admission import LimitSet
+    from edgeproxy.edge.proxy.address import Address
+    from edgeproxy.edge.proxy.body import RequestBody
+    from edgeproxy.edge.proxy.client_certificate import ClientCertificate
+    from edgeproxy.edge.proxy.compression import Compressor
+
+E = TypeVar("E")
+
+
+class IdleConnection(Protocol):
+    """A connection to an upstream that the pool keeps for the next request."""
+
+    @property
+    def idle_since(self) -> float:
+        """Since when it is, in seconds of the monotonic clock."""
+
+    def keep_at_most(self, seconds: float) -> None:
+        """Keep it idle for no longer than this, from its last answer on."""
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """Its socket."""
+
+    def close(self) -> None:
+        """Close once everything written has gone."""
+
+
+class UpstreamSide(IdleConnection, UpstreamEnd, Protocol[E]):
+    """The connection to the upstream."""
+
+    exchange: E | None
+    """Whose answer it reads."""
+    reusable: bool
+    """Whether it may serve another request after this one."""
+
+    compressor: "Compressor | None"
+    """What compresses the content of the answer under way, if it is compressed."""
+
+    @property
+    def reused(self) -> bool:
+        """Whether it has answered before."""
+
+    @property
+    def rechunks(self) -> bool:
+        """Whether an answer is under way that the client gets in chunks, each written whole."""
+
+    @property
+    def full(self) -> bool:
+        """Whether it takes no more for now."""
+
+    @property
+    def tunnel(self) -> Tunnel | None:
+        """What it is a part of once it has left HTTP behind."""
+
+    def learn(self, block: bytes) -> None:
+        """Take from the first answer's head for how long this server keeps a connection that is idle."""
+
+    def idle_again(self, now: float) -> None:
+        """Keep the connection for later where that is safe, else close it. `now` is of the monotonic clock."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def resume(self) -> None:
+        """Read on."""
+
+    def end_answer(self) -> None:
+        """End the event stream under way, as if the upstream had ended it."""
+
+    def abort(self) -> None:
+        """Close at once."""
+
+
+class ClientSide(ClientEnd, Protocol[E]):
+    """The client's connection. `deadline` is in seconds of the monotonic clock."""
+
+    exchange: E | None
+    """The request under way."""
+    last: bool
+    """Whether no request after this one is served."""
+    buffer: bytes
+    """What was read and belongs to no request yet."""
+    traces: bool
+    """Whether the head read last has a trace."""
+
+    @property
+    def writelines(self) -> Callable[[Iterable[bytes | memoryview]], None]:
+        """Send these together."""
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the peer is a trusted proxy."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether it came over TLS."""
+
+    def certificate(self) -> "ClientCertificate":
+        """The certificate that the client has shown."""
+
+    @property
+    def peer(self) -> str:
+        """The address of the connection's other end."""
+
+    @property
+    def address(self) -> "Address":
+        """The limits of the address that asks."""
+
+    @property
+    def forwarded(self) -> bytes:
+        """The X-Forwarded lines that the upstream gets, and the name of X-Request-Id."""
+
+    @property
+    def body(self) -> "RequestBody | None":
+        """The body of the request under way, while some of it is still to come."""
+
+    @property
+    def choked(self) -> bool:
+        """Whether the client does not take what is written to it."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether whom it asks for is to be found out anew once the exchange is over."""
+
+    def on_behalf(self, head: "RequestHead") -> None:
+        """Take `address` and `forwarded` from what a trusted proxy says of its client."""
+
+    def bound(self, exchange: E, until: float) -> None:
+        """Have the exchange over by then, whatever moves; seconds of the monotonic clock."""
+
+    def begin_body(self, exchange: E, data: bytes) -> None:
+        """Read the body from here on; `data` follows the head."""
+
+    def turn_away(self, exchange: E, refusal: "EdgeError | LimitSet", data: bytes, end: int) -> bytes:
+        """Answer a request that is not forwarded; returns what follows it, nothing where that cannot be told."""
+
+    def answer(self, answer: bytes, *, close: bool) -> None:
+        """Write an answer of the edge's own, which ends the exchange; `close` ends the connection as well."""
+
+    def next(self) -> None:
+        """Go on to the next request: the exchange is over."""
+
+    def pause(self) -> None:
+        """Read no more for now."""
+
+    def resume(self) -> None:
+        """Read on, unless what is held is enough."""
+
+    def cut(self) -> None:
+        """Reset the connection, once what was written before has arrived."""

@@ -1,0 +1,251 @@
+"""A configuration as a worker uses it: everything resolved, nothing changed once made.
+
+A request sees one snapshot from its start to its end; a new configuration is a new snapshot.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgeproxy.edge.http1 import grammar, lines
+from edgeproxy.edge.http1.fields import FieldRules
+from edgeproxy.edge.http1.request import RequestHead, read_fields
+from edgeproxy.edge.limits.limit_set import Tables
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.proxy.access import AccessLog
+from edgeproxy.edge.proxy.address import Addresses, Terms
+from edgeproxy.edge.proxy.bounded_cache import remember
+from edgeproxy.edge.proxy.cors import CrossOrigin
+from edgeproxy.edge.proxy.identity import UNMET, Directory, Identity, TokenDigest
+from edgeproxy.edge.proxy.labels import NO_LABEL
+from edgeproxy.edge.proxy.path_rules import PathRules
+from edgeproxy.edge.proxy.pool import Service
+from edgeproxy.edge.proxy.route_binding import Route
+from edgeproxy.edge.proxy.router import NO_SITE, Router, Site
+from edgeproxy.edge.proxy.signature import Signature
+
+if TYPE_CHECKING:
+    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.config.models import Settings, Upstream
+    from edgeproxy.edge.counters.store import Store
+    from edgeproxy.edge.limits.policies import Sharing
+    from edgeproxy.edge.messages import Services
+    from edgeproxy.edge.proxy.key_lookup import KeyLookup
+    from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
+
+Meaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
+"""What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
+its credentials, those that are kept, the body's length in bytes, the trace, and the rest."""
+
+WholeMeaning = tuple[bytes, bytes, bytes, Meaning]
+"""What a whole head means: method, path, request line with its CRLF, and what its fields do."""
+
+NO_LIMIT = 1 << 62
+"""Bytes of a body where none is too long."""
+
+
+class Snapshot:
+    """One configuration. Times are in seconds, sizes in bytes."""
+
+    def __init__(
+        self,
+        draft: "PreparedConfiguration",
+        store: "Store",
+        metrics: "WorkerMetrics",
+        before: "Snapshot | None" = None,
+        sharing: "Sharing | None" = None,
+        key_lookup: "KeyLookup | None" = None,
+    ) -> None:
+        """`before` is the snapshot that is served now: what the new one has in common with it is taken over as it is,
+        with its connections, its memories and its records. Nothing else holds the other. `sharing` makes limits known
+        to other hosts, where they share them; `key_lookup` knows who there is beside those of the files.
+
+        Raises NoRow where a table has no room for what is to be counted.
+        """
+        settings = draft.settings
+        self._metrics, self._region = metrics, settings.region
+        if before is None:
+            # Of quotas others count too where there is no hub: what these count is in the ledger.
+            shared = None if store.customers.hub is None else sharing
+            self._tables = Tables(
+                *(
+                    Policies(table, full=partial(metrics.table_full, table.name), sharing=shared)
+                    for table in (store.customers, store.addresses, store.quotas)
+                )
+            )
+        else:
+            # With what they count themselves, where the tables have no room.
+            self._tables = before._tables
+        self._upstreams, self._rules = settings.upstreams, settings.rules
+        self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
+        self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
+        """Which pages may call routes that say nothing of it."""
+        self.router = Router(map(self._route, settings.routes))
+        # Where usage is counted when the table has no row left; these must have theirs before that.
+        self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
+        self.lines = lines.RequestLines(_rules(settings))
+        self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup, lines=self.lines)
+        self.query_key = None if settings.auth.query is None else settings.auth.query.encode()
+        """The parameter of queries that may hold a key."""
+        self.addresses = self._whom(settings, before)
+        secret = settings.stamp_secret
+        self.sign = (
+            None if secret is None else Signature(secret, settings.region, whole=settings.stamp_signature == "v2")
+        )
+        self.legacy_headers = settings.legacy_headers
+        self.security_headers = settings.security_headers
+        speaks = settings.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
+        self.speaks_to_browsers = speaks
+        """Whether any of the edge's own answers has fields that are for browsers alone."""
+        self._access_log = settings.access_log
+        self.access = self._log(before)
+        self.sizes = grammar.Limits(head=settings.limits.head, fields=settings.limits.fields)
+        self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
+        self.buffered = settings.limits.buffered
+        self.header_timeout = settings.limits.header_timeout
+        self.body_idle = settings.limits.body_idle
+        self.body_idle_bytes = max(1, int(self.body_idle * (settings.limits.body_rate or 0)))
+        """Bytes of a body that have to come, or to be taken, within `body_idle`."""
+        self.keepalive_idle = settings.limits.keepalive_idle
+        self.connections = settings.limits.connections
+        self.connections_per_ip = settings.limits.connections_per_ip
+        self.pipelined = settings.limits.pipelined
+        self.paths = PathRules(settings.paths)
+        self.usual_line = self.paths.usual_line
+        self.drain = settings.drain
+        self.overload = settings.overload
+        self.outward = draft.outward
+        """How the edge speaks TLS with each upstream that has it."""
+        self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
+        """Header blocks seen before, of ordinary peers and of trusted proxies."""
+        self.whole_heads: tuple[dict[bytes, WholeMeaning], dict[bytes, WholeMeaning]] = ({}, {})
+        """Requests without a body seen before whose blocks are remembered, likewise."""
+
+    def _route(self, route: "RouteSettings") -> Route:
+        upstream = None if route.upstream is None else self._upstreams[route.upstream]
+        service = None if route.upstream is None else self.services[route.upstream]
+        base = "" if upstream is None else upstream.endpoints[0].path or ""
+        return Route(route, service, self._metrics, cors=self._cors(route), base=base, rules=self._rules)
+
+    def _cors(self, route: "RouteSettings") -> CrossOrigin | None:
+        if route.cors is None:
+            return self.cors
+        return None if route.cors == "off" else CrossOrigin(route.cors)
+
+    def forwards_key(self, route: Route) -> bool:
+        """Whether the route's upstream is to see keys, by its setting `forward_key`."""
+        upstream = route.settings.upstream
+        return upstream is not None and self._upstreams[upstream].forward_key
+
+    def look_for_hosts(self) -> None:
+        """See how many hosts share the limits now."""
+        for policies in self._tables:
+            policies.look_for_hosts()
+
+    def _service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
+        # The region decides which endpoints are near.
+        if before is not None and before._upstreams.get(name) == upstream and before._region == self._region:
+            return before.services[name]
+        pending = None if upstream.breaker is None else self._metrics.upstream_pending(name)
+        metrics = self._metrics
+        return Service(
+            name, upstream, self._region, metrics.upstream_seconds(name), pending, metrics.upstream_ejections(name)
+        )
+
+    def _whom(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
+        guard, rate = settings.per_ip, settings.limits.connection_rate
+        terms = Terms(
+            settings.trusted_proxies,
+            None if guard is None else Rule("per_ip", guard.count, guard.window, scope="guard"),
+            None if rate is None else Rule("connections", rate.count, rate.seconds, scope="connection"),
+            settings.networks,
+            settings.limits.ipv6_prefix,
+        )
+        if before is not None and before.addresses.terms == terms:
+            return before.addresses
+        return Addresses(self._tables.addresses, terms)
+
+    def _log(self, before: "Snapshot | None") -> AccessLog | None:
+        if self._access_log is None:
+            return None
+        if before is not None and before._access_log == self._access_log and before._region == self._region:
+            return before.access
+        return AccessLog(self._access_log, self._region)
+
+    def understand(self, block: bytes, trusted: bool) -> Meaning:
+        """What a block of field lines means; raises Refused where it has no one meaning.
+
+        Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown
+        key must not be known to anyone, and what a trusted proxy says of its client is that client's alone.
+        """
+        host, key, credentials, keep, length, trace, head = read_fields(block, trusted, self.sizes.fields, self.lines)
+        identity = self.directory.resolve(key, credentials)
+        site = NO_SITE if host is None else self.router.site(host)
+        meaning: Meaning = (identity, site, credentials, keep, length, trace, head)
+        people = self.directory
+        known = identity is people.nobody or (identity is not people.unknown and identity.valid_until != UNMET)
+        if trace is None and known and not is_personal(head):
+            remember(self.heads[trusted], block, meaning)
+        return meaning
+
+    def endpoints_changed(self, services: "Services") -> None:
+        """What the supervisor tells of endpoints."""
+        for name, listing in services.items():
+            service = self.services.get(name)
+            if service is not None:
+                for server in service.update(listing):
+                    server.close()
+
+    def lacks_addresses(self) -> bool:
+        """Whether there is a service of which no address is known."""
+        return not all(service.endpoints for service in self.services.values())
+
+    def look(self, now: float) -> None:
+        """Twice a second: what has come to pass with time alone. `now` is of the monotonic clock."""
+        for service in self.services.values():
+            service.look(now)
+
+    def forget(self, customers: Collection[str] | None) -> None:
+        """What was told of these customers of the directory (None: of any) is so no longer."""
+        self.directory.forget(customers)
+        self._forget_heads()
+
+    def flags_changed(self) -> None:
+        """The directory has other flags."""
+        self.directory.flags_changed()
+        self._forget_heads()
+
+    def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
+        """No request begins under it any more: let go of what only their beginnings need.
+
+        Returns what was remembered of keys, which may be much, for the caller to free piece by piece.
+        """
+        self._forget_heads()
+        return self.directory.retire()
+
+    def _forget_heads(self) -> None:
+        for blocks in self.heads:
+            blocks.clear()
+        for whole in self.whole_heads:
+            whole.clear()
+        self.lines.forget()
+        lines.forget()
+
+
+def _rules(settings: "Settings") -> FieldRules:
+    auth = settings.auth
+    return FieldRules(
+        tuple(field.lower().encode() for field in auth.fields),
+        cookie=None if auth.cookie is None else auth.cookie.encode(),
+        protocols=auth.websocket_protocol,
+        strip=tuple(name.lower() for name in settings.strip),
+        strip_except=tuple(name.lower() for name in settings.strip_except),
+    )
+
+
+def is_personal(head: RequestHead) -> bool:
+    """Whether a trusted proxy's head speaks of one client, or of one request."""
+    return head.forwarded_for is not None or head.request_id is not None

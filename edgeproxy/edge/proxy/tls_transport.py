@@ -1,0 +1,281 @@
+"""TLS over one connection: to its socket a protocol, to a client or a server the transport that they write to.
+
+OpenSSL does the work; this moves bytes between it and the socket. The loop's own way would keep 256 KiB for each
+connection, know no half-closed one, and tell of every failed handshake in a traceback.
+
+What the two sides promise each other is what they promise over TCP, with these words of TLS (RFC 8446 section 6.1):
+`close_notify` is the end of a stream. An end of the connection without it is a truncation: `connection_lost` comes
+with no `eof_received` before it.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from typing import Any
+
+from edgeproxy.edge.proxy.deadlines import NEVER
+
+RECORD_BYTES_MAX = 16 << 10
+"""Bytes that one record of TLS carries at most (RFC 8446 section 5.1)."""
+
+READ_BYTES_MAX = 256 << 10
+"""More than the loop reads at once."""
+
+UNASKED_BYTES_MAX = 1 << 20
+"""Bytes that may wait for a peer to which TLS itself has something to answer; what is relayed stops far below that."""
+
+_room = memoryview(bytearray(READ_BYTES_MAX + 4 * RECORD_BYTES_MAX))
+"""Where records are decrypted to, of all connections: what was decrypted leaves it before the next one is read."""
+
+
+class TlsTransport(asyncio.Protocol):
+    """One connection under TLS. Whoever makes it says in `established` and `failed` what comes of the handshake."""
+
+    __slots__ = (
+        "_app",
+        "_ended",
+        "_half",
+        "_incoming",
+        "_outgoing",
+        "_over",
+        "_paused",
+        "_plain",
+        "_tls",
+        "_why",
+        "deadline",
+    )
+
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname, session)
+        self._app: asyncio.Protocol | None = None
+        """Who speaks through it, once the handshake is done."""
+        self._over = False
+        """This side has said its last word."""
+        self._ended = False
+        """The peer has, and whoever speaks through this does not know yet."""
+        self._half = False
+        """It has, and is still spoken to."""
+        self._why: BaseException | None = None
+        """Of what it broke."""
+        self._paused = False
+        self.deadline = NEVER
+        """Of the handshake, in seconds of the monotonic clock."""
+
+    # ---- the handshake
+
+    def greeted(self, data: bytes) -> bool:
+        """The peer has said this, before the handshake was done; False where it was refused for it."""
+        return True
+
+    def established(self) -> asyncio.Protocol:
+        """The handshake is done: who is to speak through this? Its `connection_made` comes next."""
+        raise NotImplementedError
+
+    def failed(self, why: BaseException | None) -> None:
+        """The handshake is not going to be done; None where the peer has just gone. The connection is closing."""
+        raise NotImplementedError
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._plain = transport
+        if not self._tls.server_side:
+            self._shake()
+
+    def _shake(self) -> bool:
+        """Go on with the handshake; True once it is done."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            self._flush()
+            return False
+        except ssl.SSLError as refused:
+            # What OpenSSL has to say to the peer about it, an alert, goes out before the end.
+            self._fail(refused)
+            return False
+        self._flush()
+        app = self._app = self.established()
+        app.connection_made(self)  # type: ignore[arg-type]
+        return True
+
+    def refuse(self, alert: bytes, why: str) -> None:
+        """Say no in the middle of the handshake, with this record."""
+        self._plain.write(alert)
+        self._fail(ConnectionAbortedError(why))
+
+    def _fail(self, why: BaseException | None) -> None:
+        if not self._over:
+            self._flush()
+            self._over = True
+            self._plain.close()
+            self.failed(why)
+
+    def timed_out(self) -> None:
+        """The handshake takes too long."""
+        self.deadline = NEVER
+        self._fail(TimeoutError("the handshake took too long"))
+        self._plain.abort()
+
+    # ---- what comes from the socket
+
+    def data_received(self, data: bytes) -> None:
+        if self._app is None and (self._over or not self.greeted(data)):
+            return
+        if self._half:
+            return  # Whatever comes after a last word (RFC 8446 section 6.1).
+        self._incoming.write(data)
+        if self._app is not None or self._shake():
+            self._read()
+
+    def _read(self) -> None:
+        """Decrypt all that is there, in one piece for whom it is for."""
+        incoming, read, room = self._incoming, self._tls.read, _room
+        there, broken = 0, None
+        try:
+            while incoming.pending:
+                taken = read(RECORD_BYTES_MAX, room[there:] if there else room)
+                if not taken:
+                    self._ended = True
+                    break
+                there += taken  # type: ignore[operator]
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._ended = True
+        except ssl.SSLError as failure:
+            broken = failure
+        app = self._app
+        assert app is not None
+        if there:
+            app.data_received(room[:there].tobytes())
+        if self._outgoing.pending:
+            self._flush()
+            if self._plain.get_write_buffer_size() > UNASKED_BYTES_MAX:
+                # It keeps on asking for new keys, say, and does not take the answers.
+                self.abort()
+        if broken is not None:
+            self._break(broken)
+        elif self._ended:
+            self._end()
+
+    def _break(self, why: ssl.SSLError) -> None:
+        """What came is not what was sent, or the peer says so of what it was sent."""
+        self._why = why
+        self.abort()
+
+    def _end(self) -> None:
+        """The peer has said its last word."""
+        if self._ended and not self._paused and self._app is not None:
+            self._ended = False
+            self._half = bool(self._app.eof_received())
+            if not self._half:
+                self.close()
+
+    def eof_received(self) -> bool:
+        if self._app is None:
+            self._fail(None)
+        # Without a last word it is no end, and nothing more is said either. After one it says no more than that.
+        return self._half or self._ended
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # What spoke through this holds it, and must not be held by it: nobody would free the memory of either soon.
+        app, self._app = self._app, None
+        if app is not None:
+            self._over = True
+            app.connection_lost(self._why or exc)  # type: ignore[arg-type]
+        elif not self._over:
+            self._over = True
+            self.failed(exc)
+
+    def pause_writing(self) -> None:
+        if self._app is not None:
+            self._app.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._app is not None:
+            self._app.resume_writing()
+
+    # ---- the transport
+
+    def write(self, data: bytes) -> None:
+        """Send this."""
+        if data and not self._over:
+            self._tls.write(data)
+            self._plain.write(self._outgoing.read())
+
+    def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
+        """Send these together."""
+        if not self._over:
+            for piece in pieces:
+                self._tls.write(piece)
+            self._plain.write(self._outgoing.read())
+
+    def _flush(self) -> None:
+        data = self._outgoing.read()
+        if data and not self._over and not self._plain.is_closing():
+            self._plain.write(data)
+
+    def can_write_eof(self) -> bool:
+        """Yes."""
+        return True
+
+    def write_eof(self) -> None:
+        """Say that nothing more comes from this side; what the other sends is still read."""
+        if not self._over:
+            self._last_word()
+            self._plain.write_eof()
+
+    def _last_word(self) -> None:
+        try:
+            self._tls.unwrap()
+        except ssl.SSLError:
+            pass  # OpenSSL would like to hear the peer's as well.
+        self._flush()
+        self._over = True
+
+    def close(self) -> None:
+        """Close once everything written has gone."""
+        if not self._over and not self._plain.is_closing():
+            self._last_word()
+        self._over = True
+        self._plain.close()
+
+    def abort(self) -> None:
+        """Close at once, without a last word."""
+        self._over = True
+        self._plain.abort()
+
+    def is_closing(self) -> bool:
+        """Whether it is closed, or about to be."""
+        return self._plain.is_closing()
+
+    def pause_reading(self) -> None:
+        """Read no more for now."""
+        self._paused = True
+        self._plain.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on."""
+        self._paused = False
+        self._plain.resume_reading()
+        if self._ended:
+            asyncio.get_running_loop().call_soon(self._end)
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that the socket has not taken yet."""
+        return self._plain.get_write_buffer_size()
+
+    def peer_certificate(self) -> bytes | None:
+        """What the peer has shown, in DER, where it had to show one; None where it had not."""
+        required = self._tls.context.verify_mode == ssl.CERT_REQUIRED
+        return self._tls.getpeercert(binary_form=True) if required else None
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the socket's transport knows."""
+        return self._plain.get_extra_info(name, default)

@@ -1,0 +1,290 @@
+"""The worker: a process of the data plane. It serves what its supervisor configures, on sockets it was handed.
+
+It never waits for its supervisor. If that dies the worker serves on, until another supervisor serves in its place
+or a deadline passes; then it takes what is queued, finishes what it has begun, and leaves.
+"""
+
+import argparse
+import asyncio
+import gc
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from time import monotonic
+
+import uvloop
+
+from edgeproxy.base import log
+from edgeproxy.edge import messages
+from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.counters.columns import NoFreeColumn
+from edgeproxy.edge.counters.file import TableError
+from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.proxy.acceptor import Acceptor
+from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
+from edgeproxy.edge.proxy.connector import UpstreamConnector
+from edgeproxy.edge.proxy.control_handler import ControlHandler, why_not
+from edgeproxy.edge.proxy.generations import Generations
+from edgeproxy.edge.proxy.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.overload import Overload
+from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+from edgeproxy.edge.proxy.runtime import Runtime
+from edgeproxy.edge.proxy.snapshot import Snapshot
+from edgeproxy.edge.proxy.tls import Inward, Outward, Unusable
+
+ORPHAN_CHECK_SECONDS = 0.25
+"""Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
+
+INTRODUCTION_SECONDS = 2.0
+"""Seconds that a worker waits at most for the addresses of upstreams before it serves."""
+
+LAST_LINES_SECONDS = 0.5
+"""Seconds that the access log may take for its last lines when a worker leaves."""
+
+SWITCH_SECONDS = 0.0005
+"""Seconds that a thread may run while the loop waits for its turn; a configuration is prepared in one."""
+
+BACKLOG = 4096
+"""Connections that may wait to be accepted."""
+
+HEARTBEAT_FRESH_SECONDS = 5.0
+"""Seconds after which a supervisor that did not beat is taken for dead."""
+
+
+class Worker:
+    """One worker process: its listeners, its runtime, its configurations. Lives in one event loop."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.runtime = runtime = Runtime(store)
+        self.generations = Generations(runtime, store)
+        runtime.connector = UpstreamConnector(runtime)
+        clients = runtime.connections.clients
+        runtime.overload = Overload(self.generations.under_way, lambda: len(clients), self.take_queued)
+        self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
+        self._inward: list[Inward] = []
+        self._log = log.get()
+        runtime.deadlines.also(self._sweep)
+
+    # ---- life
+
+    async def listen(
+        self,
+        listening: Sequence[socket.socket],
+        inward: Sequence[Inward | None] = (),
+        authorize: Sequence[str | None] = (),
+    ) -> None:
+        """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`, and
+        to proxies that ask about requests of theirs where `authorize` says how they state them."""
+        loop = asyncio.get_running_loop()
+        self._inward = [each for each in inward if each is not None]
+        for each, tls, stated_in in zip_longest(listening, inward, authorize):
+            acceptor = Acceptor(self.runtime, tls, authorize=stated_in)
+            # The loop closes the socket that it is given; this one is for what is queued when it has done so.
+            queue = each.dup()
+            queue.setblocking(False)
+            server = await loop.create_server(acceptor.opens, sock=each, backlog=BACKLOG)
+            self._listening.append((server, queue, acceptor))
+        self.runtime.deadlines.start()
+        self.runtime.overload.start(self.runtime.snapshot.overload)
+
+    def take_queued(self, most: int) -> None:
+        """Take so many of the connections that wait to be accepted, of each listener.
+
+        The loop itself takes one of them in a turn (libuv 1.48), which is slow where turns are long.
+        """
+        loop = asyncio.get_running_loop()
+        for _, queue, acceptor in self._listening:
+            for _ in range(most):
+                accepted = _accept(queue)
+                if accepted is None:
+                    break
+                self.runtime.tasks.start("accept", loop.connect_accepted_socket(acceptor.opens, accepted))
+
+    async def drain(self, seconds: float) -> None:
+        """Take what is queued, finish what has begun, accept nothing new; what is left after `seconds` is cut."""
+        loop = asyncio.get_running_loop()
+        self.runtime.connections.draining = True
+        for server, queue, acceptor in self._listening:
+            server.close()
+            with queue:
+                while (accepted := _accept(queue)) is not None:
+                    await loop.connect_accepted_socket(acceptor.opens, accepted)
+        self._listening.clear()
+        # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
+        await asyncio.sleep(0)
+        await self.runtime.connections.drain(seconds)
+
+    def certificates_changed(self) -> None:
+        """Load all certificates anew; where one cannot be used, what there was stays."""
+        loaded: list[Inward | Outward] = [*self._inward, *self.generations.outward()]
+        for each in loaded:
+            try:
+                each.load()
+            except Unusable as why:
+                self._log.error("certificates not loaded, those before stay", why=str(why))
+
+    async def is_introduced(self, seconds: float) -> None:
+        """Wait until the supervisor has told of endpoints, for so many seconds at most."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.generations.introduced.wait()
+        except TimeoutError:
+            self._log.warning("the supervisor told of no addresses")
+
+    def _sweep(self) -> None:
+        """Twice a second: what changed outside, and what is to be shown of what is inside."""
+        runtime = self.runtime
+        runtime.tick(self.store.offset)
+        self.store.columns_changed()
+        now = monotonic()
+        runtime.snapshot.look(now)
+        runtime.snapshot.look_for_hosts()
+        runtime.connections.sweep(now)
+        runtime.metrics.settle()
+        runtime.metrics.upstream_connections(runtime.connections.upstreams)
+        access = runtime.snapshot.access
+        if access is not None:
+            access.flush()
+            self.generations.report_lost_lines(access)
+        self.generations.look()
+
+    def end_logs(self) -> None:
+        """Write what access logs still hold."""
+        until = monotonic() + LAST_LINES_SECONDS
+        for access in self.generations.logs():
+            access.close(max(0.0, until - monotonic()))
+            self.generations.report_lost_lines(access)
+
+
+def _accept(queue: socket.socket) -> socket.socket | None:
+    """The next connection that waits to be accepted, or None."""
+    try:
+        accepted, _ = queue.accept()
+    except OSError:  # None waits, or, without a descriptor to spare, none can be taken.
+        return None
+    accepted.setblocking(False)
+    return accepted
+
+
+async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
+    """The life of a worker process, from its configuration to its end; returns its exit code."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    channel = await Channel.over(end, messages.WORKER)
+    start = await channel.receive()
+    if not isinstance(start, messages.Start):
+        raise ChannelClosed(f"{type(start).__name__} is not what a worker is told first")
+    tables = start.tables_dir
+    try:
+        store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
+    except (NoFreeColumn, TableError) as failure:
+        crowded = isinstance(failure, NoFreeColumn)
+        await channel.send(messages.Failed(str(failure), crowded))
+        return 1
+    column = store.column
+    assert column is not None
+    worker = Worker(store)
+    runtime = worker.runtime
+    worker.generations.number = start.number
+    try:
+        draft = PreparedConfiguration(start.settings)
+        runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.offer), KeyLookup(channel.offer)
+        runtime.snapshot = Snapshot(
+            draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
+        )
+        inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
+        authorize = [each.authorize for each in draft.settings.listen]
+        del draft
+    except (Unusable, NoRow) as why:
+        await channel.send(messages.Failed(why_not(why)))
+        return 1
+    told = runtime.tasks.start("channel", until_told(channel, worker, start.token, start.orphan_deadline, stop))
+    del start  # With the settings: of a million keys these are two hundred megabytes.
+    if runtime.snapshot.lacks_addresses():
+        # The supervisor tells them right after the configuration; requests before that would go nowhere.
+        await worker.is_introduced(INTRODUCTION_SECONDS)
+    if not stop.is_set():
+        await worker.listen(listening, inward, authorize)
+    # What has been made up to here lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    try:
+        await channel.send(messages.Ready(column))
+    except ChannelClosed:
+        pass  # Clients may have connected already.
+    await stop.wait()
+    store.serve_no_longer()
+    deadline = told.result() if told.done() else None
+    await worker.drain(runtime.snapshot.drain if deadline is None else deadline)
+    channel.close()
+    await runtime.tasks.cancel()
+    runtime.deadlines.stop()
+    runtime.overload.stop()
+    worker.end_logs()
+    runtime.metrics.settle()
+    store.close()
+    return 0
+
+
+async def until_told(
+    channel: Channel[messages.ToSupervisor, messages.ToWorker],
+    worker: Worker,
+    own: int,
+    orphan_deadline: float,
+    stop: asyncio.Event,
+) -> float | None:
+    """Wait until this worker is to leave; returns the seconds that it has for it, None where nobody said.
+
+    `own` is the token of its supervisor; without one it serves on for `orphan_deadline` seconds at most.
+    """
+    logger, runtime = log.get(), worker.runtime
+    handler = ControlHandler(channel, runtime, worker.generations, worker.certificates_changed)
+    runtime.tasks.start("orders", handler.obey())
+    runtime.tasks.start("alive", handler.live())
+    try:
+        deadline = await handler.until_drain()
+        runtime.tasks.start("the hub's answers", handler.until_gone())
+        stop.set()
+        return deadline
+    except ChannelClosed as lost:
+        logger.warning("the supervisor is lost; serving on until another one serves", why=str(lost))
+        channel.close()
+    handler.orphaned()
+    leave_by = monotonic() + orphan_deadline
+    while monotonic() < leave_by and not stop.is_set():
+        token, age = worker.store.control.serving(monotonic())
+        if token not in (0, own) and age < HEARTBEAT_FRESH_SECONDS:
+            logger.info("another supervisor serves; leaving")
+            break
+        if not worker.store.serve_on(last=token == own):
+            logger.info("enough others serve on without a supervisor; leaving")
+            break
+        await asyncio.sleep(ORPHAN_CHECK_SECONDS)
+    stop.set()
+    return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The process: `--channel FD --listen FD,FD`, descriptors that the supervisor passed."""
+    parser = argparse.ArgumentParser(prog="edgeproxy.edge.proxy", description="A worker; started by its supervisor.")
+    parser.add_argument("--channel", type=int, required=True)
+    parser.add_argument("--listen", required=True, help="descriptors, separated by commas")
+    options = parser.parse_args(arguments)
+    log.configure("worker")
+    # It asks the supervisor for a reload. Whoever sends it to all processes of the edge must not end them.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    listening = [socket.socket(fileno=int(number)) for number in options.listen.split(",")]
+    try:
+        return uvloop.run(serve(socket.socket(fileno=options.channel), listening))
+    except ChannelClosed as lost:
+        print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {lost}", file=sys.stderr)
+        return 1

@@ -1,0 +1,234 @@
+"""The admin listener: for probes, Prometheus, operators and the command line, never for clients."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.base.admin_socket import NAME, AdminSocket, is_answered
+from edgeproxy.base.web_listener import PEER, Bounds, WebListener, add_answer_fields
+from edgeproxy.config.models import Settings
+from edgeproxy.config.parsers import Address
+from edgeproxy.edge.counters.file import TableError
+from edgeproxy.edge.directory.cache import Error
+from edgeproxy.edge.http1.message import problem
+from edgeproxy.edge.supervisor import sockets
+from edgeproxy.edge.supervisor.admin_access import Asked, Refused, caller
+from edgeproxy.edge.supervisor.exposition import CONTENT_TYPE, exposition
+from edgeproxy.edge.supervisor.limit_report import Unserved
+from edgeproxy.edge.supervisor.reload import Reloads
+from edgeproxy.edge.supervisor.status import Status
+from edgeproxy.edge.supervisor.table_reader import TableReader
+
+READY_TIMEOUT = 2.0
+"""Seconds that a client has to take its answer once the supervisor ends."""
+CONNECTIONS = Bounds(all=200, per_address=100)
+READING = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing (RFC 9110 section 9.2.1)."""
+SAME_SECONDS = 60.0
+"""Seconds between two log lines that say the same."""
+PATH_CHARACTERS_SHOWN = 100
+CALLER = web.RequestKey("caller", str)
+"""Who makes a request: the name of a token, `local`, or `uid N` at the socket."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Admin:
+    """One supervisor's admin listener: a socket in its state directory, and an address where there is one.
+
+    The address is bound when this is made (raises sockets.Unavailable).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._state = settings.state
+        address = settings.admin.address
+        self._shared = address is not None and sockets.listened_on(address)
+        """Whether another supervisor answers at the address; this one then waits until it serves."""
+        self._bound = None if address is None else sockets.bind(address)
+        self._socket: AdminSocket | None = None
+        self._listener = WebListener(CONNECTIONS)
+        self._runner: web.AppRunner | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._log = log.Seldom(SAME_SECONDS)
+
+    @property
+    def address(self) -> Address | None:
+        """Where it listens, or will, beside the socket."""
+        return None if self._bound is None else sockets.address_of(self._bound)
+
+    async def open(self, status: Status, table_reader: TableReader, reloads: Reloads) -> None:
+        """Answer from here on, where no other supervisor does."""
+        made = application(status, table_reader, reloads, self._listener)
+        self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=READY_TIMEOUT)
+        await self._runner.setup()
+        if not self._shared:
+            self._listen()
+        if not is_answered(self._state):
+            self.take_socket()
+
+    def serve(self) -> None:
+        """Answer in the place of any other supervisor."""
+        self._listen()
+        self.take_socket()
+
+    def _listen(self) -> None:
+        if self._bound is not None and self._accepting is None:
+            assert self._runner is not None
+            self._accepting = self._listener.accept(self._runner, self._bound)
+
+    def take_socket(self) -> None:
+        """Be who is asked at the socket; nothing happens where this is so already."""
+        before = self._socket
+        if before is not None and before.is_in_place():
+            return
+        assert self._runner is not None
+        try:
+            made = AdminSocket(self._state)
+            self._listener.accept(self._runner, made.socket)
+            made.take_place()
+        except OSError as why:
+            self._log.error("no admin socket", NAME, why=str(why))
+            return
+        self._socket = made
+        if before is not None:
+            before.close()
+
+    async def step_back(self) -> None:
+        """Take no further connection at the address; another supervisor listens there too."""
+        if self._bound is not None and self._accepting is not None:
+            self._accepting.cancel()
+            await asyncio.wait([self._accepting])
+            self._bound.close()
+
+    async def close(self) -> None:
+        """Answer what is being asked, then end."""
+        await self._listener.end()
+        if self._socket is not None:
+            self._socket.close()
+        if self._bound is not None:
+            self._bound.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+
+def application(status: Status, table_reader: TableReader, reloads: Reloads, listener: WebListener) -> web.Application:
+    """The answers of the admin listener (docs/design/contract.md#admin-listener)."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async def readyz(_: web.Request) -> web.Response:
+        why = status.unready()
+        return _json({"ready": why is None, "reason": why}, status=200 if why is None else 503)
+
+    async def metrics(_: web.Request) -> web.Response:
+        series = await status.series()
+        # In a thread, for the event loop's sake: thousands of label values take a tenth of a second.
+        text = await asyncio.to_thread(exposition, series)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
+
+    async def report(_: web.Request) -> web.Response:
+        return _json(await status.report())
+
+    async def usage(_: web.Request) -> web.Response:
+        return _json({"rows": await table_reader.usage()})
+
+    async def limits(request: web.Request) -> web.Response:
+        name = request.match_info["customer"]
+        try:
+            customer = await status.known(name)
+            if customer is None:
+                return _problem(404, f"no customer is called {name!r} here")
+            policies = await table_reader.limits(status.settings, customer, status.told_flags)
+        except Unserved as why:
+            return _problem(404, str(why))
+        except Error as why:
+            return _problem(503, f"the directory on this host's disk cannot be read: {why}")
+        except ValueError:
+            return _problem(404, f"this version of edgeproxy does not understand what the directory says of {name!r}")
+        return _json({"policies": policies})
+
+    async def reload(_: web.Request) -> web.Response:
+        if status.phase == "draining":
+            return _problem(503, "the edge is draining")
+        # It goes on, and others may wait for it too, whatever becomes of this request.
+        outcome = await asyncio.shield(reloads.ask())
+        if outcome.well:
+            return _json({"result": outcome.result, "needs_restart": outcome.needs_restart})
+        return _json({"result": outcome.result, "errors": outcome.errors}, status=422)
+
+    refusals = log.Seldom(SAME_SECONDS)
+
+    @web.middleware
+    async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer only who may ask, and name in the log who changes something."""
+        peer = request[PEER]
+        try:
+            request[CALLER] = who = peer.address if peer.local is None else _caller(request, peer.local, status)
+        except Refused as no:
+            about = f"{peer.address} {no.status} {request.method} {request.path[:PATH_CHARACTERS_SHOWN]}"
+            refusals.error("admin request refused", about, why=no.why)
+            raise
+        if request.method not in READING:
+            log.get().info("admin request", method=request.method, path=request.path, by=who, origin=peer.address)
+        return await handler(request)
+
+    made = web.Application(middlewares=[listener.counted, _problems, known])
+    made.on_response_prepare.append(add_answer_fields)
+    made.router.add_get("/healthz", healthz)
+    made.router.add_get("/readyz", readyz)
+    made.router.add_get("/metrics", metrics)
+    made.router.add_get("/status", report)
+    made.router.add_get("/usage", usage)
+    made.router.add_get("/limits/{customer}", limits)
+    made.router.add_post("/reload", reload)
+    return made
+
+
+def _caller(request: web.Request, local: str, status: Status) -> str:
+    fields = request.headers
+    hosts = fields.getall("Host", [])
+    asked = Asked(request.path, hosts, fields.get("Origin"), fields.get("Authorization"), local)
+    return caller(asked, status.settings.admin, time.time())
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every error as problem+json (RFC 9457)."""
+    try:
+        return await handler(request)
+    except Refused as no:
+        return _problem(no.status, no.why, no.headers)
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return _problem(error.status, WHY.get(error.status, error.reason), headers)
+    except TableError as error:
+        return _problem(500, str(error))
+    except Exception as error:
+        log.get().error("admin request failed", path=request.path, exc_info=error)
+        return _problem(500, "the supervisor failed to answer; its log says more")
+
+
+WHY = {
+    404: "there are /healthz, /readyz, /metrics, /status, /usage, /limits/CUSTOMER and /reload here",
+    405: "the method is not one that this path knows",
+}
+
+
+def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(
+        status=status,
+        body=problem(status, detail, str(uuid.uuid4()).encode()),
+        headers={"Content-Type": "application/problem+json", **(headers or {})},
+    )
+
+
+def _json(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

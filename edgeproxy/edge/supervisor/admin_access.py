@@ -1,0 +1,83 @@
+"""Who may ask the admin listener what. Pure."""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from edgeproxy.base.bearer import Tokens, Unknown
+from edgeproxy.config.admin import Admin
+from edgeproxy.config.parsers import is_loopback
+
+OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What is answered at an address without a token."""
+LOCAL = "local"
+"""Who asks at a loopback address for which there are no tokens: anybody on this host."""
+ANYONE = "-"
+"""Who asks for what is open."""
+
+
+class Asked(NamedTuple):
+    """What is to be known of a request at the address."""
+
+    path: str
+    hosts: Sequence[str]
+    """Its `Host` fields."""
+    origin: str | None
+    authorization: str | None
+    local: str
+    """The IP address that was connected to."""
+
+
+class Refused(Exception):
+    """The answer is no: its status, a sentence why, and further fields."""
+
+    def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(status, why)
+        self.status = status
+        self.why = why
+        self.headers = dict(headers or {})
+
+
+def caller(asked: Asked, admin: Admin, now: float) -> str:
+    """Name who asks at the Unix second `now`; raises Refused.
+
+    Neither a page of another site nor one whose name leads here (DNS rebinding) may speak for an operator: no browser
+    sends a request of a page without its Origin or its own Host.
+    """
+    if asked.origin is not None:
+        raise Refused(403, "requests of web pages are not answered here")
+    if len(asked.hosts) > 1 or not all(is_known(host, admin, asked.local) for host in asked.hosts):
+        raise Refused(421, "Host is neither this address nor one of admin.hosts")
+    if asked.path in OPEN:
+        return ANYONE
+    if not admin.tokens and is_loopback(asked.local):
+        return LOCAL
+    try:
+        return Tokens(admin.tokens).holder(asked.authorization, now).label
+    except Unknown as no:
+        raise Refused(401, str(no), {"WWW-Authenticate": no.challenge}) from None
+
+
+def is_known(host: str, admin: Admin, local: str) -> bool:
+    """Whether a `Host` field names the listener: by the address that was connected to or is configured, or a name.
+
+    The port does not count: it may be published as another one.
+    """
+    name = without_port(host).lower().removesuffix(".")
+    known = {local, *admin.hosts}
+    if admin.address is not None:
+        known.add(admin.address.host)
+    if is_loopback(local):
+        known.add("localhost")
+    return name in known
+
+
+def without_port(host: str) -> str:
+    """Return the host of a `Host` field; an IPv6 address without brackets, as it is written canonically."""
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+        try:
+            return str(ipaddress.IPv6Address(host))
+        except ValueError:
+            return ""
+    return host.partition(":")[0]

@@ -1,0 +1,124 @@
+"""The files of certificates, watched: what has changed and can be used is loaded by all workers, nothing else is.
+
+Certificates are replaced by programs, each in its own way: a file overwritten in place, renamed into place, or a
+symbolic link that is turned to another directory; the certificate and its key one after the other. So what counts
+is the file at the end of all links, and a pair that does not fit is looked at again until it does.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import in_thread
+from edgeproxy.config.certificates import Facts, Unusable, authorities, pairs, read, read_authorities, worry
+from edgeproxy.config.file_signatures import FileSignature, sign
+from edgeproxy.config.models import Written
+from edgeproxy.edge.metrics import Series
+
+CHECK_SECONDS = 2.0
+"""Seconds between two looks."""
+REMINDER_SECONDS = 86400.0
+"""Seconds between two log lines about one certificate that expires."""
+
+
+class Held:
+    """Files that are used together: a certificate and its key, or authorities alone."""
+
+    def __init__(self, cert: Path | None, files: tuple[Path, ...], check: Callable[..., Facts | None]) -> None:
+        self.cert = cert
+        """The certificate that can expire."""
+        self.key = (files, check)
+        """Equal for files that are used in the same way."""
+        self.facts: Facts | None = None
+        """Of the certificate that is in use."""
+        self.why = ""
+        """Why the files as they are now cannot be used; empty where they can."""
+        self._files = files
+        self._check = check
+        self._used: list[FileSignature] = []
+
+    def look(self) -> bool:
+        """Whether the files are others than those in use, and can be used. Reads files: call it in a thread."""
+        signs = [sign(file) for file in self._files]  # Taken first: what changes after it is seen at the next look.
+        if signs == self._used:
+            self.why = ""
+            return False
+        try:
+            self.facts = self._check(*self._files)
+        except Unusable as problem:
+            self.why = str(problem)
+            return False
+        self._used, self.why = signs, ""
+        return True
+
+
+class Certificates:
+    """All files of the configuration that serves. `changed` is called when some of them are to be loaded anew."""
+
+    def __init__(self, settings: Written, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._held = held_by(settings)
+        self._said: dict[Held, str] = {}
+        """What was last said of files that cannot be used."""
+        self._reminded: dict[Held, float] = {}
+        self._log = log.get()
+
+    async def watch(self, every: float = CHECK_SECONDS) -> None:
+        """Look at the files again and again. `look` once before any worker loads them: that is what changes show by."""
+        while True:
+            await asyncio.sleep(every)
+            if await self.look():
+                self._log.info("certificates changed")
+                self._changed()
+
+    async def consider(self, settings: Written) -> list[Held]:
+        """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
+        known = {held.key: held for held in self._held}
+        named = [known.get(held.key, held) for held in held_by(settings)]
+        await in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
+        return named
+
+    def adopt(self, held: list[Held]) -> None:
+        """Watch these, and no others."""
+        for gone in set(self._held) - set(held):
+            self._said.pop(gone, None)
+            self._reminded.pop(gone, None)
+        self._held = held
+
+    async def look(self) -> bool:
+        """Whether anything is to be loaded anew. Says what cannot be used, once, and which certificates expire."""
+        looked = self._held
+        news = await in_thread("look at certificates", lambda: [held.look() for held in looked])
+        now = time.time()
+        for held in looked:
+            if held.why != self._said.get(held, ""):
+                self._said[held] = held.why
+                if held.why:
+                    self._log.error("changed certificates cannot be used; the old ones stay", why=held.why)
+            self._remind(held, now)
+        return any(news)
+
+    def _remind(self, held: Held, now: float) -> None:
+        what = None if held.facts is None else worry(held.facts, now)
+        if what is None:
+            self._reminded.pop(held, None)
+        elif now - self._reminded.get(held, -REMINDER_SECONDS) >= REMINDER_SECONDS:
+            self._reminded[held] = now
+            self._log.warning("certificate needs attention", file=str(held.cert), certificate=what)
+
+    def series(self) -> list[Series]:
+        """The seconds until each certificate expires; below zero where it has."""
+        now = time.time()
+        return [
+            ("edge_tls_expiry_seconds", (str(held.cert),), (int(held.facts.not_after - now),))
+            for held in self._held
+            if held.facts is not None
+        ]
+
+
+def held_by(settings: Written) -> list[Held]:
+    """All files of certificates that a configuration names."""
+    held = [Held(pair.cert, (pair.cert, pair.key), read) for pair in pairs(settings)]
+    return held + [Held(None, (file,), read_authorities) for file in authorities(settings)]

@@ -1,0 +1,114 @@
+"""From one configuration to another while the edge serves, in all that has one: workers, upstreams, certificates.
+
+Nothing changes until all workers that serve have said that they can; then everything does, in one step.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import in_thread
+from edgeproxy.config.models import Settings
+from edgeproxy.edge.channel import Frame
+from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, packed
+from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.probe import Prober
+from edgeproxy.edge.supervisor.upstreams import Upstreams
+from edgeproxy.edge.supervisor.workers import Workers
+
+FIRST_LOOKUP_SECONDS = 2.0
+"""Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
+
+PREPARE_SECONDS = 15.0
+"""Seconds that workers have to make ready: longer than it takes until one that hangs is replaced."""
+
+PREPARED_BYTES_PER_SECOND = 1_000_000
+"""Bytes of configuration for which they have a second more."""
+
+COMMIT_SECONDS = 10.0
+"""Seconds that are waited for workers to serve what they have prepared; they will, be it later."""
+
+
+class Changeover:
+    """What one supervisor has to change. `start` makes what a worker begins with, from a number and settings."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        start: Callable[[int, Settings], Start],
+        workers: Workers,
+        upstreams: Upstreams,
+        certificates: Certificates,
+        prober: Prober,
+    ) -> None:
+        self._serving = settings
+        self._start = start
+        self._workers = workers
+        self._upstreams = upstreams
+        self._certificates = certificates
+        self._prober = prober
+        self._number = workers.number
+        """Of the configuration that was offered last."""
+        self._begun = asyncio.Event()
+        self._renewed = False
+        """Whether certificates have changed since that began."""
+        self._log = log.get()
+
+    async def begin(self) -> None:
+        """Start the workers, once it is known what they have to be told."""
+        await self._certificates.look()
+        await self._upstreams.begin(FIRST_LOOKUP_SECONDS)
+        self._workers.start()
+        self._begun.set()
+
+    def renew(self) -> None:
+        """Certificates have changed, and can be used."""
+        self._renewed = True
+        self._prober.renew()
+        self._workers.tell(LoadCertificates())
+
+    async def __call__(self, settings: Settings) -> list[str]:
+        """Have everything serve `settings`; why it does not, where it does not: then nothing has changed.
+
+        One at a time. Before the workers were started it waits for that.
+        """
+        await self._begun.wait()
+        self._number += 1
+        self._renewed = False
+        try:
+            whys = await self._change(settings)
+        finally:
+            if self._workers.number != self._number:
+                self._workers.discard(self._number)
+                self._upstreams.drop()
+            self._prober.follow(self._serving.upstreams)
+        if whys:
+            return whys
+        if self._renewed:
+            self.renew()  # Some of what was being loaded may have been read before they had changed.
+        if late := await self._workers.settle(COMMIT_SECONDS):
+            self._log.warning("workers still serve the configuration before", pids=late)
+        return []
+
+    async def _change(self, settings: Settings) -> list[str]:
+        certificates = await self._certificates.consider(settings)
+        follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
+        await in_thread("load certificates for probes", follow)
+        services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS)
+        start, prepare = await asyncio.to_thread(self._pack, settings, services)
+        within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
+        whys = await self._workers.prepare(self._number, prepare, within)
+        if not whys:
+            # In one step with what the workers have just said.
+            self._workers.commit(self._number, start)
+            self._upstreams.adopt(self._number)
+            self._certificates.adopt(certificates)
+            self._serving = settings
+        return whys
+
+    def _pack(self, settings: Settings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
+        """What workers begin with from here on, and what those that there are prepare; seconds, for many keys."""
+        start = self._start(self._number, settings)
+        prepare = Prepare(self._number, start.settings, services)
+        return packed(start), packed(prepare)

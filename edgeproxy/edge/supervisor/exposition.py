@@ -1,0 +1,75 @@
+"""The metrics as Prometheus reads them: every family of `metrics.METRICS`, even if nothing was counted yet.
+
+A counter begins at 0. A gauge has no sample where nobody says how it is: an edge without a hub has none that is down.
+
+The only file that knows prometheus-client.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from edgeproxy.edge.metrics import BUCKETS, METRICS, Series, Words
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+BOUNDS = (*map(floatToGoString, BUCKETS), "+Inf")
+
+
+def exposition(series: Iterable[Series]) -> bytes:
+    """The text of `GET /metrics` for these series; names that METRICS lacks are left out."""
+    found: dict[str, dict[tuple[str, ...], Words]] = {name: {} for name in METRICS}
+    for name, labels, words in series:
+        if name in found:
+            found[name][labels] = words
+    registry = CollectorRegistry()
+    registry.register(Presenter(found))
+    return generate_latest(registry)
+
+
+class Presenter(Collector):
+    """The families of METRICS with these words in them, by name and label values."""
+
+    def __init__(self, found: Mapping[str, Mapping[tuple[str, ...], Words]]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family; one without labels that counts has a zero where nothing was counted."""
+        for name, (kind, labels, text) in METRICS.items():
+            begins_at_zero = not labels and kind != "gauge"
+            zero: Mapping[tuple[str, ...], Words] = {(): [0] * (len(BOUNDS) + 1)} if begins_at_zero else {}
+            rows = self._found[name] or zero
+            yield FAMILIES[kind](name, text, labels, rows)
+
+
+def counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
+    """A counter's family; `name` ends in `_total`."""
+    family = CounterMetricFamily(name, text, labels=labels)
+    for values, words in rows.items():
+        family.add_metric(values, words[0])
+    return family
+
+
+def gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
+    """A gauge's family."""
+    family = GaugeMetricFamily(name, text, labels=labels)
+    for values, words in rows.items():
+        family.add_metric(values, words[0])
+    return family
+
+
+def histogram(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
+    """A histogram's family: Prometheus wants each bucket to hold all below it, and seconds."""
+    family = HistogramMetricFamily(name, text, labels=labels)
+    for values, words in rows.items():
+        *counts, nanoseconds = words
+        buckets = zip(BOUNDS, accumulate(counts), strict=True)
+        family.add_metric(values, list(buckets), sum_value=nanoseconds / 1e9)
+    return family
+
+
+FAMILIES = {"counter": counter, "gauge": gauge, "histogram": histogram}

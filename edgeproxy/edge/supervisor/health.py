@@ -1,0 +1,130 @@
+"""Health checks: what the probes of an address say together, and when each is probed.
+
+`Standing` decides, and knows neither clock nor network; `Health` asks.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable
+from time import monotonic
+from typing import NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.models import UpstreamTls
+
+TURN = 2
+"""Probes in a row that say the opposite of what an address is taken for, until it is believed."""
+
+
+class Terms(NamedTuple):
+    """How a target is probed: what is asked, how many seconds lie between two probes, over which TLS, of which Host."""
+
+    path: str
+    every: float
+    tls: UpstreamTls
+    host: str | None = None
+    """None: that of the endpoint's URL."""
+
+
+class Target(NamedTuple):
+    """What is probed: an address of an endpoint of an upstream, and how. Probed in another way it is another one."""
+
+    upstream: str
+    url: str
+    address: str
+    terms: Terms
+
+
+class Standing:
+    """What the probes of one address said so far."""
+
+    def __init__(self) -> None:
+        self.up: bool | None = None
+        """Whether it is well; None before the first probe has ended."""
+        self.why = "not probed yet"
+        """Why it is not well; empty where it is."""
+        self._against = 0
+        """Probes in a row that said the opposite of `up`."""
+
+    def heard(self, failure: str | None) -> bool:
+        """A probe failed for this reason, or passed (None); True where that turned the address.
+
+        The first probe counts at once, whatever it says: nothing is known that it could contradict.
+        """
+        passed = failure is None
+        if passed == self.up:
+            self._against = 0
+            self.why = failure or ""
+            return False
+        self._against += 1
+        if self.up is not None and self._against < TURN:
+            return False
+        self.up, self.why, self._against = passed, failure or "", 0
+        return True
+
+
+def usable(standings: list[Standing]) -> list[bool]:
+    """Which of a service's addresses may be used: those that are up.
+
+    One that was not probed yet is used only where no other is known to be up: it may be the one that has just come,
+    and is not ready, or one of many of which nothing is known because the edge has just started.
+    """
+    known = any(standing.up for standing in standings)
+    return [bool(standing.up) or (standing.up is None and not known) for standing in standings]
+
+
+Ask = Callable[[Target], Awaitable[str | None]]
+"""One probe: why it failed, or None. It takes a bounded time."""
+
+
+class Health:
+    """The standings of whatever is probed. `learned` is called when one of them is known first, or turned."""
+
+    def __init__(self, ask: Ask, learned: Callable[[], None]) -> None:
+        self._ask = ask
+        self._learned = learned
+        self._standings: dict[Target, Standing] = {}
+        self._probing: dict[Target, asyncio.Task[None]] = {}
+        self._log = log.get()
+
+    def __getitem__(self, target: Target) -> Standing:
+        # Of one that is not followed nothing is known: `GET /status` may ask before anything is.
+        return self._standings.get(target) or Standing()
+
+    @property
+    def asked(self) -> bool:
+        """Whether each was probed at least once."""
+        return all(standing.up is not None for standing in self._standings.values())
+
+    def follow(self, targets: Iterable[Target], tasks: Tasks) -> None:
+        """Probe these from now on, and no others; what is known of those that were probed already stays known."""
+        wanted = set(targets)
+        for gone in self._standings.keys() - wanted:
+            del self._standings[gone]
+            self._probing.pop(gone).cancel()
+        for target in wanted - self._standings.keys():
+            self._standings[target] = Standing()
+            self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._keep(target))
+
+    async def _keep(self, target: Target) -> None:
+        standing = self._standings[target]
+        every = target.terms.every
+        while True:
+            began = monotonic()
+            try:
+                failure = await self._ask(target)
+            except Exception as unforeseen:  # Whatever it was, this address must not be forgotten for it.
+                failure = f"the probe failed: {unforeseen!r}"
+            if standing.heard(failure):
+                self._tell(target, standing)
+                self._learned()
+            # Not all at once, for the service's sake.
+            await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
+
+    def _tell(self, target: Target, standing: Standing) -> None:
+        about = {"upstream": target.upstream, "url": target.url, "address": target.address}
+        if standing.up:
+            self._log.info("upstream address is up", **about)
+        else:
+            self._log.warning("upstream address is down", why=standing.why, **about)

@@ -1,0 +1,140 @@
+"""The public keys of those who issue tokens: fetched now and then, kept while nobody answers, and told to workers.
+
+What was fetched is in the state directory too, so that an edge that starts while an issuer is away knows its keys.
+"""
+
+import asyncio
+import hashlib
+import os
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import aiohttp
+import orjson
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.issuers import Issuer
+from edgeproxy.edge.messages import IssuerKeys
+
+FETCH_SECONDS = 60.0
+"""Seconds between two times that the keys of an issuer are fetched, a fifth of it more or less."""
+HURRY_SECONDS = 10.0
+"""Seconds until that at least, whatever tokens say of keys that are not known."""
+RETRY_SECONDS = 2.0
+"""Seconds until that, where there are none yet."""
+TIMEOUT_SECONDS = 10.0
+JWKS_BYTES_MAX = 1 << 20
+"""Bytes of a JWK Set."""
+LOG_SECONDS = 60.0
+
+
+class Issuers:
+    """The issuers of a configuration. `publish` tells all workers, and those that start later."""
+
+    def __init__(self, state: Path, settings: Mapping[str, Issuer], publish: Callable[[IssuerKeys], None]) -> None:
+        self._state = state
+        self._settings = settings
+        self._publish = publish
+        self._known: dict[str, str] = {}
+        self._hurry: dict[str, asyncio.Event] = {}
+        """Of each issuer: set where its keys are wanted before it is time."""
+        self._tasks = Tasks()
+        self._seldom = log.Seldom(LOG_SECONDS)
+
+    async def begin(self) -> None:
+        """Know the keys of before, and fetch them anew from here on."""
+        for name in self._settings:
+            try:
+                self._known[name] = await asyncio.to_thread(self._file(name).read_text)
+            except (OSError, UnicodeDecodeError):
+                continue
+        self._tell()
+        self._hurry = {name: asyncio.Event() for name in self._settings}
+        for name, issuer in self._settings.items():
+            self._tasks.start(f"keys of issuer {name}", self._follow(name, issuer))
+
+    async def follow(self, settings: Mapping[str, Issuer]) -> None:
+        """Another configuration serves."""
+        if settings != self._settings:
+            await self.end()
+            self._known = {
+                name: keys for name, keys in self._known.items() if settings.get(name) == self._settings[name]
+            }
+            self._settings = settings
+            await self.begin()
+
+    def hurry(self, name: str) -> None:
+        """The keys of an issuer, by its name, are wanted soon: a token names one that is not known."""
+        if name in self._hurry:
+            self._hurry[name].set()
+
+    async def end(self) -> None:
+        """Fetch no more."""
+        await self._tasks.cancel()
+
+    def _file(self, name: str) -> Path:
+        """The file of an issuer: another one where the keys are to come from elsewhere, as those of before may be
+        known to others."""
+        issuer = self._settings[name]
+        source = hashlib.sha256(f"{issuer.issuer}\n{issuer.jwks}".encode()).hexdigest()[:16]
+        return self._state / f"issuer-{name}-{source}.jwks"
+
+    def _tell(self) -> None:
+        self._publish(IssuerKeys(dict(self._known)))
+
+    async def _follow(self, name: str, issuer: Issuer) -> None:
+        """For ever, know the keys of an issuer."""
+        hurry = self._hurry[name]
+        while True:
+            hurry.clear()
+            try:
+                found = await _fetched(issuer.jwks)
+            except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as why:
+                told = "the keys of an issuer cannot be had; those that are known count"
+                self._seldom.error(told, name, why=str(why) or type(why).__name__)
+            else:
+                if found != self._known.get(name):
+                    self._known[name] = found
+                    self._tell()
+                    await asyncio.to_thread(_write, self._file(name), found)
+            pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
+            least = min(pause, HURRY_SECONDS)
+            await asyncio.sleep(least)
+            try:
+                async with asyncio.timeout(pause - least):
+                    await hurry.wait()
+            except TimeoutError:
+                continue
+
+
+async def _fetched(where: str) -> str:
+    """The JWK Set that is there. Raises OSError, TimeoutError, ClientError, or ValueError where it is none."""
+    if "://" not in where:
+        body = await asyncio.to_thread(Path(where).read_bytes)
+    else:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
+        async with (
+            aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(where, allow_redirects=False) as answer,
+        ):
+            if answer.status != 200:
+                raise ValueError(f"{where} answers {answer.status}")
+            body = await answer.content.read(JWKS_BYTES_MAX + 1)
+            while len(body) <= JWKS_BYTES_MAX and (more := await answer.content.read(JWKS_BYTES_MAX)):
+                body += more
+    if len(body) > JWKS_BYTES_MAX:
+        raise ValueError(f"{where} has more than {JWKS_BYTES_MAX} bytes")
+    said = orjson.loads(body)
+    is_set = isinstance(said, dict) and isinstance(said.get("keys"), list)
+    if not is_set:
+        raise ValueError(f"{where} has no JWK Set")
+    return body.decode()
+
+
+def _write(file: Path, text: str) -> None:
+    """Write a file, whole or not at all."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_text(text)
+    os.replace(part, file)

@@ -1,0 +1,146 @@
+"""What the ledger has counted of quotas, followed by the supervisor that tends the tables, and written into them.
+
+The collector tells of quotas that are nearly used up, at once: each look waits there for news. It tells the hub too,
+where edges follow the directory there, and what comes first counts: so neither is missed while the other is away. While
+none can be reached what is known counts on, and requests ask nobody.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterable
+from time import monotonic
+from typing import Any, Protocol
+
+import orjson
+from redis.exceptions import ResponseError
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.models import Hub, Settings, Usage
+from edgeproxy.edge.counters.rows import NoRow
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
+from edgeproxy.edge.directory.counted_log import CountedLog
+from edgeproxy.edge.sync.ledger_counts import LedgerCount, read, write
+from edgeproxy.hub.redis import Away
+from edgeproxy.wire.directory_versions import Ask, Unreadable
+
+LEAD_SECONDS = 0.5
+"""Seconds between two looks whether this supervisor tends the tables now."""
+RETRY_SECONDS, RETRY_SECONDS_MAX = 1.0, 30.0
+"""Seconds until the collector is asked again where that was in vain, at first and at most."""
+UNWRITTEN_MAX = 10_000
+"""Counts that are kept for which the table had no row."""
+
+
+class Counts(Protocol):
+    """Who tells of counts."""
+
+    async def news(self) -> list[Any]:
+        """Return what is new, as it is told, once there is something or a while is over."""
+
+    async def close(self) -> None:
+        """It is asked no more."""
+
+
+class CollectorCounts:
+    """The counts that the collector tells of."""
+
+    def __init__(self, usage: Usage) -> None:
+        self._client = CollectorClient(usage)
+        self._seq = 0
+
+    async def news(self) -> list[Any]:
+        """Return what is new, once there is something or half a minute is over. Raises Away and Unreadable."""
+        body = await self._client.get("/quotas", {"after": str(self._seq), "wait": str(WAIT_SECONDS)})
+        try:
+            said = orjson.loads(body)
+            changes = list(said["quotas"])
+            self._seq = int(changes[-1]["seq"] if changes else said["newest"])
+        except (ValueError, LookupError, TypeError) as odd:
+            raise Unreadable("the collector's answer cannot be read: is it one?") from odd
+        return changes
+
+    async def close(self) -> None:
+        """It is asked no more."""
+        await self._client.close()
+
+
+class LedgerCounts:
+    """The counts of one supervisor's tables."""
+
+    def __init__(self, store: Store, settings: Settings, ask: Ask) -> None:
+        """`ask` asks the hub."""
+        self._store = store
+        self._ask = ask
+        self._sources = sources(settings)
+        self._unwritten: dict[tuple[str, str, str, str], LedgerCount] = {}
+        self._tasks = Tasks()
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    def begin(self) -> None:
+        """Follow those who may have something to tell."""
+        usage, hub = self._sources
+        if self._store.quotas.hub is None:
+            if usage is not None:
+                self._log.warning("quotas go by this edge alone until it is started anew: usage was not shipped before")
+            return
+        if usage is not None:
+            self._tasks.start("ledger counts of the collector", self._follow(CollectorCounts(usage)))
+        if hub is not None:
+            self._tasks.start("ledger counts of the hub", self._follow(CountedLog(self._ask, hub)))
+
+    async def follow(self, settings: Settings) -> None:
+        """Another configuration serves."""
+        before, self._sources = self._sources, sources(settings)
+        if before != self._sources:
+            await self.end()
+            self.begin()
+
+    async def end(self) -> None:
+        """Follow it no more."""
+        await self._tasks.cancel()
+
+    async def _follow(self, counts: Counts) -> None:
+        """Take in what is new, until cancelled."""
+        in_vain = 0
+        try:
+            while True:
+                if not self._store.identity.try_acquire():
+                    await asyncio.sleep(LEAD_SECONDS)
+                    continue
+                try:
+                    found = [read(said) for said in await counts.news()]
+                except (Away, ResponseError, Unreadable, ValueError, OSError) as why:
+                    self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(why))
+                    pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
+                    in_vain += 1
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                    continue
+                in_vain = 0
+                self._take(found)
+        finally:
+            await counts.close()
+
+    def _take(self, found: Iterable[LedgerCount]) -> None:
+        """Write these into the map, and those that it had no row for before."""
+        now = monotonic() + self._store.offset
+        left, self._unwritten = self._unwritten, {}
+        left |= {count[:4]: count for count in found}
+        for name, count in left.items():
+            try:
+                write(self._store.quotas, count, now)
+            except NoRow:
+                if len(self._unwritten) < UNWRITTEN_MAX:
+                    self._unwritten[name] = count
+
+
+def sources(settings: Settings) -> tuple[Usage | None, Hub | None]:
+    """The collector and the hub that are followed; neither where no customer can have a quota."""
+    quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
+    caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]
+    if not any(quotas) and not any(caps) and settings.directory is None:
+        return None, None
+    follows_hub = settings.directory is not None and settings.directory.from_ == "hub"
+    return settings.usage, settings.hub if follows_hub else None

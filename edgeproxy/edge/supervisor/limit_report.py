@@ -1,0 +1,157 @@
+"""How a customer stands: every policy that can hold the customer's requests, and what is used of it.
+
+Which they are, and by what each counts, is what workers go by too (edge/limits/limit_set.py); what is used is what they
+would find (edge/limits/usage.py).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from edgeproxy.base.calendar import period_of
+from edgeproxy.config.allowance import held_by, unknown_in, with_caps
+from edgeproxy.config.directory import KnownCustomer
+from edgeproxy.config.models import Customer, Flag, Limit, Quota, Route, Settings
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
+from edgeproxy.edge.limits.row_usage import Usage
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.usage import look, look_at_quota
+from edgeproxy.edge.proxy.identity import has_flag
+
+NO_FLAGS: Mapping[str, Flag] = {}
+
+BY_ROUTE = ("route", "customer_route")
+"""Scopes of limits that each route has apart."""
+
+Policy = dict[str, Any]
+"""A line of `GET /limits/CUSTOMER`."""
+
+
+class Unserved(LookupError):
+    """What holds a customer of the directory is not there: refused at every request. The text says what is missing."""
+
+
+def of_files(settings: Settings, customer: str) -> KnownCustomer | None:
+    """A customer of the configuration; None where none has this name."""
+    found = settings.customers.get(customer)
+    if found is None:
+        return None
+    return KnownCustomer(
+        customer, found, [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer]
+    )
+
+
+def limit_report(
+    tables: Mapping[str, LimitTable],
+    settings: Settings,
+    who: KnownCustomer,
+    now: float,
+    told_flags: Mapping[str, Flag] = NO_FLAGS,
+) -> list[Policy]:
+    """The policies of a customer at edge time `now`, where the directory has these flags; raises Unserved.
+
+    First those that hold wherever the customer asks, then those of each route that the customer can use.
+    """
+    customer, known, keys = who
+    if (missing := unknown_in(known, settings.tiers, settings.meters)) is not None:
+        raise Unserved(f"there is no {missing} here, which customer {customer} of the directory needs")
+    allowance = with_caps(held_by(settings.tiers[known.tier], known, {**told_flags, **settings.flags}), settings.meters)
+    name = customer.encode()
+    everywhere = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
+    lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
+    table, scope, subject = whom("customer", "", name)
+    if allowance.concurrency is not None:
+        rule = concurrency_rule(allowance.concurrency, scope)
+        usage = _looked(tables[table], rule, subject, now)
+        lines.append(_line(rule.name, scope, rule.limit, 0, usage, rule.algorithm))
+    if allowance.burst_credits is not None:
+        rule = credits_rule(allowance.burst_credits, scope)
+        usage = _looked(tables[table], rule, subject, now, credits_sync(allowance))
+        # What can be saved up, and how long that takes.
+        window = rule.depth * rule.window / rule.limit
+        lines.append(_line(rule.name, scope, rule.depth, window, usage, rule.algorithm))
+    for quota in allowance.quotas:
+        if quota.per is not None:
+            lines.append(_quota(tables["quotas"], quota, quota.per, scope, subject, now))
+    # Routes that are one but for their methods may share a label, and so their lines.
+    on_routes: dict[tuple[Rule, bytes, str], Policy] = {}
+    flags = {**told_flags, **settings.flags}
+    for route in settings.routes:
+        if not _can_use(flags, route, known, customer):
+            continue
+        limits = [*((True, limit) for limit in allowance.limits), *((False, limit) for limit in route.limits)]
+        for each, key in _applied(limits, route.label, name, keys):
+            if each.limit.scope in BY_ROUTE or not each.is_own:
+                line = _rate(tables, each, now, key)
+                on_routes[each.rule, each.subject, route.label] = {**line, "route": route.label}
+    return [*lines, *on_routes.values()]
+
+
+def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer: str) -> bool:
+    """Whether a customer may be known on a route: where none is, or the route is not there for them, nothing holds."""
+    if route.auth == "none":
+        return False
+    if route.flag is None or route.flag in known.flags:
+        return True
+    return route.flag in flags and has_flag(route.flag, flags[route.flag], known.tier, customer)
+
+
+def _applied(
+    limits: Iterable[tuple[bool, Limit]], route: str, customer: bytes, keys: list[bytes]
+) -> Iterator[tuple[Applied, bytes | None]]:
+    """These limits as they hold a customer: those by key once for each key, which stands beside them."""
+    limits = list(limits)
+    for each in applied(limits, lambda scope: whom(scope, route, customer)):
+        if each.limit.scope != "key":
+            yield each, None
+            continue
+        for key in keys:
+            yield each._replace(subject=whom("key", route, customer, key)[2]), key
+
+
+def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: bytes | None) -> Policy:
+    """The line of a limit of an allowance, or of a route."""
+    limit, rule = each.limit, each.rule
+    # What each address has used of it is not told: there may be as many as there are addresses.
+    usage = None if limit.scope == "ip" else _looked(tables[each.table], rule, each.subject, now, limit.sync)
+    line = _line(rule.name, limit.scope, rule.limit, rule.window, usage, rule.algorithm, rule.mode)
+    if rule.depth:
+        line["burst"] = rule.depth
+    if key is not None:
+        line["key"] = key.hex()[:8]
+    return line
+
+
+def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
+    """What is used of a rule; nothing remains, whatever stands in the map, where nothing passes without the hub."""
+    usage, hub = look(table, rule, subject, now), table.hub
+    if hub is None or not hub.is_away or rule.mode == "shadow" or not (sync == "strict" or hub.on_loss == "deny"):
+        return usage
+    return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
+
+
+def _quota(table: LimitTable, quota: Quota, per: str, scope: str, subject: bytes, now: float) -> Policy:
+    zone = ZoneInfo(quota.timezone)
+    _, since, until = period_of(now, per, zone)
+    usage = look_at_quota(table, quota.counted_as, quota.included, per, zone, subject, now)
+    return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
+
+
+def _line(
+    name: str, scope: str, limit: int, window: float, usage: Usage | None, algorithm: str, mode: str = "enforce"
+) -> Policy:
+    line: Policy = {
+        "name": name,
+        "scope": scope,
+        "limit": limit,
+        "window_s": window,
+        "used": None if usage is None else usage.used,
+        "remaining": None if usage is None else usage.remaining,
+        "reset_s": None if usage is None else usage.reset,
+        "mode": mode,
+        "algorithm": algorithm,
+    }
+    if usage is not None and usage.held_back:
+        line["held_back"] = usage.held_back
+    return line

@@ -1,0 +1,409 @@
+"""The supervisor: prepares tables, opens sockets, keeps workers running, answers the admin listener."""
+
+import asyncio
+import os
+import platform
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import uvloop
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.web_listener import raise_descriptor_limit
+from edgeproxy.config import load
+from edgeproxy.config.file_signatures import FileSignature
+from edgeproxy.config.models import Settings
+from edgeproxy.config.parsers import Address
+from edgeproxy.edge import messages
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.directory.follower import Follower, Reply
+from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, Start
+from edgeproxy.edge.supervisor import sockets, state
+from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.admin import Admin
+from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.changeover import Changeover
+from edgeproxy.edge.supervisor.issuers import Issuers
+from edgeproxy.edge.supervisor.ledger_counts import LedgerCounts
+from edgeproxy.edge.supervisor.probe import Prober
+from edgeproxy.edge.supervisor.process import WORKER
+from edgeproxy.edge.supervisor.reload import Reloads
+from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
+from edgeproxy.edge.supervisor.status import Status
+from edgeproxy.edge.supervisor.systemd import Systemd
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.upstreams import Upstreams
+from edgeproxy.edge.supervisor.watch import watch
+from edgeproxy.edge.supervisor.workers import Stillborn, Workers
+from edgeproxy.edge.sync.coordinator import Coordinator
+from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.redis import Away
+
+TICK_SECONDS = 1.0
+"""Seconds between heartbeats and slices of housekeeping."""
+
+COLUMN_CHECK_SECONDS = 0.25
+"""Seconds between two looks whether those have left who are in the way of the workers."""
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask the edge to drain and end."""
+
+ORPHAN_SECONDS = 600.0
+"""Seconds that a worker serves on without a supervisor, where no other comes to serve; none can come to `quick`."""
+
+
+class Supervisor:
+    """One supervisor, from its start to its end. `token` is its name in the control file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        listening: Sequence[socket.socket],
+        admin: Admin,
+        config_path: Path | None,
+        command: Sequence[str],
+        watched: Mapping[str, FileSignature] | None = None,
+    ) -> None:
+        self._config_path = config_path
+        self._store = store
+        self._listening = listening
+        self._admin = admin
+        self._token = secrets.randbits(64) or 1
+        self._coordinator = Coordinator(store, settings.hub, self._tell) if settings.hub.is_shared else None
+        self._workers = Workers(
+            settings.workers,
+            command,
+            listening,
+            messages.packed(self._start(1, settings)),
+            heed=self._heed,
+            patient=store.identity.try_acquire,
+        )
+        self._follower = Follower(
+            settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._used
+        )
+        self._ledger_counts = LedgerCounts(store, settings, self._ask_hub)
+        self._issuers = Issuers(settings.state, settings.issuers, self._workers.publish)
+        prober = Prober(settings.upstreams)
+        self._table_reader = TableReader(store)
+        self._upstreams = Upstreams(
+            settings.upstreams, self._workers.publish, prober, refused=self._table_reader.refused
+        )
+        self._certificates = Certificates(settings, self._renew)
+        self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
+        read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
+        self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
+        self._watched = watched is not None
+        self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage, self._sync_age)
+        self._status = Status(
+            self._reloads,
+            self._workers,
+            self._table_reader,
+            self._upstreams,
+            self._certificates,
+            self._accounting,
+            self._follower,
+            self._coordinator,
+        )
+        self._systemd = Systemd()
+        self._tasks = Tasks()
+        self._stop = asyncio.Event()
+        self._log = log.get()
+
+    async def serve(self) -> int:
+        """Start everything, serve until SIGTERM or SIGINT, drain; returns the exit code."""
+        self._heed_signals()
+        self._log.info(
+            "edge starting",
+            config=None if self._config_path is None else str(self._config_path),
+            listen=[str(sockets.address_of(one)) for one in self._listening],
+            admin=None if self._admin.address is None else str(self._admin.address),
+            workers=self._workers.places,
+            state=str(self._reloads.serving.state),
+        )
+        await self._admin.open(self._status, self._table_reader, self._reloads)
+        await self._accounting.begin()
+        if self._coordinator is not None:
+            self._coordinator.begin()
+        self._ledger_counts.begin()
+        self._tasks.start("heartbeat", self._beat())
+        self._tasks.start("tend", self._tend())
+        self._tasks.start("reload", self._reloads.run())
+        if self._watched:
+            self._tasks.start("watch", watch(self._reloads))
+        self._tasks.start("vitals", self._status.vitals.watch())
+        if self._systemd.watchdog is not None:
+            self._tasks.start("watchdog", self._live(self._systemd.watchdog))
+        try:
+            return await self._until_stopped()
+        finally:
+            await self._leave()
+
+    async def _begin(self) -> None:
+        await self._follower.begin()
+        await self._issuers.begin()
+        await self._until_room()
+        await self._changeover.begin()
+        self._tasks.start("certificates", self._certificates.watch())
+
+    async def _until_room(self) -> None:
+        """Wait until each worker finds a column, where those that are lacking will be free some time.
+
+        So it is where no other supervisor lives, whose workers would stay: what has them then is workers that lost
+        theirs. Of these those leave that are too many, and each has the time of a drain for it.
+        """
+        places, status = self._workers.places, self._status
+        while (free := await self._table_reader.alone(self._store.free_columns)) < places:
+            if not self._store.identity.try_acquire():
+                break
+            if not status.lacking:
+                self._log.warning(
+                    "waiting until workers of supervisors that were killed have left", lacking=places - free
+                )
+            status.lacking = places - free
+            await asyncio.sleep(COLUMN_CHECK_SECONDS)
+        status.lacking = 0
+
+    async def _change(self, settings: Settings) -> Sequence[str]:
+        whys = await self._changeover(settings)
+        if not whys:
+            self._accounting.follow(settings.usage)
+            if self._coordinator is not None:
+                await self._coordinator.follow(settings.hub)
+            await self._follower.follow(settings)
+            await self._ledger_counts.follow(settings)
+            await self._issuers.follow(settings.issuers)
+        return whys
+
+    def _tell(self, message: FromLeader) -> None:
+        self._workers.tell(message)
+
+    def _heed(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
+        """What a worker says that is not about itself."""
+        if isinstance(message, LookUpKeys):
+            self._follower.asked(message, reply)
+        elif isinstance(message, FetchIssuerKeys):
+            self._issuers.hurry(message.issuer)
+        elif self._coordinator is not None:
+            self._coordinator.uses(message)
+
+    def _used(self, digests: Collection[bytes]) -> None:
+        """Workers asked for these keys of the directory: the collector is to hear that they are in use."""
+        self._accounting.keys_used.note(digests, time.time())
+
+    def _sync_age(self) -> float | None:
+        return None if self._coordinator is None else self._coordinator.behind()
+
+    async def _ask_hub(self, *command: Argument) -> Any:
+        if self._coordinator is None:
+            raise Away("there is no hub until the edge is started anew")
+        return await self._coordinator.ask(*command)
+
+    def _renew(self) -> None:
+        self._changeover.renew()
+        self._accounting.renew()
+
+    def _reloading(self, under_way: bool) -> None:
+        """Tell the service manager, which knows by itself that an edge that starts or drains does not serve yet."""
+        if self._status.phase == "serving":
+            if under_way:
+                self._systemd.reloading()
+            else:
+                self._systemd.ready(self._said())
+
+    def _start(self, number: int, settings: Settings) -> Start:
+        """What a worker begins with."""
+        tables = settings.tables.dir
+        return Start(
+            number,
+            settings=load.dump(settings),
+            state=str(settings.state),
+            tables_dir=None if tables is None else str(tables),
+            token=self._token,
+            orphan_deadline=ORPHAN_SECONDS if self._config_path else 0.0,
+        )
+
+    async def _until_stopped(self) -> int:
+        stop = self._tasks.start("stop", self._stop.wait())
+        begun = self._tasks.start("begin", self._begin())
+        await asyncio.wait([begun, stop], return_when=asyncio.FIRST_COMPLETED)
+        if begun.done():
+            begun.result()
+        await asyncio.wait([self._workers.first_ready, stop], return_when=asyncio.FIRST_COMPLETED)
+        if self._workers.first_ready.done():
+            try:
+                self._workers.first_ready.result()
+            except Stillborn as failure:
+                complain(f"no worker could start: {failure}")
+                return 1
+            self._status.phase = "serving"
+            self._store.control.serve(self._token, monotonic())
+            self._admin.serve()
+            self._systemd.ready(self._said())
+            self._log.info("edge serving", workers=self._workers.ready)
+        await stop
+        return 0
+
+    async def _leave(self) -> None:
+        self._status.phase = "draining"
+        self._reloads.end()
+        seconds = self._reloads.serving.drain
+        self._systemd.stopping(self._said())
+        self._log.info("edge draining", seconds=seconds)
+        if self._other_serves():
+            await self._admin.step_back()
+        self._hand_back()
+        # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
+        sockets.refuse_handshakes(self._listening)
+        sockets.close(self._listening)
+        await self._workers.drain(seconds)
+        await self._accounting.end()
+        await self._follower.end()
+        await self._ledger_counts.end()
+        await self._issuers.end()
+        if self._coordinator is not None:
+            await self._coordinator.end()
+        await self._tasks.cancel()
+        await self._upstreams.end()
+        await self._admin.close()
+        self._log.info("edge stopped")
+
+    def _hand_back(self) -> None:
+        """Let a supervisor that was there before serve again at once.
+
+        Should it be killed while this one still seems to serve, its workers would leave, and nobody be there.
+        """
+        control = self._store.control
+        if control.serving(monotonic())[0] == self._token and not self._store.identity.try_acquire():
+            control.serve(NO_SUPERVISOR, monotonic())
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in STOPPING:
+            loop.add_signal_handler(number, self._stop.set)
+        # Without a file there is nothing to reload, and this is what a terminal says when it is closed.
+        loop.add_signal_handler(signal.SIGHUP, self._reloads.ask if self._config_path else self._stop.set)
+        # Whoever loaded the configuration may have held it back until somebody heeds it.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+
+    async def _beat(self) -> None:
+        """Every second, say that this supervisor serves, unless a newer one does."""
+        while True:
+            self._systemd.status(self._said())
+            if self._status.phase == "serving" and not self._other_serves():
+                self._admin.take_socket()
+                self._store.control.serve(self._token, monotonic())
+            await asyncio.sleep(TICK_SECONDS)
+
+    async def _live(self, every: float) -> None:
+        """For ever, tell the service manager that the loop runs."""
+        while True:
+            self._systemd.alive()
+            await asyncio.sleep(every)
+
+    def _said(self) -> str:
+        """How it is, in a line."""
+        return f"{self._status.phase}: {self._workers.ready} of {self._workers.places} workers ready"
+
+    async def _tend(self) -> None:
+        """Every second, look after the tables, if no other supervisor does."""
+        tends = False
+        said = ""
+        while True:
+            try:
+                tended = await self._table_reader.tend()
+            except OSError as failure:
+                if str(failure) != said:
+                    said = str(failure)
+                    self._log.error("the tables could not be tended", why=said)
+            else:
+                said = ""
+                if tended.holder and not tends:
+                    tends = True
+                    self._log.info("tending the tables of this state directory")
+                if tended.folded or tended.removed:
+                    self._log.info("table files retired", folded=tended.folded, removed=tended.removed)
+            await asyncio.sleep(TICK_SECONDS)
+
+    def _other_serves(self) -> bool:
+        return other_serves(self._token, *self._store.control.serving(monotonic()))
+
+
+STORE_ORDER_KEPT = ("x86_64", "AMD64")
+"""Machines on which the tables are known to be right: a word stored later is never seen earlier."""
+
+
+def run(
+    settings: Settings,
+    config_path: Path | None,
+    *,
+    command: Sequence[str] = WORKER,
+    watched: Mapping[str, FileSignature] | None = None,
+) -> int:
+    """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
+
+    0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
+    directory cannot be used. `config_path` is where the settings came from, None where from no file; `command`
+    starts a worker. `watched` are the files that were read, where they are to be loaded again when they have changed.
+    """
+    log.configure("supervisor")
+    if platform.machine() not in STORE_ORDER_KEPT:
+        complain(f"this machine is {platform.machine()}; the tables rely on the order in which x86-64 stores words")
+        return 2
+    raise_descriptor_limit()
+    with ExitStack() as owned:
+        try:
+            taken = [address for address in addresses(settings) if sockets.listened_on(address)]
+            listening = sockets.bind_all(listener.address for listener in settings.listen)
+            owned.callback(sockets.close, listening)
+            admin = Admin(settings)
+            store = state.prepare(settings)
+            owned.callback(store.close)
+            state.refuse_log(settings)
+            if taken and not state.in_use(store):
+                # SO_REUSEPORT let it be bound, but clients would be shared with counts that are not.
+                why = f"another process does, which is no edge on the state directory {settings.state}"
+                raise sockets.Unavailable(f"cannot listen on {taken[0]}: {why}")
+        except (sockets.Unavailable, state.Unusable) as failure:
+            complain(str(failure))
+            return 2
+        code = uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched))
+        # A second signal while the process ends must not change how it ends.
+        for number in (*STOPPING, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        return code
+
+
+async def _serve(
+    settings: Settings,
+    store: Store,
+    listening: Sequence[socket.socket],
+    admin: Admin,
+    config_path: Path | None,
+    command: Sequence[str],
+    watched: Mapping[str, FileSignature] | None,
+) -> int:
+    # A coroutine of its own: what a supervisor is made of wants a running loop.
+    return await Supervisor(settings, store, listening, admin, config_path, command, watched).serve()
+
+
+def addresses(settings: Settings) -> tuple[Address, ...]:
+    """All that this configuration listens on."""
+    listening = tuple(listener.address for listener in settings.listen)
+    address = settings.admin.address
+    return listening if address is None else (*listening, address)
+
+
+def complain(why: str) -> None:
+    """Say to the person who started the edge why it does not run."""
+    print(f"edgeproxy: {why}", file=sys.stderr)

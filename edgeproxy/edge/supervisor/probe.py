@@ -1,0 +1,148 @@
+"""One probe of one address: a GET over a connection of its own, and whether the answer says that all is well."""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Iterable, Mapping
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from edgeproxy.base import log
+from edgeproxy.config.models import Endpoint, Upstream, UpstreamTls
+from edgeproxy.edge.proxy.tls import Outward, Unusable, why_of
+from edgeproxy.edge.supervisor.health import Target
+
+PROBE_SECONDS_MAX = 5.0
+"""Seconds that a probe may take, where the next one is not due before."""
+BODY_BYTES_MAX = 64 * 1024
+"""Bytes of an answer's body that are read before its connection is closed."""
+AGENT = "edgeproxy-health"
+
+
+class Prober:
+    """Probes the addresses of these upstreams, each on the terms of its target."""
+
+    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+        self._tls: dict[UpstreamTls, Outward] = {}
+        self._users: dict[UpstreamTls, str] = {}
+        """An upstream that each is for."""
+        self._log = log.get()
+        self.follow(upstreams)
+
+    def follow(self, *configured: Mapping[str, Upstream]) -> None:
+        """Load what probes of these upstreams need, and is not there yet; forget all others. Reads files."""
+        self._users = {
+            upstream.tls: name
+            for upstreams in configured
+            for name, upstream in upstreams.items()
+            if upstream.health is not None and any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
+        }
+        kept = {tls: loaded for tls, loaded in self._tls.items() if tls in self._users}
+        # In one step: probes go on while this runs in a thread.
+        self._tls = kept | self._loaded(tls for tls in self._users if tls not in kept)
+
+    def renew(self) -> None:
+        """Load the certificates anew, for the probes to come. What cannot be loaded stays as it was."""
+        self._tls |= self._loaded(self._users)
+
+    def _loaded(self, wanted: Iterable[UpstreamTls]) -> dict[UpstreamTls, Outward]:
+        found = {}
+        for tls in wanted:
+            try:
+                found[tls] = Outward(tls)
+            except Unusable as failure:
+                name = self._users[tls]
+                self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(failure))
+        return found
+
+    async def __call__(self, target: Target) -> str | None:
+        """Why this address is not well; None where it is."""
+        endpoint, terms = Endpoint(url=target.url), target.terms
+        seconds = min(terms.every, PROBE_SECONDS_MAX)
+        if endpoint.scheme == "http":
+            return await probe(endpoint, target.address, terms.path, seconds, host=terms.host)
+        tls = self._tls.get(terms.tls)
+        if tls is None:
+            return "its certificates cannot be loaded"
+        return await probe(endpoint, target.address, terms.path, seconds, tls, terms.host)
+
+
+class At(AbstractResolver):
+    """A resolver that knows one address."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """The address, whatever the host."""
+        version = socket.AF_INET6 if ":" in self._address else socket.AF_INET
+        found: ResolveResult = {
+            "hostname": host,
+            "host": self._address,
+            "port": port,
+            "family": version,
+            "proto": 0,
+            "flags": socket.AI_NUMERICHOST,
+        }
+        return [found]
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+async def probe(
+    endpoint: Endpoint,
+    address: str,
+    path: str,
+    seconds: float,
+    tls: Outward | None = None,
+    host: str | None = None,
+) -> str | None:
+    """Why the endpoint is not well at this address, None where it is: it answers with 2xx or 3xx within `seconds`.
+
+    `tls` is for endpoints of https://, whom workers speak with on the same terms; `host` is sent in the place of what
+    the endpoint's URL has.
+    """
+    connector = TCPConnector(resolver=At(address), force_close=True, use_dns_cache=False)
+    try:
+        async with (
+            asyncio.timeout(seconds),
+            ClientSession(
+                connector=connector,
+                cookie_jar=DummyCookieJar(),
+                auto_decompress=False,
+                timeout=ClientTimeout(total=None),
+            ) as session,
+            session.get(
+                URL(endpoint.url + path, encoded=True),
+                headers={"Host": host or endpoint.authority, "User-Agent": AGENT, "Accept": "*/*"},
+                allow_redirects=False,
+                ssl=True if tls is None else tls.context,
+                server_hostname=None if tls is None else tls.server_name,
+            ) as answer,
+        ):
+            left = BODY_BYTES_MAX
+            while left > 0 and (piece := await answer.content.read(left)):
+                left -= len(piece)
+            return None if 200 <= answer.status < 400 else f"status {answer.status}"
+    except TimeoutError:
+        return f"no answer within {seconds:g} s"
+    except (OSError, ClientError, ValueError) as failure:
+        return reason(failure)
+
+
+def reason(failure: Exception) -> str:
+    """Why a probe got no answer, in a few words."""
+    cause = failure.__cause__ or failure  # aiohttp's own say less than what they were made of.
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate is refused: {why_of(cause)}"
+    if isinstance(cause, ssl.SSLError):
+        return f"TLS failed: {why_of(cause)}"
+    if isinstance(cause, OSError) and cause.errno:
+        return os.strerror(cause.errno).lower()
+    return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__

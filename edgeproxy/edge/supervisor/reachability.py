@@ -1,0 +1,77 @@
+"""Whether addresses that nobody probes take connections at all: what `GET /status` and the metrics say of them.
+
+Workers count the connections that they could not make. Once an upstream without health checks has more of these, each
+of its addresses is connected to, and again every few seconds until all of them take connections. Which endpoint gets a
+request does not depend on it: that is for health checks and for ejection.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from edgeproxy.base import log
+
+LOOK_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+
+
+class Place(NamedTuple):
+    """What is connected to: an address of an upstream, and its port."""
+
+    upstream: str
+    address: str
+    port: int
+
+
+Refused = Callable[[], Awaitable[Mapping[str, int]]]
+"""How many connections to each upstream could not be made until now."""
+
+
+class Reachability:
+    """Which places do not take connections, and why. `places` are all that are to be known about at a moment."""
+
+    def __init__(self, refused: Refused, places: Callable[[], Iterable[Place]], every: float = LOOK_SECONDS) -> None:
+        self._refused, self._places, self._every = refused, places, every
+        self._counted: Mapping[str, int] = {}
+        self._why: dict[Place, str] = {}
+        self._log = log.get()
+
+    def why(self, place: Place) -> str:
+        """Why it takes no connections; empty where it does, or where no request has found that it does not."""
+        return self._why.get(place, "")
+
+    async def watch(self) -> None:
+        """Look every few seconds, for ever."""
+        while True:
+            await self.look()
+            await asyncio.sleep(self._every)
+
+    async def look(self) -> None:
+        """Connect to whatever may not take connections."""
+        places = list(self._places())
+        if not places:
+            return
+        before, self._counted = self._counted, await self._refused()
+        failing = {name for name, count in self._counted.items() if count > before.get(name, 0)}
+        failing.update(place.upstream for place in self._why)
+        suspects = [place for place in places if place.upstream in failing]
+        found = dict(zip(suspects, await asyncio.gather(*map(connect, suspects)), strict=True))
+        for place, why in found.items():
+            if why and place not in self._why:
+                self._log.warning("upstream address takes no connections", why=why, **place._asdict())
+            elif place in self._why and not why:
+                self._log.info("upstream address takes connections again", **place._asdict())
+        self._why = {place: why for place, why in found.items() if why}
+
+
+async def connect(place: Place) -> str:
+    """Why no connection can be made there; empty where one was made, and closed."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(place.address, place.port)
+    except TimeoutError:
+        return f"no connection within {CONNECT_SECONDS:g} s"
+    except OSError as failure:
+        return (failure.strerror or str(failure)).lower()
+    writer.close()
+    return ""

@@ -1,0 +1,208 @@
+"""A reload: the files are read again, and what they say serves in place of what served before, wholly or not at all.
+
+`plan` decides what becomes of a configuration; `Reloads` has each one loaded and applied, one after another. What it
+knows (how many there were, what was wrong) is the supervisor's memory, and begins anew with each supervisor.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import in_thread
+from edgeproxy.config.file_signatures import FileSignature
+from edgeproxy.config.load import Loaded
+from edgeproxy.config.models import Settings
+from edgeproxy.edge.metrics import Series
+
+Result = Literal["ok", "unchanged", "refused", "failed"]
+
+RESULTS: dict[Result, str] = {
+    "ok": "configuration reloaded",
+    "unchanged": "configuration is what serves already",
+    "refused": "configuration refused; the one before serves on",
+    "failed": "configuration could not be put to use; the one before serves on",
+}
+"""Every way in which a reload ends, and what the log says then."""
+
+NEED_RESTART = ("region", "listen", "admin", "workers", "state", "tables")
+"""What stays as it was at the start, whatever is loaded later."""
+
+NO_FILE = "this edge was started without a file, by `edgeproxy quick`: there is nothing to reload"
+
+
+class Outcome(NamedTuple):
+    """How a reload ended."""
+
+    result: Result
+    errors: tuple[str, ...] = ()
+    """All that is wrong, where it was refused or failed."""
+    needs_restart: tuple[str, ...] = ()
+    """The fields that the file has otherwise than they are: they wait for a restart."""
+
+    @property
+    def well(self) -> bool:
+        """Whether what is in the files is what serves."""
+        return not self.errors
+
+
+class Trouble(NamedTuple):
+    """Why what is in the files is not what serves."""
+
+    since: float
+    """When that was first found; all moments are Unix seconds."""
+    at: float
+    """When it was last found."""
+    result: Result
+    errors: tuple[str, ...]
+
+
+class Plan(NamedTuple):
+    """What is to serve, and what of the files has to wait."""
+
+    settings: Settings
+    needs_restart: tuple[str, ...]
+
+
+def plan(serving: Settings, loaded: Settings) -> Plan:
+    """What can be applied of `loaded` while the edge runs: all but what needs a restart, which stays as it is."""
+    waits = tuple(field for field in NEED_RESTART if getattr(loaded, field) != getattr(serving, field))
+    if loaded.admin.address == serving.admin.address:
+        waits = tuple(field for field in waits if field != "admin")  # Tokens and names are looked up at each request.
+    if loaded.hub.is_shared != serving.hub.is_shared:
+        # The tables have another layout then.
+        waits = (*waits, "hub")
+        if loaded.directory != serving.directory:
+            waits = (*waits, "directory")
+    return Plan(loaded.model_copy(update={field: getattr(serving, field) for field in waits}), waits)
+
+
+def troubled(before: Trouble | None, outcome: Outcome, now: float) -> Trouble | None:
+    """What there is to say after a reload ended so at `now`: trouble lasts from its first day until a good end."""
+    if outcome.well:
+        return None
+    return Trouble(now if before is None else before.since, now, outcome.result, outcome.errors)
+
+
+class Reloads:
+    """The reloads of one supervisor, and what serves.
+
+    `read` loads the files, in a thread; None where there are none. `apply` has all workers serve a configuration, and
+    answers with why they do not; empty where they do. `heed` hears when one begins (True) and has ended (False).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        read: Callable[[], Loaded[Settings]] | None,
+        apply: Callable[[Settings], Awaitable[Sequence[str]]],
+        *,
+        heed: Callable[[bool], None] = lambda _: None,
+        signs: Mapping[str, FileSignature] | None = None,
+    ) -> None:
+        self.serving = settings
+        """The configuration that serves."""
+        self.loaded_at = time.time()
+        """When it was loaded, in Unix seconds."""
+        self.needs_restart: tuple[str, ...] = ()
+        """What its files say beside it, which waits for a restart."""
+        self.trouble: Trouble | None = None
+        """Why the files as they are now do not serve; None where they do."""
+        self.signs = dict(signs or {})
+        """The files that were read last, as they were then."""
+        self._read = read
+        self._apply = apply
+        self._heed = heed
+        self._counts = dict.fromkeys(RESULTS, 0)
+        self._asked = asyncio.Event()
+        self._next: asyncio.Future[Outcome] | None = None
+        self._log = log.get()
+
+    def ask(self) -> asyncio.Future[Outcome]:
+        """A reload that begins after this, and reads what is in the files by then; how it ended.
+
+        Whoever asks while one runs waits for the next one, and shares it with all who do.
+        """
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+            self._asked.set()
+        return self._next
+
+    async def run(self) -> None:
+        """Reload whenever that was asked for; until `end`, or cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            asked = self._next
+            if asked is None or asked.done():
+                return
+            self._next = None
+            try:
+                began = time.monotonic()
+                self._heed(True)
+                outcome = await self._reload()
+                self._conclude(outcome, time.monotonic() - began)
+                asked.set_result(outcome)
+                self._heed(False)
+            finally:
+                if not asked.done():
+                    asked.set_result(Outcome("failed", ("the edge has ended meanwhile",)))
+
+    def end(self) -> None:
+        """Reload no more; whoever asks from here on, or has asked and waits for a turn, is told so."""
+        self.ask().set_result(Outcome("failed", ("the edge is draining",)))
+
+    async def _reload(self) -> Outcome:
+        try:
+            return await self._attempt()
+        except Exception as unforeseen:  # The next one may go well.
+            self._log.error("reload died", exc_info=unforeseen)
+            return Outcome("failed", (f"the supervisor failed: {unforeseen!r}",))
+
+    async def _attempt(self) -> Outcome:
+        if self._read is None:
+            return Outcome("refused", (NO_FILE,))
+        # They may be on a file system that does not answer; that must not keep the edge from ending.
+        loaded = await in_thread("load configuration", self._read)
+        self.signs = loaded.signs
+        if loaded.settings is None:
+            return Outcome("refused", tuple(map(str, loaded.problems)))
+        settings, needs_restart = plan(self.serving, loaded.settings)
+        if settings.sha256 == self.serving.sha256:
+            return Outcome("unchanged", (), needs_restart)
+        loaded_at = time.time()
+        whys = await self._apply(settings)
+        if whys:
+            return Outcome("failed", tuple(whys), needs_restart)
+        self.serving, self.loaded_at, self.needs_restart = settings, loaded_at, needs_restart
+        return Outcome("ok", (), needs_restart)
+
+    def _conclude(self, outcome: Outcome, seconds: float) -> None:
+        """Count it, and say it."""
+        self._counts[outcome.result] += 1
+        if self._read is not None:
+            self.trouble = troubled(self.trouble, outcome, time.time())
+        if outcome.well:
+            facts = {"sha256": self.serving.sha256, "needs_restart": outcome.needs_restart}
+            self._log.info(RESULTS[outcome.result], **facts, seconds=round(seconds, 3))
+        else:
+            self._log.error(RESULTS[outcome.result], sha256=self.serving.sha256, errors=outcome.errors)
+
+    # ---- what is known
+
+    def report(self) -> dict[str, Any]:
+        """For `GET /status`."""
+        return {
+            "sha256": self.serving.sha256,
+            "loaded_at": self.loaded_at,
+            "needs_restart": self.needs_restart,
+            "error": None if self.trouble is None else self.trouble._asdict(),
+        }
+
+    def series(self) -> list[Series]:
+        """The metrics of reloads. What is counted begins at zero with each supervisor."""
+        counted: list[Series] = [
+            ("edge_config_reloads_total", (result,), (count,)) for result, count in self._counts.items()
+        ]
+        return [*counted, ("edge_config_ok", (), (int(self.trouble is None),))]

@@ -1,0 +1,199 @@
+"""The addresses of host names, looked up again and again, so that no worker ever waits for one.
+
+The system's own resolver is asked (getaddrinfo), which heeds /etc/hosts and whatever else the host is set up with;
+it tells nothing of lifetimes, so every name is asked for at a fixed pace. A look-up that fails changes nothing:
+addresses that were right a moment ago are the best that is known.
+"""
+
+import asyncio
+import ipaddress
+import random
+import socket
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks, in_thread
+from edgeproxy.config.parsers import is_address
+
+LOOKUP_SECONDS = 5.0
+"""Seconds between two look-ups of a name, give or take a tenth."""
+FIRST_RETRY_SECONDS = 1.0
+"""Seconds between two look-ups of a name that has no address yet."""
+LOOKUP_TIMEOUT = 10.0
+"""Seconds after which a look-up counts as failed."""
+LOG_QUIET_SECONDS = 60.0
+"""Seconds between two log lines about one name that cannot be looked up."""
+
+LookUp = Callable[[str], Awaitable[Iterable[str]]]
+"""The addresses of a host name as IP literals; raises OSError or UnicodeError where there are none."""
+
+
+class Name:
+    """A host name, and what is known of it."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.addresses: tuple[str, ...] = ()
+        """IP literals, in the order of their numbers: names give theirs in ever changing orders."""
+        self.asked = False
+        """Whether a look-up has ended, however it went."""
+        self.failures = 0
+        self.why = "not looked up yet"
+        """Why the last look-up gave nothing; empty where it gave what is known."""
+
+
+class Resolver:
+    """The names of `hosts`, of which IP literals are known at once.
+
+    `learned` is called when anything is new, and `failed` with a name that could not be looked up, each time.
+    """
+
+    def __init__(
+        self,
+        hosts: Iterable[str],
+        learned: Callable[[], None],
+        look_up: LookUp | None = None,
+        *,
+        failed: Callable[[str], None] = lambda _: None,
+        every: float = LOOKUP_SECONDS,
+    ) -> None:
+        self._names: dict[str, Name] = {}
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._learned = learned
+        self._notes_failure = failed
+        self._look_up = look_up or System()
+        self._every = every
+        self._log = log.get()
+        self._seldom = log.Seldom(LOG_QUIET_SECONDS)
+        self._know(hosts)
+
+    def __getitem__(self, host: str) -> Name:
+        return self._names[host]
+
+    @property
+    def asked(self) -> bool:
+        """Whether each name was looked up at least once."""
+        return all(name.asked for name in self._names.values())
+
+    def start(self, tasks: Tasks) -> None:
+        """Look up every name, from now on."""
+        self.follow(tuple(self._names), tasks)
+
+    def follow(self, hosts: Iterable[str], tasks: Tasks) -> None:
+        """Look up these from now on, and no others; what is known of those that were there already stays known."""
+        wanted = set(hosts)
+        self._know(wanted)
+        for gone in self._names.keys() - wanted:
+            del self._names[gone]
+            if gone in self._following:
+                self._following.pop(gone).cancel()
+        for host, name in self._names.items():
+            if host not in self._following and not is_address(host):
+                self._following[host] = tasks.start(f"look up {host}", self._follow(name))
+
+    def _know(self, hosts: Iterable[str]) -> None:
+        for host in hosts:
+            if host not in self._names:
+                name = self._names[host] = Name(host)
+                if is_address(host):
+                    name.addresses, name.asked, name.why = (host,), True, ""
+
+    async def _follow(self, name: Name) -> None:
+        while True:
+            await self._look(name)
+            # Not all at once, for the name server's sake.
+            pause = self._every if name.addresses else min(self._every, FIRST_RETRY_SECONDS)
+            await asyncio.sleep(pause * random.uniform(0.9, 1.1))
+
+    async def _look(self, name: Name) -> None:
+        try:
+            async with asyncio.timeout(LOOKUP_TIMEOUT):
+                found = ordered(await self._look_up(name.host))
+        except (OSError, UnicodeError) as failure:  # TimeoutError is an OSError.
+            why = getattr(failure, "strerror", None) or str(failure) or f"no answer within {LOOKUP_TIMEOUT:g} s"
+            self._failed(name, why)
+        except Exception as unforeseen:
+            # The name would never be looked up again.
+            self._log.exception("a name could not be looked up", name=name.host)
+            self._failed(name, repr(unforeseen))
+        else:
+            self._found(name, found)
+
+    def _failed(self, name: Name, why: str) -> None:
+        name.failures += 1
+        self._notes_failure(name.host)
+        name.why = why
+        kept = list(name.addresses)
+        self._seldom.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=kept)
+        if not name.asked:
+            name.asked = True
+            self._learned()
+
+    def _found(self, name: Name, found: tuple[str, ...]) -> None:
+        name.why = ""
+        if name.asked and found == name.addresses:
+            return
+        if name.addresses or name.failures:
+            self._log.info("upstream addresses changed", host=name.host, addresses=found, before=name.addresses)
+        name.addresses, name.asked = found, True
+        self._learned()
+
+
+class System:
+    """Look-ups by the system's resolver, one at a time for each name.
+
+    Each has a thread of its own, which nobody waits for at the end: a resolver whose servers are away may take half
+    a minute, and must hold up neither other names nor the end of the supervisor.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Future[tuple[str, ...]]] = {}
+
+    async def __call__(self, host: str) -> tuple[str, ...]:
+        asked = self._running.get(host)
+        if asked is None:
+            asked = self._running[host] = in_thread(f"look up {host}", partial(_look_up, host))
+            asked.add_done_callback(lambda ended: self._ended(host, ended))
+        return await asyncio.shield(asked)
+
+    def _ended(self, host: str, asked: asyncio.Future[tuple[str, ...]]) -> None:
+        del self._running[host]
+        if not asked.cancelled():
+            asked.exception()  # Whoever asked may have given up waiting; nobody need be told of that.
+
+
+def _look_up(host: str) -> tuple[str, ...]:
+    """In a thread: the addresses of a host."""
+    entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return within_reach({str(entry[4][0]) for entry in entries})
+
+
+def within_reach(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Those to which this host has a route (RFC 6724 section 5, rule 1); all of them where it has one to none.
+
+    On a host without IPv6, half of the requests to a service that has it too would begin with a connection that
+    cannot be.
+    """
+    known = tuple(addresses)
+    return tuple(address for address in known if has_route(address)) or known
+
+
+def has_route(address: str) -> bool:
+    """Whether packets to this address would leave the host; none is sent."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+    except OSError:
+        return False
+    return True
+
+
+def ordered(addresses: Iterable[str]) -> tuple[str, ...]:
+    """Each address once, IPv4 before IPv6, in the order of their numbers."""
+
+    def number(address: str) -> tuple[int, int, str]:
+        parsed = ipaddress.ip_address(address)
+        return parsed.version, int(parsed), address  # The text tells apart what only a zone does: fe80::1%eth0.
+
+    return tuple(sorted(set(addresses), key=number))

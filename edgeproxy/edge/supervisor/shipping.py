@@ -1,0 +1,100 @@
+"""The way of one spool to the collector: who ships it, over which connection, with which certificates."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+from edgeproxy.base.tasks import Tasks, in_thread
+from edgeproxy.config.models import Usage
+from edgeproxy.edge.proxy.tls import Outward, Unusable
+from edgeproxy.edge.usage.ship import Reply, Shipper, Standing
+from edgeproxy.edge.usage.spool import Spool
+from edgeproxy.edge.usage.transport import Http
+from edgeproxy.wire import edge_report
+from edgeproxy.wire.batch import Batch
+from edgeproxy.wire.key_uses import KeysUsed
+
+DIED = "shipping died; the log says more"
+
+
+class Shipping:
+    """Ships one spool to where `usage` says, from its making until `end`. Lives in one event loop."""
+
+    def __init__(
+        self, spool: Spool, usage: Usage, keys: KeysUsed, sync_age: Callable[[], float | None] = lambda: None
+    ) -> None:
+        """`sync_age` returns the seconds since this edge agreed with the hub on limits; None where it shares none."""
+        self.usage = usage
+        self._keys = keys
+        self._sync_age = sync_age
+        self._http: Http | None = None
+        self._renewed = False
+        """Whether the certificates are to be loaded anew."""
+        self._shipper = Shipper(spool, self._send, aside=_aside)
+        self._tasks = Tasks()
+        self._running = self._tasks.start("ship", self._shipper.run())
+        self._died: float | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """How shipping is."""
+        standing = self._shipper.standing
+        if not self._running.done():
+            return standing
+        self._died = self._died or time.time()
+        return standing._replace(state="stopped", why=DIED, since=self._died)
+
+    def sealed(self) -> None:
+        """There is a new batch."""
+        self._shipper.sealed()
+
+    def renew(self) -> None:
+        """The certificates have changed: the next batch goes over another connection."""
+        self._renewed = True
+
+    async def finish(self, seconds: float) -> bool:
+        """Ship what there is, `seconds` at most; whether all has arrived."""
+        return not self._running.done() and await self._shipper.finish(seconds)
+
+    async def end(self) -> None:
+        """Ship no more."""
+        await self._tasks.cancel()
+        await self._hang_up()
+
+    async def _send(self, batch: Batch, body: bytes) -> Reply:
+        if self._renewed:
+            self._renewed = False
+            await self._hang_up()
+        if self._http is None:
+            self._http = await self._connect()
+        fields = self._keys.fields()
+        reply = await self._http(batch, body, {**edge_report.fields(self._sync_age()), **fields})
+        if fields and reply.status == HTTPStatus.OK:
+            self._keys.heard()
+        return reply
+
+    async def _connect(self) -> Http:
+        """A way there. Raises OSError where the certificates cannot be loaded: that is tried again, as all else is."""
+        usage = self.usage
+        context: ssl.SSLContext | None = None
+        if usage.collector.startswith("https://"):
+            try:
+                outward = await in_thread("load certificates for shipping", partial(Outward, usage.tls))
+            except Unusable as failure:
+                raise OSError(f"its certificates cannot be loaded: {failure}") from failure
+            context = outward.context
+        return Http(usage.collector, usage.token or "", tls=context, server_name=usage.tls.server_name)
+
+    async def _hang_up(self) -> None:
+        if self._http is not None:
+            http, self._http = self._http, None
+            await http.close()
+
+
+def _aside(work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
+    """Do it in a thread that the end of the process does not wait for: the disk may never answer."""
+    return in_thread("ship", partial(work, *given))

@@ -1,0 +1,94 @@
+"""The state directory of a supervisor that starts: what it has to be like, and whether others use it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeproxy.base import clock, log
+from edgeproxy.config.models import Settings, Written
+from edgeproxy.config.references import Fault
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters.control import Control, boot_digest
+from edgeproxy.edge.counters.file import TableError
+from edgeproxy.edge.counters.setup import TALLIES, file_name
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.proxy.log_file import unusable
+from edgeproxy.edge.usage import identity
+
+NOT_ITS_OWN = "the directory is not the one that was left: a copy, a moved volume, a restored backup"
+
+
+class Unusable(Exception):
+    """The state directory, or a file beside it, cannot be used; the text, for the operator, says why."""
+
+
+def prepare(settings: Settings) -> Store:
+    """The store of these settings, its tables made where they are missing. Raises Unusable."""
+    state, tables = settings.state, settings.tables
+    folder = tables.dir or state
+    try:
+        refuse_other_folder(state, folder)
+        put = identity.settle(state, folder, shared=settings.hub.is_shared) if state.is_dir() else None
+        if put is not None:
+            log.get().error("the state was set aside, and this edge begins anew", aside=str(put), why=NOT_ITS_OWN)
+        store = Store.prepare(
+            state,
+            workers=settings.workers,
+            customers=tables.customers,
+            addresses=tables.addresses,
+            tables_dir=tables.dir,
+            hub=settings.hub.is_shared,
+            ledger=settings.usage is not None,
+        )
+        store.control.stay(identity.Here.of(state).digest)
+        return store
+    except (OSError, identity.Unusable) as failure:
+        why = str(failure).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
+        raise Unusable(f"the state directory {state} cannot be used: {why}") from failure
+
+
+def refuse_other_folder(state: Path, folder: Path) -> None:
+    """Raise TableError where `folder` lacks the current tables: what was counted in them would be missing.
+
+    After a reboot they may be gone with a file system in memory; then the log says so, and the edge starts.
+    """
+    if not (state / "control").exists():
+        return
+    control = Control.open(state / "control")
+    this_boot = control.boot == boot_digest(clock.boot_id())
+    current = [file_name(kind, control.generation(kind)) for kind in TALLIES if control.generation(kind)]
+    control.close()
+    missing = [name for name in current if not (folder / name).exists()]
+    if missing and this_boot:
+        why = f"are not in {folder}, and what they count would be missing: write tables.dir as it was"
+        raise TableError(state, f"its tables {why}, or move the state directory away to begin anew")
+    if missing:
+        log.get().error("tables are gone: what was counted in them is missing", tables=missing, dir=str(folder))
+
+
+def refuse_log(settings: Settings) -> None:
+    """Raise Unusable where the access log cannot be written, which workers would only find out one by one."""
+    if (why := why_no_log(settings)) is not None:
+        raise Unusable(f"the access log {why}")
+
+
+def log_faults(settings: Written) -> Iterator[Fault]:
+    """Yield a fault, with its place in the file, where the access log cannot be written."""
+    if (why := why_no_log(settings)) is not None:
+        yield Fault(("access_log",), why, "name a file that the edge can write to")
+
+
+def why_no_log(settings: Written) -> str | None:
+    """`FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
+    if settings.access_log is None:
+        return None
+    file = settings.access_log.file
+    why = unusable(file)
+    return None if why is None else f"{file} cannot be written: {why}"
+
+
+def in_use(store: Store) -> bool:
+    """Whether another supervisor, or a worker that lost its own, uses this state directory."""
+    if not store.identity.try_acquire():
+        return True
+    files = (store.file(file_name("metrics", number), "metrics") for number in store.generations("metrics"))
+    return any(columns.held(file) for file in files)

@@ -1,0 +1,149 @@
+"""How the edge is: its phase, whether it is ready, and what `GET /status` says of it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal
+
+import edgeproxy
+from edgeproxy.config.directory import KnownCustomer
+from edgeproxy.config.models import Flag, Route, Settings, Tier
+from edgeproxy.edge.counters.file import KINDS
+from edgeproxy.edge.directory.follower import Follower
+from edgeproxy.edge.limits.limit_set import CONCURRENCY
+from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.limit_report import of_files
+from edgeproxy.edge.supervisor.reload import Reloads
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.upstreams import Upstreams
+from edgeproxy.edge.supervisor.vitals import Vitals
+from edgeproxy.edge.supervisor.workers import Workers
+from edgeproxy.edge.sync.coordinator import Coordinator
+
+ALONE = {"url": "memory://", "state": "up", "age_s": 0}
+"""What is said of the hub where limits are this host's alone."""
+
+Phase = Literal["starting", "serving", "draining"]
+
+
+class Status:
+    """One supervisor and its workers, as they are at the moment of asking."""
+
+    def __init__(
+        self,
+        reloads: Reloads,
+        workers: Workers,
+        table_reader: TableReader,
+        upstreams: Upstreams,
+        certificates: Certificates,
+        accounting: Accounting,
+        follower: Follower,
+        coordinator: Coordinator | None = None,
+    ) -> None:
+        self.phase: Phase = "starting"
+        self.lacking = 0
+        """Columns that are lacking for the workers to be started."""
+        self._reloads = reloads
+        self._workers = workers
+        self._table_reader = table_reader
+        self._upstreams = upstreams
+        self._certificates = certificates
+        self._accounting = accounting
+        self._follower = follower
+        self._coordinator = coordinator
+        self.vitals = Vitals(workers, table_reader)
+
+    @property
+    def settings(self) -> Settings:
+        """The configuration that serves."""
+        return self._reloads.serving
+
+    def unready(self) -> str | None:
+        """Why the edge is not ready to be sent requests; None where it is."""
+        workers = self._workers
+        if self.phase == "draining":
+            return "draining"
+        if self.phase == "starting":
+            return f"starting: {workers.ready} of {workers.places} workers are ready{self._crowded()}"
+        return None if workers.ready else f"none of {workers.places} workers is ready"
+
+    def _crowded(self) -> str:
+        """Why it takes longer, where it does."""
+        if not self.lacking:
+            return ""
+        return f"; {self.lacking} wait until workers of supervisors that were killed have finished and left"
+
+    async def known(self, customer: str) -> KnownCustomer | None:
+        """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where
+        it is not understood what the directory says."""
+        return of_files(self.settings, customer) or await self._follower.customer(customer)
+
+    @property
+    def told_flags(self) -> Mapping[str, Flag]:
+        """The flags of the directory, by name."""
+        return self._follower.flags
+
+    async def series(self) -> list[Series]:
+        """Every metric of the edge: those of the tables, and the supervisor's own.
+
+        What can be counted before anything was has a zero first: a counter that began with one would not be seen
+        to grow. The supervisor holds no column, so what it counts itself begins at zero with each supervisor.
+        """
+        settings = self.settings
+        return [
+            *(("edge_connections", (side,), (0,)) for side in ("client", "upstream")),
+            *(("edge_table_full_total", (table,), (0,)) for table in KINDS),
+            *(("edge_usage_counted_total", (meter,), (0,)) for meter in settings.meters),
+            *(("edge_upstream_retries_total", (upstream,), (0,)) for upstream in settings.upstreams),
+            *(("edge_upstream_stale_total", (upstream,), (0,)) for upstream in settings.upstreams),
+            *(("edge_upstream_ejections_total", (upstream,), (0,)) for upstream in settings.upstreams),
+            *(("edge_upstream_pending", (name,), (0,)) for name, one in settings.upstreams.items() if one.breaker),
+            *(
+                ("edge_rate_limited_total", (name, policy, mode), (0,))
+                for name, tier in settings.tiers.items()
+                for policy, mode in policies(tier, settings.routes)
+            ),
+            *(("edge_burst_credits_spent_total", (name,), (0,)) for name, tier in settings.tiers.items()),
+            *(("edge_shed_total", (str(priority),), (0,)) for priority in priorities(settings)),
+            *await self._table_reader.series(),
+            *self._upstreams.series(),
+            *self._certificates.series(),
+            *await self._accounting.series(),
+            *await self.vitals.series(),
+            *(() if self._coordinator is None else self._coordinator.series()),
+            *self._follower.series(),
+            ("edge_worker_restarts_total", (), (self._workers.restarts,)),
+            *self._reloads.series(),
+        ]
+
+    async def report(self) -> dict[str, Any]:
+        """The body of `GET /status`; moments are Unix seconds."""
+        settings = self.settings
+        return {
+            "region": settings.region,
+            "version": edgeproxy.__version__,
+            "phase": self.phase,
+            "config": self._reloads.report(),
+            "workers": await self.vitals.report(),
+            "upstreams": self._upstreams.report(),
+            "tables": self._table_reader.rows(),
+            "hub": ALONE if self._coordinator is None else self._coordinator.report(),
+            "directory": self._follower.report(),
+            "usage": await self._accounting.report(),
+        }
+
+
+def policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
+    """Name and mode of everything that may refuse customers of a tier, unless they have their own; a name may recur."""
+    for limit in (*tier.limits, *(limit for route in routes for limit in route.limits)):
+        yield limit.name, limit.mode
+    if tier.concurrency is not None:
+        yield CONCURRENCY, "enforce"
+    for quota in tier.quotas:
+        if quota.cap == "hard" and quota.per is not None:
+            yield quota.name, "enforce"
+
+
+def priorities(settings: Settings) -> set[int]:
+    """Those that requests may have, but for a customer's own: of tiers, and of who has none."""
+    return {0, *(tier.priority for tier in settings.tiers.values())}

@@ -1,0 +1,133 @@
+"""What the admin listener says of the tables: usage, metrics, limits.
+
+Tables may have hundreds of thousands of rows, so they are read in a thread, where the event loop gets its turn
+between any two of them. One reader at a time, and none while the tables are tended: rows that are moved from a
+file to the base meanwhile would be counted twice or not at all.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from time import monotonic, thread_time
+from typing import Generic, TypeVar
+
+from edgeproxy.config.directory import KnownCustomer
+from edgeproxy.config.models import Flag, Settings
+from edgeproxy.edge.counters.store import Store, Tended
+from edgeproxy.edge.counters.tallies import tally_key
+from edgeproxy.edge.counters.usage_key import UsageTotal
+from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.supervisor.limit_report import Policy, limit_report
+from edgeproxy.edge.usage import seal
+
+EXPENSIVE_SECONDS = 0.05
+"""Seconds of CPU that reading takes from which sums over all usage are kept for a while."""
+KEPT_SECONDS = 10.0
+"""For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
+
+CLIENTS = tally_key("edge_connections", "client")
+
+UNREACHED = ("connection_refused", "connection_timeout")
+"""Errors of upstreams to which no connection was made."""
+
+T = TypeVar("T")
+
+
+class TableReader:
+    """The tables of one store, as numbers."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._reading = asyncio.Lock()
+        self._meters = Kept(lambda: by_meter(store.usage_totals()))
+        self._unsealed = Kept(lambda: seal.unsealed(store))
+
+    async def tend(self) -> Tended:
+        """One slice of the store's housekeeping, while nobody reads."""
+        async with self._reading:
+            return self._store.tend(monotonic() + self._store.offset)
+
+    async def usage(self) -> list[UsageTotal]:
+        """What was counted since the state was made, sorted. A row is made before anything is counted in it."""
+        return await self.alone(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
+
+    async def meters(self) -> dict[str, int]:
+        """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
+        return await self._kept(self._meters)
+
+    async def unsealed(self) -> tuple[dict[str, int], int]:
+        """What was counted and is not sealed, by meter, and the Unix second up to which all was; seconds old, maybe."""
+        return await self._kept(self._unsealed)
+
+    async def series(self) -> list[Series]:
+        """Every metric that is in the tables, or is known by looking at them."""
+        store = self._store
+        found: list[Series] = await self.alone(lambda: list(store.metric_totals()))
+        found += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
+        for name, rows in self.rows().items():
+            found += [("edge_table_rows", (name,), [rows["used"]]), ("edge_table_capacity", (name,), [rows["rows"]])]
+        return found
+
+    def rows(self) -> dict[str, dict[str, int]]:
+        """By table: the rows that it has, and how many of them are used."""
+        store = self._store
+        tables = (store.customers, store.addresses, store.quotas, store.usage, store.metrics)
+        return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
+
+    async def refused(self) -> Mapping[str, int]:
+        """How many connections could not be made, by upstream."""
+        sums: Counter[str] = Counter()
+        for name, labels, words in await self.alone(lambda: list(self._store.metric_totals())):
+            if name == "edge_upstream_errors_total" and labels[1] in UNREACHED:
+                sums[labels[0]] += words[0]
+        return sums
+
+    async def connections(self, columns: Iterable[int]) -> dict[int, int]:
+        """How many clients are connected to the workers that hold these columns."""
+
+        def of(column: int) -> int:
+            rows = self._store.metrics.totals(frozenset({column}))
+            return next((words[0] for _, key, words in rows if key == CLIENTS), 0)
+
+        return await self.alone(lambda: {column: of(column) for column in columns})
+
+    async def limits(self, settings: Settings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
+        """The policies of this customer as they stand now, where the directory has these flags; raises Unserved."""
+        store = self._store
+        return await self.alone(
+            lambda: limit_report(store.limits, settings, customer, monotonic() + store.offset, flags)
+        )
+
+    async def alone(self, work: Callable[[], T]) -> T:
+        """What `work` returns or raises, in a thread, while nobody else reads the tables or tends them."""
+        async with self._reading:
+            return await asyncio.to_thread(work)
+
+    async def _kept(self, kept: "Kept[T]") -> T:
+        if monotonic() >= kept.until:
+            kept.value, took = await self.alone(kept.timed)
+            kept.until = monotonic() + took * KEPT_SECONDS if took > EXPENSIVE_SECONDS else 0.0
+        return kept.value
+
+
+class Kept(Generic[T]):
+    """What is read, and kept for a while where reading it takes long. `until` is monotonic."""
+
+    value: T
+
+    def __init__(self, read: Callable[[], T]) -> None:
+        self._read = read
+        self.until = 0.0
+
+    def timed(self) -> tuple[T, float]:
+        """What is read now, and the seconds of CPU that it took."""
+        began = thread_time()
+        return self._read(), thread_time() - began
+
+
+def by_meter(rows: Iterable[UsageTotal]) -> dict[str, int]:
+    """The sums of `rows` by meter."""
+    sums: Counter[str] = Counter()
+    for _, meter, _, total, *_ in rows:
+        sums[meter] += total
+    return dict(sums)

@@ -1,0 +1,235 @@
+"""Where upstreams can be reached at this moment: the addresses of their names, and which of these are well.
+
+Workers are told the whole truth each time. They are told soon after it has changed, not at once: what changes
+together (a name's addresses, the ports of a host) is told together.
+
+What is known of names and addresses belongs to no configuration: of what another one has too, nothing is forgotten.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.models import Upstream
+from edgeproxy.edge.messages import EndpointAddresses, Endpoints, Services
+from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.supervisor import resolver
+from edgeproxy.edge.supervisor.health import Ask, Health, Target, Terms, usable
+from edgeproxy.edge.supervisor.reachability import Place, Reachability, Refused
+from edgeproxy.edge.supervisor.resolver import LookUp, Resolver
+
+GATHER_SECONDS = 0.05
+"""Seconds that a change waits for others."""
+
+
+class Upstreams:
+    """The upstreams of the configuration that serves, and of one that is considered.
+
+    `tell` takes what workers are told, and `ask` probes; `refused` says how many connections workers could not make.
+    `number` is the serving configuration's.
+
+    Names are looked up `every` so many seconds.
+    """
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream],
+        tell: Callable[[Endpoints], None],
+        ask: Ask,
+        look_up: LookUp | None = None,
+        refused: Refused | None = None,
+        *,
+        number: int = 1,
+        every: float = resolver.LOOKUP_SECONDS,
+    ) -> None:
+        self._upstreams = upstreams
+        self._considered: Mapping[str, Upstream] = {}
+        self._number = number
+        self._tell = tell
+        self._failures: Counter[str] = Counter()
+        """Look-ups that failed, by upstream; of those that are gone too."""
+        self._resolver = Resolver(self._hosts(), self._moved, look_up, failed=self._failed, every=every)
+        self._health = Health(ask, self._learned)
+        self._reachability = None if refused is None else Reachability(refused, self._unprobed)
+        self._tasks = Tasks()
+        self._news = asyncio.Event()
+        self._telling: asyncio.TimerHandle | None = None
+        self._told: Endpoints | None = None
+
+    # ---- life
+
+    async def begin(self, seconds: float) -> None:
+        """Look up and probe from now on; returns once everything was asked once, or after so many seconds.
+
+        Tells what is known by then, and from there on whatever changes.
+        """
+        self._follow()
+        await self._asked(seconds)
+        self._tell_now()
+        if self._reachability is not None:
+            self._tasks.start("reachability", self._reachability.watch())
+
+    async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
+        """Look up and probe what these want too, and return where these can be reached.
+
+        Returns once everything was asked once, or after so many seconds. Then `adopt` or `drop` them.
+        """
+        self._considered = upstreams
+        self._follow()
+        await self._asked(seconds)
+        return self._services(upstreams)
+
+    def adopt(self, number: int) -> None:
+        """Those that are considered serve now, under this number; what is known of them is told."""
+        self._upstreams, self._number = self._considered, number
+        self.drop()
+        self._tell_now()
+
+    def drop(self) -> None:
+        """No others than those that serve are considered."""
+        self._considered = {}
+        self._follow()
+
+    async def _asked(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                while not (self._resolver.asked and self._health.asked):
+                    await self._news.wait()
+                    self._news.clear()
+        except TimeoutError:
+            pass
+
+    async def end(self) -> None:
+        """Ask and tell no more."""
+        if self._telling is not None:
+            self._telling.cancel()
+        await self._tasks.cancel()
+
+    # ---- what is known
+
+    def message(self) -> Endpoints:
+        """What workers are told."""
+        return Endpoints(self._number, self._services(self._upstreams))
+
+    def _services(self, upstreams: Mapping[str, Upstream]) -> Services:
+        return {
+            name: [
+                EndpointAddresses(
+                    [known["address"] for known in entry["addresses"]],
+                    [known["address"] for known in entry["addresses"] if known["up"] or upstream.health is None],
+                )
+                for entry in self._entries(name, upstream)
+            ]
+            for name, upstream in upstreams.items()
+        }
+
+    def report(self) -> dict[str, Any]:
+        """For `GET /status`: of each upstream, for each endpoint, its addresses, which are up, and why others not.
+
+        `why` of an endpoint says why its name could not be looked up when it was last; empty where it could.
+        """
+        return {name: self._entries(name, upstream) for name, upstream in self._upstreams.items()}
+
+    def series(self) -> list[Series]:
+        """The metrics of upstreams. What is counted begins at zero with each supervisor."""
+        names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
+        found: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
+        for name, upstream in self._upstreams.items():
+            known = [known for entry in self._entries(name, upstream) for known in entry["addresses"]]
+            up = sum(one["up"] for one in known)
+            found += [
+                ("edge_upstream_endpoints", (name, "up"), (up,)),
+                ("edge_upstream_endpoints", (name, "down"), (len(known) - up,)),
+            ]
+        return found
+
+    def _entries(self, name: str, upstream: Upstream) -> list[dict[str, Any]]:
+        endpoints, terms = upstream.endpoints, terms_of(upstream)
+        entries: list[dict[str, Any]] = [
+            {"url": endpoint.url, "why": self._resolver[endpoint.host].why, "addresses": []} for endpoint in endpoints
+        ]
+        reached = [
+            (entry, endpoint.port, address)
+            for entry, endpoint in zip(entries, endpoints, strict=True)
+            for address in self._resolver[endpoint.host].addresses
+        ]
+        if terms is None:
+            # Requests go to all of them.
+            whys = [self._unreached(Place(name, address, port)) for _, port, address in reached]
+            told = [(not why, why) for why in whys]
+        else:
+            standings = [self._health[Target(name, entry["url"], address, terms)] for entry, _, address in reached]
+            told = list(zip(usable(standings), (standing.why for standing in standings), strict=True))
+        for (entry, _, address), (up, why) in zip(reached, told, strict=True):
+            entry["addresses"].append({"address": address, "up": up, "why": why})
+        return entries
+
+    def _unreached(self, place: Place) -> str:
+        return "" if self._reachability is None else self._reachability.why(place)
+
+    def _unprobed(self) -> Iterator[Place]:
+        """The addresses of all upstreams that serve and have no health checks."""
+        for name, upstream in self._upstreams.items():
+            if upstream.health is None:
+                for endpoint in upstream.endpoints:
+                    for address in self._resolver[endpoint.host].addresses:
+                        yield Place(name, address, endpoint.port)
+
+    # ---- what changes
+
+    def _moved(self) -> None:
+        """A name has other addresses, or was looked up for the first time."""
+        self._follow()
+        self._learned()
+
+    def _failed(self, host: str) -> None:
+        """A name could not be looked up."""
+        self._failures.update(
+            {name for name, upstream in self._all() if any(endpoint.host == host for endpoint in upstream.endpoints)}
+        )
+
+    def _learned(self) -> None:
+        """Something is new: a name's addresses, or how one of them is."""
+        self._news.set()
+        if self._told is not None and self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._telling = None
+        message = self.message()
+        if message != self._told:
+            self._told = message
+            self._tell(message)
+
+    def _all(self) -> Iterator[tuple[str, Upstream]]:
+        """Those that serve and those that are considered, by name; one that is both, twice."""
+        yield from self._upstreams.items()
+        yield from self._considered.items()
+
+    def _hosts(self) -> list[str]:
+        """All that have to be known."""
+        return [endpoint.host for _, upstream in self._all() for endpoint in upstream.endpoints]
+
+    def _follow(self) -> None:
+        """Look up all names, and probe the addresses that there are by now, of upstreams that want it."""
+        self._resolver.follow(self._hosts(), self._tasks)
+        self._health.follow(
+            (
+                Target(name, endpoint.url, address, terms)
+                for name, upstream in self._all()
+                if (terms := terms_of(upstream)) is not None
+                for endpoint in upstream.endpoints
+                for address in self._resolver[endpoint.host].addresses
+            ),
+            self._tasks,
+        )
+
+
+def terms_of(upstream: Upstream) -> Terms | None:
+    """How the addresses of this upstream are probed; None where they are not."""
+    if upstream.health is None:
+        return None
+    host = None if upstream.host in ("pass", "upstream") else upstream.host
+    return Terms(upstream.health.path, upstream.health.every, upstream.tls, host)

@@ -1,0 +1,116 @@
+"""What workers use of the host, as the kernel has it: memory and descriptors; and how many clients each one serves.
+
+A worker is known by its place, from 0, so that there are as many label values as workers, whatever becomes of them.
+"""
+
+import asyncio
+import os
+import resource
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.supervisor.workers import Workers
+
+SAMPLE_SECONDS = 5.0
+"""Seconds between two looks for what runs out."""
+
+DESCRIPTORS_SCARCE, DESCRIPTORS_AMPLE = 0.9, 0.8
+"""Of the descriptors that a process may have: from where on that is said, and below which it may be said again."""
+
+PAGE = resource.getpagesize()
+
+
+class Vital(NamedTuple):
+    """What one process uses at a moment: resident bytes, open descriptors, and how many of these it may have."""
+
+    resident: int
+    descriptors: int
+    limit: int
+
+
+def vital(pid: int) -> Vital | None:
+    """Of a process of this user; None where it is gone. Takes a millisecond where it has thousands of descriptors."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as statm:
+            resident = int(statm.read().split()[1]) * PAGE
+        return Vital(resident, len(os.listdir(f"/proc/{pid}/fd")), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0])
+    except (OSError, IndexError):  # An entry of a process that has just ended may be read, and be empty.
+        return None
+
+
+def vitals(pids: Iterable[int]) -> dict[int, Vital]:
+    """`vital` of each that lives."""
+    found = {pid: vital(pid) for pid in pids}
+    return {pid: one for pid, one in found.items() if one is not None}
+
+
+class Vitals:
+    """Those of one supervisor's workers."""
+
+    def __init__(self, workers: Workers, table_reader: TableReader) -> None:
+        self._workers = workers
+        self._table_reader = table_reader
+        self._said: set[int] = set()
+        """The workers of which it was said that they run out of descriptors."""
+        self._log = log.get()
+
+    async def watch(self) -> None:
+        """For ever, look for what runs out."""
+        while True:
+            await asyncio.sleep(SAMPLE_SECONDS)
+            await self.look()
+
+    async def look(self) -> None:
+        """Say, once, of each worker that is about to run out of descriptors."""
+        found = await self._vitals()
+        self._said &= found.keys()
+        for pid, one in found.items():
+            if one.descriptors >= DESCRIPTORS_SCARCE * one.limit and pid not in self._said:
+                self._said.add(pid)
+                self._log.warning("worker runs out of descriptors", pid=pid, open=one.descriptors, limit=one.limit)
+            elif one.descriptors < DESCRIPTORS_AMPLE * one.limit:
+                self._said.discard(pid)
+
+    async def series(self) -> list[Series]:
+        """The metrics of workers that serve: where there is none of them, nobody serves, whoever is being started."""
+        serving = {worker.pid for worker in self._workers.workers if worker.ready}
+        found: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
+        for worker in await self.report():
+            if worker["pid"] not in serving:
+                continue
+            place = (str(worker["place"]),)
+            found += [
+                ("edge_worker_resident_bytes", place, (worker["resident_bytes"],)),
+                ("edge_worker_open_descriptors", place, (worker["descriptors"],)),
+                ("edge_worker_connections", place, (worker["connections"],)),
+            ]
+        return found
+
+    async def report(self) -> list[dict[str, Any]]:
+        """The living workers for `GET /status`, by place; `started_at` is in Unix seconds.
+
+        `config` is the number of the configuration that it serves, the same for all but in the midst of a reload.
+        """
+        workers = self._workers.by_place
+        columns = [worker.column for worker in workers.values() if worker.column is not None]
+        connections = await self._table_reader.connections(columns)
+        found = await self._vitals()
+        unknown = Vital(0, 0, 0)
+        return [
+            {
+                "place": place,
+                "pid": worker.pid,
+                "config": worker.number,
+                "started_at": worker.started_at,
+                "connections": 0 if worker.column is None else connections.get(worker.column, 0),
+                "resident_bytes": found.get(worker.pid, unknown).resident,
+                "descriptors": found.get(worker.pid, unknown).descriptors,
+            }
+            for place, worker in workers.items()
+        ]
+
+    async def _vitals(self) -> dict[int, Vital]:
+        return await asyncio.to_thread(vitals, [worker.pid for worker in self._workers.workers])

@@ -1,0 +1,326 @@
+"""The workers of one supervisor: as many as configured, dead ones replaced, all drained at the end.
+
+They change from one configuration to another together: all that serve `prepare` it, or none of them gets it.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.edge.channel import ChannelClosed, Frame, UnknownMessage, type_of
+from edgeproxy.edge.messages import (
+    Commit,
+    Discard,
+    Drain,
+    Endpoints,
+    Prepare,
+    Prepared,
+    PrepareFailed,
+    Start,
+    ToSupervisor,
+    ToWorker,
+)
+from edgeproxy.edge.supervisor import backoff
+from edgeproxy.edge.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, HUNG_SECONDS
+from edgeproxy.edge.supervisor.process import Heed, Process
+
+Message = ToWorker | Frame[ToWorker]
+
+LAST_WORDS_SECONDS = 1.0
+"""Seconds that a worker gets to end by itself after its channel has ended, and all get beyond the drain."""
+
+LEFT_BEHIND_SECONDS = 30.0
+"""Seconds that a worker gets to leave which cannot follow the others to another configuration."""
+
+
+class Workers:
+    """A number of places, each held by one worker at a time. Lives in one event loop."""
+
+    def __init__(
+        self,
+        places: int,
+        command: Sequence[str],
+        listening: Sequence[socket.socket],
+        start: Start | Frame[Start],
+        *,
+        silence: float = HUNG_SECONDS,
+        heed: Heed = lambda message, reply: None,
+        patient: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`silence` is how many seconds a worker that serves may say nothing until it is replaced; `heed` hears what
+        workers say that is not about themselves: which limits they use that other hosts share, whose keys they ask
+        for. `patient`: who has the columns that a worker did not find will leave."""
+        self._heed = heed
+        self._patient = patient
+        self.restarts = 0
+        """Workers started anew after one died."""
+        self.number = 1
+        """The configuration that all should serve."""
+        self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Resolves when every place has had a worker that was ready; raises Stillborn when none ever will."""
+        self._command = command
+        self._listening = listening
+        self._standing: dict[type[ToWorker], Message] = {Start: start}
+        """What each worker is told when it starts, by type; what to serve first."""
+        self._offered: Message | None = None
+        """The message by which another configuration is being prepared."""
+        self._news = asyncio.Event()
+        """A worker has said something, or is gone."""
+        self._held: list[Process | None] = [None] * places
+        self._was_ready = [False] * places
+        self._failures: list[str | None] = [None] * places
+        self._leaving = asyncio.Event()
+        self._fills: list[asyncio.Task[None]] = []
+        self._silence = silence
+        self._tasks = Tasks()
+        self._log = log.get()
+
+    @property
+    def places(self) -> int:
+        """How many workers there should be."""
+        return len(self._held)
+
+    @property
+    def workers(self) -> list[Process]:
+        """The living ones, in the order of their places."""
+        return list(self.by_place.values())
+
+    @property
+    def by_place(self) -> dict[int, Process]:
+        """The living ones, each with its place; places are numbered from 0."""
+        return {
+            place: process
+            for place, process in enumerate(self._held)
+            if process is not None and not process.ended.done()
+        }
+
+    @property
+    def ready(self) -> int:
+        """How many workers serve at this moment."""
+        return sum(process.welcome for process in self._serving)
+
+    def start(self) -> None:
+        """Fill all places, and keep them filled until `drain`."""
+        for place in range(self.places):
+            self._fills.append(self._tasks.start(f"worker {place}", self._fill(place)))
+        self._tasks.start("heartbeats", self._feel())
+
+    def tell(self, message: Message) -> None:
+        """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
+        for process in self.workers:
+            process.outbox.put(message)
+
+    def add(self, message: ToWorker) -> None:
+        """Tell all workers that there are, after all else that was added, and in place of none of it."""
+        for process in self.workers:
+            process.outbox.add(message)
+
+    def publish(self, message: Message) -> None:
+        """Tell all workers, and those that start from now on, until another message of this type is published."""
+        self._standing[type_of(message)] = message
+        self.tell(message)
+
+    # ---- from one configuration to another
+
+    async def prepare(self, number: int, message: Prepare | Frame[Prepare], seconds: float) -> list[str]:
+        """Have the workers make ready to serve configuration `number`; why they cannot, where some that serve cannot.
+
+        Who starts meanwhile is told too. Then `commit` at once, or `discard`.
+        """
+        self._offered = message
+        self.tell(message)
+        try:
+            async with asyncio.timeout(seconds):
+                while not self._leaving.is_set():
+                    refused = [one for one in self._serving if one.refused[0] == number]
+                    refusals = [f"worker {one.pid}: {one.refused[1]}" for one in refused]
+                    if refusals or all(one.prepared == number for one in self._serving):
+                        return refusals
+                    await self._hear()
+        except TimeoutError:
+            silent = [one.pid for one in self._serving if one.prepared != number]
+            return [f"worker {pid}: it was not ready to serve it within {seconds:g} s" for pid in silent]
+        return ["the edge is draining"]
+
+    def commit(self, number: int, start: Start | Frame[Start]) -> None:
+        """All serve `number` from now on. `start` is what workers begin with from here."""
+        self.number = number
+        self._standing[Start] = start
+        self._offered = None
+        for process in self.workers:
+            self._lead(process)
+
+    def discard(self, number: int) -> None:
+        """What was prepared as `number` is not wanted."""
+        self._offered = None
+        self.tell(Discard(number))
+        for process in self.workers:
+            # It was still to come to the one that serves, and has let go of that for this one.
+            if process.number != self.number and not process.dismissed:
+                self._dismiss(process, "it did not come to serve what the others do in time")
+
+    async def settle(self, seconds: float) -> list[int]:
+        """Wait until no worker serves another configuration than it should; the pids of those that still do then."""
+        try:
+            async with asyncio.timeout(seconds):
+                while self._behind() and not self._leaving.is_set():
+                    await self._hear()
+        except TimeoutError:
+            pass
+        return self._behind()
+
+    @property
+    def _serving(self) -> list[Process]:
+        return [process for process in self.workers if process.ready and not process.dismissed]
+
+    def _behind(self) -> list[int]:
+        return [one.pid for one in self.workers if one.number != self.number and not one.dismissed]
+
+    async def _hear(self) -> None:
+        await self._news.wait()
+        self._news.clear()
+
+    def _lead(self, process: Process) -> None:
+        """Bring a worker on to the configuration that all should serve, now that it can be; or have it replaced."""
+        if process.number == self.number or process.dismissed:
+            return
+        if process.prepared == self.number:
+            process.outbox.put(Commit(self.number))
+            if Endpoints in self._standing:
+                # It may have been told before it had begun to prepare, when they meant nothing to it.
+                process.outbox.put(self._standing[Endpoints])
+        elif process.refused[0] == self.number:
+            self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
+
+    def _dismiss(self, process: Process, why: str) -> None:
+        """Have a worker replaced that cannot follow the others."""
+        process.dismissed = True
+        process.why = why
+        self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=why)
+        process.outbox.put(Drain(LEFT_BEHIND_SECONDS))
+
+    # ---- the end
+
+    async def drain(self, deadline: float) -> None:
+        """Let all workers finish within `deadline` seconds, and end what is left a second later.
+
+        A worker that never got ready has nothing to finish and gets the second alone.
+        """
+        self._leaving.set()
+        self._news.set()
+        self.tell(Drain(deadline))
+        await self._until_empty(LAST_WORDS_SECONDS)
+        self._kill([process for process in self.workers if not process.ready])
+        await self._until_empty(deadline)
+        self._kill(self.workers)
+        await self._until_empty(None)
+        await self._tasks.cancel()
+
+    async def _fill(self, place: int) -> None:
+        early = 0
+        while not self._leaving.is_set():
+            began = monotonic()
+            ended = await self._live(place)
+            if self._leaving.is_set():
+                return
+            crowded = ended.pop("crowded", False)
+            early, wait = backoff.after(early, monotonic() - began)
+            self._log.error("worker died", place=place, restart_in=wait, **ended)
+            if not (crowded and self._patient()):
+                self._mourn(place, str(ended["why"]))
+            try:
+                await asyncio.wait_for(self._leaving.wait(), wait)
+            except TimeoutError:
+                self.restarts += 1
+
+    async def _live(self, place: int) -> dict[str, object]:
+        """One worker's life in this place; what is known of its end."""
+        try:
+            process = self._held[place] = await Process.start(self._command, self._listening)
+        except OSError as why:
+            return {"why": f"it could not be started: {why}"}
+        if self._leaving.is_set():
+            process.kill()  # it came too late to hear of the drain
+        process.ended.add_done_callback(lambda _: self._news.set())
+        process.number = self.number
+        process.heed = self._heed
+        for message in self._standing.values():
+            process.outbox.put(message)
+        if self._offered is not None:
+            process.outbox.put(self._offered)
+        telling = self._tasks.start(f"tell {process.pid}", process.outbox.deliver())
+        try:
+            while True:
+                said = await process.channel.receive()
+                process.heard(said)
+                self._heard(place, process, said)
+        except UnknownMessage as nonsense:
+            process.why = str(nonsense)
+        except ChannelClosed:
+            pass  # It is gone, or about to go.
+        if not self._leaving.is_set():
+            await asyncio.wait([process.ended], timeout=LAST_WORDS_SECONDS)
+            process.kill()
+        code = await process.ended
+        telling.cancel()
+        process.channel.close()
+        ended = {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
+        return ended | {"crowded": process.crowded}
+
+    def _heard(self, place: int, process: Process, message: ToSupervisor) -> None:
+        """A worker has said something, which it was taken note of."""
+        self._news.set()
+        if isinstance(message, Prepared | PrepareFailed):
+            self._lead(process)
+        if process.ready and not process.welcome and process.number == self.number:
+            process.welcome = True
+            self._welcome(place, process)
+
+    async def _feel(self) -> None:
+        """Kill workers that hang, in a drain too: whoever waits for them waits for nothing."""
+        while True:
+            await asyncio.sleep(self._silence / CHECKS_PER_HUNG_TIME)
+            for process in self.workers:
+                if process.ready and process.heartbeat.look():
+                    process.why = f"it said nothing for {self._silence:g} s"
+                    self._log.error("worker hangs, killed", pid=process.pid, why=process.why)
+                    process.heartbeat.beat()
+                    process.kill()
+
+    def _welcome(self, place: int, process: Process) -> None:
+        self._log.info("worker ready", place=place, pid=process.pid, column=process.column)
+        self._was_ready[place] = True
+        if all(self._was_ready) and not self.first_ready.done():
+            self.first_ready.set_result(None)
+
+    def _mourn(self, place: int, why: str) -> None:
+        if self._was_ready[place]:
+            return
+        self._failures[place] = why
+        if not any(self._was_ready) and all(self._failures) and not self.first_ready.done():
+            self.first_ready.set_exception(Stillborn(tuple(why for why in self._failures if why)))
+
+    async def _until_empty(self, seconds: float | None) -> None:
+        if self._fills:
+            await asyncio.wait(self._fills, timeout=seconds)
+
+    def _kill(self, workers: Sequence[Process]) -> None:
+        for process in workers:
+            self._log.warning("worker killed", pid=process.pid, why="it did not leave in time")
+            process.kill()
+
+
+class Stillborn(Exception):
+    """No worker came up; `whys` is what the first of each place said."""
+
+    def __init__(self, whys: tuple[str, ...]) -> None:
+        super().__init__("; ".join(dict.fromkeys(whys)))
+        self.whys = whys
+
+
+def reason(code: int) -> str:
+    """What an exit code says by itself."""
+    return f"it was killed by signal {-code}" if code < 0 else f"it ended with code {code}"

@@ -1,0 +1,444 @@
+"""Coordinates limits with other hosts: tells the hub what workers use, and writes what others use into the map.
+
+A worker says which rows it uses; the rest is read from the map (edge/sync/rate.py, edge/sync/totals.py). Nobody waits
+for the hub: reports go out when they are due, as far as there is time for them (edge/sync/pace.py), answers are written
+when they come. Of two supervisors on one state directory, as during an upgrade, one does so for the workers of both
+(leader.py).
+"""
+
+import asyncio
+import gc
+import itertools
+from collections.abc import Callable
+from functools import partial
+from time import monotonic, thread_time
+from typing import Any, NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config import models
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters.file import TableError
+from edgeproxy.edge.counters.hub_column import HubColumn
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, LimitUse, RateUse
+from edgeproxy.edge.metrics import Series
+from edgeproxy.edge.sync.leader import Leader
+from edgeproxy.edge.sync.pace import REPORTS_PER_ROUND_MAX, Pace
+from edgeproxy.edge.sync.pending_reports import PendingReports
+from edgeproxy.edge.sync.shared import Row, Shared, Use
+from edgeproxy.edge.sync.totals import Total, Totals
+from edgeproxy.hub.calls import Argument
+from edgeproxy.hub.hub import Has, Hub
+from edgeproxy.hub.redis import Tls
+from edgeproxy.hub.report import GaugeTold, Period, PeriodTold, Report, Told
+
+ROUND_SECONDS_MIN = 0.002
+"""Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
+LOOK_SECONDS_MAX = 1.0
+"""Seconds between two looks at what is due at most."""
+CLAIMS_LOOK_SECONDS = 0.25
+"""Seconds between two looks for claims that nobody uses."""
+USES_PER_ROUND_MAX = 100
+"""Rows that workers use, looked at in one round: few enough that the admin listener has its turn."""
+SLEW_SECONDS = 0.010
+"""Seconds by which the edge's clock is moved towards the hub's in a second, at most."""
+BACK_SECONDS = 0.5
+"""Seconds: where the clock is set back by more, moments that were noted before are dropped."""
+JUMP_SECONDS = 5.0
+"""Seconds: where the hub's clock is further off, it is taken over at once."""
+
+Key = tuple[str, int]
+"""The name of a table, and the number of its file."""
+
+
+class Known(NamedTuple):
+    """The rows of a table that are in use."""
+
+    table: LimitTable
+    hub_column: HubColumn
+    rates: Shared
+    totals: Totals
+
+
+class Coordinator:
+    """The coordination by one supervisor. `tell` sends a message to all of its workers."""
+
+    def __init__(self, store: Store, settings: models.Hub, tell: Callable[[FromLeader], None]) -> None:
+        self._store = store
+        self._settings = settings
+        self._leader = Leader(store, tell)
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+        self._tables: dict[Key, Known] = {}
+        """The tables of which the hub is told; none while another supervisor does that."""
+        self._used = PendingReports()
+        self._seqs = itertools.count()
+        self._pace = Pace(monotonic())
+        self._under_way = 0
+        """Reports without an answer."""
+        self._was_up = False
+        self._rounds = 0
+        self._sleeps_until = 0.0
+        """Until when the loop sleeps, edge time; 0: it does not."""
+        self._rtt = 0.0
+        self._answers_since = 0.0
+        self._wake = asyncio.Event()
+        self._is_heard = False
+        self._clock_set = False
+        self._errors = 0
+        self._since = monotonic()
+        """When the coordinator began, or the hub before this one answered last; monotonic seconds."""
+        self._tasks = Tasks()
+        self._hub = self._connected(settings)
+        if settings.is_exposed:
+            self._log.warning("the hub's password can be read on the way", hub=settings.name)
+
+    def _connected(self, settings: models.Hub) -> Hub:
+        tls = Tls.of(settings.tls)
+        control = self._store.control
+        return Hub(settings.url, control.instance, self._changed, tls, self._renewed, hosts=control.hosts)
+
+    # ---- its life
+
+    def begin(self) -> None:
+        """Connect to the hub, and coordinate now, or once no other supervisor does."""
+        self._running = self._tasks.start("hub", self._hub.run())
+        self._tasks.start("lead once nobody else does", self._lead())
+
+    async def _lead(self) -> None:
+        await self._leader.until_it_leads()
+        # Rows are many and live long, and what is under way is gone soon: to look through all of them again and again
+        # for what refers to itself would hold up everything else.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(2_000, 10, 10_000)
+        self._seqs = itertools.count(self._store.control.start() << 32)
+        self._follow_tables()
+        self.uses(self._leader.noted())
+        self._tasks.start("limit sync", self._run())
+        self._tasks.start("the hub's clock", self._follow_clock())
+        self._tasks.start("claims", self._look_at_claims())
+        await self._leader.listen(self.uses)
+
+    async def follow(self, settings: models.Hub) -> None:
+        """Take over the settings of a new configuration."""
+        if settings == self._settings:
+            return
+        before, self._settings = self._settings, settings
+        for known in self._known():
+            known.rates.tick = settings.sync
+            self._say_hosts(known)
+        self._wake.set()
+        if (before.url, before.tls) != (settings.url, settings.tls):
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+            self._errors += self._hub.errors
+            self._since = max(self._since, self._hub.heard_at)
+            self._hub = self._connected(settings)
+            for known in self._known():
+                # What was known is of another hub: until this one is reached nobody waits for it.
+                known.hub_column.say_away()
+            self._changed()
+            self._running = self._tasks.start("hub", self._hub.run())
+
+    async def end(self) -> None:
+        """Stop coordinating."""
+        await self._leader.end()
+        await self._tasks.cancel()
+
+    def ask(self, *command: Argument) -> "asyncio.Future[Any]":
+        """Send the hub a command of the directory (wire/directory_versions.py); raises Away or redis' ResponseError."""
+        return self._hub.ask(*command)
+
+    # ---- what workers say
+
+    def uses(self, message: LimitsUsed) -> None:
+        """Take in which rows of limits a worker uses (edge/proxy/claim_waiter.py)."""
+        if not self._leader.leads:
+            self._leader.note(message)
+            return
+        for use in message:
+            self._used.add(use)
+        self._wake.set()
+
+    def _take_uses(self, now: float) -> None:
+        """Pass on to the tables what workers use."""
+        for _ in range(min(USES_PER_ROUND_MAX, len(self._used))):
+            use = self._used.take()
+            try:
+                self._use(use, now)
+            except (LookupError, ValueError) as wrong:  # It is of another version.
+                self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(wrong))
+
+    def _use(self, use: LimitUse, now: float) -> None:
+        known = self._table(use.table, use.file)
+        if known is None:
+            return
+        if isinstance(use, RateUse):
+            known.rates.use(Use(use.row, use.generation, use.terms, use.refused), now)
+        else:
+            known.totals.use(use.row, use.generation, use.limit, now)
+
+    def _follow_tables(self) -> None:
+        """Write how many hosts there are into the current tables, even before a row of them is used."""
+        for name, table in self._store.limits.items():
+            self._table(name, table.file.generation)
+
+    def _known(self) -> list[Known]:
+        """The tables of which the hub is told, without those that were removed since."""
+        for key in [key for key, known in self._tables.items() if known.table.file.is_closed]:
+            del self._tables[key]
+        return list(self._tables.values())
+
+    def _table(self, name: str, file: int) -> Known | None:
+        """The rows in use of a table; None where it has no column for the hub, or is gone."""
+        known = self._tables.get((name, file))
+        if known is None:
+            table = self._store.limits[name]
+            try:
+                if table.file.generation != file:
+                    table = LimitTable(self._store.file(self._store.name(name, file), name))
+            except TableError:
+                return None
+            if table.hub is None:
+                return None
+            instance = self._store.control.instance
+            known = self._tables[name, file] = Known(table, table.hub, Shared(table, instance), Totals(table, instance))
+            known.rates.tick = self._settings.sync
+            self._say_hosts(known)
+        return known
+
+    # ---- the hub
+
+    def _say_hosts(self, known: Known) -> None:
+        hub, column = self._hub, known.hub_column
+        column.on_loss = self._settings.on_loss
+        if hub.is_up:
+            self._store.control.know(hub.hosts)
+        if hub.tried or not column.is_known:
+            # Else what a supervisor before this one knew of it is good still.
+            column.say_hosts(hub.hosts, is_away=not hub.is_up)
+        known.rates.hosts = known.totals.hosts = hub.hosts
+        known.rates.rtt = hub.rtt
+
+    def _renewed(self, has: Has) -> None:
+        """Report these keys again: another server of the hub has them now."""
+        for known in self._known():
+            known.rates.renew(has, self._now())
+            known.totals.renew(has, self._now())
+        self._wake.set()
+
+    def _changed(self) -> None:
+        """Note that the hub was lost or reached, or that the number of hosts changed."""
+        now, is_up = self._now(), self._hub.is_up
+        for known in self._known():
+            self._say_hosts(known)
+            if is_up and not self._was_up:
+                known.rates.found()
+                known.totals.found()
+        if is_up and not self._was_up:
+            self._pace.anew()
+        self._was_up = is_up
+        if not is_up:
+            self._clock_set = False
+            if self._hub.tried:
+                self._lost(now)
+                self._tell_heard()
+        self._wake.set()
+
+    def _lost(self, now: float) -> None:
+        """Hold the next rows to this host's part."""
+        try:
+            for known in self._known():
+                known.rates.lost(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+                known.totals.lost(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+        except Exception as unforeseen:
+            self._is_wrong(unforeseen)
+
+    def _is_wrong(self, unforeseen: Exception) -> None:
+        """Log a fault with one row, which must not stop the coordination of all others."""
+        self._seldom.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
+
+    async def _run(self) -> None:
+        """Tell the hub what is due, until cancelled; while it is away, hold this host to its part."""
+        later = asyncio.get_running_loop().call_later
+        while True:
+            self._wake.clear()
+            if self._hub.is_up and not self._clock_set:
+                self._set_clock()  # Before anything is told: by a wrong clock it would be of another time.
+            began, now = thread_time(), self._now()
+            self._take_uses(now)
+            if self._hub.is_up:
+                try:
+                    self._report(now)
+                except Exception as unforeseen:
+                    self._is_wrong(unforeseen)
+            elif self._hub.tried:
+                self._lost(now)
+            self._pace.spent(thread_time() - began)
+            await asyncio.sleep(ROUND_SECONDS_MIN)
+            now = self._now()
+            if pause := self._pause(now):
+                self._sleeps_until = now + pause
+                timer = later(pause, self._wake.set)
+                await self._wake.wait()
+                timer.cancel()
+                self._sleeps_until = 0.0
+            await asyncio.sleep(self._pace.pause(monotonic()))
+
+    def _pause(self, now: float) -> float:
+        """Seconds until something is due; 0 where something is due now."""
+        if self._used:
+            return 0.0
+        kinds = [kind.due() for known in self._known() for kind in (known.rates, known.totals)]
+        return min([LOOK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
+
+    def _report(self, now: float) -> None:
+        """Send the reports that are due, as many as the pace allows."""
+        sent = monotonic()
+        room = min(REPORTS_PER_ROUND_MAX, self._pace.window - self._under_way)
+        tables = self._known()
+        self._rounds += 1
+        for number in range(len(tables)):
+            # Where there is too much, each table is the first in turn.
+            rates, totals = tables[(self._rounds + number) % len(tables)][2:]
+            rates.rtt = self._rtt
+            for row, report in rates.reports(now, self._seqs, room) if room > 0 else ():
+                room -= 1
+                self._under_way += 1
+                self._hub.rate(report).add_done_callback(partial(self._rate_answered, rates, row, report, sent))
+            for total, said in totals.reports(now, room) if room > 0 else ():
+                room -= 1
+                self._under_way += 1
+                answered = partial(self._total_answered, totals, total, sent)
+                if isinstance(said, Period):
+                    self._hub.period(said).add_done_callback(answered)
+                else:
+                    self._hub.gauge(said).add_done_callback(answered)
+
+    def _answered(self, sent: float) -> None:
+        if not self._answers_since:
+            # Those that come together are timed together.
+            self._answers_since = thread_time()
+            asyncio.get_running_loop().call_soon(self._answers_taken)
+        now = monotonic()
+        self._under_way -= 1
+        self._pace.answered(now, now - sent, self._rtt)
+
+    def _answers_taken(self) -> None:
+        self._pace.spent(thread_time() - self._answers_since)
+        self._answers_since = 0.0
+
+    def _rate_answered(
+        self, rates: Shared, row: Row, report: Report, sent: float, answer: "asyncio.Future[Told]"
+    ) -> None:
+        self._answered(sent)
+        now, is_waited_for = self._now(), True
+        if answer.exception() is not None:
+            rates.away(row, now, self._settings.on_loss)
+        else:
+            is_waited_for = rates.answer(row, now, report.seq, answer.result())
+        if row.due < self._sleeps_until:
+            self._wake.set()
+        if is_waited_for and not self._is_heard:
+            self._is_heard = True
+            asyncio.get_running_loop().call_soon(self._tell_heard)
+
+    def _total_answered(
+        self,
+        totals: Totals,
+        total: Total,
+        sent: float,
+        answer: "asyncio.Future[PeriodTold] | asyncio.Future[GaugeTold]",
+    ) -> None:
+        self._answered(sent)
+        if answer.exception() is not None:
+            totals.away(total, self._now(), self._settings.on_loss)
+        else:
+            totals.answer(total, self._now(), answer.result())
+
+    def _tell_heard(self) -> None:
+        """Have workers decide again on requests that wait."""
+        self._is_heard = False
+        self._leader.tell(HubHeard())
+
+    # ---- claims
+
+    async def _look_at_claims(self) -> None:
+        """Give unused claims back to the hub, until cancelled."""
+        while True:
+            await asyncio.sleep(CLAIMS_LOOK_SECONDS)
+            self._rtt = self._hub.rtt
+            self._follow_tables()
+            rows = [place for known in self._known() if known.rates.has_claims for place in self._unused(known)]
+            if rows:
+                self._leader.tell(ClaimsUnused(rows))
+
+    def _unused(self, known: Known) -> list[LimitRow]:
+        """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
+        table, rates, now = known.table, known.rates, self._now()
+        for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
+            if rates.left_behind(column):
+                with columns.borrowed(table.file, column) as is_free:
+                    for row in rates.left_behind(column) if is_free else ():
+                        rates.settle(row, column, now)
+        file = table.file.generation
+        return [LimitRow(table.name, file, row, generation) for row, generation in rates.unused(now)]
+
+    # ---- the clock
+
+    def _now(self) -> float:
+        return monotonic() + self._store.offset
+
+    async def _follow_clock(self) -> None:
+        """Move the edge's clock towards the hub's every second, until cancelled; far from it, at once."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS_MAX)
+            self._set_clock()
+
+    def _set_clock(self) -> None:
+        there = self._hub.offset
+        if there is None:
+            return
+        here, wanted = self._store.offset, max(0.0, there - EPOCH)
+        away = wanted - here
+        if abs(away) > JUMP_SECONDS:
+            self._log.warning("the edge's clock follows the hub's", seconds=round(away, 3))
+        elif self._clock_set:
+            away = max(-SLEW_SECONDS * LOOK_SECONDS_MAX, min(SLEW_SECONDS * LOOK_SECONDS_MAX, away))
+        self._clock_set = True
+        self._store.control.move(here + away)
+        if away < -BACK_SECONDS:
+            for known in self._known():
+                known.rates.restart(self._now())
+                known.totals.found()
+            self._wake.set()
+
+    # ---- for those who look
+
+    def report(self) -> dict[str, Any]:
+        """The part of `GET /status` about the hub."""
+        return self._hub.status() | {"behind_s": round(self.behind(), 3)}
+
+    def behind(self) -> float:
+        """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
+        heard = self._hub.heard_at or self._since
+        now = self._now()
+        kinds = [kind for known in self._known() for kind in (known.rates, known.totals)]
+        return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])
+
+    def series(self) -> list[Series]:
+        """The metrics of the coordination."""
+        hub = self._hub
+        return [
+            ("edge_hub_up", (), (int(hub.is_up),)),
+            ("edge_hub_nodes_away", (), (hub.nodes_away,)),
+            ("edge_hub_functions_missing", (), (hub.functions_missing,)),
+            ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
+            ("edge_hub_hosts", (), (hub.hosts,)),
+            ("edge_limit_sync_age_seconds", (), (round(self.behind()),)),
+            ("edge_limits_shared", (), (sum(len(known.rates) + len(known.totals) for known in self._known()),)),
+        ]

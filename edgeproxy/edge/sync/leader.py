@@ -1,0 +1,178 @@
+"""Which supervisor of a state directory tells the hub what limits its workers use: the holder of the identity lock.
+
+Two supervisors share a directory while one takes over from the other, and with it the rows of the tables. If both told
+the hub of them, it would be asked twice for who waits once, and what it granted once would be given twice. So only one
+does, for the workers of both. The other passes on to it what its workers use, and to them what it says, over a socket
+in the state directory; and takes over once the lock is free.
+
+    hub.sock         what is said there: messages.py, also what holds between versions
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+from typing import Any, TypeVar
+
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.edge import messages
+from edgeproxy.edge.channel import Channel, ChannelClosed, Outbox, UnknownMessage
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.messages import FromLeader, LimitsUsed, LimitUse, ToLeader
+from edgeproxy.edge.sync.pending_reports import PendingReports, Place, place_of
+
+SOCKET_NAME = "hub.sock"
+RETRY_SECONDS = 0.1
+"""Seconds between two attempts to take the lock, or to connect to the leader."""
+BACKLOG_CONNECTIONS = 8
+USES_KEPT_SECONDS = 10.0
+"""Seconds for which a use that was noted matters to a supervisor that takes over."""
+
+Received = TypeVar("Received")
+LeaderEnd = Channel[FromLeader, ToLeader]
+FollowerEnd = Channel[ToLeader, FromLeader]
+
+
+class Leader:
+    """The leadership as one supervisor sees it. `tell` sends a message to all of its workers."""
+
+    def __init__(self, store: Store, tell: Callable[[FromLeader], None]) -> None:
+        self.leads = False
+        """Whether this supervisor is the leader; it stays so to its end."""
+        self._store = store
+        self._to_workers = tell
+        self._noted = PendingReports()
+        """What its workers use and no leader was told yet."""
+        self._passed: dict[Place, tuple[float, LimitUse]] = {}
+        """What they used before this supervisor was the leader, and when: one entry a row."""
+        self._some = asyncio.Event()
+        self._others: dict[LeaderEnd, Outbox[FromLeader]] = {}
+        """Connections of supervisors whose workers this one leads."""
+        self._server: asyncio.Server | None = None
+        self._tasks = Tasks()
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    async def until_it_leads(self) -> None:
+        """Follow another leader as long as there is one; return as the leader."""
+        while not self._store.identity.try_acquire():
+            channel = await self._reach()
+            if channel is not None:
+                await self._by_way_of(channel)
+            await asyncio.sleep(RETRY_SECONDS)
+        self.leads = True
+        since = monotonic() - USES_KEPT_SECONDS
+        for moment, use in self._passed.values():
+            if moment >= since:
+                self._noted.add_older(use)
+        self._passed.clear()
+        self._log.info("limits that hosts share are told to the hub by this supervisor")
+
+    def note(self, message: LimitsUsed) -> None:
+        """Note which rows a worker uses, while this supervisor is not the leader."""
+        for use in message:
+            self._noted.add(use)
+            self._passed[place_of(use)] = monotonic(), use
+        self._some.set()
+
+    def noted(self) -> LimitsUsed:
+        """What was noted since the last call."""
+        self._some.clear()
+        return self._noted.message()
+
+    async def listen(self, take: Callable[[LimitsUsed], None]) -> None:
+        """Lead the workers of other supervisors too: `take` is called with what they use."""
+        path = self._store.state / SOCKET_NAME
+        try:
+            path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
+            listening = socket.socket(socket.AF_UNIX)
+            _at(self._store.state, listening.bind)
+            path.chmod(0o600)
+            self._server = await asyncio.start_unix_server(
+                lambda reader, writer: self._serve(Channel(reader, writer, messages.LEADER), take),
+                sock=listening,
+                backlog=BACKLOG_CONNECTIONS,
+            )
+        except OSError as failure:
+            why = failure.strerror or str(failure)
+            self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
+
+    def tell(self, message: FromLeader) -> None:
+        """Send a message to all workers, those of other supervisors included."""
+        self._to_workers(message)
+        for outbox in self._others.values():
+            outbox.put(message)
+
+    async def end(self) -> None:
+        """Stop leading, and close the socket."""
+        if self._server is not None:
+            self._server.close()
+        for channel in tuple(self._others):
+            channel.close()
+        await self._tasks.cancel()
+
+    async def _receive_all(self, channel: Channel[Any, Received], take: Callable[[Received], None]) -> None:
+        """Take another supervisor's messages, until it is gone or breaks the protocol."""
+        try:
+            while True:
+                try:
+                    take(await channel.receive())
+                except UnknownMessage as unknown:
+                    self._seldom.error("what another supervisor says is not understood, and ignored", str(unknown))
+        except ChannelClosed:
+            pass
+
+    # ---- while another supervisor leads
+
+    async def _serve(self, channel: LeaderEnd, take: Callable[[LimitsUsed], None]) -> None:
+        """Serve the connection of another supervisor."""
+        outbox = self._others[channel] = Outbox(channel)
+        delivering = self._tasks.start("tell another supervisor", outbox.deliver())
+        try:
+            await self._receive_all(channel, take)
+        finally:
+            del self._others[channel]
+            delivering.cancel()
+            channel.close()
+
+    # ---- where another supervisor leads
+
+    async def _reach(self) -> FollowerEnd | None:
+        """A connection to the leader; None where there is none to be reached."""
+        end = socket.socket(socket.AF_UNIX)
+        end.setblocking(False)
+        try:
+            _at(self._store.state, end.connect)
+        except OSError:
+            end.close()
+            return None
+        return await Channel.over(end, messages.FOLLOWER)
+
+    async def _by_way_of(self, channel: FollowerEnd) -> None:
+        """Pass messages between the leader and these workers, until it is gone."""
+        passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
+        try:
+            await self._receive_all(channel, self._to_workers)
+        finally:
+            passing.cancel()
+            channel.close()
+
+    async def _pass_on(self, channel: FollowerEnd) -> None:
+        try:
+            while True:
+                await self._some.wait()
+                await channel.send(self.noted())
+        except ChannelClosed:
+            pass
+
+
+def _at(state: Path, do: Callable[[str], None]) -> None:
+    """Call something with a short path to the socket in a directory: an address has room for 107 bytes only."""
+    folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        do(f"/proc/self/fd/{folder}/{SOCKET_NAME}")
+    finally:
+        os.close(folder)

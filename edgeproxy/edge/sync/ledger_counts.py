@@ -1,0 +1,70 @@
+"""What the ledger has counted of quotas, in the map: beside what this host counts, and what others tell the hub.
+
+The ledger knows what services report, and what all edges have shipped, this one among them. So what it has counted
+elsewhere is what it has counted, less what this host has; what this host counted and has not shipped yet is missing in
+that for a moment, and made up for by the next. It is the least that others have counted: where the hub knows of more,
+that counts.
+"""
+
+import re
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from edgeproxy.base.calendar import period_of
+from edgeproxy.edge.counters.cells import CELL_US_MIN
+from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.limits.quota import quota_key
+
+COUNT_MAX = 1 << 62
+"""What is counted beyond it makes no difference."""
+
+
+PER = re.compile(r"day|month(@[0-9]{1,10})?|ever@[0-9]{1,10}")
+
+
+class LedgerCount(NamedTuple):
+    """What the ledger has counted of a quota in a period of the calendar: the day or month of this number."""
+
+    customer: str
+    meter: str
+    per: str
+    timezone: str
+    period: int
+    used: int
+
+
+def read(said: Any) -> LedgerCount:
+    """Return a count as the collector tells it; raises ValueError where it cannot be one."""
+    try:
+        count = LedgerCount(**{name: said[name] for name in LedgerCount._fields})
+        texts, numbers = count[:4], count[4:]
+        if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one >= 0 for one in numbers):
+            raise ValueError
+        if not PER.fullmatch(count.per):
+            raise ValueError
+        ZoneInfo(count.timezone)
+        count.customer.encode()
+    except (LookupError, TypeError, ValueError, OSError) as odd:
+        raise ValueError("what the ledger has counted of a quota cannot be read") from odd
+    return count._replace(used=min(count.used, COUNT_MAX))
+
+
+def write(table: LimitTable, count: LedgerCount, now: float) -> None:
+    """Write a count into the table of quotas, which has a column for others; `now`: edge time.
+
+    The quota gets a row where it has none, so that it holds before anybody asks here. Raises NoRow.
+    """
+    assert table.hub is not None
+    zone = ZoneInfo(count.timezone)
+    present = period_of(now, count.per, zone)
+    if count.period == present.number:
+        until = present.until
+    elif count.period == present.number + 1:  # By a clock that is ahead a little.
+        until = period_of(present.until, count.per, zone).until
+    else:
+        return
+    key = table.key(quota_key(f"{count.meter}-{count.per}", zone, count.customer.encode()))
+    row, _, _ = table.find(key, CELL_US_MIN, now, HAS_PERIODS)
+    own = sum(counted for period, counted in table.heads(row).periods(elsewhere=False) if period == count.period)
+    table.hub.write_ledger(row, count.period, max(0, count.used - own), until)
+    table.announce(row)

@@ -1,0 +1,51 @@
+"""What workers say that they use of limits that hosts share, until somebody looks at it: the last word on each row."""
+
+from collections import OrderedDict
+
+from msgspec.structs import replace
+
+from edgeproxy.edge.messages import LimitsUsed, LimitUse, RateUse, TotalUse
+
+Place = tuple[type[LimitUse], str, int, int]
+"""A kind of use, a table, its file, and a row."""
+
+
+class PendingReports:
+    """Rows in the order in which they were first said to be used."""
+
+    def __init__(self) -> None:
+        self._uses: OrderedDict[Place, LimitUse] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._uses)
+
+    def add(self, use: LimitUse) -> None:
+        """Add what a worker says of a row, in the place of what was said before."""
+        place = place_of(use)
+        if isinstance(use, RateUse) and not use.refused:
+            before = self._uses.get(place)
+            if isinstance(before, RateUse) and before.refused:
+                use = replace(use, refused=True)  # Something was, since it was last looked at.
+        self._uses[place] = use
+
+    def add_older(self, use: LimitUse) -> None:
+        """Add what was said of a row some time ago, unless something newer is there."""
+        self._uses.setdefault(place_of(use), use)
+
+    def take(self) -> LimitUse:
+        """Take out the row that was first."""
+        return self._uses.popitem(last=False)[1]
+
+    def message(self) -> LimitsUsed:
+        """All of them, as one message."""
+        uses = self._uses.values()
+        said = LimitsUsed(
+            [use for use in uses if isinstance(use, RateUse)], [use for use in uses if isinstance(use, TotalUse)]
+        )
+        self._uses.clear()
+        return said
+
+
+def place_of(use: LimitUse) -> Place:
+    """The rows that are used, without what was said of them."""
+    return type(use), use.table, use.file, use.row

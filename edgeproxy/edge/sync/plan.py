@@ -1,0 +1,375 @@
+"""When a host tells the hub of a rate, what it says, and how much it may let through before it has heard. Pure.
+
+A rate in use is told of every second, give or take, or less often where no other host uses it; at once when nobody has
+answered for a while; sooner the closer it is to its limit. Told of are absolute counts, without waiting for the answer
+to the last report. In between a host may let through a small part of what is left; then requests wait for a claim,
+unless nobody else uses the rate. Times are edge time in seconds.
+
+The rules are those of docs/design/limits.md#reports, #claims and #when-the-hub-is-away; docs/design/limits.md#constants
+says where each constant comes from, and loadtest/regions/simulate.py is where they are tried.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from edgeproxy.edge.counters.hub_column import OnLoss
+from edgeproxy.edge.limits.gate import cold_allowance
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
+
+TICK_SECONDS = 1.0
+"""Seconds between two reports of a rate in use, give or take a fifth."""
+ALONE_TICKS = 2.4
+"""Ticks between two reports where no other host uses the rate: just before it would become cold."""
+COLD_SECONDS = 3.0
+"""Seconds without an answer after which nobody knows what others have counted meanwhile."""
+WARMING_SECONDS = 0.25
+"""Seconds after the first answer in which the first counts of others may still be on their way."""
+SOON_SECONDS = 0.03
+"""Seconds between two reports where it matters."""
+AT_ONCE_SECONDS = 0.005
+"""Seconds between two reports while requests wait and no claim is under way."""
+STALE_SECONDS = 0.25
+"""Seconds after which an answer is too old to refuse by."""
+SECONDS_PER_HOST = 0.01
+"""Seconds for each host that uses the rate, where that is more than STALE_SECONDS: many hosts ask no more often."""
+CELLS_BEHIND = 2
+"""Cells older than the window for which reports are remembered."""
+RETURNING_SECONDS = 10.0
+"""Seconds after the hub is back in which other hosts find it too, and report what they let through meanwhile."""
+COUNTS_PER_REPORT_MAX = 1 << 20
+"""Counts between a report and its answer: no host counts more."""
+
+WAITED_FOR, MATTERS, IN_TURN = range(3)
+"""Why a report is due: requests wait for it; much was not told of, or something refused, or nobody has answered for a
+while; or it is time. Where not all can be told, the first come first."""
+
+
+class Counted(NamedTuple):
+    """What this host has counted, as the map says. `cells`: by number; `cum`: ever; `spent`: claims used or given back.
+
+    `waiting`: requests that wait for a claim. `refused`: something was refused since the last report. `lately`:
+    requests a second. `level`: of the bucket. `left`: what would still pass.
+    """
+
+    cells: Mapping[int, int]
+    cum: int
+    left: int
+    spent: int = 0
+    waiting: int = 0
+    refused: bool = False
+    lately: float = 0.0
+    level: float = 0.0
+
+
+def allowance(most: int, left: int, seen: int) -> int:
+    """What a host may let through between answers, if `seen` hosts use the rate: one each, or a fifth together."""
+    seen = max(1, seen)
+    return int(max(1, min(0.01, 0.2 / seen) * most, 0.5 * max(0, left) / seen))
+
+
+def worth_telling(most: int, left: int, hosts: int) -> int:
+    """How many counts that were not reported make a report due before its tick, where `hosts` use the rate."""
+    return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
+
+
+def stock(most: int, left: int, hosts: int) -> int:
+    """Claims that a strict host keeps in hand while less than half is used."""
+    return int(max(1, 0.05 * most / hosts)) if left > most / 2 else 0
+
+
+def held_to(terms: RateTerms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
+    """What this host may use of a rate while the hub is away; `own` and `foreign` were used at its last answer."""
+    if terms.mode == "strict" or on_loss == "deny":
+        return 0
+    if on_loss == "full":
+        return terms.most
+    part = terms.most * own / (own + foreign) if own else 0
+    return min(terms.most, int(max(cold_allowance(terms.most, hosts), terms.most / max(1, hosts), part)))
+
+
+class Due(NamedTuple):
+    """When a report is due, perhaps in the past, and why."""
+
+    at: float
+    why: int
+
+
+class Sent(NamedTuple):
+    """A report that was sent: its seq, what was counted ever, claims spent ever, claims asked for, if it was whole, and
+    claims in hand that the hub has forgotten, asked for on top of that."""
+
+    seq: int
+    cum: int
+    spent: int
+    want: int
+    whole: bool = False
+    forgotten: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """One host's part in one rate. `hosts`: on the hub, this one among them; `rtt`: seconds to the hub and back.
+
+    A hub that has lost everything, or this host, says so, and is sent the whole window again. After the connection was
+    lost, `lost` says so: what was under way has come or not.
+    """
+
+    key: bytes
+    terms: RateTerms
+    born: int
+    hosts: int = 1
+    rtt: float = 0.0
+    width: float = 0.0
+    """Seconds of a cell, exactly as cells are numbered, which are many millions; 0: the span's part."""
+    acknowledged: int = 0
+    """The count, of all ever counted here, in the last report that was answered."""
+    told: int = 0
+    """The count, of all ever counted here, in the last report."""
+    told_at: float = -1e9
+    answered_at: float = -1e9
+    warm_since: float = -1e9
+    seen: int = 1
+    """Hosts that used the rate lately, as the hub said."""
+    no_use_until: float = -1e9
+    """Until when asking is of no use, as the hub has just refused a claim: the next cell, or the next token."""
+    foreign: Mapping[int, int] = field(default_factory=dict)
+    level: tuple[float, float] = (0.0, 0.0)
+    """Of the bucket as the hub has it, without the claims that this host has in hand, and when."""
+    others: int = 0
+    """Of a bucket, in the place of what others counted ever: with each answer so much more that no column knows of more
+    counts than the hub's, and its level is what all go on from. The number says nothing else."""
+    claims: int = 0
+    """Claims granted ever; from the map, where another supervisor was here before."""
+    spent: int = 0
+    """Claims spent ever, as of the last report."""
+    is_whole: bool = True
+    """Whether the next report has everything that counts, not only what is new."""
+    _where: int = 0
+    """The number of the link over which the last answer came."""
+    _forgetful_until: float = -1e9
+    _part: int = 0
+    """What this host was held to while the hub was away, and until when it still is."""
+    _part_until: float = -1e9
+    _tick: float = TICK_SECONDS
+    _lowest: int = 0
+    """The lowest cell that counted when the last report was made."""
+    _said: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _granted: dict[int, int] = field(default_factory=dict)
+    _settled: dict[int, int] = field(default_factory=dict)
+    _forgotten: int = 0
+    """Claims in hand of which the hub does not know any more."""
+    _under_way: list["Sent"] = field(default_factory=list)
+    """Reports without an answer yet, oldest first."""
+
+    # ---- how much may pass
+
+    def is_cold(self, now: float) -> bool:
+        """Whether the last answer is too old to go by."""
+        return now - self.answered_at > COLD_SECONDS
+
+    def ask_from(self, now: float, left: int) -> int | None:
+        """The count (of all ever counted here) from which on requests must ask first; None where none has to."""
+        if self.terms.mode == "strict":
+            return 0
+        if self.hosts <= 1 or self.terms.mode == "eventual":
+            return None
+        if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS:
+            return self.acknowledged + cold_allowance(self.terms.most, self.hosts)
+        if self.seen > 1:
+            return self.acknowledged + allowance(self.terms.most, left, self.seen)
+        return None
+
+    @property
+    def in_hand(self) -> int:
+        """Claims that were granted, and not spent when that was last told."""
+        return max(0, self.claims - self.spent)
+
+    @property
+    def asked(self) -> int:
+        """Claims asked for in reports that have no answer yet."""
+        return sum(sent.want for sent in self._under_way)
+
+    def _some_again(self, now: float, cell: int) -> float:
+        """When there may be room again, where there is none now."""
+        terms, moments = self.terms, []
+        if terms.cells:
+            moments.append((cell + 1) * (self.width or terms.span / terms.cells))
+        if terms.depth:
+            moments.append(now + max(SOON_SECONDS, 1 / terms.rate))
+        return min(moments)
+
+    # ---- reports
+
+    def due(self, now: float, counted: Counted) -> float | None:
+        """When the next report is due; None where there is nothing to say or to ask."""
+        due = self.next(now, counted)
+        return None if due is None else max(now, due.at)
+
+    def next(self, now: float, counted: Counted) -> Due | None:
+        """The next report; None where there is nothing to say or to ask."""
+        if counted.waiting and self._want(now, counted):
+            return Due(self.told_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
+        if not self.has_news(counted):
+            return None
+        untold, users = counted.cum - self.told, self.users(now)
+        if (
+            untold >= worth_telling(self.terms.most, counted.left, users)
+            # While an answer is on its way, asking again would bring it no sooner.
+            or (counted.refused and (untold or (now - self.answered_at > self.stale and not self._under_way)))
+            or (untold and self.answered_at < now - COLD_SECONDS and not self._under_way)
+        ):
+            return Due(self.told_at + SOON_SECONDS, MATTERS)
+        return Due(self.told_at + self.step(now), IN_TURN)
+
+    def step(self, now: float) -> float:
+        """Seconds from one report to the next that is due for no other reason than the time."""
+        return self._tick * (1 if self.users(now) > 1 else ALONE_TICKS)
+
+    def has_news(self, counted: Counted) -> bool:
+        """Whether there is anything to report or to ask."""
+        return self.is_whole or counted.cum != self.told or counted.refused or counted.spent > self.spent
+
+    def is_through(self, counted: Counted) -> bool:
+        """Whether there is nothing to report, and all reports have been answered."""
+        return not self._under_way and not self.has_news(counted)
+
+    @property
+    def stale(self) -> float:
+        """Seconds after which it asks again before it refuses more: many hosts take their time, a tick at most."""
+        return max(STALE_SECONDS, SECONDS_PER_HOST * self.seen)
+
+    def users(self, now: float) -> int:
+        """Hosts that use the rate; all, where nobody has said lately."""
+        return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS else self.seen
+
+    def report(
+        self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK_SECONDS
+    ) -> Report:
+        """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
+        terms = self.terms
+        want = self._want(now, counted)
+        self.spent = counted.spent
+        if self._granted:
+            self._settle()
+        window = bucket = None
+        if terms.cells:
+            lowest = cell - terms.cells
+            if lowest != self._lowest:
+                self._lowest = lowest
+                for cells in (self._said, self._granted, self._settled):
+                    for old in [old for old in cells if old < lowest - CELLS_BEHIND]:
+                        del cells[old]
+            window = Window(terms.limit, terms.cells, cell, tuple(self._changed(counted.cells, lowest)))
+        if terms.depth:
+            own = min(counted.level, float(counted.cum - self.acknowledged))
+            bucket = Bucket(terms.depth, terms.rate, counted.level - own, own)
+        self.told = counted.cum
+        self.told_at = now
+        self._tick = tick
+        # It would take what it grants for those that are in hand already.
+        forgotten = self._forgotten if want and not any(sent.forgotten for sent in self._under_way) else 0
+        self._under_way.append(Sent(seq, counted.cum, counted.spent, want, self.is_whole, forgotten))
+        want += forgotten
+        self.is_whole = False
+        return Report(
+            self.key, instance, seq, self.born, now, terms.span, counted.cum, counted.spent, want, window, bucket
+        )
+
+    def _want(self, now: float, counted: Counted) -> int:
+        """How many claims to ask for: for who waits, who will come before the answer does, and to keep in hand."""
+        kept = 0
+        if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.told):
+            # Where nothing is used any more nothing is kept either, once it was given back.
+            kept = stock(self.terms.most, counted.left, self.hosts)
+        if not (counted.waiting or kept) or now < self.no_use_until:
+            return 0
+        ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
+        # What is in hand is another worker's, for those who wait: theirs had none.
+        more = max(0, int(ahead + kept) - (self.claims - counted.spent))
+        return max(0, counted.waiting + more - self.asked)
+
+    def _settle(self) -> None:
+        """Claims that are not in hand any more are settled, those that were granted first before the others."""
+        unsettled = {cell: many - self._settled.get(cell, 0) for cell, many in self._granted.items()}
+        spent = sum(unsettled.values()) - self.in_hand
+        for cell in sorted(unsettled):
+            if spent <= 0:
+                break
+            some = min(spent, unsettled[cell])
+            self._settled[cell] = self._settled.get(cell, 0) + some
+            spent -= some
+
+    def _changed(self, counted: Mapping[int, int], lowest: int) -> list[Cell]:
+        """The cells of which there is something new, or all."""
+        changed = []
+        for cell in sorted({*counted, *self._settled}) if self._settled else counted:
+            if cell >= lowest:
+                said = counted.get(cell, 0), self._settled.get(cell, 0)
+                if self.is_whole or self._said.get(cell, (0, 0)) != said:
+                    self._said[cell] = said
+                    changed.append(Cell(cell, *said))
+        return changed
+
+    # ---- answers
+
+    def answer(self, now: float, cell: int, seq: int, told: Told) -> int:
+        """Take in the answer to a report; returns how many claims it grants."""
+        sent = Sent(0, self.acknowledged, self.spent, 0)
+        while self._under_way and self._under_way[0].seq <= seq:
+            sent = self._under_way.pop(0)
+        self.acknowledged = sent.cum
+        lowest = cell - self.terms.cells
+        if self.is_cold(now):
+            self.warm_since = now
+        self.answered_at = now
+        self.seen = told.hosts
+        # A replica that has become the primary knows this host, and perhaps not all that it has said.
+        has_forgotten = not told.known or told.where != self._where
+        self._where = told.where
+        if has_forgotten and self._said:
+            # The others have to tell it everything again too. Until they have, what it said before still holds.
+            self._forgetful_until = now + COLD_SECONDS
+        if now < self._forgetful_until:
+            cells = {*self.foreign, *told.foreign}
+            self.foreign = {of: max(self.foreign.get(of, 0), told.foreign.get(of, 0)) for of in cells if of >= lowest}
+        else:
+            self.foreign = told.foreign
+        self.level = max(0.0, told.level - told.claims), told.now
+        self.others += COUNTS_PER_REPORT_MAX
+        if has_forgotten and self._said and not sent.whole:
+            self.is_whole = True
+            self.told_at = -1e9
+        # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
+        # One that came after a later one, or after all is told anew, is of before what was spent since.
+        granted = 0
+        if sent.seq == seq:
+            more = told.claims - (self.claims - sent.spent)
+            granted, self._forgotten = max(0, more), max(0, -more)
+        self.claims += granted
+        for known, said in ((self._granted, told.granted), (self._settled, told.settled)):
+            for of, many in said.items():
+                known[of] = max(many, known.get(of, 0))
+        if granted < sent.want and (sent.forgotten or not self._forgotten):
+            self.no_use_until = self._some_again(now, cell)
+        return granted
+
+    def found(self, now: float, part: int) -> None:
+        """Begin anew with a hub that is back, after this host was held to `part` without it.
+
+        It does not know yet what others have let through that come back later, so there may seem to be room.
+        """
+        self._part, self._part_until = part, now + RETURNING_SECONDS
+
+    def withheld(self, now: float) -> int:
+        """Of what seems to be left of a window, what is kept for those others."""
+        if now >= self._part_until:
+            return 0
+        terms = self.terms
+        return max(0, terms.limit - terms.limit * self._part // terms.most - sum(self.foreign.values()))
+
+    def lost(self) -> None:
+        """Forget the reports under way: the connection was lost, and their answers with it."""
+        self._under_way.clear()
+        self.is_whole = True

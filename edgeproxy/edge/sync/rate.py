@@ -1,0 +1,290 @@
+"""A rate in use on this host, as the map has it: what was counted in its row, and what the hub said of it.
+
+Read from the map: what all columns have counted, how many claims they want and have spent. Written into it: the hub's
+column, the claims given, and how much may be counted before the hub has to be asked, or should be told. What follows
+from the one for the other, plan.py says; when it is done, shared.py. No I/O. Times are edge time in seconds.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeproxy.edge.counters import claims
+from edgeproxy.edge.counters.cells import CELLS_AHEAD, cell_number
+from edgeproxy.edge.counters.hub_column import NEVER, HubColumn, OnLoss
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.levels import level_in, scale_of
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.edge.sync.plan import COLD_SECONDS, COUNTS_PER_REPORT_MAX, Counted, Plan, held_to, worth_telling
+from edgeproxy.hub.report import Report, Told
+
+LATELY_SECONDS = 0.25
+"""Seconds over which the rate of requests is measured."""
+GOOD_SECONDS = COLD_SECONDS
+"""Seconds for which an answer of the hub is good."""
+
+
+class Withheld(NamedTuple):
+    """Of a bucket, while the hub is away: what really is in it, with so much ever counted, as of when; and how much is
+    still to be poured in for the other hosts."""
+
+    level: float
+    cum: int
+    at: float
+    owed: float
+
+    def level_now(self, now: float, cum: int, rate: float) -> float:
+        """The level now, without what was poured in for others."""
+        return max(0.0, self.level - (now - self.at) * rate) + cum - self.cum
+
+
+class Rate:
+    """A rate in use. `row`: the word at which its row begins; `generation`: that of the row, while it is this rate's.
+
+    What is in the map of a supervisor before this one goes on.
+    """
+
+    __slots__ = (
+        "_cells",
+        "_cells_of",
+        "_counts",
+        "_foreign",
+        "_held_by",
+        "_hub",
+        "_table",
+        "_width",
+        "_withheld",
+        "generation",
+        "given_at",
+        "held",
+        "plan",
+        "refused",
+        "row",
+    )
+
+    def __init__(self, table: LimitTable, row: int, generation: int, terms: RateTerms, now: float) -> None:
+        assert table.hub is not None
+        self._table = table
+        self._hub: HubColumn = table.hub
+        self.row = row
+        self.generation = generation
+        self._width = table.cell_width(row)
+        """Microseconds of a cell."""
+        born = table.born(row) << 10 | generation & 0x3FF
+        self.plan = Plan(table.stored_key(row), terms, born, width=self._width / 1e6)
+        heads = table.heads(row)
+        self.plan.claims = heads.given
+        self.plan.spent = heads.spent
+        self.plan.acknowledged = table.acknowledged(row)
+        self.plan.others = heads.counted_elsewhere
+        self.refused = False
+        """Whether something was refused since the last report."""
+        self.given_at = now
+        """When claims were last given."""
+        self.held: int | None = None
+        """What this host may use while the hub is away."""
+        self._held_by: tuple[OnLoss, RateTerms] | None = None
+        """The settings by which `held` was found."""
+        self._cells: dict[int, int] = {}
+        """What was counted in each cell, as of this sum of all counts, and this present cell."""
+        self._cells_of = (-1, -1)
+        self._foreign: Mapping[int, int] | None = None
+        """The cells of the hub's column; None: they must be read from the map."""
+        self._withheld: Withheld | None = None
+        self._counts: list[tuple[float, int]] = []
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the row still belongs to this rate."""
+        return self._table.has(self.row, self.generation)
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether workers have claims, or want some."""
+        return self._table.heads(self.row).has_claims
+
+    # ---- what is counted
+
+    def counted(self, now: float) -> Counted:
+        """What this host has counted, older files' counts among it."""
+        table, row, terms = self._table, self.row, self.plan.terms
+        heads = table.heads(row)
+        cum = heads.counted
+        cells: Mapping[int, int] = {}
+        left = terms.most
+        if terms.cells:
+            cell = cell_number(now, self._width)
+            if self._cells_of != (cum, cell):
+                # A count is in its cell before it is in the sum of all that was ever counted.
+                self._cells, self._cells_of = table.own_counts(row, cell), (cum, cell)
+            cells = self._cells
+            if self._foreign is None:
+                self._foreign = self._hub.counts(row, cell)
+            left = terms.limit - sum(cells.values())
+            if self._foreign:
+                oldest, latest = max(1, cell - table.layout.cells), cell + CELLS_AHEAD
+                left -= sum([count for of, count in self._foreign.items() if oldest <= of <= latest])
+        level = 0.0
+        if terms.depth:
+            level = level_in(heads.each, heads.width, now, terms.rate, scale_of(self._width)).level
+            left = min(left, int(terms.depth - level)) if terms.cells else int(terms.depth - level)
+        return Counted(cells, cum, left, heads.spent, heads.waiting, self.refused, self._lately(now, cum), level)
+
+    def _lately(self, now: float, cum: int) -> float:
+        """Counts a second over the last LATELY_SECONDS."""
+        counts = self._counts
+        if not counts or cum != counts[-1][1]:
+            counts.append((now, cum))
+        while len(counts) > 2 and counts[1][0] < now - LATELY_SECONDS:
+            counts.pop(0)
+        before, then = counts[0]
+        return (cum - then) / max(LATELY_SECONDS, now - before)
+
+    def report(self, now: float, instance: int, seq: int, counted: Counted, tick: float) -> Report:
+        """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
+        self.refused = False
+        if self._withheld is not None:
+            level = self._withheld.level_now(now, counted.cum, self.plan.terms.rate)
+            counted = counted._replace(level=level)
+        return self.plan.report(now, cell_number(now, self._width), instance, seq, counted, tick)
+
+    # ---- what the hub says
+
+    def answer(self, now: float, seq: int, told: Told) -> tuple[int, Counted]:
+        """Write an answer into the map; returns how many claims it grants, and what is counted now."""
+        cell = cell_number(now, self._width)
+        granted = self.plan.answer(now, cell, seq, told)
+        self.let_go(now)
+        self._withheld = None
+        if granted:
+            self.given_at = now
+            claims.give(self._table, self.row, granted)
+        return granted, self._write_others(now)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether something stands in the hub's column for others that nobody is known to have used."""
+        return self._hub.withheld(self.row) > 0
+
+    def withhold(self, now: float) -> None:
+        """Write anew what is kept for other hosts, as no report of this row is due for now."""
+        self._write_others(now)
+
+    def _write_others(self, now: float) -> Counted:
+        """What is known of others, and what is kept for those who may still come back; returns what is counted."""
+        foreign, cell = self.plan.foreign, cell_number(now, self._width)
+        withheld = self.plan.withheld(now) if self.plan.terms.cells else 0
+        if withheld:
+            foreign = {**foreign, cell: foreign.get(cell, 0) + withheld}
+        return self._write(now, foreign, withheld)
+
+    def _write(self, now: float, foreign: Mapping[int, int], withheld: int) -> Counted:
+        """The hub's column, and what its answer allows; what is counted in the row then. `withheld`: of what stands in
+        the column, for other hosts."""
+        hub, row, plan = self._hub, self.row, self.plan
+        hub.write_counts(row, cell_number(now, self._width), foreign)
+        self._foreign = foreign
+        self._table.acknowledge(row, plan.acknowledged)
+        hub.withhold(row, withheld)
+        if plan.terms.depth and self.held is None:
+            level, moment = plan.level
+            scale = scale_of(self._width)
+            tick = int(moment * scale.ticks)
+            # As it would have been at that tick: a reader takes off what has drained since then.
+            level += (moment - tick / scale.ticks) * plan.terms.rate
+            hub.write_level(row, tick << scale.bits | scale.packed(level), plan.acknowledged + plan.others)
+        hub.write_total(row, plan.others)
+        counted = self.counted(now)
+        self._allow(now, counted.left)
+        # Last, for it is what makes workers look.
+        self._table.announce(row)
+        return counted
+
+    def _allow(self, now: float, left: int) -> None:
+        """Write how much may be counted before the hub must be asked, and before it should be told."""
+        hub, row, plan = self._hub, self.row, self.plan
+        vain_until = plan.no_use_until
+        if self.held is None:
+            ask = plan.ask_from(now, left)
+            allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)
+            hub.allow(row, allowed, worth_telling(plan.terms.most, left, plan.users(now)))
+        elif self.held:
+            # Of what has just not answered nobody is to wait for an answer.
+            hub.hold(row)
+        else:
+            # Not even what a bucket seems to have until it is filled again.
+            hub.shut(row)
+            vain_until = now + GOOD_SECONDS
+        hub.write_vain_until(row, vain_until if vain_until > now else 0.0)
+        self.keep_warm(now)
+
+    def keep_warm(self, now: float) -> None:
+        """Have workers not report their use for as long as an answer is good."""
+        self._hub.write_warm_until(self.row, now + GOOD_SECONDS)
+
+    # ---- the hub is away
+
+    def hold(self, now: float, hosts: int, on_loss: OnLoss) -> None:
+        """Hold the rate to this host's part. Call it again and again: buckets drain, and windows move on."""
+        terms = self.plan.terms
+        is_other = self.held is not None and self._held_by != (on_loss, terms)
+        is_forgotten = False
+        if is_other or (self.held is None and on_loss == "full" and self.withholds):
+            # Somebody says otherwise since.
+            is_forgotten = self._forget(now)
+        self._held_by = on_loss, terms
+        counted = self.counted(now)
+        own = sum(counted.cells.values())
+        foreign = max(0, terms.limit - own - counted.left) if terms.cells else 0
+        if self.held is None:
+            # Of others nothing is known since the last answer; by what is, each would have the greater part.
+            # What is counted at this very moment was in the cells before it was in any sum, so that is read once more.
+            known = self.plan.acknowledged
+            own = max(0, min(known, own - max(0, self._table.heads(self.row).counted - known)))
+            self.held = held_to(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
+        if on_loss == "full" and terms.mode != "strict":
+            self._allow(now, counted.left)
+        else:
+            theirs = max(0, terms.limit - terms.limit * self.held // terms.most)
+            withheld = theirs if terms.cells else 0
+            if terms.depth:
+                poured = self._pour(now, counted, 1 - self.held / terms.most)
+                self.plan.others += poured
+                if not terms.cells and self._withheld is not None:
+                    withheld = max(0, math.ceil(counted.level + poured - self._withheld.level))
+            self._write(now, {cell_number(now, self._width): theirs} if terms.cells else {}, withheld)
+
+    def _forget(self, now: float) -> bool:
+        """It is held to no part any more, and the others are as they were last heard of; returns whether they never
+        were, as this supervisor found the hub away. What of a bucket is for others is known then, if it is alone."""
+        plan, never = self.plan, self.plan.answered_at < 0
+        if never and plan.terms.depth:
+            withheld = 0 if plan.terms.cells else self._hub.withheld(self.row)
+            plan.level = max(0.0, self.counted(now).level - withheld), now
+        self.held = self._withheld = None
+        plan.others += COUNTS_PER_REPORT_MAX
+        self._write(now, plan.foreign, 0)
+        return never
+
+    def _pour(self, now: float, counted: Counted, theirs: float) -> int:
+        """What is to be poured into a bucket for the other hosts, whose part of it is `theirs`, while the hub is away.
+
+        Of what was left when it was lost, and then of what drains; and so much is always in it. Whole tokens; what is
+        less is poured in later.
+        """
+        depth, rate = self.plan.terms.depth, self.plan.terms.rate
+        before, level = self._withheld, counted.level
+        if before is None:
+            owed = theirs * (depth - level)
+        else:
+            owed = max(before.owed + theirs * rate * (now - before.at), theirs * depth - level)
+            level = before.level_now(now, counted.cum, rate)
+        poured = max(0, int(owed))
+        self._withheld = Withheld(level, counted.cum, now, owed - poured)
+        return poured
+
+    def let_go(self, now: float) -> None:
+        """Stop holding the rate to this host's part, once others had time to come back too."""
+        if self.held:
+            self.plan.found(now, self.held)
+        self.held = None

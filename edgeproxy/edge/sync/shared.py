@@ -1,0 +1,398 @@
+"""Which of the rates of one table the hub is told of, and when; while it is away, which are held to this host's part.
+
+What is read from the map for it and written there, rate.py says. No I/O: who owns this sends the reports and brings the
+answers. Times are edge time in seconds.
+"""
+
+import heapq
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from edgeproxy.edge.counters import claims
+from edgeproxy.edge.counters.hub_column import HubColumn, OnLoss
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.gate import UNUSED_SECONDS
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.edge.sync.plan import IN_TURN, TICK_SECONDS, Counted
+from edgeproxy.edge.sync.rate import GOOD_SECONDS, Rate
+from edgeproxy.hub.report import Report, Told
+
+IDLE_SECONDS = 5.0
+"""Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
+SPREAD_SECONDS = 5.0
+"""Seconds over which rows are reported again once the hub is back, if nothing was counted in them meanwhile."""
+LOOKS_PER_ROUND_MAX = 1000
+"""Rows that are looked at in one round."""
+RETOLD_PER_ROUND_MAX = 200
+"""Rows in one round of those that are reported again."""
+URGENT_SHARE = 0.75
+"""Of what may be told, the part that those may take which matter most, and of the rest those which matter more than
+others. What they leave is the others', and the other way round."""
+
+
+class Use(NamedTuple):
+    """What a worker says of a row that it uses: where it is, and what it is held to. `refused`: something was."""
+
+    row: int
+    generation: int
+    terms: RateTerms
+    refused: bool = False
+
+
+class Asleep(NamedTuple):
+    """A row that is no longer in use and fully reported, and whose counts still matter."""
+
+    generation: int
+    terms: RateTerms
+    until: float
+
+
+class Row(Rate):
+    """A rate in use, and when it must be looked at."""
+
+    __slots__ = ("due", "times", "used_at", "why")
+
+    def __init__(self, table: LimitTable, use: Use, now: float) -> None:
+        super().__init__(table, use.row, use.generation, use.terms, now)
+        self.used_at = now
+        self.due = 0.0
+        """When it must be looked at (0: not at all), and for which of the reasons in plan.py."""
+        self.why = IN_TURN
+        self.times = 0
+        """The number of `_times` when that was set: what is older does not count."""
+
+
+class Shared:
+    """The windows and buckets of a table that hosts share. `instance`: of this host on the hub."""
+
+    def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
+        assert table.hub is not None
+        self.table = table
+        self._hub: HubColumn = table.hub
+        self.instance = instance
+        self.hosts = 1
+        self.rtt = 0.0
+        self.tick = TICK_SECONDS
+        """Seconds between two reports of a row in use, give or take a fifth."""
+        self._chance = chance or random.Random()
+        self._rows: dict[int, Row] = {}
+        self._asleep: dict[int, Asleep] = {}
+        self._woken: deque[int] = deque()
+        """Those of `_asleep` that must be reported again, as the hub may have forgotten them."""
+        self._claimed: set[int] = set()
+        """Rows of which workers may have claims, or want some."""
+        self._due: tuple[list[tuple[float, int]], ...] = ([], [], [])
+        """For each reason a heap of (when, row) to be looked at."""
+        self._times = 0
+        """How often the hub was lost or found."""
+        self._away = False
+        self._on_loss: OnLoss | None = None
+        """`on_loss` as of the last call of `lost`."""
+        self._left: deque[Row] = deque()
+        """Rows that must still be held, after the hub was lost, or reported, after it was found."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    # ---- what is due
+
+    def use(self, use: Use, now: float) -> None:
+        """Take in that a worker uses a row, wants claims, or has refused something."""
+        if not self.table.has(use.row, use.generation):
+            return
+        row = self._rows.get(use.row)
+        if row is None or row.generation != use.generation:
+            self._asleep.pop(use.row, None)
+            row = self._rows[use.row] = self._enter(use, now)
+        row.plan.terms = use.terms
+        row.refused |= use.refused
+        row.used_at = now
+        if not self._away:
+            self._schedule(row, now)
+        elif row.held is None:
+            # At once: whatever this host's part is, it must not pass more.
+            self._left.appendleft(row)
+        else:
+            # It is known, and there is nobody to tell: not with every request.
+            row.keep_warm(now)
+
+    def _enter(self, use: Use, now: float) -> Row:
+        """The row, which hosts share from now on."""
+        row = Row(self.table, use, now)
+        row.plan.hosts, row.plan.rtt = self.hosts, self.rtt
+        if row.has_claims:
+            self._claimed.add(use.row)
+        return row
+
+    def _schedule(self, row: Row, now: float, counted: Counted | None = None) -> None:
+        """Set when the row is due. `counted`: what it holds by now."""
+        if self._away:
+            return  # When to hold it again is known.
+        self._keep_up(row)
+        plan = row.plan
+        plan.hosts, plan.rtt = self.hosts, self.rtt
+        due = plan.next(now, counted or row.counted(now))
+        if due is None:
+            # While it is warm workers do not say that they use it, unless that is worth telling.
+            step, warm_until = plan.step(now), plan.answered_at + GOOD_SECONDS
+            again = min(plan.told_at + step if plan.told_at + step > now else now + step, warm_until)
+            self._look(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
+        elif row.held is not None and plan.told_at + self.tick > now:
+            self._look(row, plan.told_at + self.tick, IN_TURN)
+        else:
+            self._look(row, max(now, due.at), due.why)
+
+    def _look(self, row: Row, due: float, why: int) -> None:
+        """Have the row looked at then, unless it is due before, or for a better reason."""
+        if not row.due or why < row.why or (why == row.why and due < row.due):
+            row.due, row.why = due, why
+            heapq.heappush(self._due[why], (due, row.row))
+
+    def _keep_up(self, row: Row) -> None:
+        """Drop what was under way, and when the row was due, if the hub was lost or found since."""
+        if row.times != self._times:
+            row.times = self._times
+            row.plan.lost()
+            row.due = 0.0
+
+    def _next(self, why: int) -> tuple[float, Row] | None:
+        """The next row that is due for this reason, and when."""
+        heap = self._due[why]
+        while heap:
+            due, number = heap[0]
+            row = self._rows.get(number)
+            if row is not None and row.due == due and row.why == why and row.times == self._times:
+                return due, row
+            heapq.heappop(heap)
+        return None
+
+    def due(self) -> float | None:
+        """When the next row is due."""
+        if self._left or self._woken:
+            return 0.0
+        return min([found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None], default=None)
+
+    def reports(self, now: float, seqs: Iterator[int], most: int = LOOKS_PER_ROUND_MAX) -> Iterator[tuple[Row, Report]]:
+        """What is to be told now, first what matters most; of each kind what has been due for the longest time.
+
+        Where less may be told than is due, some of it is of those that matter less, so that all have their turn.
+        """
+        self._find(now)
+        looks = LOOKS_PER_ROUND_MAX
+        for part in (URGENT_SHARE, 1.0):
+            for why in range(len(self._due)):
+                enough = most if why == IN_TURN else math.ceil(most * part)
+                while enough > 0 and looks > 0 and (found := self._next(why)) is not None and found[0] <= now:
+                    heapq.heappop(self._due[why])
+                    looks -= 1
+                    row = found[1]
+                    row.due = 0.0
+                    report = self._report(row, now, seqs)
+                    if report is not None:
+                        enough -= 1
+                        most -= 1
+                        yield row, report
+
+    def _report(self, row: Row, now: float, seqs: Iterator[int]) -> Report | None:
+        """The report of a row that was due, if there is one; sets when the row is looked at again, if at all."""
+        plan, report = row.plan, None
+        if not row.is_there:
+            del self._rows[row.row]
+            return None
+        counted = row.counted(now)
+        if counted.cum != plan.told or counted.waiting or row.refused:
+            row.used_at = now
+        if counted.waiting:
+            self._claimed.add(row.row)
+        due = plan.next(now, counted)
+        # What the hub has refused is tried again with the next tick.
+        if due is not None and due.at <= now and (row.held is None or plan.told_at + self.tick <= now):
+            tick = self.tick * self._chance.uniform(0.8, 1.2)
+            report = row.report(now, self.instance, next(seqs), counted, tick)
+            self._look(row, now + plan.step(now), IN_TURN)
+        elif now - row.used_at > IDLE_SECONDS and not counted.waiting and not plan.in_hand and plan.is_through(counted):
+            if row.withholds:
+                row.withhold(now)
+            if row.withholds:
+                self._look(row, now + self.tick, IN_TURN)  # It is over soon, and nobody would hear of it.
+            else:
+                del self._rows[row.row]
+                self._sleep(row, now)
+        else:
+            self._schedule(row, now, counted)
+        return report
+
+    def _sleep(self, row: Row, now: float) -> None:
+        """Remember a row that is no longer looked at, for as long as its counts matter."""
+        self._asleep[row.row] = Asleep(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
+        # For each that comes two are looked at, so that those which count no more are never many.
+        for number in tuple(itertools.islice(self._asleep, 2)):
+            asleep = self._asleep.pop(number)
+            if asleep.until > now:
+                self._asleep[number] = asleep
+
+    def _awake(self, now: float) -> None:
+        """Have the next rows that are not in use reported again."""
+        for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._woken))):
+            number = self._woken.popleft()
+            asleep = self._asleep.pop(number, None)
+            if asleep is None or asleep.until <= now:
+                continue
+            use = Use(number, asleep.generation, asleep.terms)
+            if self.table.has(number, use.generation):
+                row = self._rows[number] = self._enter(use, now)
+                row.used_at = asleep.until - use.terms.span
+                row.times = self._times
+                row.plan.told = row.counted(now).cum
+                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
+
+    def overdue(self, now: float) -> float:
+        """Seconds for which the row that is longest overdue has waited."""
+        return max([0.0, *[now - found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None]])
+
+    def answer(self, row: Row, now: float, seq: int, told: Told) -> bool:
+        """Write an answer into the map; returns whether somebody may have waited for it."""
+        if not self._has(row):
+            return False
+        granted, counted = row.answer(now, seq, told)
+        if granted:
+            self._claimed.add(row.row)
+        self._schedule(row, now, counted)
+        return bool(granted or counted.waiting)
+
+    def _has(self, row: Row) -> bool:
+        """Whether the row is still in use, and its place in the map not given to another key."""
+        return self._rows.get(row.row) is row and row.is_there
+
+    # ---- claims that nobody uses
+
+    @property
+    def has_claims(self) -> bool:
+        """Whether `left_behind` or `unused` may find something."""
+        return bool(self._claimed)
+
+    def left_behind(self, column: int) -> list[Row]:
+        """The rows that are not settled in a column: for one that nobody holds, see `settle`."""
+        rows = [row for number in self._claimed if (row := self._rows.get(number)) is not None]
+        return [row for row in rows if row.is_there and not claims.is_settled(self.table, row.row, column)]
+
+    def settle(self, row: Row, column: int, now: float) -> None:
+        """Give back what is left in a column that nobody uses; for its holder."""
+        claims.settle(self.table, row.row, column)
+        self._schedule(row, now)
+
+    def unused(self, now: float) -> list[tuple[int, int]]:
+        """The rows, and their generations, whose claims nobody has used for a while: workers give them back.
+
+        The hub is told of it when they have.
+        """
+        found = []
+        for number in tuple(self._claimed):
+            row = self._rows.get(number)
+            if row is None or not row.is_there:
+                self._claimed.discard(number)
+            elif not row.has_claims:
+                self._claimed.discard(number)
+                self._schedule(row, now)
+            elif now - row.given_at >= UNUSED_SECONDS[row.plan.terms.mode] and self._has_any(row):
+                found.append((number, row.generation))
+        return found
+
+    def _has_any(self, row: Row) -> bool:
+        return any(claims.in_hand(self.table, row.row, column) for column in range(self.table.layout.columns - 1))
+
+    # ---- the hub is away
+
+    def lost(self, now: float, on_loss: OnLoss, most: int = LOOKS_PER_ROUND_MAX) -> None:
+        """The hub is away: hold so many rows to this host's part. Call it again and again, when some are due.
+
+        What is known of others counts on where that has not been done yet.
+        """
+        if not self._away or on_loss != self._on_loss:
+            self._on_loss = on_loss
+            self._turn(away=True)
+        for _ in range(most):
+            if self._left:
+                row = self._left.popleft()
+            elif (found := self._next(IN_TURN)) is not None and found[0] <= now:
+                row = found[1]
+            else:
+                break
+            self._keep_up(row)
+            row.due = 0.0
+            if self._rows.get(row.row) is not row:
+                continue  # Its place is another one's by now.
+            if not row.is_there:
+                del self._rows[row.row]
+            else:
+                row.hold(now, self.hosts, on_loss)
+                # Buckets drain all the time; in a window it stands as long as the window is.
+                terms = row.plan.terms
+                self._look(row, now + (self.tick if terms.depth else max(self.tick, terms.span / 4)), IN_TURN)
+
+    def _turn(self, *, away: bool) -> None:
+        """Look at all rows anew, as the hub was lost or found."""
+        self._away = away
+        self._times += 1
+        self._due = [], [], []
+        self._left = deque(self._rows.values())
+        self._woken.clear()
+        if away:
+            # What an answer has allowed is over in all of them at once, though it takes a while until each is held.
+            for row in self._rows:
+                self._hub.write_warm_until(row, 0.0)
+                self.table.announce(row)
+
+    def away(self, row: Row, now: float, on_loss: OnLoss) -> None:
+        """Hold a row to this host's part, as the node of the hub that has it did not answer."""
+        if self._has(row):
+            row.plan.lost()
+            row.hold(now, self.hosts, on_loss)
+            row.plan.told_at = now
+            self._schedule(row, now)
+
+    def renew(self, has: Callable[[bytes], bool], now: float) -> None:
+        """Report these keys in full over the next seconds: their new server may lack the last reports."""
+        for row in self._rows.values():
+            if has(row.plan.key):
+                row.plan.is_whole = True
+                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
+        if not self._away:
+            self._woken.extend([number for number in self._asleep if has(self.table.stored_key(number))])
+
+    def restart(self, now: float) -> None:
+        """Begin anew after the clock was set back, as no moment that was noted means anything."""
+        uses = [Use(row.row, row.generation, row.plan.terms) for row in self._rows.values() if row.is_there]
+        self._rows = {use.row: self._enter(use, now) for use in uses}
+        if self._away:
+            self._turn(away=True)
+        else:
+            self.found()
+
+    def found(self) -> None:
+        """The hub is there again, or another one: it is to be told everything.
+
+        At once of what was counted meanwhile, over the next seconds of all else.
+        """
+        self._turn(away=False)
+        self._woken.extend(self._asleep)
+
+    def _find(self, now: float) -> None:
+        """Schedule the next of the rows that must be reported again."""
+        self._awake(now)
+        for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._left))):
+            row = self._left.popleft()
+            if not self._has(row):
+                continue
+            self._keep_up(row)
+            row.let_go(now)
+            row.plan.told_at = -1e9
+            counted = row.counted(now)
+            if counted.cum != row.plan.told or counted.waiting:
+                self._schedule(row, now, counted)
+            else:
+                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)

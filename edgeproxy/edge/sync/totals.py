@@ -1,0 +1,258 @@
+"""Quotas and requests at once, as hosts share them: a single number a host, absolute, beside those of the others.
+
+Nobody waits for an answer: what hosts count between two reports may exceed a limit, by what a report is worth telling
+at most on each. Read from the map, and written into the hub's column, as rate.py does with rates. No I/O. Times are
+edge time in seconds.
+"""
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+from edgeproxy.edge.counters.hub_column import HubColumn, OnLoss
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.sync.plan import SOON_SECONDS, TICK_SECONDS, worth_telling
+from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
+
+GAUGE_HOLDS_SECONDS = 5.0
+"""Seconds for which what a host reported in use counts for others: what a host that died had in use is free then."""
+GAUGE_REPEAT_SECONDS, QUOTA_REPEAT_SECONDS = 2.0, 600.0
+"""Seconds after which what is in use is said again, though it is as it was; and what was counted of a quota, lest the
+hub has forgotten it."""
+IDLE_SECONDS = 10.0
+"""Seconds without a change after which a row is no longer looked at."""
+LOOKS_PER_ROUND_MAX = 500
+"""Rows that are looked at in one round."""
+LEFT_BEHIND_PER_ROUND_MAX = 5000
+"""Rows looked at in one round, of those that a supervisor before this one may have left behind."""
+SPREAD_SECONDS = 5.0
+"""Seconds over which rows are reported again once the hub is back, if they have not changed meanwhile."""
+
+NOT_KNOWN = -1
+"""In the place of what was reported: not known, so that the row is reported in any case."""
+
+
+class Total:
+    """A row in use, whose number is `told` to the hub as of `told_at`."""
+
+    __slots__ = ("due", "generation", "key", "limit", "others", "period", "row", "tick", "told", "told_at", "used_at")
+
+    def __init__(self, row: int, generation: int, key: bytes, limit: int) -> None:
+        self.row = row
+        self.generation = generation
+        self.key = key
+        self.limit = limit
+        self.told = self.period = 0
+        self.others = 0
+        self.told_at = -1e9
+        self.tick = TICK_SECONDS
+        """Seconds until the next report."""
+        self.used_at = 0.0
+        self.due = 0.0
+
+
+class Totals:
+    """The quotas and gauges of one table that hosts share. `instance`: of this host on the hub."""
+
+    def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
+        assert table.hub is not None
+        self.table = table
+        self._hub: HubColumn = table.hub
+        self.instance = instance
+        self.hosts = 1
+        self._chance = chance or random.Random()
+        self._rows: dict[int, Total] = {}
+        self._due: list[tuple[float, int]] = []
+        self._away = False
+        self._on_loss: OnLoss | None = None
+        """`on_loss` as of the last call of `lost`."""
+        self._left: deque[Total] = deque()
+        """Rows that must still be held, after the hub was lost, or reported, after it was found."""
+        self._left_behind: Iterator[int] | None = table.rows()
+        """Rows in which a supervisor before this one may have written what is in use elsewhere, perhaps outdated."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    # ---- what is due
+
+    def use(self, row: int, generation: int, limit: int, now: float) -> None:
+        """Take in that a worker uses a row, whose limit is `limit`."""
+        if not self.table.has(row, generation):
+            return
+        total = self._rows.get(row)
+        if total is None or total.generation != generation:
+            total = Total(row, generation, self.table.stored_key(row), limit)
+            self._rows[row] = total
+        total.limit = limit
+        total.used_at = now
+        if total.told == NOT_KNOWN:
+            total.told_at = min(total.told_at, now - total.tick)  # It has its turn in some seconds, and is wanted now.
+        if self._away:
+            self._left.appendleft(total)
+        else:
+            self._schedule(total, now)
+
+    def due(self) -> float | None:
+        """When the next row is due."""
+        if self._left or (self._left_behind is not None and not self._away):
+            return 0.0
+        return self._due[0][0] if self._due and not self._away else None
+
+    def reports(self, now: float, most: int = 1000) -> Iterator[tuple[Total, Period | Gauge]]:
+        """The reports to send now."""
+        self._look_behind(now)
+        self._find(now)
+        looks = LOOKS_PER_ROUND_MAX
+        while self._due and self._due[0][0] <= now and most > 0 and looks > 0:
+            looks -= 1
+            due, number = heapq.heappop(self._due)
+            total = self._rows.get(number)
+            if total is None or total.due != due:
+                continue
+            total.due = 0.0
+            if not self._is_there(total):
+                del self._rows[number]
+                continue
+            if self._worth(total, now) <= now:
+                most -= 1
+                yield total, self._report(total, now)
+            if now - total.used_at > IDLE_SECONDS and not total.told:
+                del self._rows[number]
+                if not self._is_quota(total):
+                    self._hub.write_in_use(total.row, 0)  # Nobody would hear of it once that is over.
+            else:
+                self._schedule(total, now)
+
+    def _look_behind(self, now: float) -> None:
+        """Report rows that hold what was in use elsewhere and that no worker of this supervisor uses."""
+        if self._left_behind is None:
+            return
+        some = list(islice(self._left_behind, LEFT_BEHIND_PER_ROUND_MAX))
+        for row in some:
+            generation, elsewhere = self.table.generation(row), self._hub.in_use(row)
+            if self.table.counts_gauges(row) and elsewhere and generation % 2 == 0 and row not in self._rows:
+                self.use(row, generation, elsewhere, now)
+        if len(some) < LEFT_BEHIND_PER_ROUND_MAX:
+            self._left_behind = None
+
+    def overdue(self, now: float) -> float:
+        """Seconds for which the row that is longest overdue has waited."""
+        return max(0.0, now - self._due[0][0]) if self._due else 0.0
+
+    def _schedule(self, total: Total, now: float) -> None:
+        due = max(now, self._worth(total, now))
+        if now - total.used_at <= IDLE_SECONDS:
+            # Workers do not say each time that they use it.
+            due = min(due, now + TICK_SECONDS)
+        if not total.due or due < total.due:
+            total.due = due
+            heapq.heappush(self._due, (due, total.row))
+
+    def _worth(self, total: Total, now: float) -> float:
+        """When the next report is due: soon where much has changed, with the next tick where it was used; else rarely.
+
+        What is in use is said again before the others forget it, also where it is as it was; and asked what others use.
+        """
+        period, count = self._counted(total)
+        changed = abs(count - total.told) if period == total.period else count
+        left = total.limit - count - total.others
+        if total.told != NOT_KNOWN and changed and changed >= worth_telling(total.limit, left, self.hosts):
+            return total.told_at + SOON_SECONDS
+        if changed or total.used_at > total.told_at:
+            return total.told_at + total.tick
+        return total.told_at + (
+            GAUGE_REPEAT_SECONDS if not period and (count or total.others) else QUOTA_REPEAT_SECONDS
+        )
+
+    # ---- the map
+
+    def _is_quota(self, total: Total) -> bool:
+        return self.table.counts_periods(total.row)
+
+    def _counted(self, total: Total) -> tuple[int, int]:
+        """The period, 0 for a gauge, and what this host has counted in it, or has in use."""
+        table, row = self.table, total.row
+        if not self._is_quota(total):
+            return 0, table.in_use(row, without=table.layout.hub)
+        columns = table.heads(row).periods(elsewhere=False)
+        period = max(number for number, _ in columns)
+        return period, sum(count for number, count in columns if number == period)
+
+    def _report(self, total: Total, now: float) -> Period | Gauge:
+        total.period, count = self._counted(total)
+        if count != total.told:
+            total.used_at = now
+        total.told, total.told_at, total.tick = count, now, TICK_SECONDS * self._chance.uniform(0.8, 1.2)
+        if self._is_quota(total):
+            return Period(total.key, self.instance, total.period, count)
+        return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
+
+    def answer(self, total: Total, now: float, told: PeriodTold | GaugeTold) -> None:
+        """Write what others have counted, or have in use, into the map."""
+        if not self._is_there(total):
+            return
+        total.others = told.others
+        if isinstance(told, PeriodTold):
+            self._hub.write_period(total.row, told.period, max(0, told.others))
+        elif self._rows.get(total.row) is total:
+            self._hub.write_in_use(total.row, told.others)
+
+    def lost(self, on_loss: OnLoss, most: int = LOOKS_PER_ROUND_MAX) -> None:
+        """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
+
+        So many rows at a time: call it again and again, when some are due.
+        """
+        if not self._away or on_loss != self._on_loss:
+            self._on_loss = on_loss
+            self._turn(away=True)
+        for _ in range(min(most, len(self._left))):
+            total = self._left.popleft()
+            if self._rows.get(total.row) is total and self._is_there(total):
+                self._hold(total, on_loss)
+
+    def _turn(self, *, away: bool) -> None:
+        """Look at all rows anew, as the hub was lost or found."""
+        self._away = away
+        self._left = deque(self._rows.values())
+
+    def away(self, total: Total, now: float, on_loss: OnLoss) -> None:
+        """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
+        if self._is_there(total) and self._rows.get(total.row) is total:
+            self._hold(total, on_loss)
+            total.told, total.told_at = NOT_KNOWN, now
+            self._schedule(total, now)
+
+    def _hold(self, total: Total, on_loss: OnLoss) -> None:
+        if not self._is_quota(total):
+            # What others had in use when they were last heard of is over soon, and nobody says when.
+            parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
+            self._hub.write_in_use(total.row, max(0, total.limit - parts[on_loss]), withheld=True)
+
+    def renew(self, has: Callable[[bytes], bool], now: float) -> None:
+        """Report these keys again over the next seconds: their new server may lack the last reports."""
+        for total in self._rows.values():
+            if has(total.key):
+                total.told, total.told_at = NOT_KNOWN, now - total.tick + self._chance.uniform(0, SPREAD_SECONDS)
+                self._schedule(total, now)
+
+    def found(self) -> None:
+        """Report all rows again, as the hub is back: at once those that have changed."""
+        self._turn(away=False)
+
+    def _find(self, now: float) -> None:
+        """Schedule the next of the rows that must be reported again."""
+        for _ in range(min(LOOKS_PER_ROUND_MAX, len(self._left))):
+            total = self._left.popleft()
+            if self._rows.get(total.row) is not total or not self._is_there(total):
+                continue
+            period, count = self._counted(total)
+            changed = (period, count) != (total.period, total.told)
+            later = 0.0 if changed else self._chance.uniform(0, SPREAD_SECONDS)
+            total.told, total.told_at = NOT_KNOWN, now - total.tick + later
+            self._schedule(total, now)
+
+    def _is_there(self, total: Total) -> bool:
+        return self.table.has(total.row, total.generation)

@@ -1,0 +1,120 @@
+"""The meaning of answers to a batch (docs/design/contract.md#batches). Pure.
+
+answer                       said with it              what follows
+-------------------------    ----------------------    ------------------------------------------------------
+200                          watermark                 go on behind it
+409                          expected                  go on with that one, be it an earlier or a later one
+409 fork, chain                                        stop; of a gap: go on behind the watermark, if it is settled
+422                          watermark, moved          the same again, once; then go on: it is kept, and told of;
+                                                       a gap until it comes whole: nothing may follow it before
+429, 5xx, 408                Retry-After               the same again, later
+anything else                                          the same again, later, and somebody has to look
+
+Wherever the collector knows of batches that were never sealed here, another edge ships as this one: stop.
+"""
+
+from enum import Enum
+from typing import Any, NamedTuple
+
+import orjson
+
+from edgeproxy.wire.batch import Batch
+
+DETAIL_CHARACTERS_MAX = 200
+"""Characters of what a collector says that are told on."""
+RESULTS = (
+    "acknowledged",
+    "gap",
+    "quarantined",
+    "expected",
+    "busy",
+    "failed",
+    "refused",
+    "unreachable",
+    "fork",
+    "chain",
+    "ahead",
+)
+"""What can become of sending a batch; `unreachable`: nobody answered."""
+
+
+class Reply(NamedTuple):
+    """An answer: its body, cut off where it is longer than any of a collector's, and the seconds of its Retry-After."""
+
+    status: int
+    body: bytes
+    retry_after: float | None = None
+
+
+class Act(Enum):
+    """What the shipper does next."""
+
+    GO_ON = "go on"
+    AGAIN = "again"
+    STOP = "stop"
+
+
+class Heard(NamedTuple):
+    """The meaning of an answer: `result` is one of RESULTS, `why` a sentence where not all is well.
+
+    `watermark`, where it is GO_ON: the batch behind which to go on. `retry_after`, where it is AGAIN: the seconds
+    before which there is no use in it, if the collector said so.
+    """
+
+    act: Act
+    result: str
+    why: str = ""
+    watermark: int = 0
+    retry_after: float | None = None
+
+
+def heard(reply: Reply, sent: Batch, last: int) -> Heard:
+    """Interpret the `reply` to the batch `sent`; `last` is the last one that was sealed here."""
+    said = _said(reply.body)
+    detail = _detail(said)
+    watermark, expected = _number(said.get("watermark"), 0), _number(said.get("expected"), 1)
+    if reply.status in (200, 409, 422):
+        most = max(-1 if watermark is None else watermark, -1 if expected is None else expected - 1)
+        if most > last:
+            return Heard(
+                Act.STOP, "ahead", f"the collector has batch {most} of this edge, and the last one here is {last}"
+            )
+    if reply.status == 200 and watermark is not None and watermark >= sent.last:
+        return Heard(Act.GO_ON, "acknowledged" if sent.gap is None else "gap", "", watermark)
+    if reply.status == 409:
+        error = said.get("error")
+        if expected is not None and expected != sent.seq:
+            return Heard(Act.GO_ON, "expected", f"the collector wants batch {expected}", expected - 1)
+        if error == "fork" and sent.gap is not None and watermark is not None and watermark >= sent.seq:
+            # What is gone here is not gone there. Whether it was this edge's shows with the next batch.
+            return Heard(Act.GO_ON, "expected", f"the collector has batch {sent.seq}", watermark)
+        if error in ("fork", "chain"):
+            return Heard(Act.STOP, error, f"batch {sent.seq}: {detail or error}")
+    if reply.status == 422 and watermark is not None and watermark >= sent.seq:
+        act = Act.GO_ON if sent.gap is None else Act.AGAIN
+        return Heard(act, "quarantined", f"batch {sent.seq}: {detail or 'unreadable'}", watermark)
+    answered = f"the collector answers {reply.status}" + (f": {detail}" if detail else "")
+    if reply.status in (408, 429) or 500 <= reply.status <= 599:
+        return Heard(Act.AGAIN, "busy" if reply.status == 429 else "failed", answered, retry_after=reply.retry_after)
+    return Heard(Act.AGAIN, "refused", answered, retry_after=reply.retry_after)
+
+
+def _said(body: bytes) -> dict[str, Any]:
+    """Read a body as a JSON object; empty where it is none."""
+    try:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _number(value: Any, lowest: int) -> int | None:
+    return value if type(value) is int and value >= lowest else None
+
+
+def _detail(said: dict[str, Any]) -> str:
+    """Return the words of an answer in one line."""
+    detail = said.get("detail")
+    if not isinstance(detail, str):
+        return ""
+    return "".join(one if one.isprintable() else " " for one in detail[:DETAIL_CHARACTERS_MAX])

@@ -1,0 +1,237 @@
+"""What is in a spool, for those who only look: `edgeproxy spool ls` and `verify`. The edge may seal meanwhile."""
+
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.file import TableFile
+from edgeproxy.edge.counters.setup import file_name, generations
+from edgeproxy.edge.usage.seal import USAGE, sealed_so_far
+from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, records
+from edgeproxy.edge.usage.spool import Given, Place, discarded, first_of, likely, noted, segments
+from edgeproxy.wire.batch import FIRST, WHY_CHARACTERS_MAX, BadBatch, Batch, digest, read
+
+
+class Segment(NamedTuple):
+    """A segment: its batches, `last` being `first - 1` where it has none yet, and its bytes."""
+
+    path: Path
+    first: int
+    last: int
+    size: int
+
+
+class Shipped(NamedTuple):
+    """How far shipping has come: the last batch that the collector has, the last one that it ever had, the last one
+    here, and what was counted between the first of these and the last.
+    """
+
+    watermark: int
+    most: int
+    last: int
+    values: int
+
+
+class Verdict(NamedTuple):
+    """The outcome of reading a whole spool: batches that can be read, what is wrong, and what only looks like it.
+
+    `unread`: the batches that cannot be read, and that nobody owned up to yet.
+    """
+
+    batches: int
+    rows: int
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    unread: tuple[Given, ...] = ()
+
+
+def listing(folder: Path) -> list[Segment]:
+    """List the segments of a spool. Reads the last one only."""
+    paths = segments(folder)
+    found = []
+    for path, following in zip_longest(paths, paths[1:]):
+        last = _last_of(path) if following is None else first_of(following) - 1
+        found.append(Segment(path, first_of(path), last, path.stat().st_size))
+    return found
+
+
+def shipped(folder: Path) -> Shipped:
+    """Find how far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
+    paths = segments(folder)
+    found = noted(folder)
+    passed, most = found or (likely(paths), 0)
+    for path in reversed(paths):
+        last = _last_in(path)
+        if last is not None:
+            batch, counted = last
+            return Shipped(passed.seq, max(most, passed.seq), batch.last, (counted - passed.counted) % MODULUS)
+    return Shipped(passed.seq, max(most, passed.seq), passed.seq, 0)
+
+
+def batch_of(folder: Path, seq: int) -> Batch | None:
+    """Read one batch of a spool; None where it is not there, or cannot be read."""
+    for path in reversed(segments(folder)):
+        if first_of(path) <= seq:
+            return next((one for one in _batches(path) if one.seq <= seq <= one.last), None)
+    return None
+
+
+def unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] | None:
+    """Sum what the collector does not have of a spool, by meter, as far as it can be read; None where that would be to
+    read more than `bytes_max`."""
+    watermark = shipped(folder).watermark
+    totals: dict[str, int] = {}
+    paths = segments(folder)
+    after = [
+        path
+        for path, following in zip_longest(paths, paths[1:])
+        if following is None or first_of(following) > watermark + 1
+    ]
+    if bytes_max is not None and sum(path.stat().st_size for path in after) > bytes_max:
+        return None
+    for path in after:
+        for batch in _batches(path):
+            if batch.seq > watermark:
+                for _, meter, _, value, *_ in batch.rows:
+                    totals[meter] = totals.get(meter, 0) + value
+    return totals
+
+
+def _batches(path: Path) -> Iterator[Batch]:
+    """Yield the batches of a segment that can be read."""
+    for one in records(path.read_bytes(), marked=False):
+        if isinstance(one, Record):
+            try:
+                yield read(one.body)
+            except BadBatch:
+                continue
+
+
+def _last_of(path: Path) -> int:
+    """Find the last batch of a segment that can be read."""
+    found = _last_in(path)
+    return first_of(path) - 1 if found is None else found[0].last
+
+
+def _last_in(path: Path) -> tuple[Batch, int] | None:
+    """Find the last batch that can be read, and what was counted up to it."""
+    for one in reversed(list(records(path.read_bytes(), marked=False))):
+        if isinstance(one, Record):
+            try:
+                return read(one.body), one.counted
+            except BadBatch:
+                continue
+    return None
+
+
+def sealed_in_tables(state: Path, folder: Path) -> int:
+    """Find the last batch that the tables in `folder` know of; 0 where there are none. Raises TableError."""
+    if not (state / "control").exists():
+        return 0
+    control = Control.open(state / "control")
+    files = []
+    try:
+        for number in generations(folder, USAGE):
+            files.append(TableFile.open(folder / file_name(USAGE, number), kind=USAGE, instance=control.instance))
+        return sealed_so_far(files)
+    finally:
+        for file in files:
+            file.close()
+        control.close()
+
+
+def verify(folder: Path, edge: str, sealed: int) -> Verdict:
+    """Read everything: every checksum, every batch, and that each follows the one before.
+
+    `edge` is whose spool it is. `sealed` is the last batch that is known to have been sealed, asked for before this.
+    """
+    found = noted(folder)
+    most = 0 if found is None else found[1]
+    given, unread = discarded(folder), []
+    batches = rows = 0
+    problems: list[str] = []
+    notes: list[str] = []
+    # What could not be read since the last batch, and that nobody knows yet to be more than a torn tail.
+    torn: list[Place] = []
+    paths = segments(folder)
+    # The first one that there has to be: what was removed had been acknowledged.
+    begins = first_of(paths[0]) if paths else 1
+    if found is not None:
+        begins = min(begins, most + 1)
+    # What the next batch must follow; a hash that is not known may be any.
+    wanted, prev = 0, FIRST
+    for place, one in _all(folder):
+        if isinstance(one, Damage):
+            torn.append(Place(place, one))
+            prev = ""
+            continue
+        try:
+            batch = read(one.body)
+        except BadBatch as wrong:
+            torn.append(Place(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {wrong}")))
+            prev = ""
+            continue
+        first = wanted or begins
+        is_given = first < batch.seq and _are_given(given, first, batch.seq - 1)
+        if is_given:
+            notes += [f"{damaged}: given up" for damaged in torn]
+            faults = _faults(batch, edge, batch.seq, "", most)
+        else:
+            problems += map(str, torn)
+            faults = _faults(batch, edge, wanted, prev, most)
+            if first < batch.seq:
+                unread.append(Given(first, batch.seq - 1, _why(torn)))
+        problems += [f"{place}:{one.offset}: batch {batch.seq} {why}" for why in faults]
+        torn.clear()
+        batches, rows = batches + 1, rows + len(batch.rows)
+        wanted, prev = batch.last + 1, digest(one.body)
+    there = max(0, wanted - 1)
+    if max(sealed, most) > there:
+        problems += map(str, torn)
+        problems.append(f"{folder}: batch {max(sealed, most)} was sealed, and {there} is the last one here")
+    else:
+        notes += [f"{damaged}: nothing was sealed there, a start cuts it off" for damaged in torn]
+    return Verdict(batches, rows, tuple(problems), tuple(notes), tuple(unread))
+
+
+def _are_given(given: tuple[Given, ...], first: int, last: int) -> bool:
+    """Whether somebody owned up to all of these batches."""
+    while first <= last:
+        ends = [one.last for one in given if one.first <= first <= one.last]
+        if not ends:
+            return False
+        first = max(ends) + 1
+    return True
+
+
+def _why(torn: list[Place]) -> str:
+    """Say what became of batches, for the collector."""
+    said = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
+    return "".join(one if one.isprintable() else " " for one in said[:WHY_CHARACTERS_MAX]) or "missing in the spool"
+
+
+def _all(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
+    for path in segments(folder):
+        for one in records(path.read_bytes()):
+            yield path, one
+
+
+def _faults(batch: Batch, edge: str, wanted: int, prev: str, most: int) -> Iterator[str]:
+    """Find what is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
+
+    `most` is the last one that was ever acknowledged.
+    """
+    if batch.edge != edge:
+        yield f"is of {batch.edge}, and the spool of {edge}"
+    if not wanted:
+        # What is before the first one here was removed once it had been acknowledged.
+        if batch.seq - 1 > most:
+            yield f"is the first one here, and only those up to {most} were acknowledged"
+        elif batch.seq == 1 and batch.prev != FIRST:
+            yield "is the first one, and names one before it"
+    elif batch.seq != wanted:
+        yield f"is where batch {wanted} should be"
+    elif prev and batch.prev != prev:
+        yield "does not follow the one before it: the hashes differ"

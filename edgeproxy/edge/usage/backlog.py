@@ -1,0 +1,146 @@
+"""What is to be shipped: the batches of a spool behind one of them, in order; in the place of what is gone, gaps.
+
+Gone is what was acknowledged and removed since, and what cannot be read and somebody owned up to (`discard`). What
+cannot be read otherwise is damage, and nothing behind it is shipped. A gap is made of what follows it alone, so that it
+is the same one whenever it is made.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeproxy.edge.usage.segment import Damage, Record, records
+from edgeproxy.edge.usage.spool import Damaged, End, Given, Passed, Place, Spool, before, discarded, first_of, segments
+from edgeproxy.wire.batch import FIRST, BadBatch, Batch, Gap, body, read
+
+READ_AHEAD_BATCHES_MAX = 64
+READ_AHEAD_BYTES_MAX = 4 << 20
+"""How much is read ahead."""
+REMOVED = "was acknowledged once, and is not kept any more"
+
+
+class Parcel(NamedTuple):
+    """A batch to be shipped, its body, and how far the collector has come once it has it."""
+
+    batch: Batch
+    body: bytes
+    passed: Passed
+
+
+class Backlog:
+    """The batches of `spool` behind `seq`, each once. For one thread at a time; another one may append.
+
+    A segment is read once for all its batches, and of what was appended since only that.
+    """
+
+    def __init__(self, spool: Spool, seq: int) -> None:
+        self._spool = spool
+        self._wanted = seq + 1
+        self._reading: Iterator[Parcel] | None = None
+        self._path: Path | None = None
+        self._offset = 0
+
+    def some(self) -> list[Parcel]:
+        """Read the next batches, READ_AHEAD_BATCHES_MAX or READ_AHEAD_BYTES_MAX or so; none where all was read.
+
+        Raises Damaged where the next one cannot be read, OSError where the disk does not answer; each time.
+        """
+        found: list[Parcel] = []
+        size = 0
+        reading = self._reading or self._read()
+        self._reading = None
+        while len(found) < READ_AHEAD_BATCHES_MAX and size < READ_AHEAD_BYTES_MAX:
+            try:
+                parcel = next(reading)
+            except StopIteration:
+                return found
+            except (Damaged, OSError):
+                if found:
+                    return found
+                raise
+            found.append(parcel)
+            size += len(parcel.body)
+        self._reading = reading
+        return found
+
+    def __iter__(self) -> Iterator[Parcel]:
+        """All that there are now."""
+        while some := self.some():
+            yield from some
+
+    def _read(self) -> Iterator[Parcel]:
+        """Read what there is now, from where the last one ended; `some` asks again for what comes then."""
+        end = self._spool.end
+        if end is None or self._wanted > end.last.seq:
+            return
+        faults: list[str] = []
+        for path in self._paths(end):
+            for one in records(*self._content(path, end), marked=False):
+                batch = _batch(path, one, faults)
+                if batch is None or isinstance(one, Damage):
+                    continue
+                if batch.seq > self._wanted:
+                    yield from self._gaps(path, one, batch, faults)
+                faults.clear()
+                self._path, self._offset = path, one.offset + one.size
+                if batch.seq == self._wanted:
+                    self._wanted = batch.last + 1
+                    yield Parcel(batch, one.body, Passed(batch.last, one.counted, batch.until))
+        if self._wanted <= end.last.seq:
+            raise Damaged(faults[0] if faults else f"{self._spool.folder}: batch {self._wanted} is missing")
+
+    def _paths(self, end: End) -> list[Path]:
+        """List the segments from the one with the next batch to the end."""
+        paths = [path for path in segments(self._spool.folder) if first_of(path) <= first_of(end.path)]
+        if self._path in paths:
+            return paths[paths.index(self._path) :]
+        self._path, self._offset = None, 0
+        behind = [place for place, path in enumerate(paths) if first_of(path) <= self._wanted]
+        return paths[behind[-1] :] if behind else paths
+
+    def _content(self, path: Path, end: End) -> tuple[bytes, int]:
+        """Read the rest of a segment, and return it with the offset at which it begins."""
+        start = self._offset if path == self._path else 0
+        with path.open("rb") as file:
+            # Behind the end a record may be under way.
+            size = end.size if path == end.path else os.fstat(file.fileno()).st_size
+            return os.pread(file.fileno(), max(0, size - start), start), start
+
+    def _gaps(self, path: Path, one: Record, batch: Batch, faults: list[str]) -> Iterator[Parcel]:
+        """Make the gaps that are shipped in the place of missing batches before `batch`. Raises Damaged."""
+        folder, counted = self._spool.folder, before(batch, one.counted)
+        given = (Given(1, min(self._spool.most, first_of(segments(folder)[0]) - 1), REMOVED), *discarded(folder))
+        while self._wanted < batch.seq:
+            why = [(min(last, batch.seq - 1), why) for first, last, why in given if first <= self._wanted <= last]
+            if not why:
+                raise Damaged(faults[0] if faults else f"{path}:{one.offset}: batch {self._wanted} is missing")
+            gap = Gap(self._wanted, *why[0])
+            # What it follows may be gone by the time that it is made again; so it names none.
+            made = Batch(batch.edge, batch.region, self._wanted, batch.since, batch.since, FIRST, gap=gap)
+            self._wanted = gap.to_seq + 1
+            yield Parcel(made, body(made), Passed(gap.to_seq, counted, batch.since))
+
+
+def passed(spool: Spool, seq: int) -> Passed:
+    """Find how far a collector has come whose last batch is `seq`. Raises OSError. Reads a segment or more."""
+    end = spool.end
+    if end is not None and seq >= end.last.seq:
+        return Passed(seq, end.last.counted, end.last.until)
+    try:
+        (batch, _, there), *_ = Backlog(spool, seq).some()
+    except (Damaged, ValueError):
+        return spool.passed._replace(seq=seq)  # Nobody can tell before it is read.
+    return Passed(seq, before(batch, there.counted), batch.since)
+
+
+def _batch(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
+    """Read the batch of a record; None, and a fault is noted, where it is none."""
+    if isinstance(one, Damage):
+        faults.append(str(Place(path, one)))
+        return None
+    try:
+        return read(one.body)
+    except BadBatch as wrong:
+        faults.append(f"{path}:{one.offset}: {wrong}")
+        return None

@@ -1,0 +1,342 @@
+"""Who an edge is towards the collector: an id made once with its state directory, and valid only where it was left.
+
+    identity.json    {version, id, machine, inode, made_at}
+    aside.N/         a state that was set aside: its identity.json, spool, tables, base.json and control
+
+Where the directory is not the one that was left (another machine id, another inode: a copy, a moved volume, a restored
+backup), somebody else may go on with the same counts. So everything is set aside, and the edge begins anew under an
+identity of its own. An edge that ships no usage has no identity.json, but is known to the hub by the instance in its
+control file: that says where the directory was, and where hosts share limits the same is done. `adopt` goes on with
+what was set aside, `discard` drops it. Nothing here is done while an edge uses the directory. A process that is killed
+in the midst of it is followed by one that ends it: identity.json is moved last when a state is set aside, and a file of
+its own says what is being adopted.
+"""
+
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters.control import Control
+from edgeproxy.edge.counters.file import KINDS, TableFile, sync_folder, write_whole
+from edgeproxy.edge.counters.locks import FileLock
+from edgeproxy.edge.counters.setup import file_name, generations
+from edgeproxy.edge.counters.store import IDENTITY_FILE
+
+VERSION = 1
+SPOOL = "spool"
+ADOPTING = "adopting.json"
+MOVED = ("control", "base.json", SPOOL)
+"""What belongs to a state, beside its tables and its identity."""
+ASIDE = re.compile(r"aside\.([0-9]+)")
+GONE = "discarded.tmp"
+MACHINE = Path("/etc/machine-id")
+
+
+class Unusable(Exception):
+    """The state directory is not as it has to be for what was asked; the text, for the operator, says why."""
+
+
+class Identity(NamedTuple):
+    """An edge's id, and where it is valid. `made_at` is Unix time."""
+
+    id: str
+    machine: str
+    inode: int
+    made_at: int
+
+
+class Adopted(NamedTuple):
+    """An identity that goes on here, `name` being where it was set aside, and where what was here is now."""
+
+    identity: Identity
+    name: str | None
+    put: Path | None
+
+
+class Here(NamedTuple):
+    """Tells this directory from a copy of it. Without a machine id, as in a container, the inode alone does."""
+
+    machine: str
+    inode: int
+
+    @classmethod
+    def of(cls, state: Path) -> "Here":
+        """Describe the directory as it is now."""
+        try:
+            machine = MACHINE.read_text().strip()
+        except OSError:
+            machine = ""
+        return cls(machine, state.stat().st_ino)
+
+    @property
+    def digest(self) -> int:
+        """64 bits for it."""
+        return int.from_bytes(blake2b(f"{self.machine} {self.inode}".encode(), digest_size=8).digest(), "little")
+
+    def is_where(self, identity: Identity) -> bool:
+        """Whether this is where the identity was made, or adopted."""
+        return self == (identity.machine, identity.inode)
+
+
+def load(folder: Path) -> Identity | None:
+    """Load the identity in a directory; None where there is none yet. Raises Unusable where it cannot be understood."""
+    path = folder / IDENTITY_FILE
+    try:
+        said = orjson.loads(path.read_bytes())
+        if said["version"] != VERSION:
+            raise Unusable(f"{path}: has version {said['version']}, and this program reads {VERSION}")
+        return Identity(str(said["id"]), str(said["machine"]), int(said["inode"]), int(said["made_at"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, LookupError, TypeError, ValueError) as wrong:
+        raise Unusable(f"{path}: is damaged ({wrong}): restore it") from wrong
+
+
+def write(state: Path, identity: Identity) -> None:
+    """Make this the identity of a directory, durably. Raises TableError."""
+    content = {"version": VERSION, **identity._asdict()}
+    write_whole(state / IDENTITY_FILE, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
+
+
+def make(state: Path, now: float) -> Identity:
+    """A new identity for the directory as it is now: what it counted so far, it counts. `now` is Unix time."""
+    identity = Identity(_new_id(), *Here.of(state), int(now))
+    write(state, identity)
+    return identity
+
+
+def _new_id() -> str:
+    return f"edge-{secrets.token_hex(8)}"
+
+
+def _name(state: Path) -> Identity:
+    """An identity of nowhere for counts that never had one: so they can be set aside, and adopted."""
+    identity = Identity(_new_id(), "", 0, int((state / "control").stat().st_mtime))
+    write(state, identity)
+    return identity
+
+
+def aside(state: Path) -> list[Path]:
+    """List the states that were set aside, oldest first."""
+    found = [path for path in state.iterdir() if ASIDE.fullmatch(path.name)] if state.exists() else []
+    return sorted((path for path in found if (path / IDENTITY_FILE).exists()), key=_number)
+
+
+def settle(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
+    """Before tables are made: set the state aside where it is not the one that was left. `folder` has the tables.
+
+    `shared`: limits are shared with other hosts, so that it matters without an identity too. Returns where it is now,
+    None where there was no need. Where another supervisor tends the tables it is at home. Raises Unusable or OSError.
+    """
+    if not state.exists():
+        return None
+    lock = FileLock(state / "identity.lock")
+    if not lock.try_acquire():
+        return None
+    try:
+        _end_adopting(state, folder)
+        identity = load(state)
+        if identity is None and not (shared and _is_moved(state)):
+            return None
+        if identity is not None and Here.of(state).is_where(identity):
+            return None
+        refuse_used(state, folder)
+        if identity is None:
+            _name(state)
+        return set_aside(state, folder)
+    finally:
+        lock.release()
+
+
+def _is_moved(state: Path) -> bool:
+    """Whether a directory without an identity has been elsewhere."""
+    if not (state / "control").exists():
+        return False
+    control = Control.open(state / "control")
+    place = control.place
+    control.close()
+    return place not in (0, Here.of(state).digest)
+
+
+def adopt(state: Path, folder: Path, name: str | None = None) -> Adopted:
+    """Go on with an identity here: with the directory's own, which was left elsewhere, or with one that was set aside.
+
+    In its place what is here now is set aside. One that was cut off is ended. Raises Unusable or OSError.
+    """
+    lock, ended = _unused(state, folder)
+    try:
+        if ended is not None and name in (None, ended.name):
+            return ended
+        identity = load(state)
+        if name is None and identity is not None and not Here.of(state).is_where(identity):
+            here = identity._replace(**Here.of(state)._asdict())
+            write(state, here)
+            return Adopted(here, None, None)
+        wanted = _named(state, name)
+        if identity is None and (state / "control").exists():
+            if (state / SPOOL).exists():
+                raise Unusable(f"{state} has counts without an identity: serve with them once, and they have one")
+            identity = _name(state)
+        put = None if identity is None else _target(state)
+        said = {"name": wanted.name, "aside": None if put is None else put.name}
+        write_whole(state / ADOPTING, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+        adopted = _end_adopting(state, folder)
+        assert adopted is not None
+        return adopted
+    finally:
+        lock.release()
+
+
+def discard(
+    state: Path, folder: Path, name: str | None = None, *, confirm: Callable[[Path], None] = lambda wanted: None
+) -> Path:
+    """Drop something that was set aside, and what it counted, for good; returns where it was. Raises Unusable.
+
+    `confirm` is told what it is before it goes, and raises where that is not meant.
+    """
+    lock, _ = _unused(state, folder)
+    try:
+        wanted = _named(state, name)
+        confirm(wanted)
+        _drop(state, wanted)
+        if folder != state and (folder / wanted.name).exists():
+            shutil.rmtree(folder / wanted.name)
+        return wanted
+    finally:
+        lock.release()
+
+
+def set_aside(state: Path, folder: Path, *, only: tuple[str, ...] | None = None) -> Path:
+    """Move a state away, its identity last; returns where it is. For the holder of the identity lock.
+
+    `only` names what is moved beside the identity, by default all that there is.
+    """
+    target = _target(state)
+    target.mkdir(mode=0o700, exist_ok=True)
+    if only is None:
+        tables = folder / target.name
+        tables.mkdir(mode=0o700, exist_ok=True)
+        _move([state / name for name in MOVED], target)
+        _move(_tables(folder), tables)
+    else:
+        _move([state / name for name in only], target)
+    _move([state / IDENTITY_FILE], target)
+    return target
+
+
+def _target(state: Path) -> Path:
+    """Choose where the next state is set aside: where the one before was, if that was cut off."""
+    numbers = [_number(path) for path in state.iterdir() if ASIDE.fullmatch(path.name)]
+    unfinished = [number for number in numbers if not (state / f"aside.{number}" / IDENTITY_FILE).exists()]
+    return state / f"aside.{max(unfinished) if unfinished else 1 + max(numbers, default=0)}"
+
+
+def refuse_used(state: Path, folder: Path) -> None:
+    """Raise Unusable while workers count in the tables."""
+    if not (state / "control").exists():
+        return
+    control = Control.open(state / "control")
+    try:
+        for number in generations(folder, "metrics"):
+            file = TableFile.open(folder / file_name("metrics", number), kind="metrics", instance=control.instance)
+            held = columns.held(file)
+            file.close()
+            if held:
+                raise Unusable(f"workers of an edge use {state}: stop it first")
+    finally:
+        control.close()
+
+
+def _unused(state: Path, folder: Path) -> tuple[FileLock, Adopted | None]:
+    """Take the identity lock of a directory that nobody uses, and end an adoption that was cut off there."""
+    if not state.exists():
+        raise Unusable(f"there is no state directory {state}")
+    lock = FileLock(state / "identity.lock")
+    if not lock.try_acquire():
+        raise Unusable(f"an edge uses {state}: stop it first")
+    try:
+        ended = _end_adopting(state, folder)
+        refuse_used(state, folder)
+    except BaseException:
+        lock.release()
+        raise
+    return lock, ended
+
+
+def _end_adopting(state: Path, folder: Path) -> Adopted | None:
+    """End what `adopt` began, if it did."""
+    path = state / ADOPTING
+    if not path.exists():
+        return None
+    said = orjson.loads(path.read_bytes())
+    source = state / said["name"]
+    if said["aside"] is not None and not (state / said["aside"] / IDENTITY_FILE).exists():
+        set_aside(state, folder)
+    if source.exists():
+        if folder != state:
+            _move(_tables(folder / source.name), folder)
+        _move([*_tables(source), *(source / name for name in MOVED)], state)
+        identity = load(source)
+        assert identity is not None
+        write(state, identity._replace(**Here.of(state)._asdict()))
+        _drop(state, source)
+    if folder != state and (folder / source.name).exists():
+        (folder / source.name).rmdir()
+    path.unlink()
+    sync_folder(state)
+    adopted = load(state)
+    assert adopted is not None
+    return Adopted(adopted, source.name, None if said["aside"] is None else state / said["aside"])
+
+
+def _drop(state: Path, path: Path) -> None:
+    """Remove what was set aside, in one step: half of it would look like one that is being set aside."""
+    gone = state / GONE
+    if gone.exists():
+        shutil.rmtree(gone)
+    os.rename(path, gone)
+    sync_folder(state)
+    shutil.rmtree(gone)
+
+
+def _named(state: Path, name: str | None) -> Path:
+    """Find the state that was set aside under this name, or the only one there is. Raises Unusable."""
+    there = aside(state)
+    if name is None and len(there) == 1:
+        return there[0]
+    names = ", ".join(path.name for path in there)
+    if name is None:
+        raise Unusable(f"say which one: {names}" if there else f"nothing was set aside in {state}")
+    for path in there:
+        if path.name == name:
+            return path
+    raise Unusable(f"there is no {name} in {state}: {f'there are {names}' if there else 'nothing was set aside'}")
+
+
+def _tables(folder: Path) -> list[Path]:
+    """List the files of tables in a directory."""
+    return [folder / file_name(kind, number) for kind in KINDS for number in generations(folder, kind)]
+
+
+def _move(paths: list[Path], target: Path) -> None:
+    """Move what there is of these into a directory of the same file system, durably."""
+    moved = set()
+    for path in paths:
+        if path.exists():
+            os.rename(path, target / path.name)
+            moved.add(path.parent)
+    for folder in {target, *moved}:
+        sync_folder(folder)
+
+
+def _number(path: Path) -> int:
+    found = ASIDE.fullmatch(path.name)
+    return int(found[1]) if found else 0

@@ -1,0 +1,273 @@
+"""Shipping: what was sealed goes to the collector, in order, one batch at a time, until it says that it has it.
+
+The watermark is the last batch that the collector has acknowledged. What comes behind it is sent, and sent again for as
+long as it takes; what was sent twice is counted once (collector/ledger/chain.py). A collector that was restored from a
+backup asks for what it lacks, and the watermark goes back; what is gone here by then becomes a gap batch.
+
+What is to be shipped says backlog.py, what an answer means, answer.py; how it gets there, transport.py.
+"""
+
+import asyncio
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.edge.usage.answer import RESULTS, Act, Heard, Reply, heard
+from edgeproxy.edge.usage.backlog import Backlog, Parcel, passed
+from edgeproxy.edge.usage.spool import Damaged, Pending, Spool
+from edgeproxy.wire.batch import Batch
+
+__all__ = ["RESULTS", "Act", "Heard", "Reply", "Send", "Shipper", "Standing", "heard"]
+
+Send = Callable[[Batch, bytes], Awaitable[Reply]]
+"""Ship a batch and its body; raises OSError (TimeoutError among them) where nobody answers."""
+
+RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX = 0.1, 30.0
+"""Seconds within which what failed is tried again, at first and at last; when in that time is left to chance."""
+RETRY_AFTER_SECONDS_MAX = 300.0
+"""Seconds of a Retry-After that are heeded."""
+SAVE_SECONDS = 1.0
+PRUNE_SECONDS = 60.0
+"""Seconds after which the disk hears of the watermark while there is more to ship, and what is old is removed."""
+LOGGED_FAILURES = 3
+"""Failures in a row of which the log hears."""
+
+
+class Standing(NamedTuple):
+    """The state of shipping.
+
+    `state`: "idle", all has arrived; "shipping"; "waiting", the last attempt failed and is repeated; "stopped", which
+    needs somebody. `why`: a sentence where it waits or has stopped, else empty. `since`: the Unix time since which it
+    is so. `results`: how often it came to which of RESULTS, all of them, since this shipper was made. `pending`: what
+    has not been acknowledged (spool.py): `batches`, `values` (Σ over their rows), `since` (Unix seconds of the oldest,
+    None where there is none).
+    """
+
+    state: str
+    why: str
+    since: float
+    results: dict[str, int]
+    pending: Pending
+
+
+class Shipper:
+    """Ships a spool. Lives in one event loop; what reads or writes the disk is done by `aside`, in a thread.
+
+    `send` may be any: over HTTP it is `transport.Http`. `clock` is Unix time. Made anew when `send` is another.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        send: Send,
+        *,
+        clock: Callable[[], float] = time.time,
+        chance: random.Random | None = None,
+        aside: Callable[..., Awaitable[Any]] = asyncio.to_thread,
+    ) -> None:
+        self._spool = spool
+        self._send = send
+        self._clock = clock
+        self._chance = chance or random.Random()
+        self._aside = aside
+        self._backlog = Backlog(spool, spool.watermark)
+        self._ahead: deque[Parcel] = deque()
+        self._failures = 0
+        """Attempts that failed since the last one that did not."""
+        self._returns = 0
+        """How often the collector asked for earlier ones since it last had more than ever."""
+        self._doubted = 0
+        """The last batch that the collector could not read."""
+        self._results = dict.fromkeys(RESULTS, 0)
+        self._state, self._why, self._since = "idle", "", clock()
+        self._refused = False
+        """Whether an answer has stopped it: for good, until somebody has looked."""
+        self._saved_at = self._pruned_at = -math.inf
+        self._woken = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._stepped = asyncio.Event()
+        self._log = log.get()
+        self._seldom = log.Seldom(60.0)
+
+    # ---- what others ask
+
+    @property
+    def standing(self) -> Standing:
+        """The state of shipping now; costs nothing, waits for nothing."""
+        return Standing(self._state, self._why, self._since, dict(self._results), self._spool.pending)
+
+    def sealed(self) -> None:
+        """Wake up: there is a new batch. From the loop's thread."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Ship until cancelled; then the watermark is written. `send` is left open."""
+        try:
+            while True:
+                self._woken.clear()
+                seconds = await self.step()
+                self._stepped.set()
+                if seconds:
+                    # What failed waits for its time, whatever is sealed meanwhile.
+                    await _heard_within(self._woken if self._state == "idle" else self._hurried, seconds)
+                    self._hurried.clear()
+        finally:
+            self._save()
+
+    async def finish(self, seconds: float) -> bool:
+        """While `run` runs, at the end: wait until all has arrived, `seconds` at most, not for what has stopped.
+
+        Tries at once what waits. Returns whether all has arrived.
+        """
+        self._failures = 0
+        self._woken.set()
+        self._hurried.set()
+        try:
+            async with asyncio.timeout(seconds):
+                while (self._spool.pending.batches or self._state != "idle") and not self._refused:
+                    self._stepped.clear()
+                    await self._stepped.wait()
+                    if self._state == "stopped":
+                        break
+        except TimeoutError:
+            pass
+        return not self._spool.pending.batches
+
+    # ---- one thing after the other
+
+    async def step(self) -> float:
+        """Do the next thing: one attempt to send, or nothing. Returns the seconds to wait before the next step: 0 where
+        there is more, infinity where it waits for `sealed`. `run` is this again and again; so is a simulation.
+        """
+        if self._refused:
+            return math.inf
+        try:
+            if not self._ahead and self._spool.pending.batches:
+                self._ahead.extend(await self._aside(self._backlog.some))
+            await self._tend()
+        except Damaged as damage:
+            self._stands("stopped", str(damage))
+            return RETRY_SECONDS_MAX  # Somebody may own up to it meanwhile.
+        except OSError as failure:
+            return self._later(f"the spool cannot be read: {failure}")
+        if not self._ahead:
+            self._stands("idle")
+            return math.inf
+        return await self._ship(self._ahead[0])
+
+    async def _ship(self, parcel: Parcel) -> float:
+        """Make one attempt; returns as `step` does."""
+        if self._state != "waiting":
+            self._stands("shipping")
+        try:
+            reply = await self._send(parcel.batch, parcel.body)
+        except OSError as failure:
+            self._results["unreachable"] += 1
+            return self._later(f"nobody answers: {str(failure) or type(failure).__name__}")
+        last = self._spool.last
+        assert last is not None
+        answer = heard(reply, parcel.batch, last.seq)
+        self._results[answer.result] += 1
+        if answer.result == "quarantined" and self._doubted != parcel.batch.seq:
+            # What was garbled on its way is counted after all once it comes whole: the same again, once.
+            self._doubted = parcel.batch.seq
+            return 0.0
+        if answer.act is Act.STOP:
+            self._refused = True
+            self._stands("stopped", answer.why)
+            return math.inf
+        if answer.act is Act.AGAIN:
+            return self._later(answer.why, answer.retry_after)
+        return await self._go_on(parcel, answer)
+
+    async def _go_on(self, parcel: Parcel, answer: Heard) -> float:
+        """Go on behind what the collector says that it has."""
+        seconds = 0.0
+        if answer.watermark > self._spool.most:
+            self._returns = 0
+        if answer.watermark == parcel.passed.seq:
+            self._spool.acknowledge(parcel.passed)
+            self._ahead.popleft()
+        else:
+            is_back = answer.watermark < self._spool.watermark
+            try:
+                await self._aside(self._move, answer.watermark)
+            except OSError as failure:
+                return self._later(f"the watermark cannot be moved: {failure}")
+            if is_back:
+                # Two that answer under one address would have it go to and fro for ever.
+                seconds = self._pause(self._returns) if self._returns else 0.0
+                self._returns += 1
+                self._log.warning("the collector lacks what it had", why=answer.why, sent=parcel.batch.seq)
+        if answer.result in ("gap", "quarantined"):
+            why = answer.why or (parcel.batch.gap.why if parcel.batch.gap is not None else "")
+            said = {"first": parcel.batch.seq, "last": parcel.batch.last, "why": why}
+            self._log.error("batches are not counted", what=answer.result, **said)
+        if self._failures >= LOGGED_FAILURES:
+            self._log.info("shipping goes on", batch=parcel.batch.seq)
+        self._failures = 0
+        self._stands("shipping")
+        return seconds
+
+    def _move(self, seq: int) -> None:
+        """Have the watermark somewhere else, and go on there. Raises OSError."""
+        self._spool.acknowledge(passed(self._spool, seq))
+        self._backlog = Backlog(self._spool, seq)
+        self._ahead.clear()
+
+    async def _tend(self) -> None:
+        """Have the disk know the watermark, and remove what is old, now and then."""
+        now = self._clock()
+        if not self._ahead or abs(now - self._saved_at) >= SAVE_SECONDS:
+            self._saved_at = now
+            if self._spool.is_unsaved:
+                await self._aside(self._save)
+        if abs(now - self._pruned_at) >= PRUNE_SECONDS:
+            self._pruned_at = now
+            try:
+                await self._aside(self._spool.prune, now)
+            except OSError as failure:
+                self._seldom.error("what was shipped cannot be removed", str(self._spool.folder), why=str(failure))
+
+    def _save(self) -> None:
+        try:
+            self._spool.save()
+        except OSError as failure:
+            # It is shipped again by whoever comes after, and counted once.
+            self._seldom.error("the watermark cannot be written", str(self._spool.folder), why=str(failure))
+
+    # ---- how it stands
+
+    def _later(self, why: str, retry_after: float | None = None) -> float:
+        """It failed: how long to wait."""
+        seconds = self._pause(self._failures) + min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
+        self._failures += 1
+        if self._failures == LOGGED_FAILURES:
+            self._log.warning("shipping waits", why=why)
+        self._stands("waiting", why)
+        return seconds
+
+    def _pause(self, times: int) -> float:
+        """Seconds before the next attempt after so many that failed before: any up to twice as many each time."""
+        # The exponent is held down so that a collector that is gone for a year does not overflow a float.
+        return self._chance.uniform(0.0, min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(times, 16)))
+
+    def _stands(self, state: str, why: str = "") -> None:
+        if state == "stopped" and (self._state, self._why) != (state, why):
+            self._log.error("shipping has stopped", why=why)
+        if state != self._state:
+            self._state, self._since = state, self._clock()
+        self._why = why
+
+
+async def _heard_within(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, so many seconds at most."""
+    try:
+        async with asyncio.timeout(None if seconds == math.inf else seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

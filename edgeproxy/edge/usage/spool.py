@@ -1,0 +1,401 @@
+"""The spool: sealed batches on disk, in order, until long after the collector has them.
+
+    spool/NNNNNNNNNN.seg     records (segment.py); the number is that of its first batch
+    spool/watermark.json     {seq, counted, until}, see Passed, and `most`, the last batch that was ever acknowledged
+    spool/discarded.json     [[from, to, why], …]: batches that cannot be read, and that somebody owned up to
+
+Only who holds the identity lock appends. A new segment is begun only when the disk has the tables with all marks of
+the ones before, so that whoever comes after a crash, even after a power cut, need look at the last one only.
+
+One thread appends while another one ships (backlog.py, ship.py). Each changes what is its own, and what the other one
+reads of it is a single value, put in its place once all of it is true.
+"""
+
+import os
+import re
+import threading
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import orjson
+
+from edgeproxy.edge.counters.file import sync_folder, write_whole
+from edgeproxy.edge.usage.segment import HEAD, MODULUS, Damage, Disk, Mark, Record, pack, records
+from edgeproxy.wire.batch import BadBatch, Batch, digest, read
+
+SEGMENT_BYTES = 1 << 20
+"""Bytes from which on the next record begins another segment: what is read at each start, in half a second."""
+KEPT_SECONDS = 7 * 86400.0
+KEPT_BYTES = 1 << 30
+KEPT_SHARE = 4
+"""How long, and how much of, what is acknowledged is kept for a collector that was restored from a backup: no more than
+so many bytes, nor than one part of so many of its file system."""
+WATERMARK = "watermark.json"
+DISCARDED = "discarded.json"
+SEGMENT = re.compile(r"([0-9]{10,19})\.seg")
+
+
+class Broken(Exception):
+    """The end of the spool cannot be read though it was sealed: nobody knows what the next batch has to follow."""
+
+
+class Damaged(Exception):
+    """A batch that is needed cannot be read."""
+
+
+class Last(NamedTuple):
+    """The batch that the next one follows. `counted`: see segment.py."""
+
+    seq: int
+    digest: str
+    until: int
+    counted: int = 0
+
+
+class End(NamedTuple):
+    """Up to where the spool can be read: `size` bytes of the segment `path`, whose last record is that of `last`."""
+
+    path: Path
+    size: int
+    last: Last
+
+
+class Passed(NamedTuple):
+    """How far the collector has come: the last batch that it has, what was counted up to it, and until when."""
+
+    seq: int
+    counted: int
+    until: int
+
+
+class Pending(NamedTuple):
+    """The batches that were sealed and not acknowledged: `values` is the sum over all rows, `since` the Unix second
+    since which they were counted, or earlier; None where there are none.
+    """
+
+    batches: int
+    values: int
+    since: int | None
+
+
+class Given(NamedTuple):
+    """Batches that cannot be read, both ends included, and that somebody owned up to; `why` is what was wrong."""
+
+    first: int
+    last: int
+    why: str
+
+
+class Place(NamedTuple):
+    """Damage, and in which file."""
+
+    path: Path
+    damage: Damage
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.damage.offset}: {self.damage.why} ({self.damage.until - self.damage.offset} bytes)"
+
+
+def segments(folder: Path) -> list[Path]:
+    """List the segments, oldest first."""
+    try:
+        found = [path for path in folder.iterdir() if SEGMENT.fullmatch(path.name)]
+    except FileNotFoundError:
+        return []
+    return sorted(found, key=first_of)
+
+
+def first_of(path: Path) -> int:
+    """Read the number of the first batch of a segment off its name."""
+    return int(path.stem)
+
+
+def watermark(folder: Path) -> int:
+    """The last batch that the collector acknowledged, as the disk has it; 0 where none, or nobody knows."""
+    found = noted(folder)
+    return 0 if found is None else found[0].seq
+
+
+def noted(folder: Path) -> tuple[Passed, int] | None:
+    """Read how far the collector has come, and the last batch that it ever acknowledged; None where nobody knows."""
+    try:
+        said = orjson.loads((folder / WATERMARK).read_bytes())
+        seq, counted, until, most = (said[field] for field in ("seq", "counted", "until", "most"))
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    if not all(type(value) is int and value >= 0 for value in (seq, counted, until, most)):
+        return None
+    return Passed(seq, counted, until), max(seq, most)
+
+
+def likely(paths: list[Path]) -> Passed:
+    """Guess how far the collector has come where nobody noted it: what is not here any more was acknowledged."""
+    if not paths:
+        return Passed(0, 0, 0)
+    seq = first_of(paths[0]) - 1
+    for one in records(paths[0].read_bytes(), marked=False):
+        if isinstance(one, Record):
+            try:
+                batch = read(one.body)
+            except BadBatch:
+                continue
+            return Passed(seq, before(batch, one.counted), batch.since)
+    return Passed(seq, 0, 0)
+
+
+def before(batch: Batch, counted: int) -> int:
+    """Return what had been counted before this batch, `counted` being what had with it."""
+    return (counted - values(batch)) % MODULUS
+
+
+def values(batch: Batch) -> int:
+    """Sum the values of a batch."""
+    return sum(row[3] for row in batch.rows)
+
+
+def discarded(folder: Path) -> tuple[Given, ...]:
+    """Read which batches were given up. Raises OSError, or Damaged where nobody can tell."""
+    try:
+        return tuple(Given(first, last, why) for first, last, why in orjson.loads((folder / DISCARDED).read_bytes()))
+    except FileNotFoundError:
+        return ()
+    except (ValueError, TypeError) as wrong:
+        raise Damaged(f"{folder / DISCARDED} is damaged ({wrong}): remove it, and discard again") from wrong
+
+
+def discard(folder: Path, more: tuple[Given, ...]) -> None:
+    """Own up to these too, durably, all or none. Raises OSError or Damaged. The edge may ship meanwhile."""
+    said = [list(given) for given in (*discarded(folder), *more)]
+    write_whole(folder / DISCARDED, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+
+
+class Spool:
+    """The spool as its one writer has it. `end`: None where there is nothing in it yet.
+
+    `recent`: the records of the last segment, as they were when it was opened; `damage`: what could not be read there.
+    """
+
+    def __init__(self, folder: Path, disk: Disk) -> None:
+        self.folder = folder
+        self.end: End | None = None
+        self.recent: tuple[Record, ...] = ()
+        self.damage: tuple[Place, ...] = ()
+        self.passed = Passed(0, 0, 0)
+        self.most = 0
+        self._disk = disk
+        # Of who appends:
+        self._fd: int | None = None
+        self._path = folder
+        self._size = 0
+        self._dirty = False
+        # Of who ships:
+        self._since = 0
+        self._saved: tuple[Passed, int] | None = None
+        self._saving = threading.Lock()
+
+    @property
+    def last(self) -> Last | None:
+        """The batch that the next one follows; None where that is the first."""
+        return None if self.end is None else self.end.last
+
+    @property
+    def watermark(self) -> int:
+        """The last batch that the collector has acknowledged; 0 where there is none."""
+        return self.passed.seq
+
+    @classmethod
+    def open(cls, folder: Path, *, sealed: int = 0, disk: Disk | None = None) -> "Spool":
+        """Open or make the spool, and cut off what a crash left behind its last record.
+
+        `sealed` is the last batch that is known to have been sealed: where it cannot be read, that is no torn tail.
+        Raises Broken then, or OSError; the spool is as it was.
+        """
+        spool = cls(folder, disk or Disk())
+        spool._open(sealed)
+        return spool
+
+    def _open(self, sealed: int) -> None:
+        paths = segments(self.folder)
+        content = paths[-1].read_bytes() if paths else b""
+        found = list(records(content)) if paths else []
+        self.recent = tuple(one for one in found if isinstance(one, Record))
+        self.end = _end(paths, self.recent)
+        self._saved = noted(self.folder)
+        self.passed, most = self._saved or (likely(paths), 0)
+        self.most = max(most, self.passed.seq)
+        begun = first_of(paths[-1]) - 1 if paths else 0
+        wanted = max(sealed, self.most, begun)
+        there = 0 if self.last is None else self.last.seq
+        if there < wanted:
+            why = f"batch {wanted} was sealed, and {f'{there} is the last one' if there else 'none'} that can be read"
+            raise Broken(f"{self.folder}: {why}")
+        if not self.folder.exists():
+            self.folder.mkdir(mode=0o700, parents=True)
+            sync_folder(self.folder.parent)
+        for left in self.folder.glob(f"{WATERMARK}.*.tmp"):
+            left.unlink(missing_ok=True)
+        if not paths:
+            self._saved = self.passed, self.most
+            return
+        size = _size(self.recent) if self.recent else len(HEAD)
+        self.damage = tuple(
+            Place(paths[-1], one) for one in found if isinstance(one, Damage) and one.offset < size and self.recent
+        )
+        fd = os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
+        try:
+            self._disk.cut(fd, min(size, len(content)))
+            # Who finds the last record in memory does not know that the disk has it: a failed sync may be forgotten.
+            start = self.recent[-1].offset if self.recent else 0
+            self._disk.write(fd, content[start:size] if self.recent else HEAD, start)
+            self._disk.sync(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd, self._path, self._size, self._since = fd, paths[-1], size, self.passed.until
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next record begins a segment: the disk must have the tables first."""
+        return self._fd is None or self._size >= SEGMENT_BYTES
+
+    def append(self, batch: Batch, body: bytes, marks: tuple[Mark, ...]) -> None:
+        """Have the disk keep a batch, the one that follows `last`. Raises OSError, and then it is not sealed."""
+        counted = ((0 if self.end is None else self.end.last.counted) + values(batch)) % MODULUS
+        data = pack(body, marks, counted)
+        if self.is_full:
+            self._begin(batch.seq)
+        fd = self._fd
+        assert fd is not None
+        if self._dirty:
+            self._disk.cut(fd, self._size)
+        self._dirty = True
+        try:
+            self._disk.write(fd, data, self._size)
+            self._disk.sync(fd)
+        except OSError:
+            # What was written must not be found by who comes after; where that fails too, the next append tries again.
+            try:
+                self._disk.cut(fd, self._size)
+            except OSError:
+                pass
+            raise
+        self._dirty = False
+        self._size += len(data)
+        if not self.pending.values:
+            self._since = batch.since
+        self.end = End(self._path, self._size, Last(batch.last, digest(body), batch.until, counted))
+
+    def _begin(self, seq: int) -> None:
+        """Make the segment whose first batch is `seq` the current one."""
+        path = self.folder / f"{seq:010d}.seg"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            self._disk.write(fd, HEAD, 0)
+            self._disk.sync(fd)
+            sync_folder(self.folder)
+        except OSError:
+            os.close(fd)
+            path.unlink(missing_ok=True)
+            raise
+        if self._fd is not None:
+            os.close(self._fd)
+        self._fd, self._path, self._size, self._dirty = fd, path, len(HEAD), False
+
+    @property
+    def pending(self) -> Pending:
+        """The batches that were sealed and not acknowledged."""
+        # In this order: meanwhile there may be one more, but not one less.
+        passed, end = self.passed, self.end
+        if end is None or end.last.seq <= passed.seq:
+            return Pending(0, 0, None)
+        sums = (end.last.counted - passed.counted) % MODULUS
+        return Pending(end.last.seq - passed.seq, sums, self._since if sums else None)
+
+    @property
+    def size(self) -> int:
+        """Bytes that the segments take on disk."""
+        return sum(path.stat().st_size for path in segments(self.folder))
+
+    def acknowledge(self, passed: Passed) -> None:
+        """The collector has all batches up to this one, and says so of none behind it.
+
+        The disk knows it once `save` was called; at once, where it is less than before: what was removed meanwhile
+        could not be shipped again. Raises OSError then.
+        """
+        if passed.seq < self.passed.seq:
+            self._save(passed, max(self.most, self.passed.seq))
+        self._since = passed.until
+        self.passed, self.most = passed, max(self.most, passed.seq)
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Whether the disk knows less than this of what was acknowledged."""
+        return self._saved != (self.passed, self.most)
+
+    def save(self) -> None:
+        """Have the disk know what was acknowledged. Raises OSError."""
+        self._save(self.passed, self.most)
+
+    def _save(self, passed: Passed, most: int) -> None:
+        with self._saving:
+            if self._saved != (passed, most):
+                said = {**passed._asdict(), "most": most}
+                write_whole(self.folder / WATERMARK, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+                self._saved = passed, most
+
+    def prune(self, now: float, *, kept_for: float = KEPT_SECONDS, kept_bytes: int | None = None) -> tuple[Path, ...]:
+        """Remove what was acknowledged and is older than that, or more. `now` is Unix time.
+
+        Never what the disk does not know to be acknowledged, and never the end.
+        """
+        end, saved = self.end, self._saved
+        if end is None or saved is None:
+            return ()
+        if kept_bytes is None:
+            there = os.statvfs(self.folder)
+            kept_bytes = min(KEPT_BYTES, there.f_frsize * there.f_blocks // KEPT_SHARE)
+        paths = segments(self.folder)
+        taken = sum(path.stat().st_size for path in paths)
+        removed = []
+        for path, following in pairwise(paths):
+            status = path.stat()
+            is_kept = taken <= kept_bytes and now - status.st_mtime < kept_for
+            if path == end.path or first_of(following) - 1 > min(saved[0].seq, self.passed.seq) or is_kept:
+                break
+            path.unlink()
+            taken -= status.st_size
+            removed.append(path)
+        return tuple(removed)
+
+    def close(self) -> None:
+        """Close the segment, once."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _end(paths: list[Path], recent: tuple[Record, ...]) -> End | None:
+    """Find the end of a spool whose last segment has these records; None where there is none. Raises Broken."""
+    if recent:
+        return End(paths[-1], _size(recent), _last(recent))
+    if len(paths) > 1:
+        # It was just begun. The one before ended with the record that came before its first one.
+        former = tuple(one for one in records(paths[-2].read_bytes()) if isinstance(one, Record))
+        if former:
+            return End(paths[-2], _size(former), _last(former))
+    return None
+
+
+def _size(found: tuple[Record, ...]) -> int:
+    """Find where the last of these records ends."""
+    return found[-1].offset + found[-1].size
+
+
+def _last(found: tuple[Record, ...]) -> Last:
+    """Return the batch of the last of these records. Raises Broken where that holds none."""
+    try:
+        batch = read(found[-1].body)
+    except BadBatch as wrong:
+        raise Broken(f"the last record of the spool holds no batch: {wrong}") from wrong
+    return Last(batch.last, digest(found[-1].body), batch.until, found[-1].counted)

@@ -1,0 +1,118 @@
+"""Batches over HTTP: `POST /v1/batches` of a collector."""
+
+import asyncio
+import os
+import re
+import ssl
+from collections.abc import Mapping
+
+import aiohttp
+import zstandard
+
+from edgeproxy.edge.usage.answer import Reply
+from edgeproxy.wire.batch import Batch, headers
+
+PATH = "/v1/batches"
+NO_FIELDS: Mapping[str, str] = {}
+CONNECT_SECONDS = 5.0
+ATTEMPT_SECONDS = 60.0
+"""Seconds to connect, and for the whole of an attempt."""
+ANSWER_BYTES_MAX = 64 << 10
+"""Bytes of an answer that are read."""
+ZSTD_LEVEL = 3
+THREAD_BYTES_MIN = 64 << 10
+"""Bytes from which on a body is compressed in a thread: a millisecond."""
+SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+class Unanswered(OSError):
+    """Nobody answers, or nothing that is HTTP; the text says what happened."""
+
+
+class Http:
+    """A `ship.Send` to the collector at `url`, such as http://127.0.0.1:9100, on one connection that is kept.
+
+    `token`: empty for none. `tls`: for https; None for the authorities of the system. `server_name`: the name in the
+    certificate where it is not the host's. `connect` and `total` in seconds.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str = "",
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        connect: float = CONNECT_SECONDS,
+        total: float = ATTEMPT_SECONDS,
+    ) -> None:
+        self._url = url.rstrip("/") + PATH
+        self._fields = {"Content-Type": "application/json", "Content-Encoding": "zstd", "Accept-Encoding": "identity"}
+        if token:
+            self._fields["Authorization"] = f"Bearer {token}"
+        self._tls = tls
+        self._server_name = server_name
+        self._timeout = aiohttp.ClientTimeout(total=total, connect=connect)
+        self._squeeze = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __call__(self, batch: Batch, body: bytes, beside: Mapping[str, str] = NO_FIELDS) -> Reply:
+        """Send it, zstd-compressed, with these fields `beside` its own.
+
+        Raises OSError or TimeoutError where nobody answers. Redirects are not followed."""
+        squeeze = self._squeeze.compress
+        sent = squeeze(body) if len(body) < THREAD_BYTES_MIN else await asyncio.to_thread(squeeze, body)
+        if self._session is None:
+            self._session = self._open()
+        try:
+            async with self._session.post(
+                self._url,
+                data=sent,
+                headers={**self._fields, **headers(batch, body), **beside},
+                allow_redirects=False,
+                server_hostname=self._server_name,
+            ) as answer:
+                # Where there is more, the connection is closed with the answer.
+                said = await _beginning(answer.content, ANSWER_BYTES_MAX)
+                return Reply(answer.status, said, _seconds(answer.headers.get("Retry-After")))
+        except TimeoutError as late:
+            raise TimeoutError(str(late) or "no answer in time") from None
+        except aiohttp.ClientError as failure:
+            raise Unanswered(why(failure)) from failure
+
+    def _open(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=1, ssl=True if self._tls is None else self._tls),
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
+    """Read the first bytes of a body, `most` at most."""
+    pieces, size = [], 0
+    while size < most and (piece := await content.read(most - size)):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def why(failure: aiohttp.ClientError) -> str:
+    """Say why it failed. Where nobody could connect aiohttp speaks of TLS, whether there is any or not."""
+    if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
+        cause = failure.os_error
+        why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror
+        return f"{failure.host}:{failure.port}: {why or cause}"
+    return str(failure) or type(failure).__name__
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Read the seconds of a Retry-After; None where it has a date, or nothing."""
+    return float(retry_after) if retry_after is not None and SECONDS.fullmatch(retry_after.strip()) else None

@@ -1,0 +1,55 @@
+"""The country of an address, by a database that operators give: lines of FIRST,LAST,COUNTRY, both addresses included.
+
+It is the form of DB-IP's free database, among others. What it does not say is not known.
+"""
+
+import csv
+import re
+from bisect import bisect_right
+from pathlib import Path
+
+from edgeproxy.base.addresses import IP, ip_of
+
+CODE = re.compile(r"[A-Z]{2}")
+UNKNOWN = ("XX", "ZZ")
+"""Codes that stand for no country (ISO 3166-1 leaves them to their users)."""
+
+
+class Unusable(Exception):
+    """A database cannot be used; the text says where and why."""
+
+
+def code_of(written: str | None) -> str | None:
+    """Return the code of a country as a proxy's header or a database has it; None where it stands for none."""
+    return written if written is not None and CODE.fullmatch(written) and written not in UNKNOWN else None
+
+
+class Countries:
+    """All spans of addresses, in order."""
+
+    def __init__(self, file: Path) -> None:
+        """Read the file; raises Unusable."""
+        spans: list[tuple[int, int, int, str]] = []
+        try:
+            with file.open(newline="", encoding="ascii") as lines:
+                for number, line in enumerate(csv.reader(lines), 1):
+                    ends = [ip_of(end) for end in line[:2]]
+                    if len(line) < 3 or len(ends) < 2 or ends[0] is None or ends[1] is None:
+                        raise Unusable(f"{file}:{number}: is no FIRST,LAST,COUNTRY")
+                    if ends[0].version != ends[1].version or int(ends[0]) > int(ends[1]):
+                        raise Unusable(f"{file}:{number}: the span ends before it begins")
+                    if (code := code_of(line[2])) is not None:
+                        spans.append((ends[0].version, int(ends[0]), int(ends[1]), code))
+        except (OSError, UnicodeDecodeError) as failure:
+            raise Unusable(f"{file} cannot be read: {getattr(failure, 'strerror', None) or failure}") from None
+        spans.sort()
+        self._begins = [(version, first) for version, first, _, _ in spans]
+        self._ends = [last for _, _, last, _ in spans]
+        self._codes = [code for _, _, _, code in spans]
+
+    def of(self, address: IP) -> str | None:
+        """Return the country of an address; None where no line has it."""
+        place = bisect_right(self._begins, (address.version, int(address))) - 1
+        if place < 0 or self._begins[place][0] != address.version or int(address) > self._ends[place]:
+            return None
+        return self._codes[place]

@@ -1,0 +1,71 @@
+"""The beacon's life: from its settings to its end."""
+
+import asyncio
+import signal
+import socket
+import sys
+
+import uvloop
+from aiohttp import web
+
+from edgeproxy import __version__
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
+from edgeproxy.config.parsers import Address
+from edgeproxy.config.regions import Settings
+from edgeproxy.edge.proxy.tls import Outward
+from edgeproxy.edge.proxy.tls import Unusable as BadTls
+from edgeproxy.regions.beacon.app import Beacon
+from edgeproxy.regions.beacon.collector import Collector
+from edgeproxy.regions.beacon.countries import Countries, Unusable
+
+CONNECTIONS = Bounds(all=4096, per_address=256)
+DRAIN_SECONDS = 5.0
+"""Seconds that requests under way have once it is asked to end."""
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; the exit code: 0, or 2 where an address or a file cannot be used."""
+    log.configure("beacon")
+    raise_descriptor_limit()
+    try:
+        country = settings.country
+        countries = Countries(country.file) if country is not None and country.file is not None else None
+        uvloop.run(serve(settings, Outward(settings.tls), countries, bind(settings.listen)))
+    except (Unusable, BadTls, OSError) as failure:
+        print(f"edgeproxy: {failure}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def serve(settings: Settings, tls: Outward, countries: Countries | None, listening: socket.socket) -> None:
+    """Serve on this socket until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    tasks, logger, connections = Tasks(), log.get(), WebListener(CONNECTIONS)
+    collector = Collector(settings.collector, settings.token or "", tls.context, tls.server_name)
+    beacon = Beacon(settings, collector, countries)
+    runner = web.AppRunner(beacon.application(connections), access_log=None, shutdown_timeout=DRAIN_SECONDS)
+    await runner.setup()
+    connections.accept(runner, listening)
+    tasks.start("reports", collector.run(settings.every))
+    if settings.secret is None:
+        logger.warning("tickets are good at this beacon alone, and until it ends: set a secret that all have")
+    logger.info("beacon serving", version=__version__, listen=str(Address(*listening.getsockname()[:2])))
+    await stop.wait()
+    await connections.end()
+    listening.close()
+    await runner.cleanup()
+    await tasks.cancel()
+    await collector.close()
+    logger.info("beacon stopped")
+
+
+def bind(address: Address) -> socket.socket:
+    """Return a socket that is bound to this address; raises OSError."""
+    try:
+        return socket.create_server(address, family=socket.AF_INET6 if ":" in address.host else socket.AF_INET)
+    except OSError as failure:
+        raise OSError(f"cannot listen on {address}: {failure.strerror or failure}") from None

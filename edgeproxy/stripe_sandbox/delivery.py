@@ -1,0 +1,139 @@
+"""Webhooks: events sent to those who want to hear of them, signed, at least once, in any order, again if it fails."""
+
+import asyncio
+import hashlib
+import hmac
+import sqlite3
+from collections.abc import Callable
+
+import aiohttp
+import orjson
+
+from edgeproxy.stripe_sandbox.faults import DELIVERIES, Faults
+from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
+
+TIMEOUT_SECONDS = 10.0
+AT_ONCE = 32
+SHUFFLE_SECONDS = 2.0
+BACK_OFF = (5, 30, 120, 600, 3600)
+"""Seconds until the next attempt; the last of them goes on for three days."""
+GIVES_UP_SECONDS = 3 * 86400
+
+
+def enqueue(faults: Faults, tx: Transaction, event: Body, endpoint: str, form: str) -> None:
+    """Have an event delivered, as the faults that are asked for would have it."""
+    delays, forged = [0.0], False
+    for fault in faults.meet(DELIVERIES, event["type"]):
+        match fault.kind:
+            case "webhook_lost":
+                delays = []
+            case "webhook_duplicated":
+                delays = delays * 2
+            case "webhook_late":
+                delays = [delay + fault.seconds for delay in delays]
+            case "webhook_shuffled":
+                most = fault.seconds or SHUFFLE_SECONDS
+                delays = [delay + most * faults.draw(event["id"], n) for n, delay in enumerate(delays)]
+            case "webhook_forged":
+                forged = True
+    for delay in delays:
+        tx.account.connection.execute(
+            "INSERT INTO deliveries (event, endpoint, live, due, state, forged) VALUES (?, ?, ?, ?, 'waiting', ?)",
+            (event["id"], endpoint, tx.live, tx.account.clock() + delay, forged),
+        )
+
+
+def signature(secret: str, payload: bytes, at: int) -> str:
+    """The field `Stripe-Signature` of a payload."""
+    digest = hmac.new(secret.encode(), f"{at}.".encode() + payload, hashlib.sha256).hexdigest()
+    return f"t={at},v1={digest}"
+
+
+class Deliveries:
+    """Delivers what is due."""
+
+    def __init__(self, account: Account, clock: Callable[[], float]) -> None:
+        self._account = account
+        self._clock = clock
+        self._session: aiohttp.ClientSession | None = None
+
+    async def step(self, *, all: bool = False) -> int:
+        """Try what is due, or all that waits; how many there were."""
+        rows = self._account.connection.execute(
+            "SELECT seq, event, endpoint, live, attempt, forged FROM deliveries WHERE state = 'waiting' AND due <= ? "
+            "ORDER BY due, seq LIMIT ?",
+            (float("inf") if all else self._clock(), AT_ONCE),
+        ).fetchall()
+        if rows:
+            await asyncio.gather(*(self._deliver(*row) for row in rows))
+        return len(rows)
+
+    async def _deliver(self, seq: int, event: str, endpoint: str, live: int, attempt: int, forged: int) -> None:
+        tx = Transaction(self._account, bool(live), int(self._clock()))
+        found, made = tx.find_any(endpoint), tx.find_any(event)
+        if found is None or made is None or found.get("deleted"):
+            self._settle(seq, "dropped", attempt)
+            return
+        thin = made["object"] == "v2.core.event"
+        payload = orjson.dumps(notification(made)) if thin else orjson.dumps(tx.shown(made), option=orjson.OPT_INDENT_2)
+        details = found.get("webhook_endpoint") or {"url": found.get("url"), "signing_secret": found.get("secret")}
+        secret = "whsec_of_somebody_else" if forged else details["signing_secret"]
+        headers = {
+            "Content-Type": "application/json; charset=utf-8",
+            "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
+            "Stripe-Signature": signature(secret, payload, int(self._clock())),
+        }
+        delivered = await self._post(details["url"], payload, headers)
+        if delivered:
+            self._settle(seq, "delivered", attempt + 1)
+            return
+        wait = BACK_OFF[min(attempt, len(BACK_OFF) - 1)]
+        if sum(BACK_OFF) + max(0, attempt - len(BACK_OFF)) * BACK_OFF[-1] > GIVES_UP_SECONDS:
+            self._settle(seq, "given up", attempt + 1)
+            return
+        self._account.connection.execute(
+            "UPDATE deliveries SET attempt = ?, due = ?, forged = 0 WHERE seq = ?",
+            (attempt + 1, self._clock() + wait, seq),
+        )
+
+    async def _post(self, url: str, payload: bytes, headers: dict[str, str]) -> bool:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS))
+        try:
+            async with self._session.post(url, data=payload, headers=headers, allow_redirects=False) as answer:
+                return 200 <= answer.status < 300
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return False
+
+    def _settle(self, seq: int, state: str, attempt: int) -> None:
+        self._account.connection.execute(
+            "UPDATE deliveries SET state = ?, attempt = ? WHERE seq = ?", (state, attempt, seq)
+        )
+
+    async def close(self) -> None:
+        """Deliver no more."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def notification(event: Body) -> Body:
+    """What a thin notification says of an event: that there is one."""
+    names = ("id", "object", "type", "livemode", "created", "related_object")
+    return {name: event[name] for name in names if name in event} | {"context": None, "reason": None}
+
+
+def waiting(connection: sqlite3.Connection, event: str) -> int:
+    """How many deliveries of an event are not there yet."""
+    (many,) = connection.execute(
+        "SELECT COUNT(*) FROM deliveries WHERE event = ? AND state = 'waiting'", (event,)
+    ).fetchone()
+    return int(many)
+
+
+def states(connection: sqlite3.Connection, after: int, limit: int) -> list[Body]:
+    """Deliveries and what became of them, the oldest first."""
+    rows = connection.execute(
+        "SELECT seq, event, endpoint, due, attempt, state FROM deliveries WHERE seq > ? ORDER BY seq LIMIT ?",
+        (after, limit),
+    )
+    return [dict(zip(("seq", "event", "endpoint", "due", "attempt", "state"), row, strict=True)) for row in rows]

@@ -1,0 +1,96 @@
+"""What comes due, by the sandbox's clock and by test clocks: each in its order, in a transaction of its own."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from edgeproxy.base import log
+from edgeproxy.stripe_sandbox.objects import alerts, clocks, usage
+from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.store import transaction
+from edgeproxy.stripe_sandbox.transaction import Account, Transaction
+
+STEPS = 200
+"""Things done at once, before calls are answered again."""
+
+Work = Mapping[str, Callable[[Transaction, str], None]]
+"""What is done with an object that came due, by name."""
+
+
+class Timer(NamedTuple):
+    """Something that is to be done at a time."""
+
+    seq: int
+    at: int
+    what: str
+    id: str
+    live: bool
+
+
+class Due:
+    """Does what has come due."""
+
+    def __init__(self, account: Account, work: Work) -> None:
+        self._account = account
+        self._work = work
+        self._log = log.get()
+
+    def step(self, now: float) -> bool:
+        """Do some of it; whether there may be more."""
+        more = False
+        for live in (False, True):
+            more |= self._count(live, now)
+        for clock in Transaction(self._account, False, int(now)).all("test_helpers.test_clock", status="advancing"):
+            more |= self._advance(clock["id"], clock["status_details"]["advancing"]["target_frozen_time"], int(now))
+        return self._timers("", int(now), int(now)) or more
+
+    def _count(self, live: bool, now: float) -> bool:
+        waiting = self._account.connection.execute(
+            "SELECT 1 FROM usage WHERE state = 'waiting' AND due <= ? AND live = ? LIMIT 1", (now, live)
+        ).fetchone()
+        if waiting is None:
+            return False
+        with transaction(self._account.connection):
+            tx = Transaction(self._account, live, int(now))
+            many, counted = usage.count(tx, now)
+            alerts.look(tx, counted)
+            return many == usage.BATCH
+
+    def _advance(self, clock: str, target: int, now: int) -> bool:
+        if self._timers(clock, target, now):
+            return True
+        with transaction(self._account.connection):
+            tx = Transaction(self._account, False, now)
+            clocks.arrived(tx, tx.get("test_helpers.test_clock", clock))
+        return False
+
+    def _timers(self, clock: str, until: int, now: int) -> bool:
+        """Do what is due by this clock, the sandbox's or a test clock, one after the other; whether there is more."""
+        for _ in range(STEPS):
+            row = self._account.connection.execute(
+                "SELECT seq, at, what, id, live FROM timers WHERE clock = ? AND at <= ? ORDER BY at, seq LIMIT 1",
+                (clock, until),
+            ).fetchone()
+            if row is None:
+                return False
+            self._do(Timer(*row), clock, now)
+        return True
+
+    def _do(self, timer: Timer, clock: str, now: int) -> None:
+        # By the sandbox's clock things are done as of when they were due: a jump of it is as if time had passed.
+        tx = Transaction(self._account, bool(timer.live), now if clock else timer.at)
+        try:
+            with transaction(self._account.connection):
+                self._drop(timer)
+                if clock:
+                    found = tx.get("test_helpers.test_clock", clock)
+                    tx.save({**found, "frozen_time": max(found["frozen_time"], timer.at)})
+                self._work[timer.what](tx, timer.id)
+        except Refusal as no:
+            self._log.error("what came due could not be done", what=timer.what, id=timer.id, why=str(no))
+            self._drop(timer)
+        except Exception:  # One object that cannot be handled keeps no other waiting.
+            self._log.exception("what came due failed", what=timer.what, id=timer.id)
+            self._drop(timer)
+
+    def _drop(self, timer: Timer) -> None:
+        self._account.connection.execute("DELETE FROM timers WHERE seq = ?", (timer.seq,))

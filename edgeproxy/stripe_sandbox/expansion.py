@@ -1,0 +1,70 @@
+"""Expansion: ids in an answer become the objects that they name, where the call asks for it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from edgeproxy.stripe_sandbox.description import Description, Schema
+from edgeproxy.stripe_sandbox.refusal import invalid
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+
+DEPTH_MAX = 4
+
+Included = Mapping[tuple[str, str], Callable[[Transaction, Body], Any]]
+"""What is answered only where it is asked for, by type and field."""
+
+
+def expand(tx: Transaction, answer: Body, schema: Schema, wanted: Sequence[str], included: Included) -> None:
+    """Expand these paths of an answer, in place; raises Refusal."""
+    for path in wanted:
+        names = path.split(".")
+        if len(names) > DEPTH_MAX + (names[0] == "data"):
+            raise invalid(f"You cannot expand more than {DEPTH_MAX} levels of a property.", "expand")
+        _expand(tx, answer, schema, names, path, included)
+
+
+def _expand(tx: Transaction, value: Any, schema: Schema, names: Sequence[str], path: str, included: Included) -> None:
+    description = tx.account.description
+    if isinstance(value, list):
+        for one in value:
+            _expand(tx, one, description.resolved(schema).get("items", {}), names, path, included)
+        return
+    if not isinstance(value, dict):
+        return
+    field = _field(description, schema, value, names[0])
+    if field is None:
+        raise invalid(f"This property cannot be expanded ({path}).", "expand")
+    name, key = names[0], (value.get("object", ""), names[0])
+    child = value.get(name)
+    if isinstance(child, str) and _is_expandable(description, field):
+        found = tx.find_any(child)
+        if found is not None:
+            value[name] = tx.shown(found)
+    elif (
+        isinstance(child, list) and child and isinstance(child[0], str) and _is_expandable(description, field["items"])
+    ):
+        value[name] = [child_of if (found := tx.find_any(child_of)) is None else tx.shown(found) for child_of in child]
+    elif child is None and key in included:
+        value[name] = included[key](tx, value)
+    elif len(names) == 1 and not isinstance(child, dict | list) and (child or not _is_expandable(description, field)):
+        raise invalid(f"This property cannot be expanded ({path}).", "expand")
+    if len(names) > 1:
+        _expand(tx, value.get(name), field, names[1:], path, included)
+
+
+def _field(description: Description, schema: Schema, value: Mapping[str, Any], name: str) -> Schema | None:
+    """The schema of a field of this value."""
+    for option in description.options(schema):
+        for one in description.options(option):
+            found: Schema | None = one.get("properties", {}).get(name)
+            kind = one.get("properties", {}).get("object", {}).get("enum", [value.get("object")])
+            if found is not None and value.get("object") in kind:
+                return found
+    return None
+
+
+def _is_expandable(description: Description, field: Schema) -> bool:
+    """Whether a field is an id or the object that it names."""
+    options = field.get("anyOf", ())
+    return any(one.get("type") == "string" for one in options) and any(
+        "$ref" in one or one.get("type") == "object" for one in options
+    )

@@ -1,0 +1,75 @@
+"""Idempotency keys: the first answer to a key is kept for a day, and given again."""
+
+import hashlib
+import sqlite3
+from typing import NamedTuple
+
+from edgeproxy.stripe_sandbox.refusal import Refusal
+
+KEPT_SECONDS = 86400
+KEY_MAX = 255
+
+
+class Kept(NamedTuple):
+    """The first answer to a key."""
+
+    request: str
+    status: int
+    body: bytes
+
+
+class Keys:
+    """The keys of all calls. `under_way` are those whose first answer is not there yet."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.under_way: set[tuple[bool, str]] = set()
+
+    def find(self, live: bool, key: str, digest: str, now: int) -> Kept | None:
+        """The answer to be given again; raises the refusal of a key that cannot be used."""
+        if not 0 < len(key) <= KEY_MAX:
+            raise refused(400, f"Idempotency keys have 1 to {KEY_MAX} characters.")
+        row = self._connection.execute(
+            "SELECT request, status, body, digest, created FROM idempotency WHERE live = ? AND key = ?", (live, key)
+        ).fetchone()
+        if row is not None and row[4] <= now - KEPT_SECONDS:
+            self._connection.execute("DELETE FROM idempotency WHERE live = ? AND key = ?", (live, key))
+            row = None
+        if row is None:
+            if (live, key) in self.under_way:
+                raise refused(
+                    409,
+                    "There is currently another in-progress request using this Idempotent Key (that probably means you "
+                    f"submitted twice, and the other request is still going through): {key}. Please try again later.",
+                    "idempotency_key_in_use",
+                )
+            return None
+        if row[3] != digest:
+            raise refused(
+                400,
+                "Keys for idempotent requests can only be used with the same parameters they were first used with. Try "
+                f"using a key other than '{key}' if you meant to execute a different request.",
+            )
+        return Kept(*row[:3])
+
+    def keep(self, live: bool, key: str, digest: str, now: int, kept: Kept) -> None:
+        """Keep the first answer to a key."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO idempotency (live, key, digest, created, request, status, body) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (live, key, digest, now, *kept),
+        )
+
+    def purge(self, now: int) -> None:
+        """Forget keys that are older than a day."""
+        self._connection.execute("DELETE FROM idempotency WHERE created <= ?", (now - KEPT_SECONDS,))
+
+
+def digest_of(method: str, path: str, query: str, body: bytes) -> str:
+    """What is the same for two calls with the same parameters."""
+    return hashlib.sha256(b"\0".join((method.encode(), path.encode(), query.encode(), body))).hexdigest()
+
+
+def refused(status: int, message: str, code: str | None = None) -> Refusal:
+    """The refusal of a key."""
+    return Refusal(status, message, kind="idempotency_error", code=code)

@@ -1,0 +1,100 @@
+"""The sandbox's life: from its address to its end."""
+
+import asyncio
+import signal
+import socket
+import sqlite3
+import sys
+
+import uvloop
+from aiohttp import web
+
+from edgeproxy import __version__
+from edgeproxy.base import log
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
+from edgeproxy.config.parsers import Address
+from edgeproxy.stripe_sandbox.controls import Controls
+from edgeproxy.stripe_sandbox.delivery import Deliveries
+from edgeproxy.stripe_sandbox.description import description
+from edgeproxy.stripe_sandbox.due import Due
+from edgeproxy.stripe_sandbox.idempotency import Keys
+from edgeproxy.stripe_sandbox.operations import WORK
+from edgeproxy.stripe_sandbox.rates import Rates
+from edgeproxy.stripe_sandbox.server import BODY_MAX, Server
+from edgeproxy.stripe_sandbox.state import State
+
+CONNECTIONS = Bounds(all=2000, per_address=2000)
+DRAIN_SECONDS = 2.0
+TICK_SECONDS = 0.1
+"""Seconds between two looks whether something has come due."""
+PURGE_SECONDS = 3600.0
+"""Seconds between two times that idempotency keys are forgotten."""
+
+
+def run(address: Address, file: str, rates: str, usage_lag: float) -> int:
+    """Serve until told to stop; the exit code: 0, or 2 where the address or the file cannot be used."""
+    log.configure("stripe-sandbox")
+    raise_descriptor_limit()
+    try:
+        uvloop.run(serve(address, file, rates, usage_lag))
+    except OSError as failure:
+        print(f"edgeproxy: cannot listen on {address}: {failure.strerror or failure}", file=sys.stderr)
+        return 2
+    except sqlite3.Error as failure:
+        print(f"edgeproxy: {file} cannot be used: {failure}", file=sys.stderr)
+        return 2
+    return 0
+
+
+async def serve(address: Address, file: str, rates: str, usage_lag: float) -> None:
+    """`run` in a loop; raises OSError and sqlite3.Error."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listening = socket.create_server(address, family=family)
+    bound = Address(*listening.getsockname()[:2])
+    state = State(file, description(), f"http://{bound}", usage_lag, rates != "off")
+    deliveries = Deliveries(state.account, state.clock)
+    server = Server(description(), state, Rates(rates))
+    tasks, logger, connections = Tasks(), log.get(), WebListener(CONNECTIONS)
+    application = web.Application(middlewares=[connections.counted], client_max_size=BODY_MAX)
+    Controls(state, deliveries).add_to(application)
+    application.router.add_route("*", "/{path:.*}", server.answer)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=DRAIN_SECONDS)
+    await runner.setup()
+    connections.accept(runner, listening)
+    tasks.start("due", tick(state, Due(state.account, WORK)))
+    tasks.start("deliveries", deliver(state, deliveries))
+    logger.info("Stripe sandbox serving", version=__version__, listen=str(bound), state=file, rates=rates)
+    await stop.wait()
+    await connections.end()
+    listening.close()
+    await runner.cleanup()
+    await tasks.cancel()
+    await deliveries.close()
+    state.connection.close()
+    logger.info("Stripe sandbox stopped")
+
+
+async def tick(state: State, due: Due) -> None:
+    """Do what has come due, for ever."""
+    keys, purged = Keys(state.connection), 0.0
+    while True:
+        if state.clock() - purged > PURGE_SECONDS:
+            purged = state.clock()
+            keys.purge(int(purged))
+        more = due.step(state.clock())
+        await asyncio.sleep(0 if more else TICK_SECONDS)
+
+
+async def deliver(state: State, deliveries: Deliveries) -> None:
+    """Deliver events, for ever: at once when there may be new ones, else now and then."""
+    while True:
+        state.woken.clear()
+        if not await deliveries.step():
+            try:
+                await asyncio.wait_for(state.woken.wait(), TICK_SECONDS)
+            except TimeoutError:
+                pass

@@ -1,0 +1,253 @@
+"""What is sold: products and prices; and the rates of tax."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.amounts import shares
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed
+from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
+from edgeproxy.stripe_sandbox.refusal import invalid
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+LOOKUP_KEYS_MAX = 10
+"""Keys by which a list of prices may be asked at once."""
+PRODUCT = ("description", "images", "marketing_features", "package_dimensions", "shippable", "statement_descriptor")
+
+
+# ---- products
+
+
+def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a product."""
+    refuse(p, "default_price_data")
+    if "id" in p and tx.find("product", p["id"]) is not None:
+        raise invalid(f"Product already exists: {p['id']}", "id", "resource_already_exists")
+    made: Body = {
+        "id": p.get("id") or new_id("prod"),
+        "object": "product",
+        "active": p.get("active", True),
+        "created": tx.now,
+        "images": [],
+        "livemode": tx.live,
+        "marketing_features": [],
+        "name": p["name"],
+        "type": p.get("type", "service"),
+        "updated": tx.now,
+    }
+    put(made, p, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
+    put_metadata(made, p)
+    tx.insert(made)
+    tx.emit("product.created", made)
+    return made
+
+
+def update_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a product."""
+    made = tx.get("product", ids["id"])
+    before = dict(made)
+    if p.get("default_price"):
+        price = tx.get("price", p["default_price"], "default_price")
+        if price["product"] != made["id"]:
+            raise invalid("The price belongs to another product.", "default_price")
+    put(made, p, *PRODUCT, "active", "default_price", "name", "tax_code", "tax_details", "unit_label", "url")
+    made["images"], made["marketing_features"] = made["images"] or [], made["marketing_features"] or []
+    put_metadata(made, p)
+    made["updated"] = tx.now
+    tx.save(made)
+    tx.emit("product.updated", made, changed(before, made))
+    return made
+
+
+def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Delete a product that has no price."""
+    made = tx.get("product", ids["id"])
+    if tx.all("price", product=made["id"]):
+        raise invalid("This product cannot be deleted because it has one or more user-created prices.")
+    gone = tx.delete(made)
+    tx.emit("product.deleted", made)
+    return gone
+
+
+# ---- prices
+
+
+def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a price. What it costs never changes."""
+    refuse(p, "currency_options", "custom_unit_amount")
+    if ("product" in p) == ("product_data" in p):
+        raise invalid("You must specify either product or product_data.", "product", "parameter_missing")
+    if "product" in p:
+        product = tx.get("product", p["product"], "product")["id"]
+    else:
+        said = {name: value for name, value in p["product_data"].items() if name != "statement_descriptor"}
+        product = create_product(tx, {}, said)["id"]
+    recurring = p.get("recurring")
+    made: Body = {
+        "id": new_id("price"),
+        "object": "price",
+        "active": p.get("active", True),
+        "billing_scheme": p.get("billing_scheme", "per_unit"),
+        "created": tx.now,
+        "currency": currency_of(p["currency"]),
+        "livemode": tx.live,
+        "nickname": p.get("nickname"),
+        "product": product,
+        "recurring": None if recurring is None else _recurring(tx, recurring),
+        "tax_behavior": p.get("tax_behavior", "unspecified"),
+        "transform_quantity": p.get("transform_quantity"),
+        "type": "one_time" if recurring is None else "recurring",
+    }
+    _amounts(made, p)
+    put_metadata(made, p)
+    _look_up(tx, made, p)
+    tx.insert(made)
+    tx.emit("price.created", made)
+    return made
+
+
+def _recurring(tx: Transaction, said: Mapping[str, Any]) -> Body:
+    usage, count = said.get("usage_type", "licensed"), said.get("interval_count", 1)
+    if not 1 <= count <= {"day": 1095, "week": 156, "month": 36, "year": 3}[said["interval"]]:
+        raise invalid("The interval may be at most three years.", "recurring[interval_count]")
+    if usage == "metered":
+        if "meter" not in said:
+            raise invalid("Metered prices must be backed by a meter.", "recurring[meter]", "parameter_missing")
+        if tx.get("billing.meter", said["meter"], "recurring[meter]")["status"] != "active":
+            raise invalid("The meter is not active.", "recurring[meter]")
+    elif "meter" in said:
+        raise invalid("Only metered prices have a meter.", "recurring[meter]")
+    return {
+        "interval": said["interval"],
+        "interval_count": count,
+        "meter": said.get("meter"),
+        "trial_period_days": said.get("trial_period_days"),
+        "usage_type": usage,
+    }
+
+
+def _amounts(made: Body, p: Parameters) -> None:
+    if made["billing_scheme"] == "per_unit":
+        for name in ("tiers", "tiers_mode"):
+            if name in p:
+                raise invalid(f"{name} may only be set if billing_scheme is tiered.", name)
+        if ("unit_amount" in p) == ("unit_amount_decimal" in p):
+            raise invalid("You must specify either unit_amount or unit_amount_decimal.", "unit_amount")
+        made["unit_amount"], made["unit_amount_decimal"] = shares(p)
+        if made["unit_amount_decimal"].startswith("-"):
+            raise invalid("Invalid non-negative integer", "unit_amount", "parameter_invalid_integer")
+        return
+    for name in ("unit_amount", "unit_amount_decimal", "transform_quantity"):
+        if name in p:
+            raise invalid(f"{name} may not be set if billing_scheme is tiered.", name)
+    if "tiers_mode" not in p or not p.get("tiers"):
+        raise invalid("Tiered prices need tiers and a tiers_mode.", "tiers", "parameter_missing")
+    made["tiers_mode"], made["tiers"] = p["tiers_mode"], [_tier(tier) for tier in p["tiers"]]
+    tops = [tier["up_to"] for tier in made["tiers"]]
+    if tops[-1] is not None or None in tops[:-1]:
+        raise invalid("The last tier, and no other, must have up_to=inf.", "tiers")
+    if any(top < 1 for top in tops[:-1]) or sorted(set(tops[:-1])) != tops[:-1]:
+        raise invalid("The tiers must be in ascending order of up_to.", "tiers")
+
+
+def _tier(said: Mapping[str, Any]) -> Body:
+    unit, unit_decimal = shares(said)
+    flat, flat_decimal = shares(
+        {name.replace("flat", "unit"): value for name, value in said.items() if name.startswith("flat")}
+    )
+    if unit_decimal is None and flat_decimal is None:
+        raise invalid("Each tier needs a unit_amount or a flat_amount.", "tiers")
+    return {
+        "flat_amount": flat,
+        "flat_amount_decimal": flat_decimal,
+        "unit_amount": unit,
+        "unit_amount_decimal": unit_decimal,
+        "up_to": None if said["up_to"] == "inf" else said["up_to"],
+    }
+
+
+def _look_up(tx: Transaction, made: Body, p: Parameters) -> None:
+    if "lookup_key" not in p:
+        return
+    key = p["lookup_key"] or None
+    for other in tx.all("price", lookup_key=key) if key else ():
+        if other["id"] == made["id"]:
+            continue
+        if not p.get("transfer_lookup_key"):
+            raise invalid(f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key")
+        other["lookup_key"] = None
+        tx.save(other)
+        tx.emit("price.updated", other, {"lookup_key": key})
+    made["lookup_key"] = key
+
+
+def update_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change what a price is called, or whether it is sold."""
+    refuse(p, "currency_options")
+    made = tx.get("price", ids["id"])
+    before = dict(made)
+    if "tax_behavior" in p and made["tax_behavior"] not in ("unspecified", p["tax_behavior"]):
+        raise invalid("The tax_behavior of a price cannot be changed once it is set.", "tax_behavior")
+    put(made, p, "active", "nickname", "tax_behavior")
+    put_metadata(made, p)
+    _look_up(tx, made, p)
+    tx.save(made)
+    tx.emit("price.updated", made, changed(before, made))
+    return made
+
+
+def list_prices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Prices; by up to ten lookup keys at once."""
+    if len(p.get("lookup_keys", ())) > LOOKUP_KEYS_MAX:
+        raise invalid(f"You can look up at most {LOOKUP_KEYS_MAX} keys at once.", "lookup_keys")
+    named = {"active": "active", "created": "created", "currency": "currency", "product": "product", "type": "type"}
+    fields = {named[name]: value for name, value in p.items() if name in named}
+    if "lookup_keys" in p:
+        fields["lookup_key"] = p["lookup_keys"]
+    for name, value in p.get("recurring", {}).items():
+        fields[f"recurring.{name}"] = value
+    return listed(tx, "price", p, fields)
+
+
+def view_price(tx: Transaction, body: Body) -> Body:
+    """Without its tiers, which are answered where they are asked for."""
+    return {name: value for name, value in body.items() if name != "tiers"}
+
+
+def tiers(tx: Transaction, price: Body) -> Any:
+    """The tiers of a price."""
+    return tx.get("price", price["id"]).get("tiers")
+
+
+# ---- rates of tax
+
+
+def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a rate of tax."""
+    made: Body = {
+        "id": new_id("txr"),
+        "object": "tax_rate",
+        "active": p.get("active", True),
+        "created": tx.now,
+        "display_name": p["display_name"],
+        "effective_percentage": p["percentage"],
+        "inclusive": p["inclusive"],
+        "livemode": tx.live,
+        "percentage": p["percentage"],
+        "rate_type": "percentage",
+    }
+    put(made, p, "country", "description", "jurisdiction", "state", "tax_type")
+    put_metadata(made, p)
+    tx.insert(made)
+    tx.emit("tax_rate.created", made)
+    return made
+
+
+def update_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a rate's names, or whether it is used."""
+    made = tx.get("tax_rate", ids["id"])
+    before = dict(made)
+    put(made, p, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")
+    put_metadata(made, p)
+    tx.save(made)
+    tx.emit("tax_rate.updated", made, changed(before, made))
+    return made

@@ -1,0 +1,290 @@
+"""Checkout sessions and the customer portal: links that a customer follows. Who pays is at `/_sandbox/checkout/ID`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.amounts import rounded, unit_of
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page, paged
+from edgeproxy.stripe_sandbox.objects import (
+    catalog,
+    collection,
+    customers,
+    invoice_items,
+    invoices,
+    payment_methods,
+    payments,
+    subscriptions,
+)
+from edgeproxy.stripe_sandbox.objects.fields import changed, put, put_metadata, refuse
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+DAY, SOONEST_SECONDS = 86400, 1800
+REFUSED = ("customer_account", "discounts", "setup_intent_data", "shipping_options", "payment_method_configuration")
+KEPT = (
+    "allow_promotion_codes",
+    "billing_address_collection",
+    "cancel_url",
+    "client_reference_id",
+    "customer_creation",
+    "customer_email",
+    "locale",
+    "payment_method_collection",
+    "return_url",
+    "submit_type",
+    "success_url",
+)
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a session: what is to be paid, and where the customer goes afterwards."""
+    refuse(p, *REFUSED)
+    mode = p.get("mode", "payment")
+    if p.get("ui_mode", "hosted_page") != "hosted_page":
+        raise unsupported("pages that are not hosted", "ui_mode")
+    if "success_url" not in p:
+        raise invalid("Missing required param: success_url.", "success_url", "parameter_missing")
+    if mode != "setup" and not p.get("line_items"):
+        raise invalid("Missing required param: line_items.", "line_items", "parameter_missing")
+    customer = None if "customer" not in p else tx.get("customer", p["customer"], "customer")
+    expires = p.get("expires_at", tx.now + DAY)
+    if not tx.now + SOONEST_SECONDS <= expires <= tx.now + DAY:
+        raise invalid("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
+    id = new_id("cs_live" if tx.live else "cs_test")
+    made: Body = {
+        "id": id,
+        "object": "checkout.session",
+        "automatic_tax": {"enabled": p.get("automatic_tax", {}).get("enabled", False)},
+        "created": tx.now,
+        "custom_fields": [],
+        "custom_text": {},
+        "customer": None if customer is None else customer["id"],
+        "expires_at": expires,
+        "livemode": tx.live,
+        "mode": mode,
+        "payment_method_types": ["card"],
+        "payment_status": "unpaid" if mode != "setup" else "no_payment_required",
+        "shipping_options": [],
+        "status": "open",
+        "ui_mode": "hosted_page",
+        "url": f"{tx.account.base}/_sandbox/checkout/{id}",
+        "_data": {
+            name: p[name] for name in ("payment_intent_data", "subscription_data", "invoice_creation") if name in p
+        },
+    }
+    if "tax_id_collection" in p:
+        made["tax_id_collection"] = {"required": "never", **p["tax_id_collection"]}
+    if p.get("invoice_creation"):
+        made["invoice_creation"] = {"enabled": p["invoice_creation"]["enabled"], "invoice_data": {}}
+    put(made, p, *KEPT)
+    put_metadata(made, p)
+    lines = [_line(tx, made, said, n) for n, said in enumerate(p.get("line_items", ()))]
+    if lines:
+        made["currency"] = lines[0]["currency"]
+        made["amount_subtotal"] = made["amount_total"] = sum(line["amount_total"] for line in lines)
+        made["total_details"] = {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0}
+    tx.insert(made)
+    tx.later(expires, "expire_session", id)
+    tx.note("checkout.session.created", id, amount=made.get("amount_total"), customer=made["customer"])
+    return made
+
+
+def _line(tx: Transaction, session: Body, said: Mapping[str, Any], place: int) -> Body:
+    refuse(said, "adjustable_quantity", "tax_rates")
+    param = f"line_items[{place}]"
+    if "price_data" in said:
+        price = catalog.create_price(tx, {}, said["price_data"])
+    elif "price" in said:
+        price = tx.get("price", said["price"], f"{param}[price]")
+    else:
+        raise invalid(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
+    if session["mode"] == "payment" and price["type"] != "one_time":
+        raise invalid("You specified `payment` mode but passed a recurring price.", "mode")
+    metered = (price["recurring"] or {}).get("usage_type") == "metered"
+    if metered == ("quantity" in said):
+        raise invalid("Quantity is required, but for metered prices, which have none.", f"{param}[quantity]")
+    amount = 0 if metered else rounded(unit_of(price) * said["quantity"])
+    return tx.insert(
+        {
+            "id": new_id("li"),
+            "object": "item",
+            "amount_discount": 0,
+            "amount_subtotal": amount,
+            "amount_tax": 0,
+            "amount_total": amount,
+            "currency": price["currency"],
+            "description": tx.get("product", price["product"])["name"],
+            "metadata": said.get("metadata"),
+            "price": price["id"],
+            "quantity": said.get("quantity"),
+            "_session": session["id"],
+        }
+    )
+
+
+def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a session's metadata."""
+    refuse(p, "line_items", "payment_intent_data", "shipping_options")
+    made = tx.get("checkout.session", ids["id"])
+    put_metadata(made, p)
+    return tx.save(made)
+
+
+def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Sessions."""
+    refuse(p, "customer_account", "payment_link")
+    names = ("created", "customer", "payment_intent", "status", "subscription")
+    fields = {name: p[name] for name in names if name in p}
+    if "customer_details" in p:
+        fields["customer_details.email"] = p["customer_details"]["email"]
+    return listed(tx, "checkout.session", p, fields)
+
+
+def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """What a session sells."""
+    return paged(tx, _lines(tx, tx.get("checkout.session", ids["id"])["id"]), p)
+
+
+def _lines(tx: Transaction, session: str) -> list[Body]:
+    return tx.all("item", _session=session)
+
+
+def line_items(tx: Transaction, session: Body) -> Body:
+    """What a session sells, in it."""
+    lines = [tx.shown(line) for line in _lines(tx, session["id"])]
+    return page(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
+
+
+def view_line(tx: Transaction, body: Body) -> Body:
+    """A line with its price."""
+    return {**body, "price": tx.shown(tx.get("price", body["price"]))}
+
+
+def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """End a session without a payment."""
+    made = tx.get("checkout.session", ids["id"])
+    if made["status"] != "open":
+        raise invalid(f"Only sessions that are open can be expired; this one is {made['status']}.")
+    due_to_expire(tx, made["id"])
+    return tx.get("checkout.session", made["id"])
+
+
+def due_to_expire(tx: Transaction, id: str) -> None:
+    """A session was open for long enough."""
+    made = tx.find("checkout.session", id)
+    if made is not None and made["status"] == "open":
+        made.update(status="expired", url=None)
+        tx.save(made)
+        tx.emit("checkout.session.expired", made)
+
+
+# ---- the customer pays
+
+
+def pay(tx: Transaction, id: str, card: str) -> Body:
+    """The customer pays a session by a card, one of Stripe's tokens for tests."""
+    made = tx.get("checkout.session", id)
+    if made["status"] != "open":
+        raise invalid(f"The session is {made['status']}.")
+    if card not in payment_methods.CARDS:
+        raise invalid(f"The sandbox knows no card {card}.", "card")
+    customer = _customer(tx, made)
+    if customer is not None:
+        made["customer"] = customer["id"]
+        method = payment_methods.attached(tx, card, customer["id"], "card")
+    else:
+        method = payment_methods.found(tx, card, "card")
+    before = dict(made)
+    PAID[made["mode"]](tx, made, customer, method)
+    email = made.get("customer_email") or (customer or {}).get("email")
+    made.update(
+        status="complete",
+        url=None,
+        customer_details={"email": email, "name": (customer or {}).get("name"), "tax_exempt": "none", "tax_ids": []},
+    )
+    tx.save(made)
+    tx.emit("checkout.session.completed", made, changed(before, made))
+    return made
+
+
+def _customer(tx: Transaction, made: Body) -> Body | None:
+    if made["customer"]:
+        return tx.get("customer", made["customer"])
+    if made["mode"] == "payment" and made.get("customer_creation") != "always" and "invoice_creation" not in made:
+        return None
+    return customers.create(tx, {}, {"email": made["customer_email"]} if made.get("customer_email") else {})
+
+
+def _paid_once(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
+    data = made["_data"].get("payment_intent_data", {})
+    if made.get("invoice_creation", {}).get("enabled"):
+        assert customer is not None
+        invoice = invoices.create(tx, {}, {"customer": customer["id"], "currency": made["currency"]})
+        for line in _lines(tx, made["id"]):
+            said = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
+            invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **said})
+        invoice = collection.collected(tx, collection.finalized(tx, tx.get("invoice", invoice["id"])), method["id"])
+        made.update(invoice=invoice["id"], payment_intent=invoice["_intent"], payment_status="paid")
+        return
+    intent = payments.make(tx, made["amount_total"], made["currency"], None if customer is None else customer["id"])
+    intent["payment_method"] = method["id"]
+    put(intent, data, "description", "receipt_email", "setup_future_usage")
+    put_metadata(intent, data)
+    intent = payments.confirmed(tx, intent)
+    if intent["status"] != "succeeded":
+        raise Refusal(402, "The payment wants to be confirmed by its owner.", kind="card_error", code="card_declined")
+    made.update(payment_intent=intent["id"], payment_status="paid")
+
+
+def _subscribed(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
+    assert customer is not None
+    items = [
+        {name: line[name] for name in ("price", "quantity") if line[name] is not None}
+        for line in _lines(tx, made["id"])
+    ]
+    subscription = subscriptions.create(
+        tx,
+        {},
+        {
+            "customer": customer["id"],
+            "items": items,
+            "default_payment_method": method["id"],
+            "payment_behavior": "error_if_incomplete",
+            **made["_data"].get("subscription_data", {}),
+        },
+    )
+    made.update(subscription=subscription["id"], invoice=subscription.get("latest_invoice"), payment_status="paid")
+
+
+def _set_up(tx: Transaction, made: Body, customer: Body | None, method: Body) -> None:
+    """The card is there for later."""
+
+
+PAID = {"payment": _paid_once, "subscription": _subscribed, "setup": _set_up}
+"""What a payment does, by the mode of a session."""
+
+
+# ---- portal
+
+
+def create_portal(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a link to a page on which a customer sees invoices."""
+    refuse(p, "customer_account")
+    if "customer" not in p:
+        raise invalid("Missing required param: customer.", "customer", "parameter_missing")
+    customer = tx.get("customer", p["customer"], "customer")
+    id = new_id("bps")
+    made: Body = {
+        "id": id,
+        "object": "billing_portal.session",
+        "configuration": p.get("configuration", "bpc_sandbox"),
+        "created": tx.now,
+        "customer": customer["id"],
+        "livemode": tx.live,
+        "locale": p.get("locale"),
+        "return_url": p.get("return_url"),
+        "url": f"{tx.account.base}/_sandbox/portal/{id}",
+    }
+    tx.insert(made)
+    tx.emit("billing_portal.session.created", made)
+    return made

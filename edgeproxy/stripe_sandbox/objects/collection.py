@@ -1,0 +1,367 @@
+"""Invoices from the end of a draft on: finalized, charged, sent, paid, or taken back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters
+from edgeproxy.stripe_sandbox.objects import (
+    credit_grants,
+    customers,
+    invoice_lines,
+    invoices,
+    payment_methods,
+    payments,
+    subscription_state,
+)
+from edgeproxy.stripe_sandbox.objects.fields import refuse
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+DAY = 86400
+MINIMUM = 50
+"""Cents below which a card cannot be charged; the customer owes them from then on."""
+RETRIES = (3 * DAY, 5 * DAY, 7 * DAY)
+"""Seconds between attempts to collect a payment that was declined."""
+
+
+# ---- finalization
+
+
+def finalize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Fix what an invoice says."""
+    made = tx.get("invoice", ids["id"])
+    if made["status"] != "draft":
+        raise invalid(
+            "This invoice is already finalized, you can't re-finalize a non-draft invoice.",
+            code="invoice_not_editable",
+        )
+    if "auto_advance" in p:
+        made["auto_advance"] = p["auto_advance"]
+    return advanced(tx, finalized(tx, made))
+
+
+def finalized(tx: Transaction, invoice: Body) -> Body:
+    """Finalize a draft: its quantities are taken now; it gets its number, and an intent to pay if need be."""
+    invoice = invoices.fresh(tx, invoice)
+    credit_grants.apply(tx, invoice)
+    invoice_lines.total(tx, invoice)
+    customer = tx.get("customer", invoice["customer"])
+    now = tx.time(invoice["test_clock"])
+    if invoice["automatic_tax"]["enabled"]:
+        invoice["automatic_tax"] = invoices.automatic_tax(tx, customer["id"], True)
+        if invoice["automatic_tax"]["status"] != "complete":
+            raise invalid("The customer's location isn't recognized.", code="customer_tax_location_invalid")
+    if not invoice.get("number"):
+        invoice["number"] = f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04}"
+        customer["next_invoice_sequence"] += 1
+    if not customer.get("currency"):
+        customer["currency"] = invoice["currency"]
+    tx.save(customer)
+    if invoice["collection_method"] == "send_invoice" and not invoice.get("due_date"):
+        invoice["due_date"] = now + invoice.get("_days_until_due", 30) * DAY
+    _settle_balance(tx, invoice, customer)
+    links = f"{tx.account.base}/_sandbox/invoices/{invoice['id']}"
+    invoice.update(
+        status="open",
+        automatically_finalizes_at=None,
+        effective_at=invoice.get("effective_at") or now,
+        hosted_invoice_url=links,
+        invoice_pdf=f"{links}/pdf",
+        status_transitions={**invoice["status_transitions"], "finalized_at": now},
+    )
+    tx.forget("finalize", invoice["id"])
+    if invoice["amount_due"]:
+        more = {"invoice": invoice["id"], "description": f"Payment for Invoice {invoice['number']}"}
+        intent = payments.make(tx, invoice["amount_due"], invoice["currency"], customer["id"], _invoice=invoice["id"])
+        intent["description"] = more["description"]
+        tx.save(intent)
+        _ask_payment(tx, invoice, intent)
+    tx.save(invoice)
+    tx.emit("invoice.finalized", invoice)
+    if not invoice["amount_due"]:
+        paid(tx, invoice, None)
+    return invoice
+
+
+def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
+    """Take the customer's balance into account."""
+    balance, total = customer["balance"], invoice["total"]
+    invoice["starting_balance"] = balance
+    due = total + balance if total > 0 else total
+    if total > 0 and due > 0 and balance:
+        customers.add_to_balance(
+            tx, customer, -balance, invoice["currency"], "applied_to_invoice", invoice=invoice["id"]
+        )
+    elif total > 0 >= due and balance:
+        customers.add_to_balance(tx, customer, total, invoice["currency"], "applied_to_invoice", invoice=invoice["id"])
+        due = 0
+    elif total < 0:
+        customers.add_to_balance(tx, customer, total, invoice["currency"], "credit_note", invoice=invoice["id"])
+        due = 0
+    if 0 < due < MINIMUM and invoice["collection_method"] == "charge_automatically":
+        customers.add_to_balance(tx, customer, due, invoice["currency"], "invoice_too_small", invoice=invoice["id"])
+        due = 0
+    invoice["ending_balance"] = customer["balance"]
+    invoice["amount_due"] = invoice["amount_remaining"] = due
+
+
+def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
+    made: Body = {
+        "id": new_id("inpay"),
+        "object": "invoice_payment",
+        "amount_requested": invoice["amount_due"],
+        "created": tx.time(invoice["test_clock"]),
+        "currency": invoice["currency"],
+        "invoice": invoice["id"],
+        "is_default": True,
+        "livemode": tx.live,
+        "payment": {"type": "payment_intent", "payment_intent": intent["id"]},
+        "status": "open",
+        "status_transitions": {},
+    }
+    tx.insert(made)
+    invoice["_payment"], invoice["_intent"] = made["id"], intent["id"]
+    invoice["confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
+
+
+def advanced(tx: Transaction, invoice: Body) -> Body:
+    """Go on by itself with an invoice that is finalized: charge it, or send it."""
+    if invoice["status"] != "open" or not invoice["auto_advance"]:
+        return invoice
+    if invoice["collection_method"] == "send_invoice":
+        return sent(tx, invoice)
+    try:
+        return collected(tx, invoice, None)
+    except Refusal:  # What was declined is on record, and tried again.
+        return tx.get("invoice", invoice["id"])
+
+
+# ---- payment
+
+
+def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Have an invoice paid now."""
+    refuse(p, "mandate", "forgive")
+    invoice = tx.get("invoice", ids["id"])
+    if invoice["status"] == "draft":
+        invoice = finalized(tx, invoice)
+        if invoice["status"] == "paid":
+            return invoice
+    if invoice["status"] == "paid":
+        raise invalid("Invoice is already paid", code="invoice_already_paid")
+    if invoice["status"] not in ("open", "uncollectible"):
+        raise invalid(f"Invoice could not be paid: it is {invoice['status']}.", code="invoice_not_payable")
+    if p.get("paid_out_of_band"):
+        payments.canceled(tx, tx.get("payment_intent", invoice["_intent"]), "void_invoice")
+        invoice["amount_paid_off_stripe"] = invoice["amount_remaining"]
+        return paid(tx, invoice, None)
+    return collected(tx, invoice, p.get("payment_method"))
+
+
+def collected(tx: Transaction, invoice: Body, method: str | None) -> Body:
+    """Charge what is due; raises the refusal of the bank, once the failure is on record."""
+    customer = tx.get("customer", invoice["customer"])
+    parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
+    subscription = tx.find("subscription", parent) if parent else None
+    chosen = (
+        method
+        or invoice.get("default_payment_method")
+        or (subscription or {}).get("default_payment_method")
+        or customer["invoice_settings"].get("default_payment_method")
+    )
+    invoice["attempted"] = True
+    if chosen is None:
+        tx.save(invoice)
+        raise _failed(
+            tx,
+            invoice,
+            Refusal(
+                400,
+                "This customer has no attached payment source or default payment method. Please consider adding a "
+                "default payment method.",
+                code="resource_missing",
+                commits=True,
+            ),
+        )
+    invoice["attempt_count"] += 1
+    intent = tx.get("payment_intent", invoice["_intent"])
+    try:
+        intent["payment_method"] = payment_methods.attached(tx, chosen, customer["id"], "payment_method")["id"]
+        intent = payments.confirmed(tx, intent)
+    except Refusal as no:
+        raise _failed(tx, invoice, no) from None
+    if intent["status"] == "requires_action":
+        tx.save(invoice)
+        tx.emit("invoice.payment_action_required", invoice)
+        unanswered = Refusal(
+            402,
+            "Your card was declined. This transaction requires authentication.",
+            kind="card_error",
+            code="invoice_payment_intent_requires_action",
+            commits=True,
+        )
+        raise _failed(tx, invoice, unanswered)
+    return paid(tx, invoice, intent)
+
+
+def _failed(tx: Transaction, invoice: Body, no: Refusal) -> Refusal:
+    """Put a failed attempt on record, and try again later where the invoice advances by itself."""
+    tries = invoice.get("_retries", 0)
+    invoice["next_payment_attempt"] = None
+    if invoice["auto_advance"] and invoice["billing_reason"] != "subscription_create" and tries < len(RETRIES):
+        invoice["_retries"] = tries + 1
+        invoice["next_payment_attempt"] = tx.time(invoice["test_clock"]) + RETRIES[tries]
+        tx.forget("collect", invoice["id"])
+        tx.later(invoice["next_payment_attempt"], "collect", invoice["id"], invoice["test_clock"])
+    tx.save(invoice)
+    tx.emit("invoice.payment_failed", invoice)
+    subscription_state.unpaid(tx, invoice, last=invoice["auto_advance"] and invoice["next_payment_attempt"] is None)
+    return no
+
+
+def paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
+    """What is due was paid: by this intent, outside, or there was nothing to pay."""
+    now, due = tx.time(invoice["test_clock"]), invoice["amount_remaining"]
+    invoice.update(
+        amount_paid=invoice["amount_paid"] + due,
+        amount_remaining=0,
+        attempted=True,
+        auto_advance=False,
+        next_payment_attempt=None,
+        status="paid",
+        status_transitions={**invoice["status_transitions"], "paid_at": now},
+    )
+    tx.save(invoice)
+    tx.forget("collect", invoice["id"])
+    if invoice.get("_payment"):
+        payment = tx.get("invoice_payment", invoice["_payment"])
+        done = "canceled" if intent is None else "paid"
+        payment.update(status=done, amount_paid=due if intent else None, status_transitions={f"{done}_at": now})
+        tx.save(payment)
+        if intent is not None:
+            tx.emit("invoice_payment.paid", payment)
+    tx.emit("invoice.paid", invoice)
+    tx.emit("invoice.payment_succeeded", invoice, on_record=False)
+    subscription_state.settled(tx, invoice)
+    return invoice
+
+
+def attach(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Have an invoice paid by an intent that was made beside it, and has succeeded."""
+    refuse(p, "payment_record")
+    invoice = tx.get("invoice", ids["id"])
+    if "payment_intent" not in p:
+        raise invalid("Missing required param: payment_intent.", "payment_intent", "parameter_missing")
+    intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
+    if invoice["status"] != "open":
+        raise invalid("Payments can be attached to open invoices alone.", code="invoice_not_payable")
+    if intent["status"] != "succeeded" or intent["currency"] != invoice["currency"] or intent.get("_invoice"):
+        raise invalid("The payment intent cannot pay this invoice.", "payment_intent")
+    if intent["amount_received"] != invoice["amount_remaining"]:
+        raise unsupported("paying a part of an invoice", "payment_intent")
+    payments.canceled(tx, tx.get("payment_intent", invoice["_intent"]), "automatic")
+    tx.save({**intent, "_invoice": invoice["id"]})
+    payment = tx.get("invoice_payment", invoice["_payment"])
+    tx.save({**payment, "is_default": False, "payment": {"type": "payment_intent", "payment_intent": intent["id"]}})
+    invoice["_intent"] = intent["id"]
+    return paid(tx, invoice, intent)
+
+
+# ---- what else becomes of it
+
+
+def send(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Send an invoice to the customer, finalized if it was a draft."""
+    invoice = tx.get("invoice", ids["id"])
+    if invoice["status"] == "draft":
+        invoice = finalized(tx, invoice)
+    if invoice["status"] in ("paid", "void"):
+        if invoice["status"] == "paid" and not invoice["amount_due"]:
+            return invoice
+        raise invalid(f"You can't send an invoice that is {invoice['status']}.", code="invoice_not_sendable")
+    return sent(tx, invoice)
+
+
+def sent(tx: Transaction, invoice: Body) -> Body:
+    """An invoice is with the customer."""
+    tx.emit("invoice.sent", invoice)
+    return invoice
+
+
+def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Take an invoice back."""
+    invoice = tx.get("invoice", ids["id"])
+    if invoice["status"] not in ("open", "uncollectible"):
+        raise invalid(
+            f"You can only void invoices that are open or uncollectible; this one is {invoice['status']}.",
+            code="invoice_not_voidable",
+        )
+    return voided(tx, invoice)
+
+
+def voided(tx: Transaction, invoice: Body) -> Body:
+    """Take an invoice back, with what it took of the customer's balance."""
+    transitions = {**invoice["status_transitions"], "voided_at": tx.time(invoice["test_clock"])}
+    invoice.update(status="void", auto_advance=False, next_payment_attempt=None, status_transitions=transitions)
+    tx.save(invoice)
+    tx.forget("collect", invoice["id"])
+    _drop_payment(tx, invoice)
+    credit_grants.give_back(tx, invoice)
+    used = invoice["ending_balance"] - invoice["starting_balance"]
+    if used:
+        customer = tx.get("customer", invoice["customer"])
+        customers.add_to_balance(
+            tx, customer, -used, invoice["currency"], "unapplied_from_invoice", invoice=invoice["id"]
+        )
+    tx.emit("invoice.voided", invoice)
+    return invoice
+
+
+def _drop_payment(tx: Transaction, invoice: Mapping[str, Any]) -> None:
+    if not invoice.get("_intent"):
+        return
+    intent = tx.get("payment_intent", invoice["_intent"])
+    if intent["status"] in payments.UNFINISHED:
+        payments.canceled(tx, intent, "void_invoice")
+    payment = tx.get("invoice_payment", invoice["_payment"])
+    now = tx.time(invoice["test_clock"])
+    tx.save({**payment, "status": "canceled", "status_transitions": {"canceled_at": now}})
+
+
+def mark_uncollectible(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Give up hope of an invoice."""
+    invoice = tx.get("invoice", ids["id"])
+    if invoice["status"] != "open":
+        raise invalid("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
+    transitions = {**invoice["status_transitions"], "marked_uncollectible_at": tx.time(invoice["test_clock"])}
+    invoice.update(
+        status="uncollectible", auto_advance=False, next_payment_attempt=None, status_transitions=transitions
+    )
+    tx.save(invoice)
+    tx.forget("collect", invoice["id"])
+    tx.emit("invoice.marked_uncollectible", invoice)
+    return invoice
+
+
+# ---- what comes due
+
+
+def due_to_finalize(tx: Transaction, id: str) -> None:
+    """The hour of a draft is over."""
+    invoice = tx.find("invoice", id)
+    if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
+        return
+    try:
+        advanced(tx, finalized(tx, invoice))
+    except Refusal as no:
+        invoice["last_finalization_error"] = no.body["error"]
+        invoice["auto_advance"] = False
+        tx.save(invoice)
+        tx.emit("invoice.finalization_failed", invoice)
+
+
+def due_to_collect(tx: Transaction, id: str) -> None:
+    """A payment that was declined is tried again."""
+    invoice = tx.find("invoice", id)
+    if invoice is not None and invoice["status"] == "open":
+        advanced(tx, invoice)

@@ -1,0 +1,228 @@
+"""Customers, and what is kept of them beside: the balance, tax ids, ways to pay."""
+
+from typing import Any
+
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page, paged
+from edgeproxy.stripe_sandbox.objects import payment_methods, subscription_state
+from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
+from edgeproxy.stripe_sandbox.refusal import invalid, missing
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+PLAIN = (
+    "address",
+    "business_name",
+    "description",
+    "email",
+    "individual_name",
+    "invoice_prefix",
+    "name",
+    "phone",
+    "preferred_locales",
+    "shipping",
+)
+CUSTOMERS_PER_CLOCK = 3
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a customer."""
+    id = new_id("cus")
+    clock = p.get("test_clock")
+    if clock is not None:
+        tx.get("test_helpers.test_clock", clock, "test_clock")
+        if len(tx.all("customer", test_clock=clock)) >= CUSTOMERS_PER_CLOCK:
+            raise invalid(f"A test clock can have up to {CUSTOMERS_PER_CLOCK} customers.", "test_clock")
+    made: Body = {
+        "id": id,
+        "object": "customer",
+        "balance": 0,
+        "created": tx.time(clock),
+        "delinquent": False,
+        "invoice_prefix": id[-8:].upper(),
+        "invoice_settings": {},
+        "livemode": tx.live,
+        "next_invoice_sequence": 1,
+        "preferred_locales": [],
+        "tax_exempt": "none",
+        "test_clock": clock,
+    }
+    tx.insert(made)
+    _put(tx, made, p)
+    if p.get("balance"):
+        made["balance"] = 0
+        add_to_balance(tx, made, p["balance"], "usd", "initial")
+    for tax_id in p.get("tax_id_data", ()):
+        create_tax_id(tx, {"id": id}, tax_id)
+    tx.save(made)
+    tx.emit("customer.created", made)
+    return made
+
+
+def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """The customer, or that there was one."""
+    found = tx.find("customer", ids["id"])
+    if found is None and tx.find_deleted("customer", ids["id"]):
+        return {"id": ids["id"], "object": "customer", "deleted": True}
+    return found or tx.get("customer", ids["id"])
+
+
+def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a customer."""
+    made = tx.get("customer", ids["id"])
+    before = dict(made)
+    _put(tx, made, p)
+    if "balance" in p and p["balance"] != before["balance"]:
+        made["balance"] = before["balance"]
+        add_to_balance(tx, made, p["balance"] - before["balance"], made.get("currency") or "usd", "adjustment")
+    tx.save(made)
+    tx.emit("customer.updated", made, changed(before, made))
+    return made
+
+
+def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Delete a customer; subscriptions end at once."""
+    made = tx.get("customer", ids["id"])
+    for subscription in tx.all("subscription", customer=made["id"]):
+        if subscription["status"] not in subscription_state.ENDED:
+            subscription_state.end(tx, subscription, "cancellation_requested")
+    gone = tx.delete(made)
+    tx.emit("customer.deleted", made)
+    return gone
+
+
+def _put(tx: Transaction, made: Body, p: Parameters) -> None:
+    refuse(p, "validate")
+    put(made, p, *PLAIN, "next_invoice_sequence", "tax_exempt")
+    put_metadata(made, p)
+    if made["tax_exempt"] is None:
+        made["tax_exempt"] = "none"
+    settings = dict(made["invoice_settings"])
+    said = p.get("invoice_settings", {})
+    put(settings, said, "footer", "rendering_options")
+    if "payment_method" in p:
+        payment_methods.attached(tx, p["payment_method"], made["id"], "payment_method")
+    if said.get("default_payment_method") == "":
+        settings["default_payment_method"] = None
+    elif "default_payment_method" in said:
+        method = payment_methods.attached(
+            tx, said["default_payment_method"], made["id"], "invoice_settings[default_payment_method]"
+        )
+        settings["default_payment_method"] = method["id"]
+    made["invoice_settings"] = settings
+
+
+# ---- balance
+
+
+def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, kind: str, **more: Any) -> Body:
+    """Add to what a customer owes (below zero: has to his credit), with its transaction; saves the customer."""
+    customer["balance"] += amount
+    if customer.get("currency") is None:
+        customer["currency"] = currency
+    tx.save(customer)
+    made: Body = {
+        "id": new_id("cbtxn"),
+        "object": "customer_balance_transaction",
+        "amount": amount,
+        "created": tx.time(customer.get("test_clock")),
+        "currency": currency,
+        "customer": customer["id"],
+        "ending_balance": customer["balance"],
+        "livemode": tx.live,
+        "metadata": {},
+        "type": kind,
+        **more,
+    }
+    tx.insert(made)
+    tx.note("customer_balance_transaction.created", made["id"], amount=amount, customer=customer["id"], type=kind)
+    return made
+
+
+def create_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Adjust a customer's balance."""
+    customer = tx.get("customer", ids["id"])
+    made = add_to_balance(tx, customer, p["amount"], currency_of(p["currency"]), "adjustment")
+    put(made, p, "description")
+    put_metadata(made, p)
+    tx.emit("customer.updated", customer, {"balance": customer["balance"] - p["amount"]})
+    return tx.save(made)
+
+
+def list_balance_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """What a customer's balance is made of."""
+    tx.get("customer", ids["id"])
+    fields = {name: p[name] for name in ("created", "invoice") if name in p}
+    return listed(tx, "customer_balance_transaction", p, {"customer": ids["id"], **fields})
+
+
+# ---- tax ids, ways to pay
+
+
+def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Give a customer a tax id."""
+    customer = tx.get("customer", ids["id"])
+    made: Body = {
+        "id": new_id("txi"),
+        "object": "tax_id",
+        "country": None if p["type"] == "eu_vat" and len(p["value"]) < 2 else country_of(p["type"], p["value"]),
+        "created": tx.time(customer.get("test_clock")),
+        "customer": customer["id"],
+        "livemode": tx.live,
+        "owner": {"type": "customer", "customer": customer["id"]},
+        "type": p["type"],
+        "value": p["value"],
+        "verification": {"status": "pending"},
+    }
+    tx.insert(made)
+    tx.emit("customer.tax_id.created", made)
+    return made
+
+
+def country_of(kind: str, value: str) -> str:
+    """The country of a tax id: of its type, or of its value in the European Union."""
+    return (value if kind.startswith("eu_") else kind)[:2].upper()
+
+
+def create_own_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a tax id for whom `owner` says."""
+    owner = p.get("owner", {"type": "self"})
+    if owner["type"] != "customer" or "customer" not in owner:
+        raise invalid("The sandbox has tax ids of customers alone.", "owner")
+    if tx.find("customer", owner["customer"]) is None:
+        raise missing("customer", owner["customer"], "owner[customer]")
+    return create_tax_id(tx, {"id": owner["customer"]}, p)
+
+
+def list_tax_ids(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """A customer's tax ids."""
+    tx.get("customer", ids["id"])
+    return listed(tx, "tax_id", p, {"customer": ids["id"]})
+
+
+def list_all_tax_ids(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Tax ids of an owner, or of all."""
+    owner = p.get("owner", {})
+    return listed(tx, "tax_id", p, {"customer": owner["customer"]} if "customer" in owner else {})
+
+
+def delete_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Take a tax id back."""
+    made = tx.get("tax_id", ids["id"])
+    if ids.get("customer_id", made["customer"]) != made["customer"]:
+        raise missing("tax id", ids["id"])
+    gone = tx.delete(made)
+    tx.emit("customer.tax_id.deleted", made)
+    return gone
+
+
+def list_payment_methods(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """A customer's ways to pay."""
+    tx.get("customer", ids["id"])
+    fields = {name: p[name] for name in ("type", "allow_redisplay") if name in p}
+    found = listed(tx, "payment_method", {**p, "limit": 100}, {"customer": ids["id"], **fields})
+    return paged(tx, found["data"], p)
+
+
+def tax_ids_of(tx: Transaction, customer: Body) -> Body:
+    """A customer's tax ids, in the customer."""
+    found = [tx.shown(one) for one in tx.all("tax_id", customer=customer["id"])]
+    return page(tx, found, False, f"/v1/customers/{customer['id']}/tax_ids")

@@ -1,0 +1,133 @@
+"""Lines of invoices, and what they add up to."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from edgeproxy.stripe_sandbox.amounts import rounded
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+PENDING, SUBSCRIBED, ADDED = range(3)
+"""Groups of lines, in the order in which an invoice shows them, each with its newest first."""
+SHOWN = 10
+"""Lines that an invoice itself shows."""
+
+
+def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any) -> Body:
+    """Put a line on an invoice that is a draft."""
+    made: Body = {
+        "id": new_id("il"),
+        "object": "line_item",
+        "amount": amount,
+        "currency": invoice["currency"],
+        "discount_amounts": [],
+        "discountable": True,
+        "discounts": [],
+        "invoice": invoice["id"],
+        "livemode": tx.live,
+        "metadata": {},
+        "pretax_credit_amounts": [],
+        "subtotal": amount,
+        "taxes": [],
+        "_group": group,
+        **more,
+    }
+    return tx.insert(made)
+
+
+def add_item(tx: Transaction, invoice: Body, item: Mapping[str, Any], group: int) -> Body:
+    """Put an invoice item on an invoice."""
+    return add(tx, invoice, group, **of_item(item))
+
+
+def of_item(item: Mapping[str, Any]) -> Body:
+    """What the line of an invoice item says."""
+    subscription = (item.get("parent") or {}).get("subscription_details") or {}
+    return {
+        "amount": item["amount"],
+        "subtotal": item["amount"],
+        "description": item.get("description"),
+        "discountable": item["discountable"],
+        "metadata": item.get("metadata") or {},
+        "parent": {
+            "type": "invoice_item_details",
+            "invoice_item_details": {
+                "invoice_item": item["id"],
+                "proration": item["proration"],
+                "proration_details": {},
+                "subscription": subscription.get("subscription"),
+            },
+        },
+        "period": item["period"],
+        "pricing": item["pricing"],
+        "quantity": item["quantity"],
+        "quantity_decimal": item["quantity_decimal"],
+        "subscription": subscription.get("subscription"),
+        "_item": item["id"],
+        "_tax_rates": [one["id"] for one in item.get("tax_rates") or ()],
+    }
+
+
+def of(tx: Transaction, invoice: Mapping[str, Any]) -> list[Body]:
+    """The lines of an invoice, in the order in which it shows them."""
+    lines = tx.all("line_item", invoice=invoice["id"])
+    lines.reverse()
+    return sorted(lines, key=lambda line: line["_group"])
+
+
+def total(tx: Transaction, invoice: Body) -> Body:
+    """Add up a draft again."""
+    lines = of(tx, invoice)
+    subtotal, credits, exclusive, inclusive = 0, 0, 0, 0
+    sums: dict[str, Body] = {}
+    for line in lines:
+        subtotal += line["amount"]
+        paid = sum(one["amount"] for one in line["pretax_credit_amounts"])
+        credits += paid
+        taxes = [_tax(line["amount"] - paid, rate) for rate in _rates(tx, invoice, line)]
+        if taxes != line["taxes"]:
+            line["taxes"] = taxes
+            tx.save(line)
+        for tax in taxes:
+            exclusive += tax["amount"] if tax["tax_behavior"] == "exclusive" else 0
+            inclusive += tax["amount"] if tax["tax_behavior"] == "inclusive" else 0
+            whole = sums.setdefault(tax["tax_rate_details"]["tax_rate"], {**tax, "amount": 0, "taxable_amount": 0})
+            whole["amount"] += tax["amount"]
+            whole["taxable_amount"] += tax["taxable_amount"]
+    invoice.update(
+        subtotal=subtotal,
+        subtotal_excluding_tax=subtotal - inclusive,
+        total=subtotal - credits + exclusive,
+        total_excluding_tax=subtotal - credits - inclusive,
+        total_taxes=list(sums.values()),
+        amount_due=max(subtotal - credits + exclusive, 0),
+        amount_remaining=max(subtotal - credits + exclusive, 0),
+    )
+    return tx.save(invoice)
+
+
+def _rates(tx: Transaction, invoice: Mapping[str, Any], line: Mapping[str, Any]) -> list[Body]:
+    if line.get("_tax_rates"):
+        return [tx.get("tax_rate", id) for id in line["_tax_rates"]]
+    return list(invoice["default_tax_rates"])
+
+
+def _tax(amount: int, rate: Mapping[str, Any]) -> Body:
+    share = Fraction(str(rate["percentage"])) / 100
+    tax = rounded(amount * share / (1 + share)) if rate["inclusive"] else rounded(amount * share)
+    return {
+        "amount": tax,
+        "tax_behavior": "inclusive" if rate["inclusive"] else "exclusive",
+        "tax_rate_details": {"tax_rate": rate["id"]},
+        "taxability_reason": "not_available",
+        "taxable_amount": amount - tax if rate["inclusive"] else amount,
+        "type": "tax_rate_details",
+    }
+
+
+def view(tx: Transaction, invoice: Body) -> Body:
+    """An invoice with its first lines."""
+    lines = invoice["_lines"] if "_lines" in invoice else of(tx, invoice)
+    url = f"/v1/invoices/{invoice['id']}/lines" if invoice.get("id") else "/v1/invoices/upcoming/lines"
+    shown = {"object": "list", "data": lines[:SHOWN], "has_more": len(lines) > SHOWN, "url": url}
+    return {**invoice, "lines": shown}

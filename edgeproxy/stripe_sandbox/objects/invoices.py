@@ -1,0 +1,235 @@
+"""Invoices, from draft to paid."""
+
+from typing import Any
+
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page, paged
+from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, metered_lines, payment_methods
+from edgeproxy.stripe_sandbox.objects.fields import (
+    changed,
+    currency_of,
+    customer_of,
+    put,
+    put_metadata,
+    refuse,
+    with_clock,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+DRAFT_SECONDS = 3600
+"""How long a draft lives that advances by itself."""
+COPIED = (
+    ("customer_address", "address"),
+    ("customer_email", "email"),
+    ("customer_name", "name"),
+    ("customer_phone", "phone"),
+    ("customer_shipping", "shipping"),
+    ("customer_tax_exempt", "tax_exempt"),
+)
+"""What an invoice says of its customer, and where that is from."""
+REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoice", "shipping_cost", "subscription")
+
+
+# ---- drafts
+
+
+def new(tx: Transaction, customer: Body, currency: str, **more: Any) -> Body:
+    """A draft without lines, which is kept."""
+    now = tx.time(customer.get("test_clock"))
+    made: Body = {
+        "id": new_id("in"),
+        "object": "invoice",
+        "account_country": "US",
+        "account_name": "Sandbox",
+        "amount_due": 0,
+        "amount_overpaid": 0,
+        "amount_paid": 0,
+        "amount_paid_off_stripe": 0,
+        "amount_remaining": 0,
+        "amount_shipping": 0,
+        "attempt_count": 0,
+        "attempted": False,
+        "auto_advance": False,
+        "automatic_tax": {"enabled": False},
+        "billing_reason": "manual",
+        "collection_method": "charge_automatically",
+        "created": now,
+        "currency": currency,
+        "customer": customer["id"],
+        "customer_tax_ids": [
+            {"type": one["type"], "value": one["value"]} for one in tx.all("tax_id", customer=customer["id"])
+        ],
+        "default_tax_rates": [],
+        "discounts": [],
+        "issuer": {"type": "self"},
+        "livemode": tx.live,
+        "metadata": {},
+        "payment_settings": {},
+        "period_end": now,
+        "period_start": now,
+        "post_payment_credit_notes_amount": 0,
+        "pre_payment_credit_notes_amount": 0,
+        "starting_balance": 0,
+        "status": "draft",
+        "status_transitions": {},
+        "subtotal": 0,
+        "total": 0,
+        "total_discount_amounts": [],
+        "total_pretax_credit_amounts": [],
+        "total_taxes": [],
+        **{name: customer.get(source) for name, source in COPIED},
+        **more,
+    }
+    return tx.insert(with_clock(made, customer))
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make a draft, with the customer's pending items where that is asked for."""
+    refuse(p, *REFUSED)
+    customer = customer_of(tx, p)
+    currency = currency_of(p["currency"]) if "currency" in p else customer.get("currency") or "usd"
+    made = new(tx, customer, currency)
+    if p.get("collection_method") == "send_invoice" and "days_until_due" not in p and "due_date" not in p:
+        raise invalid(
+            "If `collection_method`='send_invoice', you must provide either `days_until_due` or `due_date`.",
+            "collection_method",
+        )
+    _put(tx, made, p)
+    if p.get("pending_invoice_items_behavior") == "include":
+        take_pending(tx, made, None)
+    invoice_lines.total(tx, made)
+    advance_later(tx, made)
+    tx.emit("invoice.created", made)
+    return made
+
+
+def _put(tx: Transaction, made: Body, p: Parameters) -> None:
+    put(made, p, "auto_advance", "automatically_finalizes_at", "collection_method", "description", "due_date")
+    put(made, p, "effective_at", "footer", "number", "shipping_details", "statement_descriptor", "issuer")
+    put_metadata(made, p)
+    if "days_until_due" in p:
+        made["_days_until_due"] = p["days_until_due"]
+    if "automatic_tax" in p:
+        made["automatic_tax"] = automatic_tax(tx, made["customer"], p["automatic_tax"]["enabled"])
+    if "default_tax_rates" in p:
+        made["default_tax_rates"] = [tx.get("tax_rate", id, "default_tax_rates") for id in p["default_tax_rates"] or ()]
+    if "payment_settings" in p:
+        made["payment_settings"] = {**made["payment_settings"], **p["payment_settings"]}
+    if p.get("default_payment_method"):
+        method = payment_methods.attached(tx, p["default_payment_method"], made["customer"], "default_payment_method")
+        made["default_payment_method"] = method["id"]
+
+
+def automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
+    """Stripe Tax of an account without registrations: it collects none, but wants to know where the customer is."""
+    if not enabled:
+        return {"enabled": False}
+    country = (tx.get("customer", customer).get("address") or {}).get("country")
+    status = "complete" if country else "requires_location_inputs"
+    return {"enabled": True, "liability": {"type": "self"}, "provider": "stripe", "status": status}
+
+
+def take_pending(tx: Transaction, invoice: Body, subscription: str | None) -> None:
+    """Put the items that no invoice has on a draft."""
+    for item in invoice_items.pending(tx, invoice["customer"], subscription):
+        if item["currency"] == invoice["currency"]:
+            tx.save({**item, "invoice": invoice["id"]})
+            invoice_lines.add_item(tx, invoice, item, invoice_lines.PENDING)
+
+
+def advance_later(tx: Transaction, invoice: Body) -> None:
+    """Have a draft finalized once its time has come, where it advances by itself."""
+    tx.forget("finalize", invoice["id"])
+    if invoice["status"] != "draft":
+        return
+    if invoice["auto_advance"] and not invoice.get("automatically_finalizes_at"):
+        invoice["automatically_finalizes_at"] = max(tx.time(invoice["test_clock"]), invoice["created"] + DRAFT_SECONDS)
+    elif not invoice["auto_advance"]:
+        invoice["automatically_finalizes_at"] = None
+    tx.save(invoice)
+    if invoice["auto_advance"]:
+        tx.later(invoice["automatically_finalizes_at"], "finalize", invoice["id"], invoice["test_clock"])
+
+
+def fresh(tx: Transaction, invoice: Body) -> Body:
+    """An invoice as it is now: usage on a draft grows until it is finalized."""
+    return metered_lines.measured(tx, invoice)
+
+
+def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """An invoice."""
+    return fresh(tx, tx.get("invoice", ids["id"]))
+
+
+def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a draft; of an invoice that is none, what money does not depend on."""
+    refuse(p, *REFUSED)
+    made = tx.get("invoice", ids["id"])
+    before = dict(made)
+    fixed = set(p) - {"auto_advance", "metadata", "default_payment_method", "payment_settings", "expand"}
+    if made["status"] != "draft" and fixed:
+        raise invalid(
+            f"Finalized invoices can't be updated in this way: {', '.join(sorted(fixed))}.", code="invoice_not_editable"
+        )
+    _put(tx, made, p)
+    tx.save(made)
+    if made["status"] == "draft":
+        if "auto_advance" in p and "automatically_finalizes_at" not in p:
+            made["automatically_finalizes_at"] = None
+        advance_later(tx, made)
+        invoice_lines.total(tx, made)
+    tx.emit("invoice.updated", made, changed(before, made))
+    return made
+
+
+def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Delete a draft that is no subscription's. Items that were pending before it are pending again."""
+    made = tx.get("invoice", ids["id"])
+    if made["status"] != "draft":
+        raise invalid("You can only delete draft invoices.", code="invoice_not_editable")
+    if made.get("parent"):
+        raise invalid("You cannot delete invoices of subscriptions.")
+    for item in tx.all("invoiceitem", invoice=made["id"]):
+        if item["_own"]:
+            tx.delete(item)
+        else:
+            tx.save({**item, "invoice": None})
+    for line in tx.all("line_item", invoice=made["id"]):
+        tx.drop(line)
+    tx.forget("finalize", made["id"])
+    gone = tx.delete(made)
+    tx.emit("invoice.deleted", made)
+    return gone
+
+
+# ---- reading
+
+
+def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """All lines of an invoice, some at a time."""
+    return paged(tx, invoice_lines.of(tx, fresh(tx, tx.get("invoice", ids["id"]))), p)
+
+
+def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Invoices."""
+    refuse(p, "customer_account")
+    fields = {name: p[name] for name in ("collection_method", "created", "customer", "due_date", "status") if name in p}
+    if "subscription" in p:
+        fields["parent.subscription_details.subscription"] = p["subscription"]
+    found = listed(tx, "invoice", p, fields)
+    return {**found, "data": [fresh(tx, one) for one in found["data"]]}
+
+
+def list_payments(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Payments of invoices."""
+    fields = {name: p[name] for name in ("created", "invoice", "status") if name in p}
+    if "payment" in p:
+        refuse(p["payment"], "payment_record")
+        fields["payment.payment_intent"] = p["payment"].get("payment_intent", "")
+    return listed(tx, "invoice_payment", p, fields)
+
+
+def payments_of(tx: Transaction, invoice: Body) -> Body:
+    """What was paid, or is to be, on an invoice."""
+    found = [tx.shown(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
+    return page(tx, found, False, "/v1/invoice_payments")

@@ -1,0 +1,76 @@
+"""Lines for usage on invoices that are drafts: a line a tier, of what is counted by now."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.amounts import Part, decimal, parts
+from edgeproxy.stripe_sandbox.objects import invoice_lines, usage
+from edgeproxy.stripe_sandbox.objects.invoice_items import of_price
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+
+
+def measured(tx: Transaction, invoice: Body) -> Body:
+    """An invoice with usage as it is counted now; one that is finalized stays as it is."""
+    if invoice["status"] != "draft" or not invoice.get("_metered"):
+        return invoice
+    changed = False
+    for place, entry in enumerate(invoice["_metered"]):
+        changed |= _measure(tx, invoice, place, entry)
+    return invoice_lines.total(tx, invoice) if changed else invoice
+
+
+def _measure(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any]) -> bool:
+    """Bring the lines of one metered item up to date; whether they changed."""
+    price = tx.get("price", entry["price"])
+    quantity = usage.total(tx, price["recurring"]["meter"], invoice["customer"], entry["start"], entry["end"])
+    charged = parts(price, quantity)
+    there = {line["id"]: line for line in tx.all("line_item", invoice=invoice["id"], _place=place)}
+    changed = False
+    for tier, part in enumerate(charged):
+        id = "il_" + hashlib.sha256(f"{invoice['id']} {place} {tier}".encode()).hexdigest()[:24]
+        old = there.pop(id, None)
+        if old is not None and (old["quantity"], old["amount"]) == (part.quantity, part.amount):
+            continue
+        changed = True
+        if old is not None:
+            tx.drop(old)
+        invoice_lines.add(
+            tx,
+            invoice,
+            invoice_lines.SUBSCRIBED,
+            id=id,
+            amount=part.amount,
+            subtotal=part.amount,
+            description=describe(tx, price, part, tier if len(charged) > 1 or tier else None),
+            period={"start": entry["start"], "end": entry["end"]},
+            parent=of_subscription_item(entry["subscription"], entry["item"]),
+            pricing=of_price(price, part.unit),
+            quantity=part.quantity,
+            quantity_decimal=str(part.quantity),
+            subscription=entry["subscription"],
+            metadata=entry["metadata"],
+            _place=place,
+        )
+    for line in there.values():
+        tx.drop(line)
+    return changed or bool(there)
+
+
+def of_subscription_item(subscription: str, item: str, *, proration: bool = False) -> Body:
+    """The `parent` of a line that a subscription's item made."""
+    details = {
+        "proration": proration,
+        "proration_details": {},
+        "subscription": subscription,
+        "subscription_item": item,
+    }
+    return {"type": "subscription_item_details", "subscription_item_details": details}
+
+
+def describe(tx: Transaction, price: Mapping[str, Any], part: Part, tier: int | None) -> str:
+    """What a line says."""
+    product = tx.find("product", price["product"]) or {"name": price["product"]}
+    each = f"${decimal(part.unit / 100)} / {price['recurring']['interval']}"
+    where = f"at {each}" if tier is None else f"Tier {tier + 1} at {each}"
+    return f"{part.quantity} × {product['name']} ({where})"

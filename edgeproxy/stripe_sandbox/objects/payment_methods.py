@@ -1,0 +1,89 @@
+"""Ways to pay: Stripe's tokens for tests, each of which makes a card that does what its name says."""
+
+from typing import Any, NamedTuple
+
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, missing
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+
+class Card(NamedTuple):
+    """What a card does."""
+
+    brand: str
+    last4: str
+    declined: str | None = None
+    """The code with which its bank declines."""
+    authenticates: bool = False
+    """Whether its owner has to be asked."""
+    at_once: bool = False
+    """Whether it cannot even be attached."""
+
+
+CARDS = {
+    "pm_card_visa": Card("visa", "4242"),
+    "pm_card_visa_debit": Card("visa", "5556"),
+    "pm_card_mastercard": Card("mastercard", "4444"),
+    "pm_card_amex": Card("amex", "8431"),
+    "pm_card_chargeCustomerFail": Card("visa", "0341", "generic_decline"),
+    "pm_card_visa_chargeDeclined": Card("visa", "0002", "generic_decline", at_once=True),
+    "pm_card_chargeDeclined": Card("visa", "0002", "generic_decline", at_once=True),
+    "pm_card_visa_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
+    "pm_card_chargeDeclinedInsufficientFunds": Card("visa", "9995", "insufficient_funds", at_once=True),
+    "pm_card_authenticationRequired": Card("visa", "3155", authenticates=True),
+}
+"""Stripe's tokens for tests that the sandbox knows."""
+
+
+def card_of(method: Body) -> Card:
+    """What the card of a payment method does."""
+    return CARDS[method["_token"]]
+
+
+def found(tx: Transaction, id: str, param: str) -> Body:
+    """A payment method, by its id or by a token for tests, which makes a new one."""
+    if id in CARDS:
+        card = CARDS[id]
+        made: Body = {
+            "id": new_id("pm"),
+            "object": "payment_method",
+            "allow_redisplay": "unspecified",
+            "card": {"brand": card.brand, "last4": card.last4, "exp_month": 12, "exp_year": 2040, "country": "US"},
+            "created": tx.now,
+            "customer": None,
+            "livemode": tx.live,
+            "metadata": {},
+            "type": "card",
+            "_token": id,
+        }
+        return tx.insert(made)
+    method = tx.find("payment_method", id)
+    if method is None:
+        raise missing("PaymentMethod", id, param)
+    return method
+
+
+def attached(tx: Transaction, id: str, customer: str, param: str) -> Body:
+    """A payment method that belongs to this customer, from now on where it belonged to nobody."""
+    if id in CARDS:
+        for one in tx.all("payment_method", customer=customer, _token=id):
+            return one
+    method = found(tx, id, param)
+    if method["customer"] is None:
+        if card_of(method).at_once:
+            raise declined(card_of(method))
+        method["customer"] = customer
+        tx.save(method)
+        tx.emit("payment_method.attached", method)
+    elif method["customer"] != customer:
+        raise invalid("The payment method does not belong to this customer.", param)
+    return method
+
+
+def declined(card: Card, **more: Any) -> Refusal:
+    """The refusal with which a bank declines."""
+    message = (
+        "Your card has insufficient funds." if card.declined == "insufficient_funds" else "Your card was declined."
+    )
+    return Refusal(
+        402, message, kind="card_error", code="card_declined", decline_code=card.declined, commits=True, **more
+    )

@@ -1,0 +1,328 @@
+"""Payments: intents, charges, refunds, and what they do to the account's balance."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+from edgeproxy.stripe_sandbox.amounts import rounded
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, page
+from edgeproxy.stripe_sandbox.objects import payment_methods
+from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, missing
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
+"""What Stripe takes of a charge by card: 2.9 % and 30 cents."""
+AVAILABLE_SECONDS = 2 * 86400
+AMOUNT_MAX = 99_999_999
+UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_action", "requires_capture", "processing")
+
+
+# ---- payment intents
+
+
+def make(tx: Transaction, amount: int, currency: str, customer: str | None, **more: Any) -> Body:
+    """Make an intent to pay, which nobody has confirmed."""
+    if not 1 <= amount <= AMOUNT_MAX:
+        raise invalid("Invalid amount: must be from 1 to 99999999", "amount", "parameter_invalid_integer")
+    id = new_id("pi")
+    made: Body = {
+        "id": id,
+        "object": "payment_intent",
+        "amount": amount,
+        "amount_capturable": 0,
+        "amount_received": 0,
+        "capture_method": "automatic_async",
+        "client_secret": f"{id}_secret_{id[-8:]}",
+        "confirmation_method": "automatic",
+        "created": tx.now,
+        "currency": currency,
+        "customer": customer,
+        "livemode": tx.live,
+        "metadata": {},
+        "payment_method_types": ["card"],
+        "status": "requires_payment_method",
+        **more,
+    }
+    tx.insert(made)
+    tx.emit("payment_intent.created", made)
+    return made
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make an intent to pay, and confirm it where that is asked for."""
+    refuse(p, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
+    if "customer" in p:
+        tx.get("customer", p["customer"], "customer")
+    made = make(tx, p["amount"], currency_of(p["currency"]), p.get("customer"))
+    for name in ("automatic_payment_methods", "capture_method", "confirmation_method"):
+        if name in p:
+            made[name] = p[name]
+    _put(tx, made, p)
+    tx.save(made)
+    return confirmed(tx, made) if p.get("confirm") else made
+
+
+def _put(tx: Transaction, made: Body, p: Parameters) -> None:
+    put(made, p, "description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor")
+    put(made, p, "statement_descriptor_suffix", "transfer_group")
+    put_metadata(made, p)
+    if "payment_method" in p:
+        made["payment_method"] = payment_methods.found(tx, p["payment_method"], "payment_method")["id"]
+        if made["status"] == "requires_payment_method":
+            made["status"] = "requires_confirmation"
+
+
+def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change an intent that is not paid."""
+    made = tx.get("payment_intent", ids["id"])
+    if made["status"] not in UNFINISHED:
+        raise unexpected(made, "updated")
+    if "customer" in p:
+        made["customer"] = tx.get("customer", p["customer"], "customer")["id"]
+    put(made, p, "amount", "currency")
+    _put(tx, made, p)
+    return tx.save(made)
+
+
+def confirm(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Try to pay."""
+    refuse(p, "confirmation_token", "mandate", "amount_to_confirm")
+    made = tx.get("payment_intent", ids["id"])
+    _put(tx, made, p)
+    return confirmed(tx, made)
+
+
+def confirmed(tx: Transaction, intent: Body) -> Body:
+    """Have an intent paid; raises the refusal of a bank that declines."""
+    if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
+        raise unexpected(intent, "confirmed")
+    if not intent.get("payment_method"):
+        raise invalid(
+            "You cannot confirm this PaymentIntent because it's missing a payment method.", code="parameter_missing"
+        )
+    method = tx.get("payment_method", intent["payment_method"], "payment_method")
+    card = payment_methods.card_of(method)
+    if card.authenticates:
+        intent["status"] = "requires_action"
+        intent["next_action"] = {"type": "use_stripe_sdk"}
+        tx.save(intent)
+        tx.emit("payment_intent.requires_action", intent)
+        return intent
+    charge = _charge(tx, intent, method, card)
+    intent["latest_charge"] = charge["id"]
+    if card.declined is not None:
+        intent["status"], intent["payment_method"] = "requires_payment_method", None
+        refusal = payment_methods.declined(card, charge=charge["id"])
+        intent["last_payment_error"] = dict(refusal.body["error"])
+        tx.save(intent)
+        tx.emit("charge.failed", charge)
+        tx.emit("payment_intent.payment_failed", intent)
+        refusal.body["error"]["payment_intent"] = tx.shown(intent)
+        raise refusal
+    if intent["capture_method"] == "manual":
+        intent["status"], intent["amount_capturable"] = "requires_capture", intent["amount"]
+        tx.save(intent)
+        tx.emit("payment_intent.amount_capturable_updated", intent)
+        return intent
+    return _captured(tx, intent, charge, intent["amount"])
+
+
+def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.Card) -> Body:
+    id = new_id("ch")
+    declined = card.declined is not None
+    details = {name: method["card"][name] for name in ("brand", "last4", "exp_month", "exp_year", "country")}
+    customer = tx.find("customer", intent["customer"]) if intent["customer"] else None
+    made: Body = {
+        "id": id,
+        "object": "charge",
+        "amount": intent["amount"],
+        "amount_captured": 0,
+        "amount_refunded": 0,
+        "billing_details": {"email": (customer or {}).get("email"), "name": (customer or {}).get("name")},
+        "captured": False,
+        "created": tx.now,
+        "currency": intent["currency"],
+        "customer": intent["customer"],
+        "description": intent.get("description"),
+        "disputed": False,
+        "failure_code": "card_declined" if declined else None,
+        "failure_message": "Your card was declined." if declined else None,
+        "livemode": tx.live,
+        "metadata": intent["metadata"],
+        "outcome": {"type": "issuer_declined" if declined else "authorized", "network_status": "approved_by_network"},
+        "paid": not declined,
+        "payment_intent": intent["id"],
+        "payment_method": method["id"],
+        "payment_method_details": {"type": "card", "card": details},
+        "receipt_url": None if declined else f"{tx.account.base}/_sandbox/receipts/{id}",
+        "refunded": False,
+        "status": "failed" if declined else "succeeded",
+    }
+    return tx.insert(made)
+
+
+def _captured(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
+    charge["captured"], charge["amount_captured"] = True, amount
+    fee = rounded(amount * FEE_SHARE) + FEE_CENTS
+    charge["balance_transaction"] = _book(tx, charge, "charge", amount, fee)["id"]
+    tx.save(charge)
+    intent["status"], intent["amount_received"], intent["amount_capturable"] = "succeeded", amount, 0
+    intent["next_action"] = intent["last_payment_error"] = None
+    tx.save(intent)
+    tx.emit("charge.succeeded", charge)
+    tx.emit("payment_intent.succeeded", intent)
+    return intent
+
+
+def capture(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Take the money of an intent that was authorized."""
+    refuse(p, "application_fee_amount")
+    intent = tx.get("payment_intent", ids["id"])
+    if intent["status"] != "requires_capture":
+        raise unexpected(intent, "captured")
+    amount = p.get("amount_to_capture", intent["amount"])
+    if not 0 < amount <= intent["amount"]:
+        raise invalid("The amount to capture must be above 0 and at most that of the intent.", "amount_to_capture")
+    put_metadata(intent, p)
+    return _captured(tx, intent, tx.get("charge", intent["latest_charge"]), amount)
+
+
+def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Give an intent up."""
+    intent = tx.get("payment_intent", ids["id"])
+    if intent["status"] not in UNFINISHED:
+        raise unexpected(intent, "canceled")
+    return canceled(tx, intent, p.get("cancellation_reason"))
+
+
+def canceled(tx: Transaction, intent: Body, reason: str | None) -> Body:
+    """Give an intent up, for this reason."""
+    intent.update(status="canceled", canceled_at=tx.now, cancellation_reason=reason, amount_capturable=0)
+    tx.save(intent)
+    tx.emit("payment_intent.canceled", intent)
+    return intent
+
+
+def unexpected(intent: Mapping[str, Any], what: str) -> Refusal:
+    """The refusal of what an intent cannot do in its state."""
+    return invalid(
+        f"This PaymentIntent could not be {what} because it has a status of {intent['status']}.",
+        code="payment_intent_unexpected_state",
+    )
+
+
+# ---- refunds, balance
+
+
+def _book(tx: Transaction, source: Body, kind: str, amount: int, fee: int) -> Body:
+    details = [
+        {"amount": fee, "currency": source["currency"], "description": "Stripe processing fees", "type": "stripe_fee"}
+    ]
+    made: Body = {
+        "id": new_id("txn"),
+        "object": "balance_transaction",
+        "amount": amount,
+        "available_on": tx.now + AVAILABLE_SECONDS,
+        "balance_type": "payments",
+        "created": tx.now,
+        "currency": source["currency"],
+        "description": source.get("description"),
+        "fee": fee,
+        "fee_details": details if fee else [],
+        "net": amount - fee,
+        "reporting_category": kind,
+        "source": source["id"],
+        "status": "pending",
+        "type": kind,
+    }
+    tx.insert(made)
+    tx.note("balance_transaction.created", made["id"], amount=amount, fee=fee, net=made["net"], source=source["id"])
+    return made
+
+
+def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Give money of a charge back."""
+    refuse(p, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
+    if "payment_intent" in p:
+        intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
+        if intent["status"] != "succeeded":
+            raise invalid(
+                f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund.", "payment_intent"
+            )
+        charge = tx.get("charge", intent["latest_charge"])
+    elif "charge" in p:
+        charge = tx.get("charge", p["charge"], "charge")
+    else:
+        raise invalid("One of the following params should be provided: payment_intent or charge.", "charge")
+    return refunded(tx, charge, p.get("amount"), p)
+
+
+def refunded(tx: Transaction, charge: Body, amount: int | None, p: Mapping[str, Any]) -> Body:
+    """Give so much of a charge back, or what is left of it."""
+    left = charge["amount_captured"] - charge["amount_refunded"]
+    if left <= 0:
+        raise invalid(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
+    amount = left if amount is None else amount
+    if amount < 1:
+        raise invalid("Invalid positive integer", "amount", "parameter_invalid_integer")
+    if amount > left:
+        raise invalid(f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})", "amount")
+    made: Body = {
+        "id": new_id("re"),
+        "object": "refund",
+        "amount": amount,
+        "charge": charge["id"],
+        "created": tx.now,
+        "currency": charge["currency"],
+        "customer": charge["customer"],
+        "payment_intent": charge["payment_intent"],
+        "payment_method": charge["payment_method"],
+        "reason": p.get("reason"),
+        "status": "succeeded",
+    }
+    put_metadata(made, p)
+    made["balance_transaction"] = _book(tx, made, "refund", -amount, 0)["id"]
+    tx.insert(made)
+    before = dict(charge)
+    charge["amount_refunded"] += amount
+    charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
+    tx.save(charge)
+    tx.emit("refund.created", made)
+    tx.emit("charge.refunded", charge, changed(before, charge))
+    return made
+
+
+def update_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a refund's metadata."""
+    made = tx.get("refund", ids["id"])
+    before = dict(made)
+    put_metadata(made, p)
+    tx.save(made)
+    tx.emit("refund.updated", made, changed(before, made))
+    return made
+
+
+def cancel_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Cards' refunds cannot be taken back."""
+    made = tx.get("refund", ids["id"])
+    raise invalid(f"Refund {made['id']} cannot be canceled: it has a status of {made['status']}.")
+
+
+def retrieve_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """A transaction; its money is available after two days."""
+    found = tx.find("balance_transaction", ids["id"])
+    if found is None:
+        raise missing("balance transaction", ids["id"])
+    return found
+
+
+def view_balance_transaction(tx: Transaction, body: Body) -> Body:
+    """With whether its money is available."""
+    return {**body, "status": "available" if tx.now >= body["available_on"] else "pending"}
+
+
+def refunds_of(tx: Transaction, charge: Body) -> Body:
+    """What was given back of a charge, the newest first."""
+    found = [tx.shown(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
+    return page(tx, found, False, f"/v1/charges/{charge['id']}/refunds")

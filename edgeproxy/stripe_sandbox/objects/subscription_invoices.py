@@ -1,0 +1,194 @@
+"""What subscriptions charge: fees in advance, usage afterwards, the seconds that a change gives back or adds."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+from edgeproxy.stripe_sandbox.amounts import parts, rounded
+from edgeproxy.stripe_sandbox.objects import collection, invoice_items, invoice_lines, invoices, metered_lines, usage
+from edgeproxy.stripe_sandbox.objects.periods import around
+from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+
+INVOICES = ((10, 60), (20, 86400))
+"""New invoices that a subscription may have by calls: in a minute, in a day."""
+
+
+def items_of(tx: Transaction, subscription: Mapping[str, Any]) -> list[Body]:
+    """The items of a subscription, the oldest first."""
+    return tx.all("subscription_item", subscription=subscription["id"])
+
+
+def price_of(tx: Transaction, item: Mapping[str, Any]) -> Body:
+    """The price of an item."""
+    return tx.get("price", item["price"])
+
+
+def is_metered(price: Mapping[str, Any]) -> bool:
+    """Whether a price charges usage."""
+    return bool(price["recurring"]["usage_type"] == "metered")
+
+
+def new(tx: Transaction, subscription: Body, reason: str, start: int, end: int) -> Body:
+    """A draft for a subscription, of a period."""
+    for many, seconds in INVOICES:
+        tx.check_rate("subscription.invoiced", subscription["id"], many, seconds)
+    tx.note("subscription.invoiced", subscription["id"], reason=reason)
+    customer = tx.get("customer", subscription["customer"])
+    details = {"subscription": subscription["id"], "metadata": subscription["metadata"]}
+    return invoices.new(
+        tx,
+        customer,
+        subscription["currency"],
+        auto_advance=(subscription.get("pause_collection") or {}).get("behavior") != "keep_as_draft",
+        automatic_tax=invoices.automatic_tax(tx, customer["id"], subscription["automatic_tax"]["enabled"]),
+        billing_reason=reason,
+        collection_method=subscription["collection_method"],
+        default_tax_rates=subscription.get("default_tax_rates") or [],
+        parent={"type": "subscription_details", "subscription_details": details},
+        period_end=end,
+        period_start=start,
+        _days_until_due=subscription.get("days_until_due") or 30,
+        _metered=[],
+    )
+
+
+def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> None:
+    """Charge an item's current period in advance, or the part of a whole period that it is."""
+    price = price_of(tx, item)
+    start, end = item["current_period_start"], item["current_period_end"]
+    first, last = around(subscription["billing_cycle_anchor"], price["recurring"], start)
+    share = Fraction(end - start, last - first)
+    for tier, part in enumerate(made := parts(price, item["quantity"])):
+        invoice_lines.add(
+            tx,
+            invoice,
+            invoice_lines.SUBSCRIBED,
+            amount=(amount := rounded((part.quantity * part.unit + part.flat) * share)),
+            subtotal=amount,
+            description=metered_lines.describe(tx, price, part, tier if len(made) > 1 else None),
+            period={"start": start, "end": end},
+            parent=metered_lines.of_subscription_item(subscription["id"], item["id"], proration=share != 1),
+            pricing=invoice_items.of_price(price, part.unit),
+            quantity=part.quantity,
+            quantity_decimal=str(part.quantity),
+            subscription=subscription["id"],
+            metadata=item["metadata"],
+            _tax_rates=[one["id"] for one in item.get("tax_rates") or ()],
+        )
+
+
+def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
+    """Charge what is used of an item until then; the quantity is taken when the invoice is finalized."""
+    invoice["_metered"].append(
+        {
+            "item": item["id"],
+            "price": item["price"],
+            "start": item["_usage_from"],
+            "end": end,
+            "subscription": subscription["id"],
+            "metadata": item["metadata"],
+        }
+    )
+
+
+def opened(tx: Transaction, subscription: Body, invoice: Body) -> Body:
+    """A draft is whole: with pending items it is kept, counted and announced."""
+    invoices.take_pending(tx, invoice, subscription["id"])
+    tx.save(invoice)
+    invoice_lines.total(tx, invoices.fresh(tx, invoice))
+    tx.emit("invoice.created", invoice)
+    subscription["latest_invoice"] = invoice["id"]
+    tx.save(subscription)
+    return invoice
+
+
+def discard(tx: Transaction, invoice: Body) -> None:
+    """A draft that would charge nothing is not made."""
+    tx.drop(invoice)
+
+
+def is_empty(tx: Transaction, invoice: Body, subscription: Body) -> bool:
+    """Whether a draft would have no line."""
+    pending = invoice_items.pending(tx, invoice["customer"], subscription["id"])
+    return not invoice["_metered"] and not pending and not invoice_lines.of(tx, invoice)
+
+
+def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
+    """Finalize a draft and collect it at once; a payment that fails is on record."""
+    invoice = collection.finalized(tx, opened(tx, subscription, invoice))
+    if invoice["status"] != "open":
+        return invoice
+    if invoice["collection_method"] == "send_invoice":
+        return collection.sent(tx, invoice)
+    try:
+        return collection.collected(tx, invoice, None)
+    except Refusal:
+        return tx.get("invoice", invoice["id"])
+
+
+# ---- changes
+
+
+def credit_unused(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
+    """Give back what is left of a fee that was charged in advance."""
+    price = price_of(tx, item)
+    amount = -_share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
+    _prorate(tx, subscription, item, price, amount, at, "Unused")
+
+
+def charge_remaining(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
+    """Charge a fee for the rest of a period."""
+    price = price_of(tx, item)
+    amount = _share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
+    _prorate(tx, subscription, item, price, amount, at, "Remaining")
+
+
+def _share(tx: Transaction, subscription: Body, price: Body, quantity: int, at: int, end: int) -> int:
+    first, last = around(subscription["billing_cycle_anchor"], price["recurring"], at)
+    whole = sum((part.quantity * part.unit + part.flat for part in parts(price, quantity)), Fraction(0))
+    return rounded(whole * Fraction(end - at, last - first))
+
+
+def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amount: int, at: int, which: str) -> None:
+    product = (tx.find("product", price["product"]) or {"name": price["product"]})["name"]
+    many = f"{item['quantity']} × " if item["quantity"] != 1 else ""
+    day = datetime.fromtimestamp(at, UTC).strftime("%d %b %Y")
+    made = _pending(tx, subscription, item, {"start": at, "end": item["current_period_end"]})
+    made.update(
+        amount=amount,
+        description=f"{which} time on {many}{product} after {day}",
+        pricing=invoice_items.of_price(price),
+        proration=True,
+        proration_details={"discount_amounts": []},
+        quantity=item["quantity"],
+        quantity_decimal=str(item["quantity"]),
+    )
+    invoice_items.keep(tx, made, None)
+
+
+def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
+    """Charge what was used of an item that goes or changes its price: what is counted by now, tier by tier."""
+    price = price_of(tx, item)
+    quantity = usage.total(tx, price["recurring"]["meter"], subscription["customer"], item["_usage_from"], at)
+    charged = parts(price, quantity)
+    for tier, part in enumerate(charged):
+        made = _pending(tx, subscription, item, {"start": item["_usage_from"], "end": at})
+        made.update(
+            amount=part.amount,
+            description=metered_lines.describe(tx, price, part, tier if len(charged) > 1 else None),
+            pricing=invoice_items.of_price(price, part.unit),
+            quantity=part.quantity,
+            quantity_decimal=str(part.quantity),
+        )
+        invoice_items.keep(tx, made, None)
+
+
+def _pending(tx: Transaction, subscription: Body, item: Body, period: Mapping[str, int]) -> Body:
+    made = invoice_items.new(tx, tx.get("customer", subscription["customer"]), period)
+    details = {"subscription": subscription["id"], "subscription_item": item["id"]}
+    made["currency"] = subscription["currency"]
+    made["parent"] = {"type": "subscription_details", "subscription_details": details}
+    made["tax_rates"] = item.get("tax_rates") or []
+    return made

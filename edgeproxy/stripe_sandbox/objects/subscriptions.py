@@ -1,0 +1,409 @@
+"""Subscriptions, in flexible billing mode: made, changed, renewed, ended."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page
+from edgeproxy.stripe_sandbox.objects import (
+    collection,
+    invoices,
+    payment_methods,
+    subscription_invoices,
+    subscription_items,
+    subscription_state,
+)
+from edgeproxy.stripe_sandbox.objects.fields import changed, customer_of, put, put_metadata, refuse, with_clock
+from edgeproxy.stripe_sandbox.objects.periods import anchored, around
+from edgeproxy.stripe_sandbox.objects.subscription_invoices import is_metered, items_of, price_of
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+
+INCOMPLETE_SECONDS = 23 * 3600
+"""How long the first payment of a subscription may take."""
+REFUSED = (
+    "add_invoice_items",
+    "application_fee_percent",
+    "billing_schedules",
+    "billing_thresholds",
+    "discounts",
+    "pending_invoice_item_interval",
+    "trial_from_plan",
+)
+
+
+# ---- making
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Subscribe a customer; the first invoice has the fees, and is finalized at once."""
+    refuse(p, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency")
+    if p.get("billing_mode", {}).get("type") == "classic":
+        raise unsupported("the billing mode classic", "billing_mode[type]")
+    customer = customer_of(tx, p)
+    if not p.get("items"):
+        raise invalid("Missing required param: items.", "items", "parameter_missing")
+    now = tx.time(customer.get("test_clock"))
+    anchor = now
+    if "billing_cycle_anchor" in p:
+        anchor = p["billing_cycle_anchor"]
+        if anchor < now:
+            raise invalid("The billing_cycle_anchor must be in the future.", "billing_cycle_anchor")
+    elif "billing_cycle_anchor_config" in p:
+        anchor = anchored(p["billing_cycle_anchor_config"], now)
+    made: Body = {
+        "id": new_id("sub"),
+        "object": "subscription",
+        "automatic_tax": {"enabled": False},
+        "billing_cycle_anchor": anchor,
+        "billing_cycle_anchor_config": p.get("billing_cycle_anchor_config"),
+        "billing_mode": {"type": "flexible", "flexible": {"proration_discounts": "included"}, "updated_at": now},
+        "billing_schedules": [],
+        "cancel_at_period_end": False,
+        "cancellation_details": {},
+        "collection_method": "charge_automatically",
+        "created": now,
+        "customer": customer["id"],
+        "discounts": [],
+        "invoice_settings": {"issuer": {"type": "self"}},
+        "livemode": tx.live,
+        "payment_settings": {"save_default_payment_method": "off"},
+        "start_date": now,
+        "status": "active",
+    }
+    with_clock(made, customer)
+    _put(tx, made, p)
+    if made["collection_method"] == "send_invoice" and made.get("days_until_due") is None:
+        raise invalid("If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due")
+    prices = [
+        tx.get("price", item["price"], f"items[{n}][price]") for n, item in enumerate(p["items"]) if "price" in item
+    ]
+    if prices:
+        made["currency"] = prices[0]["currency"]
+    tx.insert(made)
+    for place, item in enumerate(p["items"]):
+        subscription_items.add(tx, made, item, f"items[{place}]", now)
+    _cancel_at(tx, made, p)
+    renew_later(tx, made)
+    _first_invoice(tx, made, p, now)
+    made = tx.get("subscription", made["id"])
+    tx.emit("customer.subscription.created", made)
+    return made
+
+
+def _put(tx: Transaction, made: Body, p: Parameters) -> None:
+    put(made, p, "collection_method", "days_until_due", "description")
+    put_metadata(made, p)
+    if "automatic_tax" in p:
+        made["automatic_tax"] = {"enabled": p["automatic_tax"]["enabled"]}
+    if "default_payment_method" in p:
+        made["default_payment_method"] = (
+            payment_methods.attached(tx, p["default_payment_method"], made["customer"], "default_payment_method")["id"]
+            if p["default_payment_method"]
+            else None
+        )
+    if "default_tax_rates" in p:
+        made["default_tax_rates"] = [tx.get("tax_rate", id, "default_tax_rates") for id in p["default_tax_rates"] or ()]
+    if "invoice_settings" in p:
+        made["invoice_settings"] = {**made["invoice_settings"], **p["invoice_settings"]}
+    if "payment_settings" in p:
+        made["payment_settings"] = {**made["payment_settings"], **p["payment_settings"]}
+    if "pause_collection" in p:
+        if p["pause_collection"] and p["pause_collection"]["behavior"] != "keep_as_draft":
+            raise unsupported(f"pausing by {p['pause_collection']['behavior']}", "pause_collection[behavior]")
+        made["pause_collection"] = p["pause_collection"] or None
+
+
+def _first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None:
+    """Charge the fees, unless there are none."""
+    invoice = subscription_invoices.new(tx, made, "subscription_create", now, now)
+    free = made["billing_cycle_anchor"] > now and p.get("proration_behavior") == "none"
+    for item in items_of(tx, made):
+        if not is_metered(price_of(tx, item)) and not free:
+            subscription_invoices.add_fee(tx, invoice, made, item)
+    if subscription_invoices.is_empty(tx, invoice, made):
+        subscription_invoices.discard(tx, invoice)
+        return
+    subscription_invoices.opened(tx, made, invoice)
+    if made["collection_method"] == "send_invoice":
+        invoices.advance_later(tx, invoice)
+        return
+    made["status"] = "incomplete"
+    tx.save(made)
+    invoice = collection.finalized(tx, invoice)
+    behavior = p.get("payment_behavior", "allow_incomplete")
+    if behavior == "pending_if_incomplete":
+        raise unsupported("this payment_behavior", "payment_behavior")
+    if invoice["status"] == "open" and behavior != "default_incomplete":
+        try:
+            collection.collected(tx, invoice, None)
+        except Refusal as no:
+            if behavior == "error_if_incomplete" or no.status == 400:
+                no.commits = False
+                raise
+    if tx.get("subscription", made["id"])["status"] == "incomplete":
+        tx.later(now + INCOMPLETE_SECONDS, "expire", made["id"], made["test_clock"])
+
+
+# ---- time
+
+
+def renew_later(tx: Transaction, subscription: Body) -> None:
+    """Have a subscription renewed when the first period of its items ends, or ended when it is to."""
+    tx.forget("renew", subscription["id"])
+    tx.forget("cancel", subscription["id"])
+    ends = [item["current_period_end"] for item in items_of(tx, subscription)]
+    if ends:
+        tx.later(min(ends), "renew", subscription["id"], subscription["test_clock"])
+    if subscription.get("cancel_at") is not None:
+        tx.later(subscription["cancel_at"], "cancel", subscription["id"], subscription["test_clock"])
+
+
+def due_to_renew(tx: Transaction, id: str) -> None:
+    """Periods of items have ended: usage of them is charged, and the fees of the next ones."""
+    subscription = tx.find("subscription", id)
+    if subscription is None or subscription["status"] in (*subscription_state.ENDED, "incomplete", "paused"):
+        return
+    items = items_of(tx, subscription)
+    at = min(item["current_period_end"] for item in items)
+    last = subscription.get("cancel_at") is not None and subscription["cancel_at"] <= at
+    _charge_ended(tx, subscription, [item for item in items if item["current_period_end"] == at], at, last=last)
+    if last:
+        subscription_state.end(tx, tx.get("subscription", id), "cancellation_requested")
+        return
+    subscription = tx.get("subscription", id)
+    subscription_state.become(tx, subscription)
+    renew_later(tx, subscription)
+
+
+def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: int, *, last: bool) -> None:
+    start = min(item["current_period_start"] for item in ended)
+    invoice = subscription_invoices.new(tx, subscription, "subscription_cycle", start, at)
+    for item in ended:
+        price = price_of(tx, item)
+        if is_metered(price):
+            subscription_invoices.add_usage(invoice, subscription, item, at)
+        _, end = around(subscription["billing_cycle_anchor"], price["recurring"], at)
+        if last:
+            continue
+        item.update(current_period_start=at, current_period_end=end, _usage_from=at)
+        tx.save(item)
+        if not is_metered(price):
+            subscription_invoices.add_fee(tx, invoice, subscription, item)
+    if subscription_invoices.is_empty(tx, invoice, subscription):
+        subscription_invoices.discard(tx, invoice)
+        return
+    subscription_invoices.opened(tx, subscription, invoice)
+    invoices.advance_later(tx, tx.get("invoice", invoice["id"]))
+
+
+def due_to_cancel(tx: Transaction, id: str) -> None:
+    """The time has come at which a subscription is to end, in the middle of a period."""
+    subscription = tx.find("subscription", id)
+    if subscription is not None and subscription["status"] not in subscription_state.ENDED:
+        _end(tx, subscription, invoice_now=True, prorate=False)
+
+
+def due_to_expire(tx: Transaction, id: str) -> None:
+    """The first payment did not come in time."""
+    subscription = tx.find("subscription", id)
+    if subscription is None or subscription["status"] != "incomplete":
+        return
+    tx.forget("renew", id)
+    subscription_state.become(
+        tx, subscription, status="incomplete_expired", ended_at=tx.time(subscription["test_clock"])
+    )
+    invoice = tx.get("invoice", subscription["latest_invoice"])
+    if invoice["status"] == "open":
+        collection.voided(tx, invoice)
+
+
+# ---- changing
+
+
+def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change a subscription; what the change gives back and adds is charged on the next invoice, or at once."""
+    refuse(p, *REFUSED, "trial_end", "trial_settings")
+    made = tx.get("subscription", ids["id"])
+    if made["status"] in subscription_state.ENDED:
+        raise invalid("A canceled subscription can only update its cancellation_details and metadata.")
+    if p.get("billing_cycle_anchor", {}).get("type") == "now":
+        raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
+    before = dict(tx.shown(made))
+    _put(tx, made, p)
+    put(made, p, "cancellation_details")
+    _cancel_at(tx, made, p)
+    tx.save(made)
+    at = p.get("proration_date", tx.time(made["test_clock"]))
+    behavior = p.get("proration_behavior", "create_prorations")
+    for place, item in enumerate(p.get("items", ())):
+        subscription_items.change(tx, made, item, f"items[{place}]", at, behavior)
+    if not items_of(tx, made):
+        raise invalid("A subscription must have at least one active item.", "items")
+    renew_later(tx, made)
+    if p.get("items") and behavior == "always_invoice":
+        _invoice_now(tx, made, at, p.get("payment_behavior"))
+    made = tx.get("subscription", made["id"])
+    tx.emit("customer.subscription.updated", made, changed(before, tx.shown(made)))
+    return made
+
+
+def _invoice_now(tx: Transaction, made: Body, at: int, behavior: str | None) -> None:
+    invoice = subscription_invoices.new(tx, made, "subscription_update", at, at)
+    if subscription_invoices.is_empty(tx, invoice, made):
+        subscription_invoices.discard(tx, invoice)
+        return
+    invoice = subscription_invoices.charge_now(tx, made, invoice)
+    if invoice["status"] == "open" and behavior == "error_if_incomplete":
+        raise Refusal(402, "Your card was declined.", kind="card_error", code="card_declined")
+
+
+def _cancel_at(tx: Transaction, made: Body, p: Parameters) -> None:
+    items = items_of(tx, made)
+    if "cancel_at" in p and p.get("cancel_at_period_end"):
+        raise invalid("You may only specify one of these parameters: cancel_at, cancel_at_period_end.", "cancel_at")
+    if "cancel_at_period_end" in p:
+        wanted = p["cancel_at_period_end"]
+        end = max((item["current_period_end"] for item in items), default=None)
+        made.update(cancel_at_period_end=wanted, cancel_at=end if wanted else None)
+    elif "cancel_at" in p:
+        ends = [item["current_period_end"] for item in items]
+        said = {"min_period_end": min(ends), "max_period_end": max(ends), "": None}.get(p["cancel_at"], p["cancel_at"])
+        if said == "max_billed_until":
+            raise unsupported("max_billed_until", "cancel_at")
+        made.update(cancel_at=said, cancel_at_period_end=False)
+    else:
+        return
+    made["canceled_at"] = tx.time(made["test_clock"]) if made["cancel_at"] else None
+    reason = "cancellation_requested" if made["cancel_at"] else None
+    made["cancellation_details"] = {**(made.get("cancellation_details") or {}), "reason": reason}
+    tx.save(made)
+
+
+def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """End a subscription now; with `invoice_now`, what is open is charged, else usage is not."""
+    made = tx.get("subscription", ids["id"])
+    if made["status"] in subscription_state.ENDED:
+        raise invalid(f"No such subscription: '{made['id']}'", "id", "resource_missing")
+    if "cancellation_details" in p:
+        made["cancellation_details"] = {**made["cancellation_details"], **p["cancellation_details"]}
+    return _end(tx, made, invoice_now=p.get("invoice_now", False), prorate=p.get("prorate", False))
+
+
+def _end(tx: Transaction, made: Body, *, invoice_now: bool, prorate: bool) -> Body:
+    at = tx.time(made["test_clock"])
+    items = items_of(tx, made)
+    if prorate:
+        for item in items:
+            if not is_metered(price_of(tx, item)):
+                subscription_invoices.credit_unused(tx, made, item, at)
+    if invoice_now:
+        start = min(item["current_period_start"] for item in items)
+        invoice = subscription_invoices.new(tx, made, "subscription_update", start, at)
+        for item in items:
+            if is_metered(price_of(tx, item)):
+                subscription_invoices.add_usage(invoice, made, item, at)
+        if subscription_invoices.is_empty(tx, invoice, made):
+            subscription_invoices.discard(tx, invoice)
+        else:
+            subscription_invoices.charge_now(tx, made, invoice)
+            made = {**tx.get("subscription", made["id"]), "cancellation_details": made["cancellation_details"]}
+    return subscription_state.end(tx, made, "cancellation_requested")
+
+
+# ---- reading
+
+
+def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Subscriptions; those that ended only where they are asked for."""
+    refuse(p, "automatic_tax", "current_period_end", "current_period_start", "customer_account", "plan")
+    fields = {name: p[name] for name in ("collection_method", "created", "customer", "test_clock") if name in p}
+    where, values = "1", []
+    status = p.get("status")
+    if status is None:
+        where = "json_extract(body, '$.status') NOT IN ('canceled', 'incomplete_expired')"
+    elif status == "ended":
+        where = "json_extract(body, '$.status') IN ('canceled', 'incomplete_expired')"
+    elif status != "all":
+        fields["status"] = status
+    if "price" in p:
+        where += (
+            " AND EXISTS (SELECT 1 FROM objects AS item WHERE item.kind = 'subscription_item' AND NOT item.deleted "
+            "AND json_extract(item.body, '$.subscription') = objects.id AND json_extract(item.body, '$.price') = ?)"
+        )
+        values.append(p["price"])
+    return listed(tx, "subscription", p, fields, where, *values)
+
+
+def view(tx: Transaction, body: Body) -> Body:
+    """A subscription with its items."""
+    items = [tx.shown(item) for item in items_of(tx, body)]
+    url = f"/v1/subscription_items?subscription={body['id']}"
+    return {**body, "items": {"object": "list", "data": items, "has_more": False, "url": url}}
+
+
+def view_item(tx: Transaction, body: Body) -> Body:
+    """An item with its price."""
+    return {**body, "price": tx.shown(tx.get("price", body["price"]))}
+
+
+# ---- items by themselves
+
+
+def create_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Add an item to a subscription."""
+    said = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    refuse(p, *subscription_items.REFUSED)
+    subscription = tx.get("subscription", p["subscription"], "subscription")
+    before = {item["id"] for item in items_of(tx, subscription)}
+    update(tx, {"id": subscription["id"]}, _of_item(p, said))
+    return next(item for item in items_of(tx, subscription) if item["id"] not in before)
+
+
+def update_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change an item."""
+    refuse(p, *subscription_items.REFUSED)
+    item = tx.get("subscription_item", ids["id"])
+    said = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    update(tx, {"id": item["subscription"]}, _of_item(p, {**said, "id": item["id"]}))
+    return tx.get("subscription_item", item["id"])
+
+
+def delete_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Remove an item from its subscription."""
+    refuse(p, "clear_usage")
+    item = tx.get("subscription_item", ids["id"])
+    update(tx, {"id": item["subscription"]}, _of_item(p, {"id": item["id"], "deleted": True}))
+    return {"id": item["id"], "object": "subscription_item", "deleted": True}
+
+
+def _of_item(p: Parameters, item: Mapping[str, Any]) -> Parameters:
+    kept = ("payment_behavior", "proration_behavior", "proration_date")
+    return {"items": [item], **{name: p[name] for name in kept if name in p}}
+
+
+def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """The items of a subscription."""
+    return listed(tx, "subscription_item", p, {"subscription": p["subscription"]})
+
+
+# ---- what there is not
+
+
+def delete_discount(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """No subscription here has a discount."""
+    made = tx.get("subscription", ids["id"])
+    raise Refusal(404, f"No active discount for subscription: {made['id']}", code="resource_missing")
+
+
+def migrate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """All subscriptions here are in flexible mode."""
+    tx.get("subscription", ids["id"])
+    raise invalid("The subscription is in flexible billing mode already.", "billing_mode")
+
+
+def of_customer(tx: Transaction, customer: Body) -> Body:
+    """A customer's subscriptions that have not ended, in the customer."""
+    found = [
+        one for one in tx.all("subscription", customer=customer["id"]) if one["status"] not in subscription_state.ENDED
+    ]
+    return page(tx, [tx.shown(one) for one in found], False, f"/v1/customers/{customer['id']}/subscriptions")

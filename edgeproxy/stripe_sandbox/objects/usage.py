@@ -1,0 +1,249 @@
+"""Meter events: taken at once, counted later, each identifier once a day; and what they add up to."""
+
+import hashlib
+import json
+import re
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, paged
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, stamp
+
+DAY, MINUTE = 86400, 60
+PAST_SECONDS, FUTURE_SECONDS = 35 * DAY, 5 * MINUTE
+"""How far an event may be from now."""
+UNIQUE_SECONDS = DAY
+"""How long an identifier is remembered."""
+DIGITS_MAX = 15
+SAMPLES = 5
+"""Identifiers that a report of errors names, of each kind of error."""
+BATCH = 1000
+WINDOWS = {"hour": 3600, "day": DAY}
+WHOLE = re.compile(r"-?[0-9]+")
+MESSAGES = {
+    "no_meter": "No meter has this event name.",
+    "archived_meter": "The meter is not active.",
+    "meter_event_no_customer_defined": "The payload names no customer.",
+    "meter_event_customer_not_found": "There is no such customer.",
+    "meter_event_invalid_value": "The value is not a whole number.",
+    "meter_event_value_too_many_digits": f"The value has more than {DIGITS_MAX} digits.",
+}
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Take an event. Whether it is counted shows later."""
+    identifier = p.get("identifier") or str(uuid.uuid4())
+    now = _time_of(tx, p["payload"])
+    at = p.get("timestamp", now)
+    if at < now - PAST_SECONDS:
+        raise _final(
+            "The event timestamp cannot be more than 35 days in past. Expected a timestamp greater than or equal to "
+            f"{now - PAST_SECONDS}."
+        )
+    if at > now + FUTURE_SECONDS:
+        raise _final(
+            "The event timestamp cannot be more than 5 minutes in the future. Expected a timestamp less than or equal "
+            f"to {now + FUTURE_SECONDS}."
+        )
+    connection = tx.account.connection
+    known = connection.execute(
+        "SELECT 1 FROM usage WHERE live = ? AND identifier = ? AND created > ?",
+        (tx.live, identifier, tx.now - UNIQUE_SECONDS),
+    ).fetchone()
+    if known is not None:
+        raise _final(f"An event already exists with identifier {identifier}.")
+    due = tx.now + tx.account.usage_lag
+    connection.execute(
+        "INSERT INTO usage (live, identifier, event_name, payload, at, created, due, state) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, 'waiting')",
+        (tx.live, identifier, p["event_name"], json.dumps(p["payload"]), at, tx.now, due),
+    )
+    tx.note("billing.meter_event.accepted", identifier, event_name=p["event_name"], payload=p["payload"], timestamp=at)
+    return {
+        "object": "billing.meter_event",
+        "created": tx.now,
+        "event_name": p["event_name"],
+        "identifier": identifier,
+        "livemode": tx.live,
+        "payload": p["payload"],
+        "timestamp": at,
+    }
+
+
+def _time_of(tx: Transaction, payload: Mapping[str, str]) -> int:
+    """What time it is for the customer of an event, who may live by a test clock."""
+    customer = tx.find("customer", payload.get("stripe_customer_id", ""))
+    return tx.now if customer is None else tx.time(customer.get("test_clock"))
+
+
+def _final(message: str) -> Refusal:
+    """A refusal of an event that would not be taken by another attempt either."""
+    return Refusal(400, message, headers={"Stripe-Should-Retry": "false"})
+
+
+def count(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]]:
+    """Count events whose time has come, in this mode; how many there were, and of which meters and customers."""
+    connection = tx.account.connection
+    rows = connection.execute(
+        "SELECT seq, identifier, event_name, payload FROM usage WHERE state = 'waiting' AND due <= ? AND live = ? "
+        "ORDER BY seq LIMIT ?",
+        (now, tx.live, BATCH),
+    ).fetchall()
+    meters = {meter["event_name"]: meter for meter in tx.all("billing.meter")} if rows else {}
+    active = {name: meter for name, meter in meters.items() if meter["status"] == "active"}
+    meters.update({meter["event_name"]: meter for meter in active.values()})
+    wrong: dict[str | None, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    counted: set[tuple[str, str]] = set()
+    for seq, identifier, name, written in rows:
+        meter = meters.get(name)
+        error, customer, value = _judged(tx, meter, json.loads(written))
+        state = "counted" if error is None else "refused"
+        connection.execute(
+            "UPDATE usage SET state = ?, customer = ?, meter = ?, value = ? WHERE seq = ?",
+            (state, customer, meter and meter["id"], value, seq),
+        )
+        if error is None and meter is not None and customer is not None:
+            counted.add((meter["id"], customer))
+        if error is not None:
+            wrong[None if meter is None else meter["id"]][error].append(identifier)
+            tx.note("billing.meter_event.refused", identifier, error=error)
+    for id, errors in wrong.items():
+        _report(tx, None if id is None else tx.get("billing.meter", id), errors)
+    return len(rows), counted
+
+
+def _judged(
+    tx: Transaction, meter: Body | None, payload: Mapping[str, str]
+) -> tuple[str | None, str | None, int | None]:
+    """What is wrong with an event, and of whom and how much it is."""
+    if meter is None:
+        return "no_meter", None, None
+    customer = payload.get(meter["customer_mapping"]["event_payload_key"])
+    value = payload.get(meter["value_settings"]["event_payload_key"])
+    if meter["status"] != "active":
+        return "archived_meter", customer, None
+    if not customer:
+        return "meter_event_no_customer_defined", None, None
+    if tx.find("customer", customer) is None:
+        return "meter_event_customer_not_found", customer, None
+    if meter["default_aggregation"]["formula"] == "count":
+        return None, customer, 1
+    if value is None or not WHOLE.fullmatch(value):
+        return "meter_event_invalid_value", customer, None
+    if len(value.lstrip("-").lstrip("0")) > DIGITS_MAX:
+        return "meter_event_value_too_many_digits", customer, None
+    return None, customer, int(value)
+
+
+def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]) -> None:
+    """Say in an event of v2 which events were not counted: samples of each kind of error."""
+    kinds = [
+        {
+            "code": code,
+            "error_count": len(identifiers),
+            "sample_errors": [
+                {"error_message": MESSAGES[code], "request": {"identifier": identifier}}
+                for identifier in identifiers[:SAMPLES]
+            ],
+        }
+        for code, identifiers in errors.items()
+    ]
+    many = sum(len(identifiers) for identifiers in errors.values())
+    data = {
+        "developer_message_summary": f"There {'is 1 invalid event' if many == 1 else f'are {many} invalid events'}",
+        "reason": {"error_count": many, "error_types": kinds},
+        "validation_start": stamp(tx.now - MINUTE),
+        "validation_end": stamp(tx.now),
+    }
+    what = "no_meter_found" if meter is None else "error_report_triggered"
+    tx.notify(f"v1.billing.meter.{what}", meter, data)
+
+
+def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Take an event back, within a day."""
+    identifier = (p.get("cancel") or {}).get("identifier")
+    if not identifier:
+        raise invalid("Missing required param: cancel[identifier].", "cancel[identifier]", "parameter_missing")
+    row = tx.account.connection.execute(
+        "SELECT seq, created, state FROM usage WHERE live = ? AND identifier = ? AND event_name = ? ORDER BY seq DESC",
+        (tx.live, identifier, p["event_name"]),
+    ).fetchone()
+    if row is None:
+        raise invalid(f"No meter event with identifier {identifier} was found.", "cancel[identifier]")
+    seq, created, state = row
+    if created <= tx.now - UNIQUE_SECONDS:
+        raise invalid("Meter events can be cancelled within 24 hours of their receipt.", "cancel[identifier]")
+    if state == "cancelled":
+        raise invalid(f"The meter event with identifier {identifier} was cancelled already.", "cancel[identifier]")
+    tx.account.connection.execute("UPDATE usage SET state = 'cancelled' WHERE seq = ?", (seq,))
+    tx.note("billing.meter_event.cancelled", identifier, event_name=p["event_name"])
+    return {
+        "object": "billing.meter_event_adjustment",
+        "cancel": {"identifier": identifier},
+        "event_name": p["event_name"],
+        "livemode": tx.live,
+        "status": "pending",
+        "type": "cancel",
+    }
+
+
+# ---- sums
+
+
+def total(tx: Transaction, meter: str, customer: str, start: int, end: int) -> int:
+    """What was counted of a customer, by the meter's formula."""
+    return _aggregated(tx, tx.get("billing.meter", meter), customer, start, end, None) or 0
+
+
+def _aggregated(tx: Transaction, meter: Body, customer: str, start: int, end: int, seen_by: float | None) -> int | None:
+    """`total` of what was due by then; None where nothing was counted."""
+    where = "meter = ? AND customer = ? AND at >= ? AND at < ? AND state = 'counted'"
+    values: tuple[Any, ...] = (meter["id"], customer, start, end)
+    if seen_by is not None:
+        where += " AND due <= ?"
+        values += (seen_by,)
+    formula = meter["default_aggregation"]["formula"]
+    if formula == "last":
+        query = f"SELECT value FROM usage WHERE {where} ORDER BY at DESC, seq DESC LIMIT 1"
+    else:
+        query = f"SELECT {'COUNT(*)' if formula == 'count' else 'SUM(value)'} FROM usage WHERE {where}"
+    row = tx.account.connection.execute(query, values).fetchone()
+    return None if row is None or (not row[0] and formula == "count") else row[0]
+
+
+def summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """What was counted of a customer, whole or by hour or day, as far as summaries have come."""
+    meter = tx.get("billing.meter", ids["id"])
+    tx.get("customer", p["customer"], "customer")
+    start, end, window = p["start_time"], p["end_time"], WINDOWS.get(p.get("value_grouping_window", ""), 0)
+    for name, moment in (("start_time", start), ("end_time", end)):
+        if moment % (window or MINUTE):
+            what = p.get("value_grouping_window", "minute")
+            raise invalid(f"The {name} must be aligned with {what} boundaries.", name)
+    if end <= start:
+        raise invalid("The end_time must be after the start_time.", "end_time")
+    seen_by = tx.now - tx.account.summary_lag
+    found = []
+    for first in range(start, end, window or end - start):
+        last = first + (window or end - start)
+        value = _aggregated(tx, meter, p["customer"], first, last, seen_by)
+        if value is not None:
+            found.append(_summary(tx, meter, p["customer"], first, last, value))
+    found.reverse()
+    return paged(tx, found, p)
+
+
+def _summary(tx: Transaction, meter: Body, customer: str, start: int, end: int, value: int) -> Body:
+    name = hashlib.sha256(f"{meter['id']} {customer} {start} {end}".encode()).hexdigest()[:24]
+    return {
+        "id": f"mtrusg_{name}",
+        "object": "billing.meter_event_summary",
+        "aggregated_value": value + tx.account.summary_error(),
+        "end_time": end,
+        "livemode": tx.live,
+        "meter": meter["id"],
+        "start_time": start,
+    }

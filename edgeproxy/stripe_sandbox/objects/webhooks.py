@@ -1,0 +1,161 @@
+"""Who is told of events: webhook endpoints, and event destinations of v2."""
+
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters
+from edgeproxy.stripe_sandbox.objects.fields import put, put_metadata, refuse
+from edgeproxy.stripe_sandbox.refusal import invalid, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id, stamp
+
+ENDPOINTS_MAX = 16
+
+
+def _checked(url: str, param: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise invalid("Invalid URL: an explicit scheme (such as https) must be provided.", param, "url_invalid")
+    return url
+
+
+def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make an endpoint. Its secret is answered this once."""
+    refuse(p, "connect")
+    if len(tx.all("webhook_endpoint")) >= ENDPOINTS_MAX:
+        raise invalid(f"You have reached the maximum of {ENDPOINTS_MAX} webhook endpoints.")
+    made: Body = {
+        "id": new_id("we"),
+        "object": "webhook_endpoint",
+        "api_version": p.get("api_version"),
+        "created": tx.now,
+        "enabled_events": p["enabled_events"],
+        "livemode": tx.live,
+        "secret": new_id("whsec"),
+        "status": "enabled",
+        "url": _checked(p["url"], "url"),
+    }
+    if p.get("api_version") not in (None, tx.account.description.version):
+        raise unsupported(f"the version {p['api_version']}", "api_version")
+    put(made, p, "description")
+    put_metadata(made, p)
+    tx.insert(made)
+    tx.note("webhook_endpoint.created", made["id"], url=made["url"])
+    return {**made, "_reveal": True}
+
+
+def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change an endpoint, or switch it off or on."""
+    made = tx.get("webhook_endpoint", ids["id"])
+    put(made, p, "description", "enabled_events")
+    if "url" in p:
+        made["url"] = _checked(p["url"], "url")
+    if "disabled" in p:
+        made["status"] = "disabled" if p["disabled"] else "enabled"
+    put_metadata(made, p)
+    tx.note("webhook_endpoint.updated", made["id"], url=made["url"], status=made["status"])
+    return tx.save(made)
+
+
+def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Delete an endpoint; what it has not been told yet it will not be."""
+    made = tx.get("webhook_endpoint", ids["id"])
+    tx.note("webhook_endpoint.deleted", made["id"])
+    return tx.delete(made)
+
+
+def view(tx: Transaction, body: Body) -> Body:
+    """Without the secret, but in the answer to its making."""
+    return body if body.get("_reveal") else {name: value for name, value in body.items() if name != "secret"}
+
+
+# ---- v2
+
+
+def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Make an event destination."""
+    if p["type"] != "webhook_endpoint":
+        raise unsupported(f"event destinations of type {p['type']}", "type")
+    refuse(p, "events_from")
+    if "webhook_endpoint" not in p:
+        raise invalid("Missing required param: webhook_endpoint.", "webhook_endpoint", "parameter_missing")
+    made: Body = {
+        "id": new_id("ed" if tx.live else "ed_test"),
+        "object": "v2.core.event_destination",
+        "created": stamp(tx.now),
+        "description": p.get("description", ""),
+        "enabled_events": p["enabled_events"],
+        "event_payload": p["event_payload"],
+        "events_from": ["self"],
+        "livemode": tx.live,
+        "metadata": p.get("metadata", {}),
+        "name": p["name"],
+        "status": "enabled",
+        "type": p["type"],
+        "updated": stamp(tx.now),
+        "webhook_endpoint": {
+            "url": _checked(p["webhook_endpoint"]["url"], "webhook_endpoint[url]"),
+            "signing_secret": new_id("whsec"),
+        },
+    }
+    if p["event_payload"] == "snapshot":
+        made["snapshot_api_version"] = p.get("snapshot_api_version", tx.account.description.version)
+    tx.insert(made)
+    tx.note("v2.core.event_destination.created", made["id"], url=made["webhook_endpoint"]["url"])
+    return _with(made, p)
+
+
+def _with(made: Body, p: Parameters) -> Body:
+    """A destination as it is answered, with what `include` asks for."""
+    return {**made, "_include": p.get("include", [])}
+
+
+def view_destination(tx: Transaction, body: Body) -> Body:
+    """With its URL and its secret only where these are asked for."""
+    asked = body.get("_include", [])
+    endpoint = {name: value for name, value in body["webhook_endpoint"].items() if f"webhook_endpoint.{name}" in asked}
+    return {**body, "webhook_endpoint": endpoint}
+
+
+def retrieve_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """An event destination."""
+    return _with(tx.get("v2.core.event_destination", ids["id"]), p)
+
+
+def list_destinations(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Event destinations, all of them: lists of v2 say where the next page is."""
+    found = [_with(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
+    return {"object": "list", "data": found, "next_page_url": None, "previous_page_url": None}
+
+
+def update_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Change an event destination."""
+    made = tx.get("v2.core.event_destination", ids["id"])
+    put(made, p, "description", "enabled_events", "name")
+    if "webhook_endpoint" in p:
+        made["webhook_endpoint"]["url"] = _checked(p["webhook_endpoint"]["url"], "webhook_endpoint[url]")
+    put_metadata(made, p)
+    return _with(_updated(tx, made), p)
+
+
+def _updated(tx: Transaction, made: Body) -> Body:
+    made["updated"] = stamp(tx.now)
+    tx.note("v2.core.event_destination.updated", made["id"], status=made["status"])
+    return tx.save(made)
+
+
+def disable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Switch a destination off."""
+    made = tx.get("v2.core.event_destination", ids["id"])
+    made.update(status="disabled", status_details={"disabled": {"reason": "user"}})
+    return _updated(tx, made)
+
+
+def enable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Switch a destination on."""
+    made = tx.get("v2.core.event_destination", ids["id"])
+    made.update(status="enabled", status_details=None)
+    return _updated(tx, made)
+
+
+def delete_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+    """Delete a destination."""
+    made = tx.get("v2.core.event_destination", ids["id"])
+    tx.note("v2.core.event_destination.deleted", made["id"])
+    tx.delete(made)
+    return {"id": made["id"], "object": "v2.core.event_destination", "deleted": True}

@@ -1,0 +1,169 @@
+"""Parameters: forms and JSON become values as the description has them, or a refusal that names the parameter."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.description import Schema
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
+
+KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
+INTEGER = re.compile(r"-?[0-9]{1,18}")
+DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?")
+DEPTH_MAX = 8
+METADATA_KEYS_MAX = 50
+METADATA_KEY_MAX = 40
+
+Written = str | dict[str, "Written"] | list["Written"]
+
+
+def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """What a form says, `a[b][0]=c` as `{a: {b: {"0": c}}}`; `a[]` counts for itself."""
+    root: dict[str, Any] = {}
+    for key, value in pairs:
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise invalid(f"Received unknown parameter: {key}", key, "parameter_unknown")
+        names = [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])]
+        if len(names) > DEPTH_MAX:
+            raise invalid(f"Received unknown parameter: {key}", key, "parameter_unknown")
+        inner = root
+        for name in names[:-1]:
+            found = inner.setdefault(name or str(len(inner)), {})
+            if not isinstance(found, dict):
+                raise invalid("Invalid object", key)
+            inner = found
+        inner[names[-1] or str(len(inner))] = value
+    return root
+
+
+def read(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of parameters; raises Refusal."""
+    value = _read(schema, written, "")
+    assert isinstance(value, dict)
+    return value
+
+
+def _read(schema: Schema, written: Any, path: str) -> Any:
+    if schema.get("x-pruned"):
+        raise unsupported(f"the parameter {path}", path)
+    options = schema.get("anyOf")
+    if options is None:
+        return _read_one(schema, written, path)
+    refusal: Refusal | None = None
+    for option in sorted(options, key=lambda one: _fits(one, written), reverse=True):
+        try:
+            return _read_one(option, written, path)
+        except Refusal as no:
+            refusal = refusal or no
+    assert refusal is not None
+    raise refusal
+
+
+def _fits(option: Schema, written: Any) -> int:
+    """How likely it is that an alternative is meant."""
+    if isinstance(written, dict | list):
+        return int(option.get("type") in ("object", "array"))
+    if "enum" in option:
+        return 2 * int(written in option["enum"]) - 1
+    return int(option.get("type") not in ("object", "array"))
+
+
+def _read_one(schema: Schema, written: Any, path: str) -> Any:
+    reader = READERS.get(schema.get("type", ""))
+    return written if reader is None else reader(schema, written, path)
+
+
+def _object(schema: Schema, written: Any, path: str) -> Any:
+    if not isinstance(written, dict):
+        raise invalid("Invalid object", path)
+    properties, others = schema.get("properties", {}), schema.get("additionalProperties", False)
+    unknown = [name for name in written if name not in properties] if others is False else []
+    if unknown:
+        names = [_join(path, name) for name in unknown]
+        what = "parameter" if len(names) == 1 else "parameters"
+        raise invalid(f"Received unknown {what}: {', '.join(names)}", names[0], "parameter_unknown")
+    value = {}
+    for name, said in written.items():
+        inner = properties.get(name, others)
+        value[name] = _read(inner, said, _join(path, name)) if isinstance(inner, Mapping) else said
+    for name in schema.get("required", ()):
+        if name not in written:
+            named = _join(path, name)
+            raise invalid(f"Missing required param: {named}.", named, "parameter_missing")
+        if written[name] == "":
+            named = _join(path, name)
+            raise invalid(f"You passed an empty string for '{named}'.", named, "parameter_invalid_empty")
+    if path.rpartition("[")[2].rstrip("]") == "metadata":
+        _check_metadata(value, path)
+    return value
+
+
+def _check_metadata(metadata: Mapping[str, Any], path: str) -> None:
+    if len(metadata) > METADATA_KEYS_MAX:
+        raise invalid(f"Metadata can have up to {METADATA_KEYS_MAX} keys.", path)
+    for name in metadata:
+        if len(name) > METADATA_KEY_MAX:
+            raise invalid(f"Metadata keys can be up to {METADATA_KEY_MAX} characters long.", _join(path, name))
+
+
+def _array(schema: Schema, written: Any, path: str) -> Any:
+    if isinstance(written, dict):
+        if not all(index.isdecimal() for index in written):
+            raise invalid("Invalid array", path)
+        written = [written[index] for index in sorted(written, key=int)]
+    if not isinstance(written, list):
+        raise invalid("Invalid array", path)
+    return [_read(schema.get("items", {}), said, f"{path}[{index}]") for index, said in enumerate(written)]
+
+
+def _string(schema: Schema, written: Any, path: str) -> Any:
+    if not isinstance(written, str):
+        raise invalid("Invalid string: must be a string", path)
+    allowed = schema.get("enum")
+    if allowed is not None and written not in allowed:
+        *some, last = allowed
+        listed = f"{', '.join(some)} or {last}" if some else last
+        raise invalid(f"Invalid {path}: must be one of {listed}", path)
+    most = schema.get("maxLength")
+    if most is not None and len(written) > most:
+        raise invalid(f"Invalid string: {written[:20]}…; must be at most {most} characters", path)
+    if schema.get("format") == "decimal" and not DECIMAL.fullmatch(written):
+        raise invalid(f"Invalid decimal: {written}; must have at most 12 decimal places", path)
+    return written
+
+
+def _integer(_: Schema, written: Any, path: str) -> Any:
+    if isinstance(written, int) and not isinstance(written, bool):
+        return written
+    if not isinstance(written, str) or not INTEGER.fullmatch(written):
+        raise invalid(f"Invalid integer: {written}", path, "parameter_invalid_integer")
+    return int(written)
+
+
+def _number(_: Schema, written: Any, path: str) -> Any:
+    if isinstance(written, str) and DECIMAL.fullmatch(written):
+        return float(written)
+    raise invalid(f"Invalid decimal: {written}", path)
+
+
+def _boolean(_: Schema, written: Any, path: str) -> Any:
+    if isinstance(written, bool):
+        return written
+    if written not in ("true", "false"):
+        raise invalid(f"Invalid boolean: {written}", path)
+    return written == "true"
+
+
+READERS = {
+    "object": _object,
+    "array": _array,
+    "string": _string,
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+}
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}[{name}]" if path else name

@@ -1,0 +1,59 @@
+"""Stripe's rate limits, per second: of all calls, and of each endpoint."""
+
+from dataclasses import dataclass
+
+from edgeproxy.stripe_sandbox.refusal import too_many
+
+ENDPOINT = 25.0
+METER_EVENTS = "/v1/billing/meter_events"
+ALL = {"test": 25.0, "live": 100.0}
+METER_EVENTS_LIVE = 1000.0
+READS_MIN, READS_PER_PAYMENT = 10_000, 500
+"""Reads that an account has in 30 days: so many for each payment, and at least so many."""
+
+
+@dataclass
+class Bucket:
+    """Tokens that fill up again at a rate; full holds a second's."""
+
+    rate: float
+    tokens: float
+    at: float
+
+    def takes(self, now: float) -> bool:
+        """Take a token, if there is one."""
+        self.tokens = min(self.rate, self.tokens + (now - self.at) * self.rate)
+        self.at = now
+        if self.tokens < 1:
+            return False
+        self.tokens -= 1
+        return True
+
+
+class Rates:
+    """Counts calls. `mode` is `test` or `live`, or `off`: nothing is limited."""
+
+    def __init__(self, mode: str) -> None:
+        self.mode = mode
+        self._buckets: dict[str, Bucket] = {}
+        self.reads = 0
+
+    def check(self, method: str, path: str, now: float, payments: int) -> None:
+        """Count a call of an endpoint; raises the refusal of one too many. `now` is monotonic."""
+        if self.mode == "off":
+            return
+        if path == METER_EVENTS and self.mode == "live":
+            self._take(path, METER_EVENTS_LIVE, "endpoint-rate", now)
+            return
+        if method == "GET":
+            self.reads += 1
+            if self.reads > max(READS_MIN, READS_PER_PAYMENT * payments):
+                raise too_many("resource-specific")
+        if path != METER_EVENTS:
+            self._take(f"{method} {path}", ENDPOINT, "endpoint-rate", now)
+        self._take("", ALL[self.mode], "global-rate", now)
+
+    def _take(self, name: str, rate: float, reason: str, now: float) -> None:
+        bucket = self._buckets.setdefault(name, Bucket(rate, rate, now))
+        if not bucket.takes(now):
+            raise too_many(reason)

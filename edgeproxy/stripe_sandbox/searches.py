@@ -1,0 +1,98 @@
+"""Searches: `field:"value"`, `~` for a part of it, numbers by `>` and `<`, `-` for not, joined by AND or by OR."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from edgeproxy.stripe_sandbox.lists import Handler, Ids, Parameters, limit_of
+from edgeproxy.stripe_sandbox.refusal import invalid
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction
+
+CLAUSE = re.compile(
+    r"""\s*(?P<no>-?)(?P<field>\w+)(?:\[(?P<q>["'])(?P<key>[^"']{1,40})(?P=q)\])?\s*(?P<sign>:|~|>=|<=|>|<)\s*"""
+    r"""(?:(?P<w>["'])(?P<text>(?:[^"'\\]|\\.)*)(?P=w)|(?P<bare>-?\w+(?:\.\d+)?))\s*"""
+)
+JOINED = re.compile(r"(AND|OR)\b", re.IGNORECASE)
+CLAUSES_MAX = 10
+NUMBERS = ("created", "amount", "total")
+
+
+def searching(kind: str, **fields: str) -> Handler:
+    """Search objects of a type by these fields, and by metadata."""
+
+    def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+        return _found(tx, kind, p, {**fields, "metadata": "metadata"})
+
+    return handler
+
+
+def _found(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]) -> Body:
+    where, values = wanted(p["query"], fields)
+    limit = limit_of(p)
+    before = p.get("page", str(2**62))
+    if not before.isdecimal():
+        raise invalid("Invalid page.", "page")
+    rows = tx.account.connection.execute(
+        "SELECT seq, body FROM objects WHERE kind = ? AND live = ? AND NOT deleted "
+        f"AND json_extract(body, '$.created') <= ? AND seq < ? AND ({where}) ORDER BY seq DESC LIMIT ?",
+        (kind, tx.live, tx.now - tx.account.search_lag, int(before), *values, limit + 1),
+    ).fetchall()
+    more = len(rows) > limit
+    return {
+        "object": "search_result",
+        "data": [tx.read(body) for _, body in rows[:limit]],
+        "has_more": more,
+        "next_page": str(rows[limit - 1][0]) if more else None,
+        "url": tx.request.path if tx.request is not None else "",
+    }
+
+
+def wanted(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
+    """A query as SQL and its values; raises Refusal."""
+    clauses: list[str] = []
+    values: list[Any] = []
+    joins: set[str] = set()
+    place = 0
+    while True:
+        match = CLAUSE.match(query, place)
+        if match is None or len(clauses) == CLAUSES_MAX:
+            raise invalid("We were unable to parse your search query.", "query")
+        clauses.append(_clause(match, fields, values))
+        place = match.end()
+        if place == len(query):
+            break
+        join = JOINED.match(query, place)
+        joins.add("AND" if join is None else join[1].upper())
+        place = place if join is None else join.end()
+    if len(joins) > 1:
+        raise invalid("You can't combine AND and OR in one query.", "query")
+    return f" {joins.pop() if joins else 'AND'} ".join(clauses), values
+
+
+def _clause(match: re.Match[str], fields: Mapping[str, str], values: list[Any]) -> str:
+    name, key = match["field"], match["key"]
+    if name not in fields or (key is not None) != (name == "metadata"):
+        raise invalid(f"Field `{name}` is an unsupported search field for this resource.", "query")
+    path = f"$.{fields[name]}" + ("" if key is None else f'."{key}"')
+    found = "json_extract(body, ?)"
+    values.append(path)
+    sign, said = match["sign"], match["bare"] if match["text"] is None else re.sub(r"\\(.)", r"\1", match["text"])
+    if match["bare"] == "null":
+        clause = f"{found} IS NULL"
+    elif sign == "~":
+        clause = f"instr(lower({found}), lower(?)) > 0"
+        values.append(said)
+    else:
+        clause = f"COALESCE({found} {'=' if sign == ':' else sign} ?, 0)"
+        values.append(_value(name, said))
+    return f"NOT {clause}" if match["no"] else clause
+
+
+def _value(name: str, said: str) -> Any:
+    if said in ("true", "false") and name in ("active", "shippable"):
+        return said == "true"
+    if name in NUMBERS:
+        if not re.fullmatch(r"-?[0-9]+", said):
+            raise invalid(f"Field `{name}` wants a whole number.", "query")
+        return int(said)
+    return said

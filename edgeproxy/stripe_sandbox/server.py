@@ -1,0 +1,303 @@
+"""Calls of the API: who asks, how often, with which parameters, whether again; and the answer."""
+
+import asyncio
+import base64
+import binascii
+import os
+import re
+import sys
+import time
+from email.utils import formatdate
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+
+from edgeproxy.base import log
+from edgeproxy.stripe_sandbox import parameters
+from edgeproxy.stripe_sandbox.description import Description, Operation
+from edgeproxy.stripe_sandbox.expansion import expand
+from edgeproxy.stripe_sandbox.faults import AFTER, BEFORE, Fault
+from edgeproxy.stripe_sandbox.idempotency import Kept, Keys, digest_of
+from edgeproxy.stripe_sandbox.operations import INCLUDED, OPERATIONS
+from edgeproxy.stripe_sandbox.rates import METER_EVENTS, Rates
+from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, too_many
+from edgeproxy.stripe_sandbox.state import State
+from edgeproxy.stripe_sandbox.store import transaction
+from edgeproxy.stripe_sandbox.transaction import Request, Transaction, new_id
+
+KEY = re.compile(r"(sk|rk)_(test|live)_\w+", re.ASCII)
+BODY_MAX = 1 << 20
+
+
+class Call(NamedTuple):
+    """A call, as far as it is understood."""
+
+    operation: Operation
+    ids: dict[str, str]
+    live: bool
+    id: str
+    key: str | None
+    """Its idempotency key."""
+    query: str
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        """The path that was asked."""
+        return self.operation.path.format(**self.ids)
+
+
+class Answer(NamedTuple):
+    """What is answered."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str]
+
+
+class Server:
+    """Answers calls of the API."""
+
+    def __init__(self, description: Description, state: State, rates: Rates) -> None:
+        self._description = description
+        self._state = state
+        self._rates = rates
+        self._keys = Keys(state.connection)
+        self._metering: set[tuple[bool, str, str]] = set()
+        """Customers and event names of which a meter event is under way."""
+        self._storm = 0.0
+        """When the storm of 429 ends, by the monotonic clock."""
+        self._log = log.get()
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a call."""
+        id = new_id("req")
+        body = await request.read()
+        headers = {"Request-Id": id, "Stripe-Version": self._description.version}
+        after: list[Fault] = []
+        try:
+            call = self._read(request, id, body)
+            if call.key is not None:
+                headers["Idempotency-Key"] = call.key
+            answer = await self._guarded(request, call, after)
+        except Refusal as no:
+            answer = refused(no)
+        except Dropped:
+            return dropped(request)
+        except Exception:
+            self._log.exception("a call failed", method=request.method, path=request.path, request=id)
+            answer = refused(Refusal(500, "The sandbox failed; its log says why.", kind="api_error"))
+        return await self._sent(request, answer, headers, after)
+
+    def _read(self, request: web.Request, id: str, body: bytes) -> Call:
+        match = self._description.find(request.method, request.path)
+        if match is None or match.operation.id not in OPERATIONS:
+            raise Refusal(404, f"Unrecognized request URL ({request.method}: {request.path}).")
+        live = is_live(request.headers.get("Authorization"))
+        version = request.headers.get("Stripe-Version", self._description.version)
+        if version != self._description.version:
+            raise invalid(f"The sandbox speaks the version {self._description.version} alone, not {version}.")
+        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
+        return Call(match.operation, match.ids, live, id, key, request.query_string, body)
+
+    async def _guarded(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
+        """The answer to a call that met the faults before its effect; `after` gets those that come after it."""
+        self._rates.check(request.method, call.operation.path, time.monotonic(), self._state.payments())
+        digest = digest_of(request.method, call.path, call.query, call.body)
+        held = None
+        if call.key is not None:
+            kept = self._keys.find(call.live, call.key, digest, int(self._state.clock()))
+            if kept is not None:
+                return replayed(kept)
+            held = (call.live, call.key)
+            self._keys.under_way.add(held)
+        lock = None
+        try:
+            lock = self._lock(call)
+            if delay := self._state.delay(request.path, request.method):
+                await asyncio.sleep(delay)
+            self._struck(request, call, digest)
+            if met := self._state.meet(AFTER, request.path, request.method):
+                after.append(met)
+            return self._done(call, digest, next((one for one in after if one.kind == "error_after"), None))
+        finally:
+            if held is not None:
+                self._keys.under_way.discard(held)
+            if lock is not None:
+                self._metering.discard(lock)
+
+    def _lock(self, call: Call) -> tuple[bool, str, str] | None:
+        """One call at a time for each customer and meter."""
+        if call.operation.path != METER_EVENTS:
+            return None
+        said = dict(parse_qsl(call.body.decode(errors="replace")))
+        lock = (call.live, said.get("event_name", ""), said.get("payload[stripe_customer_id]", ""))
+        if lock in self._metering:
+            message = (
+                "There is currently another in-progress request for this customer and meter. Please try again later."
+            )
+            raise Refusal(409, message, headers={"Stripe-Should-Retry": "true"})
+        self._metering.add(lock)
+        return lock
+
+    def _struck(self, request: web.Request, call: Call, digest: str) -> None:
+        """Let a call meet what comes before its effect."""
+        now = time.monotonic()
+        if self._storm > now:
+            raise too_many("global-rate")
+        fault = self._state.meet(BEFORE, request.path, request.method)
+        match None if fault is None else fault.kind:
+            case "call_lost":
+                raise Dropped
+            case "restart_before":
+                restart()
+            case "rate_limited":
+                assert fault is not None
+                self._storm = now + fault.seconds
+                raise too_many(fault.reason)
+            case "refused":
+                assert fault is not None
+                raise Refusal(fault.status or 401, "Refused, as a fault that was asked for.")
+            case "error_before":
+                assert fault is not None
+                answer = failed(fault)
+                self._keep(call, digest, answer)
+                raise Refusal(answer.status, FAILED, kind="api_error")
+
+    def _done(self, call: Call, digest: str, fails: Fault | None) -> Answer:
+        """Do what is asked, and keep its answer with its effect."""
+        values = self._parameters(call)
+        now = int(self._state.clock())
+        request = Request(call.id, call.key, call.path)
+        try:
+            with transaction(self._state.connection):
+                tx = Transaction(self._state.account, call.live, now, request)
+                try:
+                    answer = self._rendered(tx, call, values)
+                except Refusal as no:
+                    if no.commits and no.status != 429:
+                        self._keep(call, digest, refused(no))
+                    raise
+                if fails is not None:
+                    answer = failed(fails)
+                self._keep(call, digest, answer)
+        except Refusal as no:
+            if not no.commits and no.status not in (409, 429):
+                self._keep(call, digest, refused(no))
+            raise
+        self._state.wake()
+        return answer
+
+    def _parameters(self, call: Call) -> dict[str, Any]:
+        if call.path.startswith("/v2/") and call.operation.method == "POST":
+            try:
+                written = orjson.loads(call.body or b"{}")
+            except orjson.JSONDecodeError:
+                raise invalid("The body is not JSON.") from None
+        else:
+            pairs = parse_qsl(call.query, keep_blank_values=True)
+            try:
+                pairs += parse_qsl(call.body.decode(), keep_blank_values=True)
+            except UnicodeDecodeError:
+                raise invalid("The body is not a form in UTF-8.") from None
+            written = parameters.nested(pairs)
+        return parameters.read(call.operation.parameters, written)
+
+    def _rendered(self, tx: Transaction, call: Call, values: dict[str, Any]) -> Answer:
+        wanted = values.pop("expand", [])
+        made = OPERATIONS[call.operation.id](tx, call.ids, values)
+        shown = {**made, "data": [tx.shown(one) for one in made["data"]]} if is_list(made) else tx.shown(made)
+        expand(tx, shown, call.operation.answer, wanted, INCLUDED)
+        return Answer(200, orjson.dumps(shown), {})
+
+    def _keep(self, call: Call, digest: str, answer: Answer) -> None:
+        if call.key is not None:
+            kept = Kept(call.id, answer.status, answer.body)
+            self._keys.keep(call.live, call.key, digest, int(self._state.clock()), kept)
+
+    async def _sent(
+        self, request: web.Request, answer: Answer, headers: dict[str, str], after: list[Fault]
+    ) -> web.StreamResponse:
+        headers = {**headers, **answer.headers, "Date": formatdate(self._state.clock(), usegmt=True)}
+        for fault in after:
+            match fault.kind:
+                case "restart_after":
+                    restart()
+                case "answer_lost":
+                    return dropped(request)
+                case "answer_cut":
+                    return await cut(request, answer, headers)
+        return web.Response(status=answer.status, body=answer.body, headers=headers, content_type="application/json")
+
+
+class Dropped(Exception):
+    """A call is dropped without an answer."""
+
+
+FAILED = "An unexpected error occurred, as a fault that was asked for."
+
+
+def failed(fault: Fault) -> Answer:
+    """An answer that says that something went wrong."""
+    return refused(Refusal(fault.status or 500, FAILED, kind="api_error"))
+
+
+def refused(no: Refusal) -> Answer:
+    """The answer of a refusal."""
+    return Answer(no.status, orjson.dumps(no.body), no.headers)
+
+
+def replayed(kept: Kept) -> Answer:
+    """The first answer to an idempotency key once more."""
+    headers = {"Idempotent-Replayed": "true", "Original-Request": kept.request}
+    return Answer(kept.status, kept.body, headers)
+
+
+def is_list(made: dict[str, Any]) -> bool:
+    """Whether an answer is a list of objects."""
+    return made.get("object") in ("list", "search_result")
+
+
+def is_live(authorization: str | None) -> bool:
+    """Whose call it is, by Bearer or Basic: of the live or the test mode."""
+    if authorization is None:
+        raise Refusal(
+            401,
+            "You did not provide an API key. You need to provide your API key in the Authorization header, using "
+            "Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
+        )
+    scheme, _, said = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            said = base64.b64decode(said, validate=True).decode().partition(":")[0]
+        except (binascii.Error, UnicodeDecodeError):
+            said = ""
+    match = KEY.fullmatch(said.strip())
+    if match is None:
+        raise Refusal(401, f"Invalid API Key provided: {said[:7]}{'*' * 8}{said[-4:] if len(said) > 16 else ''}")
+    return match[2] == "live"
+
+
+def dropped(request: web.Request) -> web.Response:
+    """End a connection without an answer."""
+    if request.transport is not None:
+        request.transport.abort()
+    return web.Response()
+
+
+async def cut(request: web.Request, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
+    """Send half of an answer, and end the connection."""
+    response = web.StreamResponse(status=answer.status, headers=headers)
+    response.content_type, response.content_length = "application/json", len(answer.body)
+    await response.prepare(request)
+    await response.write(answer.body[: len(answer.body) // 2])
+    if request.transport is not None:
+        request.transport.close()
+    return response
+
+
+def restart() -> None:
+    """Become a new process at once, as after a kill -9: nothing is finished, nothing is said."""
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -1,0 +1,129 @@
+"""What the sandbox knows beside objects: the time, the faults that are asked for, whether there is something to do."""
+
+import asyncio
+import functools
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeproxy.stripe_sandbox import delivery
+from edgeproxy.stripe_sandbox.description import Description
+from edgeproxy.stripe_sandbox.faults import DELAYS, Asked, Fault, Faults
+from edgeproxy.stripe_sandbox.operations import VIEWS
+from edgeproxy.stripe_sandbox.store import connect
+from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
+
+
+class State:
+    """All of it, in one file; raises sqlite3.Error where that cannot be used."""
+
+    def __init__(self, file: Path | str, description: Description, base: str, usage_lag: float, limited: bool) -> None:
+        self.connection = connect(file)
+        self._offset = float(self._setting("offset") or 0.0)
+        self.faults = Faults(Asked())
+        self.woken = asyncio.Event()
+        self._usage_lag = usage_lag
+        self.account = Account(
+            self.connection,
+            description,
+            base,
+            VIEWS,
+            self._deliver,
+            self.clock,
+            usage_lag,
+            limited=limited,
+            summary_error=self._summary_error,
+        )
+        asked = self._setting("faults")
+        if asked is not None:
+            self.ask(msgspec.json.decode(asked, type=Asked))
+
+    def _deliver(self, tx: Transaction, event: Body, endpoint: str, form: str) -> None:
+        delivery.enqueue(self.faults, tx, event, endpoint, form)
+
+    # ---- settings
+
+    def _setting(self, name: str) -> str | None:
+        row = self.connection.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def _set(self, name: str, value: str) -> None:
+        self.connection.execute("INSERT OR REPLACE INTO settings (name, value) VALUES (?, ?)", (name, value))
+
+    # ---- time
+
+    def clock(self) -> float:
+        """What time it is, in seconds since 1970."""
+        fault = self.faults.standing("clock")
+        return time.time() + self._offset + (0.0 if fault is None else fault.seconds)
+
+    def advance(self, seconds: float) -> float:
+        """Let time pass; what time it is then."""
+        self._offset += seconds
+        self._set("offset", repr(self._offset))
+        self.wake()
+        return self.clock()
+
+    def wake(self) -> None:
+        """Have a look whether something is to be done."""
+        self.woken.set()
+
+    # ---- faults
+
+    def ask(self, asked: Asked) -> None:
+        """Have these faults happen, and no others."""
+        self.faults = Faults(asked)
+        lag, summary_lag = self.faults.standing("lag"), self.faults.standing("summary_lag")
+        self.account.usage_lag = self._usage_lag if lag is None else lag.seconds
+        self.account.summary_lag = 0.0 if summary_lag is None else summary_lag.seconds
+        search_lag = self.faults.standing("search_lag")
+        self.account.search_lag = 0.0 if search_lag is None else search_lag.seconds
+        self._remember()
+
+    def _remember(self) -> None:
+        self._set("faults", msgspec.json.encode(self.faults.asked).decode())
+
+    def delay(self, path: str, method: str) -> float:
+        """For how long a call is held up."""
+        if not self.faults.asked.faults:
+            return 0.0
+        return sum(fault.seconds for fault in self.faults.meet(DELAYS, path, method))
+
+    def meet(self, kinds: Sequence[str], path: str, method: str) -> Fault | None:
+        """The fault of these kinds that a call meets; that it did outlives a restart."""
+        if not self.faults.asked.faults:
+            return None
+        met = self.faults.meet_one(kinds, path, method)
+        self._remember()
+        return met
+
+    def _summary_error(self) -> int:
+        return sum(fault.by for fault in self.faults.meet(("summary_wrong",), ""))
+
+    # ---- what it is asked
+
+    def payments(self) -> int:
+        """Payments that were made, by which reads are allowed."""
+        return self._payments(int(time.monotonic()) // 10)
+
+    @functools.lru_cache(maxsize=1)  # noqa: B019 - one state a process
+    def _payments(self, _: int) -> int:
+        (many,) = self.connection.execute("SELECT COUNT(*) FROM objects WHERE kind = 'charge'").fetchone()
+        return int(many)
+
+    def journal(self, after: int, limit: int, what: str) -> list[dict[str, Any]]:
+        """Effects that are on record, the oldest first; those whose name begins so."""
+        rows = self.connection.execute(
+            "SELECT seq, at, live, what, id, request, details FROM journal WHERE seq > ? AND what GLOB ? "
+            "ORDER BY seq LIMIT ?",
+            (after, f"{what}*", limit),
+        )
+        return [
+            {"seq": seq, "at": at, "livemode": bool(live), "what": name, "id": id, "request": request}
+            | json.loads(details)
+            for seq, at, live, name, id, request, details in rows
+        ]

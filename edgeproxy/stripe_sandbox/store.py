@@ -1,0 +1,77 @@
+"""The one SQLite file with all that the sandbox knows. A process that is killed leaves it whole."""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgeproxy.stripe_sandbox.refusal import Refusal
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS objects (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, id TEXT NOT NULL, live INTEGER NOT NULL,
+    deleted INTEGER NOT NULL DEFAULT 0, body TEXT NOT NULL, UNIQUE (id, kind, live)
+);
+CREATE INDEX IF NOT EXISTS objects_listed ON objects (kind, live, seq);
+CREATE INDEX IF NOT EXISTS objects_customer ON objects (kind, json_extract(body, '$.customer'));
+CREATE INDEX IF NOT EXISTS objects_invoice ON objects (kind, json_extract(body, '$.invoice'));
+CREATE INDEX IF NOT EXISTS objects_subscription ON objects (kind, json_extract(body, '$.subscription'));
+CREATE TABLE IF NOT EXISTS timers (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, clock TEXT NOT NULL, at INTEGER NOT NULL, what TEXT NOT NULL,
+    id TEXT NOT NULL, live INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS timers_due ON timers (clock, at, seq);
+CREATE TABLE IF NOT EXISTS journal (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, live INTEGER NOT NULL, what TEXT NOT NULL,
+    id TEXT NOT NULL, request TEXT, details TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS journal_of ON journal (id, what, at);
+CREATE TABLE IF NOT EXISTS idempotency (
+    live INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, request TEXT NOT NULL, created INTEGER NOT NULL,
+    status INTEGER NOT NULL, body BLOB NOT NULL, PRIMARY KEY (live, key)
+);
+CREATE TABLE IF NOT EXISTS usage (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, live INTEGER NOT NULL, identifier TEXT NOT NULL, event_name TEXT NOT NULL,
+    payload TEXT NOT NULL, at INTEGER NOT NULL, created INTEGER NOT NULL, due INTEGER NOT NULL, state TEXT NOT NULL,
+    customer TEXT, meter TEXT, value INTEGER
+);
+CREATE INDEX IF NOT EXISTS usage_identifier ON usage (live, identifier);
+CREATE INDEX IF NOT EXISTS usage_counted ON usage (meter, customer, at, value) WHERE state = 'counted';
+CREATE INDEX IF NOT EXISTS usage_waiting ON usage (due) WHERE state = 'waiting';
+CREATE TABLE IF NOT EXISTS deliveries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, event TEXT NOT NULL, endpoint TEXT NOT NULL, live INTEGER NOT NULL,
+    due REAL NOT NULL, attempt INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL, forged INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (due) WHERE state = 'waiting';
+CREATE INDEX IF NOT EXISTS deliveries_event ON deliveries (event);
+CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+
+def connect(file: Path | str) -> sqlite3.Connection:
+    """Open the file, and make it for its owner alone where there is none; raises sqlite3.Error."""
+    if str(file) != ":memory:":
+        try:
+            # It has webhook secrets and people's addresses. What SQLite writes beside it gets the same mode.
+            os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise sqlite3.OperationalError(error.strerror) from error
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    # What is committed is with the kernel, so a killed process loses nothing; only a power cut could.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.executescript(TABLES)
+    return connection
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Keep all of what is done within, or nothing of it: where it fails, but for a refusal that commits."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException as failure:
+        connection.execute("COMMIT" if isinstance(failure, Refusal) and failure.commits else "ROLLBACK")
+        raise
+    connection.execute("COMMIT")

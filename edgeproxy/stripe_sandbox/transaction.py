@@ -1,0 +1,274 @@
+"""One transaction: all that a call, or something that came due, reads and changes. It is kept whole or not at all."""
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from edgeproxy.stripe_sandbox.description import Description
+from edgeproxy.stripe_sandbox.refusal import missing, too_many
+from edgeproxy.stripe_sandbox.shapes import Shapes
+
+Body = dict[str, Any]
+"""A Stripe object, as far as it is set. Names that begin with an underscore are the sandbox's own."""
+
+FACTS = (
+    "amount",
+    "amount_due",
+    "amount_paid",
+    "currency",
+    "customer",
+    "invoice",
+    "number",
+    "status",
+    "subtotal",
+    "total",
+    "fee",
+    "net",
+)
+"""What the journal says of an object, beside its id."""
+
+Deliver = Callable[["Transaction", Body, str, str], None]
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which call something belongs to."""
+
+    id: str
+    key: str | None = None
+    path: str = ""
+
+
+@dataclass
+class Account:
+    """What all transactions share."""
+
+    connection: sqlite3.Connection
+    description: Description
+    base: str
+    """The address of the sandbox, for links in its answers."""
+    views: Mapping[str, Callable[["Transaction", Body], Body]]
+    """What an object is shown with beside what is kept of it, by its type."""
+    deliver: Deliver
+    """Has an event delivered: transaction, event, endpoint's id, payload's form."""
+    clock: Callable[[], float] = time.time
+    """What time it is."""
+    usage_lag: float = 0.0
+    """Seconds until a meter event is counted."""
+    summary_lag: float = 0.0
+    """Seconds from then until summaries have it."""
+    limited: bool = False
+    """Whether Stripe's rate limits hold."""
+    search_lag: float = 0.0
+    """Seconds until a search finds something new."""
+    summary_error: Callable[[], int] = lambda: 0
+    """By how much a summary is wrong."""
+    shapes: Shapes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.shapes = Shapes(self.description)
+
+
+class Transaction:
+    """What a handler is given. `now` is the sandbox's clock, in seconds since 1970."""
+
+    def __init__(self, account: Account, live: bool, now: int, request: Request | None = None) -> None:
+        self.account = account
+        self.live = live
+        self.now = now
+        self.request = request
+        self._clocks: dict[str, int] = {}
+
+    # ---- objects
+
+    def find(self, kind: str, id: str) -> Body | None:
+        """The object of this type and id; None where there is none, or it was deleted."""
+        row = self._one("SELECT body FROM objects WHERE id = ? AND kind = ? AND live = ? AND NOT deleted", id, kind)
+        return None if row is None else json.loads(row[0])
+
+    def find_deleted(self, kind: str, id: str) -> bool:
+        """Whether there was an object of this type and id, and it was deleted."""
+        return (
+            self._one("SELECT 1 FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted", id, kind) is not None
+        )
+
+    def find_any(self, id: str) -> Body | None:
+        """The object of this id, of whatever type."""
+        row = self.account.connection.execute(
+            "SELECT body FROM objects WHERE id = ? AND live = ? LIMIT 1", (id, self.live)
+        ).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def get(self, kind: str, id: str, param: str | None = None) -> Body:
+        """`find`; raises the refusal of an id that is not there, which `param` named, or the path."""
+        found = self.find(kind, id)
+        if found is None:
+            raise missing(kind.rpartition(".")[2].replace("_", " "), id, param)
+        return found
+
+    def insert(self, body: Body) -> Body:
+        """Keep a new object. It may have the id of one that was deleted."""
+        self.account.connection.execute(
+            "DELETE FROM objects WHERE id = ? AND kind = ? AND live = ? AND deleted",
+            (body["id"], body["object"], self.live),
+        )
+        self.account.connection.execute(
+            "INSERT INTO objects (kind, id, live, body) VALUES (?, ?, ?, ?)",
+            (body["object"], body["id"], self.live, json.dumps(body)),
+        )
+        return body
+
+    def save(self, body: Body) -> Body:
+        """Keep what has become of an object."""
+        self.account.connection.execute(
+            "UPDATE objects SET body = ? WHERE id = ? AND kind = ? AND live = ?",
+            (json.dumps(body), body["id"], body["object"], self.live),
+        )
+        return body
+
+    def delete(self, body: Body) -> Body:
+        """Forget an object; what is answered for it."""
+        gone = {"id": body["id"], "object": body["object"], "deleted": True}
+        self.account.connection.execute(
+            "UPDATE objects SET body = ?, deleted = 1 WHERE id = ? AND kind = ? AND live = ?",
+            (json.dumps(gone), body["id"], body["object"], self.live),
+        )
+        return gone
+
+    def drop(self, body: Body) -> None:
+        """Take an object out as if it had never been."""
+        self.account.connection.execute(
+            "DELETE FROM objects WHERE id = ? AND kind = ? AND live = ?", (body["id"], body["object"], self.live)
+        )
+
+    def all(self, kind: str, **fields: Any) -> list[Body]:
+        """Objects of a type whose fields are so, the oldest first."""
+        wanted = "".join(f" AND json_extract(body, '$.{name}') = ?" for name in fields)
+        rows = self.account.connection.execute(
+            f"SELECT body FROM objects WHERE kind = ? AND live = ? AND NOT deleted{wanted} ORDER BY seq",
+            (kind, self.live, *fields.values()),
+        )
+        return [json.loads(body) for (body,) in rows]
+
+    def _one(self, query: str, id: str, kind: str) -> Any:
+        return self.account.connection.execute(query, (id, kind, self.live)).fetchone()
+
+    def shown(self, body: Body) -> Body:
+        """An object as it is answered, nothing expanded."""
+        view = self.account.views.get(body["object"])
+        return self.account.shapes.complete(body if view is None or body.get("deleted") else view(self, body))
+
+    def read(self, body: str) -> Body:
+        """An object as it is kept."""
+        made: Body = json.loads(body)
+        return made
+
+    # ---- time
+
+    def time(self, clock: str | None) -> int:
+        """What time it is: by this test clock, or by the sandbox's."""
+        if clock is None:
+            return self.now
+        if clock not in self._clocks:
+            self._clocks[clock] = self.get("test_helpers.test_clock", clock)["frozen_time"]
+        return self._clocks[clock]
+
+    def later(self, at: int, what: str, id: str, clock: str | None = None) -> None:
+        """Have `what` done with this object when it is `at`."""
+        self.account.connection.execute(
+            "INSERT INTO timers (clock, at, what, id, live) VALUES (?, ?, ?, ?, ?)",
+            (clock or "", at, what, id, self.live),
+        )
+
+    def forget(self, what: str, id: str) -> None:
+        """Have it not done any more."""
+        self.account.connection.execute("DELETE FROM timers WHERE what = ? AND id = ?", (what, id))
+
+    # ---- record
+
+    def check_rate(self, what: str, id: str, many: int, seconds: int) -> None:
+        """Raise the refusal of an effect of which an object has had so many in so long, where limits hold."""
+        if not self.account.limited or self.request is None:
+            return
+        (had,) = self.account.connection.execute(
+            "SELECT COUNT(*) FROM journal WHERE id = ? AND what = ? AND at > ?", (id, what, self.now - seconds)
+        ).fetchone()
+        if had >= many:
+            raise too_many("resource-specific")
+
+    def note(self, what: str, id: str, **details: Any) -> None:
+        """Put an effect on record."""
+        self.account.connection.execute(
+            "INSERT INTO journal (at, live, what, id, request, details) VALUES (?, ?, ?, ?, ?, ?)",
+            (self.now, self.live, what, id, self.request and self.request.id, json.dumps(details)),
+        )
+
+    def emit(self, what: str, body: Body, previous: Mapping[str, Any] | None = None, *, on_record: bool = True) -> None:
+        """Put an effect on record, and make its event, for those who want to hear of it."""
+        if on_record:
+            facts = {name: body[name] for name in FACTS if body.get(name) is not None}
+            self.note(what, body["id"], **facts)
+        data: Body = {"object": body if body.get("deleted") else self.shown(body)}
+        if previous is not None:
+            data["previous_attributes"] = dict(previous)
+        clock = body.get("test_clock")
+        event: Body = {
+            "id": new_id("evt"),
+            "object": "event",
+            "api_version": self.account.description.version,
+            "created": self.time(clock if isinstance(clock, str) else None),
+            "data": data,
+            "livemode": self.live,
+            "request": self.request and {"id": self.request.id, "idempotency_key": self.request.key},
+            "type": what,
+        }
+        wanted = list(self._listeners(what, "snapshot"))
+        event["pending_webhooks"] = len(wanted)
+        self.insert(event)
+        for endpoint in wanted:
+            self.account.deliver(self, event, endpoint, "snapshot")
+
+    def notify(self, what: str, related: Body | None, data: Body) -> None:
+        """Make an event of v2, of which notifications say only that there is one."""
+        event: Body = {
+            "id": new_id("evt_test" if not self.live else "evt"),
+            "object": "v2.core.event",
+            "created": stamp(self.now),
+            "livemode": self.live,
+            "type": what,
+            "data": data,
+        }
+        if related is not None:
+            where = f"/v1/billing/meters/{related['id']}"
+            event["related_object"] = {"id": related["id"], "type": related["object"], "url": where}
+        self.insert(event)
+        self.note(what, event["id"], **data["reason"])
+        for endpoint in self._listeners(what, "thin"):
+            self.account.deliver(self, event, endpoint, "thin")
+
+    def _listeners(self, what: str, form: str) -> Iterator[str]:
+        def wants(events: Sequence[str]) -> bool:
+            return "*" in events or what in events
+
+        if form == "snapshot":
+            for endpoint in self.all("webhook_endpoint", status="enabled"):
+                if wants(endpoint["enabled_events"]):
+                    yield endpoint["id"]
+        for destination in self.all("v2.core.event_destination", status="enabled", event_payload=form):
+            if wants(destination["enabled_events"]) and destination["type"] == "webhook_endpoint":
+                yield destination["id"]
+
+
+def new_id(prefix: str) -> str:
+    """A new id."""
+    return f"{prefix}_{os.urandom(12).hex()}"
+
+
+def stamp(seconds: int) -> str:
+    """A moment as v2 writes it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

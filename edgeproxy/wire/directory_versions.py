@@ -1,0 +1,198 @@
+"""The directory: customers and their keys, in versions, each of which comes whole or not at all.
+
+It is a log with a line for each version, the last of which is what is so. The first is `whole`: all customers; each of
+the others has what changed with it. The lines of a version's customers (config/directory.py) are its parts, which never
+change once the version is in the log. So a change of any size becomes visible by one line, and what reads meanwhile
+reads a version that was. The token names a version for good: a log that was lost and begins again has other ones.
+
+In the hub `dir:{people}:log` is the list of lines, `dir:{people}:parts:TOKEN` that of a version's parts, and
+`dir:{people}:time` has one line: when which version was last known to be the newest. Lines are signed (signing.py).
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import orjson
+
+from edgeproxy.wire.directory_signatures import Kind, Signer, split
+
+LOG = b"dir:{people}:log"
+TIME = b"dir:{people}:time"
+NEWS = b"dir:{people}:news"
+"""The channel on which it is published that there is another version."""
+UNSIGNED, SIGNED = 1, 2
+"""The form of lines: what earlier versions of edgeproxy read too, and what says which line it follows. Another one is
+for a later version to read."""
+
+Ask = Callable[..., Awaitable[Any]]
+"""Asks the hub a command, such as `ask("LINDEX", LOG, -1)`; raises redis.Away, or ResponseError."""
+
+
+class Unreadable(Exception):
+    """What is in the hub cannot be read, or not any more; the text says why."""
+
+
+class Version(NamedTuple):
+    """A line of the log."""
+
+    number: int
+    token: str
+    whole: bool
+    """Its parts have all customers, not only those that changed."""
+    parts: int
+    size: int
+    """Bytes of all parts."""
+    sha256: str
+    """Over the bytes of all parts, in hex."""
+    customers: int
+    keys: int
+    """How many there are from this version on."""
+    at: float
+    """When it was pushed, in Unix seconds."""
+    form: int = UNSIGNED
+    before: str = ""
+    """The SHA-256 of the line before it, in hex; empty where there is none."""
+    back: bool = False
+    """It is meant to be less, or something else, than what edges know."""
+
+
+KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int, int, (int, float), int, str, bool)
+"""What each part of a line has to be: anybody may have written to the log who may write to the hub."""
+
+
+class Line(NamedTuple):
+    """A line of the log, and the version that it is about."""
+
+    version: Version
+    raw: bytes
+
+    @property
+    def hash(self) -> str:
+        """What the next line says of it."""
+        return hash_of(self.raw)
+
+
+class Time(NamedTuple):
+    """At the Unix second `at` the newest version was the one with this number, and a line with this hash."""
+
+    at: float
+    number: int
+    hash: str
+
+
+INTEGER_MAX = 1 << 53
+"""Of what a line counts."""
+
+
+def parts_of(token: str) -> bytes:
+    """Where the parts of a version are."""
+    return b"dir:{people}:parts:%b" % token.encode()
+
+
+def hash_of(line: bytes) -> str:
+    """The SHA-256 of a line, in hex."""
+    return hashlib.sha256(line).hexdigest()
+
+
+def line_of(version: Version, signer: Signer | None = None) -> bytes:
+    """A version as a line of the log."""
+    said = version._asdict()
+    if version.form == UNSIGNED:
+        del said["before"], said["back"]
+    payload = orjson.dumps(said)
+    return payload if signer is None else signer.sign(Kind.VERSION, payload)
+
+
+def version_of(line: bytes) -> Version:
+    """The version that a line of the log is about, whoever signed it; raises Unreadable."""
+    payload, _ = split(line)
+    try:
+        version = Version(**orjson.loads(payload))
+    except (ValueError, TypeError):
+        version = None
+    if version is None or not all(_is(said, kind) for said, kind in zip(version, KINDS, strict=True)):
+        raise Unreadable("the directory has a line that this version of edgeproxy cannot read")
+    if version.form not in (UNSIGNED, SIGNED):
+        raise Unreadable("the directory was pushed by a later version of edgeproxy, which this one cannot read")
+    return version
+
+
+def read(line: bytes) -> Line:
+    """A line of the log; raises Unreadable."""
+    return Line(version_of(line), line)
+
+
+def time_line(newest: Line, at: float, signer: Signer) -> bytes:
+    """The signed line that says that this one was the newest at this Unix second."""
+    return signer.sign(Kind.TIME, orjson.dumps(Time(at, newest.version.number, newest.hash)._asdict()))
+
+
+def time_of(line: bytes) -> Time:
+    """What such a line says, whoever signed it; raises Unreadable."""
+    payload, _ = split(line)
+    try:
+        said = Time(**orjson.loads(payload))
+    except (ValueError, TypeError):
+        said = None
+    if said is None or not all(map(_is, said, ((int, float), int, str))):
+        raise Unreadable("the signed time of the directory cannot be read")
+    return said
+
+
+def _is(said: Any, kind: Any) -> bool:
+    """Whether a part of a line is of this kind; nobody has pushed what cannot be counted, or kept in a file."""
+    return isinstance(said, kind) and (kind is not int or 0 <= said < INTEGER_MAX)
+
+
+async def last(ask: Ask) -> Version | None:
+    """What is so; None where nothing was pushed to this hub, or it has forgotten all."""
+    line = await ask("LINDEX", LOG, -1)
+    return None if line is None else version_of(line)
+
+
+async def lines(ask: Ask) -> list[Line]:
+    """All lines that are still needed to know what is so."""
+    return [read(line) for line in await ask("LRANGE", LOG, 0, -1)]
+
+
+async def log(ask: Ask) -> list[Version]:
+    """All versions that are still needed to know what is so."""
+    return [line.version for line in await lines(ask)]
+
+
+def after(versions: list[Version], token: str | None) -> list[Version]:
+    """Those that somebody has to read, in this order, who has read the one of this token; all where it is not there."""
+    tokens = [version.token for version in versions]
+    return versions[tokens.index(token) + 1 :] if token in tokens else versions
+
+
+Fetch = Callable[[str, int], Awaitable[bytes | None]]
+"""The part of the version with this token at this place; None where it is not there any more."""
+
+
+def from_hub(ask: Ask) -> Fetch:
+    """Parts as the hub has them."""
+
+    async def fetch(token: str, place: int) -> bytes | None:
+        part: bytes | None = await ask("LINDEX", parts_of(token), place)
+        return part
+
+    return fetch
+
+
+async def parts(fetch: Fetch, version: Version) -> AsyncIterator[list[bytes]]:
+    """The lines of a version, part by part. Raises Unreadable at the first that is not as it was pushed, or at the
+    end: then nothing of it counts."""
+    digest, size = hashlib.sha256(), 0
+    for place in range(version.parts):
+        part = await fetch(version.token, place)
+        if part is None:
+            raise Unreadable(f"version {version.number} of the directory has left the hub, or lost a part there")
+        size += len(part)
+        if size > version.size:
+            break
+        digest.update(part)
+        yield part.split(b"\n")
+    if digest.hexdigest() != version.sha256:
+        raise Unreadable(f"version {version.number} of the directory is not what was pushed")

@@ -1,0 +1,181 @@
+"""How long the accounts API takes to answer: `python -m tests.collector.accounts.measure [sqlite] [postgresql]`.
+
+A collector of its own process that signs a directory, with so many customers. Requests begin at a steady rate, whether
+those before them are answered or not, and each is timed from when it was due. Nine of ten read: a customer, its keys, a
+page of customers. The others make a customer, change one, or make a key. Beside it, once a second, what the disk takes
+for an fsync: each change takes longer. The host must be idle: where it is not, requests wait for a CPU.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import sqlalchemy as sa
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.accounts import customers, keys
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.models import CustomerNew, KeyNew
+from edgeproxy.collector.database import schema
+from edgeproxy.wire import directory_signatures
+from tests.edge.directory.measure import within
+from tests.support.collector import ADMIN, COMMAND, Collector
+from tests.support.postgresql import Postgresql
+from tests.support.waiting import until
+
+CONNECTIONS = 20
+READS, WRITES = "reads", "writes"
+
+
+class Asked(NamedTuple):
+    """A request."""
+
+    kind: str
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+
+
+def mix(there: int, count: int, chance: random.Random) -> list[Asked]:
+    """So many requests, one of ten a change."""
+    found = []
+    for number in range(count):
+        one = f"/v1/customers/c{chance.randrange(there)}"
+        reads = [Asked(READS, "GET", one)] * 6 + [Asked(READS, "GET", f"{one}/keys")] * 2
+        reads.append(Asked(READS, "GET", "/v1/customers?limit=50"))
+        writes = [
+            Asked(WRITES, "POST", "/v1/customers", {"name": f"n{number}", "tier": "basic"}),
+            Asked(WRITES, "PATCH", one, {"metadata": {"seen": str(number)}}),
+            Asked(WRITES, "POST", f"{one}/keys", {"name": "made"}),
+        ]
+        found.append(writes[number // 10 % len(writes)] if number % 10 == 0 else chance.choice(reads))
+    return found
+
+
+async def ask(port: int, asked: list[Asked], rate: float) -> dict[str, list[float]]:
+    """Milliseconds from when each was due to its answer, by kind."""
+    taken: dict[str, list[float]] = {READS: [], WRITES: []}
+    connector = aiohttp.TCPConnector(limit=CONNECTIONS)
+    fields = {"Authorization": f"Bearer {ADMIN}"}
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", connector=connector, headers=fields) as client:
+
+        async def one(asked: Asked, due: float) -> None:
+            own = {"Idempotency-Key": str(uuid.uuid4())} if asked.method == "POST" else {}
+            async with client.request(asked.method, asked.path, json=asked.body, headers=own) as answer:
+                said = await answer.read()
+                assert answer.status < 300, said
+            taken[asked.kind].append(1000 * (time.monotonic() - due))
+
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as all_of_them:
+            for number, some in enumerate(asked):
+                due = began + number / rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                all_of_them.create_task(one(some, due))
+    return taken
+
+
+async def fsyncs(folder: Path, taken: list[float]) -> None:
+    """Write a page once a second, and see how long it takes until it is on disk."""
+    with (folder / "page").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+            began = time.monotonic()
+            await asyncio.to_thread(os.fsync, file.fileno())
+            taken.append(1000 * (time.monotonic() - began))
+            await asyncio.sleep(1)
+
+
+def adds(url: str, names: list[str]) -> None:
+    """Make customers with a key each."""
+
+    async def add(connection: Any) -> None:
+        rows = [customers.row_of(CustomerNew(name=name, tier="basic"), {"tier": "basic"}) for name in names]
+        await connection.execute(sa.insert(schema.customers), rows)
+        for name in names:
+            await keys.create(connection, Caller("measure"), name, KeyNew())
+
+    within(url, add)
+
+
+def is_published(url: str) -> bool:
+    """Whether nothing waits to be told to edges."""
+    found: list[int] = []
+
+    async def look(connection: Any) -> None:
+        found.append(
+            (await connection.execute(sa.select(sa.func.count()).select_from(schema.directory_outbox))).scalar_one()
+        )
+
+    within(url, look)
+    return found == [0]
+
+
+async def measure(
+    port: int, asked: list[Asked], rate: float, folder: Path
+) -> tuple[dict[str, list[float]], list[float]]:
+    """What was taken by requests, and by the disk meanwhile."""
+    synced: list[float] = []
+    beside = Tasks()
+    beside.start("fsyncs", fsyncs(folder, synced))
+    try:
+        return await ask(port, asked, rate), synced
+    finally:
+        await beside.cancel()
+
+
+def percentiles(taken: list[float]) -> str:
+    """How long it took."""
+    cuts = statistics.quantiles(taken, n=100, method="inclusive")
+    return f"p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms"
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("kinds", nargs="*", default=["sqlite", "postgresql"])
+    options.add_argument("--rate", type=float, default=200.0, help="requests a second")
+    options.add_argument("--seconds", type=float, default=30.0)
+    options.add_argument("--customers", type=int, default=2_000)
+    options.add_argument("--profile", type=Path, help="where to write what cProfile says of the collector")
+    given = options.parse_args()
+    for kind in given.kinds:
+        with ExitStack() as ends:
+            folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+            server = None
+            url = f"sqlite:///{folder}/accounts.db"
+            if kind == "postgresql":
+                server = ends.enter_context(closing(Postgresql(durable=True)))
+                url = server.database()
+            directory_signatures.keygen(folder / "directory.key")
+            directory = {"key": str(folder / "directory.key")}
+            collector = ends.enter_context(closing(Collector(folder / "collector", url, directory=directory)))
+            if given.profile is not None:
+                profiled = ("-m", "cProfile", "-o", f"{given.profile.absolute()}.{kind}", *COMMAND[1:])
+                collector.command = (sys.executable, *profiled)
+            collector.start()
+            adds(url, [f"c{number}" for number in range(given.customers)])
+            until(lambda url=url: is_published(url), "what was added is published", seconds=300)  # type: ignore[misc]
+            asked = mix(given.customers, int(given.rate * given.seconds), random.Random(1))
+            cpu, served = collector.cpu(), server.cpu() if server else 0.0
+            taken, synced = asyncio.run(measure(collector.port, asked, given.rate, folder))
+            each = 1000 * (collector.cpu() - cpu) / len(asked)
+            on_server = f", of the server {1000 * (server.cpu() - served) / len(asked):.2f}" if server else ""
+            print(f"{kind}, {given.rate:g}/s: all {percentiles(taken[READS] + taken[WRITES])}")
+            for some, times in taken.items():
+                print(f"  {some}: {percentiles(times)} ({len(times)})")
+            print(f"  CPU of the collector {each:.2f} ms a request{on_server}")
+            print(f"  an fsync of the disk: median {statistics.median(synced):.1f} ms, most {max(synced):.1f} ms")
+
+
+if __name__ == "__main__":
+    main()

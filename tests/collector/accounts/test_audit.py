@@ -1,0 +1,184 @@
+"""The audit log: every change and denial is in it, in a chain of which nothing can be changed or taken out unseen."""
+
+import asyncio
+import base64
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts import audit
+from edgeproxy.collector.accounts.audit import Caller, Denials, Entry, Tampered
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import audit as audit_table
+from edgeproxy.collector.database.schema import audit_head
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector, checked, sha256
+from tests.support.collector_fixtures import StartCollector
+from tests.support.credited import write
+
+ALICE = Caller("alice", "192.0.2.1", "request-1")
+
+
+def entries(collector: Collector, **only: str) -> list[dict[str, Any]]:
+    """All entries, page by page."""
+    found: list[dict[str, Any]] = []
+    after = "0"
+    while True:
+        answer = collector.get("/v1/audit", token=ADMIN, after=after, limit="2", **only)
+        assert answer.status == 200, answer
+        page = answer.json()
+        found += page["entries"]
+        if "next" not in page:
+            return found
+        after = str(page["next"])
+
+
+def test_changes_of_an_edge_are_on_record_with_who_and_what_was_before(collector: Collector) -> None:
+    chain = Chain()
+    assert collector.post(chain.next()).status == 200
+    path = f"/v1/edges/{chain.edge}"
+    changes = [{"retired": True}, {"token": "regional", "region": "eu-bound"}]
+    for change in changes:
+        assert collector.patch(path, orjson.dumps(change)).status == 200
+    assert collector.patch(path, b'{"retired": true}', READ).status == 403
+    found = entries(collector, target=chain.edge)
+    assert [(one["action"], one["actor"], one["origin"], one["after"]) for one in found] == [
+        ("edge.change", "admin", "127.0.0.1", change) for change in changes
+    ]
+    assert found[0]["before"] == {"retired": False}
+    assert found[1]["before"] == {"token": f"token-{sha256(EDGE)[:8]}", "region": chain.region}
+    assert len({one["request_id"] for one in found}) == 2
+    for token in (READ, EDGE, OWN):
+        assert collector.get("/v1/audit", token=token).status == 403
+    for wrong in ({"after": "-1"}, {"limit": "0"}, {"limit": "1001"}, {"by": "actor"}, {"actor": "\0"}):
+        assert collector.get("/v1/audit", token=ADMIN, **wrong).status == 400
+
+
+def test_denials_are_on_record_gathered_whatever_a_token_says_that_nobody_signed(
+    start_collector: StartCollector,
+) -> None:
+    issuer = {"issuer": "http://127.0.0.1:1", "audience": "us", "roles": {"admin": ["ops"]}}
+    collector, chain = start_collector(operators=issuer), Chain(region="eu-bound")
+    assert collector.post(chain.next()).status == 200
+    for _ in range(3):
+        assert collector.get("/v1/edges", token="x").status == 401
+    assert collector.post(chain.next(), token=REGIONAL).status == 403
+    head = base64.urlsafe_b64encode(rb'{"alg":"RS256","crit":["\u0000\ud800"]}').decode().rstrip("=")
+    assert collector.get("/v1/usage", token=f"{head}.e30.AAAA").status == 401
+    collector.end()
+    collector.start()
+    found = entries(collector, action="denied")
+    assert [(one["actor"], one["target"], one["after"]["status"], one["after"]["count"]) for one in found] == [
+        ("unknown", "GET /v1/edges", 401, 3),
+        ("regional", "POST /v1/batches", 403, 1),
+        ("unknown", "GET /v1/usage", 401, 1),
+    ]
+    assert "another token" in found[1]["after"]["why"]
+    assert found[2]["after"]["why"].endswith("Unsupported critical extension: ??")
+    code, said = checked(collector)
+    assert (code, "3 audit records" in said) == (0, True)
+
+
+def test_a_flood_of_different_denials_is_bounded(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "DENIALS_MAX", 50)
+
+    async def flood() -> list[dict[str, Any]]:
+        opened = await Database.connect(database)
+        try:
+            denials = Denials(opened)
+            for number in range(3 * audit.DENIALS_MAX):
+                denials.note(Caller(f"t{number}"), "GET /", 403, f"why {number}")
+            await denials.write()
+            async with opened.reading() as connection:
+                rows: list[dict[str, Any]] = []
+                while page := await audit.page(connection, len(rows), 1000):
+                    rows += page
+                return rows
+        finally:
+            await opened.close()
+
+    rows = asyncio.run(flood())
+    assert len(rows) <= 2 * audit.DENIALS_MAX + 1
+    assert sum(row["after"]["count"] for row in rows) == 3 * audit.DENIALS_MAX
+
+
+async def filled(database: str, count: int = 5) -> Database:
+    """A database whose log has so many entries."""
+    opened = await Database.connect(database)
+    for number in range(count):
+        async with opened.writing() as connection:
+            await audit.append(connection, ALICE, Entry("customer.change", "acme", {"n": number}, {"n": number + 1}))
+    return opened
+
+
+def test_an_entry_is_there_only_with_its_change(database: str) -> None:
+    async def change() -> int:
+        opened = await filled(database, 1)
+        try:
+            try:
+                async with opened.writing() as connection:
+                    await audit.append(connection, ALICE, Entry("customer.change", "acme"))
+                    raise LookupError
+            except LookupError:
+                pass
+            async with opened.reading(whole=True) as connection:
+                return await audit.verify(connection)
+        finally:
+            await opened.close()
+
+    assert asyncio.run(change()) == 1
+
+
+def test_entries_of_two_collectors_are_one_chain(database: str) -> None:
+    async def both() -> int:
+        first, second = await Database.connect(database), await Database.connect(database)
+
+        async def write(opened: Database, who: str) -> None:
+            for number in range(20):
+                async with opened.writing() as connection:
+                    await audit.append(connection, Caller(who), Entry("customer.change", str(number)))
+
+        try:
+            await asyncio.gather(write(first, "one"), write(second, "two"))
+            async with first.reading(whole=True) as connection:
+                return await audit.verify(connection)
+        finally:
+            await first.close()
+            await second.close()
+
+    assert asyncio.run(both()) == 40
+
+
+THIRD = audit_table.c.seq == 3
+TAMPERING: list[tuple[Any, str]] = [
+    (sa.update(audit_table).where(THIRD).values(actor="mallory"), "audit entry 3 was changed"),
+    (sa.update(audit_table).where(THIRD).values(after=None), "audit entry 3 was changed"),
+    (sa.update(audit_table).where(THIRD).values(hash="0" * 64), "audit entry 3 was changed"),
+    (sa.delete(audit_table).where(audit_table.c.seq == 2), "audit entry 2 was taken out"),
+    (sa.delete(audit_table).where(audit_table.c.seq >= 4), "audit entries 4 to 5 were taken out"),
+    (sa.delete(audit_table), "audit entries 1 to 5 were taken out"),
+    (sa.update(audit_head).values(seq=4), "the head of the audit log was changed"),
+]
+
+
+async def after(connection: Any, statement: Any) -> None:
+    """Verify what is there after a change, which is taken back where it is found."""
+    await connection.execute(statement)
+    await audit.verify(connection)
+
+
+def test_what_was_changed_or_taken_out_is_named(database: str) -> None:
+    async def tamper() -> None:
+        opened = await filled(database)
+        try:
+            for statement, said in TAMPERING:
+                with pytest.raises(Tampered, match=said):
+                    await write(opened, after, statement)
+            async with opened.reading(whole=True) as connection:
+                assert await audit.verify(connection) == 5
+        finally:
+            await opened.close()
+
+    asyncio.run(tamper())

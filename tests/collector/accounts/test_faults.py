@@ -1,0 +1,41 @@
+"""What is wrong with the settings of a customer that come over the API."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from edgeproxy.collector.accounts.faults import of_customer
+from edgeproxy.config.models import Meter, Tier
+
+REPORTED = Meter(count="response_header", header="X-Cost")
+METERS = {"requests": Meter(count="requests"), "seats": Meter(count="holdings")}
+
+
+def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
+    known: Any = SimpleNamespace(tiers={"pro": Tier()}, meters={**METERS, **meters})
+    return of_customer({"tier": "pro", **settings}, known)
+
+
+@pytest.mark.parametrize(
+    ("quota", "found"),
+    [
+        ({"meter": "seats"}, []),
+        ({"meter": "requests", "per": "day"}, []),
+        ({"meter": "seats", "per": "day"}, [("quotas.0.per", "is not of what exists, leave it out")]),
+        ({"meter": "requests"}, [("quotas.0.per", "is missing, write day or month")]),
+    ],
+)
+def test_quotas_of_what_exists_have_no_days(quota: dict[str, Any], found: list[tuple[str, str]]) -> None:
+    wrong = said({"quotas": [{**quota, "included": 5}]})
+    assert [one for one in wrong if one[0] == "quotas.0.per"] == found
+    assert bool(wrong) == bool(found)
+
+
+def test_caps_are_of_the_meter_cost() -> None:
+    caps = {"caps": {"session": "100/min"}}
+    assert said(caps, cost=REPORTED) == []
+    assert [field for field, _ in said(caps)] == ["caps"]
+    assert [field for field, _ in said(caps, cost=Meter(count="cost"))] == ["caps"]
+    assert said({"caps": {"day": 5}}, cost=Meter(count="cost")) == []
+    assert said({"caps": {}}) == []

@@ -1,0 +1,100 @@
+"""From files into the database and back: each is the other's inverse."""
+
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts import audit, customers, keys, transfer
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import directory_outbox
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.load import load_collector
+from tests.support.credited import run
+
+ME = Caller("me")
+TIERS = f"""\
+tokens: [{{sha256: "{"a" * 64}", role: admin}}]
+meters: {{requests: {{count: requests}}}}
+tiers: {{basic: {{limits: [{{rate: 60/min}}]}}, pro: {{}}}}
+"""
+ACCOUNTS = f"""\
+customers:
+  acme: {{tier: pro, flags: [beta], message: "say: 'no' \\"x\\""}}
+  "007": {{tier: basic, limits: [{{rate: 5/s, burst: 3, algorithm: token_bucket}}], concurrency: none, priority: 3}}
+  late: {{tier: basic, paused: {{why: unpaid, status: 402}}, regions: {{allow: [eu], prefer: eu}}, burst_credits: off}}
+  busy: {{tier: pro, quotas: [{{meter: requests, per: day, included: 5, timezone: Europe/Berlin}}], limits: []}}
+keys:
+  - {{sha256: "{"1" * 64}", customer: acme, scopes: [read, "a:b"], expires: "2031-01-01T12:00:00.125Z"}}
+  - {{sha256: "{"2" * 64}", customer: acme, limits: [{{rate: 9/min}}], expires: 2001-01-01}}
+  - {{sha256: "{"3" * 64}", customer: "007", scopes: []}}
+flags:
+  beta: {{percent: 12, tiers: [pro], customers: ["007"]}}
+"""
+
+
+def settings(folder: Path, accounts: str) -> Settings:
+    file = folder / "collector.yaml"
+    file.write_text(TIERS + accounts)
+    return load_collector(file, {})
+
+
+async def told(database: Database) -> str:
+    async with database.reading(whole=True) as connection:
+        return "".join([line + "\n" async for line in transfer.take(connection)])
+
+
+async def state(database: Database) -> tuple[int, int]:
+    """How many audit entries there are, in a chain that holds, and how many changes edges are to be told."""
+    async with database.reading(whole=True) as connection:
+        outbox = (await connection.execute(sa.select(sa.func.count()).select_from(directory_outbox))).scalar_one()
+        return await audit.verify(connection), outbox
+
+
+def same(one: Settings, other: Settings) -> bool:
+    def by_digest(some: Settings) -> Any:
+        return sorted(some.keys, key=lambda key: key.sha256)
+
+    return (one.customers, by_digest(one), one.flags) == (other.customers, by_digest(other), other.flags)
+
+
+def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path) -> None:
+    async def work(opened: Database) -> None:
+        files = settings(tmp_path, ACCOUNTS)
+        dry = await transfer.bring(opened, files, ME, dry=True)
+        assert await state(opened) == (0, 0)
+        done = await transfer.bring(opened, files, ME, dry=False)
+        assert done == dry
+        assert [part.added for part in done.values()] == [4, 3, 1]
+        assert await state(opened) == (8, 7)  # Edges are told of the keys of a customer at once.
+        out = await told(opened)
+        assert same(settings(tmp_path, out), files)
+
+        again = await transfer.bring(opened, settings(tmp_path, out), ME, dry=False)
+        assert [part[:3] for part in again.values()] == [(0, 0, 4), (0, 0, 3), (0, 0, 1)]
+        assert await state(opened) == (8, 7)
+        assert await told(opened) == out
+
+        other = ACCOUNTS.replace("tier: pro, flags", "tier: basic, flags").replace("percent: 12", "percent: 13")
+        changed = await transfer.bring(opened, settings(tmp_path, other), ME, dry=False)
+        assert [part.changed for part in changed.values()] == [1, 0, 1]
+        assert await state(opened) == (10, 9)
+
+    run(database, work)
+
+
+def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path) -> None:
+    async def work(opened: Database) -> None:
+        files = settings(tmp_path, ACCOUNTS)
+        await transfer.bring(opened, files, ME, dry=False)
+        async with opened.writing() as connection:
+            await keys.revoke_leaked(connection, ME, "1" * 64)
+            await customers.start_deletion(connection, ME, "late")
+        done = await transfer.bring(opened, files, ME, dry=False)
+        assert done["customers"].refused == ("customer late: is being deleted",)
+        assert done["keys"].refused == ("key sha256:11111111: was revoked, and stays so",)
+        out = await told(opened)
+        assert ("late" in out, "1" * 64 in out) == (False, False)
+
+    run(database, work)

@@ -1,0 +1,65 @@
+"""An alert is there once ever, with what it tells of or not at all."""
+
+import asyncio
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.alerts.alert import TITLE_CHARACTERS_MAX, Alert, in_a_line, raise_all, raise_once
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.database import Database
+from tests.support.credited import run
+
+
+def alert(key: str = "quota:acme:calls:2026-11:80") -> Alert:
+    return Alert(key=key, kind="quota", severity="info", title="of acme\n\0", customer="acme", at=1.5, details={"n": 1})
+
+
+async def rows(database: Database) -> list[tuple[str, str, str, int]]:
+    async with database.reading() as connection:
+        columns = (alerts.c.key, alerts.c.title, alerts.c.details, alerts.c.at)
+        return [tuple(row) for row in await connection.execute(sa.select(*columns).order_by(alerts.c.id))]
+
+
+async def broken(database: Database) -> None:
+    async with database.writing() as connection:
+        assert await raise_once(connection, alert())
+        raise ZeroDivisionError
+
+
+def test_there_is_one_of_a_key_ever_whichever_collector_raises_it(database: str) -> None:
+    async def collect(shared: Database) -> int:
+        raised = 0
+        for number in range(20):
+            async with shared.writing() as connection:
+                raised += await raise_once(connection, alert(f"one:{number}"))
+        return raised
+
+    async def run() -> None:
+        one, other = await Database.connect(database), await Database.connect(database)
+        try:
+            assert sum(await asyncio.gather(collect(one), collect(other))) == 20
+            assert await rows(one) == [(f"one:{n}", "of acme  ", '{"n":1}', 1500) for n in range(20)]
+        finally:
+            await one.close()
+            await other.close()
+
+    asyncio.run(run())
+
+
+def test_it_is_there_with_what_it_tells_of_or_not_at_all(database: str) -> None:
+    async def work(opened: Database) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await broken(opened)
+        assert await rows(opened) == []
+        async with opened.writing() as connection:
+            new = await raise_all(connection, [alert("b"), alert("a"), alert("b")])
+        assert [one.key for one in new] == ["a", "b"]
+        assert [row[0] for row in await rows(opened)] == ["a", "b"]
+
+    run(database, work)
+
+
+def test_a_title_is_one_line_of_a_bounded_length() -> None:
+    assert in_a_line("a\r\nBcc: b@c.d\u2028") == "a  Bcc: b@c.d "
+    assert len(in_a_line("x" * 1000)) == TITLE_CHARACTERS_MAX

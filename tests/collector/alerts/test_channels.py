@@ -1,0 +1,145 @@
+"""Each channel against a real server: what is taken, what is not and why, and what a URL must not lead to."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from edgeproxy.collector.alerts.channels import Failed, send
+from edgeproxy.collector.alerts.message import Message
+from edgeproxy.config.alerts import Channel
+from tests.support.authority import Authority
+from tests.support.ports import HOST
+from tests.support.receivers import MailTaker, Receiver
+
+KEY = b"k" * 32
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+SAID = Message(1, "gap:edge-1", "gap", "page", None, "edge-1 lost something", {"seq": 3}, 1_790_000_000_000)
+NOW = 1_790_000_001.5
+
+
+@dataclass
+class Servers:
+    """What there is to send to: in the clear, and with a certificate that nobody vouches for."""
+
+    hooks: Receiver
+    mail: MailTaker
+    hooks_tls: Receiver
+    mail_tls: MailTaker
+
+
+@pytest.fixture(scope="module")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    pair = Authority(tmp_path_factory.mktemp("tls")).issue("localhost", HOST)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(pair.cert, pair.key)
+    with ExitStack() as ends:
+        made = (Receiver(), MailTaker(), Receiver(tls), MailTaker(tls))
+        yield Servers(*(ends.enter_context(one) for one in made))  # type: ignore[arg-type]
+
+
+def sent(recipient: str | None = None, **channel: Any) -> Failed | None:
+    """What comes of sending SAID by a channel with these settings, and that it is over soon."""
+
+    async def run() -> Failed | None:
+        async with asyncio.timeout(10):
+            return await send(Channel.model_validate(channel), SAID, recipient, NOW)
+
+    return asyncio.run(run())
+
+
+def test_a_webhook_is_signed_by_each_secret_and_its_answer_is_not_read(servers: Servers) -> None:
+    hooks = servers.hooks
+    where = f"http://{HOST}:{hooks.port}/signed"
+    hooks.statuses["/signed"] = [204, 200]
+    assert sent(webhook=where, secret=[SECRET, SECRET]) is None
+    assert sent(webhook=where, secret=SECRET) is None, "an endless answer is one of 200"
+    first, again = hooks.on("/signed")
+    fields = first.fields
+    content = b".".join((fields["webhook-id"].encode(), b"1790000001", first.body))
+    mac = "v1," + base64.b64encode(hmac.digest(KEY, content, hashlib.sha256)).decode()
+    assert fields["webhook-signature"] == f"{mac} {mac}"
+    assert again.fields["webhook-id"] == fields["webhook-id"]
+    assert first.json()["data"]["title"] == SAID.title
+    assert fields["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("status", "fields", "failed"),
+    [
+        (503, {"Retry-After": "60"}, Failed("it answers 503", False, 60.0)),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, Failed("it answers 429")),
+        (410, {}, Failed("it answers 410", True)),
+        (307, {"Location": "/elsewhere"}, Failed("it answers 307")),
+    ],
+)
+def test_what_is_not_taken(servers: Servers, status: int, fields: dict[str, str], failed: Failed) -> None:
+    hooks = servers.hooks
+    hooks.statuses["/refuses"], hooks.fields = [status], fields
+    assert sent(slack=f"http://{HOST}:{hooks.port}/refuses") == failed
+    assert hooks.on("/elsewhere") == [], "redirections are not followed"
+
+
+def test_slack_and_pagerduty_take_theirs(servers: Servers) -> None:
+    hooks = servers.hooks
+    hooks.fields = {}
+    assert sent(slack=f"http://{HOST}:{hooks.port}/services/T/B/x") is None
+    assert sent(pagerduty="k" * 32, url=f"http://{HOST}:{hooks.port}/v2/enqueue") is None
+    (slack,), (event,) = hooks.on("/services/T/B/x"), hooks.on("/v2/enqueue")
+    assert slack.json()["text"] == "[PAGE] edge-1 lost something"
+    assert event.json()["event_action"] == "trigger"
+
+
+def test_no_secret_is_in_why_it_failed_and_nothing_that_nobody_vouches_for_is_told(servers: Servers) -> None:
+    with socket.socket() as closed:
+        closed.bind((HOST, 0))
+        nobody = closed.getsockname()[1]
+        failed = [
+            sent(slack=f"https://localhost:{servers.hooks_tls.port}/secret"),
+            sent(slack=f"http://{HOST}:{nobody}/secret"),
+            sent(slack="https://secret.invalid/secret"),
+            sent(smtp=f"smtps://me:secret@localhost:{servers.mail_tls.port}", to="a@b.c", **{"from": "a@b.c"}),
+            sent(smtp=f"smtp://me:secret@{HOST}:{servers.mail.port}", to="a@b.c", **{"from": "a@b.c"}),
+        ]
+    whys = [one.why for one in failed if one is not None]
+    assert len(whys) == 5
+    assert whys[0] == "its certificate cannot be trusted"
+    assert whys[4] == "the mail server answers 535"
+    assert not any("secret" in why for why in whys), whys
+    assert servers.hooks_tls.got == []
+    assert servers.mail_tls.got == []
+
+
+def test_a_url_that_leads_to_this_host_is_not_connected_to() -> None:
+    """0.0.0.0 is this host to the kernel, and no loopback address to who reads the configuration."""
+    with socket.socket() as listening:
+        listening.bind((HOST, 0))
+        listening.listen()
+        listening.setblocking(False)
+        port = listening.getsockname()[1]
+        failed = sent(slack=f"https://0.0.0.0:{port}/", private=True)
+        assert failed == Failed("it leads to an address that no receiver has")
+        with pytest.raises(BlockingIOError):
+            listening.accept()
+
+
+def test_mail_is_taken_or_refused_for_good_or_for_now(servers: Servers) -> None:
+    mail = servers.mail
+    mail.refused = {"gone@b.c": 550, "later@b.c": 451}
+    channel = {"smtp": f"smtp://me:p%40ss@{HOST}:{mail.port}", "from": "alerts@example.com", "to": ["a@b.c", "d@e.f"]}
+    assert sent(**channel) is None
+    (made,) = mail.to("d@e.f")
+    assert made["Subject"] == "[PAGE] edge-1 lost something"
+    assert sent("own@b.c", **channel) is None
+    assert [len(mail.to(address)) for address in ("own@b.c", "a@b.c")] == [1, 1]
+    assert sent("gone@b.c", **channel) == Failed("the mail server answers 550 to the recipient", True)
+    assert sent("later@b.c", **channel) == Failed("the mail server answers 451 to the recipient")

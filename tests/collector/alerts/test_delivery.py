@@ -1,0 +1,274 @@
+"""Alerts on their way: routed, tried again, given up, replayed, escalated; and through a kill -9 of a collector."""
+
+import asyncio
+import base64
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.alerts import listing
+from edgeproxy.collector.alerts.alert import Alert, Severity, raise_once
+from edgeproxy.collector.alerts.delivery import Delivery
+from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.config.alerts import Alerts
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
+from tests.support.ports import HOST
+from tests.support.postgresql import Postgresql
+from tests.support.receivers import MailTaker, Receiver
+from tests.support.waiting import STEP, until
+
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
+SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
+
+
+@pytest.fixture(scope="module")
+def hooks() -> Iterator[Receiver]:
+    with Receiver() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def mail() -> Iterator[MailTaker]:
+    with MailTaker() as made:
+        yield made
+
+
+def channels(hooks: Receiver, mail: MailTaker, folder: str) -> dict[str, Any]:
+    """A channel for each severity, and one for mail; receivers are shared, so each test has paths of its own."""
+    made: dict[str, Any] = {
+        name: {"webhook": f"http://{HOST}:{hooks.port}/{folder}/{name}", "secret": SECRET} for name in ("pager", "ops")
+    }
+    smtp = f"smtp://me:p%40ss@{HOST}:{mail.port}"
+    return {**made, "mail": {"smtp": smtp, "from": "alerts@example.com", "to": f"{folder}@example.com"}}
+
+
+def alert(key: str, severity: Severity = "warn", customer: str | None = None) -> Alert:
+    return Alert(key=key, kind="test", severity=severity, title=f"it is {key}", customer=customer, at=time.time())
+
+
+async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
+    return {name: f"{name}@customer.test" for name in names if name != "silent"}
+
+
+class Way:
+    """A delivery on a database of the test's."""
+
+    def __init__(self, database: Database, delivery: Delivery) -> None:
+        self.database, self.delivery = database, delivery
+
+    async def raised(self, *some: Alert) -> None:
+        async with self.database.writing() as connection:
+            for one in some:
+                assert await raise_once(connection, one)
+
+    async def standing(self) -> dict[tuple[str, str], str]:
+        """The state of each delivery, by the alert's key and the channel."""
+        wanted = sa.select(alerts.c.key, alert_deliveries.c.channel, alert_deliveries.c.state)
+        async with self.database.reading() as connection:
+            rows = await connection.execute(wanted.join(alert_deliveries, alert_deliveries.c.alert == alerts.c.id))
+            return {(key, channel): state for key, channel, state in rows}
+
+    async def until(self, condition: Callable[[dict[tuple[str, str], str]], bool]) -> None:
+        """Do what there is to do until the deliveries are so."""
+        async with asyncio.timeout(60):
+            while not condition(await self.standing()):
+                await self.delivery.step(time.time())
+                await asyncio.sleep(STEP)
+
+    async def all_sent(self, count: int) -> None:
+        await self.until(lambda found: list(found.values()) == ["sent"] * count)
+
+    async def set(self, table: sa.Table, **values: Any) -> None:
+        async with self.database.writing() as connection:
+            await connection.execute(sa.update(table).values(**values))
+
+
+@asynccontextmanager
+async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
+    database = await Database.connect(url)
+    try:
+        yield Way(database, Delivery(database, Alerts.model_validate(settings), Metrics(), contacts))
+    finally:
+        await database.close()
+
+
+def test_each_goes_where_its_severity_says_and_to_whom_it_is_about(
+    database: str, hooks: Receiver, mail: MailTaker
+) -> None:
+    folder = f"routes-{time.time_ns()}"
+    routes = {"page": ["pager", "pager"], "info": ["ops"]}
+
+    async def run() -> None:
+        async with way(database, channels=channels(hooks, mail, folder), routes=routes, customers="mail") as made:
+            own = [alert("own", "info", "acme"), alert("silent", "info", "silent")]
+            await made.raised(alert("loud", "page"), alert("middling"), *own)
+            await made.all_sent(5)
+            assert (await made.standing()).keys() == {
+                ("loud", "pager"),
+                ("middling", "ops"),  # The channels of warn are those of the next lower one.
+                ("own", "ops"),
+                ("own", "mail:customer"),
+                ("silent", "ops"),
+            }
+
+    asyncio.run(run())
+    assert len(hooks.on(f"/{folder}/pager")) == 1
+    assert len(hooks.on(f"/{folder}/ops")) == 3
+    assert any("it is own" in one["Subject"] for one in mail.to("acme@customer.test"))
+    assert mail.to("silent@customer.test") == []
+
+
+def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
+    database: str, hooks: Receiver, mail: MailTaker
+) -> None:
+    folder = f"retries-{time.time_ns()}"
+    hooks.statuses[f"/{folder}/ops"] = [500, 410]
+
+    async def run() -> None:
+        async with way(database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}) as made:
+            await made.raised(alert("a"), alert("b"))
+            deliveries = alert_deliveries.c
+            # The first waits after a 500, and what is behind it goes on: to a 410, which is for good.
+            await made.until(lambda found: "dead" in found.values())
+            async with made.database.reading() as connection:
+                first, second = (
+                    await connection.execute(sa.select(alert_deliveries).order_by(deliveries.state.desc()))
+                ).all()
+            assert (first.state, first.attempts, first.error) == ("due", 1, "it answers 500")
+            assert first.due_at > time.time() * 1000
+            assert (second.state, second.error) == ("dead", "it answers 410")
+            await made.set(alert_deliveries, due_at=0)
+            await made.until(lambda found: "sent" in found.values())
+            # Its last attempt.
+            hooks.statuses[f"/{folder}/ops"] = [500]
+            await made.raised(alert("c"))
+            await made.delivery._route(time.time())
+            async with made.database.writing() as connection:
+                await connection.execute(
+                    sa.update(alert_deliveries).where(deliveries.state == "due").values(attempts=10)
+                )
+            await made.until(lambda found: list(found.values()).count("dead") == 2)
+            async with made.database.writing() as connection:
+                for dead in await listing.page(connection, None, 10, state="dead"):
+                    assert await listing.replay(connection, dead["id"], None) == ["ops"]
+                    assert await listing.replay(connection, dead["id"], None) == [], "it is under way"
+            await made.all_sent(3)
+            async with made.database.writing() as connection:
+                assert await listing.replay(connection, first.alert, "ops") == ["ops"], (
+                    "if asked for, also what was sent"
+                )
+            await made.all_sent(3)
+
+    asyncio.run(run())
+    ids = [hook.fields["webhook-id"] for hook in hooks.on(f"/{folder}/ops")]
+    assert len(ids) == 7
+    assert len(set(ids)) == 3, "an alert has one id in all attempts"
+
+
+def test_what_no_channel_takes_is_escalated_once(database: str, hooks: Receiver, mail: MailTaker) -> None:
+    folder = f"escalation-{time.time_ns()}"
+    hooks.statuses[f"/{folder}/ops"] = [500] * 50
+    routes = {"page": ["pager"], "warn": ["ops", "gone"]}
+
+    async def run() -> None:
+        async with way(database, channels=channels(hooks, mail, folder), routes=routes, escalate="60s") as made:
+            await made.raised(alert("a"))
+            await made.until(lambda found: len(found) == 2)
+            await made.set(alerts, routed_at=0)
+            made.delivery._surveyed = float("-inf")
+            await made.until(lambda found: found.get(("a", "pager")) == "sent")
+            assert (await made.standing())["a", "ops"] == "due"
+            await made.raised(alert("b", "page"))
+            await made.until(lambda found: found.get(("b", "pager")) == "sent")
+
+    asyncio.run(run())
+    assert len(hooks.on(f"/{folder}/pager")) == 2
+
+
+def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
+    tmp_path: Path, postgresql: Postgresql, hooks: Receiver, mail: MailTaker
+) -> None:
+    """The first is killed while the receiver has its message and has not answered yet."""
+    folder = "collectors"
+    where = f"/{folder}/ops"
+    said = {"channels": channels(hooks, mail, folder), "routes": {"info": ["ops"]}, "customers": "mail"}
+    meters = {"tokens": {"count": "events"}}
+    url = postgresql.database()
+    one, other = (Collector(tmp_path / name, url, alerts=said, meters=meters) for name in ("one", "other"))
+    hooks.held.add(where)
+    with closing(one), closing(other):
+        one.start()
+        address = {"metadata": {"alert_email": "own@bound.test"}, "tier": "basic", "rotate_every": "0s"}
+        assert one.send("POST", "/v1/customers", {"name": "bound", **address}).status == 201
+        assert one.send("POST", "/v1/customers/bound/keys", {}).status == 201
+        # A batch that nobody can read, and one that is not there.
+        chain = Chain()
+        broken = chain.next()
+        assert one.post(broken, fields={"Edge-Hash": "0" * 64}).status == 422
+        until(lambda: hooks.on(where), "the receiver has the first message")
+        other.start()
+        assert other.send("POST", "/v1/events", {"meter": "?"}, token="service-token").status == 202
+        one.kill()
+        hooks.held.discard(where)
+        until(lambda: len({hook.json()["data"]["key"] for hook in hooks.on(where)}) == 3, "all three are there")
+        until(lambda: mail.to("own@bound.test"), "the customer is told of the key")
+        until(lambda: other.get("/v1/alerts", state="due").json()["alerts"] == [], "nothing is due")
+        told = other.get("/v1/alerts").json()["alerts"]
+        assert sorted(row["kind"] for row in told) == ["dead_letters", "quarantined", "rotation"]
+        by_key = {}
+        for hook in hooks.on(where):
+            by_key.setdefault(hook.json()["data"]["key"], set()).add(hook.fields["webhook-id"])
+        assert [len(ids) for ids in by_key.values()] == [1, 1, 1], "what came twice has the same id"
+        assert len(hooks.on(where)) <= 4, "the one that was under way may have come twice"
+
+        # Who may see what, and have it sent again.
+        (own,) = other.get("/v1/alerts", token=OWN).json()["alerts"]
+        assert (own["customer"], own["kind"], "deliveries" in own) == ("bound", "rotation", False)
+        assert other.get("/v1/alerts", token=OWN, customer="acme").status == 403
+        assert other.get("/v1/alerts", token=OWN, state="dead").status == 403
+        assert other.get("/v1/alerts", token=EDGE).status == 403
+        page = other.get("/v1/alerts", limit="2").json()
+        rest = other.get("/v1/alerts", limit="2", cursor=str(page["next"])).json()
+        assert [row["id"] for row in page["alerts"] + rest["alerts"]] == [row["id"] for row in told]
+        assert "next" not in rest
+        replay = f"/v1/alerts/{own['id']}/replay"
+        assert other.send("POST", replay, token=READ).status == 403
+        assert other.send("POST", replay).status == 409, "no channel has given it up"
+        assert other.send("POST", "/v1/alerts/999999/replay").status == 404
+        assert other.send("POST", "/v1/alerts/x/replay").status == 404
+        before = len(hooks.on(where))
+        assert other.send("POST", f"{replay}?channel=ops").status == 200
+        until(lambda: len(hooks.on(where)) > before, "it is sent again")
+        environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{other.port}", "EDGEPROXY_TOKEN": ADMIN}
+        listed = CliRunner().invoke(cli.app, ["alerts", "list", "--kind", "rotation"], env=environ)
+        assert listed.exit_code == 0, listed.output
+        assert "mail:customer sent, ops sent" in listed.output
+        again = CliRunner().invoke(cli.app, ["alerts", "replay", str(own["id"]), "--channel", "mail"], env=environ)
+        assert (again.exit_code, "it has not gone by the channel mail" in again.output) == (1, True), again.output
+        entries = other.get("/v1/audit", token=ADMIN, action="alert.replay").json()["entries"]
+        assert [(row["target"], row["after"]) for row in entries] == [(str(own["id"]), {"channels": ["ops"]})]
+
+        # A reload changes where they go.
+        other.settings["alerts"] = {**said, "routes": {"info": ["pager"]}}
+        other.write()
+        assert other.process is not None
+        other.process.send_signal(signal.SIGHUP)
+        until(lambda: '"reloaded"' in other.output, "it has reloaded")
+        of_another = Chain(region="eu-bound").next()
+        assert other.post(of_another, fields={"Edge-Hash": "0" * 64}, token=REGIONAL).status == 422
+        until(lambda: hooks.on(f"/{folder}/pager"), "it goes to another channel")
+        secrets = (SECRET, SECRET.removeprefix("whsec_"), "p%40ss", "p@ss", f"{hooks.port}{where}")
+        texts = (one.output, other.output, str(told), str(entries))
+        assert not any(secret in text for secret in secrets for text in texts)

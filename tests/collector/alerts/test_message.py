@@ -1,0 +1,113 @@
+"""What channels are sent, how it is signed, when it is tried again, and which addresses are connected to."""
+
+import base64
+import hashlib
+import hmac
+
+import orjson
+import pytest
+
+from edgeproxy.collector.alerts import message as forms
+from edgeproxy.collector.alerts.message import Message
+from edgeproxy.collector.alerts.reach import refused
+from edgeproxy.collector.alerts.retries import BACKOFF_SECONDS, next_wait
+from edgeproxy.collector.alerts.signature import signed
+
+SAID = Message(
+    7,
+    "gap:edge-1:2026-11-22",
+    "gap",
+    "page",
+    None,
+    "edge-1 <!channel> & more",
+    {"seq": 3, "why": "a\nb"},
+    1_790_000_000_123,
+)
+
+
+def test_the_signature_is_that_of_the_specification_s_example() -> None:
+    """The example of the specification, and of its libraries."""
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    body = b'{"test": 2432232314}'
+    fields = signed("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body, [secret])
+    assert fields == {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    both = signed("a", 1, b"x", [secret, "whsec_" + base64.b64encode(b"k" * 24).decode()])
+    first, second = both["webhook-signature"].split(" ")
+    assert second == "v1," + base64.b64encode(hmac.digest(b"k" * 24, b"a.1.x", hashlib.sha256)).decode() != first
+
+
+def test_what_each_is_sent() -> None:
+    body = orjson.loads(forms.webhook(SAID))
+    assert body["type"] == "alert.gap"
+    assert body["timestamp"] == "2026-09-21T14:13:20.123Z"
+    assert body["data"]["details"] == {"seq": 3, "why": "a\nb"}
+
+    said = orjson.loads(forms.slack(SAID))
+    assert said["text"] == "[PAGE] edge-1 &lt;!channel&gt; &amp; more", "nobody is mentioned by what a name says"
+    assert [block["type"] for block in said["blocks"]] == ["section", "section", "context"]
+    quiet = orjson.loads(forms.slack(SAID._replace(details={})))
+    assert [block["type"] for block in quiet["blocks"]] == ["section", "context"]
+
+    event = orjson.loads(forms.pagerduty(SAID, "k" * 32))
+    assert (event["routing_key"], event["dedup_key"]) == ("k" * 32, SAID.key)
+    assert event["payload"]["severity"] == "critical"
+    long = orjson.loads(forms.pagerduty(SAID._replace(key="x" * 256), "k" * 32))
+    assert len(long["dedup_key"]) < 256
+
+    mail = forms.mail(SAID._replace(customer="acme"), "alerts@example.com", ("a@b.c", "d@e.f"))
+    assert mail["To"] == "a@b.c, d@e.f"
+    assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
+    assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
+    assert "Customer: acme\nseq: 3\nwhy: a\nb\n" in mail.get_content()
+
+
+def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:
+    assert SAID.name == SAID._replace(title="later").name != SAID._replace(key="other").name
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "private", "why"),
+    [
+        ("93.184.215.14", "hooks.test", False, None),
+        ("2606:4700::6810:84e5", "hooks.test", False, None),
+        ("127.0.0.1", "127.0.0.1", False, None),
+        ("::1", "localhost", False, None),
+        # A name that leads to this host, by whichever of its addresses.
+        ("127.0.0.1", "hooks.test", True, "this host"),
+        ("::1", "hooks.test", True, "this host"),
+        ("::ffff:127.0.0.1", "hooks.test", True, "this host"),
+        # Metadata of a cloud is reached by nobody, in whatever form it is written.
+        ("169.254.169.254", "hooks.test", True, "no receiver"),
+        ("169.254.169.254", "169.254.169.254", True, "no receiver"),
+        ("::ffff:169.254.169.254", "hooks.test", True, "no receiver"),
+        ("64:ff9b::a9fe:a9fe", "hooks.test", True, "no receiver"),
+        ("2002:a9fe:a9fe::1", "hooks.test", True, "no receiver"),
+        ("fd00:ec2::254", "hooks.test", True, "no receiver"),
+        ("100.100.100.200", "hooks.test", True, "no receiver"),
+        ("192.0.0.192", "hooks.test", True, "no receiver"),
+        ("fe80::1%eth0", "hooks.test", True, "no receiver"),
+        ("0.0.0.0", "hooks.test", True, "no receiver"),
+        ("224.0.0.1", "hooks.test", True, "no receiver"),
+        ("10.0.0.5", "hooks.test", True, None),
+        ("10.0.0.5", "hooks.test", False, "private: true"),
+        ("::ffff:192.168.1.1", "hooks.test", False, "private: true"),
+        ("fd12::1", "hooks.test", False, "private: true"),
+        ("100.64.0.1", "hooks.test", False, "private: true"),
+    ],
+)
+def test_which_addresses_are_connected_to(address: str, host: str, private: bool, why: str | None) -> None:
+    said = refused(address, host, private=private)
+    assert (said is None) == (why is None), said
+    assert why is None or why in (said or "")
+
+
+def test_waits_grow_have_jitter_and_end() -> None:
+    assert [next_wait(n, None, lambda: 0.0) for n in (1, 2, 10, 11)] == [5, 30, 36000, None]
+    assert next_wait(1, None, lambda: 1.0) == 5 * 1.2
+    assert next_wait(1, 100.0, lambda: 0.0) == 100
+    assert next_wait(1, 10.0**9, lambda: 0.0) == 3600, "nobody has us wait for ever"
+    assert sum(BACKOFF_SECONDS) > 86400

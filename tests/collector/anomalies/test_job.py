@@ -1,0 +1,218 @@
+"""The job on a ledger: baselines, findings and their alerts, once each; and a pause that a person takes back."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.models import CustomerChange, CustomerNew
+from edgeproxy.collector.anomalies import store
+from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK
+from edgeproxy.collector.anomalies.job import GRACE_SECONDS, AnomalyJob
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import audit, directory_outbox
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.config.collector import Settings, Token
+from edgeproxy.config.models import Tier
+from edgeproxy.wire.batch import FIRST, Batch
+from tests.support.books import hurry
+from tests.support.credited import run
+from tests.support.tables_ready import put_tables
+
+TODAY = 1_790_812_800
+"""The beginning of a day, some months after the first use."""
+assert TODAY % DAY == 0
+
+
+def settings(**said: Any) -> Settings:
+    token = Token.model_validate({"sha256": "a" * 64, "role": "edge"})
+    return Settings.model_validate(
+        {"sha256": "", "tokens": (token,), "tiers": {"basic": Tier()}, "anomalies": said, "database": "sqlite:///x"}
+    )
+
+
+class Books:
+    """A ledger that is written by the hour, and a job that looks at it."""
+
+    def __init__(self, database: Database, **said: Any) -> None:
+        self.database = database
+        if database.is_sqlite:
+            event.listen(database._writer.sync_engine.pool, "checkout", hurry)
+        self.known = settings(**said)
+        self.job = AnomalyJob(database, self.known)
+
+    async def create(self, *names: str) -> None:
+        """Make customers of the API."""
+        async with self.database.writing() as connection:
+            for name in names:
+                await customers.create(connection, Caller("test"), CustomerNew(name=name, tier="basic"), self.known)
+
+    async def count(self, used: Mapping[int, Mapping[str, int]]) -> None:
+        """Count requests of customers, by the Unix second at which an hour begins."""
+        batches = [
+            Batch(
+                "edge-1", "eu", n, hour, hour + 60, FIRST, tuple((name, "requests", "v1", some[name]) for name in some)
+            )
+            for n, (hour, some) in enumerate(sorted(used.items()), 1)
+            if some
+        ]
+        row = {"edge": "edge-1", "region": "eu", "seq": 0, "hash": FIRST, "received": 0}
+        async with self.database.writing() as connection:
+            await self.database.begin_edges(connection, [row])
+            await Ledger(self.database).count(connection, batches)
+
+    async def look(self, now: float, times: int = 1) -> None:
+        for _ in range(times):
+            await self.job.step(now)
+
+    async def told(self) -> list[tuple[str, str, str]]:
+        """The alerts there are: kind, severity and the key."""
+        async with self.database.reading() as connection:
+            columns = (alerts.c.kind, alerts.c.severity, alerts.c.key)
+            return [tuple(row) for row in await connection.execute(sa.select(*columns).order_by(alerts.c.id))]
+
+    async def found(self) -> list[dict[str, Any]]:
+        async with self.database.reading() as connection:
+            return await store.page(connection, None, 100, None)
+
+
+def usual(hour: int) -> int:
+    """What is used by everybody, a little otherwise at each hour."""
+    at = hour // HOUR
+    return 200 + 100 * (at % 24 > 8) + at * 7919 % 13
+
+
+def weeks(*names: str, until: int = TODAY, count: int = 3) -> dict[int, dict[str, int]]:
+    return {hour: dict.fromkeys(names, usual(hour)) for hour in range(until - count * WEEK, until, HOUR)}
+
+
+def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "NAMES_MAX", 2)  # They are more than are looked at together.
+
+    async def work(opened: Database) -> None:
+        books = Books(opened, customers={"ignored": {"ignore": "true"}}, keep="7day")
+        names = ("acme", "bolt", "ignored", "-")
+        await books.count(weeks(*names))
+        while await rollup.step(opened, TODAY + 400):
+            pass
+        await books.look(TODAY + GRACE_SECONDS, 3)
+        assert await books.told() == [], "three weeks as they usually are"
+
+        # From ten on acme uses eight times as much for an hour; bolt uses nothing on this day.
+        noon = TODAY + 10 * HOUR
+        today = {hour: {name: usual(hour) for name in names if name != "bolt"} for hour in range(TODAY, noon, HOUR)}
+        await books.count({**today, noon: {name: 8 * usual(noon) for name in names if name != "bolt"}})
+        await books.look(noon + HOUR + GRACE_SECONDS - 1)
+        assert await books.told() == [], "the hour may not be whole yet"
+        await books.look(noon + HOUR + GRACE_SECONDS, 2)
+        one = ("anomaly", "page", "anomaly:acme:2026-10-01:page")
+        assert await books.told() == [one]
+        # Another collector, which knows of nothing.
+        again = Books(opened, customers={"ignored": {"ignore": "true"}})
+        async with opened.writing() as connection:
+            await store.come_to(connection, "hours", noon)
+        await again.look(noon + HOUR + GRACE_SECONDS + 60, 2)
+        assert await books.told() == [one]
+
+        await books.count({hour: {"acme": 2} for hour in range(noon + HOUR, TODAY + DAY, HOUR)})
+        await books.look(TODAY + DAY + GRACE_SECONDS, 3)
+        assert await books.told() == [one, ("anomaly", "warn", "anomaly:bolt:2026-10-01:warn")]
+        found = {row["customer"]: row for row in await books.found()}
+        assert found.keys() == {"acme", "bolt"}
+        assert (found["acme"]["kind"], found["acme"]["value"]) == ("both", 8 * usual(noon))
+        assert (found["bolt"]["kind"], found["bolt"]["value"]) == ("volume", 0)
+        assert "refused" in found["bolt"]["action"]
+        async with opened.reading() as connection:
+            details = [orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()]
+        assert all(one["action"] and one["meter"] == "requests" for one in details)
+
+        # What was found is dropped when its time is over, and a baseline is made anew after a week.
+        async with opened.reading() as connection:
+            before = await store.built_at(connection, names)
+        assert before == {"acme": TODAY, "bolt": TODAY, "ignored": TODAY}
+        await books.look(TODAY + 8 * DAY + GRACE_SECONDS, 3)
+        async with opened.reading() as connection:
+            assert set((await store.built_at(connection, names)).values()) == {TODAY + 8 * DAY}
+        assert not any(row["day"] == "2026-10-01" for row in await books.found())
+
+    run(database, work)
+
+
+def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) -> None:
+    async def work(opened: Database) -> None:
+        books = Books(opened, pause="5")
+        await books.create("acme", "bolt")
+        async with opened.writing() as connection:
+            await connection.execute(sa.delete(directory_outbox))
+        await books.count(weeks("acme", "bolt", "in-a-file"))
+        await books.look(TODAY + GRACE_SECONDS, 3)
+        hour = TODAY + 12 * HOUR
+        await books.count({hour: {"acme": 9 * usual(hour), "bolt": 2 * usual(hour), "in-a-file": 9 * usual(hour)}})
+        await books.look(hour + 60)
+        paused = ("pause", "page", "pause:acme:2026-10-01")
+        assert set(await books.told()) >= {paused, ("pause", "page", "pause:in-a-file:2026-10-01")}
+        assert not any("bolt" in key for _, _, key in await books.told())
+        told = sa.select(alerts.c.customer, alerts.c.details).where(alerts.c.kind == "pause").order_by(alerts.c.key)
+        async with opened.reading() as connection:
+            rows = (await connection.execute(told)).all()
+        assert [row.customer for row in rows] == ["acme", None], "a customer is not told what operators have to do"
+        assert not any("edgeproxy" in row.details for row in rows)
+
+        async with opened.reading() as connection:
+            assert customers.state_of(await customers.find(connection, "acme")) == "paused"
+            assert (await connection.execute(sa.select(directory_outbox.c.name))).scalars().all() == ["acme"]
+            by = sa.select(audit.c.action, audit.c.target).where(audit.c.actor == "anomalies")
+            assert (await connection.execute(by)).all() == [("customer.change", "acme")]
+        # Who took it back is not contradicted.
+        async with opened.writing() as connection:
+            back = CustomerChange.model_validate({"paused": None})
+            await customers.change(connection, Caller("person"), "acme", back, books.known)
+        await books.look(hour + 120)
+        async with opened.reading() as connection:
+            assert customers.state_of(await customers.find(connection, "acme")) == "active"
+        assert [one for one in await books.told() if one == paused] == [paused]
+
+    run(database, work)
+
+
+def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
+    async def run() -> None:
+        opened = Database(f"sqlite:///{tmp_path}/none.db")
+        try:
+            await Books(opened, enabled="false").look(TODAY)
+        finally:
+            await opened.close()
+
+    asyncio.run(run())
+
+
+def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -> None:
+    async def work(opened: Database) -> None:
+        books = Books(opened, pause="5")
+        await books.create("acme", "bolt")
+        async with opened.writing() as connection:
+            gone = {"tier": "gone", "settings": '{"tier": "gone"}'}
+            acme = customers_table.c.name == "acme"
+            await connection.execute(sa.update(customers_table).where(acme).values(gone))
+        await books.count(weeks("acme", "bolt"))
+        await books.look(TODAY + GRACE_SECONDS, 3)
+        hour = TODAY + 12 * HOUR
+        await books.count({hour: {"acme": 9 * usual(hour), "bolt": 9 * usual(hour)}})
+        await books.look(hour + 60, 2)
+        told = [key for kind, _, key in await books.told() if kind == "pause"]
+        assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
+        async with opened.reading() as connection:
+            assert customers.state_of(await customers.find(connection, "bolt")) == "paused"
+
+    run(put_tables(f"sqlite:///{tmp_path}/ledger.db"), work)

@@ -1,0 +1,186 @@
+"""What is usual, and what is not: decided on histories of values."""
+
+import gzip
+import math
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.anomalies import history
+from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, cosine, median, root, unroot
+from edgeproxy.collector.anomalies.history import BEGIN, Unreadable, drawn, made_up, read
+from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, must_pause, together
+from edgeproxy.collector.anomalies.replay import replay, shown
+from edgeproxy.config.anomalies import Thresholds
+
+NOW = BEGIN + 9 * WEEK
+USUAL = Thresholds()
+
+
+def shape(hour: int) -> float:
+    """A day with a morning and a quiet Sunday."""
+    return (100 + 900 * math.exp(-(((hour % 24 - 10) / 3) ** 2))) * (0.5 if hour // 24 % 7 == 3 else 1.0)
+
+
+def past(weeks: int = 9) -> dict[int, int]:
+    chance = random.Random(5)
+    since = NOW - weeks * WEEK
+    return {hour: history.poisson(chance, shape((hour - BEGIN) // HOUR)) for hour in range(since, NOW, HOUR)}
+
+
+def baseline(hours: dict[int, int]) -> Baseline:
+    made = Baseline.of(hours, NOW)
+    assert made is not None
+    return made
+
+
+def day_like(factor: float = 1.0, moved: int = 0, day: int = NOW) -> dict[int, int]:
+    """A day as the shape has it, by so much more, and so many hours later."""
+    return {day + (n + moved) % 24 * HOUR: round(factor * shape((day - BEGIN) // HOUR + n)) for n in range(24)}
+
+
+def test_what_is_usual_is_known_after_three_weeks_and_by_the_hour_of_the_week() -> None:
+    assert Baseline.of({}, NOW) is None
+    assert Baseline.of(past(2), NOW) is None
+    assert Baseline.of(past(3), NOW) is not None
+    made = baseline(past())
+    for hour in range(0, 168, 5):
+        assert made.expected(NOW + hour * HOUR) == pytest.approx(shape(hour), rel=0.2)
+    assert made.expected_day(NOW + 3 * DAY) == pytest.approx(0.5 * made.expected_day(NOW), rel=0.1)
+    assert made.likeness > 0.98
+    assert Baseline.unpacked(made.packed()) == made
+    # What comes later, and what is older than the weeks that count, says nothing.
+    assert baseline({**past(), NOW: 10**9, NOW - (WEEKS + 1) * WEEK - HOUR: 10**9}) == made
+
+
+def test_earlier_peaks_do_not_hide_later_ones() -> None:
+    hours = past()
+    for week in (1, 4):
+        for n in range(6):
+            hours[NOW - week * WEEK + (9 + n) * HOUR] *= 20
+    made = baseline(hours)
+    assert made.expected(NOW + 10 * HOUR) == pytest.approx(1000, rel=0.2)
+    found = judge_hour(made, {NOW + 10 * HOUR: 3000}, NOW + 10 * HOUR, USUAL)
+    assert found is not None
+    assert (found.kind, found.severity, found.is_more) == ("volume", "warn", True)
+
+
+def test_an_hour_is_told_at_once_if_it_is_far_above_and_else_with_its_second_one() -> None:
+    made, hour = baseline(past()), NOW + 10 * HOUR
+    low, value = Thresholds(score=3.0), 1600
+    assert 3.0 <= made.score(hour, value) < 6.0
+    assert judge_hour(made, {hour: value}, hour, low) is None
+    assert judge_hour(made, {hour: value, hour - HOUR: 4000}, hour, low) is not None
+    assert judge_hour(made, {hour: 10_000}, hour, low) is not None
+    assert judge_hour(made, {hour: 10_000}, hour, Thresholds(score=90.0)) is None
+    assert judge_hour(made, {}, hour, low) is None, "an hour of nothing is for the day to tell"
+    loud = judge_hour(made, {hour: 10_000}, hour, low)
+    assert loud is not None
+    assert loud.severity == "page"
+
+
+@pytest.mark.parametrize(
+    ("day", "kind", "severity", "more"),
+    [
+        (day_like(), None, "", True),
+        (day_like(1.3), None, "", True),
+        (day_like(3), "volume", "warn", True),
+        (day_like(8), "volume", "page", True),
+        ({}, "volume", "warn", False),
+        (day_like(0.2), "volume", "warn", False),
+        (day_like(1, 12), "pattern", "info", True),
+        (day_like(3, 12), "both", "page", True),
+        (day_like(0.3, 12), "both", "warn", False),
+    ],
+)
+def test_a_day_is_judged_by_its_volume_and_by_its_hours(
+    day: dict[int, int], kind: str | None, severity: str, more: bool
+) -> None:
+    found = judge_day(baseline(past()), day, NOW, USUAL)
+    if kind is None or found is None:
+        assert (kind, found) == (None, None)
+        return
+    assert (found.kind, found.severity) == (kind, severity)
+    assert kind == "pattern" or found.is_more == more
+    assert found.action
+    assert found.details["kind"] == kind
+
+
+def test_who_has_little_is_not_judged_by_its_hours() -> None:
+    few = {hour: value // 500 for hour, value in past().items()}
+    made = baseline(few)
+    assert made.likeness_of(day_like(1 / 500, 12), NOW) is None
+    assert judge_day(made, day_like(1 / 500, 12), NOW, USUAL) is None
+
+
+def test_a_pause_needs_a_threshold_and_more_than_next_to_nothing() -> None:
+    made, hour = baseline(past()), NOW + 10 * HOUR
+    five = Thresholds(pause=5.0)
+    assert must_pause(made, {hour: 6000}, hour, five) is not None
+    assert must_pause(made, {hour: 4000}, hour, five) is None
+    assert must_pause(made, {hour: 6000}, hour, USUAL) is None
+    assert must_pause(made, {NOW + HOUR: 900}, NOW + HOUR, five) is None, "nine times a little"
+
+
+def test_what_an_hour_and_its_day_say_is_told_together() -> None:
+    hour = Finding("volume", "warn", 9.0, None, 300, 100.0, NOW)
+    day = Finding("pattern", "info", 1.0, 0.5, 1000, 900.0, NOW)
+    assert together(None, hour) == together(hour, None) == hour
+    whole = together(hour, day)
+    assert whole is not None
+    assert (whole.kind, whole.severity, whole.likeness, whole.value) == ("both", "page", 0.5, 300)
+    assert together(hour, hour._replace(severity="page", value=900)) == hour._replace(severity="page", value=900)
+
+
+def test_roots_and_angles() -> None:
+    assert median([3, 1, 2]) == 2
+    assert median([4, 1, 2, 3]) == 2.5
+    assert unroot(root(1234)) == pytest.approx(1234)
+    assert cosine([1, 0], [0, 1]) == 0
+    assert cosine([1, 2], [2, 4]) == pytest.approx(1)
+
+
+def test_a_replay_finds_what_is_planted_and_little_else_and_repeats_itself() -> None:
+    figures = replay(made_up(12, 10, 1), USUAL, 1)
+    assert figures == replay(made_up(12, 10, 1), USUAL, 1)
+    assert figures.recall > 0.6
+    assert figures.precision > 0.8
+    assert figures.false_alarms < 0.5
+    assert "recall" in shown(figures)
+    quiet = replay(made_up(8, 5, 2), Thresholds(score=100.0, similarity=0.0), 2)
+    assert (quiet.found.total(), quiet.right, quiet.false.total()) == (0, 0, 0), "what nobody looks for is not found"
+    unlabelled = replay(made_up(8, 5, 2), USUAL, 2, planting=False)
+    assert unlabelled.planted.total() == 0
+
+
+def test_histories_are_read_of_logs_and_of_what_the_ledger_exports(tmp_path: Path) -> None:
+    log = tmp_path / "access.log.gz"
+    lines = [
+        f'192.0.2.1 - - [{day}/May/2015:{hour:02}:05:03 +0000] "GET / HTTP/1.1" 200 1' for day, hour in some_hours()
+    ]
+    log.write_bytes(gzip.compress("\n".join(lines).encode()))
+    made = read(log, 4, 3, 1)
+    assert made == read(log, 4, 3, 1)
+    assert len(made) == 3
+    assert all(len(hours) == 4 * 168 for hours in made.values())
+    assert made != drawn({0: 1, 3600: 2, 7200: 3}, 4, 3, 1)
+
+    table = tmp_path / "usage.csv"
+    rows = ["2026-11-01T00:00:00Z,acme,requests,5", "2026-11-01T01:00:00Z,acme,requests,7"]
+    table.write_text("\n".join(["hour,customer,meter,value", *rows]))
+    ((subject, hours),) = read(table, 4, 1, 1).items()
+    assert (subject, sorted(hours.values())) == (("acme", "requests"), [5, 7])
+
+    table.write_text("hour,customer,meter,value\nnever,acme,requests,5\n")
+    for bad in (table, tmp_path / "none.csv", tmp_path):
+        with pytest.raises(Unreadable):
+            read(bad, 4, 1, 1)
+    table.write_text("nothing\nof\nthe kind\n")
+    with pytest.raises(Unreadable, match="neither an access log"):
+        read(table, 4, 1, 1)
+
+
+def some_hours() -> Iterable[tuple[int, int]]:
+    return ((day, hour) for day in (17, 18, 19) for hour in range(24) for _ in range(10 + hour))

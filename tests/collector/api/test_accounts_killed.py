@@ -1,0 +1,158 @@
+"""kill -9 of the collector, and of PostgreSQL, in the middle of changes: each is there whole, with its audit entry and
+its row in the outbox, or not at all.
+"""
+
+import asyncio
+import itertools
+import os
+import random
+from collections import Counter
+from contextlib import closing
+from http.client import HTTPException
+from pathlib import Path
+from threading import Event, Thread
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.models import CustomerNew
+from edgeproxy.collector.database import schema
+from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.load import load_collector
+from tests.support.collector import ADMIN, Collector, checked
+from tests.support.collector_fixtures import StartCollector
+from tests.support.postgresql import Postgresql
+from tests.support.waiting import until
+
+ROUNDS = 2
+STEPS_MIN = 7
+"""Statements that making a customer takes at least, with its commit."""
+
+
+async def found(database: Database) -> tuple[list[str], list[str], list[str]]:
+    """The customers that there are, those that the audit log has been told of, and those that edges will be told of."""
+    columns = (schema.customers.c.name, schema.audit.c.target, schema.directory_outbox.c.name)
+    async with database.reading() as connection:
+        lists = [(await connection.execute(sa.select(one).order_by(one))).scalars().all() for one in columns]
+    return list(lists[0]), list(lists[1]), list(lists[2])
+
+
+async def outlived(url: str) -> tuple[list[str], list[str], list[str]]:
+    """The same, of a database that nobody has open."""
+    database = await Database.connect(url, as_it_is=True)
+    try:
+        return await found(database)
+    finally:
+        await database.close()
+
+
+async def die_at_each_step(server: Postgresql, url: str, known: Settings) -> tuple[list[str], int]:
+    """Make customers, and kill the server at a later statement each time, the commit and what is after it too; those
+    whose making was acknowledged, and how many steps there were.
+    """
+    database, done, passed, last = await Database.connect(url), [], 0, 0
+
+    def step(*_: object) -> None:
+        nonlocal passed
+        passed += 1
+        if passed == last:
+            server.kill()
+
+    for what in ("before_cursor_execute", "commit"):
+        event.listen(database._writer.sync_engine, what, step)
+    try:
+        for last in itertools.count(1):
+            passed = 0
+            try:
+                async with database.writing() as connection:
+                    new = CustomerNew(name=f"c{last}", tier="basic")
+                    await customers.create(connection, Caller("test"), new, known)
+                done.append(new.name)
+            except LOST:
+                server.start()
+                continue
+            server.kill()
+            server.start()
+            if passed < last:
+                break
+    finally:
+        await database.close()
+    return done, last - 1
+
+
+@pytest.mark.usefixtures("postgresql")
+def test_a_change_outlives_the_database_whole_or_not_at_all(tmp_path: Path) -> None:
+    with closing(Postgresql(in_memory=True)) as server:
+        url = server.database()
+        collector = Collector(tmp_path, url)
+        with closing(collector):
+            collector.write()
+            known = load_collector(collector.file, os.environ)
+            done, steps = asyncio.run(die_at_each_step(server, url, known))
+            assert steps >= STEPS_MIN
+            there, told, outbox = asyncio.run(outlived(url))
+            assert there == told == outbox
+            assert set(done) <= set(there)
+            code, said = checked(collector)
+            assert (code, f"{len(there)} audit record" in said) == (0, True), said
+
+
+def change(collector: Collector, stop: Event, numbers: "itertools.count[int]", done: list[str]) -> None:
+    """Make customers with a key each until the collector is gone; `done` has what was acknowledged."""
+    try:
+        while not stop.is_set():
+            name = f"k{next(numbers)}"
+            if collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201:
+                done.append(name)
+            if collector.send("POST", f"/v1/customers/{name}/keys", {}).status == 201:
+                done.append(f"{name}/key")
+    except (OSError, HTTPException):
+        pass  # Killed, as it was to be.
+
+
+def test_each_change_is_there_with_its_entry_or_not_at_all(start_collector: StartCollector) -> None:
+    collector, numbers, done = start_collector(), itertools.count(), []  # type: ignore[var-annotated]
+    chance = random.Random(7)
+    for _ in range(ROUNDS):
+        stop, goal = Event(), len(done) + chance.randrange(5, 25)
+        threads = [Thread(target=change, args=(collector, stop, numbers, done)) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        until(lambda goal=goal: len(done) >= goal, "some changes are made")  # type: ignore[misc]
+        collector.kill()
+        stop.set()
+        for thread in threads:
+            thread.join()
+        collector.start()
+    made, keys = [], []
+    cursor: dict[str, str] = {}
+    while True:
+        page = collector.get("/v1/customers", limit="1000", **cursor).json()
+        made += [one["name"] for one in page["customers"]]
+        if "next" not in page:
+            break
+        cursor = {"cursor": page["next"]}
+    for name in made:
+        keys += [f"{name}/{one['id']}" for one in collector.get(f"/v1/customers/{name}/keys").json()["keys"]]
+    record: Counter[tuple[str, str]] = Counter()
+    after = "0"
+    while True:
+        page = collector.get("/v1/audit", token=ADMIN, after=after, limit="1000").json()
+        record.update((one["action"], one["target"]) for one in page["entries"])
+        if "next" not in page:
+            break
+        after = str(page["next"])
+    created = {
+        (action, target): 1 for action, some in (("customer.create", made), ("key.create", keys)) for target in some
+    }
+    assert {what: count for what, count in record.items() if what[0] != "denied"} == created
+    acknowledged = {name for name in done if "/" not in name}
+    assert acknowledged <= set(made)
+    assert {f"{key.partition('/')[0]}/key" for key in keys} >= {one for one in done if "/" in one}
+    code, said = checked(collector)
+    assert (code, f"{len(created)} audit records" in said) == (0, True), said
+    assert set(asyncio.run(outlived(collector.settings["database"]))[2]) == set(made)

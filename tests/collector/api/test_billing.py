@@ -1,0 +1,275 @@
+"""Plans, subscriptions and invoices over HTTP, by a collector that charges at the Stripe sandbox."""
+
+import itertools
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeproxy.collector.billing.rating.periods import period_at
+from tests.collector.billing.second_rater import nearest
+from tests.support.ask import Answer, answer_of, ask
+from tests.support.collector import ADMIN, OWN, READ, SERVICE, Collector, sha256
+from tests.support.ports import HOST
+from tests.support.process import ROOT
+from tests.support.stripe_sandbox import KEY, Sandbox
+from tests.support.waiting import until
+
+BILLING = "billing-token"
+METERS = ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")
+WORKED = dict(zip(METERS, (1_234_567, 5003, 100_015, 112, 27), strict=True))
+ADDRESSES = (f"127.0.{number // 250}.{number % 250 + 2}" for number in itertools.count())
+"""Changes are limited by address, and the tests make more than one may."""
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iterator[Collector]:
+    """A collector on SQLite that charges everybody."""
+    folder = tmp_path_factory.mktemp("charging")
+    (folder / "key").write_text(f"{KEY}\n")
+    stripe = {"base": own_sandbox.url, "key": str(folder / "key")}
+    older = "  team@1: {fee: '10', tier: basic}\n  team@2: {fee: '20', tier: basic}\n"
+    (folder / "plans.yaml").write_text(f"{(ROOT / 'config/plans.yaml').read_text()}\n{older}")
+    billing = {"plans": str(folder / "plans.yaml"), "mode": "live", "freeze": "0s", "stripe": stripe}
+    meters = {"requests": {"count": "requests"}, **{name: {"count": "events"} for name in METERS}}
+    made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, meters=meters)
+    made.settings["tokens"].append({"name": "billing", "sha256": sha256(BILLING), "role": "billing"})
+    where = f"url=http://{HOST}:{made.port}/billing/webhooks/stripe&enabled_events[]=invoice.paid"
+    hook = own_sandbox.call("POST", "/v1/webhook_endpoints", where).json()
+    (folder / "hooks").write_text(hook["secret"])
+    stripe["webhook_secrets"] = str(folder / "hooks")
+    with closing(made):
+        yield made.start()
+    own_sandbox.call("DELETE", f"/v1/webhook_endpoints/{hook['id']}")
+
+
+def call(
+    collector: Collector, method: str, path: str, said: Any = None, *, token: str | None = ADMIN, **fields: str
+) -> Answer:
+    """Ask from an address of its own."""
+    connection = HTTPConnection(HOST, collector.port, timeout=15, source_address=(next(ADDRESSES), 0))
+    sent = {name.replace("_", "-"): value for name, value in fields.items()}
+    if token is not None:
+        sent["Authorization"] = f"Bearer {token}"
+    connection.request(method, path, None if said is None else orjson.dumps(said), sent)
+    with closing(connection):
+        return answer_of(connection.getresponse())
+
+
+def customer(collector: Collector) -> str:
+    """A new customer."""
+    name = f"payer-{next(NUMBERS)}"
+    assert call(collector, "POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
+    return name
+
+
+def own(collector: Collector, name: str) -> str:
+    """A token of a customer."""
+    made = call(collector, "POST", "/v1/tokens", {"name": f"of-{name}", "customer": name})
+    return str(made.json()["secret"])
+
+
+def use(collector: Collector, name: str, used: dict[str, int]) -> None:
+    """Report usage as a service does."""
+    events = [
+        {"source": "test", "id": f"{name}-{next(NUMBERS)}", "customer": name, "meter": meter, "value": value}
+        for meter, value in used.items()
+    ]
+    taken = call(collector, "POST", "/v1/events", events, token=SERVICE)
+    assert (taken.status, taken.json()["rejected"]) == (202, []), taken
+
+
+def states(collector: Collector, name: str) -> list[str]:
+    """How the invoices of a customer are, by the database: whoever asks too often is refused."""
+    of = "SELECT state FROM invoices JOIN customers ON customers.id = invoices.customer WHERE name = ?"
+    with closing(sqlite3.connect(collector.database)) as connection:
+        return [state for (state,) in connection.execute(of, [name])]
+
+
+def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
+    plans = {one["plan"]: one for one in call(charging, "GET", "/billing/plans", token=None).json()["plans"]}
+    fees = {name: plan["fee"] for name, plan in plans.items()}
+    assert fees == {"free": 0, "standard": 9900, "enterprise": 49900, "team": 2000}
+    assert plans["standard"]["meters"]["llm_tokens"] == {"included": 1_000_000, "cap": None, "price": "0.001"}
+    assert call(charging, "GET", "/billing/status", token=None).json()["charging"] is True
+    name = customer(charging)
+    token = own(charging, name)
+    preview = call(charging, "POST", "/billing/subscription/preview", {"plan": "standard"}, token=token).json()
+    assert call(charging, "GET", "/billing/subscription", token=token).status == 404, "nothing has changed"
+    told = call(charging, "POST", "/billing/subscription", {"plan": "standard"}, token=token, Idempotency_Key="k1")
+    assert told.status == 201, told
+    again = call(charging, "POST", "/billing/subscription", {"plan": "standard"}, token=token, Idempotency_Key="k1")
+    assert (again.json(), again["idempotent-replayed"]) == (told.json(), "true")
+    other = call(charging, "POST", "/billing/subscription", {"plan": "free"}, token=token, Idempotency_Key="k1")
+    assert other.status == 422
+    assert call(charging, "GET", f"/v1/customers/{name}").json()["tier"] == "standard", "the edge follows"
+    period = period_at(time.time())
+    whole = period.end - period.start
+    (fee,) = preview["lines"]
+    begun = round((period.end - time.time()) / 60) * 60
+    assert abs(fee["amount"] - nearest(9900 * begun / whole)) <= 1, "the rest of the month"
+
+    use(charging, name, WORKED)
+    coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
+    assert coming["total"] == 11767
+    assert [line["amount"] for line in coming["lines"] if line["amount"]] == [9900, 235, 30, 2, 600, 1000]
+    used = call(charging, "GET", "/billing/usage/llm_tokens", token=token).json()["meters"]
+    assert [(one["quantity"], one["is_over"], one["percentage"]) for one in used] == [(1_234_567, True, 123.46)]
+
+    until(lambda: states(charging, name) == ["open"], "the first fee is sent")
+    (sent,) = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
+    assert (sent["kind"], sent["total"]) == ("start", fee["amount"])
+    pdf = call(charging, "GET", f"/billing/invoices/{sent['id']}/pdf", token=token)
+    assert pdf.status == 303
+    assert pdf["location"].startswith(own_sandbox.url)
+    paid = own_sandbox.call("POST", f"/v1/invoices/{sent['stripe_id']}/pay", "payment_method=pm_card_visa")
+    assert paid.json()["status"] == "paid"
+    until(lambda: states(charging, name) == ["paid"], "a webhook says so")
+
+    # Some of it is given back, once.
+    note = {"amount": 100, "why": "an outage"}
+    asked = call(charging, "POST", f"/billing/invoices/{sent['id']}/credit", note)
+    assert asked.status == 201, asked
+    too_much = call(charging, "POST", f"/billing/invoices/{sent['id']}/credit", note | {"amount": fee["amount"]})
+    assert too_much.status == 422
+
+    def notes() -> list[tuple[int, str]]:
+        listed = own_sandbox.call("GET", f"/v1/credit_notes?invoice={sent['stripe_id']}").json()["data"]
+        return [(one["total"], one["memo"]) for one in listed]
+
+    until(lambda: notes() == [(100, "an outage")], "it is at Stripe")
+
+    # An upgrade is at once, a downgrade is not, and there is one change in a period.
+    before = call(charging, "GET", "/billing/subscription", token=token)
+    dry = call(charging, "PUT", "/billing/subscription?dry_run=true", {"plan": "enterprise"}, token=token)
+    assert (dry.status, dry.json()["plan"]) == (200, "enterprise@1")
+    assert call(charging, "GET", "/billing/subscription", token=token).json() == before.json()
+    stale = call(charging, "PUT", "/billing/subscription", {"plan": "enterprise"}, token=token, If_Match='"9"')
+    assert stale.status == 412
+    due = call(charging, "POST", "/billing/subscription/preview", {"plan": "enterprise"}, token=token).json()
+    if due.get("status") != 409:  # In the last minutes of a month nothing changes at once.
+        assert due["lines"][0]["amount"] < 0 < due["due_now"]
+        upgraded = call(charging, "POST", "/billing/upgrade?tier=enterprise", token=token)
+        assert (upgraded.status, upgraded.json()["plan"]) == (200, "enterprise@1")
+        assert call(charging, "GET", f"/v1/customers/{name}").json()["tier"] == "enterprise"
+        lower = call(charging, "PUT", "/billing/subscription", {"plan": "standard"}, token=token).json()
+        assert (lower["plan"], lower["next_plan"]) == ("enterprise@1", "standard@1")
+        assert call(charging, "POST", "/billing/upgrade?tier=enterprise", token=token).status in (200, 409)
+    ended = call(charging, "DELETE", "/billing/subscription", token=token).json()
+    assert ended["cancel_at"] == ended["period_end"]
+    entries = charging.get("/v1/audit", token=ADMIN, target=name, limit="1000").json()["entries"]
+    actions = [one["action"] for one in entries]
+    assert actions[:3] == ["customer.create", "customer.change", "subscription.create"]
+    assert {one["actor"] for one in entries if one["action"].startswith("subscription")} == {f"of-{name}"}
+
+
+def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
+    name = customer(charging)
+    assert call(charging, "POST", f"/billing/subscription?customer={name}", {"plan": "standard"}).status == 201
+    (theirs,) = call(charging, "GET", f"/billing/invoices?customer={name}").json()["invoices"]
+    paths = ["subscription", "usage", "usage/seats", "quotas", "invoices", "invoices/upcoming"]
+    for path in (*paths, f"invoices/{theirs['id']}", f"invoices/{theirs['id']}/pdf"):
+        asked = f"/billing/{path}" if theirs["id"] in path else f"/billing/{path}?customer={name}"
+        assert call(charging, "GET", asked, token=OWN).status == 403, path
+        assert call(charging, "GET", asked, token=READ).status == 403, "reading usage is not reading money"
+        assert call(charging, "GET", asked, token=None).status == 401
+        if theirs["id"] not in path:
+            assert call(charging, "GET", asked, token=BILLING).status == 200, path
+            assert call(charging, "GET", f"/billing/{path}").status == (200 if path == "invoices" else 422), path
+    for method, said in (("POST", {"plan": "free"}), ("PUT", {"plan": "free"}), ("DELETE", None)):
+        answer = call(charging, method, f"/billing/subscription?customer={name}", said, token=OWN)
+        assert answer.status == 403
+    for act in ("hold", "accept", "void", "credit"):
+        said = {"why": "because", **({"amount": 1} if act == "credit" else {})}
+        path = f"/billing/invoices/{theirs['id']}/{act}"
+        assert call(charging, "POST", path, said, token=OWN).status == 403
+        assert call(charging, "POST", path, said, token=BILLING).status == 403, "a second factor is asked for"
+    until(lambda: states(charging, name) == ["open"], "it is sent")
+    credits = f"/billing/invoices/{theirs['id']}/credit"
+    assert call(charging, "POST", credits, {"why": "a mistake", "amount": 10**9}).status == 422
+    made = call(charging, "POST", credits, {"why": "a mistake", "amount": 1}, Idempotency_Key="c1")
+    assert (made.status, made.json()["state"]) == (201, "asked")
+    for act in ("hold", "accept"):
+        assert call(charging, "POST", f"/billing/invoices/{theirs['id']}/{act}", {"why": "x"}).status == 409
+    voided = call(charging, "POST", f"/billing/invoices/{theirs['id']}/void", {"why": "a mistake"})
+    assert voided.json()["state"] == "voiding"
+    until(lambda: states(charging, name) == ["void"], "it is taken back")
+
+
+def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:
+    """The second row of the worked table; the first is in the test above."""
+    name = customer(charging)
+    token = own(charging, name)
+    assert call(charging, "POST", "/billing/subscription", {"plan": "enterprise"}, token=token).status == 201
+    use(charging, name, dict(zip(METERS, (12_345_678, 50_000, 1_000_010, 1001, 400), strict=True)))
+    coming = call(charging, "GET", "/billing/invoices/upcoming", token=token).json()
+    assert coming["total"] == 51099
+    assert [line["amount"] for line in coming["lines"] if line["amount"]] == [49900, 1173, 1, 25]
+
+
+def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Collector) -> None:
+    name = customer(charging)
+    token, whose = own(charging, name), f"?customer={name}"
+    for path in ("subscription", "subscription/preview"):
+        assert call(charging, "POST", f"/billing/{path}", {"plan": "team@1"}, token=token).status == 422
+    assert call(charging, "POST", f"/billing/subscription{whose}", {"plan": "team@1"}).json()["plan"] == "team@1"
+    for method, path in (("PUT", "subscription"), ("POST", "subscription/preview")):
+        kept = call(charging, method, f"/billing/{path}", {"plan": "team@1"}, token=token)
+        assert kept.status in (200, 409), "who has it may keep it"
+    assert call(charging, "POST", "/billing/subscription/preview", {"plan": "team@2"}, token=token).status in (200, 409)
+    (invoice,) = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
+    with sqlite3.connect(charging.database) as connection:
+        connection.execute("UPDATE invoices SET held_why = 'a suspicion' WHERE id = ?", [invoice["id"]])
+    connection.close()
+    one = f"/billing/invoices/{invoice['id']}"
+    assert call(charging, "GET", one).json()["held_why"] == "a suspicion"
+    assert call(charging, "GET", one, token=token).json()["held_why"] is None, "staff wrote it for staff"
+    assert call(charging, "GET", "/billing/invoices", token=token).json()["invoices"][0]["held_why"] is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "said", "status"),
+    [
+        ("POST", "subscription", {"plan": "gold"}, 422),
+        ("POST", "subscription", {"plan": "standard@1+acme"}, 422),
+        ("POST", "subscription", {"plan": "../etc"}, 422),
+        ("POST", "subscription", {"plan": "free", "interval": "year"}, 422),
+        ("POST", "subscription", {"plan": "free", "interval": "week"}, 422),
+        ("POST", "subscription", {"plan": 10**15}, 422),
+        ("POST", "subscription", {}, 422),
+        ("PUT", "subscription", {"plan": "standard"}, 404),
+        ("DELETE", "subscription", None, 404),
+        ("POST", "upgrade?tier=gold", None, 404),
+        ("GET", "invoices?limit=0", None, 400),
+        ("GET", "invoices/nowhere", None, 404),
+        ("GET", "invoices/00000000-0000-7000-8000-000000000000", None, 404),
+        ("GET", "edge/usage/%00", None, 404),
+    ],
+)
+def test_what_cannot_be_is_refused_and_changes_nothing(
+    charging: Collector, method: str, path: str, said: Any, status: int
+) -> None:
+    name = customer(charging)
+    whose = "" if path.startswith("invoices/") else f"{'&' if '?' in path else '?'}customer={name}"
+    answer = call(charging, method, f"/billing/{path}{whose}", said)
+    assert answer.status == status, answer
+    assert answer["content-type"] == "application/problem+json"
+    assert call(charging, "GET", f"/v1/customers/{name}").json()["tier"] == "basic"
+    assert call(charging, "GET", f"/billing/invoices?customer={name}").json()["invoices"] == []
+
+
+def test_changes_may_be_asked_for_ten_times_a_minute(charging: Collector) -> None:
+    answers = [ask(charging.port, "/billing/subscription", method="DELETE", fields=OF_NOBODY) for _ in range(12)]
+    statuses = [answer.status for answer in answers]
+    assert statuses == [404] * 10 + [429] * 2
+    assert 1 <= int(answers[-1]["retry-after"]) <= 70
+    assert ask(charging.port, "/billing/plans").status == 200, "others go on"
+
+
+OF_NOBODY = {"Authorization": f"Bearer {OWN}"}

@@ -1,0 +1,295 @@
+"""Webhooks of a sandbox, the kill switch and the roll-out, in a collector that runs."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import orjson
+import pytest
+import stripe
+
+from edgeproxy.collector.billing.stripe.webhook_event import BYTES_MAX
+from tests.support.ask import Answer, ask
+from tests.support.collector import Collector, checked
+from tests.support.process import ROOT
+from tests.support.stripe_sandbox import KEY, Sandbox
+from tests.support.waiting import until
+
+PATH = "/billing/webhooks/stripe"
+OTHER = "whsec_another"
+PROXY = "127.0.0.7"
+"""What says for whom it asks, and is believed."""
+
+
+class World:
+    """A sandbox whose webhooks go to a collector."""
+
+    def __init__(self, sandbox: Sandbox, collector: Collector, secret: str) -> None:
+        self.sandbox = sandbox
+        self.collector = collector
+        self.secret = secret
+
+    def events(self, **query: str) -> dict[str, Any]:
+        answer = self.collector.get("/billing/webhooks", token="admin-token", **query)
+        assert answer.status == 200, answer
+        told: dict[str, Any] = answer.json()
+        return told
+
+    def post(self, body: bytes, secret: str | None = None, at: float | None = None) -> Answer:
+        """Send what is signed as Stripe signs."""
+        header = stripe.WebhookSignature.generate_signature_header(
+            body.decode(), self.secret if secret is None else secret, timestamp=int(at or time.time())
+        )
+        return ask(self.collector.port, PATH, method="POST", fields={"Stripe-Signature": header}, body=body)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("delivery")
+    key, secrets = folder / "key", folder / "secrets"
+    key.write_text(KEY)
+    with closing(Sandbox(folder / "sandbox")) as sandbox:
+        sandbox.start()
+        billing = {
+            "plans": str(ROOT / "config/plans.yaml"),
+            "mode": "live",
+            "credits": {},
+            "tax": {"business_id_required": True},
+            "stripe": {"base": sandbox.url, "key": str(key), "webhook_secrets": str(secrets)},
+        }
+        with closing(
+            Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing, trusted_proxies=[PROXY])
+        ) as collector:
+            secret = sandbox.listen(f"http://127.0.0.1:{collector.port}{PATH}")
+            secrets.write_text(f"{OTHER}\n{secret}\n")
+            yield World(sandbox, collector.start(), secret)
+
+
+def test_events_are_kept_once_and_applied_and_the_payload_is_told_to_nobody(world: World) -> None:
+    world.sandbox.faults({"kind": "webhook_duplicated"}, {"kind": "webhook_shuffled"})
+
+    async def sell(client: stripe.StripeClient) -> str:
+        customer = await client.v1.customers.create_async({"name": "Jane Roe of Acme"})
+        invoice = await client.v1.invoices.create_async({"customer": customer.id, "auto_advance": False})
+        await client.v1.invoice_items.create_async(
+            {"customer": customer.id, "invoice": invoice.id, "amount": 500, "currency": "usd"}
+        )
+        await client.v1.invoices.finalize_invoice_async(invoice.id)
+        return invoice.id
+
+    number = world.sandbox.run(sell)
+
+    database = world.collector.database
+
+    def states() -> set[str]:
+        """Of all events of the invoice, by the database: whoever asks too often is refused."""
+        with closing(sqlite3.connect(database)) as opened:
+            found = opened.execute("SELECT state FROM webhook_events WHERE object = ?", [number]).fetchall()
+        return {row[0] for row in found} if len(found) >= 2 else set()
+
+    until(lambda: states() == {"applied"}, "the invoice is applied")
+    ids = [event["id"] for event in world.events()["events"] if event["object"] == number]
+    assert len(ids) == len(set(ids)) >= 2
+    world.sandbox.faults()
+    stored = b"".join(file.read_bytes() for file in database.parent.glob(f"{database.name}*"))
+    assert b"Jane Roe" not in stored
+    assert b"Jane Roe" not in world.collector.output.encode()
+    assert KEY not in world.collector.output
+    # By hand once more: of those that are kept, and of one that nobody knows.
+    assert world.collector.send("POST", f"/billing/webhooks/{ids[0]}/replay").status == 202
+    until(lambda: states() == {"applied"}, "it is applied once more")
+    assert world.collector.send("POST", "/billing/webhooks/evt_nobody/replay").status == 404
+
+
+def test_what_stripe_has_not_signed_is_refused_and_not_kept(world: World) -> None:
+    before = world.events()["states"]
+    body = b'{"id":"evt_forged","object":"event","type":"invoice.paid","created":1,"livemode":false,'
+    body += b'"data":{"object":{"object":"invoice","id":"in_forged"}}}'
+    assert world.post(body, "whsec_guess").status == 400
+    assert world.post(body, at=time.time() - 400).status == 400
+    assert world.post(body, at=time.time() + 400).status == 400
+    assert world.post(b"[]").status == 400
+    assert world.post(b"x" * (BYTES_MAX + 1)).status == 413
+    assert ask(world.collector.port, PATH, method="POST", body=body).status == 400
+    garbage = {"Stripe-Signature": f"t={int(time.time())},v1=\xff"}  # A byte that is not UTF-8.
+    assert ask(world.collector.port, PATH, method="POST", fields=garbage, body=body).status == 400
+    assert world.events()["states"] == before
+    assert world.collector.metric("billing_webhooks_refused_total") >= 5
+    # Any current secret will do. Of the other mode: kept, and not applied.
+    live = body.replace(b"false", b"true").replace(b"forged", b"live")
+    assert world.post(live, OTHER).status == 200
+    assert [event["id"] for event in world.events(state="other_mode")["events"]] == ["evt_live"]
+
+
+def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_tell_it(world: World) -> None:
+    def asked(source: str, *clients: str) -> list[int]:
+        """What preview answers to an empty body, which may be asked ten times a minute."""
+        found = []
+        for client in clients:
+            fields = {"X-Forwarded-For": client, "Authorization": "Bearer admin-token"}
+            path = "/billing/subscription/preview?customer=acme"
+            answer = ask(world.collector.port, path, method="POST", fields=fields, body=b"{}", source=source)
+            found.append(answer.status)
+        return found
+
+    assert asked(PROXY, *(f"192.0.2.{number}" for number in range(12))) == [422] * 12
+    assert asked(PROXY, *(f"2001:db8::{number:x}:1" for number in range(12))) == [422] * 10 + [429] * 2
+    assert asked(PROXY, "2001:db8:0:1::1") == [422], "its neighbour is not held"
+    assert asked(PROXY, "192.0.2.99, 198.51.100.1", "198.51.100.1", "garbage") == [422] * 3
+    # Whoever is no proxy speaks for itself.
+    assert asked("127.0.0.42", *(f"192.0.2.{number}" for number in range(12))) == [422] * 10 + [429] * 2
+    assert world.collector.send("POST", "/v1/customers", {"name": "from-afar", "tier": "basic"}).status == 201
+    fields = {"X-Forwarded-For": "192.0.2.7", "Authorization": "Bearer admin-token"}
+    path = "/v1/customers/from-afar"
+    body = b'{"metadata": {"a": "b"}}'
+    assert ask(world.collector.port, path, method="PATCH", fields=fields, body=body, source=PROXY).status == 200
+    entry = world.collector.get("/v1/audit", token="admin-token", target="from-afar", order="newest").json()["entries"]
+    assert entry[0]["origin"] == "192.0.2.7"
+
+
+def test_what_was_taken_is_told_on_this_host_alone(world: World) -> None:
+    def told(**fields: str) -> bytes:
+        return ask(world.collector.port, "/metrics", fields=fields).body
+
+    until(lambda: b"\nbilling_liability_usd " in told(), "what was taken is known")
+    browser = {"Origin": "https://shop.example"}
+    for fields in (
+        {"X-Forwarded-For": "192.0.2.1"},
+        {"X-Real-IP": "192.0.2.1"},
+        {"Via": "1.1 proxy"},
+        {"Host": "shop.example"},
+        browser,
+    ):
+        other = told(**fields)
+        assert b"_usd" not in other, fields
+        assert b"\nbilling_webhook_events{" in other
+
+
+def test_who_may_see_and_change_what(world: World) -> None:
+    for path in ("/billing/webhooks", "/billing/reconciliation", "/billing/rollout"):
+        assert world.collector.get(path).status == 403
+        assert world.collector.get(path, token=None).status == 401
+    change = {"charging": False, "why": "a try"}
+    assert world.collector.send("PUT", "/billing/rollout", change, token="read-token").status == 403
+    assert world.collector.send("PUT", "/billing/rollout", {"percent": 5}).status == 422
+
+
+def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> None:
+    collector = world.collector
+    status = collector.get("/billing/status", token=None)
+    assert status.json()["charging"] is True
+    assert "x-billing" not in status
+    said = {"charging": False, "message": "Free today.", "why": "a wrong price"}
+    began = time.monotonic()
+    stopped = collector.send("PUT", "/billing/rollout", said)
+    assert (stopped.status, stopped.json()["stopped_by"]) == (200, "admin")
+    until(lambda: "x-billing" in collector.get("/billing/plans", token=None), "the message is told", seconds=5)
+    assert time.monotonic() - began < 5
+    assert collector.get("/billing/status", token=None).json()["message"] == "Free today."
+    assert collector.metric("billing_charging") == 0
+    bought = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
+    asked: list[tuple[str, dict[str, Any]]] = [("checkout", bought), ("subscription", {"plan": "standard"})]
+    for path, body in asked:
+        no = collector.send("POST", f"/billing/{path}?customer=acme", body)
+        assert (no.status, no.json()["detail"]) == (503, "Free today."), "who buys is charged"
+    shown = collector.get("/billing/rollout", token="admin-token").json()
+    assert (shown["charging"], shown["is_stopped_by_file"], shown["since"], shown["gates"]) == (False, False, None, [])
+    (waiver,) = shown["waivers"]
+    assert (waiver["who"], waiver["why"], waiver["until"]) == ("admin", "a wrong price", None)
+    assert collector.send("PUT", "/billing/rollout", said).status == 409
+    assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
+    assert collector.get("/billing/status", token=None).json()["charging"] is True
+    assert collector.send("PUT", "/billing/rollout", {"percent": 5, "why": "down from 100"}).json()["percent"] == 5
+    no = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up"})
+    assert no.status == 409
+    assert "purchases that succeed: 0 of 0, too few to say" in no.json()["detail"]
+
+    def with_gates() -> dict[str, Any] | None:
+        said = collector.get("/billing/rollout", token="admin-token").json()
+        return said if said.get("gates") else None  # Too much asking is refused for a minute.
+
+    shown = until(with_gates, "the gates are worked out", seconds=90.0)
+    assert (shown["stage"], shown["waivers"][0]["until"] is None) == ("few", False)
+    assert {"name": "purchases that succeed", "figure": "0 of 0, too few to say", "is_open": False}.items() <= next(
+        gate.items() for gate in shown["gates"] if gate["name"].startswith("purchases")
+    )
+    forced = collector.send("PUT", "/billing/rollout", {"percent": 25, "why": "up", "force": "a drill"})
+    assert forced.json()["percent"] == 25
+    entries = collector.get("/v1/audit", token="admin-token", action="billing.rollout").json()["entries"]
+    assert "forced past" in entries[-1]["after"]["why"]
+
+
+def test_credits_are_bought_once_and_their_money_goes_back_once(world: World) -> None:
+    """From Checkout by way of webhooks, duplicated and shuffled, to the refund."""
+    collector, sandbox = world.collector, world.sandbox
+    made = collector.send("POST", "/v1/customers", {"name": "buyer", "tier": "basic"})
+    assert made.status == 201, made
+    token = collector.send("POST", "/v1/tokens", {"name": "of-buyer", "customer": "buyer"}).json()["secret"]
+
+    def balance() -> dict[str, Any]:
+        answer = collector.get("/billing/balance", token=token)
+        assert answer.status == 200, answer
+        told: dict[str, Any] = answer.json()
+        return told
+
+    sandbox.faults({"kind": "webhook_duplicated"}, {"kind": "webhook_shuffled"})
+    bought = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
+    sessions = {
+        collector.send("POST", "/billing/checkout", bought, token=token, Idempotency_Key="once").body for _ in range(2)
+    }
+    (body,) = sessions
+    session = orjson.loads(body)
+    assert session["url"].startswith(sandbox.url)
+    assert balance()["balance"] == 0, "it is not paid yet"
+    paid = ask(sandbox.port, f"/_sandbox/checkout/{session['id']}/pay", method="POST", body=b"")
+    assert (paid.status, paid["location"]) == (303, "https://shop.example/paid")
+    until(lambda: balance()["balance"] == 20_000_000, "the credits are there")
+    assert collector.get("/billing/balance", token="admin-token", customer="buyer").json()["usd"] == "20.00"
+
+    business = {"name": "a-business", "tier": "basic", "metadata": {"business": "true"}}
+    assert collector.send("POST", "/v1/customers", business).status == 201
+    refused = collector.send("POST", "/billing/checkout?customer=a-business", bought)
+    assert (refused.status, "a tax id that is valid" in refused.json()["detail"]) == (422, True)
+
+    too_much = {"purchase": session["id"], "millicredits": 20_010_000, "why": "asked"}
+    assert collector.send("POST", "/billing/refunds", too_much).status == 409
+    refund = {"purchase": session["id"], "millicredits": 5_000_000, "why": "asked"}
+    for _ in range(2):
+        answer = collector.send("POST", "/billing/refunds", refund, Idempotency_Key="back")
+        assert (answer.status, answer.json()["cents"]) == (202, 500), answer
+    assert balance()["balance"] == 15_000_000
+    month = collector.get("/billing/statements", token=token).json()["statements"][0]
+
+    def kinds() -> list[tuple[str, int]]:
+        lines = collector.get(f"/billing/statements/{month}", token=token).json()["lines"]
+        return [(line["kind"], line["millicredits"]) for line in lines]
+
+    assert kinds() == [("purchase", 20_000_000), ("refund", -5_000_000)]
+    refunds = [entry for entry in sandbox.journal("refund") if entry["what"] == "refund.created"]
+    assert len(refunds) == 1, refunds
+    sandbox.faults()
+    # Somebody refunds the rest at Stripe.
+
+    async def all_of_it(client: stripe.StripeClient) -> None:
+        paid = await client.v1.checkout.sessions.retrieve_async(session["id"])
+        await client.v1.refunds.create_async({"payment_intent": str(paid.payment_intent)})
+
+    sandbox.run(all_of_it)
+    until(lambda: balance()["balance"] == 0, "it is booked")
+    assert kinds()[-1] == ("chargeback", -15_000_000)
+    portal = collector.send("POST", "/billing/portal", {"return_url": "https://shop.example/"}, token=token)
+    assert (portal.status, portal.json()["url"].startswith(sandbox.url)) == (201, True)
+    for action, target in (("credits.checkout", session["id"]), ("billing.portal", portal.json()["id"])):
+        entries = collector.get("/v1/audit", token="admin-token", action=action, order="newest").json()["entries"]
+        assert (entries[0]["actor"], entries[0]["after"]["session"]) == ("of-buyer", target)
+    file = collector.settings["database"].removeprefix("sqlite:///")
+
+    def booked() -> list[str]:
+        with closing(sqlite3.connect(file)) as database:
+            return sorted(row[0] for row in database.execute("SELECT kind FROM credit_transactions"))
+
+    until(lambda: booked() == ["chargeback", "fee", "purchase", "refund", "refund_paid"], "all is booked once")
+    code, said = checked(collector)
+    assert (code, "credit transaction" in said) == (0, True), said

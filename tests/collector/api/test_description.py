@@ -1,0 +1,42 @@
+"""The API does what its OpenAPI description says: schemathesis makes requests of it, well and badly formed.
+
+A run of the suite makes few, always the same, and on PostgreSQL alone, which takes fewer texts than SQLite does.
+`EDGEPROXY_EXAMPLES=500` looks on both for what is not known yet: then they follow from the seed of the run.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.collector import ADMIN, Collector
+from tests.support.process import ROOT
+
+EXAMPLES = os.environ.get("EDGEPROXY_EXAMPLES")
+FEW = "2"
+"""Requests of each kind that are made for each endpoint."""
+
+
+@pytest.mark.parametrize(
+    "collector",
+    [pytest.param("sqlite", marks=() if EXAMPLES else pytest.mark.soak), "postgresql"],
+    indirect=True,
+)
+def test_every_endpoint_answers_as_it_is_described(collector: Collector, tmp_path: Path, seed: int) -> None:
+    drawn = ["--max-examples", EXAMPLES or FEW, "--seed", str(seed if EXAMPLES else 0)]
+    command = [
+        sys.executable,
+        "-m",
+        "schemathesis.cli",
+        "--config-file",
+        ROOT / "tests/collector/api/schemathesis.toml",
+    ]
+    options = ["--phases", "fuzzing", *drawn, "--no-color", "--suppress-health-check", "all"]
+    url = f"http://127.0.0.1:{collector.port}/v1/openapi.json"
+    token = ["--header", f"Authorization: Bearer {ADMIN}"]
+    done = subprocess.run(
+        [*command, "run", url, *token, *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr

@@ -1,0 +1,98 @@
+"""An export that does not come to its end: whoever asked for it can tell."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from edgeproxy.collector.api import usage_csv
+from edgeproxy.collector.api.usage_csv import Exports
+from edgeproxy.collector.ledger.queries import Asked
+from tests.support.ports import HOST
+
+QUESTION = Asked(None, None, 0, 60, ("route",))
+ROWS = [{"route": "x" * 255, "value": 1}] * 2000
+
+
+class Nowhere:
+    """A database that is not asked for anything."""
+
+    @asynccontextmanager
+    async def reading(self, *, whole: bool) -> AsyncIterator[None]:
+        """A transaction."""
+        assert whole
+        yield
+
+
+@asynccontextmanager
+async def served(
+    monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Any]
+) -> AsyncIterator[tuple[int, asyncio.Event]]:
+    """The port of a server that exports what `stream` makes, and what is set once an export has ended."""
+    monkeypatch.setattr(usage_csv, "stream", lambda *_: stream())
+    exports, ended = Exports(Nowhere()), asyncio.Event()  # type: ignore[arg-type]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        try:
+            return await exports.send(request, QUESTION)
+        finally:
+            ended.set()
+
+    application = web.Application()
+    application.router.add_get("/", handle)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    with socket.create_server((HOST, 0)) as listening:
+        await web.SockSite(runner, listening).start()
+        yield listening.getsockname()[1], ended
+        await runner.cleanup()
+
+
+async def failing() -> AsyncGenerator[list[dict[str, Any]], None]:
+    yield ROWS
+    raise OSError("the database is gone")
+
+
+async def endless() -> AsyncGenerator[list[dict[str, Any]], None]:
+    while True:
+        yield ROWS
+
+
+def test_an_export_that_fails_is_cut_off_within_its_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with served(monkeypatch, failing) as (port, _), aiohttp.ClientSession() as client:
+            for _ in range(usage_csv.EXPORTS_AT_ONCE + 1):  # Its place is free again.
+                answer = await client.get(f"http://{HOST}:{port}/")
+                assert answer.status == 200
+                with pytest.raises(aiohttp.ClientError):
+                    await answer.read()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("bound", ["WRITE_SECONDS_MAX", "EXPORT_SECONDS_MAX"])
+def test_who_does_not_read_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+    monkeypatch.setattr(usage_csv, bound, 0.2)
+
+    async def run() -> bytes:
+        async with served(monkeypatch, endless) as (port, ended):
+            reader, writer = await asyncio.open_connection(HOST, port, limit=1024)
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            async with asyncio.timeout(10):
+                await ended.wait()
+            got = b""
+            with suppress(ConnectionError):
+                while piece := await reader.read(1 << 20):
+                    got = (got + piece)[-10:]
+            writer.close()
+            return got
+
+    last = asyncio.run(run())
+    assert last
+    assert not last.endswith(b"0\r\n\r\n")

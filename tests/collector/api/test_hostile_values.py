@@ -1,0 +1,208 @@
+"""No value of a parameter or a field that the API describes is a fault of the collector, on either database.
+
+Dates that Python cannot take to UTC, numbers beyond what a database has, cursors that nobody gave. How often endpoints
+may be asked is not held here, so that no value is refused unread.
+"""
+
+import itertools
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+
+from tests.support.collector import ADMIN, OWN, SERVICE, Collector
+from tests.support.collector_fixtures import KINDS
+from tests.support.ports import HOST
+
+WITHOUT_RATES = """
+from edgeproxy.cli import main
+from edgeproxy.collector.api.request_limits import RequestLimits
+RequestLimits.wait = lambda *_: 0
+main()
+"""
+DATES = (
+    *("0001-01-01", "0000-01-01", "9999-12-31", "10000-01-01", "1969-12-31", "2027-02-30", "2027-00-00", "-2027-01-01"),
+    *("0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59.5Z"),
+    *("2027-01-01T00:00:00+23:59", "2027-01-01T00:00:00+99:99", "2027-01-01T24:00:00Z", "2027-01-01T00:00:00.9999999Z"),
+    *("2027-W01-1", "2027-001", "20270101", "0001-01", "9999-12", "0000-00", "2027-13", "٢٠٢٧-٠١-٠١"),
+)
+NUMBERS = (
+    *("0", "-0", "-1", "2147483648", "-2147483649", "9223372036854775807", "9223372036854775808"),
+    *("-9223372036854775809", "18446744073709551616", "999999999999999", "1000000000000000", "9" * 400, "9" * 5000),
+    *("1e400", "1e18", "1.5", "NaN", "Infinity", "-inf", "0x10", "1_000", "+1", " 1", "٣", "²", "00"),
+)
+TEXTS = (
+    *("", "\0", "a\0b", "\ud800", "\U0010ffff", "%", "'", "%2e%2e", "..", "a" * 300, "🗝" * 100, "\r\nX: y", "null"),
+    *("00000000-0000-7000-8000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", "0" * 32, "AAAA", "e30="),
+    *("W10=", "bnVsbA==", "WzFd", "WyJhIl0", "eyJhIjoxfQ", "2027-01-01|x", "1|2", "1,2", ","),
+)
+JSON: tuple[bytes, ...] = (
+    *(b"null", b"true", b'""', b"[]", b"{}", b"0", b"-0", b"-1", b"1.5", b"1e18", b"1e308", b"-1e308", b"1e-320"),
+    *(b"2147483648", b"9007199254740993", b"9223372036854775807", b"9223372036854775808", b"-9223372036854775809"),
+    *(
+        b"18446744073709551615",
+        b"18446744073709551616",
+        b"1" + b"0" * 400,
+        b'"\\u0000"',
+        b'"\\ud7ff"',
+        b'"%s"' % (b"9" * 400),
+    ),
+    *(orjson.dumps(value) for value in DATES),
+)
+BODIES: dict[str, dict[str, Any]] = {
+    "patch_edges_edge": {},
+    "post_customers": {"name": "new", "tier": "basic"},
+    "patch_customers_customer": {},
+    "post_customers_customer_keys": {},
+    "patch_keys_key": {},
+    "post_tokens": {"name": "new", "role": "read"},
+    "put_flags_flag": {},
+    "post_billing_invoices_invoice_credit": {"amount": 1, "why": "test"},
+    "put_billing_rollout": {"why": "test"},
+    "post_billing_checkout": {"millicredits": 5_000_000},
+    "post_billing_credits_adjust": {"customer": "acme", "millicredits": 10_000, "why": "test"},
+    "post_billing_refunds": {"purchase": "cs_test_none", "millicredits": 1, "why": "test"},
+}
+"""Of operations that take numbers or dates in JSON, by their ids: what else is sent."""
+
+
+@pytest.fixture(params=KINDS)
+def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Collector]:
+    """A collector that may be asked as often as one likes, with a customer and a key."""
+    url = f"sqlite:///{tmp_path}/ledger.db"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("postgresql").database()
+    regions = {"names": ["eu-west", "us-east"], "default": "eu-west"}
+    with closing(Collector(tmp_path / "collector", url, regions=regions, customers={})) as collector:
+        collector.command = (sys.executable, "-c", WITHOUT_RATES, "collector", "-c")
+        collector.start()
+        assert collector.send("POST", "/v1/customers", {"name": "acme", "tier": "basic"}).status == 201
+        yield collector
+
+
+class Asker:
+    """Asks over one connection, and gathers what was answered with a fault."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = HTTPConnection(HOST, port, timeout=60)
+        self.faults: list[str] = []
+        self.count = 0
+
+    def ask(self, method: str, path: str, body: bytes = b"", token: str = ADMIN, **fields: str) -> None:
+        head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **fields}
+        self._connection.request(method.upper(), path, body, head)
+        answer = self._connection.getresponse()
+        content = answer.read()
+        self.count += 1
+        if answer.status >= 500:
+            self.faults.append(f"{answer.status} {method} {path[:200]} {body[:200]!r}: {content[:120]!r}")
+
+
+def drawn(rng: random.Random) -> Iterator[str]:
+    """Make some dates and numbers at random."""
+    for _ in range(3):
+        year, month, day, hour = rng.randrange(10_001), rng.randrange(14), rng.randrange(33), rng.randrange(26)
+        offset = f"{rng.choice('+-')}{rng.randrange(25):02}:{rng.randrange(61):02}"
+        yield f"{year:04}-{month:02}-{day:02}"
+        yield f"{year:04}-{month:02}-{day:02}T{hour:02}:00:00{offset}"
+        yield str(rng.choice((-1, 1)) * rng.getrandbits(rng.randrange(8, 200)))
+
+
+def numbers_and_dates(
+    schema: Any, schemas: dict[str, Any], path: tuple[str | int, ...] = ()
+) -> set[tuple[str | int, ...]]:
+    """Return where in JSON of a schema there are numbers and dates."""
+    if "$ref" in schema:
+        return numbers_and_dates(schemas[schema["$ref"].rpartition("/")[2]], schemas, path)
+    found: set[tuple[str | int, ...]] = set()
+    for one in itertools.chain.from_iterable(schema.get(name, ()) for name in ("anyOf", "oneOf", "allOf")):
+        found |= numbers_and_dates(one, schemas, path)
+    for name, one in schema.get("properties", {}).items():
+        found |= numbers_and_dates(one, schemas, (*path, name))
+    if "items" in schema:
+        found |= numbers_and_dates(schema["items"], schemas, (*path, 0))
+    if schema.get("type") in ("integer", "number") or schema.get("format") in ("date", "date-time"):
+        found.add(path)
+    return found
+
+
+def nested(path: tuple[str | int, ...], body: dict[str, Any], value: object) -> dict[str, Any]:
+    """Return JSON like `body` that has the value at a path."""
+    made: Any = value
+    for step in reversed(path[1:]):
+        made = [made] if step == 0 else {step: made}
+    return {**body, str(path[0]): made}
+
+
+def filled(path: str, **values: str) -> str:
+    """Return a path with its parameters, which name what there is where they are not given."""
+    usual = {
+        "customer": "acme",
+        "date": "2027-01-01",
+        "month": "2027-01",
+        "seq": "1",
+        "alert": "1",
+        "meter": "requests",
+    }
+    return "/".join(
+        quote(values.get(part[1:-1], usual.get(part[1:-1], "x")), safe="", errors="surrogatepass")
+        if part.startswith("{")
+        else part
+        for part in path.split("/")
+    )
+
+
+def values_of(parameter: dict[str, Any], rng: random.Random) -> Iterator[str]:
+    """Make the values that a parameter is tried with: of names, which have one reader each, the worst texts alone."""
+    schema = parameter["schema"]
+    if parameter["in"] != "query" or parameter["name"] == "customer":
+        yield from TEXTS[:12]
+        yield from (DATES[0], DATES[8], DATES[9], NUMBERS[6], NUMBERS[11])
+    elif schema.get("type") != "boolean" and "enum" not in schema:
+        yield from (*DATES, *NUMBERS, *TEXTS, *drawn(rng))
+
+
+def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[str, Any]], rng: random.Random) -> None:
+    """Ask for an operation with each value of each of its parameters."""
+    required = {one["name"]: "acme" for one in parameters if one["in"] == "query" and one["required"]}
+    if any((one["in"], one["name"]) == ("query", "customer") for one in parameters):
+        required["customer"] = "acme"
+    for one in parameters:
+        name = one["name"]
+        for value in values_of(one, rng):
+            places = {name: value} if one["in"] == "path" else {}
+            query = {**required, name: value} if one["in"] == "query" else required
+            fields = {name: value} if one["in"] == "header" and value.isprintable() and value.isascii() else {}
+            asked = "&".join(f"{key}={quote(said, safe='', errors='surrogatepass')}" for key, said in query.items())
+            for token in (ADMIN, OWN) if places else (ADMIN,):
+                where = f"{filled(path, **places)}?{asked}"
+                asker.ask(method, where, b"" if method == "get" else b"{}", token, **fields)
+
+
+@pytest.mark.timeout(400)
+def test_no_value_is_a_fault(unlimited: Collector, seed: int) -> None:
+    described = unlimited.get("/v1/openapi.json").json()
+    asker, rng, bodies = Asker(unlimited.port), random.Random(seed), set()
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            try_parameters(asker, method, path, operation["parameters"], rng)
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+            places = numbers_and_dates(content.get("schema", {}), described["components"]["schemas"])
+            if places:
+                bodies.add(operation["operationId"])
+            for place, value in itertools.product(sorted(places, key=str), JSON):
+                sent = orjson.dumps(nested(place, BODIES[operation["operationId"]], "VALUE"))
+                asker.ask(method, filled(path), sent.replace(b'"VALUE"', value))
+    for name, value in itertools.product(("value", "time"), JSON):
+        event = {"id": "1", "customer": "acme", "meter": "llm_tokens", "value": 1, name: "VALUE"}
+        asker.ask("post", "/v1/events", orjson.dumps(event).replace(b'"VALUE"', value), SERVICE)
+    assert bodies == BODIES.keys(), "what else is sent has to be said of each"
+    assert asker.count > 5000
+    assert not asker.faults, f"{len(asker.faults)} faults:\n" + "\n".join(asker.faults[:40])

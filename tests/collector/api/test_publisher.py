@@ -1,0 +1,111 @@
+"""The publisher, killed at every step of a change: each change is in the outbox or in the log, and reaches edges."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers, directory_outbox
+from edgeproxy.collector.directory import log as directory_log
+from edgeproxy.collector.directory import publisher
+from edgeproxy.collector.directory.publisher import BACK, Publisher
+from edgeproxy.config.collector import Published
+from edgeproxy.edge.directory.cache import Held
+from edgeproxy.edge.directory.lineage import accept
+from edgeproxy.edge.directory.transport import News
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Trust
+
+STEPS = [
+    (documents, "documents"),
+    (directory_log, "stage"),
+    (directory_log, "append"),
+    (publisher, "_settle"),
+]
+"""What a publisher does for a version, in order; it dies as it begins with one of these."""
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing after it is done."""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Published:
+    directory_signatures.keygen(tmp_path / "directory.key")
+    return Published(key=tmp_path / "directory.key")
+
+
+async def adds(database: Database, name: str) -> None:
+    own: dict[str, Any] = {"tier": "own", "settings": json.dumps({"tier": "own"}), "metadata": "{}"}
+    async with database.writing() as connection:
+        row = {"id": name, "name": name, "created_at": 1, "version": 1, **own}
+        await connection.execute(sa.insert(customers), [row])
+        await documents.note(connection, "customer", [name])
+
+
+async def published(log: directory_log.DirectoryLog, trust: Trust, held: Held | None) -> tuple[set[str], Held]:
+    """Whom an edge knows that reads all of the log, which it has to accept."""
+    follows, lines = await log.after(None if held is None else held.token)
+    accepted = accept(held, News(tuple(lines), follows, None), trust)
+    known: set[str] = set()
+    for line in await log.lines():
+        version = line.version
+        parts = [await log.part(version.token, place) for place in range(version.parts)]
+        assert hashlib.sha256(b"".join(part or b"" for part in parts)).hexdigest() == version.sha256
+        if version.whole:
+            known.clear()
+        known |= {orjson.loads(each)["name"] for part in parts for each in (part or b"").split(b"\n") if each}
+    last = (await log.lines())[-1]
+    return known, Held(last.version.token, last.version.number, last.version.at, 0.0, 0, 0, accepted.hash)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_killed_at_any_step_nothing_is_lost_and_nothing_is_said_twice(
+    database: str, settings: Published, monkeypatch: pytest.MonkeyPatch, step: int, whole: bool
+) -> None:
+    module, name = STEPS[step]
+    if whole and name == "documents":
+        name = "every"
+
+    def dies(*_: Any, **__: Any) -> Any:
+        raise Killed
+
+    async def play() -> None:
+        there = await Database.connect(database)
+        try:
+            trust = Trust([publisher.Signer.of(settings.key).public])
+            first = Publisher(there, settings)
+            await adds(there, "a")
+            await first.step()
+            known, held = await published(first.log, trust, None)
+            assert known == {"a"}
+            await adds(there, "b")
+            if whole:
+                async with there.writing() as connection:
+                    await connection.execute(sa.insert(directory_outbox), [{"kind": BACK, "name": ""}])
+            with monkeypatch.context() as broken:
+                broken.setattr(module, name, dies)
+                with pytest.raises(Killed):
+                    await first.step()
+            assert (await published(first.log, trust, None))[0] == {"a"}, "nobody sees half of it"
+            again = Publisher(there, settings)
+            await again.step()
+            known, held = await published(again.log, trust, held)
+            assert known == {"a", "b"}
+            number = held.number
+            await again.step()
+            assert (await published(again.log, trust, held))[1].number == number, "it is said once"
+            async with there.reading() as connection:
+                assert (await connection.execute(sa.select(directory_outbox))).first() is None
+        finally:
+            await there.close()
+
+    asyncio.run(play())

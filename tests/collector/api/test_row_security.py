@@ -1,0 +1,580 @@
+"""Row-level security on PostgreSQL: SQL that asks without a handler, or by one with a bug, sees one customer's rows."""
+
+import asyncio
+import itertools
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.database import row_security
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.row_security import CLOSED, CUSTOMER_ROLE, ID, PROTECTED, SHARED, serving
+from edgeproxy.collector.database.schema import HOUR, LargeBinary, metadata
+from tests.support.ask import Answer, ask
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, OWN, SERVICE, Collector, checked
+from tests.support.postgresql import Postgresql
+from tests.support.site import PagesStage
+from tests.support.tables_ready import make_tables
+from tests.support.waiting import until
+
+SOURCES = itertools.count(1)
+A, B = "acme", "bolt"
+PARENTS = {
+    "series": "series",
+    "alert": "alerts",
+    "token": "tokens",
+    "subscription": "subscriptions",
+    "invoice": "invoices",
+    "seq": "credit_transactions",
+}
+"""The tables that columns of others name a row of."""
+NOT_OWN = "42501"
+"""The SQLSTATE of a row that a policy keeps out, and of a right that is missing."""
+
+
+class Customer:
+    """A customer with something of everything, and a token."""
+
+    def __init__(self, stage: PagesStage, name: str) -> None:
+        self.name = name
+        self._collector = stage.collector
+        self.id: str = self.made("GET", f"/v1/customers/{name}")["id"]
+        self.token: str = self.made("POST", "/v1/tokens", {"name": f"of-{name}", "customer": name})["secret"]
+        self.key: str = self.made("POST", f"/v1/customers/{name}/keys", {"name": f"key of {name}"})["id"]
+        since = int(time.time()) // HOUR * HOUR - 3 * HOUR
+        chain = Chain(f"edge-{name}", f"region-of-{name}", since)
+        assert self._collector.post(chain.next((name, "requests", f"route-of-{name}", 9000))).status == 200
+        usage = {
+            "source": "app",
+            "customer": name,
+            "meter": "llm_tokens",
+            "value": 5,
+            "dimensions": {"model": f"m-{name}"},
+        }
+        self.made("POST", "/v1/events", [usage | {"id": name}], token=SERVICE)
+        self.made("PUT", f"/v1/customers/{name}/holdings/workflows/flow-of-{name}", {}, token=SERVICE)
+        self.made("POST", "/billing/subscription", {"plan": "standard"}, token=self.token)
+        invoices = self.made("GET", "/billing/invoices", token=self.token)["invoices"]
+        self.invoice: str = invoices[0]["id"]
+        checkout = {"millicredits": 25_000_000, "success_url": "https://example.com/"}
+        purchase = self.made("POST", "/billing/checkout", checkout, token=self.token)
+        self.purchase: str = purchase["id"]
+        body = orjson.dumps({"card": "pm_card_visa"})
+        paying = purchase["url"].removeprefix(stage.sandbox.url)
+        stage.sandbox.ask(f"{paying}/pay", "POST", {"Content-Type": "application/json"}, body)
+        until(lambda: self.purchase in self.ask("GET", "/billing/purchases").body.decode(), "it is booked", seconds=60)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What nobody else may be shown."""
+        return (self.id, self.key, self.invoice, self.purchase, *(f"{what}{self.name}" for what in ("route-of-", "m-")))
+
+    def ask(self, method: str, path: str, body: object = None, *, port: int | None = None, once: str = "") -> Answer:
+        """A request with the customer's token."""
+        return send(port or self._collector.port, self.token, method, path, body, once)
+
+    def made(self, method: str, path: str, body: object = None, token: str = ADMIN, **query: str) -> Any:
+        """What comes of a request that succeeds."""
+        path += "".join(f"?{name}={value}" for name, value in query.items())
+        answer = send(self._collector.port, token, method, path, body)
+        assert answer.status in (200, 201, 202), (path, answer)
+        return answer.json()
+
+
+def send(port: int, token: str, method: str, path: str, body: object, once: str = "") -> Answer:
+    """A request from an address of which nothing came before: some may be asked a few times a minute only."""
+    number = next(SOURCES)
+    source = f"127.{port % 200 + 1}.{number // 250}.{number % 250 + 1}"
+    fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    if once:
+        fields["Idempotency-Key"] = once
+    content = None if body is None else orjson.dumps(body)
+    return ask(port, path, method=method, fields=fields, body=content, source=source)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[PagesStage]:
+    """A collector with pages and payments on PostgreSQL."""
+    with closing(PagesStage(tmp_path_factory.mktemp("row-security"), postgresql.database())) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def both(stage: PagesStage) -> tuple[Customer, Customer]:
+    """Two customers, each with rows in all tables that the API writes."""
+    return Customer(stage, A), Customer(stage, B)
+
+
+@pytest.fixture(scope="module")
+def unguarded(
+    tmp_path_factory: pytest.TempPathFactory, stage: PagesStage, both: tuple[Customer, Customer]
+) -> Iterator[Collector]:
+    """Another collector on the same database, whose handlers ask nobody whose it is that a request names."""
+    settings = {name: value for name, value in stage.collector.settings.items() if name not in ("listen", "database")}
+    with closing(Collector(tmp_path_factory.mktemp("bug") / "collector", url_of(stage), **settings)) as made:
+        made.command = (sys.executable, "-m", "tests.support.unguarded", "collector", "-c")
+        yield made.start()
+
+
+def url_of(stage: PagesStage) -> str:
+    url: str = stage.collector.settings["database"]
+    return url
+
+
+# ---- the schema
+
+
+def test_each_table_says_whether_it_has_customers() -> None:
+    tables = [*PROTECTED, *SHARED, *CLOSED]
+    assert sorted(tables) == sorted([*metadata.tables, "alembic_version"])
+
+
+def test_each_table_with_a_customer_is_secured(postgresql: Postgresql) -> None:
+    """As PostgreSQL itself says it, of each table: also of those that somebody adds without a thought of this."""
+
+    async def run() -> None:
+        database = await Database.connect(postgresql.database())
+        assert database.row_security_gap is None
+        async with database.writing() as connection:
+            await database.add(connection, metadata.tables["ledger"], {0: {1: 1}})
+            tables = await connection.exec_driver_sql(
+                "SELECT relname, relrowsecurity AND relforcerowsecurity AS is_forced,"
+                " ARRAY(SELECT polroles::regrole[]::text FROM pg_policy WHERE polrelid = c.oid ORDER BY 1) AS roles,"
+                " EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'customer') AS has_customer,"
+                f" has_any_column_privilege('{CUSTOMER_ROLE}', c.oid, 'SELECT, INSERT, UPDATE') AS is_open"
+                " FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')"
+            )
+            rows = {row.relname: row for row in tables}
+        await database.close()
+        assert {name for name, row in rows.items() if row.has_customer} <= PROTECTED.keys()
+        for name in PROTECTED:
+            assert (rows[name].is_forced, rows[name].roles) == (True, ["{edgeproxy_collector}", "{edgeproxy_customer}"])
+        unprotected = {name for name in rows if name not in PROTECTED}
+        assert {name for name in unprotected if rows[name].is_open} == SHARED.keys()
+        assert "ledger_1970_01" in unprotected, "a partition, to which nobody but its owner has a right"
+
+    asyncio.run(run())
+
+
+# ---- SQL without a handler
+
+
+class Filler:
+    """Rows of tables that the scenario leaves empty, made of nothing but the schema."""
+
+    def __init__(self, connection: AsyncConnection, customers: Mapping[str, str]) -> None:
+        self._connection = connection
+        self._customers = customers
+        self._numbers = itertools.count(900_000_000)
+
+    async def fill(self, table: str, name: str) -> None:
+        """Make a row of a customer."""
+        row: dict[str, Any] = {}
+        for column in metadata.tables[table].columns:
+            parent = PARENTS.get(column.name)
+            if column.name == "customer":
+                row["customer"] = self._customers[name] if ID in PROTECTED[table].own else name
+            elif parent is not None and f" FROM {parent} p" in PROTECTED[table].own:
+                key = re.search(r"p\.(\w+) = ", PROTECTED[table].own)
+                assert key is not None
+                row[column.name] = (await visible(self._connection, parent, name, key[1]))[0]
+            elif table == "directory_outbox" and column.name in ("kind", "name"):
+                row[column.name] = "customer" if column.name == "kind" else name
+            elif table == "plan_versions" and column.name == "version":
+                row["version"] = f"standard@9+{name}"
+            elif column.nullable:
+                continue
+            elif isinstance(column.type, LargeBinary):
+                row[column.name] = b"-"
+            else:
+                number = next(self._numbers)
+                row[column.name] = f"{name}-{number}" if isinstance(column.type, sa.Text) else number
+        await self._connection.execute(sa.insert(metadata.tables[table]).values(row))
+
+
+async def visible(connection: AsyncConnection, table: str, customer: str, column: str = "ctid::text") -> list[Any]:
+    """A column of the rows of a table that a transaction sees which serves a customer."""
+    async with connection.begin_nested() as tried:
+        await row_security.serve(connection, customer)
+        rows = list((await connection.exec_driver_sql(f"SELECT {column} FROM {table}")).scalars())
+        await tried.rollback()  # With it goes whom it serves.
+    return rows
+
+
+async def fails(connection: AsyncConnection, customer: str, statement: str, *values: Any) -> str | int:
+    """Try a statement for a customer, and take it back: the SQLSTATE of its failure, or how many rows it took."""
+    async with connection.begin_nested() as tried:
+        await row_security.serve(connection, customer)
+        try:
+            return (await connection.exec_driver_sql(statement, values)).rowcount
+        except sa.exc.DBAPIError as error:
+            return str(getattr(error.orig, "sqlstate", None))
+        finally:
+            await tried.rollback()
+
+
+def test_sql_for_one_customer_sees_and_changes_its_rows_alone(
+    stage: PagesStage, both: tuple[Customer, Customer]
+) -> None:
+    """Each table: with all rights, so that nothing but its policy stands between the customers."""
+
+    async def run() -> None:
+        database = await Database.connect(url_of(stage), as_it_is=True)
+        async with database.writing() as connection:
+            await connection.exec_driver_sql(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {CUSTOMER_ROLE}")
+            filler = Filler(connection, {one.name: one.id for one in both})
+            for table in PROTECTED:
+                for one in (A, B):
+                    if not set(await visible(connection, table, one)) - set(await visible(connection, table, "")):
+                        await filler.fill(table, one)
+            for table in PROTECTED:
+                await hold(connection, table)
+            await connection.rollback()
+        await database.close()
+
+    async def hold(connection: AsyncConnection, table: str) -> None:
+        shared = set(await visible(connection, table, ""))
+        assert not shared or table == "plan_versions"
+        own, others = [set(await visible(connection, table, name)) - shared for name in (A, B)]
+        assert own, table
+        assert others, table
+        assert not own & others, table
+        columns = metadata.tables[table].columns.keys()
+        if "customer" in columns:
+            ids = {both[0].id, A}
+            assert set(await visible(connection, table, A, "customer")) <= ids, table
+        one = f'"{columns[0]}"'
+        updated = await fails(connection, A, f"UPDATE {table} SET {one} = {one}")
+        assert updated == len(own | shared), table
+        deleted = await fails(connection, A, f"DELETE FROM {table}")
+        assert deleted in (len(own | shared), "23503"), (table, deleted)
+        foreign = f"SELECT * FROM {table} WHERE ctid::text = $1"
+        (row,) = (await connection.exec_driver_sql(foreign, (min(others),))).mappings()
+        marks = ", ".join(f"${n}" for n in range(1, len(row) + 1))
+        names = ", ".join(f'"{name}"' for name in row)
+        inserted = await fails(connection, A, f"INSERT INTO {table} ({names}) VALUES ({marks})", *row.values())
+        assert inserted == NOT_OWN, (table, inserted)
+        if "customer" in columns:
+            theirs = row["customer"]
+            assert await fails(connection, A, f"UPDATE {table} SET customer = $1", theirs) == NOT_OWN, table
+
+    asyncio.run(run())
+
+
+def test_what_has_no_customer_is_out_of_reach_of_one(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
+    async def run() -> None:
+        database = await Database.connect(url_of(stage), as_it_is=True)
+        async with database.writing() as connection:
+            for table in (*CLOSED, *(name for name, rows in PROTECTED.items() if not rows.rights)):
+                assert await fails(connection, A, f"SELECT FROM {table}") == NOT_OWN, table
+            (partition, *_) = (
+                await connection.exec_driver_sql(
+                    "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'ledger'::regclass"
+                )
+            ).scalars()
+            for statement in (
+                f"SELECT FROM {partition}",
+                "UPDATE rollout SET percent = 0",
+                "ALTER TABLE keys DISABLE ROW LEVEL SECURITY",
+                "DROP POLICY customer_rows ON keys",
+                "CREATE TABLE mine ()",
+            ):
+                assert await fails(connection, A, statement) == NOT_OWN, statement
+        await database.close()
+
+    asyncio.run(run())
+
+
+def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
+    """Also where it fails, and though the next one has the same connection: there is one for writing."""
+
+    async def run() -> None:
+        database = await Database.connect(url_of(stage), as_it_is=True)
+        who = f"SELECT current_user || ' ' || coalesce(current_setting('{row_security.SETTING}', true), '')"
+
+        async def current_role(*, writes: bool, whole: bool = False) -> str:
+            async with database.writing() if writes else database.reading(whole=whole) as connection:
+                return str((await connection.exec_driver_sql(who)).scalar_one())
+
+        for _ in range(2 * 4):  # All connections for reading, and again.
+            for how in ({"writes": True}, {"writes": False}, {"writes": False, "whole": True}):
+                with serving(A):
+                    assert await current_role(**how) == f"{CUSTOMER_ROLE} {A}"
+                with serving(B), pytest.raises(sa.exc.DBAPIError):
+                    async with database.writing() if how["writes"] else database.reading() as connection:
+                        await connection.exec_driver_sql("SELECT 1 / 0")
+                assert (await current_role(**how)).strip() == "edgeproxy"
+        with serving(A):
+            async with database.writing() as connection:
+                with suppress(LookupError):
+                    async with row_security.across_customers(connection):
+                        assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
+                        raise LookupError
+                assert (await connection.exec_driver_sql(who)).scalar_one() == f"{CUSTOMER_ROLE} {A}"
+        await database.close()
+
+    asyncio.run(run())
+
+
+# ---- with a handler
+
+
+def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
+    own, other = both
+    path, change = f"/v1/customers/{A}", {"plan": "standard"}
+    month = time.strftime("%Y-%m", time.gmtime())
+    url = "https://example.com/"
+    rows: list[tuple[str, str, object, int]] = [
+        ("GET", "/v1/alerts", None, 200),
+        ("GET", "/v1/anomalies", None, 200),
+        ("GET", "/v1/usage?from=1970-01-01&by=customer", None, 200),
+        ("GET", "/v1/customers", None, 200),
+        ("GET", path, None, 200),
+        ("GET", f"{path}/contacts", None, 200),
+        ("GET", f"{path}/alert-address", None, 200),
+        ("PUT", f"{path}/alert-address", {"email": f"{A}@example.com"}, 200),
+        ("GET", f"{path}/quotas", None, 200),
+        ("GET", f"{path}/holdings/workflows", None, 200),
+        ("GET", f"{path}/keys", None, 200),
+        ("POST", f"{path}/keys", {"name": "another"}, 201),
+        ("GET", f"/v1/keys/{own.key}", None, 200),
+        ("PATCH", f"/v1/keys/{own.key}", {"name": "renamed"}, 200),
+        ("POST", f"/v1/keys/{own.key}/rotate", {"overlap": "1d"}, 201),
+        ("DELETE", f"/v1/keys/{own.key}", None, 200),
+        ("GET", "/billing/subscription", None, 200),
+        ("POST", "/billing/subscription/preview", {"plan": "enterprise"}, 200),
+        ("POST", "/billing/upgrade?tier=enterprise", None, 200),
+        ("PUT", "/billing/subscription", change, 200),
+        ("GET", "/billing/usage", None, 200),
+        ("GET", "/billing/usage/llm_tokens", None, 200),
+        ("GET", "/billing/quotas", None, 200),
+        ("GET", "/billing/invoices", None, 200),
+        ("GET", "/billing/invoices/upcoming?projected=true", None, 200),
+        ("GET", f"/billing/invoices/{own.invoice}", None, 200),
+        ("GET", f"/billing/invoices/{own.invoice}/pdf", None, 303),
+        ("GET", "/billing/balance", None, 200),
+        ("GET", "/billing/statements", None, 200),
+        ("GET", f"/billing/statements/{month}", None, 200),
+        ("GET", "/billing/purchases", None, 200),
+        ("GET", f"/billing/purchases/{own.purchase}/receipt", None, 303),
+        ("POST", "/billing/checkout", {"millicredits": 5_000_000, "success_url": url}, 201),
+        ("POST", "/billing/portal", {"return_url": url}, 201),
+        ("DELETE", "/billing/subscription?when=now", None, 200),
+    ]
+    requested = {("POST", "/billing/subscription")}  # By the fixture, with the customer's token, as it works once.
+    for method, path, body, status in rows:
+        answer = own.ask(method, path, body)
+        assert answer.status == status, (method, path, answer)
+        assert not leaked(other, answer), (method, path, answer)
+        requested.add((method, path))
+    new = "POST", f"{path}/keys", {"name": "once"}
+    assert own.ask(*new, once=A).body == own.ask(*new, once=A).body, "the answer is kept, and given again"
+    for method, template in open_to_customers(stage.collector):
+        shape = re.compile(re.sub(r"\{[^}]+\}", "[^/]+", template) + r"(\?.*)?")
+        assert any(one == method and shape.fullmatch(path) for one, path in requested), (method, template)
+
+
+def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
+    unguarded: Collector, both: tuple[Customer, Customer]
+) -> None:
+    own, other = both
+    theirs, whose = f"/v1/customers/{B}", f"?customer={B}"
+    reads = [
+        "/v1/alerts",
+        f"/v1/alerts{whose}",
+        "/v1/usage?from=1970-01-01&by=customer,route",
+        f"/v1/usage?from=1970-01-01&customer={B}&by=route&format=csv",
+        f"/v1/usage?from=1970-01-01&customer={B}&by=model&meter=llm_tokens",
+        theirs,
+        *(f"{theirs}/{part}" for part in ("contacts", "alert-address", "quotas", "holdings/workflows", "keys")),
+        f"/v1/keys/{other.key}",
+        "/billing/invoices",
+        *(f"/billing/{part}{whose}" for part in ("subscription", "usage", "invoices", "balance", "purchases")),
+        f"/billing/invoices/{other.invoice}",
+        f"/billing/purchases/{other.purchase}/receipt",
+    ]
+    for path in reads:
+        answer = own.ask("GET", path, port=unguarded.port)
+        assert answer.status in (200, 404), (path, answer)
+        assert not leaked(other, answer), (path, answer)
+    before = state_of(other)
+    for method, path, body in (
+        ("POST", f"{theirs}/keys", {"name": "mine"}),
+        ("PATCH", f"/v1/keys/{other.key}", {"name": "mine"}),
+        ("POST", f"/v1/keys/{other.key}/rotate", {"overlap": "1d"}),
+        ("DELETE", f"/v1/keys/{other.key}", None),
+        ("PUT", f"{theirs}/alert-address", {"email": None}),
+        ("DELETE", f"/billing/subscription{whose}", None),
+        ("POST", f"/billing/upgrade{whose}&tier=enterprise", None),
+        ("POST", f"/billing/portal{whose}", {"return_url": "https://example.com/"}),
+    ):
+        answer = own.ask(method, path, body, port=unguarded.port)
+        assert answer.status == 404, (method, path, answer)
+    assert state_of(other) == before
+    # What it asks for itself is there, with the bug or without.
+    assert own.ask("GET", f"/v1/customers/{A}", port=unguarded.port).json()["id"] == own.id
+
+
+def test_a_session_of_the_portal_is_held_as_a_token_is(
+    stage: PagesStage, unguarded: Collector, both: tuple[Customer, Customer]
+) -> None:
+    own, other = both
+    with stage.customer(A) as visitor:
+        at = f"http://127.0.0.1:{unguarded.port}/account/invoices"
+        assert visitor.client.get(f"{at}/{own.invoice}").status_code == 200
+        assert visitor.client.get(f"{at}/{other.invoice}").status_code == 404
+
+
+def state_of(customer: Customer) -> list[bytes]:
+    """What a customer reads of what another one might have changed."""
+    paths = (f"/v1/customers/{customer.name}", f"/v1/customers/{customer.name}/keys", "/billing/subscription")
+    return [customer.ask("GET", path).body for path in paths]
+
+
+def leaked(other: Customer, answer: Answer) -> bool:
+    return any(secret in answer.body.decode() + str(answer.fields) for secret in other.secrets)
+
+
+def open_to_customers(collector: Collector) -> list[tuple[str, str]]:
+    """Method and path of each endpoint that customers may ask."""
+    paths = collector.get("/v1/openapi.json", token=None).json()["paths"]
+    return [
+        (method.upper(), path)
+        for path, methods in paths.items()
+        for method, operation in methods.items()
+        if isinstance(operation, dict) and "customer" in operation.get("x-roles", ())
+    ]
+
+
+# ---- who puts it in force
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[tuple[Postgresql, Collector]]:
+    """A collector on a server where nothing of ours is, whose user may not make roles."""
+    with closing(Postgresql(in_memory=True)) as server:
+        server.ask("CREATE ROLE plain LOGIN")
+        server.ask("CREATE DATABASE ledger OWNER plain")
+        url = f"postgresql://plain@127.0.0.1:{server.port}/ledger"
+        with closing(Collector(tmp_path / "collector", url)) as made:
+            yield server, made
+
+
+def test_where_roles_cannot_be_made_it_says_so_and_an_administrator_makes_them(
+    plain: tuple[Postgresql, Collector], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database with the rows of a collector that knew nothing of this becomes one of this."""
+    server, collector = plain
+    url: str = collector.settings["database"]
+    with monkeypatch.context() as before:
+        before.setattr(row_security, "enforce", no_gap)
+        make_tables(url)
+    chain = Chain(since=int(time.time()) // HOUR * HOUR - HOUR)
+    usage = [("acme", "requests", "v1", 5), ("bolt", "requests", "v1", 7)]
+    collector.start()
+    assert collector.post(chain.next(*usage)).status == 200
+    assert collector.metric("collector_row_security") == 0
+    assert "row-level security does not hold customers apart" in collector.output
+    assert owner_sees(server) == "1"
+    assert collector.usage(token=OWN)["total"] == 0, "handlers hold them apart, as ever"
+
+    code, text, statement = rights(collector)
+    assert (code, "have an administrator run" in text) == (1, True)
+    collector.end()
+    server.ask_in("ledger", statement)
+
+    collector.start()
+    assert collector.metric("collector_row_security") == 1
+    assert rights(collector) == (0, "row-level security is in force\n", "")
+    assert collector.post(chain.next(*usage)).status == 200
+    assert {row["customer"]: row["value"] for row in collector.usage(by="customer")["rows"]} == {"acme": 10, "bolt": 14}
+    assert checked(collector)[0] == 0
+    # What somebody has changed by hand is put right by the next start; so is a dump that was restored without rights.
+    server.ask_in(
+        "ledger", "ALTER TABLE keys NO FORCE ROW LEVEL SECURITY; REVOKE ALL ON series FROM edgeproxy_customer"
+    )
+    server.ask_in("ledger", "DROP POLICY customer_rows ON ledger; GRANT SELECT ON audit TO edgeproxy_customer")
+    code, text, statement = rights(collector)
+    assert (code, "audit, keys, ledger, series" in text, statement) == (1, True, "")
+    collector.end()
+    collector.start()
+    assert collector.metric("collector_row_security") == 1
+    collector.end()
+
+    # To whom all looks empty is no collector.
+    server.ask("REVOKE edgeproxy_collector FROM plain")
+    process = collector.begin()
+    until(lambda: not process.running, "it has ended", seconds=60)
+    assert process.wait(10.0) == 2
+    assert "shows the user plain no rows" in process.output
+    assert owner_sees(server) == "0", "the owner is held as everybody is"
+    code, text, statement = rights(collector)
+    assert (code, "GRANT edgeproxy_collector" in statement) == (1, True)
+
+
+async def no_gap(_: object) -> None:
+    """What a collector did of row-level security that knew nothing of it."""
+
+
+def owner_sees(server: Postgresql) -> str:
+    """How many series the owner of the tables has for acme."""
+    return server.ask_in("ledger", "SELECT count(*) FROM series WHERE customer = 'acme'", user="plain")
+
+
+def rights(collector: Collector) -> tuple[int, str, str]:
+    """What `edgeproxy database rights` ends with, says, and prints of SQL."""
+    done = CliRunner().invoke(cli.app, ["database", "rights", "-c", str(collector.file)])
+    return (done.exit_code, done.stderr, done.stdout) if done.exit_code else (0, done.stdout, done.stderr)
+
+
+def test_a_table_that_is_in_use_is_secured_later(postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile the collector serves as it did before, and says so."""
+    monkeypatch.setattr(row_security, "LOCK_TIMEOUT", "100ms")
+    url = postgresql.database()
+
+    async def run() -> None:
+        database = await Database.connect(url)
+        async with database.writing() as connection:
+            await connection.exec_driver_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY")
+        async with database.reading(whole=True) as connection:
+            await connection.exec_driver_sql("SELECT FROM keys")
+            await database.enforce_row_security()
+            assert database.row_security_gap == "policies or rights of tables are not as they should be: keys"
+            with serving(A):
+                async with database.reading() as other:
+                    assert (await other.exec_driver_sql("SELECT current_user")).scalar_one() == "edgeproxy"
+        await database.enforce_row_security()
+        assert database.row_security_gap is None
+        await database.close()
+
+    asyncio.run(run())
+
+
+def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> None:
+    """pg_dump as backups were made before fails; it must not make a backup without rows."""
+    url = postgresql.database()
+
+    async def begin() -> None:
+        database = await Database.connect(url)
+        async with database.writing() as connection:
+            await database.begin_series(connection, [["e", "r", name, "m", "v1", ""] for name in (A, B)])
+        await database.close()
+
+    asyncio.run(begin())
+    with pytest.raises(AssertionError, match="row-level security"):
+        postgresql.dump(url, "--table=series", "--no-privileges")
+    again = postgresql.empty_database()
+    postgresql.restore(postgresql.dump(url, "--enable-row-security"), again)
+    assert postgresql.ask_in(again.rpartition("/")[2], "SELECT count(*) FROM series") == "2"

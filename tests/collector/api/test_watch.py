@@ -1,0 +1,124 @@
+"""What the collector tells operators of by itself: certificates, denials, keys that are due; and gaps of edges."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts import customers, keys
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.models import CustomerNew, KeyNew
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import keys as keys_table
+from edgeproxy.collector.jobs.operator_alerts import Watch, certificate_alerts, denial_alert
+from edgeproxy.collector.ledger.alarms import CUSTOMERS_MAX, above_caps, alarms
+from edgeproxy.collector.ledger.arrival import Named, arrive
+from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.config.alerts import Alerts
+from edgeproxy.config.collector import Settings, Token
+from edgeproxy.config.meters import OVER_CAP
+from edgeproxy.config.models import Tier
+from edgeproxy.wire.batch import ANONYMOUS, Gap, body, digest
+from tests.support.chains import Chain
+from tests.support.credited import run
+
+DAY = 86400
+NOW = 1_790_812_800.0
+"""The first of October, 2026."""
+
+
+@pytest.mark.parametrize(
+    ("days", "severity"),
+    [(31, None), (29.9, "info"), (7.1, "info"), (6.9, "warn"), (0.9, "page"), (-3, "page")],
+)
+def test_a_certificate_is_told_of_the_louder_the_sooner_it_expires(days: float, severity: str | None) -> None:
+    found = certificate_alerts({"collector.pem": NOW + days * DAY, "other.pem": NOW + 99 * DAY}, NOW)
+    assert [one.severity for one in found] == ([] if severity is None else [severity])
+    later = certificate_alerts({"collector.pem": NOW + days * DAY}, NOW + 60)
+    assert [one.key for one in found] == [one.key for one in later], "there is one of each"
+    assert all(("expired" in one.title) == (days < 0) for one in found)
+
+
+def test_denials_are_told_from_a_rate_on_with_who_has_most_once_an_hour() -> None:
+    counts = Counter({("edges", "192.0.2.1", "GET /v1/usage", 403, "no"): 60, ("unknown", "", "", 401, "?"): 39})
+    assert denial_alert(counts, 100, NOW) is None
+    counts["unknown", "", "", 401, "?"] += 1
+    found = denial_alert(counts, 100, NOW)
+    assert found is not None
+    assert found.key == "denials:2026-10-01T00"
+    assert found.details["denials"] == 100
+    assert found.details["worst"][0] == {
+        "actor": "edges", "origin": "192.0.2.1", "target": "GET /v1/usage", "status": 403, "why": "no", "count": 60,
+    }  # fmt: skip
+
+
+def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> None:
+    chain = Chain("edge-1")
+    batches = [chain.next(gap=Gap(1, 3, "disk lost")), chain.next(gap=Gap(4, 4, "again")), chain.next()]
+    arrived = [arrive(Named(one.edge, one.seq, digest(body(one))), body(one), "identity") for one in batches]
+    settled = [(arrived[0], Verdict.GAP, "t"), (arrived[1], Verdict.GAP, "t"), (arrived[2], Verdict.COUNT, "t")]
+    first, again = alarms(settled, NOW)
+    assert (first.key, first.severity) == ("gap:t:2026-10-01", "page")
+    assert first.key == again.key
+    assert first.details == {"token": "t", "edge": "edge-1", "seq": 1, "to_seq": 3, "why": "disk lost"}
+    (bad,) = alarms([(arrived[2], Verdict.QUARANTINE, "t")], NOW)
+    assert (bad.key, bad.severity) == ("quarantined:t:2026-10-01", "warn")
+
+
+def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edge() -> None:
+    chain = Chain("edge-1")
+
+    def told(*names: str) -> list[tuple[str, str | None]]:
+        rows = tuple((name, OVER_CAP, route, 5) for name in names for route in ("v1", "v2"))
+        return [(one.key, one.customer) for one in above_caps([chain.next(*rows)])]
+
+    assert told("acme", ANONYMOUS) == [
+        ("request_cap:-:2026-09-21", None),
+        ("request_cap:acme:2026-09-21", "acme"),
+    ]
+    many = told(*(f"customer-{number}" for number in range(1000)))
+    assert len(many) == CUSTOMERS_MAX + 1
+    assert many[-1] == ("request_caps:edge-1:2026-09-21", None)
+
+
+def known() -> Settings:
+    token = Token.model_validate({"sha256": "a" * 64, "role": "edge"})
+    return Settings.model_validate({"sha256": "", "tokens": (token,), "tiers": {"basic": Tier()}})
+
+
+def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_their_time(database: str) -> None:
+    async def work(opened: Database) -> None:
+        ids: dict[str, str] = {}
+        caller = Caller("test")
+        async with opened.writing() as connection:
+            for name, every in (("often", "10d"), ("seldom", "100d"), ("never", None)):
+                new = CustomerNew.model_validate({"name": name, "tier": "basic", "rotate_every": every})
+                await customers.create(connection, caller, new, known())
+                ids[name] = (await keys.create(connection, caller, name, KeyNew()))["id"]
+            ids["revoked"] = (await keys.create(connection, caller, "seldom", KeyNew()))["id"]
+            await keys.revoke(connection, caller, ids["revoked"])
+            rotated = await keys.create(connection, caller, "seldom", KeyNew())
+            ids["rotated"] = (await keys.rotate(connection, caller, rotated["id"], 86400 * 300))["id"]
+            await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
+        watch = Watch(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
+
+        async def told() -> list[Any]:
+            async with opened.reading() as connection:
+                wanted = sa.select(alerts.c.key, alerts.c.customer, alerts.c.title).where(alerts.c.kind == "rotation")
+                return list((await connection.execute(wanted.order_by(alerts.c.id))).all())
+
+        await watch.step(NOW + 7.9 * DAY)
+        assert await told() == []
+        for _ in range(2):
+            await watch.step(NOW + 8.1 * DAY)
+        ((key, customer, title),) = await told()
+        assert (key, customer) == (f"rotation:{ids['often']}", "often")
+        assert title.endswith("is due for rotation by 2026-10-11")
+        await watch.step(NOW + 92.9 * DAY)
+        assert len(await told()) == 1
+        await watch.step(NOW + 93.1 * DAY)
+        assert {row.key for row in (await told())[1:]} == {f"rotation:{ids[name]}" for name in ("seldom", "rotated")}
+
+    run(database, work)

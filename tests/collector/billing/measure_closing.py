@@ -1,0 +1,147 @@
+"""How long closing a month takes at Stripe's rates: `python -m tests.collector.billing.measure_closing [sqlite] [postgresql]`.
+
+Customers of Standard have used more than is included of each meter, and have their drafts. The sandbox then begins to
+refuse calls above the rates of a live account, and the product asks at its own pace. Counted are the seconds from the
+freeze until each invoice is sent, with the amount of the second rater. It ends after 20 minutes at most.
+"""
+
+import argparse
+import asyncio
+import os
+import random
+import tempfile
+import time
+from calendar import timegm
+from collections import Counter
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+import yaml
+
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.period_close.closing import LOOK_SECONDS
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeFailure
+from edgeproxy.collector.database.billing_tables import invoices as table
+from tests.collector.billing.second_rater import fee, usage_charges
+from tests.support.postgresql import Postgresql
+from tests.support.process import ROOT
+from tests.support.sold import LIVE_KEY, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+PLAN = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]["standard@1"]
+JANUARY, FEBRUARY = timegm((2027, 1, 1, 0, 0, 0)), timegm((2027, 2, 1, 0, 0, 0))
+FREEZE = FEBRUARY + 2 * 86400
+DEADLINE_SECONDS = 1200.0
+FEE = fee(PLAN, seconds=1, of=1)
+
+
+class Counted(Stripe):
+    """A client that counts its calls, and which of them failed."""
+
+    calls: ClassVar[Counter[str]] = Counter()
+    failures: ClassVar[Counter[str]] = Counter()
+
+    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+        """Make the call."""
+        self.calls[name] += 1
+        try:
+            return await super().call(name, *ids, key=key, **params)
+        except StripeFailure as failure:
+            self.failures[str(failure.reason or failure.outcome.value)] += 1
+            raise
+
+
+def used(chance: random.Random) -> dict[str, int]:
+    """More of each meter than is included."""
+    return {meter: int(said["included"]) * chance.randint(11, 30) // 10 for meter, said in PLAN["meters"].items()}
+
+
+async def drafted(folder: Path, url: str, stripe: str, usage: dict[str, dict[str, int]]) -> None:
+    """Have a month behind each customer, its first fee sent and the draft of its usage made."""
+    async with sold(folder, url, stripe, live=True) as (of, closes):
+        for name, quantities in usage.items():
+            await of.customer(name, "standard", now=JANUARY)
+            await of.use(name, quantities, at=JANUARY + 3600)
+        for now in (JANUARY, FEBRUARY + 3600):
+            while await closes.step(now):
+                pass
+        states = await counted(of)
+        assert states == {invoices.OPEN: len(usage), invoices.DRAFT: len(usage)}, states
+
+
+async def counted(of: Sold) -> dict[str, int]:
+    """The number of invoices in each state."""
+    async with of.database.reading() as connection:
+        rows = await connection.execute(sa.select(table.c.state, sa.func.count()).group_by(table.c.state))
+        return {row[0]: row[1] for row in rows}
+
+
+async def closed(folder: Path, url: str, stripe: str, customers: int) -> float:
+    """Close all of them, looking for work as a collector does; the seconds that it took."""
+    async with sold(folder, url, stripe, Counted, live=True) as (of, closes):
+        began = time.monotonic()
+        while (await counted(of)).get(invoices.OPEN) != 2 * customers:
+            await closes.step(FREEZE + time.monotonic() - began)
+            await asyncio.sleep(LOOK_SECONDS)
+        return time.monotonic() - began
+
+
+async def totals(client: Any) -> dict[str, Counter[int]]:
+    """The totals of each customer's invoices at Stripe, all of which are sent."""
+    found: dict[str, Counter[int]] = {}
+    names = {
+        one.id: one.name async for one in (await client.v1.customers.list_async({"limit": 100})).auto_paging_iter()
+    }
+    async for one in (await client.v1.invoices.list_async({"limit": 100})).auto_paging_iter():
+        assert one.status == "open", one.status
+        found.setdefault(names[one.customer], Counter())[one.total] += 1
+    return found
+
+
+async def measured(folder: Path, url: str, usage: dict[str, dict[str, int]]) -> float:
+    """Seconds that it took to close a month at a sandbox with the rates of a live account."""
+    key = LIVE_KEY["STRIPE_SECRET_KEY"]
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        with closing(Sandbox(folder / "sandbox")) as sandbox:
+            await drafted(folder, url, (await asyncio.to_thread(sandbox.start)).url, usage)
+        with closing(Sandbox(folder / "sandbox", "--rates", "live")) as sandbox:
+            took = await closed(folder, url, (await asyncio.to_thread(sandbox.start)).url, len(usage))
+        with closing(Sandbox(folder / "sandbox")) as sandbox:
+            await asyncio.to_thread(sandbox.start)
+            found = await asyncio.to_thread(sandbox.run, totals, key)
+    for name, quantities in usage.items():
+        charges = usage_charges(PLAN, {meter: {"": quantity} for meter, quantity in quantities.items()})
+        assert found[name] == Counter([FEE, FEE + sum(cents for _, cents in charges.values())]), name
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Seconds to close a month at Stripe's rates.")
+    parser.add_argument("kinds", nargs="*", default=["sqlite", "postgresql"])
+    parser.add_argument("--customers", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    for kind in options.kinds:
+        chance = random.Random(options.seed)
+        usage = {f"payer-{number}": used(chance) for number in range(options.customers)}
+        Counted.calls.clear()
+        Counted.failures.clear()
+        with ExitStack() as ends:
+            folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+            url = f"sqlite:///{folder}/ledger.db"
+            if kind == "postgresql":
+                url = ends.enter_context(closing(Postgresql(durable=True))).database()
+            took = asyncio.run(measured(folder, url, usage))
+        calls = Counted.calls.total()
+        most = ", ".join(f"{name.removeprefix('v1.')} {number:,}" for name, number in Counted.calls.most_common())
+        print(
+            f"{kind}: {options.customers:,} invoices closed in {took:.0f} s, {calls:,} calls ({calls / took:.0f}/s): "
+            f"{most}; failed: {dict(Counted.failures) or 'none'}; load {os.getloadavg()[0]:.0f}; seed {options.seed}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""How many meter events a second reach Stripe: `python -m tests.collector.billing.measure_exporter [events] [--sandbox]`.
+
+Each is answered after 200 ms, as by Stripe. Rows of the outbox are sent as the collector sends them, without the rates
+that an account has. What answers has the same machine, so it does as little as it can: it takes each form apart and
+adds it up. With `--sandbox` it is the sandbox, which checks all that Stripe would, and takes more CPU than the
+exporter. The CPU of both is told.
+"""
+
+import argparse
+import asyncio
+import functools
+import gc
+import multiprocessing
+import os
+import re
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple, cast
+from urllib.parse import parse_qs
+
+import orjson
+import stripe
+import uvloop
+
+from edgeproxy.collector.billing.meter_export import outbox_rows
+from edgeproxy.collector.billing.meter_export.exporter import Exporter
+from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents, event_name
+from edgeproxy.collector.billing.meter_export.outbox import State
+from edgeproxy.collector.billing.meter_export.outbox_rows import new_row
+from edgeproxy.collector.billing.meter_export.slicing import Slicing
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.request_rates import Bucket, Pace
+from edgeproxy.collector.database.database import Database
+from edgeproxy.config.billing import Stripe as Way
+from tests.support.stripe_sandbox import KEY, Sandbox
+from tests.support.tables_ready import put_tables
+
+ACCOUNT, METER = "test", "tokens"
+CUSTOMERS = 2000
+SLICE_SECONDS, AGO_SECONDS = 300, 7200
+ANSWER_SECONDS = 0.2
+LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+UNBOUNDED = 1e6
+"""Calls a second."""
+
+
+class Taken(NamedTuple):
+    """What was taken: identifiers are as many as events, where none came twice."""
+
+    events: int
+    identifiers: int
+    units: int
+
+
+class Answers(asyncio.Protocol):
+    """A connection on which each meter event is answered late, and added up in `taken`."""
+
+    def __init__(self, taken: dict[str, list[int]]) -> None:
+        self._taken = taken
+        self._buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        head, end, rest = self._buffer.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = LENGTH.search(head + b"\r\n")
+        assert length is not None
+        if len(rest) < int(length[1]):
+            return
+        self._buffer = b""  # The exporter sends the next one after the answer.
+        said = {name: values[0] for name, values in parse_qs(rest.decode(), strict_parsing=True).items()}
+        self._taken.setdefault(said["identifier"], []).append(int(said["payload[value]"]))
+        event = {"object": "billing.meter_event", "created": int(time.time()), "livemode": False, **said}
+        body = orjson.dumps(event)
+        answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+        asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._transport.write, answer + body)
+
+
+def answer(pipe: Connection) -> None:
+    """Answer on a free port, which is told first, until something is said; then tell what was taken."""
+    taken: dict[str, list[int]] = {}
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: Answers(taken), "127.0.0.1", 0)
+        pipe.send(server.sockets[0].getsockname()[1])
+        said = asyncio.Event()
+        loop.add_reader(pipe.fileno(), said.set)
+        await said.wait()
+
+    uvloop.run(serve())
+    values = [value for some in taken.values() for value in some]
+    pipe.send(Taken(len(values), len(taken), sum(values)))
+
+
+async def new_meter(client: stripe.StripeClient) -> str:
+    """Make the meter at Stripe, and return its id."""
+    aggregation = {"formula": "sum"}
+    params = {"display_name": METER, "event_name": event_name(METER), "default_aggregation": aggregation}
+    return (await client.v1.billing.meters.create_async(params)).id  # type: ignore[arg-type]
+
+
+def cpu_seconds(pid: int) -> float:
+    """What a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> str:
+    """Send so many events to who answers there; tell how long it took and what it cost."""
+    database = await Database.connect(put_tables(f"sqlite:///{folder}/ledger.db"))
+    client = Stripe(Way(base=url), {"STRIPE_SECRET_KEY": KEY})
+    client.pace = client.events_pace = Pace(UNBOUNDED, UNBOUNDED)
+    try:
+        ways = StripeMeterEvents(client)
+        ways.customers = {f"c{number}": f"cus_{number}" for number in range(CUSTOMERS)}
+        ways.meters = {METER: meter}
+        exporter = Exporter(Slicing(database, ACCOUNT), ways, Bucket(UNBOUNDED, 0.0))
+        await exporter.begin()
+        first = int(time.time()) // 3600 * 3600 - AGO_SECONDS
+        rows = []
+        for number in range(events):
+            start = first + SLICE_SECONDS * (number // CUSTOMERS)
+            of = (f"c{number % CUSTOMERS}", METER, start, 0)
+            rows.append(new_row(ACCOUNT, of, start + SLICE_SECONDS, first, 5))
+        async with database.writing() as connection:
+            await outbox_rows.put(connection, rows, int(time.time() * 1000))
+        gc.freeze()  # As the collector does it.
+        gc.set_threshold(100_000, 50, 100)
+        theirs, ours, began = cpu_seconds(pid), time.process_time(), time.monotonic()
+        sent = 0
+        while count := await exporter.step():
+            sent += count
+        took, ours = time.monotonic() - began, time.process_time() - ours
+        theirs = cpu_seconds(pid) - theirs
+        async with database.reading() as connection:
+            states = await outbox_rows.standing(connection)
+        assert states[State.ACCEPTED] == sent == events, states
+        return (
+            f"{events:,} events in {took:.1f} s: {events / took:.0f}/s; CPU of an event: "
+            f"exporter {1e6 * ours / events:.0f} µs, who answers {1e6 * theirs / events:.0f} µs"
+        )
+    finally:
+        await client.close()
+        await database.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Meter events a second at answers after 200 ms.")
+    parser.add_argument("events", nargs="?", type=int, default=10_000)
+    parser.add_argument("--sandbox", action="store_true", help="have the sandbox answer")
+    options = parser.parse_args()
+    with ExitStack() as ends:
+        folder = Path(ends.enter_context(tempfile.TemporaryDirectory()))
+        if options.sandbox:
+            sandbox = ends.enter_context(closing(Sandbox(folder / "sandbox"))).start()
+            meter = sandbox.run(new_meter)
+            sandbox.faults({"kind": "latency", "seconds": ANSWER_SECONDS, "path": "/v1/billing/meter_events"})
+            assert sandbox.process is not None
+            url, pid = sandbox.url, sandbox.process.pid
+        else:
+            spawning = multiprocessing.get_context("spawn")
+            ours, theirs = spawning.Pipe()
+            process = spawning.Process(target=answer, args=(theirs,), daemon=True)
+            process.start()
+            assert process.pid is not None
+            url, meter, pid = f"http://127.0.0.1:{ours.recv()}", "mtr_1", process.pid
+        work = functools.partial(export, url, pid, folder, meter, options.events)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            print(runner.run(work()))
+        if not options.sandbox:
+            ours.send("end")
+            taken = ours.recv()
+            assert taken == Taken(options.events, options.events, 5 * options.events), taken
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""A database of an older collector becomes one of this, with all that was counted."""
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
+from edgeproxy.wire.batch import body, digest
+from tests.support.books import Books, Cell, Clock, clock
+from tests.support.chains import NOON, Chain
+from tests.support.process import ROOT
+
+__all__ = ["clock"]
+
+VERSIONS = ROOT / "edgeproxy/collector/database/migrations/versions"
+
+
+async def older(url: str, chain: Chain | None = None) -> Counter[Cell]:
+    """A database of revision 0001 that has this chain; what it counts."""
+    if url.startswith("sqlite"):
+        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True)
+    database = Database(url)
+    async with database.writing() as connection:
+        await connection.run_sync(make, "0001")
+        counted = Counter() if chain is None else await fill(connection, chain)
+    await database.close()
+    return counted
+
+
+def make(connection: sa.Connection, revision: str) -> None:
+    """Tables as they were of this revision."""
+    config = Config()
+    config.set_main_option("script_location", "edgeproxy.collector.database:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+async def fill(connection: AsyncConnection, chain: Chain) -> Counter[Cell]:
+    """The rows that the collector of revision 0001 made of these batches; what they count."""
+    counted: Counter[Cell] = Counter()
+
+    async def insert(table: str, *values: object) -> None:
+        marks = ", ".join(f":v{n}" for n in range(len(values)))
+        bound = {f"v{n}": value for n, value in enumerate(values)}
+        await connection.execute(sa.text(f"INSERT INTO {table} VALUES ({marks})"), bound)
+
+    for batch in chain.made:
+        whole = body(batch)
+        own = (batch.edge, batch.seq, batch.seq, digest(whole), "counted", len(batch.rows), batch.since, batch.until)
+        await insert("batches", *own, None, batch.since * 1000, "identity", whole)
+        for customer, meter, route, value in batch.rows:
+            counted[batch.minute, batch.region, customer, meter, route] += value
+    last = chain.made[-1]
+    await insert("edges", chain.edge, last.region, last.seq, chain.prev, last.since, last.until, last.since * 1000)
+    for number, what in enumerate(sorted({cell[1:] for cell in counted}), start=1):
+        names = "series (edge, region, customer, meter, route)"
+        await insert(names, chain.edge, *what)
+        for cell, value in counted.items():
+            if cell[1:] == what:
+                await insert("ledger", number, cell[0], value)
+    return counted
+
+
+def test_each_migration_follows_the_one_before() -> None:
+    """Two of one number come of two changes that each were right by themselves."""
+    files = sorted(VERSIONS.glob("[0-9]*.py"))
+    assert [file.name[:4] for file in files] == [f"{number:04}" for number in range(1, len(files) + 1)]
+
+
+def test_what_revision_1_had_is_there_after_revision_2(empty_database: str, clock: Clock) -> None:
+    async def run() -> None:
+        chain = Chain()
+        for day in (0, 1, 9, 10, 400):  # The tenth day after NOON is the first of a month.
+            chain.since = NOON // DAY * DAY + day * DAY - 5
+            chain.next()
+            chain.next()
+        counted = await older(empty_database, chain)
+
+        books = await Books.open(empty_database, clock, counted=counted)
+        assert (await books.check()).hour == 0
+        clock.now = NOON + 401 * DAY
+        await books.ship(chain.next())
+        await books.check()
+        if books.database.has_partitions:
+            async with books.database.reading() as connection:
+                names = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WHERE relkind = 'r' ORDER BY 1"
+                found = list((await connection.exec_driver_sql(names)).scalars())
+            assert found == ["ledger_2026_09", "ledger_2026_10", "ledger_2027_10"]
+        # The limit of a minute is that of the tables that are made anew.
+        chain.since = NOON
+        most = ("acme", "requests", "v1", MINUTE_VALUE_MAX)
+        await books.ship(chain.next(most))
+        await books.ship(chain.next(most))
+        await books.check()
+        assert (await books.verify()).quarantined == 1
+        await books.roll_up()
+        assert (await books.check()).hour == clock.now // HOUR * HOUR - HOUR
+        await books.close()
+
+    asyncio.run(run())
+
+
+def test_an_empty_database_of_revision_1(empty_database: str, clock: Clock) -> None:
+    async def run() -> None:
+        await older(empty_database)
+        books = await Books.open(empty_database, clock)
+        await books.ship(Chain().next())
+        clock.now += DAY
+        await books.roll_up()
+        await books.check()
+        await books.close()
+
+    asyncio.run(run())

@@ -1,0 +1,69 @@
+"""What pages and jobs ask for again and again is found by an index, be there a million of everything.
+
+SQLite tells how it would look in an empty database too, as it plans by the tables alone.
+"""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
+from edgeproxy.collector.accounts import audit, customers, rotation
+from edgeproxy.collector.accounts.search import search
+from edgeproxy.collector.alerts import listing
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.events import dead_letters
+from edgeproxy.collector.ledger import edges, quarantine
+from tests.support.tables_ready import put_tables
+
+NOW = 1_790_000_000
+MANY = frozenset({"customers", "keys", "invoices", "audit", "alerts", "alert_deliveries", "batches", "dead_letters"})
+"""Tables that grow with customers and time."""
+SCAN = re.compile(r"SCAN (\w+)")
+SORT = "USE TEMP B-TREE FOR ORDER BY"
+
+
+def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None:
+    plans: dict[str, list[str]] = {}
+
+    async def ask() -> None:
+        database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+        asked: list[tuple[str, Any]] = []
+        async with database.reading() as connection:
+
+            def note(_: object, __: object, statement: str, parameters: Any, *___: object) -> None:
+                asked.append((statement, parameters))
+
+            event.listen(connection.sync_engine, "before_cursor_execute", note)
+            await customers.listing(connection, "a", 50)
+            await search(connection, database, "acme_v1_", 50)
+            for column in ("actor", "action", "target"):
+                await audit.page(connection, 7, 50, newest_first=True, **{column: "x"})
+            await audit.page(connection, 7, 50, newest_first=True)
+            for state in ("held", "paid", None):
+                await invoices.listing(connection, "a", 50, state=state)
+            await listing.page(connection, 7, 50)
+            await listing.page(connection, None, 50, customer="a")
+            await edges.listing(connection, NOW)
+            await edges.standing(connection)
+            await quarantine.listing(connection)
+            await dead_letters.page(connection, "a", 25)
+            await rotation.alerts_due(connection, NOW, 86400)
+            await subscriptions.due(connection, NOW, 500)
+            await subscriptions.of_deleted(connection, 500)
+            event.remove(connection.sync_engine, "before_cursor_execute", note)
+            for statement, parameters in asked:
+                found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                plans[statement] = [row.detail for row in found]
+        await database.close()
+
+    asyncio.run(ask())
+    for statement, plan in plans.items():
+        whole = {scan[1] for step in plan if (scan := SCAN.match(step)) and "USING" not in step}
+        assert not whole & MANY, (statement, plan)
+        # What finds few rows, such as keys of those that rotate, may be sorted.
+        assert SORT not in plan or not re.search(r"FROM (audit|invoices JOIN|alerts)\b", statement), (statement, plan)

@@ -1,0 +1,90 @@
+"""A job is one collector's at a time, and another's once that is gone."""
+
+import asyncio
+import multiprocessing
+import os
+import signal
+from multiprocessing.connection import Connection
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import do_alone
+from edgeproxy.collector.database.single_runner import LockLost, alone
+from tests.support.postgresql import Postgresql
+from tests.support.waiting import STEP
+
+FORK = multiprocessing.get_context("fork")
+
+
+def hold(url: str, held: Connection) -> None:
+    """Hold the job in a process that is killed."""
+
+    async def run() -> None:
+        async with alone(Database(url), "job") as mine:
+            held.send(mine)
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 on: forks beside threads, of which none is used here.
+def test_a_job_is_one_collector_s_at_a_time_and_goes_with_its_process(database: str) -> None:
+    ours, theirs = FORK.Pipe()
+    process = FORK.Process(target=hold, args=(database, theirs), daemon=True)  # It is not to outlive a failure.
+    process.start()
+    assert ours.poll(60)
+    assert ours.recv() is True
+
+    async def run() -> None:
+        one, other = Database(database), Database(database)
+
+        async def has() -> bool:
+            async with alone(one, "job") as mine:
+                return mine
+
+        try:
+            assert not await has(), "the other process holds it"
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join(60)
+            async with asyncio.timeout(60):  # PostgreSQL hears of the death of a client a moment later.
+                while not await has():  # noqa: ASYNC110 - the condition is another process's
+                    await asyncio.sleep(STEP)
+            async with alone(one, "job") as mine, alone(other, "job") as theirs, alone(other, "another") as free:
+                assert (mine, theirs, free) == (True, False, True)
+            with pytest.raises(ZeroDivisionError):
+                async with alone(one, "job"):
+                    raise ZeroDivisionError
+            async with alone(other, "job") as mine:
+                assert mine, "it was given back"
+        finally:
+            await one.close()
+            await other.close()
+
+    asyncio.run(run())
+
+
+def test_who_loses_the_lock_with_the_server_stops(postgresql: Postgresql) -> None:
+    async def run() -> None:
+        url = postgresql.database()
+        one, other = Database(url), Database(url)
+        ours = "locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+
+        async def loses_it() -> None:
+            async with other.reading() as connection:
+                await connection.execute(sa.text(f"SELECT pg_terminate_backend(pid) FROM pg_locks WHERE {ours}"))
+            await asyncio.Event().wait()
+
+        try:
+            async with asyncio.timeout(60):
+                with pytest.raises(LockLost, match="the lock of job is lost: "):
+                    await do_alone(one, "job", loses_it)
+            async with alone(other, "job") as mine:
+                assert mine
+        finally:
+            await one.close()
+            await other.close()
+
+    asyncio.run(run())

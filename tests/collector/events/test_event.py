@@ -1,0 +1,203 @@
+"""What is an event, and what is told of what is none."""
+
+import contextlib
+import random
+from typing import Any
+
+import orjson
+import pytest
+
+from edgeproxy.collector.events.body import read_all, read_sound
+from edgeproxy.collector.events.event import (
+    BODY_BYTES_MAX,
+    EVENTS_MAX,
+    BadBody,
+    BadEvent,
+    Event,
+    Rejection,
+    differences,
+    objects,
+    read,
+)
+from edgeproxy.config.models import Meter
+
+NOW = 1_800_000_000.0
+METERS = {
+    "tokens": Meter.model_validate({"count": "events", "dimensions": {"model": 50, "agent": 2}}),
+    "users": Meter.model_validate({"count": "events", "aggregate": "unique"}),
+    "seats": Meter.model_validate({"count": "events", "aggregate": "max"}),
+}
+OURS = {
+    "id": "e-1",
+    "source": "billing/worker",
+    "customer": "acme",
+    "meter": "tokens",
+    "value": 12,
+    "time": "2027-01-15T07:59:30.5+00:00",
+    "request_id": "r-1",
+}
+CLOUD = {
+    "specversion": "1.0",
+    "id": "e-1",
+    "source": "billing/worker",
+    "type": "tokens",
+    "subject": "acme",
+    "time": "2027-01-15T08:59:30.5+01:00",
+    "tenant": "an attribute of the sender's own",
+    "data": {"value": 12, "request_id": "r-1"},
+}
+EVENT = Event("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, request_id="r-1")
+
+
+@pytest.mark.parametrize("said", [OURS, CLOUD])
+def test_both_forms_say_the_same(said: dict[str, Any]) -> None:
+    assert read(said, METERS, NOW) == EVENT
+    assert EVENT.minute == 1_799_999_940
+
+
+@pytest.mark.parametrize("form", [OURS, CLOUD])
+def test_dimensions_are_the_same_in_any_order_and_part_of_the_content(form: dict[str, Any]) -> None:
+    def event(dimensions: dict[str, str]) -> Event:
+        if form is CLOUD:
+            return read({**CLOUD, "data": {"value": 12, "dimensions": dimensions}}, METERS, NOW)
+        return read({**OURS, "dimensions": dimensions}, METERS, NOW)
+
+    one = event({"model": "m1", "agent": "a"})
+    assert one.dimensions == '{"agent":"a","model":"m1"}'
+    assert differences(one, event({"agent": "a", "model": "m1"})) == []
+    assert differences(one, event({"agent": "b", "model": "m1"})) == ["dimensions"]
+    assert event({}).dimensions == ""
+
+
+def test_what_counts_once_is_a_text_or_a_number_and_a_reading_is_no_sum() -> None:
+    users = [read({**OURS, "meter": "users", "value": value}, METERS, NOW) for value in ("u-1", 7, "7")]
+    assert [(user.value, user.item, user.is_summed) for user in users] == [
+        (1, "u-1", False),
+        (1, "7", False),
+        (1, "7", False),
+    ]
+    assert differences(users[0], users[1]) == ["value"]
+    seats = read({**OURS, "meter": "seats"}, METERS, NOW)
+    assert (seats.value, seats.item, seats.is_summed) == (12, None, False)
+
+
+def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> None:
+    undated = {name: value for name, value in OURS.items() if name != "time"}
+    first, again = read(undated, METERS, NOW), read(undated, METERS, NOW + 99)
+    assert (first.time, first.is_dated) == (int(NOW), False)
+    assert differences(first, again) == []
+    assert differences(first, EVENT) == []
+    assert differences(EVENT, EVENT._replace(time=1, value=13)) == ["value", "time"]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"id": ""}, "id: is not a text of 1 to 255"),
+        ({"id": "a\0"}, "id: is not a text"),
+        ({"source": None}, "source: is not a text"),
+        ({"customer": "a b"}, "customer: is not a name"),
+        ({"customer": "~events"}, "customer: is not a name"),
+        ({"meter": "disks"}, "meter: disks is no meter that counts events"),
+        ({"value": -1}, "value: is not a whole number from 0"),
+        ({"value": 1.0}, "value: is not a whole number"),
+        ({"value": True}, "value: is not a whole number"),
+        ({"value": 10**12 + 1}, "value: is not a whole number"),
+        ({"time": 5}, "time: is not a time such as"),
+        ({"time": "2027-01-15"}, "time: is not a time"),
+        ({"time": "2027-01-15T08:00:00"}, "time: is not a time"),
+        ({"time": "2027-01-15T08:06:00Z"}, "time: is more than 300 s ahead"),
+        ({"time": "2025-12-01T00:00:00Z"}, "time: is more than 400 days ago"),
+        ({"time": "0001-01-01T00:00:00+14:00"}, "time: is"),
+        ({"request_id": 5}, "request_id: is not a text"),
+        ({"custmer": "acme"}, "custmer: unknown field, did you mean customer?"),
+        ({"xyzzy": 1}, "xyzzy: unknown field"),
+        ({"xy\0zzy": 1}, "xy?zzy: unknown field"),
+        ({"dimensions": ["m1"]}, 'dimensions: are no object such as {"model": "m1"}'),
+        ({"dimensions": {"modell": "m1"}}, "dimensions: modell is no dimension of tokens, did you mean model?"),
+        ({"dimensions": {"x": "m1"}}, "dimensions: x is no dimension of tokens"),
+        ({"dimensions": {"model": "~mine"}}, "dimensions: model is not 1 to 64 visible characters"),
+        ({"dimensions": {"model": 1}}, "dimensions: model is not 1 to 64 visible characters"),
+        ({"meter": "users", "value": None}, "value: is neither a whole number nor a text"),
+        ({"meter": "users", "value": ""}, "value: is neither a whole number nor a text"),
+    ],
+)
+def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str) -> None:
+    said = {**OURS, **change}
+    with pytest.raises(BadEvent) as caught:
+        read(said, METERS, NOW)
+    assert str(caught.value).startswith(why)
+    body = orjson.dumps([OURS, said])
+    assert read_sound(body, METERS, NOW) is None
+    assert read_all(body, METERS, NOW) == ([(0, EVENT)], [Rejection(1, str(caught.value), said)])
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (5, "is not an object"),
+        ({**CLOUD, "specversion": "0.3"}, "specversion: is not 1.0"),
+        ({**CLOUD, "data": 5}, "data: is not an object"),
+        ({**CLOUD, "data": {"valu": 5}}, "data.valu: unknown field, did you mean value?"),
+        ({**CLOUD, "type": None}, "meter: is not a name"),
+        ({**CLOUD, "tenant": [[1]]}, "tenant: is neither a text nor a number nor a boolean"),
+    ],
+)
+def test_what_is_no_cloud_event(said: Any, why: str) -> None:
+    with pytest.raises(BadEvent, match=why):
+        read(said, METERS, NOW)
+
+
+SOUND: list[dict[str, Any]] = [
+    {},
+    {"time": None, "request_id": None, "dimensions": None},
+    {"time": "2027-01-15t08:59:59.9999999+01:00", "dimensions": {}},
+    {"dimensions": {"model": "a \\b".replace(" ", ""), "agent": "~other"}},
+    {"meter": "users", "value": 7},
+    {"meter": "users", "value": "u-7"},
+    {"meter": "seats", "value": 0, "id": 'a "quoted" \\ one'},
+]
+
+
+def test_events_that_are_sound_are_read_together_as_they_are_one_by_one() -> None:
+    said = [{**OURS, **change} for change in SOUND]
+    lines = b"\n".join(map(orjson.dumps, said)) + b"\n"
+    for body in (orjson.dumps(said), lines):
+        assert read_sound(body, METERS, NOW) == [read(one, METERS, NOW) for one in said]
+    for body in (b"[", b"[]", b"", orjson.dumps([OURS] * (EVENTS_MAX + 1)), orjson.dumps([CLOUD]), b"[" * 100_000):
+        assert read_sound(body, METERS, NOW) is None
+
+
+def test_one_object_an_array_and_lines_are_alike() -> None:
+    lines = b"\n".join(orjson.dumps({"n": number}) for number in range(3))
+    assert objects(lines + b"\n\n") == objects(orjson.dumps([{"n": 0}, {"n": 1}, {"n": 2}]))
+    assert objects(b'{"n": 0}') == [{"n": 0}]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"", "neither JSON nor JSON lines|there is no event"),
+        (b"[]", "there is no event"),
+        (b"{", "neither JSON nor JSON lines"),
+        (b'{"a": 1}\n{', "neither JSON nor JSON lines"),
+        (2 * orjson.dumps(OURS), "neither JSON nor JSON lines"),
+        (orjson.dumps([1] * (EVENTS_MAX + 1)), "10001 events in the body, and 10000 is the most"),
+        (b" " * (BODY_BYTES_MAX + 1), "more than 4 MiB"),
+        (b"[" * 100_000, "neither JSON"),
+    ],
+)
+def test_bodies_without_events(body: bytes, why: str) -> None:
+    with pytest.raises(BadBody, match=why):
+        read_all(body, METERS, NOW)
+
+
+def test_any_json_is_an_event_or_told_why_not(seed: int) -> None:
+    chance = random.Random(seed)
+    odd = [None, True, -1, 10**30, 1.5, "", "x", "\ud800", "a" * 300, [], {}, "2027-01-15T08:00:00Z", NOW]
+    for _ in range(2000):
+        said = dict(chance.choice([OURS, CLOUD]))
+        for name in chance.sample([*said], chance.randrange(3)):
+            said[name] = chance.choice(odd)
+        with contextlib.suppress(BadEvent):
+            assert isinstance(read(said, METERS, NOW), Event)

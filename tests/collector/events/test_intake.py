@@ -1,0 +1,223 @@
+"""Events count once: whoever sends them, however often, and whatever is killed meanwhile."""
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+import zstandard
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.api.handlers.events import EventHandlers
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.events.event import Event
+from edgeproxy.collector.events.intake import WAITING_EVENTS_MAX, Intake, Sent
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.metrics import Metrics
+from tests.collector.accounts.test_audit import entries
+from tests.support.ask import Answer
+from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, checked
+from tests.support.collector_fixtures import StartCollector, only_sqlite
+from tests.support.waiting import turned, until
+
+METERS = {"tokens": {"count": "events"}, "runs": {"count": "events"}, "requests": {"count": "requests"}}
+
+
+@pytest.fixture
+def collector(start_collector: StartCollector) -> Collector:
+    return start_collector(meters=METERS)
+
+
+def event(number: int, **also: Any) -> dict[str, Any]:
+    said = {"id": f"e{number}", "source": "worker", "customer": "acme", "meter": "tokens", "value": number % 7}
+    return {**said, "time": at(-60 * (number % 50)), **also}
+
+
+BEGAN = time.time()
+
+
+def at(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(BEGAN + seconds))
+
+
+def send(collector: Collector, said: Any, token: str = SERVICE, **fields: str) -> Answer:
+    return collector.send("POST", "/v1/events", said, token=token, **fields)
+
+
+def outcome(answer: Answer) -> tuple[int, int, list[int]]:
+    assert answer.status == 202, answer
+    told = answer.json()
+    return told["accepted"], told["duplicates"], [one["index"] for one in told["rejected"]]
+
+
+def counted(collector: Collector) -> Counter[tuple[str, str]]:
+    rows = collector.usage(by="customer,meter")["rows"]
+    return Counter({(row["customer"], row["meter"]): row["value"] for row in rows})
+
+
+def test_an_event_counts_once_and_another_one_of_its_id_is_a_dead_letter(collector: Collector) -> None:
+    assert outcome(send(collector, event(5))) == (1, 0, [])
+    assert outcome(send(collector, [event(5), event(6), event(6), event(5, value=4), "?"])) == (1, 2, [3, 4])
+    assert outcome(send(collector, event(5, customer="bolt"))) == (0, 0, [0])
+    assert counted(collector) == {("acme", "tokens"): 5 + 6}
+    letters = collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]
+    by_error = {letter["error"]: letter for letter in letters}
+    other = by_error.pop("id: was counted with another value")
+    assert other["event"]["value"] == 4
+    noise = by_error.pop("is not an object")
+    assert [*by_error] == ["id: was counted with another customer"]
+    page = collector.get("/v1/dead-letters", token=ADMIN, limit="2").json()
+    rest = collector.get("/v1/dead-letters", token=ADMIN, cursor=page["next"]).json()
+    assert page["dead_letters"] + rest["dead_letters"] == letters
+
+    path = f"/v1/dead-letters/{other['id']}"
+    again = collector.send("POST", f"{path}/replay")
+    assert (again.status, again.json()["detail"]) == (409, "the event id: was counted with another value")
+    assert collector.send("POST", f"{path}/replay", event(8, value=40)).json()["accepted"] == 1
+    assert collector.get(path, token=ADMIN).status == 404
+    assert collector.send("DELETE", f"/v1/dead-letters/{noise['id']}?why=noise").status == 204
+    assert len(collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]) == 1
+    assert counted(collector)["acme", "tokens"] == 5 + 6 + 40
+    done = [one["action"] for one in entries(collector)]
+    assert done == ["dead_letter.replay", "dead_letter.discard"]
+    deep = b'{"id": ' + b"[" * 500 + b"]" * 500 + b"}"
+    assert outcome(send(collector, b"[" + deep + b', {"\\u0000": 1}]')) == (0, 0, [0, 1])
+    kept = [one["event"] for one in collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]]
+    assert "(nested too deeply to be kept)" in kept
+    assert {"\0": 1} in kept
+    assert checked(collector)[0] == 0
+
+
+@only_sqlite("database")
+def test_nobody_else_reports_events_and_they_come_in_every_form(collector: Collector) -> None:
+    for token in (EDGE, READ, ADMIN, OWN):
+        assert send(collector, event(1), token).status == 403
+    for path, method in (("", "GET"), ("/x", "GET"), ("/x/replay", "POST"), ("/x?why=y", "DELETE")):
+        assert collector.send(method, f"/v1/dead-letters{path}", token=SERVICE).status == 403
+    assert counted(collector) == {}
+    lines = b"\n".join(orjson.dumps(event(number)) for number in range(3))
+    assert outcome(send(collector, lines, content_type="application/x-ndjson")) == (3, 0, [])
+    packed = zstandard.ZstdCompressor().compress(orjson.dumps([event(number) for number in range(5)]))
+    assert outcome(send(collector, packed, content_encoding="zstd")) == (2, 3, [])
+    cloud = {"specversion": "1.0", "id": "c1", "source": "s", "type": "runs", "subject": "nobody", "data": {"value": 9}}
+    for body in ([cloud], cloud):
+        answer = send(collector, body, content_type="application/cloudevents-batch+json")
+    assert outcome(answer) == (0, 1, [])
+    assert counted(collector)["nobody", "runs"] == 9, "names that are not known are kept"
+    for body, status in ((b"{", 400), (b"[]", 400), (b"x" * (5 << 20), 413)):
+        assert send(collector, body).status == status
+    assert send(collector, b"x", content_encoding="gzip").status == 415
+    assert send(collector, packed[:9], content_encoding="zstd").status == 400
+    assert outcome(send(collector, event(9, meter="requests")))[2] == [0], "what edges count is no service's"
+
+
+@pytest.mark.parametrize("number", [3000, pytest.param(250_000, marks=pytest.mark.soak)])
+def test_shuffled_sent_twice_by_many_and_the_collector_killed(collector: Collector, number: int, seed: int) -> None:
+    """Each counts once, and the ledger is what an independent sum says."""
+    chance = random.Random(seed)
+    made = [
+        event(one, customer=chance.choice(["acme", "bolt"]), meter=chance.choice(["tokens", "runs"]))
+        for one in range(number)
+    ]
+    wanted: Counter[tuple[str, str]] = Counter()
+    for one in made:
+        wanted[one["customer"], one["meter"]] += one["value"]
+    parts = []
+    for _ in range(2):
+        order = made[:]
+        chance.shuffle(order)
+        parts += [order[begin : begin + 100] for begin in range(0, number, 100)]
+    accepted, lock = Counter[str](), threading.Lock()
+    ended = threading.Event()
+
+    def client() -> None:
+        while True:
+            with lock:
+                if not parts:
+                    return
+                part = parts.pop()
+            while True:
+                try:
+                    answer = send(collector, part)
+                except OSError:
+                    assert not ended.wait(0.02)
+                    continue
+                if answer.status == 202:
+                    break
+                assert answer.status in (429, 503), answer
+            with lock:
+                accepted["accepted"] += answer.json()["accepted"]
+                accepted["rejected"] += len(answer.json()["rejected"])
+
+    clients = [threading.Thread(target=client, daemon=True) for _ in range(4)]
+    for one in clients:
+        one.start()
+    try:
+        for share in (0.7, 0.4):
+            until(lambda share=share: len(parts) < share * number / 50, "some were sent", seconds=100)
+            collector.kill()
+            collector.start()
+        for one in clients:
+            one.join(100)
+        assert not any(one.is_alive() for one in clients)
+    finally:
+        ended.set()
+    assert counted(collector) == {what: value for what, value in wanted.items() if value}
+    assert accepted["rejected"] == 0
+    assert accepted["accepted"] <= number, "what was counted when it was killed is a duplicate when it comes again"
+    assert checked(collector)[0] == 0
+
+
+def test_events_are_no_edge_and_verify_names_what_was_changed(collector: Collector, database: str) -> None:
+    assert outcome(send(collector, [event(number) for number in range(20)])) == (20, 0, [])
+    assert collector.get("/v1/edges").json() == {"edges": []}
+    assert collector.metric("collector_edges") == 0
+    assert collector.metric("collector_events_total", result="accepted") == 20
+    code, said = checked(collector)
+    assert (code, "0 quarantined, 20 events; total 57" in said) == (0, True), said
+    collector.end()
+    changed = change(database, "UPDATE events SET value = value + 1 WHERE id = 'e3'")
+    assert changed == 1
+    code, said = checked(collector)
+    assert code == 1
+    assert "edge ~events: acme tokens - of - in the minute" in said
+    change(database, "UPDATE events SET value = value - 1 WHERE id = 'e3'")
+    change(database, "DELETE FROM events WHERE id = 'e4'")
+    assert checked(collector)[0] == 1
+
+
+def change(database: str, statement: str) -> int:
+    """Change the database behind the collector's back; how many rows."""
+
+    async def run() -> int:
+        opened = await Database.connect(database)
+        try:
+            async with opened.writing() as connection:
+                return (await connection.exec_driver_sql(statement)).rowcount
+        finally:
+            await opened.close()
+
+    return asyncio.run(run())
+
+
+def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
+    async def play() -> None:
+        database: Any = None  # It never gets so far.
+        metrics = Metrics()
+        intake = Intake(database, Names((), (), metrics), metrics)
+        waiting = Sent("worker", [(0, Event("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
+        tasks = Tasks()
+        tasks.start("sender", intake.settle(waiting))
+        await turned(lambda: not intake.has_room(), "it is held")
+        call: Any = SimpleNamespace(request=None)
+        answer = await EventHandlers(database, intake, metrics).take(call)
+        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+        await tasks.cancel()
+        assert intake.has_room()
+
+    asyncio.run(asyncio.wait_for(play(), 10))

@@ -1,0 +1,322 @@
+"""Usage as Parquet: each closed hour once, late usage too, whatever is broken off; what is not so is named."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.schema import DAY, HOUR, events, hours, series
+from edgeproxy.collector.events.event import Event
+from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
+from tests.support.chains import NOON, Chain
+
+duckdb = pytest.importorskip("duckdb", reason="there is no duckdb on this machine")
+pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
+from edgeproxy.collector.exports import exporter, files, manifest, verify  # noqa: E402
+from edgeproxy.collector.exports.place import Place  # noqa: E402
+
+HOURS = NOON // HOUR * HOUR + 7 * DAY
+"""Noon of the 28th of a month of 30 days."""
+STEPS = (0, 1, 4, 30, 24 * 3)
+"""The hours that have usage in `some_days`."""
+
+
+class Killed(BaseException):
+    """What ends an exporter in a test."""
+
+
+class Frail(Place):
+    """A directory, at whose nth writing the exporter is killed, before or after it is done."""
+
+    def __init__(self, folder: Path, left: int | None = None, *, is_done: bool = False) -> None:
+        super().__init__(f"file://{folder}", {})
+        self.left = left
+        self._dies_after = is_done
+
+    def _write(self, write: Callable[[], object]) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                if self._dies_after:
+                    write()
+                raise Killed
+
+    def create(self, path: str, body: bytes) -> bool:
+        self._write(lambda: super(Frail, self).create(path, body))
+        return super().create(path, body)
+
+    def replace(self, path: str, body: bytes, tag: str | None) -> str | None:
+        self._write(lambda: super(Frail, self).replace(path, body, tag))
+        return super().replace(path, body, tag)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """All files."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def summed(folder: Path) -> Counter[tuple[int, files.Key]]:
+    """What anybody would read there: all files, added up."""
+    found: Counter[tuple[int, files.Key]] = Counter()
+    for path in folder.glob("edge/usage/*/*.parquet"):
+        day, name = path.parent.name.removeprefix("day="), path.name
+        hour = manifest.second(manifest.datetime.fromisoformat(f"{day}T{name[:2]}:00:00Z"))
+        for key, value in files.read(str(path), hour, path.read_bytes()).items():
+            found[hour, key] += value
+    return found
+
+
+async def in_ledger(books: Books) -> Counter[tuple[int, files.Key]]:
+    """The closed hours of the ledger, asked for in another way."""
+    of, at = series.c, hours.c
+    names = (of.customer, of.meter, of.region, of.edge, of.route, of.dimensions)
+    rows = await books.all(sa.select(at.hour, at.value, *names).join_from(hours, series, at.series == of.id))
+    until = (await books.all(sa.text("SELECT hour FROM rollup")))[0][0]
+    return Counter({(hour, tuple(key)): value for hour, value, *key in rows if hour < until})  # type: ignore[misc]
+
+
+async def some_days(books: Books, clock: Clock) -> Chain:  # noqa: F811
+    """Usage of three days over the end of a month, with hours and the last day of the month of nothing in between."""
+    chain = Chain("edge-1", "eu")
+    for step in STEPS:
+        chain.since = HOURS + step * HOUR
+        await books.ship(
+            chain.next(("acme", "tokens", "v1", 3 + step, '{"model":"m1"}'), ("bolt", "requests", "v1", 1))
+        )
+    clock.now = chain.since + 2 * HOUR
+    await books.roll_up()
+    return chain
+
+
+def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
+    clock: Clock,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
+        await some_days(books, clock)
+        undisturbed = Frail(tmp_path / "whole", 1000)
+        done = await exporter.run(books.database, undisturbed)
+        assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 3 + 1) * HOUR)
+        whole = content(tmp_path / "whole")
+        assert len([path for path in whole if path.startswith("manifest/")]) == 2
+        assert summed(tmp_path / "whole") == await in_ledger(books)
+        read = f"read_parquet('{tmp_path}/whole/usage/*/*.parquet', hive_partitioning = true)"
+        wanted = f"SELECT sum(value), min(dimensions['model']), count(DISTINCT day) FROM {read} WHERE meter = 'tokens'"
+        assert duckdb.sql(wanted).fetchall() == [(sum(3 + step for step in STEPS), "m1", 3)]
+        assert undisturbed.left is not None
+        for writing in range(1000 - undisturbed.left):
+            for is_done in (False, True):
+                folder = tmp_path / f"{writing}-{is_done}"
+                with pytest.raises(Killed):
+                    await exporter.run(books.database, Frail(folder, writing, is_done=is_done))
+                await exporter.run(books.database, Frail(folder))
+                assert content(folder) == whole
+        # Nothing is written where nothing is new.
+        again = await exporter.run(books.database, Frail(tmp_path / "whole", 0))
+        assert (again.hours, again.late, again.files) == (0, 0, 0)
+        await books.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.timeout(300)
+def test_whatever_comes_when_and_is_killed_all_files_together_are_the_ledger(
+    database: str,
+    clock: Clock,  # noqa: F811
+    tmp_path: Path,
+    seed: int,
+) -> None:
+    """Usage in time, late, and from before anything was exported; exports that are killed anywhere."""
+    print(f"seed {seed}")
+    asyncio.run(at_random(database, clock, tmp_path / "there", random.Random(seed)))
+
+
+async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random) -> None:  # noqa: F811
+    books = await Books.open(url, clock)
+    chains = [Chain(f"edge-{number}", "eu", since=NOON) for number in range(3)]
+    # What differs between the two is asked in other tests too.
+    for _ in range(60 if url.startswith("sqlite") else 20):
+        chain, what = chance.choice(chains), chance.random()
+        if what < 0.5:
+            chain.since = int(clock.now) - chance.choice([0, 0, HOUR, 3 * HOUR, DAY, 40 * DAY, 70 * DAY])
+            split = chance.choice(["", '{"model":"m1"}', '{"agent":"a","model":"m2"}'])
+            row = (chance.choice(["acme", "bolt"]), "tokens", "v1", 1 + chance.randrange(3))
+            await books.ship(chain.next((*row, split) if split else row))
+        elif what < 0.7:
+            clock.now += chance.choice([HOUR, HOUR, 5 * HOUR, DAY])
+            await books.roll_up()
+        else:
+            left = chance.choice([None, *range(6)])
+            try:
+                await exporter.run(books.database, Frail(folder, left, is_done=chance.random() < 0.5))
+            except Killed:
+                continue
+            assert summed(folder) == await in_ledger(books)
+            await verify.verify(books.database, Frail(folder))
+    await exporter.run(books.database, Frail(folder))
+    assert summed(folder) == await in_ledger(books)
+    await books.close()
+
+
+def test_what_comes_after_a_run_was_broken_off_is_in_files_of_its_own(
+    database: str,
+    clock: Clock,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        chain = await some_days(books, clock)
+        with pytest.raises(Killed):
+            await exporter.run(books.database, Frail(tmp_path / "there", 0, is_done=True))
+        there = content(tmp_path / "there")
+        assert list(there) == [manifest.file_of(files.FOLDER, HOURS, 1)]
+        for revision in (2, 3):
+            chain.since = HOURS
+            await books.ship(chain.next(("acme", "tokens", "v1", revision)))
+            await exporter.run(books.database, Frail(tmp_path / "there"))
+            await verify.verify(books.database, Frail(tmp_path / "there"))
+            assert summed(tmp_path / "there") == await in_ledger(books)
+            files_there = {path: body for path, body in content(tmp_path / "there").items() if "manifest" not in path}
+            assert there.items() <= files_there.items()
+            there = files_there
+            assert manifest.file_of(files.FOLDER, HOURS, revision) in there
+        await books.close()
+
+    asyncio.run(run())
+
+
+def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        chain = await some_days(books, clock)
+        folder = tmp_path / "there"
+        assert str(await verify.verify(books.database, Frail(folder))) == "nothing is exported"
+        await exporter.run(books.database, Frail(folder))
+        chain.since = HOURS
+        await books.ship(chain.next(("acme", "tokens", "v1", 5)))
+        # What came late is exported by the next run; until then nothing is wrong.
+        assert (await verify.verify(books.database, Frail(folder))).files == 5
+        assert (await exporter.run(books.database, Frail(folder))).late == 1
+        assert (await verify.verify(books.database, Frail(folder))).files == 6
+        assert (folder / manifest.file_of(files.FOLDER, HOURS, 2)).exists()
+        whole = content(folder)
+
+        async def broken() -> str:
+            with pytest.raises(manifest.Damaged) as no:
+                await verify.verify(books.database, Frail(folder))
+            for path in content(folder).keys() - whole.keys():
+                (folder / path).unlink()
+            for path, body in whole.items():
+                (folder / path).write_bytes(body)
+            await verify.verify(books.database, Frail(folder))
+            return str(no.value)
+
+        one = manifest.file_of(files.FOLDER, HOURS, 1)
+        (folder / one).unlink()
+        assert await broken() == f"{one}: is not there"
+        (folder / one).write_bytes(whole[one][:-1] + b"x")
+        assert await broken() == f"{one}: was changed: it is not what the manifest names"
+        (folder / "usage/more.parquet").write_bytes(b"")
+        assert (await broken()).startswith("usage/more.parquet: no manifest names it")
+        listed = manifest.path_of(HOURS)
+        for other in (b"{}", whole[listed].replace(b'"rows": 2', b'"rows": "2"', 1), whole[listed][:100]):
+            (folder / listed).write_bytes(other)
+            assert (await broken()).startswith(f"{listed}: is no manifest: ")
+        # A file and its line of the manifest taken out together.
+        book = manifest.Book({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
+        book.hours[HOURS] = manifest.Hour(manifest.moment(HOURS), 1, book.hours[HOURS].files[:1])
+        (folder / listed).write_bytes(book.month(HOURS)[1])
+        (folder / manifest.file_of(files.FOLDER, HOURS, 2)).unlink()
+        assert (
+            await broken()
+            == f"the hour {manifest.moment(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
+        )
+        # A ledger with less than was exported, which the exporter does not pass over either.
+        async with books.database.writing() as connection:
+            await connection.execute(sa.update(hours).values(value=hours.c.value - 1).where(hours.c.hour == HOURS))
+        assert f"{one}: has more of " in await broken_ledger(books, folder)
+        await books.close()
+
+    async def broken_ledger(books: Books, folder: Path) -> str:
+        with pytest.raises(manifest.Damaged) as no:
+            await verify.verify(books.database, Frail(folder))
+        return str(no.value)
+
+    asyncio.run(run())
+
+
+def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        await some_days(books, clock)
+        folder = tmp_path / "there"
+
+        async def export(*at: int) -> tuple[int, int, int]:
+            """Report a level at each of these times."""
+            async with books.database.writing() as connection:
+                made = [
+                    Event("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
+                    for one in at
+                ]
+                if made:
+                    await books.database.begin_events(connection, made)
+            done = await exporter.run(books.database, Frail(folder))
+            assert (await verify.verify(books.database, Frail(folder))).files == len(content(folder)) - manifests()
+            return done.hours, done.late, done.files
+
+        def manifests() -> int:
+            return len([*(folder / "manifest").iterdir()])
+
+        # Before an export, in an hour of usage and in one of nothing; late; and before all that was ever exported.
+        assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 7)
+        assert await export() == (0, 0, 0)
+        assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
+        read = f"read_parquet('{folder}/readings/*/*.parquet', hive_partitioning = true)"
+        wanted = (
+            f"SELECT count(*), count(DISTINCT id), sum(value), min(dimensions['team']), count(DISTINCT day) FROM {read}"
+        )
+        assert duckdb.sql(wanted).fetchall() == [(5, 5, 35, "a", 2)]
+        async with books.database.writing() as connection:
+            await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
+        with pytest.raises(manifest.Damaged, match="says of the event s"):
+            await verify.verify(books.database, Frail(folder))
+        await books.close()
+
+    asyncio.run(run())
+
+
+def test_hours_that_are_dropped_before_they_are_exported_are_told(
+    database: str,
+    clock: Clock,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        books = await Books.open(database, clock, of_days(2, 4, None))
+        chain = Chain("edge-1", "eu", since=HOURS)
+        await books.ship(chain.next())
+        clock.now = HOURS + 2 * HOUR
+        await books.roll_up()
+        await exporter.run(books.database, Frail(tmp_path / "there"))
+        clock.now = HOURS + 20 * DAY
+        await books.roll_up()
+        await exporter.run(books.database, Frail(tmp_path / "whole"))
+        await books.retain()
+        # What was exported may be dropped.
+        assert (await verify.verify(books.database, Frail(tmp_path / "there"))).files == 1
+        with pytest.raises(exporter.Lost, match="are not kept any more"):
+            await exporter.run(books.database, Frail(tmp_path / "there"))
+        # Readings are kept, and exported of hours whose usage is dropped: beside the files of that, and where none are.
+        level = Event("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
+        async with books.database.writing() as connection:
+            await books.database.begin_events(connection, [level])
+        for folder, count in (("whole", 2), ("anew", 1)):
+            await exporter.run(books.database, Frail(tmp_path / folder))
+            assert (await verify.verify(books.database, Frail(tmp_path / folder))).files == count
+        await books.close()
+
+    asyncio.run(run())

@@ -1,0 +1,152 @@
+"""`edgeproxy export --parquet` against a real server: killed at will, read by others, checked by `verify`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from edgeproxy.collector.commands import parquet
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import HOUR
+from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.config.load import load_collector
+from tests.support.books import Books, Clock, clock  # noqa: F401
+from tests.support.chains import NOON, Chain
+from tests.support.collector import Collector
+from tests.support.process import Process, kill
+from tests.support.s3 import KEY, PROGRAM, S3, SECRET
+from tests.support.tables_ready import put_tables
+from tests.support.waiting import until
+
+pa_fs = pytest.importorskip("pyarrow.fs", reason="there is no pyarrow on this machine")
+import pyarrow.dataset as ds  # noqa: E402
+
+from edgeproxy.collector.exports.place import Place  # noqa: E402
+
+HOURS = NOON // HOUR * HOUR
+COMMAND = (sys.executable, "-m", "edgeproxy")
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    if PROGRAM is None:
+        pytest.skip("there is no SeaweedFS on this machine")
+    with closing(S3(tmp_path_factory.mktemp("s3") / "server")) as server:
+        yield server
+
+
+def has_begun(process: Process, place: Place, least: int) -> bool:
+    """Whether so many files are there, or the process has ended."""
+    return len(place.sizes()) >= least or not process.running
+
+
+def content(place: Place) -> dict[str, bytes]:
+    """All files."""
+    return {path: place.get(path)[0] for path in place.sizes()}
+
+
+async def forty_hours(url: str, clock: Clock) -> int:  # noqa: F811
+    """What forty hours came to, of three customers and two models."""
+    books = await Books.open(url, clock)
+    chain = Chain("edge-1", "eu")
+    for hour in range(40):
+        chain.since = HOURS + hour * HOUR
+        models = ('{"model":"m1"}', '{"model":"m2"}')
+        rows = [(name, "tokens", "v1", 1 + hour, model) for name in ("acme", "bolt", "cone") for model in models]
+        await books.ship(chain.next(*rows))
+    clock.now = chain.since + 2 * HOUR
+    await books.roll_up()
+    await books.close()
+    return chain.total
+
+
+@pytest.mark.timeout(300)
+def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
+    s3: S3,
+    clock: Clock,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    environ = s3.environ
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    collector = Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db")
+    collector.write()
+    collector.close()
+    total = asyncio.run(forty_hours(collector.settings["database"], clock))
+    settings = load_collector(collector.file, os.environ)
+    whole, torn = "s3://usage/whole/of-it", "s3://usage/torn"
+    code, text = parquet.exported(settings, whole)
+    assert (code, text) == (
+        0,
+        "40 hours exported, 0 hours added to: 40 files with 240 rows; all before 2026-09-23T04:00:00Z is there",
+    )
+    there = Place(torn, environ)
+    for least in (1, 30):
+        process = Process([*COMMAND, "export", "-c", collector.file, "--parquet", torn], tmp_path / "log")
+        until(partial(has_begun, process, there, least), "some of it is there")
+        kill(process.pid)
+        process.wait(10.0)
+    assert parquet.exported(settings, torn)[0] == 0
+    assert content(there) == content(Place(whole, environ))
+
+    # Others read it: the client of S3 in pyarrow, which is another one.
+    other = pa_fs.S3FileSystem(
+        access_key=KEY, secret_key=SECRET, endpoint_override=urlsplit(s3.endpoint).netloc, scheme="http"
+    )
+    table = ds.dataset("usage/torn/usage", filesystem=other, format="parquet", partitioning="hive").to_table()
+    assert sum(table["value"].to_pylist()) == total
+    assert {dict(one)["model"] for one in table["dimensions"].to_pylist()} == {"m1", "m2"}
+
+    process = Process([*COMMAND, "verify", "-c", collector.file, "--parquet", torn], tmp_path / "verified")
+    assert (process.wait(60.0), process.output) == (
+        0,
+        "OK: 1 edge, 40 batches, 0 gaps, 0 quarantined; total 4920; 0 audit records; "
+        "40 files with 240 rows of hours before 2026-09-23T04:00:00Z\n",
+    )
+    there.create("usage/day=2026-09-21/12.2.parquet", b"more")
+    assert parquet.checked(settings, torn) == (
+        1,
+        "usage/day=2026-09-21/12.2.parquet: no manifest names it: it is not of the export, or one was broken off: "
+        "export again",
+    )
+
+
+def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3.environ.items():
+        monkeypatch.setenv(name, value)
+    collector = Collector(tmp_path / "collector", put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+    collector.write()
+    settings = load_collector(collector.file, os.environ)
+    collector.close()
+    url = "s3://usage/refused"
+
+    async def beside() -> tuple[int, str]:
+        database = await Database.connect(settings.database)
+        async with alone(database, "parquet") as is_alone:
+            assert is_alone
+            found = await asyncio.to_thread(parquet.exported, settings, url)
+        await database.close()
+        return found
+
+    assert asyncio.run(beside()) == (1, "an export from this database is under way")
+    assert parquet.exported(settings, url) == (0, "no hour with usage is closed yet")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
+    code, text = parquet.exported(settings, url)
+    assert code == 2
+    assert "SignatureDoesNotMatch" in text
+    assert "guessed" not in text
+    # Somebody else in between: what was read is not what is there.
+    one, other = Place(url, s3.environ), Place(url, s3.environ)
+    tag = one.replace("manifest/2026-01.json", b"one", None)
+    other.replace("manifest/2026-01.json", b"other", tag)
+    for stale in (tag, None):
+        with pytest.raises(Exception, match="written by somebody else meanwhile"):
+            one.replace("manifest/2026-01.json", b"one more", stale)
+    assert one.get("manifest/2026-01.json")[0] == b"other"

@@ -1,0 +1,47 @@
+"""What readings come to, against a second by second reference."""
+
+import random
+
+import pytest
+
+from edgeproxy.collector.ledger.aggregates import GAUGES, Reading
+
+
+def levels(before: dict[str, int], readings: list[Reading], since: int, until: int) -> list[int]:
+    """The gauge's level in each second, the plain way."""
+    found = []
+    for second in range(since, until):
+        total = 0
+        for series in {*before, *(one.series for one in readings)}:
+            own = [one for one in readings if one.series == series and one.second <= second]
+            latest = max((one.second for one in own), default=None)
+            total += max(one.value for one in own if one.second == latest) if own else before.get(series, 0)
+        found.append(total)
+    return found
+
+
+def test_a_gauge_is_what_it_is_second_by_second(seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(300):
+        since = chance.randrange(100)
+        until = since + chance.randrange(1, 30)
+        before = {series: chance.randrange(9) for series in chance.sample("abc", chance.randrange(3))}
+        readings = [
+            Reading(chance.randrange(since, until), chance.choice("abc"), chance.randrange(9))
+            for _ in range(chance.randrange(6))
+        ]
+        wanted = levels(before, readings, since, until)
+        chance.shuffle(readings)
+        found = {name: whole(before, sorted(readings), since, until) for name, whole in GAUGES.items()}
+        average = sum(wanted) // len(wanted)
+        assert found == {"max": max(wanted), "last": wanted[-1], "average": average, "held": sum(wanted)}
+
+
+@pytest.mark.parametrize(("name", "level"), [("max", 10), ("last", 10), ("average", 10)])
+def test_a_gauge_carries_its_level_through_a_time_without_readings(name: str, level: int) -> None:
+    assert GAUGES[name]({"": 10}, [], 0, 60) == level
+
+
+def test_what_moves_from_one_series_to_another_is_not_there_twice() -> None:
+    moved = [Reading(5, "a", 0), Reading(5, "b", 7)]
+    assert GAUGES["max"]({"a": 7}, moved, 0, 10) == 7

@@ -1,0 +1,40 @@
+"""How far back customers see detail, and what of older usage they see."""
+
+import pytest
+
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.ledger.detail import require
+from edgeproxy.collector.ledger.queries import Asked, BadQuery
+from edgeproxy.wire.batch import UNIX_SECONDS_MAX
+
+NOW = 1_795_305_600.0 + 3600
+"""An hour into the 22nd of a November."""
+TODAY = int(NOW) - 3600
+NOVEMBER, OCTOBER = TODAY - 21 * DAY, TODAY - 52 * DAY
+WEEK = 7.0 * DAY
+
+
+@pytest.mark.parametrize(
+    ("since", "until", "by", "kept", "is_shown"),
+    [
+        (TODAY - 7 * DAY, UNIX_SECONDS_MAX, ("minute", "route"), WEEK, True),
+        (TODAY - 7 * DAY - 1, UNIX_SECONDS_MAX, ("minute",), WEEK, False),
+        (TODAY - 7 * DAY - 1, UNIX_SECONDS_MAX, ("minute",), None, True),
+        (NOVEMBER, UNIX_SECONDS_MAX, (), WEEK, True),
+        (NOVEMBER, UNIX_SECONDS_MAX, ("meter", "model"), WEEK, True),
+        (NOVEMBER, UNIX_SECONDS_MAX, ("day",), WEEK, False),
+        (NOVEMBER, UNIX_SECONDS_MAX, ("region",), WEEK, False),
+        (OCTOBER, NOVEMBER, ("meter",), WEEK, True),
+        (OCTOBER, NOVEMBER + DAY, ("meter",), WEEK, False),
+        (OCTOBER + DAY, NOVEMBER, ("meter",), WEEK, False),
+    ],
+)
+def test_older_usage_is_shown_by_the_month(
+    since: int, until: int, by: tuple[str, ...], kept: float | None, is_shown: bool
+) -> None:
+    question = Asked("acme", None, since, until, by)
+    if is_shown:
+        require(question, kept, NOW)
+    else:
+        with pytest.raises(BadQuery, match="detail is shown for 7 days, since 2026-11-15T00:00:00Z"):
+            require(question, kept, NOW)

@@ -1,0 +1,228 @@
+"""Usage by dimension: of edges and events, at every granularity, before and after it is rolled up; and its bound."""
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, batches, events, series_dimensions
+from edgeproxy.collector.events.event import Event
+from edgeproxy.collector.events.intake import Intake, Sent
+from edgeproxy.collector.ledger import queries, readings, rollup
+from edgeproxy.collector.ledger.chain_audit import Broken
+from edgeproxy.collector.ledger.quantity import quantities, quantity
+from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.ledger.values import month_of
+from edgeproxy.config.models import Meter
+from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
+from tests.support.chains import NOON, Chain
+
+BOUND = 3
+METERS = {
+    "tokens": Meter.model_validate(
+        {"count": "events", "dimensions": {"model": BOUND, "agent": 50}},
+    ),
+    "seats": Meter.model_validate({"count": "events", "aggregate": "max", "dimensions": {"team": 5}}),
+    "users": Meter.model_validate({"count": "events", "aggregate": "unique", "dimensions": {"team": 5}}),
+}
+
+
+class Quiet:
+    """Metrics of nothing."""
+
+    def events_settled(self, receipt: Any) -> None:
+        pass
+
+    def failed(self) -> None:
+        pass
+
+
+class Services:
+    """Services that report to the same books."""
+
+    def __init__(self, books: Books) -> None:
+        self._intake = Intake(books.database, books.ingest._names, Quiet())
+        self._intake.values.use(METERS)
+        self._running = asyncio.get_running_loop().create_task(self._intake.run())
+
+    async def report(self, *some: Event) -> tuple[int, int, int]:
+        receipt = await self._intake.settle(Sent("worker", list(enumerate(some)), ()))
+        return receipt.accepted, receipt.duplicates, len(receipt.rejected)
+
+    async def close(self) -> None:
+        self._intake.end()
+        await self._running
+
+
+def event(number: int, at: int, meter: str = "tokens", value: int = 1, split: str = "", **also: Any) -> Event:
+    return Event("s", f"e{number}", "acme", meter, value, at, True, None, split, **also)
+
+
+def split(model: str | None, agent: str | None = None) -> str:
+    said = {"agent": agent, "model": model}
+    return queries.dimensions.written({name: value for name, value in said.items() if value is not None})
+
+
+def test_each_count_is_of_its_dimensions_whatever_is_rolled_up(
+    database: str,
+    clock: Clock,  # noqa: F811
+    seed: int,
+) -> None:
+    print(f"seed {seed}")
+    asyncio.run(_at_any_moment(database, clock, random.Random(seed)))
+
+
+async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:  # noqa: F811
+    books = await Books.open(url, clock, of_days(2, None, 1))
+    books.ingest.values.use(METERS)
+    services = Services(books)
+    chains = [Chain(f"edge-{number}", f"region-{number}", since=NOON) for number in range(2)]
+    counted: Counter[tuple[int, str, str, str]] = Counter()
+    taken: dict[tuple[int, str], list[str]] = {}
+
+    def as_counted(minute: int, customer: str, model: str | None) -> str:
+        """The value that a customer's usage counts as, of those that came first."""
+        if model is None:
+            return ""
+        values = taken.setdefault((month_of(minute), customer), [])
+        if model not in values and len(values) < BOUND:
+            values.append(model)
+        return model if model in values else "~other"
+
+    number = 0
+    for _ in range(5):
+        clock.now += chance.choice([600, HOUR, 7 * HOUR, DAY])
+        for chain in chains:
+            chain.since = int(clock.now) - chance.choice([0, 60, 5 * HOUR])
+            rows = []
+            some = [(customer, chance.choice([None, "m1", "m2", "m3", "m4", "m5"])) for customer in ("acme", "bolt")]
+            if not counted:
+                some = [("acme", f"m{one}") for one in range(1, BOUND + 2)]
+            for customer, model in some:
+                row = (customer, "tokens", "v1", chance.randint(1, 9))
+                rows.append((*row, split(model, "a")) if model else row)
+            batch = chain.next(*rows)
+            for row in batch.rows:  # In the order of the body.
+                model = queries.dimensions.read(row[4])["model"] if len(row) == 5 else None
+                agent = "a" if len(row) == 5 else ""
+                counted[batch.minute, row[0], as_counted(batch.minute, row[0], model), agent] += row[3]
+            await books.ship(batch)
+        at = int(clock.now) - chance.choice([0, 90, 6 * HOUR])
+        model = chance.choice([None, "m1", "m6"])
+        one = event(number := number + 1, at, value=5, split=split(model))
+        assert await services.report(one) == (1, 0, 0)
+        assert await services.report(one, one._replace(value=6, dimensions=split("new"))) == (0, 1, 1)
+        counted[one.minute, "acme", as_counted(one.minute, "acme", model), ""] += 5
+        for _ in range(chance.randrange(5)):
+            await rollup.step(books.database, clock.now, size=chance.choice([1, 100]))
+        if chance.random() < 0.3:
+            await books.retain()
+        await books.verify()
+        units = {"minute": MINUTE, "hour": HOUR, "day": DAY}
+        for by in (("model",), ("customer", "agent"), ("day", "model", "agent"), ("model", "hour", "customer")):
+            wanted: Counter[tuple[Any, ...]] = Counter()
+            for (minute, customer, value, agent), count in counted.items():
+                fields: dict[str, Any] = {"customer": customer, "model": value, "agent": agent}
+                fields |= {name: minute - minute % unit for name, unit in units.items()}
+                wanted[tuple(fields[name] for name in by)] += count
+            question = Asked(None, "tokens", 0, int(clock.now) + DAY, by)
+            async with books.database.reading(whole=True) as connection:
+                found = await queries.usage(connection, question)
+                first = await queries.usage(connection, queries.replace(question, limit=2))
+                pages = list(first["rows"])
+                while "next" in first:
+                    after = question.following(first["next"], since=None, until=None)
+                    first = await queries.usage(connection, queries.replace(after, limit=2))
+                    pages += first["rows"]
+                whole = await quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
+            told = {
+                tuple(queries.written(part) if name in units else part for name, part in zip(by, key, strict=True)): n
+                for key, n in wanted.items()
+            }
+            assert {tuple(row[name] for name in by): row["value"] for row in found["rows"]} == told
+            assert pages == found["rows"]
+            assert found["total"] == sum(counted.values())
+            own = Counter[str]()
+            for (_, customer, value, _), count in counted.items():
+                if customer == "acme":
+                    own[value] += count
+            assert whole == own
+    passed = {(month_of(minute), customer) for minute, customer, value, _ in counted if value == "~other"}
+    assert passed, "the bound was never passed"
+    async with books.database.reading() as connection:
+        raised = (await connection.execute(sa.select(alerts.c.customer, alerts.c.kind))).all()
+    assert Counter(customer for customer, kind in raised if kind == "dimension") == Counter(
+        customer for _, customer in passed
+    )
+
+    # Whoever moves usage from one value to another is found out, wherever it is done.
+    of = series_dimensions.c
+    (some,), *_ = await books.all(sa.select(of.value).where(of.name == "model", of.value != "~other"))
+    async with books.database.writing() as connection:
+        await connection.execute(sa.update(series_dimensions).where(of.value == some).values(value="x"))
+    with pytest.raises(Broken, match=f"is grouped by model as x, and is of {some}"):
+        await books.verify()
+    async with books.database.writing() as connection:
+        await connection.execute(sa.update(series_dimensions).where(of.value == "x").values(value=some))
+        await connection.execute(sa.update(events).values(folded=split("m9")))
+    with pytest.raises(Broken, match="m9"):
+        await books.verify()
+    await services.close()
+    await books.close()
+
+
+def test_what_was_folded_can_be_nothing_else(database: str, clock: Clock) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        chain = Chain()
+        await books.ship(chain.next(("acme", "tokens", "v1", 1, split("m1"))))
+        for note in ('{"0":"{\\"model\\":\\"m2\\"}"}', '{"7":"{}"}', "[]"):
+            async with books.database.writing() as connection:
+                await connection.execute(sa.update(batches).values(folded=note))
+            with pytest.raises(Broken, match="what of it was folded"):
+                await books.verify()
+        await books.close()
+
+    asyncio.run(run())
+
+
+def test_q_is_what_the_readings_say(database: str, clock: Clock) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        services = Services(books)
+        month = month_of(NOON)
+        teams = ['{"team":"x"}', '{"team":"y"}']
+        said = [
+            event(1, month - 40 * DAY, "seats", 7, teams[0], is_summed=False),
+            event(2, month + 10 * DAY, "seats", 3, teams[1], is_summed=False),
+            event(3, month + 20 * DAY, "seats", 1, teams[0], is_summed=False),
+            *(event(9 + n, month + n, "users", 1, teams[n % 2], item=f"u{n % 3}", is_summed=False) for n in range(6)),
+        ]
+        random.Random(7).shuffle(said)
+        assert await services.report(*said) == (9, 0, 0)
+        end = month + 30 * DAY
+        async with books.database.reading() as connection:
+
+            async def q(meter: str, aggregate: Any, **also: Any) -> int:
+                return await quantity(connection, "acme", meter, month, end, aggregate=aggregate, **also)
+
+            assert await q("seats", "max") == 7 + 3
+            assert await q("seats", "last") == 1 + 3
+            assert await q("seats", "average") == (7 * 20 + 1 * 10 + 3 * 20) // 30
+            assert await q("seats", "max", dimension="team", value="y") == 3
+            assert await q("seats", "average", dimension="team", value="x") == (7 * 20 + 10) // 30
+            assert await q("users", "unique") == 3
+            found = await quantities(connection, "acme", "users", month, month + 3, aggregate="unique", by="team")
+            assert found == {"x": 2, "y": 1}
+            assert await quantity(connection, "acme", "seats", month, end) == 0, "a reading is in no sum"
+            nothing = await readings.usage(connection, Asked("nobody", "seats", month, end, ()), "max", end)
+            assert nothing == {"total": 0, "rows": []}
+        assert (await books.verify()).events == 9
+        await services.close()
+        await books.close()
+
+    asyncio.run(run())

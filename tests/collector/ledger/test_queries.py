@@ -1,0 +1,305 @@
+"""What questions come to: the same at every granularity, whatever is rolled up and dropped; page by page; and how."""
+
+import asyncio
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from sqlalchemy.dialects.postgresql import asyncpg
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger
+from edgeproxy.collector.ledger import queries, rollup
+from edgeproxy.collector.ledger.ingest import Unavailable
+from edgeproxy.collector.ledger.queries import Asked, BadQuery, asked, statement_of, usage, written
+from edgeproxy.collector.ledger.rollup import Rolled
+from edgeproxy.collector.ledger.sources import NotKept, Source, sources
+from tests.collector.api.year import fill, month
+from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
+from tests.support.chains import NOON, Chain
+from tests.support.postgresql import Postgresql
+
+D = NOON - NOON % DAY
+"""The Unix second at which a day begins."""
+NOTHING = Rolled(0, 0, 0, 0)
+
+# ---- where the answer is
+
+
+@pytest.mark.parametrize(
+    ("seconds", "since", "until", "rolled", "found"),
+    [
+        (DAY, D, D + DAY, NOTHING, [(days, D, D + DAY), (ledger, D, D + DAY, True)]),
+        (DAY, D, D + DAY, Rolled(D + DAY, 0, 0, 0), [(days, D, D + DAY)]),
+        (DAY, D, D + DAY, Rolled(D + HOUR, 7, 0, 0), [(days, D, D + DAY), (ledger, D + HOUR, D + DAY, True)]),
+        (HOUR, D, D + DAY, Rolled(D + DAY, 0, 0, 0), [(hours, D, D + DAY)]),
+        (MINUTE, D, D + DAY, Rolled(D + DAY, 0, 0, 0), [(ledger, D, D + DAY)]),
+        (DAY, D, D, NOTHING, []),
+        (DAY, D + 1, D + MINUTE, NOTHING, []),
+        (DAY, D + 1, D + MINUTE + 1, NOTHING, [(ledger, D + MINUTE, D + 2 * MINUTE)]),
+        (DAY, D + 90, D + HOUR - 90, Rolled(D + DAY, 0, 0, 0), [(ledger, D + 120, D + HOUR - MINUTE)]),
+        (
+            DAY,
+            D - HOUR - 90,
+            D + 2 * DAY + HOUR + 90,
+            Rolled(D + DAY + HOUR, 5, 0, 0),
+            [
+                (days, D, D + 2 * DAY),
+                (hours, D - HOUR, D),
+                (hours, D + 2 * DAY, D + 2 * DAY + HOUR),
+                (ledger, D - HOUR - MINUTE, D - HOUR),
+                (ledger, D + 2 * DAY + HOUR, D + 2 * DAY + HOUR + 2 * MINUTE),
+                (ledger, D + DAY + HOUR, D + 2 * DAY + HOUR, True),
+            ],
+        ),
+    ],
+)
+def test_each_count_is_taken_from_the_coarsest_table_that_has_it(
+    seconds: int, since: int, until: int, rolled: Rolled, found: list[Any]
+) -> None:
+    assert sources(seconds, since, until, rolled) == [Source(*each) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "since", "until", "kept"),
+    [
+        (MINUTE, D, D + HOUR, D + 1),
+        (MINUTE, D, D + HOUR, None),
+        (HOUR, D - DAY, D + HOUR, None),
+        (HOUR, D - DAY + MINUTE, D + HOUR, D),
+        (DAY, D - DAY, D + MINUTE, None),
+        (DAY, D - DAY, D - MINUTE, D),
+        (HOUR, D - 2 * DAY, D, D - DAY),
+        (DAY, D - 2 * DAY, D, None),
+        (DAY, D - 2 * DAY + HOUR, D, D - DAY),
+    ],
+)
+def test_what_was_dropped_is_not_answered(seconds: int, since: int, until: int, kept: int | None) -> None:
+    """`kept`: from when on what is missing is kept; None where all that is asked for is."""
+    minutes_from = D + 1 if kept == D + 1 else D
+    rolled = Rolled(D, 0, minutes_from, D - DAY)
+    if kept is None:
+        assert sources(seconds, since, until, rolled)
+        return
+    with pytest.raises(NotKept) as caught:
+        sources(seconds, since, until, rolled)
+    assert caught.value.since == kept
+
+
+# ---- what it comes to
+
+
+def test_any_question_at_any_moment_is_answered_as_it_was_counted(
+    database: str,
+    clock: Clock,  # noqa: F811
+    seed: int,
+    pytestconfig: pytest.Config,
+) -> None:
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    asyncio.run(_at_any_moment(database, clock, chance, 300 if pytestconfig.getoption("soak") else 10))
+
+
+async def _at_any_moment(url: str, clock: Clock, chance: random.Random, moments: int) -> None:  # noqa: F811
+    books = await Books.open(url, clock, of_days(chance.choice([2, 40]), chance.choice([None, 45]), 10))
+    chains = [Chain(f"edge-{number}", f"region-{number % 2}", since=NOON) for number in range(3)]
+    answered = 0
+    for _ in range(moments):
+        clock.now += chance.choice([60, 600, HOUR, HOUR, 7 * HOUR, DAY])
+        for chain in chains:
+            chain.since = int(clock.now) - chance.choice([0, 0, 60, HOUR, 5 * HOUR, 2 * DAY])
+            rows = [(f"c{chance.randrange(4)}", meter, "v1", chance.randint(1, 9)) for meter in ("requests", "bytes")]
+            await books.ship(chain.next(*rows))
+        for _ in range(chance.randrange(12)):
+            await rollup.step(books.database, clock.now, size=chance.choice([1, 3, 100]))
+        if chance.random() < 0.1:
+            await books.retain()
+        for _ in range(4):
+            question = _drawn(chance, int(clock.now))
+            wanted = _of(books.counted, question)
+            async with books.database.reading(whole=True) as connection:
+                at = await rollup.read(connection)
+                try:
+                    told = await usage(connection, question)
+                    pages = await _paged(connection, question, chance, len(wanted))
+                except BadQuery:
+                    assert question.since < at.minutes_from
+                    continue
+            answered += 1
+            assert told["total"] == sum(wanted.values())
+            assert told["rows"] == pages == _rows(question, wanted)
+    assert answered > moments
+    await books.close()
+
+
+def _drawn(chance: random.Random, now: int) -> Asked:
+    """A question of some time before now, or around it."""
+    step = chance.choice([1, MINUTE, HOUR, DAY])
+    since = (now - chance.choice([HOUR, DAY, 5 * DAY, 60 * DAY])) // step * step
+    until = chance.choice([since + chance.choice([0, 1, 7 * MINUTE, HOUR, 2 * DAY]), now, now + 2 * DAY]) // step * step
+    by = chance.sample(queries.FIELDS, chance.choice([0, 1, 1, 2, 3]))
+    customer = chance.choice([None, f"c{chance.randrange(4)}"])
+    return Asked(customer, chance.choice([None, "requests"]), since, max(since, until), tuple(by))
+
+
+def _of(counted: Mapping[Cell, int], question: Asked) -> dict[tuple[Any, ...], int]:
+    """What was counted of it, by the fields of its rows."""
+    found: dict[tuple[Any, ...], int] = defaultdict(int)
+    for (minute, region, customer, meter, route), value in counted.items():
+        times = {name: minute - minute % seconds for name, seconds in queries.SECONDS.items()}
+        fields = {**times, "region": region, "customer": customer, "meter": meter, "route": route}
+        wanted = question.since <= minute < question.until and question.meter in (None, meter)
+        if wanted and question.customer in (None, customer):
+            found[tuple(fields[name] for name in question.by)] += value
+    return found
+
+
+def _rows(question: Asked, wanted: Mapping[tuple[Any, ...], int]) -> list[dict[str, Any]]:
+    return [
+        {
+            **{
+                name: written(field) if name in queries.SECONDS else field
+                for name, field in zip(question.by, key, strict=True)
+            },
+            "value": wanted[key],
+        }
+        for key in sorted(wanted)
+    ]
+
+
+async def _paged(connection: Any, question: Asked, chance: random.Random, size: int) -> list[dict[str, Any]]:
+    """The rows of its pages, at most three; each page must tell the same total."""
+    rows, totals = [], Counter[int]()
+    said = {"by": ",".join(question.by), "from": written(question.since), "to": written(question.until)}
+    said |= {name: value for name in ("customer", "meter") if (value := getattr(question, name)) is not None}
+    limit = size // 3 + chance.randint(1, 2)
+    page: dict[str, Any] = {}
+    while not rows or "next" in page:
+        cursor = {"cursor": page["next"]} if page else {}
+        page = await usage(connection, asked({**said, "limit": str(limit), **cursor}, 0))
+        totals[page["total"]] += 1
+        rows += page["rows"]
+        if "next" not in page:
+            break
+        assert len(page["rows"]) == limit
+    assert len(totals) == 1
+    return rows
+
+
+def test_pages_are_neither_repeated_nor_passed_over_while_batches_come(
+    database: str,
+    clock: Clock,  # noqa: F811
+) -> None:
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        chain = Chain(since=NOON)
+        await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1) for number in range(0, 20, 2))))
+        said = {"by": "customer", "from": "1970-01-01", "limit": "3"}
+        seen, page = [], {"next": None}
+        while "next" in page:
+            cursor = {"cursor": page["next"]} if page["next"] else {}
+            async with books.database.reading(whole=True) as connection:
+                page = await usage(connection, asked({**said, **cursor}, clock.now))
+            seen += [row["customer"] for row in page["rows"]]
+            # Before where the next page begins, and behind all.
+            await books.ship(chain.next((f"c{len(seen) // 2}x", "requests", "v1", 1), ("z", "requests", "v1", 1)))
+        assert seen[:-1] == sorted({f"c{number}" for number in range(0, 20, 2)} | set(seen[:-1]))
+        assert seen[-1] == "z"
+        await books.close()
+
+    asyncio.run(run())
+
+
+# ---- cursors
+
+
+def question(**query: str) -> Asked:
+    """A question that is asked at noon."""
+    return asked({"by": "customer,hour", **query}, NOON)
+
+
+def test_a_cursor_keeps_the_times_of_its_question() -> None:
+    first = question()
+    cursor = first.cursor(("acme", D))
+    later = asked({"by": "customer,hour", "cursor": cursor}, NOON + 40 * DAY)
+    assert (later.since, later.until, later.after) == (first.since, first.until, ("acme", D))
+    assert question(cursor=cursor, **{"from": written(first.since)}).after == ("acme", D)
+
+
+@pytest.mark.parametrize("query", [{"customer": "acme"}, {"meter": "x"}, {"from": "2026-01-01"}, {"to": "2027-01-01"}])
+def test_a_cursor_is_of_one_question(query: dict[str, str]) -> None:
+    cursor = question().cursor(("acme", D))
+    with pytest.raises(BadQuery, match="of another question"):
+        question(cursor=cursor, **query)
+
+
+@pytest.mark.parametrize(
+    "after", [(), ("acme",), ("acme", "x"), (D, "acme"), ("a\0", D), ("acme", -1), ("acme", 2**63)]
+)
+def test_a_cursor_that_was_made_up_is_refused(after: Any) -> None:
+    with pytest.raises(BadQuery, match="none that was given here"):
+        question(cursor=question().cursor(after))
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "!", "eyJ9", "W10", "WzEsMiwzXQ", "ä", "W1sxXSwxLDJd"])
+def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+    with pytest.raises(BadQuery, match="none that was given here"):
+        question(cursor=cursor)
+
+
+# ---- how it is found
+
+
+def test_a_month_of_a_customer_is_looked_up_in_indexes(postgresql: Postgresql) -> None:
+    url = postgresql.database()
+    months = (1, 2)
+
+    async def plans() -> list[str]:
+        await fill(url, 300, months, paces=())
+        database = await Database.connect(url)
+        found = []
+        async with database.reading(whole=True) as connection:
+            rolled = await rollup.read(connection)
+            for by in ((), ("day",), ("hour",), ("minute",), ("minute", "route")):
+                statement = statement_of(Asked("customer-200", None, *month(2), by), rolled)
+                options = {"literal_binds": True}
+                written_out = str(statement.compile(dialect=asyncpg.dialect(), compile_kwargs=options))
+                plan = await connection.exec_driver_sql(f"EXPLAIN {written_out}")
+                found.append("\n".join(plan.scalars()))
+        await database.close()
+        return found
+
+    for plan in asyncio.run(plans()):
+        scanned = set(re.findall(r"Seq Scan on (\w+)", plan))
+        assert scanned <= {"series"}, plan
+        assert "ledger_2026_02" in plan
+        assert "ledger_2026_01" not in plan, plan
+
+
+def test_a_ledger_that_somebody_has_changed_is_looked_at_anew(
+    postgresql: Postgresql,
+    clock: Clock,  # noqa: F811
+) -> None:
+    """What is remembered of its rows is no longer true where another database is in its place."""
+
+    async def run() -> int:
+        books = await Books.open(postgresql.database(), clock)
+        chain = Chain(since=NOON)
+        await books.ship(chain.next())
+        await books.ship(chain.next())
+        async with books.database.writing() as connection:
+            await connection.exec_driver_sql("DELETE FROM ledger")
+        batch = chain.next()
+        with pytest.raises(Unavailable):
+            await books.ship(batch)
+        await books.ship(batch)
+        async with books.database.reading(whole=True) as connection:
+            found = await usage(connection, asked({"from": "1970-01-01"}, NOON))
+        await books.close()
+        total: int = found["total"]
+        return total
+
+    assert asyncio.run(run()) == 7

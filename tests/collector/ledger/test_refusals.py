@@ -1,0 +1,55 @@
+"""Who was refused most, out of the ledger's minutes and hours alike."""
+
+import asyncio
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import HOUR, ledger, series
+from edgeproxy.collector.ledger.refusals import Refusing, refusals
+from edgeproxy.config import dimensions
+
+NOON = 1_790_000_040 - 1_790_000_040 % 86400 + 43200
+YES, NO = (f'{{"certain":"{word}","limit":"basic"}}' for word in ("yes", "no"))
+
+
+def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
+    counted = {
+        ("acme", "refused", YES): 5,
+        ("acme", "refused", NO): 2,
+        ("bolt", "refused", YES): 90,
+        ("bolt", "refused", '{"certain":"yes","limit":"burst"}'): 3,
+        ("bolt", "requests", ""): 1000,
+        ("bolt", "other", '{"certain":"yes","limit":"basic"}'): 1000,
+    }
+
+    async def run() -> None:
+        opened = await Database.connect(database)
+        try:
+            async with opened.writing() as connection:
+                keys = [["edge", "eu", customer, meter, "v1", split] for customer, meter, split in counted]
+                await opened.begin_series(connection, keys)
+                numbers = {
+                    (row.customer, row.meter, row.dimensions): row.id
+                    for row in await connection.execute(series.select())
+                }
+                split = [
+                    {"name": name, "series": numbers[key], "value": value}
+                    for key in counted
+                    for name, value in dimensions.read(key[2]).items()
+                ]
+                await opened.split_series(connection, split)
+                for minute in (NOON, NOON + HOUR):
+                    values = {numbers[key]: value for key, value in counted.items()}
+                    await opened.add(connection, ledger, {minute: values})
+            async with opened.reading(whole=True) as connection:
+                found = await refusals(connection, ["refused"], NOON - 7, NOON + HOUR)
+                assert (found.refused, found.uncertain) == (100, 2)
+                assert found.customers == [
+                    Refusing("bolt", "basic", 90, 0), Refusing("acme", "basic", 7, 2), Refusing("bolt", "burst", 3, 0),
+                ]  # fmt: skip
+                assert found.limits == [Refusing("", "basic", 97, 2), Refusing("", "burst", 3, 0)]
+                assert (await refusals(connection, ["refused"], NOON, NOON + 2 * HOUR)).refused == 200
+                assert await refusals(connection, ["refused"], NOON - 7 * HOUR, NOON) == (0, 0, [], [])
+        finally:
+            await opened.close()
+
+    asyncio.run(run())

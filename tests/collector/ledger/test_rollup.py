@@ -1,0 +1,267 @@
+"""Hours and days out of minutes: the same totals at any moment, whatever comes when."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+from typing import TypeVar
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, batches, edges, hours, ledger
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.collector.ledger.edges import consent
+from edgeproxy.collector.ledger.rollup import GRACE
+from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.wire.batch import Gap, Row
+from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
+from tests.support.chains import NOON, Chain
+from tests.support.collector_fixtures import only_sqlite
+from tests.support.postgresql import Postgresql
+
+HOURS = NOON // HOUR * HOUR
+T = TypeVar("T")
+
+
+def test_an_edge_whose_clock_is_ahead_is_rolled_up_in_its_time(database: str, clock: Clock) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        ahead, other = Chain(since=NOON + 400 * DAY), Chain(since=NOON)
+        await books.ship(ahead.next())
+        await books.ship(other.next())
+        clock.now = HOURS + 3 * DAY
+        await books.roll_up()
+        assert (await books.check()).hour == clock.now - HOUR
+        assert await books.rows(hours) == 2
+        ahead.since = int(clock.now)  # Its clock is set right; what it counts goes to its minutes all the same.
+        await books.ship(ahead.next())
+        clock.now += HOUR + GRACE
+        await books.roll_up()
+        await books.check()
+        assert await books.rows(hours) == 4
+        latest = sa.select(edges.c.latest).where(edges.c.edge == ahead.edge)
+        assert await books.all(latest) == [(NOON + 400 * DAY,)]
+        await books.close()
+
+    asyncio.run(run())
+
+
+def test_what_a_day_of_the_most_comes_to_can_be_held(database: str, clock: Clock) -> None:  # noqa: F811
+    async def run() -> None:
+        books = await Books.open(database, clock)
+        chain = Chain(since=NOON)
+        for minute in range(3):
+            chain.since = NOON + 60 * minute
+            assert (await books.ship(chain.next(("acme", "bytes_in", "v1", MINUTE_VALUE_MAX)))).verdict is Verdict.COUNT
+        chain.since = NOON
+        more = await books.ship(chain.next(("acme", "bytes_in", "v1", 1)))
+        assert more.verdict is Verdict.QUARANTINE
+        clock.now = NOON + DAY
+        await books.roll_up()
+        await books.check()
+        assert MINUTE_VALUE_MAX * 1440 < 1 << 63
+        await books.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.timeout(600)
+def test_whatever_comes_when_all_tables_have_the_same_totals(
+    database: str,
+    clock: Clock,  # noqa: F811
+    seed: int,
+    pytestconfig: pytest.Config,
+) -> None:
+    """Batches in time, late, of the future, torn and mended, and gaps; roll-up and retention stopped anywhere; by two
+    collectors in turns.
+    """
+    print(f"seed {seed}")
+    steps = 200 if pytestconfig.getoption("soak") else 60
+    asyncio.run(at_random(database, clock, random.Random(seed), steps))
+
+
+async def at_random(url: str, clock: Clock, chance: random.Random, steps: int) -> None:  # noqa: F811
+    counted: Counter[Cell] = Counter()
+    kept = of_days(chance.choice([2, 12]), chance.choice([None, 13]), chance.choice([1, 5]))
+    collectors = [await Books.open(url, clock, kept, counted) for _ in range(2)]
+    chains = [Chain(f"edge-{number}", since=NOON) for number in range(3)]
+    torn = []
+    for step in range(steps):
+        books, chain = chance.choice(collectors), chance.choice(chains)
+        what = chance.random()
+        if what < 0.5:
+            clock.now += chance.choice([0, 20, 600])
+            late = chance.choice([0, 0, 0, 300, 2 * HOUR, 3 * DAY, 50 * DAY, -DAY])
+            chain.since = int(clock.now) - late
+            batch = chain.next(*rows(chance))
+            if chance.random() < 0.1:
+                assert (await books.ship(batch, b"torn")).verdict is Verdict.QUARANTINE
+                torn.append(batch)
+            else:
+                assert (await books.ship(batch)).verdict is Verdict.COUNT
+                again = (await chance.choice(collectors).ship(batch)).verdict
+                assert again is Verdict.AGAIN
+        elif what < 0.55:
+            seq = chain.made[-1].last + 1 if chain.made else 1
+            if not chain.made:  # An admin consents to a chain that begins so.
+                async with books.database.writing() as connection:
+                    assert await consent(connection, books.database, chain.edge, seq + 2) == 0
+            gap = chain.next(gap=Gap(seq, seq + chance.randrange(3), "lost"))
+            assert (await books.ship(gap)).verdict is Verdict.GAP
+        elif what < 0.6 and torn:
+            mended = torn.pop(chance.randrange(len(torn)))
+            assert (await books.ship(mended)).verdict is Verdict.MEND
+        elif what < 0.8:
+            clock.now += chance.choice([HOUR, HOUR, DAY, 4 * DAY])
+            for _ in range(chance.randrange(30)):
+                if not await rollup.step(books.database, clock.now, size=chance.choice([1, 2, 5, 100])):
+                    break
+        else:
+            await books.retention.begin(clock.now)
+            for _ in range(chance.randrange(20)):
+                if not await books.retention.step(clock.now):
+                    break
+        if step % 10 == 0:
+            await books.check()
+    for books in collectors:
+        await books.roll_up()
+        await books.retain()
+        await books.check()
+        assert books.retention.broken == {}
+        await books.close()
+
+
+def rows(chance: random.Random) -> list[Row]:
+    return [
+        (f"c{number}", meter, "v1", chance.randint(1, 9))
+        for number in range(4)
+        for meter in ("requests", "bytes_in")
+        if chance.random() < 0.4
+    ] or [("c0", "requests", "v1", 1)]
+
+
+def test_collectors_that_do_all_at_once_do_not_disturb_each_other(
+    database: str,
+    clock: Clock,  # noqa: F811
+    seed: int,
+) -> None:
+    """Two of them, each taking batches of its edges, rolling up and dropping at the same time."""
+    print(f"seed {seed}")
+
+    async def run() -> None:
+        chance = random.Random(seed)
+        counted: Counter[Cell] = Counter()
+        collectors = [await Books.open(database, clock, of_days(2, 10, 1), counted) for _ in range(2)]
+        clock.now = NOON + 30 * DAY
+        ending = False
+
+        async def ship(books: Books, chain: Chain) -> None:
+            for number in range(25):
+                chain.since = NOON + chance.choice([number * DAY, number * HOUR, 30 * DAY - 10])
+                assert (await books.ship(chain.next(*rows(chance)))).verdict is Verdict.COUNT
+
+        async def keep_up(books: Books) -> None:
+            while not ending:
+                for _ in range(5):
+                    await rollup.step(books.database, clock.now, size=chance.choice([1, 3, 10]))
+                await books.retain()
+                await asyncio.sleep(0)
+
+        upkeep = [asyncio.ensure_future(keep_up(books)) for books in collectors]  # noqa: TID251
+        await asyncio.gather(*(ship(books, Chain(since=NOON)) for books in collectors for _ in range(3)))
+        ending = True
+        await asyncio.gather(*upkeep)
+        for books in collectors:
+            await books.roll_up()
+            clock.now += 3 * DAY
+            await books.retain()
+            await books.check()
+            assert books.retention.broken == {}
+        assert await collectors[0].rows(ledger) == 0 or not collectors[0].database.is_sqlite
+        for books in collectors:
+            await books.close()
+
+    asyncio.run(run())
+
+
+@only_sqlite("database")
+def test_what_is_lost_at_its_commit_is_done_again_as_if_it_never_was(database: str, clock: Clock) -> None:  # noqa: F811
+    """Every other commit fails: where a step had two, of which one says that the other was made, sums would differ."""
+
+    class Lost(Exception):
+        pass
+
+    commits = count(1)
+
+    def lose(*_: object) -> None:
+        if next(commits) % 2:
+            raise Lost
+
+    async def run() -> None:
+        books = await Books.open(database, clock, of_days(2, 9, 2))
+        chain = Chain()
+        for day in (0, 11, 12):
+            chain.since = clock.now = NOON + day * DAY
+            await books.ship(chain.next(*((f"c{number}", "requests", "v1", 1 + number) for number in range(4))))
+        clock.now += DAY
+        event.listen(books.database._writer.sync_engine, "commit", lose)
+
+        async def done(step: Callable[[], Awaitable[T]]) -> T:
+            while True:
+                with suppress(Lost):
+                    return await step()
+                await books.check()
+
+        while await done(lambda: rollup.step(books.database, clock.now, size=5)):
+            await books.check()
+        await done(lambda: books.retention.begin(clock.now))
+        while await done(lambda: books.retention.step(clock.now)):
+            await books.check()
+        assert (await books.rows(ledger), await books.rows(hours), await books.rows(batches)) == (8, 8, 2)
+        assert next(commits) > 15
+        await books.close()
+
+    asyncio.run(run())
+
+
+def test_an_hour_is_not_rolled_up_while_another_collector_counts_in_it(
+    postgresql: Postgresql,
+    clock: Clock,  # noqa: F811
+) -> None:
+    """On SQLite only one writes at a time."""
+
+    async def run() -> None:
+        url = postgresql.database()
+        one = await Books.open(url, clock)
+        other = await Books.open(url, clock, counted=one.counted)
+        chain = Chain(since=NOON)
+        await one.ship(chain.next())
+        clock.now = NOON + 2 * HOUR
+        chain.since = NOON
+        batch = chain.next()
+
+        async def waits() -> bool:
+            async with one.database.reading() as connection:
+                found = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                return bool(found.scalar_one())
+
+        async with one.database.writing() as connection:
+            await Ledger(one.database).count(connection, [batch])
+            rolling = asyncio.ensure_future(rollup.step(other.database, clock.now))  # noqa: TID251
+            while not await waits():
+                assert not rolling.done()
+        await rolling
+        for customer, meter, route, value in batch.rows:
+            one.counted[batch.minute, batch.region, customer, meter, route] += value
+        async with one.database.reading(whole=True) as connection:
+            rolled = sa.select(sa.func.sum(hours.c.value))
+            assert (await connection.execute(rolled)).scalar_one() == chain.total == sum(one.counted.values())
+        await one.close()
+        await other.close()
+
+    asyncio.run(run())

@@ -1,0 +1,106 @@
+"""What pages keep in the database: sessions, links, checks; and the status while the database is away."""
+
+import gzip
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.pages import checks, sessions
+from edgeproxy.collector.pages.checks import Checks
+from edgeproxy.collector.pages.sessions import Link, SignedIn
+from edgeproxy.collector.pages.status import Status
+from edgeproxy.config.pages import StatusPage
+from tests.support.credited import run
+
+NOW = 1_800_000_000.0
+OPS = SignedIn("operator:ops", frozenset({"admin"}), None, NOW)
+
+
+def test_a_session_ends_when_it_is_idle_when_it_is_old_and_when_there_are_too_many(database: str) -> None:
+    async def work(opened: Database) -> None:
+        async with opened.writing() as connection:
+            secret = await sessions.begin(connection, OPS, NOW)
+        async with opened.reading() as connection:
+            found = await sessions.find(connection, secret, NOW + sessions.IDLE_SECONDS)
+            assert found is not None
+            assert (found.who, secret in found.form) == (OPS, False)
+            assert await sessions.find(connection, found.sha256, NOW) is None
+            assert await sessions.find(connection, secret, NOW + sessions.IDLE_SECONDS + 1) is None
+        late = NOW + sessions.SECONDS_MAX
+        async with opened.writing() as connection:
+            await sessions.see(connection, found, late)
+            assert await sessions.find(connection, secret, late) is not None
+            assert await sessions.find(connection, secret, late + 1) is None
+            secrets = [await sessions.begin(connection, OPS, late + n) for n in range(sessions.OF_ONE_MAX + 1)]
+            alive = [await sessions.find(connection, one, late + 20) is not None for one in secrets]
+            assert alive == [False, *[True] * sessions.OF_ONE_MAX]
+
+    run(database, work)
+
+
+def test_a_link_works_once_for_a_while_and_there_are_few(database: str) -> None:
+    async def work(opened: Database) -> None:
+        async with opened.writing() as connection:
+            link = Link("contact:a@b.example", "acme")
+            made = [await sessions.make_link(connection, link, NOW) for _ in range(sessions.LINKS_MAX + 1)]
+            assert made[-1] is None
+            assert await sessions.make_link(connection, Link(link.label, "bolt"), NOW) is not None
+            first, second = made[0] or "", made[1] or ""
+            assert await sessions.take_link(connection, first, NOW) == link
+            assert await sessions.take_link(connection, first, NOW) is None
+            assert await sessions.take_link(connection, second, NOW + sessions.LINK_SECONDS) is None
+
+    run(database, work)
+
+
+class Away:
+    """A database that cannot be had."""
+
+    @asynccontextmanager
+    async def reading(self) -> Any:
+        """Fail."""
+        raise OSError("nobody answers")
+        yield
+
+
+def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_away(database: str) -> None:
+    settings = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x"}}})
+
+    async def work(opened: Database) -> None:
+        asked = Checks(opened, settings)
+        asked.note("eu", NOW, 0.05, 1.0)
+        asked.note("eu", NOW, None, 1.0)
+        await asked.write()
+        asked.note("eu", NOW, 0.05, 1.0)
+        await asked.write()
+        async with opened.reading() as connection:
+            day = int(NOW) // DAY * DAY
+            assert await checks.read(connection, day) == {
+                ("eu", day, "50"): 2,
+                ("eu", day, "fast"): 2,
+                ("eu", day, "failed"): 1,
+            }
+        status = Status(opened, settings, "http://127.0.0.1:9100", asked)
+        await status.refresh(NOW)
+        before = status.answers["page en"].body.decode()
+        assert "66.666%" in before
+        assert " old, of " not in before
+        status._database = Away()  # type: ignore[assignment]
+        await status.refresh(NOW + 600)
+        after = status.answers["page en"]
+        assert "66.666%" in after.body.decode()
+        assert "10 minutes old" in after.body.decode()
+        assert gzip.decompress(after.zipped) == after.body
+        assert b'"as_of": "2027-01-15T08:00:00Z"' in status.answers["json"].body
+
+    run(database, work)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "bucket"), [(0.0, "10"), (0.01, "10"), (0.0101, "25"), (9.0, "10000"), (60, "10000")]
+)
+def test_latencies_are_counted_in_buckets(seconds: float, bucket: str) -> None:
+    assert checks.bucket_of(seconds) == bucket

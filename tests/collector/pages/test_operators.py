@@ -1,0 +1,330 @@
+"""People who sign in with a browser at a real OpenID provider: code flow, PKCE, roles, a second factor; contacts."""
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from edgeproxy.collector.pages.sessions import CONFIRM_SECONDS
+from edgeproxy.collector.pages_service import signed_in
+from tests.support.ask import ask
+from tests.support.collector import ADMIN, Collector
+from tests.support.oidc import AUDIENCE, THERE, Provider
+from tests.support.ports import HOST
+from tests.support.site import PLACES
+from tests.support.visitor import Visitor
+from tests.support.waiting import until
+
+ROLES = {"claim": "groups", "admin": ["ops"], "support": ["helpdesk"]}
+
+
+class Stage:
+    """A collector whose operators sign in at a provider."""
+
+    def __init__(self, folder: Path) -> None:
+        self.provider = Provider(folder)
+        self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
+        self.site = f"http://{HOST}:{self.collector.port}"
+        self.provider.start(redirect=f"{self.site}/sign-in/back {self.site}/sign-in/customer/back")
+        operators = {"issuer": self.provider.issuer, "audience": AUDIENCE, "roles": ROLES}
+        pages: dict[str, object] = {"client": "console", "client_secret": "secret-of-console"}
+        pages["customers"] = {"issuer": self.provider.issuer, **pages}
+        self.collector.settings |= {"operators": operators, "pages": pages}
+        self.collector.start()
+
+    def sign_in(self, visitor: Visitor, person: str, path: str = "/sign-in/operator") -> None:
+        """Sign in as somebody."""
+        visitor.get(path)
+        visitor.read.form("").fields["person"] = person
+        visitor.send("", person=person)
+
+    def age_sessions(self) -> None:
+        """Let the time pass after which the issuer is asked about them again."""
+        with closing(sqlite3.connect(self.collector.database, timeout=30)) as database, database:
+            database.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
+
+    @property
+    def rollout(self) -> dict[str, object]:
+        """Who is charged."""
+        told: dict[str, object] = self.collector.get("/billing/rollout", token=ADMIN).json()
+        return told
+
+    def close(self) -> None:
+        """End it all."""
+        self.collector.close()
+        self.provider.close()
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    if not THERE:
+        pytest.skip("oidc-provider is not on this machine")
+    with closing(Stage(tmp_path_factory.mktemp("operators"))) as made:
+        yield made
+
+
+def test_roles_of_the_issuer_are_those_of_the_pages(stage: Stage) -> None:
+    assert "sign-in/link" not in stage.collector.output  # There is an issuer, and no link.
+    with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk, Visitor(stage.site) as stranger:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/audit")
+        assert (ops.status, ops.answer.url.path) == (200, "/console/audit"), " ".join(ops.read.text.split())
+        assert "operator:ops" in ops.read.text
+        ops.get("/console/customers")
+        ops.send("/console/customers", name="acme", tier="basic")
+        assert ops.status == 200
+
+        stage.sign_in(helpdesk, "helpdesk")
+        assert "/console/audit" not in helpdesk.read.links
+        assert helpdesk.get("/console/audit").text
+        assert helpdesk.status == 403
+        helpdesk.get("/console/customers/acme")
+        helpdesk.send("/pause", why="unpaid")
+        assert stage.collector.get("/v1/customers/acme").json()["paused"]["why"] == "unpaid"
+        assert not [one for one in helpdesk.read.forms if one.action.endswith(("/keys", "/contacts"))]
+        token = helpdesk.read.form("/sign-out").fields["form"]
+        form = {"form": token, "once": "0" * 32, "emails": "me@example.com"}
+        helpdesk.post("/console/customers/acme/contacts", form)
+        assert helpdesk.status == 403
+
+        stage.sign_in(stranger, "stranger")
+        assert stranger.status == 403
+        stranger.get("/console")
+        assert stranger.answer.url.path == "/sign-in"
+
+
+def test_what_comes_back_must_belong_to_what_was_begun_here(stage: Stage) -> None:
+    with Visitor(stage.site) as victim, Visitor(stage.site) as attacker:
+        attacker.client.follow_redirects = False
+        attacker.get("/sign-in/operator")
+        asked = parse_qs(urlsplit(attacker.answer.headers["location"]).query)
+        assert asked["code_challenge_method"] == ["S256"]
+        assert re.fullmatch(r"[A-Za-z0-9_-]{43}", asked["code_challenge"][0])
+        victim.get(f"/sign-in/back?code=stolen&state={asked['state'][0]}")
+        assert victim.status == 400
+        victim.client.follow_redirects = False
+        victim.get("/sign-in/operator")
+        victim.get(f"/sign-in/back?code=stolen&state={asked['state'][0]}")
+        assert victim.status == 403
+        attacker.get(f"/sign-in/back?code=made-up&state={asked['state'][0]}")
+        assert attacker.status == 403
+        assert "edgeproxy-session" not in attacker.client.cookies
+
+
+def test_a_session_is_confirmed_at_the_issuer_and_whoever_has_left_is_out(stage: Stage) -> None:
+    with Visitor(stage.site) as ops, Visitor(stage.site) as leaver:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers")
+        stage.sign_in(leaver, "leaver", "/sign-in/operator?next=/console/audit")
+        assert leaver.status == 200
+        form = leaver.read.form("/sign-out").fields
+        assert ask(stage.provider.port, "/leave").status == 204
+        leaver.get("/console/audit")
+        assert leaver.status == 200, "nobody has asked the issuer yet"
+        stage.age_sessions()
+        leaver.post("/console/customers", {**form, "name": "made-by-leaver", "tier": "basic"})
+        assert leaver.status == 401
+        leaver.get("/console/audit")
+        assert (leaver.status, leaver.answer.url.path) == (403, "/sign-in/back")
+        assert stage.collector.get("/v1/customers/made-by-leaver").status == 404
+        # Whoever is still an operator sees nothing of it.
+        ops.get("/console/audit?order=newest")
+        assert (ops.status, str(ops.answer.url)) == (200, f"{stage.site}/console/audit?order=newest")
+
+
+def test_a_second_factor_is_asked_for_anew(stage: Stage) -> None:
+    with Visitor(stage.site) as ops:
+        ops.client.follow_redirects = False
+        ops.get("/sign-in/operator?again=1")
+        asked = parse_qs(urlsplit(ops.answer.headers["location"]).query)
+        assert (asked["prompt"], asked["max_age"]) == (["login"], ["0"])
+
+
+def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment_ago(stage: Stage) -> None:
+    why = {"why": "a wrong price", "message": "Free today."}
+    with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
+        stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/rollout")
+        assert helpdesk.status == 403
+        token = helpdesk.read.form("/sign-out").fields
+        for form in ("stop", "resume", "percent"):
+            helpdesk.post(f"/console/rollout/{form}", {**token, **why, "percent": "5"})
+            assert helpdesk.status == 403
+
+        stage.sign_in(ops, "ops-by-password", "/sign-in/operator?next=/console/rollout")
+        ops.send("/console/rollout/stop", **why)
+        assert ops.status == 401
+        assert stage.rollout["charging"] is True
+        (step_up,) = [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")]
+        for cookie in list(ops.client.cookies.jar):  # The provider takes whoever comes for who came before.
+            if not cookie.name.startswith("edgeproxy"):
+                ops.client.cookies.delete(cookie.name)
+        stage.sign_in(ops, "ops", step_up)
+        assert (ops.status, ops.answer.url.path) == (200, "/console/rollout")  # Back where the form is.
+        ops.send("/console/rollout/stop", **why)
+        assert "Free today." in ops.read.text
+        assert stage.rollout["message"] == "Free today."
+        assert "stopped Charging" in " ".join(ops.get("/console").text.split())
+        ops.get("/console/rollout")
+        ops.send("/console/rollout/resume", why="mended")
+        assert stage.rollout["charging"] is True
+        ops.send("/console/rollout/percent", percent="5", why="down from 100")
+        ops.send("/console/rollout/percent", percent="25", why="up")
+        assert (ops.status, "gates are closed" in ops.read.text) == (409, True)
+        ops.get("/console/rollout")
+        ops.send("/console/rollout/percent", percent="25", why="up", force="a drill")
+        assert stage.rollout["percent"] == 25
+        entries = stage.collector.get("/v1/audit", token=ADMIN, actor="operator:ops").json()["entries"]
+        done = [one["action"] for one in entries if one["action"].startswith("billing.")]
+        assert done == ["billing.stop", "billing.resume", "billing.rollout", "billing.rollout"]
+
+
+def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(stage: Stage) -> None:
+    sensitive = {
+        *(f"/console/customers/{{customer}}/{what}" for what in ("delete", "restore")),
+        *(f"/console/rollout/{what}" for what in ("stop", "resume", "percent")),
+        *(f"/console/invoices/{{invoice}}/{what}" for what in ("hold", "accept", "void", "credit")),
+        "/console/keys/{key}/restore",
+        "/console/tokens",  # Of a role of people.
+    }
+    said = {"once": "0" * 32, "name": "nobody", "why": "a test", "percent": "5", "amount": "1", "role": "admin"}
+    asks = set()
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops-by-password")
+        token = ops.read.form("/sign-out").fields
+        for page in signed_in(sells=True):
+            if page.method == "POST" and page.who == "operator":
+                ops.post(page.path.format(**PLACES | {"customer": "nobody"}), token | said)
+                assert ops.status in (400, 401, 404, 409, 422), page
+                if ops.status == 401:
+                    asks.add(page.path)
+                    assert [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")], page
+        assert asks == sensitive
+        assert "asks for a second factor" in ops.get("/console/rollout").text
+
+
+def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "billed", "tier": "basic"}).status == 201
+    asked = {"plan": "standard"}
+    assert stage.collector.send("POST", "/billing/subscription?customer=billed", asked, token=ADMIN).status == 201
+    (one,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="billed").json()["invoices"]
+
+    def invoice(**now: str) -> dict[str, object]:
+        """The invoice as it is; first as `now` says, which the run would make of it."""
+        if now:
+            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
+                columns = ", ".join(f"{name} = ?" for name in now)
+                database.execute(f"UPDATE invoices SET {columns} WHERE id = ?", [*now.values(), one["id"]])
+        told: dict[str, object] = stage.collector.get(f"/billing/invoices/{one['id']}", token=ADMIN).json()
+        return told
+
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/invoices")
+        assert "billed" not in ops.read.text
+        invoice(state="draft")
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/hold", why="the customer disputes it")
+        assert (invoice()["state"], invoice()["held_why"]) == ("held", "the customer disputes it")
+        assert "1 invoices are held" in " ".join(ops.get("/console").text.split())
+        assert "the customer disputes it" in ops.get("/console/invoices").text
+        assert "billed" in ops.get("/console/invoices?customer=billed&state=held").text
+        assert "There are none." in ops.get("/console/invoices?customer=nobody").text
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/accept", why="it is right")
+        assert (invoice()["state"], invoice()["accepted_why"]) == ("closing", "it is right")
+        invoice(state="open", stripe_id="in_1")
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/credit", why="a mistake", amount="0.011")
+        assert ops.status == 422
+        ops.get(f"/console/invoices/{one['id']}")
+        ops.send("/credit", why="a mistake", amount="1.50")
+        (entry,) = stage.collector.get("/v1/audit", token=ADMIN, action="invoice.credit").json()["entries"]
+        assert (entry["after"]["amount"], entry["actor"]) == (150, "operator:ops")
+        ops.send("/void", why="all of it was one")
+        assert invoice()["state"] == "voiding"
+        assert "Nothing can be done with it now." in ops.read.text
+
+
+def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: Stage) -> None:
+    contacts = {"emails": ["jane@example.com"]}
+    for name in ("first", "second"):
+        assert stage.collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
+    assert stage.collector.send("PUT", "/v1/customers/first/contacts", contacts).status == 200
+    way = "/sign-in/customer?next=/account/keys"
+    with Visitor(stage.site) as jane, Visitor(stage.site) as mallory, Visitor(stage.site) as nobody:
+        stage.sign_in(jane, "jane", way)
+        assert (jane.status, jane.answer.url.path) == (200, "/account/keys"), " ".join(jane.read.text.split())
+        (entry,) = stage.collector.get("/v1/audit", token="admin-token", actor="contact:jane@example.com").json()[
+            "entries"
+        ]
+        assert (entry["action"], entry["after"]) == ("session.begin", {"customer": "first"})
+        for visitor, person in ((mallory, "mallory"), (nobody, "nobody")):
+            stage.sign_in(visitor, person, way)
+            assert visitor.status == 403
+            visitor.get("/account")
+            assert visitor.answer.url.path == "/sign-in"
+        # Of two customers: asked for which; and no contact any more: signed out.
+        assert stage.collector.send("PUT", "/v1/customers/second/contacts", contacts).status == 200
+        jane.send("/sign-out")
+        jane.get(way)  # At the issuer she is signed in still.
+        assert [form.action for form in jane.read.forms] == ["/sign-in/link"] * 2
+        jane.post("/sign-in/link", jane.read.forms[1].fields)
+        assert "second" in jane.get("/account").text
+        # The issuer is asked again, without her seeing anything of it, and it is the customer that she chose.
+        keys = jane.get("/account/keys").form("/account/keys").fields
+        stage.age_sessions()
+        jane.post("/account/keys", keys)
+        assert jane.status == 401
+        asked = [jane.get("/account/keys").text, *(str(answer.url.path) for answer in jane.answer.history)]
+        assert "second" in asked[0]
+        assert asked[1:3] == ["/account/keys", "/sign-in/customer"]
+        assert (jane.status, jane.answer.url.path) == (200, "/account/keys")
+        assert stage.collector.send("PUT", "/v1/customers/second/contacts", {"emails": []}).status == 200
+        jane.get("/account")
+        assert jane.answer.url.path == "/sign-in"
+
+
+def test_a_customer_is_deleted_by_whom_wrote_its_name_and_can_be_had_back(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "leaver", "tier": "basic"}).status == 201
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers/leaver")
+        ops.send("/delete", name="other")
+        assert ops.status == 422
+        ops.get("/console/customers/leaver")
+        ops.send("/delete", name="leaver")
+        assert stage.collector.get("/v1/customers/leaver").json()["state"] == "deleting"
+        ops.send("/restore")
+        assert stage.collector.get("/v1/customers/leaver").json()["state"] == "active"
+
+
+def test_a_revoked_key_is_had_back_from_the_page_of_its_customer(stage: Stage) -> None:
+    assert stage.collector.send("POST", "/v1/customers", {"name": "careless", "tier": "basic"}).status == 201
+    key = stage.collector.send("POST", "/v1/customers/careless/keys", {}).json()["id"]
+    with Visitor(stage.site) as ops:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers/careless")
+        ops.send(f"{key}/revoke")
+        assert stage.collector.get(f"/v1/keys/{key}").json()["state"] == "revoked"
+        ops.send(f"{key}/restore")
+        assert (ops.status, ops.answer.url.path) == (200, "/console/customers/careless")
+        assert stage.collector.get(f"/v1/keys/{key}").json()["state"] == "active"
+        assert not [form for form in ops.read.forms if form.action.endswith("/restore")]
+
+
+def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage) -> None:
+    with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
+        stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/figures")
+
+        def told() -> bool:
+            ops.get("/console/figures?month=2026-10")
+            assert ops.status == 200
+            return "Lifetime value" in ops.read.text
+
+        until(told, "the figures are worked out")
+        assert "Revenue for each unit of cost." in ops.read.text
+        assert {"?month=2026-09", "?month=2026-11"} <= set(ops.read.links)
+        for month in ("2999-01", "2026-13", "x"):
+            ops.get(f"/console/figures?month={month}")
+            assert ops.status == 400
+        stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/figures")
+        assert helpdesk.status == 403

@@ -1,0 +1,510 @@
+"""Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
+
+import re
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+
+from edgeproxy.collector.pages.sessions import Link
+from edgeproxy.collector.pages.site import Page, Who
+from edgeproxy.collector.pages_service import signed_in
+from edgeproxy.wire.batch import Gap
+from tests.support.ask import Answer, ask
+from tests.support.chains import Chain
+from tests.support.collector import ADMIN, SERVICE
+from tests.support.filled_site import pages_of
+from tests.support.site import PLACES, SCRAPE, PagesStage
+from tests.support.visitor import Read, Visitor
+from tests.support.waiting import until
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+NOBODYS = {"customer", "edge", "seq", "letter", "alert", "incident", "month", "token"}
+"""Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
+    with closing(PagesStage(tmp_path_factory.mktemp("pages"))) as made:
+        yield made
+
+
+def test_the_printed_link_signs_in_once_and_leaves_a_cookie_that_scripts_cannot_read(stage: PagesStage) -> None:
+    assert str(stage.operator.get("/").text)
+    assert stage.operator.answer.url.path == "/console"
+    (cookie,) = [one for one in stage.operator.client.cookies.jar if one.name == "edgeproxy-session"]
+    assert cookie.has_nonstandard_attr("HttpOnly")
+    assert cookie.get_nonstandard_attr("SameSite") == "Lax"
+    with Visitor(stage.site) as other:
+        other.get(stage.link)
+        other.send("/sign-in/link")
+        assert other.status == 403
+        assert not list(other.client.cookies.jar)
+    assert [one["actor"] for one in stage.entries("session.begin")][:1] == ["operator:link"]
+
+
+def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage: PagesStage) -> None:
+    operator = stage.operator
+    operator.get("/console/customers")
+    operator.send("/console/customers", name="zebra", tier="pro", external_id=HOSTILE)
+    assert operator.status == 200
+    assert HOSTILE in operator.read.text  # As text, and no tag.
+    assert not operator.read.tags & {"img", "script"}
+    operator.send("/keys", name="server")
+    secret = operator.read.secret
+    assert secret.startswith("edge_v1_")
+    again = operator.client.post(
+        f"{stage.site}/console/customers/zebra/keys",
+        content=operator.answer.request.content,
+        headers={"Origin": stage.site, "Content-Type": "application/x-www-form-urlencoded"},
+    )
+    assert secret in again.text  # The form was sent twice, and makes one key.
+    (key,) = stage.collector.get("/v1/customers/zebra/keys").json()["keys"]
+    for sought in (secret, secret[:16], "zeb", HOSTILE):
+        operator.get(f"/console/customers?{httpx.QueryParams(q=sought)}")
+        assert "/console/customers/zebra" in operator.read.links
+    operator.get("/console/customers/zebra")
+    assert secret not in operator.answer.text
+    operator.send("/rotate", overlap="7d")
+    assert operator.read.secret != secret
+    operator.get("/console/customers/zebra")
+    operator.send(f"{key['id']}/revoke")
+    states = {one["id"]: one["state"] for one in stage.collector.get("/v1/customers/zebra/keys").json()["keys"]}
+    assert (states.pop(key["id"]), list(states.values())) == ("revoked", ["active"])
+    (entry,) = stage.entries("key.revoke")
+    assert entry["actor"] == "operator:link"
+
+
+def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        assert {"/account", "/account/limits", "/account/keys"} <= set(acme.read.links)
+        assert "600 / 1 minute" in acme.get("/account/limits").text
+        acme.get("/account/keys")
+        acme.send("/account/keys", name="mine")
+        assert acme.read.secret.startswith("edge_v1_")
+        (entry,) = [one for one in stage.entries("key.create") if one["actor"] == "contact:acme@example.com"]
+        assert str(entry["target"]).startswith("acme/")
+        acme.get("/account/keys")
+        mine = stage.collector.get("/v1/customers/acme/keys").json()["keys"][0]["id"]
+        with stage.customer("bolt") as bolt:
+            bolt.get("/account/keys")
+            form = bolt.read.form("/account/keys").fields
+            for action in (f"/account/keys/{mine}/rotate", f"/account/keys/{mine}/revoke"):
+                bolt.post(action, form)
+                assert bolt.status == 403
+                bolt.post(action, {**form, "form": acme.read.form("/account/keys").fields["form"]})
+                assert bolt.status == 403
+        assert stage.collector.get(f"/v1/keys/{mine}").json()["state"] == "active"
+        # Whoever is no contact any more is signed out, and a link that was being made meanwhile is of no use.
+        assert stage.collector.send("PUT", "/v1/customers/acme/contacts", {"emails": []}).status == 200
+        assert acme.get("/account").forms[0].action == "/sign-in"
+        acme.get(stage.link_of(Link("contact:acme@example.com", "acme")))
+        acme.send("/sign-in/link")
+        assert acme.status == 403
+        assert acme.get("/account").forms[0].action == "/sign-in"
+        emails = {"emails": ["acme@example.com"]}
+        assert stage.collector.send("PUT", "/v1/customers/acme/contacts", emails).status == 200
+
+
+def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme:
+        acme.get("/account/plan")
+        assert "You have no plan yet." in acme.read.text
+        asked = next(
+            one for one in acme.read.forms if one.action.endswith("/preview") and one.fields["plan"] == "standard"
+        )
+        acme.post(asked.action, asked.fields)
+        assert "Nothing has been changed yet." in acme.read.text
+        assert stage.collector.get("/billing/subscription", token=ADMIN, customer="acme").status == 404
+        acme.send("/account/plan")
+        assert acme.answer.url.query == b"done=plan"
+        held = stage.collector.get("/billing/subscription", token=ADMIN, customer="acme").json()
+        assert held["plan"].startswith("standard@")
+        assert "standard" in acme.get("/account/plan").text
+        (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="acme").json()["invoices"]
+        assert f"/account/invoices/{invoice['id']}" in acme.get("/account/invoices").links
+        assert "$" in acme.get(f"/account/invoices/{invoice['id']}").text
+        with stage.customer("bolt") as bolt:
+            bolt.get(f"/account/invoices/{invoice['id']}")
+            assert bolt.status == 403
+
+
+def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        assert "0 credits" in bolt.get("/account/credits").text
+        assert "1,000 credits are $1.00. Only actual usage is charged." in bolt.read.text
+        for wrong in ("4.99", "10000.01", "5.001", "1e999999", "NaN", "", "-5"):
+            (form, *_) = [one for one in bolt.get("/account/credits").forms if one.action.endswith("/buy")]
+            bolt.post(form.action, {**form.fields, "usd": wrong})
+            assert bolt.status == 422, wrong
+        purchase = stage.buy(bolt, "12,50")
+        text = bolt.get("/account/credits?done=bought").text
+        assert all(said in text for said in ("12,500 credits", "$12.50", "Thank you."))
+        (receipt,) = [link for link in bolt.read.links if link.endswith(f"{purchase}/receipt")]
+        assert "1250 usd" in bolt.get(receipt).text
+        assert str(bolt.answer.url).startswith(f"{stage.sandbox.url}/_sandbox/receipts/")
+        month = next(link for link in bolt.get("/account/credits").links if "/statements/" in link)
+        assert "Closing balance" in bolt.get(month).text
+        told = bolt.client.get(f"{month}.csv")
+        assert (told.status_code, told.headers["content-type"]) == (200, "text/csv")
+        assert "12500000,12.50" in told.text
+        paper = bolt.client.get(f"{month}.pdf")
+        assert paper.content.startswith(b"%PDF-")
+        assert "attachment" in paper.headers["content-disposition"]
+        assert "default-src 'none'" in paper.headers["content-security-policy"]
+        assert bolt.client.get("/account/credits/statements/2027-13").status_code == 404
+
+
+def test_amounts_are_shown_in_another_currency_as_approximate(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        assert "≈" not in bolt.get("/account/plan").text
+        text = bolt.get("/account/plan?currency=JPY").text
+        assert "$99.00 ≈ ¥14,900" in text  # 14,899.5: yen have no parts.
+        assert "Amounts in JPY are approximate: one US dollar is ¥150.50, by the rate of Nov 20, 2026." in text
+        assert "≈ ¥" in bolt.get("/account/plan").text  # It is remembered.
+        assert "≈" not in bolt.get("/account/plan?currency=USD").text
+        bolt.client.cookies.delete("edgeproxy-currency")
+        bolt.client.headers["Accept-Language"] = "nl-BE"
+        assert "≈ €\xa079,20" in bolt.get("/account/plan").text
+
+
+def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) -> None:
+    made = stage.collector.send("POST", "/billing/subscription?customer=bolt", {"plan": "standard"})
+    assert made.status == 201, made
+    used = (("m-large", 900_000), ("m-small", 100_000), ("m-small", 34_567))
+    events = [
+        {
+            "id": f"{n}",
+            "source": "models",
+            "customer": "bolt",
+            "meter": "llm_tokens",
+            "value": value,
+            "dimensions": {"model": model},
+        }
+        for n, (model, value) in enumerate(used)
+    ]
+    assert stage.collector.send("POST", "/v1/events", events, token=SERVICE).status == 202
+    told = stage.collector.get("/billing/invoices/upcoming", token=ADMIN, customer="bolt", projected="true").json()
+    (over,) = [line for line in told["lines"] if line["kind"] == "usage" and line["tier"]]
+    (ahead,) = [line for line in told["projected"]["lines"] if line["kind"] == "usage" and line["tier"]]
+    assert (over["quantity"], over["amount"]) == (34_567, 35)
+    assert told["projected"]["total"] - told["total"] == ahead["amount"] - over["amount"]
+    with stage.customer("bolt") as bolt:
+        text = " ".join(bolt.get("/account").text.split())
+        assert "llm_tokens by model" in text
+        assert "m-large900,00086.9% m-small134,56713.0%" in text
+        assert re.search(r"llm_tokens1,034,567\$0\.35[\d,]+\$[\d,.]+ ", text)
+
+
+def test_a_plan_that_was_to_end_goes_on_when_its_customer_changes_their_mind(stage: PagesStage) -> None:
+    stage.join("fickle")
+    made = stage.collector.send("POST", "/billing/subscription?customer=fickle", {"plan": "standard"}).json()
+    with stage.customer("fickle") as fickle:
+        fickle.get("/account/plan")
+        fickle.send("/account/plan/end")
+        assert "The plan ends when what is paid ends." in fickle.read.text
+        held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
+        assert (held["state"], held["cancel_at"]) == ("active", made["period_end"])
+        fickle.send("/account/plan/keep")
+        held = stage.collector.get("/billing/subscription", token=ADMIN, customer="fickle").json()
+        assert (held["state"], held["cancel_at"], held["plan"]) == ("active", None, made["plan"])
+
+
+def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesStage) -> None:
+    address = "/v1/customers/bolt/alert-address"
+    with stage.customer("bolt") as bolt:
+        bolt.get("/account/alerts")
+        assert "Alerts are mailed to nobody." in bolt.read.text
+        bolt.send("/account/alerts/address", email="bolt@example.com")
+        assert "Alerts are mailed to bolt@example.com." in bolt.read.text
+        assert stage.collector.get(address).json() == {"email": "bolt@example.com", "is_mailed": True}
+        form = bolt.read.form("/account/alerts/address")
+        bolt.post(form.action, {**form.fields, "email": "victim@example.com"})
+        assert bolt.status == 422  # Mail goes to nobody who is no contact.
+        bolt.get("/account/alerts")
+        bolt.send("/account/alerts/address", email="")
+        assert stage.collector.get(address).json()["email"] is None
+        bolt.send("/account/alerts/address", email="bolt@example.com")
+    contacts = "/v1/customers/bolt/contacts"
+    emails = stage.collector.get(contacts).json()["emails"]
+    left = [email for email in emails if email != "bolt@example.com"]
+    stage.collector.send("PUT", contacts, {"emails": left})
+    assert stage.collector.get(address).json()["email"] is None, "who is no contact any more hears nothing more"
+    stage.collector.send("PUT", contacts, {"emails": emails})
+
+
+def test_who_has_signed_in_changes_as_little_a_minute_as_a_token(stage: PagesStage) -> None:
+    def allow(changes: int) -> None:
+        assert stage.collector.process is not None
+        before = stage.collector.output.count('"reloaded"')
+        stage.collector.settings["changes_per_minute"]["customers"] = changes
+        stage.collector.write()
+        stage.collector.process.send_signal(signal.SIGHUP)
+        until(lambda: stage.collector.output.count('"reloaded"') > before, "it has reloaded")
+
+    allow(2)
+    try:
+        with stage.customer("bolt") as bolt:
+            statuses = []
+            for _ in range(3):
+                bolt.get("/account/keys")
+                bolt.send("/account/keys", name="one of many")
+                statuses.append(bolt.status)
+        assert (statuses, "retry-after" in bolt.answer.headers) == ([200, 200, 429], True)
+    finally:
+        allow(1_000_000)
+
+
+def test_whoever_signs_out_is_out(stage: PagesStage) -> None:
+    with stage.customer("bolt") as bolt:
+        cookies = dict(bolt.client.cookies)
+        bolt.send("/sign-out")
+        assert bolt.answer.url.path == "/sign-in"
+        bolt.client.cookies.update(cookies)
+        bolt.get("/account")
+        assert bolt.answer.url.path == "/sign-in"
+
+
+def test_a_stranger_gets_no_mail_and_is_told_the_same(stage: PagesStage) -> None:
+    count = len(stage.mailbox.mails)
+    with Visitor(stage.site) as stranger:
+        stranger.get("/sign-in")
+        stranger.send("/sign-in", email="nobody@example.com")
+        unknown = stranger.read.text.replace("nobody", "NAME")
+        stranger.get("/sign-in")
+        stranger.send("/sign-in", email="bolt@example.com")
+        assert stranger.read.text.replace("bolt", "NAME") == unknown
+    stage.mailbox.wait_for(count + 1)
+    assert stage.mailbox.mails[-1]["To"] == "bolt@example.com"
+
+
+def asked(page: Page, visitor: Visitor, fields: dict[str, str]) -> httpx.Response:
+    path = page.path.format(**PLACES)
+    if page.method == "GET":
+        return visitor.client.get(path, follow_redirects=False)
+    return visitor.client.post(path, data=fields, headers={"Origin": visitor.site}, follow_redirects=False)
+
+
+def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) -> None:
+    nobody, bolt = Visitor(stage.site), stage.customer("bolt")
+    tokens = {
+        one: one.get(path).form("/sign-out").fields for one, path in ((bolt, "/account"), (stage.operator, "/console"))
+    }
+    for page in signed_in(sells=True):
+        answer = asked(page, nobody, {})
+        assert answer.status_code == (303 if page.method == "GET" else 401), page
+        assert answer.headers.get("location", "/sign-in?").startswith("/sign-in?")
+        wrong = bolt if page.who == "operator" else stage.operator
+        token = tokens[wrong]
+        assert asked(page, wrong, token).status_code == 403, page
+        if page.method == "POST":  # The right session, and the form of another one, or of another site.
+            right = stage.operator if page.who == "operator" else bolt
+            assert asked(page, right, {**token, "once": "0" * 32}).status_code == 403, page
+            path = page.path.format(**PLACES)
+            for fields in (
+                {},
+                {"Origin": "https://evil.example.com"},
+                {"Origin": stage.site, "Sec-Fetch-Site": "cross-site"},
+            ):
+                assert right.client.post(path, data=token, headers=fields).status_code == 403, page
+    nobody.client.close()
+    bolt.client.close()
+
+
+def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -> None:
+    """Each page and form whose path names something: with what is another customer's, who has all of it."""
+    stage.join("rich")
+    stage.join("poor")
+    assert stage.collector.send("POST", "/billing/subscription?customer=rich", {"plan": "standard"}).status == 201
+    with stage.customer("rich") as rich, stage.customer("poor") as poor:
+        theirs = {"purchase": stage.buy(rich, "5")}
+        theirs["key"] = stage.collector.send("POST", "/v1/customers/rich/keys", {}).json()["id"]
+        found = stage.collector.get("/billing/invoices", token=ADMIN, customer="rich").json()
+        theirs["invoice"] = found["invoices"][0]["id"]
+        poor.get("/account/keys")
+        token = poor.read.form("/account/keys").fields
+        tried = set()
+        for page in signed_in(sells=True):
+            names = set(re.findall(r"{(\w+)}", page.path)) - NOBODYS
+            if page.who == "customer" and names:
+                path = page.path.format(**PLACES | theirs)
+                fields = {**token, "overlap": "1d"}
+                mine = {"data": fields, "headers": {"Origin": stage.site}} if page.method == "POST" else {}
+                assert poor.client.request(page.method, path, **mine).status_code == 403, page
+                tried |= names
+        assert tried == theirs.keys()
+        assert stage.collector.get(f"/v1/keys/{theirs['key']}").json()["state"] == "active"
+
+
+def test_hostile_events_are_shown_harmlessly_and_counted_once_mended(stage: PagesStage) -> None:
+    bad = {"id": "1", "source": "s", "customer": "acme", "meter": HOSTILE, "value": 7, "note": "\u202e" + "x" * 3000}
+    long = {"id": "2", "source": "s", "customer": "acme", "meter": "\u202e" * 20000, "value": 7}
+    assert stage.collector.send("POST", "/v1/events", [bad, long], token=SERVICE).status == 202
+    operator = stage.operator
+    operator.get("/console/stuck")
+    assert len(operator.answer.content) < 100 << 10
+    assert not operator.read.tags & {"img", "script"}
+    assert "\u202e" not in operator.answer.text
+    forms = [one for one in operator.read.forms if one.action.endswith("/replay")]
+    mended = '{"id": "1", "source": "s", "customer": "acme", "meter": "tokens", "value": 7}'
+    operator.post(forms[0].action, {**forms[0].fields, "event": mended})
+    assert (operator.status, operator.answer.url.query) == (200, b"done=replayed")
+    assert stage.collector.usage(customer="acme", meter="tokens")["total"] == 7
+    operator.send("/discard", why="nobody knows what it was")
+    assert len(stage.entries("dead_letter.discard")) == 1
+    with stage.customer("acme") as acme:
+        assert "tokens" in acme.read.text
+
+
+def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> None:
+    collector, odd = stage.collector, f"{HOSTILE}\u202e"
+    stage.join("odd")
+    known = {
+        "external_id": f"{HOSTILE} again",
+        "metadata": {"note": HOSTILE},
+        "paused": {"why": HOSTILE, "status": 403},
+    }
+    assert collector.send("PATCH", "/v1/customers/odd", known).status == 200
+    assert collector.send("POST", "/v1/customers/odd/keys", {"name": HOSTILE}).status == 201
+    incident = {"severity": "P3", "title": HOSTILE, "regions": [], "message": odd}
+    assert collector.send("POST", "/v1/incidents", incident).status == 201
+    letter = {"id": "odd", "source": odd, "customer": "odd", "meter": odd, "value": 1, "note": "x" * (64 << 10)}
+    assert collector.send("POST", "/v1/events", [letter], token=SERVICE).status == 202
+    chain = Chain()
+    assert collector.post(chain.next()).status == collector.post(chain.next(gap=Gap(2, 3, HOSTILE))).status == 200
+    assert collector.send("POST", "/billing/subscription?customer=odd", {"plan": "standard"}).status == 201
+    (invoice, *_) = collector.get("/billing/invoices", token=ADMIN, customer="odd").json()["invoices"]
+    with closing(sqlite3.connect(collector.database, timeout=30)) as database, database:
+        held = "UPDATE invoices SET state = 'held', held_why = ? WHERE id = ?"
+        database.execute(held, [odd, invoice["id"]])
+    stopped = {"charging": False, "message": HOSTILE, "why": HOSTILE}
+    assert collector.send("PUT", "/billing/rollout", stopped).status == 200
+    seen = set()
+    try:
+        with stage.customer("odd") as customer:
+            visitors: dict[Who, Visitor] = {"operator": stage.operator, "customer": customer}
+            for who, visitor in visitors.items():
+                for page, path in pages_of(who, invoice["id"], "odd").items():
+                    read = visitor.get(path)
+                    assert visitor.status == 200, path
+                    assert not read.tags & {"img", "script"}, path
+                    assert "\u202e" not in visitor.answer.text, path
+                    assert len(visitor.answer.content) < 100 << 10, path
+                    if HOSTILE in read.text:
+                        seen.add(page)
+    finally:
+        assert collector.send("PUT", "/billing/rollout", {"charging": True, "why": "mended"}).status == 200
+    console = ("", "/customers", "/customers/{customer}", "/edges", "/incidents", "/stuck", "/audit", "/invoices")
+    console += ("/invoices/{invoice}", "/rollout")
+    assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys"}
+
+
+def test_who_is_refused_is_shown_with_the_share_that_was_not_certain(stage: PagesStage) -> None:
+    chain = Chain(since=int(time.time()) // 60 * 60 - 120)
+    rows = [
+        ("acme", "refused", "v1", n, f'{{"certain":"{word}","limit":"basic"}}') for n, word in ((30, "yes"), (10, "no"))
+    ]
+    assert stage.collector.post(chain.next(*rows)).status == 200
+
+    def told() -> bool:
+        stage.operator.get("/console/refusals?hours=1")
+        assert stage.operator.status == 200
+        return "Requests refused" in stage.operator.read.text
+
+    until(told, "the figures are worked out")
+    text = " ".join(stage.operator.read.text.split())
+    assert "acme basic 40 10 (25.0%)" in text
+    assert stage.collector.get("/v1/refusals", hours="1").json()["uncertain"] == 10
+
+
+def test_a_token_is_made_and_revoked_and_one_of_a_persons_role_asks_for_more(stage: PagesStage) -> None:
+    operator = stage.operator
+    operator.get("/console/tokens")
+    operator.send("/console/tokens", name="console-edge", role="edge", region="eu-west")
+    secret = operator.read.secret
+    assert secret.startswith("token_v1_")
+    assert stage.collector.get("/v1/regions/best", token=secret).status != 401
+    operator.get("/console/tokens")
+    assert secret not in operator.answer.text
+    operator.send("console-edge/secret", overlap="0s")
+    assert operator.read.secret != secret
+    assert stage.collector.get("/v1/regions/best", token=secret).status == 401
+    operator.get("/console/tokens")
+    operator.send("console-edge/revoke")
+    assert operator.answer.url.query == b"done=token"
+    operator.send("/console/tokens", name="console-admin", role="admin")
+    assert operator.status == 401
+    assert "whoever signed in by a link has shown none" in operator.read.text
+
+
+def test_edges_and_the_audit_log_are_shown(stage: PagesStage) -> None:
+    chain = Chain()
+    said = {"User-Agent": "edgeproxy/7.8.9", "Edge-Sync-Age": "4"}
+    assert stage.collector.post(chain.next(), fields=said).status == 200
+    row = " ".join(stage.operator.get("/console/edges").text.partition(chain.edge)[2].split())
+    assert "4 seconds 7.8.9 token-" in row
+    read = stage.operator.get("/console/audit?actor=operator:link")
+    assert "session.begin" in read.text
+    assert "customer.contacts" not in read.text
+
+
+def test_the_status_is_everybodys_and_has_no_customer(stage: PagesStage) -> None:
+    operator = stage.operator
+    operator.get("/console/incidents")
+    operator.send("/console/incidents", title=HOSTILE, message="We look into it.\u202e", severity="P1")
+    assert "Origin" not in operator.client.headers
+
+    def shown(name: str) -> Answer:
+        return ask(stage.collector.port, f"/status.{name}")
+
+    until(lambda: all(one["checks"] for one in shown("json").json()["regions"]), "both regions were asked")
+    until(lambda: b"We look into it." in shown("atom").body, "the incident is told of")
+    status = shown("json").json()
+    assert {one["region"]: one["availability"] for one in status["regions"]} == {"eu-west": 1.0, "us-east": 0.0}
+    with Visitor(stage.site, **{"Accept-Language": "de"}) as anyone:
+        read = anyone.get("/status")
+        assert "eu-west" in read.text
+        assert HOSTILE in read.text
+        assert not read.tags & {"img", "script"}
+        assert anyone.answer.headers["content-encoding"] == "gzip"
+        tag = anyone.answer.headers["etag"]
+        assert anyone.client.get("/status", headers={"If-None-Match": tag}).status_code in (200, 304)
+        assert 'lang="nl"' in anyone.client.get("/status?lang=nl").text[:200]
+        assert 'lang="nl"' in anyone.client.get("/status").text[:200]
+        feed = anyone.client.get("/status.atom").text
+        assert "<script" not in feed
+        assert "We look into it." in feed
+        for body in (anyone.answer.text, feed, shown("json").body.decode()):
+            assert not re.search(r"acme|bolt|zebra", body)
+
+
+@pytest.mark.parametrize("path", ["/sign-in", "/console", "/status", "/console/customers/none"])
+def test_pages_have_the_fields_that_keep_them_safe(stage: PagesStage, path: str) -> None:
+    answer = stage.operator.client.get(path)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["x-frame-options"] == "DENY"
+    read = Read(answer.text)
+    assert not [name for name in read.attributes if name == "style" or name.startswith("on")]
+    assert all(place.startswith("/pages/") for place in read.loaded)
+
+
+def test_metrics_are_told_to_holders_of_their_tokens_where_there_are_some(stage: PagesStage) -> None:
+    collector = stage.collector
+    assert collector.get("/metrics", token=None).status == 401
+    assert collector.get("/metrics", token=ADMIN).status == 401, "a token of the API is none of these"
+    assert b"collector_ready 1" in collector.get("/metrics", token=SCRAPE).body
+    assert collector.get("/v1/edges", token=SCRAPE).status == 401, "nor is one of these a token of the API"
+    assert collector.get("/readyz", token=None).status == 200
+
+
+def test_other_doors_stay_as_they_are(stage: PagesStage) -> None:
+    assert ask(stage.collector.port, "/v1/customers").status == 401
+    cookies = "; ".join(f"{name}={value}" for name, value in stage.operator.client.cookies.items())
+    assert ask(stage.collector.port, "/v1/customers", fields={"Cookie": cookies}).status == 401

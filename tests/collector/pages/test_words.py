@@ -1,0 +1,28 @@
+"""Each text of the pages is there in each language, with the same figures in it."""
+
+import re
+
+import pytest
+
+from edgeproxy.collector.billing.reports import business_report
+from edgeproxy.collector.pages import words
+from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES, catalog
+from tests.collector.pages.catalogues import texts, translations
+
+HOLE = re.compile(r"%\((\w+)\)s")
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES.keys() - {DEFAULT}))
+def test_a_language_has_every_text(language: str) -> None:
+    wanted = texts()
+    assert len(wanted) > 100
+    there = translations(language)
+    assert sorted(wanted - there.keys()) == []
+    assert sorted(there.keys() - wanted) == []
+    for text, translated in there.items():
+        assert set(HOLE.findall(translated)) == set(HOLE.findall(text)), text
+        assert catalog(language).gettext(text) == translated != "", text
+
+
+def test_what_figures_mean_is_said_as_the_api_says_it() -> None:
+    assert dict(business_report.DEFINITIONS) == words.DEFINITIONS

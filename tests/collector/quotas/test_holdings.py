@@ -1,0 +1,188 @@
+"""Places are taken exactly as often as there are any, by however many at once, and given back by themselves."""
+
+import asyncio
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.ledger import places
+from edgeproxy.collector.quotas import holdings
+from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, sha256
+from tests.support.collector_fixtures import StartCollector
+from tests.support.waiting import until
+
+SETTINGS: dict[str, Any] = {
+    "meters": {"seats": {"count": "holdings"}, "flows": {"count": "holdings"}, "requests": {"count": "requests"}},
+    "tiers": {
+        "basic": {"quotas": [{"meter": "seats", "included": 2, "cap": "hard"}, {"meter": "flows", "included": 1}]},
+        "large": {},
+    },
+    "customers": {"acme": {"tier": "basic"}, "bound": {"tier": "large"}},
+}
+PLACES = 50
+
+
+def send(collector: Collector, method: str, path: str, body: object = None, token: str = SERVICE) -> tuple[int, Any]:
+    answer = collector.send(method, f"/v1/customers/{path}", body, token=token)
+    return answer.status, answer.json() if answer.body else None
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_places_over_http(start_collector: StartCollector) -> None:
+    collector = start_collector(**SETTINGS)
+    status, said = send(collector, "PUT", "acme/holdings/seats/ada")
+    assert (status, said["item"], said["used"], said["allowed"], said["expires_at"]) == (201, "ada", 1, 2, None)
+    again = send(collector, "PUT", "acme/holdings/seats/ada")
+    assert again == (200, said), "the same place"
+    status, ends = send(collector, "PUT", "acme/holdings/seats/bob", {"ttl": "2s"})
+    assert (status, ends["used"]) == (201, 2)
+    status, full = send(collector, "PUT", "acme/holdings/seats/cleo")
+    assert (status, full["used"], full["allowed"]) == (409, 2, 2)
+    assert send(collector, "PUT", "acme/holdings/seats/ada")[0] == 200, "who has one keeps it"
+    listed = send(collector, "GET", "acme/holdings/seats?limit=1", token=READ)[1]
+    assert ([one["item"] for one in listed["holdings"]], listed["used"], listed["next"]) == (["ada"], 2, "ada")
+    until(lambda: send(collector, "PUT", "acme/holdings/seats/cleo")[0] == 201, "bob's place is free by itself")
+    listed = send(collector, "GET", "acme/holdings/seats?cursor=ada")[1]
+    assert [one["item"] for one in listed["holdings"]] == ["cleo"]
+    for _ in range(2):
+        assert send(collector, "DELETE", "acme/holdings/seats/cleo") == (204, None)
+    seats, _ = send(collector, "GET", "acme/quotas", token=READ)[1]["quotas"]
+    assert (seats["used"], seats["limit"], seats["percent"], seats["resets"]) == (1, 2, 50.0, None)
+    # A soft one lets more be taken, and says so; none lets any number.
+    assert [send(collector, "PUT", f"acme/holdings/flows/f{n}")[1]["used"] for n in range(3)] == [1, 2, 3]
+    assert send(collector, "GET", "acme/quotas", token=READ)[1]["quotas"][1]["percent"] == 300.0
+    assert {send(collector, "PUT", f"bound/holdings/seats/s{n}")[1]["allowed"] for n in range(3)} == {None}
+    # Who may, and what cannot be.
+    for token in (READ, EDGE, OWN, ADMIN):
+        assert send(collector, "PUT", "bound/holdings/seats/x", token=token)[0] == 403
+        assert send(collector, "DELETE", "bound/holdings/seats/s1", token=token)[0] == 403
+    assert send(collector, "GET", "bound/holdings/seats", token=OWN)[1]["used"] == 3
+    assert send(collector, "GET", "acme/holdings/seats", token=OWN)[0] == 403
+    assert send(collector, "GET", "acme/quotas", token=OWN)[0] == 403
+    for path, body, wanted in (
+        ("nobody/holdings/seats/x", None, 404),
+        ("acme/holdings/requests/x", None, 404),
+        ("acme/holdings/seats/a%20b", None, 422),
+        ("acme/holdings/seats/a%2Fb", None, 422),
+        (f"acme/holdings/seats/{'x' * 201}", None, 422),
+        ("acme/holdings/seats/x", {"ttl": "soon"}, 422),
+        ("acme/holdings/seats/x", {"tll": "1h"}, 422),
+        ("acme/holdings/seats/x", b"{", 400),
+    ):
+        assert send(collector, "PUT", path, body)[0] == wanted, path
+    # What was taken and given back is on record, gathered.
+    collector.end()
+    with closing(sqlite3.connect(collector.settings["database"].removeprefix("sqlite:///"))) as opened:
+        made = opened.execute("SELECT actor, target, after FROM audit WHERE action = 'holdings.change'").fetchall()
+    assert {target: after for _, target, after in made} == {
+        "acme/seats": '{"expired":1,"given_back":1,"taken":3}',
+        "acme/flows": '{"taken":3}',
+        "bound/seats": '{"taken":3}',
+    }
+    assert {actor for actor, *_ in made} == {f"token-{sha256(SERVICE)[:8]}"}
+
+
+def test_of_many_at_once_as_many_get_one_as_there_are(database: str) -> None:
+    """Two collectors on one database, each of which takes as many as it can at once."""
+    asyncio.run(take_at_once(database, 120, 20))
+
+
+async def take_at_once(url: str, takers: int, places: int) -> None:
+    both = [await Database.connect(url) for _ in range(2)]
+
+    async def take(database: Database, item: str, places: int, seconds: int | None = None) -> bool:
+        async with database.writing() as connection:
+            about: Any = {"allowed": places, "seconds": seconds, "token": "worker"}
+            taken = await holdings.take(database, connection, "acme", "seats", item, **about)
+        return taken.holding is not None
+
+    try:
+        # Those of the same item are one, whoever was first; one that was taken before has ended.
+        assert await take(both[0], "gone", places, 0)
+        got = await asyncio.gather(*(take(both[n % 2], f"item-{n // 2}", places) for n in range(takers)))
+        async with both[0].reading() as connection:
+            kept = [one.item for one in await holdings.page(connection, "acme", "seats", None, takers)]
+            assert await holdings.used(connection, "acme", "seats") == places == len(kept)
+        assert "gone" not in kept
+        assert sum(got) == 2 * places, "each place was confirmed to both who asked for it"
+        assert not await take(both[1], "one more", places)
+    finally:
+        for database in both:
+            await database.close()
+
+
+def test_who_is_erased_has_none(database: str) -> None:
+    """Ids of what exists may be those of people, and addresses to which alerts were mailed are."""
+
+    async def run() -> None:
+        opened = await Database.connect(database)
+        row = {"id": "id-acme", "name": "acme", "tier": "basic", "settings": '{"tier": "basic"}', "metadata": "{}"}
+        try:
+            async with opened.writing() as connection:
+                made = sa.insert(customers.customers).values(**row, created_at=1, version=1, deleting_since=5)
+                await connection.execute(made)
+                for name in ("acme", "bolt"):
+                    about: Any = {"allowed": None, "seconds": None, "token": "worker"}
+                    await holdings.take(opened, connection, name, "seats", "ada@example.com", **about)
+                for name in ("acme", "bolt"):
+                    about_alert = {"key": name, "kind": "quota", "severity": "info", "title": name}
+                    await raise_once(connection, Alert(**about_alert, at=1, customer=name))
+                found = await connection.execute(sa.select(alerts.c.customer, alerts.c.id))
+                ids = {row.customer: row.id for row in found}
+                mailed = {"state": "sent", "attempts": 1, "due_at": 0}
+                rows = [
+                    {**mailed, "alert": ids["acme"], "channel": "mail:customer", "recipient": "ada@example.com"},
+                    {**mailed, "alert": ids["acme"], "channel": "ops", "recipient": None},
+                    {**mailed, "alert": ids["bolt"], "channel": "mail:customer", "recipient": "bob@example.com"},
+                ]
+                await connection.execute(sa.insert(alert_deliveries), rows)
+                assert await customers.erase(connection, 6) == ["acme"]
+                left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
+                assert left == {None, "bob@example.com"}
+                assert [await holdings.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]
+                assert await places.customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, "it is billed still"
+        finally:
+            await opened.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.soak
+def test_ten_thousand_takes_over_http(database: str, tmp_path: Path) -> None:
+    """10,000 requests for 50 places, at two collectors, 400 at a time at each."""
+    settings = {**SETTINGS, "tiers": {"basic": {"quotas": [{"meter": "seats", "included": PLACES, "cap": "hard"}]}}}
+    settings["customers"] = {"acme": {"tier": "basic"}}
+    with (
+        closing(Collector(tmp_path / "one", database, **settings)) as one,
+        closing(Collector(tmp_path / "two", database, **settings)) as two,
+    ):
+        one.start()
+        two.start()
+        began = time.monotonic()
+        statuses = asyncio.run(storm([one.port, two.port], 10_000))
+        print(f"{10_000 / (time.monotonic() - began):.0f} takes a second")
+        assert statuses.count(201) == PLACES
+        assert statuses.count(409) == 10_000 - PLACES
+        assert send(two, "GET", "acme/holdings/seats", token=READ)[1]["used"] == PLACES
+
+
+async def storm(ports: list[int], number: int) -> list[int]:
+    fields = {"Authorization": f"Bearer {SERVICE}"}
+    async with aiohttp.ClientSession(headers=fields, connector=aiohttp.TCPConnector(limit_per_host=400, limit=0)) as at:
+
+        async def take(n: int) -> int:
+            url = f"http://127.0.0.1:{ports[n % len(ports)]}/v1/customers/acme/holdings/seats/item-{n}"
+            async with at.put(url) as answer:
+                return answer.status
+
+        return await asyncio.gather(*(take(n) for n in range(number)))

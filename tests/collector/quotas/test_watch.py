@@ -1,0 +1,222 @@
+"""Who has usage is looked at: edges are told what is nearly used up, and each threshold is an alert once ever."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base.calendar import period_of
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.events.event import Event
+from edgeproxy.collector.events.intake import Intake, Sent
+from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.quotas import counts, usage
+from edgeproxy.collector.quotas.allowances import among
+from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_telling
+from edgeproxy.config.alerts import Alerts
+from edgeproxy.config.models import Customer, Meter, Quota, Tier
+from tests.support.chains import NOON
+from tests.support.waiting import turned
+
+MINUTE, HOUR, DAY = 60, 3600, 86400
+BERLIN = ZoneInfo("Europe/Berlin")
+QUOTAS: list[dict[str, Any]] = [
+    {"meter": "tokens", "per": "month", "included": "1000", "cap": "hard", "timezone": "Europe/Berlin"},
+    {"meter": "tokens", "per": "day", "included": "100000"},
+    {"meter": "seats", "included": "3"},
+    {"meter": "users", "per": "month", "included": "10"},
+]
+PRO = Tier(quotas=tuple(Quota.model_validate(one) for one in QUOTAS))
+SETTINGS: Any = SimpleNamespace(
+    meters={"tokens": Meter(count="events"), "users": Meter(count="events", aggregate="unique")},
+    tiers={"pro": PRO, "none": Tier()},
+    customers={"acme": Customer(tier="pro"), "free": Customer(tier="none"), "odd": Customer(tier="unknown")},
+    alerts=Alerts(),
+    billing=None,
+)
+
+
+class World:
+    """Two collectors' intakes and watches on one database."""
+
+    def __init__(self, databases: list[Database]) -> None:
+        metrics = Metrics()
+        self.databases = databases
+        self.watches = [QuotaWatch(database, metrics) for database in databases]
+        self.intakes = []
+        for database, watch in zip(databases, self.watches, strict=True):
+            watch.use(SETTINGS)
+            self.intakes.append(Intake(database, Names((), (), metrics), metrics, watch.counted))
+        self.tasks = Tasks()
+        self._events = 0
+
+    async def report(self, which: int, value: int, customer: str = "acme", at: float | None = None) -> None:
+        await self.take(which, Event("test", "", customer, "tokens", value, int(time.time() if at is None else at)))
+
+    async def take(self, which: int, event: Event) -> None:
+        self._events += 1
+        receipt = await self.intakes[which].settle(Sent("worker", [(0, event._replace(id=f"e{self._events}"))], ()))
+        assert receipt.accepted == 1
+
+    async def news(self, which: int, seq: int) -> tuple[int, list[QuotaCount]]:
+        newest, changes = await self.watches[which].behind(seq, 20.0)
+        assert [one.seq for one in changes] == sorted(one.seq for one in changes)
+        return newest, [one.said for one in changes]
+
+    async def raised(self) -> list[str]:
+        async with self.databases[0].reading() as connection:
+            found = await connection.execute(sa.select(alerts.c.key, alerts.c.severity).order_by(alerts.c.id))
+            return [f"{key.rpartition(':')[2]} {severity}" for key, severity in found]
+
+
+def in_a_world(url: str, play: Callable[[World], Awaitable[None]]) -> None:
+    async def run() -> None:
+        databases = [await Database.connect(url) for _ in range(2)]
+        world = World(databases)
+        for number, one in enumerate((*world.intakes, *world.watches)):
+            world.tasks.start(f"part {number}", one.run())
+        try:
+            await play(world)
+        finally:
+            await world.tasks.cancel()
+            for database in databases:
+                await database.close()
+
+    asyncio.run(run())
+
+
+def test_edges_and_people_hear_of_it_once(database: str) -> None:
+    async def play(world: World) -> None:
+        month = period_of(time.time() - EPOCH, "month", BERLIN).number
+
+        def known(used: int) -> QuotaCount:
+            return QuotaCount("acme", "tokens", "month", "Europe/Berlin", month, used)
+
+        async with world.databases[0].writing() as connection:
+            of = {"id": "1", "name": "torn", "tier": "pro", "settings": "{", "metadata": "{}"}
+            await connection.execute(sa.insert(customers).values(**of, created_at=0, version=1))
+        for name in ("acme", "free", "odd", "nobody", "torn"):
+            await world.report(0, 799, name)
+        await world.report(0, 1)
+        assert await world.news(0, 0) == (1, [known(800)])
+        assert await world.news(1, 0) == (1, [known(800)]), "the other collector tells it too"
+        assert await world.raised() == ["80 info"]
+        # What both take adds up, and both look.
+        await asyncio.gather(world.report(0, 150), world.report(1, 50))
+        newest, told = await world.news(1, 1)
+        while told[-1] != known(1000):
+            newest, told = await world.news(1, newest)
+        for watch in world.watches:
+            watch.counted([("acme", "tokens")])
+        await world.report(1, 200)
+        assert (await world.news(0, newest))[1] == [known(1200)]
+        assert sorted(await world.raised()) == ["100 warn", "120 page", "80 info"]
+        # One that begins anew looks at all who have usage, and tells nothing twice.
+        again = QuotaWatch(world.databases[0], Metrics())
+        again.use(SETTINGS)
+        world.tasks.start("rounds", again.run_rounds())
+        await turned(lambda: len(again._raised) == 3, "it has looked at all")
+        assert (await world.news(0, 0))[1] == [known(1200)]
+        assert len(await world.raised()) == 3
+        # Of another database, or of one that was restored, all is told.
+        assert (await world.news(0, 99))[1] == [known(1200)]
+        again.end()
+        newest = (await again.behind(0, 0.0))[0]
+        assert await again.behind(newest, 20.0) == (newest, []), "nobody waits at the end"
+
+    in_a_world(database, play)
+
+
+def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_on(database: str) -> None:
+    async def play(world: World) -> None:
+        now = time.time()
+        since = round(period_of(now - EPOCH, "month", BERLIN).since + EPOCH)
+        moments = [since - 1, since, since + 59, now - 3600, now]
+        kept = [at for at in moments if since <= at]
+        for at in moments:
+            await world.report(0, 7, at=at)
+        for item in ("ada", "bob", "ada"):
+            await world.take(0, Event("test", "", "acme", "users", 1, int(now), item=item, is_summed=False))
+
+        async def used() -> int:
+            async with world.databases[0].reading() as connection:
+                held = await among(connection, ["acme"], SETTINGS)
+                found = await usage.standings(connection, held.values(), SETTINGS.meters, now - EPOCH)
+            month, day, seats, users = found["acme"]
+            assert (day.quota.per, seats.period, seats.used) == ("day", None, 0)
+            assert users.used == 2, "two different ones"
+            return month.used
+
+        assert await used() == 7 * len(kept)
+        while await rollup.step(world.databases[0], now):
+            pass
+        assert await used() == 7 * len(kept), "also where it is rolled up"
+
+    in_a_world(database, play)
+
+
+def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, read = NOON + 3 * HOUR, rollup.read
+
+    async def overtaken(connection: AsyncConnection) -> rollup.Rolled:
+        monkeypatch.setattr(rollup, "read", read)
+        rolled = await read(connection)
+        other = await Database.connect(database)
+        while await rollup.step(other, now):
+            pass
+        await other.close()
+        return rolled
+
+    async def play(world: World) -> None:
+        watch, metrics = world.watches[0], Metrics()
+        intake = Intake(world.databases[0], Names((), (), metrics), metrics)
+        world.tasks.start("intake", intake.run())
+        await intake.settle(Sent("worker", [(0, Event("test", "1", "acme", "tokens", 600, NOON))], ()))
+        monkeypatch.setattr(usage, "edge_time", lambda: now - EPOCH)
+        monkeypatch.setattr(rollup, "read", overtaken)
+        assert not await watch._failed_of({"acme": {"tokens"}})
+        assert rollup.read is read
+        assert await world.raised() == [], "600 of 1000 are used"
+
+    in_a_world(database, play)
+
+
+def test_what_is_worth_telling() -> None:
+    def count(used: int, period: int = 5) -> QuotaCount:
+        return QuotaCount("acme", "tokens", "day", "UTC", period, used)
+
+    assert not is_worth_telling(None, count(7999), 10_000)
+    assert is_worth_telling(None, count(8000), 10_000)
+    assert not is_worth_telling(count(8000), count(8009), 10_000)
+    assert is_worth_telling(count(8000), count(8010), 10_000)
+    assert is_worth_telling(count(9999), count(10_000), 10_000), "it is used up"
+    assert is_worth_telling(count(9000), count(8000, 6), 10_000), "another day"
+    assert not is_worth_telling(None, count(0), 0)
+    assert is_worth_telling(None, count(1), 0)
+
+
+def test_a_count_never_falls_and_a_day_that_is_over_never_returns(database: str) -> None:
+    async def play(world: World) -> None:
+        first = QuotaCount("acme", "tokens", "day", "UTC", 5, 10)
+        for one in (first, first._replace(used=9), first._replace(period=4, used=99), first):
+            async with world.databases[0].writing() as connection:
+                await counts.write(world.databases[0], connection, [one])
+        later = first._replace(period=6, used=1)
+        async with world.databases[0].writing() as connection:
+            await counts.write(world.databases[0], connection, [later])
+        assert await world.news(0, 0) == (2, [later])
+
+    in_a_world(database, play)

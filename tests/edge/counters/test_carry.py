@@ -1,0 +1,384 @@
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.carry import ROWS_PER_CLOCK_READ, Carry
+from edgeproxy.edge.counters.cells import cell_number, pack, unpack
+from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.rows import HAS_FOREIGN, HAS_GAUGES, LimitTable
+from tests.edge.counters.gauges import Process, use
+from tests.support.tables import (
+    CUSTOMERS,
+    FORMER,
+    QUOTAS,
+    WIDTH,
+    Cut,
+    Killed,
+    claim,
+    count_as_formerly,
+    limits,
+    make,
+    number_of,
+    opened,
+)
+
+NOW = 5000.0
+CELL = cell_number(NOW, WIDTH)
+NEVER = float("inf")
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> LimitTable:
+    return limits(make(tmp_path, CUSTOMERS), 0)
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> LimitTable:
+    return limits(make(tmp_path, CUSTOMERS._replace(columns=8, rows=40), generation=2), 0)
+
+
+def count(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:
+    """Count in a column, as a worker does."""
+    row = claim(table, key)
+    table.words[row + table.first_ring + 32 * column + cell % 32] = pack(cell, count)
+    table.words[row + table.layout.head(column) + at.CUM] += count
+
+
+def foreign(table: LimitTable, key: bytes) -> dict[int, int]:
+    row = table.peek(table.key(key))
+    if row is None:
+        return {}
+    return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
+
+
+def test_all_columns_of_a_row_are_one_foreign_count_in_the_new_table(old: LimitTable, new: LimitTable) -> None:
+    count(old, b"acme", 0, CELL, 3)
+    count(old, b"acme", 1, CELL, 4)
+    count(old, b"acme", 3, CELL - 28, 5)
+    count(old, b"acme", 2, CELL - 29, 100)
+    assert Carry(old, new).slice(NOW, NEVER) == (1, True)
+    assert foreign(new, b"acme") == {CELL: 7, CELL - 28: 5}
+
+
+def test_rows_in_which_nothing_counts_any_more_are_left(old: LimitTable, new: LimitTable) -> None:
+    claim(old, b"acme")
+    count(old, b"globex", 0, CELL - 40, 3)
+    old.free(number_of(old, claim(old, b"freed")))
+    assert Carry(old, new).slice(NOW, NEVER) == (0, True)
+    assert new.rows_in_use == 0
+
+
+def test_what_another_process_is_in_the_way_of_is_tried_again_before_the_round_has_come_to_its_end(
+    old: LimitTable, new: LimitTable
+) -> None:
+    count(old, b"acme", 0, CELL, 3)
+    carry = Carry(old, new)
+    other = limits(new.file.path)
+    assert other.file.lock()
+    assert carry.slice(NOW, NEVER) == (0, False)
+    assert carry.slice(NOW, NEVER) == (0, False)
+    other.file.unlock()
+    assert carry.slice(NOW, NEVER) == (1, True)
+    assert carry.slice(NOW, NEVER) == (0, True)
+
+
+def test_what_a_full_table_has_no_row_for_is_tried_in_every_round(old: LimitTable, tmp_path: Path) -> None:
+    new = limits(make(tmp_path, CUSTOMERS._replace(rows=1), generation=2), 0)
+    claim(new, b"globex")
+    count(old, b"acme", 0, CELL, 3)
+    carry = Carry(old, new)
+    assert carry.slice(NOW, NEVER) == carry.slice(NOW, NEVER) == (0, True)
+    new.free(0)
+    assert carry.slice(NOW, NEVER) == (1, True)
+
+
+def test_a_long_table_is_carried_by_the_piece(tmp_path: Path) -> None:
+    # In a table that is full to the last row a key may find no place in the index.
+    layout, rows = CUSTOMERS._replace(rows=4 * ROWS_PER_CLOCK_READ), 2 * ROWS_PER_CLOCK_READ + 50
+    old, new = limits(make(tmp_path, layout), 0), limits(make(tmp_path, layout, generation=2), 0)
+    for number in range(rows):
+        count(old, b"%d" % number, 0, CELL, number + 1)
+    carry = Carry(old, new)
+    assert [carry.slice(NOW, perf_counter()) for _ in range(3)] == [
+        (ROWS_PER_CLOCK_READ, False),
+        (ROWS_PER_CLOCK_READ, False),
+        (50, True),
+    ]
+    assert all(foreign(new, b"%d" % number) == {CELL: number + 1} for number in range(rows))
+
+
+# ---- heads
+
+
+def set_head(table: LimitTable, key: bytes, column: int, head: tuple[int, ...]) -> int:
+    """Have these be the first words of a column's head. Returns where the row begins."""
+    row = claim(table, key)
+    for place, word in enumerate(head, row + table.layout.head(column)):
+        table.words[place] = word
+    return row
+
+
+def foreign_head(table: LimitTable, key: bytes) -> list[int] | None:
+    row = table.peek(table.key(key))
+    if row is None:
+        return None
+    first = row + table.layout.head(-1)
+    return table.words[first : first + at.HEAD_WORDS].tolist()
+
+
+UNTIL = int(NOW * 1000) + 50_000
+
+
+def test_a_bucket_is_carried_with_the_level_that_knows_of_the_most(old: LimitTable, new: LimitTable) -> None:
+    set_head(old, b"acme", 0, (10, 111, 17, UNTIL - 1))
+    set_head(old, b"acme", 3, (12, 333, 22, UNTIL - 2))
+    set_head(old, b"acme", -1, (2, 999, 2, UNTIL))
+    assert Carry(old, new).slice(NOW, NEVER) == (1, True)
+    assert foreign_head(new, b"acme") == [24, 333, 22, UNTIL, 0, 0, 0]
+
+
+def test_a_level_that_was_left_by_an_even_older_file_is_handed_on(old: LimitTable, new: LimitTable) -> None:
+    set_head(old, b"acme", -1, (7, 999, 6, UNTIL))
+    Carry(old, new).slice(NOW, NEVER)
+    assert foreign_head(new, b"acme") == [7, 999, 6, UNTIL, 0, 0, 0]
+
+
+def test_a_level_is_said_to_know_of_no_more_than_was_counted(old: LimitTable, new: LimitTable) -> None:
+    # As where one counts, and another sees that and says so, while the heads are read one after another.
+    set_head(old, b"acme", 0, (10, 0, 0, UNTIL))
+    set_head(old, b"acme", 1, (5, 111, 17, 0))
+    Carry(old, new).slice(NOW, NEVER)
+    assert foreign_head(new, b"acme") == [15, 111, 15, UNTIL, 0, 0, 0]
+
+
+def test_a_bucket_that_has_still_to_drain_is_carried_though_its_window_is_over(
+    old: LimitTable, new: LimitTable
+) -> None:
+    count(old, b"acme", 0, CELL - 100, 3)
+    set_head(old, b"acme", 0, (3, 111, 3, UNTIL))
+    count(old, b"globex", 0, CELL - 100, 3)
+    set_head(old, b"globex", 0, (3, 111, 3, int(NOW * 1000)))
+    assert Carry(old, new).slice(NOW, NEVER) == (1, True)
+    assert foreign(new, b"acme") == {}
+    assert foreign_head(new, b"acme") == [3, 111, 3, UNTIL, 0, 0, 0]
+    assert foreign_head(new, b"globex") is None
+
+
+def test_a_head_is_carried_again_whatever_changes_in_it(old: LimitTable, new: LimitTable) -> None:
+    set_head(old, b"acme", 0, (10, 111, 10, UNTIL))
+    carry = Carry(old, new)
+    assert carry.slice(NOW, NEVER)[0] == 1
+    # Words whose sum is the same, though one has been counted.
+    set_head(old, b"acme", 0, (11, 109, 11, UNTIL))
+    assert carry.slice(NOW, NEVER)[0] == 1
+    assert foreign_head(new, b"acme") == [11, 109, 11, UNTIL, 0, 0, 0]
+    assert carry.slice(NOW, NEVER)[0] == 0
+
+
+def test_readers_are_told_of_what_was_carried(old: LimitTable, new: LimitTable) -> None:
+    row = claim(new, b"acme")
+    sync = new.words[row + at.ROW_SYNC]
+    set_head(old, b"acme", 0, (10, 111, 10, UNTIL))
+    Carry(old, new).slice(NOW, NEVER)
+    assert new.words[row + at.ROW_SYNC] == sync + 1
+    assert new.words[row + at.ROW_STATE] == len(b"acme") | HAS_FOREIGN
+
+
+CARRY_STORES = 7
+"""Stores of what is carried into a row that is there: a cell, four words of a head, the state, the sync version."""
+
+
+@pytest.mark.parametrize("stores", range(1, CARRY_STORES + 1))
+def test_what_a_killed_supervisor_had_begun_to_carry_the_next_one_carries_whole(
+    old: LimitTable, new: LimitTable, stores: int
+) -> None:
+    count(old, b"acme", 0, CELL, 3)
+    set_head(old, b"acme", 0, (3, 111, 3, UNTIL))
+    row = claim(new, b"acme")
+    dying = limits(new.file.path)
+    dying.words = Cut(dying.words, stores)  # type: ignore[assignment]
+    with pytest.raises(Killed):
+        Carry(old, dying).slice(NOW, NEVER)
+    told = new.words[row + at.ROW_SYNC]
+    assert Carry(old, new).slice(NOW, NEVER) == (1, True)
+    assert foreign(new, b"acme") == {CELL: 3}
+    assert foreign_head(new, b"acme") == [3, 111, 3, UNTIL, 0, 0, 0]
+    # Whatever readers have made of the half of it, they are to look again.
+    assert new.words[row + at.ROW_SYNC] == told + 1
+
+
+# ---- files of the former format
+
+
+def test_what_was_counted_in_the_former_format_is_carried(tmp_path: Path, new: LimitTable) -> None:
+    old = limits(make(tmp_path, FORMER))
+    count_as_formerly(old, b"acme", 0, CELL, 3)
+    count_as_formerly(old, b"acme", 3, CELL, 4)
+    row = claim(old, b"globex")
+    old.words[row + at.FOREIGN + (CELL - 1) % 32] = pack(CELL - 1, 5)
+    carry = Carry(old, new)
+    assert carry.slice(NOW, NEVER) == (2, True)
+    assert foreign(new, b"acme") == {CELL: 7}
+    assert foreign(new, b"globex") == {CELL - 1: 5}
+    # What the cells were counted into says nothing of levels, or of how long a row is wanted.
+    assert foreign_head(new, b"acme") == [0] * at.HEAD_WORDS
+    assert carry.slice(NOW, NEVER) == (0, True)
+    count_as_formerly(old, b"acme", 3, CELL, 6)
+    assert carry.slice(NOW, NEVER) == (1, True)
+    assert foreign(new, b"acme") == {CELL: 9}
+
+
+# ---- what is in use
+
+
+def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
+    row = table.peek(table.key(key))
+    return None if row is None else table.in_use(row)
+
+
+def worker(path: Path) -> LimitTable:
+    """A worker on a column of its own."""
+    file = opened(path)
+    return LimitTable(file, take([file]))
+
+
+def test_what_is_in_use_in_the_old_table_is_in_use_in_the_new_one_until_it_is_given_back(
+    tmp_path: Path, new: LimitTable
+) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    one, other = worker(path), worker(path)
+    use(one, b"acme", 2)
+    use(other, b"acme", 3)
+    carry = Carry(limits(path), new)
+    assert carry.slice(NOW, NEVER) == (1, True)
+    assert in_use(new) == 5
+    row = claim(new, b"acme")
+    assert new.words[row + at.ROW_STATE] & HAS_GAUGES
+    assert carry.slice(NOW, NEVER) == (0, True)
+    use(one, b"acme", 0)
+    assert carry.slice(NOW, NEVER) == (1, True)
+    assert in_use(new) == 3
+    use(other, b"acme", 0)
+    assert carry.slice(NOW, NEVER) == (1, True)
+    assert in_use(new) == 0
+
+
+def test_what_was_in_use_is_given_back_by_another_supervisor_too(tmp_path: Path, new: LimitTable) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    busy = worker(path)
+    use(busy, b"acme", 2)
+    Carry(limits(path), new).slice(NOW, NEVER)
+    use(busy, b"acme", 0)
+    # It has carried nothing itself, and what its predecessor wrote is no longer so.
+    assert Carry(limits(path), new).slice(NOW, NEVER) == (1, True)
+    assert in_use(new) == 0
+
+
+def test_nobody_gets_a_row_for_what_is_not_in_use(tmp_path: Path, new: LimitTable) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    use(worker(path), b"acme", 0)
+    assert Carry(limits(path), new).slice(NOW, NEVER) == (0, True)
+    assert new.rows_in_use == 0
+
+
+def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Path, new: LimitTable) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    old = limits(path)
+    carry = Carry(old, new)
+    with Process(path) as dying:
+        dying.use(b"acme", 3)
+        assert carry.slice(NOW, NEVER) == (1, True)
+        assert in_use(new) == 3
+        dying.kill()
+        # Nothing has changed in the table.
+        assert old.words[claim(old, b"acme") + CUSTOMERS.head(dying.column) + at.GAUGE] & 0xFFFF == 3
+        assert carry.slice(NOW, NEVER) == (1, True)
+    assert in_use(new) == 0
+
+
+# ---- quotas
+
+TODAY = 5e7
+MAY, JUNE = 24_305, 24_306
+END = int(TODAY * 1000) + 1_000_000
+"""Of the period, in milliseconds of edge time."""
+
+
+@pytest.fixture
+def quotas(tmp_path: Path) -> tuple[LimitTable, LimitTable]:
+    """A table of quotas and its successor."""
+    old, new = make(tmp_path, QUOTAS), make(tmp_path, QUOTAS._replace(columns=8), generation=2)
+    return limits(old, 0), limits(new, 0)
+
+
+def test_a_quota_is_carried_as_the_sum_of_its_period(quotas: tuple[LimitTable, LimitTable]) -> None:
+    old, new = quotas
+    set_head(old, b"acme", -1, (1000, MAY, 0, END - 50_000_000))
+    set_head(old, b"acme", 0, (40, JUNE, 0, END))
+    set_head(old, b"acme", 1, (500, MAY, 0, END - 50_000_000))
+    set_head(old, b"acme", 2, (2, JUNE, 0, END))
+    carry = Carry(old, new)
+    assert carry.slice(TODAY, NEVER) == (1, True)
+    assert foreign_head(new, b"acme") == [42, JUNE, 0, END, 0, 0, 0]
+    assert new.words[claim(new, b"acme") + at.ROW_WIDTH] == old.words[claim(old, b"acme") + at.ROW_WIDTH]
+    assert carry.slice(TODAY, NEVER) == (0, True)
+    # Given back, as what is not counted after all.
+    set_head(old, b"acme", 0, (39,))
+    assert carry.slice(TODAY, NEVER) == (1, True)
+    assert foreign_head(new, b"acme") == [41, JUNE, 0, END, 0, 0, 0]
+
+
+def test_what_an_even_older_file_has_left_of_a_quota_is_handed_on(quotas: tuple[LimitTable, LimitTable]) -> None:
+    old, new = quotas
+    set_head(old, b"acme", -1, (1000, JUNE, 0, END))
+    set_head(old, b"acme", 3, (1, JUNE, 0, END))
+    Carry(old, new).slice(TODAY, NEVER)
+    assert foreign_head(new, b"acme") == [1001, JUNE, 0, END, 0, 0, 0]
+
+
+def test_a_period_that_a_wrong_clock_has_begun_is_not_taken_for_this_one(
+    quotas: tuple[LimitTable, LimitTable],
+) -> None:
+    old, new = quotas
+    set_head(old, b"acme", 0, (40, JUNE, 0, END))
+    set_head(old, b"acme", 1, (3, JUNE + 7, 0, END + 18_000_000_000))
+    Carry(old, new).slice(TODAY, NEVER)
+    assert foreign_head(new, b"acme") == [40, JUNE, 0, END, 0, 0, 0]
+
+
+@pytest.mark.parametrize("ended", [1_000_000, -1_000_000])
+def test_a_period_that_was_begun_goes_on_though_the_clock_has_it_before_its_beginning_again(
+    quotas: tuple[LimitTable, LimitTable], ended: int
+) -> None:
+    old, new = quotas
+    # One has not looked since June began; whether May is over depends on when the clock was set back, or will be.
+    set_head(old, b"acme", 0, (500, MAY, 0, int(TODAY * 1000) + ended))
+    set_head(old, b"acme", 1, (40, JUNE, 0, END + 2_592_000_000))
+    set_head(old, b"acme", 2, (2, JUNE, 0, END + 2_592_000_000))
+    Carry(old, new).slice(TODAY, NEVER)
+    assert foreign_head(new, b"acme") == [42, JUNE, 0, END + 2_592_000_000, 0, 0, 0]
+
+
+def test_a_period_that_is_just_over_is_carried_for_the_clock_may_be_set_back(
+    quotas: tuple[LimitTable, LimitTable],
+) -> None:
+    old, new = quotas
+    ended = int(TODAY * 1000) - 1_000_000
+    set_head(old, b"acme", 0, (500, MAY, 0, ended))
+    assert Carry(old, new).slice(TODAY, NEVER) == (1, True)
+    assert foreign_head(new, b"acme") == [500, MAY, 0, ended, 0, 0, 0]
+
+
+def test_what_the_hub_knows_of_a_row_it_knows_of_the_next(old: LimitTable, new: LimitTable) -> None:
+    count(old, b"acme", 0, CELL, 7)
+    old.words[claim(old, b"acme") + at.ROW_ACKNOWLEDGED] = 5
+    Carry(old, new).slice(NOW, NEVER)
+    row = new.peek(new.key(b"acme"))
+    assert row is not None
+    assert new.words[row + at.ROW_ACKNOWLEDGED] == 5
+    new.words[row + at.ROW_ACKNOWLEDGED] = 9
+    count(old, b"acme", 0, CELL, 7)
+    Carry(old, new).slice(NOW, NEVER)
+    assert new.words[row + at.ROW_ACKNOWLEDGED] == 9, "more than that was told from there"

@@ -1,0 +1,195 @@
+import os
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.file import TableError, TableFile, write_whole
+from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, make, opened
+
+KINDS = (CUSTOMERS, QUOTAS, FORMER, USAGE)
+
+
+def test_a_new_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Path) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    assert path.stat().st_size == CUSTOMERS.size
+    assert path.stat().st_blocks * 512 >= CUSTOMERS.size
+    assert path.stat().st_mode & 0o777 == 0o600
+    file = opened(path)
+    assert file.layout == CUSTOMERS
+    assert (file.generation, file.instance, file.boot) == (1, INSTANCE, 1)
+    assert not any(file.words[at.HEADER_WORDS :].tolist())
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_the_former_format_is_read_and_tallies_are_in_it_still(tmp_path: Path) -> None:
+    versions = {layout: opened(make(tmp_path, layout, number)).words[at.VERSION] for number, layout in enumerate(KINDS)}
+    assert versions == {CUSTOMERS: 2, QUOTAS: 2, FORMER: 1, USAGE: 1}
+
+
+def test_two_files_hash_with_different_seeds(tmp_path: Path) -> None:
+    assert opened(make(tmp_path, CUSTOMERS)).seed != opened(make(tmp_path, USAGE)).seed
+
+
+def test_half_of_the_columns_count_from_the_first(tmp_path: Path) -> None:
+    words = opened(make(tmp_path, CUSTOMERS._replace(columns=200))).words
+    for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
+        assert words[bitmap : bitmap + 3].tolist() == [(1 << 64) - 1, (1 << 36) - 1, 0]
+
+
+def test_more_columns_than_a_file_can_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match=r"customers.1.tbl: has 450 columns, and 448 is the most: fewer workers"):
+        make(tmp_path, CUSTOMERS._replace(columns=450))
+
+
+def written(path: Path, word: int, value: int) -> None:
+    with open(path, "r+b") as file:
+        file.seek(word * 8)
+        file.write(value.to_bytes(8, "little"))
+
+
+@pytest.mark.parametrize(
+    ("word", "value", "why"),
+    [
+        (at.MAGIC, 1, "is not a table of edgeproxy: move it away"),
+        (at.VERSION, 9, "has format version 9, and this program reads 2: move it away"),
+        (at.KIND, 1, "holds addresses, not customers: move it away"),
+        (at.KIND, 77, "holds unknown, not customers: move it away"),
+        (at.ROWS, 13, "bytes long and should be"),
+        (at.INSTANCE, 7, "belongs to another state directory"),
+    ],
+)
+def test_a_file_that_is_something_else_is_refused_by_name(tmp_path: Path, word: int, value: int, why: str) -> None:
+    path = make(tmp_path, CUSTOMERS._replace(rows=11))
+    written(path, word, value)
+    if word == at.ROWS:
+        written(path, word, 500)
+    with pytest.raises(TableError) as refused:
+        opened(path)
+    assert str(refused.value).startswith(f"{path}: ")
+    assert why in str(refused.value)
+
+
+def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    os.truncate(path, at.PAGE * 2)
+    with pytest.raises(TableError, match="is 8192 bytes long and should be"):
+        opened(path)
+    os.truncate(path, 100)
+    with pytest.raises(TableError, match="is 100 bytes long, too short for a table"):
+        opened(path)
+
+
+def test_a_file_that_is_not_there_is_an_error_with_its_number(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="cannot be opened: No such file") as missing:
+        opened(tmp_path / "customers.1.tbl")
+    assert missing.value.errno == 2
+
+
+def test_a_refused_file_leaves_no_descriptor_open(tmp_path: Path) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    written(path, at.MAGIC, 1)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(TableError):
+        opened(path)
+    os.truncate(path, 5)
+    with pytest.raises(TableError):
+        opened(path)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_the_flock_is_had_by_one_descriptor_at_a_time(tmp_path: Path) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    one, other = opened(path), opened(path)
+    assert one.lock()
+    assert not other.lock()
+    one.unlock()
+    assert other.lock()
+    other.close()
+    assert one.lock()
+    one.close()
+
+
+def test_a_change_that_was_cut_off_is_noticed_by_the_next_who_locks(tmp_path: Path) -> None:
+    file = opened(make(tmp_path, CUSTOMERS))
+    file.words[at.PENDING] = 1
+    assert not file.words[at.DAMAGED]
+    assert file.lock()
+    assert file.words[at.DAMAGED]
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from edgeproxy.edge.counters.file import TableError
+from tests.support.tables import CUSTOMERS, make
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    make(Path(sys.argv[1]), CUSTOMERS._replace(rows=1000))
+except TableError as full:
+    print(full)
+"""
+
+
+def test_no_room_is_a_clear_error_and_leaves_nothing(tmp_path: Path) -> None:
+    run = subprocess.run(
+        (sys.executable, "-c", FULL, str(tmp_path)), capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == f"{tmp_path}/customers.1.tbl: cannot be made: File too large (1 MiB are needed)\n"
+    assert os.listdir(tmp_path) == []
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB, where this process may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ("mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)), capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this process may not mount a file system")
+    yield folder
+    subprocess.run(("umount", str(folder)), check=True)
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing(small_disk: Path) -> None:
+    with pytest.raises(TableError, match=r"customers.1.tbl: cannot be made: No space left on device") as full:
+        make(small_disk, CUSTOMERS._replace(rows=1000))
+    assert full.value.errno == 28
+    assert os.listdir(small_disk) == []
+
+
+def test_writing_whole_replaces_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "base.json"
+    write_whole(path, b"one")
+    write_whole(path, b"another")
+    assert path.read_bytes() == b"another"
+    assert os.listdir(tmp_path) == ["base.json"]
+
+
+def test_what_cannot_be_written_whole_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "base.json"
+    write_whole(path, b"one")
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(TableError, match=r"base.json: cannot be made: Input/output error$"):
+        write_whole(path, b"another")
+    assert path.read_bytes() == b"one"
+    assert os.listdir(tmp_path) == ["base.json"]
+
+
+def test_a_closed_file_is_unmapped(tmp_path: Path) -> None:
+    path = make(tmp_path, CUSTOMERS)
+    file = TableFile.open(path, kind="customers", instance=INSTANCE)
+    assert str(path) in Path("/proc/self/maps").read_text()
+    file.close()
+    assert str(path) not in Path("/proc/self/maps").read_text()

@@ -1,0 +1,138 @@
+"""What is in use now: counted for as long as the process lives that uses it."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
+from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from tests.edge.counters.gauges import Process, use
+from tests.support.tables import CUSTOMERS, WIDTH, limits, make, opened
+
+KEY = b"acme"
+BORN = 1000.0
+IDLE_FROM = BORN + 28 * WIDTH / 1e6 + IDLE_SECONDS + 0.01
+NEVER = float("inf")
+
+Start = Callable[[], Process]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, CUSTOMERS)
+
+
+@pytest.fixture
+def start(path: Path) -> Iterator[Start]:
+    """Start a process that has things in use."""
+    with ExitStack() as running:
+        yield lambda: running.enter_context(Process(path))
+
+
+def worker(path: Path) -> LimitTable:
+    """A worker in this process, on a column of its own."""
+    file = opened(path)
+    return LimitTable(file, take([file]))
+
+
+def row_of(table: LimitTable) -> int:
+    row = table.peek(table.key(KEY))
+    assert row is not None
+    return row
+
+
+def test_what_all_processes_use_is_summed(path: Path, start: Start) -> None:
+    one, other = start(), start()
+    one.use(KEY, 3)
+    other.use(KEY, 4)
+    supervisor = limits(path)
+    row = row_of(supervisor)
+    assert supervisor.in_use(row) == 7
+    one.use(KEY, 2)
+    assert supervisor.in_use(row) == 6
+    mine = worker(path)
+    assert mine.column == 2
+    use(mine, KEY, 5)
+    assert mine.in_use(row) == supervisor.in_use(row) == 11
+
+
+def test_a_process_that_hangs_uses_what_it_used(path: Path, start: Start) -> None:
+    hung = start()
+    hung.use(KEY, 3)
+    hung.process.send_signal(signal.SIGSTOP)
+    supervisor = limits(path)
+    assert supervisor.in_use(row_of(supervisor)) == 3
+
+
+def test_a_process_keeps_its_number_when_others_come(path: Path, start: Start) -> None:
+    first = worker(path)
+    row = use(first, KEY, 2)
+    owner = first.owner_of(0)
+    assert owner == first.owner
+    assert owner >> 31
+    # On a spare column, which the first has to take notice of.
+    start()
+    spare = worker(path)
+    assert spare.column == 2
+    assert spare.enter()
+    assert not spare.seen_by(frozenset({0}), spare.version)
+    assert first.columns_changed()
+    assert spare.seen_by(frozenset({0}), spare.version)
+    assert spare.owner_of(0) == owner
+    assert spare.in_use(row) == 2
+
+
+def test_what_is_in_use_elsewhere_counts_without_an_owner(path: Path) -> None:
+    table = worker(path)
+    row = use(table, KEY, 2)
+    table.foreign(row, {}, (0, 5))
+    assert table.in_use(row) == 7
+
+
+def test_what_counts_is_known_from_the_row_itself(path: Path) -> None:
+    table = worker(path)
+    row = use(table, KEY, 0)
+    assert table.words[row + at.ROW_STATE] == len(KEY) | HAS_GAUGES
+    assert table.find(table.key(KEY), WIDTH, BORN, 0) == (row, 2, False)
+    assert table.words[row + at.ROW_STATE] & HAS_GAUGES
+    row, _, _ = table.find(table.key(b"globex"), WIDTH, BORN)
+    assert not table.words[row + at.ROW_STATE] & HAS_GAUGES
+
+
+# ---- which rows are reclaimed
+
+
+def test_a_row_is_kept_while_a_running_process_uses_any_of_it(path: Path, start: Start) -> None:
+    one = start()
+    one.use(KEY, 1)
+    supervisor = limits(path)
+    reclaim = Reclaim(supervisor)
+    assert reclaim.slice(IDLE_FROM, NEVER) == (0, 0, 0)
+    one.use(KEY, 0)
+    assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
+    # Taken in the moment between.
+    one.use(KEY, 1)
+    assert reclaim.slice(IDLE_FROM + GRACE_SECONDS, NEVER)[1:] == (0, 0)
+    assert supervisor.in_use(row_of(supervisor)) == 1
+
+
+def test_a_row_is_kept_while_some_of_it_is_in_use_elsewhere(path: Path) -> None:
+    table = worker(path)
+    row = use(table, KEY, 0)
+    table.foreign(row, {}, (0, 1))
+    reclaim = Reclaim(limits(path))
+    assert reclaim.slice(IDLE_FROM, NEVER) == (0, 0, 0)
+    table.foreign(row, {}, (0, 0))
+    assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
+
+
+def test_a_word_in_the_place_of_a_gauge_keeps_no_other_row(path: Path) -> None:
+    table = worker(path)
+    row, _, _ = table.find(table.key(KEY), WIDTH, BORN)
+    table.words[row + table.head_at + at.LEVEL] = table.owner << at.OWNER_SHIFT | 77
+    assert Reclaim(limits(path)).slice(IDLE_FROM, NEVER) == (1, 0, 0)

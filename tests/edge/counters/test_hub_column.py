@@ -1,0 +1,147 @@
+"""The hub's column: what other hosts count stands beside what workers do, and none of them ever takes it."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.carry import Carry
+from edgeproxy.edge.counters.cells import cell_number, pack
+from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.counters.setup import layouts
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tending import UNHELD_SECONDS, Tending
+from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, opened
+
+NOW = 5000.0
+CELL = cell_number(NOW, WIDTH)
+SHARED = CUSTOMERS._replace(columns=5)
+HUB = 4
+
+
+def test_it_is_the_last_of_an_odd_number() -> None:
+    assert SHARED.hub == HUB
+    assert CUSTOMERS.hub is None
+
+
+def test_only_tables_of_limits_have_one_and_only_with_a_hub() -> None:
+    assert [layout.hub for layout in layouts(2, 100, 100)] == [None] * 6
+    with_hub = {layout.kind: layout.hub for layout in layouts(2, 100, 100, hub=True)}
+    assert with_hub == dict.fromkeys(("customers", "addresses", "quotas"), 4) | dict.fromkeys(
+        ("usage", "metrics", "connections")
+    )
+
+
+def test_quotas_have_one_where_a_ledger_knows_what_others_count() -> None:
+    assert [layout.hub for layout in layouts(2, 100, 100, ledger=True)] == [None, None, 4, None, None, None]
+    assert layouts(2, 100, 100, ledger=True, hub=True) == layouts(2, 100, 100, hub=True)
+
+
+def test_others_count_no_less_than_the_ledger_knows_of(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, QUOTAS._replace(columns=5)), 0)
+    hub, row = table.hub, claim(table, b"acme")
+    assert hub is not None
+
+    def counted() -> tuple[int, int]:
+        *_, last = table.heads(row).periods(elsewhere=True)
+        return last
+
+    assert table.wanted_until(row) == 0
+    hub.write_ledger(row, 7, 50, 900.0)
+    assert (counted(), table.wanted_until(row)) == ((7, 50), 900.0)
+    for told, known in ((60, 60), (40, 50), (70, 70)):
+        hub.write_period(row, 7, told)
+        assert counted() == (7, known)
+    hub.write_ledger(row, 7, 45, 900.0)
+    assert counted() == (7, 70), "it never falls within a period"
+    hub.write_period(row, 8, 1)
+    assert counted() == (8, 1)
+    hub.write_ledger(row, 7, 99, 900.0)
+    assert counted() == (8, 1), "of a period that is over"
+    hub.write_ledger(row, 8, 20, 1800.0)
+    assert (counted(), table.wanted_until(row)) == ((8, 20), 1800.0)
+    hub.write_ledger(row, 9, 3, 2700.0)
+    assert counted() == (9, 3)
+
+
+def test_it_is_read_from_the_first(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, SHARED), 0)
+    assert table.active_columns() == {0, 1, HUB}
+    assert HUB in table.siblings
+
+
+def test_no_worker_takes_it(tmp_path: Path) -> None:
+    store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
+    hub = store.customers.layout.hub
+    workers = [Store.join(tmp_path) for _ in range(2)]
+    try:
+        assert hub == 2
+        assert sorted(worker.column for worker in workers if worker.column is not None) == [0, 1]
+        with pytest.raises(columns.NoFreeColumn):
+            Store.join(tmp_path)
+    finally:
+        for one in (*workers, store):
+            one.close()
+
+
+def test_it_is_never_let_go_of(tmp_path: Path) -> None:
+    store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
+    try:
+        tending = Tending(store)
+        tending.let_columns_go(store.customers, NOW)
+        tending.let_columns_go(store.customers, NOW + UNHELD_SECONDS)
+        assert store.customers.active_columns() == {2}
+    finally:
+        store.close()
+
+
+def test_what_is_in_use_on_other_hosts_counts_though_nobody_holds_the_column(tmp_path: Path) -> None:
+    table = LimitTable(opened(make(tmp_path, SHARED)))
+    row, _, _ = table.find(table.key(b"acme"), WIDTH, NOW, HAS_GAUGES)
+    table.words[row + table.layout.head(HUB) + at.GAUGE] = 3
+    assert table.in_use(row) == 3
+    assert table.in_use(row, without=HUB) == 0
+
+
+@pytest.mark.parametrize(("columns_after", "carried"), [(7, 3), (6, 8)])
+def test_it_is_carried_only_to_a_table_that_has_none(tmp_path: Path, columns_after: int, carried: int) -> None:
+    old = limits(make(tmp_path, SHARED), 0)
+    new = limits(make(tmp_path, SHARED._replace(columns=columns_after), generation=2), 0)
+    row = claim(old, b"acme")
+    for column, count in ((0, 3), (HUB, 5)):
+        old.words[row + old.first_ring + 32 * column + CELL % 32] = pack(CELL, count)
+        old.words[row + old.layout.head(column) + at.CUM] = count
+    gauge, _, _ = old.find(old.key(b"gauge"), WIDTH, NOW, HAS_GAUGES)
+    old.words[gauge + old.layout.head(HUB) + at.GAUGE] = 5
+    Carry(old, new).slice(NOW, float("inf"))
+    there = claim(new, b"acme")
+    assert new.words[there + at.FOREIGN + CELL % 32] == pack(CELL, carried)
+    assert new.words[there + new.layout.head(-1) + at.CUM] == carried
+    assert (new.peek(new.key(b"gauge")) is None) == (carried == 3)
+
+
+def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tmp_path: Path) -> None:
+    starts = []
+    for _ in range(2):
+        store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10)
+        starts.append(store.control.start())
+        store.control.move(123.5)
+        assert store.offset == 123.5
+        store.close()
+    assert starts == [1, 2]
+
+
+def test_what_the_supervisor_says_of_the_hub_is_read_back(tmp_path: Path) -> None:
+    hub = limits(make(tmp_path, SHARED), 0).hub
+    assert hub is not None
+    assert (hub.is_known, hub.hosts, hub.is_away) == (False, 1, False)
+    hub.say_hosts(3, is_away=False)
+    assert (hub.is_known, hub.hosts, hub.is_away) == (True, 3, False)
+    hub.say_away()
+    assert (hub.hosts, hub.is_away) == (3, True)
+    hub.say_hosts(4, is_away=True)
+    assert (hub.hosts, hub.is_away) == (4, True)
+    for on_loss in ("share", "full", "deny"):
+        hub.on_loss = on_loss
+        assert hub.on_loss == on_loss

@@ -1,0 +1,66 @@
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.setup import layouts
+
+WORKERS = (1, 2, 3, 8, 64)
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_parts_of_a_file_do_not_overlap(workers: int) -> None:
+    for layout in layouts(workers, 200_000, 1000):
+        assert layout.columns == 2 * workers
+        assert layout.slots >= layout.rows / at.LOAD_FACTOR
+        assert layout.first_row >= at.HEADER_WORDS + layout.slots + at.PROBES
+        assert layout.size >= (layout.first_row + layout.rows * layout.row_words) * at.WORD
+        assert layout.first_row % at.HEADER_WORDS == 0
+        assert layout.row_words % 8 == 0
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_the_parts_of_a_row_do_not_overlap(workers: int) -> None:
+    customers, addresses, quotas, usage, metrics, connections = layouts(workers, 100, 100)
+    for layout in (customers, addresses, quotas):
+        assert layout.rings == at.FOREIGN + layout.ring
+        assert layout.heads == layout.head(-1) == layout.rings + layout.columns * layout.ring
+        assert [layout.head(column) - layout.head(column - 1) for column in (0, layout.columns - 1)] == [
+            at.HEAD_WORDS
+        ] * 2
+        assert layout.head(layout.columns) <= layout.row_words
+    for layout in (customers, addresses):
+        assert layout.ring >= layout.cells + 3
+    for layout in (usage, metrics, connections):
+        assert at.TALLIES + layout.columns * layout.width <= layout.row_words
+    assert (at.TALLIES - at.TALLY_KEY) * at.WORD >= at.TALLY_KEY_BYTES
+
+
+def test_a_row_of_people_takes_a_kilobyte_and_three_quarters_with_two_workers() -> None:
+    customers, addresses, quotas, *_ = layouts(2, 200_000, 200_000)
+    assert customers.row_words * at.WORD == 1728
+    assert addresses.row_words * at.WORD == 1088
+    assert quotas.row_words * at.WORD == 448
+
+
+@pytest.mark.parametrize(("ring", "columns", "words"), [(32, 4, 192), (16, 4, 112), (32, 16, 624)])
+def test_rows_of_the_former_format_are_as_long_as_they_were(ring: int, columns: int, words: int) -> None:
+    assert Layout("customers", 10, columns, ring, 28).row_words == words
+
+
+def test_the_words_of_a_head_do_not_overlap() -> None:
+    words = (at.CUM, at.LEVEL, at.SEEN_CUM, at.UNTIL, at.WANT, at.USED, at.GIVEN)
+    assert sorted(words) == list(range(at.HEAD_WORDS))
+    assert at.GAUGE == at.PERIOD == at.LEVEL
+
+
+def test_names_of_header_words_do_not_overlap() -> None:
+    words = (
+        *(at.MAGIC, at.VERSION, at.KIND, at.GENERATION, at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH),
+        *(at.INSTANCE, at.BOOT, at.SEED, at.SEED + 1, at.IN_USE, at.HIGH, at.FREE, at.PENDING, at.DAMAGED),
+        *(at.CHANGES, at.COLUMNS_VERSION, at.ZERO),
+        *range(at.USED_COLUMNS, at.USED_COLUMNS + at.BITMAP_WORDS),
+        *range(at.ACTIVE_COLUMNS, at.ACTIVE_COLUMNS + at.BITMAP_WORDS),
+        *range(at.SEEN, at.SEEN + at.COLUMNS_MAX),
+    )
+    assert len(set(words)) == len(words)
+    assert max(words) < at.HEADER_WORDS

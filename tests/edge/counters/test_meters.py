@@ -1,0 +1,198 @@
+import gc
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
+from edgeproxy.edge.counters.rows import TableFull
+from edgeproxy.edge.counters.tallies import TallyTable
+from edgeproxy.edge.counters.usage_key import counted_by
+from edgeproxy.edge.metrics import BUCKETS, METRICS
+from tests.support import tables
+from tests.support.tables import USAGE, make, opened, tallies
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, tables.METRICS)
+
+
+@pytest.fixture
+def metrics(path: Path) -> Metrics:
+    return Metrics(tallies(path, 0))
+
+
+def totals(path: Path, live: frozenset[int] = frozenset({0})) -> dict[bytes, list[int]]:
+    return {key: words for _, key, words in tallies(path).totals(live)}
+
+
+def test_there_is_one_object_for_each_name_and_labels(metrics: Metrics) -> None:
+    assert metrics.counter("edge_auth_failures_total", "unknown") is metrics.counter(
+        "edge_auth_failures_total", "unknown"
+    )
+    assert metrics.gauge("edge_connections", "client") is metrics.gauge("edge_connections", "client")
+    assert metrics.histogram("edge_overhead_seconds") is metrics.histogram("edge_overhead_seconds")
+
+
+def test_a_gauge_says_what_is_now(metrics: Metrics, path: Path) -> None:
+    gauge = metrics.gauge("edge_connections", "client")
+    gauge.set(5)
+    gauge.set(2)
+    assert totals(path)[b"edge_connections\0client"][0] == 2
+    assert totals(path, frozenset())[b"edge_connections\0client"][0] == 0
+
+
+def worker(path: Path) -> tuple[Metrics, TallyTable]:
+    """What a worker has of the map that has just taken a column."""
+    file = opened(path)
+    table = TallyTable(file, columns.take([file]))
+    table.clear_gauges()
+    return Metrics(table), table
+
+
+def test_a_shared_gauge_is_one_number_in_all_workers(path: Path) -> None:
+    gauges = [worker(path)[0].shared_gauge("edge_connections", "client") for _ in range(3)]
+    for n, gauge in enumerate(gauges, 1):
+        gauge.add(n)
+    assert [gauge.total() for gauge in gauges] == [6, 6, 6]
+    assert [gauge.here for gauge in gauges] == [1, 2, 3]
+    gauges[2].add(-2)
+    assert [gauge.total() for gauge in gauges] == [4, 4, 4]
+    assert totals(path, frozenset({0, 1, 2}))[b"edge_connections\0client"][0] == 4
+
+
+def test_no_more_is_claimed_than_the_bound_by_all_workers_together(path: Path) -> None:
+    one, two = (worker(path)[0].shared_gauge("edge_connections", "client") for _ in range(2))
+    assert [one.claim(3), two.claim(3), one.claim(3)] == [True, True, True]
+    assert not one.claim(3)
+    assert not two.claim(3)
+    assert (one.here, two.here, one.total()) == (2, 1, 3)
+    two.add(-1)
+    assert one.claim(3)
+    assert not two.claim(3)
+
+
+def test_what_a_dead_worker_left_takes_no_place(path: Path) -> None:
+    metrics, alive = worker(path)
+    gauge = metrics.shared_gauge("edge_connections", "client")
+    others, dead = worker(path)
+    others.shared_gauge("edge_connections", "client").add(5)
+    assert not gauge.claim(5)
+    dead.file.close()
+    assert not gauge.claim(5), "it is taken for living until somebody looks"
+    alive.columns_changed()
+    assert gauge.claim(5)
+    assert gauge.total() == 1
+
+
+def test_whoever_takes_a_dead_workers_column_counts_at_once(path: Path) -> None:
+    gauge = worker(path)[0].shared_gauge("edge_connections", "client")
+    others, dead = worker(path)
+    others.shared_gauge("edge_connections", "client").add(5)
+    dead.file.close()
+    assert gauge.total() == 0
+    successor, table = worker(path)
+    assert table.column == dead.column
+    assert gauge.total() == 0
+    successor.shared_gauge("edge_connections", "client").add(2)
+    assert gauge.total() == 2
+
+
+def test_a_shared_gauge_never_falls_below_none(metrics: Metrics) -> None:
+    gauge = metrics.shared_gauge("edge_connections", "client")
+    with pytest.raises(ValueError, match="memoryview"):
+        gauge.add(-1)
+
+
+def test_a_duration_falls_into_the_first_bucket_that_holds_it(metrics: Metrics, path: Path) -> None:
+    histogram = metrics.histogram("edge_overhead_seconds")
+    for seconds in (0.0, BUCKETS[0], 0.00011, 9.99, 10.0, 11.0):
+        histogram.observe(seconds)
+    assert histogram.count == 6
+    assert not any(totals(path)[b"edge_overhead_seconds"])
+    metrics.settle()
+    metrics.settle()
+    assert histogram.count == 6
+    words = totals(path)[b"edge_overhead_seconds"]
+    assert words[:2] == [2, 1]
+    assert words[len(BUCKETS) - 1 : len(BUCKETS) + 1] == [2, 1]
+    assert words[HISTOGRAM_WORDS - 1] == 30_990_210_000
+    after = Metrics(tallies(path, 0))
+    after.histogram("edge_overhead_seconds").observe(11.0)
+    after.settle()
+    assert totals(path)[b"edge_overhead_seconds"][len(BUCKETS)] == 2
+    assert totals(path)[b"edge_overhead_seconds"][HISTOGRAM_WORDS - 1] > 41 * 1e9
+
+
+def test_every_histogram_fits_its_row() -> None:
+    assert tables.METRICS.width >= HISTOGRAM_WORDS
+    assert {metric.kind for metric in METRICS.values()} == {"counter", "gauge", "histogram"}
+
+
+def test_what_is_not_in_the_table_of_metrics_is_not_counted(metrics: Metrics) -> None:
+    with pytest.raises(ValueError, match="no counter edge_nonsense_total with 0 labels"):
+        metrics.counter("edge_nonsense_total")
+    with pytest.raises(ValueError, match="no gauge edge_requests_total"):
+        metrics.gauge("edge_requests_total", "v1", "basic", "200")
+    with pytest.raises(ValueError, match="no histogram edge_request_seconds with 2 labels"):
+        metrics.histogram("edge_request_seconds", "v1", "v2")
+
+
+@pytest.fixture
+def usage(tmp_path: Path) -> TallyTable:
+    return tallies(make(tmp_path, USAGE), 0)
+
+
+def test_usage_is_one_counter_as_long_as_anyone_holds_it(usage: TallyTable) -> None:
+    meters = UsageMeters(usage)
+    counter = meters.counter("acme", "requests", "v1")
+    assert meters.counter("acme", "requests", "v1") is counter
+    counter.add(2)
+    del counter
+    gc.collect()
+    meters.counter("acme", "requests", "v1").add(3)
+    assert [words for _, _, words in usage.totals()] == [[5]]
+
+
+def test_what_finds_no_room_is_counted_for_nobody_rather_than_not_at_all(usage: TallyTable) -> None:
+    full: list[str] = []
+    meters = UsageMeters(usage, full=lambda: full.append("full"))
+    nobody = meters.counter("-", "requests", "-")
+    kept = [meters.counter(f"customer-{number}", "requests", "v1") for number in range(USAGE.rows - 1)]
+    assert full == []
+    assert meters.counter("one-more", "requests", "v1") is nobody
+    assert full == ["full"]
+    split = '{"model":"m1"}'
+    assert meters.counter("customer-0", "requests", "v1", split) is kept[0]
+    assert full == ["full", "full"]
+    assert meters.counter("customer-0", "requests", "v1", '{"model":"%s"}' % ("m" * 250)) is kept[0]
+    with pytest.raises(TableFull):
+        meters.counter("acme", "egress", "v1")
+    assert len(kept) == USAGE.rows - 1
+
+
+def test_no_one_need_be_told(usage: TallyTable) -> None:
+    meters = UsageMeters(usage)
+    nobody = meters.counter("-", "requests", "-")
+    for number in range(USAGE.rows):
+        meters.counter(f"customer-{number}", "requests", "v1")
+    assert meters.counter("one-more", "requests", "v1") is nobody
+
+
+def test_what_is_split_is_counted_unsplit_where_there_is_no_room_for_its_parts(usage: TallyTable) -> None:
+    full: list[str] = []
+    meters = UsageMeters(usage, full=lambda: full.append("full"))
+    nobody = meters.counter("-", "tokens", "-")
+    whole = meters.counter("acme", "tokens", "v1")
+    split = meters.counter("acme", "tokens", "v1", '{"model":"m1"}')
+    split.add(2)
+    assert (b"acme\0tokens\0v1\0model=m1", [2]) in [(key, words) for _, key, words in usage.totals()]
+    assert counted_by(b"acme\0tokens\0v1\0model=m1") == ("acme", "tokens", "v1", '{"model":"m1"}')
+    assert counted_by(b"acme\0tokens\0v1") == ("acme", "tokens", "v1", "")
+    with pytest.raises(ValueError, match="counts no usage"):
+        counted_by(b"acme\0tokens\0v1\0model")
+    assert meters.counter("acme", "tokens", "v1", '{"model":"%s"}' % ("m" * 300)) is whole, "the key is too long"
+    others = [meters.counter(f"customer-{number}", "tokens", "v1") for number in range(USAGE.rows - 3)]
+    assert meters.counter("acme", "tokens", "v1", '{"model":"m2"}') is whole, "no row is left"
+    assert (full, len(others), nobody is not whole) == (["full"], USAGE.rows - 3, True)

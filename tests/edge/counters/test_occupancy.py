@@ -1,0 +1,108 @@
+"""What subjects have open now, with several workers on one state directory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters.occupancy import COUNT_BITS, ROWS, WAYS, Occupancy
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import TallyTable
+
+Supervise = Callable[..., Store]
+Work = Callable[[], Store]
+
+HERE = b"\x7f\0\0\1"
+
+
+def room(store: Store, subject: bytes = HERE) -> int:
+    """How many more than it has now the subject may have, with a bound of 10; nothing is left claimed."""
+    claimed = 0
+    while store.connected.claim(subject, 10):
+        claimed += 1
+    for _ in range(claimed):
+        store.connected.leave(subject)
+    return claimed
+
+
+def test_a_bound_holds_over_all_workers(supervise: Supervise, work: Work) -> None:
+    supervise(workers=2)
+    one, other = work().connected, work().connected
+    assert one.claim(HERE, 3)
+    assert other.claim(HERE, 3)
+    assert one.claim(HERE, 3)
+    assert not other.claim(HERE, 3)
+    assert not one.claim(HERE, 3)
+    one.leave(HERE)
+    assert other.claim(HERE, 3)
+    assert not one.claim(HERE, 3)
+
+
+def test_what_is_over_leaves_its_word_to_others(supervise: Supervise, work: Work) -> None:
+    supervise(workers=1)
+    store = work()
+    table = store.connected._table
+    for n in range(ROWS * WAYS):
+        store.connected.claim(b"%d" % n, 1)
+        store.connected.leave(b"%d" % n)
+    assert not store.connected._open
+    first = table.file.layout.first_row
+    assert not any(table.words[first:].tolist())
+
+
+def test_what_a_dead_worker_had_open_is_over(supervise: Supervise, work: Work) -> None:
+    supervise(workers=2)
+    one, other = work(), work()
+    for _ in range(4):
+        assert other.connected.claim(HERE, 10)
+    assert room(one) == 6
+    other.close()
+    # That it lived is known until the next look, twice a second.
+    assert room(one) == 6
+    one.columns_changed()
+    assert room(one) == 10
+
+
+def test_a_subject_without_a_word_is_counted_in_its_worker_alone(supervise: Supervise, work: Work) -> None:
+    supervise(workers=2)
+    one, other = work(), work()
+    index = one.connected._table.index
+    row = index.hash(HERE) % ROWS
+    crowd = [name for name in (b"%d" % n for n in range(200_000)) if index.hash(name) % ROWS == row][:WAYS]
+    assert len(crowd) == WAYS
+    for name in crowd:
+        assert one.connected.claim(name, 10)
+    assert one.connected.claim(HERE, 10)
+    assert room(one) == 9
+    assert room(other) == 10
+    one.connected.leave(HERE)
+    one.connected.leave(crowd[0])
+    assert one.connected.claim(HERE, 10)
+    assert room(other) == 9
+
+
+def test_tags_of_different_subjects_in_a_row_differ_in_44_bits() -> None:
+    assert COUNT_BITS + 44 == 64
+    assert ROWS <= 1 << COUNT_BITS
+
+
+def test_a_process_without_a_column_has_nothing_open(supervise: Supervise, work: Work) -> None:
+    supervise(workers=1)
+    file = work().connected._table.file
+    with pytest.raises(ValueError, match="without a column"):
+        Occupancy(TallyTable(file))
+
+
+def test_files_of_another_layout_go_with_their_last_worker(supervise: Supervise, work: Work, state: Path) -> None:
+    supervise(workers=1)
+    old = work()
+    old.connected.claim(HERE, 10)
+    supervisor = supervise(workers=2)
+    new = work()
+    assert new.connected._table.file is not old.connected._table.file
+    supervisor.tend(5e7)
+    assert (state / "connections.1.tbl").exists()
+    old.close()
+    assert "connections.1.tbl" in supervisor.tend(5e7).removed
+    assert not (state / "connections.1.tbl").exists()
+    assert room(new) == 10

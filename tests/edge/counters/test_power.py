@@ -1,0 +1,115 @@
+"""The host loses power: of each page of a table the disk has what stood in it at some moment, not all at the same."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import tally_key
+from tests.edge.counters.conftest import Supervise
+from tests.support.tables import number_of
+
+Work = Callable[[], Store]
+NOW = 5e7
+MAY, JUNE = 24_305, 24_306
+ROUNDS = 25
+
+
+class Disk:
+    """What the disk has of a file: a page at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before: list[bytes] = []
+
+    def moment(self) -> None:
+        """Any page may have been written at this one."""
+        self.before.append(self.path.read_bytes())
+
+    def cut(self, chance: random.Random) -> None:
+        """Have each page be as it was at some moment."""
+        pages = range(0, len(self.before[-1]), at.PAGE)
+        self.path.write_bytes(b"".join([chance.choice(self.before)[page : page + at.PAGE] for page in pages]))
+
+
+def count(table: LimitTable, key: bytes, period: int) -> None:
+    """Count one in a quota, as a worker does."""
+    row, _, _ = table.find(table.key(key), 10_000, NOW, HAS_PERIODS)
+    head = row + table.head_at
+    if table.words[head + at.PERIOD] != period:
+        table.words[head + at.CUM] = 0
+        table.words[head + at.PERIOD] = period
+    table.words[head + at.CUM] += 1
+
+
+def counted(table: LimitTable, key: bytes) -> int:
+    """What stands in the row of a quota for the present period."""
+    row = table.peek(table.key(key))
+    head = 0 if row is None else row + table.head_at
+    return table.words[head + at.CUM] if row is not None and table.words[head + at.PERIOD] == JUNE else 0
+
+
+def test_nobody_is_charged_for_another_after_a_power_cut(supervise: Supervise, work: Work, seed: int) -> None:
+    chance = random.Random(seed)
+    for number in range(ROUNDS):
+        cut_off(supervise, work, chance, f"boot {number}")
+
+
+def cut_off(supervise: Supervise, work: Work, chance: random.Random, boot: str) -> None:
+    """Count a while, lose power, and look at what is left."""
+    before = supervise(boot=boot)
+    worker = work()
+    disks = [Disk(table.file.path) for table in (before.quotas, before.usage)]
+    had = {b"%d" % number: 0 for number in range(60)}
+    used: dict[str, int] = {}
+    for _ in range(chance.randrange(1, 120)):
+        for disk in disks:
+            disk.moment()
+        key = b"%d" % chance.randrange(60)
+        row = worker.quotas.peek(worker.quotas.key(key))
+        if had[key] or chance.random() < 0.5:
+            if row is not None or worker.quotas.rows_in_use < 40:
+                count(worker.quotas, key, JUNE)
+                had[key] += 1
+        elif row is not None:
+            # It has counted in a period only that is over: the row may be given to another. If it lay on two pages, of
+            # which the disk has one of before, the two might be taken for each other: of that there is no way to know.
+            if row * at.WORD // at.PAGE == (row + worker.quotas.layout.row_words - 1) * at.WORD // at.PAGE:
+                worker.quotas.free(number_of(worker.quotas, row))
+        elif worker.quotas.rows_in_use < 40:
+            count(worker.quotas, key, MAY)
+        customer = f"customer-{chance.randrange(30)}"
+        worker.billing.counter(customer, "requests", "v1").add(1)
+        used[customer] = used.get(customer, 0) + 1
+    for disk in disks:
+        disk.moment()
+    worker.close()
+    before.close()
+    for disk in disks:
+        disk.cut(chance)
+
+    after = supervise(boot=f"{boot} again")
+    survivor = work()
+    table = survivor.quotas
+    rows = [row for key in had if (row := table.peek(table.key(key))) is not None]
+    assert len(set(rows)) == len(rows) == table.rows_in_use == len(list(table.rows()))
+    for key, most in had.items():
+        assert counted(table, key) <= most
+    left = list(after.usage_totals())
+    for customer, _, _, total in left:
+        assert total <= used[customer]
+    # And it goes on: whoever comes now has a row of their own, in which nothing stands.
+    for other in range(40 - table.rows_in_use):
+        key = b"new %d" % other
+        count(table, key, JUNE)
+        assert counted(table, key) == 1
+    fresh = survivor.usage
+    for other in range(fresh.layout.rows - fresh.rows_in_use):
+        assert fresh.words[fresh.own(tally_key(f"new-{other}", "requests", "v1"), 1)] == 0
+    assert list(after.usage_totals())[: len(left)] == left
+    survivor.close()
+    after.close()
+    for path in after.folder.iterdir():
+        path.unlink()

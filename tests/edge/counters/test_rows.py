@@ -1,0 +1,456 @@
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import pack
+from edgeproxy.edge.counters.rows import (
+    DIGESTED,
+    FLOCK_RETRY_SECONDS,
+    FLOCK_WAIT_SECONDS,
+    LimitTable,
+    RowKey,
+    TableBusy,
+    TableFull,
+)
+from tests.support.tables import CUSTOMERS, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, CUSTOMERS)
+
+
+@pytest.fixture
+def table(path: Path) -> LimitTable:
+    return limits(path, 0)
+
+
+def test_a_key_has_no_row_until_it_is_wanted(table: LimitTable) -> None:
+    key = table.key(b"acme")
+    assert table.peek(key) is None
+    row, generation, fresh = table.find(key, WIDTH, 1000.5)
+    assert fresh
+    assert generation == 2
+    assert table.peek(key) == row
+    assert table.find(key, WIDTH, 2000.0) == (row, generation, False)
+    assert table.words[row + at.ROW_WIDTH] == WIDTH
+    assert table.words[row + at.ROW_BORN] == 1_000_500
+    assert table.rows_in_use == 1
+    assert list(table.rows()) == [row]
+
+
+@pytest.mark.parametrize("length", [0, 1, 63, 64])
+def test_a_short_key_is_stored_whole(table: LimitTable, length: int) -> None:
+    key = b"k" * length
+    row = claim(table, key)
+    start = (row + at.ROW_KEY) * at.WORD
+    assert bytes(table.file.bytes[start : start + at.KEY_BYTES]) == key.ljust(64, b"\0")
+    assert table.words[row + at.ROW_STATE] == length
+
+
+def test_a_long_key_is_stored_as_a_digest(table: LimitTable) -> None:
+    row = claim(table, b"k" * 65)
+    assert table.words[row + at.ROW_STATE] == 16 | DIGESTED
+    assert claim(table, b"k" * 65) == row
+    assert claim(table, b"k" * 66) != row
+
+
+def test_a_key_that_looks_like_anothers_digest_is_another_key(table: LimitTable) -> None:
+    long = table.key(b"k" * 65)
+    assert table.key(long.stored[:16]) != long
+    assert claim(table, b"k" * 65) != claim(table, long.stored[:16])
+
+
+def test_keys_that_differ_in_zeros_at_the_end_are_different(table: LimitTable) -> None:
+    assert claim(table, b"acme") != claim(table, b"acme\0")
+
+
+def test_a_full_table_has_no_row_for_another_key(table: LimitTable) -> None:
+    rows = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)]
+    assert table.rows_in_use == CUSTOMERS.rows
+    with pytest.raises(TableFull):
+        claim(table, b"one more")
+    assert [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)] == rows
+
+
+def test_a_table_that_fills_between_two_looks_is_full(table: LimitTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lock() -> bool:
+        table.words[at.IN_USE] = CUSTOMERS.rows
+        return True
+
+    monkeypatch.setattr(table.file, "lock", lock)
+    with pytest.raises(TableFull):
+        claim(table, b"acme")
+    assert not table.words[at.PENDING]
+
+
+def test_a_key_without_a_free_slot_near_it_has_no_row(table: LimitTable) -> None:
+    table.words[at.HEADER_WORDS : table.layout.first_row] = memoryview(
+        b"\xff" * 8 * (table.layout.first_row - at.HEADER_WORDS)
+    ).cast("Q")
+    with pytest.raises(TableFull):
+        claim(table, b"acme")
+
+
+def test_while_another_holds_the_flock_known_rows_are_found_and_new_ones_refused(table: LimitTable, path: Path) -> None:
+    row = claim(table, b"acme")
+    other = limits(path, 1)
+    assert other.file.lock()
+    assert claim(table, b"acme") == row
+    with pytest.raises(TableBusy):
+        claim(table, b"globex")
+    other.file.unlock()
+    claim(table, b"globex")
+
+
+def test_who_holds_the_flock_for_a_moment_is_waited_for(table: LimitTable, path: Path) -> None:
+    other = limits(path, 1)
+    assert other.file.lock()
+    released = threading.Timer(FLOCK_WAIT_SECONDS / 10, other.file.unlock)
+    released.start()
+    claim(table, b"acme")
+    released.join()
+
+
+def test_who_keeps_the_flock_is_waited_for_once_a_second(
+    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("edgeproxy.edge.counters.rows.monotonic", lambda: clock[0])
+    monkeypatch.setattr("edgeproxy.edge.counters.rows.sleep", lambda pause: clock.append(clock.pop() + pause))
+    other = limits(path, 1)
+    assert other.file.lock()
+    for waited in (FLOCK_WAIT_SECONDS, 0.0, 0.0):
+        before = clock[0]
+        with pytest.raises(TableBusy):
+            claim(table, b"acme")
+        assert clock[0] - before == pytest.approx(waited, abs=0.001)
+    clock[0] += FLOCK_RETRY_SECONDS
+    before = clock[0]
+    with pytest.raises(TableBusy):
+        claim(table, b"acme")
+    assert clock[0] - before == pytest.approx(FLOCK_WAIT_SECONDS, abs=0.001)
+
+
+def test_a_flock_that_is_given_back_meanwhile_is_taken(
+    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = limits(path, 1)
+    assert other.file.lock()
+    monkeypatch.setattr("edgeproxy.edge.counters.rows.sleep", lambda _: other.file.unlock())
+    assert table.words[claim(table, b"acme") + at.ROW_HASH]
+
+
+def test_a_row_that_another_is_just_claiming_is_not_claimed_twice(
+    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = limits(path, 1)
+    under_way, go_on = threading.Event(), threading.Event()
+    publish, peek = other.index.publish, table.peek
+
+    def slow(slot: int, key_hash: int, number: int) -> None:
+        under_way.set()
+        assert go_on.wait(10)
+        publish(slot, key_hash, number)
+
+    monkeypatch.setattr(other.index, "publish", slow)
+    claimer = threading.Thread(target=lambda: claim(other, b"acme"))
+    claimer.start()
+    assert under_way.wait(10)
+
+    def look_then_let_it_go_on(key: RowKey) -> int | None:
+        row = peek(key)
+        go_on.set()
+        claimer.join()
+        return row
+
+    monkeypatch.setattr(table, "peek", look_then_let_it_go_on)
+    row, _, fresh = table.find(table.key(b"acme"), WIDTH, 1000.0)
+    assert not fresh
+    assert row == claim(other, b"acme")
+    assert table.rows_in_use == 1
+
+
+def test_a_row_that_became_anothers_while_it_was_looked_up_is_left(
+    table: LimitTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heir = claim(table, b"globex")
+    looked = iter([heir])
+    peek = table.peek
+    monkeypatch.setattr(table, "peek", lambda key: next(looked, None) or peek(key))
+    assert claim(table, b"acme") != heir
+
+
+def test_what_a_killed_claimer_published_at_the_last_moment_is_seen(
+    table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = limits(path, 1)
+    lock = table.file.lock
+
+    def late() -> bool:
+        # Between the look and the lock: killed right after its row was published.
+        dying.words = dying.index.words = Cut(dying.words, CLAIM_STORES - 1)  # type: ignore[assignment]
+        with pytest.raises(Killed):
+            claim(dying, b"acme")
+        dying.file.unlock()
+        return lock()
+
+    monkeypatch.setattr(table.file, "lock", late)
+    assert table.find(table.key(b"acme"), WIDTH, 1000.0)[2] is False
+
+
+def test_a_closing_row_that_is_wanted_is_made_live(table: LimitTable) -> None:
+    row = claim(table, b"acme")
+    table.words[row + at.ROW_GENERATION] += 1
+    assert table.find(table.key(b"acme"), WIDTH, 1000.0) == (row, 4, False)
+
+
+def test_a_closing_row_stays_closing_while_the_flock_is_not_to_be_had(table: LimitTable, path: Path) -> None:
+    row = claim(table, b"acme")
+    table.words[row + at.ROW_GENERATION] += 1
+    other = limits(path, 1)
+    assert other.file.lock()
+    with pytest.raises(TableBusy):
+        claim(table, b"acme")
+    assert table.words[row + at.ROW_GENERATION] == 3
+    other.file.unlock()
+
+
+def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(table: LimitTable) -> None:
+    row = claim(table, b"acme")
+    table.words[row + table.first_ring] = pack(77, 5)
+    table.words[row + table.head_at] = 5
+    table.foreign(row, {76: 3})
+    sync = table.words[row + at.ROW_SYNC]
+    table.words[row + at.ROW_GENERATION] += 1
+    table.free(number_of(table, row))
+    assert table.peek(table.key(b"acme")) is None
+    assert table.rows_in_use == 0
+    assert claim(table, b"globex") == row
+    assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
+    assert table.words[row + at.ROW_STATE] == len(b"globex")
+    assert table.words[row + at.ROW_GENERATION] == 4
+    assert table.words[row + at.ROW_SYNC] > sync
+    assert table.high == 1
+
+
+def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> None:
+    row = claim(table, b"acme")
+    head = row + CUSTOMERS.head(-1)
+    table.foreign(row, {}, (1, 2, 3, 4))
+    assert table.words[head : head + at.HEAD_WORDS].tolist() == [1, 2, 3, 4, 0, 0, 0]
+    table.foreign(row, {}, (5, 6))
+    table.foreign(row, {})
+    assert table.words[head : head + at.HEAD_WORDS].tolist() == [5, 6, 3, 4, 0, 0, 0]
+    assert not any(table.words[row + CUSTOMERS.head(0) : row + CUSTOMERS.row_words].tolist())
+
+
+def test_a_row_is_wanted_until_the_latest_moment_of_any_column(table: LimitTable) -> None:
+    row = claim(table, b"acme")
+    assert table.wanted_until(row) == 0
+    for place, column in enumerate((0, 3, -1, 1)):
+        table.words[row + CUSTOMERS.head(column) + at.UNTIL] = 5000 + place
+        # What stands beside it says nothing of that.
+        table.words[row + CUSTOMERS.head(column) + at.SEEN_CUM] = 1 << 60
+        table.words[row + CUSTOMERS.head(column) + at.WANT] = 1 << 60
+        assert table.wanted_until(row) == 5 + place / 1000
+
+
+def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
+    first, spare = limits(path, 0), limits(path, 3)
+    assert first.head_at == CUSTOMERS.head(0)
+    assert first.heads_end == CUSTOMERS.head(2)
+    assert first.siblings == (1,)
+    assert spare.head_at == CUSTOMERS.head(3)
+    assert spare.enter()
+    first.columns_changed()
+    assert first.heads_end == spare.heads_end == CUSTOMERS.head(4)
+    assert first.siblings == (1, 3)
+    assert spare.siblings == (0, 1)
+
+
+def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tmp_path: Path) -> None:
+    other = limits(make(tmp_path, CUSTOMERS, generation=2), 0)
+    for key in (b"acme", b"long" * 30):
+        row = claim(table, key)
+        table.foreign(row, {1: 1})
+        assert other.key_in(table, row) == other.key(key) != table.key(key)
+
+
+CLAIM_STORES = 13
+"""Stores of a claim, of a row never used as of a freed one."""
+CUTS = [(freed, stores) for freed in (False, True) for stores in range(1, CLAIM_STORES + 1)]
+
+
+@pytest.mark.parametrize(("freed", "stores"), CUTS)
+def test_whoever_is_killed_while_claiming_leaves_a_table_that_repair_puts_right(
+    path: Path, freed: bool, stores: int
+) -> None:
+    table, dying = limits(path, 0), limits(path, 1)
+    claim(table, b"acme")
+    claim(table, b"globex")
+    if freed:
+        table.free(number_of(table, claim(table, b"acme")))
+    dying.words = dying.index.words = Cut(dying.words, stores)  # type: ignore[assignment]
+    with pytest.raises(Killed):
+        claim(dying, b"initech")
+    assert table.file.lock()
+    assert table.words[at.DAMAGED] or stores == 1
+    table.repair()
+    table.file.unlock()
+    assert not table.words[at.DAMAGED]
+    in_use = taken(table)
+    assert table.rows_in_use == len(in_use)
+    assert {number_of(table, row) for row in table.rows()} == in_use
+    everyone = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows - len(in_use))]
+    assert len({*everyone, *(table.row(number) for number in in_use)}) == CUSTOMERS.rows
+    assert claim(table, b"globex")
+
+
+@pytest.mark.parametrize("stores", range(1, 8))
+def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(path: Path, stores: int) -> None:
+    table, dying = limits(path, 0), limits(path)
+    for key in (b"acme", b"globex"):
+        claim(table, key)
+    number = number_of(table, claim(table, b"acme"))
+    dying.words = dying.index.words = Cut(dying.words, stores)  # type: ignore[assignment]
+    with pytest.raises(Killed):
+        dying.free(number)
+    assert table.file.lock()
+    table.repair()
+    table.file.unlock()
+    assert table.rows_in_use == len(taken(table)) == len(list(table.rows()))
+    for other in range(CUSTOMERS.rows - table.rows_in_use):
+        claim(table, b"%d" % other)
+    assert table.rows_in_use == CUSTOMERS.rows
+
+
+def test_what_stands_in_a_row_that_was_never_handed_out_is_nobodys(table: LimitTable) -> None:
+    # After a power cut: the row was written to the disk, and that it was handed out was not.
+    row = table.row(0)
+    table.words[row : row + CUSTOMERS.row_words] = memoryview(b"\x7e" * 8 * CUSTOMERS.row_words).cast("Q")
+    assert claim(table, b"acme") == row
+    assert not any(table.words[row + at.FOREIGN : row + CUSTOMERS.row_words].tolist())
+    assert table.words[row + at.ROW_STATE] == len(b"acme")
+    assert not table.words[row + at.ROW_GENERATION] & 1
+
+
+def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(table: LimitTable) -> None:
+    acme, globex, initech = (claim(table, key) for key in (b"acme", b"globex", b"initech"))
+    # As a power cut may leave them: one row without its key, one with that of the row's next owner, and nothing handed
+    # out of what the index leads to.
+    table.words[acme + at.ROW_HASH] = 0
+    table.file.bytes[(globex + at.ROW_KEY) * at.WORD] ^= 1
+    slot = table.index.vacancy(table.key(b"hooli").hash)
+    assert slot is not None
+    table.index.publish(slot, table.key(b"hooli").hash, CUSTOMERS.rows)
+    table.words[at.HIGH] = 1
+    assert table.repair() == 2
+    assert list(table.rows()) == [initech]
+    assert taken(table) == {number_of(table, initech)}
+    assert table.peek(table.key(b"initech")) == initech
+    assert table.peek(table.key(b"acme")) is table.peek(table.key(b"globex")) is None
+    assert (table.high, table.rows_in_use) == (3, 1)
+    assert {claim(table, b"acme"), claim(table, b"globex")} == {acme, globex}
+
+
+def test_a_table_is_mended_unless_another_has_its_flock(table: LimitTable, path: Path) -> None:
+    claim(table, b"acme")
+    table.words[at.DAMAGED] = 1
+    table.words[at.IN_USE] = 17
+    other = limits(path)
+    assert other.file.lock()
+    table.mend()
+    assert table.rows_in_use == 17
+    other.file.unlock()
+    table.mend()
+    assert table.rows_in_use == 1
+    assert not table.words[at.DAMAGED]
+
+
+def test_keys_come_and_go_at_random_and_every_row_is_somebodys_or_free(table: LimitTable, seed: int) -> None:
+    chance = random.Random(seed)
+    there: dict[bytes, int] = {}
+    for _ in range(3000):
+        key = b"%d" % chance.randrange(30)
+        if key in there and chance.random() < 0.5:
+            table.free(number_of(table, there.pop(key)))
+        elif key in there or len(there) < CUSTOMERS.rows:
+            row = claim(table, key)
+            assert there.setdefault(key, row) == row
+        assert table.rows_in_use == len(there)
+    assert {bytes(key): table.peek(table.key(key)) for key in there} == there
+    assert sorted(table.rows()) == sorted(there.values())
+
+
+# ---- columns
+
+
+def test_a_worker_reads_the_columns_of_the_others_that_may_change(path: Path) -> None:
+    first, second = limits(path, 0), limits(path, 1)
+    assert first.siblings_at == ((32, 0),)
+    assert second.siblings_at == ((0, 0),)
+    assert first.span == second.span == 64
+    assert first.active == 2
+    assert not first.enter()
+
+
+class Told:
+    """A reader that remembers that it was told."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def look_again(self) -> None:
+        self.times += 1
+
+
+def test_a_worker_on_a_spare_column_is_seen_by_all_once_they_have_looked(path: Path) -> None:
+    first, second, spare = limits(path, 0), limits(path, 1), limits(path, 3)
+    reader = Told()
+    first.readers[b"key"] = reader
+    assert not first.columns_changed()
+    assert spare.enter()
+    assert not spare.enter()
+    assert not spare.seen_by(frozenset({0, 1}), spare.version)
+    assert first.columns_changed()
+    assert reader.times == 1
+    assert first.siblings_at == ((32, 0), (96, 64))
+    assert first.span == 128
+    assert not spare.seen_by(frozenset({0, 1}), spare.version)
+    assert second.columns_changed()
+    assert second.siblings_at == ((0, 0), (96, 64))
+    assert spare.seen_by(frozenset({0, 1}), spare.version)
+    assert spare.siblings_at == ((0, 0), (32, 32))
+    assert not first.columns_changed()
+
+
+def test_columns_without_a_worker_are_still_summed_but_not_read_at_every_decision(path: Path) -> None:
+    first, second = limits(path, 0), limits(path, 1)
+    supervisor = limits(path)
+    assert supervisor.leave_to(frozenset({0, 2, 3}))
+    assert not supervisor.leave_to(frozenset({0, 2, 3}))
+    assert first.columns_changed()
+    assert first.siblings_at == ()
+    assert first.span == 64
+    assert first.active == 1
+    assert second.columns_changed()
+    assert second.enter()
+    assert first.columns_changed()
+    assert first.siblings_at == ((32, 0),)
+
+
+def test_a_supervisor_has_no_column_to_enter(path: Path) -> None:
+    assert not limits(path).enter()
+
+
+def test_columns_above_the_first_64_have_their_bits(tmp_path: Path) -> None:
+    path = make(tmp_path, CUSTOMERS._replace(columns=200, rows=2))
+    last = limits(path, 199)
+    assert last.enter()
+    first = limits(path, 0)
+    assert first.siblings_at[-1] == (199 * 32, 198 * 32)
+    assert len(first.siblings_at) == 100

@@ -1,0 +1,63 @@
+"""What an edge reads of quotas in the hub: nothing is passed by, whatever has become of the list meanwhile."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.models import Hub
+from edgeproxy.edge.directory.counted_log import CountedLog
+from edgeproxy.wire.directory_versions import Unreadable
+from edgeproxy.wire.quota_counts import line
+
+
+class List:
+    """A list of Redis."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    async def ask(self, command: str, key: bytes, *places: int) -> Any:
+        if command == "LINDEX":
+            return self.lines[-1] if self.lines else None
+        start = places[0] if places[0] >= 0 else max(0, len(self.lines) + places[0])
+        return self.lines[start:]
+
+    def add(self, *seqs: int) -> None:
+        self.lines += [line(seq, b'"%d"' % seq) for seq in seqs]
+
+
+def test_it_is_read_on_from_where_it_was() -> None:
+    async def run() -> None:
+        there = List()
+        log = CountedLog(there.ask, Hub())
+
+        async def new() -> list[str]:
+            return await log._look()
+
+        try:
+            assert await new() == []
+            there.add(1, 2, 3)
+            assert await new() == ["1", "2", "3"]
+            assert await new() == []
+            there.add(4)
+            assert await new() == ["4"]
+            # Begun anew, with the latest of each: some numbers are missing, and some were read before.
+            there.lines = []
+            there.add(2, 7, 9)
+            assert await new() == ["7", "9"]
+            # Emptied, and told again; and of a database that was restored.
+            there.lines = []
+            assert await new() == []
+            there.add(2, 7, 9)
+            assert await new() == ["2", "7", "9"]
+            there.lines = []
+            there.add(1)
+            assert await new() == ["1"]
+            there.lines = [b"x"]
+            with pytest.raises(Unreadable):
+                await new()
+        finally:
+            await log.close()
+
+    asyncio.run(run())

@@ -1,0 +1,486 @@
+"""The directory of one supervisor: what it tells its workers, while the hub, the disk and the files do what they do."""
+
+import asyncio
+import hashlib
+import re
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+from structlog.testing import capture_logs
+
+from edgeproxy.collector.directory import hub_push
+from edgeproxy.collector.directory.hub_push import Options, change
+from edgeproxy.config.load import load
+from edgeproxy.config.models import Settings
+from edgeproxy.edge.directory import cache, follower
+from edgeproxy.edge.directory.cache import FILE, Cache, Error
+from edgeproxy.edge.directory.follower import Follower
+from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
+from edgeproxy.hub.redis import Away, Link
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from edgeproxy.wire.directory_versions import LOG, TIME, read, time_line
+from tests.support.redis import SERVER
+from tests.support.waiting import turned
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+Message = dict[str, Any]
+
+
+def hashed(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()
+
+
+def line(name: str, tier: str = "t") -> bytes:
+    return orjson.dumps({"name": name, "customer": {"tier": tier}, "keys": {hashed(name).hex(): {}}})
+
+
+class Room:
+    """An edge's state directory, its hub, and what its workers are told."""
+
+    def __init__(self, folder: Path, ask: Callable[..., Awaitable[Any]]) -> None:
+        self.folder = folder
+        self.hub = ask
+        self.is_away = False
+        self.looks = 0
+        """How often the hub was asked something."""
+        self.told: list[ForgetCustomers] = []
+        self.replies: list[KeysLookedUp] = []
+        self.people = Follower(folder, self.settings(), self.ask, self.told.append)
+
+    def settings(self, more: str = "directory: {from: hub}\n") -> Settings:
+        file = self.folder / "edge.yaml"
+        file.write_text(
+            "hub: redis://127.0.0.1:1\ntiers: {t: {}}\n"
+            "upstreams: {u: {endpoints: ['http://a']}}\nroutes: [{path: /*, upstream: u}]\n" + more
+        )
+        return load(file, {})
+
+    async def ask(self, *command: Any) -> Any:
+        if self.is_away:
+            raise Away("cut off")
+        self.looks += 1
+        return await self.hub(*command)
+
+    async def pushes(self, *lines: bytes) -> None:
+        await change(self.hub, {orjson.loads(each)["name"]: each for each in lines}, Options(force=True))
+
+    async def asks(self, *names: str) -> KeysLookedUp:
+        """The answer to a worker that asks for these."""
+        self.people.asked(LookUpKeys([hashed(name) for name in names]), self.replies.append)
+        return await turned(lambda: self.replies and self.replies.pop(), "there is an answer")
+
+    def said(self) -> Message:
+        report = self.people.report()
+        assert report is not None
+        return report
+
+    async def knows(self, version: int) -> None:
+        await turned(
+            lambda: self.said()["version"] == version and self.said()["state"] == "current", f"it has {version}"
+        )
+
+
+def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]], kind: type[Room] = Room) -> None:
+    @asynccontextmanager
+    async def room() -> AsyncIterator[Room]:
+        link = await Link.open(f"redis://127.0.0.1:{port}/0")
+        await link.ask("FLUSHALL")
+        made = kind(folder, link.ask)
+        try:
+            yield made
+        finally:
+            await made.people.end()
+            await link.close()
+
+    async def play() -> None:
+        async with room() as made:
+            await scene(made)
+
+    asyncio.run(play())
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(follower, "FIRST_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(follower, "PROGRESS_SECONDS", 0.3)
+
+
+def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody who can write to the hub shows a time that was signed by a wrong clock, for as long as it is ahead."""
+    directory_signatures.keygen(tmp_path / "key")
+    signer = Signer.of(tmp_path / "key")
+    clock = SimpleNamespace(time=time.time)
+    monkeypatch.setattr(follower, "time", clock)
+
+    async def scene(room: Room) -> None:
+        await change(room.hub, {"a": line("a")}, Options(signer=signer))
+        newest = read(await room.hub("LINDEX", LOG, -1))
+        await room.hub("DEL", TIME)
+        await room.hub("RPUSH", TIME, time_line(newest, time.time() + 31_536_000, signer))
+        signed = f"directory: {{from: hub, trust: '{signer.public}'}}\n"
+        room.people = Follower(tmp_path, room.settings(signed), room.ask, room.told.append)
+        await room.people.begin()
+        await room.knows(1)
+        assert room.said()["signed_age_s"] < 60
+        clock.time = lambda: time.time() + 3600
+        looks = room.looks
+        await turned(lambda: room.looks > looks + 2, "it has looked again")
+        assert room.said()["signed_age_s"] > 3000
+        await room.hub("RPUSH", TIME, time_line(newest, clock.time() + 60, signer))
+        await turned(lambda: room.said()["signed_age_s"] < 60, "a clock that is a little ahead is believed")
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_right_that_the_edges_user_lacks_is_told_as_such(tmp_path: Path, redis_port: int) -> None:
+    async def scene(room: Room) -> None:
+        await room.hub("ACL", "SETUSER", "without", "on", ">s3cret", "~*", "+@all", "-lindex")
+        edges = await Link.open(f"redis://without:s3cret@127.0.0.1:{redis_port}/0")
+        room.hub = edges.ask
+        await room.people.begin()
+        assert re.search("^NOPERM .*lindex", room.said()["why"])
+        await edges.close()
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_where_many_have_changed_everybody_is_forgotten(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache, "NAMED_MAX", 3)
+
+    async def scene(room: Room) -> None:
+        crowd = [line(f"c{n}") for n in range(50)]
+        await room.pushes(*crowd)
+        await room.people.begin()
+        for many, version in ((3, 2), (4, 3)):
+            crowd[:many] = [line(f"c{n}", f"v{version}") for n in range(many)]
+            await room.pushes(*crowd)
+            await room.knows(version)
+        assert [message.names for message in room.told[1:]] == [["c0", "c1", "c2"], None]
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Told what was before, after workers had forgotten it, they would remember it."""
+    looked = Cache.find
+    looks = 0
+
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        loop = asyncio.get_running_loop()
+
+        def find(there: Cache, digests: Any) -> dict[bytes, Any]:
+            nonlocal looks
+            looks += 1
+            answer = looked(there, digests)
+            held = room.people._held
+            if looks == 1 and held is not None:
+                changed = room.people._take_over(held._replace(token="another"), {"a"})
+                asyncio.run_coroutine_threadsafe(changed, loop).result(10)
+            return answer
+
+        monkeypatch.setattr(Cache, "find", find)
+        answer = await room.asks("a")
+        assert looks == 2
+        assert list(answer.known) == [hashed("a")]
+        assert room.told[1] == ForgetCustomers(["a"], 2)
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_port: int) -> None:
+    async def scene(room: Room) -> None:
+        untold = KeysLookedUp({}, [], [hashed("a")])
+        assert await room.asks("a") == untold, "before it begins"
+        room.is_away = True
+        await room.people.begin()
+        assert (room.said()["state"], room.said()["why"], room.said()["version"]) == ("unknown", "cut off", None)
+        assert await room.asks("a") == untold
+        room.is_away = False
+        await turned(lambda: "nobody has pushed" in room.said().get("why", ""), "the hub is empty")
+        assert await room.asks("a") == untold
+        await room.pushes(line("a"))
+        await room.knows(1)
+        assert (await room.asks("a")).known
+        await room.people.end()
+        assert await room.asks("a") == untold, "after it has ended"
+        assert room.people.report() is None
+        assert room.people.series() == []
+
+    played(tmp_path, redis_port, scene)
+
+
+class Slow(Room):
+    """One with a hub that gives a part of a version now and then."""
+
+    seconds = 0.3
+
+    async def ask(self, *command: Any) -> Any:
+        if command[0] == "LINDEX" and command[1] not in (LOG, TIME):
+            await asyncio.sleep(self.seconds)
+        return await super().ask(*command)
+
+
+def test_an_edge_waits_for_a_directory_that_takes_long_to_read(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever has a key would be refused until it is read."""
+    monkeypatch.setattr(hub_push, "PART_BYTES", 1)
+    monkeypatch.setattr(follower, "PROGRESS_SECONDS", 2.0)
+
+    async def scene(room: Room) -> None:
+        await room.pushes(*(line(f"c{n}") for n in range(8)))
+        began = asyncio.get_running_loop().time()
+        await room.people.begin()
+        assert room.said()["version"] == 1
+        assert asyncio.get_running_loop().time() - began > follower.PROGRESS_SECONDS
+        assert (await room.asks("c7")).known
+
+    played(tmp_path, redis_port, scene, Slow)
+
+
+def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hub_push, "PART_BYTES", 1)
+    monkeypatch.setattr(follower, "FIRST_READ_SECONDS", 0.0)
+
+    async def scene(room: Room) -> None:
+        await room.pushes(*(line(f"c{n}") for n in range(3)))
+        await room.people.begin()
+        assert (room.said()["version"], room.said()["why"]) == (None, "version 1 is being read")
+        assert (await room.asks("c2")).untold
+        await room.knows(1)
+
+    played(tmp_path, redis_port, scene, Slow)
+
+
+def test_who_asks_when_it_ends_is_answered(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        begun = asyncio.Event()
+
+        async def never(digests: Any) -> None:
+            begun.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(room.people, "_find", never)
+        for name in "ab":
+            room.people.asked(LookUpKeys([hashed(name)]), room.replies.append)
+            await begun.wait()
+        await room.people.end()
+        assert [reply.untold for reply in room.replies] == [[hashed("a")], [hashed("b")]]
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_version_whose_parts_are_lost_leaves_the_one_before(tmp_path: Path, redis_port: int) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"), line("b"))
+        await room.people.begin()
+        keys = set(await room.hub("KEYS", "dir:*"))
+        room.is_away = True
+        await room.pushes(line("a"), line("c"))
+        (lost,) = set(await room.hub("KEYS", "dir:*")) - keys
+        await room.hub("DEL", lost)
+        room.is_away = False
+        await turned(lambda: "lost a part" in room.said().get("why", ""), "it says what is wrong")
+        assert room.said()["version"] == 1
+        answer = await room.asks("b", "c")
+        assert (list(answer.known), answer.unknown) == ([hashed("b")], [hashed("c")])
+        await room.pushes(line("a"), line("c"))
+        await room.knows(3)
+        assert list((await room.asks("b", "c")).known) == [hashed("c")]
+
+    played(tmp_path, redis_port, scene)
+
+
+@pytest.mark.parametrize("field", ["number", "token", "parts", "sha256", "customers", "at"])
+def test_whatever_is_in_the_hub_it_is_followed_again_once_that_is_gone(
+    tmp_path: Path,
+    redis_port: int,
+    field: str,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        odd = orjson.loads(await room.hub("LINDEX", LOG, -1)) | {"token": "odd", field: []}
+        await room.hub("RPUSH", LOG, orjson.dumps(odd))
+        await turned(lambda: "has a line that" in room.said().get("why", ""), "it says what is wrong")
+        await room.hub("RPOP", LOG)
+        await turned(lambda: room.said()["state"] == "current", "it is followed")
+        await room.pushes(line("a"), line("b"))
+        await room.knows(2)
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        with monkeypatch.context() as broken:
+
+            def fail(*_: Any) -> None:
+                raise RuntimeError("unforeseen")
+
+            broken.setattr(Cache, "find", fail)
+            broken.setattr(Cache, "write", fail)
+            await room.pushes(line("a"), line("b"))
+            await turned(lambda: "unforeseen" in room.said().get("why", ""), "it says that it failed")
+            assert (await room.asks("a")).untold == [hashed("a")]
+        await room.knows(2)
+        assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
+
+    with capture_logs() as said:
+        played(tmp_path, redis_port, scene)
+    told = [each["event"] for each in said if each["log_level"] == "error"]
+    assert sorted(told) == ["keys could not be looked up", "the directory could not be read"]
+
+
+def test_damage_on_the_disk_is_repaired_from_the_hub(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        looked = Cache.find
+
+        def broken(there: Cache, digests: Any) -> dict[bytes, Any]:
+            monkeypatch.setattr(Cache, "find", looked)
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        monkeypatch.setattr(Cache, "find", broken)
+        assert (await room.asks("a")).untold
+        await turned(lambda: len(room.told) == 3, "it is read anew")
+        await room.knows(1)
+        assert (await room.asks("a")).known
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+
+        def broken(there: Cache, name: str) -> Any:
+            raise sqlite3.DatabaseError("database disk image is malformed")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Cache, "customer", broken)
+            with pytest.raises(Error, match="malformed"):
+                await room.people.customer("a")
+        await turned(lambda: len(room.told) == 3, "it is read anew")
+        await room.knows(1)
+        assert await room.people.customer("a") is not None
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_port: int) -> None:
+    def removed() -> None:
+        for file in tmp_path.glob(f"{FILE}*"):
+            file.unlink()
+
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+        removed()
+        assert (await room.asks("a")).known
+        await room.pushes(line("a"), line("b"))
+        await room.knows(2)
+        assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
+        assert Cache(tmp_path).held() is not None
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
+    tmp_path: Path,
+    redis_port: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"))
+        await room.people.begin()
+
+        def full(there: Cache, token: str | None) -> Any:
+            raise sqlite3.OperationalError("database or disk is full")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Cache, "write", full)
+            await room.pushes(line("a"), line("b"))
+            await turned(lambda: room.said().get("why") == "database or disk is full", "it says so")
+            assert (room.said()["state"], room.said()["version"]) == ("behind", 1)
+            assert list((await room.asks("a", "b")).known) == [hashed("a")]
+        await room.knows(2)
+
+    played(tmp_path, redis_port, scene)
+
+
+def test_what_the_files_know_too_is_told_once_a_change(
+    tmp_path: Path,
+    redis_port: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"), line("b"))
+        await room.people.begin()
+        assert room.said()["in_files"] == 0
+        key = f"{{sha256: {hashed('b').hex()}, customer: a}}"
+        mine = f"directory: {{from: hub}}\ncustomers: {{a: {{tier: t}}}}\nkeys: [{key}]\n"
+        for _ in range(2):
+            await room.people.follow(room.settings(mine))
+        assert room.said()["in_files"] == 1
+        await room.people.follow(room.settings())
+        assert room.said()["in_files"] == 0
+        await room.people.follow(room.settings(""))
+        assert room.people.report() is None
+        await room.people.follow(room.settings())
+        await room.knows(1)
+
+    played(tmp_path, redis_port, scene)
+    said = capsys.readouterr().out
+    assert said.count("customers are in the files and in the directory") == 1
+    assert said.count("keys are in the files and in the directory") == 1

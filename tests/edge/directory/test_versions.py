@@ -1,0 +1,403 @@
+"""The directory in a real Redis: what a push leaves there, whatever becomes of it, and what is read of it."""
+
+import asyncio
+import hashlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+from click.testing import Result
+from typer.testing import CliRunner
+
+from edgeproxy import cli
+from edgeproxy.collector.directory import hub_push
+from edgeproxy.collector.directory.hub_push import Done, Options, Refused, change
+from edgeproxy.config.load import load_customers
+from edgeproxy.hub.cluster import link_to
+from edgeproxy.hub.redis import Link, Tls
+from edgeproxy.wire import directory_versions
+from edgeproxy.wire.directory_versions import LOG, Unreadable, Version, line_of, parts_of, version_of
+from tests.support.directory import told
+from tests.support.redis import SERVER, Cluster, Redis
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+
+def key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def lines(**tiers: str) -> dict[str, bytes]:
+    """Customers with these tiers and a key each."""
+    return {
+        name: orjson.dumps({"customer": {"tier": tier}, "keys": {key(name): {}}, "name": name})
+        for name, tier in tiers.items()
+    }
+
+
+@asynccontextmanager
+async def asking(port: int) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    """An empty hub."""
+    link = await Link.open(f"redis://127.0.0.1:{port}/0")
+    try:
+        await link.ask("FLUSHALL")
+        yield link.ask
+    finally:
+        await link.close()
+
+
+def played(port: int, scene: Callable[[Callable[..., Awaitable[Any]]], Awaitable[None]]) -> None:
+    async def play() -> None:
+        async with asking(port) as ask:
+            await scene(ask)
+
+    asyncio.run(play())
+
+
+def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_push, "PART_BYTES", 1000)
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        many = {f"c{n}": "x" for n in range(200)}
+        await change(ask, lines(**many))
+        first = await directory_versions.last(ask)
+        assert first is not None
+        assert first.parts > 10
+        assert await told(ask) == many
+        await change(ask, lines(**many | {"c7": "y"}))
+        second = await directory_versions.last(ask)
+        assert second is not None
+        assert (second.whole, second.parts) == (False, 1)
+        assert second.size < 200
+        assert await change(ask, lines(**many | {"c7": "y"})) == Done([], [], [], 200, 200, 2, idle=True)
+        assert await directory_versions.last(ask) == second
+
+    played(redis_port, scene)
+
+
+def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int) -> None:
+    """After many pushes, for one who knows nothing; and who had begun to read the ones before can end that."""
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        tiers = {f"c{n}": "0" for n in range(20)}
+        seen: list[Version] = []
+        for number in range(1, 40):
+            tiers[f"c{number % 20}"] = str(number)
+            await change(ask, lines(**tiers))
+            there = await directory_versions.log(ask)
+            assert there[0].whole
+            assert not any(version.whole for version in there[1:])
+            assert sum(version.size for version in there[1:]) <= there[0].size
+            assert await told(ask) == tiers
+            seen += [version for version in there if version not in seen]
+        left = [version for version in seen if version not in there]
+        assert left
+        for version in seen:
+            ttl = await ask("TTL", parts_of(version.token))
+            assert 0 < ttl <= hub_push.READABLE_SECONDS if version in left else ttl == -1
+
+    played(redis_port, scene)
+
+
+def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_push, "VERSIONS_KEPT", 3)
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        many = {f"c{n}": "0" for n in range(50)}
+        lengths = []
+        for number in range(7):
+            await change(ask, lines(**many | {"c1": str(number)}))
+            lengths.append(len(await directory_versions.log(ask)))
+        assert lengths == [1, 2, 3, 1, 2, 3, 1]
+
+    played(redis_port, scene)
+
+
+def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: int) -> None:
+    async def scene(ask: directory_versions.Ask) -> None:
+        await change(ask, lines(a="0", b="0"))
+        for turn in range(10):
+            wanted = [lines(a=f"one{turn}", b=f"one{turn}"), lines(a=f"other{turn}", b=f"other{turn}")]
+            came = await asyncio.gather(*[change(ask, each) for each in wanted], return_exceptions=True)
+            lost = [each for each in came if isinstance(each, Refused)]
+            assert len(lost) == 1, came
+            assert "somebody else has pushed meanwhile" in str(lost[0])
+            won = "other" if came[0] is lost[0] else "one"
+            assert await told(ask) == {"a": f"{won}{turn}", "b": f"{won}{turn}"}
+
+    played(redis_port, scene)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "why"),
+    [
+        ({}, "3 of 3 customers would be gone; if that is meant, say --force"),
+        ({"a": "x"}, "2 of 3 customers would be gone; if that is meant, say --force"),
+        ({"d": "x", "e": "x", "f": "x"}, "3 of 3 customers would be gone; if that is meant, say --force"),
+    ],
+)
+def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
+    async def scene(ask: directory_versions.Ask) -> None:
+        await change(ask, lines(a="x", b="x", c="x"))
+        would = await change(ask, lines(**wanted), Options(dry=True))
+        assert (would.refused, would.removed) == (why, [name for name in "abc" if name not in wanted])
+        with pytest.raises(Refused) as refused:
+            await change(ask, lines(**wanted))
+        assert str(refused.value) == why
+        assert len(await told(ask)) == 3
+        await change(ask, lines(**wanted), Options(force=True))
+        assert await told(ask) == wanted
+        await change(ask, lines(g="x", **wanted))
+        assert await told(ask) == {"g": "x", **wanted}
+
+    played(redis_port, scene)
+
+
+def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> None:
+    async def scene(ask: directory_versions.Ask) -> None:
+        await change(ask, lines(a="x", b="x"))
+        keys: dict[str, dict[str, str]] = {key("a"): {}, key("b"): {}}
+        both = orjson.dumps({"customer": {"tier": "x"}, "keys": keys, "name": "c"})
+        keyless = {name: orjson.dumps({"customer": {"tier": "x"}, "keys": {}, "name": name}) for name in "ab"}
+        done = await change(ask, {**keyless, "c": both})
+        assert (done.added, done.changed, done.keys) == (["c"], ["a", "b"], 2)
+
+    played(redis_port, scene)
+
+
+def test_a_dry_run_changes_nothing(redis_port: int) -> None:
+    async def scene(ask: directory_versions.Ask) -> None:
+        assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
+        assert await ask("KEYS", "*") == []
+
+    played(redis_port, scene)
+
+
+def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> None:
+    async def scene(ask: directory_versions.Ask) -> None:
+        await change(ask, lines(a="x", b="x"))
+        version = await directory_versions.last(ask)
+        assert version is not None
+        await ask("DEL", parts_of(version.token))
+        with pytest.raises(Unreadable, match="has left the hub, or lost a part"):
+            await told(ask)
+        with pytest.raises(Refused, match="2 of 2 customers would be gone"):
+            await change(ask, {})
+        assert (await change(ask, lines(a="x", b="x"))).version == 2
+        assert await told(ask) == {"a": "x", "b": "x"}
+
+    played(redis_port, scene)
+
+
+def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> None:
+    async def scene(ask: directory_versions.Ask) -> None:
+        await change(ask, lines(a="x"))
+        version = await directory_versions.last(ask)
+        assert version is not None
+        await ask("LSET", parts_of(version.token), 0, lines(a="y")["a"])
+        with pytest.raises(Unreadable, match="not what was pushed"):
+            await told(ask)
+        for garbage in (b"garbage", b"5", b'{"name":[]}'):
+            await ask("LSET", parts_of(version.token), 0, garbage)
+            assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
+        assert (await change(ask, lines(a="x"))).version == 2
+        assert await told(ask) == {"a": "x"}
+
+    played(redis_port, scene)
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"5", b'{"name":[]}', b'{"customer":{}}'])
+def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage: bytes) -> None:
+    """Also where they are what was pushed."""
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        await ask("RPUSH", parts_of("t"), garbage)
+        odd = Version(4, "t", True, 1, len(garbage), hashlib.sha256(garbage).hexdigest(), 1, 1, 1.5)
+        await ask("RPUSH", LOG, line_of(odd))
+        assert (await change(ask, lines(a="x"))).version == 5
+        assert await told(ask) == {"a": "x"}
+
+    played(redis_port, scene)
+
+
+def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
+    version = Version(1, "t", True, 0, 0, hashlib.sha256().hexdigest(), 0, 0, 1.5)
+    assert version_of(line_of(version)) == version
+    odd = [orjson.dumps(version._asdict() | {field: None}) for field in Version._fields]
+    for line in (line_of(version._replace(form=3)), b"{}", b"?", b"[]", line_of(version)[:-1] + b',"more":1}', *odd):
+        with pytest.raises(Unreadable):
+            version_of(line)
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        await ask("RPUSH", LOG, line_of(version._replace(form=3)))
+        with pytest.raises(Unreadable, match="later version"):
+            await change(ask, lines(a="x"))
+
+    played(redis_port, scene)
+
+
+def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: int) -> None:
+    class Cut(Exception):
+        pass
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        async def until_commit(*command: Any) -> Any:
+            if command[0] == "EVAL" and LOG in command:
+                raise Cut
+            return await ask(*command)
+
+        with pytest.raises(Cut):
+            await change(until_commit, lines(a="x"))
+        (left,) = await ask("KEYS", "*")
+        assert 0 < await ask("TTL", left) <= hub_push.STAGED_SECONDS
+        assert await directory_versions.last(ask) is None
+
+        async def lost(*command: Any) -> Any:
+            if command[0] == "EVAL" and LOG in command:
+                await ask("FLUSHALL")
+            return await ask(*command)
+
+        with pytest.raises(Refused, match="has lost what was sent"):
+            await change(lost, lines(a="x"))
+
+    played(redis_port, scene)
+
+
+# ---- the command
+
+
+def run_push(file: Path, *options: str) -> Result:
+    return CliRunner().invoke(cli.app, ["directory", "push", "-c", str(file), *options])
+
+
+def people(url: str, tier: str, many: int = 3) -> str:
+    names = [f"c{n}" for n in range(many)]
+    said = {
+        "hub": url,
+        "tiers": {tier: {}},
+        "customers": {name: {"tier": tier} for name in names},
+        "keys": [{"sha256": key(name), "customer": name} for name in names],
+    }
+    return yaml.safe_dump(said)
+
+
+def test_the_command_says_what_it_did(redis_port: int, tmp_path: Path) -> None:
+    url = f"redis://127.0.0.1:{redis_port}/7"
+    file = tmp_path / "people.yaml"
+    file.write_text(people(url, "x"))
+    first = run_push(file)
+    assert (first.exit_code, first.stderr) == (0, "")
+    counts = "3 added, 0 changed, 0 removed; version 1: 3 customers, 3 keys"
+    assert first.stdout.splitlines() == ["+ c0", "+ c1", "+ c2", f"pushed: {counts}"]
+    assert run_push(file).stdout == "nothing to do: version 1: 3 customers, 3 keys\n"
+    file.write_text(people(url, "y", 1))
+    refused = run_push(file)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr == f"{url}: 2 of 3 customers would be gone; if that is meant, say --force\n"
+    would = run_push(file, "--dry-run", "--force")
+    counts = "0 added, 1 changed, 2 removed; version 2: 1 customer, 1 key"
+    assert would.stdout.splitlines() == ["~ c0", "- c1", "- c2", f"would push: {counts}"]
+    assert (would.exit_code, would.stderr) == (0, "")
+    unforced = run_push(file, "--dry-run")
+    assert (unforced.exit_code, unforced.stdout) == (1, would.stdout)
+    assert unforced.stderr == refused.stderr.replace(f"{url}:", f"{url}: it would be refused:")
+    assert (
+        run_push(file, "--force").stdout.splitlines()[3].startswith("pushed: 0 added, 1 changed, 2 removed; version 2")
+    )
+
+
+def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    file.write_text("hub: redis://h\ntiers: {t: {}}\ncustomers: {c: {tier: tt}}\nkeys: [{sha256: aa, customer: d}]\n")
+    came = run_push(file)
+    assert (came.exit_code, came.stdout) == (2, "")
+    assert [line.removeprefix(f"{file}:") for line in came.stderr.splitlines()] == [
+        "3: customers.c.tier: there is no tier tt, did you mean t?",
+        "4: keys.0.customer: there is no customer d, known here: c",
+        "4: keys.0.sha256: has 2 characters that are not a SHA-256, "
+        "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it",
+    ]
+    file.write_text("tiers: {t: {}}\ncustomers: {c: {tier: t}}\n")
+    came = run_push(file)
+    assert (came.exit_code, came.stderr) == (2, f"{file} has no hub to push to: write hub: redis://HOST:PORT\n")
+
+
+def test_what_is_not_signed_goes_to_no_hub_of_another_host(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    file.write_text(people("redis://192.0.2.1", "x"))
+    came = run_push(file)
+    assert (came.exit_code, came.stdout) == (1, "")
+    assert came.stderr.endswith("edges refuse what is not signed, but from a hub of their own host: say --key FILE\n")
+
+
+def test_a_hub_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    file.write_text(people("redis://me:s3cret@127.0.0.1:1/0", "x"))
+    came = run_push(file)
+    assert came.exit_code == 1
+    assert came.stderr.startswith("the hub redis://me@127.0.0.1:1/0 is away: ")
+    assert "s3cret" not in came.stderr
+
+
+def test_no_secret_gets_into_the_hub(redis_port: int, tmp_path: Path) -> None:
+    secret = secrets.token_hex(8)
+    file = tmp_path / "people.yaml"
+    said = yaml.safe_load(people(f"redis://127.0.0.1:{redis_port}/0", "x"))
+    said |= {"stamp_secret": secret, "usage": {"collector": "http://127.0.0.1:1", "token": secret}}
+    file.write_text(yaml.safe_dump(said))
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        assert (await asyncio.to_thread(run_push, file)).exit_code == 0
+        version = await directory_versions.last(ask)
+        assert version is not None
+        (part,) = await ask("LRANGE", parts_of(version.token), 0, -1)
+        assert key("c0").encode() in part
+        assert secret.encode() not in part + line_of(version)
+
+    played(redis_port, scene)
+
+
+def test_a_server_that_is_full_refuses_and_keeps_what_it_has(redis: Redis, tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+    file.write_text(people(redis.url, "x"))
+
+    async def scene(ask: directory_versions.Ask) -> None:
+        assert (await asyncio.to_thread(run_push, file)).exit_code == 0
+        await ask("CONFIG", "SET", "maxmemory", "1")
+        file.write_text(people(redis.url, "y"))
+        came = await asyncio.to_thread(run_push, file)
+        assert came.exit_code == 1
+        assert "the hub refuses: " in came.stderr
+        assert set((await told(ask)).values()) == {"x"}
+
+    played(redis.port, scene)
+
+
+def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
+    file = tmp_path / "people.yaml"
+
+    async def there(url: str) -> dict[str, str]:
+        link = await link_to(LOG, url, Tls())
+        try:
+            return await told(link.ask)
+        finally:
+            await link.close()
+
+    with Cluster(tmp_path) as cluster:
+        for number, tier in enumerate("xyz", 1):
+            file.write_text(people(cluster.url, tier, 20))
+            assert hub_push.run(load_customers(file, {})).version == number
+            assert set(asyncio.run(there(cluster.url)).values()) == {tier}
+        for node in cluster.nodes:
+            file.write_text(people(node.url, tier, 20))
+            came = run_push(file)
+            if came.exit_code == 0:
+                assert came.stdout == "nothing to do: version 3: 20 customers, 20 keys\n"
+            else:
+                why = "it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again"
+                assert (came.exit_code, came.stdout, came.stderr) == (1, "", f"{node.url}: {why}\n")

@@ -1,0 +1,71 @@
+"""Which fields an answer gets that tell browsers what not to do with it."""
+
+import pytest
+
+from edgeproxy.edge.http1.security import ADDED, ALL, BITS, OWN, said_by
+
+NAMES = {
+    "strict-transport-security",
+    "x-content-type-options",
+    "x-frame-options",
+    "content-security-policy",
+    "x-xss-protection",
+    "referrer-policy",
+}
+
+
+def fields(lines: bytes) -> dict[str, str]:
+    """Lines by their names in lower case; none is there twice."""
+    pairs = [line.split(": ", 1) for line in lines.decode().split("\r\n")[:-1]]
+    assert len({name for name, _ in pairs}) == len(pairs)
+    return {name.lower(): value for name, value in pairs}
+
+
+def added(*upstream: str, secure: bool = True) -> dict[str, str]:
+    """What is added to an answer with these lines."""
+    said = 0
+    for line in upstream:
+        name, value = line.split(": ", 1)
+        said |= said_by(name.lower().encode(), value.encode())
+    return fields(ADDED[secure][said])
+
+
+def test_an_answer_without_any_gets_them_all() -> None:
+    assert added() == {
+        "strict-transport-security": "max-age=31536000",
+        "x-content-type-options": "nosniff",
+        "x-frame-options": "SAMEORIGIN",
+        "content-security-policy": "frame-ancestors 'self'",
+        "x-xss-protection": "0",
+        "referrer-policy": "strict-origin-when-cross-origin",
+    }
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_field_that_the_upstream_set_is_not_added(name: str) -> None:
+    rest = added(f"{name}: whatever they say")
+    assert name not in rest
+    # What is no word for a frame says nothing that a policy could repeat; a policy would only take it back.
+    unsaid = {"content-security-policy"} if name == "x-frame-options" else set()
+    assert rest.keys() == NAMES - {name} - unsaid
+
+
+@pytest.mark.parametrize(("options", "ancestors"), [("DENY", "'none'"), ("deny", "'none'"), ("SAMEORIGIN", "'self'")])
+def test_the_policy_says_what_the_upstreams_frame_options_say(options: str, ancestors: str) -> None:
+    """Browsers heed frame-ancestors and no longer look at X-Frame-Options (CSP level 3 section 6.4.2.1)."""
+    assert added(f"X-Frame-Options: {options}")["content-security-policy"] == f"frame-ancestors {ancestors}"
+
+
+def test_frame_options_that_no_policy_can_repeat_stand_alone() -> None:
+    for several in (("ALLOW-FROM https://a.example",), ("DENY", "SAMEORIGIN")):
+        assert "content-security-policy" not in added(*(f"X-Frame-Options: {options}" for options in several))
+
+
+def test_nothing_is_added_where_all_is_said() -> None:
+    assert ADDED[False][ALL] == ADDED[True][ALL] == b""
+
+
+def test_the_edges_own_answers_have_every_field_and_are_no_pages() -> None:
+    own = fields(OWN[True])
+    assert own.keys() == NAMES == {name.decode() for name in BITS}
+    assert own["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"

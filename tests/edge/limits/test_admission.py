@@ -1,0 +1,112 @@
+"""Admission under rates and concurrency; which limits hold a request is in test_rows_of_limits.py."""
+
+import pytest
+
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, denied
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.rule import Rule
+from tests.edge.limits.conftest import Worker
+
+START = 51_000_000.0
+AT_ONCE = Rule("concurrency", 2, 0.0, algorithm="concurrency")
+
+
+@pytest.fixture
+def table(worker: Worker) -> LimitTable:
+    return worker(0)
+
+
+def several(table: LimitTable, *limits: int, cost: int = 1) -> tuple[Policy, ...]:
+    """Policies of one customer with windows of a second, two seconds, …"""
+    policies = Policies(table)
+    rules = [Rule(f"limit-{place}", limit, float(place + 1)) for place, limit in enumerate(limits)]
+    return tuple([policies.of(rule, b"acme", cost) for rule in rules])
+
+
+def left(policies: tuple[Policy, ...]) -> list[int]:
+    return [policy.left(START) for policy in policies]
+
+
+def test_whoever_has_no_limits_is_let_through() -> None:
+    terms = LimitSet()
+    assert not terms.holds
+    assert not terms.settles
+    assert admit(terms, START) == (False, None, 0, None)
+
+
+def test_of_those_equally_close_the_first_is_shown(table: LimitTable) -> None:
+    policies = several(table, 5, 5)
+    assert admit(LimitSet(policies), START)[1] is policies[0]
+
+
+def test_what_is_left_is_never_shown_as_negative(table: LimitTable) -> None:
+    policies = Policies(table)
+    before = policies.of(Rule("before", 10, 1.0), b"acme")
+    before.left(START)
+    before.charge(8)
+    after = policies.of(Rule("after", 5, 1.0), b"acme")
+    assert admit(LimitSet((after,)), START) == (True, after, 0, None)
+
+
+def test_a_refusal_for_want_of_a_slot_shows_no_rate_where_there_is_none(table: LimitTable) -> None:
+    slot = Policies(table).concurrency(AT_ONCE, b"acme")
+    terms = LimitSet(slots=(slot,))
+    for _ in range(2):
+        admit(terms, START)
+    assert admit(terms, START) == (True, None, 0, None)
+    assert denied(terms, START) == ((slot,), 1)
+
+
+def test_a_refusal_that_has_become_groundless_still_names_someone(table: LimitTable) -> None:
+    policies = several(table, 2, 2)
+    assert denied(LimitSet(policies), START) == ((policies[0],), 1)
+    assert denied(LimitSet(policies[1:]), START) == ((policies[1],), 1)
+
+
+def test_a_refusal_by_the_only_policy_names_it_and_its_wait(table: LimitTable) -> None:
+    (policy,) = several(table, 1, cost=1)
+    terms = LimitSet((policy,))
+    assert not admit(terms, START)[0]
+    assert denied(terms, START) == ((policy,), policy.retry_after(START))
+
+
+def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
+    (dear,) = several(table, 10, cost=4)
+    terms = LimitSet((dear,))
+    assert [admit(terms, START)[0] for _ in range(3)] == [False, False, True]
+    assert dear.left(START) == 2
+    refusal = denied(terms, START)
+    assert refusal == ((dear,), dear.retry_after(START, 4))
+    assert not admit(terms, START + refusal.retry_after)[0]
+
+
+def test_where_one_refuses_none_is_charged(table: LimitTable) -> None:
+    policies = several(table, 10, 2, 10, cost=3)
+    assert admit(LimitSet(policies), START) == (True, policies[1], 2, None)
+    assert left(policies) == [10, 2, 10]
+    assert not admit(LimitSet(several(table, 10, 2, 10, cost=2)), START)[0]
+    policies = several(table, 10, 2, 10)
+    assert admit(LimitSet(policies), START) == (True, policies[1], 0, None)
+    assert left(policies) == [8, 0, 8]
+
+
+def test_of_several_slots_all_are_taken_or_none(table: LimitTable) -> None:
+    policies = Policies(table)
+    one, other = policies.concurrency(AT_ONCE, b"acme"), policies.concurrency(AT_ONCE, b"globex")
+    assert [admit(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]
+    both = LimitSet(slots=(one, other))
+    for _ in range(3):
+        assert admit(both, START)[0]
+    assert [admit(LimitSet(slots=(one,)), START)[0] for _ in range(3)] == [False, False, True]
+
+
+def test_who_shares_with_nobody_is_decided_on_alike_in_the_fast_way(table: LimitTable) -> None:
+    policies = several(table, 3, 2)
+    slots = (Policies(table).concurrency(AT_ONCE, b"acme"),)
+    assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 1, None)
+    assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 0, None)
+    assert admit_fast(LimitSet(policies), START) == admit(LimitSet(policies), START) == (True, policies[1], 0, None)
+    assert left(policies) == [1, 0]
+    assert admit_fast(LimitSet(policies[:1], slots=slots), START) == (True, policies[0], 1, None)

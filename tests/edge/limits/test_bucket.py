@@ -1,0 +1,745 @@
+import gc
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.carry import Carry
+from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.bucket import ROUNDING_TOKENS, Hybrid, TokenBucket, room
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.window import SlidingWindow
+from tests.edge.limits.conftest import Worker
+from tests.edge.limits.reference import ExactBucket, ExactWindow, ask
+from tests.support.tables import claim, fresh, limits, make, number_of
+
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
+ADDRESSES = Layout("addresses", 5, 8, ring=16, cells=13, width=at.HEAD_WORDS)
+START = 51_000_000.0
+SUBJECT = b"acme"
+NEVER = float("inf")
+
+
+def rule(limit: int = 10, window: float = 10.0, depth: int = 5, algorithm: str = "token_bucket") -> Rule:
+    return Rule("basic", limit, window, algorithm=algorithm, depth=depth)
+
+
+RULE = rule()
+"""One a second, five at once."""
+
+
+def policy(worker: Worker, column: int = 0, which: Rule = RULE) -> Policy:
+    return Policies(worker(column)).of(which, SUBJECT)
+
+
+def spend(policy: Policy, now: float) -> int:
+    """Ask until it refuses."""
+    spent = 0
+    while ask(policy, now):
+        spent += 1
+    return spent
+
+
+# ---- a bucket
+
+
+def test_a_level_is_exact_whatever_the_width_of_the_cells(worker: Worker) -> None:
+    yearly = rule(limit=365, window=86400.0 * 365, depth=2)
+    one, other = policy(worker, 0, yearly), policy(worker, 1, yearly)
+    assert [ask(one, START), ask(other, START), ask(one, START)] == [True, True, False]
+    # To a thousandth of a token, which is a minute and a half of it.
+    assert not ask(one, START + 86300)
+    assert not ask(other, START + 86300)
+    assert ask(other, START + 86400)
+    assert not ask(one, START + 2 * 86400 - 100)
+
+
+def test_credits_are_a_bucket_of_another_row(worker: Worker) -> None:
+    policies = Policies(worker(0))
+    credits = policies.of(rule(algorithm="burst_credits"), SUBJECT)
+    assert spend(policies.of(RULE, SUBJECT), START) == 5
+    assert spend(credits, START) == 5
+
+
+def test_it_says_when_a_retry_passes_and_when_it_is_empty(worker: Worker) -> None:
+    bucket, other = policy(worker, 0), policy(worker, 1)
+    assert bucket.retry_after(START) == 0
+    assert ask(bucket, START, 5)
+    assert [one.retry_after(START) for one in (bucket, other)] == [1, 1]
+    assert [one.retry_after(START, 4) for one in (bucket, other)] == [4, 4]
+    assert other.retry_after(START + 0.5, 4) == 4
+    assert other.retry_after(START + 1, 4) == 3
+    assert other.retry_after(START + 3, 9) == 2
+    assert other.retry_after(START + 4, 4) == 0
+    assert bucket.reset(START + 0.5) == 5
+    assert bucket.reset(START + 4.5) == 1
+    assert bucket.reset(START + 60) == 1
+    assert bucket.tail(START + 70) == b";t=1\r\n"
+
+
+def test_the_tail_of_a_bucket_is_never_of_before(worker: Worker) -> None:
+    bucket = policy(worker, 0)
+    tails = []
+    for _ in range(5):
+        assert ask(bucket, START)
+        tails.append(bucket.tail(START))
+    assert tails == [b";t=%d\r\n" % seconds for seconds in range(1, 6)]
+    assert bucket.tail(START) is bucket.tail(START)
+
+
+# ---- against the reference
+
+STEPS = st.lists(
+    st.tuples(
+        st.one_of(st.just(0.0), st.floats(0, 0.1), st.floats(0, 1.5)),
+        st.sampled_from((1, 1, 1, 2, 3, 10)),
+        st.integers(0, 3),
+        st.sampled_from(("", "", "", "", "", "anew", "remade", "look", "fail")),
+    ),
+    min_size=1,
+    max_size=100,
+)
+"""The time since the step before as a part of what a full bucket, or a window, takes; a cost, who, what else."""
+LIMITS = st.one_of(st.integers(1, 40), st.sampled_from((1000, 1_000_000)))
+WINDOWS = st.sampled_from((0.5, 1.0, 10.0, 60.0, 3600.0, 86400.0 * 31))
+DEPTHS = st.one_of(st.integers(1, 40), st.sampled_from((500, 100_000)))
+STARTS = st.floats(0, 6e8)
+
+
+class Workers:
+    """Four workers on one table, and whoever comes after them."""
+
+    def __init__(self, path: Path, which: Rule) -> None:
+        self.path = path
+        self.rule = which
+        self.tables = [limits(path, column) for column in range(4)]
+        self.policies = [Policies(table).of(which, SUBJECT) for table in self.tables]
+
+    def happen(self, what: str, column: int, now: float) -> None:
+        """Something that changes nothing of what is let through."""
+        if what == "anew":
+            # Its process was killed, and another has taken the column.
+            self.tables[column] = limits(self.path, column)
+        if what in ("anew", "remade"):
+            self.policies[column] = Policies(self.tables[column]).of(self.rule, SUBJECT)
+        if what == "look":
+            self.policies[(column + 1) % 4].left(now)
+
+
+@given(steps=STEPS, limit=LIMITS, window=WINDOWS, depth=DEPTHS, start=STARTS, small=st.booleans())
+def test_never_more_than_the_bucket_allows_and_never_less(
+    steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float, small: bool
+) -> None:
+    with fresh(ADDRESSES if small else CUSTOMERS) as path:
+        hold_to_the_bucket(Workers(path, rule(limit, window, depth)), steps, start)
+
+
+def hold_to_the_bucket(workers: Workers, steps: list[tuple[float, int, int, str]], start: float) -> None:
+    which = workers.rule
+    exact = ExactBucket(which.limit, which.window, which.depth)
+    now = start
+    for place, (part, cost, column, what) in enumerate(steps):
+        now += part * drains_in(which)
+        workers.happen(what, column, now)
+        if ask(workers.policies[column], now, cost):
+            assert exact.has_room(now, cost, -tolerance(which))
+            exact.add(now, cost)
+        else:
+            # Each time that it went from hand to hand it was rounded up.
+            assert not exact.has_room(now, cost, place * which.depth / (1 << 23))
+
+
+def drains_in(which: Rule) -> float:
+    """Seconds that a full bucket takes, or a month: no step is to lead beyond the times that tables are made for."""
+    return min(which.depth * which.window / which.limit, 30 * 86400.0)
+
+
+def tolerance(which: Rule) -> float:
+    """Tokens that are made up for, and a float's last bits."""
+    return room(which.depth) - which.depth + 1e-6
+
+
+@given(steps=STEPS, limit=LIMITS, window=WINDOWS, depth=DEPTHS, start=STARTS)
+def test_a_retry_passes_when_it_is_said_to_and_is_late_by_a_second_at_most(
+    steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        retry(Workers(path, rule(limit, window, depth)), steps, start)
+
+
+def retry(workers: Workers, steps: list[tuple[float, int, int, str]], start: float) -> None:
+    which = workers.rule
+    exact = ExactBucket(which.limit, which.window, which.depth)
+    now = start
+    for place, (part, cost, column, what) in enumerate(steps):
+        now += part * drains_in(which)
+        workers.happen(what, column, now)
+        one = workers.policies[column]
+        if ask(one, now, cost):
+            exact.add(now, cost)
+            continue
+        wait = one.retry_after(now, cost)
+        assert wait >= 1
+        if cost <= which.depth:
+            # With nothing more charged another's look at that moment finds room.
+            assert Policies(limits(workers.path, 5)).of(which, SUBJECT).left(now + wait) >= cost
+            rounding = place * which.depth / (1 << 23) / float(exact.rate)
+            assert wait <= float(exact.passes_at(now, cost) - Fraction(now)) + 1 + rounding + 1e-3
+
+
+@given(steps=STEPS, limit=st.integers(1, 40), window=WINDOWS, depth=st.integers(1, 20), start=STARTS)
+def test_a_hybrid_is_a_window_and_a_bucket(
+    steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        which = rule(limit, window, depth, "hybrid")
+        workers = Workers(path, which)
+        hold_to_both(workers, steps, start)
+
+
+def hold_to_both(workers: Workers, steps: list[tuple[float, int, int, str]], start: float) -> None:
+    which = workers.rule
+    bucket, whole = ExactBucket(which.limit, which.window, which.depth), ExactWindow(which.limit, which.window)
+    now = start
+    # Moments are floats: what is told apart by less than their rounding is not told apart.
+    grain = 1e-6 + start * 2**-50
+    for place, (part, cost, column, what) in enumerate(steps):
+        now += part * which.window / 4
+        workers.happen(what, column, now)
+        one = workers.policies[column]
+        assert isinstance(one, Hybrid)
+        cell = one._counts.width / 1e6
+        wide = one._counts.cells * cell - which.window + cell + grain
+        if ask(one, now, cost):
+            assert whole.has_room(now, cost, -grain)
+            assert bucket.has_room(now, cost, -tolerance(which))
+            whole.add(now, cost)
+            bucket.add(now, cost)
+            continue
+        assert not (whole.has_room(now, cost, wide) and bucket.has_room(now, cost, place * which.depth / (1 << 23)))
+        wait = one.retry_after(now, cost)
+        assert wait >= 1
+        if cost <= one.most:
+            assert Policies(limits(workers.path, 5)).of(which, SUBJECT).left(now + wait) >= cost
+            rounding = place * which.depth / (1 << 23) / float(bucket.rate)
+            late = max(float(whole.passes_at(now, cost)) + cell, float(bucket.passes_at(now, cost)) + rounding)
+            assert now + wait <= late + wide - cell + 1 + 1e-3
+
+
+def test_however_often_a_large_level_goes_from_hand_to_hand_it_is_not_lost(worker: Worker) -> None:
+    which = rule(limit=100_000, window=86400.0, depth=100_000)
+    buckets = [policy(worker, column, which) for column in range(4)]
+    exact = ExactBucket(which.limit, which.window, which.depth)
+    assert ask(buckets[0], START, 99_990)
+    exact.add(START, 99_990)
+    now = START
+    for step in range(2000):
+        now += 0.731
+        if ask(buckets[step % 4], now):
+            assert exact.has_room(now, 1, -tolerance(which))
+            exact.add(now, 1)
+            exact.gather(now)
+    assert exact.level(now) > 99_990
+
+
+def test_a_level_does_not_creep_up_when_the_row_is_read_anew(worker: Worker) -> None:
+    bucket, supervisor = policy(worker, 0, rule(limit=100_000, window=86400.0, depth=100_000)), worker(7)
+    assert bucket.left(START) == 100_000
+    assert ask(bucket, START + 0.1, 50_000)
+    assert ask(bucket, START + 0.2, 50_000)
+    row = supervisor.peek(supervisor.key(RULE.stem[:3] + b"86400000000:" + SUBJECT))
+    assert row is not None
+    for step in range(1000):
+        supervisor.foreign(row, {})
+        bucket.left(START + 0.2 + step / 1000)
+    assert bucket.left(START + 0.2 + 86.4) == 100
+
+
+def test_a_hybrid_shows_what_both_leave(worker: Worker) -> None:
+    hybrid = policy(worker, 0, rule(limit=10, window=60.0, depth=3, algorithm="hybrid"))
+    assert hybrid.most == 3
+    assert spend(hybrid, START) == 3
+    assert hybrid.retry_after(START) == 6
+    assert spend(hybrid, START + 18) == 3
+    assert spend(hybrid, START + 36) == 3
+    assert spend(hybrid, START + 54) == 1
+    assert hybrid.left(START + 55) == 0
+    assert 6 <= hybrid.retry_after(START + 55) <= 9
+    assert hybrid.reset(START + 55) in range(6, 9)
+    fresh = policy(worker, 0, rule(limit=10, window=50.0, depth=3, algorithm="hybrid"))
+    assert spend(fresh, START) == 3
+    assert fresh.reset(START) == 15
+    assert fresh.tail(START) == b";t=15\r\n"
+    assert policy(worker, 1, rule(limit=2, window=60.0, depth=3, algorithm="hybrid")).most == 2
+
+
+# ---- workers that are stopped between any two stores
+
+
+class Held:
+    """Words that one process stores only when it is told to: as if it were stopped between two of its stores."""
+
+    def __init__(self, words: memoryview) -> None:
+        self.words = words
+        self.waiting: list[tuple[int, int]] = []
+
+    def __getitem__(self, place: int) -> int:
+        return self.words[place]
+
+    def __setitem__(self, place: int, word: int) -> None:
+        self.waiting.append((place, word))
+
+    def store(self) -> bool:
+        """Let it store one word; False where none is left."""
+        if self.waiting:
+            place, word = self.waiting.pop(0)
+            self.words[place] = word
+        return bool(self.waiting)
+
+
+class Stoppable:
+    """A worker on a column that charges one word at a time."""
+
+    def __init__(self, path: Path, column: int, which: Rule) -> None:
+        self.path, self.column, self.rule = path, column, which
+        self.decided = (Fraction(0), 0)
+        self.begin()
+
+    def begin(self) -> None:
+        """A process, maybe one after another that was killed."""
+        self.policy = Policies(limits(self.path, self.column)).of(self.rule, SUBJECT)
+        self.held: Held | None = None
+
+    def decide(self, now: float) -> bool:
+        """Ask; if it passes, nothing of the charge is stored yet."""
+        if self.policy.left(now) < 1:
+            return False
+        assert isinstance(self.policy, TokenBucket)
+        counts = self.policy._counts
+        self.held = Held(counts.words)
+        counts.words = self.held  # type: ignore[assignment]
+        self.policy.charge()
+        counts.words = self.held.words
+        return True
+
+    @property
+    def is_unseen(self) -> bool:
+        """It is charging, and nobody can know of it: neither its cell nor its count is stored."""
+        return self.held is not None and len(self.held.waiting) > 2
+
+    def go_on(self) -> None:
+        """Store one word more of the charge."""
+        if self.held is not None and not self.held.store():
+            self.held = None
+
+
+ACTS = st.lists(
+    st.tuples(
+        st.sampled_from(("ask", "ask", "ask", "store", "store", "store", "store", "kill", "wait")),
+        st.integers(0, 3),
+        st.floats(0, 2),
+    ),
+    max_size=120,
+)
+
+
+@given(acts=ACTS, depth=st.integers(1, 6), start=STARTS, algorithm=st.sampled_from(("token_bucket", "hybrid")))
+def test_workers_that_are_stopped_or_killed_at_any_store_let_through_one_more_each_at_most(
+    acts: list[tuple[str, int, float]], depth: int, start: float, algorithm: str
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        stop_and_kill(path, acts, rule(limit=600, window=600.0, depth=depth, algorithm=algorithm), start)
+
+
+def stop_and_kill(path: Path, acts: list[tuple[str, int, float]], which: Rule, start: float) -> None:
+    exact = ExactBucket(which.limit, which.window, which.depth)
+    workers = [Stoppable(path, column, which) for column in range(4)]
+    now = start
+    for what, who, seconds in acts:
+        worker = workers[who]
+        if what == "wait":
+            now += seconds
+        elif what == "kill":
+            if worker.is_unseen:
+                # What it had decided last nobody has got. Later on it may be counted though nobody has.
+                exact.entries.remove(worker.decided)
+            worker.begin()
+        elif worker.held is not None:
+            worker.go_on()
+        elif what == "ask" and worker.decide(now):
+            # Beyond what fits there is at most what the others have decided on, and nobody can know of yet.
+            unseen = sum(each.is_unseen for each in workers if each is not worker)
+            assert exact.has_room(now, 1, -unseen - tolerance(which))
+            exact.add(now, 1)
+            worker.decided = exact.entries[-1]
+    for worker in workers:
+        while worker.held is not None:
+            worker.go_on()
+        worker.policy.left(now)
+    # Who was killed may have counted what nobody got, and who was told of a charge in the middle may count it twice.
+    # However full it is now: it drains, at one a second, though all of them look at it again and again.
+    seen = [0]
+    for _ in range(2 * len(acts) + which.depth):
+        now += 1
+        seen = [worker.policy.left(now) for worker in workers]
+    assert seen == [which.depth] * 4
+
+
+@pytest.mark.parametrize("stores", range(5))
+def test_what_a_killed_worker_had_stored_of_its_charge_drains_though_everybody_looks(
+    worker: Worker, path: Path, stores: int
+) -> None:
+    which = rule(limit=6, window=60.0, depth=1)
+    victim = Stoppable(path, 1, which)
+    witness = policy(worker, 0, which)
+    assert victim.decide(START)
+    for _ in range(stores):
+        victim.go_on()
+    seen = [witness.left(START + second) for second in range(31)]
+    assert seen[30] == 1
+    # Counted once at most, from when it was seen first.
+    assert seen == sorted(seen)
+    assert sum(seen) >= 20
+    victim.begin()
+    assert victim.policy.left(START + 31) == 1
+
+
+def test_what_is_counted_is_in_the_bucket_before_anybody_has_said_the_level(worker: Worker, path: Path) -> None:
+    victim, witness = Stoppable(path, 1, RULE), policy(worker, 0)
+    assert witness.left(START) == 5
+    for left in (4, 3):
+        assert victim.decide(START)
+        victim.go_on()
+        victim.go_on()
+        assert witness.left(START) == left
+        assert witness.left(START + 0.5) == left
+        # It stays where it is, and another begins on its column.
+        victim.begin()
+    # What is known to have come then has drained since, though nobody else says so and all is read anew.
+    supervisor = worker(7)
+    row = supervisor.peek(supervisor.key(RULE.key(SUBJECT)))
+    assert row is not None
+    supervisor.foreign(row, {})
+    assert witness.left(START + 2.5) == 5
+    assert policy(worker, 2).left(START + 2.5) == 5
+
+
+def test_a_level_that_is_being_said_while_it_is_read_is_read_again(worker: Worker, path: Path) -> None:
+    one, other = policy(worker, 0), policy(worker, 1)
+    assert ask(one, START)
+    assert other.left(START) == 4
+    assert isinstance(other, TokenBucket)
+    counts = other._counts
+    level_at = counts._sibling_cums[0] + at.LEVEL
+
+    class Busy(Held):
+        """The sibling charges as soon as its level has been read."""
+
+        def __getitem__(self, place: int) -> int:
+            word = super().__getitem__(place)
+            if place == level_at and self.busy:
+                self.busy = False
+                assert ask(one, START)
+            return word
+
+        busy = True
+
+    assert ask(one, START)
+    counts.words = Busy(counts.words)  # type: ignore[assignment]
+    # What came after its counts were read it need not know of, but it must not take an old level for a new one.
+    assert other.left(START) in (2, 3)
+    counts.words = counts.words.words  # type: ignore[attr-defined]
+    assert other.left(START) == 2
+
+
+# ---- the clock
+
+
+@given(
+    steps=STEPS,
+    depth=st.integers(1, 20),
+    window=st.sampled_from((1.0, 60.0, 3600.0, 86400.0)),
+    turn=st.integers(0, 60),
+    hours=st.sampled_from((-1, 1)),
+    start=st.floats(3600, 6e8),
+)
+def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_it_takes_to_drain(
+    steps: list[tuple[float, int, int, str]], depth: int, window: float, turn: int, hours: int, start: float
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        set_the_clock(Workers(path, rule(10, window, depth)), steps, turn, hours * 3600.0, start)
+
+
+def set_the_clock(
+    workers: Workers, steps: list[tuple[float, int, int, str]], turn: int, step: float, start: float
+) -> None:
+    which = workers.rule
+    # A level a second ahead of the clock is waited for, and of when it was said a tick is forgotten.
+    drains = drains_in(which) + 1.01 + which.window / 28 / 32
+    # One full bucket more may be let through, for what was used before the step may be forgotten.
+    exact = ExactBucket(which.limit, which.window, 2 * which.depth)
+    now, offset, last = start, 0.0, -drains
+    for place, (part, cost, column, what) in enumerate(steps):
+        now += part * drains
+        if place == turn:
+            offset = step
+        workers.happen(what, column, now + offset)
+        if ask(workers.policies[column], now + offset, cost):
+            assert exact.has_room(now, cost, -2 * tolerance(which))
+            exact.add(now, cost)
+            last = now
+        else:
+            # What had drained before the step may have to drain once more after it.
+            assert cost > which.depth or now - last < drains * (1 if place < turn else 2)
+    assert [one.left(now + offset + 2 * drains) for one in workers.policies] == [which.depth] * 4
+
+
+def test_a_worker_that_comes_after_the_clock_was_set_back_does_not_keep_the_bucket_full(worker: Worker) -> None:
+    assert spend(policy(worker, 0), START) == 5
+    for second in range(5):
+        # Each time another one, which has seen nothing drain.
+        assert policy(worker, 1 + second % 3).left(START - 3600 + second) == second
+
+
+def test_a_bucket_drains_by_the_new_clock_from_the_first_look_at_it_on(worker: Worker) -> None:
+    one, other = policy(worker, 0), policy(worker, 1)
+    assert ask(one, START, 4)
+    assert [each.left(START) for each in (one, other)] == [1, 1]
+    back = START - 3600
+    assert one.left(back) == 1
+    assert one.left(back + 1) == 2
+    # What the one has said since then.
+    assert other.left(back + 2) == 3
+    assert [each.left(back + 4) for each in (one, other)] == [5, 5]
+
+
+def test_workers_that_hear_of_a_new_clock_one_after_the_other_fill_one_bucket(worker: Worker) -> None:
+    one, other = policy(worker, 0), policy(worker, 1)
+    assert one.left(START) == other.left(START) == 5
+    assert ask(one, START + 3600, 4)
+    assert other.left(START + 0.5) == 1
+    assert ask(other, START + 1.5)
+    assert one.left(START + 2) == other.left(START + 2) == 1
+    assert one.left(START + 2.5) == other.left(START + 2.5) == 2
+
+
+# ---- limits that are changed
+
+
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(1, 60), st.integers(1, 30), st.integers(0, 20), st.floats(0, 5), st.integers(0, 3)),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_what_is_used_stays_used_when_limit_and_depth_change(
+    changes: list[tuple[int, int, int, float, int]],
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        change(path, changes)
+
+
+def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
+    tables = [limits(path, column) for column in range(4)]
+    now, level = START, 0.0
+    for limit, depth, asked, seconds, column in changes:
+        which = rule(limit, 60.0, depth)
+        # All workers hear of it before the next request.
+        policies = [Policies(table).of(which, SUBJECT) for table in tables]
+        assert {one.left(now) for one in policies} <= {
+            int((depth - level + slack) // 1) for slack in (-0.01, ROUNDING_TOKENS, 0.01)
+        }
+        for _ in range(asked):
+            level += ask(policies[column], now)
+        now += seconds
+        # The rate that was in force until now.
+        level = max(0.0, level - seconds * limit / 60)
+        for one in policies:
+            one.left(now)
+
+
+def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(worker: Worker) -> None:
+    deep, slow = rule(limit=60, window=60.0, depth=600), rule(limit=1, window=60.0, depth=600)
+    table = worker(0)
+    first = Policies(table).of(deep, SUBJECT)
+    assert spend(first, START) == 600
+    reclaim = Reclaim(worker(1))
+    assert reclaim.slice(START + 599, NEVER)[0] == 0
+    assert Policies(table).of(slow, SUBJECT).left(START + 300) == 300
+    del first
+    gc.collect()
+    assert reclaim.slice(START + 300 + 299 * 60, NEVER)[0] == 0
+    assert reclaim.slice(START + 301 + 300 * 60, NEVER)[0] == 1
+    assert reclaim.slice(START + 301 + 300 * 60 + GRACE_SECONDS, NEVER)[1] == 1
+
+
+def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path) -> None:
+    bucket, table = policy(worker), limits(path)
+    assert ask(bucket, START, 5)
+    later = START + 100 + IDLE_SECONDS
+    reclaim = Reclaim(table)
+    assert reclaim.slice(later, NEVER)[0] == 1
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER)[1] == 1
+    victim = Stoppable(path, 1, RULE)
+    for _ in range(3):
+        assert victim.decide(later + GRACE_SECONDS)
+        victim.go_on()
+        victim.go_on()
+        victim.begin()
+    # What that one counted, of which it has said nothing, though it is less than was counted in the row before.
+    assert bucket.left(later + GRACE_SECONDS) == 2
+
+
+# ---- tables that are full, columns, tables of another layout
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> LimitTable:
+    """The table of one of two workers, without a row to give."""
+    table = limits(make(tmp_path, CUSTOMERS._replace(rows=1, columns=4)), 0)
+    claim(table, b"other")
+    return table
+
+
+def let_go(table: LimitTable) -> None:
+    """There is a row after all."""
+    table.free(number_of(table, claim(table, b"other")))
+
+
+def test_without_a_row_a_bucket_is_held_to_its_share(full: LimitTable) -> None:
+    bucket = Policies(full).of(rule(limit=20, window=10.0, depth=7), SUBJECT)
+    assert spend(bucket, START) == 3
+    assert bucket.retry_after(START) == 1
+    assert bucket.retry_after(START, 3) == 3
+    assert spend(bucket, START + 2.5) == 2
+    assert bucket.reset(START + 2.5) == 3
+    assert spend(bucket, START + 5.5) == 3
+
+
+@pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
+def test_what_was_let_through_without_a_row_is_in_the_bucket_once_there_is_one(
+    full: LimitTable, algorithm: str
+) -> None:
+    which = rule(limit=120, window=60.0, depth=6, algorithm=algorithm)
+    bucket = Policies(full).of(which, SUBJECT)
+    other = Policies(limits(full.file.path, 1)).of(which, SUBJECT)
+    assert spend(bucket, START) == 3
+    let_go(full)
+    # One has drained, at half the rate, which is one a second.
+    assert bucket.left(START + 1) == 4
+    assert other.left(START + 1) == 4
+    assert [one.left(START + 1.5) for one in (bucket, other)] == [5, 5]
+    assert spend(other, START + 1.5) == 5
+
+
+def test_a_bucket_that_was_used_up_alone_is_not_full_for_ever_once_there_is_a_row(full: LimitTable) -> None:
+    which = rule(limit=10, window=10.0, depth=1)
+    bucket = Policies(full).of(which, SUBJECT)
+    assert ask(bucket, START)
+    let_go(full)
+    seen = [bucket.left(START + 1 + step / 10) for step in range(20)]
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+def test_what_had_drained_before_there_was_a_row_is_gone(full: LimitTable) -> None:
+    bucket = Policies(full).of(rule(limit=10, window=10.0, depth=10), SUBJECT)
+    assert spend(bucket, START) == 5
+    let_go(full)
+    assert bucket.left(START + 3600) == 10
+
+
+def test_a_row_without_a_level_yet_is_counted_in_full_from_now_on(worker: Worker) -> None:
+    table = worker(0)
+    row, _, _ = table.find(table.key(RULE.key(SUBJECT)), 357143, START)
+    table.words[row + table.layout.head(2) + at.CUM] = 4
+    bucket, other = policy(worker, 1), policy(worker, 3)
+    assert bucket.left(START) == 1
+    # Said by the first who saw it, so that who comes later does not begin again.
+    assert other.left(START + 2) == 3
+
+
+def test_counts_of_a_table_before_are_in_the_bucket_and_drain(tmp_path: Path) -> None:
+    old = limits(make(tmp_path, CUSTOMERS), 0)
+    bucket = Policies(old).of(RULE, SUBJECT)
+    assert spend(bucket, START) == 5
+    new = limits(make(tmp_path, CUSTOMERS._replace(rows=9, columns=4), generation=2), 1)
+    carry = Carry(old, new)
+    carry.slice(START, NEVER)
+    successor = Policies(new).of(RULE, SUBJECT)
+    assert successor.left(START) == 0
+    assert ask(bucket, START + 1)
+    assert successor.left(START + 1) == 1
+    carry.slice(START + 1, NEVER)
+    assert successor.left(START + 1) == 0
+    for second in range(5):
+        carry.slice(START + 1 + second, NEVER)
+        assert successor.left(START + 1 + second) == second
+    assert spend(successor, START + 5) == 4
+    assert bucket.left(START + 5) == 4
+
+
+def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: Worker) -> None:
+    bucket, supervisor = policy(worker), worker(7)
+    assert ask(bucket, START, 3)
+    row = supervisor.peek(supervisor.key(RULE.key(SUBJECT)))
+    assert row is not None
+    supervisor.foreign(row, {}, (0,))
+    assert bucket.left(START + 0.9) == 2
+    assert bucket.left(START + 1) == 3
+    supervisor.foreign(row, {}, (2,))
+    assert bucket.left(START + 1) == 1
+    assert policy(worker, 1).left(START + 2) == 2
+
+
+# ---- debts
+
+
+@given(debt=st.integers(1, 999_999_999), depth=st.integers(1, 1000), limit=st.integers(1, 100_000))
+def test_a_debt_is_remembered_and_drains(debt: int, depth: int, limit: int) -> None:
+    with fresh(CUSTOMERS) as path:
+        which = rule(limit, 60.0, depth)
+        bucket, other = (Policies(limits(path, column)).of(which, SUBJECT) for column in range(2))
+        assert bucket.left(START) == depth
+        bucket.charge(debt)
+        wait = bucket.retry_after(START)
+        if debt < depth:
+            assert wait == 0
+            return
+        assert bucket.left(START) == depth - debt
+        assert abs(other.left(START) - (depth - debt)) <= debt / (1 << 22) + 1
+        exact = ExactBucket(limit, 60.0, depth)
+        exact.add(START, debt)
+        passes = exact.passes_at(START, 1)
+        assert passes - tolerance(which) * 60 / limit <= START + wait <= passes + 2 + debt / (1 << 21) * 60 / limit
+        assert other.left(START + wait) >= 1
+
+
+def test_a_large_debt_is_waited_for_as_long_as_others_know_it_to_be(worker: Worker) -> None:
+    which = rule(limit=1, window=1.0, depth=1)
+    bucket, other = policy(worker, 0, which), policy(worker, 1, which)
+    assert bucket.left(START) == 1
+    bucket.charge(300_000_001)
+    # In a word it is rounded to sixteens.
+    assert other.left(START) == 1 - 300_000_016
+    wait = bucket.retry_after(START)
+    assert other.left(START + wait) == 1
+    assert wait <= 300_000_001 + 100
+
+
+def test_a_debt_of_a_hybrid_is_waited_for_in_both(worker: Worker) -> None:
+    hybrid = policy(worker, 0, rule(limit=10, window=60.0, depth=2, algorithm="hybrid"))
+    assert hybrid.left(START) == 2
+    hybrid.charge(40)
+    # The window forgets it, the bucket drains it.
+    assert SlidingWindow.left(hybrid, START + 70) == 10  # type: ignore[arg-type]
+    assert hybrid.retry_after(START + 70) == 164
+    assert hybrid.left(START + 70 + 164) == 1

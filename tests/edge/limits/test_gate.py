@@ -1,0 +1,313 @@
+"""The gate before a shared limit: who must ask, who is told, and what becomes of claims."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import claims
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import cell_number, pack
+from edgeproxy.edge.counters.hub_column import HELD, NEVER
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.admission import LimitSet, is_certain
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.gate import QUIET_SECONDS, Gate, cold_allowance
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.rule import Rule
+from tests.support.tables import CUSTOMERS, close_all, limits, make
+
+NOW = 5000.0
+SHARED = CUSTOMERS._replace(columns=5)
+RULE = Rule("basic", 600, 60.0)
+
+
+class Stand:
+    """One worker's table, and the supervisor's words in it."""
+
+    def __init__(self, folder: Path, mode: str) -> None:
+        self.table: LimitTable = limits(make(folder, SHARED), 0)
+        self.policies = Policies(self.table)
+        self.policy: Policy = self.policies.of(RULE, b"acme")
+        self.policy.left(NOW)
+        counts = self.table.readers[RULE.key(b"acme")]
+        assert isinstance(counts, Counts)
+        self.counts = counts
+        self.told: list[Gate] = []
+        self.gate = Gate(self.table, counts, 600, mode, self.told.append)
+        self.hosts(3)
+
+    def hosts(self, count: int) -> None:
+        self.table.words[at.HOSTS] = count
+
+    def answer(self, *, allowed: int = NEVER, worth: int = NEVER, until: float = NOW + 3, no_use: float = 0.0) -> None:
+        """What the hub's answer allows."""
+        hub = self.gate.row + self.table.layout.head(4)
+        words = self.table.words
+        words[self.gate.row + at.ROW_ACKNOWLEDGED] = words[self.gate.row + self.table.head_at + at.CUM]
+        words[hub + at.THRESHOLDS] = allowed << 32 | worth
+        words[hub + at.WARM_UNTIL] = int(until * 1000)
+        words[hub + at.NO_USE_UNTIL] = int(no_use * 1000)
+        words[self.gate.row + at.ROW_SYNC] += 1
+
+    def give(self, claims: int) -> None:
+        self.table.words[self.gate.row + self.table.head_at + at.GIVEN] += claims
+
+    def lost(self, on_loss: int, hosts: int = 3) -> None:
+        """The hub is away."""
+        self.table.words[at.ON_LOSS] = on_loss
+        self.hosts(hosts | at.AWAY)
+
+    def others(self, count: int, now: float = NOW) -> None:
+        """So much is counted elsewhere."""
+        layout, words, row = self.table.layout, self.table.words, self.gate.row
+        cell = cell_number(now, words[row + at.ROW_WIDTH])
+        words[row + layout.rings + layout.ring * 4 + cell % layout.ring] = pack(cell, count)
+        words[row + at.ROW_SYNC] += 1
+
+    def held(self, part: int, now: float = NOW) -> None:
+        """The supervisor holds it to so much."""
+        self.answer(allowed=NEVER, worth=NEVER, until=now + 3)
+        self.others(600 - part, now)
+
+    def passed(self, now: float = NOW) -> int:
+        """How many requests pass in a row."""
+        count = 0
+        while self.policy.left(now) >= 1 and self.passes(now):
+            count += 1
+        return count
+
+    def passes(self, now: float = NOW) -> bool:
+        """Whether a request passes without asking; it is counted then."""
+        left = self.policy.left(now)
+        assert left >= 1
+        if self.gate.must_ask(now, 1, left):
+            return False
+        self.policy.charge(1)
+        self.gate.charged(now, 1)
+        return True
+
+
+@pytest.fixture
+def stand(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stand]:
+    yield Stand(tmp_path, getattr(request, "param", "bounded"))
+    close_all()
+
+
+@pytest.mark.parametrize(
+    ("most", "hosts", "allowed"), [(60, 6, 6), (600, 6, 12), (600, 2, 60), (5, 6, 1), (600, 1, 60)]
+)
+def test_what_may_pass_before_anything_was_heard(most: int, hosts: int, allowed: int) -> None:
+    assert cold_allowance(most, hosts) == allowed
+
+
+def test_a_limit_that_was_not_heard_of_passes_a_little(stand: Stand) -> None:
+    allowed = cold_allowance(600, 3)
+    assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
+    assert stand.told == [stand.gate], "once in a while"
+    stand.answer(until=NOW)
+    assert stand.passes(NOW + QUIET_SECONDS)
+    assert stand.told == [stand.gate] * 2
+
+
+@pytest.mark.parametrize("allowed", [1, 7])
+def test_after_an_answer_it_passes_as_much_as_that_allows(stand: Stand, allowed: int) -> None:
+    stand.answer(allowed=allowed)
+    assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
+
+
+def test_it_is_told_when_that_is_worth_it(stand: Stand) -> None:
+    stand.answer(worth=4)
+    for _ in range(3):
+        assert stand.passes()
+    assert not stand.told
+    assert stand.passes()
+    assert stand.told == [stand.gate]
+
+
+def test_a_gate_is_open_where_there_is_nothing_to_ask_or_to_tell(stand: Stand) -> None:
+    stand.answer(allowed=5, worth=4)
+    assert [stand.gate.is_open(NOW, cost) for cost in (1, 3, 4)] == [True, True, False]
+    assert [stand.gate.is_open(now, 1) for now in (NOW + 2.999, NOW + 3)] == [True, False]
+    stand.answer(allowed=3, worth=9)
+    assert [stand.gate.is_open(NOW, cost) for cost in (3, 4)] == [True, False]
+    stand.gate.hold_to(600, "strict")
+    assert not stand.gate.is_open(NOW, 1)
+    stand.gate.hold_to(600, "eventual")
+    assert [stand.gate.is_open(NOW, cost) for cost in (8, 9)] == [True, False]
+    stand.give(1)
+    stand.answer()
+    assert not stand.gate.is_open(NOW, 1), "a claim is to be used"
+
+
+def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: Stand) -> None:
+    stand.answer()
+    assert stand.gate.is_open(NOW, 1)
+    stand.policies.of(RULE, b"other").left(NOW)
+    words, other = stand.table.words, stand.table.peek(stand.table.key(RULE.key(b"other")))
+    assert other is not None
+    words[other + at.ROW_SYNC] = words[stand.gate.row + at.ROW_SYNC]
+    stand.counts.row = other
+    assert not stand.gate.is_open(NOW, 1)
+
+
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 600), (at.SHARE, 200), (at.DENY, 0)])
+@pytest.mark.parametrize("mode", ["bounded", "eventual"])
+def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
+    stand: Stand, on_loss: int, passed: int, mode: str
+) -> None:
+    stand.gate.hold_to(600, mode)
+    stand.lost(on_loss)
+    assert stand.passed() == passed
+    if passed < 600:
+        assert stand.gate.is_in_vain(NOW)
+        stand.told.clear()
+        stand.gate.refused(NOW + QUIET_SECONDS)
+        assert stand.told == [stand.gate], "the supervisor looks at it next"
+
+
+def test_a_part_is_of_what_was_left(stand: Stand) -> None:
+    stand.lost(at.FULL)
+    assert [stand.passes() for _ in range(60)] == [True] * 60
+    stand.answer(allowed=5, worth=4, until=NOW)
+    stand.others(120)
+    stand.lost(at.SHARE)
+    assert stand.passed() == (600 - 60 - 120) // 3
+
+
+def test_as_much_passes_as_of_any_limit_that_was_not_heard_of(stand: Stand) -> None:
+    stand.lost(at.SHARE, hosts=300)
+    assert stand.passed() == cold_allowance(600, 300) == 6
+
+
+def test_nobody_has_looked_for_long_and_each_window_has_its_part(stand: Stand) -> None:
+    stand.lost(at.SHARE)
+    assert [stand.passed(NOW + 100 * number) for number in range(5)] == [200] * 5
+
+
+def test_what_the_supervisor_holds_passes_its_part(stand: Stand) -> None:
+    stand.lost(at.SHARE)
+    stand.held(350)
+    assert [stand.passes() for _ in range(240)] == [True] * 240
+    # Nobody has used it for a while, and the supervisor comes by every quarter of a window only.
+    later = NOW + 3 + 15
+    assert not stand.gate.is_open(later, 1)
+    assert stand.passed(later) == 350 - 240
+
+
+def test_what_was_held_long_ago_is_not_any_more(stand: Stand) -> None:
+    stand.lost(at.SHARE)
+    stand.held(350)
+    assert stand.table.words[stand.gate.row + stand.table.layout.head(4) + at.THRESHOLDS] == HELD
+    assert stand.passed(NOW + 100) == 200
+
+
+def test_who_is_charged_later_is_refused_only_while_the_hub_is_away(stand: Stand) -> None:
+    assert not stand.gate.is_withheld(NOW, 600)
+    stand.lost(at.DENY)
+    assert stand.gate.is_withheld(NOW, 600)
+    stand.lost(at.SHARE)
+    assert not stand.gate.is_withheld(NOW, 600)
+
+
+def test_asking_is_in_vain_for_a_while_where_the_hub_has_nothing_left(stand: Stand) -> None:
+    stand.answer(allowed=0, no_use=NOW + 1)
+    assert stand.gate.is_in_vain(NOW)
+    assert not stand.gate.is_in_vain(NOW + 1.1)
+
+
+def test_who_waits_is_written_where_the_supervisor_reads_it(stand: Stand) -> None:
+    words, own = stand.table.words, stand.gate.row + stand.table.head_at
+    stand.give(1)
+    stand.gate.wait(2)
+    assert (words[own + at.WANT], stand.told) == (3, [stand.gate])
+    stand.gate.leave(2)
+    assert words[own + at.WANT] == 1
+
+
+def test_claims_that_nobody_used_are_given_back_once(stand: Stand) -> None:
+    stand.give(3)
+    stand.gate.wait(1)
+    claims.give_back(stand.table, stand.gate.row)
+    assert stand.gate.in_hand == 3, "somebody waits for some"
+    stand.gate.leave(1)
+    claims.give_back(stand.table, stand.gate.row)
+    assert stand.gate.in_hand == 0
+
+
+def test_there_is_news_where_an_answer_was_written_or_the_hub_was_lost(stand: Stand) -> None:
+    news = [stand.gate.news]
+    stand.table.words[stand.gate.row + at.ROW_SYNC] += 1
+    news.append(stand.gate.news)
+    stand.hosts(3 | at.AWAY)
+    news.append(stand.gate.news)
+    stand.answer()
+    news.append(stand.gate.news)
+    assert len(set(news)) == 4
+
+
+def test_a_refusal_is_certain_where_the_hub_spoke_a_moment_ago(stand: Stand) -> None:
+    limit_set = LimitSet((stand.policy,), gates=((stand.policy, stand.gate),))
+
+    def certain(*held: Policy) -> bool:
+        return is_certain(limit_set, NOW, (stand.policy,), held)
+
+    assert not certain(), "nobody has spoken yet"
+    stand.answer(until=NOW + 3)
+    assert certain()
+    assert not certain(stand.policy), "it waited, and nobody answered"
+    stand.answer(until=NOW - 1, no_use=NOW + 1)
+    assert not certain(), "the last word is too old"
+    assert certain(stand.policy), "the hub has just said that nothing is left"
+    assert is_certain(limit_set, NOW, (), ()), "something that no hub has refuses"
+    stand.hosts(1)
+    assert certain(), "nobody else counts"
+    stand.lost(at.SHARE, 1)
+    assert not certain()
+    assert not certain(stand.policy)
+
+
+def test_a_refusal_is_told(stand: Stand) -> None:
+    stand.gate.refused(NOW)
+    stand.gate.refused(NOW)
+    assert stand.told == [stand.gate]
+    assert stand.gate.has_refused
+
+
+@pytest.mark.parametrize("stand", ["eventual"], indirect=True)
+def test_eventual_never_asks(stand: Stand) -> None:
+    stand.answer(allowed=0, worth=1)
+    assert all(stand.passes() for _ in range(10))
+    assert stand.told
+
+
+@pytest.mark.parametrize("stand", ["strict"], indirect=True)
+@pytest.mark.parametrize("hosts", [3, 3 | at.AWAY, 1])
+def test_strict_always_asks(stand: Stand, hosts: int) -> None:
+    stand.hosts(hosts)
+    stand.answer()
+    assert not stand.passes()
+
+
+def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, SHARED._replace(rows=1)), 0)
+    policies = Policies(table)
+    policies.of(RULE, b"first").left(NOW)
+    policy = policies.of(RULE, b"second")
+    policy.left(NOW)
+    counts = table.readers[RULE.key(b"second")]
+    assert isinstance(counts, Counts)
+    told: list[Gate] = []
+    gate = Gate(table, counts, 600, "strict", told.append)
+    table.words[at.HOSTS] = 3
+    assert not gate.must_ask(NOW, 1, 1)
+    table.words[at.HOSTS] |= at.AWAY
+    assert not gate.must_ask(NOW, 1, 1), "it is held to its part of a part"
+    table.words[at.ON_LOSS] = at.DENY
+    assert gate.must_ask(NOW, 1, 1)
+    gate.charged(NOW, 1)
+    gate.refused(NOW)
+    gate.leave(-1)
+    assert not told
+    close_all()

@@ -1,0 +1,224 @@
+"""Every algorithm under real processes that ask as fast as they can, while some are killed and replaced.
+
+Of N processes each may decide on what it saw before the others decided: so a window holds at most L + 2 (N - 1) c and
+any t seconds of a bucket at most B + r t + 2 (N - 1) c, where c is what a request costs.
+"""
+
+import json
+import random
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+
+import orjson
+import pytest
+
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.usage import look
+from tests.edge.limits.hammer import TURN, Record, Task
+from tests.support.program import Program
+from tests.support.windows import most_in_a_window
+
+WINDOW = 0.3
+SECONDS = 0.7
+"""More than two windows."""
+ROUNDED = 0.01
+"""Tokens by which levels may be rounded, and this test's own sums."""
+LOW, HIGH = (60, 600), 10_000
+
+
+class Hammer(Program):
+    """One process, from its idle start on."""
+
+    def __init__(self, state: Path, path: Path) -> None:
+        super().__init__("-m", "tests.edge.limits.hammer", state, path)
+        self._path = path
+        self._seen = 0
+
+    def join(self) -> None:
+        """Have it join."""
+        self.say("join")
+        assert self.heard() == "ready"
+
+    def asked(self) -> float:
+        """Wait until it is done; for how many seconds it really asked."""
+        word, seconds = self.heard().split()
+        assert word == "done"
+        return float(seconds)
+
+    def times(self) -> list[float]:
+        """When it let requests through, those that this has not returned yet."""
+        times = Record(self._path).times()[self._seen :]
+        self._seen += len(times)
+        return times
+
+
+class Gang:
+    """So many processes at once, and others that wait to take the places of those that are killed."""
+
+    def __init__(self, folder: Path, size: int, deaths: int, ends: ExitStack) -> None:
+        self.state = folder / "state"
+        self.table = Store.prepare(self.state, workers=size, customers=200, addresses=10)
+        ends.callback(self.table.close)
+        self._everyone = [ends.enter_context(Hammer(self.state, folder / f"{n}")) for n in range(size + deaths)]
+        for hammer in self._everyone:
+            assert hammer.heard() == "idle"
+        self.working, self._waiting = self._everyone[:size], self._everyone[size:]
+        for hammer in self.working:
+            hammer.join()
+
+    def ask(self, task: Task, processes: int, deaths: int, chance: random.Random) -> tuple[list[float], float]:
+        """Have so many of them ask, of whom so many are killed and replaced meanwhile.
+
+        Returns when this was let through, by all together, and for how many seconds the busiest of them asked.
+        """
+        said = orjson.dumps(asdict(task)).decode()
+        asking = self.working[:processes]
+        for hammer in asking:
+            hammer.say(said)
+        for _ in range(deaths):
+            victim, successor = chance.choice(asking), self._waiting.pop()
+            victim.kill()
+            successor.join()
+            successor.say(said)
+            for crew in (asking, self.working):
+                crew[crew.index(victim)] = successor
+        assert monotonic() < task.until, "there was nobody left who could have been held"
+        asked = max([hammer.asked() for hammer in asking])
+        return sorted(moment for hammer in self._everyone for moment in hammer.times()), asked
+
+
+def fullest(times: list[float], rate: float, cost: int) -> float:
+    """How full a bucket was at its fullest into which `cost` was poured at each of these sorted moments.
+
+    As it drains `rate` a second that is the most that any t seconds brought, less `rate` times t.
+    """
+    level = highest = before = 0.0
+    for moment in times:
+        level = max(0.0, level - (moment - before) * rate) + cost
+        before = moment
+        highest = max(highest, level)
+    return highest
+
+
+def test_the_fullest_bucket_is_found() -> None:
+    assert fullest([], 1.0, 1) == 0
+    assert fullest([1.0, 1.0, 2.0, 10.0], 0.5, 2) == pytest.approx(5.5)
+
+
+def depths(algorithm: str, limit: int, chance: random.Random) -> tuple[int, ...]:
+    """How deep the buckets are that are tried: a shallow one, and the deepest; a window has none."""
+    return (0,) if algorithm == "sliding_window" else (chance.choice((1, limit // 10)), limit)
+
+
+def assert_held(task: Task, times: list[float], asked: float, processes: int) -> None:
+    """Never more than allowed; and, of who asked for so many seconds, hardly ever refused what was."""
+    excess = 2 * (processes - 1) * task.cost
+    admitted = len(times) * task.cost
+    rate = task.limit / task.window
+    window = most_in_a_window(times, task.window) * task.cost
+    bucket = fullest(times, rate, task.cost)
+    about = f"{task.algorithm} {task.limit} in {task.window} s, depth {task.depth}, cost {task.cost}"
+    print(
+        f"{about}: {admitted} in all, {asked:.1f} s, window {window - task.limit:+}, bucket {bucket - task.depth:+.2f}"
+    )
+    if task.algorithm != "token_bucket":
+        assert window <= task.limit + excess, about
+    if task.depth:
+        assert bucket <= task.depth + excess + ROUNDED, about
+    # A bucket that is shallow overflows in less than a process's turn.
+    if task.depth > rate * TURN:
+        assert admitted >= rate * asked * 0.8 - task.cost, about
+    if not task.depth:
+        windows = int(asked / task.window)
+        assert admitted >= windows * (task.limit - task.cost + 1), about
+
+
+Run = tuple[int, float, int, int, int, int]
+"""A limit, its window, its depth, what a request costs, how many ask, and how many of these are killed meanwhile."""
+
+
+def runs(algorithm: str, chance: random.Random) -> list[Run]:
+    """A low limit and the high one as deep as they may be, some with requests that cost more, and some whose workers
+    die; which low limit it is, chance says."""
+    low = chance.choice(LOW)
+    plain = [(limit, WINDOW, depth, 1, 4, 0) for limit in (low, HIGH) for depth in depths(algorithm, limit, chance)]
+    dear = [
+        (limit, WINDOW, depth, cost, 2, 0)
+        for limit, cost in (chance.choice(((60, 7), (600, 25))), (HIGH, 9))
+        for depth in depths(algorithm, limit, chance)[-1:]
+    ]
+    deadly = [(limit, WINDOW, chance.choice(depths(algorithm, limit, chance)), 1, 2, 2) for limit in (low, HIGH)]
+    # A window that is not over before it is looked at.
+    lasting = [(150_000, 60.0, 0, 1, 4, 6)] if algorithm == "sliding_window" else []
+    return [*plain, *dear, *deadly, *lasting]
+
+
+@pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
+def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_counted_stays(
+    algorithm: str, tmp_path: Path, seed: int
+) -> None:
+    chance = random.Random(seed)
+    drawn = runs(algorithm, chance)
+    with ExitStack() as ends:
+        gang = Gang(tmp_path, max(run[4] for run in drawn), sum(run[5] for run in drawn), ends)
+        for number, (limit, window, depth, cost, processes, deaths) in enumerate(drawn):
+            # Each successor has to join before it is over.
+            until = monotonic() + SECONDS * (1 + deaths / 4)
+            task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, until)
+            times, asked = gang.ask(task, processes, deaths, chance)
+            assert_held(task, times, asked, processes)
+            shown = look(gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)
+            most = depth if algorithm == "token_bucket" else limit
+            assert shown.used <= most + 2 * (processes - 1) * cost + deaths
+            assert shown.remaining == max(0, most - shown.used) or algorithm == "hybrid"
+            if window > SECONDS:
+                # One that is killed between a charge and its own record of it has charged one more than it recorded.
+                assert 0 < len(times) <= shown.used <= len(times) + deaths
+
+
+CLAIMER = """
+import json, random, sys
+from pathlib import Path
+from edgeproxy.edge.counters.rows import TableBusy
+from edgeproxy.edge.counters.store import Store
+store = Store.join(Path(sys.argv[1]))
+table = store.customers
+chance = random.Random(int(sys.argv[2]))
+keys = [f"shared-{n}" for n in range(2000)] + [f"{sys.argv[2]}-{n}" for n in range(500)]
+chance.shuffle(keys)
+print("ready", flush=True)
+sys.stdin.readline()
+rows = {}
+while keys:
+    key = keys.pop()
+    try:
+        row, generation, fresh = table.find(table.key(key.encode()), 2_142_858, 1000.0)
+    except TableBusy:
+        keys.insert(0, key)
+        continue
+    assert generation == 2
+    rows[key] = row
+print(json.dumps(rows), flush=True)
+"""
+
+
+def test_processes_that_claim_the_same_keys_at_once_get_the_same_rows(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    supervisor = Store.prepare(state, workers=4, customers=5000, addresses=10)
+    everyone: dict[str, int] = {}
+    with ExitStack() as ends:
+        claimers = [ends.enter_context(Program("-c", CLAIMER, state, number)) for number in range(4)]
+        for claimer in claimers:
+            assert claimer.heard() == "ready"
+        for claimer in claimers:
+            claimer.say("go")
+        for claimer in claimers:
+            for key, row in json.loads(claimer.heard()).items():
+                assert everyone.setdefault(key, row) == row
+    assert len(everyone) == 2000 + 4 * 500
+    assert len(set(everyone.values())) == len(everyone)
+    assert supervisor.customers.rows_in_use == len(everyone)
+    assert sorted(supervisor.customers.rows()) == sorted(everyone.values())
+    supervisor.close()

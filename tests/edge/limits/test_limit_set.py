@@ -1,0 +1,613 @@
+"""Admission under all that may hold a request, held against what somebody else finds before and after."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.cells import width_us
+from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.admission import LimitSet, admit, buy, denied, hopeless, report
+from edgeproxy.edge.limits.bucket import ROUNDING_TOKENS
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.quota import Quota
+from edgeproxy.edge.limits.rule import Rule
+from tests.edge.limits.reference import ExactBucket, ExactWindow
+from tests.support.tables import fresh, make, opened
+
+CUSTOMERS = Layout("customers", 20, 8, ring=32, cells=28, width=at.HEAD_WORDS)
+QUOTAS = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEAD_WORDS)
+START = 51_000_000.0
+SUBJECT = b"acme"
+UTC = ZoneInfo("UTC")
+
+
+@dataclass
+class Plan:
+    """What is to hold: rules with costs, and so on."""
+
+    policies: list[tuple[Rule, int]] = field(default_factory=list)
+    bought_off: int = 0
+    credits: tuple[Rule, int] | None = None
+    reported: list[tuple[Rule, int]] = field(default_factory=list)
+    shadows: list[tuple[Rule, int]] = field(default_factory=list)
+    trials: list[tuple[Rule, int]] = field(default_factory=list)
+    slots: list[Rule] = field(default_factory=list)
+    quotas: list[tuple[str, int, bool, str]] = field(default_factory=list)
+    """Name, included, whether it is hard, which requests it counts."""
+
+
+class Process:
+    """A process that decides, or looks, on a column of its own."""
+
+    def __init__(self, customers: Path, quotas: Path, plan: Plan) -> None:
+        self.files = [opened(customers), opened(quotas)]
+        column = columns.take(self.files)
+        policies, periods = (Policies(LimitTable(file, column)) for file in self.files)
+
+        def made(rules: list[tuple[Rule, int]]) -> tuple[Policy, ...]:
+            return tuple([policies.of(rule, SUBJECT, cost) for rule, cost in rules])
+
+        self.terms = LimitSet(
+            made(plan.policies),
+            bought_off=plan.bought_off,
+            credits=made([plan.credits])[0] if plan.credits else None,
+            reported=made(plan.reported),
+            shadows=made(plan.shadows),
+            trials=made(plan.trials),
+            slots=tuple([policies.concurrency(rule, SUBJECT) for rule in plan.slots]),
+            quotas=tuple(
+                [
+                    periods.quota(name, included, "day", UTC, SUBJECT, hard=hard, when=when)
+                    for name, included, hard, when in plan.quotas
+                ]
+            ),
+        )
+
+    def kill(self) -> None:
+        """kill -9."""
+        for file in self.files:
+            file.close()
+
+    def bounds(self) -> list[Policy | Quota]:
+        """All that has anything left, in an order."""
+        terms = self.terms
+        credits = () if terms.credits is None else (terms.credits,)
+        return [
+            *terms.policies,
+            *credits,
+            *terms.other_rates.reported,
+            *terms.other_rates.shadows,
+            *terms.other_rates.trials,
+            *terms.quotas,
+        ]
+
+    def lefts(self, now: float) -> list[int]:
+        """What each of these has left."""
+        return [bound.left(now) for bound in self.bounds()]
+
+    def free(self, now: float) -> list[bool]:
+        """Which of the slots are free."""
+        return [slot.retry_after(now) == 0 for slot in self.terms.slots]
+
+
+ALGORITHMS = ("sliding_window", "token_bucket", "hybrid")
+
+
+def rule(name: str, limit: int, depth: int, algorithm: str = "sliding_window", mode: str = "enforce") -> Rule:
+    # In windows of a minute two limits would be one. Rates are whole tokens a second, so that levels are exact.
+    seconds = {"token_bucket": 1.0, "burst_credits": 1.0}.get(algorithm, 4.0)
+    return Rule(name, limit, seconds, "customer", algorithm, mode, depth)
+
+
+RULED = st.tuples(st.integers(1, 8), st.integers(1, 6), st.sampled_from(ALGORITHMS), st.integers(1, 3))
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Any plan; each of its limits is of another scope, so that each has a row of its own."""
+    plan = Plan()
+    scopes = iter(("customer", "key", "ip", "route", "customer_route", "guard"))
+
+    def ruled(count: int, mode: str = "enforce") -> list[tuple[Rule, int]]:
+        made = []
+        for limit, depth, algorithm, cost in draw(st.lists(RULED, max_size=count)):
+            scope = next(scopes)
+            one = rule(f"{scope}-limit", 4 * limit if algorithm == "hybrid" else limit, depth, algorithm, mode)
+            made.append((Rule(one.name, one.limit, one.window, scope, algorithm, mode, one.depth), cost))
+        return made
+
+    plan.policies = ruled(2)
+    plan.bought_off = draw(st.integers(0, len(plan.policies)))
+    plan.reported = ruled(1)
+    plan.shadows = ruled(1, "shadow")
+    plan.trials = ruled(1, "shadow")
+    if draw(st.booleans()):
+        plan.credits = (rule("credits", draw(st.integers(1, 3)), draw(st.integers(1, 6)), "burst_credits"), 2)
+    for number in range(draw(st.integers(0, 2))):
+        scope = ("customer", "ip")[number]
+        plan.slots.append(Rule(f"slots-{scope}", draw(st.integers(1, 4)), 0.0, scope, "concurrency"))
+    for name in ("requests-day", "tokens-day")[: draw(st.integers(0, 2))]:
+        plan.quotas.append((name, draw(st.integers(0, 12)), draw(st.booleans()), draw(st.sampled_from(("a", "b")))))
+    return plan
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(("ask", "ask", "ask", "ask", "over", "over", "shed", "wait")),
+        st.integers(0, 1),
+        st.sampled_from((0.5, 1.0, 1.0, 2.0, 7.0)),
+        st.lists(st.one_of(st.none(), st.integers(0, 9)), min_size=3, max_size=3),
+        st.sampled_from(("", "a", "b", "ab")),
+    ),
+    max_size=50,
+)
+
+
+@given(plan=plans(), steps=STEPS)
+def test_all_is_charged_or_nothing_is(plan: Plan, steps: list[tuple[str, int, float, list[int | None], str]]) -> None:
+    with fresh(CUSTOMERS) as customers, fresh(QUOTAS) as quotas:
+        Schedule(lambda: Process(customers, quotas, plan)).run(steps)
+
+
+class Schedule:
+    """Two processes that decide, and one that looks what comes of it."""
+
+    def __init__(self, another: Callable[[], Process]) -> None:
+        self.another = another
+        self.asked, self.witness = [another(), another()], another()
+        self.under_way: list[list[float]] = [[], []]
+        """Of each process the moments at which its requests were admitted."""
+        self.now = START
+
+    def run(self, steps: list[tuple[str, int, float, list[int | None], str]]) -> None:
+        for what, who, seconds, costs, counts in steps:
+            if what == "wait":
+                self.now += seconds
+            elif what == "ask":
+                self.ask(who)
+            elif what == "shed":
+                self.shed(who)
+            elif self.under_way[who]:
+                self.over(who, costs, counts)
+
+    def ask(self, who: int) -> None:
+        now, process = self.now, self.asked[who]
+        terms = process.terms
+        before, free = self.witness.lefts(now), self.witness.free(now)
+        refusing, bought, refused_by = self.judged(before, free)
+        refused, shown, left, noted = admit(terms, now)
+        after = self.witness.lefts(now)
+        assert refused == bool(refusing)
+        rates = (*terms.policies, *terms.other_rates.reported)
+        assert shown in rates if rates else shown is None
+        if refused:
+            assert after == before
+            assert self.witness.free(now) == free
+            assert noted is None
+            if shown is not None:
+                assert left == max(0, before[process.bounds().index(shown)])
+            self.denied(who, refused_by)
+            return
+        self.under_way[who].append(now)
+        expected = list(before)
+        hit = []
+        charged = [*(policy for policy in terms.policies if policy not in bought), *([terms.credits] if bought else [])]
+        for place, bound in enumerate(process.bounds()):
+            if isinstance(bound, Quota):
+                expected[place] -= 1
+            elif (bound in terms.other_rates.shadows and before[place] < bound.cost) or (
+                bound in terms.other_rates.trials and before[place] < 1
+            ):
+                hit.append(bound)
+            elif bound in charged or bound in terms.other_rates.shadows:
+                expected[place] -= bound.cost
+        assert after == expected
+        if shown is not None:
+            assert left == max(0, after[process.bounds().index(shown)])
+            # The first of those that were closest to refusal, or beyond it where passage was bought.
+            room = [before[process.bounds().index(rate)] - rate.cost for rate in terms.policies]
+            room += [before[process.bounds().index(rate)] - 1 for rate in terms.other_rates.reported]
+            assert shown is rates[room.index(min(room))]
+        over = [quota for place, quota in enumerate(process.bounds()) if isinstance(quota, Quota) and before[place] < 1]
+        if hit or over or bought:
+            assert noted is not None
+            assert (set(noted.shadows), list(noted.over), bool(noted.bought)) == (set(hit), over, bool(bought))
+        else:
+            assert noted is None
+
+    def judged(self, before: list[int], free: list[bool]) -> tuple[list[object], list[object], set[str]]:
+        """What refuses, what is bought off, and the names of all that has no room."""
+        terms = self.asked[0].terms
+        left = dict(zip(self.asked[0].bounds(), before, strict=True))
+        lacking = [policy for policy in terms.policies if left[policy] < policy.cost]
+        of_plan = [policy for policy in lacking if policy in terms.policies[: terms.bought_off]]
+        refusing: list[object] = [policy for policy in lacking if policy not in of_plan]
+        credits = terms.credits
+        affordable = credits is not None and left[credits] >= credits.cost
+        if of_plan and not affordable:
+            refusing += of_plan
+        refusing += [policy for policy in terms.other_rates.reported if left[policy] < 1]
+        refusing += [quota for quota in terms.quotas if quota.hard and left[quota] < 1]
+        refusing += [slot for slot, is_free in zip(terms.slots, free, strict=True) if not is_free]
+        names = {one.name for one in refusing}  # type: ignore[attr-defined]
+        names_of = self.names(of_plan)
+        return refusing, names_of if of_plan and not refusing else [], names
+
+    def names(self, policies: list[Policy]) -> list[object]:
+        """The same policies in both processes, since they are looked for in either."""
+        places = [self.asked[0].terms.policies.index(policy) for policy in policies]
+        return [process.terms.policies[place] for process in self.asked for place in places]
+
+    def denied(self, who: int, refused_by: set[str]) -> None:
+        """The refusal names all that refuses, and when it says all rates have room, if nothing else comes."""
+        terms = self.asked[who].terms
+        refusal = denied(terms, self.now)
+        assert {one.name for one in refusal.violated} == refused_by
+        if hopeless(terms):
+            assert refusal.retry_after == 0
+            return
+        assert refusal.retry_after > 0
+        assert all(refusal.retry_after >= one.retry_after(self.now) for one in (*terms.quotas, *terms.slots))
+        if any(policy.cost > policy.most for policy in terms.policies):
+            return
+        # Somebody else looks then, and is seen no more.
+        later = self.now + refusal.retry_after
+        witness = self.another()
+        credits = witness.terms.credits
+        for place, policy in enumerate(witness.terms.policies):
+            bought = place < witness.terms.bought_off and credits is not None and credits.left(later) >= credits.cost
+            assert bought or policy.left(later) >= policy.cost
+        assert all(policy.left(later) >= 1 for policy in witness.terms.other_rates.reported)
+        witness.kill()
+
+    def over(self, who: int, costs: list[int | None], counts: str) -> None:
+        """A request is over."""
+        process, now = self.asked[who], self.now
+        terms = process.terms
+        before = self.witness.lefts(now)
+        reported = [*terms.other_rates.reported, *terms.other_rates.trials]
+        said = report(terms, now, costs[: len(reported)])
+        charged = {policy: policy.cost if cost is None else cost for policy, cost in zip(reported, costs, strict=False)}
+        admitted = self.under_way[who].pop()
+        expected = list(before)
+        for place, bound in enumerate(process.bounds()):
+            if bound in terms.other_rates.reported or (bound in terms.other_rates.trials and before[place] >= 1):
+                expected[place] -= charged[bound]  # type: ignore[index]
+            if bound in terms.other_rates.reported:
+                assert said[bound] == max(0, expected[place])  # type: ignore[index]
+            if isinstance(bound, Quota) and bound.when not in counts and admitted // 86400 == now // 86400:
+                expected[place] += 1
+        assert set(said) == set(terms.other_rates.reported)
+        terms.release()
+        terms.refund(admitted, lambda when: when in counts)
+        assert self.witness.lefts(now) == expected
+        held = len(self.under_way[0]) + len(self.under_way[1])
+        assert self.witness.free(now) == [held < slot.limit for slot in terms.slots]
+
+    def shed(self, who: int) -> None:
+        """Passage is bought while the edge sheds load."""
+        process, now = self.asked[who], self.now
+        terms = process.terms
+        before = self.witness.lefts(now)
+        bought = buy(terms, now)
+        expected = list(before)
+        if terms.credits is None or terms.bought_off:
+            assert not bought
+        else:
+            place = process.bounds().index(terms.credits)
+            assert bought == (before[place] >= terms.credits.cost)
+            expected[place] -= terms.credits.cost if bought else 0
+        assert self.witness.lefts(now) == expected
+
+
+# ---- the two ways through it
+
+
+@given(plan=plans(), waits=st.lists(st.sampled_from((0.0, 0.0, 0.5, 1.0, 3.0)), max_size=40))
+def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Plan, waits: list[float]) -> None:
+    assume(plan.policies or plan.slots)
+    simple = Plan(policies=plan.policies, slots=plan.slots)
+    at_length = Plan(policies=plan.policies, slots=plan.slots, quotas=[("requests-day", 1 << 40, False, "a")])
+    with fresh(CUSTOMERS) as one, fresh(CUSTOMERS) as other, fresh(QUOTAS) as quotas:
+        short, long = Process(one, quotas, simple), Process(other, quotas, at_length)
+        assert short.terms.simple
+        assert not long.terms.simple
+        now = START
+        for wait in waits:
+            now += wait
+            (refused, shown, left, noted), other_answer = admit(short.terms, now), admit(long.terms, now)
+            assert (refused, left, noted) == (other_answer[0], other_answer[2], other_answer[3])
+            name = None if other_answer[1] is None else other_answer[1].name
+            assert (None if shown is None else shown.name) == name
+            if refused:
+                refusals = [denied(process.terms, now) for process in (short, long)]
+                assert len({refusal.retry_after for refusal in refusals}) == 1
+                assert len({tuple(one.name for one in refusal.violated) for refusal in refusals}) == 1
+
+
+# ---- what is charged after the answer
+
+
+@given(
+    algorithm=st.sampled_from(ALGORITHMS),
+    limit=st.integers(1, 20),
+    depth=st.integers(1, 10),
+    steps=st.lists(
+        st.tuples(st.one_of(st.just(0.0), st.floats(0, 30)), st.sampled_from((0, 1, 1, 2, 5, 30)), st.integers(0, 1)),
+        max_size=60,
+    ),
+)
+def test_debts_are_remembered_until_they_are_paid(
+    algorithm: str, limit: int, depth: int, steps: list[tuple[float, int, int]]
+) -> None:
+    with fresh(CUSTOMERS) as customers, fresh(QUOTAS) as quotas:
+        owed = Rule("tokens", limit, 10.0, "customer", algorithm, "enforce", depth)
+        processes = [Process(customers, quotas, Plan(reported=[(owed, 1)])) for _ in range(2)]
+        later = Process(customers, quotas, Plan(reported=[(owed, 1)]))
+        pay(processes, later, owed, steps)
+
+
+def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[float, int, int]]) -> None:
+    window, bucket = ExactWindow(owed.limit, owed.window), ExactBucket(owed.limit, owed.window, owed.depth)
+    exact: list[ExactWindow | ExactBucket] = [window] if owed.algorithm == "sliding_window" else [bucket]
+    exact = [window, bucket] if owed.algorithm == "hybrid" else exact
+    cell = width_us(owed.window, 28) / 1e6
+    wide = 29 * cell - owed.window + 1e-6
+    tolerance = 2 * ROUNDING_TOKENS
+    now = START
+    for seconds, cost, who in steps:
+        now += seconds
+        terms = processes[who].terms
+        refused, _, left, _ = admit(terms, now)
+        room = [one.has_room(now, 1, wide if one is window else tolerance) for one in exact]
+        if refused:
+            assert left == 0
+            assert not all(room)
+            moment = now + denied(terms, now).retry_after
+            assert later.terms.other_rates.reported[0].left(moment) >= 1
+            passes = max(float(one.passes_at(now, 1)) for one in exact)
+            assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
+            continue
+        assert all(one.has_room(now, 1, -1e-6 if one is window else -tolerance) for one in exact)
+        # The answer comes in the same moment: what other requests were let through meanwhile would be owed as well.
+        report(terms, now, [cost])
+        for one in exact:
+            one.add(now, cost)
+
+
+# ---- one by one
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path]:
+    return make(tmp_path, CUSTOMERS), make(tmp_path, QUOTAS)
+
+
+Paths = tuple[Path, Path]
+
+
+def test_what_terms_say_of_themselves(paths: Paths) -> None:
+    window = rule("basic", 5, 1)
+    assert not Process(*paths, Plan()).terms.holds
+    only = Process(*paths, Plan(policies=[(window, 1)])).terms
+    assert (only.simple, only.holds, only.settles) == (True, True, False)
+    slots = Process(*paths, Plan(slots=[Rule("slots", 2, 0.0, algorithm="concurrency")])).terms
+    assert (slots.simple, slots.holds, slots.settles) == (True, True, True)
+    quotas = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
+    assert (quotas.simple, quotas.holds, quotas.settles) == (False, True, True)
+    credits = Process(*paths, Plan(credits=(rule("credits", 1, 5, "burst_credits"), 1), bought_off=0)).terms
+    assert (credits.simple, credits.holds, credits.settles) == (False, True, False)
+    trials = Process(*paths, Plan(trials=[(rule("trial", 5, 1, mode="shadow"), 1)])).terms
+    assert (trials.simple, trials.holds, trials.settles) == (False, True, True)
+
+
+def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("plan", 2, 1), 1), (Rule("route", 6, 4.0, "route"), 1)],
+        bought_off=1,
+        credits=(rule("credits", 1, 3, "burst_credits"), 1),
+    )
+    process = Process(*paths, plan)
+    terms = process.terms
+    answers = [admit(terms, START) for _ in range(8)]
+    assert [refused for refused, *_ in answers] == [False] * 5 + [True] * 3
+    assert [noted is not None and noted.bought != () for *_, noted in answers[:5]] == [False] * 2 + [True] * 3
+    assert [bound.left(START) for bound in process.bounds()] == [0, 1, 0]
+    # Whichever is sooner: the next credit.
+    assert denied(terms, START) == ((terms.policies[0],), 1)
+    assert admit(terms, START + 1)[0] is False
+    assert admit(terms, START + 1)[0] is True
+    assert denied(terms, START + 2).violated == (terms.policies[1],)
+
+
+def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_nothing(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("plan", 10, 1), 10)], bought_off=1, credits=(rule("credits", 1, 5, "burst_credits"), 10)
+    )
+    terms = Process(*paths, plan).terms
+    assert admit(terms, START)[0] is False
+    assert admit(terms, START)[0] is True
+    wait = denied(terms, START).retry_after
+    assert wait >= 4
+    assert admit(terms, START + wait)[0] is False
+    assert not buy(terms, START)
+
+
+def test_credits_of_a_plan_without_limits_buy_passage_while_there_are_enough(paths: Paths) -> None:
+    credits = (rule("credits", 1, 5, "burst_credits"), 2)
+    terms = Process(*paths, Plan(credits=credits)).terms
+    assert [buy(terms, START) for _ in range(3)] == [True, True, False]
+    assert buy(terms, START + 1)
+    limited = Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)], bought_off=1, credits=credits)).terms
+    assert not buy(limited, START + 60)
+    assert not buy(Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)])).terms, START)
+
+
+def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths) -> None:
+    bucket = rule("tokens", 10, 100, "token_bucket")
+    terms = Process(*paths, Plan(reported=[(bucket, 1)])).terms
+    for cost in (60, 39, 300):
+        assert admit(terms, START)[0] is False
+        report(terms, START, [cost])
+    refused, shown, left, _ = admit(terms, START)
+    assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
+    refusal = denied(terms, START)
+    assert refusal == (terms.other_rates.reported, 30)
+    assert admit(terms, START + 29)[0] is True
+    assert admit(terms, START + 30)[0] is False
+
+
+def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Paths) -> None:
+    terms = Process(*paths, Plan(reported=[(rule("tokens", 100, 1), 7)])).terms
+    assert report(terms, START, [None]) == {terms.other_rates.reported[0]: 93}
+    assert report(terms, START, [0]) == {terms.other_rates.reported[0]: 93}
+    assert report(terms, START, [500]) == {terms.other_rates.reported[0]: 0}
+    assert terms.other_rates.reported[0].left(START) == 93 - 500
+
+
+def test_a_shadow_refuses_nobody_and_says_whom_it_would_have(paths: Paths) -> None:
+    shadow = rule("shadow", 3, 1, mode="shadow")
+    terms = Process(*paths, Plan(shadows=[(shadow, 2)])).terms
+    answers = [admit(terms, START) for _ in range(3)]
+    assert [(refused, shown) for refused, shown, *_ in answers] == [(False, None)] * 3
+    assert [noted and noted.shadows for *_, noted in answers] == [
+        None,
+        terms.other_rates.shadows,
+        terms.other_rates.shadows,
+    ]
+    # Whom it would have refused it does not count.
+    assert terms.other_rates.shadows[0].left(START) == 1
+
+
+def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it_pass(paths: Paths) -> None:
+    trial = rule("trial", 5, 1, mode="shadow")
+    terms = Process(*paths, Plan(trials=[(trial, 2)])).terms
+    for cost, left in ((None, 3), (9, -6), (9, -6)):
+        assert admit(terms, START)[0] is False
+        assert report(terms, START, [cost]) == {}
+        assert terms.other_rates.trials[0].left(START) == left
+    noted = admit(terms, START)[3]
+    assert noted is not None
+    assert noted.shadows == terms.other_rates.trials
+
+
+def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Paths) -> None:
+    plan = Plan(
+        policies=[
+            (rule("window", 1, 1), 1),
+            (rule("bucket", 1, 1, "token_bucket"), 1),
+            (Rule("key", 9, 4.0, "key"), 1),
+        ],
+        slots=[Rule("slots", 1, 0.0, algorithm="concurrency")],
+        quotas=[("requests-day", 1, True, "a")],
+    )
+    terms = Process(*paths, plan).terms
+    assert terms.policies[2].most == 9
+    assert admit(terms, START)[0] is False
+    assert admit(terms, START)[0] is True
+    window, bucket, _ = terms.policies
+    assert window.retry_after(START) > bucket.retry_after(START) == 1
+    refusal = denied(terms, START)
+    assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
+
+
+def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("window", 5, 1), 6), (rule("bucket", 9, 1, "token_bucket"), 1)],
+        quotas=[("requests-day", 0, True, "a"), ("requests-month", 0, False, "b")],
+    )
+    terms = Process(*paths, plan).terms
+    assert admit(terms, START)[0] is True
+    assert [each.name for each in hopeless(terms)] == ["window", "requests-day"]
+    assert denied(terms, START).retry_after == 0
+
+
+def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("basic", 2, 1), 1)],
+        reported=[(Rule("tokens", 100, 4.0, "key"), 1)],
+        quotas=[("requests-day", 5, True, "a")],
+    )
+    terms = Process(*paths, plan).terms
+    assert denied(terms, START) == (terms.policies, 1)
+    alone = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
+    assert denied(alone, START) == (alone.quotas, 1)
+
+
+def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths: Paths) -> None:
+    plan = Plan(
+        policies=[(rule("plan", 1, 1), 1)],
+        bought_off=1,
+        credits=(rule("credits", 1, 5, "burst_credits"), 1),
+        reported=[(Rule("tokens", 100, 4.0, "key"), 1)],
+        slots=[Rule("slots", 9, 0.0, algorithm="concurrency")],
+        quotas=[("requests-day", 2, True, "a"), ("tokens-day", 9, True, "a")],
+    )
+    process = Process(*paths, plan)
+    terms = process.terms
+    assert [admit(terms, START)[0] for _ in range(4)] == [False, False, True, True]
+    assert process.lefts(START) == [0, 4, 100, 0, 7]
+    assert terms.slots[0]._slots.used == 2
+    # What could be bought is not violated.
+    assert denied(terms, START).violated == (terms.quotas[0],)
+    # Nor is anything charged where what is reported leaves nothing, or where credits do not suffice.
+    report(terms, START, [200])
+    terms.refund(START, lambda when: False)
+    refused, shown, left, _ = admit(terms, START)
+    assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
+    assert process.lefts(START) == [0, 4, -100, 1, 8]
+    report(terms, START + 4, [None])
+    terms.credits.charge(6)  # type: ignore[union-attr]
+    assert admit(terms, START)[0] is True
+    assert process.lefts(START)[3:] == [1, 8]
+
+
+def test_a_soft_quota_that_is_passed_is_marked(paths: Paths) -> None:
+    terms = Process(*paths, Plan(quotas=[("requests-day", 1, False, "a"), ("tokens-day", 9, True, "a")])).terms
+    assert admit(terms, START) == (False, None, 0, None)
+    refused, _, _, noted = admit(terms, START)
+    assert not refused
+    assert noted is not None
+    assert noted.over == (terms.quotas[0],)
+    # Given back, it is not passed any more.
+    terms.refund(START, lambda when: False)
+    terms.refund(START, lambda when: True)
+    assert [quota.left(START) for quota in terms.quotas] == [0, 8]
+
+
+def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -> None:
+    process = Process(*paths, Plan())
+    periods = Policies(LimitTable(process.files[1], 0))
+
+    def of(meter: str, included: int, cost: int, *, hard: bool = True) -> Quota:
+        name = f"{meter}-day"
+        return periods.quota(name, included, "day", UTC, SUBJECT, hard=hard, when="answered", cost=cost)
+
+    requests, cost, egress = of("requests", 9, 1), of("cost", 25, 10), of("egress", 5, 0)
+    terms = LimitSet(quotas=(requests, cost, egress), metered={"egress": (egress,)})
+    for used in (1, 2):
+        assert admit(terms, START) == (False, None, 0, None)
+        assert [each.left(START) for each in terms.quotas] == [9 - used, 25 - 10 * used, 5]
+    assert admit(terms, START)[0]
+    assert denied(terms, START).violated == (cost,)
+    terms.refund(START, lambda when: True)
+    assert [each.left(START) for each in terms.quotas] == [7, 5, 5]
+    terms.refund(START, lambda when: False)
+    assert [each.left(START) for each in terms.quotas] == [8, 15, 5]
+    for quota in terms.metered["egress"]:
+        quota.count(5, START)
+    assert admit(terms, START)[0]
+    assert denied(terms, START).violated == (egress,)
+    soft = LimitSet(quotas=(of("cost", 25, 20, hard=False),))
+    noted = admit(soft, START)[3]
+    assert noted is not None
+    assert noted.over == soft.quotas

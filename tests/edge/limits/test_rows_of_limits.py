@@ -1,0 +1,323 @@
+"""Plans and routes as rows: whom each limit counts by, which are one, and what a head says of a cost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.allowance import allowance_of, with_caps
+from edgeproxy.config.models import BurstCredits, Limit, Meter, Route, RouteLimit, Tier
+from edgeproxy.config.units import COUNT_MAX
+from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.admission import hopeless
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.limit_set import (
+    Applied,
+    RouteLimits,
+    Tables,
+    applied,
+    concurrency_rule,
+    cost_in,
+    credits_rule,
+    credits_sync,
+    field,
+    rule_of,
+    whom,
+)
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.quota import QuotaCounts
+from edgeproxy.edge.limits.rate_terms import Mode
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.slots import Slots
+from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
+
+DIGEST = bytes(range(32))
+ADDRESS = bytes((192, 0, 2, 1))
+
+
+def limit(name: str, rate: str = "60/min", **settings: Any) -> Limit:
+    return Limit.model_validate({"name": name, "rate": rate, **settings})
+
+
+def route_limit(name: str, rate: str = "60/min", **settings: Any) -> Limit:
+    return RouteLimit.model_validate({"name": name, "rate": rate, **settings})
+
+
+def acme(scope: str) -> tuple[str, str, bytes]:
+    return whom(scope, "v1", b"acme", DIGEST, ADDRESS)
+
+
+def nobody(scope: str) -> tuple[str, str, bytes]:
+    return whom(scope, "v1", None, b"", ADDRESS)
+
+
+def names(found: list[Applied]) -> list[tuple[str, bool]]:
+    """Which limits apply, each with whether it is of the plan."""
+    return [(each.rule.name, each.is_own) for each in found]
+
+
+def test_whom_a_limit_of_a_customer_counts_by() -> None:
+    assert acme("customer") == ("customers", "customer", b"acme")
+    assert acme("key") == ("customers", "key", DIGEST)
+    assert acme("ip") == ("addresses", "ip", ADDRESS)
+    assert acme("route") == ("customers", "route", b"v1")
+    assert acme("customer_route") == ("customers", "customer_route", b"acme\0v1")
+
+
+def test_whom_a_limit_of_those_without_a_key_counts_by() -> None:
+    for scope in ("customer", "key", "ip"):
+        assert nobody(scope) == ("addresses", "ip", ADDRESS)
+    assert nobody("route") == ("customers", "route", b"v1")
+    assert nobody("customer_route") == ("addresses", "customer_route", ADDRESS + b"\0v1")
+
+
+def test_no_two_of_them_have_one_row() -> None:
+    scopes = ("customer", "key", "ip", "route", "customer_route")
+    rows = {
+        (table, rule_of(limit("a"), scope).key(subject))
+        for by in (acme, nobody)
+        for table, scope, subject in map(by, scopes)
+    }
+    # By address, and on a route, it is the same whoever asks.
+    assert len(rows) == 5 + 1
+
+
+def test_limits_that_differ_in_anything_are_all_held_to() -> None:
+    limits = [
+        (True, limit("a")),
+        (True, limit("b", "60/h")),
+        (True, limit("c", algorithm="token_bucket")),
+        (True, limit("d", mode="shadow")),
+        (True, limit("e", scope="key")),
+        (False, route_limit("f")),
+    ]
+    assert names(applied(limits, acme)) == [(name, name != "f") for name in "abcdef"]
+
+
+@pytest.mark.parametrize(("of_plan", "of_route", "holds"), [(60, 70, "plan"), (70, 60, "route"), (60, 60, "route")])
+def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds: str) -> None:
+    limits = [
+        (True, limit("other", "60/h")),
+        (True, limit("plan", f"{of_plan}/min")),
+        (False, route_limit("first", "60/h")),
+        (False, route_limit("route", f"{of_route}/min", scope="customer")),
+    ]
+    found = applied(limits, acme)
+    assert sorted(names(found)) == sorted([("first", False), ("other", True), (holds, holds == "plan")])
+    assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
+
+
+def test_of_two_buckets_that_are_one_the_shallower_holds() -> None:
+    bucket = {"algorithm": "token_bucket", "scope": "route"}
+    limits = [(True, limit("plan", burst=10, **bucket)), (False, route_limit("route", burst=20, **bucket))]
+    assert names(applied(limits, acme)) == [("plan", True)]
+
+
+def test_what_is_charged_in_another_way_is_one_row_all_the_same() -> None:
+    limits = [(True, limit("plan", "50/min", cost_header="X-Cost")), (False, route_limit("route", scope="customer"))]
+    (found,) = applied(limits, acme)
+    assert (found.rule.name, found.is_reported, found.is_shadow) == ("plan", True, False)
+
+
+def test_the_rules_of_slots_and_credits() -> None:
+    slots = concurrency_rule(2, "customer")
+    assert (slots.name, slots.limit, slots.algorithm) == ("concurrency", 2, "concurrency")
+    credits = credits_rule(BurstCredits.model_validate({"earn": "10/s", "max": 600}), "ip")
+    assert (credits.name, credits.limit, credits.window, credits.depth) == ("burst-credits", 10, 1.0, 600)
+    assert (credits.scope, credits.algorithm) == ("ip", "burst_credits")
+
+
+@pytest.mark.parametrize(
+    ("said", "cost"),
+    [
+        (b"X-Cost: 0", 0),
+        (b"X-Cost: 000", 0),
+        (b"x-cost:7", 7),
+        (b"X-Cost: %d" % COUNT_MAX, COUNT_MAX),
+        (b"X-Cost: %d" % (COUNT_MAX + 1), COUNT_MAX),
+        (b"X-Cost: " + b"9" * 30_000, COUNT_MAX),
+        (b"X-Cost: " + b"0" * 30_000 + b"7", 7),
+        (b"X-Cost: x\r\nX-Cost: 7", 7),
+        (b"X-Cost:", None),
+        (b"X-Cost: 7 7", None),
+        (b"XxCost: 7", None),
+        (b"X-Cost: \xb2", None),
+    ],
+    ids=lambda said: None if isinstance(said, int | None) else said[:20],
+)
+def test_what_a_head_says_of_a_cost(said: bytes, cost: int | None) -> None:
+    assert cost_in(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + said + b"\r\nB: 2\r\n", field("X-Cost")) == cost
+    assert cost_in(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n", field("X-Cost")) == cost
+
+
+def test_no_head_says_nothing() -> None:
+    assert cost_in(b"", field("X-Cost")) is None
+
+
+def test_what_a_name_has_of_a_pattern_is_no_pattern() -> None:
+    """These are letters of names of fields too (RFC 9110 section 5.6.2)."""
+    head = b"HTTP/1.1 200 OK\r\nX.Cost*|^$+: 7\r\nXyCost: 8\r\n"
+    assert cost_in(head, field("X.Cost*|^$+")) == 7
+    assert cost_in(head, field("X.Cost")) is None
+
+
+class Sharing:
+    """Makes limits known to other hosts, and remembers in which mode."""
+
+    def __init__(self) -> None:
+        self.modes: list[str] = []
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
+        self.modes.append(f"{rule.name} {mode}")
+        return Gate(table, counts, rule.most, mode, lambda gate: None)
+
+    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Sharing":
+        return self
+
+    def used(self, now: float) -> None:
+        pass
+
+
+PLAN = allowance_of(
+    Tier.model_validate(
+        {
+            "limits": [
+                {"name": "plain", "rate": "60/min"},
+                {"name": "by-ip", "rate": "40/min", "scope": "ip"},
+                {"name": "told", "rate": "500/h", "cost_header": "X-Cost"},
+                {"name": "shadow", "rate": "5/min", "mode": "shadow"},
+                {"name": "trial", "rate": "5/h", "mode": "shadow", "cost_header": "X-Trial"},
+            ],
+            "concurrency": 2,
+            "burst_credits": {"earn": "1/s", "max": 10},
+            "quotas": [
+                {"meter": "requests", "included": 9, "per": "month", "cap": "hard"},
+                {"meter": "bytes", "included": 9, "per": "day"},
+                {"meter": "bytes", "included": 99, "per": "month"},
+            ],
+        }
+    ),
+    None,
+)
+ROUTE = Route.model_validate(
+    {"path": "/v1/*", "upstream": "api", "name": "v1", "cost": 3, "limits": [{"name": "all", "rate": "9/min"}]}
+)
+METERS = {"requests": Meter(count="requests"), "bytes": Meter(count="bytes_out")}
+
+
+@pytest.fixture
+def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Tables]:
+    """Tables with a column for the hub, of limits that the `Sharing` of the parameter shares, or nobody does."""
+    sharing = request.param() if getattr(request, "param", None) else None
+
+    def policies(name: str, layout: Layout) -> Policies:
+        (tmp_path / name).mkdir()
+        return Policies(limits(make(tmp_path / name, layout._replace(columns=5)), 0), sharing=sharing)
+
+    shared = CUSTOMERS._replace(kind="addresses")
+    yield Tables(policies("customers", CUSTOMERS), policies("addresses", shared), policies("quotas", QUOTAS))
+    close_all()
+
+
+def test_a_customers_limits_on_a_route_are_one_set(tables: Tables) -> None:
+    held = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST)
+    assert held
+    assert held.by_address
+    assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.headers] == [True, False]
+    made = held.limit_set(ADDRESS)
+    assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
+    assert made.bought_off == 2
+    # A request costs three in the plan's limits, and one in the route's own.
+    assert [policy.cost for policy in made.policies] == [3, 3, 1]
+    assert made.credits is not None
+    others = made.other_rates
+    assert [[policy.rule.name for policy in some] for some in (others.reported, others.shadows, others.trials)] == [
+        ["told"], ["shadow"], ["trial"]
+    ]  # fmt: skip
+    assert [quota.cost for quota in made.quotas] == [1, 0, 0]
+    assert made.metered == {"bytes": made.quotas[1:]}
+    assert len(made.slots) == 1
+    assert not made.shares
+
+
+@pytest.mark.parametrize("tables", [Sharing], indirect=True)
+def test_limits_that_hosts_share_have_gates_and_totals(tables: Tables) -> None:
+    made = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).limit_set(ADDRESS)
+    assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
+    # Nobody asks at the gates of those that refuse nothing at admission.
+    assert {policy.rule.name: gate.mode for policy, gate in made.sharing.told.items()} == dict.fromkeys(
+        ("told", "shadow", "trial"), "eventual"
+    )
+    assert [policy for policy, _ in made.sharing.paying] == [made.credits]
+    assert len(made.sharing.totals) == 4
+
+
+def test_without_a_key_all_is_counted_by_address(tables: Tables) -> None:
+    held = RouteLimits(tables, ROUTE, PLAN, METERS, None)
+    assert held.by_address
+    made = held.limit_set(ADDRESS)
+    # Then the plan's limit of a customer and that of an address are one row, and the lesser holds.
+    assert [(policy.rule.name, policy.rule.scope) for policy in made.policies] == [
+        ("by-ip", "ip"), ("all", "customer_route")
+    ]  # fmt: skip
+
+
+def test_a_route_without_limits_holds_nobody_without_a_plan(tables: Tables) -> None:
+    bare = ROUTE.model_copy(update={"limits": ()})
+    held = RouteLimits(tables, bare, None, METERS, b"acme")
+    assert (bool(held), held.by_address) == (False, False)
+    assert held.limit_set().policies == ()
+
+
+@pytest.mark.parametrize(
+    ("limits", "mode"),
+    [
+        ([], "bounded"),
+        ([{"name": "a", "rate": "1/s", "sync": "eventual"}], "eventual"),
+        ([{"name": "a", "rate": "1/s", "sync": "eventual"}, {"name": "b", "rate": "2/s", "sync": "strict"}], "strict"),
+        ([{"name": "a", "rate": "1/s", "sync": "strict", "mode": "shadow"}], "bounded"),
+    ],
+)
+def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
+    limits: list[dict[str, str]], mode: str
+) -> None:
+    assert credits_sync(allowance_of(Tier.model_validate({"limits": limits}), None)) == mode
+
+
+def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: Tables) -> None:
+    plain = allowance_of(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
+    made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").limit_set()
+    assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
+
+
+def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: Tables) -> None:
+    def made(most: int | None) -> RouteLimits:
+        caps = {} if most is None else {"request": str(most)}
+        plan = with_caps(allowance_of(Tier.model_validate({"caps": caps}), None), METERS)
+        return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
+
+    assert [bool(made(most)) for most in (2, 3, None)] == [True, False, False]
+    (cap,) = made(2).limit_set().quotas
+    assert (cap.name, cap.left(0.0), cap.needs, cap.retry_after(0.0)) == ("request", 2, 3, 1)
+    (said,) = hopeless(made(2).limit_set())
+    assert (said.name, said.cost, said.most) == ("request", 3, 2)
+    assert made(3).limit_set().quotas == ()
+
+
+def test_what_exists_is_no_matter_of_requests(tables: Tables) -> None:
+    meters = {**METERS, "seats": Meter(count="holdings"), "tokens": Meter(count="events")}
+    seats = {"meter": "seats", "included": "3", "cap": "hard"}
+
+    def made(*quotas: dict[str, str]) -> RouteLimits:
+        plan = allowance_of(Tier.model_validate({"quotas": quotas}), None)
+        return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, meters, b"acme")
+
+    assert not made(seats)
+    held = made(seats, {"meter": "tokens", "per": "day", "included": "5", "cap": "hard"})
+    assert held
+    (tokens,) = held.limit_set().quotas
+    assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
+    assert held.limit_set().metered == {}, "nothing of it is counted here"

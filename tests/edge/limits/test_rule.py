@@ -1,0 +1,75 @@
+import pytest
+
+from edgeproxy.edge.limits.kinds import KINDS
+from edgeproxy.edge.limits.rule import MODES, SCOPES, Rule
+
+BUCKETS = ("token_bucket", "hybrid", "burst_credits")
+
+
+def test_a_renamed_or_changed_limit_keeps_its_usage() -> None:
+    rule = Rule("basic", 60, 60.0)
+    assert rule.key(b"acme") == Rule("silver", 100, 60.0).key(b"acme")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Rule("basic", 60, 61.0),
+        Rule("basic", 60, 60.000001),
+        Rule("basic", 60, 60.0, scope="key"),
+        Rule("basic", 60, 60.0, mode="shadow"),
+        *(Rule("basic", 60, 60.0, algorithm=algorithm, depth=10) for algorithm in BUCKETS),
+    ],
+)
+def test_another_window_scope_mode_or_algorithm_is_another_limit(other: Rule) -> None:
+    assert Rule("basic", 60, 60.0).key(b"acme") != other.key(b"acme")
+
+
+@pytest.mark.parametrize("algorithm", BUCKETS)
+def test_a_bucket_whose_depth_is_changed_keeps_its_usage(algorithm: str) -> None:
+    one, other = (Rule("basic", 60, 60.0, algorithm=algorithm, depth=depth) for depth in (10, 20))
+    assert one != other
+    assert one.key(b"acme") == other.key(b"acme")
+
+
+def test_requests_at_once_have_no_window() -> None:
+    rule = Rule("concurrency", 10, 0.0, algorithm="concurrency")
+    assert rule.key(b"acme") == b"cce0:acme"
+
+
+def test_a_window_and_a_subject_cannot_be_taken_for_each_other() -> None:
+    assert Rule("basic", 60, 60.0).key(b"1") != Rule("basic", 60, 600.0).key(b"")
+
+
+def test_every_word_has_a_letter_of_its_own() -> None:
+    kinds = {name: kind.letter for name, kind in KINDS.items()}
+    for table in (SCOPES, kinds, MODES):
+        assert len(set(table.values())) == len(table)
+        assert all(len(letter) == 1 for letter in table.values())
+
+
+@pytest.mark.parametrize(("limit", "window"), [(0, 60.0), (-1, 60.0), (1, 0.0), (1, -1.0)])
+def test_a_limit_that_lets_nothing_through_is_refused(limit: int, window: float) -> None:
+    with pytest.raises(ValueError, match="basic: a limit of"):
+        Rule("basic", limit, window)
+
+
+@pytest.mark.parametrize("algorithm", BUCKETS)
+def test_a_bucket_that_holds_nothing_is_refused(algorithm: str) -> None:
+    with pytest.raises(ValueError, match="basic: a limit of"):
+        Rule("basic", 60, 60.0, algorithm=algorithm)
+
+
+@pytest.mark.parametrize(("window", "seconds"), [(60.0, 60), (0.5, 1), (1.5, 2), (86400.0, 86400)])
+def test_the_policy_is_shown_with_its_window_in_whole_seconds(window: float, seconds: int) -> None:
+    prefix = Rule("basic", 60, window).prefix
+    assert prefix == b'RateLimit-Policy: "basic";q=60;w=%d\r\nRateLimit: "basic";r=' % seconds
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "depth", "most"),
+    [("sliding_window", 0, 60), ("token_bucket", 90, 90), ("hybrid", 90, 60), ("hybrid", 6, 6), ("concurrency", 0, 60)],
+)
+def test_what_passes_at_once_where_nothing_is_used(algorithm: str, depth: int, most: int) -> None:
+    window = 0.0 if algorithm == "concurrency" else 60.0
+    assert Rule("basic", 60, window, algorithm=algorithm, depth=depth).most == most

@@ -1,0 +1,486 @@
+"""What admission does where other hosts share the limits: who must ask, and who is told."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.admission import (
+    LimitSet,
+    admit,
+    affords,
+    blocking_gate,
+    buy,
+    credits_cover,
+    lacking,
+    report,
+    tell,
+)
+from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.gate import Gate
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.policy import Policy
+from edgeproxy.edge.limits.quota import QuotaCounts
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.slots import Slots
+from tests.support.tables import CUSTOMERS, QUOTAS, close_all, limits, make
+
+NOW = 5000.0
+RULE = Rule("basic", 5, 60.0)
+AT_ONCE = Rule("concurrency", 3, 0.0, "customer", "concurrency")
+
+
+class Told:
+    """One number of a row, and how often it was told."""
+
+    def __init__(self, counts: Slots | QuotaCounts, limit: int) -> None:
+        self.counts, self.limit = counts, limit
+        self.times = 0
+
+    def used(self, now: float) -> None:
+        self.times += 1
+
+
+class Sharing:
+    """Who would tell a supervisor."""
+
+    def __init__(self) -> None:
+        self.told: list[Gate] = []
+
+    def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
+        return Gate(table, counts, rule.depth or rule.limit, mode, self.told.append)
+
+    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> Told:
+        return Told(counts, limit)
+
+
+@pytest.fixture
+def sharing() -> Sharing:
+    return Sharing()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[LimitTable]:
+    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5)), 0)
+    table.words[at.HOSTS] = 3
+    yield table
+    close_all()
+
+
+@pytest.fixture
+def policies(table: LimitTable, sharing: Sharing) -> Policies:
+    return Policies(table, sharing=sharing)
+
+
+@pytest.fixture
+def terms(policies: Policies) -> LimitSet:
+    policy = policies.of(RULE, b"acme")
+    gate = policies.gate(RULE, b"acme", "bounded")
+    assert gate is not None
+    slots = policies.concurrency(AT_ONCE, b"acme")
+    total = policies.total(slots)
+    assert total is not None
+    return LimitSet((policy,), slots=(slots,), gates=((policy, gate),), totals=(total,))
+
+
+def passes(terms: LimitSet) -> bool:
+    """Whether a request passes without asking, and is admitted then."""
+    if blocking_gate(terms, NOW) is not None:
+        return False
+    refused, _, _, noted = admit(terms, NOW)
+    tell(terms, NOW, refused, noted)
+    return not refused
+
+
+def test_who_must_ask_is_held_up_at_its_gate(terms: LimitSet) -> None:
+    assert passes(terms)
+    held = blocking_gate(terms, NOW)
+    assert held == terms.sharing.gates[0], "a fifth of a limit of five is all that passes unheard"
+
+
+def test_what_passes_is_told(terms: LimitSet, sharing: Sharing) -> None:
+    assert passes(terms)
+    assert sharing.told == [terms.sharing.gates[0][1]]
+    (total,) = terms.sharing.totals
+    assert isinstance(total, Told)
+    assert (total.times, total.limit) == (1, 3)
+    assert total.counts.place == (terms.slots[0].counts.place)
+    assert total.counts.place is not None
+
+
+def test_who_has_no_room_is_refused_without_asking(terms: LimitSet, table: LimitTable, sharing: Sharing) -> None:
+    table.words[at.HOSTS] = 1
+    for _ in range(5):
+        assert passes(terms)
+        terms.release()
+    table.words[at.HOSTS] = 3
+    told = len(sharing.told)
+    assert blocking_gate(terms, NOW + 1) is None
+    assert admit(terms, NOW + 1)[0]
+    tell(terms, NOW + 1, True)
+    assert len(sharing.told) == told + 1
+    assert terms.sharing.gates[0][1].has_refused
+
+
+def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharing: Sharing) -> None:
+    wide, narrow = RULE, Rule("narrow", 1, 1.0)
+    held = [(policies.of(rule, b"acme"), policies.gate(rule, b"acme", "strict")) for rule in (wide, narrow)]
+    gates = tuple([(policy, gate) for policy, gate in held if gate is not None])
+    terms = LimitSet(tuple([policy for policy, _ in gates]), gates=gates)
+    assert blocking_gate(terms, NOW) == gates[0]
+    gates[1][0].left(NOW)
+    gates[1][0].charge(1)
+    assert blocking_gate(terms, NOW) is None
+    assert admit(terms, NOW)[0]
+
+
+def test_a_gate_knows_whether_the_table_has_its_row(terms: LimitSet, tmp_path: Path, sharing: Sharing) -> None:
+    ((policy, gate),) = terms.sharing.gates
+    policy.left(NOW)
+    assert not gate.is_local
+
+
+def test_who_is_refused_by_what_is_in_use_has_that_told(terms: LimitSet, table: LimitTable) -> None:
+    """What others use may be over: it is to be heard of."""
+    (total,) = terms.sharing.totals
+    assert isinstance(total, Told)
+    table.words[at.HOSTS] = 1
+    for _ in range(3):
+        assert passes(terms)
+    assert total.times == 3
+    assert not passes(terms)
+    assert total.times == 4
+    for _ in range(3):
+        terms.release()
+    assert passes(terms)
+    assert passes(terms)
+    assert total.times == 6
+    assert not passes(terms), "the limit is five"
+    assert total.times == 6, "what has room is not asked for"
+
+
+def test_a_refusal_by_something_else_is_not_the_gates(terms: LimitSet, sharing: Sharing) -> None:
+    tell(terms, NOW, True)
+    assert not sharing.told
+
+
+def test_quotas_are_told(tmp_path: Path, sharing: Sharing) -> None:
+    table = limits(make(tmp_path, QUOTAS._replace(columns=5)), 0)
+    policies = Policies(table, sharing=sharing)
+    quota = policies.quota("requests-day", 10, "day", ZoneInfo("UTC"), b"acme", hard=True, when="answered")
+    total = policies.total(quota)
+    assert isinstance(total, Told)
+    assert total.counts is quota.counts
+    assert quota.counts.place is None
+    assert quota.left(NOW) == 10
+    assert quota.counts.place is not None
+    close_all()
+
+
+def test_a_slot_without_a_row_has_no_place(tmp_path: Path) -> None:
+    slots = Policies(limits(make(tmp_path, CUSTOMERS), 0)).concurrency(AT_ONCE, b"acme").counts
+    assert slots.place is None
+    close_all()
+
+
+def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -> None:
+    policies = Policies(limits(make(tmp_path, CUSTOMERS), 0), sharing=sharing)
+    policies.of(RULE, b"acme")
+    assert policies.gate(RULE, b"acme", "bounded") is None
+    assert policies.total(policies.concurrency(AT_ONCE, b"acme")) is None
+    policies.look_for_hosts()
+    close_all()
+
+
+@pytest.mark.parametrize(("hosts", "passed"), [(1, 30), (3, 10), (3 | at.AWAY, 10), (0, 30)])
+def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sharing, hosts: int, passed: int) -> None:
+    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
+    policies = Policies(table, sharing=sharing)
+    policies.of(RULE, b"first").left(NOW)
+    table.words[at.HOSTS] = hosts
+    policies.look_for_hosts()
+    policy = policies.of(Rule("basic", 60, 60.0), b"second")
+    count = 0
+    while policy.left(NOW) >= 1:
+        policy.charge(1)
+        count += 1
+    assert count == passed
+    close_all()
+
+
+# ---- the hub is away
+
+
+@pytest.fixture
+def charged_later(policies: Policies) -> LimitSet:
+    """A limit that is charged what answers say, and nothing else."""
+    policy = policies.of(Rule("reported", 60, 60.0), b"acme")
+    gate = policies.gate(Rule("reported", 60, 60.0), b"acme", "bounded")
+    assert gate is not None
+    return LimitSet(reported=(policy,), told={policy: gate})
+
+
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 60), (at.SHARE, 20), (at.DENY, 0)])
+def test_what_is_charged_later_passes_its_part(
+    charged_later: LimitSet, table: LimitTable, on_loss: int, passed: int
+) -> None:
+    assert blocking_gate(charged_later, NOW) is None
+    table.words[at.ON_LOSS] = on_loss
+    table.words[at.HOSTS] |= at.AWAY
+    count = 0
+    while blocking_gate(charged_later, NOW) is None and not admit(charged_later, NOW)[0]:
+        report(charged_later, NOW, [1])
+        count += 1
+    assert count == passed
+    if passed < 60:
+        ((policy, gate),) = charged_later.sharing.told.items()
+        assert blocking_gate(charged_later, NOW) == (policy, gate)
+        assert gate.is_in_vain(NOW)
+        assert not credits_cover(charged_later, NOW, (policy,))
+
+
+@pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 3), (at.SHARE, 1), (at.DENY, 0)])
+def test_of_requests_at_once_it_is_the_same(terms: LimitSet, table: LimitTable, on_loss: int, passed: int) -> None:
+    table.words[at.ON_LOSS] = on_loss
+    table.words[at.HOSTS] |= at.AWAY
+    (slots,) = terms.slots
+    assert [slots.take(NOW) for _ in range(5)].count(True) == passed
+    assert slots.retry_after(NOW) > 0
+    if passed:
+        slots.give_back()
+        assert slots.retry_after(NOW) == 0
+
+
+# ---- burst credits
+
+CREDITS = Rule("burst-credits", 6, 60.0, "customer", "burst_credits", depth=20)
+ROUTE = Rule("route", 100, 60.0, "customer_route")
+
+
+class Stand:
+    """A plan's limit with credits beyond it, and a route's limit, on one of three hosts that have heard nothing."""
+
+    def __init__(self, policies: Policies, sharing: Sharing, mode: str = "bounded", plan: Rule = RULE) -> None:
+        self.sharing = sharing
+        self.plan, self.route = policies.of(plan, b"acme"), policies.of(ROUTE, b"acme")
+        self.credits = policies.of(CREDITS, b"acme")
+        gates = [policies.gate(rule, b"acme", mode) for rule in (plan, ROUTE, CREDITS)]
+        self.gates = [gate for gate in gates if gate is not None]
+        self.terms = LimitSet(
+            (self.plan, self.route),
+            bought_off=1,
+            credits=self.credits,
+            credits_gate=self.gates[2],
+            gates=((self.plan, self.gates[0]), (self.route, self.gates[1])),
+        )
+
+    def uses_up(self, *policies: Policy) -> None:
+        """As if it had been elsewhere: nothing of it is untold."""
+        for policy in policies:
+            policy.left(NOW)
+            policy.charge(policy.left(NOW))
+        for gate in self.gates:
+            if not gate.is_local and gate.row:
+                self.told(gate)
+
+    def told(self, gate: Gate) -> None:
+        """The hub knows of all that was counted."""
+        words, row = gate._words, gate.row
+        words[row + at.ROW_ACKNOWLEDGED] = gate._counts.cum
+
+    def left(self) -> list[int]:
+        return [policy.left(NOW) for policy in (self.plan, self.route, self.credits)]
+
+
+@pytest.fixture
+def stand(policies: Policies, sharing: Sharing) -> Stand:
+    stand = Stand(policies, sharing)
+    assert stand.left() == [5, 100, 20]
+    return stand
+
+
+def test_within_the_limit_nobody_asks_for_credits(stand: Stand) -> None:
+    assert blocking_gate(stand.terms, NOW) is None
+    assert passes(stand.terms)
+    assert stand.left() == [4, 99, 20]
+    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
+
+
+def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
+    stand.uses_up(stand.plan)
+    stand.sharing.told.clear()
+    assert passes(stand.terms)
+    assert passes(stand.terms)
+    assert stand.left() == [0, 98, 18]
+    assert stand.sharing.told == [stand.gates[1], stand.gates[2]], "and not the limit, to which nothing was charged"
+    assert blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2]), "two of twenty are all that pass unheard"
+    words = stand.gates[2]._words
+    words[stand.gates[2].row + stand.gates[2]._own + at.GIVEN] += 1
+    assert passes(stand.terms)
+    assert stand.gates[2].in_hand == 0
+
+
+def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
+    stand.uses_up()
+    assert passes(stand.terms)
+    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    shut = (stand.plan,)
+    assert credits_cover(stand.terms, NOW, shut)
+    assert blocking_gate(stand.terms, NOW, shut) is None
+    refused, shown, left, noted = admit(stand.terms, NOW, shut)
+    assert (refused, shown, left) == (False, stand.plan, 0)
+    assert noted is not None
+    assert noted.bought == shut
+    tell(stand.terms, NOW, refused, noted)
+    assert stand.left() == [4, 98, 19]
+    assert admit(stand.terms, NOW, shut)[0] is False
+    # Claims that come after all are for others: who is to pay asks for credits, as the hub knows only of those.
+    words = stand.gates[0]._words
+    words[stand.gates[0].row + stand.gates[0]._own + at.GIVEN] += 1
+    assert blocking_gate(stand.terms, NOW) is None
+    assert blocking_gate(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
+
+
+def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
+    stand.uses_up(stand.plan, stand.credits)
+    stand.sharing.told.clear()
+    assert blocking_gate(stand.terms, NOW) is None
+    assert admit(stand.terms, NOW)[0]
+    tell(stand.terms, NOW, True)
+    assert [gate.has_refused for gate in stand.gates] == [True, False, True]
+    assert stand.sharing.told == [stand.gates[0], stand.gates[2]]
+
+
+def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
+    stand.uses_up(stand.plan, stand.route)
+    assert blocking_gate(stand.terms, NOW) is None, "credits are not for routes' limits"
+    assert lacking(stand.terms, NOW) == (stand.plan, stand.route)
+    assert admit(stand.terms, NOW)[0]
+    tell(stand.terms, NOW, True)
+    assert [gate.has_refused for gate in stand.gates] == [True, True, False]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_while_the_hub_is_away_credits_buy_nothing_where_nothing_is_to_pass(
+    policies: Policies, sharing: Sharing, table: LimitTable, alone: bool
+) -> None:
+    stand = Stand(policies, sharing)
+    terms = LimitSet(credits=stand.credits, credits_gate=stand.gates[2])
+    assert affords(terms, NOW, alone=alone)
+    table.words[at.HOSTS] |= at.AWAY
+    table.words[at.ON_LOSS] = at.DENY
+    assert not affords(terms, NOW, alone=alone)
+    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    assert blocking_gate(stand.terms, NOW, (stand.plan,)) == (stand.route, stand.gates[1])
+    stand.uses_up(stand.plan)
+    stand.gates[1].mode = "strict"
+    words, gate = table.words, stand.gates[1]
+    words[gate.row + gate._own + at.GIVEN] += 1
+    assert blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2])
+
+
+def test_the_other_limits_are_asked_for_before_credits(stand: Stand) -> None:
+    stand.uses_up(stand.plan)
+    stand.gates[1].mode = "strict"
+    assert blocking_gate(stand.terms, NOW) == (stand.route, stand.gates[1])
+
+
+def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing: Sharing) -> None:
+    credits = policies.of(CREDITS, b"acme")
+    gate = policies.gate(CREDITS, b"acme", "bounded")
+    assert gate is not None
+    terms = LimitSet(credits=credits, credits_gate=gate)
+    assert terms.shares
+    assert buy(terms, NOW)
+    assert sharing.told == [gate]
+    assert buy(terms, NOW)
+    assert not affords(terms, NOW)
+    assert not buy(terms, NOW)
+    assert buy(terms, NOW, alone=True), "nobody can be asked"
+    gate.mode = "strict"
+    assert not affords(terms, NOW, alone=True)
+    assert credits.left(NOW) == 17
+
+
+# ---- what answers cost, and limits on trial
+
+
+@pytest.fixture
+def later(policies: Policies) -> LimitSet:
+    """A limit that is charged what answers say, one on trial, and one on trial that is charged what they say."""
+    rules = [
+        Rule(name, 5, 60.0, scope, mode=mode)
+        for name, scope, mode in (
+            ("tokens", "customer", "enforce"),
+            ("trial", "customer", "shadow"),
+            ("tokens-trial", "key", "shadow"),
+        )
+    ]
+    made = [policies.of(rule, b"acme") for rule in rules]
+    gates = [policies.gate(rule, b"acme", "eventual") for rule in rules]
+    told = {policy: gate for policy, gate in zip(made, gates, strict=True) if gate is not None}
+    return LimitSet(reported=(made[0],), shadows=(made[1],), trials=(made[2],), told=told)
+
+
+def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -> None:
+    reported, shadow, trial = [
+        later.sharing.told[each]
+        for each in (*later.other_rates.reported, *later.other_rates.shadows, *later.other_rates.trials)
+    ]
+    assert passes(later)
+    assert sharing.told == [shadow, reported, trial], "what others use must be known by the time it is charged"
+    assert [gate.has_refused for gate in (reported, shadow, trial)] == [True, False, True]
+    for gate in (reported, shadow, trial):
+        words = gate._words
+        words[gate.row + gate._heads + at.WARM_UNTIL] = int(NOW * 1000) + 3000
+        words[gate.row + gate._heads + at.THRESHOLDS] = 4
+        gate._quiet_until = 0.0
+    sharing.told.clear()
+    assert passes(later)
+    assert sharing.told == [], "it is known"
+    report(later, NOW, [3, 0])
+    assert sharing.told == [], "not yet worth telling"
+    report(later, NOW, [1, 4])
+    assert sharing.told == [reported, trial]
+
+
+def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used(
+    later: LimitSet, sharing: Sharing
+) -> None:
+    assert passes(later)
+    tell(later, NOW, True)
+    reported = later.sharing.told[later.other_rates.reported[0]]
+    reported.has_refused = False
+    tell(later, NOW, True)
+    assert not reported.has_refused, "it has not refused anybody"
+    report(later, NOW, [9, 0])
+    assert not passes(later)
+    assert reported.has_refused
+
+
+def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet, sharing: Sharing) -> None:
+    shadow = later.sharing.told[later.other_rates.shadows[0]]
+    for _ in range(5):
+        shadow._quiet_until = 0.0
+        assert passes(later)
+    shadow._quiet_until = 0.0
+    sharing.told.clear()
+    assert passes(later)
+    assert shadow not in sharing.told
+
+
+def test_without_a_row_nobody_is_told(tmp_path: Path, sharing: Sharing) -> None:
+    table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
+    policies = Policies(table, sharing=sharing)
+    policies.of(RULE, b"first").left(NOW)
+    tokens = policies.of(RULE, b"second")
+    gate = policies.gate(RULE, b"second", "eventual")
+    assert gate is not None
+    terms = LimitSet(reported=(tokens,), told={tokens: gate})
+    assert passes(terms)
+    report(terms, NOW, [3])
+    assert sharing.told == []
+    close_all()

@@ -1,0 +1,591 @@
+"""Requests at once: taken before it is looked at whether there is a slot, and nobody's once their process is dead."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.carry import Carry
+from edgeproxy.edge.counters.layout import Layout
+from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
+from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
+from edgeproxy.edge.limits.concurrency import Concurrency
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.limits.slots import ROW_KEPT_SECONDS
+from tests.support.program import Program
+from tests.support.tables import claim, fresh, limits, make, number_of, opened
+
+CUSTOMERS = Layout("customers", 5, 8, ring=32, cells=28, width=at.HEAD_WORDS)
+START = 51_000_000.0
+SUBJECT = b"acme"
+NEVER = float("inf")
+
+
+def rule(limit: int) -> Rule:
+    return Rule("concurrency", limit, 0.0, algorithm="concurrency")
+
+
+class Process:
+    """A process on a column that it has locked."""
+
+    def __init__(self, path: Path, limit: int = 2, hosts: int = 1) -> None:
+        self.file = opened(path)
+        self.table = LimitTable(self.file, columns.take([self.file]))
+        self.full: list[str] = []
+        policies = Policies(self.table, hosts=hosts, full=lambda: self.full.append("full"))
+        self.slots = policies.concurrency(rule(limit), SUBJECT)
+
+    @property
+    def used(self) -> int:
+        """What it uses itself."""
+        return self.slots._slots.used
+
+    def kill(self) -> None:
+        """kill -9: all that is left of it is what stands in the map."""
+        self.file.close()
+
+
+def in_use(path: Path) -> int:
+    """What the supervisor finds."""
+    table = limits(path)
+    row = table.peek(table.key(rule(1).key(SUBJECT)))
+    return 0 if row is None else table.in_use(row)
+
+
+Start = Callable[..., Process]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make(tmp_path, CUSTOMERS)
+
+
+@pytest.fixture
+def start(path: Path) -> Start:
+    """Begin a process on the lowest column that is free."""
+    return lambda limit=2, hosts=1: Process(path, limit, hosts)
+
+
+def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
+    worker = start(3)
+    assert [worker.slots.take(START) for _ in range(3)] == [True] * 3
+    fewer, more = (Policies(worker.table).concurrency(rule(limit), SUBJECT) for limit in (2, 4))
+    assert not fewer.take(START)
+    assert more.take(START)
+    for _ in range(2):
+        worker.slots.give_back()
+        assert not fewer.take(START)
+    more.give_back()
+    assert fewer.take(START)
+    assert worker.used == 2
+
+
+def test_what_the_dead_held_is_free_at_once_and_whoever_has_their_column_next_holds_none_of_it(
+    start: Start, path: Path
+) -> None:
+    one, killed = start(), start()
+    assert one.slots.take(START)
+    assert killed.slots.take(START)
+    assert one.slots.retry_after(START) == 1
+    killed.kill()
+    for successor in (False, True):
+        if successor:
+            assert start().table.column == killed.table.column
+        assert in_use(path) == 1
+        assert one.slots.retry_after(START) == 0
+        assert one.slots.take(START)
+        one.slots.give_back()
+
+
+# ---- random schedules, against a count
+
+
+class Numbers:
+    """Columns of so many processes."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path, self.limit = path, limit
+        self.processes = [Process(path, limit) for _ in range(4)]
+        self.held = [0] * 4
+        """What each holds, exactly."""
+
+    def replace(self, who: int) -> None:
+        """One is killed, and another begins on its column."""
+        self.processes[who].kill()
+        self.held[who] = 0
+        self.processes[who] = Process(self.path, self.limit)
+        assert self.processes[who].table.column == who
+
+
+HAPPENINGS = st.lists(
+    st.tuples(
+        st.sampled_from(("take", "take", "take", "give", "give", "kill", "wait", "tend", "remade")),
+        st.integers(0, 3),
+        st.sampled_from((0.1, 1.0, 31.0, 70.0, 3600.0)),
+    ),
+    max_size=120,
+)
+
+
+@given(happenings=HAPPENINGS, limit=st.integers(1, 6))
+def test_a_slot_is_had_whenever_one_is_free_and_never_else_and_all_are_free_at_the_end(
+    happenings: list[tuple[str, int, float]], limit: int
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        take_and_give_back(Numbers(path, limit), happenings)
+
+
+def take_and_give_back(numbers: Numbers, happenings: list[tuple[str, int, float]]) -> None:
+    held = numbers.held
+    reclaim = Reclaim(limits(numbers.path))
+    now = START
+    for what, who, seconds in happenings:
+        process = numbers.processes[who]
+        if what == "take":
+            free = sum(held) < numbers.limit
+            assert process.slots.retry_after(now) == (0 if free else 1)
+            assert process.slots.take(now) == free
+            held[who] += free
+        elif what == "give" and held[who]:
+            process.slots.give_back()
+            held[who] -= 1
+        elif what == "kill":
+            numbers.replace(who)
+        elif what == "wait":
+            now += seconds
+        elif what == "tend":
+            # Rows of which nothing is in use may go, and come back.
+            reclaim.slice(now, NEVER)
+        elif what == "remade" and not held[who]:
+            # Nothing but the row remembers what was in use: nobody held the object.
+            process.slots = Policies(process.table).concurrency(rule(numbers.limit), SUBJECT)
+        assert in_use(numbers.path) == sum(held)
+    for who, process in enumerate(numbers.processes):
+        for _ in range(held[who]):
+            process.slots.give_back()
+    assert in_use(numbers.path) == 0
+
+
+class Interrupted:
+    """Words whose reader and writer is interrupted by whatever `others` do, before it reads or stores any of them."""
+
+    def __init__(self, words: memoryview, others: Callable[[], None]) -> None:
+        self.words, self.others = words, others
+
+    def __getitem__(self, place: int) -> int:
+        self.others()
+        return self.words[place]
+
+    def __setitem__(self, place: int, word: int) -> None:
+        self.others()
+        self.words[place] = word
+
+
+@given(
+    acts=st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60),
+    between=st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 6)), max_size=60),
+    limit=st.integers(1, 4),
+)
+def test_whatever_others_do_while_a_slot_is_taken_the_limit_is_never_passed(
+    acts: list[tuple[bool, int]], between: list[tuple[bool, int, int]], limit: int
+) -> None:
+    with fresh(CUSTOMERS) as path:
+        interrupt(Numbers(path, limit), acts, between)
+
+
+def interrupt(numbers: Numbers, acts: list[tuple[bool, int]], between: list[tuple[bool, int, int]]) -> None:
+    held = numbers.held
+    coming = list(between)
+    busy: list[int] = []
+
+    def act(taking: bool, who: int) -> None:
+        if who in busy:
+            return  # It is in the middle of something itself.
+        busy.append(who)
+        slots = numbers.processes[who].slots
+        if taking:
+            if slots.take(START):
+                held[who] += 1
+                assert sum(held) <= numbers.limit
+        elif held[who]:
+            # Free for others from some moment of this on.
+            held[who] -= 1
+            slots.give_back()
+        busy.remove(who)
+
+    def others() -> None:
+        if coming and coming[-1][2] == 0:
+            taking, who, _ = coming.pop()
+            act(taking, who)
+        elif coming:
+            taking, who, waits = coming.pop()
+            coming.append((taking, who, waits - 1))
+
+    for process in numbers.processes:
+        assert process.slots.take(START) or numbers.limit < 1
+        process.slots.give_back()
+        process.table.words = Interrupted(process.table.words, others)  # type: ignore[assignment]
+    for taking, who in acts:
+        act(taking, who)
+    coming.clear()
+    for process in numbers.processes:
+        process.table.words = process.table.words.words  # type: ignore[attr-defined]
+    assert in_use(numbers.path) == sum(held)
+
+
+TAKER = """
+import random, sys
+from pathlib import Path
+from edgeproxy.edge.counters import columns
+from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.limits.policies import Policies
+from edgeproxy.edge.limits.rule import Rule
+from tests.support.tables import opened
+file, inside, limit = opened(Path(sys.argv[1])), opened(Path(sys.argv[2])).words, 2
+column = columns.take([file])
+table = LimitTable(file, column)
+slots = Policies(table).concurrency(Rule("concurrency", limit, 0.0, algorithm="concurrency"), b"acme")
+chance = random.Random(int(sys.argv[3]))
+held = took = 0
+# Who does not get the flock at once goes without the row, and is held to its share: of two slots one, whoever has them.
+while slots._slots._row < 0:
+    if slots.take(51e6):
+        slots.give_back()
+# What one says that was killed stays: it is for itself only to add that.
+others = 1000 + max(2, column + 1)
+print("ready", flush=True)
+while not inside[1200]:
+    for _ in range(200):
+        if chance.random() < 0.6:
+            if slots.take(51e6):
+                held += 1
+                took += 1
+                inside[1000 + column] = held
+                # Each says what it holds after it has it, and no longer says so before it gives it back.
+                inside[1100 + column] += sum(inside[1000:others].tolist()) > limit
+        elif held:
+            held -= 1
+            inside[1000 + column] = held
+            slots.give_back()
+inside[1000 + column] = 0
+print(took, flush=True)
+"""
+
+
+def test_however_hard_it_is_hammered_no_more_are_held_at_once_though_workers_are_killed(
+    path: Path, tmp_path: Path, seed: int
+) -> None:
+    (tmp_path / "inside").mkdir()
+    inside_path = make(tmp_path / "inside", Layout("usage", 8, 4, width=1))
+    inside = opened(inside_path).words
+    chance = random.Random(seed)
+
+    def begin() -> Program:
+        taker = ends.enter_context(Program("-c", TAKER, path, inside_path, chance.randrange(2**32)))
+        assert taker.heard() == "ready"
+        return taker
+
+    with ExitStack() as ends:
+        steady = [begin() for _ in range(2)]
+        until = monotonic() + 2
+        while monotonic() < until:
+            # On the third column, one after the other. What it holds is nobody's as soon as it is dead.
+            inside[1002] = 0
+            begin().kill()
+        inside[1200] = 1
+        assert all(int(taker.end()) > 100 for taker in steady)
+    assert inside[1100:1108].tolist() == [0] * 8
+    assert in_use(path) == 0
+
+
+# ---- the row
+
+
+@pytest.fixture
+def one_row(tmp_path: Path) -> Iterator[Path]:
+    """A table of one row, which another key has."""
+    path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=4))
+    claim(limits(path), b"other")
+    return path
+
+
+def let_go(path: Path) -> None:
+    """There is a row after all."""
+    table = limits(path)
+    table.free(number_of(table, claim(table, b"other")))
+
+
+def test_without_a_row_there_is_a_share_of_the_slots(one_row: Path) -> None:
+    worker = Process(one_row, 5)
+    slots = worker.slots
+    assert [slots.take(START) for _ in range(3)] == [True, True, False]
+    assert slots.retry_after(START) == 1
+    slots.give_back()
+    assert slots.take(START + 0.9)
+    assert worker.full == ["full"]
+    assert not slots.take(START + 1.1)
+    assert worker.full == ["full", "full"]
+
+
+def test_without_a_row_it_is_said_that_a_retry_may_pass_while_there_is_a_slot_of_the_share(one_row: Path) -> None:
+    slots = Process(one_row, 2).slots
+    assert slots.retry_after(START) == 0
+    assert slots.take(START)
+    assert not slots.take(START)
+    assert slots.retry_after(START) == 1
+
+
+def test_what_is_in_use_without_a_row_is_in_use_once_there_is_one(one_row: Path) -> None:
+    worker, other = Process(one_row, 5), Process(one_row, 5)
+    assert [worker.slots.take(START) for _ in range(2)] == [True, True]
+    let_go(one_row)
+    # It is asked for again after a second.
+    assert not worker.slots.take(START + 0.5)
+    assert worker.slots.take(START + 1)
+    assert in_use(one_row) == 3
+    assert [other.slots.take(START + 1) for _ in range(3)] == [True, True, False]
+    for _ in range(3):
+        worker.slots.give_back()
+    assert in_use(one_row) == 2
+
+
+def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
+    worker = Process(one_row, 5)
+    assert worker.slots.take(START)
+    assert worker.slots.take(START)
+    let_go(one_row)
+    assert worker.slots.retry_after(START + 2) == 0
+    assert in_use(one_row) == 2
+    table = limits(one_row)
+    row = table.peek(table.key(rule(5).key(SUBJECT)))
+    assert row is not None
+    assert table.wanted_until(row) >= START + 2 + ROW_KEPT_SECONDS
+
+
+def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(one_row: Path) -> None:
+    slots = Process(one_row, 5).slots
+    assert [slots.take(START) for _ in range(3)] == [True, True, False]
+    let_go(one_row)
+    assert slots.take(START - 3600)
+
+
+def test_what_was_given_back_meanwhile_is_not_in_use_when_there_is_a_row(one_row: Path) -> None:
+    worker = Process(one_row, 5)
+    assert worker.slots.take(START)
+    assert worker.slots.take(START)
+    let_go(one_row)
+    worker.slots.give_back()
+    worker.slots.give_back()
+    assert worker.slots.retry_after(START + 2) == 0
+    assert in_use(one_row) == 0
+
+
+def test_a_row_is_kept_while_anything_is_in_use_and_for_a_while_after(start: Start, path: Path) -> None:
+    worker = start()
+    supervisor = limits(path)
+    reclaim = Reclaim(supervisor)
+    assert worker.slots.take(START)
+    for later in (ROW_KEPT_SECONDS + IDLE_SECONDS, 3600.0, 86400.0):
+        assert reclaim.slice(START + later, NEVER) == (0, 0, 0)
+    now = START + 86400
+    worker.slots.give_back()
+    assert worker.slots.take(now)
+    worker.slots.give_back()
+    # Whoever comes now and then keeps it.
+    assert reclaim.slice(now + ROW_KEPT_SECONDS / 2, NEVER) == (0, 0, 0)
+    assert reclaim.slice(now + ROW_KEPT_SECONDS + 1, NEVER) == (1, 0, 0)
+    assert reclaim.slice(now + ROW_KEPT_SECONDS + 1 + GRACE_SECONDS, NEVER) == (0, 1, 0)
+    assert supervisor.rows_in_use == 0
+    assert worker.slots.take(now + ROW_KEPT_SECONDS + 2)
+    assert in_use(path) == 1
+
+
+def test_a_closing_row_in_which_a_slot_is_taken_is_live_again(start: Start, path: Path) -> None:
+    worker = start()
+    reclaim = Reclaim(limits(path))
+    assert worker.slots.take(START)
+    worker.slots.give_back()
+    later = START + ROW_KEPT_SECONDS + IDLE_SECONDS
+    assert reclaim.slice(later, NEVER) == (1, 0, 0)
+    assert worker.slots.take(later)
+    worker.slots.give_back()
+    assert reclaim.slice(later + GRACE_SECONDS, NEVER) == (0, 0, 0)
+    assert worker.slots.take(later + GRACE_SECONDS)
+    assert in_use(path) == 1
+
+
+def test_a_slot_of_a_row_that_closed_under_it_is_not_leaked_where_the_flock_is_not_to_be_had(
+    start: Start, path: Path
+) -> None:
+    worker, other = start(2), start(2)
+    assert worker.slots.take(START)
+    table = limits(path)
+    row = table.peek(table.key(rule(2).key(SUBJECT)))
+    assert row is not None
+    # As where it was found idle just before that slot was taken.
+    table.words[row + at.ROW_GENERATION] += 1
+    table.words[row + at.ROW_SYNC] += 1
+    assert table.file.lock()
+    assert worker.slots.take(START)
+    assert worker.used == in_use(path) == 2
+    worker.slots.give_back()
+    worker.slots.give_back()
+    table.file.unlock()
+    assert in_use(path) == 0
+    assert other.slots.take(START)
+    assert worker.slots.take(START)
+    assert not worker.slots.take(START)
+
+
+def test_without_anything_in_use_a_worker_counts_alone_while_the_flock_is_not_to_be_had(
+    start: Start, path: Path
+) -> None:
+    worker = start(8)
+    assert worker.slots.take(START)
+    worker.slots.give_back()
+    table = limits(path)
+    row = table.peek(table.key(rule(2).key(SUBJECT)))
+    assert row is not None
+    table.words[row + at.ROW_GENERATION] += 1
+    table.words[row + at.ROW_SYNC] += 1
+    assert table.file.lock()
+    assert [worker.slots.take(START) for _ in range(3)] == [True, True, False]
+    table.file.unlock()
+    assert worker.slots.take(START)
+    assert in_use(path) == 3
+
+
+# ---- columns, tables of another layout
+
+
+def test_a_worker_on_a_spare_column_is_seen_as_soon_as_the_others_have_looked(path: Path) -> None:
+    workers = [Process(path, 3) for _ in range(2)]
+    assert workers[0].slots.take(START)
+    taken = [opened(path) for _ in range(4)]
+    for file in taken:
+        columns.take([file])
+    late = Process(path, 3)
+    assert late.table.column == 6
+    assert late.table.enter()
+    for worker in workers:
+        worker.table.columns_changed()
+    assert late.slots.take(START)
+    assert workers[1].slots.take(START)
+    assert not workers[0].slots.take(START)
+    late.slots.give_back()
+    assert workers[0].slots.take(START)
+
+
+def test_slots_without_a_row_need_not_know_of_columns(one_row: Path) -> None:
+    worker = Process(one_row, 4)
+    assert worker.slots.take(START)
+    limits(one_row, 3).enter()
+    assert worker.table.columns_changed()
+    # Three workers share the table from the next time on that it is asked.
+    assert worker.slots.take(START + 0.1)
+    assert not worker.slots.take(START + 2)
+
+
+def test_what_is_in_use_in_a_table_before_is_in_use_and_ends_there(tmp_path: Path) -> None:
+    old_path, path = make(tmp_path, CUSTOMERS), make(tmp_path, CUSTOMERS._replace(rows=9), generation=2)
+    old, worker = Process(old_path, 3), Process(path, 3)
+    assert old.slots.take(START)
+    assert old.slots.take(START)
+    # Whoever prepares the new table carries first, and whoever tends it goes on.
+    Carry(limits(old_path), limits(path)).slice(START, NEVER)
+    assert in_use(path) == 2
+    assert [worker.slots.take(START) for _ in range(2)] == [True, False]
+    old.slots.give_back()
+    carry = Carry(limits(old_path), limits(path))
+    carry.slice(START, NEVER)
+    assert in_use(path) == 2
+    assert worker.slots.take(START)
+    old.kill()
+    Carry(limits(old_path), limits(path)).slice(START, NEVER)
+    assert in_use(path) == 2
+    assert worker.slots.take(START)
+    assert not worker.slots.take(START)
+
+
+def test_a_gauge_has_room_for_any_number(start: Start, path: Path) -> None:
+    most = (1 << 28) - 1
+    worker, other = start(most), start(most)
+    worker.slots._slots.used = most - 1
+    assert worker.slots.take(START)
+    assert in_use(path) == most
+    assert not other.slots.take(START)
+    worker.slots.give_back()
+    assert other.slots.take(START)
+
+
+def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) -> None:
+    worker = start()
+    assert isinstance(worker.slots, Concurrency)
+    assert worker.slots.name == "concurrency"
+    assert worker.slots.limit == 2
+    assert worker.slots.take(START)
+    table = limits(path)
+    row = table.peek(table.key(rule(2).key(SUBJECT)))
+    assert row is not None
+    assert table.words[row + at.ROW_STATE] & HAS_GAUGES
+
+
+# ---- the hub is away
+
+
+@pytest.mark.parametrize(
+    ("on_loss", "elsewhere", "passed"),
+    [
+        (at.FULL, 0, 6),
+        (at.FULL, 4, 2),
+        (at.SHARE, 0, 3),
+        (at.SHARE, 1, 3),
+        (at.SHARE, 3, 3),
+        (at.SHARE, 5, 1),
+        (at.DENY, 0, 0),
+        (at.DENY, 6, 0),
+    ],
+)
+def test_while_the_hub_is_away_this_host_has_its_part(
+    tmp_path: Path, on_loss: int, elsewhere: int, passed: int
+) -> None:
+    path = make(tmp_path, CUSTOMERS._replace(columns=9))
+    one, other = Process(path, 6), Process(path, 6)
+    words, layout = one.table.words, one.table.layout
+    for process in (one, other):
+        process.table.enter()
+        assert process.slots.take(START)
+        process.slots.give_back()
+    one.table.columns_changed()
+    place = one.slots._slots.place
+    assert place is not None
+    words[place[0] + layout.head(8) + at.GAUGE] = elsewhere
+    words[at.ON_LOSS], words[at.HOSTS] = on_loss, 2 | at.AWAY
+    taken = [process.slots.take(START) for _ in range(4) for process in (one, other)]
+    assert taken.count(True) == passed
+    assert one.slots.retry_after(START) == other.slots.retry_after(START) > 0
+    assert words[place[0] + layout.head(8) + at.GAUGE] == elsewhere
+    words[at.HOSTS] = 2
+    assert one.slots.take(START) == (passed + elsewhere < 6)
+
+
+@pytest.mark.parametrize("on_loss", [at.SHARE, at.DENY])
+def test_without_a_row_too(tmp_path: Path, on_loss: int) -> None:
+    path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=9))
+    table = limits(path)
+    table.find(table.key(b"other"), 1000, START)
+    process = Process(path, 60, hosts=2)
+    process.table.enter()
+    table.words[at.ON_LOSS], table.words[at.HOSTS] = on_loss, 2 | at.AWAY
+    part = 60 // (2 * process.table.active)
+    assert [process.slots.take(START) for _ in range(60)].count(True) == (0 if on_loss == at.DENY else part)
+    assert process.slots.retry_after(START) > 0
+    assert process.full

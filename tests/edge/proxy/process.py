@@ -1,0 +1,102 @@
+"""A worker process, with a test in its supervisor's place."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.load import dump
+from edgeproxy.edge import messages
+from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.messages import Alive, Start, ToSupervisor, ToWorker
+from edgeproxy.edge.supervisor.process import WORKER
+from tests.support import process
+from tests.support.transcript import Edge
+from tests.support.wire import Wire
+
+
+class Process:
+    """A worker and its supervisor's end of the channel."""
+
+    def __init__(self, edge: Edge) -> None:
+        self.settings = edge.settings()
+        self.state = Path(self.settings.state)
+        self.supervisor = Store.prepare(self.state, workers=1, customers=1000, addresses=1000)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = self._listening.getsockname()
+        self._mine, theirs = socket.socketpair()
+        passed = (theirs.fileno(), self._listening.fileno())
+        command = [*WORKER, "--channel", str(passed[0]), "--listen", str(passed[1])]
+        self.process = process.Process(command, self.state.parent / f"worker-{self.address[1]}.log", keep=passed)
+        theirs.close()
+        self.channel: Channel[ToWorker, ToSupervisor]
+
+    async def begins(self, orphan_deadline: float = 60.0, *told: ToWorker) -> ToSupervisor:
+        """Configure it, and tell it this right after; returns its first message."""
+        await self.is_configured(orphan_deadline)
+        for message in told:
+            await self.channel.send(message)
+        return await self.hears()
+
+    async def is_configured(self, orphan_deadline: float = 60.0) -> None:
+        """Tell it what to serve."""
+        self.channel = await Channel.over(self._mine, messages.SUPERVISOR)
+        await self.channel.send(
+            Start(
+                1,
+                settings=dump(self.settings),
+                state=str(self.state),
+                tables_dir=None,
+                token=TOKEN,
+                orphan_deadline=orphan_deadline,
+            )
+        )
+
+    async def hears(self) -> ToSupervisor:
+        """What it says next, but for signs of life."""
+        async with asyncio.timeout(30):
+            while isinstance(message := await self.channel.receive(), Alive):
+                pass
+        return message
+
+    async def hangs_up(self) -> None:
+        """It has nothing more to say, and closes the channel."""
+        with pytest.raises(ChannelClosed):
+            await self.hears()
+
+    async def asks(self, request: bytes) -> int:
+        """The status of its answer to a request over a connection of its own."""
+        end = socket.socket()
+        end.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(end, self.address)
+        wire = Wire(end)
+        await wire.sends(request)
+        status = (await wire.gets_answer()).status
+        wire.closes()
+        return status
+
+    def ends(self) -> tuple[int, str]:
+        """(exit code, what it wrote) once it has ended, which it must soon."""
+        return self.process.wait(20.0), self.process.output
+
+    def close(self) -> None:
+        if self.process.running:
+            self.process.wait_after(signal.SIGKILL, 20.0)
+        self._mine.close()
+        self._listening.close()
+        self.supervisor.close()
+
+
+TOKEN = 7
+
+
+def lived(edge: Edge) -> Iterator[Process]:
+    """A worker with the configuration of this edge, until the test is over."""
+    process = Process(edge)
+    yield process
+    process.close()
+    edge.upstream.listening.close()

@@ -1,0 +1,203 @@
+"""Whom a request is counted for: the peer, or the client that a trusted proxy acts for."""
+
+from ipaddress import ip_network
+
+import pytest
+
+from edgeproxy.base.addresses import subject_of
+from edgeproxy.edge.http1.request import RequestHead
+from edgeproxy.edge.limits.rule import Rule
+from edgeproxy.edge.proxy import address
+from edgeproxy.edge.proxy.address import Addresses, Terms, without_port
+
+GUARD = Rule("per_ip", 200, 1.0, scope="guard")
+
+
+class Asked:
+    """Stands where the policies of the table of addresses are, and answers with what it was asked for."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def of(self, rule: Rule, subject: bytes) -> tuple[str, bytes]:
+        self.times += 1
+        return rule.name, subject
+
+
+class RouteLimits:
+    """Stands where the limits of a route are: those of an address are its subject, made anew each time."""
+
+    def limit_set(self, subject: bytes) -> list[bytes]:
+        return [subject]
+
+
+class Binding:
+    """The one thing of a route binding that an address wants."""
+
+    def __init__(self) -> None:
+        self.limits = RouteLimits()
+        self.networks = None
+
+
+def addresses(*trusted: str, guard: Rule | None = GUARD) -> Addresses:
+    return Addresses(Asked(), Terms(tuple(ip_network(network) for network in trusted), guard))
+
+
+def head(**said: bytes) -> RequestHead:
+    made = RequestHead()
+    for name, value in said.items():
+        setattr(made, name, value)
+    return made
+
+
+# ---- trust
+
+
+def test_nobody_is_trusted_unless_configured() -> None:
+    assert not addresses().trusts("127.0.0.1")
+    assert not addresses().trusts("::1")
+
+
+def test_addresses_inside_a_trusted_network_are_trusted() -> None:
+    some = addresses("10.0.0.0/8", "192.0.2.7/32", "2001:db8::/32")
+    for peer in ("10.0.0.1", "10.255.255.255", "192.0.2.7", "2001:db8::1", "::ffff:10.1.2.3"):
+        assert some.trusts(peer), peer
+    for peer in ("11.0.0.1", "192.0.2.8", "2001:db9::1", "::ffff:11.1.2.3", "", "garbage"):
+        assert not some.trusts(peer), peer
+
+
+# ---- the client behind trusted proxies
+
+
+def test_the_client_is_the_rightmost_entry_that_no_trusted_proxy_wrote() -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", b"192.0.2.1") == "192.0.2.1"
+    assert some.client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9") == "192.0.2.1"
+    assert some.client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9, 10.0.0.8") == "192.0.2.1"
+
+
+def test_what_a_client_wrote_itself_stands_further_left_and_is_not_believed() -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", b"198.51.100.66, 192.0.2.1") == "192.0.2.1"
+    assert some.client_of("10.0.0.1", b"10.9.9.9, 192.0.2.1, 10.0.0.2") == "192.0.2.1"
+
+
+def test_where_every_entry_is_trusted_the_leftmost_is_the_client() -> None:
+    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"10.0.0.5, 10.0.0.6") == "10.0.0.5"
+
+
+def test_without_entries_the_proxy_itself_is_the_client() -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", None) == "10.0.0.1"
+    assert some.client_of("10.0.0.1", b"") == "10.0.0.1"
+
+
+@pytest.mark.parametrize("entry", [b"unknown", b"_hidden", b"256.1.1.1", b"a.b", b"\xff\xfe", b"1.2.3", b"::g", b" "])
+def test_an_entry_that_is_no_address_ends_the_search_at_the_proxy_that_passed_it_on(entry: bytes) -> None:
+    some = addresses("10.0.0.0/8")
+    assert some.client_of("10.0.0.1", entry) == "10.0.0.1"
+    assert some.client_of("10.0.0.1", entry + b", 10.0.0.9") == "10.0.0.9"
+    assert some.client_of("10.0.0.1", entry + b", 192.0.2.1") == "192.0.2.1"
+
+
+def test_ports_brackets_and_whitespace_around_an_entry_are_no_part_of_it() -> None:
+    some = addresses("10.0.0.0/8")
+    for entry in (b"192.0.2.1:4711", b"\t192.0.2.1 ", b"::ffff:192.0.2.1", b"[::ffff:192.0.2.1]:80"):
+        assert some.client_of("10.0.0.1", entry) == "192.0.2.1", entry
+    for entry in (b"2001:db8::1", b"[2001:db8::1]", b"[2001:db8::1]:443", b"2001:DB8:0::1"):
+        assert some.client_of("10.0.0.1", entry) == "2001:db8::1", entry
+
+
+def test_a_zone_is_no_part_of_an_entry() -> None:
+    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b'fe80::1%"}\xff') == "fe80::1"
+
+
+def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
+    assert addresses("10.0.0.0/8").client_of("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
+
+
+def test_without_port() -> None:
+    assert without_port("192.0.2.1") == "192.0.2.1"
+    assert without_port("192.0.2.1:1") == "192.0.2.1"
+    assert without_port("2001:db8::1") == "2001:db8::1"
+    assert without_port("[2001:db8::1]:1") == "2001:db8::1"
+    assert without_port("") == ""
+
+
+# ---- what the upstream is told
+
+
+def test_the_proxy_is_added_to_what_it_says_of_its_client() -> None:
+    client, lines = addresses("10.0.0.0/8").on_behalf(
+        "10.0.0.1", head(forwarded_for=b"203.0.113.9, 192.0.2.1", forwarded_proto=b"https")
+    )
+    assert client == "192.0.2.1"
+    assert lines == (b"X-Forwarded-For: 203.0.113.9, 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: ")
+
+
+def test_a_proxy_that_says_nothing_is_the_client() -> None:
+    client, lines = addresses("10.0.0.0/8").on_behalf("10.0.0.1", head())
+    assert client == "10.0.0.1"
+    assert lines == b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Request-Id: "
+
+
+# ---- what is counted
+
+
+def test_an_address_has_the_guard_of_its_subject() -> None:
+    assert addresses().of("192.0.2.1").guard == ("per_ip", subject_of("192.0.2.1"))
+
+
+def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
+    found, binding = addresses().of("192.0.2.1"), Binding()
+    terms = found.limit_set(binding)
+    assert terms == [subject_of("192.0.2.1")]
+    assert found.limit_set(binding) is terms
+    assert found.limit_set(Binding()) is not terms
+
+
+def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
+    found, binding = addresses().of("192.0.2.1"), Binding()
+    terms = found.limit_set(binding)
+    for _ in range(address.LIMIT_SETS_MAX - 1):
+        found.limit_set(Binding())
+    assert found.limit_set(binding) is terms
+    found.limit_set(Binding())
+    assert found.limit_set(binding) is not terms
+
+
+def test_lanes_of_another_configuration_are_not_remembered() -> None:
+    some, binding = addresses(), Binding()
+    terms = some.of("192.0.2.1").limit_set(binding)
+    some.forget_bindings()
+    assert some.of("192.0.2.1").limit_set(binding) is not terms
+
+
+def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
+    networks = (ip_network("10.0.0.0/8"),)
+    some = addresses("10.0.0.0/8")
+    assert some.terms == Terms(networks, Rule("per_ip", 200, 1.0, scope="guard"))
+    assert some.terms != Terms((), GUARD)
+    assert some.terms != Terms(networks, Rule("per_ip", 100, 1.0, scope="guard"))
+    assert some.terms != Terms(networks, GUARD, prefix=56)
+
+
+def test_without_a_guard_there_is_none() -> None:
+    assert addresses(guard=None).of("192.0.2.1").guard is None
+
+
+def test_an_address_is_made_once_and_remembered() -> None:
+    some = addresses()
+    assert some.of("192.0.2.1") is some.of("192.0.2.1")
+
+
+def test_the_addresses_remembered_are_bounded_and_the_one_unused_longest_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(address, "ADDRESSES_MAX", 2)
+    some = addresses()
+    first, second = some.of("192.0.2.1"), some.of("192.0.2.2")
+    some.of("192.0.2.1")
+    some.of("192.0.2.3")
+    assert some.of("192.0.2.1") is first
+    assert some.of("192.0.2.2") is not second

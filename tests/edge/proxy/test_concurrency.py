@@ -1,0 +1,355 @@
+"""Requests at once: a slot is taken at admission and given back when the request is over, however it ends.
+
+The stage checks at the end of every test of this room that no slot is taken any more.
+"""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.edge.proxy.asking import asked, asks, is_limited, request
+from tests.edge.proxy.leaving import Drain
+from tests.edge.proxy.second import Second
+from tests.edge.proxy.tunnels import SWITCH, UPGRADE, tunnel
+from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
+from tests.support.wire import narrow
+
+WITH_KEY = f"X-API-Key: {KEY}"
+
+
+@pytest.fixture
+def edge(edge: Edge) -> Edge:
+    """Customers of the tier `basic` may have two requests under way."""
+    edge.config["tiers"]["basic"] = {"limits": [], "concurrency": 2}
+    return edge
+
+
+async def is_over(edge: Edge) -> None:
+    """Nothing is in use any more."""
+    await edge.until(lambda: not edge.in_use(), "every slot is given back")
+
+
+# ---- the bound
+
+
+async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
+    one, upstream = await asked(edge)
+    other, _ = await asked(edge)
+    assert edge.in_use() == 2
+    client = await edge.client()
+    answer = await asks(client)
+    said = is_limited(answer, "concurrency")
+    assert answer["Retry-After"] == "1"
+    assert said["detail"] == "Over the limit concurrency"
+    assert "Connection" not in answer
+    # It is no rate, and these fields tell of rates.
+    assert not [name for name, _ in answer.fields if "ratelimit" in name.lower()]
+    assert edge.count("edge_rate_limited_total", "basic", "concurrency", "enforce") == 1
+    assert edge.count("edge_requests_total", "v1", "basic", "429") == 1
+    assert edge.used() == {"concurrency": 2}
+    await upstream.tells(one, ok())
+    assert edge.in_use() == 1
+    await client.sends(request())
+    assert (await upstream.serves(client, ok())).status == 200
+    other.aborts()
+    await is_over(edge)
+
+
+async def test_it_holds_over_all_workers(edge: Edge) -> None:
+    await asked(edge)
+    second = Second(edge)
+    await second.starts()
+    there = await second.client()
+    upstream = await edge.brings(there, request())
+    assert edge.in_use() == 2
+    for full in (await edge.client(), await second.client()):
+        is_limited(await asks(full), "concurrency")
+        full.closes()
+    assert (await upstream.tells(there, ok())).status == 200
+    there.closes()
+    assert edge.in_use() == 1
+    await second.ends()
+
+
+# ---- when it is given back
+
+
+ANSWERS = {
+    "whole": ok(),
+    "empty": ok(b""),
+    "an error": head("HTTP/1.1 500 Oh", "Content-Length: 0"),
+    "no content": head("HTTP/1.1 204 No Content"),
+    "not modified": head("HTTP/1.1 304 Not Modified"),
+    "chunked": head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"abc"),
+    "its connection closes": ok(b"hello", "Connection: close"),
+    "after hints": head("HTTP/1.1 103 Early Hints") + ok(),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_with_the_last_byte_of_an_answer(edge: Edge, name: str) -> None:
+    client, upstream = await asked(edge)
+    assert edge.in_use() == 1
+    await upstream.sends(ANSWERS[name])
+    if name == "after hints":
+        assert (await client.gets_head()).status == 103
+    await client.gets_answer()
+    assert edge.in_use() == 0
+
+
+STREAMS = {
+    "sized": (head("HTTP/1.1 200 OK", "Content-Length: 6"), b"abc", b"abc"),
+    "chunked": (head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"), b"3\r\nabc\r\n", chunks(b"abc")),
+    "until close": (head("HTTP/1.1 200 OK"), b"abc", b"abc"),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+async def test_a_stream_has_it_until_its_end(edge: Edge, name: str) -> None:
+    first, piece, rest = STREAMS[name]
+    client, upstream = await asked(edge)
+    await upstream.sends(first)
+    answer = await client.gets_head()
+    assert edge.in_use() == 1
+    await upstream.sends(piece)
+    if "Content-Length" in answer:
+        await client.gets(b"abc")
+    else:
+        await client.gets(b"3\r\nabc\r\n")
+    assert edge.in_use() == 1
+    await upstream.sends(rest)
+    if name == "until close":
+        assert edge.in_use() == 1
+        upstream.closes()
+    await is_over(edge)
+    await client.gets_until(b"abc" if "Content-Length" in answer else b"0\r\n\r\n")
+
+
+async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
+    edge.config["customers"]["acme"]["concurrency"] = 1
+    client, upstream = await asked(edge, request() * 20)
+    for n in range(20):
+        if n:
+            await upstream.gets_request()
+        assert edge.in_use() == 1
+        assert (await upstream.tells(client, ok())).status == 200
+    assert edge.in_use() == 0
+
+
+# ---- clients that leave
+
+
+async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(edge: Edge) -> None:
+    """What waits for it is bounded by its connection; the request is over."""
+    client = await edge.client(receives=4096)
+    await edge.until(lambda: edge.runtime.connections.clients)
+    (kept,) = edge.runtime.connections.clients
+    narrow(kept.transport)
+    upstream = await edge.brings(client, request())
+    await upstream.sends(ok(bytes(100_000)))
+    await edge.until(lambda: kept.choked)
+    await is_over(edge)
+    assert len((await client.gets_answer()).body) == 100_000
+
+
+async def test_a_storm_of_clients_that_come_and_go_leaves_nothing_in_use(edge: Edge, seed: int) -> None:
+    chance = random.Random(seed)
+    edge.upstream.answers(
+        lambda request: chance.choice(
+            (
+                ok(bytes(chance.choice((0, 10, 100_000)))),
+                head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"a" * 1000, b"b" * 70_000),
+                head("HTTP/1.1 103 Early Hints") + ok(),
+                b"nonsense\r\n\r\n",
+            )
+        )
+    )
+    requests = [
+        request(),
+        request() * 3,
+        post(bytes(100_000), "/v1/x", WITH_KEY),
+        head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Transfer-Encoding: chunked") + chunks(b"x" * 50_000),
+        head("GET /v1/x HTTP/1.0", WITH_KEY),
+        request("/v1/x", "Connection: close"),
+        request(method="HEAD"),
+    ]
+    statuses = []
+
+    async def comes_and_goes() -> None:
+        client = await edge.client()
+        sent = chance.choice(requests)
+        cut = chance.choice((len(sent), len(sent), chance.randrange(len(sent))))
+        try:
+            await client.sends(sent[:cut])
+            for _ in range(chance.randrange(20)):
+                await asyncio.sleep(0)
+                statuses.append(client.has()[9:12])
+                if chance.random() < 0.5:
+                    client.takes_all()
+        except ConnectionError:
+            pass
+        chance.choice((client.closes, client.aborts))()
+
+    for _ in range(20):
+        await asyncio.gather(*(comes_and_goes() for _ in range(10)))
+        assert edge.in_use() <= 2
+    await edge.until(lambda: not edge.runtime.connections.clients)
+    assert b"429" in statuses
+    assert edge.in_use() == 0
+
+
+# ---- upstreams that fail, and what is refused after admission
+
+
+@pytest.mark.parametrize("name", ["sized", "chunked"])
+async def test_an_answer_that_breaks_off_gives_it_back(edge: Edge, name: str) -> None:
+    client, upstream = await asked(edge)
+    await upstream.sends(*STREAMS[name][:2])
+    await client.gets_until(b"abc")
+    upstream.closes()
+    await is_over(edge)
+    await client.gets_reset()
+
+
+async def test_an_answer_that_takes_too_long_gives_it_back(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "100ms"}
+    client, _ = await asked(edge)
+    assert (await client.gets_answer()).status == 504
+    assert edge.in_use() == 0
+
+
+async def test_a_request_that_is_sent_twice_has_one(edge: Edge) -> None:
+    edge.config["customers"]["acme"]["concurrency"] = 1
+    client, stale = await asked(edge)
+    await stale.tells(client, ok())
+    await client.sends(request())
+    await stale.gets_request()
+    stale.closes()
+    another = await edge.upstream.takes()
+    assert edge.in_use() == 1
+    assert (await another.tells(client, ok())).status == 200
+    assert edge.in_use() == 0
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_body_that_is_too_large_gives_it_back(edge: Edge, at_once: bool) -> None:
+    edge.config["limits"] = {"body": "8B"}
+    first = head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Transfer-Encoding: chunked")
+    if at_once:
+        client = await edge.client()
+        assert (await client.asks(first, chunks(b"x" * 9))).status == 413
+    else:
+        client, upstream = await asked(edge, first + b"5\r\nhello\r\n")
+        assert edge.in_use() == 1
+        assert (await client.asks(b"5\r\nworld\r\n")).status == 413
+        await upstream.gets_cut()
+    assert edge.in_use() == 0
+
+
+async def test_a_body_that_stops_coming_gives_it_back(edge: Edge) -> None:
+    edge.config["limits"] = {"body_idle": "100ms"}
+    client, upstream = await asked(edge, post(b"abcdef", "/v1/x", WITH_KEY)[:-3])
+    assert (await client.gets_answer()).status == 408
+    assert edge.in_use() == 0
+    await upstream.gets_cut()
+
+
+# ---- tunnels
+
+
+@pytest.mark.parametrize("who", ["client", "upstream"])
+async def test_a_tunnel_holds_it_until_either_side_leaves(edge: Edge, who: str) -> None:
+    client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
+    assert edge.in_use() == 1
+    await client.reaches(upstream, b"\x81\x02hi")
+    assert edge.in_use() == 1
+    leaves, stays = (client, upstream) if who == "client" else (upstream, client)
+    leaves.closes()
+    await stays.gets_eof()
+    stays.closes()
+    await is_over(edge)
+
+
+# ---- a worker that leaves
+
+
+async def test_a_worker_that_drains_gives_back_what_it_finishes(edge: Edge) -> None:
+    client, upstream = await asked(edge)
+    drain = Drain(edge)
+    await edge.settles()
+    assert edge.in_use() == 1
+    assert (await upstream.tells(client, ok()))["Connection"] == "close"
+    await client.gets_eof()
+    assert edge.in_use() == 0
+    client.closes()
+    await drain.ends()
+
+
+async def test_a_worker_that_drains_gives_back_what_it_cuts(edge: Edge) -> None:
+    waiting, first = await asked(edge)
+    socket, second = await asked(edge, get("/v1/ws", *UPGRADE, WITH_KEY))
+    await second.sends(SWITCH)
+    assert (await socket.gets_head()).status == 101
+    await socket.sends(b"\x00")  # No WebSocket, so it cannot be told to go.
+    await second.gets(b"\x00")
+    drain = Drain(edge, 0.1)
+    await edge.settles()
+    assert edge.in_use() == 2
+    for end in (waiting, socket, first, second):
+        await end.gets_cut()
+    await drain.ends()
+    assert edge.in_use() == 0
+
+
+# ---- other configurations while requests are under way
+
+
+async def test_a_number_that_was_lowered_holds_from_the_next_request_on(edge: Edge) -> None:
+    one, first = await asked(edge)
+    other, second = await asked(edge)
+    edge.config["tiers"]["basic"]["concurrency"] = 1
+    await edge.reloads()
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    assert (await first.tells(one, ok())).status == 200
+    is_limited(await asks(client), "concurrency")
+    assert (await second.tells(other, ok())).status == 200
+    assert edge.in_use() == 0
+    await client.sends(request())
+    await second.gets_request()
+    is_limited(await asks(one), "concurrency")
+    assert (await second.tells(client, ok())).status == 200
+
+
+async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_once(edge: Edge) -> None:
+    held, first = await asked(edge)
+    del edge.config["tiers"]["basic"]["concurrency"]
+    await edge.reloads()
+    free = [await asked(edge) for _ in range(3)]
+    assert edge.in_use() == 1
+    edge.config["tiers"]["basic"]["concurrency"] = 2
+    await edge.reloads()
+    last, second = await asked(edge)
+    assert edge.in_use() == 2
+    client = await edge.client()
+    is_limited(await asks(client), "concurrency")
+    for waits, upstream in free:
+        await upstream.tells(waits, ok())
+    assert edge.in_use() == 2, "what came while there was no limit gives nothing back"
+    for waits, upstream in ((held, first), (last, second)):
+        await upstream.tells(waits, ok())
+    assert edge.in_use() == 0
+
+
+async def test_a_tunnel_of_a_customer_who_is_no_more_gives_it_back(edge: Edge) -> None:
+    client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
+    del edge.config["customers"]["acme"]
+    edge.config["keys"] = [key for key in edge.config["keys"] if key["customer"] != "acme"]
+    for _ in range(3):
+        await edge.reloads()
+    assert edge.in_use() == 1
+    client.closes()
+    await upstream.gets_eof()
+    upstream.closes()
+    await is_over(edge)

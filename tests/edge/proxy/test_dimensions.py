@@ -1,0 +1,83 @@
+"""Usage of the edge by what upstreams say in their answers: which model, which agent."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edgeproxy.edge.proxy.split_metering import Values
+from tests.support.transcript import KEY, Edge, chunks, get, head
+
+MODEL = {"model": {"header": "X-Usage-Model", "values": 2}}
+METERS: dict[str, Any] = {
+    "requests": {"count": "requests"},
+    "runs": {"count": "requests", "dimensions": MODEL},
+    "credits": {"count": "cost", "dimensions": MODEL},
+    "egress": {"count": "bytes_out", "dimensions": MODEL},
+    "tokens": {"count": "response_header", "header": "X-Usage-Tokens", "dimensions": MODEL},
+}
+
+
+def with_key(path: str = "/v1/x", *fields: str) -> bytes:
+    return get(path, f"X-API-Key: {KEY}", *fields)
+
+
+def split(edge: Edge) -> dict[tuple[str, str], int]:
+    """(meter, dimensions as text) -> what is billed of acme."""
+    assert edge._supervisor is not None
+    totals = edge._supervisor.usage_totals()
+    return {(row[1], row[4] if len(row) == 5 else ""): row[3] for row in totals if row[0] == "acme" and row[3]}
+
+
+WHOLE = ("Content-Length: 5", b"hello")
+CHUNKED = ("Transfer-Encoding: chunked", chunks(b"hello"))
+
+
+@pytest.mark.parametrize(("framing", "content"), [WHOLE, CHUNKED])
+async def test_an_answer_is_counted_by_what_its_head_says(edge: Edge, framing: str, content: bytes) -> None:
+    edge.config["meters"] = METERS
+    said: list[tuple[str, ...]] = [
+        ("X-Usage-Model: m/1", "X-Usage-Tokens: 7"),
+        ("x-usage-model:  m/1 ",),
+        ("X-Usage-Model: m2",),
+        ("X-Usage-Model: m3",),
+        ("X-Usage-Model: no model",),
+        (),
+    ]
+    for fields in said:
+        answer = head("HTTP/1.1 200 OK", *fields, framing) + content
+        _, got = await edge.passes(with_key(), answer)
+        assert "model" not in str(got).lower()
+    first, second, other = '{"model":"m/1"}', '{"model":"m2"}', '{"model":"~other"}'
+    each = {first: 2, second: 1, other: 2, "": 1}
+    assert split(edge) == {
+        ("requests", ""): 6,
+        ("tokens", first): 7,
+        **{("runs", value): n for value, n in each.items()},
+        **{("credits", value): n for value, n in each.items()},
+        **{("egress", value): 5 * n for value, n in each.items()},
+    }
+
+
+async def test_what_a_row_has_no_room_for_is_counted_without_it(edge: Edge) -> None:
+    edge.config["meters"] = {
+        "runs": {"count": "requests", "dimensions": {"d" * 64: MODEL["model"], "e" * 64: MODEL["model"]}}
+    }
+    await edge.passes(with_key(), head("HTTP/1.1 200 OK", "X-Usage-Model: " + "m" * 64, "Content-Length: 0"))
+    assert split(edge) == {("runs", ""): 1}
+
+
+async def test_clients_see_the_field_where_it_is_passed(edge: Edge) -> None:
+    edge.config["meters"] = {"runs": {"count": "requests", "pass": True, "dimensions": MODEL}}
+    answer = head("HTTP/1.1 200 OK", "X-Usage-Model: m1", "Content-Length: 0")
+    _, got = await edge.passes(with_key(), answer)
+    assert "x-usage-model" in str(got).lower()
+
+
+def test_values_are_taken_anew_each_day() -> None:
+    values = Values()
+    take: Callable[[bytes], str] = lambda said: values.take("acme", "runs", "model", said, 1)  # noqa: E731
+    values.begin(1)
+    assert [take(b"a"), take(b"b"), take(b"a"), take(b"\xff")] == ["a", "~other", "a", "~other"]
+    values.begin(2)
+    assert [take(b"b"), take(b"a")] == ["b", "~other"]

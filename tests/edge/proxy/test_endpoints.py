@@ -1,0 +1,120 @@
+"""What the supervisor tells of endpoints reaches the requests: no address, none up, addresses that come and go."""
+
+import asyncio
+import socket
+
+import uvloop
+
+from edgeproxy.edge.messages import Drain, EndpointAddresses, Endpoints, Ready
+from tests.edge.proxy.failing import is_fault
+from tests.edge.proxy.process import Process
+from tests.support.transcript import Edge, get, ok, post
+
+
+def named(edge: Edge) -> None:
+    """The upstream's endpoint is configured by a name."""
+    edge.config["upstreams"]["api"]["endpoints"] = [f"http://api.internal:{edge.upstream.port}"]
+
+
+def tell(edge: Edge, *listing: tuple[str, str]) -> None:
+    """What a supervisor says: of each endpoint as configured its addresses, and those that are up."""
+    entries = [EndpointAddresses(every.split(), up.split()) for every, up in listing]
+    edge.runtime.snapshot.endpoints_changed({"api": entries})
+
+
+def another_address(edge: Edge) -> socket.socket:
+    """The upstream listens on 127.0.0.2 as well, at the same port."""
+    listening = socket.create_server(("127.0.0.2", edge.upstream.port))
+    listening.setblocking(False)
+    return listening
+
+
+async def test_a_name_without_an_address_is_502_until_one_is_told(edge: Edge) -> None:
+    named(edge)
+    client = await edge.client()
+    for _ in range(2):
+        is_fault(await client.asks(get()), 502, "dns_error")
+    assert edge.count("edge_upstream_errors_total", "api", "dns_error") == 2
+    assert edge.count("edge_requests_total", "public", "-", "502") == 2
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    await client.sends(get())
+    upstream = await edge.upstream.accepts()
+    assert (await upstream.gets_request())["Host"] == "edge.test"
+    assert (await upstream.tells(client, ok())).status == 200
+
+
+async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Edge) -> None:
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", ""))
+    await client.sends(get(), post(b"body"), get())
+    for _ in range(3):
+        answer = await client.gets_answer()
+        is_fault(answer, 503, "destination_unavailable")
+        assert answer["Retry-After"] == "1"
+        assert "Connection" not in answer
+    assert edge.count("edge_upstream_errors_total", "api", "destination_unavailable") == 3
+    assert edge.usage() == {}
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    upstream = await edge.brings(client, get())
+    assert (await upstream.tells(client, ok())).status == 200
+
+
+async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge) -> None:
+    named(edge)
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    upstream = await edge.brings(client, get())
+    await upstream.tells(client, ok())
+    with another_address(edge) as listening:
+        tell(edge, ("127.0.0.2", "127.0.0.2"))
+        await upstream.gets_eof()
+        await client.sends(get())
+        async with asyncio.timeout(5):
+            end, _ = await asyncio.get_running_loop().sock_accept(listening)
+        with end:
+            end.setblocking(False)
+            loop = asyncio.get_running_loop()
+            assert (await loop.sock_recv(end, 1000)).startswith(b"GET /public/ ")
+            await loop.sock_sendall(end, ok(b"moved"))
+            assert (await client.gets_answer()).body == b"moved"
+
+
+async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request_and_no_other(edge: Edge) -> None:
+    named(edge)
+    client = await edge.client()
+    tell(edge, ("127.0.0.1", "127.0.0.1"))
+    upstream = await edge.brings(client, get())
+    retired = edge.endpoint()
+    tell(edge, ("", ""))
+    assert (await upstream.tells(client, ok(b"still"))).body == b"still"
+    await upstream.gets_eof()
+    assert (retired.idle, retired.outstanding) == ([], 0)
+    is_fault(await client.asks(get()), 502, "dns_error")
+
+
+async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
+    await edge.starts()
+    edge.runtime.snapshot.endpoints_changed({"other": [], "api": [EndpointAddresses([], [])]})
+    assert edge.endpoints() == []
+
+
+def test_a_worker_begins_once_it_is_told_of_endpoints_and_heeds_what_it_is_told_then(edge: Edge) -> None:
+    named(edge)
+    process = Process(edge)
+
+    async def scene() -> None:
+        told = Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], [])]})
+        assert await process.begins(60.0, told) == Ready(0)
+        assert await process.asks(get()) == 503
+        edge.upstream.listening.close()
+        await process.channel.send(Endpoints(1, {"api": [EndpointAddresses(["127.0.0.1"], ["127.0.0.1"])]}))
+        async with asyncio.timeout(10):
+            while await process.asks(get()) != 502:
+                pass
+        await process.channel.send(Drain(5.0))
+        async with asyncio.timeout(10):
+            await process.hangs_up()
+
+    uvloop.run(scene())
+    assert process.ends()[0] == 0
+    process.close()

@@ -1,0 +1,172 @@
+"""Who asks: keys, what look-ups gave, and for how long that holds."""
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgeproxy.config.key_form import new_key
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.messages import FetchIssuerKeys
+from edgeproxy.edge.proxy import identity
+from edgeproxy.edge.proxy.identity import Directory
+from edgeproxy.edge.proxy.issuers import keys_of
+from edgeproxy.edge.proxy.route_binding import Route
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
+
+
+async def directory(edge: Edge) -> Directory:
+    await edge.starts()
+    return edge.runtime.snapshot.directory
+
+
+def route(edge: Edge, path: str) -> Route:
+    return edge.runtime.snapshot.router.site(None).match(path.encode(), b"GET")
+
+
+def line(key: str) -> bytes:
+    return b"X-API-Key: %b\r\n" % key.encode()
+
+
+def refusal(people: Directory, key: str | None, leads: Route) -> Refused:
+    who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
+    with pytest.raises(Refused) as raised:
+        who.bindings[leads]
+    return raised.value
+
+
+async def test_no_key_and_an_unknown_key_are_each_one_identity(edge: Edge) -> None:
+    people = await directory(edge)
+    assert people.resolve(None, b"") is people.nobody
+    assert people.resolve(b"whoever", line("whoever")) is people.unknown
+    assert people.resolve(b"", b"X-API-Key:\r\n") is people.unknown
+
+
+async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode(), line(KEY))
+    assert people.resolve(KEY.encode(), line(KEY)) is who
+    assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not who
+
+
+async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity, "IDENTITIES_MAX", 2)
+    people = await directory(edge)
+    first, second = (people.resolve(key.encode(), line(key)) for key in (KEY, UNLIMITED))
+    people.resolve(KEY.encode(), line(KEY))
+    people.resolve(READER.encode(), line(READER))
+    assert people.resolve(KEY.encode(), line(KEY)) is first
+    assert people.resolve(UNLIMITED.encode(), line(UNLIMITED)) is not second
+
+
+async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await directory(edge)
+    key = new_key()
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    monkeypatch.setattr(identity, "hashlib", None)
+    assert people.resolve(wrong.encode(), line(wrong)) is people.unknown
+    with pytest.raises(AttributeError):
+        people.resolve(key.encode(), line(key))
+
+
+async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:
+    people = await directory(edge)
+    for n in range(100):
+        people.resolve(b"guess %d" % n, line("guess"))
+    assert not people._known
+
+
+async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode(), line(KEY))
+    binding = who.bindings[route(edge, "/v1/x")]
+    assert who.bindings[route(edge, "/v1/y")] is binding
+    assert who.bindings[route(edge, "/maybe/y")] is not binding
+    assert (binding.customer, binding.tier) == ("acme", "basic")
+
+
+async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
+    people = await directory(edge)
+    for key in (KEY, None, "whoever", EXPIRED):
+        who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
+        binding = who.bindings[route(edge, "/public/x")]
+        assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
+        # Without a tier for them nothing holds them, and one route binding does for all addresses.
+        assert binding.limit_set is not None
+        assert not binding.limit_set.holds
+
+
+async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:
+    edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
+    people = await directory(edge)
+    binding = people.nobody.bindings[route(edge, "/public/x")]
+    assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "anonymous", 3, "Get a key")
+    assert binding.limit_set is None
+
+
+async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:
+    """What is not allowed today is not remembered as a route binding."""
+    people = await directory(edge)
+    for _ in range(2):
+        assert refusal(people, None, route(edge, "/v1/x")).status == 401
+        assert refusal(people, "whoever", route(edge, "/maybe/x")).status == 401
+        assert refusal(people, UNLIMITED, route(edge, "/read/x")).status == 403
+    assert edge.count("edge_auth_failures_total", "missing") == 2
+    assert edge.count("edge_auth_failures_total", "unknown") == 2
+    assert edge.count("edge_auth_failures_total", "scope") == 2
+
+
+async def test_a_route_wants_all_of_its_scopes(edge: Edge) -> None:
+    edge.config["routes"][3]["scopes"] = ["read", "write"]
+    edge.config["keys"].append({"sha256": digest("both"), "customer": "free", "scopes": ["write", "read", "more"]})
+    people = await directory(edge)
+    leads = route(edge, "/read/x")
+    assert "write" in refusal(people, READER, leads).detail
+    assert "read" in refusal(people, UNLIMITED, leads).detail
+    assert people.resolve(b"both", line("both")).bindings[leads].customer == "free"
+
+
+async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -> None:
+    """The same bytes, over the same connection, of which everything is remembered."""
+    ends = datetime.now(UTC) + timedelta(seconds=100)
+    edge.config["keys"].append({"sha256": digest("short"), "customer": "free", "expires": ends.isoformat()})
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+
+    async def asks() -> int:
+        return (await client.asks(get("/v1/x", "X-API-Key: short"))).status
+
+    assert [await asks() for _ in range(3)] == [200, 200, 200]
+    edge.passes_time(90)
+    assert await asks() == 200
+    edge.passes_time(15)
+    assert [await asks() for _ in range(2)] == [401, 401]
+    assert edge.count("edge_auth_failures_total", "expired") == 2
+
+
+async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_keys_fetched(edge: Edge) -> None:
+    edge.config["issuers"] = {
+        "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
+    }
+    people = await directory(edge)
+    signing = ec.generate_private_key(ec.SECP256R1())
+    listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
+    edge.runtime.key_lookup.issuer_keys["id"] = keys_of(json.dumps({"keys": [listed]}))
+    said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
+    token = jwt.encode(said, signing, "ES256").encode()
+    holder = people.anew(people.resolve(token, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    assert holder is not None
+    assert people.resolve(token, b"") is holder, "it is remembered"
+    assert people.resolve(hashlib.sha256(token).digest(), b"") is not holder
+    stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
+    for _ in range(2):
+        people.anew(people.resolve(stale, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    assert edge.inquiries == [FetchIssuerKeys("id")], "its keys are asked for, once"

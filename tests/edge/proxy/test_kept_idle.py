@@ -1,0 +1,62 @@
+"""How long an endpoint keeps idle connections is learnt from those that it closed, and from no other kind of end."""
+
+import pytest
+
+from edgeproxy.edge.proxy.kept_idle import FORGET_SECONDS, KeptIdle
+
+UNKNOWN = float("inf")
+
+
+def learnt(*closings: tuple[float, float]) -> float:
+    """What is known after (when, idle for how long)."""
+    kept = KeptIdle()
+    for when, idle in closings:
+        kept.closed(idle, when)
+    return kept.seconds
+
+
+@pytest.mark.parametrize(
+    ("closings", "seconds"),
+    [
+        ([(10, 5.0), (20, 5.01)], UNKNOWN),
+        ([(10, 5.0), (20, 5.01), (30, 5.02)], 4.0),
+        ([(10, 2.0), (20, 2.9), (30, 2.4)], 1.0),
+        ([(10, 0.001), (11, 0.003), (12, 0.0)], 0.0),
+        ([(10, 5.0), (20, 0.3), (30, 5.0)], UNKNOWN),
+        ([(10, 0.3), (20, 5.0), (30, 5.1), (40, 5.0)], 4.0),
+        ([(10, 5.0), (10.1, 5.0), (10.2, 5.0), (10.3, 5.0)], UNKNOWN),
+    ],
+    ids=["two", "three", "one that looks seldom", "at once", "no rule", "after an exception", "all at one moment"],
+)
+def test_three_closings_that_agree_tell(closings: list[tuple[float, float]], seconds: float) -> None:
+    assert learnt(*closings) == pytest.approx(seconds)
+
+
+def test_an_endpoint_that_keeps_another_for_longer_had_another_reason() -> None:
+    kept = KeptIdle()
+    for when in range(10, 60, 10):
+        kept.closed(1.0, when, oldest=9.0)
+    assert kept.seconds == UNKNOWN
+
+
+def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
+    kept = KeptIdle()
+    for when in (10, 20, 30):
+        kept.closed(5.0, when)
+    kept.look(29 + FORGET_SECONDS)
+    assert kept.seconds == 4.0
+    kept.look(30 + FORGET_SECONDS)
+    kept.closed(5.0, 400)
+    assert kept.seconds == UNKNOWN
+
+
+def test_what_cannot_be_sent_again_relies_on_what_was_seen() -> None:
+    kept = KeptIdle()
+    assert kept.trusted == pytest.approx(0.4), "of an endpoint of which nothing is known"
+    kept.opened(5.0)
+    kept.opened(1.0)
+    assert kept.trusted == pytest.approx(4.0)
+    kept.closed(5.0, 10.0)
+    assert kept.trusted == pytest.approx(4.0)
+    kept.closed(0.001, 20.0, oldest=9.0)
+    assert kept.trusted < 0.001

@@ -1,0 +1,177 @@
+"""Who is left out of a choice, and for how long: time is an argument, so nothing here waits."""
+
+import pytest
+
+from edgeproxy.edge.proxy.pool import Endpoint
+from tests.edge.proxy.services import at, chosen, service, told
+
+
+def fails(endpoint: Endpoint, times: int, now: float = 0.0) -> None:
+    for _ in range(times):
+        endpoint.failed(now)
+
+
+def test_an_endpoint_is_left_out_after_its_errors_in_a_row_and_comes_back_in_time() -> None:
+    of = service(2, eject={"errors": 3, "for": "30s"})
+    bad, good = of.endpoints
+    fails(bad, 2, 100.0)
+    assert {of.select() for _ in range(100)} == {bad, good}
+    fails(bad, 1, 100.0)
+    assert {of.select() for _ in range(100)} == {good}
+    of.look(129.9)
+    assert {of.select() for _ in range(100)} == {good}
+    of.look(130.0)
+    assert {of.select() for _ in range(100)} == {bad, good}
+
+
+def test_a_success_in_between_begins_the_count_anew() -> None:
+    of = service(2, eject={"errors": 3})
+    bad, _ = of.endpoints
+    for _ in range(10):
+        fails(bad, 2)
+        bad.passed(0.0)
+    assert not bad.out
+    assert not bad.watched
+
+
+def test_back_on_probation_one_error_ejects_again_and_one_success_ends_it() -> None:
+    of = service(2, eject={"errors": 3, "for": "30s"})
+    bad, _ = of.endpoints
+    fails(bad, 3)
+    of.look(30.0)
+    assert bad.watched
+    fails(bad, 1, 31.0)
+    assert bad.out
+    of.look(61.0)
+    assert not bad.out
+    bad.passed(61.0)
+    fails(bad, 2, 62.0)
+    assert not bad.out
+    fails(bad, 1, 62.0)
+    assert bad.out
+
+
+def test_what_was_sent_before_an_ejection_neither_prolongs_it_nor_ends_the_probation() -> None:
+    of = service(2, eject={"errors": 3, "for": "30s"})
+    bad, _ = of.endpoints
+    fails(bad, 3, 0.0)
+    fails(bad, 20, 20.0)
+    bad.passed(20.0)
+    of.look(30.0)
+    assert not bad.out
+    fails(bad, 1, 31.0)
+    assert bad.out
+
+
+def test_the_only_endpoint_that_is_up_is_never_left_out() -> None:
+    of = service(2, eject={"errors": 2})
+    first, second = of.endpoints
+    of.update(told("10.0.0.1", "-10.0.0.1"))
+    fails(first, 50)
+    assert not first.out
+    of.update(told("10.0.0.1", "10.0.0.1"))
+    fails(first, 1)
+    assert {of.select() for _ in range(50)} == {second}
+
+
+def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
+    near, far = [at("10.0.0.1"), at("10.0.0.2")], at("10.0.0.3", region="us-east")
+    of = service(endpoints=[*near, far], eject={"errors": 2, "for": "30s"})
+    first, second, third = of.endpoints
+    for endpoint in of.endpoints:
+        fails(endpoint, 2, 1.0)
+    assert all(endpoint.out for endpoint in of.endpoints)
+    assert {of.select() for _ in range(50)} == {first, second, third}
+    assert third.watched
+    third.heard(500, 2.0, 3.0)
+    third.heard(200, 0.5, 3.0)  # It was sent before the ejection.
+    assert {of.select() for _ in range(50)} == {first, second, third}
+    third.heard(200, 2.0, 3.0)
+    assert {of.select() for _ in range(50)} == {third}
+    second.heard(200, 2.0, 3.0)  # It was asked while all were out; now one is there.
+    assert {of.select() for _ in range(50)} == {third}
+    of.look(31.0)
+    assert {of.select() for _ in range(50)} == {first, second}
+
+
+def test_an_address_that_is_gone_or_down_is_not_back_for_an_answer() -> None:
+    of = service(2, eject={"errors": 1})
+    gone, down = of.endpoints
+    fails(gone, 1)
+    fails(down, 1)
+    of.update(told("", "-10.0.0.1"))
+    for endpoint in (gone, down):
+        endpoint.passed(1.0)
+        assert endpoint.out
+
+
+@pytest.mark.parametrize("eject", [{"errors": 2, "for": "30s"}, "off"])
+def test_without_probes_what_was_down_is_left_out_and_better_than_none(eject: object) -> None:
+    of = service(3, eject=eject)
+    first, second, third = of.endpoints
+    of.update(told("10.0.0.1", "-10.0.0.1", "-10.0.0.1"))
+    of.orphaned(0.0)
+    assert {of.select() for _ in range(50)} == {first}
+    assert of.other_than([first]) in {second, third}
+    fails(first, 2)
+    assert {of.select() for _ in range(50)} == ({first} if eject == "off" else {first, second, third})
+    of.update(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
+    of.orphaned(1.0)
+    assert second.out == (eject != "off"), "it was well at last"
+
+
+def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
+    of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us-east")], eject={"errors": 2})
+    fails(of.endpoints[0], 2)
+    assert set(chosen(of)) == {"10.0.0.2"}
+
+
+def test_where_only_ejected_ones_are_up_they_are_asked() -> None:
+    of = service(2, eject={"errors": 2})
+    fails(of.endpoints[0], 2)
+    of.update(told("10.0.0.1", "-10.0.0.1"))
+    assert of.select() is of.endpoints[0]
+
+
+def test_with_ejection_off_nobody_is_left_out_and_nobody_watches() -> None:
+    of = service(2, eject="off")
+    fails(of.endpoints[0], 1000)
+    of.look(1.0)
+    assert not of.endpoints[0].out
+    assert not of.endpoints[0].watched
+
+
+def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
+    of = service(2, eject={"errors": 2})
+    bad, _ = of.endpoints
+    for status in (500, 404, 503, 200, 599):
+        bad.heard(status, 0.0, 0.0)
+    assert not bad.out
+    bad.heard(500, 0.0, 0.0)
+    assert bad.out
+
+
+def test_each_comes_back_at_its_own_time() -> None:
+    of = service(3, eject={"errors": 1, "for": "30s"})
+    first, second, _ = of.endpoints
+    fails(first, 1, 0.0)
+    fails(second, 1, 10.0)
+    of.look(30.0)
+    assert (first.out, second.out) == (False, True)
+    of.look(40.0)
+    assert not second.out
+
+
+def test_one_that_health_checks_call_well_again_need_not_wait_out_its_ejection() -> None:
+    of = service(2, eject={"errors": 2, "for": "30s"})
+    bad, good = of.endpoints
+    fails(bad, 2)
+    of.update(told("-10.0.0.1", "10.0.0.1"))
+    assert {of.select() for _ in range(50)} == {good}
+    of.update(told("10.0.0.1", "10.0.0.1"))
+    assert {of.select() for _ in range(50)} == {bad, good}
+    fails(bad, 1)
+    assert not bad.out  # Not on probation: the count began anew.
+    of.look(30.0)
+    fails(bad, 1)
+    assert bad.out

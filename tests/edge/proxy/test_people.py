@@ -1,0 +1,285 @@
+"""Customers who are paused, served in some regions only, or have plans of their own, and what they are told."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from edgeproxy.edge.messages import EndpointAddresses
+from tests.edge.proxy.asking import asks, is_limited, is_problem, left
+from tests.edge.proxy.shedding import Shedding
+from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, head, ok
+
+PAUSED = {"why": "The invoice of May is unpaid"}
+
+
+def customer(edge: Edge, name: str = "acme", **settings: Any) -> None:
+    """A customer has this."""
+    edge.config["customers"][name] = {"tier": edge.config["customers"][name]["tier"], **settings}
+
+
+# ---- paused
+
+
+@pytest.mark.parametrize("status", [None, 403, 402])
+async def test_who_is_paused_is_told_why(answering: Edge, status: int | None) -> None:
+    customer(answering, paused=PAUSED | ({} if status is None else {"status": status}))
+    client = await answering.client()
+    for path in ("/v1/x", "/maybe/x"):
+        said = is_problem(await asks(client, path), status or 403)
+        assert said["detail"] == "The invoice of May is unpaid"
+    assert answering.count("edge_auth_failures_total", "paused") == 2
+    assert answering.count("edge_requests_total", "v1", "basic", str(status or 403)) == 1
+    assert not answering.upstream.requests
+    assert answering.usage() == {}
+    assert answering.used() == {"basic": 0}
+    assert (await asks(client, key=UNLIMITED)).status == 200
+
+
+async def test_what_nobody_looks_at_keys_for_is_open_to_the_paused_as_well(answering: Edge) -> None:
+    customer(answering, paused=PAUSED)
+    client = await answering.client()
+    assert (await asks(client, "/public/x")).status == 200
+
+
+async def test_a_pause_begins_and_ends_with_a_reload(answering: Edge) -> None:
+    client = await answering.client()
+    assert (await asks(client)).status == 200
+    for paused, status in ((PAUSED, 403), (PAUSED | {"status": 402}, 402), (None, 200)):
+        customer(answering, **({"paused": paused} if paused else {}))
+        await answering.reloads()
+        assert (await asks(client)).status == status
+    assert left(await asks(client))[:2] == ("basic", 57), "nothing was counted meanwhile"
+
+
+# ---- regions
+
+
+async def test_who_is_not_served_in_this_region_is_refused(answering: Edge) -> None:
+    customer(answering, regions={"allow": ["eu-west", "eu-north"]})
+    client = await answering.client()
+    said = is_problem(await asks(client), 403)
+    assert said["detail"] == "This customer is not served in the region test"
+    assert answering.count("edge_auth_failures_total", "region") == 1
+    assert not answering.upstream.requests
+    assert answering.used() == {"basic": 0}
+    assert (await asks(client, key=UNLIMITED)).status == 200
+    customer(answering, regions={"allow": ["eu-west", "test"]})
+    await answering.reloads()
+    assert (await asks(client)).status == 200
+
+
+async def test_the_fence_is_about_customers_not_about_addresses(answering: Edge) -> None:
+    customer(answering, regions={"allow": ["eu-west"]})
+    client = await answering.client()
+    assert (await asks(client, "/public/x")).status == 200
+    assert (await asks(client, "/maybe/x")).status == 403
+    assert (await asks(client, "/maybe/x", key="")).status == 200
+
+
+async def test_of_several_reasons_the_first_is_told(answering: Edge) -> None:
+    """The flag, then the pause, then scopes, then the region."""
+    answering.config["flags"] = {"new": {}}
+    answering.config["routes"][3]["flag"] = "new"
+    customer(answering, paused=PAUSED, regions={"allow": ["eu-west"]})
+    client = await answering.client()
+
+    async def told() -> tuple[int, str]:
+        answer = await asks(client, "/read/x")
+        return answer.status, json.loads(answer.body)["detail"]
+
+    assert (await told())[0] == 404
+    del answering.config["routes"][3]["flag"]
+    await answering.reloads()
+    assert await told() == (403, "The invoice of May is unpaid")
+    customer(answering, regions={"allow": ["eu-west"]})
+    await answering.reloads()
+    assert await told() == (403, "The API key lacks the scope read")
+    answering.config["keys"][0]["scopes"] = ["read"]
+    await answering.reloads()
+    assert await told() == (403, "This customer is not served in the region test")
+    customer(answering)
+    await answering.reloads()
+    assert (await asks(client, "/read/x")).status == 200
+
+
+async def test_limits_are_asked_after_all_of_them(answering: Edge) -> None:
+    answering.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}], "concurrency": 1}
+    client = await answering.client()
+    assert (await asks(client)).status == 200
+    is_limited(await asks(client), "basic")
+    customer(answering, paused=PAUSED)
+    await answering.reloads()
+    assert (await asks(client)).status == 403
+
+
+# ---- whose endpoints are asked
+
+
+@pytest.fixture
+def regions(edge: Edge) -> Edge:
+    """An edge of the region `test` whose service has endpoints in three; each says which one it is."""
+    edge.adds_endpoint()
+    edge.adds_endpoint()
+    names = ("test", "far", "far")
+    edge.config["upstreams"]["api"]["endpoints"] = [
+        {"url": upstream.url, "region": name} for upstream, name in zip(edge.upstreams, names, strict=True)
+    ]
+    for n, upstream in enumerate(edge.upstreams):
+        upstream.answers(lambda request, n=n: ok(b"%d" % n))
+    return edge
+
+
+async def servers(edge: Edge, key: str = KEY, times: int = 60) -> Counter[int]:
+    """Which endpoints answer a customer, and how often."""
+    client = await edge.client()
+    found = Counter([int((await asks(client, key=key)).body) for _ in range(times)])
+    client.closes()
+    return found
+
+
+async def test_a_customer_is_served_by_the_region_that_it_prefers(regions: Edge) -> None:
+    customer(regions, regions={"prefer": "far"})
+    shared = await servers(regions)
+    assert set(shared) == {1, 2}
+    assert min(shared.values()) > 10, "by all of its endpoints"
+    assert set(await servers(regions, UNLIMITED)) == {0}
+
+
+async def test_where_nobody_there_is_up_the_nearest_serves(regions: Edge) -> None:
+    customer(regions, regions={"prefer": "far"})
+    await regions.starts()
+    listing = [EndpointAddresses(["127.0.0.1"], up) for up in (["127.0.0.1"], [], [])]
+    regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
+    assert set(await servers(regions, times=10)) == {0}
+    listing[1] = listing[0]
+    regions.worker.runtime.snapshot.endpoints_changed({"api": listing})
+    assert set(await servers(regions, times=10)) == {1}
+
+
+@pytest.mark.parametrize("prefer", ["test", "nowhere"])
+async def test_who_prefers_the_edges_own_region_or_one_that_has_nobody_is_served_by_the_nearest(
+    regions: Edge, prefer: str
+) -> None:
+    customer(regions, regions={"prefer": prefer})
+    assert set(await servers(regions, times=10)) == {0}
+
+
+async def test_one_that_cannot_be_reached_is_replaced_by_another(regions: Edge) -> None:
+    customer(regions, regions={"prefer": "far"})
+    regions.upstreams[1].refuses()
+    assert set(await servers(regions, times=10)) <= {0, 2}
+
+
+async def test_the_region_that_upstreams_are_told_of_is_the_edges(regions: Edge) -> None:
+    customer(regions, regions={"prefer": "far"})
+    await servers(regions, times=5)
+    asked_there = [request for upstream in regions.upstreams[1:] for request in upstream.requests]
+    assert {request["X-Edge-Region"] for request in asked_there} == {"test"}
+
+
+# ---- what is said
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_an_operators_own_words_stand_in_a_refusal(answering: Edge, fits: bool) -> None:
+    words = "Write to sales@example.com" if fits else 'Größere "Pläne" \\ mehr: </script> ' + "x" * 400
+    answering.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}], "message": words}
+    client = await answering.client()
+    await asks(client)
+    for _ in range(2):
+        said = is_limited(await asks(client), "basic")
+        assert said["detail"] == words
+    answer = await asks(client, method="HEAD")
+    assert (answer.status, answer.body) == (429, b"")
+    assert int(answer["Content-Length"]) == len((await asks(client)).body)
+
+
+async def test_a_customers_own_words_take_the_place_of_the_tiers(answering: Edge) -> None:
+    answering.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}], "message": "of the tier"}
+    answering.config["customers"]["other"] = {"tier": "basic"}
+    answering.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
+    customer(answering, message="of the customer")
+    client = await answering.client()
+    for key, words in ((KEY, "of the customer"), ("key of other", "of the tier")):
+        await asks(client, key=key)
+        assert is_limited(await asks(client, key=key), "basic")["detail"] == words
+
+
+async def test_the_words_are_about_limits_and_nothing_else(answering: Edge) -> None:
+    answering.config["tiers"]["free"] = {"message": "Write to us"}
+    answering.config["per_ip"] = {"rate": "3/min"}
+    client = await answering.client()
+    assert b"Write to us" not in (await asks(client, "/read/x", key=UNLIMITED)).body
+    answering.upstream.answer = lambda request: head("HTTP/1.1 404 No", "Content-Length: 4") + b"none"
+    assert (await asks(client, "/read/x", key=READER)).body == b"none"
+    assert (await asks(client, "/nowhere", key=UNLIMITED)).status == 404
+    answer = await asks(client, key=UNLIMITED)
+    # Nobody has asked who that is yet.
+    assert is_limited(answer, "per_ip")["detail"] == "Over the limit per_ip"
+
+
+# ---- whom a worker turns away first
+
+
+async def test_priorities_are_the_tiers_or_the_customers_own(answering: Edge) -> None:
+    answering.config["tiers"]["basic"] |= {"priority": 4, "message": "Come back"}
+    answering.config["customers"]["other"] = {"tier": "basic", "priority": 7}
+    answering.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
+    answering.config["tiers"]["anonymous"] = {"priority": 2}
+    await answering.starts()
+    shedding = Shedding(answering, 5)
+    client = await answering.client()
+    answer = await asks(client)
+    said = is_problem(answer, 503)
+    assert (said["detail"], answer["Retry-After"]) == ("Come back", "1")
+    assert (await asks(client, key="key of other")).status == 200
+    for key in (UNLIMITED, ""):
+        said = is_problem(await asks(client, "/maybe/x", key=key), 503)
+        assert said["detail"] == "There is more to do than this edge can"
+    assert shedding.asked == [4, 7, 0, 2]
+    assert answering.metrics("edge_shed_total") == {("4",): [1], ("0",): [1], ("2",): [1]}
+    assert answering.used() == {"basic": 0}, "who is turned away is charged nothing"
+    assert answering.usage() == {("other", "requests", "v1"): 1}
+
+
+async def test_who_is_refused_for_another_reason_is_none_of_its_business(answering: Edge) -> None:
+    await answering.starts()
+    shedding = Shedding(answering, 5)
+    client = await answering.client()
+    for path, key, status in (("/nowhere", "", 404), ("/v1/x", "", 401), ("/read/x", UNLIMITED, 403)):
+        assert (await asks(client, path, key=key)).status == status
+    assert shedding.asked == []
+
+
+# ---- a plan of one's own
+
+
+async def test_everything_of_a_tier_may_be_another_for_a_customer(answering: Edge) -> None:
+    answering.config["tiers"]["basic"] = {
+        "limits": [{"rate": "1/min"}],
+        "concurrency": 1,
+        "quotas": [{"meter": "requests", "per": "day", "included": 1, "cap": "hard"}],
+        "burst_credits": {"earn": "1/h", "max": 1},
+        "priority": 1,
+        "message": "of the tier",
+    }
+    customer(answering, limits=[], concurrency="none", quotas=[], burst_credits="off")
+    client = await answering.client()
+    for _ in range(5):
+        answer = await asks(client)
+        assert answer.status == 200
+        assert not [name for name, _ in answer.fields if name.lower().startswith(("ratelimit", "x-quota"))]
+    assert answering.used() == {}
+    customer(answering)
+    await answering.reloads()
+    assert (await asks(client)).status == 200
+    is_limited(await asks(client), "requests-day")
+    assert answering.used() == {"basic": 1, "concurrency": 0, "requests-day": 1, "burst-credits": 0}
+
+
+async def test_stamps_name_the_customer_and_the_tier_whatever_is_their_own(edge: Edge) -> None:
+    customer(edge, limits=[], priority=9)
+    received, _ = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    assert (received["X-Customer-Id"], received["X-Customer-Tier"]) == ("acme", "basic")

@@ -1,0 +1,121 @@
+"""Requests that the edge does not forward: what the client is told, and what becomes of its connection.
+
+The stage checks at the end of each test that nothing was forwarded.
+"""
+
+from tests.edge.proxy.asking import is_problem
+from tests.support.transcript import EXPIRED, KEY, UNLIMITED, Edge, get, head, ok, post
+
+KEPT = {
+    "401 no key": (get("/v1/x"), 401),
+    "401 unknown key": (get("/v1/x", "Authorization: Bearer nobody"), 401),
+    "401 unknown key in the other field": (get("/v1/x", "X-API-Key: nobody"), 401),
+    "401 empty key": (get("/v1/x", "X-API-Key:"), 401),
+    "401 empty bearer": (get("/v1/x", "Authorization: Bearer"), 401),
+    "401 expired key": (get("/v1/x", f"X-API-Key: {EXPIRED}"), 401),
+    "401 bad key on an open route": (get("/maybe/x", "X-API-Key: nobody"), 401),
+    "401 expired key on an open route": (get("/maybe/x", f"X-API-Key: {EXPIRED}"), 401),
+    "403 scope": (get("/read/x", f"X-API-Key: {UNLIMITED}"), 403),
+    "404 no route": (get("/nowhere"), 404),
+    "404 before a key is asked for": (get("/nowhere", "X-API-Key: nobody"), 404),
+    "404 for what only begins like a route": (get("/v10"), 404),
+    "405 method": (head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 0"), 405),
+    "405 with a whole body": (head("POST /get/x HTTP/1.1", "Host: h", "Content-Length: 3") + b"abc", 405),
+}
+
+
+async def test_a_refused_request_leaves_its_connection_open(answering: Edge) -> None:
+    """Where it is clear where the next request begins."""
+    for n, (name, (request, status)) in enumerate(KEPT.items()):
+        client = await answering.client()
+        for _ in range(2):
+            answer = await client.asks(request)
+            is_problem(answer, status)
+            assert "Connection" not in answer, name
+        assert (await client.asks(get(f"/public/{n}"))).status == 200, name
+        assert answering.upstream.requests.pop().first == f"GET /public/{n} HTTP/1.1", name
+        assert not answering.upstream.requests, name
+
+
+async def test_a_client_that_goes_on_sending_still_reads_why_it_was_refused(edge: Edge) -> None:
+    """RFC 9112 section 9.6: closing over unread input would reset the connection, and the answer with it."""
+    edge.config["limits"] = {"body": "1KiB"}
+    client = await edge.client()
+    await client.sends(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 5000000"))
+    await client.sends_while_taken(bytes(1 << 16), 5_000_000)
+    assert (await client.gets_answer()).status == 413
+    await client.gets_eof()
+
+
+async def test_head_is_refused_without_a_body_where_its_fields_are_not_understood(edge: Edge) -> None:
+    """RFC 9110 section 9.3.2. Found by tests/fuzz."""
+    for line, status in (
+        ("Host: a b", 400),
+        ("Content-Length: x", 400),
+        ("Expect: tea", 417),
+        ("X: " + "a" * 40_000, 431),
+    ):
+        client = await edge.client()
+        answer = await client.asks(head("HEAD /public/ HTTP/1.1", "Host: h", line), to="HEAD")
+        assert (answer.status, int(answer["Content-Length"]) > 0) == (status, True)
+        await client.gets_eof()
+
+
+async def test_the_bounds_are_those_of_the_configuration(edge: Edge) -> None:
+    edge.config["limits"] = {"head": "1KiB", "fields": 3}
+    assert (await edge.refuses(get("/public/", "X-A: " + "x" * 1100))).status == 431
+    assert (await edge.refuses(get("/public/", "X-A: 1", "X-B: 2", "X-C: 3"))).status == 431
+    _, answer = await edge.passes(get("/public/", "X-A: 1", "X-B: 2"), ok())
+    assert answer.status == 200
+
+
+async def test_a_body_longer_than_allowed_is_413_before_it_is_read(edge: Edge) -> None:
+    edge.config["limits"] = {"body": "10B"}
+    is_problem(await edge.refuses(post(bytes(11))), 413)
+    _, answer = await edge.passes(post(bytes(10)), ok())
+    assert answer.status == 200
+
+
+async def test_a_chunked_body_that_grows_too_long_is_413_and_never_complete(edge: Edge) -> None:
+    edge.config["limits"] = {"body": "10B"}
+    client, upstream = await edge.opens(
+        head("POST /public/ HTTP/1.1", "Host: h", "Transfer-Encoding: chunked"), b"a\r\n0123456789\r\n"
+    )
+    await upstream.gets(b"a\r\n0123456789\r\n")
+    answer = await client.asks(b"1\r\nx\r\n0\r\n\r\n")
+    is_problem(answer, 413)
+    assert answer["Connection"] == "close"
+    assert await upstream.gets_cut() == b""
+
+
+async def test_a_401_says_what_is_wanted(edge: Edge) -> None:
+    """RFC 9110 section 11.6.1, RFC 6750 section 3."""
+    none = await edge.refuses(get("/v1/x"))
+    assert none["WWW-Authenticate"] == 'Bearer realm="edgeproxy"'
+    for key in ("nobody", EXPIRED):
+        bad = await edge.refuses(get("/v1/x", f"Authorization: Bearer {key}"))
+        assert bad["WWW-Authenticate"] == 'Bearer realm="edgeproxy", error="invalid_token"'
+
+
+async def test_a_405_says_what_is_allowed(edge: Edge) -> None:
+    answer = await edge.refuses(head("DELETE /get/x HTTP/1.1", "Host: h"))
+    assert answer["Allow"] == "GET, HEAD"
+
+
+async def test_no_error_of_the_edge_is_billed_or_forgotten(edge: Edge) -> None:
+    edge.config["meters"] = {"all": {"count": "requests", "when": "admitted"}, "requests": {"count": "requests"}}
+    for request in (get("/v1/x"), get("/nowhere"), get("/read/x", f"X-API-Key: {UNLIMITED}"), b"nonsense\r\n\r\n"):
+        await edge.refuses(request)
+    assert edge.usage() == {}
+    assert edge.count("edge_requests_total", "v1", "-", "401") == 1
+    assert edge.count("edge_requests_total", "-", "-", "404") == 1
+    assert edge.count("edge_requests_total", "-", "-", "400") == 1
+    assert sum(sum(words) for words in edge.metrics("edge_requests_total").values()) == 4
+
+
+async def test_refusals_for_their_key_are_counted_by_reason(edge: Edge) -> None:
+    for fields in ((), ("X-API-Key: nobody",), ("X-API-Key: nobody",), (f"X-API-Key: {EXPIRED}",)):
+        await edge.refuses(get("/v1/x", *fields))
+    await edge.refuses(get("/read/x", f"X-API-Key: {KEY}"))
+    counted = {labels[0]: words[0] for labels, words in edge.metrics("edge_auth_failures_total").items()}
+    assert counted == {"missing": 1, "unknown": 2, "expired": 1, "scope": 1}

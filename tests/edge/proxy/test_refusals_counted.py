@@ -1,0 +1,52 @@
+"""Refusals as they are counted: by the limit, and by whether the edge knew of all that counts."""
+
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.proxy.refusals import Refusals
+from tests.edge.proxy.asking import is_limited, request
+from tests.support.transcript import Edge, ok
+
+
+class Tally:
+    """Something that is counted."""
+
+    def __init__(self) -> None:
+        self.total = 0
+
+    def add(self, n: int = 1) -> None:
+        """Count."""
+        self.total += n
+
+
+def test_refusals_are_counted_by_limit_and_certainty_and_a_busy_table_refuses_nobody() -> None:
+    made: dict[str, Tally] = {}
+    busy = True
+
+    def counter(split: str) -> tuple[Tally, ...]:
+        if busy:
+            raise Refused(503, "busy")
+        return (made.setdefault(split, Tally()),)
+
+    refusals = Refusals(counter)
+    refusals.note("basic", certain=True)
+    assert not made
+    busy = False
+    for limit, certain in (("basic", True), ("basic", True), ("basic", False), ("two words", True)):
+        refusals.note(limit, certain=certain)
+    assert {split: one.total for split, one in made.items()} == {
+        '{"certain":"yes","limit":"basic"}': 2,
+        '{"certain":"no","limit":"basic"}': 1,
+        '{"certain":"yes","limit":"~other"}': 1,
+    }
+
+
+async def test_what_a_limit_refuses_is_counted_and_what_passes_is_not(edge: Edge) -> None:
+    edge.config["meters"] = {"requests": {"count": "requests"}, "refused": {"count": "refusals"}}
+    for _ in range(60):
+        await edge.passes(request(), ok())
+    for _ in range(4):
+        is_limited(await edge.refuses(request()), "basic")
+    assert edge._supervisor is not None
+    assert sorted(row for row in edge._supervisor.usage_totals() if row[3]) == [
+        ("acme", "refused", "v1", 4, '{"certain":"yes","limit":"basic"}'),
+        ("acme", "requests", "v1", 60),
+    ]

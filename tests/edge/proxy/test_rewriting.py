@@ -1,0 +1,185 @@
+"""Paths, fields, redirects and fixed answers, and what nobody can make of them."""
+
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.models import Route
+from edgeproxy.config.rewrites import RequestFields, Rewrite
+from edgeproxy.edge.proxy.rewriting import Edit, Rewriter, location
+from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
+
+
+def rewritten(target: str, base: str = "", **rewrite: str) -> str:
+    return Rewriter(Rewrite.model_validate(rewrite), base).target(target.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("target", "rewrite", "expected"),
+    [
+        ("/api/v1?a=/api", {"strip": "/api"}, "/v1?a=/api"),
+        ("/api/", {"strip": "/api"}, "/"),
+        ("/api", {"strip": "/api"}, "/"),
+        ("/api", {"strip": "/api", "prefix": "/v2"}, "/v2"),
+        ("/api/", {"strip": "/api", "prefix": "/v2"}, "/v2/"),
+        ("/api?b", {"strip": "/api", "prefix": "/v2"}, "/v2?b"),
+        ("/api//evil.example/x", {"strip": "/api"}, "/evil.example/x"),
+        ("/api///", {"strip": "/api", "prefix": "/v2"}, "/v2/"),
+        ("/a//b", {"prefix": "/v2"}, "/v2/a//b"),
+        ("/a%2Fb", {"strip": "/", "prefix": "/"}, "/a%2Fb"),
+    ],
+)
+def test_a_prefix_is_replaced(target: str, rewrite: dict[str, str], expected: str) -> None:
+    assert rewritten(target, **rewrite) == expected
+
+
+def test_what_is_set_and_removed_is_so_in_every_spelling() -> None:
+    edit = Edit(RequestFields(set={"X-Internal": "edge"}, remove=("X-Debug",)))
+    assert edit(b"Host: h\r\nX_Internal: forged\r\nx.debug: 1\r\n") == b"Host: h\r\nX-Internal: edge\r\n"
+
+
+def test_the_path_of_the_endpoint_stands_first() -> None:
+    assert rewritten("/api/x", "/base", strip="/api", prefix="/v2") == "/base/v2/x"
+    assert rewritten("/x?y", "/base") == "/base/x?y"
+
+
+def led(path: str, to: str, target: str, host: str = "edge.test") -> str:
+    route = Route.model_validate({"path": path, "redirect": to})
+    assert route.redirect is not None
+    first, lines = f"GET {target} HTTP/1.1\r\n".encode(), f"Host: {host}\r\nX-Forwarded-Host: {host}\r\n".encode()
+    return location(route.redirect, route.prefix, first, lines).decode()
+
+
+@pytest.mark.parametrize(
+    ("path", "to", "target", "expected"),
+    [
+        ("/old/*", "https://b.example/new/*", "/old/a/b?c=d", "https://b.example/new/a/b?c=d"),
+        ("/old/*", "https://b.example", "/old/a?c", "https://b.example?c"),
+        ("/old/*", "/*", "/old//evil.example/x", "/evil.example/x"),
+        ("/old/*", "/*", "/old///evil.example", "/evil.example"),
+        ("/old/*", "https://b.example/*", "/old/@evil.example", "https://b.example/@evil.example"),
+        ("/old/*", "https://b.example/*", "/old/.evil.example", "https://b.example/.evil.example"),
+        ("/old", "/new?x=y", "/old?x=z", "/new?x=y"),
+        ("/old/*", "/new/*", "/old?x=z", "/new/?x=z"),
+        ("/*", "https", "/a?b=c", "https://edge.test/a?b=c"),
+        ("/*", "https", "//evil.example/a", "https://edge.test//evil.example/a"),
+    ],
+)
+def test_a_redirect_leads_where_it_is_said(path: str, to: str, target: str, expected: str) -> None:
+    assert led(path, to, target) == expected
+
+
+def test_a_port_without_tls_is_not_that_of_tls() -> None:
+    assert led("/*", "https", "/", "Edge.test.:8080") == "https://edge.test/"
+
+
+def with_routes(edge: Edge, *routes: dict[str, Any]) -> None:
+    edge.config["routes"] = [*routes, *edge.config["routes"]]
+
+
+async def test_an_upstream_gets_what_the_route_makes_of_a_request(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["endpoints"] = [f"{edge.upstream.url}/base"]
+    request = {"set": {"X-Own": "edge", "Authorization": "Bearer of-the-upstream"}, "remove": ["Cookie", "Via"]}
+    rewrite = {"strip": "/shop", "request": request}
+    with_routes(edge, {"name": "shop", "path": "/shop/*", "upstream": "api", "rewrite": rewrite})
+    fields = (f"X-API-Key: {KEY}", "x-own: client", "COOKIE: a=b", "Via: 1.1 other", "X-Kept: yes")
+    for body in (b"", b"content"):
+        received, _ = await edge.passes(post(body, "/shop/a%20b?c=d", *fields), ok())
+        assert received.first == "POST /base/a%20b?c=d HTTP/1.1"
+        assert received.all("X-Own") == ["edge"]
+        assert received.all("Authorization") == ["Bearer of-the-upstream"]
+        assert "Cookie" not in received
+        assert "Via" not in received
+        assert received["X-Kept"] == "yes"
+        assert received["X-Customer-Id"] == "acme"
+        assert received.body == body
+    received, _ = await edge.passes(get("/public/x"), ok())
+    assert received.first == "GET /base/public/x HTTP/1.1"
+    assert "Via" in received
+
+
+async def test_a_prefix_is_served_by_its_name_as_all_below_it(edge: Edge) -> None:
+    """With the same key, limits and rewriting, and counted under the same route."""
+    shop = {"name": "shop", "path": "/shop/*", "upstream": "api", "limits": [{"rate": "3/min", "name": "shop"}]}
+    with_routes(edge, {**shop, "rewrite": {"strip": "/shop", "prefix": "/in"}})
+    assert (await edge.refuses(get("/shop"))).status == 401
+    for path, asked in (("/shop", "/in"), ("/shop/", "/in/"), ("/shop?a=/shop", "/in?a=/shop")):
+        received, _ = await edge.passes(post(b"buy", path, f"X-API-Key: {UNLIMITED}"), ok())
+        assert received.first == f"POST {asked} HTTP/1.1"
+    assert (await edge.refuses(get("/shop", f"X-API-Key: {UNLIMITED}"))).status == 429
+    assert edge.count("edge_requests_total", "shop", "free", "200") == 3
+    assert (await edge.refuses(get("/shopx", f"X-API-Key: {UNLIMITED}"))).status == 404
+
+
+ANSWERS = {
+    "whole": ok(b"hello", "Server: a", "Cache-Control: public", "via: 1.1 b", "X-Frame-Options: DENY"),
+    "in chunks": head("HTTP/1.1 200 OK", "Server: a", "Via: 1.1 b", "Transfer-Encoding: chunked") + chunks(b"hello"),
+    "not modified": head("HTTP/1.1 304 Not Modified", "Server: a", "Via: 1.1 b"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_a_client_gets_what_the_route_makes_of_an_answer(edge: Edge, name: str) -> None:
+    edge.config["security_headers"] = True
+    fields = {"set": {"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"}, "remove": ["Server", "Via"]}
+    with_routes(edge, {"path": "/own/*", "upstream": "api", "auth": "none", "rewrite": {"response": fields}})
+    edge.upstream.answers(lambda request: ANSWERS[name])
+    client = await edge.client()
+    for _ in range(3):
+        answer = await client.asks(get("/own/x"))
+        assert answer.all("Cache-Control") == ["no-store"]
+        assert answer.all("X-Frame-Options") == ["SAMEORIGIN"]
+        assert "Server" not in answer
+        assert "Via" not in answer
+        assert answer.body == (b"" if name == "not modified" else b"hello")
+
+
+async def test_a_redirect_and_a_fixed_answer_ask_nobody(edge: Edge) -> None:
+    moved = {"path": "/old/*", "redirect": "https://b.example/new/*"}
+    fixed = {"path": "/gone", "respond": {"status": 410, "body": "gone", "type": "text/html"}}
+    with_routes(edge, moved, fixed, {"path": "/nothing", "respond": {"status": 204}})
+    client = await edge.client()
+    for method in ("GET", "HEAD"):
+        await client.sends(head(f"{method} /old/a?b HTTP/1.1", "Host: h"), head(f"{method} /gone HTTP/1.1", "Host: h"))
+        answer = await client.gets_answer(method)
+        assert (answer.status, answer["Location"], answer.body) == (308, "https://b.example/new/a?b", b"")
+        assert "Content-Type" not in answer
+        answer = await client.gets_answer(method)
+        assert (answer.status, answer["Content-Type"], answer["Content-Length"]) == (410, "text/html", "4")
+        assert answer.body == (b"gone" if method == "GET" else b"")
+    assert (await client.asks(get("/nothing"))).status == 204
+    assert (await client.asks(post(b"x" * 10, "/old/x"), to="POST")).status == 308
+    assert edge.usage() == {}
+    assert edge.count("edge_requests_total", "/gone", "-", "410") == 2
+
+
+async def test_without_tls_a_client_is_sent_there_and_with_it_comes_in(edge: Edge) -> None:
+    edge.config["trusted_proxies"] = ["127.0.0.0/8"]
+    with_routes(edge, {"name": "safe", "path": "/safe/*", "upstream": "api", "redirect": "https"})
+    answer = await edge.refuses(get("/safe/x?y", f"X-API-Key: {UNLIMITED}"))
+    assert (answer.status, answer["Location"]) == (308, "https://edge.test/safe/x?y")
+    _, answer = await edge.passes(get("/safe/x", f"X-API-Key: {UNLIMITED}", "X-Forwarded-Proto: https"), ok())
+    assert answer.status == 200
+    assert (await edge.refuses(get("/safe/x", "X-Forwarded-Proto: https"))).status == 401
+
+
+async def test_who_names_no_host_is_sent_to_none(edge: Edge) -> None:
+    """Neither to the name that the upstream is given, nor to the edge's own address."""
+    edge.config["trusted_proxies"] = ["127.0.0.2"]
+    with_routes(edge, {"path": "/safe/*", "upstream": "api", "redirect": "https"})
+    for fields in ((), ("X-Forwarded-Host: evil.example",)):
+        answer = await edge.refuses(head("GET /safe/x HTTP/1.0", *fields))
+        assert (answer.status, answer.all("Location")) == (400, [])
+    client = await edge.client("127.0.0.2")
+    await client.sends(head("GET /safe/x HTTP/1.0", "X-Forwarded-Host: Edge.test, inner"))
+    assert (await client.gets_answer())["Location"] == "https://edge.test/safe/x"
+    await client.gets_eof()
+
+
+@pytest.mark.parametrize("target", ["/old/%0d%0aSet-Cookie:a=b", "/old/a?%0d%0aX:b", "/old/%5c%5cevil.example"])
+async def test_no_path_splits_an_answer(edge: Edge, target: str) -> None:
+    with_routes(edge, {"path": "/old/*", "redirect": "/new/*"})
+    answer = await edge.refuses(get(target))
+    assert answer.status in (308, 400)
+    assert "Set-Cookie" not in answer
+    assert answer.status == 400 or answer["Location"].startswith("/new/")

@@ -1,0 +1,88 @@
+"""What customers may spend: by a request, in a day, and in any session."""
+
+import json
+from typing import Any
+
+import pytest
+
+from edgeproxy.config.meters import OVER_CAP
+from edgeproxy.edge.counters.index import TableFull
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.proxy.metering import Capped
+from tests.edge.proxy.asking import asks
+from tests.support.transcript import Edge, ok
+
+COST = {"cost": {"count": "response_header", "header": "X-Cost"}}
+
+
+def capped(edge: Edge, caps: dict[str, Any], **route: Any) -> None:
+    """These are the caps of the tier `basic`, and each answer has cost 400."""
+    edge.config["meters"] = COST
+    edge.config["tiers"]["basic"] = {"limits": [{"rate": "100000/60min"}], "caps": caps}
+    edge.config["routes"][0].update(route)
+    edge.upstream.answers(lambda _: ok(b"", "X-Cost: 400"))
+
+
+@pytest.mark.parametrize(("caps", "name"), [({"session": "1000/60min"}, "session"), ({"day": 1000}, "cost-day")])
+async def test_what_answers_cost_is_spent_until_nothing_is_left(edge: Edge, caps: dict[str, Any], name: str) -> None:
+    capped(edge, caps)
+    client = await edge.client()
+    for _ in range(3):
+        answer = await asks(client)
+        assert (answer.status, "X-Cost" in answer) == (200, False)
+    refused = await asks(client)
+    assert refused.status == 429
+    assert json.loads(refused.body)["violated-policies"] == [name]
+    assert int(refused["Retry-After"]) > 0
+    assert edge.usage() == {("acme", "cost", "v1"): 1200}
+
+
+async def test_a_request_that_costs_too_much_is_refused_at_any_time(edge: Edge) -> None:
+    capped(edge, {"request": 500}, cost=501)
+    refused = await asks(await edge.client())
+    assert refused.status == 429
+    assert json.loads(refused.body)["violated-policies"] == ["request"]
+    assert "Retry-After" not in refused
+
+
+@pytest.mark.parametrize(("most", "above"), [(400, {}), (300, {("acme", OVER_CAP, "v1"): 200})])
+async def test_one_that_turns_out_dearer_counts_in_full_and_by_how_much_it_did(
+    edge: Edge, most: int, above: dict[tuple[str, str, str], int]
+) -> None:
+    capped(edge, {"request": most}, cost=300)
+    client = await edge.client()
+    assert [(await asks(client)).status for _ in range(2)] == [200, 200]
+    assert edge.usage() == {("acme", "cost", "v1"): 800, **above}
+
+
+async def test_of_answers_split_by_model_it_is_known_too(edge: Edge) -> None:
+    capped(edge, {"request": 300})
+    edge.config["meters"] = {"cost": {**COST["cost"], "dimensions": {"model": {"header": "X-Model", "values": 5}}}}
+    edge.upstream.answers(lambda _: ok(b"", "X-Cost: 400", "X-Model: m1"))
+    assert (await asks(await edge.client())).status == 200
+    assert edge._supervisor is not None
+    counted = sorted(row for row in edge._supervisor.usage_totals() if row[3])
+    assert counted == [("acme", "cost", "v1", 400, '{"model":"m1"}'), ("acme", OVER_CAP, "v1", 100)]
+
+
+def test_nobody_is_refused_an_answer_because_a_table_is_busy_or_full() -> None:
+    class Tally:
+        def __init__(self) -> None:
+            self.total = 0
+
+        def add(self, n: int = 1) -> None:
+            self.total += n
+
+    counter, above = Tally(), Tally()
+    rows: list[Exception | Tally] = [Refused(503, "busy"), TableFull("usage"), above]
+
+    def row() -> Tally:
+        found = rows.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    capped = Capped(counter, 300, row)
+    for _ in range(3):
+        capped.add(400)
+    assert (counter.total, above.total) == (1200, 100)

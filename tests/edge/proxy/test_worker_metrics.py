@@ -1,0 +1,107 @@
+"""Counting where there is no room to count: what is billed is never lost, and no request fails for a metric."""
+
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from edgeproxy.base import log
+from edgeproxy.edge.counters.index import TableBusy, TableFull
+from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.proxy import worker_metrics
+from edgeproxy.edge.proxy.worker_metrics import UNSEEN, WorkerMetrics
+from tests.support.transcript import KEY, Edge, get, ok
+
+
+class Table:
+    """Stands for the meters of a store whose table gives no row: raises `failure` for as long as there is one."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.full: Any = None
+        self.asked = 0
+
+    def counter(self, *key: str) -> str:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return "/".join(key)
+
+
+class Store:
+    """The two that WorkerMetrics takes of a store."""
+
+    def __init__(self, meters: Exception | None = None, billing: Exception | None = None) -> None:
+        self.meters = Table(meters)
+        self.billing = Table(billing)
+
+
+def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None:
+    store = Store(meters=TableFull())
+    counted = WorkerMetrics(store)
+    for _ in range(2):
+        assert counted.requests("v1", "basic", 200) is UNSEEN
+        counted.requests("v1", "basic", 200).add(1)
+        counted.auth_failure("missing")
+        counted.upstream_error("api", "dns_error")
+        assert UNSEEN in counted.limited("v1", "basic", ("basic",))
+    store.meters.failure = None
+    assert counted.requests("v1", "basic", 200) == "edge_requests_total/v1/basic/200"
+    assert UNSEEN not in counted.limited("v1", "basic", ("basic",))
+
+
+def test_a_counter_is_looked_up_once() -> None:
+    store = Store()
+    counted = WorkerMetrics(store)
+    for _ in range(3):
+        counted.requests("v1", "basic", 200)
+        counted.limited("v1", "basic", ("basic", "day"))
+    assert store.meters.asked == 1 + 3
+
+
+def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals() -> None:
+    assert WorkerMetrics(Store()).limited("v1", "basic", ("basic", "day")) == (
+        "edge_requests_total/v1/basic/429",
+        "edge_rate_limited_total/basic/basic/enforce",
+        "edge_rate_limited_total/basic/day/enforce",
+    )
+
+
+def test_what_cannot_be_billed_now_is_not_served_now() -> None:
+    with pytest.raises(Refused) as raised:
+        WorkerMetrics(Store(billing=TableBusy())).usage("acme", "requests", "v1")
+    assert (raised.value.status, raised.value.close) == (503, False)
+    assert raised.value.fields == b"Retry-After: 1\r\n"
+
+
+def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(log, "monotonic", lambda: now[0])
+    counted = WorkerMetrics(Store(meters=TableFull()))
+    with capture_logs() as said:
+        for _ in range(5):
+            counted.table_full("customers")
+            counted.table_full("usage")
+        assert sorted(line["about"] for line in said) == ["customers", "metrics", "usage"]
+        now[0] += worker_metrics.LOG_SECONDS
+        counted.table_full("customers")
+    assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
+
+
+async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await edge.starts()
+    billing = edge.worker.store.billing
+    counter = billing.counter
+
+    def busy(*key: str) -> None:
+        raise TableBusy
+
+    monkeypatch.setattr(billing, "counter", busy)
+    answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
+    assert (answer.status, answer["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(billing, "counter", counter)
+    _, answer = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    assert answer.status == 200
+    assert edge.usage() == {("acme", "requests", "v1"): 1}

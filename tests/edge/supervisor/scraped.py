@@ -1,0 +1,18 @@
+"""Metrics as Prometheus reads them."""
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from edgeproxy.edge.supervisor.exposition import Series, exposition
+
+
+def families(*series: Series, text: str | None = None) -> dict[str, Metric]:
+    """What Prometheus reads in `text`, or in that of these series, by the names of metrics.METRICS."""
+    read = text_string_to_metric_families(exposition(series).decode() if text is None else text)
+    return {f"{one.name}_total" if one.type == "counter" else one.name: one for one in read}
+
+
+def value(metric: Metric, **labels: str) -> float:
+    """The one sample with exactly these labels."""
+    (found,) = [sample.value for sample in metric.samples if sample.labels == labels]
+    return found

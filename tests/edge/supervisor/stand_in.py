@@ -1,0 +1,131 @@
+"""A process that Workers can start in a worker's place: it speaks the channel, and does as it is told at its start.
+
+`python stand_in.py --channel FD --listen FD,FD`. What it does is said by the settings that it starts with:
+
+- `serves` answers every connection with a report of itself, says that it lives, and leaves when told to drain;
+- `deaf` serves, but does not hear of drains;
+- `fails` says why it cannot start, `crowded` that others have all columns; `dies` says nothing; `mute` lives on but
+  never gets ready;
+- `late` serves once it is told to load certificates, not before, and leaves when told to drain;
+- `hangs up` is ready, then closes its channel and lives on; `babbles` sends what no channel carries.
+
+It takes on each configuration that it is told to prepare, unless the settings, in JSON, name its pid: those in `refuse`
+do not want it, those in `ignore` say nothing, and those in `die` end.
+
+Tests start many, so it imports nothing of the messages but their encoding: a message is a mapping here.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from msgspec import msgpack
+
+from edgeproxy.edge.channel import Channel, ChannelClosed, Codec
+
+BEAT = 0.02
+"""Seconds between two words that it lives."""
+
+Said = dict[str, Any]
+WorkerEnd = Channel[Said, Said]
+
+PID = os.getpid()
+
+TOLD: list[Said] = []
+"""The messages that came down the channel after the configuration."""
+
+PREPARED: set[int] = set()
+SERVED: list[int] = []
+"""The numbers of the configurations that it served, one after another."""
+
+
+def report() -> bytes:
+    """What this process is, as JSON: its pid, its session, the descriptors that it was started with, what it heard."""
+    known = {"pid": PID, "session": os.getsid(0), "inherited": INHERITED, "told": TOLD, "served": SERVED}
+    body = json.dumps(known, default=bytes.decode).encode()
+    return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(report())
+    await writer.drain()
+    writer.close()
+
+
+async def beat(channel: WorkerEnd) -> None:
+    try:
+        while True:
+            await channel.send({"type": "Alive"})
+            await asyncio.sleep(BEAT)
+    except ChannelClosed:
+        pass
+
+
+async def hear(channel: WorkerEnd) -> str:
+    """Do what the next message says; its type."""
+    message = await channel.receive()
+    TOLD.append(message)
+    kind, number = message["type"], message.get("number")
+    if kind == "Prepare":
+        settings = message["settings"]
+        does = json.loads(settings) if settings.startswith(b"{") else {}
+        if PID in does.get("die", ()):
+            os._exit(9)
+        if PID in does.get("refuse", ()):
+            await channel.send({"type": "PrepareFailed", "number": number, "why": "no row is left"})
+        elif PID not in does.get("ignore", ()):
+            PREPARED.add(number)
+            await channel.send({"type": "Prepared", "number": number})
+    elif kind == "Commit" and number in PREPARED:
+        SERVED.append(number)
+        await channel.send({"type": "Committed", "number": number})
+    return kind
+
+
+async def live(end: socket.socket, listening: list[socket.socket]) -> int:
+    channel: WorkerEnd = await Channel.over(end, Codec(msgpack.encode, msgpack.decode))
+    start = await channel.receive()
+    behaviour = start["settings"].decode()
+    if behaviour == "dies":
+        return 3
+    if behaviour in ("fails", "crowded"):
+        crowded = behaviour == "crowded"
+        await channel.send({"type": "Failed", "why": "no free column in /state", "crowded": crowded})
+        return 1
+    if behaviour == "babbles":
+        end.send(b"\x00\x00\x00\x03{}}")
+    if behaviour == "mute":
+        await asyncio.Event().wait()
+    SERVED.append(start["number"])
+    while behaviour == "late" and (kind := await hear(channel)) != "LoadCertificates":
+        if kind == "Drain":
+            return 0
+    servers = [await asyncio.start_server(answer, sock=each) for each in listening]
+    await channel.send({"type": "Ready", "column": 0})
+    beating = asyncio.ensure_future(beat(channel))  # noqa: TID251, it ends with the process
+    if behaviour == "hangs up":
+        channel.close()
+        await asyncio.Event().wait()
+    try:
+        while await hear(channel) != "Drain" or behaviour == "deaf":
+            pass
+    except ChannelClosed:
+        return 0
+    beating.cancel()
+    for server in servers:
+        server.close()
+    return 0
+
+
+if __name__ == "__main__":
+    INHERITED = sorted(int(number) for number in os.listdir("/proc/self/fd") if int(number) > 2)
+    INHERITED.pop()  # the listing's own
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _, channel, _, listen = sys.argv[1:]
+    sockets = [socket.socket(fileno=int(number)) for number in listen.split(",")]
+    sys.exit(asyncio.run(live(socket.socket(fileno=int(channel)), sockets)))

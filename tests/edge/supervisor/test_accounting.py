@@ -1,0 +1,277 @@
+"""Sealing and shipping as a supervisor does it: over a real state directory, to a collector that takes all."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+import uvloop
+from aiohttp import web
+from zstandard import ZstdDecompressor
+
+from edgeproxy.config.models import CollectorTls, Usage
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.supervisor import accounting
+from edgeproxy.edge.supervisor.accounting import OTHER, Accounting
+from edgeproxy.edge.supervisor.table_reader import TableReader
+from edgeproxy.edge.usage import identity
+from edgeproxy.edge.usage.seal import Look, Sealer
+from edgeproxy.edge.usage.ship import Shipper
+from edgeproxy.wire.batch import read
+from tests.edge.supervisor.certified import serving
+from tests.support.authority import Authority, Pair
+from tests.support.waiting import turned
+
+TOKEN = "edge-token"
+
+
+class Collecting:
+    """A collector that acknowledges what it is sent, on a port of its own."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.units = 0
+        self.edges: list[str] = []
+        """Who has shipped, one after another."""
+        self._seq: dict[str, int] = {}
+
+    async def start(self, pair: Pair | None = None) -> web.AppRunner:
+        made = web.Application()
+        made.router.add_post("/v1/batches", self._take)
+        runner = web.AppRunner(made, access_log=None, auto_decompress=False)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", self.port, ssl_context=None if pair is None else serving(pair))
+        await site.start()
+        self.port = runner.addresses[0][1]
+        return runner
+
+    async def _take(self, request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == f"Bearer {TOKEN}"
+        batch = read(ZstdDecompressor().decompress(await request.read()))
+        before = self._seq.get(batch.edge, 0)
+        if batch.seq > before:
+            assert batch.seq == before + 1
+            self._seq[batch.edge] = batch.seq
+            self.units += sum(value for *_, value in batch.rows)
+            self.edges += [batch.edge] * (batch.edge not in self.edges)
+        return web.Response(body=orjson.dumps({"watermark": self._seq[batch.edge]}))
+
+
+class Room:
+    """A state directory, a worker that counts, and supervisors that account for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        self.stores: list[Store] = []
+        self.store = self.supervise()
+        self.collecting = Collecting()
+        self.worker = Store.join(self.state)
+        self.counted = self.worker.billing.counter("acme", "requests", "v1")
+
+    def supervise(self) -> Store:
+        """The state directory as one more supervisor has it."""
+        self.stores.append(Store.prepare(self.state, workers=1, customers=40, addresses=8))
+        return self.stores[-1]
+
+    def usage(self, **settings: Any) -> Usage:
+        said = {"collector": f"http://127.0.0.1:{self.collecting.port}", "token": TOKEN, "every": 0.1}
+        return Usage.model_validate({**said, **settings})
+
+    def accounting(self, usage: Usage | None, store: Store | None = None) -> Accounting:
+        store = store or self.store
+        return Accounting(store, TableReader(store), "here", usage)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    made = Room(tmp_path)
+    yield made
+    made.worker.close()
+    for store in made.stores:
+        store.close()
+
+
+Scene = Callable[[], Awaitable[None]]
+
+
+def play(room: Room, scene: Scene, pair: Pair | None = None) -> None:
+    """Play this with the collector running."""
+
+    async def played() -> None:
+        runner = await room.collecting.start(pair)
+        try:
+            await scene()
+        finally:
+            await runner.cleanup()
+
+    uvloop.run(played())
+
+
+def said(logs: list[Any], event: str) -> list[Any]:
+    return [line for line in logs if line["event"] == event]
+
+
+def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> None:
+    async def scene() -> None:
+        other = room.supervise()
+        assert other.identity.try_acquire()
+        accounts = room.accounting(room.usage())
+        await accounts.begin()
+        room.counted.add(3)
+        told = await accounts.report()
+        assert (told["unshipped"], told["edge"], told["sealing"]) == (3, None, None)
+        assert sum(told["unshipped_by_meter"].values()) == 3
+        assert (told["shipping"]["state"], told["shipping"]["why"]) == ("elsewhere", OTHER)
+        assert ("edge_usage_shipping_ok", (), (1,)) in await accounts.series()
+        assert room.collecting.units == 0
+        other.identity.release()
+        # Whoever tends the tables takes the lock.
+        assert room.store.tend(5e7).holder
+        await turned(lambda: room.collecting.units == 3, "what was counted arrives")
+        await accounts.end()
+
+    play(room, scene)
+
+
+def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_ending(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accounting, "SLOW_SEAL_SECONDS", 0.05)
+    monkeypatch.setattr(accounting, "LAST_SEAL_SECONDS", 0.1)
+    answers, append = threading.Event(), Sealer.append
+
+    def hangs(*given: Any) -> Any:
+        assert answers.wait(20)
+        return append(*given)
+
+    monkeypatch.setattr(Sealer, "append", hangs)
+
+    async def scene() -> None:
+        accounts = room.accounting(room.usage())
+        room.counted.add(3)
+        await accounts.begin()
+        told: dict[str, Any] = {}
+
+        async def slow() -> bool:
+            told.update(await accounts.report())
+            return told["sealing"] is not None
+
+        deadline = time.monotonic() + 10
+        while not await slow():
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        assert told["sealing"]["why"].startswith("the disk has not answered for ")
+        assert told["unshipped"] == 3
+        assert ("edge_usage_sealing_ok", (), (0,)) in await accounts.series()
+        with structlog.testing.capture_logs() as logs:
+            await accounts.end()
+        assert said(logs, "the disk does not take what was counted last; it stays in the tables")
+        answers.set()
+        await turned(lambda: not any(one.name == "seal" for one in threading.enumerate()), "the disk has answered")
+
+    play(room, scene)
+
+
+def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
+    identity.make(room.state, time.time() + 1000)
+
+    async def scene() -> None:
+        with structlog.testing.capture_logs() as logs:
+            accounts = room.accounting(room.usage())
+            await accounts.begin()
+            for wanted in (1, 2, 3):
+                room.counted.add(1)
+                await turned(lambda wanted=wanted: room.collecting.units == wanted, "it arrives")  # type: ignore[misc]
+            told = await accounts.report()
+            await accounts.end()
+        (line,) = said(logs, "sealing is not well; what is counted stays in the tables")
+        assert line["why"].startswith("the clock is ")
+        assert told["sealing"]["why"].startswith("the clock is ")
+
+    play(room, scene)
+
+
+def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, fails = Sealer.look, [True, True]
+
+    def looks(sealer: Sealer, now: float) -> Look:
+        if fails and fails.pop():
+            raise RuntimeError("unforeseen")
+        return look(sealer, now)
+
+    monkeypatch.setattr(Sealer, "look", looks)
+
+    async def scene() -> None:
+        with structlog.testing.capture_logs() as logs:
+            accounts = room.accounting(room.usage())
+            room.counted.add(1)
+            await accounts.begin()
+            await turned(lambda: room.collecting.units == 1, "it arrives")
+            await accounts.end()
+        (line,) = said(logs, "sealing is not well; what is counted stays in the tables")
+        assert "unforeseen" in line["why"]
+        assert isinstance(line["exc_info"], RuntimeError)
+        assert said(logs, "sealing is well again")
+
+    play(room, scene)
+
+
+def test_a_shipper_that_dies_is_told_of(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dies(shipper: Shipper) -> None:
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Shipper, "run", dies)
+
+    async def scene() -> None:
+        with structlog.testing.capture_logs() as logs:
+            accounts = room.accounting(room.usage())
+            await accounts.begin()
+            await turned(lambda: said(logs, "task died"), "it dies")
+            told = await accounts.report()
+            assert ("edge_usage_shipping_ok", (), (0,)) in await accounts.series()
+            await accounts.end()
+        assert (told["shipping"]["state"], told["sealing"]) == ("stopped", None)
+
+    play(room, scene)
+
+
+def test_who_ships_believes_the_collector_that_it_was_told_to(room: Room, tmp_path: Path) -> None:
+    authority, pair = Authority(tmp_path), tmp_path / "edge.pem"
+
+    async def scene() -> None:
+        tls = CollectorTls(ca=authority.file, cert=pair, key=pair, server_name="collector.test")
+        accounts = room.accounting(room.usage(collector=f"https://127.0.0.1:{room.collecting.port}", tls=tls))
+        room.counted.add(2)
+        await accounts.begin()
+        told: dict[str, Any] = {}
+        while "certificates" not in told.get("why", ""):
+            told = (await accounts.report())["shipping"]
+            await asyncio.sleep(0.02)
+        assert told["state"] == "waiting"
+        assert room.collecting.units == 0
+        cert, key = authority.issue("edge.test")
+        pair.write_bytes(cert.read_bytes() + key.read_bytes())
+        await turned(lambda: room.collecting.units == 2, "it arrives")
+        accounts.renew()
+        room.counted.add(2)
+        await turned(lambda: room.collecting.units == 4, "it arrives over another connection")
+        await accounts.end()
+
+    play(room, scene, authority.issue("collector.test"))
+
+
+def test_a_token_that_others_can_read_is_warned_of(room: Room) -> None:
+    async def scene() -> None:
+        with structlog.testing.capture_logs() as logs:
+            # Another name for this host, as far as anybody can tell.
+            accounts = room.accounting(room.usage(collector=f"http://0.0.0.0:{room.collecting.port}"))
+            await accounts.begin()
+            await accounts.end()
+        assert said(logs, "the collector's token can be read by all on the way")
+
+    play(room, scene)

@@ -1,0 +1,48 @@
+import pytest
+
+from edgeproxy.edge.metrics import BUCKETS, METRICS
+from edgeproxy.edge.supervisor.exposition import exposition
+from tests.edge.supervisor.scraped import families, value
+
+
+def test_every_family_is_there_before_anything_was_counted() -> None:
+    found = families()
+    assert found.keys() == METRICS.keys()
+    for name, metric in found.items():
+        assert (metric.type, metric.documentation) == (METRICS[name].kind, METRICS[name].help)
+        assert all(sample.value == 0 for sample in metric.samples)
+        # Nobody has said how anything is: there is no hub that is down.
+        assert bool(metric.samples) == (not METRICS[name].labels and metric.type != "gauge")
+
+
+def test_counters_and_gauges_carry_their_labels() -> None:
+    found = families(
+        ("edge_requests_total", ("v1", "basic", "200"), [5]),
+        ("edge_requests_total", ("v1", "basic", "429"), [7]),
+        ("edge_connections", ("client",), [3]),
+        ("edge_worker_restarts_total", (), [2]),
+    )
+    assert value(found["edge_requests_total"], route="v1", tier="basic", code="429") == 7
+    assert value(found["edge_connections"], side="client") == 3
+    assert value(found["edge_worker_restarts_total"]) == 2
+
+
+def test_a_histogram_is_cumulative_in_seconds() -> None:
+    words = [0] * (len(BUCKETS) + 2)
+    words[3], words[9], words[-2] = 4, 2, 1  # ≤ 1 ms, ≤ 80 ms, above 10 s
+    words[-1] = 12_500_000_000
+    samples = families(("edge_request_seconds", ("v1",), words))["edge_request_seconds"].samples
+    buckets = {float(one.labels["le"]): one.value for one in samples if one.name.endswith("_bucket")}
+    assert list(buckets) == [*BUCKETS, float("inf")]
+    assert [buckets[bound] for bound in (0.0005, 0.001, 0.08, 10.0, float("inf"))] == [0, 4, 6, 6, 7]
+    rest = {one.name: one.value for one in samples if not one.name.endswith("_bucket")}
+    assert rest == {"edge_request_seconds_count": 7, "edge_request_seconds_sum": 12.5}
+
+
+def test_what_the_table_of_metrics_lacks_is_left_out() -> None:
+    assert "edge_of_tomorrow_total" not in families(("edge_of_tomorrow_total", (), [1]))
+
+
+def test_a_histogram_of_another_shape_is_an_error() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        exposition([("edge_overhead_seconds", (), [1, 2, 3])])

@@ -1,0 +1,72 @@
+"""The keys of issuers: whose they are, and for how long."""
+
+import asyncio
+import itertools
+import time
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.issuers import Issuer
+from edgeproxy.edge.messages import IssuerKeys
+from edgeproxy.edge.supervisor import issuers as issuers_module
+from edgeproxy.edge.supervisor.issuers import Issuers
+from tests.support.waiting import until
+
+KEYS = '{"keys": []}'
+
+
+def issuer(jwks: str) -> dict[str, Issuer]:
+    return {"id": Issuer.model_validate({"issuer": "https://id.test", "jwks": jwks, "audiences": ["us"]})}
+
+
+def test_keys_count_no_more_where_others_are_configured_and_at_once_after_a_restart(tmp_path: Path) -> None:
+    told: list[dict[str, str]] = []
+
+    def publish(message: IssuerKeys) -> None:
+        told.append(message.keys)
+
+    file = tmp_path / "jwks"
+    file.write_text(KEYS)
+    ours, elsewhere = issuer(str(file)), issuer(str(tmp_path / "missing"))
+
+    async def scenario() -> None:
+        issuers = Issuers(tmp_path, ours, publish)
+        await issuers.begin()
+        await asyncio.to_thread(until, lambda: [*tmp_path.glob("issuer-id-*.jwks")], "they are on the disk")
+        await issuers.follow(elsewhere)
+        assert told[-2:] == [{"id": KEYS}, {}]
+        await issuers.end()
+        for settings, known in ((elsewhere, {}), (ours, {"id": KEYS})):
+            told.clear()
+            restarted = Issuers(tmp_path, settings, publish)
+            await restarted.begin()
+            assert told[0] == known
+            await restarted.end()
+
+    asyncio.run(scenario())
+
+
+def test_keys_are_fetched_early_where_one_is_wanted_and_no_more_often_than_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[float] = []
+
+    async def fetch(_: str) -> str:
+        fetched.append(time.monotonic())
+        return KEYS
+
+    monkeypatch.setattr(issuers_module, "_fetched", fetch)
+    monkeypatch.setattr(issuers_module, "HURRY_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        issuers = Issuers(tmp_path, issuer("https://id.test/keys"), lambda _: None)
+        await issuers.begin()
+        while len(fetched) < 4:
+            issuers.hurry("id")
+            issuers.hurry("another")
+            await asyncio.sleep(0.01)
+        await issuers.end()
+
+    asyncio.run(asyncio.wait_for(scenario(), 40))
+    assert all(later - earlier >= 0.19 for earlier, later in itertools.pairwise(fetched))

@@ -1,0 +1,286 @@
+"""Probes of real servers, which answer as each test says, over TCP and TLS."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import uvloop
+from structlog.testing import capture_logs
+
+from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
+from edgeproxy.edge.supervisor.health import Target, Terms
+from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe
+from tests.edge.supervisor.certified import serving, tls_upstream
+from tests.support.authority import Authority
+from tests.support.waiting import within
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+class Server:
+    """A server that reads one head from each connection, unless it `listens` to none, and writes what it is to."""
+
+    def __init__(self, answer: bytes = OK, *, listens: bool = True, closes: bool = True) -> None:
+        self.answer = answer
+        self._listens = listens
+        self.heads: list[bytes] = []
+        self._closes = closes
+        self.port = 0
+
+    async def start(self, host: str = "127.0.0.1", context: ssl.SSLContext | None = None) -> asyncio.Server:
+        made = await asyncio.start_server(self._serve, host, 0, ssl=context)
+        self.port = made.sockets[0].getsockname()[1]
+        return made
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if self._listens:
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self.answer)
+            if not self._closes:
+                await reader.read()
+            writer.close()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+
+
+def play(
+    scene: Callable[[Server], Awaitable[None]],
+    server: Server | None = None,
+    host: str = "127.0.0.1",
+    context: ssl.SSLContext | None = None,
+) -> None:
+    """Play `scene` with a server that runs."""
+    serving = server or Server()
+
+    async def run() -> None:
+        async with await serving.start(host, context):
+            await within(20, scene(serving))
+
+    uvloop.run(run())
+
+
+async def asked(server: Server, seconds: float = 10.0, path: str = "/healthz") -> str | None:
+    return await probe(Endpoint(url=f"http://127.0.0.1:{server.port}"), "127.0.0.1", path, seconds)
+
+
+# ---- what is asked
+
+
+def test_a_probe_is_a_get_of_the_path_with_the_configured_authority() -> None:
+    async def scene(server: Server) -> None:
+        endpoint = Endpoint(url=f"http://api.internal:{server.port}")
+        assert await probe(endpoint, "127.0.0.1", "/health%20z?deep=%2F", 10.0) is None
+        line, *fields = server.heads[0].decode().rstrip().split("\r\n")
+        assert line == "GET /health%20z?deep=%2F HTTP/1.1"
+        assert f"Host: api.internal:{server.port}" in fields
+        assert "User-Agent: edgeproxy-health" in fields
+
+    play(scene)
+
+
+def test_a_probe_may_ask_for_another_host() -> None:
+    async def scene(server: Server) -> None:
+        endpoint = Endpoint(url=f"http://api.internal:{server.port}")
+        assert await probe(endpoint, "127.0.0.1", "/", 10.0, host="shop.test:81") is None
+        assert [line for line in server.heads[0].split(b"\r\n") if line.startswith(b"Host")] == [b"Host: shop.test:81"]
+
+    play(scene)
+
+
+def test_an_address_of_ipv6_is_probed_too() -> None:
+    async def scene(server: Server) -> None:
+        assert await probe(Endpoint(url=f"http://api.internal:{server.port}"), "::1", "/", 10.0) is None
+        assert await probe(Endpoint(url=f"http://[::1]:{server.port}"), "::1", "/", 10.0) is None
+        assert f"Host: [::1]:{server.port}\r\n".encode() in server.heads[1]
+
+    play(scene, host="::1")
+
+
+# ---- what is heard
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ("200 OK", None),
+        ("204 No Content", None),
+        ("299 Odd", None),
+        ("302 Found\r\nLocation: http://127.0.0.1:1/", None),
+        ("399 Odd", None),
+        ("400 Bad Request", "status 400"),
+        ("404 Not Found", "status 404"),
+        ("500 Internal Server Error", "status 500"),
+        ("503 Service Unavailable", "status 503"),
+    ],
+)
+def test_the_status_decides(status: str, why: str | None) -> None:
+    async def scene(server: Server) -> None:
+        assert await asked(server) == why
+        assert len(server.heads) == 1, "redirects are not followed"
+
+    play(scene, Server(f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode()))
+
+
+def test_a_body_is_read_up_to_a_bound() -> None:
+    async def scene(server: Server) -> None:
+        assert await asked(server) is None
+
+    endless = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * (BODY_BYTES_MAX + 1)
+    play(scene, Server(endless, closes=False))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"],
+    ids=["nothing", "half a head", "half a body"],
+)
+def test_an_answer_that_does_not_end_in_time_is_none(answer: bytes) -> None:
+    async def scene(server: Server) -> None:
+        assert await asked(server, 0.1) == "no answer within 0.1 s"
+
+    play(scene, Server(answer, closes=False))
+
+
+def test_what_is_no_http_is_no_answer() -> None:
+    async def scene(server: Server) -> None:
+        why = await asked(server)
+        assert why is not None
+        assert why.startswith("ClientResponseError: 400")
+
+    play(scene, Server(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"))
+
+
+def test_a_port_that_nobody_listens_on() -> None:
+    async def scene() -> None:
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            endpoint = Endpoint(url=f"http://127.0.0.1:{held.getsockname()[1]}")
+            assert await probe(endpoint, "127.0.0.1", "/", 10.0) == "connection refused"
+
+    uvloop.run(scene())
+
+
+# ---- TLS
+
+
+async def over_tls(upstream: Upstream) -> str | None:
+    endpoint = upstream.endpoints[0]
+    return await Prober({"api": upstream})(Target("api", endpoint.url, "127.0.0.1", Terms("/", 5.0, upstream.tls)))
+
+
+@pytest.mark.parametrize(
+    ("names", "host", "tls", "why"),
+    [
+        (["127.0.0.1"], "127.0.0.1", {"ca": True}, None),
+        (["api.internal"], "api.internal", {"ca": True}, None),
+        (["api.internal"], "127.0.0.1", {"ca": True, "server_name": "api.internal"}, None),
+        (["other.internal"], "api.internal", {"verify": False}, None),
+        (["other.internal"], "api.internal", {"ca": True}, "Hostname mismatch"),
+        (["api.internal"], "api.internal", {}, "unable to get local issuer certificate"),
+    ],
+)
+def test_a_certificate_is_verified_as_the_upstream_says(
+    tmp_path: Path, names: list[str], host: str, tls: dict[str, object], why: str | None
+) -> None:
+    authority = Authority(tmp_path)
+    if tls.pop("ca", False):
+        tls["ca"] = str(authority.file)
+
+    async def scene(server: Server) -> None:
+        said = await over_tls(tls_upstream(server.port, host, **tls))
+        if why is None:
+            assert said is None
+            assert f"Host: {host}:{server.port}\r\n".encode() in server.heads[0]
+        else:
+            assert said is not None
+            assert said.startswith(f"its certificate is refused: {why}")
+
+    play(scene, context=serving(authority.issue(*names)))
+
+
+def test_the_edge_shows_its_own_certificate(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue("edge.internal")
+
+    async def scene(server: Server) -> None:
+        tls: dict[str, object] = {"ca": str(authority.file)}
+        assert await over_tls(tls_upstream(server.port, **tls)) is not None
+        tls |= {"cert": str(own.cert), "key": str(own.key)}
+        assert await over_tls(tls_upstream(server.port, **tls)) is None
+
+    play(scene, context=serving(authority.issue("127.0.0.1"), authority.file))
+
+
+def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
+    async def scene(server: Server) -> None:
+        said = await over_tls(tls_upstream(server.port, verify=False))
+        assert said is not None
+        assert said.startswith("TLS failed: ")
+
+    play(scene, Server(b"HTTP/1.1 400 Bad Request\r\n\r\n", listens=False))
+
+
+def test_renewed_certificates_are_those_of_the_next_probe(tmp_path: Path) -> None:
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    file = tmp_path / "ca.pem"
+    file.write_bytes(old.file.read_bytes())
+
+    async def scene(server: Server) -> None:
+        upstream = tls_upstream(server.port, ca=str(file))
+        prober = Prober({"api": upstream})
+        target = Target("api", upstream.endpoints[0].url, "127.0.0.1", Terms("/", 5.0, upstream.tls))
+        assert await prober(target) is not None
+        file.write_bytes(new.file.read_bytes())
+        prober.renew()
+        assert await prober(target) is None
+        file.write_text("broken")
+        with capture_logs() as logs:
+            prober.renew()
+        assert [line["upstream"] for line in logs] == ["api"]
+        assert await prober(target) is None, "what was loaded before stays"
+
+    play(scene, context=serving(new.issue("127.0.0.1")))
+
+
+def test_an_upstream_whose_certificates_were_never_there_is_not_well(tmp_path: Path) -> None:
+    async def scene() -> None:
+        assert await over_tls(tls_upstream(1, ca=str(tmp_path / "gone"))) == "its certificates cannot be loaded"
+
+    uvloop.run(scene())
+
+
+def test_an_endpoint_without_tls_beside_others_with_it(tmp_path: Path) -> None:
+    async def scene(server: Server) -> None:
+        plain = Endpoint(url=f"http://127.0.0.1:{server.port}")
+        upstream = Upstream(
+            endpoints=(plain, Endpoint(url="https://127.0.0.1:1")),
+            health=Health(path="/"),
+            tls=UpstreamTls(server_name="api.internal"),
+        )
+        target = Target("api", plain.url, "127.0.0.1", Terms("/", 5.0, upstream.tls))
+        assert await Prober({"api": upstream})(target) is None
+
+    play(scene)
+
+
+def test_after_a_reload_both_old_and_new_terms_hold_until_the_old_are_forgotten(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+
+    async def scene(server: Server) -> None:
+        old, new = tls_upstream(server.port), tls_upstream(server.port, ca=str(authority.file))
+        prober = Prober({"api": old})
+        url = old.endpoints[0].url
+        targets = [Target("api", url, "127.0.0.1", Terms("/", 5.0, upstream.tls)) for upstream in (old, new)]
+        assert await prober(targets[1]) == "its certificates cannot be loaded"
+        prober.follow({"api": old}, {"api": new})
+        assert "is refused" in str(await prober(targets[0]))
+        assert await prober(targets[1]) is None
+        prober.follow({"api": new})
+        assert await prober(targets[0]) == "its certificates cannot be loaded"
+        assert await prober(targets[1]) is None
+
+    play(scene, context=serving(authority.issue("127.0.0.1")))

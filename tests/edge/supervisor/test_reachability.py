@@ -1,0 +1,38 @@
+"""Addresses that nobody probes, with real sockets."""
+
+import asyncio
+import socket
+
+import uvloop
+
+from edgeproxy.edge.supervisor.reachability import Place, Reachability
+
+
+def test_what_refuses_is_found_once_a_request_has_failed_and_until_it_takes_connections() -> None:
+    refused: dict[str, int] = {}
+    with socket.create_server(("127.0.0.1", 0)) as open_one, socket.socket() as shut_one:
+        shut_one.bind(("127.0.0.1", 0))
+        well = Place("api", "127.0.0.1", open_one.getsockname()[1])
+        ill = Place("api", "127.0.0.1", shut_one.getsockname()[1])
+        other = Place("other", *shut_one.getsockname())
+
+        async def told() -> dict[str, int]:
+            return dict(refused)
+
+        async def scene() -> None:
+            known = Reachability(told, lambda: [well, ill, other])
+            await known.look()
+            assert known.why(ill) == "", "nobody has complained"
+            refused["api"] = 1
+            await known.look()
+            assert (known.why(well), known.why(ill), known.why(other)) == ("", "connection refused", "")
+            await known.look()
+            assert known.why(ill), "it is not forgotten for want of requests"
+            shut_one.listen()
+            await known.look()
+            assert known.why(ill) == ""
+            shut_one.close()
+            await known.look()
+            assert known.why(ill) == "", "nobody has complained since"
+
+        uvloop.run(asyncio.wait_for(scene(), 60))

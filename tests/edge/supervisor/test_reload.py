@@ -1,0 +1,539 @@
+"""Reloads: what they decide, one after another, and how a workers changes from one configuration to another."""
+
+import asyncio
+import json
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+from structlog.testing import capture_logs
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.file_signatures import FileSignature
+from edgeproxy.config.load import Loaded, attempt, load
+from edgeproxy.config.models import Settings
+from edgeproxy.config.parsers import Address
+from edgeproxy.edge.messages import Endpoints, LoadCertificates, Prepare, Start
+from edgeproxy.edge.supervisor import sockets
+from edgeproxy.edge.supervisor.certificates import Certificates
+from edgeproxy.edge.supervisor.changeover import Changeover
+from edgeproxy.edge.supervisor.health import Target
+from edgeproxy.edge.supervisor.probe import Prober
+from edgeproxy.edge.supervisor.reload import Outcome, Reloads, plan, troubled
+from edgeproxy.edge.supervisor.upstreams import Upstreams
+from edgeproxy.edge.supervisor.watch import Settling, watch
+from edgeproxy.edge.supervisor.workers import Workers
+from tests.edge.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
+from tests.support.waiting import turned, within
+
+__all__ = ["importable"]
+
+CONFIG = """
+region: here
+workers: 2
+state: state
+upstreams: {api: {endpoints: [http://127.0.0.1:9]}}
+routes: [{name: v1, path: /v1/*, upstream: api}]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "edge.yaml"
+    made.write_text(CONFIG)
+    return made
+
+
+# ---- what a reload decides
+
+
+def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: Path) -> None:
+    before = load(file, {})
+    file.write_text(
+        CONFIG.replace("here", "there").replace("workers: 2", "workers: 3")
+        + "listen: 127.0.0.1:1\nadmin: 127.0.0.1:2\ntables: {customers: 7}\nlegacy_headers: true\ndrain: 3s\n"
+    )
+    loaded = load(file, {})
+    settings, waits = plan(before, loaded)
+    assert waits == ("region", "listen", "admin", "workers", "tables")
+    assert settings.sha256 == loaded.sha256
+    assert (settings.legacy_headers, settings.drain) == (True, 3.0)
+    for field in waits:
+        assert getattr(settings, field) == getattr(before, field)
+    file.write_text(CONFIG.replace("state: state", "state: other"))
+    assert plan(before, load(file, {})).needs_restart == ("state",)
+    file.write_text(CONFIG + "# nothing\n")
+    assert plan(before, load(file, {})).needs_restart == ()
+
+
+def test_trouble_lasts_from_its_first_day_until_a_good_end() -> None:
+    first = troubled(None, Outcome("refused", ("a",)), 1.0)
+    assert first == (1.0, 1.0, "refused", ("a",))
+    assert troubled(first, Outcome("failed", ("b",)), 2.0) == (1.0, 2.0, "failed", ("b",))
+    assert troubled(first, Outcome("unchanged"), 3.0) is None
+    assert troubled(None, Outcome("ok"), 3.0) is None
+
+
+A: dict[str, FileSignature] = {"edge.yaml": (1, 1, 1, 1)}
+B: dict[str, FileSignature] = {"edge.yaml": (1, 1, 2, 2)}
+C: dict[str, FileSignature] = {"edge.yaml": None}
+
+
+@pytest.mark.parametrize(
+    ("looks", "reloads"),
+    [
+        ([(A, A), (A, A)], "..",),
+        ([(A, B), (A, B)], ".*"),
+        ([(A, B), (A, C), (A, B), (A, B)], "...*"),
+        ([(A, C), (A, C), (C, B), (C, B)], ".*.*"),
+        ([(A, B), (A, B), (A, B), (A, B)], ".*.."),
+        ([(A, B), (A, B), (B, A), (B, A), (A, B), (A, B)], ".*.*.*"),
+        ([(A, B), (A, A), (A, A)], "..."),
+    ],
+)  # fmt: skip
+def test_a_change_is_loaded_once_it_has_settled_and_once(looks: list[tuple[Any, Any]], reloads: str) -> None:
+    settling = Settling()
+    assert "".join(".*"[settling.look(read, seen)] for read, seen in looks) == reloads
+
+
+# ---- one after another
+
+
+class Room:
+    """Reloads of a file, applied as a test wants."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.applied: list[Settings] = []
+        self.whys: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.begun: list[bool] = []
+        first = attempt(file, {})
+        assert first.settings is not None
+        self.reloads = Reloads(first.settings, self.read, self.apply, heed=self.begun.append, signs=first.signs)
+
+    def read(self) -> Loaded:
+        return attempt(self.file, {})
+
+    async def apply(self, settings: Settings) -> list[str]:
+        self.applied.append(settings)
+        await self.gate.wait()
+        return self.whys
+
+    def write(self, more: str) -> None:
+        self.file.write_text(CONFIG + more)
+
+    def replace(self, old: str, new: str) -> None:
+        self.file.write_text(CONFIG.replace(old, new))
+
+
+def play(file: Path, scene: Callable[[Room, Tasks], Awaitable[None]]) -> None:
+    async def run() -> None:
+        room, tasks = Room(file), Tasks()
+        tasks.start("reload", room.reloads.run())
+        try:
+            await within(20, scene(room, tasks))
+        finally:
+            await tasks.cancel()
+
+    uvloop.run(run())
+
+
+def test_whoever_asks_while_a_reload_runs_waits_for_the_next_one(file: Path) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        room.gate.clear()
+        room.write("drain: 1s\n")
+        first = room.reloads.ask()
+        await turned(lambda: room.applied, "it is being applied")
+        room.write("drain: 2s\n")
+        second, third = room.reloads.ask(), room.reloads.ask()
+        assert first is not second
+        assert second is third
+        room.gate.set()
+        assert (await first, await second) == (Outcome("ok"), Outcome("ok"))
+        assert [settings.drain for settings in room.applied] == [1.0, 2.0]
+        assert room.reloads.serving is room.applied[-1]
+        assert room.begun == [True, False, True, False]
+
+    play(file, scene)
+
+
+def test_a_file_that_is_gone_or_unreadable_or_half_written_changes_nothing(file: Path) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        serving = room.reloads.serving
+        room.file = file.parent / "gone.yaml"
+        assert "No such file" in (await room.reloads.ask()).errors[0]
+        room.file = file.parent
+        assert "Is a directory" in (await room.reloads.ask()).errors[0]
+        room.file = file
+        room.write(CONFIG[: len(CONFIG) // 2])
+        assert (await room.reloads.ask()).errors
+        assert room.reloads.serving is serving
+        assert room.applied == []
+        assert room.reloads.series()[-1] == ("edge_config_ok", (), (0,))
+        room.write("")
+        assert await room.reloads.ask() == Outcome("unchanged")
+        assert room.reloads.series()[-1] == ("edge_config_ok", (), (1,))
+
+    play(file, scene)
+
+
+def test_what_workers_do_not_take_does_not_serve_and_is_said(file: Path) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        room.whys = ["worker 7: no row is left"]
+        room.write("drain: 1s\n")
+        serving = room.reloads.serving
+        with capture_logs() as logs:
+            assert (await room.reloads.ask()).errors == ("worker 7: no row is left",)
+        assert room.reloads.serving is serving
+        (line,) = logs
+        assert (line["log_level"], line["errors"]) == ("error", ("worker 7: no row is left",))
+        room.whys = []
+        assert (await room.reloads.ask()).result == "ok"
+        assert room.reloads.trouble is None
+
+    play(file, scene)
+
+
+def test_a_reload_that_dies_is_not_the_last_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        def broken() -> Loaded:
+            raise MemoryError
+
+        monkeypatch.setattr(room.reloads, "_read", broken)
+        assert await room.reloads.ask() == Outcome("failed", ("the supervisor failed: MemoryError()",))
+        monkeypatch.setattr(room.reloads, "_read", room.read)
+        assert (await room.reloads.ask()).result == "unchanged"
+
+    play(file, scene)
+
+
+def test_a_file_system_that_does_not_answer_keeps_nobody_from_ending(file: Path) -> None:
+    """Played to the end of the loop, which waits for what asyncio itself has in threads."""
+
+    async def scene(room: Room, tasks: Tasks) -> None:
+        room.file.unlink()
+        os.mkfifo(room.file)
+        asked = room.reloads.ask()
+        await turned(lambda: room.begun == [True], "it is being read")
+        await tasks.cancel()
+        assert (await asked).result == "failed"
+
+    ending = threading.Thread(target=play, args=(file, scene), daemon=True)
+    ending.start()
+    ending.join(10)
+    assert not ending.is_alive()
+
+
+def test_at_the_end_nobody_waits_for_a_reload_for_ever(file: Path) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        room.gate.clear()
+        room.write("drain: 1s\n")
+        running = room.reloads.ask()
+        await turned(lambda: room.applied, "it is being applied")
+        waiting = room.reloads.ask()
+        room.reloads.end()
+        assert (await waiting).errors == (await room.reloads.ask()).errors == ("the edge is draining",)
+        room.gate.set()
+        assert (await running).result == "ok"
+        await turned(lambda: room.begun == [True, False], "it has ended")
+        assert len(room.applied) == 1
+
+    play(file, scene)
+
+
+def test_a_reload_that_is_cut_off_is_told_as_failed(file: Path) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        room.gate.clear()
+        room.write("drain: 1s\n")
+        running = room.reloads.ask()
+        await turned(lambda: room.applied, "it is being applied")
+        await tasks.cancel()
+        assert (await running).result == "failed"
+
+    play(file, scene)
+
+
+def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path: Path) -> None:
+    for name, extra in (("one", ""), ("two", "include: [more.yaml]\n"), ("three", "include: [more.yaml]\nx: 1\n")):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "edge.yaml").write_text(CONFIG + extra)
+        (folder / "more.yaml").write_text("tiers: {basic: {}}\n")
+    current = tmp_path / "current"
+    current.symlink_to("one")
+
+    def turn(to: str) -> None:
+        """As Kubernetes does it."""
+        (tmp_path / "new").symlink_to(to)
+        (tmp_path / "new").rename(current)
+
+    def results(reloads: Reloads) -> list[int]:
+        return [words[0] for name, _, words in reloads.series() if name == "edge_config_reloads_total"]
+
+    async def scene(room: Room, tasks: Tasks) -> None:
+        tasks.start("watch", watch(room.reloads, 0.01))
+        turn("two")
+        await turned(lambda: results(room.reloads) == [1, 0, 0, 0], "it is reloaded")
+        (tmp_path / "two" / "more.yaml").write_text("tiers: {basic: {}, pro: {}}\n")
+        await turned(lambda: results(room.reloads) == [2, 0, 0, 0], "it is reloaded")
+        assert set(room.reloads.serving.tiers) == {"basic", "pro"}
+        turn("three")
+        await turned(lambda: results(room.reloads) == [2, 0, 1, 0], "it is refused")
+        await asyncio.sleep(0.1)
+        assert results(room.reloads) == [2, 0, 1, 0], "and not tried again before it changes"
+        turn("two")
+        await turned(lambda: results(room.reloads) == [2, 1, 1, 0], "all is well again")
+        assert room.reloads.trouble is None
+
+    play(current / "edge.yaml", scene)
+
+
+# ---- a workers that changes over
+
+
+def offer(number: int, **pids: list[int]) -> Prepare:
+    """A configuration, and which stand-ins make what of it."""
+    return Prepare(number, json.dumps(pids).encode(), {})
+
+
+async def served(address: Address, wanted: dict[int, list[int]]) -> None:
+    """Wait until each of these workers, by pid, has served these configurations."""
+    found: dict[int, list[int]] = {}
+    while found != wanted:
+        answer = await ask(address)
+        found[answer["pid"]] = answer["served"]
+
+
+def test_all_prepare_and_then_all_serve_it() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await ready(made)
+        pids = [process.pid for process in made.workers]
+        assert await made.prepare(2, offer(2), 10) == []
+        assert [process.number for process in made.workers] == [1, 1]
+        made.commit(2, start(number=2))
+        assert await made.settle(10) == []
+        assert made.ready == 2
+        await served(address, {pid: [1, 2] for pid in pids})
+
+    assert run(scene) == [0, 0]
+
+
+def test_where_one_refuses_none_serves_it() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await ready(made)
+        pids = [process.pid for process in made.workers]
+        whys = await made.prepare(2, offer(2, refuse=pids[:1]), 10)
+        assert whys == [f"worker {pids[0]}: no row is left"]
+        made.discard(2)
+        assert await made.prepare(3, offer(3), 10) == []
+        made.commit(3, start(number=3))
+        assert await made.settle(10) == []
+        await served(address, {pid: [1, 3] for pid in pids})
+
+    assert run(scene) == [0, 0]
+
+
+def test_where_one_is_silent_none_serves_it() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await ready(made)
+        silent, other = made.workers
+        whys = await made.prepare(2, offer(2, ignore=[silent.pid]), 0.2)
+        assert whys == [f"worker {silent.pid}: it was not ready to serve it within 0.2 s"]
+        made.discard(2)
+        await served(address, {silent.pid: [1], other.pid: [1]})
+
+    assert run(scene) == [0, 0]
+
+
+def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await ready(made)
+        dies, other = made.workers
+        assert await made.prepare(2, offer(2, die=[dies.pid]), 10) == []
+        made.commit(2, start(number=2))
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        assert await made.settle(10) == []
+        (new,) = {process.pid for process in made.workers} - {other.pid}
+        await turned(lambda: {process.number for process in made.workers} == {2}, "both serve it")
+        answers: dict[int, list[int]] = {}
+        while answers.keys() != {new, other.pid}:
+            answer = await ask(address)
+            answers[answer["pid"]] = answer["served"]
+        assert answers[other.pid] == [1, 2]
+        assert answers[new][-1] == 2
+
+    assert run(scene) == [0, 0]
+
+
+def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await ready(made)
+        hanging = made.workers[0]
+        os.kill(hanging.pid, signal.SIGSTOP)
+        offered = Tasks().start("offer", made.prepare(2, offer(2), 20))
+        await turned(lambda: made.workers[1].prepared == 2, "the other is ready")
+        assert not offered.done()
+        hanging.kill()
+        assert await offered == []
+        made.commit(2, start(number=2))
+        assert await made.settle(10) == []
+        await turned(lambda: made.ready == 2, "it is replaced")
+
+    assert run(scene) == [0, 0]
+
+
+def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await turned(lambda: len(made.workers) == 2, "they are started")
+        one, other = made.workers
+        one.outbox.put(LoadCertificates())
+        await turned(lambda: one.welcome, "one is ready")
+        assert await made.prepare(2, offer(2), 10) == []
+        made.commit(2, start("late", number=2))
+        assert await made.settle(10) == []
+        assert not other.ready
+        other.outbox.put(LoadCertificates())
+        await turned(lambda: made.ready == 2, "the other is ready")
+        await served(address, {one.pid: [1, 2], other.pid: [1, 2]})
+
+    assert run(scene, "late") == [0, 0]
+
+
+def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await turned(lambda: len(made.workers) == 2, "they are started")
+        one, other = made.workers
+        one.outbox.put(LoadCertificates())
+        await turned(lambda: one.welcome, "one is ready")
+        os.kill(other.pid, signal.SIGSTOP)
+        assert await made.prepare(2, offer(2), 10) == []
+        made.commit(2, start("late", number=2))
+        made.publish(Endpoints(2, {}))
+        os.kill(other.pid, signal.SIGCONT)
+        other.outbox.put(LoadCertificates())
+        await turned(lambda: made.ready == 2, "the other is ready")
+        told: list[str] = []
+        while told[-2:] != ["Commit", "Endpoints"]:
+            answer = await ask(address)
+            told = [message["type"] for message in answer["told"] if answer["pid"] == other.pid]
+
+    assert run(scene, "late") == [0, 0]
+
+
+def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await turned(lambda: len(made.workers) == 2, "they are started")
+        one, other = made.workers
+        one.outbox.put(LoadCertificates())
+        await turned(lambda: one.welcome, "one is ready")
+        # As if this had been overtaken by what is offered next.
+        assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
+        made.commit(2, start(number=2))
+        assert await made.settle(0.1) == [other.pid]
+        other.outbox.put(LoadCertificates())
+        await turned(lambda: other.ready, "the other serves, but not what it should")
+        assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
+        made.discard(3)
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        assert other.ended.result() == 0
+        await served(address, {one.pid: [1, 2], made.workers[1].pid: [2]})
+
+    assert run(scene, "late") == [0, 0]
+
+
+def test_one_that_cannot_follow_is_replaced() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await turned(lambda: len(made.workers) == 2, "they are started")
+        one, other = made.workers
+        one.outbox.put(LoadCertificates())
+        await turned(lambda: one.welcome, "one is ready")
+        assert await made.prepare(2, offer(2, refuse=[other.pid]), 10) == []
+        made.commit(2, start(number=2))
+        other.outbox.put(LoadCertificates())
+        await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
+        assert other.ended.result() == 0
+        assert await made.settle(10) == []
+        new = made.workers[1]
+        await served(address, {one.pid: [1, 2], new.pid: [2]})
+
+    assert run(scene, "late") == [0, 0]
+
+
+def test_a_drain_ends_what_is_being_prepared() -> None:
+    async def scene(made: Workers, address: Address) -> None:
+        await ready(made)
+        pids = [process.pid for process in made.workers]
+        offered = Tasks().start("offer", made.prepare(2, offer(2, ignore=pids), 60))
+        await asyncio.sleep(0)
+        drained = Tasks().start("drain", made.drain(5.0))
+        assert await offered == ["the edge is draining"]
+        await drained
+
+    run(scene)
+
+
+# ---- all that changes over
+
+
+def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None:
+    def settings(upstreams: str) -> Settings:
+        file = tmp_path / "edge.yaml"
+        file.write_text(f"upstreams: {upstreams}\nroutes: [{{path: /*, upstream: api}}]\n")
+        return load(file, {})
+
+    one = settings("{api: {endpoints: [http://10.0.0.1:80], health: {path: /h, every: 1h}}}")
+    two = settings(
+        "{api: {endpoints: [http://10.0.0.1:80], health: {path: /h, every: 1h}},"
+        " more: {endpoints: [http://10.0.0.2:80], health: {path: /h, every: 1h}}}"
+    )
+    probed: list[str] = []
+
+    async def probe(target: Target) -> str | None:
+        probed.append(target.address)
+        return None
+
+    def begin(number: int, _: Settings) -> Start:
+        return start(number=number)
+
+    async def told(address: Address, kind: str) -> list[Any]:
+        return [message for message in (await ask(address))["told"] if message["type"] == kind]
+
+    async def change() -> None:
+        listening = sockets.bind_all([Address("127.0.0.1", 0)])
+        address = sockets.address_of(listening[0])
+        made = Workers(1, STAND_IN, listening, start())
+        upstreams = Upstreams(one.upstreams, made.publish, probe)
+        prober = Prober(one.upstreams)
+        changeover = Changeover(one, begin, made, upstreams, Certificates(one, lambda: None), prober)
+        await changeover.begin()
+        await ready(made)
+        assert await within(20, changeover(two)) == []
+        assert probed == ["10.0.0.1", "10.0.0.2"], "what was known is not asked again"
+        (prepare,) = await told(address, "Prepare")
+        assert prepare["services"]["more"] == [{"addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]
+        assert upstreams.report().keys() == {"api", "more"}
+        await turned(lambda: made.number == 2, "it is committed")
+        while [message["number"] for message in await told(address, "Endpoints")] != [1, 2]:
+            pass
+        # Not taken: as if it had not been offered.
+        made.workers[0].refused = (3, "no row is left")
+        assert await within(20, changeover(one)) == [f"worker {made.workers[0].pid}: no row is left"]
+        assert upstreams.report().keys() == {"api", "more"}
+        assert made.number == 2
+        while not await told(address, "Discard"):
+            pass
+        assert await within(20, changeover(one)) == []
+        assert made.number == 4
+        assert upstreams.report().keys() == {"api"}
+        sockets.close(listening)
+        await within(20, made.drain(5.0))
+        await upstreams.end()
+
+    uvloop.run(change())

@@ -1,0 +1,194 @@
+"""Names that are looked up again and again, by a look-up that the test answers and by the system's."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+from structlog.testing import capture_logs
+
+from edgeproxy.base.tasks import Tasks
+from edgeproxy.edge.supervisor import resolver
+from edgeproxy.edge.supervisor.resolver import Resolver, System, has_route, ordered, within_reach
+from tests.support.waiting import turned, within
+
+
+class Names:
+    """A look-up whose answers a test sets: addresses, an error, or nothing at all."""
+
+    def __init__(self, **answers: object) -> None:
+        self.answers = answers
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str) -> list[str]:
+        self.asked.append(host)
+        answer = self.answers[host]
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            await asyncio.Event().wait()
+        assert isinstance(answer, list)
+        return answer
+
+    async def again(self) -> None:
+        """Wait until what is answered now was heard: the second look-up from here begins after the first has ended."""
+        wanted = len(self.asked) + 2
+        await turned(lambda: len(self.asked) >= wanted, "it is looked up twice more")
+
+
+def play(
+    names: Names, hosts: list[str], scene: Callable[[Resolver, list[int]], Awaitable[None]], every: float = 0.01
+) -> None:
+    """Play `scene` with a resolver of these hosts, and a list that grows by one whenever something is learned."""
+
+    async def run() -> None:
+        tasks, learned = Tasks(), []
+        made = Resolver(hosts, lambda: learned.append(1), names, every=every)
+        made.start(tasks)
+        try:
+            await within(20, scene(made, learned))
+        finally:
+            await tasks.cancel()
+
+    uvloop.run(run())
+
+
+def test_an_address_needs_no_look_up() -> None:
+    async def scene(made: Resolver, learned: list[int]) -> None:
+        assert made.asked
+        assert made["10.0.0.1"].addresses == ("10.0.0.1",)
+        assert made["::1"].addresses == ("::1",)
+
+    names = Names()
+    play(names, ["10.0.0.1", "::1"], scene)
+    assert names.asked == []
+
+
+def test_every_name_is_looked_up_at_once_and_each_once() -> None:
+    async def scene(made: Resolver, learned: list[int]) -> None:
+        assert not made.asked
+        await turned(lambda: made.asked, "both were looked up")
+        assert made["a"].addresses == ("10.0.0.1",)
+        assert made["b"].addresses == ("10.0.0.2",)
+
+    names = Names(a=["10.0.0.1"], b=["10.0.0.2"])
+    play(names, ["a", "b", "a", "10.0.0.9"], scene, every=1000)
+    assert sorted(names.asked) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "failure", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
+)
+def test_a_failing_look_up_keeps_what_was_known(failure: Exception) -> None:
+    names = Names(a=["10.0.0.1"])
+
+    async def scene(made: Resolver, learned: list[int]) -> None:
+        await turned(lambda: made.asked, "it was looked up")
+        names.answers["a"] = failure
+        await turned(lambda: made["a"].failures >= 3, "it failed thrice")
+        assert made["a"].addresses == ("10.0.0.1",)
+        assert made["a"].why in ("Name or service not known", "label too long")
+        assert len(learned) == 1
+        names.answers["a"] = ["10.0.0.1"]
+        await turned(lambda: not made["a"].why, "it is well again")
+        assert len(learned) == 1
+
+    with capture_logs() as logs:
+        play(names, ["a"], scene)
+    assert len(logs) == 1, "failures are said seldom"
+    assert (logs[0]["about"], logs[0]["addresses_kept"]) == ("a", ["10.0.0.1"])
+
+
+def test_a_name_that_nobody_knows_counts_as_asked_and_is_tried_again_soon() -> None:
+    names = Names(a=socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
+
+    async def scene(made: Resolver, learned: list[int]) -> None:
+        await turned(lambda: made.asked, "it was looked up")
+        assert made["a"].addresses == ()
+        names.answers["a"] = ["10.0.0.1"]
+        await turned(lambda: made["a"].addresses, "it is known")
+
+    play(names, ["a"], scene, every=1000)  # AGAIN is what counts while nothing is known
+
+
+def test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "LOOKUP_TIMEOUT", 0.05)
+
+    async def scene(made: Resolver, learned: list[int]) -> None:
+        await turned(lambda: made["b"].addresses, "the other one is known")
+        await turned(lambda: made["a"].failures, "it counts as failed")
+        assert made["a"].why == "no answer within 0.05 s"
+
+    play(Names(a=None, b=["10.0.0.1"]), ["a", "b"], scene)
+
+
+# ---- the system's resolver
+
+
+def test_the_system_knows_localhost() -> None:
+    async def scene() -> None:
+        assert "127.0.0.1" in await System()("localhost")
+
+    uvloop.run(scene())
+
+
+def test_the_system_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    async def scene() -> None:
+        with pytest.raises(UnicodeError):
+            await System()("a" * 64 + ".invalid")
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)
+        with pytest.raises(socket.gaierror, match="not known"):
+            await System()("a")
+
+    uvloop.run(scene())
+
+
+def test_a_name_has_one_look_up_at_a_time_however_many_gave_up_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    began, answer = [], threading.Event()
+
+    def slow(host: str, port: None, **_: object) -> list[tuple[object, ...]]:
+        began.append(host)
+        answer.wait(20)
+        return [(socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))] * 2
+
+    async def scene() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", slow)
+        system = System()
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await system("a")
+        assert began == ["a"]
+        answer.set()
+        assert await within(20, system("a")) == ("127.0.0.1",)
+
+    uvloop.run(scene())
+
+
+# ---- addresses
+
+
+def test_addresses_without_a_route_are_left_out_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resolver, "has_route", lambda address: ":" not in address)
+    assert within_reach(["::2", "10.0.0.1", "::1"]) == ("10.0.0.1",)
+    assert within_reach(["::2", "::1"]) == ("::2", "::1")
+
+
+def test_there_is_a_route_to_this_host_and_none_to_nowhere() -> None:
+    assert has_route("127.0.0.1")
+    assert not has_route("::ffff:ffff:ffff:ffff:ffff%nosuch")
+
+
+def test_addresses_are_in_the_order_of_their_numbers() -> None:
+    assert ordered(["fe80::1%b", "10.0.0.10", "10.0.0.9", "fe80::1%a", "::1", "10.0.0.9"]) == (
+        "10.0.0.9",
+        "10.0.0.10",
+        "::1",
+        "fe80::1%a",
+        "fe80::1%b",
+    )

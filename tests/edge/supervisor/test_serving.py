@@ -1,0 +1,14 @@
+from edgeproxy.edge.proxy.worker import HEARTBEAT_FRESH_SECONDS
+from edgeproxy.edge.supervisor.serving import other_serves
+
+OWN, OTHER = 7, 8
+
+
+def test_another_serves_while_its_heart_beats() -> None:
+    assert other_serves(OWN, OTHER, 0.0)
+    assert not other_serves(OWN, OTHER, HEARTBEAT_FRESH_SECONDS)
+
+
+def test_nobody_and_oneself_are_not_another() -> None:
+    assert not other_serves(OWN, 0, 0.0)
+    assert not other_serves(OWN, OWN, 0.0)

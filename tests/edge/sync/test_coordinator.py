@@ -1,0 +1,391 @@
+"""A supervisor that tells a real hub what limits its workers use: what becomes of claims, and who speaks for whom."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from time import monotonic
+
+import pytest
+from redis import Redis as Client
+
+from edgeproxy.config.models import Hub
+from edgeproxy.edge import messages
+from edgeproxy.edge.channel import LENGTH
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
+from edgeproxy.edge.sync.coordinator import Coordinator
+from edgeproxy.edge.sync.leader import SOCKET_NAME
+from edgeproxy.edge.sync.shared import Shared
+from tests.support.redis import SERVER, Redis
+from tests.support.tables import WIDTH
+from tests.support.waiting import turned
+
+pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
+
+LIMIT = 100
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(redis: Redis) -> None:
+    with Client(port=redis.port) as client:
+        client.flushall()
+
+
+class Host:
+    """Supervisors on one state directory, with a worker of which the test plays the part."""
+
+    def __init__(self, state: Path, redis: Redis) -> None:
+        self._state, self._url = state, redis.url
+        self._client = Client(port=redis.port)
+        self.first = self.prepared()
+        self.worker = Store.join(state)
+        now = self.first.offset + asyncio.get_running_loop().time()
+        self.table = self.first.customers
+        self.row, self.generation, _ = self.table.find(self.table.key(b"acme"), WIDTH, now)
+
+    def prepared(self) -> Store:
+        return Store.prepare(self._state, workers=1, customers=10, addresses=10, hub=True)
+
+    @asynccontextmanager
+    async def coordinator(self, store: Store) -> AsyncIterator[tuple[Coordinator, list[FromLeader]]]:
+        """A supervisor, and what it tells its workers."""
+        told: list[FromLeader] = []
+        coordinator = Coordinator(store, Hub(url=self._url), told.append)
+        coordinator.begin()
+        try:
+            yield coordinator, told
+        finally:
+            await coordinator.end()
+
+    def word(self, word: int, column: int = 0) -> int:
+        return self.table.words[self.row + self.table.layout.head(column) + word]
+
+    def wants(self, many: int) -> LimitsUsed:
+        """The worker waits for so many claims; what it says then."""
+        self.table.words[self.row + self.table.layout.head(0) + at.WANT] = self.word(at.GIVEN) + many
+        terms = RateTerms(LIMIT, 60.0, self.table.layout.cells)
+        use = RateUse.of("customers", self.table.file.generation, self.row, self.generation, terms, refused=False)
+        return LimitsUsed([use], [])
+
+    def waits_no_more(self) -> None:
+        self.table.words[self.row + self.table.layout.head(0) + at.WANT] = 0
+
+    def at_hub(self, field: str) -> int:
+        """Of this host there: g, the claims granted, p, those of them that are spent."""
+        keys = self._client.keys(f"rl:*:h:{self.first.control.instance}")
+        return int(self._client.hget(keys[0], field) or 0) if keys else 0
+
+    def close(self) -> None:
+        for store in (self.worker, self.first):
+            store.close()
+        self._client.close()
+
+
+def test_a_hub_that_was_never_reached_is_not_told_of_as_well(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path / "state", redis)) as host:
+            secured = Redis(tmp_path, "--requirepass", "s3cret")
+            coordinator = Coordinator(
+                host.first, Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"), lambda said: None
+            )
+            made = monotonic()
+
+            def told(name: str) -> int:
+                (value,) = [words[0] for of, _, words in coordinator.series() if of == name]
+                return value
+
+            try:
+                coordinator.begin()
+                await turned(lambda: told("edge_hub_errors_total") >= 2, "each attempt is an error")
+                assert (told("edge_hub_up"), told("edge_hub_nodes_away")) == (0, 1)
+                await turned(lambda: told("edge_limit_sync_age_seconds") >= 1, "it has not been heard for so long")
+                asked = monotonic()
+                assert coordinator.report()["behind_s"] >= asked - made - 0.001
+                await coordinator.follow(Hub(url=f"redis://:s3cret@127.0.0.1:{secured.port}/0"))
+                await turned(lambda: told("edge_hub_up") == 1, "it is reached")
+                assert monotonic() - coordinator.report()["behind_s"] > asked, "from now on since its last answer"
+                heard, errors = coordinator._hub.heard_at, told("edge_hub_errors_total")
+                assert errors >= 2
+                await coordinator.follow(Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"))
+                await turned(lambda: told("edge_hub_errors_total") > errors, "it is tried by another password")
+                now = monotonic()
+                assert coordinator.report()["behind_s"] >= now - heard - 0.001, "since the one before has answered"
+            finally:
+                await coordinator.end()
+                secured.kill()
+
+    asyncio.run(play())
+
+
+NOBODY = "redis://127.0.0.1:1/0"
+"""A hub that refuses connections."""
+
+
+def test_how_many_hosts_there_are_is_known_without_the_hub_too(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path / "one", redis)) as one, closing(Host(tmp_path / "two", redis)) as two:
+            words = one.table.words
+            async with two.coordinator(two.first), one.coordinator(one.first):
+                await turned(lambda: words[at.HOSTS] == 2, "each knows of the other")
+            # Another supervisor, on the same tables and on others; of the hub nobody hears any more.
+            for workers in (1, 2):
+                store = Store.prepare(tmp_path / "one", workers=workers, customers=10, addresses=10, hub=True)
+                coordinator = Coordinator(store, Hub(url=NOBODY, on_loss="deny"), lambda said: None)
+                assert one.first.identity.held
+                one.first.identity.release()
+                coordinator.begin()
+                words = store.customers.words
+                await turned(lambda words=words: words[at.HOSTS] == 2 | at.AWAY, "it goes by two hosts")
+                assert words[at.ON_LOSS] == at.DENY
+                assert coordinator.report()["hosts"] == 2
+                await coordinator.follow(Hub(url=NOBODY, on_loss="share"))
+                assert (words[at.HOSTS], words[at.ON_LOSS]) == (2 | at.AWAY, at.SHARE)
+                await coordinator.end()
+                store.close()
+                assert one.first.identity.try_acquire()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("said", [0, 3])
+def test_until_the_hub_was_tried_it_is_as_a_supervisor_before_this_one_said(
+    tmp_path: Path, redis: Redis, said: int
+) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            words = host.table.words
+            words[at.HOSTS] = said
+            host.first.control.know(3)
+            hangs = asyncio.Event()
+
+            async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                hangs.set()
+                await reader.read()
+                writer.close()
+
+            async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+                port = server.sockets[0].getsockname()[1]
+                coordinator = Coordinator(host.first, Hub(url=f"redis://127.0.0.1:{port}/0"), lambda said: None)
+                coordinator.begin()
+                await turned(lambda: hangs.is_set() and coordinator._tables, "it is being tried")
+                before, is_tried = words[at.HOSTS], coordinator._hub.tried
+                assert before == (3 if said else 3 | at.AWAY) or is_tried
+                await turned(lambda: coordinator._hub.tried, "it did not answer in time")
+                assert words[at.HOSTS] == 3 | at.AWAY
+                await coordinator.end()
+
+    asyncio.run(play())
+
+
+def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (coordinator, told):
+                coordinator.uses(host.wants(3))
+                host.waits_no_more()
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) >= 3, "claims are given")
+                host.waits_no_more()
+                await turned(
+                    lambda: any(isinstance(each, ClaimsUnused) for each in told), "the worker is asked for them"
+                )
+                (said,) = {tuple(each.rows) for each in told if isinstance(each, ClaimsUnused)}
+                assert said == (LimitRow("customers", host.table.file.generation, host.row, host.generation),)
+                given = host.word(at.GIVEN)
+                host.table.words[host.row + host.table.layout.head(0) + at.USED] = given
+                await turned(lambda: host.at_hub("p") == host.at_hub("g") == given, "the hub has them again")
+                told.clear()
+                rates = coordinator._tables["customers", 1].rates
+                await turned(lambda: not rates.has_claims, "nothing is left to be looked at")
+                assert not [each for each in told if isinstance(each, ClaimsUnused)]
+
+    asyncio.run(play())
+
+
+def test_claims_of_a_worker_that_died_go_back(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (coordinator, _):
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                assert host.word(at.USED) == 0
+                coordinator.uses(host.wants(2))
+                host.worker.close()
+                await turned(lambda: host.word(at.USED) == host.word(at.GIVEN) == host.word(at.WANT), "they go back")
+                await turned(lambda: host.at_hub("p") == host.at_hub("g") > 0, "the hub has them again")
+
+    asyncio.run(play())
+
+
+def test_one_supervisor_speaks_for_two_and_the_other_takes_over(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as second:
+            async with host.coordinator(second) as (newer, its):
+                # It speaks as long as it is alone.
+                await turned(lambda: second.identity.held, "the second holds the lock")
+                async with host.coordinator(host.first) as (older, mine):
+                    older.uses(host.wants(3))
+                    await turned(lambda: host.word(at.GIVEN) == 3, "who waits is heard of by the one that speaks")
+                    await turned(lambda: HubHeard() in mine, "its workers are told")
+                    assert HubHeard() in its
+                    assert not older._tables, "it has no part in it"
+                    await newer.end()
+                    host.wants(2)
+                    second.identity.release()
+                    await turned(lambda: host.word(at.GIVEN) == 5, "it knows who was in use, and is heard by the hub")
+                    assert host.at_hub("g") == 5, "what was granted before was not given again"
+
+    asyncio.run(play())
+
+
+def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (coordinator, _):
+                await turned(lambda: coordinator._hub.is_up, "the hub is reached")
+                for place in (("customers", 1, 1 << 40, 2), ("nobody", 1, host.row, 2)):
+                    rate = RateUse.of(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
+                    coordinator.uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
+                    await turned(lambda: not coordinator._used, "it is looked at")
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("fault", ["reports", "lost"])
+def test_a_fault_with_one_row_ends_nothing(
+    tmp_path: Path, redis: Redis, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (coordinator, _):
+                await turned(lambda: coordinator._hub.is_up and coordinator._tables, "the hub is reached")
+                faults: list[object] = []
+
+                def faulty(*given: object) -> None:
+                    faults.append(given)
+                    raise ValueError("a row that nobody thought of")
+
+                with monkeypatch.context() as patched:
+                    patched.setattr(Shared, fault, faulty)
+                    coordinator.uses(host.wants(3))
+                    if fault == "lost":
+                        await coordinator.follow(Hub(url=NOBODY))
+                        assert host.table.words[at.HOSTS] & at.AWAY, "at once, as another hub is meant"
+                    await turned(lambda: faults, "it has happened")
+                if fault == "lost":
+                    await coordinator.follow(Hub(url=redis.url))
+                await turned(lambda: coordinator._hub.is_up, "the hub is reached")
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+
+    asyncio.run(play())
+
+
+def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            right = host.first.offset
+            host.first.control.move(right + 3600)
+            async with host.coordinator(host.first) as (coordinator, _):
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                await turned(lambda: abs(host.first.offset - right) < 60, "the hub's clock is followed")
+                coordinator.uses(host.wants(2))
+                await turned(lambda: host.word(at.GIVEN) == 5, "claims are given")
+
+    asyncio.run(play())
+
+
+def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            right = host.first.offset
+            host.first.control.move(right + 3600)
+            async with host.coordinator(host.first) as (coordinator, _):
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.at_hub("g") >= 3, "claims are granted")
+                now = asyncio.get_running_loop().time() + right
+            with Client(port=redis.port) as client:
+                (key,) = client.keys("rl:*:t")
+                cells = [int(name) for name in client.hkeys(key) if name.isdigit()]
+                width = host.table.words[host.row + at.ROW_WIDTH] / 1e6
+            assert cells
+            assert max(cells) < (now + 60) / width, "cells of an hour that is to come"
+
+    asyncio.run(play())
+
+
+def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (coordinator, _):
+                coordinator.uses(host.wants(3))
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                host.worker.close()
+                later = Store.prepare(tmp_path, workers=2, customers=10, addresses=10, hub=True)
+                now = host.first.offset + asyncio.get_running_loop().time()
+                row, generation, _ = later.customers.find(later.customers.key(b"other"), WIDTH, now)
+
+                def is_removed() -> bool:
+                    host.first.tend(host.first.offset + asyncio.get_running_loop().time())
+                    return host.table.file.is_closed
+
+                await turned(is_removed, "nobody counts in the old file any more")
+                coordinator._changed()
+                terms = RateTerms(LIMIT, 60.0, 28)
+                rate = RateUse.of("customers", later.customers.file.generation, row, generation, terms, refused=False)
+                head = row + later.customers.layout.head(0)
+                later.customers.words[head + at.WANT] = 2
+                coordinator.uses(LimitsUsed([rate], []))
+                await turned(lambda: later.customers.words[head + at.GIVEN] == 2, "claims are given in the new one")
+                later.close()
+
+    asyncio.run(play())
+
+
+def test_what_another_supervisor_says_and_nobody_here_knows_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host:
+            async with host.coordinator(host.first) as (_, told):
+                await turned((tmp_path / SOCKET_NAME).exists, "it leads")
+                reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET_NAME)
+                uses = messages.FOLLOWER.pack(host.wants(3)).data
+                writer.write(LENGTH.pack(14) + b'{"type":"new"}' + uses)
+                await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
+                await turned(lambda: HubHeard() in told, "workers are told")
+                assert await reader.readexactly(LENGTH.size + 16) == messages.LEADER.pack(HubHeard()).data
+                writer.write(LENGTH.pack(2) + b"{]")
+                while await reader.read(1 << 16):
+                    pass  # To the end: it has closed the line.
+                writer.close()
+
+    asyncio.run(play())
+
+
+def test_a_supervisor_that_follows_passes_over_what_it_does_not_know(tmp_path: Path, redis: Redis) -> None:
+    async def play() -> None:
+        with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as before:
+            assert before.identity.try_acquire()
+
+            def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                writer.write(LENGTH.pack(14) + b'{"type":"new"}' + LENGTH.pack(16) + b'{"type":"heard"}')
+
+            async with (
+                await asyncio.start_unix_server(answer, tmp_path / SOCKET_NAME),
+                host.coordinator(host.first) as (_, told),
+            ):
+                await turned(lambda: told == [HubHeard()], "its workers are told what it knows")
+
+    asyncio.run(play())

@@ -1,0 +1,111 @@
+"""What a host makes of answers of the hub: in what order they come, and what it holds back for others."""
+
+import itertools
+
+from edgeproxy.edge.limits.rate_terms import RateTerms
+from edgeproxy.edge.sync.plan import RETURNING_SECONDS, Counted, Plan, stock
+from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
+from tests.support.memory_hub import Memory
+
+NOW = 50_000_000.0
+CELL = 1_000_000
+LIMIT = 600
+
+
+def told(claims: int) -> Told:
+    return Told(True, 2, claims, {}, {}, {})
+
+
+def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
+    plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28), 1, hosts=2)
+
+    def report(seq: int, waiting: int, spent: int) -> None:
+        plan.report(NOW, CELL, 1, seq, Counted({}, spent, LIMIT, spent, waiting))
+
+    report(1, 10, 0)
+    assert plan.answer(NOW, CELL, 1, told(10)) == 10
+    report(2, 0, 0)
+    report(3, 0, 5)
+    # One of those under way was refused by the hub, so all of them are forgotten; then the other's answer comes.
+    plan.lost()
+    assert plan.answer(NOW, CELL, 2, told(10)) == 0, "five have been spent since"
+    assert plan.claims == 10
+    report(4, 0, 5)
+    assert plan.answer(NOW, CELL, 4, told(5 + 3)) == 3, "what was granted without an answer is made up for"
+
+
+def test_of_a_window_with_a_bucket_the_same_part_is_kept_for_others_as_while_the_hub_was_away() -> None:
+    plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
+    plan.found(NOW, 30)
+    assert plan.withheld(NOW) == LIMIT // 2
+    assert plan.withheld(NOW + RETURNING_SECONDS) == 0
+
+
+def test_another_row_of_a_host_that_has_counted_for_long_is_not_poured_into_the_bucket_at_once() -> None:
+    hub = Memory()
+
+    def report(seq: int, born: int, cum: int, level: float, own: float) -> float:
+        bucket = Bucket(100, 1.0, level, own)
+        return hub.report(Report(b"k", 1, seq, born, NOW, 100.0, cum, bucket=bucket)).level
+
+    assert report(1, 1, 100_000, 40.0, 10.0) == 50
+    # In the next table's file, which says what was counted in this one too.
+    assert report(2, 2, 100_003, 50.0, 3.0) == 53
+    assert report(3, 2, 100_004, 53.0, 1.0) == 54
+
+
+class Strict:
+    """One host that keeps claims in hand, with its hub, request by request."""
+
+    def __init__(self) -> None:
+        self.terms = RateTerms(60_000, 3600.0, 60, mode="strict")
+        self.plan = Plan(b"k", self.terms, 1, width=60.0)
+        self.hub = Memory()
+        self.now, self.cum, self.spent = 1_000_000.0, 0, 0
+        self._seqs = itertools.count(1)
+
+    def asks(self, requests: int) -> int:
+        """So many pass with claims in hand, or wait for some; how many claims come."""
+        self.now += 1.0
+        cell = int(self.now // 60)
+        waiting = max(0, requests - (self.plan.claims - self.spent))
+        self.cum += requests - waiting
+        self.spent += requests - waiting
+        left = self.terms.limit - self.cum
+        counted = Counted({cell: self.cum}, self.cum, left, self.spent, waiting, False, 20.0)
+        seq = next(self._seqs)
+        told = self.hub.report(self.plan.report(self.now, cell, 7, seq, counted))
+        return self.plan.answer(self.now, cell, seq, told)
+
+
+def test_claims_that_a_hub_forgot_are_known_to_it_again_before_it_is_taken_to_have_none_left() -> None:
+    strict = Strict()
+    assert strict.asks(1) > 1000
+    strict.asks(20)
+    for _ in range(3):
+        strict.hub = Memory()
+        for _ in range(4):
+            strict.asks(20)
+            assert strict.plan.no_use_until < strict.now
+        in_hand = strict.plan.claims - strict.spent
+        assert in_hand >= stock(60_000, 59_000, 1) - 20, "as before"
+        # Nobody used them, and they were given back.
+        strict.spent = strict.plan.claims
+        strict.asks(0)
+        for _ in range(4):
+            strict.asks(20)
+            assert strict.plan.no_use_until < strict.now
+        assert strict.plan.claims - strict.spent >= in_hand
+
+
+def test_what_a_hub_that_forgot_cannot_grant_again_is_not_asked_for_at_once() -> None:
+    strict = Strict()
+    strict.asks(1)
+    strict.hub = Memory()
+    cell = int(strict.now // 60)
+    key, window = strict.plan.key, Window(60_000, 60, cell, (Cell(cell, 59_990, 0),))
+    strict.hub.report(Report(key, 8, 1, 1, strict.now, 3600.0, 59_990, window=window))
+    for _ in range(3):
+        strict.asks(3)
+    assert strict.asks(5000) == 0
+    assert strict.plan.no_use_until > strict.now

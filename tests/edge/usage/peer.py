@@ -1,0 +1,101 @@
+"""A spool and a collector without its database: it judges and answers as the real one, and remembers what it has."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from edgeproxy.collector.api.handlers.ledger import verdict_of
+from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
+from edgeproxy.collector.ledger.arrival import Arrival, Named, arrive
+from edgeproxy.collector.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved
+from edgeproxy.collector.ledger.ingest import STATES, Outcome
+from edgeproxy.edge.usage.answer import Reply
+from edgeproxy.edge.usage.segment import Mark as RowMark
+from edgeproxy.edge.usage.spool import Spool
+from edgeproxy.wire.batch import FIRST, Batch, Row, body, digest
+from tests.support.sealing import NOW
+
+EDGE = "edge-1"
+MARKS = (RowMark(1, 0, 0, 1),)
+
+T = TypeVar("T")
+
+
+SHIPPER = Shipper("edge")
+"""Who ships: one token, which no region is bound to."""
+
+
+def append(spool: Spool, times: int = 1, rows: tuple[Row, ...] | None = None) -> list[bytes]:
+    """Append so many batches, by default each with a value that tells it from the others; returns their bodies."""
+    bodies = []
+    for _ in range(times):
+        seq, prev = (1, FIRST) if spool.last is None else (spool.last.seq + 1, spool.last.digest)
+        since = int(NOW) + seq
+        mine = (("acme", "requests", "v1", seq),) if rows is None else rows
+        batch = Batch(EDGE, "here", seq, since, since + 1, prev, mine)
+        spool.append(batch, body(batch), MARKS)
+        bodies.append(body(batch))
+    return bodies
+
+
+async def inline(work: Callable[..., T], *given: object) -> T:
+    """What would be done in a thread, done here, so that a seed has one course."""
+    return work(*given)
+
+
+class Kept(NamedTuple):
+    """What a backup of a collector has."""
+
+    mark: Mark
+    settled: dict[int, Settled]
+    bodies: dict[int, bytes]
+    values: Counter[int]
+
+
+class Peer:
+    """A collector. `has` are the bodies that it took, by their seq; `values` what it counted, by the seq too."""
+
+    def __init__(self) -> None:
+        self.mark = Mark(gap_to=GAP_SEQ_MAX)
+        self.settled: dict[int, Settled] = {}
+        self.has: dict[int, bytes] = {}
+        self.values: Counter[int] = Counter()
+        self.unreadable: Counter[int] = Counter()
+        """Batches that it cannot read, and how often."""
+        self.asked: list[int] = []
+        """The seq of all that was sent to it."""
+
+    def take(self, batch: Batch, sent: bytes) -> Reply:
+        """Settle a batch, and answer."""
+        self.asked.append(batch.seq)
+        arrival = arrive(Named(batch.edge, batch.seq, digest(sent)), sent, "identity")
+        if self.unreadable[batch.seq]:
+            self.unreadable[batch.seq] -= 1
+            arrival = arrival._replace(batch=None, why="cannot be read")
+        return self._settle(arrival)
+
+    def _settle(self, arrival: Arrival) -> Reply:
+        verdict = judge(self.mark, self.settled.get(arrival.seq), arrival, SHIPPER)
+        self.mark = moved(self.mark, verdict, arrival, SHIPPER)
+        if verdict in STATES:
+            self.settled[arrival.seq] = Settled(arrival.hash, STATES[verdict])
+            self.has[arrival.seq] = arrival.body
+        if verdict in (Verdict.COUNT, Verdict.MEND):
+            assert arrival.batch is not None
+            self.values[arrival.seq] += sum(value for *_, value in arrival.batch.rows)
+        answer = verdict_of(Outcome(verdict, self.mark.seq, arrival.why))
+        assert isinstance(answer.body, bytes)
+        return Reply(answer.status, answer.body)
+
+    async def send(self, batch: Batch, sent: bytes) -> Reply:
+        """As a `Send` that never fails."""
+        return self.take(batch, sent)
+
+    def backup(self) -> Kept:
+        """What it has now."""
+        return Kept(self.mark, dict(self.settled), dict(self.has), Counter(self.values))
+
+    def restore(self, kept: Kept) -> None:
+        """Have that again, and nothing that came since."""
+        self.mark, self.settled, self.has = kept.mark, dict(kept.settled), dict(kept.bodies)
+        self.values = Counter(kept.values)

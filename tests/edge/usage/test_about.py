@@ -1,0 +1,24 @@
+"""What an edge says of itself beside a batch: read as it was written, and never in the way."""
+
+import pytest
+
+from edgeproxy import __version__
+from edgeproxy.wire.edge_report import SYNC_FIELD, About, fields, read_fields
+
+
+@pytest.mark.parametrize(("age", "read"), [(None, None), (0.0, 0), (2.6, 3)])
+def test_it_is_read_as_it_was_written(age: float | None, read: int | None) -> None:
+    assert read_fields(fields(age)) == About(__version__, read)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {},
+        {"User-Agent": "Python/3.11 aiohttp/3.9", SYNC_FIELD: "-1"},
+        {"User-Agent": "edgeproxy/<b>", SYNC_FIELD: "9" * 10},
+        {"User-Agent": "edgeproxy/" + "9" * 41, SYNC_FIELD: "٣"},
+    ],
+)
+def test_what_is_odd_counts_as_not_said(said: dict[str, str]) -> None:
+    assert read_fields(said) == About()

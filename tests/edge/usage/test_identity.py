@@ -1,0 +1,266 @@
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters.locks import FileLock
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.usage import identity
+from edgeproxy.edge.usage.identity import Unusable, adopt, aside, discard, load, settle
+from edgeproxy.edge.usage.seal import Sealer
+from tests.support.sealing import NOW, Killed, batches, count, sums
+
+ACME = ("acme", "requests", "v1")
+
+
+class Home:
+    """A state directory and one for its tables, which may be the same."""
+
+    def __init__(self, state: Path, folder: Path) -> None:
+        self.state = state
+        self.folder = folder
+        self.now = NOW
+
+    def serve(self, counted: int = 1, sealed: bool = True) -> str:
+        """Be an edge for a while; returns its id."""
+        settle(self.state, self.folder)
+        tables = None if self.folder == self.state else self.folder
+        store = Store.prepare(
+            self.state, workers=1, customers=40, addresses=8, tables_dir=tables, boot="one", offset=5e7
+        )
+        assert store.identity.try_acquire()
+        sealer = Sealer.open(store, "here", self.now)
+        worker = Store.join(self.state, tables_dir=tables)
+        count(worker, ACME, counted)
+        self.now += 5
+        if sealed:
+            sealer.seal(self.now)
+        sealer.close()
+        worker.close()
+        store.close()
+        return sealer.identity.id
+
+    def copied(self, to: str) -> "Home":
+        """A copy of it all."""
+        state = self.state.with_name(to)
+        shutil.copytree(self.state, state)
+        if self.folder == self.state:
+            return Home(state, state)
+        shutil.copytree(self.folder, self.folder.with_name(f"{to}-tables"))
+        return Home(state, self.folder.with_name(f"{to}-tables"))
+
+    @property
+    def seqs(self) -> list[int]:
+        return [batch.seq for batch in batches(self.state / "spool")]
+
+    def names(self) -> list[str]:
+        return [path.name for path in aside(self.state)]
+
+
+PLACES = ("one directory", "tables elsewhere")
+
+
+@pytest.fixture(params=PLACES)
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
+    state = tmp_path / "home"
+    return Home(state, state if request.param == PLACES[0] else tmp_path / "home-tables")
+
+
+def test_a_copy_begins_anew_and_sets_aside_what_was_copied(home: Home) -> None:
+    first = home.serve(5)
+    home.serve(7, sealed=False)
+    copy = home.copied("copy")
+    second = copy.serve(3)
+    assert second != first
+    # It has none of the counts that the other one goes on with.
+    assert sums(copy.state / "spool") == {ACME: 3}
+    assert copy.names() == ["aside.1"]
+    assert sums(copy.state / "aside.1" / "spool") == {ACME: 5}
+    assert home.serve(1) == first
+    assert sums(home.state / "spool") == {ACME: 13}
+    assert copy.serve() == second
+    assert copy.names() == ["aside.1"]
+
+
+def test_another_machine_begins_anew(home: Home, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    machine = tmp_path / "machine-id"
+    monkeypatch.setattr(identity, "MACHINE", machine)
+    first = home.serve()
+    assert home.serve() == first
+    machine.write_text("0123\n")
+    second = home.serve()
+    assert second != first
+    assert home.serve() == second
+    machine.write_text("4567\n")
+    assert home.serve() not in (first, second)
+    assert home.names() == ["aside.1", "aside.2"]
+
+
+def test_a_moved_directory_is_adopted_before_it_serves(home: Home) -> None:
+    first = home.serve(2)
+    moved = home.copied("moved")
+    adopted, _, put = adopt(moved.state, moved.folder)
+    assert (adopted.id, put) == (first, None)
+    assert moved.serve(3) == first
+    assert (moved.seqs, moved.names()) == ([1, 2], [])
+    assert sums(moved.state / "spool") == {ACME: 5}
+
+
+def test_what_was_set_aside_is_adopted_and_what_was_there_meanwhile_is_kept(home: Home) -> None:
+    first = home.serve(2)
+    home.serve(7, sealed=False)
+    moved = home.copied("moved")
+    second = moved.serve(40)
+    adopted, _, put = adopt(moved.state, moved.folder)
+    assert (adopted.id, put) == (first, moved.state / "aside.2")
+    assert moved.names() == ["aside.2"]
+    assert moved.serve(1) == first
+    assert sums(moved.state / "spool") == {ACME: 10}
+    assert [path.name for path in moved.folder.glob("aside.1")] == []
+    # And back.
+    adopted, _, put = adopt(moved.state, moved.folder, "aside.2")
+    assert (adopted.id, put) == (second, moved.state / "aside.3")
+    assert moved.serve(2) == second
+    assert sums(moved.state / "spool") == {ACME: 42}
+
+
+def test_one_of_several_has_to_be_named(home: Home) -> None:
+    home.serve()
+    moved = home.copied("moved")
+    moved.serve()
+    again = moved.copied("again")
+    again.serve()
+    assert again.names() == ["aside.1", "aside.2"]
+    for act in (adopt, discard):
+        with pytest.raises(Unusable, match=r"say which one: aside.1, aside.2"):
+            act(again.state, again.folder)
+        with pytest.raises(Unusable, match=r"there is no aside.7 in .*: there are aside.1, aside.2"):
+            act(again.state, again.folder, "aside.7")
+    assert discard(again.state, again.folder, "aside.1").name == "aside.1"
+    assert again.names() == ["aside.2"]
+
+
+def test_nothing_is_moved_while_an_edge_is_there(home: Home) -> None:
+    home.serve()
+    moved = home.copied("moved")
+    store = Store.prepare(moved.state, workers=1, customers=40, addresses=8, boot="one", offset=5e7,
+                          tables_dir=None if moved.folder == moved.state else moved.folder)  # fmt: skip
+    worker = Store.join(moved.state, tables_dir=None if moved.folder == moved.state else moved.folder)
+    acts: tuple[Callable[[Path, Path], object], ...] = (settle, adopt, discard)
+    for act in acts:
+        with pytest.raises(Unusable, match="workers of an edge use"):
+            act(moved.state, moved.folder)
+    lock = FileLock(moved.state / "identity.lock")
+    assert lock.try_acquire()
+    assert settle(moved.state, moved.folder) is None
+    for act in acts[1:]:
+        with pytest.raises(Unusable, match="an edge uses"):
+            act(moved.state, moved.folder)
+    lock.release()
+    worker.close()
+    store.close()
+    assert settle(moved.state, moved.folder) == moved.state / "aside.1"
+
+
+def test_counts_without_an_identity_are_not_set_aside(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home", tmp_path / "home")
+    home.serve()
+    moved = home.copied("moved")
+    moved.serve()
+    (moved.state / "identity.json").unlink()
+    with pytest.raises(Unusable, match="has counts without an identity"):
+        adopt(moved.state, moved.folder)
+
+
+def test_a_directory_that_is_not_there_has_nothing_to_settle(tmp_path: Path) -> None:
+    assert settle(tmp_path / "no", tmp_path / "no") is None
+    assert aside(tmp_path / "no") == []
+    for act in (adopt, discard):
+        with pytest.raises(Unusable, match="there is no state directory"):
+            act(tmp_path / "no", tmp_path / "no")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"", "is damaged"), (b"{}", "is damaged"), (b'{"version":2}', "has version 2, and this program reads 1")],
+)
+def test_an_identity_that_cannot_be_understood_is_told_of(tmp_path: Path, content: bytes, why: str) -> None:
+    (tmp_path / "identity.json").write_bytes(content)
+    with pytest.raises(Unusable, match=why):
+        load(tmp_path)
+
+
+def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:
+    """Whether `act` was killed at this step: before its nth renaming or removal."""
+    left = step
+    with monkeypatch.context() as patched:
+        for module, function in ((os, "rename"), (os, "replace"), (os, "unlink"), (shutil, "rmtree")):
+            real = getattr(module, function)
+
+            def counted(*arguments: object, real: Callable[..., object] = real, **how: object) -> object:
+                nonlocal left
+                left -= 1
+                if left == 0:
+                    raise Killed
+                return real(*arguments, **how)
+
+            patched.setattr(module, function, counted)
+        try:
+            act()
+        except Killed:
+            return True
+    return False
+
+
+@pytest.mark.parametrize(("home", "then"), [(PLACES[0], "serves"), (PLACES[1], "serves"), (PLACES[1], "adopts")],
+                         indirect=["home"])  # fmt: skip
+def test_killed_at_any_step_of_adopting_everything_is_still_there(
+    then: str, monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    first = home.serve(2)
+    home.serve(7, sealed=False)
+    step = 0
+    was_killed = True
+    while was_killed:
+        step += 1
+        moved = home.copied(f"moved-{step}")
+        second = moved.serve(40)
+        was_killed = killed_at(step, monkeypatch, lambda moved=moved: adopt(moved.state, moved.folder))  # type: ignore[misc]
+        if then == "adopts" and was_killed:
+            ended = adopt(moved.state, moved.folder, "aside.1")
+            assert (ended.identity.id, ended.put) == (first, moved.state / "aside.2")
+        served = moved.serve(1)
+        # Whichever of the two it is, it is whole, and so is the other one.
+        assert served in (first, second)
+        counted = {first: 10, second: 41}[served]
+        assert sums(moved.state / "spool") == {ACME: counted}
+        (put,) = aside(moved.state)
+        other = load(put)
+        assert other is not None
+        assert other.id == {first: second, second: first}[served]
+        adopt(moved.state, moved.folder)
+        moved.serve(100)
+        assert sums(moved.state / "spool") == {ACME: 140 if other.id == second else 109}
+    assert step > 8
+
+
+def test_killed_at_any_step_of_setting_aside_the_next_start_ends_it(
+    monkeypatch: pytest.MonkeyPatch, home: Home
+) -> None:
+    first = home.serve(2)
+    home.serve(7, sealed=False)
+    step = 0
+    was_killed = True
+    while was_killed:
+        step += 1
+        copy = home.copied(f"copy-{step}")
+        was_killed = killed_at(step, monkeypatch, lambda copy=copy: settle(copy.state, copy.folder))  # type: ignore[misc]
+        assert copy.serve(3) != first
+        assert sums(copy.state / "spool") == {ACME: 3}
+        assert copy.names() == ["aside.1"]
+        assert adopt(copy.state, copy.folder).identity.id == first
+        copy.serve(1)
+        assert sums(copy.state / "spool") == {ACME: 10}
+    assert step > 6

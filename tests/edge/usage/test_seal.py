@@ -1,0 +1,407 @@
+"""What is sealed, when it says that it was counted, and what becomes of the tables' files."""
+
+import errno
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.base import Base
+from edgeproxy.edge.counters.file import TableError
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.tallies import tally_key
+from edgeproxy.edge.usage import identity
+from edgeproxy.edge.usage.seal import Sealer, pause
+from edgeproxy.edge.usage.spool import Broken, segments
+from edgeproxy.wire.batch import Batch
+from tests.support.sealing import NOW, Faulty, batches, count, name, prepare, sums, totals
+
+ACME = ("acme", "requests", "v1")
+MINUTE = NOW - NOW % 60
+
+
+class Edge:
+    """A state directory, a supervisor that seals it, and a worker."""
+
+    def __init__(self, state: Path, stores: list[Store]) -> None:
+        self.state = state
+        self.stores = stores
+        self.disk = Faulty()
+        self.supervise()
+        self.worker = self.join()
+
+    def supervise(self, customers: int = 40, boot: str = "one") -> None:
+        self.store = prepare(self.state, customers=customers, boot=boot)
+        self.stores.append(self.store)
+
+    def join(self) -> Store:
+        worker = Store.join(self.state)
+        self.stores.append(worker)
+        return worker
+
+    def open(self, now: float = MINUTE) -> None:
+        self.sealer = Sealer.open(self.store, "here", now, disk=self.disk)
+
+    def again(self, now: float, customers: int = 40) -> None:
+        """The supervisor dies, and another one comes."""
+        self.sealer.close()
+        self.store.close()
+        self.supervise(customers)
+        self.open(now)
+
+    @property
+    def last(self) -> Batch:
+        return batches(self.state / "spool")[-1]
+
+    def span(self) -> tuple[float, float, bool]:
+        """From and to of the last batch in seconds of the minute, and whether it is flagged."""
+        return self.last.since - MINUTE, self.last.until - MINUTE, self.last.long
+
+    def assert_sealed(self) -> None:
+        assert sums(self.state / "spool") == totals(self.store)
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Edge]:
+    stores: list[Store] = []
+    yield Edge(tmp_path / "state", stores)
+    for store in stores:
+        store.close()
+
+
+def test_only_what_grew_is_sealed_and_once(edge: Edge) -> None:
+    edge.open()
+    assert edge.sealer.seal(MINUTE + 1) == (0, 0, ())
+    count(edge.worker, ACME, 3)
+    count(edge.worker, name(1), 2)
+    assert edge.sealer.seal(MINUTE + 5) == (1, 2, ())
+    count(edge.worker, ACME, 1)
+    count(edge.join(), ACME, 1)
+    assert edge.sealer.seal(MINUTE + 10) == (1, 1, ())
+    assert edge.last.rows == ((*ACME, 2),)
+    assert edge.sealer.seal(MINUTE + 15) == (0, 0, ())
+    assert (edge.last.edge, edge.last.region, edge.last.seq) == (edge.sealer.identity.id, "here", 2)
+    edge.assert_sealed()
+
+
+def test_a_batch_says_when_it_was_counted(edge: Edge) -> None:
+    edge.open()
+    for now in (5, 10.9, 55):
+        count(edge.worker, ACME)
+        edge.sealer.seal(MINUTE + now)
+    assert edge.span() == (10, 55, False)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 60.9)
+    assert edge.span() == (55, 60, False)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 61)
+    assert edge.span() == (60, 61, False)
+    # Nothing is counted for an hour: what comes then was not counted in the minute before it.
+    for now in range(65, 3600, 5):
+        edge.sealer.seal(MINUTE + now)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 3600)
+    assert edge.span() == (3595, 3600, False)
+
+
+def test_where_nothing_grows_a_batch_without_rows_says_so_each_minute(edge: Edge) -> None:
+    edge.open()
+    first = edge.sealer.identity.made_at
+    assert edge.sealer.seal(first + 59) == (0, 0, ())
+    assert edge.sealer.seal(first + 60) == (1, 0, ())
+    # What it begins with was counted before there was a spool, and was nothing.
+    assert (edge.last.seq, edge.last.rows, edge.last.since) == (1, (), first + 59)
+    assert edge.sealer.seal(first + 119) == (0, 0, ())
+    edge.again(first + 119)
+    assert edge.sealer.seal(first + 120) == (1, 0, ())
+    assert not edge.last.long
+    count(edge.worker, ACME)
+    assert edge.sealer.seal(first + 130) == (1, 1, ())
+    assert edge.sealer.seal(first + 185) == (0, 0, ())
+    # Nobody was there for a while.
+    edge.again(first + 900)
+    assert edge.sealer.seal(first + 900) == (1, 0, ())
+    assert (edge.last.since, edge.last.until, edge.last.long) == (first + 185, first + 900, True)
+    # The clock was put back: it stands still, and so does this.
+    assert edge.sealer.seal(first).batches == 0
+    edge.assert_sealed()
+
+
+def test_a_supervisor_that_was_away_flags_the_time(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 5)
+    edge.sealer.seal(MINUTE + 30)
+    edge.again(MINUTE + 200)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 205)
+    assert edge.span() == (30, 205, True)
+    edge.again(MINUTE + 210)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 215)
+    assert edge.span() == (205, 215, False)
+
+
+def test_a_clock_that_is_put_back_stands_still_until_it_has_caught_up(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 40)
+    count(edge.worker, ACME)
+    assert edge.sealer.seal(MINUTE - 10).faults == ()
+    assert edge.span() == (40, 40, False)
+    edge.again(MINUTE - 9)
+    count(edge.worker, ACME)
+    (fault,) = edge.sealer.seal(MINUTE - 3600).faults
+    assert fault.startswith("the clock is 3640 s behind the last batch")
+    assert edge.span() == (40, 40, False)
+    count(edge.worker, ACME)
+    assert edge.sealer.seal(MINUTE + 41).faults == ()
+    assert edge.span() == (40, 41, False)
+
+
+def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeproxy.edge.usage.seal.ROWS_MAX", 2)
+    edge.open()
+    for number in range(4):
+        count(edge.worker, name(number))
+    edge.disk.acts, edge.disk.way = 5, "full"
+    with pytest.raises(OSError, match="No space"):
+        edge.sealer.seal(MINUTE + 10)
+    assert len(batches(edge.state / "spool")) == 1
+    edge.sealer.seal(MINUTE + 3)
+    assert edge.span() == (0, 10, True)
+    edge.assert_sealed()
+
+
+@pytest.mark.parametrize(
+    ("now", "every", "seconds"), [(0, 5, 5), (51, 5, 5), (57, 5, 3.001), (59.5, 5, 0.501), (60, 90, 60.001)]
+)
+def test_the_next_look_is_after_a_while_or_at_the_minute(now: float, every: float, seconds: float) -> None:
+    assert pause(MINUTE + now, every) == pytest.approx(seconds, abs=1e-6)
+
+
+def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) -> None:
+    """Sums of files that are gone, of a file that a worker still counts in, and of the current one."""
+    for customers in (45, 50):
+        count(edge.worker, ACME, 7)
+        count(edge.worker, name(customers))
+        edge.store.close()
+        edge.worker.close()
+        edge.supervise(customers)
+        edge.worker = edge.join()
+        edge.store.tend(5e7)
+    count(edge.worker, ACME, 100)
+    old = edge.worker
+    edge.store.close()
+    edge.supervise(60)
+    count(edge.join(), ACME, 1000)
+    assert edge.store.base().tables["usage"][tally_key(*ACME)][1] == [14]
+    edge.open()
+    assert edge.sealer.seal(MINUTE + 1) == (1, 3, ())
+    assert edge.last.long
+    assert Counter({row[:3]: row[3] for row in edge.last.rows})[ACME] == 1114
+    count(old, ACME, 1)
+    count(old, name(1), 1)
+    edge.sealer.seal(MINUTE + 2)
+    edge.again(MINUTE + 3, customers=60)
+    edge.sealer.seal(MINUTE + 4)
+    assert len(batches(edge.state / "spool")) == 2
+    edge.assert_sealed()
+    assert edge.store.base().sealed == {tally_key(*ACME): 14, tally_key(*name(45)): 1, tally_key(*name(50)): 1}
+
+
+def test_what_could_not_be_marked_in_the_base_is_not_sealed_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(edge.worker, ACME, 7)
+    edge.store.close()
+    edge.worker.close()
+    edge.supervise(45)
+    edge.worker = edge.join()
+    edge.store.tend(5e7)
+    edge.open()
+
+    def full(base: Base, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Base, "write", full)
+        for second in (1, 2):
+            with pytest.raises(OSError, match="No space left"):
+                edge.sealer.seal(MINUTE + second)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 3)
+    assert [batch.rows for batch in batches(edge.state / "spool")] == [((*ACME, 7),), ((*ACME, 1),)]
+    edge.assert_sealed()
+
+
+def usage_files(edge: Edge) -> list[str]:
+    return sorted(path.name for path in edge.state.glob("usage.*.tbl"))
+
+
+def test_where_nobody_seals_any_more_files_are_kept(edge: Edge) -> None:
+    edge.open()
+    edge.sealer.close()
+    edge.store.close()
+    edge.worker.close()
+    edge.supervise(customers=50)
+    edge.store.tend(5e7)
+    assert usage_files(edge) == ["usage.1.tbl", "usage.2.tbl"]
+
+
+def test_a_file_in_which_somebody_still_counts_is_not_closed(edge: Edge) -> None:
+    edge.open()
+    edge.again(MINUTE, customers=50)
+    edge.sealer.seal(MINUTE + 1)
+    assert edge.store.sealed == set()
+    count(edge.worker, ACME, 5)
+    edge.worker.close()
+    edge.sealer.seal(MINUTE + 2)
+    assert edge.store.sealed == {"usage.1.tbl"}
+    edge.store.tend(5e7)
+    edge.assert_sealed()
+
+
+def test_two_supervisors_seal_one_after_the_other(edge: Edge) -> None:
+    edge.open()
+    second = prepare(edge.state, customers=50)
+    edge.stores.append(second)
+    with pytest.raises(ValueError, match="only who holds the identity lock"):
+        Sealer.open(second, "here", MINUTE)
+    count(edge.worker, ACME, 1)
+    count(edge.join(), ACME, 2)
+    edge.sealer.seal(MINUTE + 1)
+    assert edge.last.rows == ((*ACME, 3),)
+    count(edge.worker, ACME, 4)
+    edge.sealer.close()
+    edge.store.close()
+    with pytest.raises(ValueError, match="only who holds the identity lock"):
+        edge.sealer.look(MINUTE)
+    assert second.identity.try_acquire()
+    edge.store = second
+    edge.open(MINUTE + 2)
+    edge.sealer.seal(MINUTE + 3)
+    edge.assert_sealed()
+
+
+def test_a_row_that_no_batch_takes_is_told_of_and_the_others_are_sealed(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME, 1)
+    for bad in ((" ", "requests", "v1"), ("acme", "-", "v1"), ("acme", "requests", "a b"), ("acme", "requests", "")):
+        count(edge.worker, bad, 3)
+    edge.worker.usage.words[edge.worker.usage.own(b"only\0two", 1)] = 1
+    edge.worker.usage.words[edge.worker.usage.own(b"\xff\0a\0b", 1)] = 1
+    count(edge.worker, name(3), 1 << 63)
+    done = edge.sealer.seal(MINUTE + 1)
+    assert (done.batches, done.rows, len(done.faults)) == (1, 1, 7)
+    assert all(fault.endswith("is no row of a batch, and is not sealed") for fault in done.faults)
+    assert edge.last.rows == ((*ACME, 1),)
+
+
+def test_a_row_that_has_less_than_was_sealed_is_told_of(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME, 5)
+    edge.sealer.seal(MINUTE + 1)
+    edge.worker.usage.words[edge.worker.usage.own(tally_key(*ACME), 1)] = 3
+    assert edge.sealer.seal(MINUTE + 2).faults == ("row 0 of file 1 has 3, and 5 was sealed",)
+
+
+def test_a_broken_spool_is_set_aside_and_the_counts_go_on_under_another_identity(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME, 5)
+    edge.sealer.seal(MINUTE + 1)
+    before = edge.sealer.identity
+    (path,) = segments(edge.state / "spool")
+    content = bytearray(path.read_bytes())
+    content[60] ^= 4
+    path.write_bytes(content)
+    count(edge.worker, ACME, 2)
+    edge.again(MINUTE + 2)
+    assert edge.sealer.aside == edge.state / "aside.1"
+    assert identity.load(edge.state / "aside.1") == before
+    assert (edge.state / "aside.1" / "spool" / path.name).read_bytes() == content
+    edge.sealer.seal(MINUTE + 3)
+    assert edge.last.edge == edge.sealer.identity.id != before.id
+    # What the other identity sealed is not sealed again.
+    assert (edge.last.seq, edge.last.rows) == (1, ((*ACME, 2),))
+    edge.again(MINUTE + 4)
+    assert edge.sealer.aside is None
+
+
+def test_a_spool_without_its_identity_is_refused(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME, 5)
+    edge.sealer.seal(MINUTE + 1)
+    (edge.state / "identity.json").rename(edge.state / "elsewhere")
+    with pytest.raises(Broken, match=r"identity\.json is missing: put it back"):
+        edge.again(MINUTE + 2)
+
+
+def test_the_tables_of_a_file_that_is_gone_are_left_out(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME, 5)
+    edge.sealer.seal(MINUTE + 1)
+    edge.again(MINUTE + 2, customers=50)
+    edge.store.file("usage.1.tbl", "usage")
+    edge.store.forget("usage.1.tbl")
+    generations = edge.store.generations("usage")
+    edge.store.generations = lambda kind: generations  # type: ignore[method-assign]
+    os.unlink(edge.state / "usage.1.tbl")
+    count(edge.join(), ACME, 1)
+    assert edge.sealer.seal(MINUTE + 3).rows == 1
+    shutil.copy(edge.state / "usage.2.tbl", edge.state / "usage.1.tbl")
+    os.truncate(edge.state / "usage.1.tbl", 10)
+    with pytest.raises(TableError, match="too short"):
+        edge.sealer.look(MINUTE + 4)
+
+
+def test_what_is_lost_and_cannot_be_put_back_is_told_of(edge: Edge) -> None:
+    """As when the power was cut, and workers have all columns before the supervisor looks."""
+    edge.open()
+    count(edge.worker, ACME, 5)
+    edge.sealer.seal(MINUTE + 1)
+    edge.worker.usage.words[edge.worker.usage.own(tally_key(*ACME), 1)] = 2
+    others = [edge.join() for _ in range(3)]
+    with pytest.raises(TableError, match="lack what was sealed, and it cannot be put back: all 4 columns"):
+        edge.again(MINUTE + 2)
+    others[0].close()
+    edge.again(MINUTE + 2)
+    assert totals(edge.store) == {ACME: 5}
+    assert edge.sealer.seal(MINUTE + 3) == (0, 0, ())
+
+
+def test_a_name_that_has_a_second_row_since_a_power_cut_gets_back_what_either_had(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 5)
+    table, key = edge.store.usage, tally_key(*ACME)
+    # The disk had its row, and not the page of the index that leads there.
+    table.index.bury(table.index.hash(key), 0)
+    count(edge.worker, ACME)
+    edge.sealer.seal(MINUTE + 10)
+    assert [(key, mark) for key, mark in table.marks()] == [(key, 1), (key, 1)]
+    # And the next time neither the new row nor what leads there.
+    table.index.bury(table.index.hash(key), 1)
+    start = table.layout.first_row + table.layout.row_words
+    table.words[start : start + table.layout.row_words] = memoryview(bytes(8 * table.layout.row_words)).cast("Q")
+    table.words[at.HIGH] = 1
+    edge.again(MINUTE + 15)
+    assert totals(edge.store) == {ACME: 2}
+    assert sums(edge.state / "spool") == {ACME: 2}
+
+
+def test_an_identity_whose_spool_is_gone_and_cannot_be_followed_is_left_for_another(edge: Edge) -> None:
+    edge.open()
+    count(edge.worker, ACME, 5)
+    edge.sealer.seal(MINUTE + 1)
+    before = edge.sealer.identity.id
+    shutil.rmtree(edge.state / "spool")
+    edge.again(MINUTE + 2)
+    assert edge.sealer.identity.id != before
+    count(edge.worker, ACME, 1)
+    edge.sealer.seal(MINUTE + 3)
+    assert edge.last.rows == ((*ACME, 1),)

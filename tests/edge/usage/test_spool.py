@@ -1,0 +1,221 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.edge.usage.backlog import Backlog
+from edgeproxy.edge.usage.segment import HEAD, Mark
+from edgeproxy.edge.usage.spool import Broken, Damaged, Spool, first_of, segments, watermark
+from edgeproxy.wire.batch import Batch, body
+from tests.support.sealing import NOW, Faulty, Killed, acknowledge, batches
+
+ROWS = (("acme", "requests", "v1", 1),)
+MARKS = (Mark(1, 0, 0, 1),)
+FULL = "No space left|Input/output error"
+
+
+def append(spool: Spool, times: int = 1) -> list[bytes]:
+    """Append so many batches; returns their bodies."""
+    bodies = []
+    for _ in range(times):
+        seq, prev = (1, "0" * 64) if spool.last is None else (spool.last.seq + 1, spool.last.digest)
+        batch = Batch("edge-1", "here", seq, int(NOW), int(NOW), prev, ROWS)
+        spool.append(batch, body(batch), MARKS)
+        bodies.append(body(batch))
+    return bodies
+
+
+def seqs(spool: Spool, after: int = 0) -> list[int]:
+    return [batch.seq for batch, *_ in Backlog(spool, after)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segments of three records."""
+    monkeypatch.setattr("edgeproxy.edge.usage.spool.SEGMENT_BYTES", 480)
+
+
+def reopened(spool: Spool, *, sealed: int = 0, disk: Faulty | None = None) -> Spool:
+    spool.close()
+    return Spool.open(spool.folder, sealed=sealed, disk=disk)
+
+
+def test_what_was_sealed_and_cannot_be_read_is_no_torn_tail(folder: Path) -> None:
+    spool = Spool.open(folder)
+    append(spool, 3)
+    (path,) = segments(folder)
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[:-5] + b"X" + whole[-4:], whole[:40], b""):
+        path.write_bytes(damaged)
+        with pytest.raises(Broken, match="batch 3 was sealed, and "):
+            reopened(spool, sealed=3)
+        assert path.read_bytes() == damaged
+    path.unlink()
+    with pytest.raises(Broken, match="and none that can be read"):
+        reopened(spool, sealed=3)
+    folder.rmdir()
+    with pytest.raises(Broken):
+        reopened(spool, sealed=3)
+    assert not folder.exists()
+
+
+def test_what_was_acknowledged_was_sealed(folder: Path) -> None:
+    spool = Spool.open(folder)
+    append(spool, 2)
+    acknowledge(spool, 2)
+    assert (spool.pending, watermark(folder)) == ((0, 0, None), 2)
+    (path,) = segments(folder)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(Broken):
+        reopened(spool)
+
+
+def test_a_damaged_record_in_the_middle_is_told_of_and_not_skipped(folder: Path) -> None:
+    spool = Spool.open(folder)
+    append(spool, 4)
+    (path,) = segments(folder)
+    content = bytearray(path.read_bytes())
+    hit = Spool.open(folder).recent[1]
+    content[hit.offset + 30] ^= 1
+    path.write_bytes(content)
+    spool = reopened(spool, sealed=4)
+    (damage,) = spool.damage
+    assert str(damage) == f"{path}:{hit.offset}: has another checksum than it should ({hit.size} bytes)"
+    # Sealing goes on behind the last one, shipping stops before it.
+    append(spool)
+    shipped = iter(Backlog(spool, 0))
+    assert next(shipped)[0].seq == 1
+    with pytest.raises(Damaged, match=f"{path.name}:{hit.offset}: has another checksum"):
+        next(shipped)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_segment_that_was_just_begun_follows_the_one_before(folder: Path) -> None:
+    spool = Spool.open(folder)
+    append(spool, 3)
+    last = spool.last
+    for begun in (b"", HEAD[:5], HEAD, HEAD + b"half a record"):
+        path = folder / "0000000004.seg"
+        path.write_bytes(begun)
+        spool = reopened(spool, sealed=3)
+        assert (spool.last, spool.recent) == (last, ())
+        assert path.read_bytes() == HEAD
+        path.unlink()
+    (folder / "0000000005.seg").write_bytes(b"")
+    with pytest.raises(Broken, match="batch 4 was sealed, and 3 is the last one"):
+        reopened(spool)
+
+
+def test_a_disk_that_stays_full_costs_nothing_but_time(folder: Path) -> None:
+    disk = Faulty()
+    spool = Spool.open(folder, disk=disk)
+    append(spool, 2)
+    size = spool.size
+    disk.full = True
+    for _ in range(5):
+        with pytest.raises(OSError, match=FULL):
+            append(spool)
+        assert spool.size == size
+    disk.full = False
+    append(spool)
+    assert len(batches(folder)) == 3
+
+
+def test_a_record_whose_sync_failed_and_that_could_not_be_cut_off_is_cut_off_by_the_next(folder: Path) -> None:
+    class Broke(Faulty):
+        broke = False
+
+        def sync(self, fd: int) -> None:
+            if self.broke:
+                raise OSError(5, "Input/output error")
+            super().sync(fd)
+
+        def cut(self, fd: int, size: int) -> None:
+            if self.broke:
+                raise OSError(5, "Input/output error")
+            super().cut(fd, size)
+
+    disk = Broke()
+    spool = Spool.open(folder, disk=disk)
+    append(spool)
+    disk.broke = True
+    for _ in range(2):
+        with pytest.raises(OSError, match=FULL):
+            append(spool)
+    disk.broke = False
+    append(spool)
+    assert len(batches(folder)) == 2
+
+
+@pytest.mark.parametrize("way", ["before", "torn", "after"])
+@pytest.mark.parametrize("act", range(1, 12))
+def test_killed_at_any_act_the_spool_goes_on(folder: Path, act: int, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeproxy.edge.usage.spool.SEGMENT_BYTES", 300)
+    disk = Faulty(act, way)
+
+    def go_on() -> None:
+        spool = Spool.open(folder, disk=disk)
+        append(spool, 2)
+        spool = reopened(spool, disk=disk)
+        append(spool, 3)
+
+    with pytest.raises(Killed):
+        go_on()
+    there = Spool.open(folder)
+    sealed = 0 if there.last is None else there.last.seq
+    append(there, 3)
+    assert [batch.seq for batch in batches(folder)] == list(range(1, sealed + 4))
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_acknowledged_is_kept_for_a_while(folder: Path) -> None:
+    spool = Spool.open(folder)
+    append(spool, 11)
+    paths = segments(folder)
+
+    def left(prune: Callable[[], object]) -> list[int]:
+        prune()
+        return [first_of(path) for path in segments(folder)]
+
+    now = paths[0].stat().st_mtime
+    assert left(lambda: spool.prune(now + 1e9)) == [1, 4, 7, 10]
+    acknowledge(spool, 8)
+    os.utime(paths[0], (now - 100, now - 100))
+    assert left(lambda: spool.prune(now, kept_for=101)) == [1, 4, 7, 10]
+    assert left(lambda: spool.prune(now, kept_for=99)) == [4, 7, 10]
+    assert left(lambda: spool.prune(now, kept_bytes=0)) == [7, 10]
+    acknowledge(spool, 11)
+    assert left(lambda: spool.prune(now, kept_bytes=0)) == [10]
+    assert seqs(spool, 9) == [10, 11]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"seq":1}',
+        b'{"seq":-1,"counted":0,"until":0,"most":0}',
+        b'{"seq":true,"counted":0,"until":0,"most":0}',
+    ],
+)
+def test_a_watermark_that_cannot_be_read_is_none(folder: Path, content: bytes) -> None:
+    folder.mkdir()
+    (folder / "watermark.json").write_bytes(content)
+    assert watermark(folder) == 0
+
+
+def test_a_last_record_without_a_batch_ends_the_spool(folder: Path) -> None:
+    spool = Spool.open(folder)
+    spool.append(Batch("edge-1", "here", 1, 0, 0, "0" * 64, ROWS), b"{}", MARKS)
+    with pytest.raises(Broken, match="holds no batch"):
+        reopened(spool)
+    with pytest.raises(Damaged, match=r"0000000001.seg:16: has no edge"):
+        list(Backlog(spool, 0))

@@ -1,0 +1,301 @@
+"""How the API behaves whatever it is asked about: forms, errors, lists, keys, expansion, versions, searches."""
+
+import base64
+import http.client
+import os
+import socket
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from edgeproxy.stripe_sandbox.description import description
+from edgeproxy.stripe_sandbox.store import connect
+from tests.support.ask import ask
+from tests.support.ports import HOST
+from tests.support.stripe_sandbox import KEY, Api, Sandbox
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "code"),
+    [
+        ("customers", "nmae=A", "nmae", "parameter_unknown"),
+        ("customers", "address[plnet]=1", "address[plnet]", "parameter_unknown"),
+        ("customers", "address=x", "address", None),
+        ("customers", "balance=1.5", "balance", "parameter_invalid_integer"),
+        ("customers", "tax_exempt=some", "tax_exempt", None),
+        ("customers", "a[=1", "a[", "parameter_unknown"),
+        ("customers", "metadata[k]=" + "x" * 501, "metadata[k]", None),
+        ("invoices", "auto_advance=yes", "auto_advance", None),
+        ("invoices", "", "customer", "parameter_missing"),
+        ("invoices", "customer=cus_nobody", "customer", "resource_missing"),
+        ("invoiceitems", "customer=", "customer", "resource_missing"),
+        ("products", "", "name", "parameter_missing"),
+        ("products", "name=", "name", "parameter_invalid_empty"),
+        ("billing/meters", "display_name=a&event_name=b", "default_aggregation", "parameter_missing"),
+        ("billing/meter_events", f"event_name=a&payload[value]=1&identifier={'x' * 101}", "identifier", None),
+        ("subscriptions", "customer=x&items[0][quantity]=two", "items[0][quantity]", "parameter_invalid_integer"),
+    ],
+)
+def test_what_is_wrong_with_a_parameter_is_said_by_name(
+    stripe_api: Api, path: str, body: str, param: str, code: str | None
+) -> None:
+    answer = stripe_api.call("POST", f"/v1/{path}", body)
+    error = answer.json()["error"]
+    assert (answer.status, error.get("param"), error.get("code")) == (400, param, code), error
+    assert error["type"] == "invalid_request_error"
+
+
+def test_what_stripe_knows_and_the_sandbox_does_not_is_refused(stripe_sandbox: Sandbox) -> None:
+    for path, body, param in (
+        ("customers", "cash_balance[settings]=1", "cash_balance"),
+        ("subscriptions", "customer=x&trial_period_days=1", "trial_period_days"),
+    ):
+        error = stripe_sandbox.call("POST", f"/v1/{path}", body).json()["error"]
+        assert (error["code"], error["param"]) == ("sandbox_unsupported", param)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/v1/customers/cus_nobody", 404, "resource_missing"),
+        ("POST", "/v1/invoices/in_none/finalize", 404, "resource_missing"),
+        ("DELETE", "/v1/invoiceitems/ii_none", 404, "resource_missing"),
+        ("GET", "/v1/unheard_of", 404, None),
+        ("PUT", "/v1/customers", 404, None),
+        ("GET", "/v1/customers?limit=101", 400, None),
+        ("GET", "/v1/customers?starting_after=cus_nobody", 400, "resource_missing"),
+        ("GET", "/v1/customers?expand[]=data.name", 400, None),
+    ],
+)
+def test_what_is_not_there_is_said(stripe_api: Api, method: str, path: str, status: int, code: str | None) -> None:
+    stripe_api.call("POST", "/v1/customers", "name=A")
+    answer = stripe_api.call(method, path)
+    assert (answer.status, answer.json()["error"].get("code")) == (status, code)
+
+
+def test_who_asks_is_known_by_bearer_or_basic_and_the_modes_are_apart(stripe_sandbox: Sandbox) -> None:
+    sandbox = stripe_sandbox
+    basic = "Basic " + base64.b64encode(b"sk_live_x:").decode()
+    made = sandbox.call("POST", "/v1/customers", "name=L", Authorization=basic).json()
+    assert made["livemode"] is True
+    assert sandbox.call("GET", f"/v1/customers/{made['id']}").status == 404
+    assert sandbox.call("GET", f"/v1/customers/{made['id']}", Authorization=basic).json()["name"] == "L"
+    for wrong in ("", "Bearer pk_test_x", "Basic !", "Bearer sk_test"):
+        answer = sandbox.call("GET", "/v1/customers", Authorization=wrong)
+        assert answer.status == 401
+        assert answer["request-id"].startswith("req_")
+
+
+def test_every_answer_names_its_request_and_its_version_and_no_other_is_spoken(stripe_sandbox: Sandbox) -> None:
+    answer = stripe_sandbox.call("GET", "/v1/customers")
+    assert answer["stripe-version"] == description().version
+    assert answer["request-id"].startswith("req_")
+    assert stripe_sandbox.call("GET", "/v1/customers", Stripe_Version="2020-08-27").status == 400
+
+
+def test_an_object_has_an_id_of_its_kind_and_its_unset_fields_are_null(stripe_api: Api) -> None:
+    made = {"cus_": stripe_api.call("POST", "/v1/customers").json()}
+    made["prod_"] = stripe_api.call("POST", "/v1/products", "name=P").json()
+    made["in_"] = stripe_api.call("POST", "/v1/invoices", f"customer={made['cus_']['id']}").json()
+    unset = {
+        "cus_": ("description", "email", "name", "phone", "shipping"),
+        "prod_": ("default_price", "description", "tax_code", "url"),
+        "in_": ("default_payment_method", "description", "footer", "invoice_pdf", "number"),
+    }
+    for prefix, one in made.items():
+        assert one["id"].startswith(prefix)
+        assert {name: one[name] for name in unset[prefix]} == dict.fromkeys(unset[prefix])
+
+
+@pytest.mark.parametrize(("days", "minutes", "status"), [(-36, 0, 400), (-34, 0, 200), (0, 4, 200), (0, 7, 400)])
+def test_a_meter_event_is_of_the_last_35_days_or_the_next_five_minutes(
+    stripe_api: Api, days: int, minutes: int, status: int
+) -> None:
+    at = int(time.time()) + 86400 * days + 60 * minutes
+    if isinstance(stripe_api, Sandbox):
+        at = int(stripe_api.control("clock")["now"]) + 86400 * days + 60 * minutes
+    body = f"event_name=dated&payload[stripe_customer_id]=cus_dated&payload[value]=1&timestamp={at}"
+    assert stripe_api.call("POST", "/v1/billing/meter_events", body).status == status
+
+
+def test_lists_are_newest_first_ten_at_a_time_with_cursors_both_ways(stripe_sandbox: Sandbox) -> None:
+    sandbox = stripe_sandbox
+    made = [sandbox.call("POST", "/v1/products", f"name=p{n}&url=http://list").json()["id"] for n in range(12)]
+    made.reverse()
+    listed = sandbox.call("GET", "/v1/products?url=http://list").json()
+    assert ([one["id"] for one in listed["data"]], listed["has_more"]) == (made[:10], True)
+    rest = sandbox.call("GET", f"/v1/products?url=http://list&starting_after={made[9]}").json()
+    assert ([one["id"] for one in rest["data"]], rest["has_more"]) == (made[10:], False)
+    back = sandbox.call("GET", f"/v1/products?url=http://list&limit=3&ending_before={made[6]}").json()
+    assert ([one["id"] for one in back["data"]], back["has_more"]) == (made[3:6], True)
+    assert listed["url"] == "/v1/products"
+    now = int(sandbox.control("clock")["now"])
+    assert sandbox.call("GET", f"/v1/products?created[gt]={now + 60}").json()["data"] == []
+
+
+def test_ids_become_objects_where_that_is_asked_for(stripe_api: Api) -> None:
+    sandbox = stripe_api
+    product = sandbox.call("POST", "/v1/products", "name=P").json()["id"]
+    price = sandbox.call(
+        "POST",
+        "/v1/prices",
+        f"product={product}&currency=usd&unit_amount_decimal=0.001&expand[]=product&expand[]=product.default_price",
+    ).json()
+    assert (price["product"]["id"], price["unit_amount"], price["unit_amount_decimal"]) == (product, None, "0.001")
+    assert price["product"]["default_price"] is None
+    listed = sandbox.call("GET", f"/v1/prices?product={product}&expand[]=data.product").json()
+    assert listed["data"][0]["product"]["name"] == "P"
+
+
+def test_a_key_gives_the_first_answer_again_errors_too_and_not_what_was_never_begun(stripe_sandbox: Sandbox) -> None:
+    sandbox = stripe_sandbox
+    first = sandbox.call("POST", "/v1/invoices/in_none/finalize", Idempotency_Key="gone")
+    assert "idempotent-replayed" not in first
+    again = sandbox.call("POST", "/v1/invoices/in_none/finalize", Idempotency_Key="gone")
+    assert (again.status, again["idempotent-replayed"]) == (404, "true")
+    assert sandbox.call("POST", "/v1/products", "nmae=x", Idempotency_Key="begun").status == 400
+    good = sandbox.call("POST", "/v1/products", "name=x", Idempotency_Key="begun")
+    assert (good.status, "idempotent-replayed" in good) == (200, False)
+    sandbox.faults({"kind": "error_after", "count": 1, "path": "/v1/products"})
+    failed = sandbox.call("POST", "/v1/products", "name=failed", Idempotency_Key="500")
+    assert failed.status == 500
+    replayed = sandbox.call("POST", "/v1/products", "name=failed", Idempotency_Key="500")
+    assert (replayed.status, replayed["idempotent-replayed"]) == (500, "true")
+    sandbox.faults()
+    assert len([one for one in sandbox.call("GET", "/v1/products").json()["data"] if one["name"] == "failed"]) == 1
+
+
+def test_calls_that_are_under_way_keep_others_of_their_key_or_meter_out(stripe_sandbox: Sandbox) -> None:
+    sandbox = stripe_sandbox
+    sandbox.faults({"kind": "latency", "seconds": 2, "count": 1, "path": "/v1/billing/meter_events"})
+    body = "event_name=slow&payload[stripe_customer_id]=cus_slow&payload[value]=1"
+    fields = {
+        "Authorization": f"Bearer {KEY}",
+        "Idempotency-Key": "slow",
+        "Content-Type": "application/x-www-form-urlencoded",
+    }
+    slow = http.client.HTTPConnection(HOST, sandbox.port, timeout=60)
+    slow.request("POST", "/v1/billing/meter_events", body, fields)
+    met = 0
+    while not met:
+        met = sandbox.control("faults")["faults"][0].get("met", 0)
+    same_key = sandbox.call("POST", "/v1/billing/meter_events", body, Idempotency_Key="slow")
+    same_meter = sandbox.call("POST", "/v1/billing/meter_events", body)
+    other = sandbox.call("POST", "/v1/billing/meter_events", body.replace("cus_slow", "cus_other"))
+    assert (same_key.status, same_key.json()["error"]["code"]) == (409, "idempotency_key_in_use")
+    assert (same_meter.status, other.status) == (409, 200)
+    assert slow.getresponse().status == 200
+    slow.close()
+    sandbox.faults()
+
+
+def test_metadata_is_merged_and_taken_out(stripe_api: Api) -> None:
+    sandbox = stripe_api
+    made = sandbox.call("POST", "/v1/customers", "metadata[a]=1&metadata[b]=2&phone=1").json()
+    changed = sandbox.call("POST", f"/v1/customers/{made['id']}", "metadata[a]=&metadata[c]=3&phone=").json()
+    assert (changed["metadata"], changed["phone"]) == ({"b": "2", "c": "3"}, None)
+    assert sandbox.call("POST", f"/v1/customers/{made['id']}", "metadata=").json()["metadata"] == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ('name:"Ada L"', ["Ada L"]),
+        ('name~"ad"', ["Adam", "Ada L"]),
+        ('metadata["edgeproxy"]:"1"', ["Ada L"]),
+        ('-metadata["edgeproxy"]:"1" AND name~"Ad"', ["Adam"]),
+        ('name:"Adam" OR name:"Bob"', ["Bob", "Adam"]),
+        ("email:null AND name:'Bob'", ["Bob"]),
+        ("created>1 AND name:'Bob'", ["Bob"]),
+        ('planet:"x"', None),
+        ('name:"a" AND name:"b" OR name:"c"', None),
+        ("name='); DROP TABLE objects; --", None),
+    ],
+)
+def test_searches_find_what_is_asked_for(stripe_sandbox: Sandbox, query: str, names: list[str] | None) -> None:
+    sandbox = stripe_sandbox
+    if not sandbox.call("GET", "/v1/customers/search?query=" + quote('name:"Bob"')).json()["data"]:
+        for name in ("Ada+L&metadata[edgeproxy]=1", "Adam", "Bob"):
+            sandbox.call("POST", "/v1/customers", f"name={name}")
+    answer = sandbox.call("GET", "/v1/customers/search?query=" + quote(query))
+    assert (answer.status == 400) == (names is None)
+    if names is not None:
+        assert [one["name"] for one in answer.json()["data"]] == names
+
+
+def test_what_is_hostile_is_refused_and_nothing_breaks(stripe_sandbox: Sandbox) -> None:
+    sandbox = stripe_sandbox
+    deep = "a" + "[a]" * 5000
+    for body in (f"{deep}=1", "metadata[" + "k" * 41 + "]=1", "&".join(f"metadata[k{n}]=1" for n in range(51)), "\xff"):
+        assert sandbox.call("POST", "/v1/customers", body).status == 400
+    assert sandbox.call("POST", "/v1/prices", "currency=usd&product=x&unit_amount=" + "9" * 400).status == 400
+    assert sandbox.call("POST", "/v2/core/event_destinations", "[" * 100_000).status == 400
+    big = ask(
+        sandbox.port, "/v1/customers", method="POST", fields={"Authorization": f"Bearer {KEY}"}, body=b"a" * (2 << 20)
+    )
+    assert big.status == 413
+    assert sandbox.call("GET", "/v1/customers?limit=1").status == 200
+
+
+def test_rates_are_limited_for_all_calls_and_for_each_endpoint(tmp_path_factory: pytest.TempPathFactory) -> None:
+    sandbox = Sandbox(tmp_path_factory.mktemp("rates"), "--rates", "test")
+    try:
+        sandbox.start()
+        with socket.create_connection((HOST, sandbox.port)) as wire:
+            call = f"GET /v1/customers HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode()
+            wire.sendall(call * 200)
+            heard = b""
+            while heard.count(b"HTTP/1.1 ") < 200:
+                heard += wire.recv(1 << 16)
+        assert heard.count(b"HTTP/1.1 200") >= 25
+        assert heard.count(b"HTTP/1.1 429") > 100
+        assert b"Stripe-Rate-Limited-Reason: endpoint-rate" in heard
+        assert invoiced(sandbox) == [200] * 9 + [429], "a subscription has ten invoices a minute"
+    finally:
+        sandbox.close()
+
+
+def invoiced(sandbox: Sandbox) -> list[int]:
+    """How a subscription is answered that is changed ten times at once, each time with an invoice."""
+    card = "payment_method=pm_card_visa&invoice_settings[default_payment_method]=pm_card_visa"
+    calls = Patient(sandbox)
+    customer = calls("customers", card)["id"]
+    data = "currency=usd&unit_amount=100&recurring[interval]=month&product_data[name]=Seat"
+    price = calls("prices", data)["id"]
+    made = calls("subscriptions", f"customer={customer}&items[0][price]={price}")
+    item = made["items"]["data"][0]["id"]
+    path = f"subscriptions/{made['id']}"
+    change = f"items[0][id]={item}&proration_behavior=always_invoice&items[0][quantity]="
+    for n in range(10):
+        calls(path, change + str(n + 2))
+    return calls.statuses[-10:]
+
+
+class Patient:
+    """Asks again where there are too many calls, but not where an object has had too many."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self.statuses: list[int] = []
+
+    def __call__(self, path: str, body: str) -> Any:
+        """What is answered."""
+        while True:
+            answer = self._sandbox.call("POST", f"/v1/{path}", body)
+            if answer.status != 429 or answer["stripe-rate-limited-reason"] == "resource-specific":
+                self.statuses.append(answer.status)
+                return answer.json()
+
+
+def test_its_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with closing(connect(tmp_path / "stripe.db")):
+            modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == dict.fromkeys(("stripe.db", "stripe.db-wal", "stripe.db-shm"), 0o600)

@@ -1,1 +1,1 @@
-"""The collector: takes what edges have sealed, counts each batch once, and says what was used."""
+"""The collector: the central service that takes usage, keeps customers and bills. It never imports the edge."""

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.collector.billing.credits.purchases import RESULTS, results
 from edgeproxy.collector.billing.meter_export.outbox import Reply
 from edgeproxy.collector.billing.reports.revenue import Takings
@@ -20,7 +21,6 @@ from edgeproxy.collector.events.intake import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.quotas import alarms
-from edgeproxy.edge.metrics import BUCKETS
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
@@ -52,7 +52,10 @@ class Metrics:
         self.denied = Counter("collector_denied_total", "Requests without the token they need", registry=registry)
         self.waiting = Gauge("collector_waiting_batches", "Batches that wait for a transaction", registry=registry)
         self.commit_seconds = Histogram(
-            "collector_commit_seconds", "From a transaction's begin to its end", buckets=BUCKETS, registry=registry
+            "collector_commit_seconds",
+            "From a transaction's begin to its end",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
         )
         self.upkeep_failures = Counter(
             "collector_upkeep_failures_total", "Times that roll-up or retention failed", registry=registry
@@ -81,7 +84,7 @@ class Metrics:
             "billing_requests_total", "Answers of the API of billing, by status", ("code",), registry=registry
         )
         self.billing_seconds = Histogram(
-            "billing_request_seconds", "Of requests to the API of billing", buckets=BUCKETS, registry=registry
+            "billing_request_seconds", "Of requests to the API of billing", buckets=LATENCY_BUCKETS, registry=registry
         )
         self.exports = Counter(
             "billing_export_total", "Meter events sent to Stripe, by what came of them", ("result",), registry=registry
@@ -89,7 +92,10 @@ class Metrics:
         for reply in Reply:
             self.exports.labels(reply.value)
         self.aggregation_seconds = Histogram(
-            "billing_aggregation_seconds", "From the ledger to slices of usage", buckets=BUCKETS, registry=registry
+            "billing_aggregation_seconds",
+            "From the ledger to slices of usage",
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
         )
         self.cap_hits = Counter(
             "billing_cap_hits_total",

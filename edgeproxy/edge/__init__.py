@@ -1,1 +1,1 @@
-"""edgeproxy.edge"""
+"""The edge: one host's proxy, its workers and their supervisor. It never imports the collector."""

@@ -9,11 +9,6 @@ from typing import Literal, NamedTuple
 
 Kind = Literal["counter", "gauge", "histogram"]
 
-BUCKETS = (
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5, 5.0, 10.0,
-)  # fmt: skip
-"""Upper bounds in seconds of every histogram's buckets; a last one without a bound follows."""
-
 Words = Sequence[int]
 """[value], or of a histogram each bucket's own count and then the sum in nanoseconds."""
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import uvloop
 
+from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.load import dump, load
 from edgeproxy.config.models import Settings
@@ -30,7 +31,7 @@ from edgeproxy.edge.proxy.pool import Endpoint
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.runtime import Runtime
 from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.tls import Inward, Outward
+from edgeproxy.edge.proxy.tls import ServerTls
 from edgeproxy.edge.proxy.worker import Worker
 from edgeproxy.edge.supervisor.limit_report import limit_report, of_files
 from tests.edge.proxy.tls_wire import TlsWire
@@ -50,7 +51,7 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def draft(settings: Settings, serving: Mapping[str, Outward] | None = None) -> PreparedConfiguration:
+def draft(settings: Settings, serving: Mapping[str, ClientTls] | None = None) -> PreparedConfiguration:
     """These settings as they reach a worker."""
     return PreparedConfiguration(dump(settings), serving)
 
@@ -258,7 +259,7 @@ class Edge:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
-        inward = [None if each.tls is None else Inward(each.tls) for each in settings.listen]
+        inward = [None if each.tls is None else ServerTls(each.tls) for each in settings.listen]
         await self.worker.listen([self._listening], inward, [each.authorize for each in settings.listen])
 
     def _hears(self, message: LimitsUsed) -> bool:

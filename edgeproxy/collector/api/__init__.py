@@ -1,1 +1,1 @@
-"""edgeproxy.collector.api"""
+"""The collector's HTTP API: listeners, who may ask, the endpoints and what is sent and answered."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.commands"""
+"""What commands do with a collector's database, whether a collector runs on it meanwhile or not."""

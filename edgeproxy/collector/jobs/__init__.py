@@ -1,1 +1,1 @@
-"""edgeproxy.collector.jobs"""
+"""Periodic work of the collector: maintenance, quota watch, billing events, alerts for operators."""

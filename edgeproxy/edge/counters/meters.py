@@ -4,12 +4,13 @@ from bisect import bisect_right
 from collections.abc import Callable
 from weakref import WeakValueDictionary
 
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters.index import TableFull
 from edgeproxy.edge.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, tally_key
 from edgeproxy.edge.counters.usage_key import has_room, usage_key
-from edgeproxy.edge.metrics import BUCKETS, METRICS
+from edgeproxy.edge.metrics import METRICS
 
-HISTOGRAM_WORDS = len(BUCKETS) + 2
+HISTOGRAM_WORDS = len(LATENCY_BUCKETS) + 2
 """A word for each bucket, one for what is above them all, and the sum in nanoseconds."""
 
 
@@ -97,7 +98,7 @@ class SharedGauge:
 
 
 class Histogram:
-    """Durations in the buckets of `metrics.BUCKETS`, and their sum.
+    """Durations in the buckets of `LATENCY_BUCKETS`, and their sum.
 
     What was observed is added to the map by `settle`, many at once: one by one, three of these took a tenth of what a
     request takes. Until then it is in no file.
@@ -129,7 +130,7 @@ class Histogram:
             return
         pending.sort()
         counted = 0
-        for bound in BUCKETS:
+        for bound in LATENCY_BUCKETS:
             upto = bisect_right(pending, bound, counted)
             if upto > counted:
                 words[at] += upto - counted

@@ -268,8 +268,8 @@ class Store:
     def metric_totals(self) -> Iterator[tuple[str, tuple[str, ...], list[int]]]:
         """(name, label values, words): [total], or of a histogram a count per bucket and the sum in nanoseconds.
 
-        Bucket counts are each bucket's own, not cumulative: len(BUCKETS) + 1 of them. Gauges are summed over the
-        columns of running workers only.
+        Bucket counts are each bucket's own, not cumulative: len(LATENCY_BUCKETS) + 1 of them. Gauges are summed over
+        the columns of running workers only.
         """
         for key, (kind, words) in self.sums("metrics").items():
             name, *labels = names(key)

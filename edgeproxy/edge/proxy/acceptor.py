@@ -9,6 +9,7 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from edgeproxy.base.client_tls import why_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.http1 import message, security
 from edgeproxy.edge.proxy import tls
@@ -29,7 +30,7 @@ WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https:
 class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
-    def __init__(self, runtime: "Runtime", inward: tls.Inward | None = None, *, authorize: str | None = None) -> None:
+    def __init__(self, runtime: "Runtime", inward: tls.ServerTls | None = None, *, authorize: str | None = None) -> None:
         """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
         self._runtime = runtime
         self._inward = inward
@@ -126,7 +127,7 @@ class TlsHandshake(TlsTransport):
     def failed(self, why: BaseException | None) -> None:
         """There will be no client. Who came and went without a word is nobody's failure."""
         if self._greeted or why is not None:
-            self._runtime.connections.limits.handshake_failed(tls.why_of(why))
+            self._runtime.connections.limits.handshake_failed(why_of(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._app is None:

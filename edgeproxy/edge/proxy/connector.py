@@ -5,12 +5,13 @@ import errno
 from time import monotonic
 
 from edgeproxy.base import log
+from edgeproxy.base.client_tls import why_of
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import HandshakeFailed, dial
 from edgeproxy.edge.proxy.exchange import Exchange
 from edgeproxy.edge.proxy.runtime import Runtime
-from edgeproxy.edge.proxy.tls import fault_of, why_of
+from edgeproxy.edge.proxy.tls import fault_of
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 
 OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.base import log
+from edgeproxy.base.client_tls import TlsFilesError
 from edgeproxy.edge.channel import Channel, ChannelClosed
 from edgeproxy.edge.counters.index import NoRow
 from edgeproxy.edge.errors import Refused
@@ -36,7 +37,6 @@ from edgeproxy.edge.messages import (
 )
 from edgeproxy.edge.proxy import revocation
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
-from edgeproxy.edge.proxy.tls import Unusable
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.generations import Generations
@@ -164,7 +164,7 @@ class ControlHandler:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
             self._generations.prepare(number, draft, services)
-        except (Unusable, NoRow, Refused) as failure:
+        except (TlsFilesError, NoRow, Refused) as failure:
             answer = PrepareFailed(number, why_not(failure))
         except Exception as unforeseen:  # Whatever it is, it must not end what is served.
             self._log.error("configuration could not be prepared", number=number, exc_info=unforeseen)
@@ -172,7 +172,7 @@ class ControlHandler:
         await self._channel.send(answer)
 
 
-def why_not(failure: Unusable | NoRow | Refused) -> str:
+def why_not(failure: TlsFilesError | NoRow | Refused) -> str:
     """Why a configuration cannot be served, for who wrote it."""
     if isinstance(failure, NoRow):
         return f"the table of {failure} has no room for what is to be counted; it is made anew at the next start"

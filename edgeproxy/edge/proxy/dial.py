@@ -7,8 +7,8 @@ from edgeproxy.edge.proxy.tls_transport import TlsTransport
 from edgeproxy.edge.proxy.unread import unread
 
 if TYPE_CHECKING:
+    from edgeproxy.base.client_tls import ClientTls
     from edgeproxy.edge.proxy.pool import Endpoint
-    from edgeproxy.edge.proxy.tls import Outward
 
 
 class HandshakeFailed(Exception):
@@ -19,7 +19,7 @@ class HandshakeFailed(Exception):
         self.why = why
 
 
-async def dial(endpoint: "Endpoint", server: asyncio.Protocol, outward: "Outward | None") -> None:
+async def dial(endpoint: "Endpoint", server: asyncio.Protocol, outward: "ClientTls | None") -> None:
     """Connect `server` to its endpoint, under TLS if `outward` is given.
 
     Raises OSError, or HandshakeFailed; cancelled, it leaves nothing open.
@@ -43,7 +43,7 @@ class Dialled(TlsTransport):
 
     __slots__ = ("_context", "_key", "_outward", "_server", "done")
 
-    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, outward: "Outward") -> None:
+    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, outward: "ClientTls") -> None:
         name = outward.server_name or endpoint.host
         self._outward, self._context, self._server = outward, outward.context, server
         self._key = (name, endpoint.address, endpoint.port)

@@ -19,13 +19,13 @@ from edgeproxy.edge.proxy.issuers import keys_of
 from edgeproxy.edge.proxy.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from edgeproxy.base.client_tls import ClientTls
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.proxy.access import AccessLog
     from edgeproxy.edge.proxy.identity import Identity, TokenDigest
     from edgeproxy.edge.proxy.pool import Service
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
     from edgeproxy.edge.proxy.runtime import Runtime
-    from edgeproxy.edge.proxy.tls import Outward
 
 IDENTITIES_PER_TURN = 128
 """Identities that are freed at once, which takes a third of a millisecond; of sixteen thousand it would take fifty."""
@@ -208,7 +208,7 @@ class Generations:
             self._runtime.metrics.access_log_dropped(lost)
             self._log.error("access log lines dropped", str(access.file), lines=lost, why=why)
 
-    def outward(self) -> list["Outward"]:
+    def outward(self) -> list["ClientTls"]:
         """How the edge speaks TLS with all upstreams that anybody may still ask."""
         found = {id(each): each for snapshot in self._living() for each in snapshot.outward.values()}
         return list(found.values())

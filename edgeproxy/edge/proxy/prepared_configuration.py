@@ -5,16 +5,16 @@ It is made in a thread. So nothing here may touch a table, a connection, or anyt
 
 from collections.abc import Mapping
 
+from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.config import load
 from edgeproxy.config.customers import Customers
 from edgeproxy.config.models import Customer, Flag, Key, Settings, Subscriber
-from edgeproxy.edge.proxy.tls import Outward
 
 
 class PreparedConfiguration:
     """Settings, customers, and how the edge speaks TLS with its upstreams."""
 
-    def __init__(self, dumped: bytes, serving: "Mapping[str, Outward] | None" = None) -> None:
+    def __init__(self, dumped: bytes, serving: "Mapping[str, ClientTls] | None" = None) -> None:
         """`dumped` is what the supervisor sent. Of `serving`, what is meant the same way again is kept.
 
         Raises tls.Unusable where files of certificates cannot be used.
@@ -30,13 +30,13 @@ class PreparedConfiguration:
             import jwt  # noqa: F401
 
 
-def outward_of(settings: Settings, serving: Mapping[str, Outward]) -> dict[str, Outward]:
+def outward_of(settings: Settings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
     """How the edge speaks TLS with each upstream that has it. Raises tls.Unusable."""
-    outward: dict[str, Outward] = {}
+    outward: dict[str, ClientTls] = {}
     for name, upstream in settings.upstreams.items():
         if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
             known = serving.get(name)
             if known is None or known.settings != upstream.tls:
-                known = Outward(upstream.tls)
+                known = ClientTls(upstream.tls)
             outward[name] = known
     return outward

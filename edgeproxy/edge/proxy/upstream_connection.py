@@ -8,6 +8,7 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
+from edgeproxy.base.client_tls import why_of
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.http1.chunked import Chunked, encode, finish, of_response
 from edgeproxy.edge.http1.keep_alive import idle_at_most
@@ -23,7 +24,7 @@ from edgeproxy.edge.proxy.bounded_cache import remember
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.edge.proxy.exchange import COPIED_BYTES_MAX, Exchange
 from edgeproxy.edge.proxy.reset import was_reset
-from edgeproxy.edge.proxy.tls import fault_of, why_of
+from edgeproxy.edge.proxy.tls import fault_of
 from edgeproxy.edge.proxy.tunnel import Tunnel
 from edgeproxy.edge.proxy.unread import unread
 

@@ -18,6 +18,7 @@ from time import monotonic
 import uvloop
 
 from edgeproxy.base import log
+from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosed
 from edgeproxy.edge.counters.columns import NoFreeColumn
@@ -34,7 +35,7 @@ from edgeproxy.edge.proxy.overload import Overload
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.runtime import Runtime
 from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.tls import Inward, Outward, Unusable
+from edgeproxy.edge.proxy.tls import ServerTls
 
 ORPHAN_CHECK_SECONDS = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""
@@ -66,7 +67,7 @@ class Worker:
         clients = runtime.connections.clients
         runtime.overload = Overload(self.generations.under_way, lambda: len(clients), self.take_queued)
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
-        self._inward: list[Inward] = []
+        self._inward: list[ServerTls] = []
         self._log = log.get()
         runtime.deadlines.also(self._sweep)
 
@@ -75,7 +76,7 @@ class Worker:
     async def listen(
         self,
         listening: Sequence[socket.socket],
-        inward: Sequence[Inward | None] = (),
+        inward: Sequence[ServerTls | None] = (),
         authorize: Sequence[str | None] = (),
     ) -> None:
         """Serve on these sockets, which other workers share; over TLS where there is something of it in `inward`, and
@@ -121,11 +122,11 @@ class Worker:
 
     def certificates_changed(self) -> None:
         """Load all certificates anew; where one cannot be used, what there was stays."""
-        loaded: list[Inward | Outward] = [*self._inward, *self.generations.outward()]
+        loaded: list[ServerTls | ClientTls] = [*self._inward, *self.generations.outward()]
         for each in loaded:
             try:
                 each.load()
-            except Unusable as why:
+            except TlsFilesError as why:
                 self._log.error("certificates not loaded, those before stay", why=str(why))
 
     async def is_introduced(self, seconds: float) -> None:
@@ -199,10 +200,10 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         runtime.snapshot = Snapshot(
             draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
         )
-        inward = [None if each.tls is None else Inward(each.tls) for each in draft.settings.listen]
+        inward = [None if each.tls is None else ServerTls(each.tls) for each in draft.settings.listen]
         authorize = [each.authorize for each in draft.settings.listen]
         del draft
-    except (Unusable, NoRow) as why:
+    except (TlsFilesError, NoRow) as why:
         await channel.send(messages.Failed(why_not(why)))
         return 1
     told = runtime.tasks.start("channel", until_told(channel, worker, start.token, start.orphan_deadline, stop))

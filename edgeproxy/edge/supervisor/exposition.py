@@ -14,10 +14,11 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from edgeproxy.edge.metrics import BUCKETS, METRICS, Series, Words
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
+from edgeproxy.edge.metrics import METRICS, Series, Words
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-BOUNDS = (*map(floatToGoString, BUCKETS), "+Inf")
+BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 
 
 def exposition(series: Iterable[Series]) -> bytes:

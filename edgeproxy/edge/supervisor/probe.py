@@ -11,8 +11,8 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgeproxy.base import log
+from edgeproxy.base.client_tls import ClientTls, TlsFilesError, why_of
 from edgeproxy.config.models import Endpoint, Upstream, UpstreamTls
-from edgeproxy.edge.proxy.tls import Outward, Unusable, why_of
 from edgeproxy.edge.supervisor.health import Target
 
 PROBE_SECONDS_MAX = 5.0
@@ -26,7 +26,7 @@ class Prober:
     """Probes the addresses of these upstreams, each on the terms of its target."""
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
-        self._tls: dict[UpstreamTls, Outward] = {}
+        self._tls: dict[UpstreamTls, ClientTls] = {}
         self._users: dict[UpstreamTls, str] = {}
         """An upstream that each is for."""
         self._log = log.get()
@@ -48,12 +48,12 @@ class Prober:
         """Load the certificates anew, for the probes to come. What cannot be loaded stays as it was."""
         self._tls |= self._loaded(self._users)
 
-    def _loaded(self, wanted: Iterable[UpstreamTls]) -> dict[UpstreamTls, Outward]:
+    def _loaded(self, wanted: Iterable[UpstreamTls]) -> dict[UpstreamTls, ClientTls]:
         found = {}
         for tls in wanted:
             try:
-                found[tls] = Outward(tls)
-            except Unusable as failure:
+                found[tls] = ClientTls(tls)
+            except TlsFilesError as failure:
                 name = self._users[tls]
                 self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(failure))
         return found
@@ -100,7 +100,7 @@ async def probe(
     address: str,
     path: str,
     seconds: float,
-    tls: Outward | None = None,
+    tls: ClientTls | None = None,
     host: str | None = None,
 ) -> str | None:
     """Why the endpoint is not well at this address, None where it is: it answers with 2xx or 3xx within `seconds`.

@@ -8,9 +8,9 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any
 
+from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks, in_thread
 from edgeproxy.config.models import Usage
-from edgeproxy.edge.proxy.tls import Outward, Unusable
 from edgeproxy.edge.usage.ship import Reply, Shipper, Standing
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.edge.usage.transport import Http
@@ -83,8 +83,8 @@ class Shipping:
         context: ssl.SSLContext | None = None
         if usage.collector.startswith("https://"):
             try:
-                outward = await in_thread("load certificates for shipping", partial(Outward, usage.tls))
-            except Unusable as failure:
+                outward = await in_thread("load certificates for shipping", partial(ClientTls, usage.tls))
+            except TlsFilesError as failure:
                 raise OSError(f"its certificates cannot be loaded: {failure}") from failure
             context = outward.context
         return Http(usage.collector, usage.token or "", tls=context, server_name=usage.tls.server_name)

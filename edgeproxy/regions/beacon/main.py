@@ -10,12 +10,11 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import log
+from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.config.parsers import Address
 from edgeproxy.config.regions import Settings
-from edgeproxy.edge.proxy.tls import Outward
-from edgeproxy.edge.proxy.tls import Unusable as BadTls
 from edgeproxy.regions.beacon.app import Beacon
 from edgeproxy.regions.beacon.collector import Collector
 from edgeproxy.regions.beacon.countries import Countries, Unusable
@@ -32,14 +31,14 @@ def run(settings: Settings) -> int:
     try:
         country = settings.country
         countries = Countries(country.file) if country is not None and country.file is not None else None
-        uvloop.run(serve(settings, Outward(settings.tls), countries, bind(settings.listen)))
-    except (Unusable, BadTls, OSError) as failure:
+        uvloop.run(serve(settings, ClientTls(settings.tls), countries, bind(settings.listen)))
+    except (Unusable, TlsFilesError, OSError) as failure:
         print(f"edgeproxy: {failure}", file=sys.stderr)
         return 2
     return 0
 
 
-async def serve(settings: Settings, tls: Outward, countries: Countries | None, listening: socket.socket) -> None:
+async def serve(settings: Settings, tls: ClientTls, countries: Countries | None, listening: socket.socket) -> None:
     """Serve on this socket until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,4 +1,4 @@
-"""How long closing a month takes at Stripe's rates: `python -m tests.collector.billing.measure_closing [sqlite] [postgresql]`.
+"""Measure closing a month at Stripe's rates: `python -m tests.collector.billing.measure_closing [sqlite] [postgresql]`.
 
 Customers of Standard have used more than is included of each meter, and have their drafts. The sandbox then begins to
 refuse calls above the rates of a live account, and the product asks at its own pace. Counted are the seconds from the

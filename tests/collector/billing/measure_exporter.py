@@ -1,4 +1,4 @@
-"""How many meter events a second reach Stripe: `python -m tests.collector.billing.measure_exporter [events] [--sandbox]`.
+"""Measure meter events a second to Stripe: `python -m tests.collector.billing.measure_exporter [events] [--sandbox]`.
 
 Each is answered after 200 ms, as by Stripe. Rows of the outbox are sent as the collector sends them, without the rates
 that an account has. What answers has the same machine, so it does as little as it can: it takes each form apart and

@@ -1,4 +1,4 @@
-"""How many events a collector takes, and what each costs it: `python -m tests.collector.events.measure [sqlite] [postgresql]`.
+"""Measure what events cost a collector: `python -m tests.collector.events.measure [sqlite] [postgresql]`.
 
 Senders with a connection each send batches of new events with two dimensions, of 100 customers, and wait for the answer
 to each, which comes once its events are on disk. CPU is the collector's own, and the server's apart.

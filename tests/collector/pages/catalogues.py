@@ -1,4 +1,4 @@
-"""The texts of the pages, and `python -m tests.collector.pages.catalogues`, which brings the files of all languages up to date.
+"""Texts of the pages; `python -m tests.collector.pages.catalogues`, which brings the files of all languages up to date.
 
 It sorts them, adds texts that are new (without a translation, which a test then asks for) and takes out those that are
 gone. After a rebase with conflicts: keep both sides, and run it.

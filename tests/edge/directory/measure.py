@@ -1,4 +1,4 @@
-"""How long the directory takes, and how soon a revoked key is refused: `python -m tests.edge.directory.measure [customers]`.
+"""Measure how fast the directory and revocations spread: `python -m tests.edge.directory.measure [customers]`.
 
 A collector of its own process with so many customers in SQLite, each with a key; an edge that knows nobody reads them
 all; one more is added. Then three edges follow a hub that is 150 ms away, of a collector with a few customers, and keys

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.access import AccessLog
 from edgeproxy.edge.proxy.address import Addresses
@@ -20,7 +21,6 @@ from edgeproxy.edge.proxy.pool import Endpoint, Service
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 from edgeproxy.edge.proxy.router import Router
 from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.tls import Outward
 from tests.edge.proxy.asking import asks, left, limited
 from tests.edge.proxy.authority import Authority
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, get, head, ok, post
@@ -415,7 +415,7 @@ MADE = (
     Addresses,
     AccessLog,
     LogFile,
-    Outward,
+    ClientTls,
 )
 """What a configuration consists of, while it is served."""
 
@@ -458,7 +458,7 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
         await edge.reloads()
     await edge.until(lambda: len(edge.worker.generations.logs()) == 2, "only the first and the last are needed")
     two = there()
-    for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, Outward):
+    for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, ClientTls):
         name = made.__name__
         assert two[name] - outset[name] == 2 * (one[name] - outset[name]), name
     await upstream.tells(client, ok())

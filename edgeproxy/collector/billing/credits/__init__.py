@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.credits"""
+"""Prepaid credits: purchases, consumption, refunds, balances and statements."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.invoices"""
+"""Invoices as rows, their bookings in the journal, and dunning."""

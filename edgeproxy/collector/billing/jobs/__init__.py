@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.jobs"""
+"""Periodic work of billing: exporting meters, and booking credits."""

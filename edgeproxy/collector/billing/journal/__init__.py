@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.journal"""
+"""The journal of double entries: which postings an event has (pure), and the chained rows."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.meter_export"""
+"""Usage on its way to Stripe's meters: slices, the outbox and its states (pure), the exporter."""

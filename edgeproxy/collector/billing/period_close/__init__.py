@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.period_close"""
+"""The end of a billing period: billed quantities, invoice lines, and bringing the invoice to Stripe once."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.rating"""
+"""What usage costs, to the cent: rater, money, periods, projection. Pure."""

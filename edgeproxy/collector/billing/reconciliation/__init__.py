@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.reconciliation"""
+"""Our books held against Stripe's: usage, credits, payments."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.reports"""
+"""Reports about the business: revenue, accounting, status and the figures that roll-out gates ask for."""

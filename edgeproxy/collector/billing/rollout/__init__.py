@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.rollout"""
+"""Who is charged: roll-out steps and their gates (pure), and the switch at run time."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.stripe_sync"""
+"""Stripe's catalog and subscriptions follow ours."""

@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.subscriptions"""
+"""Who has which plan: changes (pure), plan versions, entitlements."""

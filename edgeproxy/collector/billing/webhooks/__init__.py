@@ -1,1 +1,1 @@
-"""edgeproxy.collector.billing.webhooks"""
+"""What Stripe reports: events are received, kept once and applied."""

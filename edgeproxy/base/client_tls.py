@@ -1,0 +1,115 @@
+"""TLS towards servers: whom a client believes, and who it says it is. Contexts are made of certificate files.
+
+A context serves the connections that begin with it, to their end. A set of files that cannot be used changes nothing.
+What listeners need of the same rules (ciphers, versions) is here, too.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Protocol
+
+HTTP11 = "http/1.1"
+"""The ALPN name of HTTP/1.1 (RFC 7301 section 6)."""
+
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""What TLS 1.2 may use: forward secrecy and authenticated encryption (RFC 9325 section 4.2). TLS 1.3 has no others."""
+
+OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
+
+Place = tuple[str, str, int]
+"""Whom a session is with: the name that was asked for, the IP address, the port."""
+
+SESSIONS_MAX = 1024
+"""Sessions that are remembered for one upstream, whose name may lead to ever other addresses."""
+
+
+class ClientTlsSettings(Protocol):
+    """What a client is configured with; paths are of PEM files."""
+
+    @property
+    def server_name(self) -> str | None: ...
+    @property
+    def verify(self) -> bool: ...
+    @property
+    def ca(self) -> Path | None: ...
+    @property
+    def cert(self) -> Path | None: ...
+    @property
+    def key(self) -> Path | None: ...
+
+
+class TlsFilesError(Exception):
+    """Files are not there, or are not what they should be; the text says which and why."""
+
+
+class ClientTls:
+    """How the edge speaks with an upstream: whom it believes, and who it says it is."""
+
+    def __init__(self, settings: ClientTlsSettings) -> None:
+        """Raises TlsFilesError."""
+        self.settings = settings
+        self.server_name = settings.server_name
+        """The name that the certificate must have; None: the host of the endpoint."""
+        self.context: ssl.SSLContext
+        """For connections that begin now."""
+        self.sessions: dict[Place, ssl.SSLSession] = {}
+        """Of each place, one that the upstream may go on with instead of proving itself anew."""
+        self.load()
+
+    def keep(self, place: "Place", session: ssl.SSLSession | None) -> None:
+        """A session of the context that is now in use."""
+        if session is not None and session.has_ticket:
+            if len(self.sessions) >= SESSIONS_MAX:
+                self.sessions.clear()
+            self.sessions[place] = session
+
+    def load(self) -> None:
+        """Read the files anew. Raises TlsFilesError, and then goes on with what there was."""
+        settings = self.settings
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        set_protocols(context, HTTP11)
+        context.hostname_checks_common_name = False  # RFC 9525 section 6.4: names stand in subjectAltName alone.
+        if not settings.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        elif settings.ca is None:
+            context.load_default_certs()
+        else:
+            load_authorities(context, settings.ca)
+        if settings.cert is not None and settings.key is not None:
+            load_certificate(context, settings.cert, settings.key)
+        self.context = context
+        self.sessions.clear()
+
+
+def load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
+    try:
+        # The password is there so that nobody is asked for one at a terminal.
+        context.load_cert_chain(cert, key, password="")
+    except OSError as failure:  # ssl.SSLError is one as well.
+        raise TlsFilesError(f"the certificate {cert} with the key {key}: {why_of(failure)}") from failure
+
+
+def load_authorities(context: ssl.SSLContext, authorities: Path) -> None:
+    try:
+        context.load_verify_locations(authorities)
+    except OSError as failure:
+        raise TlsFilesError(f"the authorities {authorities}: {why_of(failure)}") from failure
+
+
+def set_protocols(context: ssl.SSLContext, *protocols: str) -> None:
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= OPTIONS
+    context.set_ciphers(CIPHERS)
+    context.set_alpn_protocols(protocols)
+
+
+def why_of(failure: BaseException | None) -> str:
+    """What a person is told of it."""
+    if failure is None:
+        return "the peer closed the connection"
+    if isinstance(failure, ssl.SSLCertVerificationError):
+        return str(failure.verify_message)
+    if isinstance(failure, ssl.SSLError) and failure.reason:
+        return failure.reason.replace("_", " ").lower()
+    return str(failure) or type(failure).__name__

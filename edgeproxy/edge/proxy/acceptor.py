@@ -30,10 +30,12 @@ WITHOUT_TLS = "This port speaks TLS, and this is HTTP without it: ask for https:
 class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
-    def __init__(self, runtime: "Runtime", inward: tls.ServerTls | None = None, *, authorize: str | None = None) -> None:
+    def __init__(
+        self, runtime: "Runtime", inward: tls.ServerTls | None = None, *, authorize: str | None = None
+    ) -> None:
         """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
         self._runtime = runtime
-        self._inward = inward
+        self._server_tls = server_tls
         self._kind = CLIENTS[authorize]
 
     def opens(self) -> "Acceptor":
@@ -41,7 +43,7 @@ class Acceptor(asyncio.Protocol):
         return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        runtime, inward = self._runtime, self._inward
+        runtime, inward = self._runtime, self._server_tls
         peername = transport.get_extra_info("peername")
         if peername is None:
             # Gone already. Nobody would read an answer, and nobody could be told who had asked.

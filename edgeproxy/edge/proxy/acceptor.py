@@ -31,7 +31,7 @@ class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
     def __init__(
-        self, runtime: "Runtime", inward: tls.ServerTls | None = None, *, authorize: str | None = None
+        self, runtime: "Runtime", server_tls: tls.ServerTls | None = None, *, authorize: str | None = None
     ) -> None:
         """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
         self._runtime = runtime
@@ -43,7 +43,7 @@ class Acceptor(asyncio.Protocol):
         return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        runtime, inward = self._runtime, self._server_tls
+        runtime, server_tls = self._runtime, self._server_tls
         peername = transport.get_extra_info("peername")
         if peername is None:
             # Gone already. Nobody would read an answer, and nobody could be told who had asked.
@@ -54,7 +54,7 @@ class Acceptor(asyncio.Protocol):
         try:
             subject = runtime.connections.limits.admit(peer, runtime.snapshot, monotonic() + runtime.offset)
         except TooMany as refusal:
-            if inward is not None:
+            if server_tls is not None:
                 # Nothing can be said without a handshake, which is what is to be saved.
                 transport.abort()
                 return
@@ -62,10 +62,10 @@ class Acceptor(asyncio.Protocol):
         else:
             comer = (
                 self._kind(runtime, peer, subject)
-                if inward is None
-                else TlsHandshake(runtime, peer, subject, inward.context, self._kind)
+                if server_tls is None
+                else TlsHandshake(runtime, peer, subject, server_tls.context, self._kind)
             )
-        if inward is None:
+        if server_tls is None:
             # What is written goes out at once, and not at the end of this turn of the loop; what does not fit pauses.
             # Under TLS the handshake's last words may still be on their way when the first request has come.
             transport.set_write_buffer_limits(0)

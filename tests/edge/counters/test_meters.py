@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
 from edgeproxy.edge.counters.rows import TableFull
 from edgeproxy.edge.counters.tallies import TallyTable
 from edgeproxy.edge.counters.usage_key import counted_by
-from edgeproxy.edge.metrics import BUCKETS, METRICS
+from edgeproxy.edge.metrics import METRICS
 from tests.support import tables
 from tests.support.tables import USAGE, make, opened, tallies
 
@@ -107,7 +108,7 @@ def test_a_shared_gauge_never_falls_below_none(metrics: Metrics) -> None:
 
 def test_a_duration_falls_into_the_first_bucket_that_holds_it(metrics: Metrics, path: Path) -> None:
     histogram = metrics.histogram("edge_overhead_seconds")
-    for seconds in (0.0, BUCKETS[0], 0.00011, 9.99, 10.0, 11.0):
+    for seconds in (0.0, LATENCY_BUCKETS[0], 0.00011, 9.99, 10.0, 11.0):
         histogram.observe(seconds)
     assert histogram.count == 6
     assert not any(totals(path)[b"edge_overhead_seconds"])
@@ -116,12 +117,12 @@ def test_a_duration_falls_into_the_first_bucket_that_holds_it(metrics: Metrics, 
     assert histogram.count == 6
     words = totals(path)[b"edge_overhead_seconds"]
     assert words[:2] == [2, 1]
-    assert words[len(BUCKETS) - 1 : len(BUCKETS) + 1] == [2, 1]
+    assert words[len(LATENCY_BUCKETS) - 1 : len(LATENCY_BUCKETS) + 1] == [2, 1]
     assert words[HISTOGRAM_WORDS - 1] == 30_990_210_000
     after = Metrics(tallies(path, 0))
     after.histogram("edge_overhead_seconds").observe(11.0)
     after.settle()
-    assert totals(path)[b"edge_overhead_seconds"][len(BUCKETS)] == 2
+    assert totals(path)[b"edge_overhead_seconds"][len(LATENCY_BUCKETS)] == 2
     assert totals(path)[b"edge_overhead_seconds"][HISTOGRAM_WORDS - 1] > 41 * 1e9
 
 

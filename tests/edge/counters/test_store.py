@@ -7,13 +7,13 @@ from time import monotonic
 import pytest
 
 from edgeproxy.base import clock
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import store as store_module
 from edgeproxy.edge.counters.base import Sums
 from edgeproxy.edge.counters.columns import NoFreeColumn
 from edgeproxy.edge.counters.file import KINDS, TableError
 from edgeproxy.edge.counters.store import Store, Tended
-from edgeproxy.edge.metrics import BUCKETS
 from tests.edge.counters.conftest import Supervise
 
 Work = Callable[[], Store]
@@ -196,7 +196,7 @@ def test_totals_are_summed_over_workers_dead_and_alive(supervise: Supervise, wor
     assert totals[("edge_requests_total", ("v1", "basic", "200"))] == [10]
     assert totals[("edge_connections", ("client",))] == [7]
     seconds = totals[("edge_overhead_seconds", ())]
-    assert seconds == [0, 2] + [0] * (len(BUCKETS) - 1) + [300_000]
+    assert seconds == [0, 2] + [0] * (len(LATENCY_BUCKETS) - 1) + [300_000]
 
 
 def usage(store: Store) -> int:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.edge.metrics import BUCKETS
+from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, digest, get, head, ok
 
 ALL_METERS = {
@@ -132,7 +132,7 @@ async def test_every_answered_request_is_in_every_histogram_once(edge: Edge, ans
         ("edge_upstream_seconds", ("api",)),
     ):
         *buckets, nanoseconds = edge.metrics(name)[labels]
-        assert len(buckets) == len(BUCKETS) + 1
+        assert len(buckets) == len(LATENCY_BUCKETS) + 1
         assert sum(buckets) == 3
         assert 0 < nanoseconds < 3e9
 

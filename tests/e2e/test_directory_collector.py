@@ -29,7 +29,7 @@ from tests.support.collector import EDGE, READ, Collector
 from tests.support.collector_fixtures import StartCollector
 from tests.support.customers import UNLIMITED, key_of
 from tests.support.edge import Edge, StartEdge
-from tests.support.hub_rights import documented, documented_for_directory
+from tests.support.hub_rights import documented, documented_for_directory, documented_for_push
 from tests.support.process import ROOT
 from tests.support.redis import SERVER, Redis
 from tests.support.waiting import until
@@ -203,12 +203,14 @@ def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
     each(edge, "dora", 402, "she has to pay again")
 
 
-def make_edges_user(redis: Redis) -> str:
-    """Make the hub's user for edges, with the rights of the documentation; return the hub's URL for them."""
+def make_users(redis: Redis) -> tuple[str, str]:
+    """Make the hub's users for edges and for the collector, with the rights of the documentation; return their URLs."""
+    users = {"edge": (*documented(), *documented_for_directory()), "push": documented_for_push()}
     with closing(Client(port=redis.port)) as operator:
-        rights = (*documented(), *documented_for_directory())
-        operator.execute_command("ACL", "SETUSER", "edge", "on", ">s3cret", *rights)
-    return f"redis://edge:s3cret@127.0.0.1:{redis.port}/0"
+        for user, rights in users.items():
+            operator.execute_command("ACL", "SETUSER", user, "on", ">s3cret", *rights)
+    edge, push = (f"redis://{user}:s3cret@127.0.0.1:{redis.port}/0" for user in users)
+    return edge, push
 
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
@@ -218,9 +220,9 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
 ) -> None:
     redis = Redis(tmp_path)
     try:
-        collector = start_collector(directory={"key": str(tmp_path / "directory.key"), "hub": redis.url})
+        hub, publisher = make_users(redis)
+        collector = start_collector(directory={"key": str(tmp_path / "directory.key"), "hub": publisher})
         adds(collector, "dora")
-        hub = make_edges_user(redis)
         edge = start_edge(hub=hub, directory={"from": "hub", "trust": signer.public})
         each(edge, "dora", 200, "she is known")
         until(lambda: edge.status()["hub"]["state"] == "up", "the collector has loaded the functions that edges call")
@@ -230,7 +232,7 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
         redis.kill()
         adds(collector, "eve")
         redis.start()  # It keeps nothing on disk: what the collector has is copied anew.
-        make_edges_user(redis)
+        make_users(redis)
         each(edge, "eve", 200, "the copy is whole again")
         until(lambda: edge.status()["hub"]["state"] == "up", "the functions are there again")
         assert edge.status()["directory"]["refused"] is None

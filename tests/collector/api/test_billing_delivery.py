@@ -123,6 +123,27 @@ def test_what_stripe_has_not_signed_is_refused_and_not_kept(world: World) -> Non
     assert [event["id"] for event in world.events(state="other_mode")["events"]] == ["evt_live"]
 
 
+def test_who_has_the_secret_of_webhooks_gives_nobody_credits(world: World) -> None:
+    """An event with a true signature, that a purchase was paid which nobody has paid."""
+    collector = world.collector
+    assert collector.send("POST", "/v1/customers", {"name": "thief", "tier": "basic"}).status == 201
+    buy = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
+    session = collector.send("POST", "/billing/checkout?customer=thief", buy).json()["id"]
+    paid = {"object": "checkout.session", "id": session, "status": "complete", "payment_status": "paid"}
+    event = {"id": "evt_signed", "object": "event", "type": "checkout.session.completed", "created": int(time.time())}
+    body = orjson.dumps(event | {"livemode": False, "data": {"object": paid}})
+    assert world.post(body).status == 200
+
+    def state() -> str:
+        with closing(sqlite3.connect(collector.database)) as database:
+            row = database.execute("SELECT state FROM webhook_events WHERE id = 'evt_signed'").fetchone()
+        return str(row[0])
+
+    until(lambda: state() == "applied", "it is looked up at Stripe")
+    balance = collector.get("/billing/balance", token="admin-token", customer="thief").json()
+    assert balance["balance"] == 0
+
+
 def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_tell_it(world: World) -> None:
     def asked(source: str, *clients: str) -> list[int]:
         """What preview answers to an empty body, which may be asked ten times a minute."""

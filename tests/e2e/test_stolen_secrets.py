@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
+from edgeproxy.directory import push, signing
+from edgeproxy.directory.signing import Signer
+from edgeproxy.directory.versions import LOG, NEWS
 from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.config.load import load_customers
-from edgeproxy.directory import push, signing
-from edgeproxy.directory.signing import Signer
-from edgeproxy.directory.versions import LOG, NEWS
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY, library_of
 from edgeproxy.hub.redis import Link, ResponseError

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
-from edgeproxy.directory import push, signing
-from edgeproxy.directory.signing import Signer
-from edgeproxy.directory.versions import LOG, NEWS
 from typer.testing import CliRunner
 
 from edgeproxy import cli
+from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY, library_of
 from edgeproxy.hub.redis import Link, ResponseError
+from edgeproxy.wire import directory_signatures
+from edgeproxy.wire.directory_signatures import Signer
+from edgeproxy.wire.directory_versions import LOG, NEWS
 from tests.support.ask import ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, REGIONAL, SERVICE, Collector, sha256
@@ -111,14 +112,14 @@ def test_each_user_of_the_hub_may_do_what_is_its_own(redis: Redis) -> None:
 
 @needs_redis
 def test_the_signing_key_brings_no_customer_by_an_edges_user(redis: Redis, tmp_path: Path) -> None:
-    signing.keygen(tmp_path / "directory.key")
+    directory_signatures.keygen(tmp_path / "directory.key")
     signer = Signer.of(tmp_path / "directory.key")
 
     def bring(user: str) -> None:
         url = redis.url.replace("://", f"://{user}:s3cret@")
         file = tmp_path / f"{user}.yaml"
         file.write_text(yaml.safe_dump({"hub": url, "tiers": {"t": {}}, "customers": {"eve": {"tier": "t"}}}))
-        push.run(load_customers(file, {}), push.Options(force=True, signer=signer))
+        hub_push.run(load_customers(file, {}), hub_push.Options(force=True, signer=signer))
 
     async def ask_operator(*command: Argument) -> Any:
         operator = await Link.open(redis.url)
@@ -277,7 +278,7 @@ def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
 ) -> None:
     """All that is in the files of an edge, used by somebody else."""
     folder = tmp_path / "owned"
-    signing.keygen(tmp_path / "directory.key")
+    directory_signatures.keygen(tmp_path / "directory.key")
     signer = Signer.of(tmp_path / "directory.key")
 
     async def prepare() -> None:

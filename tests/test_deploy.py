@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -62,6 +63,13 @@ def last_stage() -> dict[str, str]:
     found = instructions()
     begin = max(number for number, (name, _) in enumerate(found) if name == "FROM")
     return dict(found[begin:])
+
+
+def test_every_file_of_the_package_that_is_no_module_is_packed() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["edgeproxy"]
+    packed = {path for pattern in patterns for path in (ROOT / "edgeproxy").glob(pattern)}
+    tracked = subprocess.run(["git", "ls-files", "edgeproxy"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert packed == {ROOT / name for name in tracked.stdout.split() if not name.endswith(".py")}
 
 
 def test_the_image_installs_nothing_without_a_hash() -> None:

@@ -41,7 +41,7 @@ class Transport:
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
-        self.write = self.written.append
+        self.write = self.writelines = self.written.append
 
     def is_closing(self) -> bool:
         return False

@@ -41,17 +41,17 @@ from edgeproxy.collector.billing.subscriptions.plan_versions import Edited
 from edgeproxy.collector.database.database import LOST, Database, Unusable, reason
 from edgeproxy.collector.database.periodic import guarded, repeat
 from edgeproxy.collector.directory.publisher import Publisher
-from edgeproxy.collector.events.intake import Intake
+from edgeproxy.collector.events.event_writer import Intake
 from edgeproxy.collector.jobs.billing import BillingJobs, processor_of
 from edgeproxy.collector.jobs.hub_quota_counts import QuotaCopy
 from edgeproxy.collector.jobs.maintenance import Upkeep
 from edgeproxy.collector.jobs.operator_alerts import Watch
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger.batch_writer import Ingest
 from edgeproxy.collector.ledger.chain_audit import Broken
-from edgeproxy.collector.ledger.ingest import Ingest
 from edgeproxy.collector.ledger.names import REMEMBERED_MAX, Names
-from edgeproxy.collector.ledger.verify import verify
+from edgeproxy.collector.ledger.verification import verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.reload import Reload
 from edgeproxy.config.certificates import Unusable as BadCertificate

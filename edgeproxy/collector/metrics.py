@@ -17,10 +17,10 @@ from edgeproxy.collector.billing.reports.revenue import Takings
 from edgeproxy.collector.billing.reports.rollout_figures import PAUSE
 from edgeproxy.collector.billing.reports.status import Standing as BillingStanding
 from edgeproxy.collector.billing_metrics import of_billing, of_money
-from edgeproxy.collector.events.intake import Receipt
+from edgeproxy.collector.events.event_writer import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import EdgeStanding
-from edgeproxy.collector.quotas import alarms
+from edgeproxy.collector.quotas import quota_alerts
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 EFFECT_BUCKETS = (0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 45.0, 120.0, 600.0, 3600.0)
@@ -165,7 +165,7 @@ class Metrics:
         if kind == PAUSE:
             self.breaker.inc()
         elif kind == "quota":
-            name, percent = alarms.reached(key)
+            name, percent = quota_alerts.reached(key)
             if percent == 100:  # Each cap has this threshold, or nobody wants to hear of it.
                 self.cap_hits.labels(name).inc()
 

@@ -12,14 +12,14 @@ from sqlalchemy import event
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
-from edgeproxy.collector.ledger import ingest, rollup
-from edgeproxy.collector.ledger.arrival import Arrival, Named, arrive
+from edgeproxy.collector.ledger import batch_writer, rollup
+from edgeproxy.collector.ledger.batch_writer import Ingest, Outcome
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
-from edgeproxy.collector.ledger.ingest import Ingest, Outcome
 from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.rollup import Rolled
-from edgeproxy.collector.ledger.verify import Sums, verify
+from edgeproxy.collector.ledger.verification import Sums, verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Retention as Kept
 from edgeproxy.wire.batch import Batch, body, digest
@@ -50,7 +50,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """`clock` where the patch ends at another time than with a test."""
     made = Clock()
-    monkeypatch.setattr(ingest, "time", SimpleNamespace(time=made.time, monotonic=ingest.time.monotonic))
+    monkeypatch.setattr(batch_writer, "time", SimpleNamespace(time=made.time, monotonic=batch_writer.time.monotonic))
     return made
 
 

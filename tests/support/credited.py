@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, edges
-from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import Ledger
 from edgeproxy.config.dimensions import written
 from edgeproxy.wire.batch import FIRST, Batch
 

@@ -60,7 +60,7 @@ class S3:
 
     def _has_bucket(self) -> bool:
         """Whether something can be put there, which makes the bucket."""
-        from edgeproxy.collector.exports.place import Place, Unavailable
+        from edgeproxy.collector.exports.storage import Place, Unavailable
 
         try:
             Place("s3://usage/first", self.environ).create("file", b"")

@@ -154,7 +154,7 @@ def step_collector(step: Step) -> None:
 
     from edgeproxy.collector.api.handlers import ledger
     from edgeproxy.collector.database.database import Database
-    from edgeproxy.collector.ledger.ingest import Ingest
+    from edgeproxy.collector.ledger.batch_writer import Ingest
 
     class Stepped(Database):
         @asynccontextmanager

@@ -45,10 +45,10 @@ from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.reports.response_counts import Answers
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.database.row_security import serving
-from edgeproxy.collector.events.intake import Intake
+from edgeproxy.collector.events.event_writer import Intake
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.ledger import queries
-from edgeproxy.collector.ledger.ingest import Ingest, Unavailable
+from edgeproxy.collector.ledger.batch_writer import Ingest, Unavailable
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts.models import Body, Span
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import DIRECTORY_WAIT_SECONDS_MAX, PageLimit, Printed, in_query
-from edgeproxy.collector.quotas.standing import QuotaTold
+from edgeproxy.collector.quotas.quota_status import QuotaTold
 from edgeproxy.config.units import Whole
 
 

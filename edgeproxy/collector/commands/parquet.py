@@ -17,7 +17,7 @@ def exported(settings: Settings, url: str) -> Said:
     """Export the hours that are closed to a place; 0 and what was done."""
     try:
         from edgeproxy.collector.exports import exporter
-        from edgeproxy.collector.exports.place import Place
+        from edgeproxy.collector.exports.storage import Place
     except ImportError:
         return 2, NOT_INSTALLED
 
@@ -36,8 +36,8 @@ def exported(settings: Settings, url: str) -> Said:
 def checked(settings: Settings, url: str) -> Said:
     """Whether what was exported to a place is what it should be; 0 and what there is of it."""
     try:
-        from edgeproxy.collector.exports.place import Place
-        from edgeproxy.collector.exports.verify import verify
+        from edgeproxy.collector.exports.storage import Place
+        from edgeproxy.collector.exports.verification import verify
     except ImportError:
         return 2, NOT_INSTALLED
 
@@ -51,7 +51,7 @@ def _alone(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Sa
     """Do it while nobody else exports from this database."""
     from edgeproxy.collector.exports.exporter import Lost
     from edgeproxy.collector.exports.manifest import Damaged
-    from edgeproxy.collector.exports.place import Overtaken, Unusable
+    from edgeproxy.collector.exports.storage import Overtaken, Unusable
 
     async def do(database: Database) -> str:
         async with alone(database, "parquet") as is_alone:

@@ -4,7 +4,7 @@ from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# What exists and takes a place each, such as workflows and seats (collector/quotas/holdings.py).
+# What exists and takes a place each, such as workflows and seats (collector/quotas/allocations.py).
 holdings = Table(
     "holdings",
     metadata,

@@ -10,11 +10,11 @@ from typing import Generic, NamedTuple, TypeVar
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
-from edgeproxy.collector.exports import closed, files, reading_files
-from edgeproxy.collector.exports.closed import Closed
+from edgeproxy.collector.exports import closed_hours, files, reading_files
+from edgeproxy.collector.exports.closed_hours import Closed
 from edgeproxy.collector.exports.files import Rows
 from edgeproxy.collector.exports.manifest import FOLDER, Book, File, file_of, month_of
-from edgeproxy.collector.exports.place import Place
+from edgeproxy.collector.exports.storage import Place
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.queries import written as moment
 
@@ -75,9 +75,9 @@ class Exporter:
     async def run(self) -> Done:
         """All of it."""
         async with self._database.reading(whole=True) as connection:
-            there = await closed.read(connection)
-            late = await closed.late(connection, there.kept_from, there.until)
-            readings = await closed.readings_by_hour(connection, 0, there.until)
+            there = await closed_hours.read(connection)
+            late = await closed_hours.late(connection, there.kept_from, there.until)
+            readings = await closed_hours.readings_by_hour(connection, 0, there.until)
         new, grown = self._due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
@@ -110,11 +110,13 @@ class Exporter:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
             self._kept_from = (await rollup.read(connection)).hours_from  # It may have moved on since.
-            late = await closed.late(connection, day, day + DAY)
-            read = await closed.readings_by_hour(connection, day, day + DAY)  # Mostly none: each hour is a question.
-            async for hour, rows in closed.hourly(connection, day, day + DAY):
+            late = await closed_hours.late(connection, day, day + DAY)
+            read = await closed_hours.readings_by_hour(
+                connection, day, day + DAY
+            )  # Mostly none: each hour is a question.
+            async for hour, rows in closed_hours.hourly(connection, day, day + DAY):
                 if hour in due:
-                    readings = await closed.readings(connection, hour) if hour in read else {}
+                    readings = await closed_hours.readings(connection, hour) if hour in read else {}
                     self._hour(hour, rows, late.get(hour, 0), readings)
 
     def _hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:

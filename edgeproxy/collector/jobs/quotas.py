@@ -24,12 +24,12 @@ from edgeproxy.collector.billing.jobs.credits import meters_of
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.quotas import allowances, counts, passes, usage
-from edgeproxy.collector.quotas.alarms import alarms
-from edgeproxy.collector.quotas.allowances import Held
+from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, usage
+from edgeproxy.collector.quotas.cap_breaches import is_passed
 from edgeproxy.collector.quotas.counts import Change, QuotaCount
-from edgeproxy.collector.quotas.passes import is_passed
-from edgeproxy.collector.quotas.standing import Standing
+from edgeproxy.collector.quotas.customer_quotas import Held
+from edgeproxy.collector.quotas.quota_alerts import alarms
+from edgeproxy.collector.quotas.quota_status import Standing
 from edgeproxy.config.collector import Settings
 
 UTC = ZoneInfo("UTC")
@@ -154,7 +154,7 @@ class QuotaWatch:
     async def _look(self, some: Mapping[str, set[str]]) -> None:
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
-            known = await allowances.among(connection, some, self._settings)
+            known = await customer_quotas.among(connection, some, self._settings)
             held = [one for one in (_of(found, some[found.customer]) for found in known.values()) if one.quotas]
             found = await usage.standings(connection, held, self._settings.meters, now) if held else {}
             credits = await self._balances(connection, some)
@@ -187,7 +187,7 @@ class QuotaWatch:
             async with self._database.writing() as connection:
                 await counts.write(self._database, connection, changes)
                 await raise_all(connection, due)
-                await passes.write(connection, passed, now)
+                await cap_breaches.write(connection, passed, now)
             self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
             while len(self._passed) > TOLD_MAX:
                 self._passed.pop(next(iter(self._passed)))

@@ -28,7 +28,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from edgeproxy.collector.database.schema import QUARANTINED
-from edgeproxy.collector.ledger.arrival import Arrival
+from edgeproxy.collector.ledger.received_batch import Arrival
 from edgeproxy.wire.batch import FIRST
 
 

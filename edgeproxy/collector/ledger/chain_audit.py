@@ -7,7 +7,7 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, checkpoints, series
-from edgeproxy.collector.ledger.values import unfolded
+from edgeproxy.collector.ledger.dimension_values import unfolded
 from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, BadBatch, Batch, digest, read, what
 
 What = tuple[str, str, str, str, str]

@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.alert import raise_all
 from edgeproxy.collector.database.database import Database, is_too_much
 from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
-from edgeproxy.collector.ledger.alarms import above_caps
-from edgeproxy.collector.ledger.arrival import Named, arrive, inflate
+from edgeproxy.collector.ledger.batch_alerts import above_caps
+from edgeproxy.collector.ledger.batch_writer import TOO_LARGE
 from edgeproxy.collector.ledger.chain_audit import hash_before
-from edgeproxy.collector.ledger.ingest import TOO_LARGE
+from edgeproxy.collector.ledger.dimension_values import Values
+from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.queries import written
-from edgeproxy.collector.ledger.values import Values
-from edgeproxy.collector.ledger.writer import Ledger, TooMuch
+from edgeproxy.collector.ledger.received_batch import Named, arrive, inflate
 from edgeproxy.config.models import Meter
 from edgeproxy.wire.batch import FIRST, NAME, NUMBER_MAX, BadBatch, Batch, What, body, digest, read
 

@@ -1,5 +1,5 @@
 """Usage that is read and not added up: the levels of gauges, and what counts once. It is in the events that said so;
-how many places are held is among the holdings (places.py).
+how many places are held is among the holdings (allocation_levels.py).
 """
 
 from collections import defaultdict
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import EVENTS_REGION, EVENTS_ROUTE, MINUTE, events
-from edgeproxy.collector.ledger import places
+from edgeproxy.collector.ledger import allocation_levels
 from edgeproxy.collector.ledger.aggregates import GAUGES, ReadAs, Reading
 from edgeproxy.collector.ledger.queries import ROWS_MAX, SECONDS, Asked, BadQuery, Key, written
 from edgeproxy.collector.ledger.sources import up
@@ -108,7 +108,7 @@ async def _customers(connection: AsyncConnection, meter: str, until: int) -> Seq
     columns = events.c
     having = sa.select(columns.customer).where(columns.is_summed == ZERO, columns.meter == meter, columns.time < until)
     read = set((await connection.execute(having.distinct())).scalars())
-    return sorted(read | await places.customers(connection, meter, until))
+    return sorted(read | await allocation_levels.customers(connection, meter, until))
 
 
 async def _by_time(
@@ -203,7 +203,7 @@ async def _gauge(
     before: dict[str, int] = {row.split: row.highest for row in await connection.execute(level)}
     within = sa.select(columns.time, split, columns.value).where(gauge, columns.time >= span[0], columns.time < span[1])
     found = [Reading(*row) for row in await connection.execute(within)]
-    for reading in await places.readings(connection, customer, meter, *span):
+    for reading in await allocation_levels.readings(connection, customer, meter, *span):
         if reading.second < span[0]:
             before[reading.series] = reading.value
         else:

@@ -15,9 +15,9 @@ from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.quantity import quantity
 from edgeproxy.collector.ledger.queries import HALF
 from edgeproxy.collector.ledger.sources import NotKept, Source, sources
-from edgeproxy.collector.quotas import holdings
-from edgeproxy.collector.quotas.allowances import Held
-from edgeproxy.collector.quotas.standing import Standing
+from edgeproxy.collector.quotas import allocations
+from edgeproxy.collector.quotas.customer_quotas import Held
+from edgeproxy.collector.quotas.quota_status import Standing
 from edgeproxy.config.meters import AggregateName
 from edgeproxy.config.models import Meter, Quota
 
@@ -63,7 +63,7 @@ async def standings(
         told[name] = []
         for quota, at in periods:
             if at is None:
-                count = await holdings.used(connection, name, quota.meter)
+                count = await allocations.used(connection, name, quota.meter)
             else:
                 count = used[_span(quota, at)].get(name, 0)
             told[name].append(Standing(quota, count, at))

@@ -20,7 +20,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import audit, directory_outbox
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import Ledger
 from edgeproxy.config.collector import Settings, Token
 from edgeproxy.config.models import Tier
 from edgeproxy.wire.batch import FIRST, Batch

@@ -13,9 +13,9 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.jobs.operator_alerts import Watch, certificate_alerts, denial_alert
-from edgeproxy.collector.ledger.alarms import CUSTOMERS_MAX, above_caps, alarms
-from edgeproxy.collector.ledger.arrival import Named, arrive
+from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, above_caps, alarms
 from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.collector.ledger.received_batch import Named, arrive
 from edgeproxy.config.alerts import Alerts
 from edgeproxy.config.collector import Settings, Token
 from edgeproxy.config.meters import OVER_CAP

@@ -37,8 +37,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter, billing_outbox, waivers
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.intake import batches_of, grown_by
-from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.collector.events.event_writer import batches_of, grown_by
+from edgeproxy.collector.ledger.ledger_writer import Ledger
 from edgeproxy.config.collector import Settings
 from edgeproxy.wire.batch import FIRST
 from tests.support.counting_stripe import CountingStripe, Killed

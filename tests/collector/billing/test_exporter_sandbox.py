@@ -25,7 +25,7 @@ from edgeproxy.collector.billing.stripe.request_rates import Bucket
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
-from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import Ledger
 from edgeproxy.config.billing import Stripe as Settings
 from edgeproxy.wire.batch import FIRST, Batch
 from tests.support.stripe_sandbox import KEY, Sandbox

@@ -25,7 +25,7 @@ from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY, EVENTS, EVENTS_REGION, HOUR
-from edgeproxy.collector.ledger.writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import Ledger
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.credits import Credits
 from edgeproxy.wire.batch import FIRST, Batch

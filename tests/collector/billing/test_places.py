@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.quotas import holdings
+from edgeproxy.collector.quotas import allocations
 from tests.support.sold import Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
@@ -36,20 +36,20 @@ def test_a_month_of_places_comes_to_the_cent(
     plans.write_text(yaml.safe_dump({"plans": PLANS}))
 
     async def take(of: Sold, who: str, when: float, seconds: int | None = None) -> None:
-        monkeypatch.setattr(holdings, "now_ms", lambda: int(when * 1000))
+        monkeypatch.setattr(allocations, "now_ms", lambda: int(when * 1000))
         async with of.database.writing() as connection:
             for meter in METERS:
                 for n in range(AT_ONCE):
-                    await holdings.take(
+                    await allocations.take(
                         of.database, connection, name, meter, f"{who}{n}", allowed=None, seconds=seconds, token="test"
                     )
 
     async def give_back(of: Sold, who: str, when: float) -> None:
-        monkeypatch.setattr(holdings, "now_ms", lambda: int(when * 1000))
+        monkeypatch.setattr(allocations, "now_ms", lambda: int(when * 1000))
         async with of.database.writing() as connection:
             for meter in METERS:
                 for n in range(AT_ONCE):
-                    await holdings.give_back(connection, name, meter, f"{who}{n}")
+                    await allocations.give_back(connection, name, meter, f"{who}{n}")
 
     async def work() -> None:
         more = {"plans": str(plans)}

@@ -16,8 +16,8 @@ from tests.support.chains import NOON, Chain
 
 duckdb = pytest.importorskip("duckdb", reason="there is no duckdb on this machine")
 pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
-from edgeproxy.collector.exports import exporter, files, manifest, verify  # noqa: E402
-from edgeproxy.collector.exports.place import Place  # noqa: E402
+from edgeproxy.collector.exports import exporter, files, manifest, verification  # noqa: E402
+from edgeproxy.collector.exports.storage import Place  # noqa: E402
 
 HOURS = NOON // HOUR * HOUR + 7 * DAY
 """Noon of the 28th of a month of 30 days."""
@@ -157,7 +157,7 @@ async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random)
             except Killed:
                 continue
             assert summed(folder) == await in_ledger(books)
-            await verify.verify(books.database, Frail(folder))
+            await verification.verify(books.database, Frail(folder))
     await exporter.run(books.database, Frail(folder))
     assert summed(folder) == await in_ledger(books)
     await books.close()
@@ -179,7 +179,7 @@ def test_what_comes_after_a_run_was_broken_off_is_in_files_of_its_own(
             chain.since = HOURS
             await books.ship(chain.next(("acme", "tokens", "v1", revision)))
             await exporter.run(books.database, Frail(tmp_path / "there"))
-            await verify.verify(books.database, Frail(tmp_path / "there"))
+            await verification.verify(books.database, Frail(tmp_path / "there"))
             assert summed(tmp_path / "there") == await in_ledger(books)
             files_there = {path: body for path, body in content(tmp_path / "there").items() if "manifest" not in path}
             assert there.items() <= files_there.items()
@@ -195,25 +195,25 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         books = await Books.open(database, clock)
         chain = await some_days(books, clock)
         folder = tmp_path / "there"
-        assert str(await verify.verify(books.database, Frail(folder))) == "nothing is exported"
+        assert str(await verification.verify(books.database, Frail(folder))) == "nothing is exported"
         await exporter.run(books.database, Frail(folder))
         chain.since = HOURS
         await books.ship(chain.next(("acme", "tokens", "v1", 5)))
         # What came late is exported by the next run; until then nothing is wrong.
-        assert (await verify.verify(books.database, Frail(folder))).files == 5
+        assert (await verification.verify(books.database, Frail(folder))).files == 5
         assert (await exporter.run(books.database, Frail(folder))).late == 1
-        assert (await verify.verify(books.database, Frail(folder))).files == 6
+        assert (await verification.verify(books.database, Frail(folder))).files == 6
         assert (folder / manifest.file_of(files.FOLDER, HOURS, 2)).exists()
         whole = content(folder)
 
         async def broken() -> str:
             with pytest.raises(manifest.Damaged) as no:
-                await verify.verify(books.database, Frail(folder))
+                await verification.verify(books.database, Frail(folder))
             for path in content(folder).keys() - whole.keys():
                 (folder / path).unlink()
             for path, body in whole.items():
                 (folder / path).write_bytes(body)
-            await verify.verify(books.database, Frail(folder))
+            await verification.verify(books.database, Frail(folder))
             return str(no.value)
 
         one = manifest.file_of(files.FOLDER, HOURS, 1)
@@ -244,7 +244,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
 
     async def broken_ledger(books: Books, folder: Path) -> str:
         with pytest.raises(manifest.Damaged) as no:
-            await verify.verify(books.database, Frail(folder))
+            await verification.verify(books.database, Frail(folder))
         return str(no.value)
 
     asyncio.run(run())
@@ -266,7 +266,9 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
                 if made:
                     await books.database.begin_events(connection, made)
             done = await exporter.run(books.database, Frail(folder))
-            assert (await verify.verify(books.database, Frail(folder))).files == len(content(folder)) - manifests()
+            assert (await verification.verify(books.database, Frail(folder))).files == len(
+                content(folder)
+            ) - manifests()
             return done.hours, done.late, done.files
 
         def manifests() -> int:
@@ -284,7 +286,7 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
         async with books.database.writing() as connection:
             await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
         with pytest.raises(manifest.Damaged, match="says of the event s"):
-            await verify.verify(books.database, Frail(folder))
+            await verification.verify(books.database, Frail(folder))
         await books.close()
 
     asyncio.run(run())
@@ -307,7 +309,7 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
         await exporter.run(books.database, Frail(tmp_path / "whole"))
         await books.retain()
         # What was exported may be dropped.
-        assert (await verify.verify(books.database, Frail(tmp_path / "there"))).files == 1
+        assert (await verification.verify(books.database, Frail(tmp_path / "there"))).files == 1
         with pytest.raises(exporter.Lost, match="are not kept any more"):
             await exporter.run(books.database, Frail(tmp_path / "there"))
         # Readings are kept, and exported of hours whose usage is dropped: beside the files of that, and where none are.
@@ -316,7 +318,7 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
             await books.database.begin_events(connection, [level])
         for folder, count in (("whole", 2), ("anew", 1)):
             await exporter.run(books.database, Frail(tmp_path / folder))
-            assert (await verify.verify(books.database, Frail(tmp_path / folder))).files == count
+            assert (await verification.verify(books.database, Frail(tmp_path / folder))).files == count
         await books.close()
 
     asyncio.run(run())

@@ -27,7 +27,7 @@ from tests.support.waiting import until
 pa_fs = pytest.importorskip("pyarrow.fs", reason="there is no pyarrow on this machine")
 import pyarrow.dataset as ds  # noqa: E402
 
-from edgeproxy.collector.exports.place import Place  # noqa: E402
+from edgeproxy.collector.exports.storage import Place  # noqa: E402
 
 HOURS = NOON // HOUR * HOUR
 COMMAND = (sys.executable, "-m", "edgeproxy")

@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, batches, events, series_dimensions
 from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.intake import Intake, Sent
+from edgeproxy.collector.events.event_writer import Intake, Sent
 from edgeproxy.collector.ledger import queries, readings, rollup
 from edgeproxy.collector.ledger.chain_audit import Broken
+from edgeproxy.collector.ledger.dimension_values import month_of
 from edgeproxy.collector.ledger.quantity import quantities, quantity
 from edgeproxy.collector.ledger.queries import Asked
-from edgeproxy.collector.ledger.values import month_of
 from edgeproxy.config.models import Meter
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain

@@ -11,15 +11,15 @@ from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.ledger import quarantine, quarantine_room, queries
-from edgeproxy.collector.ledger.arrival import Arrival, arrive, named
+from edgeproxy.collector.ledger import quarantine, quarantine_capacity, queries
+from edgeproxy.collector.ledger.batch_writer import Ingest
 from edgeproxy.collector.ledger.chain import Shipper
 from edgeproxy.collector.ledger.edges import listing
-from edgeproxy.collector.ledger.ingest import Ingest
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.quarantine import Refused, Replayed
+from edgeproxy.collector.ledger.received_batch import Arrival, arrive, named
 from edgeproxy.collector.ledger.retention import Retention
-from edgeproxy.collector.ledger.verify import verify
+from edgeproxy.collector.ledger.verification import verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config import collector as settings
 from edgeproxy.wire.batch import FIRST, NUMBER_MAX, Batch, Gap, body, digest, headers
@@ -110,7 +110,7 @@ def torn_chain() -> tuple[Chain, Batch, list[Arrival]]:
 
 
 def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quarantine_room, "BATCHES_MAX", 3)
+    monkeypatch.setattr(quarantine_capacity, "BATCHES_MAX", 3)
 
     def torn(count: int) -> tuple[Chain, list[Arrival]]:
         chain = Chain()
@@ -125,8 +125,8 @@ def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monke
         assert await kept.settle(torn(1)[1][0], torn(2)[1][1]) == ["full", "expected"]
         assert await kept.edges() == before, "of an edge of which nothing is kept nothing is written"
         assert await kept.settle(more[1]) == ["full"], "whatever it is, its edge keeps it"
-        monkeypatch.setattr(quarantine_room, "BATCHES_MAX", 100)
-        monkeypatch.setattr(quarantine_room, "BYTES_MAX", 4 * len(b"torn"))
+        monkeypatch.setattr(quarantine_capacity, "BATCHES_MAX", 100)
+        monkeypatch.setattr(quarantine_capacity, "BYTES_MAX", 4 * len(b"torn"))
         assert await kept.settle(more[1], more[2]) == ["quarantined", "full"]
         async with kept.database.reading() as connection:
             nothing = await quarantine.nothing(connection, chain.edge, 1)

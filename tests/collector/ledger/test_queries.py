@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger
 from edgeproxy.collector.ledger import queries, rollup
-from edgeproxy.collector.ledger.ingest import Unavailable
+from edgeproxy.collector.ledger.batch_writer import Unavailable
 from edgeproxy.collector.ledger.queries import Asked, BadQuery, asked, statement_of, usage, written
 from edgeproxy.collector.ledger.rollup import Rolled
 from edgeproxy.collector.ledger.sources import NotKept, Source, sources

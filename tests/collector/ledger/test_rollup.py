@@ -16,8 +16,8 @@ from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, bat
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import consent
+from edgeproxy.collector.ledger.ledger_writer import Ledger
 from edgeproxy.collector.ledger.rollup import GRACE
-from edgeproxy.collector.ledger.writer import Ledger
 from edgeproxy.wire.batch import Gap, Row
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain

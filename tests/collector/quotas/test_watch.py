@@ -18,14 +18,14 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.intake import Intake, Sent
+from edgeproxy.collector.events.event_writer import Intake, Sent
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import counts, usage
-from edgeproxy.collector.quotas.allowances import among
 from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_telling
+from edgeproxy.collector.quotas.customer_quotas import among
 from edgeproxy.config.alerts import Alerts
 from edgeproxy.config.models import Customer, Meter, Quota, Tier
 from tests.support.chains import NOON

@@ -6,9 +6,9 @@ from typing import NamedTuple, TypeVar
 
 from edgeproxy.collector.api.handlers.ledger import verdict_of
 from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
-from edgeproxy.collector.ledger.arrival import Arrival, Named, arrive
+from edgeproxy.collector.ledger.batch_writer import STATES, Outcome
 from edgeproxy.collector.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved
-from edgeproxy.collector.ledger.ingest import STATES, Outcome
+from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.segment import Mark as RowMark
 from edgeproxy.edge.usage.spool import Spool

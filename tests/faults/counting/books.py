@@ -21,12 +21,12 @@ from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import batches, ledger, series
 from edgeproxy.collector.ledger import edges
-from edgeproxy.collector.ledger.arrival import arrive, named
+from edgeproxy.collector.ledger.batch_writer import Ingest, Unavailable
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
-from edgeproxy.collector.ledger.ingest import Ingest, Unavailable
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import asked, usage
-from edgeproxy.collector.ledger.verify import Sums, verify
+from edgeproxy.collector.ledger.received_batch import arrive, named
+from edgeproxy.collector.ledger.verification import Sums, verify
 from edgeproxy.collector.metrics import Metrics
 
 Name = tuple[str, str, str]

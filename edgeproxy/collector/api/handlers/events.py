@@ -20,8 +20,8 @@ from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.events.body import read_all
 from edgeproxy.collector.events.dead_letters import Letter
 from edgeproxy.collector.events.event import BODY_BYTES_MAX, BadBody, BadEvent, objects, read
-from edgeproxy.collector.events.intake import Intake, Receipt, Sent
-from edgeproxy.collector.ledger.arrival import inflate
+from edgeproxy.collector.events.event_writer import Intake, Receipt, Sent
+from edgeproxy.collector.ledger.received_batch import inflate
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Meter

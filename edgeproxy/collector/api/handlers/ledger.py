@@ -21,11 +21,11 @@ from edgeproxy.collector.api.request_reader import body_of
 from edgeproxy.collector.api.responses import Refused, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import detail, edges, queries, readings
-from edgeproxy.collector.ledger.arrival import Arrival, Named, arrive, is_small, named
+from edgeproxy.collector.ledger.batch_writer import REFUSED, Ingest, Outcome
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
-from edgeproxy.collector.ledger.ingest import REFUSED, Ingest, Outcome
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive, is_small, named
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.meters import AggregateName

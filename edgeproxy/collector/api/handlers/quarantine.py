@@ -14,9 +14,9 @@ from edgeproxy.collector.api.request_reader import content_of
 from edgeproxy.collector.api.responses import Refused, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import quarantine
-from edgeproxy.collector.ledger.arrival import SEQ, inflate
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.names import Names
+from edgeproxy.collector.ledger.received_batch import SEQ, inflate
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Meter

@@ -15,9 +15,9 @@ from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, body_of, chec
 from edgeproxy.collector.api.responses import answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.jobs.quotas import QuotaWatch
-from edgeproxy.collector.quotas import allowances, holdings, usage
-from edgeproxy.collector.quotas.allowances import Held
-from edgeproxy.collector.quotas.holdings import ITEM, Holding
+from edgeproxy.collector.quotas import allocations, customer_quotas, usage
+from edgeproxy.collector.quotas.allocations import ITEM, Holding
+from edgeproxy.collector.quotas.customer_quotas import Held
 from edgeproxy.config.collector import Settings
 
 
@@ -45,7 +45,7 @@ class QuotaHandlers:
         """Tell how a customer stands with each quota."""
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
-            held = await allowances.find(connection, call.path("customer"), self._settings)
+            held = await customer_quotas.find(connection, call.path("customer"), self._settings)
             found = await usage.standings(connection, [held], self._settings.meters, now)
         return answer(200, {"customer": held.customer, "quotas": [one.told(now) for one in found[held.customer]]})
 
@@ -58,7 +58,7 @@ class QuotaHandlers:
                 raise Refused(409, "the customer is being deleted")
             quota = held.of(meter)
             allowed = None if quota is None or quota.cap == "soft" else quota.included
-            taken = await holdings.take(
+            taken = await allocations.take(
                 self._database,
                 connection,
                 held.customer,
@@ -80,7 +80,7 @@ class QuotaHandlers:
         item = item_of(call)
         async with self._database.writing() as connection:
             held, meter = await self._of(connection, call)
-            was_there = await holdings.give_back(connection, held.customer, meter, item)
+            was_there = await allocations.give_back(connection, held.customer, meter, item)
         self.places.note(call.caller, f"{held.customer}/{meter}", given_back=was_there)
         return web.Response(status=204)
 
@@ -89,8 +89,8 @@ class QuotaHandlers:
         limit = call.query.limit
         async with self._database.reading(whole=True) as connection:
             held, meter = await self._of(connection, call)
-            found = await holdings.page(connection, held.customer, meter, call.query.cursor, limit + 1)
-            used = await holdings.used(connection, held.customer, meter)
+            found = await allocations.page(connection, held.customer, meter, call.query.cursor, limit + 1)
+            used = await allocations.used(connection, held.customer, meter)
         quota = held.of(meter)
         more: dict[str, Any] = {"next": found[limit - 1].item} if len(found) > limit else {}
         counted = {"used": used, "allowed": None if quota is None else quota.included}
@@ -101,7 +101,7 @@ class QuotaHandlers:
         meter = self._settings.meters.get(name := call.path("meter"))
         if meter is None or meter.count != "holdings":
             raise Refused(404, "there is no such meter of holdings in the collector's configuration")
-        return await allowances.find(connection, call.path("customer"), self._settings), name
+        return await customer_quotas.find(connection, call.path("customer"), self._settings), name
 
 
 def item_of(call: Call[Any, Any]) -> str:

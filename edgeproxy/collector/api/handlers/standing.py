@@ -15,7 +15,7 @@ from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.reports import status as billing_standing
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.ledger import edges
-from edgeproxy.collector.ledger.ingest import Ingest
+from edgeproxy.collector.ledger.batch_writer import Ingest
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
 from edgeproxy.config.admin import AdminToken
 from edgeproxy.config.billing import Billing

@@ -19,15 +19,15 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import raise_all
 from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
-from edgeproxy.collector.ledger.alarms import above_caps, alarms
-from edgeproxy.collector.ledger.arrival import Arrival
+from edgeproxy.collector.ledger.batch_alerts import above_caps, alarms
 from edgeproxy.collector.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
 from edgeproxy.collector.ledger.chain_audit import hash_before
-from edgeproxy.collector.ledger.edge_room import EdgeRoom
+from edgeproxy.collector.ledger.dimension_values import Values
+from edgeproxy.collector.ledger.edge_capacity import EdgeRoom
+from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.quarantine_room import QuarantineRoom
-from edgeproxy.collector.ledger.values import Values
-from edgeproxy.collector.ledger.writer import Ledger, TooMuch
+from edgeproxy.collector.ledger.quarantine_capacity import QuarantineRoom
+from edgeproxy.collector.ledger.received_batch import Arrival
 from edgeproxy.config.collector import Edges
 from edgeproxy.wire.edge_report import About
 

@@ -3,7 +3,7 @@
 A place is taken, and counted, in one transaction, before which the customer's places of this meter are locked: whoever
 takes one sees all that were taken before, through whichever collector. A place with an end is free from then on,
 whoever looks, and its row goes with the next that is taken. From when to when it was held stays, as that may be billed
-(collector/ledger/places.py).
+(collector/ledger/allocation_levels.py).
 """
 
 import re

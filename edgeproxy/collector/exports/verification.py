@@ -5,9 +5,9 @@ from typing import NamedTuple
 from edgeproxy.base.plural import counted
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.exports import closed, files, reading_files
+from edgeproxy.collector.exports import closed_hours, files, reading_files
 from edgeproxy.collector.exports.manifest import FOLDER, Book, Damaged, File
-from edgeproxy.collector.exports.place import Place
+from edgeproxy.collector.exports.storage import Place
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.queries import written as moment
 
@@ -52,9 +52,9 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
     count = 0
     async with database.reading(whole=True) as connection:
         kept_from = (await rollup.read(connection)).hours_from
-        late = await closed.late(connection, day, day + DAY)
+        late = await closed_hours.late(connection, day, day + DAY)
         span = max(day, book.since), min(day + DAY, book.until)
-        async for hour, rows in closed.hourly(connection, *span):
+        async for hour, rows in closed_hours.hourly(connection, *span):
             known = book.hours.get(hour)
             left = rows
             for file in known.files if known is not None else ():
@@ -64,7 +64,7 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
                     left = files.less(file.path, left, found)
             # Those that no file has came since the last export: their number says so to the next.
             if known is not None and known.readings:
-                readings = await closed.readings(connection, hour)
+                readings = await closed_hours.readings(connection, hour)
                 for file in known.readings:
                     some = reading_files.read(file.path, hour, _body(place, file))
                     count += len(some)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("obstore", reason="there is no obstore on this machine")
-from edgeproxy.collector.exports.place import Place, Unusable, credentials
+from edgeproxy.collector.exports.storage import Place, Unusable, credentials
 
 KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "a-secret"}
 

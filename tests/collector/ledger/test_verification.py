@@ -11,7 +11,7 @@ import pytest
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.ledger.chain_audit import Broken
-from edgeproxy.collector.ledger.verify import verify
+from edgeproxy.collector.ledger.verification import verify
 from edgeproxy.wire.batch import Gap, digest
 from tests.support.books import Books, of_days, set_clock
 from tests.support.chains import NOON, Chain

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.quotas.standing import Standing
+from edgeproxy.collector.quotas.quota_status import Standing
 from edgeproxy.config.models import Quota
 
 HOUR, DAY = 3600, 86400

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 from edgeproxy.collector.alerts.alert import Alert, Severity
-from edgeproxy.collector.ledger.arrival import Arrival
 from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.collector.ledger.received_batch import Arrival
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.wire.batch import ANONYMOUS, Batch
 

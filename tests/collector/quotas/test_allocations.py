@@ -15,8 +15,8 @@ from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.ledger import places
-from edgeproxy.collector.quotas import holdings
+from edgeproxy.collector.ledger import allocation_levels
+from edgeproxy.collector.quotas import allocations
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector, sha256
 from tests.support.collector_fixtures import StartCollector
 from tests.support.waiting import until
@@ -103,7 +103,7 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
     async def take(database: Database, item: str, places: int, seconds: int | None = None) -> bool:
         async with database.writing() as connection:
             about: Any = {"allowed": places, "seconds": seconds, "token": "worker"}
-            taken = await holdings.take(database, connection, "acme", "seats", item, **about)
+            taken = await allocations.take(database, connection, "acme", "seats", item, **about)
         return taken.holding is not None
 
     try:
@@ -111,8 +111,8 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
         assert await take(both[0], "gone", places, 0)
         got = await asyncio.gather(*(take(both[n % 2], f"item-{n // 2}", places) for n in range(takers)))
         async with both[0].reading() as connection:
-            kept = [one.item for one in await holdings.page(connection, "acme", "seats", None, takers)]
-            assert await holdings.used(connection, "acme", "seats") == places == len(kept)
+            kept = [one.item for one in await allocations.page(connection, "acme", "seats", None, takers)]
+            assert await allocations.used(connection, "acme", "seats") == places == len(kept)
         assert "gone" not in kept
         assert sum(got) == 2 * places, "each place was confirmed to both who asked for it"
         assert not await take(both[1], "one more", places)
@@ -133,7 +133,7 @@ def test_who_is_erased_has_none(database: str) -> None:
                 await connection.execute(made)
                 for name in ("acme", "bolt"):
                     about: Any = {"allowed": None, "seconds": None, "token": "worker"}
-                    await holdings.take(opened, connection, name, "seats", "ada@example.com", **about)
+                    await allocations.take(opened, connection, name, "seats", "ada@example.com", **about)
                 for name in ("acme", "bolt"):
                     about_alert = {"key": name, "kind": "quota", "severity": "info", "title": name}
                     await raise_once(connection, Alert(**about_alert, at=1, customer=name))
@@ -149,8 +149,10 @@ def test_who_is_erased_has_none(database: str) -> None:
                 assert await customers.erase(connection, 6) == ["acme"]
                 left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
                 assert left == {None, "bob@example.com"}
-                assert [await holdings.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]
-                assert await places.customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, "it is billed still"
+                assert [await allocations.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]
+                assert await allocation_levels.customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
+                    "it is billed still"
+                )
         finally:
             await opened.close()
 

@@ -16,7 +16,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.api.handlers.events import EventHandlers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.intake import WAITING_EVENTS_MAX, Intake, Sent
+from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, Intake, Sent
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from tests.collector.accounts.test_audit import entries

@@ -22,11 +22,11 @@ from edgeproxy.collector.alerts.alert import Alert, raise_all
 from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Event, Rejection, differences
-from edgeproxy.collector.ledger.ingest import Unavailable
+from edgeproxy.collector.ledger.batch_writer import Unavailable
+from edgeproxy.collector.ledger.dimension_values import Use, Values
+from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import written as moment
-from edgeproxy.collector.ledger.values import Use, Values
-from edgeproxy.collector.ledger.writer import Ledger, TooMuch
 from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import FIRST, Batch, What, row_of
 

@@ -59,8 +59,7 @@ ENDPOINTS = (3.0, 8.0)
 OUTAGES = 0.2
 """How many of these are outages."""
 RETRIES = 11.0
-"""Seconds after an outage until the retries that it cost are forgotten (edge/proxy/retries.py), and others may be had.
-"""
+"""Seconds after an outage until the retries that it cost are forgotten (edge/proxy/retry_budget.py)."""
 HASTE = 0.5
 """How often a reload comes while a killed worker's successor is still on its way up."""
 PARTS = (0.4, 0.7)

@@ -30,8 +30,8 @@ from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.pool import Endpoint
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.runtime import Runtime
+from edgeproxy.edge.proxy.server_tls import ServerTls
 from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.tls import ServerTls
 from edgeproxy.edge.proxy.worker import Worker
 from edgeproxy.edge.supervisor.limit_report import limit_report, of_files
 from tests.edge.proxy.tls_wire import TlsWire

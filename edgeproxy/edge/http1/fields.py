@@ -5,7 +5,7 @@ from typing import Final
 
 from edgeproxy.config.proxy_fields import is_proxy_field, matcher
 from edgeproxy.edge.http1.grammar import TOKEN
-from edgeproxy.edge.http1.security import BITS, PLACES
+from edgeproxy.edge.http1.security_fields import BITS, PLACES
 from edgeproxy.edge.http1.stamps import STAMPS
 
 
@@ -51,7 +51,7 @@ class Kind(IntEnum):
     RATE = auto()
     """An upstream's own RateLimit fields, kept apart: the edge's replace them where a rate policy applied."""
     SECURITY = auto()
-    """Passed on; those that are missing may be added (security.py)."""
+    """Passed on; those that are missing may be added (security_fields.py)."""
     PLACE = auto()
     """Names a place of the service: passed on, and on some routes changed."""
     DATE = auto()

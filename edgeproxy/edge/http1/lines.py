@@ -11,7 +11,7 @@ from edgeproxy.edge.errors import Fault, Refused
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import FRESH, FieldRules, Kind, response_kind
 from edgeproxy.edge.http1.grammar import AS_VALUE, OWS
-from edgeproxy.edge.http1.security import NAMES_PLACES, said_by
+from edgeproxy.edge.http1.security_fields import NAMES_PLACES, said_by
 
 LINES_MOST: Final = 4096
 PINNED_MOST: Final = 4096
@@ -41,7 +41,7 @@ class Field:
     trace: tuple[bytes, bytes] | None
     """TRACEPARENT: trace-id and flags; None where the value is invalid."""
     said: int
-    """SECURITY, PLACE: what the answer says with it, as security.py has it."""
+    """SECURITY, PLACE: what the answer says with it, as security_fields.py has it."""
 
     def __init__(self, kind: Kind, line: bytes = b"", value: bytes = b"", gone: bool = False) -> None:
         self.kind = kind

@@ -6,7 +6,7 @@ from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import NEVER_NAMED, Kind
 from edgeproxy.edge.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
-from edgeproxy.edge.http1.security import ALL
+from edgeproxy.edge.http1.security_fields import ALL
 
 DATE, LENGTH, RATE = Kind.DATE, Kind.LENGTH, Kind.RATE
 PlainAnswer = tuple[int, int, bytes, bytes, int, bool]
@@ -17,7 +17,7 @@ ODD: Final[PlainAnswer] = (0, -1, b"", b"", 0, True)
 recall = RESPONSE_LINES.get
 
 SAYING: Final = (Kind.PLACE, Kind.SECURITY)
-"""Kinds whose lines are passed on, and say something as security.py has it."""
+"""Kinds whose lines are passed on, and say something as security_fields.py has it."""
 
 IN_PLACE: Final = frozenset((Kind.PASS, DATE, LENGTH, *SAYING))
 """Kinds whose lines are passed on, in their place."""
@@ -36,7 +36,7 @@ class ResponseHead:
     rate: bytes = b""
     """The upstream's own RateLimit lines, each with its CRLF."""
     said: int = 0
-    """What is said in it already, as security.py has it: to browsers, and of places."""
+    """What is said in it already, as security_fields.py has it: to browsers, and of places."""
     dated: bool = False
     """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
     unless the status is 1xx."""

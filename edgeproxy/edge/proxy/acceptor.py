@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.base.client_tls import why_of
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.edge.http1 import message, security
-from edgeproxy.edge.proxy import tls
+from edgeproxy.edge.http1 import message, security_fields
+from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS
 from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
 from edgeproxy.edge.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
@@ -31,7 +31,7 @@ class Acceptor(asyncio.Protocol):
     """Of one listening socket. It is the first protocol of each connection, and soon gives way to another."""
 
     def __init__(
-        self, runtime: "Runtime", server_tls: tls.ServerTls | None = None, *, authorize: str | None = None
+        self, runtime: "Runtime", server_tls: server_tls.ServerTls | None = None, *, authorize: str | None = None
     ) -> None:
         """`authorize`: how the proxies that connect here state the requests that they ask about; None: clients do."""
         self._runtime = runtime
@@ -183,7 +183,7 @@ def _answer(
     rid = runtime.ids.bare(now + EPOCH)
     fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, fields, rid)
     if snapshot.security_headers:
-        fields += security.OWN[False]
+        fields += security_fields.OWN[False]
     body = message.problem(status, detail, rid)
     if snapshot.access is not None:
         snapshot.access.turned_away(now, rid, peer, status, detail, 0 if head_only else len(body))

@@ -14,7 +14,7 @@ from edgeproxy.edge.limits.admission import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.proxy.networks import Networks
+from edgeproxy.edge.proxy.network_filter import Networks
 
 if TYPE_CHECKING:
     from edgeproxy.config.networks import Networks as NetworkSettings

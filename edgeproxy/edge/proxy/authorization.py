@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import Answered, Refused
 from edgeproxy.edge.http1 import message, stamps
+from edgeproxy.edge.http1.field_values import value
 from edgeproxy.edge.http1.fields import FOLDED, KEY_FIELDS, FieldRules, Kind
 from edgeproxy.edge.http1.grammar import OWS, host_of, name_of
 from edgeproxy.edge.http1.path import resolve
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
-from edgeproxy.edge.http1.values import value
 from edgeproxy.edge.proxy.client import Client
 from edgeproxy.edge.proxy.exchange import Exchange, Outcome, Refusal
 from edgeproxy.edge.proxy.query_key import key_in
 from edgeproxy.edge.proxy.states import AWAITS_CLAIMS, PARKED
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.proxy.door import Door
+    from edgeproxy.edge.proxy.preauth_policy import Door
     from edgeproxy.edge.proxy.route_binding import Route
 
 PATH: Final = b"/v1/authorize"

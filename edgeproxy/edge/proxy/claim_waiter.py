@@ -21,7 +21,7 @@ from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
 from edgeproxy.edge.messages import LimitRow, LimitsUsed, RateUse, TotalUse
-from edgeproxy.edge.proxy.outbox import Outbox, Waiter, wake
+from edgeproxy.edge.proxy.supervisor_requests import Outbox, Waiter, wake
 
 
 class Waiting(NamedTuple):

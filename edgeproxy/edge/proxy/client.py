@@ -601,7 +601,7 @@ class Client(asyncio.Protocol):
         """Twice a second, once the client has closed its side: does it still wait, or has it closed altogether?
 
         Both look the same until something is sent. Where a connection is gone, the answer to that is a reset, of which
-        hang_ups.py tells.
+        reset_watcher.py tells.
         """
         exchange = self.exchange
         if exchange is None or self.gone:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import zstandard
 
 from edgeproxy.config.compression import STREAMS
+from edgeproxy.edge.http1.field_values import value, values, without
 from edgeproxy.edge.http1.grammar import members
-from edgeproxy.edge.http1.values import value, values, without
 
 if TYPE_CHECKING:
     from edgeproxy.config.compression import Compress

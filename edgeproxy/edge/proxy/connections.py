@@ -7,7 +7,7 @@ from typing import Protocol
 from edgeproxy.base import log
 from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
-from edgeproxy.edge.proxy.hang_ups import HangUps
+from edgeproxy.edge.proxy.reset_watcher import HangUps
 
 TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
 """Of a drain, the shares after which all WebSockets have been told and all event streams have been ended: their clients

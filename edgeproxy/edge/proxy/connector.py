@@ -11,7 +11,7 @@ from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import HandshakeFailed, dial
 from edgeproxy.edge.proxy.exchange import Exchange
 from edgeproxy.edge.proxy.runtime import Runtime
-from edgeproxy.edge.proxy.tls import fault_of
+from edgeproxy.edge.proxy.server_tls import fault_of
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 
 OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))

@@ -3,8 +3,8 @@
 import re
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.edge.http1.field_values import value
 from edgeproxy.edge.http1.grammar import TOKEN
-from edgeproxy.edge.http1.values import value
 
 if TYPE_CHECKING:
     from edgeproxy.config.cors import Cors

@@ -3,8 +3,8 @@
 import asyncio
 from typing import TYPE_CHECKING
 
+from edgeproxy.edge.proxy.socket_input import unread
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
-from edgeproxy.edge.proxy.unread import unread
 
 if TYPE_CHECKING:
     from edgeproxy.base.client_tls import ClientTls

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.errors import Answered, EdgeError, Fault, Refused, RefusedCustomer
-from edgeproxy.edge.http1 import message, security
+from edgeproxy.edge.http1 import message, security_fields
+from edgeproxy.edge.http1.field_values import value, values
 from edgeproxy.edge.http1.grammar import IDEMPOTENT, METHODS, host_of
 from edgeproxy.edge.http1.host import with_host
 from edgeproxy.edge.http1.path import is_plain, resolve
 from edgeproxy.edge.http1.request import PLAIN, RequestHead, agree, read_head
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
-from edgeproxy.edge.http1.security import NAMES_PLACES
-from edgeproxy.edge.http1.values import value, values
+from edgeproxy.edge.http1.security_fields import NAMES_PLACES
 from edgeproxy.edge.limits.admission import (
     NOTHING,
     LimitSet,
@@ -41,20 +41,21 @@ from edgeproxy.edge.limits.fields import legacy, rate_limit, without_legacy
 from edgeproxy.edge.limits.limit_set import cost_in
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance
-from edgeproxy.edge.proxy import answers, event_stream, metering, tunnel
+from edgeproxy.edge.proxy import event_stream, local_reply, metering, tunnel
 from edgeproxy.edge.proxy.body_file import BodyFile, no_room
 from edgeproxy.edge.proxy.bounded_cache import remember
 from edgeproxy.edge.proxy.cors import ORIGIN
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.door import asked_method, is_preflight
 from edgeproxy.edge.proxy.event_stream import is_event_stream
 from edgeproxy.edge.proxy.identity import Stranger
-from edgeproxy.edge.proxy.ids import continued
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.metering import is_billed
+from edgeproxy.edge.proxy.preauth_policy import asked_method, is_preflight
 from edgeproxy.edge.proxy.query_key import key_in, without_key
+from edgeproxy.edge.proxy.request_ids import continued
 from edgeproxy.edge.proxy.reverse_mapping import SAME
 from edgeproxy.edge.proxy.router import NO_SITE
+from edgeproxy.edge.proxy.socket_input import is_readable
 from edgeproxy.edge.proxy.states import (
     ANSWERING,
     AWAITS_CLAIMS,
@@ -70,20 +71,19 @@ from edgeproxy.edge.proxy.states import (
     Progress,
     State,
 )
-from edgeproxy.edge.proxy.unread import is_readable
 
 if TYPE_CHECKING:
     from edgeproxy.edge.http1.response import PlainAnswer, ResponseHead
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.proxy.cors import CrossOrigin
-    from edgeproxy.edge.proxy.door import Door
+    from edgeproxy.edge.proxy.exchange_sides import ClientSide, UpstreamSide
     from edgeproxy.edge.proxy.identity import Identity
     from edgeproxy.edge.proxy.metering import Count, Metering
     from edgeproxy.edge.proxy.pool import Endpoint
+    from edgeproxy.edge.proxy.preauth_policy import Door
     from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
     from edgeproxy.edge.proxy.router import Site
     from edgeproxy.edge.proxy.runtime import Runtime
-    from edgeproxy.edge.proxy.sides import ClientSide, UpstreamSide
 
 
 INTERIM_ANSWERS_MAX = 32
@@ -567,7 +567,7 @@ class Exchange:
         if self.snapshot.legacy_headers:
             keep = self.kept(keep)
         if self.snapshot.security_headers:
-            rate += security.ADDED[self.is_secure()][said]
+            rate += security_fields.ADDED[self.is_secure()][said]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= COPIED_BYTES_MAX:
@@ -928,7 +928,7 @@ class Exchange:
         fields = (self.rate_fields() or head.rate) + self.notes
         keep = self.kept(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
-            fields += security.ADDED[self.is_secure()][head.said]
+            fields += security_fields.ADDED[self.is_secure()][head.said]
         return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid)
 
     def bodiless(self, status: int) -> bool:
@@ -1007,7 +1007,7 @@ class Exchange:
         """
         if isinstance(reason, LimitSet):
             return self.limited(reason, close=close)
-        made = answers.of(
+        made = local_reply.of(
             reason,
             request_id=self.request_id(),
             date=self.runtime.date,
@@ -1052,12 +1052,12 @@ class Exchange:
             fields = b"%bRetry-After: %d\r\n%b" % (runtime.date, retry_after, told)
             detail = detail if why is None else f"{why}. {detail}" if detail else why
         else:
-            fields, detail = runtime.date + told, answers.never_passes(hopeless(limit_set)[0], detail)
+            fields, detail = runtime.date + told, local_reply.never_passes(hopeless(limit_set)[0], detail)
         head_only = self.method == b"HEAD"
         answered = message.spent if status == 402 else message.limited
         answer = answered(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
         if self.snapshot.access is not None:
-            self.status, self.bytes_out = status, answers.body_size(answer)
+            self.status, self.bytes_out = status, local_reply.body_size(answer)
             self.over(f"Over the limit {', '.join(names)}")
         return answer
 
@@ -1071,7 +1071,7 @@ class Exchange:
         snapshot = self.snapshot
         if not snapshot.speaks_to_browsers:
             return b""
-        fields = security.OWN[self.is_secure()] if snapshot.security_headers else b""
+        fields = security_fields.OWN[self.is_secure()] if snapshot.security_headers else b""
         cors = self.cross_origin()
         return fields if cors is None else fields + cors.fields(value(self.keep, ORIGIN))
 

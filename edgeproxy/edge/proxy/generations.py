@@ -15,13 +15,13 @@ from edgeproxy.base import log
 from edgeproxy.config.directory import flag_of
 from edgeproxy.edge.messages import Services
 from edgeproxy.edge.proxy.identity import FOREVER
-from edgeproxy.edge.proxy.issuers import keys_of
 from edgeproxy.edge.proxy.snapshot import Snapshot
+from edgeproxy.edge.proxy.token_verifier import keys_of
 
 if TYPE_CHECKING:
     from edgeproxy.base.client_tls import ClientTls
     from edgeproxy.edge.counters.store import Store
-    from edgeproxy.edge.proxy.access import AccessLog
+    from edgeproxy.edge.proxy.access_log import AccessLog
     from edgeproxy.edge.proxy.identity import Identity, TokenDigest
     from edgeproxy.edge.proxy.pool import Service
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration

@@ -23,11 +23,11 @@ from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.limits.limit_set import RouteLimits
 from edgeproxy.edge.proxy.client_certificate import NONE as NO_CERTIFICATE
-from edgeproxy.edge.proxy.issuers import Claims, Issuers, NotGenuine, is_token
 from edgeproxy.edge.proxy.labels import NO_LABEL
-from edgeproxy.edge.proxy.networks import Networks
+from edgeproxy.edge.proxy.network_filter import Networks
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
 from edgeproxy.edge.proxy.router import no_route
+from edgeproxy.edge.proxy.token_verifier import Claims, Issuers, NotGenuine, is_token
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.config.models import Flag
 from edgeproxy.edge.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
-from edgeproxy.edge.proxy.outbox import Outbox, Waiter, wake
+from edgeproxy.edge.proxy.supervisor_requests import Outbox, Waiter, wake
 
 if TYPE_CHECKING:
     from jwt import PyJWK

@@ -14,17 +14,17 @@ from edgeproxy.base import log
 from edgeproxy.config import parsers
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.messages import EndpointAddresses
-from edgeproxy.edge.proxy.balance import draw
-from edgeproxy.edge.proxy.breaker import Breaker
-from edgeproxy.edge.proxy.kept_idle import KeptIdle
-from edgeproxy.edge.proxy.outlier import Outliers
-from edgeproxy.edge.proxy.retries import Budget
+from edgeproxy.edge.proxy.circuit_breaker import Breaker
+from edgeproxy.edge.proxy.idle_lifetime import KeptIdle
+from edgeproxy.edge.proxy.load_balancing import draw
+from edgeproxy.edge.proxy.outlier_detection import Outliers
+from edgeproxy.edge.proxy.retry_budget import Budget
 
 if TYPE_CHECKING:
     from edgeproxy.config.models import Endpoint as EndpointSettings
     from edgeproxy.config.models import Upstream
     from edgeproxy.edge.counters.meters import Counter, Histogram, SharedGauge
-    from edgeproxy.edge.proxy.sides import IdleConnection, UpstreamSide
+    from edgeproxy.edge.proxy.exchange_sides import IdleConnection, UpstreamSide
 
 Pair = tuple["Endpoint", "Endpoint"]
 
@@ -243,7 +243,7 @@ class Service:
     # ---- the choice
 
     def select(self) -> Endpoint:
-        """The endpoint that a request is to go to: the less loaded of two taken at random, see balance.py.
+        """The endpoint that a request is to go to: the less loaded of two taken at random, see load_balancing.py.
 
         Raises Fault: dns_error where no address is known, destination_unavailable where all are down,
         connection_limit_reached where the breaker is open. With a breaker, each ends with one call of `heard`.

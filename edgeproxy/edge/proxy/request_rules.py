@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
+from edgeproxy.edge.http1.field_values import values
 from edgeproxy.edge.http1.path import readings
-from edgeproxy.edge.http1.values import values
 
 if TYPE_CHECKING:
     from edgeproxy.config.rules import RequestRule

@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.http1.grammar import OWS
-from edgeproxy.edge.http1.security import PLACES
+from edgeproxy.edge.http1.security_fields import PLACES
 
 if TYPE_CHECKING:
     from edgeproxy.config.rewrites import Rewrite

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.http1.field_values import value, values
 from edgeproxy.edge.http1.fields import FOLDED
 from edgeproxy.edge.http1.grammar import host_of, name_of
-from edgeproxy.edge.http1.values import value, values
 
 if TYPE_CHECKING:
     from edgeproxy.config.rewrites import Redirect, RequestFields, ResponseFields, Rewrite

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, cast
 from edgeproxy.config.allowance import COST
 from edgeproxy.config.meters import MEASURES, OVER_CAP, per_request
 from edgeproxy.config.timeouts import Timeouts
-from edgeproxy.edge.proxy.door import Door
-from edgeproxy.edge.proxy.finish import Finish
 from edgeproxy.edge.proxy.metering import Capped, Costs, Count, Metering, is_billed
-from edgeproxy.edge.proxy.refusals import Refusals
+from edgeproxy.edge.proxy.preauth_policy import Door
+from edgeproxy.edge.proxy.refusal_meters import Refusals
 from edgeproxy.edge.proxy.request_rules import conditions
+from edgeproxy.edge.proxy.response_policy import Finish
 from edgeproxy.edge.proxy.reverse_mapping import mapping_of
 from edgeproxy.edge.proxy.rewriting import Rewriter
 from edgeproxy.edge.proxy.split_metering import SplitMetering, is_split
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.admission import LimitSet
     from edgeproxy.edge.limits.limit_set import RouteLimits
     from edgeproxy.edge.proxy.cors import CrossOrigin
-    from edgeproxy.edge.proxy.networks import Networks
+    from edgeproxy.edge.proxy.network_filter import Networks
     from edgeproxy.edge.proxy.pool import Service
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 

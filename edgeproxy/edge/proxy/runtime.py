@@ -13,8 +13,8 @@ from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.connections import Connections
 from edgeproxy.edge.proxy.deadlines import Deadlines
-from edgeproxy.edge.proxy.ids import Ids
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.request_ids import Ids
 from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
 if TYPE_CHECKING:

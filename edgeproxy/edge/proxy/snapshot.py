@@ -14,7 +14,7 @@ from edgeproxy.edge.http1.request import RequestHead, read_fields
 from edgeproxy.edge.limits.limit_set import Tables
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.proxy.access import AccessLog
+from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses, Terms
 from edgeproxy.edge.proxy.bounded_cache import remember
 from edgeproxy.edge.proxy.cors import CrossOrigin

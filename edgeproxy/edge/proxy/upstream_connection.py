@@ -24,9 +24,9 @@ from edgeproxy.edge.proxy.bounded_cache import remember
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.edge.proxy.exchange import COPIED_BYTES_MAX, Exchange
 from edgeproxy.edge.proxy.reset import was_reset
-from edgeproxy.edge.proxy.tls import fault_of
+from edgeproxy.edge.proxy.server_tls import fault_of
+from edgeproxy.edge.proxy.socket_input import unread
 from edgeproxy.edge.proxy.tunnel import Tunnel
-from edgeproxy.edge.proxy.unread import unread
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.compression import Compressor

@@ -34,8 +34,8 @@ from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.overload import Overload
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.runtime import Runtime
+from edgeproxy.edge.proxy.server_tls import ServerTls
 from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.tls import ServerTls
 
 ORPHAN_CHECK_SECONDS = 0.25
 """Seconds between two looks of an orphan for a supervisor that serves in its own one's place."""

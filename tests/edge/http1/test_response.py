@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.http1 import lines
 from edgeproxy.edge.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
-from edgeproxy.edge.http1.security import (
+from edgeproxy.edge.http1.security_fields import (
     ALL,
     FRAMED,
     FRAMED_BY_NONE,

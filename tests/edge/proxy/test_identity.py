@@ -14,8 +14,8 @@ from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.messages import FetchIssuerKeys
 from edgeproxy.edge.proxy import identity
 from edgeproxy.edge.proxy.identity import Directory
-from edgeproxy.edge.proxy.issuers import keys_of
 from edgeproxy.edge.proxy.route_binding import Route
+from edgeproxy.edge.proxy.token_verifier import keys_of
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
 
 

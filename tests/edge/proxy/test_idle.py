@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.proxy import kept_idle
+from edgeproxy.edge.proxy import idle_lifetime
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 from tests.support.transcript import Edge, chunks, get, head, ok
 from tests.support.wire import PATIENCE
@@ -85,10 +85,10 @@ async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edg
 async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_idle, "APART_SECONDS", 0.0)
-    monkeypatch.setattr(kept_idle, "AGREE_SECONDS", 60.0)  # A machine may stand still.
+    monkeypatch.setattr(idle_lifetime, "APART_SECONDS", 0.0)
+    monkeypatch.setattr(idle_lifetime, "AGREE_SECONDS", 60.0)  # A machine may stand still.
     client = await edge.client()
-    for _ in range(kept_idle.CLOSINGS):
+    for _ in range(idle_lifetime.CLOSINGS):
         upstream = await edge.brings(client, get())
         await upstream.tells(client, ok())
         upstream.closes()

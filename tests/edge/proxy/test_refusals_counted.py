@@ -1,7 +1,7 @@
 """Refusals as they are counted: by the limit, and by whether the edge knew of all that counts."""
 
 from edgeproxy.edge.errors import Refused
-from edgeproxy.edge.proxy.refusals import Refusals
+from edgeproxy.edge.proxy.refusal_meters import Refusals
 from tests.edge.proxy.asking import is_limited, request
 from tests.support.transcript import Edge, ok
 

@@ -13,7 +13,7 @@ import pytest
 
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.edge.messages import EndpointAddresses
-from edgeproxy.edge.proxy.access import AccessLog
+from edgeproxy.edge.proxy.access_log import AccessLog
 from edgeproxy.edge.proxy.address import Addresses
 from edgeproxy.edge.proxy.identity import Directory, Identity
 from edgeproxy.edge.proxy.log_file import LogFile

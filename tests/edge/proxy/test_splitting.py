@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edgeproxy.edge.proxy.kept_idle import KeptIdle
+from edgeproxy.edge.proxy.idle_lifetime import KeptIdle
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 

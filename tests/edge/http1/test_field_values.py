@@ -1,6 +1,6 @@
 """Fields in lines that were read."""
 
-from edgeproxy.edge.http1.values import value, values, without
+from edgeproxy.edge.http1.field_values import value, values, without
 
 LINES = b"Origin: https://a\r\nVary:  Accept \r\nvary: Origin\r\nX: origin: b\r\n"
 

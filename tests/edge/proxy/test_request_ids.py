@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from edgeproxy.edge.proxy.ids import IDS_PER_DRAW, TRACES, Ids, continued
+from edgeproxy.edge.proxy.request_ids import IDS_PER_DRAW, TRACES, Ids, continued
 
 BEGUN = re.compile(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-01\r\n\r\n")
 NOW = 1_790_000_000.1235

@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.base.addresses import ip_of
 from edgeproxy.config.networks import Networks as Settings
-from edgeproxy.edge.proxy.networks import Networks
+from edgeproxy.edge.proxy.network_filter import Networks
 from edgeproxy.edge.proxy.request_rules import overlap
 from tests.support.transcript import KEY, UNLIMITED, Edge, get, head, ok, post
 

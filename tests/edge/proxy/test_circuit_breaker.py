@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import Fault
-from edgeproxy.edge.proxy.breaker import Breaker
+from edgeproxy.edge.proxy.circuit_breaker import Breaker
 from tests.edge.proxy.failing import is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import Wire

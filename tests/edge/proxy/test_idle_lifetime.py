@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.proxy.kept_idle import FORGET_SECONDS, KeptIdle
+from edgeproxy.edge.proxy.idle_lifetime import FORGET_SECONDS, KeptIdle
 
 UNKNOWN = float("inf")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.proxy.balance import PAIRS_MAX, PAIRS_MIN, draw, slots
+from edgeproxy.edge.proxy.load_balancing import PAIRS_MAX, PAIRS_MIN, draw, slots
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.http1.security import BITS, said_by
-from edgeproxy.edge.http1.values import value, without
+from edgeproxy.edge.http1.field_values import value, without
+from edgeproxy.edge.http1.security_fields import BITS, said_by
 from edgeproxy.edge.proxy.compression import Asked, Compression, Compressor
 from edgeproxy.edge.proxy.cors import ANSWERED, ORIGIN
 from edgeproxy.edge.proxy.rewriting import Edit

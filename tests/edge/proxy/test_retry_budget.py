@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edgeproxy.edge.proxy.retries import RETRIES_ALWAYS, Budget
+from edgeproxy.edge.proxy.retry_budget import RETRIES_ALWAYS, Budget
 
 
 class Service:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.edge.proxy.access import PATH_CHARACTERS_MAX
+from edgeproxy.edge.proxy.access_log import PATH_CHARACTERS_MAX
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.http1.security import ADDED, ALL, BITS, OWN, said_by
+from edgeproxy.edge.http1.security_fields import ADDED, ALL, BITS, OWN, said_by
 
 NAMES = {
     "strict-transport-security",

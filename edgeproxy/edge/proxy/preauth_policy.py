@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.base import log
 from edgeproxy.base.addresses import ip_of
 from edgeproxy.edge.errors import Answered, Refused
-from edgeproxy.edge.http1.values import value, values
+from edgeproxy.edge.http1.field_values import value, values
 from edgeproxy.edge.limits.admission import LimitSet, denied
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.cors import METHOD, ORIGIN, CrossOrigin
-from edgeproxy.edge.proxy.networks import Networks
+from edgeproxy.edge.proxy.network_filter import Networks
 from edgeproxy.edge.proxy.request_rules import Condition
 from edgeproxy.edge.proxy.rewriting import location
 

@@ -130,7 +130,7 @@ def body(batch: Batch) -> bytes:
     faults = _faults(batch)
     if faults:
         raise BadBatch(faults)
-    said: dict[str, Any] = {
+    document: dict[str, Any] = {
         "edge": batch.edge,
         "region": batch.region,
         "seq": batch.seq,
@@ -139,13 +139,13 @@ def body(batch: Batch) -> bytes:
         "prev": batch.prev,
     }
     if batch.long:
-        said["long"] = True
+        document["long"] = True
     if batch.gap is None:
         rows = sorted(batch.rows)
-        said["rows"] = [(*row[:4], dimensions.read(row[4])) if len(row) == 5 else row for row in rows]
+        document["rows"] = [(*row[:4], dimensions.read(row[4])) if len(row) == 5 else row for row in rows]
     else:
-        said["gap"] = batch.gap._asdict()
-    return orjson.dumps(said)
+        document["gap"] = batch.gap._asdict()
+    return orjson.dumps(document)
 
 
 def digest(body: bytes) -> str:
@@ -165,24 +165,24 @@ def read(body: bytes) -> Batch:
     if len(body) > SMALL_BYTES and not is_sparse(body):
         raise BadBatch([f"is no list of {ROWS_MAX} rows at most"])
     try:
-        said = orjson.loads(body)
+        document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadBatch([f"is not JSON: {error}"]) from None
-    if not isinstance(said, dict):
+    if not isinstance(document, dict):
         raise BadBatch(["is not a JSON object"])
-    version = said.get("version", VERSION)
+    version = document.get("version", VERSION)
     if type(version) is not int or version != VERSION:
         raise BadBatch([f"is of another version than {VERSION}"])
-    faults = [f"has no {field}" for field in NEEDED if field not in said]
-    faults += [f"has an unknown field {field[:FIELD_CHARACTERS_SHOWN]!r}" for field in said if field not in KNOWN]
-    if ("rows" in said) == ("gap" in said):
-        faults.append("has both rows and a gap" if "rows" in said else "has neither rows nor a gap")
-    rows = _rows(said.get("rows", []), faults)
-    gap = _gap(said["gap"], faults) if "gap" in said else None
+    faults = [f"has no {field}" for field in NEEDED if field not in document]
+    faults += [f"has an unknown field {field[:FIELD_CHARACTERS_SHOWN]!r}" for field in document if field not in KNOWN]
+    if ("rows" in document) == ("gap" in document):
+        faults.append("has both rows and a gap" if "rows" in document else "has neither rows nor a gap")
+    rows = _rows(document.get("rows", []), faults)
+    gap = _gap(document["gap"], faults) if "gap" in document else None
     if faults:
         raise BadBatch(faults)
-    edge, region, seq, since, until, prev = (said[field] for field in NEEDED)
-    batch = Batch(edge, region, seq, since, until, prev, rows, gap, said.get("long", False))
+    edge, region, seq, since, until, prev = (document[field] for field in NEEDED)
+    batch = Batch(edge, region, seq, since, until, prev, rows, gap, document.get("long", False))
     faults = _faults(batch)
     if faults:
         raise BadBatch(faults)
@@ -206,25 +206,25 @@ def is_sparse(body: bytes) -> bool:
     return all(outside.count(sign) <= most for sign, most in STRUCTURE_MAX.items())
 
 
-def _rows(said: Any, faults: list[str]) -> tuple[Row, ...]:
+def _rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
     """Rows as JSON has them, which may still hold anything."""
-    if not isinstance(said, list) or not all(type(row) is list and len(row) in (4, 5) for row in said):
+    if not isinstance(rows, list) or not all(type(row) is list and len(row) in (4, 5) for row in rows):
         faults.append("has rows that are no list of [customer, meter, route, value], or of these and dimensions")
         return ()
-    if all(len(row) == 4 for row in said):
-        return tuple([(customer, meter, route, value) for customer, meter, route, value in said])
-    for index, row in enumerate(said):
+    if all(len(row) == 4 for row in rows):
+        return tuple([(customer, meter, route, value) for customer, meter, route, value in rows])
+    for index, row in enumerate(rows):
         if len(row) == 5 and not is_dimensions(row[4]):
             faults.append(f"has dimensions in row {index} that are none")
             return ()
-    return tuple([(*row[:4], dimensions.written(row[4])) if len(row) == 5 else (*row,) for row in said])
+    return tuple([(*row[:4], dimensions.written(row[4])) if len(row) == 5 else (*row,) for row in rows])
 
 
-def _gap(said: Any, faults: list[str]) -> Gap | None:
-    if not isinstance(said, dict) or said.keys() != NEEDED_OF_GAPS:
+def _gap(value: Any, faults: list[str]) -> Gap | None:
+    if not isinstance(value, dict) or value.keys() != NEEDED_OF_GAPS:
         faults.append("has a gap that is not {from_seq, to_seq, why}")
         return None
-    return Gap(**said)
+    return Gap(**value)
 
 
 def _faults(batch: Batch) -> list[str]:

@@ -46,10 +46,10 @@ class Signer:
         """Read the key that `keygen` wrote; raises UnusableKey."""
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), None)
-        except OSError as failure:
-            raise UnusableKey(f"{file} cannot be read: {failure.strerror}") from failure
-        except (ValueError, TypeError) as failure:
-            raise UnusableKey(f"{file} has no private key in PEM without a password") from failure
+        except OSError as error:
+            raise UnusableKey(f"{file} cannot be read: {error.strerror}") from error
+        except (ValueError, TypeError) as error:
+            raise UnusableKey(f"{file} has no private key in PEM without a password") from error
         if not isinstance(key, Ed25519PrivateKey):
             raise UnusableKey(f"{file} has a key of another kind: `edgeproxy directory keygen` makes one")
         return cls(key)
@@ -88,11 +88,11 @@ class Trust:
 
 def split(line: bytes) -> tuple[bytes, bytes | None]:
     """What a line says, and its signature; None where it has none."""
-    payload, space, written = line.rpartition(b" ")
+    payload, space, encoded = line.rpartition(b" ")
     if not space:
         return line, None
     try:
-        signature = base64.b64decode(written, validate=True)
+        signature = base64.b64decode(encoded, validate=True)
     except binascii.Error:
         return line, None
     return (payload, signature) if len(signature) == SIGNATURE_BYTES else (line, None)
@@ -115,8 +115,8 @@ def keygen(file: Path) -> str:
     """
     key = Ed25519PrivateKey.generate()
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as written:
-        written.write(pem)
-        written.flush()
-        os.fsync(written.fileno())
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+        target.write(pem)
+        target.flush()
+        os.fsync(target.fileno())
     return Signer(key).public

@@ -97,10 +97,10 @@ def hash_of(line: bytes) -> str:
 
 def line_of(version: Version, signer: Signer | None = None) -> bytes:
     """A version as a line of the log."""
-    said = version._asdict()
+    fields = version._asdict()
     if version.form == UNSIGNED:
-        del said["before"], said["back"]
-    payload = orjson.dumps(said)
+        del fields["before"], fields["back"]
+    payload = orjson.dumps(fields)
     return payload if signer is None else signer.sign(Kind.VERSION, payload)
 
 
@@ -111,7 +111,7 @@ def version_of(line: bytes) -> Version:
         version = Version(**orjson.loads(payload))
     except (ValueError, TypeError):
         version = None
-    if version is None or not all(_is(said, kind) for said, kind in zip(version, KINDS, strict=True)):
+    if version is None or not all(_is(value, kind) for value, kind in zip(version, KINDS, strict=True)):
         raise Unreadable("the directory has a line that this version of edgeproxy cannot read")
     if version.form not in (UNSIGNED, SIGNED):
         raise Unreadable("the directory was pushed by a later version of edgeproxy, which this one cannot read")
@@ -132,17 +132,17 @@ def time_of(line: bytes) -> Time:
     """What such a line says, whoever signed it; raises Unreadable."""
     payload, _ = split(line)
     try:
-        said = Time(**orjson.loads(payload))
+        time = Time(**orjson.loads(payload))
     except (ValueError, TypeError):
-        said = None
-    if said is None or not all(map(_is, said, ((int, float), int, str))):
+        time = None
+    if time is None or not all(map(_is, time, ((int, float), int, str))):
         raise Unreadable("the signed time of the directory cannot be read")
-    return said
+    return time
 
 
-def _is(said: Any, kind: Any) -> bool:
+def _is(value: Any, kind: Any) -> bool:
     """Whether a part of a line is of this kind; nobody has pushed what cannot be counted, or kept in a file."""
-    return isinstance(said, kind) and (kind is not int or 0 <= said < INTEGER_MAX)
+    return isinstance(value, kind) and (kind is not int or 0 <= value < INTEGER_MAX)
 
 
 async def last(ask: Ask) -> Version | None:

@@ -25,8 +25,8 @@ class About(NamedTuple):
 
 def fields(sync_age: float | None) -> dict[str, str]:
     """Write what goes with the next batch."""
-    said = {"User-Agent": f"edgeproxy/{__version__}"}
-    return said if sync_age is None else said | {SYNC_FIELD: str(round(sync_age))}
+    report_fields = {"User-Agent": f"edgeproxy/{__version__}"}
+    return report_fields if sync_age is None else report_fields | {SYNC_FIELD: str(round(sync_age))}
 
 
 def read_fields(said: Mapping[str, str]) -> About:

@@ -42,9 +42,9 @@ class KeysUsed:
 
     def fields(self) -> dict[str, str]:
         """Write the field that goes with the next batch; none where there is nothing to tell."""
-        some = self._waiting[-KEYS_AT_ONCE:]
-        self._under_way = len(some)
-        return {FIELD: f"{self._day};{base64.b64encode(b''.join(some)).decode()}"} if some else {}
+        digests = self._waiting[-KEYS_AT_ONCE:]
+        self._under_way = len(digests)
+        return {FIELD: f"{self._day};{base64.b64encode(b''.join(digests)).decode()}"} if digests else {}
 
     def heard(self) -> None:
         """The collector has what `fields` wrote last."""

@@ -17,5 +17,5 @@ def line(seq: int, said: bytes) -> bytes:
 
 def parts(raw: bytes) -> tuple[int, bytes]:
     """Return the number of a line, and what it says; raises ValueError."""
-    seq, _, said = raw.partition(b" ")
-    return int(seq), said
+    seq, _, count = raw.partition(b" ")
+    return int(seq), count

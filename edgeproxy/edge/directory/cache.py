@@ -97,8 +97,8 @@ class Cache:
             self._db = self._opened()
         except sqlite3.OperationalError:
             raise  # The disk, or another one who holds it: what is there may be well.
-        except sqlite3.DatabaseError as damage:
-            log.get().error("the cached directory is damaged, and made anew", file=str(self._path), why=str(damage))
+        except sqlite3.DatabaseError as error:
+            log.get().error("the cached directory is damaged, and made anew", file=str(self._path), why=str(error))
             self._remove()
             self._db = self._opened()
 
@@ -339,8 +339,8 @@ def _read(line: bytes) -> Document | FlagDocument:
             isinstance(one, FlagDocument)
             or (isinstance(one.tier, str) and all(len(each) == DIGEST_BYTES for each in one.keys))
         )
-    except (ValueError, LookupError, TypeError, AttributeError) as odd:
-        raise ValueError(f"a line of the directory is not understood: {odd!r}") from odd
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"a line of the directory is not understood: {error!r}") from error
     if not fits:
         raise ValueError("a line of the directory has a name, a tier or a key that is none")
     return one

@@ -42,12 +42,12 @@ class CollectorClient:
                 server_hostname=self._server_name,
             ) as answer:
                 body = await _whole(answer.content)
-        except TimeoutError as late:
+        except TimeoutError as error:
             await self.close()
-            raise Away("the collector gave no answer in time") from late
-        except aiohttp.ClientError as failure:
+            raise Away("the collector gave no answer in time") from error
+        except aiohttp.ClientError as error:
             await self.close()  # With the next session certificates are read again: they may have been renewed.
-            raise Away(f"the collector: {why(failure)}") from failure
+            raise Away(f"the collector: {why(error)}") from error
         if answer.status == 404 and missing:
             raise Unreadable("a part of the directory has left the collector")
         if answer.status != 200:

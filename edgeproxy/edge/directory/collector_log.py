@@ -37,8 +37,8 @@ class CollectorLog:
             follows, time = said["follows"], said["time"]
             lines = tuple([line.encode() for line in said["lines"]])
             news = News(lines, follows is True, None if time is None else time.encode())
-        except (ValueError, LookupError, TypeError, AttributeError) as odd:
-            raise Unreadable("the collector's answer cannot be read: is it one?") from odd
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise Unreadable("the collector's answer cannot be read: is it one?") from error
         return news
 
     async def part(self, token: str, place: int) -> bytes | None:

@@ -51,8 +51,8 @@ class CountedLog:
             if lines and lines[0][0] > known:
                 lines = [parts(raw) for raw in await self._ask("LRANGE", COUNTED, 0, -1)]
             found = [orjson.loads(said) for seq, said in lines if seq > known]
-        except ValueError as odd:
-            raise Unreadable(f"what the hub has of quotas cannot be read: {odd}") from odd
+        except ValueError as error:
+            raise Unreadable(f"what the hub has of quotas cannot be read: {error}") from error
         self._seq = lines[-1][0] if lines else newest
         return found
 

@@ -201,15 +201,15 @@ class Follower:
         while True:
             try:
                 await self._look(transport)
-            except Rejected as why:
-                self._reject(str(why))
+            except Rejected as error:
+                self._reject(str(error))
                 in_vain = 0
-            except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as why:
-                self._has_failed(why)
-                in_vain = 0 if isinstance(why, Away) else in_vain + 1
-            except Exception as unforeseen:  # It is followed for as long as the edge serves, whatever is in the hub.
-                self._seldom.error("the directory could not be read", repr(unforeseen), exc_info=unforeseen)
-                self._is_behind(repr(unforeseen))
+            except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as error:
+                self._has_failed(error)
+                in_vain = 0 if isinstance(error, Away) else in_vain + 1
+            except Exception as error:  # It is followed for as long as the edge serves, whatever is in the hub.
+                self._seldom.error("the directory could not be read", repr(error), exc_info=error)
+                self._is_behind(repr(error))
                 in_vain += 1
             else:
                 self._looked.set()
@@ -389,8 +389,8 @@ class Follower:
         digests = [bytes.fromhex(key.sha256) for key in settings.keys]
         try:
             survey = await asyncio.to_thread(self._cache.survey, settings.customers, digests, settings.tiers.keys())
-        except Error as why:
-            self._is_behind(str(why))  # Nobody is served otherwise for that.
+        except Error as error:
+            self._is_behind(str(error))  # Nobody is served otherwise for that.
             return
         before, self._survey = self._survey, survey
         if survey.names and survey.names != before.names:
@@ -422,8 +422,8 @@ class Follower:
             began, found = monotonic(), None
             try:
                 found = await self._find({digest for digests, _ in asked for digest in digests})
-            except Exception as unforeseen:  # Others will ask too.
-                self._seldom.error("keys could not be looked up", repr(unforeseen), exc_info=unforeseen)
+            except Exception as error:  # Others will ask too.
+                self._seldom.error("keys could not be looked up", repr(error), exc_info=error)
             finally:
                 self._reply(asked, found)
             await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
@@ -438,8 +438,8 @@ class Follower:
             changes = self._changes
             try:
                 found = await asyncio.to_thread(self._cache.find, digests)
-            except Error as why:
-                self._has_failed(why)
+            except Error as error:
+                self._has_failed(error)
                 return None
             if changes == self._changes:
                 return found
@@ -466,8 +466,8 @@ class Follower:
             return None
         try:
             found = await asyncio.to_thread(cached.customer, name)
-        except Error as why:
-            self._has_failed(why)
+        except Error as error:
+            self._has_failed(error)
             raise
         return None if found is None else KnownCustomer(name, customer_of(found[0]), found[1])
 

@@ -40,8 +40,8 @@ def accept(held: Held | None, news: News, trust: Trust | None) -> Accepted:
     for line in lines:
         try:
             trust.check(Kind.VERSION, line.raw)
-        except Untrusted as why:
-            raise Rejected(f"version {line.version.number} {why}") from why
+        except Untrusted as error:
+            raise Rejected(f"version {line.version.number} {error}") from error
     for before, line in pairwise(lines):
         _follow(before.hash, before.version.number, line)
     if lines:
@@ -85,8 +85,8 @@ def _time(line: bytes | None, number: int, newest: str, trust: Trust) -> float:
         return 0.0
     try:
         trust.check(Kind.TIME, line)
-    except Untrusted as why:
-        raise Rejected(f"the time of the directory {why}") from why
+    except Untrusted as error:
+        raise Rejected(f"the time of the directory {error}") from error
     said = time_of(line)
     if said.number > number:
         raise Rejected(f"the log ends with version {number}, and version {said.number} was signed as the newest")

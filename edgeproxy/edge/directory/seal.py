@@ -87,8 +87,8 @@ class Encrypted:
         """As Seal."""
         try:
             return self._cipher.decrypt(written[:NONCE_BYTES], written[NONCE_BYTES:], row)
-        except (InvalidTag, ValueError) as odd:
-            raise sqlite3.DatabaseError("what is there was not encrypted with this key") from odd
+        except (InvalidTag, ValueError) as error:
+            raise sqlite3.DatabaseError("what is there was not encrypted with this key") from error
 
 
 def seal_of(settings: CacheKey | None) -> Seal:
@@ -101,8 +101,8 @@ def seal_of(settings: CacheKey | None) -> Seal:
         where = str(settings.file)
         try:
             written = settings.file.read_text()
-        except (OSError, UnicodeDecodeError) as failure:
-            raise KeyUnavailable(f"cache_key: {where} cannot be read: {failure}") from failure
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyUnavailable(f"cache_key: {where} cannot be read: {error}") from error
     else:
         assert settings.command is not None
         where = settings.command[0]
@@ -110,9 +110,9 @@ def seal_of(settings: CacheKey | None) -> Seal:
             # In a thread, as everything here.
             ran = subprocess.run(settings.command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
             written = ran.stdout.decode()
-        except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as failure:
-            raise KeyUnavailable(f"cache_key: {where} printed no key: {type(failure).__name__}") from failure
+        except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
+            raise KeyUnavailable(f"cache_key: {where} printed no key: {type(error).__name__}") from error
     try:
         return Encrypted(read_secret_bytes(written))
-    except ValueError as odd:
-        raise KeyUnavailable(f"cache_key: what {where} has is no key: {odd}") from odd
+    except ValueError as error:
+        raise KeyUnavailable(f"cache_key: what {where} has is no key: {error}") from error

@@ -209,10 +209,10 @@ class Accounting:
         """Do a piece of this work, and know what came of it; it never fails itself."""
         try:
             faults = await work()
-        except (OSError, Broken, identity.Unusable) as failure:
-            self._conclude(_why(failure))
-        except Exception as unforeseen:
-            self._conclude(f"the supervisor failed: {unforeseen!r}", unforeseen)
+        except (OSError, Broken, identity.Unusable) as error:
+            self._conclude(_why(error))
+        except Exception as error:
+            self._conclude(f"the supervisor failed: {error!r}", error)
         else:
             self._conclude("; ".join(faults))
         self._waits = None

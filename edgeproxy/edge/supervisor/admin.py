@@ -91,8 +91,8 @@ class Admin:
             made = AdminSocket(self._state)
             self._listener.accept(self._runner, made.socket)
             made.take_place()
-        except OSError as why:
-            self._log.error("no admin socket", NAME, why=str(why))
+        except OSError as error:
+            self._log.error("no admin socket", NAME, why=str(error))
             return
         self._socket = made
         if before is not None:
@@ -145,10 +145,10 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             if customer is None:
                 return _problem(404, f"no customer is called {name!r} here")
             policies = await table_reader.limits(status.settings, customer, status.told_flags)
-        except Unserved as why:
-            return _problem(404, str(why))
-        except Error as why:
-            return _problem(503, f"the directory on this host's disk cannot be read: {why}")
+        except Unserved as error:
+            return _problem(404, str(error))
+        except Error as error:
+            return _problem(503, f"the directory on this host's disk cannot be read: {error}")
         except ValueError:
             return _problem(404, f"this version of edgeproxy does not understand what the directory says of {name!r}")
         return _json({"policies": policies})
@@ -170,9 +170,9 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
         peer = request[PEER]
         try:
             request[CALLER] = who = peer.address if peer.local is None else _caller(request, peer.local, status)
-        except Refused as no:
-            about = f"{peer.address} {no.status} {request.method} {request.path[:PATH_CHARACTERS_SHOWN]}"
-            refusals.error("admin request refused", about, why=no.why)
+        except Refused as error:
+            about = f"{peer.address} {error.status} {request.method} {request.path[:PATH_CHARACTERS_SHOWN]}"
+            refusals.error("admin request refused", about, why=error.why)
             raise
         if request.method not in READING:
             log.get().info("admin request", method=request.method, path=request.path, by=who, origin=peer.address)

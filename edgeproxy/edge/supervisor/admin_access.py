@@ -54,8 +54,8 @@ def caller(asked: Asked, admin: Admin, now: float) -> str:
         return LOCAL
     try:
         return Tokens(admin.tokens).holder(asked.authorization, now).label
-    except Unknown as no:
-        raise Refused(401, str(no), {"WWW-Authenticate": no.challenge}) from None
+    except Unknown as error:
+        raise Refused(401, str(error), {"WWW-Authenticate": error.challenge}) from None
 
 
 def is_known(host: str, admin: Admin, local: str) -> bool:

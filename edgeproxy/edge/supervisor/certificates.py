@@ -47,8 +47,8 @@ class Held:
             return False
         try:
             self.facts = self._check(*self._files)
-        except Unusable as problem:
-            self.why = str(problem)
+        except Unusable as error:
+            self.why = str(error)
             return False
         self._used, self.why = signs, ""
         return True

@@ -114,8 +114,8 @@ class Health:
             began = monotonic()
             try:
                 failure = await self._ask(target)
-            except Exception as unforeseen:  # Whatever it was, this address must not be forgotten for it.
-                failure = f"the probe failed: {unforeseen!r}"
+            except Exception as error:  # Whatever it was, this address must not be forgotten for it.
+                failure = f"the probe failed: {error!r}"
             if standing.heard(failure):
                 self._tell(target, standing)
                 self._learned()

@@ -91,9 +91,9 @@ class Issuers:
             hurry.clear()
             try:
                 found = await _fetched(issuer.jwks)
-            except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as why:
+            except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
                 told = "the keys of an issuer cannot be had; those that are known count"
-                self._seldom.error(told, name, why=str(why) or type(why).__name__)
+                self._seldom.error(told, name, why=str(error) or type(error).__name__)
             else:
                 if found != self._known.get(name):
                     self._known[name] = found

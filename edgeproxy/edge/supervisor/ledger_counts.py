@@ -57,8 +57,8 @@ class CollectorCounts:
             said = orjson.loads(body)
             changes = list(said["quotas"])
             self._seq = int(changes[-1]["seq"] if changes else said["newest"])
-        except (ValueError, LookupError, TypeError) as odd:
-            raise Unreadable("the collector's answer cannot be read: is it one?") from odd
+        except (ValueError, LookupError, TypeError) as error:
+            raise Unreadable("the collector's answer cannot be read: is it one?") from error
         return changes
 
     async def close(self) -> None:
@@ -112,8 +112,8 @@ class LedgerCounts:
                     continue
                 try:
                     found = [read(said) for said in await counts.news()]
-                except (Away, ResponseError, Unreadable, ValueError, OSError) as why:
-                    self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(why))
+                except (Away, ResponseError, Unreadable, ValueError, OSError) as error:
+                    self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(error))
                     pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
                     in_vain += 1
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))

@@ -243,8 +243,8 @@ class Supervisor:
         if self._workers.first_ready.done():
             try:
                 self._workers.first_ready.result()
-            except Stillborn as failure:
-                complain(f"no worker could start: {failure}")
+            except Stillborn as error:
+                complain(f"no worker could start: {error}")
                 return 1
             self._status.phase = "serving"
             self._store.control.serve(self._token, monotonic())
@@ -322,9 +322,9 @@ class Supervisor:
         while True:
             try:
                 tended = await self._table_reader.tend()
-            except OSError as failure:
-                if str(failure) != said:
-                    said = str(failure)
+            except OSError as error:
+                if str(error) != said:
+                    said = str(error)
                     self._log.error("the tables could not be tended", why=said)
             else:
                 said = ""
@@ -374,8 +374,8 @@ def run(
                 # SO_REUSEPORT let it be bound, but clients would be shared with counts that are not.
                 why = f"another process does, which is no edge on the state directory {settings.state}"
                 raise sockets.Unavailable(f"cannot listen on {taken[0]}: {why}")
-        except (sockets.Unavailable, state.Unusable) as failure:
-            complain(str(failure))
+        except (sockets.Unavailable, state.Unusable) as error:
+            complain(str(error))
             return 2
         code = uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched))
         # A second signal while the process ends must not change how it ends.

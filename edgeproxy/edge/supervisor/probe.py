@@ -53,9 +53,9 @@ class Prober:
         for tls in wanted:
             try:
                 found[tls] = ClientTls(tls)
-            except TlsFilesError as failure:
+            except TlsFilesError as error:
                 name = self._users[tls]
-                self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(failure))
+                self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(error))
         return found
 
     async def __call__(self, target: Target) -> str | None:
@@ -132,8 +132,8 @@ async def probe(
             return None if 200 <= answer.status < 400 else f"status {answer.status}"
     except TimeoutError:
         return f"no answer within {seconds:g} s"
-    except (OSError, ClientError, ValueError) as failure:
-        return reason(failure)
+    except (OSError, ClientError, ValueError) as error:
+        return reason(error)
 
 
 def reason(failure: Exception) -> str:

@@ -71,7 +71,7 @@ async def connect(place: Place) -> str:
             _, writer = await asyncio.open_connection(place.address, place.port)
     except TimeoutError:
         return f"no connection within {CONNECT_SECONDS:g} s"
-    except OSError as failure:
-        return (failure.strerror or str(failure)).lower()
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
     writer.close()
     return ""

@@ -156,9 +156,9 @@ class Reloads:
     async def _reload(self) -> Outcome:
         try:
             return await self._attempt()
-        except Exception as unforeseen:  # The next one may go well.
-            self._log.error("reload died", exc_info=unforeseen)
-            return Outcome("failed", (f"the supervisor failed: {unforeseen!r}",))
+        except Exception as error:  # The next one may go well.
+            self._log.error("reload died", exc_info=error)
+            return Outcome("failed", (f"the supervisor failed: {error!r}",))
 
     async def _attempt(self) -> Outcome:
         if self._read is None:

@@ -110,13 +110,13 @@ class Resolver:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
                 found = ordered(await self._look_up(name.host))
-        except (OSError, UnicodeError) as failure:  # TimeoutError is an OSError.
-            why = getattr(failure, "strerror", None) or str(failure) or f"no answer within {LOOKUP_TIMEOUT:g} s"
+        except (OSError, UnicodeError) as error:  # TimeoutError is an OSError.
+            why = getattr(error, "strerror", None) or str(error) or f"no answer within {LOOKUP_TIMEOUT:g} s"
             self._failed(name, why)
-        except Exception as unforeseen:
+        except Exception as error:
             # The name would never be looked up again.
             self._log.exception("a name could not be looked up", name=name.host)
-            self._failed(name, repr(unforeseen))
+            self._failed(name, repr(error))
         else:
             self._found(name, found)
 

@@ -84,8 +84,8 @@ class Shipping:
         if usage.collector.startswith("https://"):
             try:
                 outward = await in_thread("load certificates for shipping", partial(ClientTls, usage.tls))
-            except TlsFilesError as failure:
-                raise OSError(f"its certificates cannot be loaded: {failure}") from failure
+            except TlsFilesError as error:
+                raise OSError(f"its certificates cannot be loaded: {error}") from error
             context = outward.context
         return Http(usage.collector, usage.token or "", tls=context, server_name=usage.tls.server_name)
 

@@ -46,8 +46,8 @@ def bind(address: Address) -> socket.socket:
                 # [::] and 0.0.0.0 can then be listened on side by side, each an entry of `listen`.
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.bind(resolved)
-        except OSError as why:
-            raise Unavailable(f"cannot listen on {address}: {why.strerror or why}") from why
+        except OSError as error:
+            raise Unavailable(f"cannot listen on {address}: {error.strerror or error}") from error
         undo.pop_all()
     return made
 
@@ -59,8 +59,8 @@ def listened_on(address: Address) -> bool:
         with socket.socket(family, socket.SOCK_STREAM) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(resolved)
-    except OSError as why:
-        return why.errno == errno.EADDRINUSE
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
     return False
 
 

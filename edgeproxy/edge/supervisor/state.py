@@ -41,9 +41,9 @@ def prepare(settings: Settings) -> Store:
         )
         store.control.stay(identity.Here.of(state).digest)
         return store
-    except (OSError, identity.Unusable) as failure:
-        why = str(failure).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
-        raise Unusable(f"the state directory {state} cannot be used: {why}") from failure
+    except (OSError, identity.Unusable) as error:
+        why = str(error).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
+        raise Unusable(f"the state directory {state} cannot be used: {why}") from error
 
 
 def refuse_other_folder(state: Path, folder: Path) -> None:

@@ -240,8 +240,8 @@ class Workers:
         """One worker's life in this place; what is known of its end."""
         try:
             process = self._held[place] = await Process.start(self._command, self._listening)
-        except OSError as why:
-            return {"why": f"it could not be started: {why}"}
+        except OSError as error:
+            return {"why": f"it could not be started: {error}"}
         if self._leaving.is_set():
             process.kill()  # it came too late to hear of the drain
         process.ended.add_done_callback(lambda _: self._news.set())
@@ -257,8 +257,8 @@ class Workers:
                 said = await process.channel.receive()
                 process.heard(said)
                 self._heard(place, process, said)
-        except UnknownMessage as nonsense:
-            process.why = str(nonsense)
+        except UnknownMessage as error:
+            process.why = str(error)
         except ChannelClosed:
             pass  # It is gone, or about to go.
         if not self._leaving.is_set():

@@ -170,8 +170,8 @@ class Coordinator:
             use = self._used.take()
             try:
                 self._use(use, now)
-            except (LookupError, ValueError) as wrong:  # It is of another version.
-                self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(wrong))
+            except (LookupError, ValueError) as error:  # It is of another version.
+                self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(error))
 
     def _use(self, use: LimitUse, now: float) -> None:
         known = self._table(use.table, use.file)
@@ -255,8 +255,8 @@ class Coordinator:
             for known in self._known():
                 known.rates.lost(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
                 known.totals.lost(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
-        except Exception as unforeseen:
-            self._is_wrong(unforeseen)
+        except Exception as error:
+            self._is_wrong(error)
 
     def _is_wrong(self, unforeseen: Exception) -> None:
         """Log a fault with one row, which must not stop the coordination of all others."""
@@ -274,8 +274,8 @@ class Coordinator:
             if self._hub.is_up:
                 try:
                     self._report(now)
-                except Exception as unforeseen:
-                    self._is_wrong(unforeseen)
+                except Exception as error:
+                    self._is_wrong(error)
             elif self._hub.tried:
                 self._lost(now)
             self._pace.spent(thread_time() - began)

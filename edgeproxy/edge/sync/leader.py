@@ -96,8 +96,8 @@ class Leader:
                 sock=listening,
                 backlog=BACKLOG_CONNECTIONS,
             )
-        except OSError as failure:
-            why = failure.strerror or str(failure)
+        except OSError as error:
+            why = error.strerror or str(error)
             self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
 
     def tell(self, message: FromLeader) -> None:
@@ -120,8 +120,8 @@ class Leader:
             while True:
                 try:
                     take(await channel.receive())
-                except UnknownMessage as unknown:
-                    self._seldom.error("what another supervisor says is not understood, and ignored", str(unknown))
+                except UnknownMessage as error:
+                    self._seldom.error("what another supervisor says is not understood, and ignored", str(error))
         except ChannelClosed:
             pass
 

@@ -44,8 +44,8 @@ def read(said: Any) -> LedgerCount:
             raise ValueError
         ZoneInfo(count.timezone)
         count.customer.encode()
-    except (LookupError, TypeError, ValueError, OSError) as odd:
-        raise ValueError("what the ledger has counted of a quota cannot be read") from odd
+    except (LookupError, TypeError, ValueError, OSError) as error:
+        raise ValueError("what the ledger has counted of a quota cannot be read") from error
     return count._replace(used=min(count.used, COUNT_MAX))
 
 

@@ -169,8 +169,8 @@ def verify(folder: Path, edge: str, sealed: int) -> Verdict:
             continue
         try:
             batch = read(one.body)
-        except BadBatch as wrong:
-            torn.append(Place(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {wrong}")))
+        except BadBatch as error:
+            torn.append(Place(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {error}")))
             prev = ""
             continue
         first = wanted or begins

@@ -141,6 +141,6 @@ def _batch(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
         return None
     try:
         return read(one.body)
-    except BadBatch as wrong:
-        faults.append(f"{path}:{one.offset}: {wrong}")
+    except BadBatch as error:
+        faults.append(f"{path}:{one.offset}: {error}")
         return None

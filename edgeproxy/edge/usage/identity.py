@@ -96,8 +96,8 @@ def load(folder: Path) -> Identity | None:
         return Identity(str(said["id"]), str(said["machine"]), int(said["inode"]), int(said["made_at"]))
     except FileNotFoundError:
         return None
-    except (OSError, LookupError, TypeError, ValueError) as wrong:
-        raise Unusable(f"{path}: is damaged ({wrong}): restore it") from wrong
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        raise Unusable(f"{path}: is damaged ({error}): restore it") from error
 
 
 def write(state: Path, identity: Identity) -> None:

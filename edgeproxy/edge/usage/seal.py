@@ -211,10 +211,10 @@ class Sealer:
                             table.mark(row, total)
                     finally:
                         columns.give_back((file,), column)
-        except (NoFreeColumn, NoRow) as failed:
+        except (NoFreeColumn, NoRow) as error:
             raise TableError(
-                self.store.folder, f"lack what was sealed, and it cannot be put back: {failed}"
-            ) from failed
+                self.store.folder, f"lack what was sealed, and it cannot be put back: {error}"
+            ) from error
         finally:
             setup.release()
 
@@ -357,8 +357,8 @@ def _files(store: Store) -> dict[int, TableFile]:
         if name not in folded:
             try:
                 found[number] = store.file(name, USAGE)
-            except TableError as failed:
-                if failed.errno != errno.ENOENT:
+            except TableError as error:
+                if error.errno != errno.ENOENT:
                     raise
     return found
 

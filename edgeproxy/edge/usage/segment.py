@@ -144,8 +144,8 @@ def _unpack(offset: int, payload: bytes, marked: bool) -> Record | str:
             for file, rows, indices, totals in (orjson.loads(private) if marked else ())
             for row, of, total in zip(rows, indices, totals, strict=True)
         )
-    except (zstandard.ZstdError, struct.error, ValueError, TypeError) as wrong:
-        return f"was written by something else: {wrong}"
+    except (zstandard.ZstdError, struct.error, ValueError, TypeError) as error:
+        return f"was written by something else: {error}"
     return Record(offset, RECORD.size + len(payload), body, marks, counted)
 
 

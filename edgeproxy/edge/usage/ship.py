@@ -149,11 +149,11 @@ class Shipper:
             if not self._ahead and self._spool.pending.batches:
                 self._ahead.extend(await self._aside(self._backlog.some))
             await self._tend()
-        except Damaged as damage:
-            self._stands("stopped", str(damage))
+        except Damaged as error:
+            self._stands("stopped", str(error))
             return RETRY_SECONDS_MAX  # Somebody may own up to it meanwhile.
-        except OSError as failure:
-            return self._later(f"the spool cannot be read: {failure}")
+        except OSError as error:
+            return self._later(f"the spool cannot be read: {error}")
         if not self._ahead:
             self._stands("idle")
             return math.inf
@@ -165,9 +165,9 @@ class Shipper:
             self._stands("shipping")
         try:
             reply = await self._send(parcel.batch, parcel.body)
-        except OSError as failure:
+        except OSError as error:
             self._results["unreachable"] += 1
-            return self._later(f"nobody answers: {str(failure) or type(failure).__name__}")
+            return self._later(f"nobody answers: {str(error) or type(error).__name__}")
         last = self._spool.last
         assert last is not None
         answer = heard(reply, parcel.batch, last.seq)
@@ -196,8 +196,8 @@ class Shipper:
             is_back = answer.watermark < self._spool.watermark
             try:
                 await self._aside(self._move, answer.watermark)
-            except OSError as failure:
-                return self._later(f"the watermark cannot be moved: {failure}")
+            except OSError as error:
+                return self._later(f"the watermark cannot be moved: {error}")
             if is_back:
                 # Two that answer under one address would have it go to and fro for ever.
                 seconds = self._pause(self._returns) if self._returns else 0.0
@@ -230,15 +230,15 @@ class Shipper:
             self._pruned_at = now
             try:
                 await self._aside(self._spool.prune, now)
-            except OSError as failure:
-                self._seldom.error("what was shipped cannot be removed", str(self._spool.folder), why=str(failure))
+            except OSError as error:
+                self._seldom.error("what was shipped cannot be removed", str(self._spool.folder), why=str(error))
 
     def _save(self) -> None:
         try:
             self._spool.save()
-        except OSError as failure:
+        except OSError as error:
             # It is shipped again by whoever comes after, and counted once.
-            self._seldom.error("the watermark cannot be written", str(self._spool.folder), why=str(failure))
+            self._seldom.error("the watermark cannot be written", str(self._spool.folder), why=str(error))
 
     # ---- how it stands
 

@@ -160,8 +160,8 @@ def discarded(folder: Path) -> tuple[Given, ...]:
         return tuple(Given(first, last, why) for first, last, why in orjson.loads((folder / DISCARDED).read_bytes()))
     except FileNotFoundError:
         return ()
-    except (ValueError, TypeError) as wrong:
-        raise Damaged(f"{folder / DISCARDED} is damaged ({wrong}): remove it, and discard again") from wrong
+    except (ValueError, TypeError) as error:
+        raise Damaged(f"{folder / DISCARDED} is damaged ({error}): remove it, and discard again") from error
 
 
 def discard(folder: Path, more: tuple[Given, ...]) -> None:
@@ -396,6 +396,6 @@ def _last(found: tuple[Record, ...]) -> Last:
     """Return the batch of the last of these records. Raises Broken where that holds none."""
     try:
         batch = read(found[-1].body)
-    except BadBatch as wrong:
-        raise Broken(f"the last record of the spool holds no batch: {wrong}") from wrong
+    except BadBatch as error:
+        raise Broken(f"the last record of the spool holds no batch: {error}") from error
     return Last(batch.last, digest(found[-1].body), batch.until, found[-1].counted)

@@ -75,10 +75,10 @@ class Http:
                 # Where there is more, the connection is closed with the answer.
                 said = await _beginning(answer.content, ANSWER_BYTES_MAX)
                 return Reply(answer.status, said, _seconds(answer.headers.get("Retry-After")))
-        except TimeoutError as late:
-            raise TimeoutError(str(late) or "no answer in time") from None
-        except aiohttp.ClientError as failure:
-            raise Unanswered(why(failure)) from failure
+        except TimeoutError as error:
+            raise TimeoutError(str(error) or "no answer in time") from None
+        except aiohttp.ClientError as error:
+            raise Unanswered(why(error)) from error
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(

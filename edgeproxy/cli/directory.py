@@ -43,12 +43,12 @@ def push(
         fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
     from edgeproxy.collector.directory import hub_push as pushing
     from edgeproxy.hub.redis import Away
-    from edgeproxy.wire.directory_signatures import Signer, UnusableKey
+    from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, Signer
 
     try:
-        signer = None if key is None else Signer.of(key)
+        signer = None if key is None else Signer.load(key)
         done = pushing.run(settings, pushing.Options(force, dry, signer, back))
-    except UnusableKey as why:
+    except InvalidSigningKeyError as why:
         fail(str(why), 2)
     except pushing.Refused as why:
         fail(f"{settings.hub.name}: {why}", 1)
@@ -74,7 +74,7 @@ def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The privat
     from edgeproxy.wire import directory_signatures
 
     try:
-        typer.echo(directory_signatures.keygen(file))
+        typer.echo(directory_signatures.create_key_file(file))
     except OSError as failure:
         fail(f"{file} cannot be written: {failure.strerror}", 1)
 

@@ -57,7 +57,7 @@ from edgeproxy.collector.reload import Reload
 from edgeproxy.config.certificates import Unusable as BadCertificate
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.parsers import Address
-from edgeproxy.wire.directory_signatures import UnusableKey
+from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 RECORD_SECONDS = 60.0
@@ -86,7 +86,7 @@ def run(settings: Settings, file: Path) -> int:
     raise_descriptor_limit()
     try:
         return uvloop.run(serve(settings, file, _end_soon))
-    except (Unavailable, Unusable, BadCertificate, UnusableKey, UnusableStripe, Edited) as failure:
+    except (Unavailable, Unusable, BadCertificate, InvalidSigningKeyError, UnusableStripe, Edited) as failure:
         print(f"edgeproxy: {failure}", file=sys.stderr)
         return 2
 

@@ -61,15 +61,15 @@ ANONYMOUS = "-"
 
 Row = tuple[str, str, str, int] | tuple[str, str, str, int, str]
 """Customer, meter, route, by how much the count grew, and the text of its dimensions where there are any."""
-What = tuple[str, str, str, str]
+CountKey = tuple[str, str, str, str]
 """Customer, meter, route and the text of the dimensions, empty where there are none."""
 
-NEEDED = ("edge", "region", "seq", "from", "to", "prev")
-KNOWN = {*NEEDED, "rows", "gap", "long", "version"}
-NEEDED_OF_GAPS = {"from_seq", "to_seq", "why"}
+REQUIRED_FIELDS = ("edge", "region", "seq", "from", "to", "prev")
+KNOWN_FIELDS = {*REQUIRED_FIELDS, "rows", "gap", "long", "version"}
+GAP_FIELDS = {"from_seq", "to_seq", "why"}
 
 
-class BadBatch(Exception):
+class InvalidBatchError(Exception):
     """The body is no batch. `problems`: what is wrong with it, a sentence each, PROBLEMS_SHOWN_MAX at most."""
 
     def __init__(self, problems: list[str]) -> None:
@@ -109,14 +109,14 @@ class Batch(NamedTuple):
         return self.seq if self.gap is None else self.gap.to_seq
 
 
-def what(row: Row) -> What:
+def count_key(row: Row) -> CountKey:
     """What a row counts."""
     return (row[0], row[1], row[2], row[4] if len(row) == 5 else "")
 
 
-def row_of(counted: What, value: int) -> Row:
+def build_row(key: CountKey, value: int) -> Row:
     """The row that says by how much this has grown."""
-    customer, meter, route, split = counted
+    customer, meter, route, split = key
     return (customer, meter, route, value, split) if split else (customer, meter, route, value)
 
 
@@ -125,11 +125,11 @@ def is_long(since: int, until: int) -> bool:
     return until > since - since % MINUTE_SECONDS + MINUTE_SECONDS
 
 
-def body(batch: Batch) -> bytes:
+def format_batch(batch: Batch) -> bytes:
     """Write a batch as bytes, its rows in order. Raises BadBatch where it is none."""
-    faults = _faults(batch)
+    faults = _find_faults(batch)
     if faults:
-        raise BadBatch(faults)
+        raise InvalidBatchError(faults)
     document: dict[str, Any] = {
         "edge": batch.edge,
         "region": batch.region,
@@ -148,44 +148,46 @@ def body(batch: Batch) -> bytes:
     return orjson.dumps(document)
 
 
-def digest(body: bytes) -> str:
+def compute_digest(body: bytes) -> str:
     """Return the SHA-256 of a body in hex, which the next one names as `prev`."""
     return hashlib.sha256(body).hexdigest()
 
 
-def headers(batch: Batch, body: bytes) -> dict[str, str]:
+def format_headers(batch: Batch, body: bytes) -> dict[str, str]:
     """Make the header fields that a body is sent with."""
-    return {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": digest(body)}
+    return {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(body)}
 
 
-def read(body: bytes) -> Batch:
+def parse_batch(body: bytes) -> Batch:
     """Read a batch. Raises BadBatch, and nothing else, where these bytes are none."""
     if len(body) > BODY_BYTES_MAX:
-        raise BadBatch([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
+        raise InvalidBatchError([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
     if len(body) > SMALL_BYTES and not is_sparse(body):
-        raise BadBatch([f"is no list of {ROWS_MAX} rows at most"])
+        raise InvalidBatchError([f"is no list of {ROWS_MAX} rows at most"])
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadBatch([f"is not JSON: {error}"]) from None
+        raise InvalidBatchError([f"is not JSON: {error}"]) from None
     if not isinstance(document, dict):
-        raise BadBatch(["is not a JSON object"])
+        raise InvalidBatchError(["is not a JSON object"])
     version = document.get("version", VERSION)
     if type(version) is not int or version != VERSION:
-        raise BadBatch([f"is of another version than {VERSION}"])
-    faults = [f"has no {field}" for field in NEEDED if field not in document]
-    faults += [f"has an unknown field {field[:FIELD_CHARACTERS_SHOWN]!r}" for field in document if field not in KNOWN]
+        raise InvalidBatchError([f"is of another version than {VERSION}"])
+    faults = [f"has no {field}" for field in REQUIRED_FIELDS if field not in document]
+    faults += [
+        f"has an unknown field {field[:FIELD_CHARACTERS_SHOWN]!r}" for field in document if field not in KNOWN_FIELDS
+    ]
     if ("rows" in document) == ("gap" in document):
         faults.append("has both rows and a gap" if "rows" in document else "has neither rows nor a gap")
-    rows = _rows(document.get("rows", []), faults)
-    gap = _gap(document["gap"], faults) if "gap" in document else None
+    rows = _parse_rows(document.get("rows", []), faults)
+    gap = _parse_gap(document["gap"], faults) if "gap" in document else None
     if faults:
-        raise BadBatch(faults)
-    edge, region, seq, since, until, prev = (document[field] for field in NEEDED)
+        raise InvalidBatchError(faults)
+    edge, region, seq, since, until, prev = (document[field] for field in REQUIRED_FIELDS)
     batch = Batch(edge, region, seq, since, until, prev, rows, gap, document.get("long", False))
-    faults = _faults(batch)
+    faults = _find_faults(batch)
     if faults:
-        raise BadBatch(faults)
+        raise InvalidBatchError(faults)
     return batch
 
 
@@ -206,7 +208,7 @@ def is_sparse(body: bytes) -> bool:
     return all(outside.count(sign) <= most for sign, most in STRUCTURE_MAX.items())
 
 
-def _rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
+def _parse_rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
     """Rows as JSON has them, which may still hold anything."""
     if not isinstance(rows, list) or not all(type(row) is list and len(row) in (4, 5) for row in rows):
         faults.append("has rows that are no list of [customer, meter, route, value], or of these and dimensions")
@@ -220,14 +222,14 @@ def _rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
     return tuple([(*row[:4], dimensions.written(row[4])) if len(row) == 5 else (*row,) for row in rows])
 
 
-def _gap(value: Any, faults: list[str]) -> Gap | None:
-    if not isinstance(value, dict) or value.keys() != NEEDED_OF_GAPS:
+def _parse_gap(value: Any, faults: list[str]) -> Gap | None:
+    if not isinstance(value, dict) or value.keys() != GAP_FIELDS:
         faults.append("has a gap that is not {from_seq, to_seq, why}")
         return None
     return Gap(**value)
 
 
-def _faults(batch: Batch) -> list[str]:
+def _find_faults(batch: Batch) -> list[str]:
     """Find what is wrong with the values of a batch, their types included."""
     faults = [f"has no name for its {name}" for name in ("edge", "region") if not _is_name(getattr(batch, name))]
     if not _is_between(1, batch.seq, NUMBER_MAX):
@@ -241,15 +243,15 @@ def _faults(batch: Batch) -> list[str]:
     if type(batch.long) is not bool:
         faults.append("has a long that is neither true nor false")
     if batch.gap is not None:
-        faults += _faults_of_gap(batch, batch.gap)
+        faults += _find_gap_faults(batch, batch.gap)
     if len(batch.rows) > ROWS_MAX:
         faults.append(f"has more than {ROWS_MAX} rows")
     else:
-        faults += _faults_of_rows(batch.rows)
+        faults += _find_row_faults(batch.rows)
     return faults
 
 
-def _faults_of_gap(batch: Batch, gap: Gap) -> list[str]:
+def _find_gap_faults(batch: Batch, gap: Gap) -> list[str]:
     faults = []
     if batch.rows:
         faults.append("has both rows and a gap")
@@ -262,12 +264,17 @@ def _faults_of_gap(batch: Batch, gap: Gap) -> list[str]:
     return faults
 
 
-def _faults_of_rows(rows: tuple[Row, ...]) -> list[str]:
+def _find_row_faults(rows: tuple[Row, ...]) -> list[str]:
     """Find what is wrong with rows. The hot part of reading: looks at single values only where something is."""
     try:
         for customer, meter, route, value, *split in rows:
             # By name first: names recur, and what was found of them is remembered.
-            if not (_named(customer) and _named(meter) and _routed(route) and type(value) is int):
+            if not (
+                _is_name_or_anonymous(customer)
+                and _is_name_or_anonymous(meter)
+                and _is_route(route)
+                and type(value) is int
+            ):
                 break
             if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS or (split and not is_written(split[0])):
                 break
@@ -301,10 +308,10 @@ def _is_name(value: Any) -> bool:
 
 
 @lru_cache(1 << 16)
-def _named(value: Any) -> bool:
+def _is_name_or_anonymous(value: Any) -> bool:
     return value == ANONYMOUS or _is_name(value)
 
 
 @lru_cache(1 << 16)
-def _routed(value: Any) -> bool:
+def _is_route(value: Any) -> bool:
     return isinstance(value, str) and ROUTE.fullmatch(value) is not None

@@ -20,18 +20,18 @@ PREFIX = "ed25519:"
 SIGNATURE_BYTES = 64
 
 
-class Kind(Enum):
+class LineKind(Enum):
     """What a line is; the value goes before it into the signature."""
 
     VERSION = b"edgeproxy directory version\n"
     TIME = b"edgeproxy directory time\n"
 
 
-class Untrusted(Exception):
+class UntrustedLineError(Exception):
     """A line is not signed, or not by a key that is trusted; the text completes the sentence "it ..."."""
 
 
-class UnusableKey(Exception):
+class InvalidSigningKeyError(Exception):
     """A file has no private key; the text says why."""
 
 
@@ -42,51 +42,51 @@ class Signer:
         self._key = key
 
     @classmethod
-    def of(cls, file: Path) -> "Signer":
+    def load(cls, file: Path) -> "Signer":
         """Read the key that `keygen` wrote; raises UnusableKey."""
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), None)
         except OSError as error:
-            raise UnusableKey(f"{file} cannot be read: {error.strerror}") from error
+            raise InvalidSigningKeyError(f"{file} cannot be read: {error.strerror}") from error
         except (ValueError, TypeError) as error:
-            raise UnusableKey(f"{file} has no private key in PEM without a password") from error
+            raise InvalidSigningKeyError(f"{file} has no private key in PEM without a password") from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise UnusableKey(f"{file} has a key of another kind: `edgeproxy directory keygen` makes one")
+            raise InvalidSigningKeyError(f"{file} has a key of another kind: `edgeproxy directory keygen` makes one")
         return cls(key)
 
     @property
-    def public(self) -> str:
+    def public_key(self) -> str:
         """The public key, as `trust` of an edge names it."""
         raw = self._key.public_key().public_bytes_raw()
         return PREFIX + base64.b64encode(raw).decode()
 
-    def sign(self, kind: Kind, payload: bytes) -> bytes:
+    def sign(self, kind: LineKind, payload: bytes) -> bytes:
         """The signed line of what is said."""
         return payload + b" " + base64.b64encode(self._key.sign(kind.value + payload))
 
 
-class Trust:
+class TrustedKeys:
     """The public keys of those who may say who there is."""
 
     def __init__(self, keys: Iterable[str]) -> None:
         """Each as `Signer.public` gives it. Raises ValueError where one is none."""
-        self._keys = [Ed25519PublicKey.from_public_bytes(read_public(key)) for key in keys]
+        self._keys = [Ed25519PublicKey.from_public_bytes(parse_public_key(key)) for key in keys]
 
-    def check(self, kind: Kind, line: bytes) -> None:
+    def verify(self, kind: LineKind, line: bytes) -> None:
         """Raise Untrusted unless one of them has signed this line as one of this kind."""
-        payload, signature = split(line)
+        payload, signature = split_signature(line)
         if signature is None:
-            raise Untrusted("is not signed")
+            raise UntrustedLineError("is not signed")
         for key in self._keys:
             try:
                 key.verify(signature, kind.value + payload)
             except InvalidSignature:
                 continue
             return
-        raise Untrusted("has no signature of a key that is trusted here")
+        raise UntrustedLineError("has no signature of a key that is trusted here")
 
 
-def split(line: bytes) -> tuple[bytes, bytes | None]:
+def split_signature(line: bytes) -> tuple[bytes, bytes | None]:
     """What a line says, and its signature; None where it has none."""
     payload, space, encoded = line.rpartition(b" ")
     if not space:
@@ -98,7 +98,7 @@ def split(line: bytes) -> tuple[bytes, bytes | None]:
     return (payload, signature) if len(signature) == SIGNATURE_BYTES else (line, None)
 
 
-def read_public(text: str) -> bytes:
+def parse_public_key(text: str) -> bytes:
     """The 32 bytes of a public key; raises ValueError."""
     if not text.startswith(PREFIX):
         raise ValueError("it does not begin with ed25519:")
@@ -108,7 +108,7 @@ def read_public(text: str) -> bytes:
     return raw
 
 
-def keygen(file: Path) -> str:
+def create_key_file(file: Path) -> str:
     """Write a new private key to a file that is not there yet, for its owner alone; returns the public one.
 
     Raises OSError.
@@ -119,4 +119,4 @@ def keygen(file: Path) -> str:
         target.write(pem)
         target.flush()
         os.fsync(target.fileno())
-    return Signer(key).public
+    return Signer(key).public_key

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edgeproxy.wire.directory_signatures import Kind, Signer, split
+from edgeproxy.wire.directory_signatures import LineKind, Signer, split_signature
 
 LOG = b"dir:{people}:log"
 TIME = b"dir:{people}:time"
@@ -25,11 +25,11 @@ UNSIGNED, SIGNED = 1, 2
 """The form of lines: what earlier versions of edgeproxy read too, and what says which line it follows. Another one is
 for a later version to read."""
 
-Ask = Callable[..., Awaitable[Any]]
+CallHub = Callable[..., Awaitable[Any]]
 """Asks the hub a command, such as `ask("LINDEX", LOG, -1)`; raises redis.Away, or ResponseError."""
 
 
-class Unreadable(Exception):
+class UnreadableDirectoryError(Exception):
     """What is in the hub cannot be read, or not any more; the text says why."""
 
 
@@ -57,7 +57,20 @@ class Version(NamedTuple):
     """It is meant to be less, or something else, than what edges know."""
 
 
-KINDS: tuple[type | tuple[type, ...], ...] = (int, str, bool, int, int, str, int, int, (int, float), int, str, bool)
+FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
+    int,
+    str,
+    bool,
+    int,
+    int,
+    str,
+    int,
+    int,
+    (int, float),
+    int,
+    str,
+    bool,
+)
 """What each part of a line has to be: anybody may have written to the log who may write to the hub."""
 
 
@@ -70,7 +83,7 @@ class Line(NamedTuple):
     @property
     def hash(self) -> str:
         """What the next line says of it."""
-        return hash_of(self.raw)
+        return compute_line_hash(self.raw)
 
 
 class Time(NamedTuple):
@@ -85,114 +98,120 @@ INTEGER_MAX = 1 << 53
 """Of what a line counts."""
 
 
-def parts_of(token: str) -> bytes:
+def parts_key(token: str) -> bytes:
     """Where the parts of a version are."""
     return b"dir:{people}:parts:%b" % token.encode()
 
 
-def hash_of(line: bytes) -> str:
+def compute_line_hash(line: bytes) -> str:
     """The SHA-256 of a line, in hex."""
     return hashlib.sha256(line).hexdigest()
 
 
-def line_of(version: Version, signer: Signer | None = None) -> bytes:
+def format_version(version: Version, signer: Signer | None = None) -> bytes:
     """A version as a line of the log."""
     fields = version._asdict()
     if version.form == UNSIGNED:
         del fields["before"], fields["back"]
     payload = orjson.dumps(fields)
-    return payload if signer is None else signer.sign(Kind.VERSION, payload)
+    return payload if signer is None else signer.sign(LineKind.VERSION, payload)
 
 
-def version_of(line: bytes) -> Version:
+def parse_version(line: bytes) -> Version:
     """The version that a line of the log is about, whoever signed it; raises Unreadable."""
-    payload, _ = split(line)
+    payload, _ = split_signature(line)
     try:
         version = Version(**orjson.loads(payload))
     except (ValueError, TypeError):
         version = None
-    if version is None or not all(_is(value, kind) for value, kind in zip(version, KINDS, strict=True)):
-        raise Unreadable("the directory has a line that this version of edgeproxy cannot read")
+    if version is None or not all(
+        _is_valid_field(value, kind) for value, kind in zip(version, FIELD_TYPES, strict=True)
+    ):
+        raise UnreadableDirectoryError("the directory has a line that this version of edgeproxy cannot read")
     if version.form not in (UNSIGNED, SIGNED):
-        raise Unreadable("the directory was pushed by a later version of edgeproxy, which this one cannot read")
+        raise UnreadableDirectoryError(
+            "the directory was pushed by a later version of edgeproxy, which this one cannot read"
+        )
     return version
 
 
-def read(line: bytes) -> Line:
+def parse_line(line: bytes) -> Line:
     """A line of the log; raises Unreadable."""
-    return Line(version_of(line), line)
+    return Line(parse_version(line), line)
 
 
-def time_line(newest: Line, at: float, signer: Signer) -> bytes:
+def format_time(newest: Line, at: float, signer: Signer) -> bytes:
     """The signed line that says that this one was the newest at this Unix second."""
-    return signer.sign(Kind.TIME, orjson.dumps(Time(at, newest.version.number, newest.hash)._asdict()))
+    return signer.sign(LineKind.TIME, orjson.dumps(Time(at, newest.version.number, newest.hash)._asdict()))
 
 
-def time_of(line: bytes) -> Time:
+def parse_time(line: bytes) -> Time:
     """What such a line says, whoever signed it; raises Unreadable."""
-    payload, _ = split(line)
+    payload, _ = split_signature(line)
     try:
         time = Time(**orjson.loads(payload))
     except (ValueError, TypeError):
         time = None
-    if time is None or not all(map(_is, time, ((int, float), int, str))):
-        raise Unreadable("the signed time of the directory cannot be read")
+    if time is None or not all(map(_is_valid_field, time, ((int, float), int, str))):
+        raise UnreadableDirectoryError("the signed time of the directory cannot be read")
     return time
 
 
-def _is(value: Any, kind: Any) -> bool:
+def _is_valid_field(value: Any, kind: Any) -> bool:
     """Whether a part of a line is of this kind; nobody has pushed what cannot be counted, or kept in a file."""
     return isinstance(value, kind) and (kind is not int or 0 <= value < INTEGER_MAX)
 
 
-async def last(ask: Ask) -> Version | None:
+async def fetch_last_version(call_hub: CallHub) -> Version | None:
     """What is so; None where nothing was pushed to this hub, or it has forgotten all."""
-    line = await ask("LINDEX", LOG, -1)
-    return None if line is None else version_of(line)
+    line = await call_hub("LINDEX", LOG, -1)
+    return None if line is None else parse_version(line)
 
 
-async def lines(ask: Ask) -> list[Line]:
+async def fetch_lines(call_hub: CallHub) -> list[Line]:
     """All lines that are still needed to know what is so."""
-    return [read(line) for line in await ask("LRANGE", LOG, 0, -1)]
+    return [parse_line(line) for line in await call_hub("LRANGE", LOG, 0, -1)]
 
 
-async def log(ask: Ask) -> list[Version]:
+async def fetch_versions(call_hub: CallHub) -> list[Version]:
     """All versions that are still needed to know what is so."""
-    return [line.version for line in await lines(ask)]
+    return [line.version for line in await fetch_lines(call_hub)]
 
 
-def after(versions: list[Version], token: str | None) -> list[Version]:
+def list_versions_after(versions: list[Version], token: str | None) -> list[Version]:
     """Those that somebody has to read, in this order, who has read the one of this token; all where it is not there."""
     tokens = [version.token for version in versions]
     return versions[tokens.index(token) + 1 :] if token in tokens else versions
 
 
-Fetch = Callable[[str, int], Awaitable[bytes | None]]
+FetchPart = Callable[[str, int], Awaitable[bytes | None]]
 """The part of the version with this token at this place; None where it is not there any more."""
 
 
-def from_hub(ask: Ask) -> Fetch:
+def create_part_fetcher(call_hub: CallHub) -> FetchPart:
     """Parts as the hub has them."""
 
-    async def fetch(token: str, place: int) -> bytes | None:
-        part: bytes | None = await ask("LINDEX", parts_of(token), place)
+    async def fetch_part(token: str, place: int) -> bytes | None:
+        part: bytes | None = await call_hub("LINDEX", parts_key(token), place)
         return part
 
-    return fetch
+    return fetch_part
 
 
-async def parts(fetch: Fetch, version: Version) -> AsyncIterator[list[bytes]]:
+async def fetch_parts(fetch_part: FetchPart, version: Version) -> AsyncIterator[list[bytes]]:
     """The lines of a version, part by part. Raises Unreadable at the first that is not as it was pushed, or at the
     end: then nothing of it counts."""
     digest, size = hashlib.sha256(), 0
     for place in range(version.parts):
-        part = await fetch(version.token, place)
+        part = await fetch_part(version.token, place)
         if part is None:
-            raise Unreadable(f"version {version.number} of the directory has left the hub, or lost a part there")
+            raise UnreadableDirectoryError(
+                f"version {version.number} of the directory has left the hub, or lost a part there"
+            )
         size += len(part)
         if size > version.size:
             break
         digest.update(part)
         yield part.split(b"\n")
     if digest.hexdigest() != version.sha256:
-        raise Unreadable(f"version {version.number} of the directory is not what was pushed")
+        raise UnreadableDirectoryError(f"version {version.number} of the directory is not what was pushed")

@@ -16,20 +16,20 @@ SYNC_FIELD = "Edge-Sync-Age"
 SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-class About(NamedTuple):
+class EdgeReport(NamedTuple):
     """The version of an edge, and the seconds since it agreed with the hub; None where it did not say."""
 
     version: str | None = None
     sync_age: int | None = None
 
 
-def fields(sync_age: float | None) -> dict[str, str]:
+def format_fields(sync_age: float | None) -> dict[str, str]:
     """Write what goes with the next batch."""
     report_fields = {"User-Agent": f"edgeproxy/{__version__}"}
     return report_fields if sync_age is None else report_fields | {SYNC_FIELD: str(round(sync_age))}
 
 
-def read_fields(said: Mapping[str, str]) -> About:
+def parse_fields(fields: Mapping[str, str]) -> EdgeReport:
     """Read the fields that came with a batch."""
-    agent, age = AGENT.fullmatch(said.get("User-Agent", "")), said.get(SYNC_FIELD, "")
-    return About(agent[1] if agent else None, int(age) if SECONDS.fullmatch(age) else None)
+    agent, age = AGENT.fullmatch(fields.get("User-Agent", "")), fields.get(SYNC_FIELD, "")
+    return EdgeReport(agent[1] if agent else None, int(age) if SECONDS.fullmatch(age) else None)

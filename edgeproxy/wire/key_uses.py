@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 FIELD = "Edge-Keys"
 """`DAY;DIGESTS`: the day since 1970, and the SHA-256 of each key, one after the other, in base64."""
-KEYS_AT_ONCE = 100
+KEYS_PER_BATCH_MAX = 100
 """Keys that go with a batch: a field of 4 KB."""
 KEYS_MAX = 100_000
 """Keys of a day that are remembered; the day of others is not told."""
@@ -30,7 +30,7 @@ class KeysUsed:
         self._waiting: list[bytes] = []
         self._under_way = 0
 
-    def note(self, digests: Iterable[bytes], now: float) -> None:
+    def record(self, digests: Iterable[bytes], now: float) -> None:
         """These keys are in use at this Unix second."""
         day = int(now) // DAY_SECONDS
         if day != self._day:
@@ -40,19 +40,19 @@ class KeysUsed:
                 self._seen.add(digest)
                 self._waiting.append(digest)
 
-    def fields(self) -> dict[str, str]:
+    def format_fields(self) -> dict[str, str]:
         """Write the field that goes with the next batch; none where there is nothing to tell."""
-        digests = self._waiting[-KEYS_AT_ONCE:]
+        digests = self._waiting[-KEYS_PER_BATCH_MAX:]
         self._under_way = len(digests)
         return {FIELD: f"{self._day};{base64.b64encode(b''.join(digests)).decode()}"} if digests else {}
 
-    def heard(self) -> None:
+    def acknowledge(self) -> None:
         """The collector has what `fields` wrote last."""
         del self._waiting[len(self._waiting) - self._under_way :]
         self._under_way = 0
 
 
-def read_field(written: str | None) -> tuple[int, list[str]]:
+def parse_field(written: str | None) -> tuple[int, list[str]]:
     """Read a field: the Unix second at which the day begins, and the SHA-256 of each key in hex; none where it is odd.
 
     It is told beside what is counted, and must never be in its way.

@@ -4,18 +4,18 @@ Each line is the number of a change and what was counted, as JSON; numbers grow 
 other unless the list was begun anew. Edges hear on a channel that there is more, and look by themselves too.
 """
 
-COUNTED = b"dir:{people}:counted"
+COUNTS_KEY = b"dir:{people}:counted"
 """The list."""
-MORE = b"dir:{people}:counted-more"
+NEWS_CHANNEL = b"dir:{people}:counted-more"
 """The channel."""
 
 
-def line(seq: int, said: bytes) -> bytes:
+def format_line(seq: int, count: bytes) -> bytes:
     """Return the line of a change."""
-    return b"%d %b" % (seq, said)
+    return b"%d %b" % (seq, count)
 
 
-def parts(raw: bytes) -> tuple[int, bytes]:
+def parse_line(raw: bytes) -> tuple[int, bytes]:
     """Return the number of a line, and what it says; raises ValueError."""
     seq, _, count = raw.partition(b" ")
     return int(seq), count

@@ -24,7 +24,7 @@ from edgeproxy.edge.directory.cache import FILE
 from edgeproxy.hub.redis import Link
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from edgeproxy.wire.directory_versions import LOG, TIME, line_of, parts_of, read, time_line
+from edgeproxy.wire.directory_versions import LOG, TIME, format_time, format_version, parse_line, parts_key
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
 from tests.support.directory import told
 from tests.support.edge import Edge, StartEdge, total
@@ -328,8 +328,8 @@ def test_a_flood_of_unknown_keys_keeps_nobody_out(start_edge: StartEdge, redis: 
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
-    directory_signatures.keygen(tmp_path / "directory.key")
-    return Signer.of(tmp_path / "directory.key")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    return Signer.load(tmp_path / "directory.key")
 
 
 def at_hub(redis: Redis, *commands: tuple[Any, ...]) -> list[Any]:
@@ -349,10 +349,10 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer, tmp_path: Path
 ) -> None:
     pusher.pushes({"dora": "own"}, signer=signer)
-    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public]})
+    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public_key]})
     assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401]
     first, time_signed = at_hub(redis, ("LINDEX", LOG, -1), ("LINDEX", TIME, -1))
-    (part,) = at_hub(redis, ("LINDEX", parts_of(read(first).version.token), 0))
+    (part,) = at_hub(redis, ("LINDEX", parts_key(parse_line(first).version.token), 0))
 
     def refused(what: str) -> None:
         until(lambda: what in (known(edge)["refused"] or ""), f"it names what it refuses: {what}")
@@ -360,13 +360,16 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
 
     # A raw write: a version with a key of eve's, in the form of old, signed by somebody, and appended to the real one.
     forged = part.replace(b"dora", b"eve").replace(key_hash("dora"), key_hash("eve"))
-    directory_signatures.keygen(tmp_path / "forger.key")
-    version = read(first).version._replace(number=2, token="forged", before=read(first).hash)
+    directory_signatures.create_key_file(tmp_path / "forger.key")
+    version = parse_line(first).version._replace(number=2, token="forged", before=parse_line(first).hash)
     version = version._replace(size=len(forged), sha256=hashlib.sha256(forged).hexdigest())
-    at_hub(redis, ("RPUSH", parts_of("forged"), forged))
+    at_hub(redis, ("RPUSH", parts_key("forged"), forged))
     for line, what in (
-        (line_of(version._replace(form=1)), "version 2 is not signed"),
-        (line_of(version, Signer.of(tmp_path / "forger.key")), "version 2 has no signature of a key that is trusted"),
+        (format_version(version._replace(form=1)), "version 2 is not signed"),
+        (
+            format_version(version, Signer.load(tmp_path / "forger.key")),
+            "version 2 has no signature of a key that is trusted",
+        ),
     ):
         at_hub(redis, ("RPUSH", LOG, line))
         refused(what)
@@ -399,11 +402,11 @@ def test_an_edge_without_state_serves_nobody_of_an_old_log(
     pusher.pushes({"dora": "own"}, signer=signer)
     (line,) = at_hub(redis, ("LINDEX", LOG, -1))
     long_ago = time.time() - 2 * 86_400
-    old = read(line_of(read(line).version._replace(at=long_ago), signer))
-    with_time = ("RPUSH", TIME, time_line(old, long_ago, signer))
+    old = parse_line(format_version(parse_line(line).version._replace(at=long_ago), signer))
+    with_time = ("RPUSH", TIME, format_time(old, long_ago, signer))
     for then in (with_time, ("DEL", TIME)):
         at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, old.raw), then)
-        edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": signer.public})
+        edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": signer.public_key})
         assert [asks(edge, name) for name in ("dora", UNLIMITED)] == [503, 200], then
     pusher.pushes({"dora": "own"}, signer=signer)
     each(edge, "dora", 200, "it was signed now")
@@ -413,14 +416,14 @@ def test_knowledge_that_nobody_has_signed_for_too_long_serves_nobody(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:
     pusher.pushes({"dora": "own"}, signer=signer)
-    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public], "max_age": "1min"})
+    edge = start_edge(hub=redis.url, directory={"from": "hub", "trust": [signer.public_key], "max_age": "1min"})
     each(edge, "dora", 200, "both workers know her")
     (line,) = at_hub(redis, ("LINDEX", LOG, -1))
-    newest = read(line)
+    newest = parse_line(line)
     edge.end()
     # As if an hour had passed: what is on the disk and in the hub was signed then.
     long_ago = time.time() - 3600
-    at_hub(redis, ("DEL", TIME), ("RPUSH", TIME, time_line(newest, long_ago, signer)))
+    at_hub(redis, ("DEL", TIME), ("RPUSH", TIME, format_time(newest, long_ago, signer)))
     with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE)) as db:
         db.execute("UPDATE version SET pushed_at = ?, signed_at = ?", (long_ago, long_ago))
         db.commit()

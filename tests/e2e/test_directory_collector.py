@@ -38,8 +38,8 @@ from tests.support.writing import changes
 
 @pytest.fixture
 def signer(tmp_path: Path) -> Signer:
-    directory_signatures.keygen(tmp_path / "directory.key")
-    return Signer.of(tmp_path / "directory.key")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    return Signer.load(tmp_path / "directory.key")
 
 
 def hashed(key: str) -> str:
@@ -118,7 +118,7 @@ def follows(collector: Collector, signer: Signer) -> dict[str, Any]:
     """The settings of an edge that follows this collector."""
     return {
         "usage": {"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE},
-        "directory": {"from": "collector", "trust": signer.public},
+        "directory": {"from": "collector", "trust": signer.public_key},
     }
 
 
@@ -223,7 +223,7 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
         hub, publisher = make_users(redis)
         collector = start_collector(directory={"key": str(tmp_path / "directory.key"), "hub": publisher})
         adds(collector, "dora")
-        edge = start_edge(hub=hub, directory={"from": "hub", "trust": signer.public})
+        edge = start_edge(hub=hub, directory={"from": "hub", "trust": signer.public_key})
         each(edge, "dora", 200, "she is known")
         until(lambda: edge.status()["hub"]["state"] == "up", "the collector has loaded the functions that edges call")
         revokes(collector, "dora")

@@ -52,7 +52,7 @@ class Money:
     """An edge without a hub, which follows a collector that sells credits and plans."""
 
     def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
-        directory_signatures.keygen(folder / "directory.key")
+        directory_signatures.create_key_file(folder / "directory.key")
         (folder / "plans.yaml").write_text(yaml.safe_dump(PLANS))
         self.collector: Collector = start_collector(
             directory={"key": str(folder / "directory.key")},
@@ -62,7 +62,7 @@ class Money:
         )
         self.edge: Edge = start_edge(
             usage={"collector": f"http://127.0.0.1:{self.collector.port}", "token": EDGE, "every": "200ms"},
-            directory={"from": "collector", "trust": Signer.of(folder / "directory.key").public},
+            directory={"from": "collector", "trust": Signer.load(folder / "directory.key").public_key},
             tiers=TIERS,
             meters=METERS,
             customers={},

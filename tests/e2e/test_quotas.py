@@ -127,12 +127,12 @@ def test_edges_hear_of_it_through_the_hub_whatever_becomes_of_it(
     start_edges: Any, start_collector: StartCollector, tmp_path: Path
 ) -> None:
     """They ship to nobody here, so that the hub alone can have told them."""
-    directory_signatures.keygen(tmp_path / "directory.key")
-    signer = Signer.of(tmp_path / "directory.key")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
+    signer = Signer.load(tmp_path / "directory.key")
     redis = Redis(tmp_path)
     try:
         collector = start_collector(**SHARED, directory={"key": str(tmp_path / "directory.key"), "hub": redis.url})
-        own = {"hub": redis.url, "directory": {"from": "hub", "trust": signer.public}, "usage": None}
+        own = {"hub": redis.url, "directory": {"from": "hub", "trust": signer.public_key}, "usage": None}
         edge = start_edges("eu-a", collector, **own)
         assert asks(edge, "acme") == 200
         report(collector, 1, "acme", INCLUDED)

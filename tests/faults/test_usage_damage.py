@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.edge.usage.segment import Record, records
 from edgeproxy.edge.usage.spool import segments
-from edgeproxy.wire.batch import read
+from edgeproxy.wire.batch import parse_batch
 from tests.faults.counting.site import Site
 from tests.support.collector import checked
 from tests.support.relay import CALM, DOWN
@@ -35,7 +35,7 @@ def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -
     content[flipped.offset + flipped.size // 2] ^= 4
     # And the end is torn, which is no damage.
     path.write_bytes(content + content[found[-1].offset :][:20])
-    lost = read(flipped.body)
+    lost = parse_batch(flipped.body)
     before = edge.watermark
 
     edge.relay.fates = CALM

@@ -204,9 +204,9 @@ def test_a_directory_that_is_answered_otherwise_is_none(said: bytes) -> None:
         return said if command[0] in (b"LINDEX", b"LRANGE") else None
 
     async def play() -> None:
-        for read in (directory_versions.last, directory_versions.log):
+        for read in (directory_versions.fetch_last_version, directory_versions.fetch_versions):
             async with fake(answers) as url, reached(url) as hub:
-                with pytest.raises((Away, directory_versions.Unreadable)):
+                with pytest.raises((Away, directory_versions.UnreadableDirectoryError)):
                     await read(hub.ask)
                 if not said.startswith((b"*", b"+")):
                     await until(lambda hub=hub: hub.errors == 1)  # type: ignore[misc]
@@ -219,9 +219,9 @@ LINE = directory_versions.Version(1, "a" * 32, True, 1, 10, "b" * 64, 1, 1, 1.8e
 
 @pytest.mark.parametrize("other", [{"number": -1}, {"parts": 1 << 60}, {"size": -5}, {"customers": "1"}, {"at": "now"}])
 def test_a_line_of_the_directory_with_what_nobody_pushes_is_not_read(other: dict[str, Any]) -> None:
-    assert directory_versions.version_of(directory_versions.line_of(LINE)) == LINE
-    with pytest.raises(directory_versions.Unreadable):
-        directory_versions.version_of(directory_versions.line_of(LINE._replace(**other)))
+    assert directory_versions.parse_version(directory_versions.format_version(LINE)) == LINE
+    with pytest.raises(directory_versions.UnreadableDirectoryError):
+        directory_versions.parse_version(directory_versions.format_version(LINE._replace(**other)))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from edgeproxy.collector.ledger.rollup import Rolled
 from edgeproxy.collector.ledger.verification import Sums, verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Retention as Kept
-from edgeproxy.wire.batch import Batch, body, digest
+from edgeproxy.wire.batch import Batch, compute_digest, format_batch
 from tests.support.chains import NOON
 from tests.support.tables_ready import put_tables
 
@@ -88,8 +88,8 @@ class Books:
 
     async def ship(self, batch: Batch, sent: bytes | None = None) -> Outcome:
         """Have a batch settled; with `sent`, these bytes come in the place of its body."""
-        whole = body(batch)
-        said = Named(batch.edge, batch.seq, digest(whole))
+        whole = format_batch(batch)
+        said = Named(batch.edge, batch.seq, compute_digest(whole))
         return await self.settle(arrive(said, whole if sent is None else sent, "identity"))
 
     async def settle(self, arrival: Arrival) -> Outcome:

@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from edgeproxy.wire.batch import FIRST, Batch, Gap, Row, body, digest
+from edgeproxy.wire.batch import FIRST, Batch, Gap, Row, compute_digest, format_batch
 
 NOON = 1_790_000_040 - 1_790_000_040 % 86400 + 43200
 """Noon of a day of 2026, in Unix seconds."""
@@ -31,7 +31,7 @@ class Chain:
         seq = self.made[-1].last + 1 if self.made else 1
         counted = () if gap is not None else tuple(sorted(rows or ROWS))
         batch = Batch(self.edge, self.region, seq, self.since, self.since + seconds, self.prev, counted, gap)
-        self.prev = digest(body(batch))
+        self.prev = compute_digest(format_batch(batch))
         self.since += seconds
         self.made.append(batch)
         return batch

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.main import check_ledger
 from edgeproxy.config.load import load_collector
-from edgeproxy.wire.batch import Batch, body, headers
+from edgeproxy.wire.batch import Batch, format_batch, format_headers
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.ports import HOST, Ports
@@ -168,8 +168,8 @@ class Collector:
         self, batch: Batch | bytes, *, token: str | None = EDGE, fields: Mapping[str, str] | None = None
     ) -> Answer:
         """Ship a batch, or any bytes; `fields` replace its headers."""
-        sent = batch if isinstance(batch, bytes) else body(batch)
-        said = {} if isinstance(batch, bytes) else headers(batch, sent)
+        sent = batch if isinstance(batch, bytes) else format_batch(batch)
+        said = {} if isinstance(batch, bytes) else format_headers(batch, sent)
         if token is not None:
             said["Authorization"] = f"Bearer {token}"
         return ask(self.port, "/v1/batches", method="POST", fields={**said, **(fields or {})}, body=sent)

@@ -10,7 +10,7 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.site import Who
 from edgeproxy.collector.pages_service import signed_in
-from edgeproxy.wire.edge_report import fields
+from edgeproxy.wire.edge_report import format_fields
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
 from tests.support.site import PLACES, PagesStage
@@ -32,7 +32,7 @@ def fill(stage: PagesStage) -> None:
     """Have something on each page."""
     now = int(time.time())
     today = now // DAY * DAY
-    about = fields(1.0)
+    about = format_fields(1.0)
     for edge, region, since in (("edge-eu-2", "eu-west", now - 30), ("edge-us-1", "us-east", now - 900)):
         batch = Chain(edge, region, since).next(("bolt", "requests", "v1", 7))
         assert stage.collector.post(batch, fields=about).status == 200

@@ -13,7 +13,7 @@ from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.usage.backlog import passed
 from edgeproxy.edge.usage.segment import Damage, Disk, records
 from edgeproxy.edge.usage.spool import Spool, segments
-from edgeproxy.wire.batch import Batch, digest, is_long, read
+from edgeproxy.wire.batch import Batch, compute_digest, is_long, parse_batch
 
 NOW = 1_790_000_000.0
 """A Unix second at which a minute does not begin."""
@@ -111,7 +111,7 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
                 assert one.until == path.stat().st_size
                 break
             assert not isinstance(one, Damage), f"{path}: {one}"
-            batch = read(one.body)
+            batch = parse_batch(one.body)
             assert (batch.seq, batch.prev) == (seq + 1, prev)
             if found:
                 assert batch.since >= found[-1].since
@@ -119,7 +119,7 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
                 assert batch.edge == found[-1].edge
             assert batch.long or not is_long(batch.since, batch.until)
             found.append(batch)
-            prev, seq = digest(one.body), batch.last
+            prev, seq = compute_digest(one.body), batch.last
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.transport import Http
-from edgeproxy.wire.batch import Batch, body
+from edgeproxy.wire.batch import Batch, format_batch
 from tests.support.ask import Answer, answer_of
 from tests.support.authority import Authority, Pair
 from tests.support.collector import EDGE, READ, Collector
@@ -61,7 +61,7 @@ class Secured(Collector):
         async def send() -> Reply:
             to = Http(f"https://{HOST}:{self.port}", EDGE, tls=context, server_name=name)
             try:
-                return await to(batch, body(batch))
+                return await to(batch, format_batch(batch))
             finally:
                 await to.close()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.edge.usage.transport import Http
-from edgeproxy.wire.batch import body
+from edgeproxy.wire.batch import format_batch
 from tests.support.chains import Chain
 from tests.support.collector import EDGE, Collector
 from tests.support.ports import HOST
@@ -23,7 +23,7 @@ class SpooledEdge:
     def seal(self, batches: int) -> None:
         for _ in range(batches):
             batch = self.chain.next()
-            self._spool.append(batch, body(batch), ())
+            self._spool.append(batch, format_batch(batch), ())
 
     def ship(self, collector: Collector) -> dict[str, int]:
         """Ship until nothing is left; how often which answer came."""

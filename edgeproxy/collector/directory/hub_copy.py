@@ -10,7 +10,7 @@ from edgeproxy.config.models import Hub
 from edgeproxy.hub.calls import script
 from edgeproxy.hub.cluster import link_to, offer_functions
 from edgeproxy.hub.redis import Away, Link, Tls
-from edgeproxy.wire.directory_versions import LOG, TIME, Line, Unreadable, parts_of, read
+from edgeproxy.wire.directory_versions import LOG, TIME, Line, UnreadableDirectoryError, parse_line, parts_key
 
 __all__ = ["Away", "Log", "Mirror"]
 
@@ -63,7 +63,7 @@ class Mirror:
                 await ask("EVAL", script("time"), 2, LOG, TIME, last, time)
                 self._has = newest.raw, time
         except Refused as again:
-            raise Unreadable(str(again)) from again
+            raise UnreadableDirectoryError(str(again)) from again
         except ResponseError:
             await self._link.close()
             self._link = None
@@ -85,7 +85,7 @@ class Mirror:
                 return  # It has left meanwhile: the next look finds the log as it is then.
             if line.version.whole and last:
                 leaving = await tokens(self._link)
-            await ask("DEL", parts_of(line.version.token))
+            await ask("DEL", parts_key(line.version.token))
             await stage(ask, line.version.token, whole)
             await commit(ask, last, line, time if line is lines[-1] else b"", leaving)
             last = line.raw
@@ -96,7 +96,7 @@ async def tokens(link: Link) -> list[str]:
     found = []
     for raw in await link.ask("LRANGE", LOG, 0, -1):
         try:
-            found.append(read(raw).version.token)
-        except Unreadable:
+            found.append(parse_line(raw).version.token)
+        except UnreadableDirectoryError:
             continue
     return found

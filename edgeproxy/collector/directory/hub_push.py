@@ -23,21 +23,21 @@ from edgeproxy.hub.calls import script
 from edgeproxy.hub.cluster import link_to, offer_functions
 from edgeproxy.hub.redis import Tls, reason
 from edgeproxy.wire import directory_versions
-from edgeproxy.wire.directory_signatures import Kind, Signer, Trust, Untrusted
+from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
     LOG,
     NEWS,
     SIGNED,
     TIME,
     UNSIGNED,
-    Ask,
+    CallHub,
     Line,
-    Unreadable,
+    UnreadableDirectoryError,
     Version,
-    from_hub,
-    line_of,
-    parts_of,
-    time_line,
+    create_part_fetcher,
+    format_time,
+    format_version,
+    parts_key,
 )
 
 PART_BYTES = 256 << 10
@@ -103,15 +103,15 @@ async def push(settings: models.Written, options: Options) -> Done:
         raise Refused("it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again") from elsewhere
     except ResponseError as no:
         raise Refused(f"the hub refuses: {reason(no)}") from no
-    except Unreadable as why:
+    except UnreadableDirectoryError as why:
         raise Refused(str(why)) from why
     finally:
         await link.close()
 
 
-async def change(ask: Ask, wanted: Mapping[str, bytes], options: Options = Options()) -> Done:  # noqa: B008
+async def change(ask: CallHub, wanted: Mapping[str, bytes], options: Options = Options()) -> Done:  # noqa: B008
     """`push` of these lines, by customer."""
-    log = await directory_versions.lines(ask)
+    log = await directory_versions.fetch_lines(ask)
     there = [line.version for line in log]
     if options.signer is None and there and there[-1].form == SIGNED:
         raise Refused("what is there is signed, and edges may refuse what is not: say --key FILE")
@@ -145,15 +145,15 @@ def _is_own(line: Line, signer: Signer | None) -> bool:
     if signer is None:
         return line.version.form == UNSIGNED
     try:
-        Trust([signer.public]).check(Kind.VERSION, line.raw)
-    except Untrusted:
+        TrustedKeys([signer.public_key]).verify(LineKind.VERSION, line.raw)
+    except UntrustedLineError:
         return False
     return True
 
 
-async def _renew(ask: Ask, newest: Line, signer: Signer) -> None:
+async def _renew(ask: CallHub, newest: Line, signer: Signer) -> None:
     """Sign that this is the newest version now. Raises Refused where it is not."""
-    signed = time_line(newest, time.time(), signer)
+    signed = format_time(newest, time.time(), signer)
     if await ask("EVAL", script("time"), 2, LOG, TIME, newest.raw, signed) != 1:
         raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
 
@@ -179,7 +179,7 @@ def _doubt(last: Version, before: Mapping[str, bytes], wanted: Mapping[str, byte
     return None
 
 
-async def _read(ask: Ask, there: list[Version], wanted: Mapping[str, bytes]) -> dict[str, bytes]:
+async def _read(ask: CallHub, there: list[Version], wanted: Mapping[str, bytes]) -> dict[str, bytes]:
     """The line of each customer in these versions, `wanted`'s own where they are alike; no line at all where some part
     is lost: then all are pushed anew."""
     known: dict[str, bytes] = {}
@@ -187,10 +187,10 @@ async def _read(ask: Ask, there: list[Version], wanted: Mapping[str, bytes]) -> 
         for version in there:
             if version.whole:
                 known.clear()
-            async for part in directory_versions.parts(from_hub(ask), version):
+            async for part in directory_versions.fetch_parts(create_part_fetcher(ask), version):
                 _take(known, part, wanted)
-    except Unreadable:
-        if [one.token for one in await directory_versions.log(ask)] != [one.token for one in there]:
+    except UnreadableDirectoryError:
+        if [one.token for one in await directory_versions.fetch_versions(ask)] != [one.token for one in there]:
             raise Refused("somebody else has pushed meanwhile: nothing was changed, push again") from None
         return {}
     return known
@@ -207,13 +207,13 @@ def _take(known: dict[str, bytes], lines: Iterable[bytes], wanted: Mapping[str, 
             name, is_gone = said["name"], "customer" not in said
             known.pop(name, None)
         except (ValueError, LookupError, TypeError) as odd:
-            raise Unreadable(f"a line of the directory is not understood: {odd!r}") from odd
+            raise UnreadableDirectoryError(f"a line of the directory is not understood: {odd!r}") from odd
         if not is_gone:
             known[name] = line if wanted.get(name) != line else wanted[name]
 
 
 async def _write(
-    ask: Ask, log: Sequence[Line], told: Sequence[bytes], whole: bool, done: Done, options: Options
+    ask: CallHub, log: Sequence[Line], told: Sequence[bytes], whole: bool, done: Done, options: Options
 ) -> None:
     """Bring the parts into the hub, then have all see them at once. Raises Refused where another push came between."""
     signer, now = options.signer, time.time()
@@ -231,25 +231,25 @@ async def _write(
         # What was signed as going back stays so while the log begins with it: some edges have still to read it.
         options.back or (whole and any(line.version.back for line in log)),
     )
-    newest = directory_versions.read(line_of(version, signer))
-    signed = b"" if signer is None else time_line(newest, now, signer)
+    newest = directory_versions.parse_line(format_version(version, signer))
+    signed = b"" if signer is None else format_time(newest, now, signer)
     await stage(ask, version.token, parts)
     leaving = [line.version.token for line in log] if whole else []
     await commit(ask, log[-1].raw if log else b"", newest, signed, leaving)
 
 
-async def stage(ask: Ask, token: str, parts: Iterable[bytes]) -> None:
+async def stage(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
     """Bring the parts of a version into the hub, where nobody sees them yet. Raises Refused."""
     for number, part in enumerate(parts, 1):
-        if await ask("EVAL", script("stage"), 1, parts_of(token), STAGED_SECONDS, part) != number:
+        if await ask("EVAL", script("stage"), 1, parts_key(token), STAGED_SECONDS, part) != number:
             raise Refused(LOST)
 
 
-async def commit(ask: Ask, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
+async def commit(ask: CallHub, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
     """Have all see a version whose parts were staged; it follows the line `before` (empty: it is the first), and the
     versions of these tokens leave. Raises Refused."""
     version = newest.version
-    keys = [LOG, TIME, parts_of(version.token), *map(parts_of, leaving)]
+    keys = [LOG, TIME, parts_key(version.token), *map(parts_key, leaving)]
     given = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS)
     answer = await ask("EVAL", script("commit"), len(keys), *keys, *given)
     if answer == 0:

@@ -9,7 +9,7 @@ from edgeproxy.config.models import Hub
 from edgeproxy.hub.calls import script
 from edgeproxy.hub.cluster import link_to
 from edgeproxy.hub.redis import Away, Link, Tls
-from edgeproxy.wire.quota_counts import COUNTED, MORE, line, parts
+from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
 LINES_MAX = 50_000
 """Lines of the list, at most; then it is begun anew, with the latest of each quota."""
@@ -30,15 +30,17 @@ class CountedCopy:
         """Return the number of the latest change that the hub knows of; 0 where it has to be told all."""
         if self._link is None or self._link.away.done():
             await self.close()
-            self._link = await link_to(COUNTED, self._hub.url, Tls.of(self._hub.tls), deadline=RETRY_SECONDS)
-        self._last = await self._link.ask("LINDEX", COUNTED, -1) or b""
-        return 0 if self._is_full or not self._last else parts(self._last)[0]
+            self._link = await link_to(COUNTS_KEY, self._hub.url, Tls.of(self._hub.tls), deadline=RETRY_SECONDS)
+        self._last = await self._link.ask("LINDEX", COUNTS_KEY, -1) or b""
+        return 0 if self._is_full or not self._last else parse_line(self._last)[0]
 
     async def append(self, changes: Sequence[tuple[int, bytes]], *, anew: bool) -> None:
         """Append changes to those that `newest` was about, or have them alone."""
         assert self._link is not None
-        lines = [line(seq, said) for seq, said in changes]
-        count = await self._link.ask("EVAL", script("counted"), 1, COUNTED, self._last, int(anew), MORE, *lines)
+        lines = [format_line(seq, said) for seq, said in changes]
+        count = await self._link.ask(
+            "EVAL", script("counted"), 1, COUNTS_KEY, self._last, int(anew), NEWS_CHANNEL, *lines
+        )
         self._is_full = count > LINES_MAX
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_log, directory_parts
-from edgeproxy.wire.directory_versions import Line, read
+from edgeproxy.wire.directory_versions import Line, parse_line
 
 READABLE_SECONDS = 600
 """Seconds for which parts that are not needed any more can still be read by who has begun to."""
@@ -71,7 +71,7 @@ async def _lines(connection: AsyncConnection, since: int = 0) -> list[Line]:
     """The lines that are still needed, from this number on."""
     wanted = sa.select(directory_log.c.line).where(THERE, directory_log.c.number >= since)
     wanted = wanted.order_by(directory_log.c.number)
-    return [read(line) for line in (await connection.execute(wanted)).scalars()]
+    return [parse_line(line) for line in (await connection.execute(wanted)).scalars()]
 
 
 async def stage(connection: AsyncConnection, token: str, parts: Iterable[bytes], place: int = 0) -> None:

@@ -29,8 +29,16 @@ from edgeproxy.collector.directory.hub_copy import Away, Mirror
 from edgeproxy.collector.directory.hub_push import PART_BYTES, joined, measured
 from edgeproxy.collector.directory.log import DirectoryLog
 from edgeproxy.config.collector import Published, Settings
-from edgeproxy.wire.directory_signatures import Kind, Signer, Trust, Untrusted
-from edgeproxy.wire.directory_versions import SIGNED, Line, Unreadable, Version, line_of, read, time_line
+from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
+from edgeproxy.wire.directory_versions import (
+    SIGNED,
+    Line,
+    UnreadableDirectoryError,
+    Version,
+    format_time,
+    format_version,
+    parse_line,
+)
 
 GATHER_SECONDS = 0.1
 """Seconds for which changes are gathered, and between two looks whether there are any."""
@@ -57,8 +65,8 @@ class Publisher:
         self.time: bytes | None = None
         """The line that says when which version was the newest."""
         self._database = database
-        self._signer = Signer.of(settings.key)
-        self._trust = Trust([self._signer.public])
+        self._signer = Signer.load(settings.key)
+        self._trust = TrustedKeys([self._signer.public_key])
         self._mirror = None if settings.hub is None else Mirror(settings.hub)
         self._newest: Line | None = None
         self._changed = asyncio.Event()
@@ -103,7 +111,7 @@ class Publisher:
         if self._mirror is not None and self._newest is not None and self.time is not None:
             try:
                 await self._mirror.follow(self._newest, self.time, self.log)
-            except (Away, ResponseError, Unreadable, OSError) as why:
+            except (Away, ResponseError, UnreadableDirectoryError, OSError) as why:
                 self._seldom.error("the directory could not be copied to the hub, and is tried again", str(why))
         if monotonic() - self._cleaned_at > CLEAN_SECONDS:
             self._cleaned_at = monotonic()
@@ -113,7 +121,7 @@ class Publisher:
         """Sign the time, where that is due."""
         if self._newest is not None and monotonic() - self._signed_at >= TIME_SECONDS:
             self._signed_at = monotonic()
-            self.time = time_line(self._newest, time.time(), self._signer)
+            self.time = format_time(self._newest, time.time(), self._signer)
 
     async def _is_due(self) -> bool:
         """Whether something is to be published."""
@@ -137,8 +145,8 @@ class Publisher:
     def _is_own(self, line: Line) -> bool:
         """Whether this collector's key has signed a line; else all is written anew, signed by it."""
         try:
-            self._trust.check(Kind.VERSION, line.raw)
-        except Untrusted:
+            self._trust.verify(LineKind.VERSION, line.raw)
+        except UntrustedLineError:
             return False
         return True
 
@@ -167,7 +175,7 @@ class Publisher:
                     parts = list(joined([*lines, *await documents.flag_lines(connection, flags)]))
                     version = await self._version(connection, log, parts, whole=False)
                     await directory_log.stage(connection, version.token, parts)
-                    await directory_log.append(connection, read(line_of(version, self._signer)), ())
+                    await directory_log.append(connection, parse_line(format_version(version, self._signer)), ())
                 await _settle(connection, [row.seq for row in rows])
                 return
         await self._publish_whole()
@@ -195,7 +203,7 @@ class Publisher:
             log = await self.log.lines(connection)
             made = await self._version(connection, log, (), whole=True, back=back)
             version = made._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
-            await directory_log.append(connection, read(line_of(version, self._signer)), log)
+            await directory_log.append(connection, parse_line(format_version(version, self._signer)), log)
             await _settle(connection, taken)
         self._log.info("directory written anew", version=version.number, customers=version.customers)
 

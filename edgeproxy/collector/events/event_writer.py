@@ -28,7 +28,7 @@ from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import written as moment
 from edgeproxy.config import dimensions
-from edgeproxy.wire.batch import FIRST, Batch, What, row_of
+from edgeproxy.wire.batch import FIRST, Batch, CountKey, build_row
 
 TRANSACTION_EVENTS_MAX = 50_000
 """Events that one transaction takes, unless a single request has more."""
@@ -188,7 +188,7 @@ class Intake:
                 first.setdefault((event.source, event.id), event)
         counted: dict[Identity, Event] = {}
         grown = Grown({}, {})
-        begun: set[What] = set()
+        begun: set[CountKey] = set()
         async with self._database.writing() as connection:
             passed: list[Alert] = []
             if first:
@@ -300,11 +300,11 @@ def grown_by(new: Iterable[Event]) -> Grown:
 
 def batches_of(sums: Mapping[Use, int], folded: Mapping[Use, str]) -> list[Batch]:
     """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
-    minutes: dict[int, Counter[What]] = defaultdict(Counter)
+    minutes: dict[int, Counter[CountKey]] = defaultdict(Counter)
     for use, value in sums.items():
         minutes[use.second][use.customer, use.meter, EVENTS_ROUTE, folded.get(use, use.split)] += value
     return [
-        Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(row_of(*one) for one in some.items()))
+        Batch(EVENTS, EVENTS_REGION, 0, minute, minute + MINUTE, FIRST, tuple(build_row(*one) for one in some.items()))
         for minute, some in sorted(minutes.items())
     ]
 

@@ -29,7 +29,7 @@ from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.quarantine_capacity import QuarantineRoom
 from edgeproxy.collector.ledger.received_batch import Arrival
 from edgeproxy.config.collector import Edges
-from edgeproxy.wire.edge_report import About
+from edgeproxy.wire.edge_report import EdgeReport
 
 TRANSACTION_ROWS_MAX = 50_000
 """Rows that one transaction takes, unless a single batch has more."""
@@ -41,7 +41,7 @@ RETRY_SECONDS_MAX = 30.0
 """Seconds after which senders are asked to come back at the latest."""
 
 
-UNSAID = About()
+UNSAID = EdgeReport()
 
 
 class Outcome(NamedTuple):
@@ -59,7 +59,7 @@ class Unavailable(Exception):
 class Waiting(NamedTuple):
     arrival: Arrival
     shipper: Shipper
-    about: About
+    about: EdgeReport
     answer: "asyncio.Future[Outcome]"
 
 
@@ -142,7 +142,7 @@ class Ingest:
 
     # ---- the queue
 
-    async def settle(self, arrival: Arrival, shipper: Shipper, about: About = UNSAID) -> Outcome:
+    async def settle(self, arrival: Arrival, shipper: Shipper, about: EdgeReport = UNSAID) -> Outcome:
         """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._queue.append(Waiting(arrival, shipper, about, answer))

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, checkpoints, series
 from edgeproxy.collector.ledger.dimension_values import unfolded
-from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, BadBatch, Batch, digest, read, what
+from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, Batch, InvalidBatchError, compute_digest, count_key, parse_batch
 
 What = tuple[str, str, str, str, str]
 """Region, customer, meter, route and dimensions as text: with the edge, what a series is of."""
@@ -66,15 +66,15 @@ def _as_counted(where: str, batch: Batch, folded: str | None) -> Batch:
 def _own(where: str, row: sa.Row[Any]) -> bytes:
     """The body in a row, which must be what was hashed."""
     body = _plain(where, row.body, row.coding)
-    if digest(body) != row.hash:
+    if compute_digest(body) != row.hash:
         raise Broken(f"{where} is not the body that was hashed")
     return body
 
 
 def _read(where: str, row: sa.Row[Any], body: bytes, coding: str | None) -> Batch:
     try:
-        batch = read(_plain(where, body, coding))
-    except BadBatch as bad:
+        batch = parse_batch(_plain(where, body, coding))
+    except InvalidBatchError as bad:
         raise Broken(f"{where} cannot be read: {bad}") from None
     if (batch.edge, batch.seq) != (row.edge, row.seq):
         raise Broken(f"{where} is another's: {batch.edge}, {batch.seq}")
@@ -94,7 +94,7 @@ def add(sums: dict[int, dict[What, int]], time: int, batch: Batch) -> None:
     """Add what a batch counts to sums of its edge, as of this minute (hour, day)."""
     values = sums.setdefault(time, {})
     for row in batch.rows:
-        of = (batch.region, *what(row))
+        of = (batch.region, *count_key(row))
         values[of] = values.get(of, 0) + row[3]
 
 

@@ -21,7 +21,7 @@ from edgeproxy.collector.database.schema import dimension_values
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.models import Meter
-from edgeproxy.wire.batch import Batch, row_of, what
+from edgeproxy.wire.batch import Batch, build_row, count_key
 
 VALUES_DEFAULT = 1000
 """Values of a dimension that the configuration does not know."""
@@ -201,9 +201,9 @@ def unfolded(batch: Batch, note: str | None) -> Batch:
     rows = list(batch.rows)
     for index, split in orjson.loads(note).items():
         row = rows[int(index)]
-        customer, meter, route, sent = what(row)
+        customer, meter, route, sent = count_key(row)
         one, other = dimensions.read(sent), dimensions.read(split)
         if one.keys() != other.keys() or any(other[name] not in (one[name], OTHER) for name in one):
             raise ValueError(f"{split} is not what becomes of {sent}")
-        rows[int(index)] = row_of((customer, meter, route, split), row[3])
+        rows[int(index)] = build_row((customer, meter, route, split), row[3])
     return batch._replace(rows=tuple(rows))

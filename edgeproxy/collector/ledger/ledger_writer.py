@@ -10,7 +10,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, MINUTE_VALUE_MAX, days, edges, hours, ledger, series
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.config import dimensions
-from edgeproxy.wire.batch import Batch, What, what
+from edgeproxy.wire.batch import Batch, CountKey, count_key
 
 SERIES_REMEMBERED_MAX = 1_000_000
 """Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
@@ -28,18 +28,18 @@ class Ledger:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[Where, dict[What, int]] = OrderedDict()
+        self._known: OrderedDict[Where, dict[CountKey, int]] = OrderedDict()
         self._latest: dict[str, int] = {}
         """The latest minute of edges."""
 
-    async def count(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[What]:
+    async def count(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[CountKey]:
         """Add the rows of these batches, whose edges are locked; raises TooMuch. The series that are new here.
 
         What belongs to minutes that are rolled up is added to their hours and days too, and it is noted of which hours
         all was rolled up already.
         Where the transaction does not come to its end, `forget` what was learned in it.
         """
-        begun: set[What] = set()
+        begun: set[CountKey] = set()
         grown: dict[int, dict[int, int]] = defaultdict(dict)
         latest: dict[str, int] = {}
         touched: set[tuple[str, int]] = set()
@@ -81,7 +81,7 @@ class Ledger:
             await connection.execute(one.values(latest=sa.bindparam("minute")), rows)
             self._latest |= later
 
-    async def _numbers(self, connection: AsyncConnection, batch: Batch, begun: set[What]) -> list[int]:
+    async def _numbers(self, connection: AsyncConnection, batch: Batch, begun: set[CountKey]) -> list[int]:
         """The number of the series of each row; those that have none yet get one, and are added to `begun`."""
         where = (batch.edge, batch.region)
         known = self._known.get(where)
@@ -89,7 +89,7 @@ class Ledger:
             known = self._known[where] = {}
             await self._learn(connection, where, known)
         self._known.move_to_end(where)
-        counted = [what(row) for row in batch.rows]
+        counted = [count_key(row) for row in batch.rows]
         missing = {one for one in counted if one not in known}
         if missing:
             await self._database.begin_series(connection, [(*where, *one) for one in sorted(missing)])
@@ -105,7 +105,7 @@ class Ledger:
             self._make_room()
         return [known[one] for one in counted]
 
-    async def _learn(self, connection: AsyncConnection, where: Where, known: dict[What, int]) -> None:
+    async def _learn(self, connection: AsyncConnection, where: Where, known: dict[CountKey, int]) -> None:
         """Read the series of an edge that are not known yet: their numbers are above those that are."""
         above = max(known.values(), default=-1)
         columns = series.c

@@ -24,7 +24,17 @@ from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.queries import written
 from edgeproxy.collector.ledger.received_batch import Named, arrive, inflate
 from edgeproxy.config.models import Meter
-from edgeproxy.wire.batch import FIRST, NAME, NUMBER_MAX, BadBatch, Batch, What, body, digest, read
+from edgeproxy.wire.batch import (
+    FIRST,
+    NAME,
+    NUMBER_MAX,
+    Batch,
+    CountKey,
+    InvalidBatchError,
+    compute_digest,
+    format_batch,
+    parse_batch,
+)
 
 LISTED_MAX = 1000
 """Batches that are listed at once."""
@@ -50,7 +60,7 @@ class Replayed(NamedTuple):
     """The Unix second at which the minute begins in which they are counted."""
     again: bool
     """Whether it was counted before, and nothing was done now."""
-    begun: set[What]
+    begun: set[CountKey]
     """The series that it began."""
 
     def told(self) -> dict[str, Any]:
@@ -99,7 +109,7 @@ async def shown(connection: AsyncConnection, edge: str, seq: int) -> dict[str, A
         "state": row.state,
         "why": row.why,
         "hash": row.hash,
-        "sha256": digest(text),
+        "sha256": compute_digest(text),
         "prev": await hash_before(connection, edge, seq),
         "received": written(row.received // 1000),
         "coding": row.coding,
@@ -123,7 +133,7 @@ async def nothing(connection: AsyncConnection, edge: str, seq: int) -> bytes | N
         return None
     region = (await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))).scalar_one_or_none()
     at = row.received // 1000
-    return body(Batch(edge, region or UNKNOWN, seq, at, at, await hash_before(connection, edge, seq) or FIRST))
+    return format_batch(Batch(edge, region or UNKNOWN, seq, at, at, await hash_before(connection, edge, seq) or FIRST))
 
 
 async def replay(
@@ -169,7 +179,7 @@ async def _replay(
         own = _plain(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
         if given not in (None, own):
             raise Refused(409, "it is counted already, with another body")
-        return _counted(read(own), again=True)
+        return _counted(parse_batch(own), again=True)
     batch = _meant(row, given)
     prev = await hash_before(connection, edge, seq)
     if prev not in (None, batch.prev):
@@ -183,7 +193,7 @@ async def _replay(
     whole = _plain(row.body, row.coding) if given is None else given
     small = zstandard.ZstdCompressor().compress(whole)
     # Where it is what the edge has hashed, it is the batch itself that came broken at first.
-    said |= {"coding": ZSTD, "body": small} if digest(whole) == row.hash else {"replay": small}
+    said |= {"coding": ZSTD, "body": small} if compute_digest(whole) == row.hash else {"replay": small}
     await connection.execute(sa.update(batches).where((batches.c.edge == edge) & (batches.c.seq == seq)).values(said))
     return _counted(batch, again=False, begun=begun)
 
@@ -194,20 +204,20 @@ def _meant(row: Any, given: bytes | None) -> Batch:
         if given is None:
             arrival = arrive(Named(row.edge, row.seq, row.hash), row.body, row.coding)
             if arrival.batch is None:
-                raise BadBatch([arrival.why])
+                raise InvalidBatchError([arrival.why])
             batch = arrival.batch
         else:
-            batch = read(given)
+            batch = parse_batch(given)
             if (batch.edge, batch.seq) != (row.edge, row.seq):
-                raise BadBatch(["has another edge or seq than the one that it stands for"])
+                raise InvalidBatchError(["has another edge or seq than the one that it stands for"])
         if batch.gap is not None:
-            raise BadBatch(["owns up to a gap, and counts nothing"])
-    except BadBatch as bad:
+            raise InvalidBatchError(["owns up to a gap, and counts nothing"])
+    except InvalidBatchError as bad:
         raise Refused(422, f"the body {bad}") from None
     return batch
 
 
-def _counted(batch: Batch, *, again: bool, begun: set[What] | None = None) -> Replayed:
+def _counted(batch: Batch, *, again: bool, begun: set[CountKey] | None = None) -> Replayed:
     total = sum(row[3] for row in batch.rows)
     return Replayed(len(batch.rows), total, batch.minute, again, begun or set())
 
@@ -221,7 +231,7 @@ def _plain(kept: bytes, coding: str) -> bytes:
     """What is kept, uncompressed where that can be done."""
     try:
         return inflate(kept, coding)
-    except BadBatch:
+    except InvalidBatchError:
         return kept
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import zstandard
 
 from edgeproxy.wire import batch as batches
-from edgeproxy.wire.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, SMALL_BYTES, BadBatch, Batch
+from edgeproxy.wire.batch import BODY_BYTES_MAX, HASH, NAME, NUMBER_MAX, SMALL_BYTES, Batch, InvalidBatchError
 
 SEQ = re.compile(r"[1-9][0-9]{0,18}")
 WINDOW = BODY_BYTES_MAX
@@ -55,12 +55,12 @@ def arrive(said: Named, sent: bytes, coding: str) -> Arrival:
     """What these bytes are, which came in the Content-Encoding `coding`."""
     try:
         body = inflate(sent, coding)
-        if batches.digest(body) != said.hash:
-            raise BadBatch(["has another SHA-256 than its Edge-Hash"])
-        batch = batches.read(body)
+        if batches.compute_digest(body) != said.hash:
+            raise InvalidBatchError(["has another SHA-256 than its Edge-Hash"])
+        batch = batches.parse_batch(body)
         if (batch.edge, batch.seq) != (said.edge, said.seq):
-            raise BadBatch(["has another edge or seq than its headers"])
-    except BadBatch as bad:
+            raise InvalidBatchError(["has another edge or seq than its headers"])
+    except InvalidBatchError as bad:
         return Arrival(*said, None, str(bad), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding)
     return Arrival(*said, batch, "", body)
 
@@ -81,14 +81,14 @@ def inflate(sent: bytes, coding: str) -> bytes:
     if coding == "identity":
         return sent
     if coding != "zstd":
-        raise BadBatch([f"has the unknown coding {coding[:20]!r}"])
+        raise InvalidBatchError([f"has the unknown coding {coding[:20]!r}"])
     # A frame says how large it is, or not, and either may be a lie: no more is made of it than a body may have. What
     # is cut off or follows the frame shows in the hash, or changes nothing.
     reader = zstandard.ZstdDecompressor(max_window_size=WINDOW).stream_reader(sent, read_across_frames=False)
     try:
         body: bytes = reader.read(BODY_BYTES_MAX + 1)
     except zstandard.ZstdError as error:
-        raise BadBatch([f"is not zstd: {error}"]) from None
+        raise InvalidBatchError([f"is not zstd: {error}"]) from None
     if len(body) > BODY_BYTES_MAX:
-        raise BadBatch([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
+        raise InvalidBatchError([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
     return body

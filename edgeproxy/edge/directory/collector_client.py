@@ -9,7 +9,7 @@ import orjson
 from edgeproxy.config.models import CollectorTls, Usage
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, why
 from edgeproxy.hub.redis import Away
-from edgeproxy.wire.directory_versions import Unreadable
+from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 
 WAIT_SECONDS = 30
 """Seconds that a question may wait in the collector for news."""
@@ -49,7 +49,7 @@ class CollectorClient:
             await self.close()  # With the next session certificates are read again: they may have been renewed.
             raise Away(f"the collector: {why(error)}") from error
         if answer.status == 404 and missing:
-            raise Unreadable("a part of the directory has left the collector")
+            raise UnreadableDirectoryError("a part of the directory has left the collector")
         if answer.status != 200:
             raise Away(f"the collector answers {answer.status}: {_detail(body)}")
         return body
@@ -85,7 +85,7 @@ async def _whole(content: aiohttp.StreamReader) -> bytes:
     while piece := await content.read(1 << 20):
         size += len(piece)
         if size > ANSWER_BYTES_MAX:
-            raise Unreadable("the collector answers more than any part of the directory has")
+            raise UnreadableDirectoryError("the collector answers more than any part of the directory has")
         pieces.append(piece)
     return b"".join(pieces)
 

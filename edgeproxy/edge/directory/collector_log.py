@@ -8,7 +8,7 @@ import orjson
 from edgeproxy.config.models import Usage
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
 from edgeproxy.edge.directory.transport import News
-from edgeproxy.wire.directory_versions import Unreadable
+from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 
 REST_SECONDS = 0.05
 """Seconds between two looks at least."""
@@ -38,7 +38,7 @@ class CollectorLog:
             lines = tuple([line.encode() for line in said["lines"]])
             news = News(lines, follows is True, None if time is None else time.encode())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise Unreadable("the collector's answer cannot be read: is it one?") from error
+            raise UnreadableDirectoryError("the collector's answer cannot be read: is it one?") from error
         return news
 
     async def part(self, token: str, place: int) -> bytes | None:

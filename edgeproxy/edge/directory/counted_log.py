@@ -10,8 +10,8 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.models import Hub
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.subscription import Subscription
-from edgeproxy.wire.directory_versions import Ask, Unreadable
-from edgeproxy.wire.quota_counts import COUNTED, MORE, parts
+from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
+from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, parse_line
 
 POLL_SECONDS = 2.0
 """Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
@@ -20,12 +20,12 @@ POLL_SECONDS = 2.0
 class CountedLog:
     """The list in the hub. `ask` asks it; a connection of its own hears what is published."""
 
-    def __init__(self, ask: Ask, hub: Hub) -> None:
+    def __init__(self, ask: CallHub, hub: Hub) -> None:
         self._ask = ask
         self._seq = 0
         self._more = asyncio.Event()
         self._tasks = Tasks()
-        self._tasks.start("news of quotas", Subscription(hub.url, Tls.of(hub.tls), MORE, self._more.set).run())
+        self._tasks.start("news of quotas", Subscription(hub.url, Tls.of(hub.tls), NEWS_CHANNEL, self._more.set).run())
 
     async def news(self) -> list[Any]:
         """Return what is new, once there is something or a while is over. Raises Away, ResponseError and Unreadable."""
@@ -42,17 +42,17 @@ class CountedLog:
 
     async def _look(self) -> list[Any]:
         try:
-            last = await self._ask("LINDEX", COUNTED, -1)
-            newest = 0 if last is None else parts(last)[0]
+            last = await self._ask("LINDEX", COUNTS_KEY, -1)
+            newest = 0 if last is None else parse_line(last)[0]
             if newest == self._seq:
                 return []
             known = self._seq if self._seq < newest else 0  # Of another database, or one that was restored.
-            lines = [parts(raw) for raw in await self._ask("LRANGE", COUNTED, known - newest - 1, -1)]
+            lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, known - newest - 1, -1)]
             if lines and lines[0][0] > known:
-                lines = [parts(raw) for raw in await self._ask("LRANGE", COUNTED, 0, -1)]
+                lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, 0, -1)]
             found = [orjson.loads(said) for seq, said in lines if seq > known]
         except ValueError as error:
-            raise Unreadable(f"what the hub has of quotas cannot be read: {error}") from error
+            raise UnreadableDirectoryError(f"what the hub has of quotas cannot be read: {error}") from error
         self._seq = lines[-1][0] if lines else newest
         return found
 

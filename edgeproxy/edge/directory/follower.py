@@ -35,8 +35,8 @@ from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustom
 from edgeproxy.edge.metrics import Series
 from edgeproxy.hub.redis import Away, reason
 from edgeproxy.wire import directory_versions
-from edgeproxy.wire.directory_signatures import Trust
-from edgeproxy.wire.directory_versions import Ask, Unreadable
+from edgeproxy.wire.directory_signatures import TrustedKeys
+from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
 POLL_SECONDS = 2.0
 """Seconds between two looks at most, and a fifth less at least, unless there is word that there is more."""
@@ -76,7 +76,7 @@ class Follower:
         self,
         state: Path,
         settings: Settings,
-        ask: Ask,
+        ask: CallHub,
         tell: Callable[[ForgetCustomers], None],
         publish: Callable[[DirectoryValid | DirectoryFlags], None] = lambda _: None,
         used: Callable[[Collection[bytes]], None] = lambda _: None,
@@ -90,7 +90,7 @@ class Follower:
         self._tell = tell
         self._publish = publish
         self._transport: Transport | None = None
-        self._trust: Trust | None = None
+        self._trust: TrustedKeys | None = None
         self._rejected: str | None = None
         """Why what is there was refused."""
         self._rejections = 0
@@ -135,7 +135,7 @@ class Follower:
         if directory is None:
             return
         self._running = True
-        self._trust = Trust(directory.trust) if directory.trust else None
+        self._trust = TrustedKeys(directory.trust) if directory.trust else None
         self._transport = self._open(directory)
         if self._trust is None:
             told = "the directory is not signed: who can write to the hub can make keys; see directory.trust"
@@ -204,7 +204,7 @@ class Follower:
             except Rejected as error:
                 self._reject(str(error))
                 in_vain = 0
-            except (Away, ResponseError, Unreadable, Outdated, ValueError, Error, OSError) as error:
+            except (Away, ResponseError, UnreadableDirectoryError, Outdated, ValueError, Error, OSError) as error:
                 self._has_failed(error)
                 in_vain = 0 if isinstance(error, Away) else in_vain + 1
             except Exception as error:  # It is followed for as long as the edge serves, whatever is in the hub.
@@ -281,7 +281,7 @@ class Follower:
                 self._under_way = f"version {version.number} is being read"
                 if version.whole:
                     await asyncio.to_thread(writing.begin_whole)
-                async for part in directory_versions.parts(transport.part, version):
+                async for part in directory_versions.fetch_parts(transport.part, version):
                     await asyncio.to_thread(writing.take, part)
                     self._parts += 1
                 if version.whole:

@@ -7,7 +7,7 @@ from edgeproxy.config.models import Hub
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.subscription import Subscription
-from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, Ask, from_hub, version_of
+from edgeproxy.wire.directory_versions import LOG, NEWS, TIME, CallHub, create_part_fetcher, parse_version
 
 
 class HubLog:
@@ -15,9 +15,9 @@ class HubLog:
 
     name = "hub"
 
-    def __init__(self, ask: Ask, hub: Hub) -> None:
+    def __init__(self, ask: CallHub, hub: Hub) -> None:
         self._ask = ask
-        self._fetch = from_hub(ask)
+        self._fetch = create_part_fetcher(ask)
         self._news = asyncio.Event()
         self._tasks = Tasks()
         self._tasks.start("directory news", Subscription(hub.url, Tls.of(hub.tls), NEWS, self._news.set).run())
@@ -30,15 +30,15 @@ class HubLog:
         last = await self._ask("LINDEX", LOG, -1)
         if last is None:
             return News((), False, time)
-        newest = version_of(last)
+        newest = parse_version(last)
         if newest.token == token:
             return News((), True, time)
         if token is not None and newest.number > number:
             lines = await self._ask("LRANGE", LOG, number - newest.number - 1, -1)
-            if lines and version_of(lines[0]).token == token:
+            if lines and parse_version(lines[0]).token == token:
                 return News(tuple(lines[1:]), True, time)
         lines = await self._ask("LRANGE", LOG, 0, -1)
-        tokens = [version_of(line).token for line in lines]
+        tokens = [parse_version(line).token for line in lines]
         follows = token in tokens
         return News(tuple(lines[tokens.index(token) + 1 :] if follows and token else lines), follows, time)
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from edgeproxy.edge.directory.cache import Held
 from edgeproxy.edge.directory.transport import News
-from edgeproxy.wire.directory_signatures import Kind, Trust, Untrusted
-from edgeproxy.wire.directory_versions import Line, Version, read, time_of
+from edgeproxy.wire.directory_signatures import LineKind, TrustedKeys, UntrustedLineError
+from edgeproxy.wire.directory_versions import Line, Version, parse_line, parse_time
 
 
 class Rejected(Exception):
@@ -27,20 +27,20 @@ class Accepted(NamedTuple):
     signed_at: float
 
 
-def accept(held: Held | None, news: News, trust: Trust | None) -> Accepted:
+def accept(held: Held | None, news: News, trust: TrustedKeys | None) -> Accepted:
     """Decide what an edge that has `held` reads of the news. Raises Rejected, and Unreadable.
 
     `trust`: None where the directory is not signed: then whatever is in the log counts.
     """
-    lines = [read(raw) for raw in news.lines]
+    lines = [parse_line(raw) for raw in news.lines]
     versions = [line.version for line in lines]
     newest = lines[-1].hash if lines else held.hash if held is not None else ""
     if trust is None:
         return Accepted(versions, newest, 0.0)
     for line in lines:
         try:
-            trust.check(Kind.VERSION, line.raw)
-        except Untrusted as error:
+            trust.verify(LineKind.VERSION, line.raw)
+        except UntrustedLineError as error:
             raise Rejected(f"version {line.version.number} {error}") from error
     for before, line in pairwise(lines):
         _follow(before.hash, before.version.number, line)
@@ -79,15 +79,15 @@ def _descend(held: Held | None, lines: Sequence[Line]) -> None:
         raise Rejected(f"version {newest.number} is not a child of version {held.number}, which this edge has")
 
 
-def _time(line: bytes | None, number: int, newest: str, trust: Trust) -> float:
+def _time(line: bytes | None, number: int, newest: str, trust: TrustedKeys) -> float:
     """The Unix second at which this was signed as the newest version; 0 where it never was. Raises Rejected."""
     if line is None:
         return 0.0
     try:
-        trust.check(Kind.TIME, line)
-    except Untrusted as error:
+        trust.verify(LineKind.TIME, line)
+    except UntrustedLineError as error:
         raise Rejected(f"the time of the directory {error}") from error
-    said = time_of(line)
+    said = parse_time(line)
     if said.number > number:
         raise Rejected(f"the log ends with version {number}, and version {said.number} was signed as the newest")
     return said.at if said.hash == newest else 0.0

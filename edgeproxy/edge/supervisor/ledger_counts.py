@@ -23,7 +23,7 @@ from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorCli
 from edgeproxy.edge.directory.counted_log import CountedLog
 from edgeproxy.edge.sync.ledger_counts import LedgerCount, read, write
 from edgeproxy.hub.redis import Away
-from edgeproxy.wire.directory_versions import Ask, Unreadable
+from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
 LEAD_SECONDS = 0.5
 """Seconds between two looks whether this supervisor tends the tables now."""
@@ -58,7 +58,7 @@ class CollectorCounts:
             changes = list(said["quotas"])
             self._seq = int(changes[-1]["seq"] if changes else said["newest"])
         except (ValueError, LookupError, TypeError) as error:
-            raise Unreadable("the collector's answer cannot be read: is it one?") from error
+            raise UnreadableDirectoryError("the collector's answer cannot be read: is it one?") from error
         return changes
 
     async def close(self) -> None:
@@ -69,7 +69,7 @@ class CollectorCounts:
 class LedgerCounts:
     """The counts of one supervisor's tables."""
 
-    def __init__(self, store: Store, settings: Settings, ask: Ask) -> None:
+    def __init__(self, store: Store, settings: Settings, ask: CallHub) -> None:
         """`ask` asks the hub."""
         self._store = store
         self._ask = ask
@@ -112,7 +112,7 @@ class LedgerCounts:
                     continue
                 try:
                     found = [read(said) for said in await counts.news()]
-                except (Away, ResponseError, Unreadable, ValueError, OSError) as error:
+                except (Away, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
                     self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(error))
                     pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
                     in_vain += 1

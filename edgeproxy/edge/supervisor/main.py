@@ -199,7 +199,7 @@ class Supervisor:
 
     def _used(self, digests: Collection[bytes]) -> None:
         """Workers asked for these keys of the directory: the collector is to hear that they are in use."""
-        self._accounting.keys_used.note(digests, time.time())
+        self._accounting.keys_used.record(digests, time.time())
 
     def _sync_age(self) -> float | None:
         return None if self._coordinator is None else self._coordinator.behind()

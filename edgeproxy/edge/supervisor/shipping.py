@@ -71,10 +71,10 @@ class Shipping:
             await self._hang_up()
         if self._http is None:
             self._http = await self._connect()
-        fields = self._keys.fields()
-        reply = await self._http(batch, body, {**edge_report.fields(self._sync_age()), **fields})
+        fields = self._keys.format_fields()
+        reply = await self._http(batch, body, {**edge_report.format_fields(self._sync_age()), **fields})
         if fields and reply.status == HTTPStatus.OK:
-            self._keys.heard()
+            self._keys.acknowledge()
         return reply
 
     async def _connect(self) -> Http:

@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.setup import file_name, generations
 from edgeproxy.edge.usage.seal import USAGE, sealed_so_far
 from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, records
 from edgeproxy.edge.usage.spool import Given, Place, discarded, first_of, likely, noted, segments
-from edgeproxy.wire.batch import FIRST, WHY_CHARACTERS_MAX, BadBatch, Batch, digest, read
+from edgeproxy.wire.batch import FIRST, WHY_CHARACTERS_MAX, Batch, InvalidBatchError, compute_digest, parse_batch
 
 
 class Segment(NamedTuple):
@@ -104,8 +104,8 @@ def _batches(path: Path) -> Iterator[Batch]:
     for one in records(path.read_bytes(), marked=False):
         if isinstance(one, Record):
             try:
-                yield read(one.body)
-            except BadBatch:
+                yield parse_batch(one.body)
+            except InvalidBatchError:
                 continue
 
 
@@ -120,8 +120,8 @@ def _last_in(path: Path) -> tuple[Batch, int] | None:
     for one in reversed(list(records(path.read_bytes(), marked=False))):
         if isinstance(one, Record):
             try:
-                return read(one.body), one.counted
-            except BadBatch:
+                return parse_batch(one.body), one.counted
+            except InvalidBatchError:
                 continue
     return None
 
@@ -168,8 +168,8 @@ def verify(folder: Path, edge: str, sealed: int) -> Verdict:
             prev = ""
             continue
         try:
-            batch = read(one.body)
-        except BadBatch as error:
+            batch = parse_batch(one.body)
+        except InvalidBatchError as error:
             torn.append(Place(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {error}")))
             prev = ""
             continue
@@ -186,7 +186,7 @@ def verify(folder: Path, edge: str, sealed: int) -> Verdict:
         problems += [f"{place}:{one.offset}: batch {batch.seq} {why}" for why in faults]
         torn.clear()
         batches, rows = batches + 1, rows + len(batch.rows)
-        wanted, prev = batch.last + 1, digest(one.body)
+        wanted, prev = batch.last + 1, compute_digest(one.body)
     there = max(0, wanted - 1)
     if max(sealed, most) > there:
         problems += map(str, torn)

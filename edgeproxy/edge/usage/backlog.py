@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from edgeproxy.edge.usage.segment import Damage, Record, records
 from edgeproxy.edge.usage.spool import Damaged, End, Given, Passed, Place, Spool, before, discarded, first_of, segments
-from edgeproxy.wire.batch import FIRST, BadBatch, Batch, Gap, body, read
+from edgeproxy.wire.batch import FIRST, Batch, Gap, InvalidBatchError, format_batch, parse_batch
 
 READ_AHEAD_BATCHES_MAX = 64
 READ_AHEAD_BYTES_MAX = 4 << 20
@@ -119,7 +119,7 @@ class Backlog:
             # What it follows may be gone by the time that it is made again; so it names none.
             made = Batch(batch.edge, batch.region, self._wanted, batch.since, batch.since, FIRST, gap=gap)
             self._wanted = gap.to_seq + 1
-            yield Parcel(made, body(made), Passed(gap.to_seq, counted, batch.since))
+            yield Parcel(made, format_batch(made), Passed(gap.to_seq, counted, batch.since))
 
 
 def passed(spool: Spool, seq: int) -> Passed:
@@ -140,7 +140,7 @@ def _batch(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
         faults.append(str(Place(path, one)))
         return None
     try:
-        return read(one.body)
-    except BadBatch as error:
+        return parse_batch(one.body)
+    except InvalidBatchError as error:
         faults.append(f"{path}:{one.offset}: {error}")
         return None

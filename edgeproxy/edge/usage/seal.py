@@ -46,13 +46,13 @@ from edgeproxy.wire.batch import (
     ROUTE,
     ROWS_MAX,
     Batch,
+    CountKey,
     Row,
-    What,
-    body,
+    build_row,
+    count_key,
+    format_batch,
     is_long,
-    read,
-    row_of,
-    what,
+    parse_batch,
 )
 
 USAGE = "usage"
@@ -162,9 +162,9 @@ class Sealer:
         base = self.store.base()
         latest: dict[tuple[int, int, bytes], int] = {}
         for record in self.spool.recent:
-            rows = read(record.body).rows
+            rows = parse_batch(record.body).rows
             for file, number, of, total in record.marks:
-                latest[file, number, usage_key(what(rows[of]))] = total
+                latest[file, number, usage_key(count_key(rows[of]))] = total
         files = _files(self.store)
         lost: list[tuple[int, int, bytes, int]] = []
         for (file, number, key), total in latest.items():
@@ -212,9 +212,7 @@ class Sealer:
                     finally:
                         columns.give_back((file,), column)
         except (NoFreeColumn, NoRow) as error:
-            raise TableError(
-                self.store.folder, f"lack what was sealed, and it cannot be put back: {error}"
-            ) from error
+            raise TableError(self.store.folder, f"lack what was sealed, and it cannot be put back: {error}") from error
         finally:
             setup.release()
 
@@ -275,7 +273,7 @@ class Sealer:
                 # Nothing that an edge counts: the file is damaged. The others are sealed.
                 faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
             else:
-                increases.append((row_of(name, value), key, totals))
+                increases.append((build_row(name, value), key, totals))
         increases.sort()
         return increases
 
@@ -289,7 +287,7 @@ class Sealer:
         # The first one has what was counted before there was a spool, whenever that was.
         long = is_long(self.until, until) or self._adopts
         batch = Batch(self.identity.id, self.region, seq, self.until, until, prev, part.rows, long=long)
-        self.spool.append(batch, body(batch), part.marks)
+        self.spool.append(batch, format_batch(batch), part.marks)
         self._unmarked = part, batch
         return batch
 
@@ -385,7 +383,7 @@ def _parts(increases: list[Increase]) -> Iterator[Part]:
 
 
 @lru_cache(1 << 16)
-def _name(key: bytes) -> What | None:
+def _name(key: bytes) -> CountKey | None:
     """What a key counts; None where it is no row of a batch."""
     try:
         counted = counted_by(key)

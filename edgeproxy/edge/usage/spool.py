@@ -22,7 +22,7 @@ import orjson
 
 from edgeproxy.edge.counters.file import sync_folder, write_whole
 from edgeproxy.edge.usage.segment import HEAD, MODULUS, Damage, Disk, Mark, Record, pack, records
-from edgeproxy.wire.batch import BadBatch, Batch, digest, read
+from edgeproxy.wire.batch import Batch, InvalidBatchError, compute_digest, parse_batch
 
 SEGMENT_BYTES = 1 << 20
 """Bytes from which on the next record begins another segment: what is read at each start, in half a second."""
@@ -137,8 +137,8 @@ def likely(paths: list[Path]) -> Passed:
     for one in records(paths[0].read_bytes(), marked=False):
         if isinstance(one, Record):
             try:
-                batch = read(one.body)
-            except BadBatch:
+                batch = parse_batch(one.body)
+            except InvalidBatchError:
                 continue
             return Passed(seq, before(batch, one.counted), batch.since)
     return Passed(seq, 0, 0)
@@ -284,7 +284,7 @@ class Spool:
         self._size += len(data)
         if not self.pending.values:
             self._since = batch.since
-        self.end = End(self._path, self._size, Last(batch.last, digest(body), batch.until, counted))
+        self.end = End(self._path, self._size, Last(batch.last, compute_digest(body), batch.until, counted))
 
     def _begin(self, seq: int) -> None:
         """Make the segment whose first batch is `seq` the current one."""
@@ -395,7 +395,7 @@ def _size(found: tuple[Record, ...]) -> int:
 def _last(found: tuple[Record, ...]) -> Last:
     """Return the batch of the last of these records. Raises Broken where that holds none."""
     try:
-        batch = read(found[-1].body)
-    except BadBatch as error:
+        batch = parse_batch(found[-1].body)
+    except InvalidBatchError as error:
         raise Broken(f"the last record of the spool holds no batch: {error}") from error
-    return Last(batch.last, digest(found[-1].body), batch.until, found[-1].counted)
+    return Last(batch.last, compute_digest(found[-1].body), batch.until, found[-1].counted)

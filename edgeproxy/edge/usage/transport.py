@@ -10,7 +10,7 @@ import aiohttp
 import zstandard
 
 from edgeproxy.edge.usage.answer import Reply
-from edgeproxy.wire.batch import Batch, headers
+from edgeproxy.wire.batch import Batch, format_headers
 
 PATH = "/v1/batches"
 NO_FIELDS: Mapping[str, str] = {}
@@ -68,7 +68,7 @@ class Http:
             async with self._session.post(
                 self._url,
                 data=sent,
-                headers={**self._fields, **headers(batch, body), **beside},
+                headers={**self._fields, **format_headers(batch, body), **beside},
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as answer:

@@ -156,7 +156,7 @@ def main() -> None:
             if kind == "postgresql":
                 server = ends.enter_context(closing(Postgresql(durable=True)))
                 url = server.database()
-            directory_signatures.keygen(folder / "directory.key")
+            directory_signatures.create_key_file(folder / "directory.key")
             directory = {"key": str(folder / "directory.key")}
             collector = ends.enter_context(closing(Collector(folder / "collector", url, directory=directory)))
             if given.profile is not None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import zstandard
 
-from edgeproxy.wire.batch import FIRST, Batch, body, digest, headers
+from edgeproxy.wire.batch import FIRST, Batch, compute_digest, format_batch, format_headers
 from tests.support.collector import EDGE, Collector
 from tests.support.postgresql import Postgresql
 
@@ -32,9 +32,9 @@ def made(edge: str, batches: int, rows: int) -> list[tuple[bytes, dict[str, str]
         names = ((f"customer-{n % (rows // 4 or 1)}", "requests", f"route-{n * 4 // rows}") for n in range(rows))
         counted = tuple((*name, 1 + seq * n % 97) for n, name in enumerate(names))
         batch = Batch(edge, "eu-test", seq, since, since + EVERY, prev, counted)
-        plain = body(batch)
-        prev = digest(plain)
-        sent = headers(batch, plain) | {"Authorization": f"Bearer {EDGE}", "Content-Encoding": "zstd"}
+        plain = format_batch(batch)
+        prev = compute_digest(plain)
+        sent = format_headers(batch, plain) | {"Authorization": f"Bearer {EDGE}", "Content-Encoding": "zstd"}
         found.append((squeeze.compress(plain), sent))
     return found
 

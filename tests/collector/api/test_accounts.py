@@ -463,8 +463,8 @@ def test_the_day_of_the_last_use_comes_with_batches(collector: Collector) -> Non
     owner = customer(collector)
     mine, other = (key(collector, owner["id"]) for _ in range(2))
     used = KeysUsed()
-    used.note([hashlib.sha256(mine["secret"].encode()).digest(), b"x" * 32], time.time())
-    assert collector.post(Chain().next(), fields=used.fields()).status == 200
+    used.record([hashlib.sha256(mine["secret"].encode()).digest(), b"x" * 32], time.time())
+    assert collector.post(Chain().next(), fields=used.format_fields()).status == 200
     path = f"/v1/keys/{mine['id']}"
     until(lambda: collector.get(path).json()["last_used_on"] is not None, "the day is written")
     assert collector.get(path).json()["last_used_on"] == time.strftime("%Y-%m-%d", time.gmtime())

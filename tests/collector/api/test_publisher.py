@@ -21,7 +21,7 @@ from edgeproxy.edge.directory.cache import Held
 from edgeproxy.edge.directory.lineage import accept
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire import directory_signatures
-from edgeproxy.wire.directory_signatures import Trust
+from edgeproxy.wire.directory_signatures import TrustedKeys
 
 STEPS = [
     (documents, "documents"),
@@ -38,7 +38,7 @@ class Killed(BaseException):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Published:
-    directory_signatures.keygen(tmp_path / "directory.key")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
     return Published(key=tmp_path / "directory.key")
 
 
@@ -50,7 +50,7 @@ async def adds(database: Database, name: str) -> None:
         await documents.note(connection, "customer", [name])
 
 
-async def published(log: directory_log.DirectoryLog, trust: Trust, held: Held | None) -> tuple[set[str], Held]:
+async def published(log: directory_log.DirectoryLog, trust: TrustedKeys, held: Held | None) -> tuple[set[str], Held]:
     """Whom an edge knows that reads all of the log, which it has to accept."""
     follows, lines = await log.after(None if held is None else held.token)
     accepted = accept(held, News(tuple(lines), follows, None), trust)
@@ -81,7 +81,7 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_is_said_twice(
     async def play() -> None:
         there = await Database.connect(database)
         try:
-            trust = Trust([publisher.Signer.of(settings.key).public])
+            trust = TrustedKeys([publisher.Signer.load(settings.key).public_key])
             first = Publisher(there, settings)
             await adds(there, "a")
             await first.step()

@@ -20,7 +20,7 @@ from edgeproxy.config.alerts import Alerts
 from edgeproxy.config.collector import Settings, Token
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.config.models import Tier
-from edgeproxy.wire.batch import ANONYMOUS, Gap, body, digest
+from edgeproxy.wire.batch import ANONYMOUS, Gap, compute_digest, format_batch
 from tests.support.chains import Chain
 from tests.support.credited import run
 
@@ -57,7 +57,10 @@ def test_denials_are_told_from_a_rate_on_with_who_has_most_once_an_hour() -> Non
 def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> None:
     chain = Chain("edge-1")
     batches = [chain.next(gap=Gap(1, 3, "disk lost")), chain.next(gap=Gap(4, 4, "again")), chain.next()]
-    arrived = [arrive(Named(one.edge, one.seq, digest(body(one))), body(one), "identity") for one in batches]
+    arrived = [
+        arrive(Named(one.edge, one.seq, compute_digest(format_batch(one))), format_batch(one), "identity")
+        for one in batches
+    ]
     settled = [(arrived[0], Verdict.GAP, "t"), (arrived[1], Verdict.GAP, "t"), (arrived[2], Verdict.COUNT, "t")]
     first, again = alarms(settled, NOW)
     assert (first.key, first.severity) == ("gap:t:2026-10-01", "page")

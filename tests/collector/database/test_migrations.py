@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX
-from edgeproxy.wire.batch import body, digest
+from edgeproxy.wire.batch import compute_digest, format_batch
 from tests.support.books import Books, Cell, Clock, clock
 from tests.support.chains import NOON, Chain
 from tests.support.process import ROOT
@@ -51,8 +51,17 @@ async def fill(connection: AsyncConnection, chain: Chain) -> Counter[Cell]:
         await connection.execute(sa.text(f"INSERT INTO {table} VALUES ({marks})"), bound)
 
     for batch in chain.made:
-        whole = body(batch)
-        own = (batch.edge, batch.seq, batch.seq, digest(whole), "counted", len(batch.rows), batch.since, batch.until)
+        whole = format_batch(batch)
+        own = (
+            batch.edge,
+            batch.seq,
+            batch.seq,
+            compute_digest(whole),
+            "counted",
+            len(batch.rows),
+            batch.since,
+            batch.until,
+        )
         await insert("batches", *own, None, batch.since * 1000, "identity", whole)
         for customer, meter, route, value in batch.rows:
             counted[batch.minute, batch.region, customer, meter, route] += value

@@ -12,7 +12,7 @@ import zstandard
 
 from edgeproxy.collector.database.schema import MINUTE_VALUE_MAX
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, body, digest, headers
+from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, NUMBER_MAX, Gap, compute_digest, format_batch, format_headers
 from tests.support.ask import Wire
 from tests.support.chains import ROWS, Chain
 from tests.support.collector import ADMIN, EDGE, ONE, READ, REGIONAL, SERVICE, Collector, checked, sha256
@@ -53,12 +53,12 @@ def test_a_body_that_nobody_can_read_is_set_aside_and_the_watermark_moves(collec
     chain = Chain()
     collector.post(chain.next())
     broken = b'{"edge": '
-    fields = {"Edge-Id": chain.edge, "Edge-Seq": "2", "Edge-Hash": digest(broken)}
+    fields = {"Edge-Id": chain.edge, "Edge-Seq": "2", "Edge-Hash": compute_digest(broken)}
     for _ in range(2):
         answer = collector.post(broken, fields=fields)
         assert (answer.status, answer.json()["watermark"]) == (422, 2)
-    assert collector.post(broken + b" ", fields={**fields, "Edge-Hash": digest(broken + b" ")}).status == 409
-    after = chain.next()._replace(seq=3, prev=digest(broken))
+    assert collector.post(broken + b" ", fields={**fields, "Edge-Hash": compute_digest(broken + b" ")}).status == 409
+    after = chain.next()._replace(seq=3, prev=compute_digest(broken))
     assert collector.post(after).json() == {"watermark": 3}
     edges = collector.edges()
     assert [one["seq"] for one in edges[chain.edge]["quarantined"]] == [2]
@@ -69,7 +69,7 @@ def test_a_body_that_nobody_can_read_is_set_aside_and_the_watermark_moves(collec
 def test_a_batch_that_was_set_aside_is_counted_when_it_comes_whole(collector: Collector) -> None:
     chain = Chain()
     first, second = chain.next(), chain.next()
-    fields = headers(first, body(first))
+    fields = format_headers(first, format_batch(first))
     assert collector.post(b"torn", fields=fields).status == 422
     assert collector.post(second).status == 200
     for _ in range(2):
@@ -138,7 +138,7 @@ def test_a_gap_that_came_broken_is_taken_when_it_comes_whole(collector: Collecto
     chain = Chain()
     collector.post(chain.next())
     gap = chain.next(gap=Gap(2, last, "the disk was damaged"))._replace(prev=FIRST)
-    assert collector.post(b"torn", fields=headers(gap, body(gap))).status == 422
+    assert collector.post(b"torn", fields=format_headers(gap, format_batch(gap))).status == 422
     for _ in range(2):
         assert collector.post(gap).json() == {"watermark": last}
     chain.prev = "e" * 64
@@ -153,8 +153,8 @@ def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:
     chain = Chain()
     batch = chain.next()
     squeeze = zstandard.ZstdCompressor()
-    fields = headers(batch, body(batch)) | {"Content-Encoding": "zstd"}
-    assert collector.post(squeeze.compress(body(batch)), fields=fields).json() == {"watermark": 1}
+    fields = format_headers(batch, format_batch(batch)) | {"Content-Encoding": "zstd"}
+    assert collector.post(squeeze.compress(format_batch(batch)), fields=fields).json() == {"watermark": 1}
     bomb = squeeze.compress(bytes(400 << 20))
     assert len(bomb) < 64 << 10
     answer = collector.post(bomb, fields={**fields, "Edge-Seq": "2", "Edge-Hash": "b" * 64})
@@ -168,7 +168,7 @@ def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:
 
 def test_a_body_that_is_too_long_does_not_stop_its_edge(collector: Collector) -> None:
     chain = Chain()
-    fields = headers(chain.next(), b"")
+    fields = format_headers(chain.next(), b"")
     answer = collector.post(bytes(BODY_BYTES_MAX + 1), fields=fields)
     assert (answer.status, answer.json()["watermark"]) == (422, 1)
 
@@ -317,8 +317,8 @@ def test_hostile_requests_change_nothing(collector: Collector, seed: int) -> Non
     chance = random.Random(seed)
     chain = Chain()
     collector.post(chain.next())
-    good = body(chain.next())
-    fields = headers(chain.made[1], good)
+    good = format_batch(chain.next())
+    fields = format_headers(chain.made[1], good)
     for _ in range(40):
         content = bytearray(good)
         content[chance.randrange(len(good))] ^= 1 << chance.randrange(8)

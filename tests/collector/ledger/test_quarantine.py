@@ -22,7 +22,7 @@ from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.verification import verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config import collector as settings
-from edgeproxy.wire.batch import FIRST, NUMBER_MAX, Batch, Gap, body, digest, headers
+from edgeproxy.wire.batch import FIRST, NUMBER_MAX, Batch, Gap, compute_digest, format_batch, format_headers
 from tests.support.ask import Answer, ask
 from tests.support.chains import NOON, Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, SERVICE, Collector
@@ -88,15 +88,15 @@ Keeping = Callable[[Callable[[Kept], Awaitable[None]]], None]
 
 def whole(batch: Batch) -> Arrival:
     """A batch as it arrives."""
-    sent = body(batch)
-    said = named(headers(batch, sent))
+    sent = format_batch(batch)
+    said = named(format_headers(batch, sent))
     assert not isinstance(said, str)
     return arrive(said, sent, "identity")
 
 
 def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) -> Arrival:
     """What arrives in its place where it was torn: before its edge hashed it, unless something else was `hashed`."""
-    said = named({"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": digest(hashed or sent)})
+    said = named({"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)})
     assert not isinstance(said, str)
     return arrive(said, sent, "identity")
 
@@ -105,7 +105,7 @@ def torn_chain() -> tuple[Chain, Batch, list[Arrival]]:
     """Three batches, the second torn at its edge; the second as it was meant, and the three as they come."""
     chain = Chain()
     first, second = chain.next(), chain.next()
-    chain.prev = digest(b"torn")
+    chain.prev = compute_digest(b"torn")
     return chain, second, [whole(first), broken(second), whole(chain.next())]
 
 
@@ -144,7 +144,7 @@ def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keepi
                                                                       prev=arrivals[-1].hash))  # fmt: skip
         assert await kept.settle(later) == ["counted"]
         await verify(kept.database)
-        counts = await asyncio.gather(*(kept.replay(chain, 2, body(second)) for _ in range(4)))
+        counts = await asyncio.gather(*(kept.replay(chain, 2, format_batch(second)) for _ in range(4)))
         assert sorted(done.again for done in counts) == [False, True, True, True]
         assert {(done.rows, done.total, done.minute) for done in counts} == {(2, 7, NOON)}
         assert (await kept.replay(chain, 2)).again
@@ -152,7 +152,7 @@ def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keepi
         assert (await kept.total(**minute), await kept.total()) == (21, 28)
         shown = await kept.shown(chain, 2)
         assert shown is not None
-        assert (shown["state"], shown["hash"], shown["begins"]) == ("counted", digest(b"torn"), "torn")
+        assert (shown["state"], shown["hash"], shown["begins"]) == ("counted", compute_digest(b"torn"), "torn")
         assert str(shown["why"]).startswith("replayed on 20")
         assert (await kept.refused(chain, 2, b"{}"))[0] == 409
         # What its edge has of it is what was torn: once more it changes nothing.
@@ -168,13 +168,13 @@ def test_what_comes_whole_and_follows_another_batch_than_the_one_before_stays_th
     async def work(kept: Kept) -> None:
         chain = Chain()
         first, second = chain.next(), chain.next()._replace(prev="a" * 64)
-        arrivals = [whole(first), broken(second, hashed=body(second)), whole(second)]
+        arrivals = [whole(first), broken(second, hashed=format_batch(second)), whole(second)]
         if at_once:
             verdicts = await kept.settle(*arrivals)
         else:
             verdicts = [*await kept.settle(*arrivals[:2]), *await kept.settle(arrivals[2])]
         assert verdicts == ["counted", "quarantined", "unreadable"]
-        assert (await kept.refused(chain, 2, body(second)))[0] == 422
+        assert (await kept.refused(chain, 2, format_batch(second)))[0] == 422
         assert await kept.total() == 7
 
     keeping(work)
@@ -185,7 +185,7 @@ def test_a_replay_before_and_right_after_what_was_dropped_for_its_age(keeping: K
     async def work(kept: Kept) -> None:
         chain = Chain()
         made = [chain.next() for _ in range(seq)]
-        chain.prev = digest(b"torn")
+        chain.prev = compute_digest(b"torn")
         after = [whole(chain.next()) for _ in range(2)]
         assert await kept.settle(*map(whole, made[:-1]), broken(made[-1]), *after)
         held = settings.Retention.model_construct(minutes=None, hours=None, batches=2 * 86400)
@@ -198,10 +198,10 @@ def test_a_replay_before_and_right_after_what_was_dropped_for_its_age(keeping: K
         await verify(kept.database)
         shown = await kept.shown(chain, seq)
         assert shown is not None
-        wrong = body(made[-1]._replace(prev="a" * 64))
+        wrong = format_batch(made[-1]._replace(prev="a" * 64))
         if shown["prev"] is not None:
             assert (await kept.refused(chain, seq, wrong))[0] == 422
-        assert (await kept.replay(chain, seq, body(made[-1]))).total == 7
+        assert (await kept.replay(chain, seq, format_batch(made[-1]))).total == 7
         assert await kept.total() == chain.total
 
     keeping(work)
@@ -234,17 +234,22 @@ def test_what_is_not_the_batch_that_is_missing_is_refused_and_changes_nothing(ke
             (1, b"{}", 409, "counted already, with another body"),
             (2, None, 422, "the body is not JSON"),
             (2, b"{}", 422, "the body has no edge"),
-            (2, body(second._replace(seq=3)), 422, "has another edge or seq"),
-            (2, body(second._replace(edge="another")), 422, "has another edge or seq"),
-            (2, body(second._replace(prev="a" * 64)), 422, f"the batch before it has the hash {arrivals[0].hash}"),
-            (2, body(owned), 422, "owns up to a gap"),
-            (2, body(much), 422, "more than the ledger can hold"),
+            (2, format_batch(second._replace(seq=3)), 422, "has another edge or seq"),
+            (2, format_batch(second._replace(edge="another")), 422, "has another edge or seq"),
+            (
+                2,
+                format_batch(second._replace(prev="a" * 64)),
+                422,
+                f"the batch before it has the hash {arrivals[0].hash}",
+            ),
+            (2, format_batch(owned), 422, "owns up to a gap"),
+            (2, format_batch(much), 422, "more than the ledger can hold"),
         ):
             refusal = await kept.refused(chain, seq, given)
             assert refusal[0] == status
             assert why in refusal[1]
         assert await kept.total() == 14
-        assert not (await kept.replay(chain, 2, body(second))).again
+        assert not (await kept.replay(chain, 2, format_batch(second))).again
 
     keeping(work)
 
@@ -292,10 +297,10 @@ def test_quarantine_over_http(collector: Collector) -> None:
     assert collector.get("/v1/quarantine", token=ADMIN).json()["count"] == before
     shown = collector.get(place, token=ADMIN).json()
     assert shown["why"].startswith("is not JSON")
-    assert (shown["prev"], shown["begins"], shown["sha256"]) == (second.prev, "torn", digest(b"torn"))
+    assert (shown["prev"], shown["begins"], shown["sha256"]) == (second.prev, "torn", compute_digest(b"torn"))
     assert collector.get(f"{place}/body", token=ADMIN).body == b"torn"
     assert replay(collector, chain, b"").json()["detail"].startswith("the body is not JSON")
-    small = zstandard.ZstdCompressor().compress(body(second))
+    small = zstandard.ZstdCompressor().compress(format_batch(second))
     for again in (False, True):
         answer = replay(collector, chain, small, **{"Content-Encoding": "zstd"})
         told = {"rows": 2, "total": 7, "minute": "2026-09-21T12:00:00Z", "again": again}
@@ -337,11 +342,11 @@ def test_quarantine_by_commands_while_the_collector_runs(collector: Collector, t
     shown = run(collector, "show", chain.edge, "2", "--body", str(file))
     assert f"prev      {second.prev}" in shown.stdout
     assert file.read_bytes() == b"torn"
-    file.write_bytes(body(second._replace(prev=FIRST)))
+    file.write_bytes(format_batch(second._replace(prev=FIRST)))
     refused = run(collector, "replay", chain.edge, "2", "--body", str(file))
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "the batch before it has the hash" in refused.stderr
-    file.write_bytes(body(second))
+    file.write_bytes(format_batch(second))
     for was in ("is counted", "was counted before"):
         done = run(collector, "replay", chain.edge, "2", "--body", str(file))
         said = f"batch 2 of {chain.edge} {was}: 2 rows with a total of 7 in the minute 2026-09-21T12:00:00Z\n"

@@ -12,7 +12,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.ledger.chain_audit import Broken
 from edgeproxy.collector.ledger.verification import verify
-from edgeproxy.wire.batch import Gap, digest
+from edgeproxy.wire.batch import Gap, compute_digest
 from tests.support.books import Books, of_days, set_clock
 from tests.support.chains import NOON, Chain
 from tests.support.collector import Collector, checked, verified
@@ -26,9 +26,9 @@ def fill(collector: Collector) -> None:
         assert collector.post(chain.next()).status == 200
     assert collector.post(chain.next(gap=Gap(3, 4, "lost"))).status == 200
     assert collector.post(chain.next()).status == 200
-    fields = {"Edge-Id": "edge-1", "Edge-Seq": "6", "Edge-Hash": digest(b"torn")}
+    fields = {"Edge-Id": "edge-1", "Edge-Seq": "6", "Edge-Hash": compute_digest(b"torn")}
     assert collector.post(b"torn", fields=fields).status == 422
-    assert collector.post(chain.next()._replace(seq=7, prev=digest(b"torn"))).status == 200
+    assert collector.post(chain.next()._replace(seq=7, prev=compute_digest(b"torn"))).status == 200
     assert collector.post(Chain("edge-2", "eu-test").next()).status == 200
 
 
@@ -101,7 +101,7 @@ AT = "acme requests v1 of eu-test in the minute 1789992000"
         ("UPDATE batches SET (body, hash) = (SELECT body, hash FROM batches WHERE seq = 5) WHERE seq = 2",
          "edge edge-1: batch 2 is another's: edge-1, 5"),
         ("UPDATE batches SET hash = 'x' WHERE seq = 6",
-         f"edge edge-1: batch 7 does not follow the one before: its prev is {digest(b'torn')}, not x"),
+         f"edge edge-1: batch 7 does not follow the one before: its prev is {compute_digest(b'torn')}, not x"),
         ("UPDATE batches SET state = 'counted' WHERE seq = 3", "edge edge-1: batch 3 is not what is said of it"),
         ("DELETE FROM edges WHERE edge = 'edge-2'", "edge edge-2 has usage, and never shipped"),
     ],

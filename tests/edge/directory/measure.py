@@ -139,7 +139,7 @@ def many(folder: Path, count: int, ends: ExitStack, port: int, signer: directory
     print(f"{count} customers: published within {until(lambda: waiting(url) == 0, 0.1):.1f} s")
     began = time.monotonic()
     usage = {"collector": f"http://{HOST}:{collector.port}", "token": EDGE}
-    follows = {"from": "collector", "trust": signer.public}
+    follows = {"from": "collector", "trust": signer.public_key}
     edge = ends.enter_context(closing(Edge(folder / "reader", port, workers=1, usage=usage, directory=follows)))
     edge.begin()
     until(lambda: edge.ready() and {asks(edge, "c0"), asks(edge, f"c{count - 1}")} == {200}, 0.05)
@@ -162,7 +162,7 @@ def regions(folder: Path, ends: ExitStack, port: int, signer: directory_signatur
     names = [f"r{n}" for n in range(2 * TIMES)]
     adds(url, names)
     hub = f"redis://{HOST}:{far.port}/0"
-    follows = {"from": "hub", "trust": signer.public}
+    follows = {"from": "hub", "trust": signer.public_key}
     edges = [
         ends.enter_context(closing(Edge(folder / f"edge{n}", port, workers=1, hub=hub, directory=follows)))
         for n in range(3)
@@ -203,8 +203,8 @@ def main() -> None:
     count = given.customers
     with tempfile.TemporaryDirectory() as made, ExitStack() as ends:
         folder = Path(made)
-        directory_signatures.keygen(folder / "directory.key")
-        signer = directory_signatures.Signer.of(folder / "directory.key")
+        directory_signatures.create_key_file(folder / "directory.key")
+        signer = directory_signatures.Signer.load(folder / "directory.key")
         upstream = Upstream(folder / "upstream")
         ends.callback(upstream.stop)
         if not given.alone:

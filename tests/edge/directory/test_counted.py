@@ -7,8 +7,8 @@ import pytest
 
 from edgeproxy.config.models import Hub
 from edgeproxy.edge.directory.counted_log import CountedLog
-from edgeproxy.wire.directory_versions import Unreadable
-from edgeproxy.wire.quota_counts import line
+from edgeproxy.wire.directory_versions import UnreadableDirectoryError
+from edgeproxy.wire.quota_counts import format_line
 
 
 class List:
@@ -24,7 +24,7 @@ class List:
         return self.lines[start:]
 
     def add(self, *seqs: int) -> None:
-        self.lines += [line(seq, b'"%d"' % seq) for seq in seqs]
+        self.lines += [format_line(seq, b'"%d"' % seq) for seq in seqs]
 
 
 def test_it_is_read_on_from_where_it_was() -> None:
@@ -55,7 +55,7 @@ def test_it_is_read_on_from_where_it_was() -> None:
             there.add(1)
             assert await new() == ["1"]
             there.lines = [b"x"]
-            with pytest.raises(Unreadable):
+            with pytest.raises(UnreadableDirectoryError):
                 await new()
         finally:
             await log.close()

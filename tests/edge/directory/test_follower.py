@@ -26,7 +26,7 @@ from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.hub.redis import Away, Link
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
-from edgeproxy.wire.directory_versions import LOG, TIME, read, time_line
+from edgeproxy.wire.directory_versions import LOG, TIME, format_time, parse_line
 from tests.support.redis import SERVER
 from tests.support.waiting import turned
 
@@ -119,17 +119,17 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody who can write to the hub shows a time that was signed by a wrong clock, for as long as it is ahead."""
-    directory_signatures.keygen(tmp_path / "key")
-    signer = Signer.of(tmp_path / "key")
+    directory_signatures.create_key_file(tmp_path / "key")
+    signer = Signer.load(tmp_path / "key")
     clock = SimpleNamespace(time=time.time)
     monkeypatch.setattr(follower, "time", clock)
 
     async def scene(room: Room) -> None:
         await change(room.hub, {"a": line("a")}, Options(signer=signer))
-        newest = read(await room.hub("LINDEX", LOG, -1))
+        newest = parse_line(await room.hub("LINDEX", LOG, -1))
         await room.hub("DEL", TIME)
-        await room.hub("RPUSH", TIME, time_line(newest, time.time() + 31_536_000, signer))
-        signed = f"directory: {{from: hub, trust: '{signer.public}'}}\n"
+        await room.hub("RPUSH", TIME, format_time(newest, time.time() + 31_536_000, signer))
+        signed = f"directory: {{from: hub, trust: '{signer.public_key}'}}\n"
         room.people = Follower(tmp_path, room.settings(signed), room.ask, room.told.append)
         await room.people.begin()
         await room.knows(1)
@@ -138,7 +138,7 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
         looks = room.looks
         await turned(lambda: room.looks > looks + 2, "it has looked again")
         assert room.said()["signed_age_s"] > 3000
-        await room.hub("RPUSH", TIME, time_line(newest, clock.time() + 60, signer))
+        await room.hub("RPUSH", TIME, format_time(newest, clock.time() + 60, signer))
         await turned(lambda: room.said()["signed_age_s"] < 60, "a clock that is a little ahead is believed")
 
     played(tmp_path, redis_port, scene)

@@ -10,16 +10,16 @@ from edgeproxy.edge.directory.cache import Held
 from edgeproxy.edge.directory.lineage import Rejected, accept
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire import directory_signatures, directory_versions
-from edgeproxy.wire.directory_signatures import Kind, Signer, Trust, UnusableKey
-from edgeproxy.wire.directory_versions import SIGNED, Line, Version, line_of, read, time_line
+from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, LineKind, Signer, TrustedKeys
+from edgeproxy.wire.directory_versions import SIGNED, Line, Version, format_time, format_version, parse_line
 
 
 @pytest.fixture(scope="module")
 def signers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Signer, Signer]:
     folder = tmp_path_factory.mktemp("keys")
     for name in ("ours", "theirs"):
-        directory_signatures.keygen(folder / name)
-    return Signer.of(folder / "ours"), Signer.of(folder / "theirs")
+        directory_signatures.create_key_file(folder / name)
+    return Signer.load(folder / "ours"), Signer.load(folder / "theirs")
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def made(number: int, before: Line | None, signer: Signer | None, *, whole: bool
     version = Version(
         number, f"t{number}", whole, 1, 1, "0" * 64, 1, 1, 100.0 * number, SIGNED, before.hash if before else "", back
     )
-    return read(line_of(version, signer))
+    return parse_line(format_version(version, signer))
 
 
 def chain(signer: Signer, numbers: range) -> list[Line]:
@@ -59,7 +59,7 @@ def news(*lines: Line, follows: bool = False, time: bytes | None = None) -> News
 
 
 def numbers(had: Line | None, found: News, signer: Signer) -> list[int]:
-    accepted = accept(None if had is None else held(had), found, Trust([signer.public]))
+    accepted = accept(None if had is None else held(had), found, TrustedKeys([signer.public_key]))
     return [version.number for version in accepted.versions]
 
 
@@ -84,12 +84,12 @@ def test_what_is_not_signed_by_who_is_trusted_is_refused(ours: Signer, theirs: S
     forged = "version 2 has no signature of a key that is trusted here"
     assert why(first, news(made(2, first, theirs), follows=True), ours) == forged
     right = made(2, first, ours)
-    altered = read(right.raw.replace(b'"keys":1', b'"keys":7'))
+    altered = parse_line(right.raw.replace(b'"keys":1', b'"keys":7'))
     assert why(first, news(altered, follows=True), ours) == forged
-    moved = read(ours.sign(Kind.TIME, right.raw.rpartition(b" ")[0]))
+    moved = parse_line(ours.sign(LineKind.TIME, right.raw.rpartition(b" ")[0]))
     assert why(first, news(moved, follows=True), ours) == forged, "signed as something else"
     assert why(None, news(*chain(theirs, range(1, 3))), ours).startswith("version 1 has no signature")
-    both = Trust([theirs.public, ours.public])
+    both = TrustedKeys([theirs.public_key, ours.public_key])
     assert accept(held(first), news(made(2, first, theirs), follows=True), both).hash, "while one replaces the other"
 
 
@@ -110,27 +110,27 @@ def test_what_is_older_or_no_child_is_refused(ours: Signer) -> None:
 def test_going_back_has_to_be_signed_as_such_and_counts_once(ours: Signer) -> None:
     log = chain(ours, range(1, 6))
     back = made(3, None, ours, whole=True)
-    later = read(line_of(back.version._replace(back=True, at=501.0), ours))
+    later = parse_line(format_version(back.version._replace(back=True, at=501.0), ours))
     assert numbers(log[4], news(later), ours) == [3]
     after = made(4, later, ours)
     assert numbers(log[4], news(later, after), ours) == [3, 4]
     assert numbers(later, news(after, follows=True), ours) == [4]
-    replayed = read(line_of(back.version._replace(back=True, at=499.0), ours))
+    replayed = parse_line(format_version(back.version._replace(back=True, at=499.0), ours))
     assert "is not signed as going back" in why(log[4], news(replayed), ours), "signed before what the edge has"
 
 
 def test_the_signed_time_is_that_of_the_newest_version_alone(ours: Signer, theirs: Signer) -> None:
     log = chain(ours, range(1, 4))
-    trust = Trust([ours.public])
+    trust = TrustedKeys([ours.public_key])
 
     def signed(of: Line, by: Signer = ours) -> float:
-        return accept(held(log[2]), news(follows=True, time=time_line(of, 9000.0, by)), trust).signed_at
+        return accept(held(log[2]), news(follows=True, time=format_time(of, 9000.0, by)), trust).signed_at
 
     assert signed(log[2]) == 9000.0
     assert signed(log[1]) == 300.0, "the version itself was signed then"
     with pytest.raises(Rejected, match="the time of the directory has no signature"):
         signed(log[2], theirs)
-    withheld = time_line(made(4, log[2], ours), 9000.0, ours)
+    withheld = format_time(made(4, log[2], ours), 9000.0, ours)
     assert why(log[2], news(follows=True, time=withheld), ours) == (
         "the log ends with version 3, and version 4 was signed as the newest"
     )
@@ -143,21 +143,21 @@ def test_without_trust_whatever_is_in_the_log_counts(theirs: Signer) -> None:
 
 def test_a_private_key_is_for_its_owner_alone_and_never_written_over(tmp_path: Path) -> None:
     file = tmp_path / "key"
-    public = directory_signatures.keygen(file)
+    public = directory_signatures.create_key_file(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert Signer.of(file).public == public
+    assert Signer.load(file).public_key == public
     with pytest.raises(FileExistsError):
-        directory_signatures.keygen(file)
+        directory_signatures.create_key_file(file)
     for content in (b"", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"):
         file.write_bytes(content)
-        with pytest.raises(UnusableKey, match="has no private key"):
-            Signer.of(file)
-    with pytest.raises(UnusableKey, match="cannot be read"):
-        Signer.of(tmp_path / "none")
+        with pytest.raises(InvalidSigningKeyError, match="has no private key"):
+            Signer.load(file)
+    with pytest.raises(InvalidSigningKeyError, match="cannot be read"):
+        Signer.load(tmp_path / "none")
 
 
 @pytest.mark.parametrize("line", [b"x", b"x y", b"x " + base64.b64encode(b"short")])
 def test_a_line_without_a_whole_signature_is_not_signed(line: bytes) -> None:
-    assert directory_signatures.split(line) == (line, None)
-    with pytest.raises(directory_versions.Unreadable):
-        directory_versions.time_of(line)
+    assert directory_signatures.split_signature(line) == (line, None)
+    with pytest.raises(directory_versions.UnreadableDirectoryError):
+        directory_versions.parse_time(line)

@@ -21,7 +21,14 @@ from edgeproxy.config.load import load_customers
 from edgeproxy.hub.cluster import link_to
 from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.wire import directory_versions
-from edgeproxy.wire.directory_versions import LOG, Unreadable, Version, line_of, parts_of, version_of
+from edgeproxy.wire.directory_versions import (
+    LOG,
+    UnreadableDirectoryError,
+    Version,
+    format_version,
+    parse_version,
+    parts_key,
+)
 from tests.support.directory import told
 from tests.support.redis import SERVER, Cluster, Redis
 
@@ -62,20 +69,20 @@ def played(port: int, scene: Callable[[Callable[..., Awaitable[Any]]], Awaitable
 def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_push, "PART_BYTES", 1000)
 
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         many = {f"c{n}": "x" for n in range(200)}
         await change(ask, lines(**many))
-        first = await directory_versions.last(ask)
+        first = await directory_versions.fetch_last_version(ask)
         assert first is not None
         assert first.parts > 10
         assert await told(ask) == many
         await change(ask, lines(**many | {"c7": "y"}))
-        second = await directory_versions.last(ask)
+        second = await directory_versions.fetch_last_version(ask)
         assert second is not None
         assert (second.whole, second.parts) == (False, 1)
         assert second.size < 200
         assert await change(ask, lines(**many | {"c7": "y"})) == Done([], [], [], 200, 200, 2, idle=True)
-        assert await directory_versions.last(ask) == second
+        assert await directory_versions.fetch_last_version(ask) == second
 
     played(redis_port, scene)
 
@@ -83,13 +90,13 @@ def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPa
 def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int) -> None:
     """After many pushes, for one who knows nothing; and who had begun to read the ones before can end that."""
 
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         tiers = {f"c{n}": "0" for n in range(20)}
         seen: list[Version] = []
         for number in range(1, 40):
             tiers[f"c{number % 20}"] = str(number)
             await change(ask, lines(**tiers))
-            there = await directory_versions.log(ask)
+            there = await directory_versions.fetch_versions(ask)
             assert there[0].whole
             assert not any(version.whole for version in there[1:])
             assert sum(version.size for version in there[1:]) <= there[0].size
@@ -98,7 +105,7 @@ def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int)
         left = [version for version in seen if version not in there]
         assert left
         for version in seen:
-            ttl = await ask("TTL", parts_of(version.token))
+            ttl = await ask("TTL", parts_key(version.token))
             assert 0 < ttl <= hub_push.READABLE_SECONDS if version in left else ttl == -1
 
     played(redis_port, scene)
@@ -107,19 +114,19 @@ def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int)
 def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_push, "VERSIONS_KEPT", 3)
 
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         many = {f"c{n}": "0" for n in range(50)}
         lengths = []
         for number in range(7):
             await change(ask, lines(**many | {"c1": str(number)}))
-            lengths.append(len(await directory_versions.log(ask)))
+            lengths.append(len(await directory_versions.fetch_versions(ask)))
         assert lengths == [1, 2, 3, 1, 2, 3, 1]
 
     played(redis_port, scene)
 
 
 def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: int) -> None:
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         await change(ask, lines(a="0", b="0"))
         for turn in range(10):
             wanted = [lines(a=f"one{turn}", b=f"one{turn}"), lines(a=f"other{turn}", b=f"other{turn}")]
@@ -142,7 +149,7 @@ def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: 
     ],
 )
 def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         await change(ask, lines(a="x", b="x", c="x"))
         would = await change(ask, lines(**wanted), Options(dry=True))
         assert (would.refused, would.removed) == (why, [name for name in "abc" if name not in wanted])
@@ -159,7 +166,7 @@ def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: 
 
 
 def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> None:
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         await change(ask, lines(a="x", b="x"))
         keys: dict[str, dict[str, str]] = {key("a"): {}, key("b"): {}}
         both = orjson.dumps({"customer": {"tier": "x"}, "keys": keys, "name": "c"})
@@ -171,7 +178,7 @@ def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> Non
 
 
 def test_a_dry_run_changes_nothing(redis_port: int) -> None:
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
         assert await ask("KEYS", "*") == []
 
@@ -179,12 +186,12 @@ def test_a_dry_run_changes_nothing(redis_port: int) -> None:
 
 
 def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> None:
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         await change(ask, lines(a="x", b="x"))
-        version = await directory_versions.last(ask)
+        version = await directory_versions.fetch_last_version(ask)
         assert version is not None
-        await ask("DEL", parts_of(version.token))
-        with pytest.raises(Unreadable, match="has left the hub, or lost a part"):
+        await ask("DEL", parts_key(version.token))
+        with pytest.raises(UnreadableDirectoryError, match="has left the hub, or lost a part"):
             await told(ask)
         with pytest.raises(Refused, match="2 of 2 customers would be gone"):
             await change(ask, {})
@@ -195,15 +202,15 @@ def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> No
 
 
 def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> None:
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         await change(ask, lines(a="x"))
-        version = await directory_versions.last(ask)
+        version = await directory_versions.fetch_last_version(ask)
         assert version is not None
-        await ask("LSET", parts_of(version.token), 0, lines(a="y")["a"])
-        with pytest.raises(Unreadable, match="not what was pushed"):
+        await ask("LSET", parts_key(version.token), 0, lines(a="y")["a"])
+        with pytest.raises(UnreadableDirectoryError, match="not what was pushed"):
             await told(ask)
         for garbage in (b"garbage", b"5", b'{"name":[]}'):
-            await ask("LSET", parts_of(version.token), 0, garbage)
+            await ask("LSET", parts_key(version.token), 0, garbage)
             assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
         assert (await change(ask, lines(a="x"))).version == 2
         assert await told(ask) == {"a": "x"}
@@ -215,10 +222,10 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
 def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage: bytes) -> None:
     """Also where they are what was pushed."""
 
-    async def scene(ask: directory_versions.Ask) -> None:
-        await ask("RPUSH", parts_of("t"), garbage)
+    async def scene(ask: directory_versions.CallHub) -> None:
+        await ask("RPUSH", parts_key("t"), garbage)
         odd = Version(4, "t", True, 1, len(garbage), hashlib.sha256(garbage).hexdigest(), 1, 1, 1.5)
-        await ask("RPUSH", LOG, line_of(odd))
+        await ask("RPUSH", LOG, format_version(odd))
         assert (await change(ask, lines(a="x"))).version == 5
         assert await told(ask) == {"a": "x"}
 
@@ -227,15 +234,22 @@ def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage:
 
 def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
     version = Version(1, "t", True, 0, 0, hashlib.sha256().hexdigest(), 0, 0, 1.5)
-    assert version_of(line_of(version)) == version
+    assert parse_version(format_version(version)) == version
     odd = [orjson.dumps(version._asdict() | {field: None}) for field in Version._fields]
-    for line in (line_of(version._replace(form=3)), b"{}", b"?", b"[]", line_of(version)[:-1] + b',"more":1}', *odd):
-        with pytest.raises(Unreadable):
-            version_of(line)
+    for line in (
+        format_version(version._replace(form=3)),
+        b"{}",
+        b"?",
+        b"[]",
+        format_version(version)[:-1] + b',"more":1}',
+        *odd,
+    ):
+        with pytest.raises(UnreadableDirectoryError):
+            parse_version(line)
 
-    async def scene(ask: directory_versions.Ask) -> None:
-        await ask("RPUSH", LOG, line_of(version._replace(form=3)))
-        with pytest.raises(Unreadable, match="later version"):
+    async def scene(ask: directory_versions.CallHub) -> None:
+        await ask("RPUSH", LOG, format_version(version._replace(form=3)))
+        with pytest.raises(UnreadableDirectoryError, match="later version"):
             await change(ask, lines(a="x"))
 
     played(redis_port, scene)
@@ -245,7 +259,7 @@ def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: 
     class Cut(Exception):
         pass
 
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         async def until_commit(*command: Any) -> Any:
             if command[0] == "EVAL" and LOG in command:
                 raise Cut
@@ -255,7 +269,7 @@ def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: 
             await change(until_commit, lines(a="x"))
         (left,) = await ask("KEYS", "*")
         assert 0 < await ask("TTL", left) <= hub_push.STAGED_SECONDS
-        assert await directory_versions.last(ask) is None
+        assert await directory_versions.fetch_last_version(ask) is None
 
         async def lost(*command: Any) -> Any:
             if command[0] == "EVAL" and LOG in command:
@@ -351,13 +365,13 @@ def test_no_secret_gets_into_the_hub(redis_port: int, tmp_path: Path) -> None:
     said |= {"stamp_secret": secret, "usage": {"collector": "http://127.0.0.1:1", "token": secret}}
     file.write_text(yaml.safe_dump(said))
 
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         assert (await asyncio.to_thread(run_push, file)).exit_code == 0
-        version = await directory_versions.last(ask)
+        version = await directory_versions.fetch_last_version(ask)
         assert version is not None
-        (part,) = await ask("LRANGE", parts_of(version.token), 0, -1)
+        (part,) = await ask("LRANGE", parts_key(version.token), 0, -1)
         assert key("c0").encode() in part
-        assert secret.encode() not in part + line_of(version)
+        assert secret.encode() not in part + format_version(version)
 
     played(redis_port, scene)
 
@@ -366,7 +380,7 @@ def test_a_server_that_is_full_refuses_and_keeps_what_it_has(redis: Redis, tmp_p
     file = tmp_path / "people.yaml"
     file.write_text(people(redis.url, "x"))
 
-    async def scene(ask: directory_versions.Ask) -> None:
+    async def scene(ask: directory_versions.CallHub) -> None:
         assert (await asyncio.to_thread(run_push, file)).exit_code == 0
         await ask("CONFIG", "SET", "maxmemory", "1")
         file.write_text(people(redis.url, "y"))

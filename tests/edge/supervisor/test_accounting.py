@@ -22,7 +22,7 @@ from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity
 from edgeproxy.edge.usage.seal import Look, Sealer
 from edgeproxy.edge.usage.ship import Shipper
-from edgeproxy.wire.batch import read
+from edgeproxy.wire.batch import parse_batch
 from tests.edge.supervisor.certified import serving
 from tests.support.authority import Authority, Pair
 from tests.support.waiting import turned
@@ -52,7 +52,7 @@ class Collecting:
 
     async def _take(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == f"Bearer {TOKEN}"
-        batch = read(ZstdDecompressor().decompress(await request.read()))
+        batch = parse_batch(ZstdDecompressor().decompress(await request.read()))
         before = self._seq.get(batch.edge, 0)
         if batch.seq > before:
             assert batch.seq == before + 1

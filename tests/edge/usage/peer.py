@@ -12,7 +12,7 @@ from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.segment import Mark as RowMark
 from edgeproxy.edge.usage.spool import Spool
-from edgeproxy.wire.batch import FIRST, Batch, Row, body, digest
+from edgeproxy.wire.batch import FIRST, Batch, Row, compute_digest, format_batch
 from tests.support.sealing import NOW
 
 EDGE = "edge-1"
@@ -33,8 +33,8 @@ def append(spool: Spool, times: int = 1, rows: tuple[Row, ...] | None = None) ->
         since = int(NOW) + seq
         mine = (("acme", "requests", "v1", seq),) if rows is None else rows
         batch = Batch(EDGE, "here", seq, since, since + 1, prev, mine)
-        spool.append(batch, body(batch), MARKS)
-        bodies.append(body(batch))
+        spool.append(batch, format_batch(batch), MARKS)
+        bodies.append(format_batch(batch))
     return bodies
 
 
@@ -68,7 +68,7 @@ class Peer:
     def take(self, batch: Batch, sent: bytes) -> Reply:
         """Settle a batch, and answer."""
         self.asked.append(batch.seq)
-        arrival = arrive(Named(batch.edge, batch.seq, digest(sent)), sent, "identity")
+        arrival = arrive(Named(batch.edge, batch.seq, compute_digest(sent)), sent, "identity")
         if self.unreadable[batch.seq]:
             self.unreadable[batch.seq] -= 1
             arrival = arrival._replace(batch=None, why="cannot be read")

@@ -3,12 +3,12 @@
 import pytest
 
 from edgeproxy import __version__
-from edgeproxy.wire.edge_report import SYNC_FIELD, About, fields, read_fields
+from edgeproxy.wire.edge_report import SYNC_FIELD, EdgeReport, format_fields, parse_fields
 
 
 @pytest.mark.parametrize(("age", "read"), [(None, None), (0.0, 0), (2.6, 3)])
 def test_it_is_read_as_it_was_written(age: float | None, read: int | None) -> None:
-    assert read_fields(fields(age)) == About(__version__, read)
+    assert parse_fields(format_fields(age)) == EdgeReport(__version__, read)
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ def test_it_is_read_as_it_was_written(age: float | None, read: int | None) -> No
     ],
 )
 def test_what_is_odd_counts_as_not_said(said: dict[str, str]) -> None:
-    assert read_fields(said) == About()
+    assert parse_fields(said) == EdgeReport()

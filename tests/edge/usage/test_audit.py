@@ -4,7 +4,7 @@ import pytest
 
 from edgeproxy.edge.usage.audit import listing, sealed_in_tables, verify
 from edgeproxy.edge.usage.spool import Spool, segments
-from edgeproxy.wire.batch import FIRST, Batch, body
+from edgeproxy.wire.batch import FIRST, Batch, format_batch
 from tests.support.sealing import acknowledge
 
 ROWS = (("acme", "requests", "v1", 1),)
@@ -18,7 +18,7 @@ def append(spool: Spool, seq: int, prev: str | None = None, content: bytes | Non
     """Append this batch, or another content, whatever is there."""
     follows = FIRST if spool.last is None else spool.last.digest
     one = batch(seq, prev or follows)
-    spool.append(one, body(one) if content is None else content, ())
+    spool.append(one, format_batch(one) if content is None else content, ())
 
 
 @pytest.fixture

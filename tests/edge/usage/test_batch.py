@@ -17,14 +17,14 @@ from edgeproxy.wire.batch import (
     NUMBER_MAX,
     ROWS_MAX,
     UNIX_SECONDS_MAX,
-    BadBatch,
     Batch,
     Gap,
-    body,
-    digest,
-    read,
-    row_of,
-    what,
+    InvalidBatchError,
+    build_row,
+    compute_digest,
+    count_key,
+    format_batch,
+    parse_batch,
 )
 
 ALPHANUMERIC = string.ascii_letters + string.digits
@@ -104,29 +104,29 @@ def any_batch(draw: st.DrawFn) -> Batch:
 
 @given(any_batch())
 def test_what_is_written_is_read_again(batch):
-    assert read(body(batch)) == batch
+    assert parse_batch(format_batch(batch)) == batch
 
 
 @given(any_batch(), st.randoms())
 def test_the_order_of_rows_changes_nothing(batch, chance):
     mixed = list(batch.rows)
     chance.shuffle(mixed)
-    assert body(batch._replace(rows=tuple(mixed))) == body(batch)
+    assert format_batch(batch._replace(rows=tuple(mixed))) == format_batch(batch)
 
 
 @pytest.mark.parametrize(("batch", "expected", "sha256"), VECTORS)
 def test_neither_the_bytes_of_a_batch_nor_their_hash_ever_change(batch, expected, sha256):
-    assert body(batch) == expected
-    assert digest(expected) == sha256
-    assert read(expected) == batch
+    assert format_batch(batch) == expected
+    assert compute_digest(expected) == sha256
+    assert parse_batch(expected) == batch
     headers = {"Edge-Id": "edge-00ff", "Edge-Seq": str(batch.seq), "Edge-Hash": sha256}
-    assert batches.headers(batch, expected) == headers
+    assert batches.format_headers(batch, expected) == headers
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_no_batch(content):
-    with pytest.raises(BadBatch):
-        read(content)
+    with pytest.raises(InvalidBatchError):
+        parse_batch(content)
 
 
 anything = st.recursive(
@@ -143,14 +143,14 @@ anything = st.recursive(
 def outcome(content):
     """The batch that these bytes are, or what is wrong with them."""
     try:
-        return read(content)
-    except BadBatch as bad:
+        return parse_batch(content)
+    except InvalidBatchError as bad:
         return bad.problems
 
 
 @given(any_batch(), st.data())
 def test_a_value_of_any_shape_in_any_place_is_a_batch_or_bad(batch, data):
-    tree = orjson.loads(body(batch))
+    tree = orjson.loads(format_batch(batch))
     node = tree
     while True:
         places = list(node) if isinstance(node, dict) else list(range(len(node)))
@@ -162,19 +162,19 @@ def test_a_value_of_any_shape_in_any_place_is_a_batch_or_bad(batch, data):
         break
     found = outcome(orjson.dumps(tree))
     if isinstance(found, Batch):
-        assert read(body(found))._replace(rows=()) == found._replace(rows=())
+        assert parse_batch(format_batch(found))._replace(rows=()) == found._replace(rows=())
 
 
 @given(any_batch(), st.data())
 def test_a_flipped_bit_is_a_batch_or_bad(batch, data):
-    content = bytearray(body(batch))
+    content = bytearray(format_batch(batch))
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     assert outcome(bytes(content))
 
 
 def changed(**fields):
     """The bytes of BATCH with these fields, and without those that are None."""
-    tree = orjson.loads(body(BATCH)) | fields
+    tree = orjson.loads(format_batch(BATCH)) | fields
     return orjson.dumps({name: value for name, value in tree.items() if value is not None})
 
 
@@ -220,14 +220,14 @@ def changed(**fields):
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_all_of_it(content, problems):
-    with pytest.raises(BadBatch) as caught:
-        read(content)
+    with pytest.raises(InvalidBatchError) as caught:
+        parse_batch(content)
     assert list(caught.value.problems) == problems
 
 
 def test_of_many_problems_some_are_said():
-    with pytest.raises(BadBatch) as caught:
-        read(changed(rows=[["", "", "", 0]] * 1000))
+    with pytest.raises(InvalidBatchError) as caught:
+        parse_batch(changed(rows=[["", "", "", 0]] * 1000))
     assert len(caught.value.problems) == batches.PROBLEMS_SHOWN_MAX
 
 
@@ -237,11 +237,11 @@ def test_a_batch_is_bounded(seed):
         ("c" * 64, "m" * 64, f"{chance.getrandbits(64):016x}" + '"' * 239, NUMBER_MAX) for _ in range(ROWS_MAX)
     )
     full = BATCH._replace(rows=longest)
-    assert len(body(full)) < BODY_BYTES_MAX
-    with pytest.raises(BadBatch, match="more than 20000 rows"):
-        body(full._replace(rows=(*longest, ROW)))
-    with pytest.raises(BadBatch, match="larger than 16 MiB"):
-        read(b" " * BODY_BYTES_MAX + body(BATCH))
+    assert len(format_batch(full)) < BODY_BYTES_MAX
+    with pytest.raises(InvalidBatchError, match="more than 20000 rows"):
+        format_batch(full._replace(rows=(*longest, ROW)))
+    with pytest.raises(InvalidBatchError, match="larger than 16 MiB"):
+        parse_batch(b" " * BODY_BYTES_MAX + format_batch(BATCH))
 
 
 @pytest.mark.parametrize(
@@ -259,8 +259,8 @@ def test_a_batch_is_bounded(seed):
 )
 def test_what_is_no_batch_costs_no_memory(content):
     tracemalloc.start()
-    with pytest.raises(BadBatch, match="is no list of"):
-        read(content)
+    with pytest.raises(InvalidBatchError, match="is no list of"):
+        parse_batch(content)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 4 * len(content) + (32 << 20)
@@ -268,16 +268,16 @@ def test_what_is_no_batch_costs_no_memory(content):
 
 def test_a_row_says_what_it_counts():
     for row in SPLIT.rows:
-        assert row_of(what(row), row[3]) == row
-    assert [what(row)[3] for row in SPLIT.rows] == ["", '{"agent":"a","model":"m/1"}']
+        assert build_row(count_key(row), row[3]) == row
+    assert [count_key(row)[3] for row in SPLIT.rows] == ["", '{"agent":"a","model":"m/1"}']
 
 
 def test_a_large_batch_with_quotes_and_brackets_in_its_routes_is_one():
     rows = tuple(("acme", "requests", f'/a,"[{{{number}\\', number) for number in range(1, 18_001))
     batch = BATCH._replace(rows=rows)
-    sent = body(batch)
+    sent = format_batch(batch)
     assert len(sent) > batches.SMALL_BYTES
-    assert set(read(sent).rows) == set(rows)
+    assert set(parse_batch(sent).rows) == set(rows)
 
 
 def test_what_nobody_could_read_is_not_written():
@@ -287,8 +287,8 @@ def test_what_nobody_could_read_is_not_written():
         BATCH._replace(rows=(("a", "b", "", 1),)),
         GAP._replace(rows=(ROW,)),
     ):
-        with pytest.raises(BadBatch):
-            body(wrong)
+        with pytest.raises(InvalidBatchError):
+            format_batch(wrong)
 
 
 @pytest.mark.parametrize(("since", "until", "long"), [(60, 60, False), (61, 120, False), (119, 121, True)])

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from edgeproxy.wire.key_uses import FIELD, KEYS_AT_ONCE, KEYS_MAX, KeysUsed, read_field
+from edgeproxy.wire.key_uses import FIELD, KEYS_MAX, KEYS_PER_BATCH_MAX, KeysUsed, parse_field
 
 DAY = 86_400
 
@@ -13,39 +13,39 @@ def digest(number: int) -> bytes:
 
 def told(keys: KeysUsed) -> list[str]:
     """What goes with the next batch, which the collector hears."""
-    fields = keys.fields()
-    keys.heard()
-    return read_field(fields.get(FIELD))[1]
+    fields = keys.format_fields()
+    keys.acknowledge()
+    return parse_field(fields.get(FIELD))[1]
 
 
 def test_each_key_is_told_once_a_day() -> None:
     keys = KeysUsed()
-    assert keys.fields() == {}
-    keys.note([digest(1), digest(2)], 5 * DAY + 7)
-    assert read_field(keys.fields()[FIELD]) == (5 * DAY, [digest(1).hex(), digest(2).hex()])
-    keys.note([digest(2), digest(3)], 5 * DAY + 8)  # While what is under way has no answer.
-    assert len(read_field(keys.fields()[FIELD])[1]) == 3
+    assert keys.format_fields() == {}
+    keys.record([digest(1), digest(2)], 5 * DAY + 7)
+    assert parse_field(keys.format_fields()[FIELD]) == (5 * DAY, [digest(1).hex(), digest(2).hex()])
+    keys.record([digest(2), digest(3)], 5 * DAY + 8)  # While what is under way has no answer.
+    assert len(parse_field(keys.format_fields()[FIELD])[1]) == 3
     assert len(told(keys)) == 3
-    keys.note([digest(1)], 6 * DAY - 1)
+    keys.record([digest(1)], 6 * DAY - 1)
     assert told(keys) == []
-    keys.note([digest(1)], 6 * DAY)
+    keys.record([digest(1)], 6 * DAY)
     assert told(keys) == [digest(1).hex()]
 
 
 def test_many_keys_go_with_many_batches() -> None:
     keys = KeysUsed()
-    keys.note([digest(number) for number in range(2 * KEYS_AT_ONCE + 1)], DAY)
+    keys.record([digest(number) for number in range(2 * KEYS_PER_BATCH_MAX + 1)], DAY)
     found = [told(keys) for _ in range(4)]
-    assert [len(some) for some in found] == [KEYS_AT_ONCE, KEYS_AT_ONCE, 1, 0]
-    assert len({one for some in found for one in some}) == 2 * KEYS_AT_ONCE + 1
+    assert [len(some) for some in found] == [KEYS_PER_BATCH_MAX, KEYS_PER_BATCH_MAX, 1, 0]
+    assert len({one for some in found for one in some}) == 2 * KEYS_PER_BATCH_MAX + 1
 
 
 def test_what_is_remembered_is_bounded() -> None:
     keys = KeysUsed()
-    keys.note((number.to_bytes(32, "big") for number in range(KEYS_MAX + 10)), DAY)
-    assert sum(len(told(keys)) for _ in range(KEYS_MAX // KEYS_AT_ONCE + 1)) == KEYS_MAX
+    keys.record((number.to_bytes(32, "big") for number in range(KEYS_MAX + 10)), DAY)
+    assert sum(len(told(keys)) for _ in range(KEYS_MAX // KEYS_PER_BATCH_MAX + 1)) == KEYS_MAX
 
 
 def test_an_odd_field_tells_nothing() -> None:
     for odd in (None, "", "5", "5;", "x;AAAA", "5;AAAA", "5;A", "5;====", "-1;" + "A" * 43 + "=", "5;" + "A" * 9999):
-        assert read_field(odd) == (0, [])
+        assert parse_field(odd) == (0, [])

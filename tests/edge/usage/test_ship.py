@@ -15,7 +15,7 @@ from edgeproxy.edge.usage.answer import RESULTS, Reply
 from edgeproxy.edge.usage.backlog import REMOVED
 from edgeproxy.edge.usage.ship import Send, Shipper
 from edgeproxy.edge.usage.spool import Given, Spool, discard, segments, watermark
-from edgeproxy.wire.batch import Batch, read
+from edgeproxy.wire.batch import Batch, parse_batch
 from tests.edge.usage.peer import Peer, append, inline
 from tests.support.sealing import NOW, acknowledge
 
@@ -188,7 +188,7 @@ def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
     with capture_logs() as said:
         edge.steps()
     assert edge.peer.asked[10:] == [11, 3, 10, 11]
-    gap = read(edge.peer.has[3])
+    gap = parse_batch(edge.peer.has[3])
     assert gap.gap is not None
     assert (gap.gap.from_seq, gap.gap.to_seq) == (3, 9)
     assert edge.results() == {"acknowledged": 12, "expected": 1, "gap": 1}
@@ -199,7 +199,7 @@ def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
     append(edge.spool)
     edge.steps()
     assert edge.state == "idle"
-    assert read(edge.peer.has[3]) == gap
+    assert parse_batch(edge.peer.has[3]) == gap
 
 
 def test_a_gap_of_what_the_collector_has_after_all_is_no_fork(edge: Edge) -> None:
@@ -216,7 +216,7 @@ def test_a_gap_of_what_the_collector_has_after_all_is_no_fork(edge: Edge) -> Non
     edge.steps()
     assert edge.peer.asked[10:] == [3, 6, 10]
     assert [edge.peer.has[seq] == edge.peer.has[seq] for seq in range(1, 7)]
-    gap = read(edge.peer.has[6])
+    gap = parse_batch(edge.peer.has[6])
     assert gap.gap is not None
     assert (gap.gap.from_seq, gap.gap.to_seq) == (6, 9)
     assert edge.state == "idle"

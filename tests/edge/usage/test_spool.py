@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.edge.usage.backlog import Backlog
 from edgeproxy.edge.usage.segment import HEAD, Mark
 from edgeproxy.edge.usage.spool import Broken, Damaged, Spool, first_of, segments, watermark
-from edgeproxy.wire.batch import Batch, body
+from edgeproxy.wire.batch import Batch, format_batch
 from tests.support.sealing import NOW, Faulty, Killed, acknowledge, batches
 
 ROWS = (("acme", "requests", "v1", 1),)
@@ -21,8 +21,8 @@ def append(spool: Spool, times: int = 1) -> list[bytes]:
     for _ in range(times):
         seq, prev = (1, "0" * 64) if spool.last is None else (spool.last.seq + 1, spool.last.digest)
         batch = Batch("edge-1", "here", seq, int(NOW), int(NOW), prev, ROWS)
-        spool.append(batch, body(batch), MARKS)
-        bodies.append(body(batch))
+        spool.append(batch, format_batch(batch), MARKS)
+        bodies.append(format_batch(batch))
     return bodies
 
 

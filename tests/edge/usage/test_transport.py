@@ -15,13 +15,13 @@ from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.edge.usage.transport import Http
-from edgeproxy.wire.batch import Batch, body, digest
+from edgeproxy.wire.batch import Batch, compute_digest, format_batch
 from tests.edge.usage.peer import append
 from tests.support.authority import Authority
 from tests.support.collector import Collector
 
 BATCH = Batch("edge-1", "here", 3, 0, 0, "0" * 64, (("acme", "requests", "v1", 1),))
-BODY = body(BATCH)
+BODY = format_batch(BATCH)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + b'{"watermark": 3}'
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable[None]]
@@ -98,7 +98,7 @@ def test_what_is_sent_is_what_the_contract_says() -> None:
     assert ask(server, token="s3cret") == Reply(200, b'{"watermark": 3}')
     ((fields, content),) = server.requests
     assert fields[":"] == "POST /v1/batches HTTP/1.1"
-    assert (fields["Edge-Id"], fields["Edge-Seq"], fields["Edge-Hash"]) == ("edge-1", "3", digest(BODY))
+    assert (fields["Edge-Id"], fields["Edge-Seq"], fields["Edge-Hash"]) == ("edge-1", "3", compute_digest(BODY))
     assert (fields["Content-Encoding"], fields["Content-Type"]) == ("zstd", "application/json")
     assert fields["Authorization"] == "Bearer s3cret"
     assert zstandard.ZstdDecompressor().decompress(content) == BODY

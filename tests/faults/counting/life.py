@@ -16,7 +16,7 @@ from edgeproxy.edge.usage.seal import EMPTY_BATCH_SECONDS, Sealer
 from edgeproxy.edge.usage.segment import Record, records
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import discard, segments
-from edgeproxy.wire.batch import read
+from edgeproxy.wire.batch import parse_batch
 from tests.faults.counting.wire import Wire
 from tests.support.power import Memory, Pages
 from tests.support.sealing import NOW, WAYS, Faulty, Killed, Name, choose, count, prepare, totals
@@ -199,7 +199,7 @@ class Life:
         content[self.chance.randrange(one.offset, one.offset + one.size)] ^= 1 << self.chance.randrange(8)
         with path.open("r+b") as file:
             file.write(content)
-        self.gone.add(read(one.body).seq)
+        self.gone.add(parse_batch(one.body).seq)
 
     def own_up(self) -> None:
         """Somebody says that what cannot be read is lost."""
@@ -265,7 +265,7 @@ class Life:
         for path in segments(self.state / "spool"):
             for one in records(path.read_bytes()):
                 if isinstance(one, Record):
-                    seq = read(one.body).seq
+                    seq = parse_batch(one.body).seq
                     assert self.sealed.setdefault(seq, one.body) == one.body, f"batch {seq} was another one"
                     there.add(seq)
         return there
@@ -274,7 +274,7 @@ class Life:
         """What these batches come to."""
         found: Counter[Name] = Counter()
         for seq in seqs:
-            for customer, meter, route, value in read(self.sealed[seq]).rows:
+            for customer, meter, route, value in parse_batch(self.sealed[seq]).rows:
                 found[customer, meter, route] += value
         return found
 

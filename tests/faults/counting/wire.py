@@ -6,7 +6,7 @@ from collections import Counter
 import zstandard
 
 from edgeproxy.edge.usage.ship import Reply
-from edgeproxy.wire.batch import Batch, headers
+from edgeproxy.wire.batch import Batch, format_headers
 from tests.faults.counting.books import Books
 from tests.support.sealing import Killed
 
@@ -51,7 +51,7 @@ class Wire:
         """What becomes of a batch; raises OSError where nobody answers, or Killed."""
         fate = "arrives" if self.calm else self.chance.choices(list(FATES), list(FATES.values()))[0]
         self.fates[fate] += 1
-        sent = headers(batch, body), body
+        sent = format_headers(batch, body), body
         if fate == "garbled" and batch.gap is None and batch.seq not in self.garbled:
             # Once each: who gets it whole after that can still count it, and who never does has it in quarantine.
             self.garbled.add(batch.seq)

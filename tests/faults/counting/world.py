@@ -11,7 +11,7 @@ import pytest
 from edgeproxy.edge.counters.file import write_whole
 from edgeproxy.edge.counters.tallies import TallyTable
 from edgeproxy.edge.usage import seal, spool
-from edgeproxy.wire.batch import digest
+from edgeproxy.wire.batch import compute_digest
 from tests.faults.counting.books import Books, Name
 from tests.faults.counting.life import Dark, Life
 from tests.faults.counting.wire import Wire
@@ -173,7 +173,7 @@ class World:
             elif state == "quarantined":
                 unread.add(seq)
             else:
-                assert (last, found, state) == (seq, digest(life.sealed[seq]), "counted")
+                assert (last, found, state) == (seq, compute_digest(life.sealed[seq]), "counted")
         assert wanted == len(life.sealed) + 1
         assert gaps <= life.gone
         # What came garbled is sent once more; not where whoever ships was killed before, or the collector put back.

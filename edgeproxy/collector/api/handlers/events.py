@@ -25,7 +25,7 @@ from edgeproxy.collector.ledger.received_batch import inflate
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Meter
-from edgeproxy.wire.batch import BadBatch
+from edgeproxy.wire.batch import InvalidBatchError
 
 IN_A_THREAD_BYTES = 64 << 10
 """Bytes of a body from which on it is read in a thread, as others must not wait that long."""
@@ -69,7 +69,7 @@ class EventHandlers:
         try:
             plain = sent if coding == "identity" else inflate(sent, coding)
             events, rejected = read_all(plain, self._meters, time.time())
-        except BadBatch as bad:
+        except InvalidBatchError as bad:
             raise Refused(415 if "unknown coding" in str(bad) else 400, f"the body {bad}") from None
         except BadBody as bad:
             raise Refused(413 if len(sent) > BODY_BYTES_MAX else 400, str(bad)) from None

@@ -31,8 +31,8 @@ from edgeproxy.config.collector import Settings
 from edgeproxy.config.meters import AggregateName
 from edgeproxy.config.models import Customer, Tier
 from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
-from edgeproxy.wire.edge_report import read_fields
-from edgeproxy.wire.key_uses import FIELD, read_field
+from edgeproxy.wire.edge_report import parse_fields
+from edgeproxy.wire.key_uses import FIELD, parse_field
 
 READERS = 2
 """Large batches that are read at once."""
@@ -85,7 +85,7 @@ class LedgerHandlers:
                 return self._busy()
             size += more
             # Settled whether its sender waits or not: half of a transaction cannot be taken back.
-            shipper, about = Shipper(token.label, token.region), read_fields(request.headers)
+            shipper, about = Shipper(token.label, token.region), parse_fields(request.headers)
             outcome = await self._ingest.settle(arrival, shipper, about)
         finally:
             self._ingest.free(size)
@@ -93,7 +93,7 @@ class LedgerHandlers:
             raise auth.Denied(403, outcome.why)
         if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
             raise auth.Denied(429, outcome.why, FULL_RETRY)
-        self.last_used.note(*read_field(request.headers.get(FIELD)))
+        self.last_used.note(*parse_field(request.headers.get(FIELD)))
         return verdict_of(outcome)
 
     async def _arrival(self, said: Named, sent: bytes, coding: str) -> Arrival:

@@ -20,7 +20,7 @@ from edgeproxy.collector.ledger.received_batch import SEQ, inflate
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Meter
-from edgeproxy.wire.batch import NUMBER_MAX, BadBatch
+from edgeproxy.wire.batch import NUMBER_MAX, InvalidBatchError
 
 NOT_THERE = "there is no such batch in quarantine"
 
@@ -70,7 +70,7 @@ class QuarantineHandlers:
             if given:
                 given = inflate(given, call.request.headers.get("Content-Encoding", "identity").strip().lower())
             done = await quarantine.replay(self._database, edge, seq, given or None, record=record, meters=self._meters)
-        except BadBatch as bad:
+        except InvalidBatchError as bad:
             return problem(422, f"the body {bad}")
         except quarantine.Refused as no:
             return problem(no.status, str(no))

@@ -42,7 +42,7 @@ WHY_CHARACTERS_MAX = 500
 MINUTE_SECONDS = 60
 FIELD_CHARACTERS_SHOWN = 20
 PROBLEMS_SHOWN_MAX = 20
-"""Problems that BadBatch tells of."""
+"""Problems that InvalidBatchError tells of."""
 
 SMALL_BYTES = 256 << 10
 """Bytes of a body that makes no more than some megabytes of values, whatever is in it."""
@@ -126,7 +126,7 @@ def is_long(since: int, until: int) -> bool:
 
 
 def format_batch(batch: Batch) -> bytes:
-    """Write a batch as bytes, its rows in order. Raises BadBatch where it is none."""
+    """Write a batch as bytes, its rows in order. Raises InvalidBatchError where it is none."""
     faults = _find_faults(batch)
     if faults:
         raise InvalidBatchError(faults)
@@ -159,7 +159,7 @@ def format_headers(batch: Batch, body: bytes) -> dict[str, str]:
 
 
 def parse_batch(body: bytes) -> Batch:
-    """Read a batch. Raises BadBatch, and nothing else, where these bytes are none."""
+    """Read a batch. Raises InvalidBatchError, and nothing else, where these bytes are none."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidBatchError([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
     if len(body) > SMALL_BYTES and not is_sparse(body):

@@ -43,7 +43,7 @@ class Signer:
 
     @classmethod
     def load(cls, file: Path) -> "Signer":
-        """Read the key that `keygen` wrote; raises UnusableKey."""
+        """Read the key that `keygen` wrote; raises InvalidSigningKeyError."""
         try:
             key = serialization.load_pem_private_key(file.read_bytes(), None)
         except OSError as error:
@@ -73,7 +73,7 @@ class TrustedKeys:
         self._keys = [Ed25519PublicKey.from_public_bytes(parse_public_key(key)) for key in keys]
 
     def verify(self, kind: LineKind, line: bytes) -> None:
-        """Raise Untrusted unless one of them has signed this line as one of this kind."""
+        """Raise UntrustedLineError unless one of them has signed this line as one of this kind."""
         payload, signature = split_signature(line)
         if signature is None:
             raise UntrustedLineError("is not signed")

@@ -57,7 +57,7 @@ BACK = "back"
 
 
 class Publisher:
-    """The directory of one collector. Raises UnusableKey."""
+    """The directory of one collector. Raises InvalidSigningKeyError."""
 
     def __init__(self, database: Database, settings: Published) -> None:
         self.log = DirectoryLog(database)

@@ -77,7 +77,7 @@ def is_small(sent: bytes, coding: str) -> bool:
 
 
 def inflate(sent: bytes, coding: str) -> bytes:
-    """The uncompressed body; raises BadBatch where it cannot be had, or is too large."""
+    """The uncompressed body; raises InvalidBatchError where it cannot be had, or is too large."""
     if coding == "identity":
         return sent
     if coding != "zstd":

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.collector.billing.meter_export.outbox import State
-from edgeproxy.collector.billing.reports.business_report import Day
-from edgeproxy.collector.billing.reports.revenue import Takings
-from edgeproxy.collector.billing.reports.status import Standing as Billing
+from edgeproxy.collector.billing.meter_export.outbox import RowState
+from edgeproxy.collector.billing.reports.business_report import DayReport
+from edgeproxy.collector.billing.reports.revenue import RevenueFigures
+from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
 from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.models import Limit
@@ -39,9 +39,11 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.alert_raised("quota", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")
     standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
-    billing = Billing(dict.fromkeys(State, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)
+    billing = Billing(dict.fromkeys(RowState, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)
     metrics.billing_answered(200, 0.0)
-    metrics.took(Takings(Day(date(2027, 1, 1), 5, 0, 1), 0, 0, 0, {"held": 1}, {"tax": 1}, {"pro": 5}, {"m1": 1}))
+    metrics.took(
+        RevenueFigures(DayReport(date(2027, 1, 1), 5, 0, 1), 0, 0, 0, {"held": 1}, {"tax": 1}, {"pro": 5}, {"m1": 1})
+    )
     lines = metrics.exposition(True, standing, billing).decode().splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
     names = [name for name in names if not name.endswith("_created")]  # When a counter began, as the library adds.

@@ -20,9 +20,9 @@ def rate(
     ),
 ) -> None:
     """Print what a month of this usage costs under a plan, line by line."""
-    from edgeproxy.collector.billing.rating.money import usd
-    from edgeproxy.collector.billing.rating.rater import Key, Segment, Span, total
-    from edgeproxy.collector.billing.rating.rater import rate as rated
+    from edgeproxy.collector.billing.rating.money import format_usd
+    from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey, sum_amounts
+    from edgeproxy.collector.billing.rating.rater import rate_segments as rated
     from edgeproxy.config.load import load_plans
     from edgeproxy.config.problems import ConfigErrors
 
@@ -33,7 +33,7 @@ def rate(
     if plan not in plans:
         fail(f"{config} has no plan {plan}; it has {', '.join(plans)}", 2)
     month = Span(0, MONTH_SECONDS)
-    quantities: dict[Key, int] = {}
+    quantities: dict[UsageKey, int] = {}
     for one in usage or ():
         name, _, quantity = one.partition("=")
         meter, _, value = name.partition(":")
@@ -41,11 +41,11 @@ def rate(
             fail(f"{one!r} is not METER=QUANTITY, a whole number of at most 15 digits", 2)
         if meter not in plans[plan].meters:
             fail(f"{plan} does not bill {meter}; it bills {', '.join(plans[plan].meters) or 'no meter'}", 2)
-        quantities[Key(month, meter, value)] = int(quantity)
+        quantities[UsageKey(month, meter, value)] = int(quantity)
     lines = rated([Segment(plan, plans[plan], month, month)], quantities)
     for line in lines:
         name = line.meter or line.kind
         name += f" {line.value}" if line.value else ""
         what = "" if line.unit_price is None else f"{line.quantity:,} {'included' if not line.tier else 'billed'}"
-        typer.echo(f"{name:28} {what:>28} {usd(line.amount):>14}")
-    typer.echo(f"{'total':28} {'':28} {usd(total(lines)):>14}")
+        typer.echo(f"{name:28} {what:>28} {format_usd(line.amount):>14}")
+    typer.echo(f"{'total':28} {'':28} {format_usd(sum_amounts(lines)):>14}")

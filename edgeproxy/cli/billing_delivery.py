@@ -75,18 +75,20 @@ def report(
     ca: Authorities = None,
 ) -> None:
     """Show what all usage would cost by one rating of it, beside what was charged."""
-    from edgeproxy.collector.billing.rating.money import usd
+    from edgeproxy.collector.billing.rating.money import format_usd
 
     told = Api(collector, ca).call("GET", "/billing/report", period=period)
     if as_json:
         show(told, as_json)
         return
     for one in told["invoices"]:
-        real = "not charged" if one["real"] is None else usd(one["real"])
+        real = "not charged" if one["real"] is None else format_usd(one["real"])
         mark = "" if one["real"] in (None, one["shadow"]) else "  DIFFERS"
-        typer.echo(f"{one['period']} {one['customer']:24} {usd(one['shadow']):>14} {real:>14}{mark}")
-    typer.echo(f"{told['rated']} invoices come to {usd(told['shadow'])}")
-    said = f"{told['charged']} of them, {usd(told['shadow_of_charged'])}, were charged {usd(told['real'])}"
+        typer.echo(f"{one['period']} {one['customer']:24} {format_usd(one['shadow']):>14} {real:>14}{mark}")
+    typer.echo(f"{told['rated']} invoices come to {format_usd(told['shadow'])}")
+    said = (
+        f"{told['charged']} of them, {format_usd(told['shadow_of_charged'])}, were charged {format_usd(told['real'])}"
+    )
     typer.echo(f"{said}; {told['different']} differ")
 
 

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 from prometheus_client.core import GaugeMetricFamily
 
 from edgeproxy.collector.billing.journal.postings import CREDIT
-from edgeproxy.collector.billing.reports.revenue import Takings
-from edgeproxy.collector.billing.reports.status import Standing
+from edgeproxy.collector.billing.reports.revenue import RevenueFigures
+from edgeproxy.collector.billing.reports.status import BillingStatus
 
 USD = 1_000_000
 """Millicredits of a US dollar."""
 
 
-def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
+def of_billing(standing: BillingStatus) -> list[GaugeMetricFamily]:
     """Tell how billing is."""
     found = [
         _labelled("billing_outbox_rows", "Usage on its way to Stripe, by state", "state", standing.rows),
@@ -37,7 +37,7 @@ def of_billing(standing: Standing) -> list[GaugeMetricFamily]:
     return found
 
 
-def of_money(takings: Takings) -> list[GaugeMetricFamily]:
+def of_money(takings: RevenueFigures) -> list[GaugeMetricFamily]:
     """Tell what was taken."""
     day = takings.yesterday
     found = [
@@ -49,7 +49,7 @@ def of_money(takings: Takings) -> list[GaugeMetricFamily]:
         _one("billing_margin_usd", "Its revenue less its cost", usd(day.revenue - day.cost)),
         _one("billing_liability_usd", "Credits that customers have", usd(takings.liability)),
         _one("billing_refunds_usd", "What has gone back so far, disputes too", usd(takings.refunds)),
-        _one("billing_package_credits", "Credits that were bought so far", takings.bought / CREDIT),
+        _one("billing_package_credits", "Credits that were bought so far", takings.purchased / CREDIT),
         _labelled("billing_invoices", "Invoices, by state", "state", takings.invoices),
         _labelled("billing_invoice_held", "Invoices that wait for a person, by why", "why", takings.held),
         _labelled(

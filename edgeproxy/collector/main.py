@@ -28,16 +28,16 @@ from edgeproxy.collector.alerts.delivery import Delivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Queues, Service
 from edgeproxy.collector.api.listener import Listener, Listeners
-from edgeproxy.collector.billing.credits.refunds import Refunds
-from edgeproxy.collector.billing.jobs.credits import CreditRun
-from edgeproxy.collector.billing.jobs.meter_export import Exports
+from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.jobs.credits import CreditsJob
+from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.period_close.closing import Closing
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.client import Unusable as UnusableStripe
+from edgeproxy.collector.billing.stripe.client import StripeConfigurationError as UnusableStripe
 from edgeproxy.collector.billing.subscriptions import plan_versions
-from edgeproxy.collector.billing.subscriptions.plan_versions import Edited
+from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import LOST, Database, Unusable, reason
 from edgeproxy.collector.database.periodic import guarded, repeat
 from edgeproxy.collector.directory.publisher import Publisher
@@ -86,8 +86,8 @@ def run(settings: Settings, file: Path) -> int:
     raise_descriptor_limit()
     try:
         return uvloop.run(serve(settings, file, _end_soon))
-    except (Unavailable, Unusable, BadCertificate, InvalidSigningKeyError, UnusableStripe, Edited) as failure:
-        print(f"edgeproxy: {failure}", file=sys.stderr)
+    except (Unavailable, Unusable, BadCertificate, InvalidSigningKeyError, UnusableStripe, PlanEditedError) as error:
+        print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
 
 
@@ -103,7 +103,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
             sums = await verify(database)
             async with database.reading(whole=True) as connection:
                 entries = await audit.verify(connection)
-                booked = await journal.verify(connection)
+                booked = await journal.verify_journal(connection)
             credits = f"; {counted(booked, 'credit transaction')}" if booked else ""
             return f"{sums}; {counted(entries, 'audit record')}{credits}"
         finally:
@@ -111,7 +111,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
 
     try:
         return 0, uvloop.run(look())
-    except (Broken, audit.Tampered, journal.Tampered) as no:
+    except (Broken, audit.Tampered, journal.JournalTamperedError) as no:
         return 1, str(no)
     except Unusable as no:
         return 2, str(no)
@@ -256,13 +256,13 @@ async def collect(
     if publisher is not None:
         tasks.start("directory", publisher.run())
     if stripe is not None:
-        tasks.start("billing", Closing(database, stripe, lambda: service.settings).run())
-    exports = None if stripe is None else Exports(database, stripe, lambda: service.settings, metrics)
+        tasks.start("billing", PeriodCloseJob(database, stripe, lambda: service.settings).run())
+    exports = None if stripe is None else MeterExportJob(database, stripe, lambda: service.settings, metrics)
     BillingJobs(database, lambda: service.settings, tell, service.answers, metrics.took).start(
         tasks, stripe, processor, exports
     )
-    refunds = None if stripe is None else Refunds(database, stripe)
-    tasks.start("credits", CreditRun(database, lambda: service.settings.billing, refunds).run())
+    refunds = None if stripe is None else RefundSender(database, stripe)
+    tasks.start("credits", CreditsJob(database, lambda: service.settings.billing, refunds).run())
     record = partial(put_on_record, service, watch, seldom)
     tasks.start("audit", put_on_record_every_minute(record))
     if pages is not None:
@@ -300,7 +300,7 @@ async def collect(
 async def record_plans(settings: Settings, database: Database) -> None:
     """Keep what is sold as it is sold; raises Edited."""
     async with database.writing() as connection:
-        await plan_versions.record(connection, settings.plans)
+        await plan_versions.record_plans(connection, settings.plans)
 
 
 async def look_for_names(names: Names) -> None:

@@ -11,11 +11,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
-from edgeproxy.collector.billing.credits.purchases import RESULTS, results
+from edgeproxy.collector.billing.credits.purchases import RESULTS, find_results
 from edgeproxy.collector.billing.meter_export.outbox import Reply
-from edgeproxy.collector.billing.reports.revenue import Takings
+from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.rollout_figures import PAUSE
-from edgeproxy.collector.billing.reports.status import Standing as BillingStanding
+from edgeproxy.collector.billing.reports.status import BillingStatus as BillingStanding
 from edgeproxy.collector.billing_metrics import of_billing, of_money
 from edgeproxy.collector.events.event_writer import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
@@ -117,7 +117,7 @@ class Metrics:
         )
         for result in RESULTS.values():
             self.purchases.labels(result)
-        self.takings: Takings | None = None
+        self.takings: RevenueFigures | None = None
         """Of the one collector that reads them."""
         self.config_ok = Gauge("collector_config_ok", "1 unless the last reload was refused", registry=registry)
         self.row_security: Callable[[], bool] | None = None
@@ -178,7 +178,7 @@ class Metrics:
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
 
-    def took(self, takings: Takings | None) -> None:
+    def took(self, takings: RevenueFigures | None) -> None:
         """Tell of these figures from now on; None: another collector does."""
         self.takings = takings
 
@@ -189,14 +189,14 @@ class Metrics:
 
     def purchased(self, events: Iterable[str], found: Mapping[str, Any]) -> None:
         """Count what events tell of a purchase."""
-        for result in results(events, found):
+        for result in find_results(events, found):
             self.purchases.labels(result).inc()
 
-    def exported(self, reply: Reply) -> None:
+    def count_export(self, reply: Reply) -> None:
         """Count a meter event that was sent."""
         self.exports.labels(reply.value).inc()
 
-    def aggregated(self, seconds: float) -> None:
+    def record_slicing(self, seconds: float) -> None:
         """Observe how long it took to fix slices of usage."""
         self.aggregation_seconds.observe(seconds)
 

@@ -11,7 +11,7 @@ from edgeproxy.collector.alerts.delivery import Delivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.listener import Listeners
-from edgeproxy.collector.billing.subscriptions.plan_versions import Edited
+from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import LOST
 from edgeproxy.collector.database.periodic import guarded
 from edgeproxy.collector.jobs.operator_alerts import Watch
@@ -81,7 +81,7 @@ class Reload:
             new = await in_thread("read the configuration", lambda: load_collector(file, os.environ))
             await self._record(new)
             await self._listeners.use(new.tls)
-        except (ConfigErrors, Unusable, Edited, *LOST) as wrong:
+        except (ConfigErrors, Unusable, PlanEditedError, *LOST) as wrong:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(wrong))
             return

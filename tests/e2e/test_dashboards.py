@@ -19,7 +19,7 @@ import stripe
 import yaml
 
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.mismatch import Kind, Row
+from edgeproxy.collector.billing.mismatch import Comparison, ReconciliationKind
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import DAY
@@ -121,9 +121,9 @@ BILLING: dict[str, Any] = {
     "mode": "live",
     "credits": {"cogs": {"llm_tokens": "0.002/1000"}},
 }
-APART: dict[Kind, list[Row]] = {
-    "B": [Row("sold", "llm_tokens", 10_000, 9998), Row("sold", "api_calls", 1000, 998)],
-    "D": [Row("sold", "payments", 9900, 9900)],
+APART: dict[ReconciliationKind, list[Comparison]] = {
+    "B": [Comparison("sold", "llm_tokens", 10_000, 9998), Comparison("sold", "api_calls", 1000, 998)],
+    "D": [Comparison("sold", "payments", 9900, 9900)],
 }
 """What books have of the same: enough to warn of, enough to page for, and nothing."""
 
@@ -141,7 +141,7 @@ async def sell(folder: Path, url: str, stripe_url: str) -> None:
             holds = sa.update(invoices).where(invoices.c.id == of)
             await connection.execute(holds.values(state="held", held_why="of this test"))
             for kind, rows in APART.items():
-                await discrepancies.keep(connection, kind, Span(int(now) - DAY, int(now)), rows, now)
+                await discrepancies.record_reconciliation(connection, kind, Span(int(now) - DAY, int(now)), rows, now)
 
 
 async def invoice(client: stripe.StripeClient) -> None:

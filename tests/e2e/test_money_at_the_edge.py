@@ -89,7 +89,7 @@ class Money:
         """Credits are paid for, as Stripe reports it."""
 
         async def book(connection: AsyncConnection) -> None:
-            await credits.purchase(connection, customer, Payment(session, f"pi_{session}", cents * CENT))
+            await credits.book_purchase(connection, customer, Payment(session, f"pi_{session}", cents * CENT))
 
         changes(self.collector, book)
 

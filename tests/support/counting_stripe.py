@@ -8,9 +8,9 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from edgeproxy.collector.billing.meter_export.exporter import Away
+from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.meter_export.outbox import Answer
-from edgeproxy.collector.billing.meter_export.outbox_rows import Row
+from edgeproxy.collector.billing.meter_export.outbox_rows import OutboxRow
 from edgeproxy.collector.billing.rating.rater import Span
 
 DAY = 86400.0
@@ -37,7 +37,7 @@ class CountingStripe:
         self._seen: dict[str, float] = {}
         self._answers: dict[str, tuple[float, Answer]] = {}
 
-    async def send(self, row: Row) -> Answer:
+    async def send(self, row: OutboxRow) -> Answer:
         """Take an event, or not."""
         now = self._clock()
         if now < self.away_until:
@@ -69,7 +69,7 @@ class CountingStripe:
         }
         return answers[fault]
 
-    def _effect(self, row: Row, now: float) -> Answer:
+    def _effect(self, row: OutboxRow, now: float) -> Answer:
         assert row.dated is not None
         if not now - 35 * DAY <= row.dated <= now + 300:
             return Answer(400, "The timestamp must be within the past 35 days")
@@ -79,10 +79,10 @@ class CountingStripe:
         self.events.append((row.identifier, row.customer, row.meter, row.value, row.dated))
         return Answer(200)
 
-    async def counted(self, customer: str, meter: str, span: Span) -> int:
+    async def fetch_sum(self, customer: str, meter: str, span: Span) -> int:
         """The sum of a time."""
         if self._clock() < self.away_until:
-            raise Away("no answer")
+            raise MeterEventsUnavailableError("no answer")
         return sum(
             value for _, *of, value, at in self.events if of == [customer, meter] and span.start <= at < span.end
         )

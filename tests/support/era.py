@@ -9,13 +9,13 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from edgeproxy.collector.billing.jobs.meter_export import Exports
+from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.meter_export import slices
 from edgeproxy.collector.billing.meter_export.outbox import Reply
-from edgeproxy.collector.billing.period_close.closing import Closing
 from edgeproxy.collector.billing.stripe import customers
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.request_rates import Bucket, Pace
+from edgeproxy.collector.billing.stripe.request_rates import Bucket, RequestPacer
 from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.database import Database
@@ -26,10 +26,10 @@ from tests.support.stripe_sandbox import Sandbox
 class Heard:
     """Hears how exports go, and nothing of it is wanted."""
 
-    def exported(self, reply: Reply) -> None:
+    def count_export(self, reply: Reply) -> None:
         """An event was sent."""
 
-    def aggregated(self, seconds: float) -> None:
+    def record_slicing(self, seconds: float) -> None:
         """Slices were fixed."""
 
 
@@ -39,9 +39,9 @@ class Era:
     def __init__(self, sandbox: Sandbox, database: Database, stripe: Stripe, known: Any) -> None:
         self.sandbox = sandbox
         self.of = Sold(database, known)
-        self.closing = Closing(database, stripe, lambda: known)
+        self.closing = PeriodCloseJob(database, stripe, lambda: known)
         self._offset = 0.0
-        self.exports = Exports(database, stripe, lambda: known, Heard(), self.now)
+        self.exports = MeterExportJob(database, stripe, lambda: known, Heard(), self.now)
         self.exports.bucket = Bucket(1e6, 0.0)
 
     def now(self) -> float:
@@ -63,10 +63,10 @@ class Era:
         """Do what is due."""
         await self.closing.step(self.now())
         await self.exports.subscriptions.step()
-        while await self.exports.cut():
+        while await self.exports.fix_slices():
             pass
-        await self.exports.send()
-        await self.exports.settle_doubts()
+        await self.exports.send_rows()
+        await self.exports.resolve_doubts()
 
     async def turns(self, count: int, seconds: float = 61.0) -> None:
         """Do it so often, with time between."""
@@ -84,15 +84,15 @@ async def era(
     database = await Database.connect(url)
     assert known.billing is not None
     stripe = client_of(known.billing.stripe, KEY)
-    stripe.pace = stripe.events_pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
+    stripe.pace = stripe.events_pace = RequestPacer(10_000.0, 10_000.0)  # A sandbox without rates takes any.
     lengths, slices.LENGTHS = slices.LENGTHS, [slices.DAY]
     try:
         async with database.writing() as connection:
-            await plan_versions.record(connection, known.plans)
-        await catalog.sync(stripe, known.plans)
+            await plan_versions.record_plans(connection, known.plans)
+        await catalog.sync_catalog(stripe, known.plans)
         made = Era(sandbox, database, stripe, known)
         await made.to(begin)
-        await made.exports.begin()
+        await made.exports.take_over()
         # A key that Stripe has forgotten by now must not be thought to be known.
         with mock.patch.object(customers, "time", SimpleNamespace(time=made.now)):
             yield made

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.models import CustomerNew
-from edgeproxy.collector.billing.period_close.closing import Closing
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.request_rates import Pace
+from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
@@ -61,14 +61,14 @@ class Sold:
             new = CustomerNew.model_validate({"name": name, "tier": "basic"})
             await customers.create(connection, CALLER, new, self.known)
             if plan is not None:
-                await subscriptions.subscribe(
-                    connection, CALLER, name, plan, known=self.known, now=now, **{"is_yearly": False, **more}
+                await subscriptions.create_subscription(
+                    connection, CALLER, name, plan, settings=self.known, now=now, **{"is_yearly": False, **more}
                 )
 
     async def change(self, name: str, plan: str, *, now: float, when: Any = None) -> None:
         """Change the plan of a customer."""
         async with self.database.writing() as connection:
-            await subscriptions.change(connection, CALLER, name, plan, when, known=self.known, now=now)
+            await subscriptions.change_subscription(connection, CALLER, name, plan, when, settings=self.known, now=now)
 
     async def use(self, name: str, used: Mapping[str, int], *, at: float) -> None:
         """Count usage in a minute."""
@@ -114,18 +114,18 @@ async def sold(
     *,
     live: bool = False,
     **billing: Any,
-) -> AsyncIterator[tuple[Sold, Closing]]:
+) -> AsyncIterator[tuple[Sold, PeriodCloseJob]]:
     """The database with the plans, and what closes invoices; only where it is `live` at the pace that Stripe allows."""
     known = settings(folder, url, stripe, live=live, **billing)
     database = await Database.connect(url)
     assert known.billing is not None
     client = client_of(known.billing.stripe, LIVE_KEY if live else KEY)
     if not live:
-        client.pace = Pace(10_000.0, 10_000.0)  # A sandbox without rates takes any.
+        client.pace = RequestPacer(10_000.0, 10_000.0)  # A sandbox without rates takes any.
     try:
         async with database.writing() as connection:
-            await plan_versions.record(connection, known.plans)
-        yield Sold(database, known), Closing(database, client, lambda: known)
+            await plan_versions.record_plans(connection, known.plans)
+        yield Sold(database, known), PeriodCloseJob(database, client, lambda: known)
     finally:
         await client.close()
         await database.close()

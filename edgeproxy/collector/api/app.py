@@ -42,7 +42,7 @@ from edgeproxy.collector.api.request_reader import asked, checked, json_of
 from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, Refused, problem
 from edgeproxy.collector.billing.credits import purchase_list
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.reports.response_counts import Answers
+from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.events.event_writer import Intake
@@ -60,8 +60,8 @@ PROBED = ("/healthz", "/readyz")
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
     "customer": customers.name_of,
     "key": keys.owner_of,
-    "invoice": invoices.owner_of,
-    "purchase": purchase_list.owner_of,
+    "invoice": invoices.find_owner,
+    "purchase": purchase_list.find_owner,
 }
 """By the name of a parameter of paths, what says whose it is that it names."""
 WHY = {
@@ -126,7 +126,7 @@ class Service:
         """All of them, whichever listeners answer them."""
         self.billing_message: str | None = None
         """What customers are told while nobody is charged."""
-        self.answers = Answers()
+        self.answers = ResponseCounts()
         self.use(settings)
 
     @property
@@ -267,7 +267,7 @@ class Service:
         told = await handler(request)
         if self.billing_message is not None:
             told.headers["X-Billing"] = self.billing_message
-        self.answers.heard(told.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
+        self.answers.record(told.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
         self._metrics.billing_answered(told.status, time.monotonic() - began)
         return told
 

@@ -7,8 +7,8 @@ from edgeproxy.collector.api.change_fields import CHANGES, CREATES
 from edgeproxy.collector.api.endpoint import ANYONE, API_USERS, BILLING, MONEY_READERS, OWN, Endpoint
 from edgeproxy.collector.api.handlers.billing import BillingHandlers
 from edgeproxy.collector.api.request_limits import Often
-from edgeproxy.collector.billing.invoices.invoices import InvoicesTold, InvoiceTold
-from edgeproxy.collector.billing.subscriptions.subscriptions import SubscriptionTold
+from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
+from edgeproxy.collector.billing.subscriptions.subscriptions import Subscription
 
 PUBLIC, READ, CHANGE = Often(100, "address"), Often(100, "customer"), Often(10, "address")
 SUBSCRIPTION, INVOICES = "/billing/subscription", "/billing/invoices"
@@ -21,7 +21,7 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
     """List them."""
     changes = CHANGES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 412, 422)}
     creates = CREATES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 422)}
-    decides: Any = {"sends": models.Why, "answers": InvoiceTold, "sensitive": True, "often": READ, "refuses": (409,)}
+    decides: Any = {"sends": models.Why, "answers": Invoice, "sensitive": True, "often": READ, "refuses": (409,)}
     return (
         Endpoint(
             *("GET", "/billing/plans", ANYONE, billing.plans, "What is sold."),
@@ -40,7 +40,7 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         Endpoint(
             *("GET", SUBSCRIPTION, MONEY_READERS | OWN, billing.subscription, "Who has which plan."),
             **READS,
-            answers=SubscriptionTold,
+            answers=Subscription,
             shows=("ETag",),
             own=OWN_ALONE,
         ),
@@ -48,21 +48,21 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
             *("POST", SUBSCRIPTION, BILLING | OWN, billing.subscribe, "Begin a subscription; its first fee is due."),
             **creates,
             sends=models.SubscriptionNew,
-            answers=SubscriptionTold,
+            answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("PUT", SUBSCRIPTION, BILLING | OWN, billing.change, "Change to another plan."),
             **changes,
             sends=models.SubscriptionChange,
-            answers=SubscriptionTold,
+            answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("DELETE", SUBSCRIPTION, BILLING | OWN, billing.cancel),
             "End a subscription: when what is paid ends, or now.",
             **(changes | {"query": models.CancelQuery}),
-            answers=SubscriptionTold,
+            answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
@@ -77,7 +77,7 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
             *("POST", "/billing/upgrade", BILLING | OWN, billing.upgrade),
             "Change to the plan with this tier, which costs more, now.",
             **(changes | {"query": models.UpgradeQuery}),
-            answers=SubscriptionTold,
+            answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
@@ -102,7 +102,7 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         Endpoint(
             *("GET", INVOICES, MONEY_READERS | OWN, billing.invoices, "Invoices, newest first, without their lines."),
             **(READS | {"query": models.InvoicesQuery}),
-            answers=InvoicesTold,
+            answers=InvoiceList,
             own="the handler lists those of the customer alone",
         ),
         Endpoint(
@@ -115,7 +115,7 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         Endpoint(
             *("GET", AN_INVOICE, MONEY_READERS | OWN, billing.invoice, "An invoice with its lines."),
             often=READ,
-            answers=InvoiceTold,
+            answers=Invoice,
         ),
         Endpoint(
             *("GET", f"{AN_INVOICE}/pdf", MONEY_READERS | OWN, billing.pdf, "Where its PDF is."),

@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts.models import Body, Text
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import ChangeQuery, Cursor, PageLimit, Printed, Truth, exact
-from edgeproxy.collector.billing.invoices.invoices import LineTold
+from edgeproxy.collector.billing.invoices.invoices import InvoiceLine
 from edgeproxy.config.catalog import VERSION
 from edgeproxy.config.models import Name
 from edgeproxy.config.units import shown, text, wrong
@@ -150,7 +150,7 @@ class PreviewTold(TypedDict):
     at: str | None
     due_now: int
     currency: str
-    lines: list[LineTold]
+    lines: list[InvoiceLine]
 
 
 class MeterUsed(TypedDict):
@@ -181,7 +181,7 @@ class AmountsTold(TypedDict):
 
     subtotal: int
     total: int
-    lines: list[LineTold]
+    lines: list[InvoiceLine]
 
 
 class UpcomingTold(AmountsTold):

@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import Boolean, exact, in_query
-from edgeproxy.collector.billing.mismatch import Kind
+from edgeproxy.collector.billing.mismatch import ReconciliationKind
 from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX
 from edgeproxy.config.units import Whole
 
@@ -29,7 +29,7 @@ class WebhooksQuery(Query):
 class ReconciliationQuery(Query):
     """Which reconciliations."""
 
-    kind: Kind | None = None
+    kind: ReconciliationKind | None = None
     limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = 30
 
 

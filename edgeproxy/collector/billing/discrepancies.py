@@ -1,4 +1,4 @@
-"""Reconciliations as they are kept: what was held against what, how far it was apart, and the alert about it."""
+"""Reconciliations in the database: what was compared, by how much it differed, and the alert about it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,166 +10,182 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.ids import moment, new_id
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.mismatch import (
-    ABOUT,
+    COMPARED_BOOKS,
+    Comparison,
     Drift,
-    Kind,
     Level,
-    Row,
-    by_meter,
-    highest,
-    measured,
-    what_to_do,
-    worst,
+    ReconciliationKind,
+    get_advice,
+    highest_level,
+    measure_drift,
+    measure_drift_by_meter,
+    worst_drift,
 )
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.delivery_tables import reconciliations
 from edgeproxy.collector.database.schema import DAY
 
-ROWS_KEPT_MAX = 100
+ROWS_STORED_MAX = 100
 """Rows that differ of which both numbers are kept: the largest differences."""
 NAMED_MAX = 5
 """Rows that an alert names."""
-DAILY: Mapping[Kind, int] = {"A": 0, "B": DAY, "C": DAY, "D": DAY, "E": 0}
-"""Seconds before the last one of a kind for which one that differed tells how books are: of the others that are made so
-often that the last one says it all, none.
+RECENT_SECONDS: Mapping[ReconciliationKind, int] = {"A": 0, "B": DAY, "C": DAY, "D": DAY, "E": 0}
+"""How many seconds of reconciliations before the last one count, by kind. Kinds that are made often have 0: their last
+one is enough.
 """
 columns = reconciliations.c
 
 
-class Money(NamedTuple):
-    """What units cost, about, in cents: all of ours, and those that differ."""
+class CostDifference(NamedTuple):
+    """The approximate cost in cents of all our units, and of those that differ."""
 
     cents: int
     different: int
 
 
-async def keep(
-    connection: AsyncConnection, kind: Kind, span: Span, rows: Sequence[Row], now: float, money: Money | None = None
+async def record_reconciliation(
+    connection: AsyncConnection,
+    kind: ReconciliationKind,
+    span: Span,
+    rows: Sequence[Comparison],
+    now: float,
+    cost: CostDifference | None = None,
 ) -> tuple[Drift, Level]:
-    """Keep what came of holding two books against each other, and raise an alert where that is due.
+    """Record the result of a reconciliation, and raise an alert where it is due.
 
-    Returns how far all of it is apart, and how bad the meter is that is apart most.
+    Returns the drift of all rows, and the level of the worst meter.
     """
-    drift, drifts = measured(rows), by_meter(rows)
-    found = highest(kind, drifts.values())
-    apart = sorted((row for row in rows if row.difference), key=lambda row: (-abs(row.difference), row))
-    kept = {
+    drift, drifts = measure_drift(rows), measure_drift_by_meter(rows)
+    worst_level = highest_level(kind, drifts.values())
+    differing = sorted((row for row in rows if row.difference), key=lambda row: (-abs(row.difference), row))
+    values = {
         "id": new_id(),
         "kind": kind,
         "since": span.start,
         "until": span.end,
         "at": int(now * 1000),
         **drift._asdict(),
-        "level": found,
-        "rows": orjson.dumps([list(row) for row in apart[:ROWS_KEPT_MAX]]).decode(),
-        "meters": written(drifts),
-        "cents": None if money is None else money.cents,
-        "cents_different": None if money is None else money.different,
+        "level": worst_level,
+        "rows": orjson.dumps([list(row) for row in differing[:ROWS_STORED_MAX]]).decode(),
+        "meters": serialize_drifts(drifts),
+        "cents": None if cost is None else cost.cents,
+        "cents_different": None if cost is None else cost.different,
     }
     # Of times at which all agreed the last one is enough.
     agreed = (columns.kind == kind, columns.level == Level.NONE, columns.since == columns.until)
     await connection.execute(sa.delete(reconciliations).where(*agreed))
-    await connection.execute(sa.insert(reconciliations), [kept])
-    if found is not Level.NONE:
-        named = ", ".join(f"{row.customer} {row.meter} {row.difference:+}" for row in apart[:NAMED_MAX])
-        ratio = 100 * worst(drifts.values()).ratio
+    await connection.execute(sa.insert(reconciliations), [values])
+    if worst_level is not Level.NONE:
+        named = ", ".join(f"{row.customer} {row.meter} {row.difference:+}" for row in differing[:NAMED_MAX])
+        ratio = 100 * worst_drift(drifts.values()).ratio
         alert = Alert(
-            key=f"billing-drift-{kind}-{span.start}-{span.end}-{found}",
+            key=f"billing-drift-{kind}-{span.start}-{span.end}-{worst_level}",
             kind="billing_drift",
-            severity="page" if found is Level.PAGE else "warn",
-            title=f"{ABOUT[kind][0].upper()}{ABOUT[kind][1:]} are {ratio:.4f} % apart: {named}",
-            details={"rows": [told(kind, row) for row in apart[:NAMED_MAX]], "different": drift.different},
+            severity="page" if worst_level is Level.PAGE else "warn",
+            title=f"{COMPARED_BOOKS[kind][0].upper()}{COMPARED_BOOKS[kind][1:]} are {ratio:.4f} % apart: {named}",
+            details={
+                "rows": [comparison_to_response(kind, row) for row in differing[:NAMED_MAX]],
+                "different": drift.different,
+            },
             at=now,
         )
         await raise_once(connection, alert)
-    return drift, found
+    return drift, worst_level
 
 
-async def tally(connection: AsyncConnection, kind: Kind, span: Span, rows: Sequence[Row], now: float) -> None:
-    """Add rows to those of the same time, of which one reconciliation is kept as long as all agree."""
-    same = (columns.kind == kind, columns.since == span.start, columns.until == span.end, columns.level == Level.NONE)
-    before = (await connection.execute(sa.select(reconciliations).where(*same).with_for_update())).first()
+async def add_to_reconciliation(
+    connection: AsyncConnection, kind: ReconciliationKind, span: Span, rows: Sequence[Comparison], now: float
+) -> None:
+    """Add rows to the reconciliation of the same time, which is one row as long as all agree."""
+    unchanged = (
+        columns.kind == kind,
+        columns.since == span.start,
+        columns.until == span.end,
+        columns.level == Level.NONE,
+    )
+    before = (await connection.execute(sa.select(reconciliations).where(*unchanged).with_for_update())).first()
     if before is None or any(row.difference for row in rows):
-        await keep(connection, kind, span, rows, now)
+        await record_reconciliation(connection, kind, span, rows, now)
         return
-    drifts = read(before.meters)
-    for meter, one in by_meter(rows).items():
-        drifts[meter] = added([drifts.get(meter, Drift(0, 0, 0)), one])
-    whole = added(drifts.values())
-    values = {**whole._asdict(), "meters": written(drifts), "at": int(now * 1000)}
+    drifts = parse_drifts(before.meters)
+    for meter, drift in measure_drift_by_meter(rows).items():
+        drifts[meter] = sum_drifts([drifts.get(meter, Drift(0, 0, 0)), drift])
+    sum_of_meters = sum_drifts(drifts.values())
+    values = {**sum_of_meters._asdict(), "meters": serialize_drifts(drifts), "at": int(now * 1000)}
     await connection.execute(sa.update(reconciliations).where(columns.id == before.id).values(values))
 
 
-async def listing(connection: AsyncConnection, kind: str | None, limit: int) -> list[dict[str, Any]]:
-    """Tell of reconciliations, the latest first."""
-    wanted = sa.select(reconciliations)
+async def list_reconciliations(connection: AsyncConnection, kind: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return reconciliations as the API writes them, latest first."""
+    statement = sa.select(reconciliations)
     if kind is not None:
-        wanted = wanted.where(columns.kind == kind)
-    found = await connection.execute(wanted.order_by(columns.at.desc(), columns.id.desc()).limit(limit))
+        statement = statement.where(columns.kind == kind)
+    rows = await connection.execute(statement.order_by(columns.at.desc(), columns.id.desc()).limit(limit))
     return [
         {
             **{name: getattr(row, name) for name in ("id", "kind", "compared", "units", "different", "level")},
             **{name: getattr(row, name) for name in ("cents", "cents_different")},
-            "about": ABOUT[row.kind],
+            "about": COMPARED_BOOKS[row.kind],
             "since": moment(row.since * 1000),
             "until": moment(row.until * 1000),
             "at": moment(row.at),
             "ratio": Drift(row.compared, row.units, row.different).ratio,
-            "meters": {meter: one.ratio for meter, one in read(row.meters).items()},
-            "rows": [told(row.kind, Row(*one)) for one in orjson.loads(row.rows)],
+            "meters": {meter: drift.ratio for meter, drift in parse_drifts(row.meters).items()},
+            "rows": [comparison_to_response(row.kind, Comparison(*drift)) for drift in orjson.loads(row.rows)],
         }
-        for row in found
+        for row in rows
     ]
 
 
-async def drift_since(connection: AsyncConnection, kind: Kind, since: float) -> Drift | None:
-    """Return how far two books were apart in all that was held against each other since a Unix second, by the meter
-    that was apart most; None where nothing was.
-    """
-    wanted = sa.select(columns.meters).where(columns.kind == kind, columns.at >= int(since * 1000))
-    found: dict[str, list[Drift]] = {}
-    rows = (await connection.execute(wanted)).scalars().all()
-    for one in rows:
-        for meter, drift in read(one).items():
-            found.setdefault(meter, []).append(drift)
-    return worst(map(added, found.values())) if rows else None
+async def find_drift_since(connection: AsyncConnection, kind: ReconciliationKind, since: float) -> Drift | None:
+    """Return the worst meter's drift in all reconciliations of a kind since a Unix second; None where there
+    was none."""
+    statement = sa.select(columns.meters).where(columns.kind == kind, columns.at >= int(since * 1000))
+    drifts_by_meter: dict[str, list[Drift]] = {}
+    rows = (await connection.execute(statement)).scalars().all()
+    for meters in rows:
+        for meter, drift in parse_drifts(meters).items():
+            drifts_by_meter.setdefault(meter, []).append(drift)
+    return worst_drift(map(sum_drifts, drifts_by_meter.values())) if rows else None
 
 
-async def ratios(connection: AsyncConnection) -> dict[tuple[str, str], float]:
-    """Return by kind and meter what share differed lately."""
+async def fetch_ratios(connection: AsyncConnection) -> dict[tuple[str, str], float]:
+    """Return the share of units that differed lately, by kind and meter."""
     latest = sa.select(columns.kind, sa.func.max(columns.at)).group_by(columns.kind)
-    found: dict[tuple[str, str], float] = {}
+    ratios_by_meter: dict[tuple[str, str], float] = {}
     for kind, at in (await connection.execute(latest)).all():
-        lately = sa.select(columns.meters).where(columns.kind == kind, columns.at >= at - DAILY[kind] * 1000)
-        for one in (await connection.execute(lately)).scalars():
-            for meter, drift in read(one).items():
-                found[kind, meter] = max(drift.ratio, found.get((kind, meter), 0.0))
-    return found
+        statement = sa.select(columns.meters).where(
+            columns.kind == kind, columns.at >= at - RECENT_SECONDS[kind] * 1000
+        )
+        for meters in (await connection.execute(statement)).scalars():
+            for meter, drift in parse_drifts(meters).items():
+                ratios_by_meter[kind, meter] = max(drift.ratio, ratios_by_meter.get((kind, meter), 0.0))
+    return ratios_by_meter
 
 
-async def reached(connection: AsyncConnection, kind: Kind) -> int | None:
-    """Return the Unix second up to which such a reconciliation was done; None where there was none."""
+async def find_reconciled_until(connection: AsyncConnection, kind: ReconciliationKind) -> int | None:
+    """Return the Unix second up to which reconciliations of a kind were made; None where there was none."""
     latest = sa.select(sa.func.max(columns.until)).where(columns.kind == kind)
-    found: int | None = (await connection.execute(latest)).scalar_one()
-    return found
+    until: int | None = (await connection.execute(latest)).scalar_one()
+    return until
 
 
-def told(kind: Kind, row: Row) -> dict[str, Any]:
-    """Tell a row, and what to do about it."""
-    return {**row._asdict(), "do": what_to_do(kind, row)}
+def comparison_to_response(kind: ReconciliationKind, row: Comparison) -> dict[str, Any]:
+    """Return a row as the API writes it, with advice."""
+    return {**row._asdict(), "do": get_advice(kind, row)}
 
 
-def added(drifts: Iterable[Drift]) -> Drift:
-    """Return what these come to together."""
+def sum_drifts(drifts: Iterable[Drift]) -> Drift:
+    """Return the sum of these drifts."""
     compared, units, different = map(sum, zip((0, 0, 0), *drifts, strict=True))
     return Drift(compared, units, different)
 
 
-def written(drifts: Mapping[str, Drift]) -> str:
-    """How far meters are apart, as the database has it."""
-    return orjson.dumps({meter: list(one) for meter, one in drifts.items()}).decode()
+def serialize_drifts(drifts: Mapping[str, Drift]) -> str:
+    """Serialize drifts by meter for the database."""
+    return orjson.dumps({meter: list(drift) for meter, drift in drifts.items()}).decode()
 
 
-def read(said: str) -> dict[str, Drift]:
-    """What `written` has written."""
-    return {meter: Drift(*one) for meter, one in orjson.loads(said).items()}
+def parse_drifts(text: str) -> dict[str, Drift]:
+    """Parse what `serialize_drifts` has written."""
+    return {meter: Drift(*values) for meter, values in orjson.loads(text).items()}

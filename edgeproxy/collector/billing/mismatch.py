@@ -1,4 +1,4 @@
-"""How far two books of the same usage may be apart, and what is done about it. Pure."""
+"""Drift between two books of the same usage: how large it may be, and what a person does about it. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
@@ -9,32 +9,32 @@ WARN_PARTS = 10_000
 PAGE_PARTS = 1_000
 """More than one part of so many (0.1 %) pages."""
 
-Kind = Literal["A", "B", "C", "D", "E"]
-ABOUT: Mapping[Kind, str] = {
+ReconciliationKind = Literal["A", "B", "C", "D", "E"]
+COMPARED_BOOKS: Mapping[ReconciliationKind, str] = {
     "A": "the ledger and the outbox",
     "B": "the outbox and Stripe's sums",
     "C": "the rater and Stripe's invoice",
     "D": "payments and the journal",
     "E": "credit entries and balances",
 }
-"""What is held against what."""
-EXACT: frozenset[Kind] = frozenset({"A", "C", "D", "E"})
-"""Where any difference pages, as nothing but a fault of ours can make one."""
+"""The two books that each kind compares."""
+EXACT_KINDS: frozenset[ReconciliationKind] = frozenset({"A", "C", "D", "E"})
+"""Kinds where any difference pages, as only a fault of ours can cause one."""
 
 
-UNITS = " in units"
-"""What the meter of a row of C ends with where it is about what Stripe has counted of it, not about cents."""
+UNITS_SUFFIX = " in units"
+"""The end of the meter in a row of kind C that is about units which Stripe has counted, not about cents."""
 
 
 class Level(StrEnum):
-    """How bad a difference is."""
+    """The severity of a difference."""
 
     NONE = "none"
     WARN = "warn"
     PAGE = "page"
 
 
-class Row(NamedTuple):
+class Comparison(NamedTuple):
     """A number in both books: units, or cents."""
 
     customer: str
@@ -49,29 +49,29 @@ class Row(NamedTuple):
 
 
 class Drift(NamedTuple):
-    """How far two books are apart."""
+    """The difference between two books."""
 
     compared: int
-    """Rows that were held against each other."""
+    """How many rows were compared."""
     units: int
-    """What ours come to."""
+    """The sum of our numbers."""
     different: int
-    """What the differences come to, each without its sign."""
+    """The sum of all differences, each without its sign."""
 
     @property
     def ratio(self) -> float:
-        """Different units of all; 1 where there are none of ours."""
+        """The share of units that differ; 1 where we have none and they do."""
         if not self.different:
             return 0.0
         return min(1.0, self.different / self.units) if self.units else 1.0
 
 
 LEVELS = (Level.NONE, Level.WARN, Level.PAGE)
-"""From what is well to what is worst."""
+"""From the least severe to the most."""
 
 
-def measured(rows: Iterable[Row]) -> Drift:
-    """Measure how far these rows are apart."""
+def measure_drift(rows: Iterable[Comparison]) -> Drift:
+    """Return the drift of these rows."""
     compared = units = different = 0
     for row in rows:
         compared += 1
@@ -80,53 +80,54 @@ def measured(rows: Iterable[Row]) -> Drift:
     return Drift(compared, units, different)
 
 
-def level(kind: Kind, drift: Drift) -> Level:
-    """Say how bad it is: whole numbers, so that the threshold itself is not above it."""
+def classify_drift(kind: ReconciliationKind, drift: Drift) -> Level:
+    """Return the level of a drift. Whole numbers are compared, so that the threshold itself is not above it."""
     if not drift.different:
         return Level.NONE
-    if kind in EXACT or drift.different * PAGE_PARTS > drift.units:
+    if kind in EXACT_KINDS or drift.different * PAGE_PARTS > drift.units:
         return Level.PAGE
     return Level.WARN if drift.different * WARN_PARTS > drift.units else Level.NONE
 
 
-def by_meter(rows: Iterable[Row]) -> dict[str, Drift]:
-    """Measure each meter by itself, so that none is lost among the units of a larger one."""
-    found: dict[str, list[Row]] = {}
+def measure_drift_by_meter(rows: Iterable[Comparison]) -> dict[str, Drift]:
+    """Return the drift of each meter by itself, so that none is lost among the units of a larger one."""
+    rows_by_meter: dict[str, list[Comparison]] = {}
     for row in rows:
-        found.setdefault(row.meter, []).append(row)
-    return {meter: measured(some) for meter, some in sorted(found.items())}
+        rows_by_meter.setdefault(row.meter, []).append(row)
+    return {meter: measure_drift(meter_rows) for meter, meter_rows in sorted(rows_by_meter.items())}
 
 
-def worst(drifts: Iterable[Drift]) -> Drift:
-    """Return the one with the largest ratio, and of several the one with most rows."""
+def worst_drift(drifts: Iterable[Drift]) -> Drift:
+    """Return the drift with the largest ratio, and of several the one with most rows."""
     return max(drifts, key=lambda one: (one.ratio, one.compared), default=Drift(0, 0, 0))
 
 
-def highest(kind: Kind, drifts: Iterable[Drift]) -> Level:
-    """Say how bad the worst of these is."""
-    return max((level(kind, one) for one in drifts), key=LEVELS.index, default=Level.NONE)
+def highest_level(kind: ReconciliationKind, drifts: Iterable[Drift]) -> Level:
+    """Return the level of the worst of these drifts."""
+    return max((classify_drift(kind, drift) for drift in drifts), key=LEVELS.index, default=Level.NONE)
 
 
-def lasting(rounds: Sequence[Sequence[Row]]) -> list[Row]:
-    """Return the rows of the last time that books were held against each other, with the differences alone that were
-    the same each time: what came in between is mended by the next one.
-    """
-    same = set.intersection(*({(row.customer, row.meter, row.difference) for row in rows} for rows in rounds))
+def select_lasting(rounds: Sequence[Sequence[Comparison]]) -> list[Comparison]:
+    """Return the rows of the last comparison, with only those differences that were the same in each: what came in
+    between is mended by the next one."""
+    lasting_differences = set.intersection(
+        *({(row.customer, row.meter, row.difference) for row in rows} for rows in rounds)
+    )
     return [
-        row if (row.customer, row.meter, row.difference) in same else row._replace(theirs=row.ours)
+        row if (row.customer, row.meter, row.difference) in lasting_differences else row._replace(theirs=row.ours)
         for row in rounds[-1]
     ]
 
 
-def what_to_do(kind: Kind, row: Row) -> str:
-    """Say what a person does about a row that differs."""
+def get_advice(kind: ReconciliationKind, row: Comparison) -> str:
+    """Return what a person does about a row that differs."""
     if not row.difference:
         return "nothing: they agree"
-    about: Kind = "B" if row.meter.endswith(UNITS) else kind
-    return ADVICE[about, row.difference > 0].format(abs(row.difference))
+    advice_kind: ReconciliationKind = "B" if row.meter.endswith(UNITS_SUFFIX) else kind
+    return ADVICE[advice_kind, row.difference > 0].format(abs(row.difference))
 
 
-ADVICE: Mapping[tuple[Kind, bool], str] = {
+ADVICE: Mapping[tuple[ReconciliationKind, bool], str] = {
     (
         "A",
         True,
@@ -144,4 +145,4 @@ ADVICE: Mapping[tuple[Kind, bool], str] = {
     ("E", True): "the balance is {} millicredits above its entries: stop charging, and verify the journal",
     ("E", False): "the balance is {} millicredits below its entries: stop charging, and verify the journal",
 }
-"""What is done where the other book has too much (True), or too little."""
+"""The advice by kind, and by whether the other book has too much."""

@@ -177,10 +177,10 @@ def accounted(settings: Settings, day: date, form: accounting.Format) -> Said:
     async def write(database: Database) -> str:
         try:
             async with database.writing() as connection:
-                found = await accounting.day_journal(connection, day, time.time())
-        except accounting.NotOver as no:
+                found = await accounting.fetch_day_journal(connection, day, time.time())
+        except accounting.DayNotOverError as no:
             raise No(str(no)) from None
-        return accounting.written(found, form, names).decode()
+        return accounting.render_journal(found, form, names).decode()
 
     return at(settings, write)
 

@@ -13,10 +13,10 @@ from edgeproxy.base.plural import counted
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.period_close.closing import JOB, Closing
-from edgeproxy.collector.billing.rating.money import usd
+from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
+from edgeproxy.collector.billing.rating.money import format_usd
 from edgeproxy.collector.billing.rollout import charging
-from edgeproxy.collector.billing.stripe.client import Stripe, Unusable
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfigurationError
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
@@ -38,7 +38,7 @@ def closed(settings: Settings, period: str, *, dry: bool) -> Said:
         if settings.billing is None or settings.billing.mode == "off":
             raise No("nobody is charged: see mode of billing")
         async with database.reading() as connection:
-            who = await charging.read(connection, settings.billing)
+            who = await charging.fetch_charging(connection, settings.billing)
         if not who.is_on:
             raise No(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
         of_period = table.c.period.like(f"{period}%") if len(period) < len("2027-01-01") else table.c.period == period
@@ -46,10 +46,10 @@ def closed(settings: Settings, period: str, *, dry: bool) -> Said:
             return await _shown(database, of_period)
         try:
             stripe = Stripe(settings.billing.stripe)
-        except Unusable as no:
+        except StripeConfigurationError as no:
             raise No(str(no)) from None
         try:
-            await _close(database, Closing(database, stripe, lambda: settings), of_period)
+            await _close(database, PeriodCloseJob(database, stripe, lambda: settings), of_period)
         finally:
             await stripe.close()
         said = await _shown(database, of_period)
@@ -62,7 +62,7 @@ def closed(settings: Settings, period: str, *, dry: bool) -> Said:
     return at(settings, close)
 
 
-async def _close(database: Database, closing: Closing, of_period: sa.ColumnElement[bool]) -> None:
+async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.ColumnElement[bool]) -> None:
     """Do what the run does, with the freeze of these invoices over; raises No where another one does not let go."""
     async with asyncio.timeout(ALONE_SECONDS) as patience:
         while True:
@@ -83,7 +83,7 @@ async def _close(database: Database, closing: Closing, of_period: sa.ColumnEleme
 async def _shown(database: Database, of_period: sa.ColumnElement[bool]) -> str:
     """How many invoices of a period are in which state, and those that are held."""
     async with database.reading() as connection:
-        rows = (await connection.execute(invoices.selected().where(of_period).order_by(table.c.id))).all()
+        rows = (await connection.execute(invoices.select_invoices().where(of_period).order_by(table.c.id))).all()
     states = Counter(row.state for row in rows)
     lines = [f"{counted(count, 'invoice')} {state}" for state, count in sorted(states.items())]
     lines += [f"held: {row.id} of {row.name}: {row.held_why}" for row in rows if row.state == invoices.HELD]
@@ -101,9 +101,11 @@ def listed(settings: Settings, *, customer: str | None, period: str | None, stat
                     number = (await customers.find(connection, customer)).id
                 except Refused as no:
                     raise No(no.why) from None
-            found = await invoices.listing(connection, None, LISTED_MAX, customer=number, period=period, state=state)
+            found = await invoices.list_invoices(
+                connection, None, LISTED_MAX, customer=number, period=period, state=state
+            )
         rows = [
-            f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {usd(one['total']):>14}  "
+            f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {format_usd(one['total']):>14}  "
             f"{one['customer']}"
             for one in found
         ]

@@ -8,7 +8,7 @@ import time
 import sqlalchemy as sa
 import uvloop
 
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeFailure, Unusable
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, StripeConfigurationError
 from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.database import Database
@@ -22,18 +22,18 @@ def synced(settings: Settings, *, dry: bool) -> Said:
     if billing is None:
         return 1, "nothing is sold: write billing"
 
-    async def work() -> list[catalog.Step]:
+    async def work() -> list[catalog.SyncStep]:
         stripe = Stripe(billing.stripe)
         try:
-            return await (catalog.look if dry else catalog.sync)(stripe, settings.plans)
+            return await (catalog.fetch_sync_steps if dry else catalog.sync_catalog)(stripe, settings.plans)
         finally:
             await stripe.close()
 
     try:
         steps = uvloop.run(work())
-    except Unusable as no:
+    except StripeConfigurationError as no:
         return 2, str(no)
-    except StripeFailure as failure:
+    except StripeCallError as failure:
         return 1, f"Stripe does not do it: {failure}"
     said = "\n".join(map(str, steps)) or "Stripe has all of it"
     if dry and steps:

@@ -16,21 +16,21 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.invoices import dunning, invoices
-from edgeproxy.collector.billing.jobs.meter_export import Exports
+from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.meter_export import meter_reports
-from edgeproxy.collector.billing.meter_export.exporter import Away
+from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.reconciliation import credits
 from edgeproxy.collector.billing.reconciliation import payments as reconcile_payments
 from edgeproxy.collector.billing.reports import revenue
-from edgeproxy.collector.billing.reports.response_counts import Answers
-from edgeproxy.collector.billing.reports.revenue import Takings
+from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
+from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeFailure, secret_key, webhook_secrets
-from edgeproxy.collector.billing.stripe.payload_encryption import Payloads
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, read_secret_key, read_webhook_secrets
+from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.subscriptions import subscriptions
-from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Absent, Processor
+from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import LOST, Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
@@ -85,9 +85,9 @@ def processor_of(
     assert settings.billing is not None
     way = settings.billing.stripe
     # The key of the API is there in any case; secrets of webhooks may come later.
-    payloads = Payloads([*webhook_secrets(way), secret_key(way, os.environ)])
-    table = {"invoice": invoices.apply, **purchases.APPLIED, REPORT: meter_reports.apply}
-    return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, applied=applied, seen=seen)
+    payloads = PayloadCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
+    table = {"invoice": invoices.apply_stripe_invoice, **purchases.APPLIERS, REPORT: meter_reports.apply_report}
+    return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, on_applied=applied, on_seen=seen)
 
 
 class BillingJobs:
@@ -100,8 +100,8 @@ class BillingJobs:
         database: Database,
         known: Callable[[], Settings],
         tell: Callable[[Charging], None],
-        answers: Answers,
-        took: Callable[[Takings | None], None],
+        answers: ResponseCounts,
+        took: Callable[[RevenueFigures | None], None],
     ) -> None:
         self._database = database
         self._known = known
@@ -110,7 +110,9 @@ class BillingJobs:
         self._took = took
         self._seldom = log.Seldom(60.0)
 
-    def start(self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: Exports | None) -> None:
+    def start(
+        self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: MeterExportJob | None
+    ) -> None:
         """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
         tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
         tasks.start(
@@ -129,19 +131,19 @@ class BillingJobs:
         if exports is not None:
             told = (
                 Job("subscriptions at Stripe", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
-                Job("slices", CUT_SECONDS, exports.cut),
-                Job("exports", SEND_SECONDS, exports.send),
-                Job("doubts", DOUBTS_SECONDS, exports.settle_doubts),
-                Job("revisions", COMPARE_SECONDS, exports.compare),
-                Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile),
+                Job("slices", CUT_SECONDS, exports.fix_slices),
+                Job("exports", SEND_SECONDS, exports.send_rows),
+                Job("doubts", DOUBTS_SECONDS, exports.resolve_doubts),
+                Job("revisions", COMPARE_SECONDS, exports.compare_outbox),
+                Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile_days),
             )
-            tasks.start("exports", self._alone("billing-exports", told, exports.begin))
+            tasks.start("exports", self._alone("billing-exports", told, exports.take_over))
         tasks.start("takings", self._alone("billing-takings", (Job("takings", TAKINGS_SECONDS, self._look),)))
         if stripe is not None:
             payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
             tasks.start("payments", self._alone("billing-payments", (payments,)))
 
-    async def _follow_subscriptions(self, exports: Exports) -> None:
+    async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
         """Have Stripe's subscriptions follow ours; where none has to, rest for longer the more there are."""
         began = time.monotonic()
         if not await exports.subscriptions.step():
@@ -153,12 +155,12 @@ class BillingJobs:
         if billing is None:
             return
         async with self._database.reading() as connection:
-            now = await charging.read(connection, billing)
+            now = await charging.fetch_charging(connection, billing)
         if charging.is_behind(now, billing):
             try:
                 async with self._database.writing() as connection:
-                    await charging.follow(connection, billing)
-                    now = await charging.read(connection, billing)
+                    await charging.apply_configuration(connection, billing)
+                    now = await charging.fetch_charging(connection, billing)
             except Refused:
                 pass  # Another collector has done it.
         self._tell(now)
@@ -170,11 +172,11 @@ class BillingJobs:
             return
         now = time.time()
         async with self._database.reading() as connection:
-            late, paid = await dunning.due(connection, settings, now)
+            late, paid = await dunning.list_due_customers(connection, settings, now)
         if late or paid:
             async with self._database.writing() as connection:
-                if (await charging.read(connection, settings.billing)).is_on:
-                    await dunning.step(connection, settings, now, {*dict(late), *paid})
+                if (await charging.fetch_charging(connection, settings.billing)).is_on:
+                    await dunning.pause_and_release(connection, settings, now, {*dict(late), *paid})
 
     async def _follow_passes(self) -> None:
         """Have caps hold those whose grace is over, and no longer those whose period is."""
@@ -182,9 +184,9 @@ class BillingJobs:
             return
         now = time.time()
         async with self._database.reading() as connection:
-            names = await subscriptions.with_passes(connection, now, PLANS_MAX)
+            names = await subscriptions.list_breached_customers(connection, now, PLANS_MAX)
         await self._each(
-            names, lambda connection, name: subscriptions.follow_passes(connection, name, self._known(), now)
+            names, lambda connection, name: subscriptions.apply_cap_breaches(connection, name, self._known(), now)
         )
 
     async def _follow_plans(self) -> None:
@@ -193,10 +195,12 @@ class BillingJobs:
         while self._known().billing is not None:
             began = time.monotonic()
             async with self._database.reading() as connection:
-                some = await subscriptions.with_plans(connection, after, PLANS_MAX)
+                some = await subscriptions.list_subscribed_customers(connection, after, PLANS_MAX)
             if not some:
                 return
-            await self._each(some, lambda connection, one: subscriptions.follow_plan(connection, one, self._known()))
+            await self._each(
+                some, lambda connection, one: subscriptions.refresh_entitlements(connection, one, self._known())
+            )
             after = some[-1]
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
 
@@ -215,20 +219,20 @@ class BillingJobs:
     async def _reconcile(self) -> None:
         """Hold credit entries against balances."""
         if self._known().billing is not None:
-            await credits.with_balances(self._database, time.time())
+            await credits.reconcile_balances(self._database, time.time())
 
     async def _look(self) -> None:
         """Read what was taken."""
         billing = self._known().billing
         if billing is not None:
             async with self._database.reading(whole=True) as connection:
-                self._took(await revenue.read(connection, billing, time.time()))
+                self._took(await revenue.fetch_revenue(connection, billing, time.time()))
 
     async def _reconcile_payments(self, stripe: Stripe) -> None:
         """Hold the days that are over of Stripe's payments against the journal."""
         billing = self._known().billing
         if billing is not None and billing.mode != "off":
-            await reconcile_payments.days(self._database, stripe, time.time())
+            await reconcile_payments.reconcile_days(self._database, stripe, time.time())
 
     async def _alone(
         self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None
@@ -246,4 +250,12 @@ class BillingJobs:
     async def _every(self, job: Job) -> None:
         """Do a job for ever, whatever becomes of it."""
         failed = f"{job.name} could not go on, and is tried again"
-        await repeat(job.seconds, self._seldom, failed, job.work, Absent, Away, StripeFailure)
+        await repeat(
+            job.seconds,
+            self._seldom,
+            failed,
+            job.work,
+            StripeUnavailableError,
+            MeterEventsUnavailableError,
+            StripeCallError,
+        )

@@ -80,4 +80,4 @@ class Upkeep:
         if self._events_seconds is None:
             return False
         async with self._database.writing() as connection:
-            return bool(await receiver.drop(connection, int((now - self._events_seconds) * 1000)))
+            return bool(await receiver.drop_events(connection, int((now - self._events_seconds) * 1000)))

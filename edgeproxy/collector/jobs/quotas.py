@@ -20,7 +20,7 @@ from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.alerts.alert import raise_all
 from edgeproxy.collector.billing.credits import balances
-from edgeproxy.collector.billing.jobs.credits import meters_of
+from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.metrics import Metrics
@@ -206,7 +206,7 @@ class QuotaWatch:
     ) -> list[tuple[QuotaCount, int]]:
         """What those of these have spent of prepaid credits who have used what spends them, and all that they had."""
         billing = self._settings.billing
-        meters = None if billing is None else meters_of(billing)
+        meters = None if billing is None else get_credit_meters(billing)
         if meters is None:
             return []
         names = [customer for customer, used in some.items() if meters.cost in used]
@@ -214,7 +214,7 @@ class QuotaWatch:
         if not names or now.credits_meter != meters.cost:
             return []
         per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)
-        spent = await balances.spent(connection, meters, names)
+        spent = await balances.fetch_credit_usage(connection, meters, names)
         return [
             (QuotaCount(name, meters.cost, per, str(UTC), number, one.used), one.granted) for name, one in spent.items()
         ]

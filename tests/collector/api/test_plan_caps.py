@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.reports.response_counts import Answers
+from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.subscriptions import subscriptions
 from edgeproxy.collector.database.billing_tables import plan_versions
 from edgeproxy.collector.database.billing_tables import subscriptions as table
@@ -23,7 +23,7 @@ def test_a_customer_whose_plan_cannot_be_read_keeps_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     followed: list[str] = []
-    follow = subscriptions.entitlements.follow
+    follow = subscriptions.entitlements.update_entitlements
 
     async def note(connection: object, customer: object, *more: object) -> bool:
         followed.append(customer.name)  # type: ignore[attr-defined]
@@ -42,8 +42,8 @@ def test_a_customer_whose_plan_cannot_be_read_keeps_nobody_waiting(
                 await connection.execute(sa.update(table).where(table.c.customer.in_(odd)).values(plan_version="odd@1"))
                 rows = [{"customer": name, **passed} for name in ("first", "odd", "last")]
                 await connection.execute(sa.insert(quota_passes), rows)
-            monkeypatch.setattr(subscriptions.entitlements, "follow", note)
-            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, Answers(), lambda takings: None)
+            monkeypatch.setattr(subscriptions.entitlements, "update_entitlements", note)
+            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda takings: None)
             for job in (jobs._follow_passes, jobs._follow_plans):
                 followed.clear()
                 await job()

@@ -60,9 +60,9 @@ async def pay(url: str, customers: list[str], sessions: int, client: stripe.Stri
         return made.id
 
     async with aiohttp.ClientSession() as http:
-        found = [("checkout.session", id) for id in await asyncio.gather(*(one(http, n) for n in range(sessions)))]
+        objects = [("checkout.session", id) for id in await asyncio.gather(*(one(http, n) for n in range(sessions)))]
     page = await client.v1.charges.list_async({"limit": 100})
-    return found + [("charge", charge.id) async for charge in page.auto_paging_iter()]
+    return objects + [("charge", charge.id) async for charge in page.auto_paging_iter()]
 
 
 def storm(objects: list[tuple[str, str]], events: int, now: int, chance: random.Random) -> list[tuple[bytes, str]]:
@@ -119,8 +119,8 @@ async def effects(url: str, events: int, sent: dict[str, float], sessions: int) 
             await asyncio.sleep(1.0)
         async with database.reading() as connection:
             booked = sa.select(kinds, sa.func.count()).group_by(kinds)
-            found = {row[0]: row[1] for row in await connection.execute(booked)}
-        assert found == {"purchase": sessions, "fee": sessions}, found
+            effect_by_object = {row[0]: row[1] for row in await connection.execute(booked)}
+        assert effect_by_object == {"purchase": sessions, "fee": sessions}, effect_by_object
         return [row.applied / 1000 - sent[row.id] for row in rows]
     finally:
         await database.close()
@@ -157,15 +157,15 @@ def main() -> None:
             before, began = collector.cpu(), time.time()
             took, first = asyncio.run(send(collector.port, deliveries))
             sent = time.time() - began
-            found = sorted(asyncio.run(effects(url, options.events, first, options.sessions)))
-            code, said = checked(collector)
-            assert code == 0, said
+            seconds = sorted(asyncio.run(effects(url, options.events, first, options.sessions)))
+            code, output = checked(collector)
+            assert code == 0, output
             print(
                 f"{kind}: {options.events:,} events about {len(objects):,} objects, {len(deliveries):,} deliveries in "
                 f"{sent:.1f} s, answered within {1000 * statistics.median(took):.0f} ms (median), "
                 f"{1000 * sorted(took)[int(0.99 * len(took))]:.0f} ms (p99); effect after "
-                f"{statistics.median(found):.1f} s (median), {found[int(0.95 * len(found))]:.1f} s (p95), "
-                f"{found[-1]:.1f} s (last); CPU of the collector {collector.cpu() - before:.1f} s; seed {options.seed}",
+                f"{statistics.median(seconds):.1f} s (median), {seconds[int(0.95 * len(seconds))]:.1f} s (p95), "
+                f"{seconds[-1]:.1f} s (last); CPU {collector.cpu() - before:.1f} s; seed {options.seed}",
                 flush=True,
             )
 

@@ -19,10 +19,10 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 import yaml
+from edgeproxy.collector.billing.period_close.closing import LOOK_SECONDS
 
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.period_close.closing import LOOK_SECONDS
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeFailure
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import invoices as table
 from tests.collector.billing.second_rater import fee, usage_charges
 from tests.support.postgresql import Postgresql
@@ -48,14 +48,17 @@ class Counted(Stripe):
         self.calls[name] += 1
         try:
             return await super().call(name, *ids, key=key, **params)
-        except StripeFailure as failure:
-            self.failures[str(failure.reason or failure.outcome.value)] += 1
+        except StripeCallError as error:
+            self.failures[str(error.reason or error.outcome.value)] += 1
             raise
 
 
 def used(chance: random.Random) -> dict[str, int]:
     """More of each meter than is included."""
-    return {meter: int(said["included"]) * chance.randint(11, 30) // 10 for meter, said in PLAN["meters"].items()}
+    return {
+        meter: int(meter_plan["included"]) * chance.randint(11, 30) // 10
+        for meter, meter_plan in PLAN["meters"].items()
+    }
 
 
 async def drafted(folder: Path, url: str, stripe: str, usage: dict[str, dict[str, int]]) -> None:
@@ -90,14 +93,14 @@ async def closed(folder: Path, url: str, stripe: str, customers: int) -> float:
 
 async def totals(client: Any) -> dict[str, Counter[int]]:
     """The totals of each customer's invoices at Stripe, all of which are sent."""
-    found: dict[str, Counter[int]] = {}
+    totals_by_customer: dict[str, Counter[int]] = {}
     names = {
         one.id: one.name async for one in (await client.v1.customers.list_async({"limit": 100})).auto_paging_iter()
     }
     async for one in (await client.v1.invoices.list_async({"limit": 100})).auto_paging_iter():
         assert one.status == "open", one.status
-        found.setdefault(names[one.customer], Counter())[one.total] += 1
-    return found
+        totals_by_customer.setdefault(names[one.customer], Counter())[one.total] += 1
+    return totals_by_customer
 
 
 async def measured(folder: Path, url: str, usage: dict[str, dict[str, int]]) -> float:
@@ -110,10 +113,10 @@ async def measured(folder: Path, url: str, usage: dict[str, dict[str, int]]) -> 
             took = await closed(folder, url, (await asyncio.to_thread(sandbox.start)).url, len(usage))
         with closing(Sandbox(folder / "sandbox")) as sandbox:
             await asyncio.to_thread(sandbox.start)
-            found = await asyncio.to_thread(sandbox.run, totals, key)
+            invoice_totals = await asyncio.to_thread(sandbox.run, totals, key)
     for name, quantities in usage.items():
         charges = usage_charges(PLAN, {meter: {"": quantity} for meter, quantity in quantities.items()})
-        assert found[name] == Counter([FEE, FEE + sum(cents for _, cents in charges.values())]), name
+        assert invoice_totals[name] == Counter([FEE, FEE + sum(cents for _, cents in charges.values())]), name
     return took
 
 

@@ -26,13 +26,13 @@ import stripe
 import uvloop
 
 from edgeproxy.collector.billing.meter_export import outbox_rows
-from edgeproxy.collector.billing.meter_export.exporter import Exporter
+from edgeproxy.collector.billing.meter_export.exporter import MeterExporter
 from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents, event_name
-from edgeproxy.collector.billing.meter_export.outbox import State
+from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.meter_export.outbox_rows import new_row
 from edgeproxy.collector.billing.meter_export.slicing import Slicing
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.request_rates import Bucket, Pace
+from edgeproxy.collector.billing.stripe.request_rates import Bucket, RequestPacer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.billing import Stripe as Way
 from tests.support.stripe_sandbox import KEY, Sandbox
@@ -75,9 +75,9 @@ class Answers(asyncio.Protocol):
         if len(rest) < int(length[1]):
             return
         self._buffer = b""  # The exporter sends the next one after the answer.
-        said = {name: values[0] for name, values in parse_qs(rest.decode(), strict_parsing=True).items()}
-        self._taken.setdefault(said["identifier"], []).append(int(said["payload[value]"]))
-        event = {"object": "billing.meter_event", "created": int(time.time()), "livemode": False, **said}
+        fields = {name: values[0] for name, values in parse_qs(rest.decode(), strict_parsing=True).items()}
+        self._taken.setdefault(fields["identifier"], []).append(int(fields["payload[value]"]))
+        event = {"object": "billing.meter_event", "created": int(time.time()), "livemode": False, **fields}
         body = orjson.dumps(event)
         answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
         asyncio.get_running_loop().call_later(ANSWER_SECONDS, self._transport.write, answer + body)
@@ -91,9 +91,9 @@ def answer(pipe: Connection) -> None:
         loop = asyncio.get_running_loop()
         server = await loop.create_server(lambda: Answers(taken), "127.0.0.1", 0)
         pipe.send(server.sockets[0].getsockname()[1])
-        said = asyncio.Event()
-        loop.add_reader(pipe.fileno(), said.set)
-        await said.wait()
+        is_stopping = asyncio.Event()
+        loop.add_reader(pipe.fileno(), is_stopping.set)
+        await is_stopping.wait()
 
     uvloop.run(serve())
     values = [value for some in taken.values() for value in some]
@@ -117,13 +117,13 @@ async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> s
     """Send so many events to who answers there; tell how long it took and what it cost."""
     database = await Database.connect(put_tables(f"sqlite:///{folder}/ledger.db"))
     client = Stripe(Way(base=url), {"STRIPE_SECRET_KEY": KEY})
-    client.pace = client.events_pace = Pace(UNBOUNDED, UNBOUNDED)
+    client.pace = client.events_pace = RequestPacer(UNBOUNDED, UNBOUNDED)
     try:
         ways = StripeMeterEvents(client)
         ways.customers = {f"c{number}": f"cus_{number}" for number in range(CUSTOMERS)}
         ways.meters = {METER: meter}
-        exporter = Exporter(Slicing(database, ACCOUNT), ways, Bucket(UNBOUNDED, 0.0))
-        await exporter.begin()
+        exporter = MeterExporter(Slicing(database, ACCOUNT), ways, Bucket(UNBOUNDED, 0.0))
+        await exporter.take_over()
         first = int(time.time()) // 3600 * 3600 - AGO_SECONDS
         rows = []
         for number in range(events):
@@ -131,7 +131,7 @@ async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> s
             of = (f"c{number % CUSTOMERS}", METER, start, 0)
             rows.append(new_row(ACCOUNT, of, start + SLICE_SECONDS, first, 5))
         async with database.writing() as connection:
-            await outbox_rows.put(connection, rows, int(time.time() * 1000))
+            await outbox_rows.insert_rows(connection, rows, int(time.time() * 1000))
         gc.freeze()  # As the collector does it.
         gc.set_threshold(100_000, 50, 100)
         theirs, ours, began = cpu_seconds(pid), time.process_time(), time.monotonic()
@@ -141,8 +141,8 @@ async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> s
         took, ours = time.monotonic() - began, time.process_time() - ours
         theirs = cpu_seconds(pid) - theirs
         async with database.reading() as connection:
-            states = await outbox_rows.standing(connection)
-        assert states[State.ACCEPTED] == sent == events, states
+            states = await outbox_rows.count_by_state(connection)
+        assert states[RowState.ACCEPTED] == sent == events, states
         return (
             f"{events:,} events in {took:.1f} s: {events / took:.0f}/s; CPU of an event: "
             f"exporter {1e6 * ours / events:.0f} µs, who answers {1e6 * theirs / events:.0f} µs"

@@ -25,11 +25,11 @@ def nearest(value: Fraction) -> int:
 
 def usage_charges(plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]]) -> dict[Where, tuple[int, int]]:
     """(quantity, cents) of each price that any usage meets; `usage`: by meter, then by dimension value."""
-    found: dict[Where, tuple[int, int]] = {}
-    for meter, said in plan["meters"].items():
+    charges: dict[Where, tuple[int, int]] = {}
+    for meter, meter_plan in plan["meters"].items():
         if meter not in usage:
             continue
-        by = said.get("by", {}).get("prices", {})
+        by = meter_plan.get("by", {}).get("prices", {})
         order = [*by, ""]
         counted = dict.fromkeys(order, 0)
         for value, quantity in usage[meter].items():
@@ -37,25 +37,25 @@ def usage_charges(plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]
         begin = 0
         for value in order:
             end = begin + max(0, counted[value])
-            for number, first, last, price in intervals(said, by.get(value)):
+            for number, first, last, price in intervals(meter_plan, by.get(value)):
                 units = min(end, last) - max(begin, first) if last is not None else end - max(begin, first)
                 if units > 0:
-                    found[meter, value, number] = units, nearest(units * price)
+                    charges[meter, value, number] = units, nearest(units * price)
             begin = end
-    return found
+    return charges
 
 
-def intervals(said: Mapping[str, Any], own: str | None) -> list[tuple[int, int, int | None, Fraction]]:
+def intervals(meter_plan: Mapping[str, Any], own: str | None) -> list[tuple[int, int, int | None, Fraction]]:
     """(number, first, last, cents a unit) of each price: units from `first` up to but without `last`."""
-    if "tiers" in said:
-        ends = [None if tier["up_to"] == "none" else int(tier["up_to"]) for tier in said["tiers"]]
+    if "tiers" in meter_plan:
+        ends = [None if tier["up_to"] == "none" else int(tier["up_to"]) for tier in meter_plan["tiers"]]
         firsts = [0, *(end for end in ends if end is not None)]
-        prices = [dollars(tier["price"]) for tier in said["tiers"]]
+        prices = [dollars(tier["price"]) for tier in meter_plan["tiers"]]
         return [(n, *one) for n, one in enumerate(zip(firsts, ends, prices, strict=True), start=1)]
-    if said["included"] == "unlimited":
+    if meter_plan["included"] == "unlimited":
         return [(0, 0, None, Fraction(0))]
-    included = int(said["included"])
-    return [(0, 0, included, Fraction(0)), (1, included, None, dollars(own or said.get("price", "0")))]
+    included = int(meter_plan["included"])
+    return [(0, 0, included, Fraction(0)), (1, included, None, dollars(own or meter_plan.get("price", "0")))]
 
 
 def fee(plan: Mapping[str, Any], *, seconds: int, of: int) -> int:

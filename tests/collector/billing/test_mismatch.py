@@ -3,31 +3,35 @@
 import pytest
 
 from edgeproxy.collector.billing.mismatch import (
-    ABOUT,
     ADVICE,
-    UNITS,
+    COMPARED_BOOKS,
+    UNITS_SUFFIX,
+    Comparison,
     Drift,
-    Kind,
     Level,
-    Row,
-    by_meter,
-    highest,
-    lasting,
-    level,
-    measured,
-    what_to_do,
-    worst,
+    ReconciliationKind,
+    classify_drift,
+    get_advice,
+    highest_level,
+    measure_drift,
+    measure_drift_by_meter,
+    select_lasting,
+    worst_drift,
 )
 
 
 def test_differences_do_not_make_up_for_each_other() -> None:
-    rows = [Row("acme", "tokens", 1000, 1002), Row("bolt", "tokens", 1000, 998), Row("cora", "tokens", 0, 0)]
-    assert measured(rows) == Drift(3, 2000, 4)
-    assert measured([]) == Drift(0, 0, 0)
+    rows = [
+        Comparison("acme", "tokens", 1000, 1002),
+        Comparison("bolt", "tokens", 1000, 998),
+        Comparison("cora", "tokens", 0, 0),
+    ]
+    assert measure_drift(rows) == Drift(3, 2000, 4)
+    assert measure_drift([]) == Drift(0, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("kind", "units", "different", "found"),
+    ("kind", "units", "different", "expected"),
     [
         ("B", 1_000_000, 0, "none"),
         ("B", 1_000_000, 100, "none"),
@@ -41,8 +45,8 @@ def test_differences_do_not_make_up_for_each_other() -> None:
         *((kind, 1, 0, "none") for kind in "ABCDE"),
     ],
 )
-def test_how_bad_a_difference_is(kind: Kind, units: int, different: int, found: str) -> None:
-    assert level(kind, Drift(1, units, different)) == Level(found)
+def test_how_bad_a_difference_is(kind: ReconciliationKind, units: int, different: int, expected: str) -> None:
+    assert classify_drift(kind, Drift(1, units, different)) == Level(expected)
 
 
 @pytest.mark.parametrize(("units", "different", "ratio"), [(1000, 0, 0.0), (1000, 1, 0.001), (0, 5, 1.0), (1, 5, 1.0)])
@@ -51,28 +55,44 @@ def test_the_ratio(units: int, different: int, ratio: float) -> None:
 
 
 def test_every_difference_has_its_advice_with_the_number() -> None:
-    assert {kind for kind, _ in ADVICE} == set(ABOUT)
-    for kind in ABOUT:
+    assert {kind for kind, _ in ADVICE} == set(COMPARED_BOOKS)
+    for kind in COMPARED_BOOKS:
         for theirs in (7, 13):
-            assert " 3 " in f" {what_to_do(kind, Row('acme', 'tokens', 10, theirs))} "
-        assert what_to_do(kind, Row("acme", "tokens", 10, 10)) == "nothing: they agree"
-    assert "lacks 3 units" in what_to_do("C", Row("acme", f"tokens{UNITS}", 10, 7)), "of units, not of cents"
+            assert " 3 " in f" {get_advice(kind, Comparison('acme', 'tokens', 10, theirs))} "
+        assert get_advice(kind, Comparison("acme", "tokens", 10, 10)) == "nothing: they agree"
+    assert "lacks 3 units" in get_advice("C", Comparison("acme", f"tokens{UNITS_SUFFIX}", 10, 7)), (
+        "of units, not of cents"
+    )
 
 
 def test_a_small_meter_is_not_lost_among_the_units_of_a_large_one() -> None:
-    rows = [Row("acme", "tokens", 10**9, 10**9), Row("acme", "runs", 1000, 999), Row("bolt", "runs", 4000, 4000)]
-    meters = by_meter(rows)
+    rows = [
+        Comparison("acme", "tokens", 10**9, 10**9),
+        Comparison("acme", "runs", 1000, 999),
+        Comparison("bolt", "runs", 4000, 4000),
+    ]
+    meters = measure_drift_by_meter(rows)
     assert meters == {"runs": Drift(2, 5000, 1), "tokens": Drift(1, 10**9, 0)}
-    assert level("B", measured(rows)) is Level.NONE
-    assert highest("B", meters.values()) is Level.WARN
-    assert highest("B", by_meter([Row("acme", "runs", 1, 2), *rows[:2]]).values()) is Level.PAGE
-    assert highest("B", []) is Level.NONE
-    assert worst(meters.values()) == meters["runs"]
-    assert worst([]) == Drift(0, 0, 0)
+    assert classify_drift("B", measure_drift(rows)) is Level.NONE
+    assert highest_level("B", meters.values()) is Level.WARN
+    assert (
+        highest_level("B", measure_drift_by_meter([Comparison("acme", "runs", 1, 2), *rows[:2]]).values()) is Level.PAGE
+    )
+    assert highest_level("B", []) is Level.NONE
+    assert worst_drift(meters.values()) == meters["runs"]
+    assert worst_drift([]) == Drift(0, 0, 0)
 
 
 def test_only_what_differs_by_the_same_each_time_is_a_difference() -> None:
-    first = [Row("acme", "tokens", 10, 12), Row("bolt", "tokens", 10, 9), Row("cora", "tokens", 5, 5)]
-    then = [Row("acme", "tokens", 20, 22), Row("bolt", "tokens", 10, 10), Row("cora", "tokens", 6, 5)]
-    assert lasting([first]) == first
-    assert lasting([first, then]) == [then[0], then[1], Row("cora", "tokens", 6, 6)]
+    first = [
+        Comparison("acme", "tokens", 10, 12),
+        Comparison("bolt", "tokens", 10, 9),
+        Comparison("cora", "tokens", 5, 5),
+    ]
+    then = [
+        Comparison("acme", "tokens", 20, 22),
+        Comparison("bolt", "tokens", 10, 10),
+        Comparison("cora", "tokens", 6, 5),
+    ]
+    assert select_lasting([first]) == first
+    assert select_lasting([first, then]) == [then[0], then[1], Comparison("cora", "tokens", 6, 6)]

@@ -45,7 +45,7 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
                 await audit.page(connection, 7, 50, newest_first=True, **{column: "x"})
             await audit.page(connection, 7, 50, newest_first=True)
             for state in ("held", "paid", None):
-                await invoices.listing(connection, "a", 50, state=state)
+                await invoices.list_invoices(connection, "a", 50, state=state)
             await listing.page(connection, 7, 50)
             await listing.page(connection, None, 50, customer="a")
             await edges.listing(connection, NOW)
@@ -53,8 +53,8 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await quarantine.listing(connection)
             await dead_letters.page(connection, "a", 25)
             await rotation.alerts_due(connection, NOW, 86400)
-            await subscriptions.due(connection, NOW, 500)
-            await subscriptions.of_deleted(connection, 500)
+            await subscriptions.list_due(connection, NOW, 500)
+            await subscriptions.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)
             for statement, parameters in asked:
                 found = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)

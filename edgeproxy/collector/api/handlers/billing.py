@@ -28,14 +28,15 @@ from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.handlers.accounts import AccountHandlers, page, tagged, wanted
 from edgeproxy.collector.api.responses import Refused, answer
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.invoices.invoices import InvoiceTold, decimal, line_told
+from edgeproxy.collector.billing.invoices.credit_notes import REFUSED, REQUESTED
+from edgeproxy.collector.billing.invoices.invoices import Invoice, format_unit_price, line_to_response
 from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import Line, total
+from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.subscriptions import changes, subscriptions
-from edgeproxy.collector.billing.subscriptions.subscriptions import Loaded
+from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.config.billing import Billing
 from edgeproxy.config.catalog import MeterPrice, Plan, name_of, newest, tier_of
@@ -58,7 +59,7 @@ class BillingHandlers(AccountHandlers):
         """Tell whether anything can be bought, and anybody is charged."""
         billing = self._billing()
         async with self._database.reading() as connection:
-            now = await charging.read(connection, billing)
+            now = await charging.fetch_charging(connection, billing)
         is_charging = now.is_on and now.mode != "off"
         told = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
         return answer(200, told | {"message": now.message})
@@ -68,8 +69,8 @@ class BillingHandlers(AccountHandlers):
     async def subscription(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell which plan a customer has."""
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.of_customer(connection, self._whose(call))
-        return tagged(200, subscriptions.told(loaded.row, loaded.customer.name), loaded.row.version)
+            loaded = await subscriptions.get_by_customer(connection, self._whose(call))
+        return tagged(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
 
     async def subscribe(self, call: Call[Any, SubscriptionNew]) -> web.Response:
         """Begin a subscription."""
@@ -78,13 +79,13 @@ class BillingHandlers(AccountHandlers):
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             self._must_be_sold(call, customer, None)
-            told, version = await subscriptions.subscribe(
+            told, version = await subscriptions.create_subscription(
                 connection,
                 call.caller,
                 customer,
                 body.plan,
                 is_yearly=body.interval == "year",
-                known=self._settings,
+                settings=self._settings,
                 now=time.time(),
             )
             return 201, told, version
@@ -94,8 +95,8 @@ class BillingHandlers(AccountHandlers):
     async def change(self, call: Call[Any, SubscriptionChange]) -> web.Response:
         """Change to another plan."""
 
-        def plan_of(loaded: Loaded) -> str:
-            self._must_be_sold(call, loaded.customer.name, loaded.held.last.version)
+        def plan_of(loaded: LoadedSubscription) -> str:
+            self._must_be_sold(call, loaded.customer.name, loaded.current.last.version)
             plan: str = call.body.plan
             return plan
 
@@ -105,7 +106,7 @@ class BillingHandlers(AccountHandlers):
         """Change to the plan with a tier, at once."""
         plans = self._settings.plans
         return await self._to(
-            call, lambda loaded: subscriptions.of_tier(call.query.tier, plans, loaded.customer.name), "now"
+            call, lambda loaded: subscriptions.get_version_of_tier(call.query.tier, plans, loaded.customer.name), "now"
         )
 
     async def _to(self, call: Call[Any, Any], plan_of: Any, when: changes.When | None) -> web.Response:
@@ -113,14 +114,14 @@ class BillingHandlers(AccountHandlers):
         await self._must_sell(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            plan = plan_of(await subscriptions.of_customer(connection, customer))
-            told, version = await subscriptions.change(
+            plan = plan_of(await subscriptions.get_by_customer(connection, customer))
+            told, version = await subscriptions.change_subscription(
                 connection,
                 call.caller,
                 customer,
                 plan,
                 when,
-                known=self._settings,
+                settings=self._settings,
                 now=time.time(),
                 match=wanted(call.request),
             )
@@ -133,12 +134,12 @@ class BillingHandlers(AccountHandlers):
         customer = self._whose(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            told, version = await subscriptions.cancel(
+            told, version = await subscriptions.cancel_subscription(
                 connection,
                 call.caller,
                 customer,
                 call.query.when,
-                known=self._settings,
+                settings=self._settings,
                 now=time.time(),
                 match=wanted(call.request),
             )
@@ -151,25 +152,25 @@ class BillingHandlers(AccountHandlers):
         billing, body, now = self._billing(), call.body, time.time()
         async with self._database.reading(whole=True) as connection:
             customer = await customers.find(connection, self._whose(call))
-            row = await subscriptions.live(connection, customer.id)
+            row = await subscriptions.find_live(connection, customer.id)
             if row is None:
-                await subscriptions.may_subscribe(connection, customer, now)
+                await subscriptions.check_may_subscribe(connection, customer, now)
                 self._must_be_sold(call, customer.name, None)
-                held = subscriptions.first(
-                    body.plan, customer.name, is_yearly=body.interval == "year", known=self._settings, now=now
+                held = subscriptions.prepare_subscription(
+                    body.plan, customer.name, is_yearly=body.interval == "year", settings=self._settings, now=now
                 )
                 version, when, at = held.last.version, "now", held.last.span.start
-                due = changes.fees(held.segments, ())
+                due = changes.compute_fees(held.segments, ())
             else:
-                loaded = await subscriptions.load(connection, row)
-                self._must_be_sold(call, customer.name, loaded.held.last.version)
-                planned = await subscriptions.planned(
-                    connection, loaded, body.plan, body.when, known=self._settings, now=now
+                loaded = await subscriptions.load_subscription(connection, row)
+                self._must_be_sold(call, customer.name, loaded.current.last.version)
+                planned = await subscriptions.prepare_change(
+                    connection, loaded, body.plan, body.when, settings=self._settings, now=now
                 )
-                version = subscriptions.resolved(body.plan, self._settings.plans, customer.name)
+                version = subscriptions.resolve_version(body.plan, self._settings.plans, customer.name)
                 when, at, due = planned.when, planned.at, planned.lines
-        told = {"plan": version, "when": when, "at": moment(at * 1000), "due_now": total(due)}
-        return answer(200, told | {"currency": billing.currency, "lines": [line_told(line) for line in due]})
+        told = {"plan": version, "when": when, "at": moment(at * 1000), "due_now": sum_amounts(due)}
+        return answer(200, told | {"currency": billing.currency, "lines": [line_to_response(line) for line in due]})
 
     # ---- usage
 
@@ -194,19 +195,19 @@ class BillingHandlers(AccountHandlers):
 
     async def _used(self, call: Call[WhoseQuery, Nothing]) -> dict[str, Any]:
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.of_customer(connection, self._whose(call))
-            last, terms = loaded.held.last, usage.Terms(self._settings.meters, loaded.held.anchor)
+            loaded = await subscriptions.get_by_customer(connection, self._whose(call))
+            last, terms = loaded.current.last, usage.QuantityTerms(self._settings.meters, loaded.current.anchor)
             name = loaded.customer.name
             try:
-                used = await usage.quantities(connection, name, loaded.held.segments, last, terms)
-            except (usage.TooMuch, usage.NotKept) as no:
+                used = await usage.fetch_quantities(connection, name, loaded.current.segments, last, terms)
+            except (usage.QuantityTooLargeError, usage.UsageNotStoredError) as no:
                 raise Refused(422, str(no)) from None
         return {
             "customer": loaded.customer.name,
             "plan": last.version,
             "period_start": moment(last.span.start * 1000),
             "period_end": moment(last.span.end * 1000),
-            "meters": usage.told(last.plan, used),
+            "meters": usage.plan_usage_to_response(last.plan, used),
         }
 
     # ---- invoices
@@ -219,31 +220,33 @@ class BillingHandlers(AccountHandlers):
         async with self._database.reading() as connection:
             customer = None if name is None else (await customers.find(connection, name)).id
             only = {"customer": customer, "period": query.period, "state": query.state}
-            found = await invoices.listing(connection, query.cursor, query.limit + 1, **only)
+            found = await invoices.list_invoices(connection, query.cursor, query.limit + 1, **only)
         return page("invoices", [seen_by(call.holder, one) for one in found], query.limit)
 
     async def upcoming(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
         """Tell the next invoice, if nothing more were used, and where that is asked for as it will be."""
         billing = self._billing()
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.of_customer(connection, self._whose(call))
+            loaded = await subscriptions.get_by_customer(connection, self._whose(call))
             try:
                 now = time.time() if call.query.projected else None
-                due = await invoice_lines.upcoming(connection, loaded, self._settings.meters, now)
-            except (usage.TooMuch, usage.NotKept) as no:
+                due = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
+            except (usage.QuantityTooLargeError, usage.UsageNotStoredError) as no:
                 raise Refused(422, str(no)) from None
         return answer(200, upcoming_told(loaded, due, billing))
 
     async def invoice(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell an invoice."""
         async with self._database.reading(whole=True) as connection:
-            row = await invoices.find(connection, call.path("invoice"))
-            return answer(200, seen_by(call.holder, invoices.told(row, await invoices.lines(connection, row.id))))
+            row = await invoices.get_invoice(connection, call.path("invoice"))
+            return answer(
+                200, seen_by(call.holder, invoices.to_response(row, await invoices.fetch_lines(connection, row.id)))
+            )
 
     async def pdf(self, call: Call[Query, Nothing]) -> web.Response:
         """Say where the PDF of an invoice is."""
         async with self._database.reading() as connection:
-            row = await invoices.find(connection, call.path("invoice"))
+            row = await invoices.get_invoice(connection, call.path("invoice"))
         if row.pdf is None:
             raise Refused(409, f"the invoice is {row.state}: it has a PDF once it is open")
         return web.Response(status=303, headers={"Location": row.pdf})
@@ -284,32 +287,32 @@ class BillingHandlers(AccountHandlers):
     async def _decide(self, call: Call[Query, Why], action: str, decide: Any) -> web.Response:
         """Write what a person decides of an invoice;
 
-        what follows at Stripe is done by the run (collector/billing/period_close/closing.py).
+        what follows at Stripe is done by the job (collector/billing/period_close/invoice_delivery.py).
         """
         async with self._database.writing() as connection:
-            row = await invoices.find(connection, call.path("invoice"), lock=True)
-            written = await invoices.lines(connection, row.id)
+            row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
+            written = await invoices.fetch_lines(connection, row.id)
             values = decide(Decided(row, bool(written)))
-            await invoices.update(connection, row.id, **values)
+            await invoices.transition(connection, row.id, row.state, values.pop("state"), **values)
             entry = Entry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
             await audit.append(connection, call.caller, entry)
-            after = await invoices.find(connection, row.id)
-        return answer(200, invoices.told(after, written))
+            after = await invoices.get_invoice(connection, row.id)
+        return answer(200, invoices.to_response(after, written))
 
     async def credit(self, call: Call[Any, Credit]) -> web.Response:
         """Have some of an invoice taken back."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            row = await invoices.find(connection, call.path("invoice"), lock=True)
+            row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
                 self._no(row, "some can be taken back of one that is open or paid")
-            of = (credit_notes.c.invoice == row.id) & (credit_notes.c.state != "refused")
+            of = (credit_notes.c.invoice == row.id) & (credit_notes.c.state != REFUSED)
             before = (await connection.execute(sa.select(sa.func.sum(credit_notes.c.amount)).where(of))).scalar_one()
             left = row.total - int(before or 0)
             if call.body.amount > left:
                 raise changing.Refused(422, "some fields cannot be used", [("amount", f"is above the {left} left")])
             note = {"id": new_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
-            note |= {"state": "asked"}
+            note |= {"state": REQUESTED}
             await connection.execute(sa.insert(credit_notes), [note | {"tries": 0, "created_at": now_ms()}])
             await audit.append(connection, call.caller, Entry("invoice.credit", row.id, None, note))
             return 201, note, None
@@ -331,7 +334,7 @@ class BillingHandlers(AccountHandlers):
         if billing.mode == "off" and call.holder.customer is not None:
             raise Refused(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
         async with self._database.reading() as connection:
-            now = await charging.read(connection, billing)
+            now = await charging.fetch_charging(connection, billing)
         if not now.is_on and now.mode != "off":
             raise Refused(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
         if not billing.purchase:
@@ -340,7 +343,7 @@ class BillingHandlers(AccountHandlers):
     def _must_be_sold(self, call: Call[Any, Any], customer: str, held: str | None) -> None:
         """Raise Refused where a customer asks for a version that is not sold any more; staff may give any."""
         if call.holder.customer is not None:
-            subscriptions.must_be_sold(call.body.plan, self._settings.plans, customer, held)
+            subscriptions.check_sold(call.body.plan, self._settings.plans, customer, held)
 
     def _whose(self, call: Call[Any, Any]) -> str:
         """Whose billing is asked for, by name or id; raises Refused and Denied."""
@@ -354,7 +357,7 @@ class BillingHandlers(AccountHandlers):
         raise changing.Refused(409, f"the invoice is {row.state}: {why}")
 
 
-def seen_by(holder: Holder, told: InvoiceTold) -> InvoiceTold:
+def seen_by(holder: Holder, told: Invoice) -> Invoice:
     """An invoice as who asks may see it: why it was held, accepted or taken back is what staff wrote for staff."""
     return told if holder.customer is None else {**told, "held_why": None, "accepted_why": None}
 
@@ -386,21 +389,21 @@ def price_told(price: MeterPrice) -> dict[str, Any]:
     """Tell what a plan says of a meter."""
     told: dict[str, Any] = {"included": price.included, "cap": price.cap}
     if price.price is not None:
-        told["price"] = decimal(price.price)
+        told["price"] = format_unit_price(price.price)
     if price.tiers:
-        told["tiers"] = [{"up_to": tier.up_to, "price": decimal(tier.price)} for tier in price.tiers]
+        told["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
     if price.by is not None:
-        prices = {value: decimal(one) for value, one in price.by.prices.items()}
+        prices = {value: format_unit_price(one) for value, one in price.by.prices.items()}
         told["by"] = {"dimension": price.by.dimension, "prices": prices}
     return told
 
 
-def upcoming_told(loaded: Loaded, due: invoice_lines.Upcoming, billing: Billing) -> dict[str, Any]:
+def upcoming_told(loaded: LoadedSubscription, due: invoice_lines.UpcomingInvoice, billing: Billing) -> dict[str, Any]:
     """Tell the next invoice."""
-    period = loaded.held.period
+    period = loaded.current.period
     about = {
         "customer": loaded.customer.name,
-        "period": periods.name_of(period),
+        "period": periods.format_period(period),
         "period_start": moment(period.start * 1000),
         "period_end": moment(period.end * 1000),
         "currency": billing.currency,
@@ -410,6 +413,6 @@ def upcoming_told(loaded: Loaded, due: invoice_lines.Upcoming, billing: Billing)
     return told if due.projected is None else told | {"projected": amounts_told(due.projected)}
 
 
-def amounts_told(due: list[Line]) -> dict[str, Any]:
+def amounts_told(due: list[RatedLine]) -> dict[str, Any]:
     """Tell what lines come to, before tax."""
-    return {"subtotal": total(due), "total": total(due), "lines": [line_told(line) for line in due]}
+    return {"subtotal": sum_amounts(due), "total": sum_amounts(due), "lines": [line_to_response(line) for line in due]}

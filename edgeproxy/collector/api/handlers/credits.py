@@ -27,15 +27,15 @@ from edgeproxy.collector.api.handlers.billing import BillingHandlers
 from edgeproxy.collector.api.ledger_models import ChangeQuery
 from edgeproxy.collector.api.responses import Refused, answer
 from edgeproxy.collector.billing.credits import checkout, consumption, credits, purchase_list, statements
-from edgeproxy.collector.billing.credits.consumption import Meters
-from edgeproxy.collector.billing.credits.refunds import Refunds
-from edgeproxy.collector.billing.jobs.credits import meters_of
+from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import accounting
-from edgeproxy.collector.billing.reports.accounting import NotOver
+from edgeproxy.collector.billing.reports.accounting import DayNotOverError
 from edgeproxy.collector.billing.stripe import customers as payers
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.ledger import queries
 
 PDF = "application/pdf"
@@ -56,9 +56,9 @@ class CreditHandlers(BillingHandlers):
         at = None if call.query.at is None else queries.moment("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
             row = await customers.find(connection, whose)
-            booked = await journal.balance(connection, row.id, at)
-            waiting = 0 if at is not None else await consumption.pending(connection, meters, row.name)
-            grants = [] if at is not None else await journal.grants(connection, row.id)
+            booked = await journal.fetch_balance(connection, row.id, at)
+            waiting = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
+            grants = [] if at is not None else await journal.list_grants(connection, row.id)
         available = booked - waiting
         told = [
             {
@@ -70,7 +70,12 @@ class CreditHandlers(BillingHandlers):
             for one in grants
             if one.rest
         ]
-        amounts = {"balance": booked, "pending": waiting, "available": available, "usd": statements.usd_of(available)}
+        amounts = {
+            "balance": booked,
+            "pending": waiting,
+            "available": available,
+            "usd": statements.format_millicredits(available),
+        }
         return answer(200, {"customer": row.name, **amounts, "grants": told, "at": moment(at)})
 
     # ---- statements
@@ -80,7 +85,7 @@ class CreditHandlers(BillingHandlers):
         whose = self._whose(call)
         async with self._database.reading(whole=True) as connection:
             row = await customers.find(connection, whose)
-            months = await statements.months(connection, row.id)
+            months = await statements.list_months(connection, row.id)
         return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
 
     async def statement(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
@@ -89,12 +94,12 @@ class CreditHandlers(BillingHandlers):
         said = call.path("month")
         name, _, form = said.partition(".")
         try:
-            month = statements.read_month(name if form else said)
+            month = statements.parse_month(name if form else said)
         except ValueError as no:
             raise Refused(404, str(no)) from None
         async with self._database.reading(whole=True) as connection:
             row = await customers.find(connection, whose)
-            made = (await statements.statement(connection, row.id, month))._replace(customer=row.name)
+            made = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
         file = {"Content-Disposition": f'attachment; filename="statement-{month}.{form}"', "Cache-Control": "no-store"}
         match form:
             case "":
@@ -112,11 +117,11 @@ class CreditHandlers(BillingHandlers):
                 sums = {"opening": made.opening, "lines": lines, "closing": made.closing}
                 return answer(200, {"customer": row.name, "month": str(month), **sums})
             case "csv":
-                return web.Response(body=statements.csv_of(made).encode(), content_type=CSV, headers=file)
+                return web.Response(body=statements.render_csv(made).encode(), content_type=CSV, headers=file)
             case "pdf":
                 from edgeproxy.collector.billing.credits import statement_pdf
 
-                return web.Response(body=statement_pdf.pdf_of(made), content_type=PDF, headers=file)
+                return web.Response(body=statement_pdf.render_pdf(made), content_type=PDF, headers=file)
         raise Refused(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
 
     # ---- purchases
@@ -126,17 +131,17 @@ class CreditHandlers(BillingHandlers):
         whose, limit = self._whose(call), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.find(connection, whose)
-            found = await purchase_list.listing(connection, row.id, call.query.cursor, limit + 1)
+            found = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
         more: dict[str, Any] = {"next": found[limit - 1].number} if len(found) > limit else {}
         return answer(200, {"customer": row.name, "purchases": [purchase_told(one) for one in found[:limit]], **more})
 
     async def receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Say where the receipt of a purchase is."""
         async with self._database.reading() as connection:
-            intent = await purchase_list.payment_of(connection, call.path("purchase"))
+            intent = await purchase_list.get_payment_intent(connection, call.path("purchase"))
         try:
-            url = None if intent is None else await purchase_list.receipt(self._paying(), intent)
-        except StripeFailure as failure:
+            url = None if intent is None else await purchase_list.fetch_receipt_url(self._paying(), intent)
+        except StripeCallError as failure:
             raise refused(failure) from None
         if url is None:
             raise Refused(409, "there is no receipt of this purchase")
@@ -155,8 +160,10 @@ class CreditHandlers(BillingHandlers):
                 raise Refused(422, "a business needs a tax id that is valid: enter it in the customer portal first")
             urls = (body.success_url, body.cancel_url)
             key = f"{row.id}_checkout_{await self._key(call)}"
-            made = await checkout.begin(self._paying(), payer, row.id, body.millicredits, urls, tax, key)
-        except StripeFailure as failure:
+            made = await checkout.create_checkout_session(
+                self._paying(), payer, row.id, body.millicredits, urls, tax, key
+            )
+        except StripeCallError as failure:
             raise refused(failure) from None
         self._metrics.checkout_sessions.inc()
         about = {"session": made["id"], "millicredits": body.millicredits}
@@ -168,8 +175,8 @@ class CreditHandlers(BillingHandlers):
         whose = self._whose(call)
         row, payer = await self._payer(whose)
         try:
-            made = await checkout.portal(self._paying(), payer, call.body.return_url)
-        except StripeFailure as failure:
+            made = await checkout.create_portal_session(self._paying(), payer, call.body.return_url)
+        except StripeCallError as failure:
             raise refused(failure) from None
         await self._record(call, Entry("billing.portal", row.id, None, {"session": made["id"]}))
         return answer(201, {"id": made["id"], "url": made["url"]})
@@ -191,16 +198,16 @@ class CreditHandlers(BillingHandlers):
             if body.consumption is not None:
                 if not body.consumption.startswith(f"{row.id}/"):
                     raise Refused(404, "there is no such consumption of this customer")
-                await credits.usage_refund(connection, caller, body.consumption, id_, body.millicredits, body.why)
+                await credits.book_usage_refund(connection, caller, body.consumption, id_, body.millicredits, body.why)
                 kind = "usage_refund"
             elif body.millicredits > 0:
                 expires = body.expires_at
-                await credits.gift(connection, caller, row.id, id_, body.millicredits, body.why, expires)
+                await credits.book_gift(connection, caller, row.id, id_, body.millicredits, body.why, expires)
                 kind = "gift"
             else:
-                await credits.withdrawal(connection, caller, row.id, id_, -body.millicredits, body.why)
+                await credits.book_withdrawal(connection, caller, row.id, id_, -body.millicredits, body.why)
                 kind = "withdrawal"
-            now = await journal.balance(connection, row.id)
+            now = await journal.fetch_balance(connection, row.id)
             told = {"id": id_, "kind": kind, "customer": row.name, "millicredits": body.millicredits, "balance": now}
             return 201, told, None
 
@@ -214,12 +221,12 @@ class CreditHandlers(BillingHandlers):
             wrong = f"is not a whole number of cents, of {CENT} millicredits each"
             raise Refused(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": wrong}])
         stripe = self._paying()
-        made: list[credits.Held] = []
+        made: list[credits.HeldRefund] = []
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            name = (await customers.find(connection, await credits.buyer(connection, body.purchase))).name
-            waiting = await consumption.pending(connection, meters, name)
-            held = await credits.hold(
+            name = (await customers.find(connection, await credits.get_buyer(connection, body.purchase))).name
+            waiting = await consumption.fetch_pending(connection, meters, name)
+            held = await credits.hold_refund(
                 connection, call.caller, body.purchase, new_id(), body.millicredits, body.why, pending=waiting
             )
             made.append(held)
@@ -229,8 +236,8 @@ class CreditHandlers(BillingHandlers):
         response = await self._change(call, make, creates=True)
         if made and response.status == 202 and not call.query.dry_run:
             try:
-                await Refunds(self._database, stripe).send(made[-1])
-            except StripeFailure:
+                await RefundSender(self._database, stripe).send_refund(made[-1])
+            except StripeCallError:
                 pass  # It stays held, and is taken up again by the run.
         return response
 
@@ -247,8 +254,8 @@ class CreditHandlers(BillingHandlers):
             raise Refused(404, "there is no such day: write it as 2027-01-31") from None
         try:
             async with self._database.writing() as connection:
-                found = await accounting.day_journal(connection, day, time.time())
-        except NotOver as no:
+                found = await accounting.fetch_day_journal(connection, day, time.time())
+        except DayNotOverError as no:
             raise Refused(409, str(no)) from None
         form = call.query.format
         if form is None:
@@ -259,13 +266,13 @@ class CreditHandlers(BillingHandlers):
             return answer(200, {"date": str(day), "movements": moved, "cents": dict(found.cents)})
         names = {str(account): name for account, name in billing.accounts.items()}
         file = {"Content-Disposition": f'attachment; filename="journal-{day}-{form}.csv"'}
-        return web.Response(body=accounting.written(found, form, names), content_type=CSV, headers=file)
+        return web.Response(body=accounting.render_journal(found, form, names), content_type=CSV, headers=file)
 
     # ---- who and whether
 
-    def _meters(self) -> Meters:
+    def _meters(self) -> CreditMeters:
         """What is read of the ledger; raises Refused where no credits are sold."""
-        found = meters_of(self._billing())
+        found = get_credit_meters(self._billing())
         if found is None:
             raise Refused(404, "no credits are sold here: there is no billing.credits in the collector's file")
         return found
@@ -284,8 +291,8 @@ class CreditHandlers(BillingHandlers):
         if row.deleting_since is not None:
             raise Refused(409, "the customer is being deleted")
         try:
-            return row, await payers.payer(self._database, stripe, row.id, row.name)
-        except StripeFailure as failure:
+            return row, await payers.get_or_create_customer(self._database, stripe, row.id, row.name)
+        except StripeCallError as failure:
             raise refused(failure) from None
 
     async def _record(self, call: Call[Any, Any], entry: Entry) -> None:
@@ -317,8 +324,8 @@ def is_business(row: Any) -> bool:
     return customers.told(row)["metadata"].get(BUSINESS) == "true"
 
 
-def refused(failure: StripeFailure) -> Refused:
+def refused(failure: StripeCallError) -> Refused:
     """What a caller is told where Stripe did not do as it was asked."""
-    if failure.outcome is Outcome.REFUSED:
+    if failure.outcome is CallOutcome.REFUSED:
         return Refused(409, f"Stripe refuses: {failure.message}")
     return Refused(503, "Stripe cannot be reached now", headers=LATER)

@@ -20,12 +20,12 @@ from edgeproxy.collector.billing.reports import rollout_figures
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.rollout import gates as rollout
 from edgeproxy.collector.billing.stripe import webhook_event
-from edgeproxy.collector.billing.stripe.client import webhook_secrets
-from edgeproxy.collector.billing.stripe.payload_encryption import Payloads
+from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
+from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.batch_writer import Arrivals
-from edgeproxy.collector.billing.webhooks.processor import Absent, Processor
-from edgeproxy.collector.billing.webhooks.receiver import Received
+from edgeproxy.collector.billing.webhooks.batch_writer import BatchWriter
+from edgeproxy.collector.billing.webhooks.processor import Processor, StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.billing import Billing
@@ -47,8 +47,8 @@ class DeliveryHandlers:
         self._billing: Billing | None = None
         self._secrets: tuple[str, ...] = ()
         """Of webhooks: whoever signs by one of these is Stripe."""
-        self._payloads = Payloads(())
-        self._arrivals = Arrivals(self._keep)
+        self._payloads = PayloadCipher(())
+        self._arrivals = BatchWriter(self._keep)
         self._gates = Remembered("gates of the roll-out", self._work_out, GATES_SECONDS)
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
@@ -56,8 +56,8 @@ class DeliveryHandlers:
     def use(self, settings: Settings) -> None:
         """Bill as these say; raises Unusable."""
         self._billing = settings.billing
-        self._secrets = () if settings.billing is None else webhook_secrets(settings.billing.stripe)
-        self._payloads = Payloads(self._secrets)
+        self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)
+        self._payloads = PayloadCipher(self._secrets)
 
     async def end(self) -> None:
         """Work out nothing more."""
@@ -77,26 +77,28 @@ class DeliveryHandlers:
         if len(sent) > webhook_event.BYTES_MAX:
             raise Refused(413, f"an event has at most {webhook_event.BYTES_MAX} bytes", headers={"Connection": "close"})
         try:
-            webhook_event.verify(sent, call.request.headers.get("Stripe-Signature"), self._secrets, time.time())
-            event = webhook_event.read(sent)
-        except (webhook_event.Forged, webhook_event.Unreadable) as no:
+            webhook_event.verify_signature(
+                sent, call.request.headers.get("Stripe-Signature"), self._secrets, time.time()
+            )
+            event = webhook_event.parse_event(sent)
+        except (webhook_event.ForgedEventError, webhook_event.InvalidEventError) as no:
             self._metrics.webhooks_refused.inc()
             raise Refused(400, str(no)) from None
-        await self._arrivals.keep(Received(event, sent))
+        await self._arrivals.write_event(ReceivedEvent(event, sent))
         return answer(200, {"received": event.id})
 
-    async def _keep(self, some: Sequence[Received]) -> None:
+    async def _keep(self, some: Sequence[ReceivedEvent]) -> None:
         now = now_ms()
-        rows = receiver.rows_of(some, self._payloads, live=self._must_bill().stripe.live, now=now)
+        rows = receiver.build_rows(some, self._payloads, live=self._must_bill().stripe.live, now=now)
         async with self._database.writing() as connection:
-            await receiver.put(connection, rows, now)
+            await receiver.insert_events(connection, rows, now)
 
     async def webhooks(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
         """List events of Stripe's, the latest first."""
         query = call.query
         async with self._database.reading(whole=True) as connection:
-            found = await receiver.listing(connection, query.state, query.before, query.limit)
-            states = await receiver.standing(connection)
+            found = await receiver.list_events(connection, query.state, query.before, query.limit)
+            states = await receiver.count_by_state(connection)
         return answer(200, {"events": found, "states": states})
 
     async def replay(self, call: Call[Query, Nothing]) -> web.Response:
@@ -107,7 +109,7 @@ class DeliveryHandlers:
             raise Refused(409, "with mode: off nothing is asked of Stripe")
         try:
             is_there = webhook_event.ID.fullmatch(event) is not None and await self.processor.replay(event)
-        except Absent as why:
+        except StripeUnavailableError as why:
             raise Refused(503, f"the event is not kept here, and Stripe does not answer: {why}") from None
         if not is_there:
             raise Refused(404, "neither this database nor Stripe has such an event of this mode")
@@ -119,22 +121,22 @@ class DeliveryHandlers:
         """Tell what was held against what, both numbers of each row that differs, and what to do about it."""
         self._must_bill()
         async with self._database.reading(whole=True) as connection:
-            found = await discrepancies.listing(connection, call.query.kind, call.query.limit)
+            found = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
         return answer(200, {"reconciliations": found})
 
     async def report(self, call: Call[ReportQuery, Nothing]) -> web.Response:
         """Tell what one rating of all usage comes to beside what was charged."""
         self._must_bill()
         async with self._database.reading(whole=True) as connection:
-            found = await shadow_log.report(connection, call.query.period, call.query.limit)
+            found = await shadow_log.fetch_report(connection, call.query.period, call.query.limit)
         return answer(200, found)
 
     async def show_rollout(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell who is charged now, and what the next step up waits for."""
         billing = self._must_bill()
         async with self._database.reading(whole=True) as connection:
-            now = await charging.read(connection, billing)
-            waivers = await charging.waivers_told(connection, WAIVERS_MAX)
+            now = await charging.fetch_charging(connection, billing)
+            waivers = await charging.list_waivers(connection, WAIVERS_MAX)
         gates: Kept[list[rollout.Gate]] | None = None
         try:
             gates = await self._gates.get((now.percent, now.since))
@@ -144,11 +146,11 @@ class DeliveryHandlers:
             200,
             {
                 **told(now),
-                "gates": [] if gates is None else [gate._asdict() for gate in gates.value],
+                "gates": [] if gates is None else [gate.to_response() for gate in gates.value],
                 "gates_as_of": None if gates is None else moment(int(gates.at * 1000)),
-                "stage": rollout.stage(now.percent),
+                "stage": rollout.get_stage(now.percent),
                 "since": moment(now.since * 1000) if now.since else None,
-                "is_stopped_by_file": not charging.says_on(billing),
+                "is_stopped_by_file": not charging.is_enabled(billing),
                 "waivers": waivers,
             },
         )
@@ -163,7 +165,7 @@ class DeliveryHandlers:
             version = now.version
             closed = [gate for gate in gates if not gate.is_open]
             if closed and said.force is None:
-                why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.wanted}" for gate in closed)
+                why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.condition}" for gate in closed)
                 raise Refused(409, f"gates are closed: {why}. Wait, or send force with a reason")
             if said.force is not None:
                 why = f"{said.why}; forced past {len(closed)} gates: {said.force}"
@@ -171,13 +173,13 @@ class DeliveryHandlers:
             if said.percent is not None:
                 await charging.set_percent(connection, call.caller, said.percent, why, frozenset({version}))
             if said.charging is False:
-                await charging.stop(connection, call.caller, said.message or charging.NO_CHARGE, said.why)
+                await charging.stop_charging(connection, call.caller, said.message or charging.NO_CHARGE, said.why)
             elif said.charging is True:
-                if not charging.says_on(billing):
+                if not charging.is_enabled(billing):
                     raise Refused(409, "the collector's file stops charging: change it there, and reload")
-                await charging.resume(connection, call.caller, said.why)
-            then = await charging.read(connection, billing)
-        return answer(200, {**told(then), "gates": [gate._asdict() for gate in gates]})
+                await charging.resume_charging(connection, call.caller, said.why)
+            then = await charging.fetch_charging(connection, billing)
+        return answer(200, {**told(then), "gates": [gate.to_response() for gate in gates]})
 
     async def _work_out(self, _: tuple[int, int]) -> list[rollout.Gate]:
         return (await self._gates_of(rollout.PERCENT_MAX))[1]
@@ -186,9 +188,9 @@ class DeliveryHandlers:
         """Return who is charged now, and what a step to so many percent waits for."""
         billing = self._must_bill()
         async with self._database.reading(whole=True) as connection:
-            now = await charging.read(connection, billing)
-            figures = await rollout_figures.figures(connection, now, time.time(), billing)
-        return now, rollout.gates(now.percent, percent, figures)
+            now = await charging.fetch_charging(connection, billing)
+            figures = await rollout_figures.fetch_figures(connection, now, time.time(), billing)
+        return now, rollout.evaluate_gates(now.percent, percent, figures)
 
 
 def told(now: charging.Charging) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from edgeproxy.collector.api.figure_models import ExecutiveQuery, RefusalsQuery
 from edgeproxy.collector.api.responses import Refused, answer
 from edgeproxy.collector.billing.credits import statements
 from edgeproxy.collector.billing.reports import business_report as executive
-from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, Day, Month
+from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, DayReport, MonthReport
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import refusals
@@ -54,26 +54,26 @@ class FigureHandlers:
         if self._settings.billing is None:
             raise Refused(404, "nothing is sold here: there is no billing in the collector's file")
         try:
-            month = statements.read_month(call.query.month or f"{executive.day_of(int(time.time())):%Y-%m}")
+            month = statements.parse_month(call.query.month or f"{executive.date_of(int(time.time())):%Y-%m}")
         except ValueError as no:
             raise Refused(400, f"month: {no}") from None
         if month.begin > time.time() * 1000:
             raise Refused(400, "month: has not begun")
         return _told(await _ready(self._executive, month))
 
-    async def _work_out(self, month: statements.Month) -> dict[str, Any]:
+    async def _work_out(self, month: statements.CalendarMonth) -> dict[str, Any]:
         billing, now = self._settings.billing, time.time()
         cogs = {} if billing is None or billing.credits is None else billing.credits.cogs
-        first, today = date(month.year, month.month, 1), executive.day_of(int(now))
-        last = min(executive.day_of(month.end // 1000 - 1), today)
+        first, today = date(month.year, month.month, 1), executive.date_of(int(now))
+        last = min(executive.date_of(month.end // 1000 - 1), today)
         async with self._database.reading(whole=True) as connection:
-            days = await executive.days(connection, first, last, now, cogs)
+            days = await executive.fetch_days(connection, first, last, now, cogs)
         # The last seven days that are over.
         start = (last if last < today else today - timedelta(days=1)) - WEEK + timedelta(days=1)
         async with self._database.reading(whole=True) as connection:
-            week = await executive.week(connection, start, cogs)
+            week = await executive.fetch_week(connection, start, cogs)
         async with self._database.reading(whole=True) as connection:
-            whole = await executive.month(connection, month, now, cogs)
+            whole = await executive.fetch_month(connection, month, now, cogs)
         return {
             "month": _month_told(whole),
             "days": [_day_told(day) for day in days],
@@ -127,7 +127,7 @@ def _told(kept: Kept[dict[str, Any]]) -> web.Response:
     return answer(200, {"as_of": moment(int(kept.at * 1000)), **kept.value})
 
 
-def _day_told(day: Day) -> dict[str, Any]:
+def _day_told(day: DayReport) -> dict[str, Any]:
     return {
         "day": str(day.day),
         "usage": day.usage,
@@ -139,7 +139,7 @@ def _day_told(day: Day) -> dict[str, Any]:
     }
 
 
-def _month_told(month: Month) -> dict[str, Any]:
+def _month_told(month: MonthReport) -> dict[str, Any]:
     return {
         **month._asdict(),
         "month": str(month.month),

@@ -78,7 +78,7 @@ class StandingHandlers:
             async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:
                 standing = await edges.standing(connection)
                 if self._billing is not None:
-                    billing = await billing_standing.read(connection, self._billing, time.time())
+                    billing = await billing_standing.fetch_status(connection, self._billing, time.time())
         except Exception as failure:  # Whatever it is, the rest is to be told.
             log.get().warning("what edges are like is not known now", why=reason(failure))
         tells_money = self._readers is not None or is_local(call.request)

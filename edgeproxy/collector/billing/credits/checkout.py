@@ -1,28 +1,27 @@
-"""The way to buy credits, and to change how one pays: pages of the payment service, to which a browser is sent.
+"""Checkout sessions and sessions of the customer portal: pages of Stripe to which a browser is sent.
 
-No card is seen here. What was bought is booked when the payment service tells of it
-(collector/billing/credits/purchases.py).
+No card data passes through here. A purchase is booked when Stripe reports it (collector/billing/credits/purchases.py).
 """
 
 from typing import Any
 
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER
 from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
-from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.config.billing import Tax
 
 
-async def begin(
+async def create_checkout_session(
     stripe: Stripe, payer: str, customer: str, amount: int, urls: tuple[str, str | None], tax: Tax, key: str
-) -> dict[str, Any]:
+) -> StripeObject:
     """Make a checkout session for so many millicredits, and return it.
 
     `payer` is the customer's id at Stripe, `customer` the one here, `urls` where the browser is sent afterwards: paid,
-    and not. With the same `key` it is made once. Raises StripeFailure.
+    and not. With the same `key` it is made once. Raises StripeCallError.
     """
     paid, canceled = urls
-    credits_ = f"{amount // CREDIT:,} credits"
-    product = {"name": "Prepaid credits", "description": credits_}
+    description = f"{amount // CREDIT:,} credits"
+    product = {"name": "Prepaid credits", "description": description}
     price = {
         "currency": "usd",
         "unit_amount": amount // CENT,
@@ -38,30 +37,30 @@ async def begin(
         line_items=[{"quantity": 1, "price_data": price}],
         success_url=paid,
         metadata={CUSTOMER: customer},
-        payment_intent_data={"metadata": {CUSTOMER: customer}, "description": credits_},
+        payment_intent_data={"metadata": {CUSTOMER: customer}, "description": description},
         **({} if canceled is None else {"cancel_url": canceled}),
-        **taxed(tax),
+        **build_tax_parameters(tax),
     )
 
 
-def taxed(tax: Tax) -> dict[str, Any]:
-    """What a checkout session is told of taxes."""
-    said: dict[str, Any] = {}
+def build_tax_parameters(tax: Tax) -> dict[str, Any]:
+    """Return the parameters of a checkout session that are about taxes."""
+    parameters: dict[str, Any] = {}
     if tax.stripe_tax:
-        said["automatic_tax"] = {"enabled": True}
+        parameters["automatic_tax"] = {"enabled": True}
     if tax.vat:
-        said["tax_id_collection"] = {"enabled": True}
-    if said:  # Of a customer that is there already, what is entered is kept for the next time.
-        said["customer_update"] = {"address": "auto", "name": "auto"}
-    return said
+        parameters["tax_id_collection"] = {"enabled": True}
+    if parameters:  # Stripe stores what an existing customer enters for the next time.
+        parameters["customer_update"] = {"address": "auto", "name": "auto"}
+    return parameters
 
 
-async def portal(stripe: Stripe, payer: str, url: str) -> dict[str, Any]:
-    """Make a session of the customer portal, and return it; raises StripeFailure."""
+async def create_portal_session(stripe: Stripe, payer: str, url: str) -> StripeObject:
+    """Make a session of the customer portal, and return it; raises StripeCallError."""
     return await stripe.call("v1.billing_portal.sessions.create", customer=payer, return_url=url)
 
 
 async def has_tax_id(stripe: Stripe, payer: str) -> bool:
-    """Whether a customer has a tax id that the tax office knows; raises StripeFailure."""
-    found = await stripe.every("v1.customers.tax_ids.list", payer)
-    return any((one.get("verification") or {}).get("status") == "verified" for one in found)
+    """Return whether a customer has a tax id that the tax office knows; raises StripeCallError."""
+    tax_ids = await stripe.list_all("v1.customers.tax_ids.list", payer)
+    return any((tax_id.get("verification") or {}).get("status") == "verified" for tax_id in tax_ids)

@@ -1,11 +1,11 @@
-"""Prepaid credits: what happens to them, each once, whoever tells of it again.
+"""Bookings of prepaid credits: each event is booked once, however often it is reported.
 
 Each function books in the transaction of its caller, under the journal's lock. It returns the number of its transaction
 in the journal; None where that was booked before. Amounts are whole millicredits, times Unix milliseconds.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, ParamSpec
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -14,13 +14,30 @@ from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.billing.journal import postings
-from edgeproxy.collector.billing.journal.journal import Journal, Posting, entries_of, journal
-from edgeproxy.collector.billing.journal.postings import CENT, Entry, Exceeds, Grant, Kind
+from edgeproxy.collector.billing.journal.journal import (
+    GRANT_FIELDS,
+    TRANSACTION_FIELDS,
+    GrantRow,
+    Journal,
+    Posting,
+    TransactionRow,
+    fetch_entries,
+    open_journal,
+)
+from edgeproxy.collector.billing.journal.postings import (
+    CENT,
+    Grant,
+    InsufficientCreditsError,
+    JournalEntry,
+    TransactionKind,
+)
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
+
+P = ParamSpec("P")
 
 
 class Payment(NamedTuple):
-    """What was paid for credits."""
+    """A payment for credits, in millicredits."""
 
     session: str
     """The checkout session, which is the id of the grant."""
@@ -31,8 +48,8 @@ class Payment(NamedTuple):
     tax: int = 0
 
 
-class Held(NamedTuple):
-    """Money that is to go back."""
+class HeldRefund(NamedTuple):
+    """A refund whose money is held and has not gone back yet."""
 
     id: str
     customer: str
@@ -43,70 +60,74 @@ class Held(NamedTuple):
     """With its tax."""
 
 
-async def purchase(connection: AsyncConnection, customer: str, payment: Payment) -> int | None:
-    """Credits were paid for."""
-    async with journal(connection) as books:
-        if await books.posted("purchase", payment.session) is not None:
+async def book_purchase(connection: AsyncConnection, customer: str, payment: Payment) -> int | None:
+    """Book a purchase of credits."""
+    async with open_journal(connection) as books:
+        if await books.find_transaction("purchase", payment.session) is not None:
             return None
-        purse = await books.purse(customer)
-        entries = postings.purchase(purse, payment.session, payment.paid, payment.tax)
-        books.begin(customer, Grant(payment.session, 0, None, payment.paid, payment.tax), payment.intent)
+        balance = await books.fetch_credit_balance(customer)
+        entries = postings.purchase_entries(balance, payment.session, payment.paid, payment.tax)
+        books.create_grant(customer, Grant(payment.session, 0, None, payment.paid, payment.tax), payment.intent)
         details = {"payment_intent": payment.intent}
         return books.book(Posting(customer, "purchase", payment.session, entries, payment.session, details=details))
 
 
-async def fee(connection: AsyncConnection, intent: str, balance_transaction: str, amount: int) -> int | None:
-    """The payment service kept a fee of a purchase, or took one for a dispute about it."""
-    async with journal(connection) as books:
-        if amount == 0 or await books.posted("fee", balance_transaction) is not None:
+async def book_fee(connection: AsyncConnection, intent: str, balance_transaction: str, amount: int) -> int | None:
+    """Book a fee that Stripe kept of a purchase, or took for a dispute about it."""
+    async with open_journal(connection) as books:
+        if amount == 0 or await books.find_transaction("fee", balance_transaction) is not None:
             return None
-        row = await _bought_by(books, intent)
-        return books.book(Posting(row.customer, "fee", balance_transaction, postings.plain("fee", amount), row.id))
+        row = await _get_grant_paid_by(books, intent)
+        return books.book(
+            Posting(row.customer, "fee", balance_transaction, postings.plain_entries("fee", amount), row.id)
+        )
 
 
-async def gift(
+async def book_gift(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str, expires: int | None
 ) -> int | None:
-    """Credits are given away; the id is that of the grant."""
-    async with journal(connection) as books:
-        if await books.posted("gift", id_) is not None:
+    """Book credits that are given away. `id_` is the id of the grant."""
+    async with open_journal(connection) as books:
+        if await books.find_transaction("gift", id_) is not None:
             return None
-        entries = postings.gift(await books.purse(customer), id_, amount)
-        books.begin(customer, Grant(id_, 0, expires))
-        number = books.book(Posting(customer, "gift", id_, entries, id_, details=_by(caller, why)))
-    await _record(connection, caller, "credits.gift", customer, id_, amount, why)
+        entries = postings.gift_entries(await books.fetch_credit_balance(customer), id_, amount)
+        books.create_grant(customer, Grant(id_, 0, expires))
+        number = books.book(Posting(customer, "gift", id_, entries, id_, details=_format_details(caller, why)))
+    await _record_audit(connection, caller, "credits.gift", customer, id_, amount, why)
     return number
 
 
-async def withdrawal(
+async def book_withdrawal(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Gifts are taken back, as far as they are unspent; raises Refused."""
-    async with journal(connection) as books:
-        if await books.posted("withdrawal", id_) is not None:
+    """Book that gifts are taken back, as far as they are unspent; raises Refused."""
+    async with open_journal(connection) as books:
+        if await books.find_transaction("withdrawal", id_) is not None:
             return None
-        entries = _within(postings.withdrawal, await books.purse(customer), amount)
-        number = books.book(Posting(customer, "withdrawal", id_, entries, details=_by(caller, why)))
-    await _record(connection, caller, "credits.withdrawal", customer, id_, amount, why)
+        entries = _build_entries(postings.withdrawal_entries, await books.fetch_credit_balance(customer), amount)
+        number = books.book(Posting(customer, "withdrawal", id_, entries, details=_format_details(caller, why)))
+    await _record_audit(connection, caller, "credits.withdrawal", customer, id_, amount, why)
     return number
 
 
-async def usage_refund(
+async def book_usage_refund(
     connection: AsyncConnection, caller: Caller, consumption: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Usage is taken back: of the consumption with this source, at most what is left of it. Raises Refused."""
-    async with journal(connection) as books:
-        if await books.posted("usage_refund", id_) is not None:
+    """Book that usage is taken back: at most what is left of the consumption with this source. Raises Refused."""
+    async with open_journal(connection) as books:
+        if await books.find_transaction("usage_refund", id_) is not None:
             return None
-        original = await books.posted("consumption", consumption)
+        original = await books.find_transaction("consumption", consumption)
         if original is None:
             raise Refused(404, "there is no such consumption")
-        number = await take_back(books, original, id_, amount, _by(caller, why))
-    await _record(connection, caller, "credits.usage_refund", original.customer, id_, amount, why)
+        number = await refund_consumption(books, original, id_, amount, _format_details(caller, why))
+    await _record_audit(connection, caller, "credits.usage_refund", original.customer, id_, amount, why)
     return number
 
 
-async def take_back(books: Journal, original: Any, id_: str, amount: int, details: Mapping[str, Any]) -> int:
+async def refund_consumption(
+    books: Journal, original: TransactionRow, id_: str, amount: int, details: Mapping[str, Any]
+) -> int:
     """Book a refund of usage, whose transaction is `original`; raises Refused."""
     customer, connection = original.customer, books.connection
     transactions = credit_transactions.c
@@ -114,21 +135,21 @@ async def take_back(books: Journal, original: Any, id_: str, amount: int, detail
         transactions.kind == "usage_refund", transactions.original == original.source
     )
     refunds = list((await connection.execute(before)).scalars())
-    consumed = await entries_of(connection, [original.seq])
-    refunded = await entries_of(connection, refunds)
-    purse = await books.purse(customer)
-    entries = _within(postings.usage_refund, purse, id_, amount, consumed, refunded, books.at)
+    consumed = await fetch_entries(connection, [original.seq])
+    refunded = await fetch_entries(connection, refunds)
+    balance = await books.fetch_credit_balance(customer)
+    entries = _build_entries(postings.usage_refund_entries, balance, id_, amount, consumed, refunded, books.at)
     if any(entry.grant == id_ for entry in entries):
-        books.begin(customer, Grant(id_, 0))
+        books.create_grant(customer, Grant(id_, 0))
     return books.book(Posting(customer, "usage_refund", id_, entries, original.source, details=details))
 
 
-async def buyer(connection: AsyncConnection, grant: str) -> str:
-    """Who bought credits, by id; raises Refused."""
-    return str((await _grant(connection, grant)).customer)
+async def get_buyer(connection: AsyncConnection, grant: str) -> str:
+    """Return the id of the customer who bought a grant; raises Refused."""
+    return str((await _get_paid_grant(connection, grant)).customer)
 
 
-async def hold(
+async def hold_refund(
     connection: AsyncConnection,
     caller: Caller,
     grant: str,
@@ -137,175 +158,189 @@ async def hold(
     why: str,
     *,
     pending: int = 0,
-) -> Held:
-    """Money is to go back: at most what is unspent of a purchase, all of that where `amount` is None.
+) -> HeldRefund:
+    """Hold money that is to go back: at most what is unspent of a purchase, or all of that where `amount` is None.
 
-    `pending`: what was used and is not booked yet. From here on nobody can spend it. Raises Refused.
+    `pending` is what was used and is not booked yet. Held credits cannot be spent. Raises Refused.
     """
-    async with journal(connection) as books:
-        before = await books.posted("refund", id_)
+    async with open_journal(connection) as books:
+        before = await books.find_transaction("refund", id_)
         if before is not None:
-            return await _held(connection, before)
-        row = await _grant(connection, grant)
-        purse = await books.purse(row.customer)
-        found = purse.grant(grant)
-        assert found is not None
-        found = found._replace(rest=min(found.rest, purse.balance - pending))
-        wanted = found.refundable - found.refundable % CENT if amount is None else amount
-        if wanted == 0:
+            return await _load_refund(connection, before)
+        row = await _get_paid_grant(connection, grant)
+        balance = await books.fetch_credit_balance(row.customer)
+        grant_state = balance.grant(grant)
+        assert grant_state is not None
+        grant_state = grant_state._replace(rest=min(grant_state.rest, balance.balance - pending))
+        refunded = grant_state.refundable - grant_state.refundable % CENT if amount is None else amount
+        if refunded == 0:
             raise Refused(409, "nothing is unspent of this purchase")
-        entries = _within(postings.refund, found, wanted)
-        books.returned(row.customer, grant, wanted)
-        books.book(Posting(row.customer, "refund", id_, entries, grant, details=_by(caller, why)))
-    await _record(connection, caller, "credits.refund", row.customer, id_, wanted, why)
-    return Held(id_, row.customer, grant, row.payment, _cents(entries))
+        entries = _build_entries(postings.refund_entries, grant_state, refunded)
+        books.record_return(row.customer, grant, refunded)
+        books.book(Posting(row.customer, "refund", id_, entries, grant, details=_format_details(caller, why)))
+    await _record_audit(connection, caller, "credits.refund", row.customer, id_, refunded, why)
+    return HeldRefund(id_, row.customer, grant, row.payment, _refund_cents(entries))
 
 
-async def settle(connection: AsyncConnection, id_: str, *, paid: bool, refund: str) -> int | None:
-    """The money of a refund that was held has gone back, or it has not: `refund` is the payment service's id of it."""
-    kind: Kind = "refund_paid" if paid else "refund_failed"
-    async with journal(connection) as books:
-        held = await books.posted("refund", id_)
-        if held is None or await books.posted(kind, id_) is not None:
+async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, refund: str) -> int | None:
+    """Book whether the money of a held refund has gone back. `refund` is Stripe's id of the refund."""
+    kind: TransactionKind = "refund_paid" if paid else "refund_failed"
+    async with open_journal(connection) as books:
+        refund_row = await books.find_transaction("refund", id_)
+        if refund_row is None or await books.find_transaction(kind, id_) is not None:
             return None
-        if not paid and await books.posted("refund_paid", id_) is not None:
-            return await _bounced(books, held, refund)
-        if paid and await books.posted("refund_failed", id_) is not None:
+        if not paid and await books.find_transaction("refund_paid", id_) is not None:
+            return await _book_bounced_refund(books, refund_row, refund)
+        if paid and await books.find_transaction("refund_failed", id_) is not None:
             raise Refused(409, f"the refund {id_} failed before, and cannot be paid")
-        entries = await entries_of(connection, [held.seq])
-        purse = await books.purse(held.customer)
+        entries = await fetch_entries(connection, [refund_row.seq])
+        balance = await books.fetch_credit_balance(refund_row.customer)
         if paid:
-            booked = postings.plain("refund_paid", -entries[-1].amount)
+            booked = postings.plain_entries("refund_paid", -entries[-1].amount)
         else:
-            booked = postings.refund_failed(purse, entries)
-            books.returned(held.customer, held.original, -_net(entries))
-        return books.book(Posting(held.customer, kind, id_, booked, held.original, details={"refund": refund}))
+            booked = postings.refund_failed_entries(balance, entries)
+            books.record_return(refund_row.customer, refund_row.original, -_sum_net(entries))
+        return books.book(
+            Posting(refund_row.customer, kind, id_, booked, refund_row.original, details={"refund": refund})
+        )
 
 
-async def _bounced(books: Journal, held: Any, refund: str) -> int:
-    """A refund that was paid has come back: its money is there again, and so are the credits."""
-    entries = await entries_of(books.connection, [held.seq])
-    purse = await books.purse(held.customer)
-    books.returned(held.customer, held.original, -_net(entries))
-    cash = postings.plain("refund_paid", entries[-1].amount)
-    booked = (*cash, *postings.refund_failed(purse, entries))
+async def _book_bounced_refund(books: Journal, refund_row: TransactionRow, refund: str) -> int:
+    """Book that a paid refund has come back: its money is there again, and so are the credits."""
+    entries = await fetch_entries(books.connection, [refund_row.seq])
+    balance = await books.fetch_credit_balance(refund_row.customer)
+    books.record_return(refund_row.customer, refund_row.original, -_sum_net(entries))
+    cash = postings.plain_entries("refund_paid", entries[-1].amount)
+    booked = (*cash, *postings.refund_failed_entries(balance, entries))
     return books.book(
-        Posting(held.customer, "refund_failed", held.source, booked, held.original, details={"refund": refund})
+        Posting(
+            refund_row.customer,
+            "refund_failed",
+            refund_row.source,
+            booked,
+            refund_row.original,
+            details={"refund": refund},
+        )
     )
 
 
-async def chargeback(connection: AsyncConnection, intent: str, dispute: str, total: int) -> int | None:
-    """Money of a purchase has gone back without us: by a dispute, or a refund that was made elsewhere."""
-    return await _dispute(connection, "chargeback", intent, dispute, total)
+async def book_chargeback(connection: AsyncConnection, intent: str, dispute: str, total: int) -> int | None:
+    """Book money of a purchase that has gone back without us: by a dispute, or by a refund that was made elsewhere."""
+    return await _book_dispute(connection, "chargeback", intent, dispute, total)
 
 
-async def chargeback_won(connection: AsyncConnection, intent: str, dispute: str, total: int) -> int | None:
-    """This money has come again."""
-    return await _dispute(connection, "chargeback_won", intent, dispute, total)
+async def book_chargeback_won(connection: AsyncConnection, intent: str, dispute: str, total: int) -> int | None:
+    """Book that charged-back money has come again."""
+    return await _book_dispute(connection, "chargeback_won", intent, dispute, total)
 
 
-async def _dispute(connection: AsyncConnection, kind: Kind, intent: str, dispute: str, total: int) -> int | None:
-    async with journal(connection) as books:
-        if await books.posted(kind, dispute) is not None:
+async def _book_dispute(
+    connection: AsyncConnection, kind: TransactionKind, intent: str, dispute: str, total: int
+) -> int | None:
+    async with open_journal(connection) as books:
+        if await books.find_transaction(kind, dispute) is not None:
             return None
-        row = await _bought_by(books, intent)
-        purse = await books.purse(row.customer)
-        grant = purse.grant(row.id)
-        assert grant is not None
-        net = postings.net_of(grant, total)
+        row = await _get_grant_paid_by(books, intent)
+        balance = await books.fetch_credit_balance(row.customer)
+        paid_grant = balance.grant(row.id)
+        assert paid_grant is not None
+        net = postings.compute_net(paid_grant, total)
         if kind == "chargeback":
-            entries = postings.chargeback(purse, grant, total)
-            books.returned(row.customer, row.id, net)
+            entries = postings.chargeback_entries(balance, paid_grant, total)
+            books.record_return(row.customer, row.id, net)
         else:
-            entries = postings.chargeback_won(purse, grant, total)
-            books.returned(row.customer, row.id, -net)
+            entries = postings.chargeback_won_entries(balance, paid_grant, total)
+            books.record_return(row.customer, row.id, -net)
         return books.book(Posting(row.customer, kind, dispute, entries, row.id))
 
 
-async def expire(books: Journal, until: int) -> int:
+async def expire_grants(books: Journal, until: int) -> int:
     """Book what is left of grants as void that expire by this Unix millisecond; how many."""
     columns = credit_grants.c
     due = sa.select(columns.id, columns.customer).where(columns.expires_at <= until, columns.rest > 0)
     rows = (await books.connection.execute(due.order_by(columns.expires_at, columns.id))).all()
     for id_, customer in rows:
-        grant = (await books.purse(customer)).grant(id_)
+        grant = (await books.fetch_credit_balance(customer)).grant(id_)
         if grant is not None and grant.rest:
             again = sa.select(sa.func.count()).where(
                 credit_transactions.c.kind == "expiry", credit_transactions.c.original == id_
             )
             times = (await books.connection.execute(again)).scalar_one()
-            books.book(Posting(customer, "expiry", f"{id_}/{times}", postings.expiry(grant), id_))
+            books.book(Posting(customer, "expiry", f"{id_}/{times}", postings.expiry_entries(grant), id_))
     return len(rows)
 
 
-async def unsettled(connection: AsyncConnection, before: int) -> list[Held]:
-    """Refunds that were held before this Unix millisecond, and of which nobody knows what became."""
+async def list_unsettled_refunds(connection: AsyncConnection, before: int) -> list[HeldRefund]:
+    """Return the refunds that were held before this Unix millisecond and are not settled."""
     transactions = credit_transactions.c
-    done = credit_transactions.alias()
-    settled = sa.exists().where(done.c.source == transactions.source, done.c.kind.in_(("refund_paid", "refund_failed")))
-    wanted = sa.select(credit_transactions).where(transactions.kind == "refund", transactions.at < before, ~settled)
-    rows = (await connection.execute(wanted.order_by(transactions.seq))).all()
-    return [await _held(connection, row) for row in rows]
+    settlements = credit_transactions.alias()
+    settled = sa.exists().where(
+        settlements.c.source == transactions.source, settlements.c.kind.in_(("refund_paid", "refund_failed"))
+    )
+    statement = sa.select(*TRANSACTION_FIELDS).where(transactions.kind == "refund", transactions.at < before, ~settled)
+    rows = (await connection.execute(statement.order_by(transactions.seq))).all()
+    return [await _load_refund(connection, TransactionRow(*row)) for row in rows]
 
 
-async def _held(connection: AsyncConnection, row: Any) -> Held:
-    """A refund as it was held, of its transaction."""
-    grant = await _grant(connection, row.original)
-    entries = await entries_of(connection, [row.seq])
-    return Held(row.source, row.customer, row.original, grant.payment, _cents(entries))
+async def _load_refund(connection: AsyncConnection, row: TransactionRow) -> HeldRefund:
+    """Return a refund as it was held, from its transaction."""
+    grant = await _get_paid_grant(connection, row.original)
+    entries = await fetch_entries(connection, [row.seq])
+    return HeldRefund(row.source, row.customer, row.original, grant.payment, _refund_cents(entries))
 
 
-async def _grant(connection: AsyncConnection, id_: str) -> Any:
-    """The row of a grant that was paid for; raises Refused."""
-    wanted = sa.select(credit_grants).where(credit_grants.c.id == id_, credit_grants.c.paid > 0)
-    row = (await connection.execute(wanted)).one_or_none()
+async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
+    """Return the row of a grant that was paid for; raises Refused."""
+    statement = sa.select(*GRANT_FIELDS).where(credit_grants.c.id == id_, credit_grants.c.paid > 0)
+    row = (await connection.execute(statement)).one_or_none()
     if row is None:
         raise Refused(404, "there is no such purchase")
-    return row
+    return GrantRow(*row)
 
 
-async def _bought_by(books: Journal, intent: str) -> Any:
-    """The row of the grant that this payment intent has paid; raises Refused."""
-    wanted = sa.select(credit_grants).where(credit_grants.c.payment == intent)
-    row = (await books.connection.execute(wanted)).one_or_none()
+async def _get_grant_paid_by(books: Journal, intent: str) -> GrantRow:
+    """Return the row of the grant that this payment intent has paid; raises Refused."""
+    statement = sa.select(*GRANT_FIELDS).where(credit_grants.c.payment == intent)
+    row = (await books.connection.execute(statement)).one_or_none()
     if row is None:
         raise Refused(404, f"no purchase of credits was paid by {intent}")
-    return row
+    return GrantRow(*row)
 
 
-def _within(book: Any, *arguments: Any) -> tuple[Entry, ...]:
-    """Have something booked; raises Refused(409) where it is more than there is."""
+def _build_entries(
+    build: Callable[P, tuple[JournalEntry, ...]], *arguments: P.args, **options: P.kwargs
+) -> tuple[JournalEntry, ...]:
+    """Return the entries that `build` makes; raises Refused(409) where they exceed what there is."""
     try:
-        booked: tuple[Entry, ...] = book(*arguments)
-    except Exceeds as no:
-        raise Refused(409, str(no), [("millicredits", f"{no.most} at most")]) from None
-    return booked
+        return build(*arguments, **options)
+    except InsufficientCreditsError as error:
+        raise Refused(409, str(error), [("millicredits", f"{error.most} at most")]) from None
 
 
-def _net(entries: list[Entry]) -> int:
-    """How much of a refund is without tax."""
+def _sum_net(entries: list[JournalEntry]) -> int:
+    """Return how much of a refund is without tax."""
     return sum(entry.amount for entry in entries if entry.account == "deferred")
 
 
-def _cents(entries: list[Entry] | tuple[Entry, ...]) -> int:
-    """The cents that go back with a refund, tax too."""
+def _refund_cents(entries: list[JournalEntry] | tuple[JournalEntry, ...]) -> int:
+    """Return the cents that go back with a refund, tax too."""
     return -entries[-1].amount // CENT
 
 
-def _by(caller: Caller, why: str) -> dict[str, Any]:
+def _format_details(caller: Caller, why: str) -> dict[str, Any]:
     return {"by": caller.actor, "why": why}
 
 
-async def _record(
+async def _record_audit(
     connection: AsyncConnection, caller: Caller, action: str, customer: str, id_: str, amount: int, why: str
 ) -> None:
-    """Put a change on record."""
+    """Append a change to the audit log."""
     after = {"id": id_, "millicredits": amount, "why": why}
     await audit.append(connection, caller, audit.Entry(action, customer, None, after))
 
 
 async def was_charged_back(connection: AsyncConnection, dispute: str) -> bool:
-    """Whether money has gone back by this dispute, or this refund that was made elsewhere."""
+    """Return whether money has gone back by this dispute, or this refund that was made elsewhere."""
     columns = credit_transactions.c
-    wanted = sa.select(columns.seq).where(columns.kind == "chargeback", columns.source == dispute)
-    return (await connection.execute(wanted)).first() is not None
+    statement = sa.select(columns.seq).where(columns.kind == "chargeback", columns.source == dispute)
+    return (await connection.execute(statement)).first() is not None

@@ -1,7 +1,7 @@
-"""What customers have bought of credits, the last first, and where the payment service has the receipt."""
+"""Purchases of credits as their customer sees them, the last first, with Stripe's receipt."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,13 +12,24 @@ from edgeproxy.collector.database.credit_tables import credit_grants, credit_tra
 from edgeproxy.collector.database.schema import customers
 
 
-async def listing(connection: AsyncConnection, customer: str, before: int | None, limit: int) -> Sequence[Any]:
-    """Return at most `limit` purchases of a customer, by id, before the one of this number.
+class Purchase(NamedTuple):
+    """A purchase of credits. Amounts are millicredits."""
 
-    Each has `id`, `number`, `at` (Unix milliseconds), `payment`, and in millicredits `paid`, `tax` and `returned`.
-    """
+    id: str
+    number: int
+    payment: str | None
+    """The payment intent."""
+    paid: int
+    tax: int
+    returned: int
+    at: int
+    """Unix milliseconds."""
+
+
+async def list_purchases(connection: AsyncConnection, customer: str, before: int | None, limit: int) -> list[Purchase]:
+    """Return at most `limit` purchases of a customer, by id, before the one of this number, newest first."""
     grants = credit_grants.c
-    wanted = (
+    statement = (
         sa.select(grants.id, grants.number, grants.payment, grants.paid, grants.tax, grants.returned)
         .add_columns(credit_transactions.c.at)
         .join_from(credit_grants, credit_transactions, credit_transactions.c.seq == grants.number)
@@ -27,27 +38,27 @@ async def listing(connection: AsyncConnection, customer: str, before: int | None
         .limit(limit)
     )
     if before is not None:
-        wanted = wanted.where(grants.number < before)
-    return (await connection.execute(wanted)).all()
+        statement = statement.where(grants.number < before)
+    return [Purchase(*row) for row in await connection.execute(statement)]
 
 
-async def payment_of(connection: AsyncConnection, purchase: str) -> str | None:
+async def get_payment_intent(connection: AsyncConnection, purchase: str) -> str | None:
     """Return the payment intent of a purchase; None where it has none. Raises Refused."""
-    wanted = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
-    row = (await connection.execute(wanted)).one_or_none() if can_be(purchase) else None
+    statement = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
+    row = (await connection.execute(statement)).one_or_none() if can_be(purchase) else None
     if row is None:
         raise Refused(404, "there is no such purchase")
     payment: str | None = row.payment
     return payment
 
 
-async def owner_of(connection: AsyncConnection, purchase: str) -> str | None:
-    """Return the name of the customer who bought this; None where nobody did."""
+async def find_owner(connection: AsyncConnection, purchase: str) -> str | None:
+    """Return the name of the customer who bought this grant; None where there is none."""
     if not can_be(purchase):
         return None
     joined = credit_grants.join(customers, customers.c.id == credit_grants.c.customer)
-    wanted = sa.select(customers.c.name).select_from(joined).where(credit_grants.c.id == purchase)
-    return (await connection.execute(wanted)).scalar_one_or_none()
+    statement = sa.select(customers.c.name).select_from(joined).where(credit_grants.c.id == purchase)
+    return (await connection.execute(statement)).scalar_one_or_none()
 
 
 def can_be(purchase: str) -> bool:
@@ -55,9 +66,9 @@ def can_be(purchase: str) -> bool:
     return purchase.isascii() and purchase.isprintable()
 
 
-async def receipt(stripe: Stripe, intent: str) -> str | None:
-    """Return where the receipt of a payment is; None where there is none. Raises StripeFailure."""
-    found = await stripe.call("v1.payment_intents.retrieve", intent, expand=["latest_charge"])
-    charge = found.get("latest_charge")
+async def fetch_receipt_url(stripe: Stripe, intent: str) -> str | None:
+    """Return the URL of the receipt of a payment; None where there is none. Raises StripeCallError."""
+    payment = await stripe.call("v1.payment_intents.retrieve", intent, expand=["latest_charge"])
+    charge = payment.get("latest_charge")
     url: str | None = charge.get("receipt_url") if isinstance(charge, Mapping) else None
     return url

@@ -1,59 +1,58 @@
-"""Money on its way back: what was held here is asked of the payment service, and what becomes of it is booked.
+"""Refunds at Stripe: held money is sent back once, and the result is booked.
 
-Whatever is killed meanwhile, the money stays held until somebody has found out: whoever takes it up again looks first
-whether it went back already.
+The money stays held until the result is known. A retry first looks at Stripe for a refund that was made before.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from edgeproxy.collector.billing.credits import credits
-from edgeproxy.collector.billing.credits.credits import Held
+from edgeproxy.collector.billing.credits.credits import HeldRefund
 from edgeproxy.collector.billing.credits.purchases import REFUND, apply_refund
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.database.database import Database
 
-State = Literal["held", "paid", "failed"]
-STATES: dict[str, State] = {"succeeded": "paid", "failed": "failed", "canceled": "failed"}
-UNKNOWN = frozenset({Outcome.FAILED, Outcome.REUSED})
-"""What is answered the same again to the same Idempotency-Key."""
+RefundState = Literal["held", "paid", "failed"]
+STATES: dict[str, RefundState] = {"succeeded": "paid", "failed": "failed", "canceled": "failed"}
+UNKNOWN = frozenset({CallOutcome.FAILED, CallOutcome.REUSED})
+"""Outcomes that Stripe repeats for the same Idempotency-Key."""
 
 
-class Refunds:
-    """Has money go back."""
+class RefundSender:
+    """Sends held refunds to Stripe."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
         self._tries: dict[str, int] = {}
 
-    async def send(self, held: Held) -> State:
-        """Have the money of a refund go back, once; what has become of it as far as is known now.
+    async def send_refund(self, held: HeldRefund) -> RefundState:
+        """Send the money of a refund back, once; return its state as far as it is known.
 
-        Raises StripeFailure where that is not known, or cannot be done now; then it stays held.
+        Raises StripeCallError where the result is not known, or the call cannot be made now. The money then stays held.
         """
-        there = await self._find(held)
-        if there is None:
+        refund = await self._find_refund(held)
+        if refund is None:
             try:
-                there = await self._stripe.call(
+                refund = await self._stripe.call(
                     "v1.refunds.create",
                     key=f"{held.id}_refund_{self._tries.get(held.id, 0)}",
                     payment_intent=held.intent,
                     amount=held.cents,
                     metadata={REFUND: held.id},
                 )
-            except StripeFailure as failure:
-                if failure.outcome in UNKNOWN:
+            except StripeCallError as error:
+                if error.outcome in UNKNOWN:
                     self._tries[held.id] = self._tries.get(held.id, 0) + 1
-                if failure.outcome is not Outcome.REFUSED:
+                if error.outcome is not CallOutcome.REFUSED:
                     raise
                 async with self._database.writing() as connection:
-                    await credits.settle(connection, held.id, paid=False, refund="")
+                    await credits.settle_refund(connection, held.id, paid=False, refund="")
                 return "failed"
         async with self._database.writing() as connection:
-            await apply_refund(connection, there)
-        return STATES.get(there["status"], "held")
+            await apply_refund(connection, refund)
+        return STATES.get(refund["status"], "held")
 
-    async def _find(self, held: Held) -> dict[str, Any] | None:
-        """The refund at the payment service, where it was made before."""
-        found = await self._stripe.every("v1.refunds.list", payment_intent=held.intent)
-        return next((one for one in found if (one.get("metadata") or {}).get(REFUND) == held.id), None)
+    async def _find_refund(self, held: HeldRefund) -> StripeObject | None:
+        """Return the refund at Stripe that was made before; None where there is none."""
+        refunds = await self._stripe.list_all("v1.refunds.list", payment_intent=held.intent)
+        return next((refund for refund in refunds if (refund.get("metadata") or {}).get(REFUND) == held.id), None)

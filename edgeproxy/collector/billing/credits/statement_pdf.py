@@ -1,4 +1,4 @@
-"""Statements as PDF. The same statement is the same bytes each time."""
+"""Statements as PDF. The same statement gives the same bytes."""
 
 import io
 from xml.sax.saxutils import escape
@@ -9,7 +9,13 @@ from reportlab.lib.styles import PropertySet, getSampleStyleSheet
 from reportlab.lib.units import mm
 from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, Table, TableStyle
 
-from edgeproxy.collector.billing.credits.statements import TEXTS, Statement, credits_of, day, usd_of
+from edgeproxy.collector.billing.credits.statements import (
+    TEXTS,
+    Statement,
+    format_credits,
+    format_day,
+    format_millicredits,
+)
 
 MARGIN = 20 * mm
 WIDTHS = tuple(part * mm for part in (24, 46, 50, 25, 25))
@@ -17,10 +23,10 @@ HEADINGS = ("Date", "What", "Reference", "Credits", "USD")
 REFERENCE_CHARACTERS_MAX = 60
 
 
-def pdf_of(made: Statement) -> bytes:
-    """A statement as PDF."""
+def render_pdf(statement: Statement) -> bytes:
+    """Return a statement as PDF."""
     out = io.BytesIO()
-    title = f"Statement {made.month}"
+    title = f"Statement {statement.month}"
     document = SimpleDocTemplate(
         out,
         pagesize=A4,
@@ -29,30 +35,33 @@ def pdf_of(made: Statement) -> bytes:
         topMargin=MARGIN,
         bottomMargin=MARGIN,
         title=title,
-        subject=made.customer,
+        subject=statement.customer,
         invariant=1,
     )
     styles = getSampleStyleSheet()
-    about = f"Customer {escape(made.customer)}. 1,000 credits are 1 US dollar. Days are of UTC."
+    introduction = f"Customer {escape(statement.customer)}. 1,000 credits are 1 US dollar. Days are of UTC."
     story: list[Flowable] = [
         Paragraph(title, styles["Title"]),
-        Paragraph(about, styles["Normal"]),
+        Paragraph(introduction, styles["Normal"]),
         Spacer(0, 6 * mm),
-        _table(made, styles["Normal"]),
+        _build_table(statement, styles["Normal"]),
     ]
     document.build(story)
     return out.getvalue()
 
 
-def _table(made: Statement, style: PropertySet) -> Table:
-    """The lines of a statement, on as many pages as it takes."""
-    rows: list[tuple[object, ...]] = [HEADINGS, _sum_row(day(made.month.begin), "Opening balance", made.opening)]
-    for line in made.lines:
+def _build_table(statement: Statement, style: PropertySet) -> Table:
+    """Return the lines of a statement, on as many pages as it takes."""
+    rows: list[tuple[object, ...]] = [
+        HEADINGS,
+        _format_sum_row(format_day(statement.month.begin), "Opening balance", statement.opening),
+    ]
+    for line in statement.lines:
         reference = " ".join(filter(None, (line.reference, line.meter, line.model)))
-        at = "" if line.at is None else day(line.at)
-        told = Paragraph(escape(_shortened(reference)), style)
-        rows.append((at, TEXTS[line.kind], told, credits_of(line.amount), usd_of(line.amount)))
-    rows.append(_sum_row(day(made.month.end - 1), "Closing balance", made.closing))
+        at = "" if line.at is None else format_day(line.at)
+        cell = Paragraph(escape(_shorten(reference)), style)
+        rows.append((at, TEXTS[line.kind], cell, format_credits(line.amount), format_millicredits(line.amount)))
+    rows.append(_format_sum_row(format_day(statement.month.end - 1), "Closing balance", statement.closing))
     table = Table(rows, colWidths=WIDTHS, repeatRows=1)
     table.setStyle(
         TableStyle(
@@ -70,9 +79,9 @@ def _table(made: Statement, style: PropertySet) -> Table:
     return table
 
 
-def _sum_row(at: str, what: str, amount: int) -> tuple[str, ...]:
-    return at, what, "", credits_of(amount), usd_of(amount)
+def _format_sum_row(at: str, label: str, amount: int) -> tuple[str, ...]:
+    return at, label, "", format_credits(amount), format_millicredits(amount)
 
 
-def _shortened(reference: str) -> str:
+def _shorten(reference: str) -> str:
     return reference if len(reference) <= REFERENCE_CHARACTERS_MAX else f"{reference[: REFERENCE_CHARACTERS_MAX - 1]}…"

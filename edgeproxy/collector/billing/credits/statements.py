@@ -1,7 +1,7 @@
-"""Statements of prepaid credits: what a customer had at the beginning of a month, what came and went, what was left.
+"""Monthly statements of prepaid credits: opening balance, what came and went, closing balance.
 
-All is by the time at which it was booked, so that a month that is over stays as it is: what comes late is in the
-statement of the month in which it came. Opening and all lines come to the closing. Amounts are millicredits.
+All is by the time of booking, so that a month that is over does not change: late usage is in the statement of the month
+in which it was booked. Opening and all lines add up to the closing. Amounts are millicredits.
 """
 
 import csv
@@ -31,11 +31,11 @@ TEXTS = {
     "chargeback_won": "Payment restored",
     "expiry": "Expired",
 }
-"""What customers read; other kinds change nothing of what they have."""
+"""What customers read for each kind; other kinds change nothing of their balance."""
 FIELDS = ("date", "what", "reference", "meter", "model", "millicredits", "usd")
 
 
-class Month(NamedTuple):
+class CalendarMonth(NamedTuple):
     """A month of UTC."""
 
     year: int
@@ -55,16 +55,16 @@ class Month(NamedTuple):
         return self.following.begin
 
     @property
-    def following(self) -> "Month":
+    def following(self) -> "CalendarMonth":
         """The next month."""
-        return Month(self.year + self.month // 12, self.month % 12 + 1)
+        return CalendarMonth(self.year + self.month // 12, self.month % 12 + 1)
 
 
-class Line(NamedTuple):
-    """What came or went: a transaction, or all usage of a meter and model in the month."""
+class StatementLine(NamedTuple):
+    """One transaction, or all usage of a meter and model in the month."""
 
     at: int | None
-    """When it was booked; None of usage, which is a sum."""
+    """When it was booked, in Unix milliseconds; None of usage, which is a sum."""
     kind: str
     reference: str
     meter: str
@@ -76,28 +76,28 @@ class Statement(NamedTuple):
     """A month of a customer."""
 
     customer: str
-    month: Month
+    month: CalendarMonth
     opening: int
-    lines: Sequence[Line]
+    lines: Sequence[StatementLine]
     closing: int
-    """As it is known independently of the lines: to what opening and lines must come."""
+    """The balance as it is known independently of the lines; opening and lines must add up to it."""
 
 
-async def months(connection: AsyncConnection, customer: str) -> list[Month]:
-    """The months from the first in which something was booked to the last, newest first."""
+async def list_months(connection: AsyncConnection, customer: str) -> list[CalendarMonth]:
+    """Return the months from the first booking to the last one, newest first."""
     at = credit_transactions.c.at
     ends = sa.select(sa.func.min(at), sa.func.max(at)).where(credit_transactions.c.customer == customer)
     first, last = (await connection.execute(ends)).one()
     if first is None:
         return []
-    found = [month_of(first)]
-    while found[-1] != month_of(last):
-        found.append(found[-1].following)
-    return found[::-1]
+    months = [month_of(first)]
+    while months[-1] != month_of(last):
+        months.append(months[-1].following)
+    return months[::-1]
 
 
-async def statement(connection: AsyncConnection, customer: str, month: Month) -> Statement:
-    """The statement of a month; of one that is not over, as far as it has come."""
+async def fetch_statement(connection: AsyncConnection, customer: str, month: CalendarMonth) -> Statement:
+    """Return the statement of a month; a month that is not over has what was booked so far."""
     columns, entries = credit_transactions.c, credit_entries.c
     within = (columns.customer == customer) & (columns.at >= month.begin) & (columns.at < month.end)
     changes = columns.kind.in_(list(TEXTS))
@@ -113,56 +113,80 @@ async def statement(connection: AsyncConnection, customer: str, month: Month) ->
         .group_by(entries.meter, entries.model)
         .order_by(entries.meter, entries.model)
     )
-    lines = [Line(row.at, row.kind, row.source, "", "", row.amount) for row in await connection.execute(single)]
-    lines += [Line(None, "consumption", "", *row) for row in await connection.execute(used)]
-    opening = await journal.balance(connection, customer, month.begin - 1)
-    closing = await journal.balance(connection, customer, month.end - 1)
+    lines = [
+        StatementLine(row.at, row.kind, row.source, "", "", row.amount) for row in await connection.execute(single)
+    ]
+    lines += [StatementLine(None, "consumption", "", *row) for row in await connection.execute(used)]
+    opening = await journal.fetch_balance(connection, customer, month.begin - 1)
+    closing = await journal.fetch_balance(connection, customer, month.end - 1)
     return Statement(customer, month, opening, lines, closing)
 
 
-def month_of(at: int) -> Month:
-    """The month of UTC that a Unix millisecond is in."""
-    when = datetime.fromtimestamp(at / 1000, UTC)
-    return Month(when.year, when.month)
+def month_of(at: int) -> CalendarMonth:
+    """Return the month of UTC that a Unix millisecond is in."""
+    date = datetime.fromtimestamp(at / 1000, UTC)
+    return CalendarMonth(date.year, date.month)
 
 
-def read_month(said: str) -> Month:
-    """Read `2027-03`; raises ValueError."""
-    year, dash, number = said.partition("-")
-    ok = dash and len(year) == 4 and len(number) == 2 and (year + number).isdecimal() and (year + number).isascii()
-    if not ok or not 1 <= int(number) <= 12 or not 2000 <= int(year) <= 2999:
-        raise ValueError(f"{said[:40]!r} is no month such as 2027-03")
-    return Month(int(year), int(number))
+def parse_month(text: str) -> CalendarMonth:
+    """Parse a month such as `2027-03`; raises ValueError."""
+    year, dash, number = text.partition("-")
+    is_valid = (
+        dash and len(year) == 4 and len(number) == 2 and (year + number).isdecimal() and (year + number).isascii()
+    )
+    if not is_valid or not 1 <= int(number) <= 12 or not 2000 <= int(year) <= 2999:
+        raise ValueError(f"{text[:40]!r} is no month such as 2027-03")
+    return CalendarMonth(int(year), int(number))
 
 
-def credits_of(amount: int) -> str:
-    """Millicredits as people write credits: `1,234.5`."""
-    whole, rest = divmod(abs(amount), CREDIT)
-    places = f"{rest:03}".rstrip("0")
-    return f"{'-' * (amount < 0)}{whole:,}{'.' * bool(places)}{places}"
+def format_credits(amount: int) -> str:
+    """Format millicredits as credits: `1,234.5`."""
+    whole, fraction = divmod(abs(amount), CREDIT)
+    decimals = f"{fraction:03}".rstrip("0")
+    return f"{'-' * (amount < 0)}{whole:,}{'.' * bool(decimals)}{decimals}"
 
 
-def usd_of(amount: int) -> str:
-    """Millicredits in US dollars, exactly: `0.001234`; at least two places."""
-    whole, rest = divmod(abs(amount), CREDIT * 1000)
-    places = f"{rest:06}"
-    return f"{'-' * (amount < 0)}{whole}.{places[:2]}{places[2:].rstrip('0')}"
+def format_millicredits(amount: int) -> str:
+    """Format millicredits in US dollars, exactly: `0.001234`, with at least two places."""
+    whole, fraction = divmod(abs(amount), CREDIT * 1000)
+    decimals = f"{fraction:06}"
+    return f"{'-' * (amount < 0)}{whole}.{decimals[:2]}{decimals[2:].rstrip('0')}"
 
 
-def csv_of(made: Statement) -> str:
-    """A statement as CSV: opening first, closing last."""
+def render_csv(statement: Statement) -> str:
+    """Return a statement as CSV: opening first, closing last."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(FIELDS)
-    writer.writerow((day(made.month.begin), "Opening balance", "", "", "", made.opening, usd_of(made.opening)))
-    for line in made.lines:
-        at = "" if line.at is None else day(line.at)
+    writer.writerow(
+        (
+            format_day(statement.month.begin),
+            "Opening balance",
+            "",
+            "",
+            "",
+            statement.opening,
+            format_millicredits(statement.opening),
+        )
+    )
+    for line in statement.lines:
+        at = "" if line.at is None else format_day(line.at)
         texts = map(as_text, (line.reference, line.meter, line.model))
-        writer.writerow((at, TEXTS[line.kind], *texts, line.amount, usd_of(line.amount)))
-    writer.writerow((day(made.month.end - 1), "Closing balance", "", "", "", made.closing, usd_of(made.closing)))
+        writer.writerow((at, TEXTS[line.kind], *texts, line.amount, format_millicredits(line.amount)))
+    writer.writerow(
+        (
+            format_day(statement.month.end - 1),
+            "Closing balance",
+            "",
+            "",
+            "",
+            statement.closing,
+            format_millicredits(statement.closing),
+        )
+    )
     return out.getvalue()
 
 
-def day(at: int) -> str:
-    """The day of a Unix millisecond: `2027-03-01`."""
+def format_day(at: int) -> str:
+    """Format the day of a Unix millisecond: `2027-03-01`."""
     return (moment(at) or "")[:10]

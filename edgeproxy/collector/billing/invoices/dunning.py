@@ -1,5 +1,5 @@
-"""Who does not pay: a customer is past due from the moment an invoice is open, paused with 402 after the payment grace,
-and released once nothing is unpaid.
+"""Dunning: a customer is past due once an invoice is open, paused with 402 after the payment grace, and released once
+nothing is unpaid.
 """
 
 from collections.abc import Collection
@@ -22,49 +22,50 @@ from edgeproxy.config.collector import Settings
 CALLER = Caller("billing")
 UNPAID = 402
 WHY = "An invoice is unpaid. Service goes on once it is paid."
-"""What a customer is told who is paused here; nobody else's pause is ever taken back."""
+"""What a paused customer reads. Pauses with another text are never taken back here."""
 TAKEN_MAX = 500
 """Customers that one look pauses or releases."""
 
 
-def is_over(unpaid_since: int, grace: float, now: float) -> bool:
-    """Whether the payment grace of an invoice is over that is unpaid since this Unix second."""
+def is_grace_over(unpaid_since: int, grace: float, now: float) -> bool:
+    """Return whether the payment grace is over of an invoice that is unpaid since this Unix second."""
     return now >= unpaid_since + grace
 
 
-async def due(
+async def list_due_customers(
     connection: AsyncConnection, settings: Settings, now: float, *, among: Collection[str] | None = None
 ) -> tuple[list[tuple[str, int]], list[str]]:
-    """Return whom to pause, by name, with the Unix second since which something is unpaid, and whom to release; only
-    those `among` these names. This looks at all customers: nobody who writes is to wait for it.
-    """
+    """Return the customers to pause, by name, with the Unix second since which something is unpaid, and those to
+    release; only those `among` these names. This reads all customers, and takes no lock."""
     assert settings.billing is not None
     column = customers_table.c
     unpaid = (invoices.c.state == states.OPEN) & (invoices.c.total > 0)
-    over = invoices.c.closes_at <= int(now - settings.billing.payment_grace)
+    is_overdue = invoices.c.closes_at <= int(now - settings.billing.payment_grace)
     since = sa.func.min(invoices.c.closes_at).label("since")
-    oldest = sa.select(invoices.c.customer, since).where(unpaid, over).group_by(invoices.c.customer).subquery()
+    oldest = sa.select(invoices.c.customer, since).where(unpaid, is_overdue).group_by(invoices.c.customer).subquery()
     is_paused = column.settings.like(f'%"why":"{WHY}"%')
-    there = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
+    is_concerned = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
     late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
-    paid = sa.select(column.name).where(there, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid))
+    paid = sa.select(column.name).where(
+        is_concerned, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid)
+    )
     return (
-        [(row[0], row[1]) for row in await connection.execute(late.where(there, ~is_paused).limit(TAKEN_MAX))],
+        [(row[0], row[1]) for row in await connection.execute(late.where(is_concerned, ~is_paused).limit(TAKEN_MAX))],
         list((await connection.execute(paid.limit(TAKEN_MAX))).scalars()),
     )
 
 
-async def step(
+async def pause_and_release(
     connection: AsyncConnection, settings: Settings, now: float, among: Collection[str]
 ) -> tuple[list[str], list[str]]:
-    """Pause and release those of these names whom it is about; return the names of both."""
-    late, paid = await due(connection, settings, now, among=among)
+    """Pause and release those of these customers for whom it is due; return the names of both."""
+    late, paid = await list_due_customers(connection, settings, now, among=among)
     paused, released = [], []
     for name, since in late:
         settings_now = orjson.loads((await customers.find(connection, name)).settings)
         if "paused" in settings_now:
             continue  # Somebody else's pause stays as it is.
-        if not await _change(connection, name, {"why": WHY, "status": UNPAID}, settings):
+        if not await _set_pause(connection, name, {"why": WHY, "status": UNPAID}, settings):
             continue
         alert = Alert(
             key=f"billing-unpaid-{name}-{since}",
@@ -77,17 +78,19 @@ async def step(
         await raise_once(connection, alert)
         paused.append(name)
     for name in paid:
-        if await _change(connection, name, None, settings):
+        if await _set_pause(connection, name, None, settings):
             released.append(name)
     return paused, released
 
 
-async def _change(connection: AsyncConnection, name: str, paused: dict[str, object] | None, settings: Settings) -> bool:
-    """Pause or release a customer; False where that cannot be, which is no reason to leave the others as they are."""
+async def _set_pause(
+    connection: AsyncConnection, name: str, paused: dict[str, object] | None, settings: Settings
+) -> bool:
+    """Pause or release a customer; return False where that fails, so that the others go on."""
     try:
-        said = CustomerChange.model_validate({"paused": paused})
-        await customers.change(connection, CALLER, name, said, settings)
-    except Refused as no:
-        log.get().error("a customer could not be paused or released", customer=name, why=no.why, faults=no.faults)
+        change = CustomerChange.model_validate({"paused": paused})
+        await customers.change(connection, CALLER, name, change, settings)
+    except Refused as error:
+        log.get().error("a customer could not be paused or released", customer=name, why=error.why, faults=error.faults)
         return False
     return True

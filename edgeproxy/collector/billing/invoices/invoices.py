@@ -6,11 +6,12 @@
       │         held ──▶ voiding ──▶ void
       └──▶ waived: of a customer who is not charged
 
-A draft has no lines yet: usage may still change it. They are written once, when it is closed, and stay.
+A draft has no lines yet: usage may still change it. They are written once, when it is closed, and stay. TRANSITIONS
+has all steps that are allowed, and `transition` makes them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NotRequired
+from typing import Any, Final, NamedTuple, NotRequired
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,21 +20,42 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
 from edgeproxy.collector.billing.rating import periods
-from edgeproxy.collector.billing.rating.rater import Line, Span, total
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.catalog import PRICE_PLACES, PRICE_SCALE, Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"
-AT_STRIPE = {"open": OPEN, "paid": PAID, "void": VOID, "uncollectible": UNCOLLECTIBLE}
-"""Our states by Stripe's, of invoices that are finalized."""
+STATES_BY_STRIPE = {"open": OPEN, "paid": PAID, "void": VOID, "uncollectible": UNCOLLECTIBLE}
+"""Our states by Stripe's, for invoices that are finalized."""
+_SETTLED = frozenset(STATES_BY_STRIPE.values())
+TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
+    # A person may finalize at Stripe what we have not: then Stripe's state holds.
+    DRAFT: frozenset({CLOSING, HELD}) | _SETTLED,
+    CLOSING: frozenset({HELD, WAIVED}) | _SETTLED,
+    HELD: frozenset({DRAFT, CLOSING, VOIDING}) | _SETTLED,
+    WAIVED: _SETTLED,
+    OPEN: frozenset({PAID, VOID, UNCOLLECTIBLE, VOIDING}),
+    UNCOLLECTIBLE: frozenset({PAID, VOID, VOIDING}),
+    VOIDING: frozenset({PAID, VOID, UNCOLLECTIBLE}),
+    PAID: frozenset({VOID, UNCOLLECTIBLE}),
+    VOID: frozenset(),
+}
+"""The states that each state may become.
+
+What is settled is never open again, whichever event of Stripe's comes last.
+"""
 NOT_THERE = "there is no such invoice"
 STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
-"""How reasons begin for which an invoice is held; metrics count by them."""
+"""Prefixes of the reasons for which an invoice is held; metrics count by them."""
 
 
-class LineTold(TypedDict):
+class InvoiceStateError(Exception):
+    """An invoice cannot go from its state to the one that was given."""
+
+
+class InvoiceLine(TypedDict):
     """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
 
     kind: str
@@ -49,7 +71,7 @@ class LineTold(TypedDict):
     text: str
 
 
-class InvoiceTold(TypedDict):
+class Invoice(TypedDict):
     """An invoice, without its lines in a list of several."""
 
     id: str
@@ -68,37 +90,68 @@ class InvoiceTold(TypedDict):
     stripe_id: str | None
     url: str | None
     created_at: str | None
-    lines: NotRequired[list[LineTold]]
+    lines: NotRequired[list[InvoiceLine]]
 
 
-class InvoicesTold(TypedDict):
+class InvoiceList(TypedDict):
     """A page of invoices, newest first."""
 
-    invoices: list[InvoiceTold]
+    invoices: list[Invoice]
     next: NotRequired[str]
 
 
-async def make(
+class InvoiceRow(NamedTuple):
+    """An invoice as the database has it, with the name of its customer. Amounts are cents, times Unix seconds."""
+
+    id: str
+    customer: str
+    subscription: str
+    period: str
+    kind: str
+    state: str
+    stripe_id: str | None
+    subtotal: int
+    total: int
+    currency: str
+    period_start: int
+    period_end: int
+    closes_at: int
+    held_why: str | None
+    accepted_why: str | None
+    pdf: str | None
+    url: str | None
+    tries: int
+    failures: int
+    created_at: int
+    """Unix milliseconds."""
+    name: str
+
+
+async def create_invoice(
     connection: AsyncConnection,
-    subscription: Any,
+    customer: str,
+    subscription: str,
     kind: str,
     period: Span,
-    lines: Sequence[Line] | None,
+    lines: Sequence[RatedLine] | None,
     *,
     now: float,
     freeze: float = 0.0,
     costs: bool = True,
 ) -> str:
-    """Make an invoice of a subscription, and return its id: a draft for so many seconds of `freeze` after the period,
-    or where there are `lines`, one that has all. `costs`: whether anything can be due, so that Stripe is told before it
-    closes. Raises IntegrityError where the customer has one of this kind for this period."""
+    """Create an invoice of a subscription, and return its id. Without `lines` it is a draft until `freeze` seconds
+    after the period; with them it closes now.
+
+    `costs` says whether anything can be due, so that Stripe drafts it before it closes. Raises IntegrityError where the
+    customer has one of this kind for this period.
+    """
     end = min(period.end, int(now)) if lines is None else int(now)
     closes_at = end + int(freeze)
     row = {
         "id": new_id(),
-        "customer": subscription.customer,
-        "subscription": subscription.id,
-        "period": periods.name_of(period),
+        "customer": customer,
+        "subscription": subscription,
+        "period": periods.format_period(period),
         "kind": kind,
         "state": DRAFT,
         "subtotal": 0,
@@ -118,21 +171,35 @@ async def make(
     return str(row["id"])
 
 
-async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[Line], state: str = CLOSING) -> None:
-    """Write what an invoice comes to. From here on it is not changed; what comes later is on the next one."""
-    rows = [{"invoice": number, "position": position, **row_of(line)} for position, line in enumerate(lines)]
+async def write_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine]) -> None:
+    """Write the lines of a draft, and close it. From here on they stay; what comes later is on the next invoice."""
+    rows = [{"invoice": number, "position": position, **line_to_row(line)} for position, line in enumerate(lines)]
     if rows:
         await connection.execute(sa.insert(invoice_lines), rows)
-    await update(connection, number, state=state, subtotal=total(lines), total=total(lines))
+    amount = sum_amounts(lines)
+    await transition(connection, number, DRAFT, CLOSING, subtotal=amount, total=amount)
 
 
-async def update(connection: AsyncConnection, number: str, **values: Any) -> None:
-    """Change an invoice."""
+async def update_invoice(connection: AsyncConnection, number: str, **values: Any) -> None:
+    """Write columns of an invoice; its state changes by `transition` alone."""
+    assert "state" not in values
     await connection.execute(sa.update(invoices).where(invoices.c.id == number).values(**values))
 
 
-def row_of(line: Line) -> dict[str, Any]:
-    """The row of a line."""
+async def transition(connection: AsyncConnection, number: str, before: str, after: str, **values: Any) -> None:
+    """Bring an invoice from a state into another one, with these columns.
+
+    Raises InvoiceStateError where TRANSITIONS has no such step, or the invoice is not in the state `before`.
+    """
+    if after not in TRANSITIONS[before]:
+        raise InvoiceStateError(f"an invoice cannot go from {before} to {after}")
+    statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
+    if (await connection.execute(statement.values(state=after, **values))).rowcount != 1:
+        raise InvoiceStateError(f"the invoice {number} is not {before} any more")
+
+
+def line_to_row(line: RatedLine) -> dict[str, Any]:
+    """Return the row of a line."""
     return {
         "kind": line.kind,
         "plan_version": line.version,
@@ -142,53 +209,53 @@ def row_of(line: Line) -> dict[str, Any]:
         "value": line.value,
         "tier": line.tier,
         "quantity": line.quantity,
-        "unit_price": None if line.unit_price is None else decimal(line.unit_price),
+        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
         "amount": line.amount,
         "start": line.span.start,
         "end": line.span.end,
-        "text": described(line),
+        "text": describe_line(line),
     }
 
 
-def line_of(row: Any) -> Line:
-    """The line of a row."""
+def parse_line(row: sa.Row[Any]) -> RatedLine:
+    """Return the line of a row."""
     segment, span = Span(row.segment_start, row.segment_end), Span(row.start, row.end)
-    price = None if row.unit_price is None else parts(row.unit_price)
-    return Line(
+    price = None if row.unit_price is None else parse_unit_price(row.unit_price)
+    return RatedLine(
         *(row.kind, row.plan_version, segment, row.meter, row.value, row.tier),
         *(row.quantity, price, row.amount, span),
     )
 
 
-def decimal(price: int) -> str:
-    """A unit price in cents, as people and Stripe write it: `0.001`."""
+def format_unit_price(price: int) -> str:
+    """Format a unit price in 10⁻¹² cents as cents, as people and Stripe write it: `0.001`."""
     whole, rest = divmod(price, PRICE_SCALE)
     return f"{whole}.{rest:0{PRICE_PLACES}}".rstrip("0").rstrip(".")
 
 
-def parts(price: str) -> int:
-    """A unit price in 10⁻¹² cents."""
+def parse_unit_price(price: str) -> int:
+    """Parse a unit price in cents; return 10⁻¹² cents."""
     whole, _, places = price.partition(".")
     return int(whole) * PRICE_SCALE + int(places.ljust(PRICE_PLACES, "0") or 0)
 
 
-def described(line: Line) -> str:
-    """A line in words."""
-    span = f"{periods.name_of(line.span)} to {periods.name_of(Span(line.span.end, line.span.end))}"
+def describe_line(line: RatedLine) -> str:
+    """Return the text of a line."""
+    span = f"{periods.format_period(line.span)} to {periods.format_period(Span(line.span.end, line.span.end))}"
     plan = line.version.partition("+")[0]
     if line.kind == "fee":
         return f"{plan}, {span}"
     if line.kind == "proration":
         return f"{'Remaining time' if line.quantity > 0 else 'Unused time'} of {plan}, {span}"
-    what = f"{line.meter} {line.value}".strip()
+    subject = f"{line.meter} {line.value}".strip()
     late = ", reported late" if line.kind == "late" else ""
     if not line.unit_price:
-        return f"{what}: {line.quantity:,} included, {span}{late}"
-    return f"{what}: {line.quantity:,} at {decimal(line.unit_price)} cents, {span}{late}"
+        return f"{subject}: {line.quantity:,} included, {span}{late}"
+    return f"{subject}: {line.quantity:,} at {format_unit_price(line.unit_price)} cents, {span}{late}"
 
 
-def line_told(line: Line) -> LineTold:
-    """Tell a line as the API does."""
+def line_to_response(line: RatedLine) -> InvoiceLine:
+    """Return a line as the API writes it."""
     return {
         "kind": line.kind,
         "plan": line.version,
@@ -196,17 +263,17 @@ def line_told(line: Line) -> LineTold:
         "value": line.value or None,
         "tier": line.tier,
         "quantity": line.quantity,
-        "unit_price": None if line.unit_price is None else decimal(line.unit_price),
+        "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
         "amount": line.amount,
         "start": moment(line.span.start * 1000),
         "end": moment(line.span.end * 1000),
-        "text": described(line),
+        "text": describe_line(line),
     }
 
 
-def told(row: Any, lines: Iterable[Line] | None = None) -> InvoiceTold:
-    """Tell an invoice as the API does: a row of `selected`."""
-    said: InvoiceTold = {
+def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> Invoice:
+    """Return an invoice as the API writes it."""
+    response: Invoice = {
         "id": row.id,
         "customer": row.name,
         "period": row.period,
@@ -225,81 +292,87 @@ def told(row: Any, lines: Iterable[Line] | None = None) -> InvoiceTold:
         "created_at": moment(row.created_at),
     }
     if lines is not None:
-        said["lines"] = [line_told(line) for line in lines]
-    return said
+        response["lines"] = [line_to_response(line) for line in lines]
+    return response
 
 
-def selected() -> sa.Select[Any]:
-    """Invoices, each with the name of its customer."""
+def select_invoices() -> sa.Select[Any]:
+    """Return the statement for invoices, each with the name of its customer."""
     joined = invoices.join(customers, customers.c.id == invoices.c.customer)
-    return sa.select(invoices, customers.c.name).select_from(joined)
+    fields = [invoices.c[name] for name in InvoiceRow._fields if name != "name"]
+    return sa.select(*fields, customers.c.name).select_from(joined)
 
 
-async def find(connection: AsyncConnection, number: str, *, lock: bool = False) -> Any:
-    """Return the row of an invoice with the name of its customer; raises Refused where there is none."""
-    statement = selected().where(invoices.c.id == number)
+async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = False) -> InvoiceRow:
+    """Return an invoice; raises Refused where there is none."""
+    statement = select_invoices().where(invoices.c.id == number)
     if lock:
         statement = statement.with_for_update(of=invoices)
     row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
     if row is None:
         raise Refused(404, NOT_THERE)
-    return row
+    return InvoiceRow(*row)
 
 
-async def owner_of(connection: AsyncConnection, number: str) -> str | None:
-    """Return whose an invoice is, by name; None where there is none."""
+async def find_owner(connection: AsyncConnection, number: str) -> str | None:
+    """Return the name of the customer of an invoice; None where there is none."""
     if not is_id(number):
         return None
-    row = (await connection.execute(selected().where(invoices.c.id == number))).one_or_none()
+    row = (await connection.execute(select_invoices().where(invoices.c.id == number))).one_or_none()
     return None if row is None else str(row.name)
 
 
-async def listing(connection: AsyncConnection, before: str | None, limit: int, **only: str | None) -> list[InvoiceTold]:
-    """Tell at most `limit` invoices before an id, newest first; `only` those with these columns."""
-    statement = selected().order_by(invoices.c.id.desc()).limit(limit)
+async def list_invoices(
+    connection: AsyncConnection, before: str | None, limit: int, **only: str | None
+) -> list[Invoice]:
+    """Return at most `limit` invoices before an id, newest first; `only` those with these columns."""
+    statement = select_invoices().order_by(invoices.c.id.desc()).limit(limit)
     if before is not None:
         statement = statement.where(invoices.c.id < before)
-    wanted = [invoices.c[name] == value for name, value in only.items() if value is not None]
-    return [told(row) for row in await connection.execute(statement.where(*wanted))]
+    conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
+    return [to_response(InvoiceRow(*row)) for row in await connection.execute(statement.where(*conditions))]
 
 
-async def lines(connection: AsyncConnection, number: str) -> list[Line]:
-    """The lines of an invoice."""
-    rows = sa.select(invoice_lines).where(invoice_lines.c.invoice == number).order_by(invoice_lines.c.position)
-    return [line_of(row) for row in await connection.execute(rows)]
+async def fetch_lines(connection: AsyncConnection, number: str) -> list[RatedLine]:
+    """Return the lines of an invoice."""
+    statement = sa.select(invoice_lines).where(invoice_lines.c.invoice == number).order_by(invoice_lines.c.position)
+    return [parse_line(row) for row in await connection.execute(statement)]
 
 
-async def lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[Line]:
-    """All lines that a subscription was invoiced. A void invoice's count too: what was taken back is not asked for
-    anew."""
+async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
+    """Return all lines that a subscription was invoiced. Lines of void invoices count too: what was taken back is not
+    charged again."""
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
-    wanted = sa.select(invoice_lines).select_from(joined).where(invoices.c.subscription == subscription)
-    ordered = wanted.order_by(invoice_lines.c.invoice, invoice_lines.c.position)
-    return [line_of(row) for row in await connection.execute(ordered)]
+    statement = sa.select(invoice_lines).select_from(joined).where(invoices.c.subscription == subscription)
+    ordered = statement.order_by(invoice_lines.c.invoice, invoice_lines.c.position)
+    return [parse_line(row) for row in await connection.execute(ordered)]
 
 
-async def apply(connection: AsyncConnection, object: Mapping[str, Any]) -> None:
-    """Take over what Stripe says of an invoice, as it was fetched now. What is not ours is passed by."""
-    number = (object.get("metadata") or {}).get("edgeproxy_invoice")
-    known = invoices.c.stripe_id == object["id"]
+async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: Mapping[str, Any]) -> None:
+    """Take over an invoice of Stripe's as it was fetched now. Invoices that are not ours are ignored."""
+    number = (stripe_invoice.get("metadata") or {}).get("edgeproxy_invoice")
+    condition = invoices.c.stripe_id == stripe_invoice["id"]
     if isinstance(number, str):
-        known |= invoices.c.id == number
-    row = (await connection.execute(sa.select(invoices).where(known).with_for_update())).first()
+        condition |= invoices.c.id == number
+    row = (await connection.execute(sa.select(invoices).where(condition).with_for_update())).first()
     if row is None:
         return
     values: dict[str, Any] = {
-        "stripe_id": object["id"],
-        "pdf": object.get("invoice_pdf"),
-        "url": object.get("hosted_invoice_url"),
+        "stripe_id": stripe_invoice["id"],
+        "pdf": stripe_invoice.get("invoice_pdf"),
+        "url": stripe_invoice.get("hosted_invoice_url"),
     }
-    state = AT_STRIPE.get(str(object.get("status")))
-    # Else it would not be taken back any more; and what is settled is never open again, whoever looked before it was.
-    is_older = state == OPEN and row.state in (VOIDING, PAID, VOID, UNCOLLECTIBLE)
-    if state is not None and not is_older:
-        values |= {"state": state, "total": object["total"], "error": None}
-    await update(connection, row.id, **values)
+    state = STATES_BY_STRIPE.get(str(stripe_invoice.get("status")))
+    if state is None or (state != row.state and state not in TRANSITIONS[row.state]):
+        await update_invoice(connection, row.id, **values)
+        return
+    values |= {"total": stripe_invoice["total"], "error": None}
+    if state == row.state:
+        await update_invoice(connection, row.id, **values)
+    else:
+        await transition(connection, row.id, row.state, state, **values)
 
 
 def can_cost(plan: Plan) -> bool:
-    """Whether a plan can ever cost anything."""
+    """Return whether a plan can ever cost anything."""
     return bool(plan.fee) or any(price.price or price.tiers for price in plan.meters.values())

@@ -1,1 +1,4 @@
-"""The journal of double entries: which postings an event has (pure), and the chained rows."""
+"""The journal of double entries: the entries of each kind of transaction (pure), and the chained rows.
+
+Owns accounts, balances, grants and the hash chain. Does not own when something is booked: credits/ and invoices/ do.
+"""

@@ -1,8 +1,9 @@
-"""The journal: transactions that are only ever added, each with the hash of the one before it.
+"""The journal of prepaid credits: transactions that are only ever added, each with the hash of the one before it.
 
-`journal` holds the lock under which all transactions follow each other until the database's transaction ends. So what
-is read of a purse is what is booked on, with several collectors too. Whoever also writes to the audit log does so
-afterwards: locks are taken in one order. `verify` finds what was changed later, as collector/accounts/audit.py does.
+`open_journal` holds the lock under which transactions follow each other until the database's transaction ends. A
+balance that is read under it is the one that is booked on, with several collectors too. A caller that also writes to
+the audit log does so afterwards: locks are taken in one order. `verify_journal` finds what was changed later, as
+collector/accounts/audit.py does.
 """
 
 import hashlib
@@ -16,7 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.billing.journal.postings import Entry, Grant, Kind, Purse, applied, change
+from edgeproxy.collector.billing.journal.postings import (
+    CreditBalance,
+    Grant,
+    JournalEntry,
+    TransactionKind,
+    apply_entries,
+    compute_change,
+)
 from edgeproxy.collector.database.credit_tables import (
     credit_balances,
     credit_entries,
@@ -25,107 +33,143 @@ from edgeproxy.collector.database.credit_tables import (
     credit_transactions,
 )
 from edgeproxy.collector.database.schema import MINUTE
-from edgeproxy.collector.database.schema import customers as names
+from edgeproxy.collector.database.schema import customers as customers_table
 
 FIRST_HASH = "0" * 64
-"""What the first transaction has in the place of the hash before it."""
+"""The hash before the first transaction."""
 LOOKED_UP_MAX = 5_000
 """Customers that one statement looks up."""
 HASHED = ("seq", "at", "customer", "kind", "source", "original", "slice", "amount", "details")
 NO_SLICE = -1
-PURSE = frozenset({"deferred", "overdraft"})
-"""The accounts of what customers have."""
+BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
+"""The accounts that make up a customer's balance."""
 
 
 class Posting(NamedTuple):
     """A transaction that is to be booked."""
 
     customer: str
-    kind: Kind
+    kind: TransactionKind
     source: str
-    """What makes it this one: of a kind and a source there is one transaction."""
-    entries: tuple[Entry, ...]
+    """The identity of the transaction: a kind and a source have one."""
+    entries: tuple[JournalEntry, ...]
     original: str = ""
-    """What it takes back, or the grant that it is about."""
+    """The source of the transaction that it reverses, or the grant that it is about."""
     slice: int = NO_SLICE
     details: Mapping[str, Any] = {}
 
 
-class Tampered(Exception):
-    """The journal is not what was written, or does not balance: a sentence that names the first thing wrong."""
+class TransactionRow(NamedTuple):
+    """A transaction as the database has it, without its details and its hash."""
+
+    seq: int
+    at: int
+    """Unix milliseconds."""
+    customer: str
+    kind: TransactionKind
+    source: str
+    original: str
+    slice: int
+    amount: int
+
+
+class GrantRow(NamedTuple):
+    """A grant as the database has it. Amounts are millicredits."""
+
+    id: str
+    customer: str
+    number: int
+    rest: int
+    expires_at: int | None
+    paid: int
+    tax: int
+    returned: int
+    payment: str | None
+    """The payment intent of a purchase."""
+
+
+TRANSACTION_FIELDS = [credit_transactions.c[name] for name in TransactionRow._fields]
+GRANT_FIELDS = [credit_grants.c[name] for name in GrantRow._fields]
+
+
+class JournalTamperedError(Exception):
+    """The journal is not what was written, or does not balance. The message names the first fault."""
 
 
 class Journal:
-    """The journal under its lock; `journal` makes one."""
+    """The journal under its lock; `open_journal` makes one."""
 
-    def __init__(self, connection: AsyncConnection, head: Any, now: int) -> None:
+    def __init__(self, connection: AsyncConnection, head: sa.Row[Any], now: int) -> None:
         self.connection = connection
         self.at = max(now, head.at)
         """The Unix millisecond at which all is booked that is booked now."""
         self.slice: int = head.slice
         """The Unix second from which on usage is not booked yet; 0: none is."""
         self._seq, self._hash, self._was_slice = head.seq, head.hash, head.slice
-        self._purses: dict[str, Purse] = {}
+        self._balances: dict[str, CreditBalance] = {}
         self._payments: dict[str, str | None] = {}
-        """Of the grants that are new: what they were paid by."""
-        self._there: set[str] = set()
+        """Payment intents by the id of new grants."""
+        self._stored: set[str] = set()
         """Customers that have a balance already."""
         self._transactions: list[dict[str, Any]] = []
         self._entries: list[dict[str, Any]] = []
         self._touched: dict[str, str] = {}
         """Grants that have changed, with their customers."""
         self._granted: dict[str, int] = {}
-        """By how much what customers have ever had to spend has changed."""
-        self._moved: set[str] = set()
+        """Changes of the sum of all credits, by customer."""
+        self._changed: set[str] = set()
         """Customers whose balance has changed, or might have."""
 
-    async def posted(self, kind: Kind, source: str) -> Any:
-        """The transaction of this kind and source; None where there is none."""
-        wanted = (credit_transactions.c.kind == kind) & (credit_transactions.c.source == source)
-        return (await self.connection.execute(sa.select(credit_transactions).where(wanted))).one_or_none()
+    async def find_transaction(self, kind: TransactionKind, source: str) -> TransactionRow | None:
+        """Return the transaction of this kind and source; None where there is none."""
+        condition = (credit_transactions.c.kind == kind) & (credit_transactions.c.source == source)
+        row = (await self.connection.execute(sa.select(*TRANSACTION_FIELDS).where(condition))).one_or_none()
+        return None if row is None else TransactionRow(*row)
 
-    async def purse(self, customer: str) -> Purse:
-        """What a customer has, with all grants that there ever were."""
-        if customer not in self._purses:
-            await self.load([customer], spent=True)
-        return self._purses[customer]
+    async def fetch_credit_balance(self, customer: str) -> CreditBalance:
+        """Return the balance of a customer with all its grants, also those that are spent."""
+        if customer not in self._balances:
+            await self.load_balances([customer], spent=True)
+        return self._balances[customer]
 
-    def loaded(self, customer: str) -> Purse:
-        """What a customer has whose purse was read before."""
-        return self._purses[customer]
+    def get_credit_balance(self, customer: str) -> CreditBalance:
+        """Return the balance of a customer that `load_balances` has read; raises KeyError."""
+        return self._balances[customer]
 
-    async def load(self, customers: Sequence[str], *, spent: bool = False) -> None:
-        """Read what these customers have; grants without a rest only where `spent` ones are asked for."""
+    async def load_balances(self, customers: Sequence[str], *, spent: bool = False) -> None:
+        """Read the balances of these customers; spent grants only where `spent` is set."""
         for at in range(0, len(customers), LOOKED_UP_MAX):
-            some = customers[at : at + LOOKED_UP_MAX]
-            grants: dict[str, list[Grant]] = {customer: [] for customer in some}
-            wanted = sa.select(credit_grants).where(credit_grants.c.customer.in_(some))
+            page = customers[at : at + LOOKED_UP_MAX]
+            grants: dict[str, list[Grant]] = {customer: [] for customer in page}
+            statement = sa.select(credit_grants).where(credit_grants.c.customer.in_(page))
             if not spent:
-                wanted = wanted.where(credit_grants.c.rest != 0)
-            for row in await self.connection.execute(wanted.order_by(credit_grants.c.number, credit_grants.c.id)):
-                grants[row.customer].append(grant_of(row))
-            balances = sa.select(credit_balances).where(credit_balances.c.customer.in_(some))
+                statement = statement.where(credit_grants.c.rest != 0)
+            for row in await self.connection.execute(statement.order_by(credit_grants.c.number, credit_grants.c.id)):
+                grants[row.customer].append(parse_grant(row))
+            balances = sa.select(credit_balances).where(credit_balances.c.customer.in_(page))
             overdrafts = {row.customer: row.overdraft for row in await self.connection.execute(balances)}
-            self._there.update(overdrafts)
-            for customer in some:
-                self._purses[customer] = Purse(tuple(grants[customer]), overdrafts.get(customer, 0))
+            self._stored.update(overdrafts)
+            for customer in page:
+                self._balances[customer] = CreditBalance(tuple(grants[customer]), overdrafts.get(customer, 0))
 
-    def begin(self, customer: str, grant: Grant, payment: str | None = None) -> None:
-        """Make a grant, which gets its credits by what is booked next."""
-        purse = self._purses[customer]
-        self._purses[customer] = purse._replace(grants=(*purse.grants, grant))
+    def create_grant(self, customer: str, grant: Grant, payment: str | None = None) -> None:
+        """Create a grant, which gets its credits by what is booked next."""
+        balance = self._balances[customer]
+        self._balances[customer] = balance._replace(grants=(*balance.grants, grant))
         self._payments[grant.id] = payment
         self._touched[grant.id] = customer
 
-    def returned(self, customer: str, grant: str, amount: int) -> None:
-        """Note that so much of what was paid for a grant has gone back; below zero: has come again."""
-        purse = self._purses[customer]
-        grants = [one._replace(returned=one.returned + amount) if one.id == grant else one for one in purse.grants]
-        self._purses[customer] = purse._replace(grants=tuple(grants))
+    def record_return(self, customer: str, grant: str, amount: int) -> None:
+        """Record that so much of what was paid for a grant has gone back; below zero, that it has come again."""
+        balance = self._balances[customer]
+        grants = [
+            other._replace(returned=other.returned + amount) if other.id == grant else other for other in balance.grants
+        ]
+        self._balances[customer] = balance._replace(grants=tuple(grants))
         self._touched[grant] = customer
 
     def book(self, posting: Posting) -> int:
-        """Book a transaction; the number that it gets. Raises ValueError where it does not balance."""
+        """Book a transaction, and return its number. Raises ValueError where it does not balance."""
         if sum(entry.amount for entry in posting.entries):
             raise ValueError(f"a {posting.kind} of {posting.customer} does not balance")
         self._seq += 1
@@ -137,10 +181,10 @@ class Journal:
             "source": posting.source,
             "original": posting.original,
             "slice": posting.slice,
-            "amount": change(posting.entries),
+            "amount": compute_change(posting.entries),
             "details": orjson.dumps(dict(posting.details), option=orjson.OPT_SORT_KEYS).decode(),
         }
-        self._hash = row["hash"] = chained(self._hash, row, posting.entries)
+        self._hash = row["hash"] = compute_hash(self._hash, row, posting.entries)
         self._transactions.append(row)
         self._entries += [
             {
@@ -159,12 +203,12 @@ class Journal:
                 self._touched[entry.grant] = posting.customer
         if posting.kind != "consumption":
             self._granted[posting.customer] = self._granted.get(posting.customer, 0) + row["amount"]
-        if any(entry.account in PURSE for entry in posting.entries):
-            self._purses[posting.customer] = applied(self._purses[posting.customer], posting.entries)
-            self._moved.add(posting.customer)
+        if any(entry.account in BALANCE_ACCOUNTS for entry in posting.entries):
+            self._balances[posting.customer] = apply_entries(self._balances[posting.customer], posting.entries)
+            self._changed.add(posting.customer)
         return int(self._seq)
 
-    async def close(self) -> None:
+    async def flush(self) -> None:
         """Write what was booked."""
         if self._transactions or self.slice != self._was_slice:
             values = {"seq": self._seq, "hash": self._hash, "at": self.at, "slice": self.slice}
@@ -173,30 +217,30 @@ class Journal:
             return
         await self.connection.execute(sa.insert(credit_transactions), self._transactions)
         await self.connection.execute(sa.insert(credit_entries), self._entries)
-        made: list[tuple[str, Grant]] = []
+        created: list[tuple[str, Grant]] = []
         changed: list[tuple[str, Grant]] = []
         for id_, customer in self._touched.items():
-            grant = self._purses[customer].grant(id_)
+            grant = self._balances[customer].grant(id_)
             assert grant is not None
-            (made if id_ in self._payments else changed).append((customer, grant))
-        if made:
-            await self.connection.execute(sa.insert(credit_grants), [self._row_of(*one) for one in made])
+            (created if id_ in self._payments else changed).append((customer, grant))
+        if created:
+            await self.connection.execute(sa.insert(credit_grants), [self._grant_row(*item) for item in created])
         if changed:
             statement = sa.update(credit_grants).where(credit_grants.c.id == sa.bindparam("of"))
             rows = [{"of": grant.id, "left": grant.rest, "back": grant.returned} for _, grant in changed]
-            left: dict[str, Any] = {"rest": sa.bindparam("left"), "returned": sa.bindparam("back")}
-            await self.connection.execute(statement.values(**left), rows)
-        await self._write_balances(self._moved)
+            new_values: dict[str, Any] = {"rest": sa.bindparam("left"), "returned": sa.bindparam("back")}
+            await self.connection.execute(statement.values(**new_values), rows)
+        await self._write_balances(self._changed)
 
     async def _write_balances(self, customers: Iterable[str]) -> None:
-        """Write what these customers have, whether there was a balance of theirs or not."""
+        """Write the balances of these customers."""
         since = self.at // 1000 - self.at // 1000 % MINUTE
         old: list[dict[str, Any]] = []
         new: list[dict[str, Any]] = []
         for customer in sorted(customers):
-            purse = self._purses[customer]
-            sums = {"has": purse.balance, "owes": purse.overdraft, "more": self._granted.get(customer, 0)}
-            (old if customer in self._there else new).append({"of": customer, **sums})
+            balance = self._balances[customer]
+            sums = {"has": balance.balance, "owes": balance.overdraft, "more": self._granted.get(customer, 0)}
+            (old if customer in self._stored else new).append({"of": customer, **sums})
         if old:
             statement = sa.update(credit_balances).where(credit_balances.c.customer == sa.bindparam("of"))
             values: dict[str, Any] = {"balance": sa.bindparam("has"), "overdraft": sa.bindparam("owes")}
@@ -205,24 +249,26 @@ class Journal:
         if new:
             rows = [
                 {
-                    "customer": one["of"],
-                    "balance": one["has"],
-                    "overdraft": one["owes"],
+                    "customer": row["of"],
+                    "balance": row["has"],
+                    "overdraft": row["owes"],
                     "since": since,
-                    "granted": one["more"],
+                    "granted": row["more"],
                 }
-                for one in new
+                for row in new
             ]
             await self.connection.execute(sa.insert(credit_balances), rows)
-        await self._tell_edges([customer for customer, more in self._granted.items() if more])
+        await self._notify_edges([customer for customer, more in self._granted.items() if more])
 
-    async def _tell_edges(self, customers: Sequence[str]) -> None:
-        """Have edges hear of all that these customers, by id, ever had to spend."""
+    async def _notify_edges(self, customers: Sequence[str]) -> None:
+        """Have edges receive the sum of all credits of these customers, by id."""
         for at in range(0, len(customers), LOOKED_UP_MAX):
-            some = sa.select(names.c.name).where(names.c.id.in_(customers[at : at + LOOKED_UP_MAX]))
-            await documents.note(self.connection, "customer", (await self.connection.execute(some)).scalars())
+            statement = sa.select(customers_table.c.name).where(
+                customers_table.c.id.in_(customers[at : at + LOOKED_UP_MAX])
+            )
+            await documents.note(self.connection, "customer", (await self.connection.execute(statement)).scalars())
 
-    def _row_of(self, customer: str, grant: Grant) -> dict[str, Any]:
+    def _grant_row(self, customer: str, grant: Grant) -> dict[str, Any]:
         return {
             "id": grant.id,
             "customer": customer,
@@ -237,37 +283,37 @@ class Journal:
 
 
 @asynccontextmanager
-async def journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
-    """The journal, locked until the transaction of the database ends; what is booked is written at the end of this."""
+async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
+    """Open the journal, locked until the transaction of the database ends. What is booked is written at the end of the
+    block."""
     head = (await connection.execute(sa.select(credit_head).with_for_update())).one()
-    made = Journal(connection, head, now_ms())
-    yield made
-    await made.close()
+    books = Journal(connection, head, now_ms())
+    yield books
+    await books.flush()
 
 
-def grant_of(row: Any) -> Grant:
-    """A grant, of its row."""
+def parse_grant(row: sa.Row[Any]) -> Grant:
+    """Return the grant of a row."""
     return Grant(row.id, row.rest, row.expires_at, row.paid, row.tax, row.returned)
 
 
-def chained(prev: str, row: Mapping[str, Any], entries: Sequence[Entry]) -> str:
+def compute_hash(prev: str, row: Mapping[str, Any], entries: Sequence[JournalEntry]) -> str:
     """Return the hash of a transaction behind one with the hash `prev`: SHA-256 in hex of all of it, as JSON."""
-    said = [prev, *(row[name] for name in HASHED), [list(entry) for entry in entries]]
-    return hashlib.sha256(orjson.dumps(said)).hexdigest()
+    content = [prev, *(row[name] for name in HASHED), [list(entry) for entry in entries]]
+    return hashlib.sha256(orjson.dumps(content)).hexdigest()
 
 
-async def entries_of(connection: AsyncConnection, seqs: Sequence[int]) -> list[Entry]:
-    """The entries of these transactions, in their order."""
+async def fetch_entries(connection: AsyncConnection, seqs: Sequence[int]) -> list[JournalEntry]:
+    """Return the entries of these transactions, in their order."""
     columns = credit_entries.c
-    wanted = sa.select(columns.account, columns.amount, columns.grant_id, columns.meter, columns.model)
-    ordered = wanted.where(columns.seq.in_(seqs)).order_by(columns.seq, columns.position)
-    return [Entry(*row) for row in await connection.execute(ordered)]
+    statement = sa.select(columns.account, columns.amount, columns.grant_id, columns.meter, columns.model)
+    ordered = statement.where(columns.seq.in_(seqs)).order_by(columns.seq, columns.position)
+    return [JournalEntry(*row) for row in await connection.execute(ordered)]
 
 
-async def verify(connection: AsyncConnection) -> int:
-    """Return how many transactions there are, if they are a chain and balance, and what each grant and each customer
-    has, and ever had to spend, is the sum of their entries; raises Tampered.
-    """
+async def verify_journal(connection: AsyncConnection) -> int:
+    """Return how many transactions there are, if they are a chain and balance, and each grant and customer has the sum
+    of its entries; raises JournalTamperedError."""
     head = (await connection.execute(sa.select(credit_head))).one()
     entries, transactions = credit_entries.c, credit_transactions.c
     statement = (
@@ -276,59 +322,63 @@ async def verify(connection: AsyncConnection) -> int:
         .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq, isouter=True)
         .order_by(transactions.seq, entries.position)
     )
-    books = _Books()
+    books = _JournalReader()
     async for row in await connection.stream(statement):
-        books.read(row)
-    books.end()
+        books.add_row(row)
+    books.end_transaction()
     if (books.seq, books.hash) != (head.seq, head.hash):
         last = f"credit transactions {books.seq + 1} to {head.seq} were taken out"
-        raise Tampered(last if head.seq > books.seq else f"the head of the journal was changed: it says {head.seq}")
+        raise JournalTamperedError(
+            last if head.seq > books.seq else f"the head of the journal was changed: it says {head.seq}"
+        )
     rests = {row.id: row.rest for row in await connection.execute(sa.select(credit_grants))}
     of_customers = (await connection.execute(sa.select(credit_balances))).all()
     balances = {row.customer: row.balance for row in of_customers}
     granted = {row.customer: row.granted for row in of_customers}
-    for what, there, booked in (
+    for what, stored, booked in (
         ("grant", rests, books.rests),
         ("balance of", balances, books.balances),
         ("sum of all credits of", granted, books.granted),
     ):
-        for name in sorted({*there, *booked}):
-            if there.get(name, 0) != booked.get(name, 0):
-                raise Tampered(f"the {what} {name} is {there.get(name)}, and its entries come to {booked.get(name, 0)}")
+        for name in sorted({*stored, *booked}):
+            if stored.get(name, 0) != booked.get(name, 0):
+                raise JournalTamperedError(
+                    f"the {what} {name} is {stored.get(name)}, and its entries come to {booked.get(name, 0)}"
+                )
     return books.seq
 
 
-class _Books:
-    """What is found as the journal is read, entry by entry."""
+class _JournalReader:
+    """Verifies the journal, entry by entry, and adds up what it has of each grant and customer."""
 
     def __init__(self) -> None:
         self.seq, self.hash = 0, FIRST_HASH
         self.rests: dict[str, int] = {}
         self.balances: dict[str, int] = {}
         self.granted: dict[str, int] = {}
-        self._row: Any = None
-        self._entries: list[Entry] = []
+        self._row: sa.Row[Any] | None = None
+        self._entries: list[JournalEntry] = []
 
-    def read(self, row: Any) -> None:
-        """Take the next entry with its transaction."""
+    def add_row(self, row: sa.Row[Any]) -> None:
+        """Add an entry with its transaction."""
         if self._row is not None and row.seq != self._row.seq:
-            self.end()
+            self.end_transaction()
         self._row = row
         if row.account is not None:
-            self._entries.append(Entry(row.account, row.booked, row.grant_id, row.meter, row.model))
+            self._entries.append(JournalEntry(row.account, row.booked, row.grant_id, row.meter, row.model))
 
-    def end(self) -> None:
-        """The transaction is whole; raises Tampered."""
+    def end_transaction(self) -> None:
+        """Verify the transaction that is whole now; raises JournalTamperedError."""
         row, entries = self._row, self._entries
         if row is None:
             return
         self._row, self._entries = None, []
         if row.seq != self.seq + 1:
-            raise Tampered(f"credit transaction {self.seq + 1} was taken out")
-        if chained(self.hash, row._mapping, entries) != row.hash:
-            raise Tampered(f"credit transaction {row.seq} was changed, or the one before it")
-        if sum(entry.amount for entry in entries) or change(entries) != row.amount:
-            raise Tampered(f"credit transaction {row.seq} does not balance")
+            raise JournalTamperedError(f"credit transaction {self.seq + 1} was taken out")
+        if compute_hash(self.hash, row._asdict(), entries) != row.hash:
+            raise JournalTamperedError(f"credit transaction {row.seq} was changed, or the one before it")
+        if sum(entry.amount for entry in entries) or compute_change(entries) != row.amount:
+            raise JournalTamperedError(f"credit transaction {row.seq} does not balance")
         self.seq, self.hash = row.seq, row.hash
         self.balances[row.customer] = self.balances.get(row.customer, 0) + row.amount
         if row.kind != "consumption":
@@ -338,14 +388,15 @@ class _Books:
                 self.rests[entry.grant] = self.rests.get(entry.grant, 0) - entry.amount
 
 
-async def differences(connection: AsyncConnection) -> list[str]:
-    """What does not balance, by sums of the database alone: names of customers, and `journal`. Empty where all does."""
+async def list_differences(connection: AsyncConnection) -> list[str]:
+    """Return the ids of customers whose balance is not the sum of their entries, and `journal` where the whole does not
+    sum to 0."""
     entries, transactions = credit_entries.c, credit_transactions.c
-    whole = (await connection.execute(sa.select(sa.func.sum(entries.amount)))).scalar_one()
+    total = (await connection.execute(sa.select(sa.func.sum(entries.amount)))).scalar_one()
     booked = (
         sa.select(transactions.customer, sa.func.sum(-entries.amount).label("booked"))
         .join_from(credit_transactions, credit_entries, entries.seq == transactions.seq)
-        .where(entries.account.in_(PURSE))
+        .where(entries.account.in_(BALANCE_ACCOUNTS))
         .group_by(transactions.customer)
         .subquery()
     )
@@ -355,23 +406,24 @@ async def differences(connection: AsyncConnection) -> list[str]:
         .where(credit_balances.c.balance != sa.func.coalesce(booked.c.booked, 0))
         .order_by(credit_balances.c.customer)
     )
-    found = list((await connection.execute(both)).scalars())
-    return ["journal", *found] if whole else found
+    differing = list((await connection.execute(both)).scalars())
+    return ["journal", *differing] if total else differing
 
 
-async def balance(connection: AsyncConnection, customer: str, at: int | None = None) -> int:
-    """What a customer had to spend after all that was booked until this Unix millisecond; None: what there is now."""
+async def fetch_balance(connection: AsyncConnection, customer: str, at: int | None = None) -> int:
+    """Return what a customer had to spend after all that was booked until this Unix millisecond; None: what there is
+    now."""
     if at is None:
-        wanted = sa.select(credit_balances.c.balance).where(credit_balances.c.customer == customer)
-        return (await connection.execute(wanted)).scalar_one_or_none() or 0
+        statement = sa.select(credit_balances.c.balance).where(credit_balances.c.customer == customer)
+        return (await connection.execute(statement)).scalar_one_or_none() or 0
     transactions = credit_transactions.c
     until = (transactions.customer == customer) & (transactions.at <= at)
     total = sa.select(sa.func.sum(transactions.amount)).where(until)
     return int((await connection.execute(total)).scalar_one() or 0)
 
 
-async def grants(connection: AsyncConnection, customer: str) -> list[Grant]:
-    """The grants of a customer, in the order in which they came."""
-    wanted = sa.select(credit_grants).where(credit_grants.c.customer == customer)
-    ordered = wanted.order_by(credit_grants.c.number, credit_grants.c.id)
-    return [grant_of(row) for row in await connection.execute(ordered)]
+async def list_grants(connection: AsyncConnection, customer: str) -> list[Grant]:
+    """Return the grants of a customer, in the order in which they came."""
+    statement = sa.select(credit_grants).where(credit_grants.c.customer == customer)
+    ordered = statement.order_by(credit_grants.c.number, credit_grants.c.id)
+    return [parse_grant(row) for row in await connection.execute(ordered)]

@@ -1,15 +1,15 @@
-"""The double entry of prepaid credits: what is booked when something happens. Pure.
+"""The double entry of prepaid credits: the entries of each kind of transaction. Pure.
 
 Amounts are whole millicredits: 1,000 credits are one US dollar, so a million millicredits are. A debit is above zero, a
-credit below, and the entries of a transaction sum to zero. What a customer has left is in grants: one for each purchase
-and each gift. What was used beyond all of them is the overdraft, which whatever comes next pays first; so a customer
-never has both.
+credit below, and the entries of a transaction sum to zero. A customer's credits are in grants: one for each purchase
+and each gift. What was used beyond all of them is the overdraft, which the next credits pay first; so a customer never
+has both.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 
-from edgeproxy.collector.billing.rating.money import rounded
+from edgeproxy.collector.billing.rating.money import divide_rounded
 
 CENT = 10_000
 """Millicredits of a cent."""
@@ -31,7 +31,7 @@ Account = Literal[
     "breakage",
     "tax",
 ]
-Kind = Literal[
+TransactionKind = Literal[
     "purchase",
     "fee",
     "consumption",
@@ -51,7 +51,7 @@ Kind = Literal[
     "credit_note",
 ]
 
-TABLE: Final[Mapping[Kind, tuple[Account, Account]]] = {
+ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     # What happens: the account that is debited, the account that is credited.
     "purchase": ("cash", "deferred"),
     "fee": ("fees", "cash"),  # What the payment service keeps of a purchase, or takes for a dispute.
@@ -77,14 +77,14 @@ credited, the overdraft is first. Beside it, a purchase and what becomes of its 
 """
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """A line of a transaction."""
 
     account: Account
     amount: int
     """Millicredits: a debit above zero, a credit below."""
     grant: str = ""
-    """Of deferred revenue: the grant that it is of."""
+    """The grant of an entry of deferred revenue; else empty."""
     meter: str = ""
     model: str = ""
 
@@ -97,35 +97,35 @@ class Grant(NamedTuple):
     expires: int | None = None
     """The Unix millisecond at which what is left is void; None: never."""
     paid: int = 0
-    """What was paid for it, without tax; 0 of a gift."""
+    """The price that was paid, without tax; 0 of a gift."""
     tax: int = 0
     """The tax on that."""
     returned: int = 0
-    """How much of `paid` has gone back, or is held to."""
+    """The part of `paid` that has gone back, or is held for that."""
 
     @property
     def refundable(self) -> int:
-        """How much of the money can go back: what is unspent, and was not returned before."""
+        """The part of the money that can go back: what is unspent, and was not returned before."""
         return max(0, min(self.rest, self.paid - self.returned))
 
 
-class Purse(NamedTuple):
-    """What a customer has: the grants, in the order in which they came, or an overdraft."""
+class CreditBalance(NamedTuple):
+    """A customer's credits: the grants, in the order in which they came, or an overdraft."""
 
     grants: tuple[Grant, ...] = ()
     overdraft: int = 0
 
     @property
     def balance(self) -> int:
-        """What there is to spend; below zero where too much was spent."""
+        """The millicredits that can be spent; below zero where too much was spent."""
         return sum(grant.rest for grant in self.grants) - self.overdraft
 
     def grant(self, id_: str) -> Grant | None:
-        """The grant of this id; None where there is none."""
+        """Return the grant of this id; None where there is none."""
         return next((grant for grant in self.grants if grant.id == id_), None)
 
 
-class Used(NamedTuple):
+class ConsumptionPart(NamedTuple):
     """A part of a consumption."""
 
     meter: str
@@ -133,168 +133,176 @@ class Used(NamedTuple):
     amount: int
 
 
-class Exceeds(ValueError):
-    """More was asked for than there is: `most` is how much there is, in millicredits."""
+class InsufficientCreditsError(ValueError):
+    """More was requested than there is; `most` is how much there is, in millicredits."""
 
-    def __init__(self, what: str, most: int) -> None:
-        super().__init__(f"{what}: {most} millicredits at most")
+    def __init__(self, reason: str, most: int) -> None:
+        super().__init__(f"{reason}: {most} millicredits at most")
         self.most = most
 
 
-def purchase(purse: Purse, grant: str, paid: int, tax: int = 0) -> tuple[Entry, ...]:
-    """Book that credits were paid for: `paid` without the tax."""
-    return _against("purchase", _put(purse, paid, [(grant, paid)]), -tax)
+def purchase_entries(balance: CreditBalance, grant: str, paid: int, tax: int = 0) -> tuple[JournalEntry, ...]:
+    """Return the entries of a purchase of credits; `paid` is without the tax."""
+    return _complete_entries("purchase", _add_credits(balance, paid, [(grant, paid)]), -tax)
 
 
-def gift(purse: Purse, grant: str, amount: int) -> tuple[Entry, ...]:
-    """Book that credits were given away."""
-    return _against("gift", _put(purse, amount, [(grant, amount)]))
+def gift_entries(balance: CreditBalance, grant: str, amount: int) -> tuple[JournalEntry, ...]:
+    """Return the entries of credits that are given away."""
+    return _complete_entries("gift", _add_credits(balance, amount, [(grant, amount)]))
 
 
-def plain(kind: Kind, amount: int, meter: str = "", model: str = "") -> tuple[Entry, ...]:
-    """Book what no grant has a part in: a fee, a cost, a refund that was paid."""
-    debit, credit = TABLE[kind]
-    return Entry(debit, amount, "", meter, model), Entry(credit, -amount, "", meter, model)
+def plain_entries(kind: TransactionKind, amount: int, meter: str = "", model: str = "") -> tuple[JournalEntry, ...]:
+    """Return the entries of a kind that concerns no grant: a fee, a cost, a refund that was paid."""
+    debit, credit = ACCOUNTS_BY_KIND[kind]
+    return JournalEntry(debit, amount, "", meter, model), JournalEntry(credit, -amount, "", meter, model)
 
 
-def consumption(purse: Purse, used: Sequence[Used]) -> tuple[Entry, ...]:
-    """Book that credits were used: gifts before what was paid for, what expires first before what does later."""
-    parts = _drawn(purse, sum(one.amount for one in used), spending_order(purse.grants))
-    return (*parts, *(Entry("revenue", -one.amount, "", one.meter, one.model) for one in used))
+def consumption_entries(balance: CreditBalance, parts: Sequence[ConsumptionPart]) -> tuple[JournalEntry, ...]:
+    """Return the entries of used credits: gifts before purchases, earlier expiry before later."""
+    drawn = _draw_credits(balance, sum(part.amount for part in parts), spending_order(balance.grants))
+    return (*drawn, *(JournalEntry("revenue", -part.amount, "", part.meter, part.model) for part in parts))
 
 
-def usage_refund(
-    purse: Purse, id_: str, amount: int, consumed: Iterable[Entry], refunded: Iterable[Entry], now: int
-) -> tuple[Entry, ...]:
-    """Book that usage is taken back: at most what is left of it. Raises Exceeds.
+def usage_refund_entries(
+    balance: CreditBalance,
+    id_: str,
+    amount: int,
+    consumed: Iterable[JournalEntry],
+    refunded: Iterable[JournalEntry],
+    now: int,
+) -> tuple[JournalEntry, ...]:
+    """Return the entries that take usage back: at most what is left of it. Raises InsufficientCreditsError.
 
     `consumed` are the entries of the consumption, `refunded` those of all refunds of it before. Credits go back to the
     grants that they came from, the last one first. What came from none, or from one that has expired by the Unix
     millisecond `now`, is a gift with the id of the refund.
     """
-    drawn, revenue = _drawn_by_grant(consumed)
-    back, taken_back = _drawn_by_grant(refunded)
-    if amount > revenue + taken_back:
-        raise Exceeds("more usage would be taken back than there was", revenue + taken_back)
-    into = []
+    drawn, revenue = _sum_by_grant(consumed)
+    refunded_by_grant, refunded_revenue = _sum_by_grant(refunded)
+    if amount > revenue + refunded_revenue:
+        raise InsufficientCreditsError("more usage would be taken back than there was", revenue + refunded_revenue)
+    grants = []
     for grant, part in reversed(drawn.items()):
-        known = purse.grant(grant)
-        if known is not None and (known.expires is None or known.expires > now):
-            into.append((grant, part + back.get(grant, 0)))
-    parts = _put(purse, amount, [*into, (id_, amount)])
-    return (*parts, *_revenue_back(consumed, refunded, amount))
+        remaining_grant = balance.grant(grant)
+        if remaining_grant is not None and (remaining_grant.expires is None or remaining_grant.expires > now):
+            grants.append((grant, part + refunded_by_grant.get(grant, 0)))
+    credited = _add_credits(balance, amount, [*grants, (id_, amount)])
+    return (*credited, *_reverse_revenue(consumed, refunded, amount))
 
 
-def withdrawal(purse: Purse, amount: int) -> tuple[Entry, ...]:
-    """Book that gifts are taken back: at most what is unspent of them. Raises Exceeds."""
-    gifts = [grant for grant in spending_order(purse.grants) if not grant.paid]
+def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntry, ...]:
+    """Return the entries that take gifts back: at most what is unspent of them. Raises InsufficientCreditsError."""
+    gifts = [grant for grant in spending_order(balance.grants) if not grant.paid]
     most = sum(grant.rest for grant in gifts)
     if amount > most:
-        raise Exceeds("more would be taken back than is unspent of gifts", most)
-    return _against("withdrawal", _drawn(purse, amount, gifts))
+        raise InsufficientCreditsError("more would be taken back than is unspent of gifts", most)
+    return _complete_entries("withdrawal", _draw_credits(balance, amount, gifts))
 
 
-def refund(grant: Grant, amount: int) -> tuple[Entry, ...]:
-    """Book that money is to go back: at most what is unspent of what was paid for. Raises Exceeds.
+def refund_entries(grant: Grant, amount: int) -> tuple[JournalEntry, ...]:
+    """Return the entries of money that is to go back: at most what is unspent of a purchase. Raises
+    InsufficientCreditsError.
 
     `amount` is without tax and whole cents; the tax on it goes back too, so that with all of it all of the tax does.
     """
     if amount > grant.refundable:
-        raise Exceeds("more would be paid back than is unspent of the purchase", grant.refundable)
-    tax = _tax_of(grant, grant.returned + amount) - _tax_of(grant, grant.returned)
-    return _against("refund", [Entry("deferred", amount, grant.id)], tax)
+        raise InsufficientCreditsError("more would be paid back than is unspent of the purchase", grant.refundable)
+    tax = _compute_returned_tax(grant, grant.returned + amount) - _compute_returned_tax(grant, grant.returned)
+    return _complete_entries("refund", [JournalEntry("deferred", amount, grant.id)], tax)
 
 
-def refund_failed(purse: Purse, held: Sequence[Entry]) -> tuple[Entry, ...]:
-    """Book that the money of a refund, whose entries are `held`, has not gone back."""
+def refund_failed_entries(balance: CreditBalance, held: Sequence[JournalEntry]) -> tuple[JournalEntry, ...]:
+    """Return the entries for a refund, whose entries are `held`, that has not gone back."""
     (grant,) = [entry for entry in held if entry.account == "deferred"]
     tax = sum(entry.amount for entry in held if entry.account == "tax")
-    return _against("refund_failed", _put(purse, grant.amount, [(grant.grant, grant.amount)]), -tax)
+    return _complete_entries("refund_failed", _add_credits(balance, grant.amount, [(grant.grant, grant.amount)]), -tax)
 
 
-def chargeback(purse: Purse, grant: Grant, total: int) -> tuple[Entry, ...]:
-    """Book that money has gone back without us: what the purchase has left first, then whatever there is.
+def chargeback_entries(balance: CreditBalance, grant: Grant, total: int) -> tuple[JournalEntry, ...]:
+    """Return the entries for money that has gone back without us: from what the purchase has left first, then from all
+    else.
 
     `total` is with its share of the tax.
     """
-    net = net_of(grant, total)
-    others = [one for one in spending_order(purse.grants) if one.id != grant.id]
-    return _against("chargeback", _drawn(purse, net, [grant, *others]), total - net)
+    net = compute_net(grant, total)
+    others = [other for other in spending_order(balance.grants) if other.id != grant.id]
+    return _complete_entries("chargeback", _draw_credits(balance, net, [grant, *others]), total - net)
 
 
-def chargeback_won(purse: Purse, grant: Grant, total: int) -> tuple[Entry, ...]:
-    """Book that this money has come again."""
-    net = net_of(grant, total)
-    return _against("chargeback_won", _put(purse, net, [(grant.id, net)]), net - total)
+def chargeback_won_entries(balance: CreditBalance, grant: Grant, total: int) -> tuple[JournalEntry, ...]:
+    """Return the entries for charged-back money that has come again."""
+    net = compute_net(grant, total)
+    return _complete_entries("chargeback_won", _add_credits(balance, net, [(grant.id, net)]), net - total)
 
 
-def expiry(grant: Grant) -> tuple[Entry, ...]:
-    """Book that what is left of a grant is void."""
-    return _against("expiry", [Entry("deferred", grant.rest, grant.id)])
+def expiry_entries(grant: Grant) -> tuple[JournalEntry, ...]:
+    """Return the entries that void what is left of a grant."""
+    return _complete_entries("expiry", [JournalEntry("deferred", grant.rest, grant.id)])
 
 
-def net_of(grant: Grant, total: int) -> int:
-    """How much of an amount that has gone back is without tax: whole cents where the amount is."""
-    return CENT * rounded(total * grant.paid, CENT * (grant.paid + grant.tax))
+def compute_net(grant: Grant, total: int) -> int:
+    """Return how much of an amount that has gone back is without tax: whole cents where the amount is."""
+    return CENT * divide_rounded(total * grant.paid, CENT * (grant.paid + grant.tax))
 
 
 def spending_order(grants: Iterable[Grant]) -> list[Grant]:
-    """In which order grants are spent: gifts before paid, earliest expiry first, then as they came."""
-    return sorted(grants, key=lambda one: (bool(one.paid), one.expires is None, one.expires or 0))
+    """Return the grants in the order in which they are spent: gifts before purchases, earliest expiry first, then as
+    they came."""
+    return sorted(grants, key=lambda grant: (bool(grant.paid), grant.expires is None, grant.expires or 0))
 
 
-def applied(purse: Purse, entries: Iterable[Entry]) -> Purse:
-    """Return what a customer has after these entries; a grant that was not there is the last one."""
-    rests = {grant.id: grant for grant in purse.grants}
-    overdraft = purse.overdraft
+def apply_entries(balance: CreditBalance, entries: Iterable[JournalEntry]) -> CreditBalance:
+    """Return the balance after these entries; a grant that was not there is the last one."""
+    rests = {grant.id: grant for grant in balance.grants}
+    overdraft = balance.overdraft
     for entry in entries:
         if entry.account == "deferred":
             grant = rests.get(entry.grant, Grant(entry.grant, 0))
             rests[entry.grant] = grant._replace(rest=grant.rest - entry.amount)
         elif entry.account == "overdraft":
             overdraft += entry.amount
-    return Purse(tuple(rests.values()), overdraft)
+    return CreditBalance(tuple(rests.values()), overdraft)
 
 
-def change(entries: Iterable[Entry]) -> int:
-    """By how much these entries change what the customer has to spend."""
+def compute_change(entries: Iterable[JournalEntry]) -> int:
+    """Return by how much these entries change what the customer has to spend."""
     return -sum(entry.amount for entry in entries if entry.account in ("deferred", "overdraft"))
 
 
-def _against(kind: Kind, parts: Sequence[Entry], tax: int = 0) -> tuple[Entry, ...]:
-    """What happens, where `parts` stand for deferred revenue: the other account has the rest of it, the tax too."""
-    debit, credit = TABLE[kind]
+def _complete_entries(kind: TransactionKind, parts: Sequence[JournalEntry], tax: int = 0) -> tuple[JournalEntry, ...]:
+    """Return `parts`, which are of deferred revenue, with the entry of the other account, and with the tax."""
+    debit, credit = ACCOUNTS_BY_KIND[kind]
     other = credit if debit == "deferred" else debit
-    entries = (*parts, Entry("tax", tax)) if tax else tuple(parts)
-    return (*entries, Entry(other, -sum(entry.amount for entry in entries)))
+    entries = (*parts, JournalEntry("tax", tax)) if tax else tuple(parts)
+    return (*entries, JournalEntry(other, -sum(entry.amount for entry in entries)))
 
 
-def _drawn(purse: Purse, amount: int, grants: Iterable[Grant]) -> list[Entry]:
-    """Take credits from these grants, one after another, and what is missing as overdraft."""
+def _draw_credits(balance: CreditBalance, amount: int, grants: Iterable[Grant]) -> list[JournalEntry]:
+    """Return entries that take credits from these grants, one after another; what is missing becomes overdraft."""
     parts = []
     for grant in grants:
-        taken = min(amount, grant.rest)
-        if taken:
-            parts.append(Entry("deferred", taken, grant.id))
-            amount -= taken
-    return [*parts, Entry("overdraft", amount)] if amount else parts
+        drawn = min(amount, grant.rest)
+        if drawn:
+            parts.append(JournalEntry("deferred", drawn, grant.id))
+            amount -= drawn
+    return [*parts, JournalEntry("overdraft", amount)] if amount else parts
 
 
-def _put(purse: Purse, amount: int, into: Iterable[tuple[str, int]]) -> list[Entry]:
-    """Give credits: to the overdraft first, then to these grants, to each so many at most."""
-    paid = min(amount, purse.overdraft)
-    parts = [Entry("overdraft", -paid)] if paid else []
+def _add_credits(balance: CreditBalance, amount: int, grants: Iterable[tuple[str, int]]) -> list[JournalEntry]:
+    """Return entries that give credits: to the overdraft first, then to these grants, to each at most so many."""
+    paid = min(amount, balance.overdraft)
+    parts = [JournalEntry("overdraft", -paid)] if paid else []
     amount -= paid
-    for grant, most in into:
-        given = min(amount, most)
-        if given:
-            parts.append(Entry("deferred", -given, grant))
-            amount -= given
+    for grant, most in grants:
+        credited = min(amount, most)
+        if credited:
+            parts.append(JournalEntry("deferred", -credited, grant))
+            amount -= credited
     return parts
 
 
-def _drawn_by_grant(entries: Iterable[Entry]) -> tuple[dict[str, int], int]:
-    """How much of each grant these entries debit, and how much revenue they credit."""
+def _sum_by_grant(entries: Iterable[JournalEntry]) -> tuple[dict[str, int], int]:
+    """Return how much of each grant these entries debit, and how much revenue they credit."""
     grants: dict[str, int] = {}
     revenue = 0
     for entry in entries:
@@ -305,8 +313,10 @@ def _drawn_by_grant(entries: Iterable[Entry]) -> tuple[dict[str, int], int]:
     return grants, revenue
 
 
-def _revenue_back(consumed: Iterable[Entry], refunded: Iterable[Entry], amount: int) -> Iterator[Entry]:
-    """Take revenue back from the parts of a consumption, in their order."""
+def _reverse_revenue(
+    consumed: Iterable[JournalEntry], refunded: Iterable[JournalEntry], amount: int
+) -> Iterator[JournalEntry]:
+    """Yield entries that take revenue back from the parts of a consumption, in their order."""
     left: dict[tuple[str, str], int] = {}
     for entry in (*consumed, *refunded):
         if entry.account == "revenue":
@@ -314,10 +324,10 @@ def _revenue_back(consumed: Iterable[Entry], refunded: Iterable[Entry], amount: 
     for (meter, model), most in left.items():
         part = min(amount, most)
         if part:
-            yield Entry("revenue", part, "", meter, model)
+            yield JournalEntry("revenue", part, "", meter, model)
             amount -= part
 
 
-def _tax_of(grant: Grant, returned: int) -> int:
-    """The tax that has gone back with so much of what was paid: whole cents."""
-    return CENT * rounded(grant.tax * returned, CENT * grant.paid)
+def _compute_returned_tax(grant: Grant, returned: int) -> int:
+    """Return the tax that has gone back with so much of what was paid: whole cents."""
+    return CENT * divide_rounded(grant.tax * returned, CENT * grant.paid)

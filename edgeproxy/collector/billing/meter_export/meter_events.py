@@ -1,28 +1,28 @@
-"""Usage as Stripe counts it: meter events, and their sums, by our names of customers and meters."""
+"""Meter events at Stripe, and their sums, by our names of customers and meters."""
 
 import time
 from collections.abc import Callable, Mapping
 
-from edgeproxy.collector.billing.meter_export.exporter import Away, Unlisted
+from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError, MeterEventsUnlistedError
 from edgeproxy.collector.billing.meter_export.outbox import Answer
-from edgeproxy.collector.billing.meter_export.outbox_rows import Row
+from edgeproxy.collector.billing.meter_export.outbox_rows import OutboxRow
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 
 SUMMARIES = "v1.billing.meters.event_summaries.list"
 PREFIX = "edgeproxy_"
 MISSING = "resource_missing"
 NAMES_SECONDS = 600.0
-"""Seconds for which it is taken for known which meters Stripe has."""
+"""Seconds for which the list of Stripe's meters is cached."""
 
 
 def event_name(meter: str) -> str:
-    """What Stripe calls events of a meter of ours."""
+    """Return Stripe's event name of our meter."""
     return f"{PREFIX}{meter}"
 
 
-def meter_of(name: str) -> str | None:
-    """The meter of ours whose events Stripe calls so; None where they are not ours."""
+def find_meter(name: str) -> str | None:
+    """Return our meter of Stripe's event name; None where it is not ours."""
     return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
 
 
@@ -37,13 +37,15 @@ class StripeMeterEvents:
         self._skew = 0.0
         self._learned_at = -NAMES_SECONDS
 
-    async def learn(self, customers: Mapping[str, str]) -> None:
-        """Know these customers, and by now and then asking, which meters there are; raises StripeFailure."""
+    async def learn_names(self, customers: Mapping[str, str]) -> None:
+        """Set Stripe's ids of customers, and refresh those of meters now and then; raises StripeCallError."""
         self.customers = customers
         now = self._clock()
         if now - self._learned_at >= NAMES_SECONDS or not self.meters:
-            found = await self._stripe.every("v1.billing.meters.list", status="active")
-            self.meters = {name: one["id"] for one in found if (name := meter_of(one["event_name"])) is not None}
+            meters = await self._stripe.list_all("v1.billing.meters.list", status="active")
+            self.meters = {
+                name: meter["id"] for meter in meters if (name := find_meter(meter["event_name"])) is not None
+            }
             self._learned_at = now
 
     @property
@@ -51,7 +53,7 @@ class StripeMeterEvents:
         """Seconds by which Stripe's clock was ahead of ours, when it answered last."""
         return self._skew
 
-    async def send(self, row: Row) -> Answer:
+    async def send(self, row: OutboxRow) -> Answer:
         """Send an event; nothing is raised, whatever comes of it."""
         customer = self.customers.get(row.customer)
         if customer is None:
@@ -65,22 +67,29 @@ class StripeMeterEvents:
         }
         try:
             now = await self._stripe.send_event(row.idempotency_key, fields)
-        except StripeFailure as failure:
-            if failure.outcome is Outcome.LOST:
-                return Answer(None, failure.message)
-            return Answer(failure.status, failure.message, failure.code, failure.reason)
+        except StripeCallError as error:
+            if error.outcome is CallOutcome.LOST:
+                return Answer(None, error.message)
+            return Answer(error.status, error.message, error.code, error.reason)
         if now is not None:
             self._skew = now - self._clock()
         return Answer(200)
 
-    async def counted(self, customer: str, meter: str, span: Span) -> int:
-        """Return the sum of the events in a time of whole minutes; raises Away, and Unlisted."""
+    async def fetch_sum(self, customer: str, meter: str, span: Span) -> int:
+        """Return the sum of the events in a time of whole minutes; raises MeterEventsUnavailableError and
+        MeterEventsUnlistedError."""
         try:
-            of, at = self.meters[meter], self.customers[customer]
-        except KeyError as missing:
-            raise Unlisted(f"{missing.args[0]} is not known at Stripe: run edgeproxy billing sync") from None
+            meter_id, customer_id = self.meters[meter], self.customers[customer]
+        except KeyError as error:
+            raise MeterEventsUnlistedError(
+                f"{error.args[0]} is not known at Stripe: run edgeproxy billing sync"
+            ) from None
         try:
-            found = await self._stripe.every(SUMMARIES, of, customer=at, start_time=span.start, end_time=span.end)
-        except StripeFailure as failure:
-            raise (Unlisted if failure.code == MISSING else Away)(str(failure)) from failure
-        return sum(round(one["aggregated_value"]) for one in found)
+            summaries = await self._stripe.list_all(
+                SUMMARIES, meter_id, customer=customer_id, start_time=span.start, end_time=span.end
+            )
+        except StripeCallError as error:
+            raise (MeterEventsUnlistedError if error.code == MISSING else MeterEventsUnavailableError)(
+                str(error)
+            ) from error
+        return sum(round(summary["aggregated_value"]) for summary in summaries)

@@ -1,17 +1,19 @@
-"""Whose usage Stripe is told, and for which segments: what `collection: meters` has written down of subscriptions."""
+"""Metered segments: which segments of subscriptions are collected by Stripe's meters, and what Stripe has counted of
+them.
+"""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.meter_export import outbox_rows
 from edgeproxy.collector.billing.meter_export.exporter import MeterEvents
-from edgeproxy.collector.billing.meter_export.outbox import State
-from edgeproxy.collector.billing.meter_export.slices import MINUTE, Told
+from edgeproxy.collector.billing.meter_export.outbox import RowState
+from edgeproxy.collector.billing.meter_export.slices import MINUTE, MeteredSegment
 from edgeproxy.collector.billing.meter_export.slicing import Pair, Slicing, Targets
-from edgeproxy.collector.billing.mismatch import Row
+from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import billing_customers, invoices, segments, subscriptions
@@ -21,60 +23,82 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.models import Meter
 
 KNOWN_SECONDS = 62 * 86400
-"""Seconds after their end in which segments are looked at: longer than slices are, so that none seems gone."""
+"""Seconds after their end in which segments are still read: longer than slices are, so that none is missed."""
 METERS = "meters"
-"""How usage is collected that Stripe is told of."""
+"""The collection of usage that goes to Stripe's meters."""
 
 
-class Apart(Exception):
-    """Stripe's sums of a segment are not what it was told."""
+class UsageMismatchError(Exception):
+    """Stripe's sums of a segment differ from what was sent."""
 
-    def __init__(self, rows: list[Row]) -> None:
+    def __init__(self, rows: list[Comparison]) -> None:
         super().__init__("Stripe's sums are not what it was told")
         self.rows = rows
         """The units of each meter that differs: what it has taken, and what it says it has counted."""
 
 
 def is_sum(meters: Mapping[str, Meter], meter: str) -> bool:
-    """Whether usage of a meter adds up, so that it is told slice by slice."""
+    """Return whether usage of a meter adds up, so that it is sent slice by slice."""
     return meter not in meters or meters[meter].aggregate == "sum"
 
 
-def slicing_of(database: Database, is_live: bool, meters: Mapping[str, Meter]) -> Slicing:
-    """What is known of the account that a key is of. A database is billed by one account, in each mode of it."""
+def build_slicing(database: Database, is_live: bool, meters: Mapping[str, Meter]) -> Slicing:
+    """Return the account of a key, with what slicing needs. A database is billed by one account, in each mode of it."""
     gauges = frozenset(meter for meter in meters if not is_sum(meters, meter))
     return Slicing(database, "live" if is_live else "test", gauges)
 
 
-def told(row: Any) -> Told:
-    """What is known of a segment that Stripe is told of."""
-    return Told(Span(row.start, row.end), row.told_from, row.told_until is not None)
+class SegmentRow(NamedTuple):
+    """A segment of a subscription as the database has it. Times are Unix seconds."""
+
+    start: int
+    end: int
+    plan_version: str
+    period_start: int
+    period_end: int
+    collection: str
+    counted_from: int | None
+    """From when on Stripe counts events for it; None where it counts none."""
+    counted_until: int | None
+    """When what Stripe has counted became final; None while it may grow."""
 
 
-async def targets(
+SEGMENT_FIELDS = [
+    *(segments.c[name] for name in SegmentRow._fields[:6]),
+    segments.c.told_from,
+    segments.c.told_until,
+]
+
+
+def parse_segment(row: SegmentRow) -> MeteredSegment:
+    """Return the metered segment of a row."""
+    return MeteredSegment(Span(row.start, row.end), row.counted_from or 0, row.counted_until is not None)
+
+
+async def fetch_targets(
     connection: AsyncConnection, meters: Mapping[str, Meter], since: float, customer: str | None = None
 ) -> Targets:
-    """Return the pairs of which Stripe is told, with their segments that end after a Unix second: of all customers, or
-    of one, by id."""
+    """Return the customers and meters whose usage is sent, with their segments that end after a Unix second: of all
+    customers, or of one, by id."""
     joined = segments.join(subscriptions, subscriptions.c.id == segments.c.subscription).join(
         customers, customers.c.id == subscriptions.c.customer
     )
-    wanted = (
-        sa.select(segments, customers.c.name)
+    statement = (
+        sa.select(*SEGMENT_FIELDS, customers.c.name)
         .select_from(joined)
         .where(segments.c.meter == "", segments.c.told_from.is_not(None), segments.c.end > int(since))
         .order_by(segments.c.start)
     )
     if customer is not None:
-        wanted = wanted.where(subscriptions.c.customer == customer)
-    rows = (await connection.execute(wanted)).all()
-    plans = await plan_versions.versions(connection, {row.plan_version for row in rows})
-    found: dict[Pair, list[Told]] = {}
+        statement = statement.where(subscriptions.c.customer == customer)
+    rows = (await connection.execute(statement)).all()
+    plans = await plan_versions.fetch_plans(connection, {row.plan_version for row in rows})
+    segments_by_pair: dict[Pair, list[MeteredSegment]] = {}
     for row in rows:
         for meter in plans[row.plan_version].meters:
             if is_sum(meters, meter):
-                found.setdefault((row.name, meter), []).append(told(row))
-    return found
+                segments_by_pair.setdefault((row.name, meter), []).append(parse_segment(SegmentRow(*row[:-1])))
+    return segments_by_pair
 
 
 CHARGED = sa.and_(
@@ -83,69 +107,79 @@ CHARGED = sa.and_(
     sa.func.coalesce(segments.c.told_from, segments.c.end) + MINUTE <= segments.c.end,
     segments.c.start + MINUTE <= segments.c.end,
 )
-"""Segments of which Stripe has counted a minute or more."""
+"""The condition for segments of which Stripe has counted a minute or more."""
 DRAFTED = sa.exists().where(
     segments.c.subscription == invoices.c.subscription, segments.c.period_start == invoices.c.period_start, CHARGED
 )
-"""Invoices of whose periods there are such: Stripe drafts those by itself."""
+"""The condition for invoices that Stripe drafts by itself: their periods have such segments."""
 
 
-async def charged(connection: AsyncConnection, subscription: str, period_start: int) -> list[Any]:
-    """Return the segments of a period whose usage Stripe charges, in the order of time: what is over before Stripe
-    counted anything is none."""
-    of = (segments.c.subscription == subscription, segments.c.period_start == period_start)
-    wanted = sa.select(segments).where(*of, CHARGED).order_by(segments.c.start)
-    return list((await connection.execute(wanted)).all())
+async def fetch_charged(connection: AsyncConnection, subscription: str, period_start: int) -> list[SegmentRow]:
+    """Return the rows of a period's segments whose usage Stripe charges, in the order of time. A segment that ends
+    before Stripe counts is none."""
+    conditions = (segments.c.subscription == subscription, segments.c.period_start == period_start)
+    statement = sa.select(*SEGMENT_FIELDS).where(*conditions, CHARGED).order_by(segments.c.start)
+    return [SegmentRow(*row) for row in await connection.execute(statement)]
 
 
-def window(row: Any) -> Span:
-    """The time in which all events of a segment are dated."""
-    return Span(max(row.start, row.told_from), row.end)
+def get_event_window(row: SegmentRow) -> Span:
+    """Return the time in which all events of a segment are dated."""
+    return Span(max(row.start, row.counted_from or 0), row.end)
 
 
 async def is_under_way(connection: AsyncConnection, customer: str, starts: Iterable[int]) -> bool:
-    """Whether any usage of these segments of a customer, by name, is still to be sent, or may have been counted."""
-    c = billing_outbox.c
-    of = (c.customer == customer, c.segment.in_(list(starts)), c.state.in_(outbox_rows.OPEN))
-    return (await connection.execute(sa.select(c.revision).where(*of).limit(1))).first() is not None
+    """Return whether any usage of these segments of a customer, by name, is still to be sent, or may have
+    been counted."""
+    columns = billing_outbox.c
+    conditions = (columns.customer == customer, columns.segment.in_(list(starts)), columns.state.in_(outbox_rows.OPEN))
+    return (await connection.execute(sa.select(columns.revision).where(*conditions).limit(1))).first() is not None
 
 
-async def counted(connection: AsyncConnection, customer: str, start: int) -> dict[str, int]:
-    """Return what Stripe has taken of a segment of a customer, by meter."""
-    c = billing_outbox.c
-    of = (c.customer == customer, c.segment == start, c.state.in_([State.ACCEPTED, State.CONFIRMED]))
-    found = await connection.execute(sa.select(c.meter, sa.func.sum(c.value)).where(*of).group_by(c.meter))
-    return {meter: int(value) for meter, value in found}
+async def fetch_accepted(connection: AsyncConnection, customer: str, start: int) -> dict[str, int]:
+    """Return what Stripe has accepted of a segment of a customer, by meter."""
+    columns = billing_outbox.c
+    conditions = (
+        columns.customer == customer,
+        columns.segment == start,
+        columns.state.in_([RowState.ACCEPTED, RowState.CONFIRMED]),
+    )
+    rows = await connection.execute(
+        sa.select(columns.meter, sa.func.sum(columns.value)).where(*conditions).group_by(columns.meter)
+    )
+    return {meter: int(value) for meter, value in rows}
 
 
-async def confirm(connection: AsyncConnection, customer: str, start: int, now: float) -> None:
-    """Write that what was taken of a segment is counted: Stripe's sums are the same."""
-    c = billing_outbox.c
-    of = (c.customer == customer, c.segment == start, c.state == State.ACCEPTED)
+async def confirm_segment(connection: AsyncConnection, customer: str, start: int, now: float) -> None:
+    """Record that what was accepted of a segment is counted."""
+    columns = billing_outbox.c
+    conditions = (columns.customer == customer, columns.segment == start, columns.state == RowState.ACCEPTED)
     await connection.execute(
-        sa.update(billing_outbox).where(*of).values(state=State.CONFIRMED, settled=int(now * 1000))
+        sa.update(billing_outbox).where(*conditions).values(state=RowState.CONFIRMED, settled=int(now * 1000))
     )
 
 
-async def agreed(database: Database, events: MeterEvents, customer: str, row: Any, now: float) -> dict[str, int]:
-    """Return what Stripe has counted of a segment, by meter, and write it down; raises Apart and Away."""
+async def verify_sums(
+    database: Database, events: MeterEvents, customer: str, row: SegmentRow, now: float
+) -> dict[str, int]:
+    """Compare Stripe's sums of a segment with what was accepted, confirm it, and return the sums by meter; raises
+    UsageMismatchError and MeterEventsUnavailableError."""
     async with database.reading() as connection:
-        ours = await counted(connection, customer, row.start)
+        accepted = await fetch_accepted(connection, customer, row.start)
     rows = [
-        Row(customer, meter, quantity, await events.counted(customer, meter, window(row)))
-        for meter, quantity in ours.items()
+        Comparison(customer, meter, quantity, await events.fetch_sum(customer, meter, get_event_window(row)))
+        for meter, quantity in accepted.items()
     ]
-    if apart := [one for one in rows if one.difference]:
-        raise Apart(apart)
+    if differing := [comparison for comparison in rows if comparison.difference]:
+        raise UsageMismatchError(differing)
     async with database.writing() as connection:
-        await confirm(connection, customer, row.start, now)
-    return ours
+        await confirm_segment(connection, customer, row.start, now)
+    return accepted
 
 
-async def payers(connection: AsyncConnection, names: Iterable[str] | None = None) -> dict[str, str]:
+async def fetch_stripe_ids(connection: AsyncConnection, names: Iterable[str] | None = None) -> dict[str, str]:
     """Return Stripe's ids of customers by their names here; of all, or of some."""
     joined = billing_customers.join(customers, customers.c.id == billing_customers.c.customer)
-    wanted = sa.select(customers.c.name, billing_customers.c.stripe_id).select_from(joined)
+    statement = sa.select(customers.c.name, billing_customers.c.stripe_id).select_from(joined)
     if names is not None:
-        wanted = wanted.where(customers.c.name.in_(set(names)))
-    return {row[0]: row[1] for row in await connection.execute(wanted)}
+        statement = statement.where(customers.c.name.in_(set(names)))
+    return {row[0]: row[1] for row in await connection.execute(statement)}

@@ -1,4 +1,4 @@
-"""What becomes of usage on its way to Stripe: the states of a row of the outbox, and what each answer means. Pure.
+"""The states of an outbox row, and what each answer of Stripe's means for it. Pure.
 
 All that decides on the state of a row is in this file; `exporter.py` does what is decided. A row says that a customer
 used so much of a meter in a slice of time. Stripe counts an event once for each identifier within a day, so a row that
@@ -22,8 +22,8 @@ PAUSE_SECONDS_MAX = 300.0
 """Seconds that a row rests at most between two attempts."""
 
 
-class State(StrEnum):
-    """What a row is."""
+class RowState(StrEnum):
+    """The state of a row."""
 
     READY = "ready"
     """Fixed, and not under way."""
@@ -45,24 +45,26 @@ class State(StrEnum):
     """Replaced by another revision, which has its value."""
 
 
-LEAVES: Mapping[State, frozenset[State]] = {
-    State.READY: frozenset({State.SENDING, State.LATE, State.WAIVED}),
-    State.SENDING: frozenset({State.ACCEPTED, State.UNKNOWN, State.REJECTED, State.READY, State.LATE}),
-    State.ACCEPTED: frozenset({State.CONFIRMED, State.REJECTED}),
-    State.UNKNOWN: frozenset({State.SENDING, State.CONFIRMED, State.REJECTED, State.VOID}),
-    State.REJECTED: frozenset({State.VOID}),
-    State.CONFIRMED: frozenset(),
-    State.LATE: frozenset(),
-    State.WAIVED: frozenset(),
-    State.VOID: frozenset(),
+TRANSITIONS: Mapping[RowState, frozenset[RowState]] = {
+    RowState.READY: frozenset({RowState.SENDING, RowState.LATE, RowState.WAIVED}),
+    RowState.SENDING: frozenset(
+        {RowState.ACCEPTED, RowState.UNKNOWN, RowState.REJECTED, RowState.READY, RowState.LATE}
+    ),
+    RowState.ACCEPTED: frozenset({RowState.CONFIRMED, RowState.REJECTED}),
+    RowState.UNKNOWN: frozenset({RowState.SENDING, RowState.CONFIRMED, RowState.REJECTED, RowState.VOID}),
+    RowState.REJECTED: frozenset({RowState.VOID}),
+    RowState.CONFIRMED: frozenset(),
+    RowState.LATE: frozenset(),
+    RowState.WAIVED: frozenset(),
+    RowState.VOID: frozenset(),
 }
 """What each state may become."""
-SETTLED = frozenset({State.CONFIRMED, State.LATE, State.WAIVED, State.VOID})
-"""States that are ends."""
+SETTLED = frozenset({RowState.CONFIRMED, RowState.LATE, RowState.WAIVED, RowState.VOID})
+"""States that are final."""
 
 
 class Reply(StrEnum):
-    """What came of sending a meter event."""
+    """The result of sending a meter event."""
 
     TAKEN = "taken"
     DUPLICATE = "duplicate"
@@ -87,11 +89,11 @@ class Reply(StrEnum):
 
 
 class Meaning(NamedTuple):
-    """What a reply says of the row, and what is to be done."""
+    """The consequences of a reply: the row's next state, and what is done."""
 
-    state: State
+    state: RowState
     pause: Literal["none", "short", "long"] = "none"
-    """How long the row rests: not at all; 1 to 5 s; longer after each attempt."""
+    """The rest of the row: none; 1 to 5 s; longer after each attempt."""
     new_key: bool = False
     """Whether the next attempt has another Idempotency-Key."""
     halves: bool = False
@@ -99,30 +101,30 @@ class Meaning(NamedTuple):
     stops: bool = False
     """Whether the exporter stops until somebody has looked."""
     alert: str | None = None
-    """What people are told."""
+    """The title of the alert; None raises none."""
 
 
 MEANINGS: Mapping[Reply, Meaning] = {
-    Reply.TAKEN: Meaning(State.ACCEPTED),
-    Reply.DUPLICATE: Meaning(State.ACCEPTED),
+    Reply.TAKEN: Meaning(RowState.ACCEPTED),
+    Reply.DUPLICATE: Meaning(RowState.ACCEPTED),
     Reply.FOREIGN: Meaning(
-        State.REJECTED,
+        RowState.REJECTED,
         alert="Stripe has an event that this database never sent: it was restored, or a second installation exports",
     ),
     Reply.OUT_OF_TIME: Meaning(
-        State.LATE, alert="Stripe finds the time of an event out of its bounds: compare this machine's clock"
+        RowState.LATE, alert="Stripe finds the time of an event out of its bounds: compare this machine's clock"
     ),
-    Reply.REFUSED: Meaning(State.REJECTED, alert="Stripe refuses an event"),
+    Reply.REFUSED: Meaning(RowState.REJECTED, alert="Stripe refuses an event"),
     Reply.DENIED: Meaning(
-        State.READY,
+        RowState.READY,
         stops=True,
         alert="Stripe does not accept the key: exports have stopped. Put a valid key in place and restart",
     ),
-    Reply.BUSY: Meaning(State.READY, pause="short"),
-    Reply.LIMITED: Meaning(State.READY, pause="long", halves=True),
-    Reply.LOCKED: Meaning(State.READY, pause="long"),
-    Reply.FAILED: Meaning(State.UNKNOWN, pause="long", new_key=True),
-    Reply.LOST: Meaning(State.UNKNOWN, pause="long"),
+    Reply.BUSY: Meaning(RowState.READY, pause="short"),
+    Reply.LIMITED: Meaning(RowState.READY, pause="long", halves=True),
+    Reply.LOCKED: Meaning(RowState.READY, pause="long"),
+    Reply.FAILED: Meaning(RowState.UNKNOWN, pause="long", new_key=True),
+    Reply.LOST: Meaning(RowState.UNKNOWN, pause="long"),
 }
 """What each reply means to a row of which no earlier attempt is in doubt."""
 
@@ -134,7 +136,7 @@ TIME_WORDS = ("timestamp",)
 
 
 class Answer(NamedTuple):
-    """An answer of Stripe's, as far as it matters; `status` is None where none came."""
+    """An answer of Stripe's; `status` is None where none came."""
 
     status: int | None
     message: str = ""
@@ -143,8 +145,8 @@ class Answer(NamedTuple):
     """`Stripe-Rate-Limited-Reason`."""
 
 
-def reply_of(answer: Answer, *, attempted: bool) -> Reply:
-    """Say what an answer is; `attempted`: whether the row was sent before this attempt."""
+def classify_answer(answer: Answer, *, attempted: bool) -> Reply:
+    """Return the reply that an answer is; `attempted` says whether the row was sent before this attempt."""
     status, message, code, reason = answer
     if status is None:
         return Reply.LOST
@@ -168,28 +170,29 @@ STATUSES: Mapping[int, Reply] = {
 """What the statuses say that say it alone; others from 400 on refuse, and all else is a failure of Stripe's."""
 
 
-def meaning_of(reply: Reply, *, in_doubt: bool) -> Meaning:
-    """Say what a reply means; `in_doubt`: whether an earlier attempt had no certain answer.
+def interpret_reply(reply: Reply, *, in_doubt: bool) -> Meaning:
+    """Return the meaning of a reply; `in_doubt` says whether an earlier attempt had no certain answer.
 
     That this attempt did nothing says nothing of an earlier one: such a row stays unknown.
     """
     meaning = MEANINGS[reply]
-    if in_doubt and meaning.state is not State.ACCEPTED:
-        return meaning._replace(state=State.UNKNOWN, pause="long" if meaning.pause == "none" else meaning.pause)
+    if in_doubt and meaning.state is not RowState.ACCEPTED:
+        return meaning._replace(state=RowState.UNKNOWN, pause="long" if meaning.pause == "none" else meaning.pause)
     return meaning
 
 
-def rest(meaning: Meaning, attempts: int, luck: float) -> float:
-    """Seconds until the row may be sent again, after so many attempts; `luck` is from 0 to 1, as rests must differ."""
+def compute_rest(meaning: Meaning, attempts: int, random_share: float) -> float:
+    """Return the seconds until the row may be sent again, after so many attempts; `random_share` is from 0 to 1, so
+    that rests differ."""
     if meaning.pause == "none":
         return 0.0
     if meaning.pause == "short":
-        return 1.0 + 4.0 * luck
-    return float(min(2 ** min(attempts, 16), PAUSE_SECONDS_MAX) * (0.5 + 0.5 * luck))
+        return 1.0 + 4.0 * random_share
+    return float(min(2 ** min(attempts, 16), PAUSE_SECONDS_MAX) * (0.5 + 0.5 * random_share))
 
 
 class Doubt(StrEnum):
-    """What is done with a row that may have been counted, or not."""
+    """A decision on a row that may have been counted, or not."""
 
     SEND = "send"
     """Send it again, under the same identifier."""
@@ -200,7 +203,7 @@ class Doubt(StrEnum):
     """It was not counted: the next revision has its value."""
 
 
-def resolve(age: float, *, is_counted: bool | None) -> Doubt:
+def resolve_doubt(age: float, *, is_counted: bool | None) -> Doubt:
     """Decide on an unknown row whose first attempt was `age` seconds ago.
 
     `is_counted`: whether Stripe's sum of its minute has it; None where nobody has read that lately.
@@ -214,15 +217,15 @@ def resolve(age: float, *, is_counted: bool | None) -> Doubt:
     return Doubt.VOID
 
 
-def identifier(account: str, customer: str, meter: str, start: int, revision: int, segment: int) -> str:
-    """Name a row to Stripe, the same whenever it is made: slice and segment are known by their first second."""
-    said = json.dumps([account, customer, meter, start, revision, segment], separators=(",", ":"))
-    return f"ep_{hashlib.sha256(said.encode()).hexdigest()[:40]}"
+def build_identifier(account: str, customer: str, meter: str, start: int, revision: int, segment: int) -> str:
+    """Return the identifier of a row at Stripe, which never changes: slice and segment are known by their
+    first second."""
+    key = json.dumps([account, customer, meter, start, revision, segment], separators=(",", ":"))
+    return f"ep_{hashlib.sha256(key.encode()).hexdigest()[:40]}"
 
 
-def dated(start: int, end: int, revision: int) -> int | None:
-    """Say when the event of a revision happened: each in a minute of its own, so that the sum of one minute tells of
-    one event. None where the slice has no more minutes: it goes on the next invoice.
-    """
+def compute_event_time(start: int, end: int, revision: int) -> int | None:
+    """Return the time of a revision's event: each in a minute of its own, so that the sum of one minute is that of one
+    event. None where the slice has no more minutes: it goes on the next invoice."""
     at = end - revision * MINUTE - 1
     return at if at >= start else None

@@ -1,4 +1,6 @@
-"""The rows of the outbox: put there, taken to be sent, and what came of them. Each in the caller's transaction."""
+"""The rows of the outbox: inserted, claimed to be sent, and settled. Each function works in the caller's
+transaction.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +10,13 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.meter_export.outbox import SETTLED, TRIED_SECONDS, State, dated, identifier
+from edgeproxy.collector.billing.meter_export.outbox import (
+    SETTLED,
+    TRIED_SECONDS,
+    RowState,
+    build_identifier,
+    compute_event_time,
+)
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.delivery_tables import billing_outbox
 
@@ -17,18 +25,18 @@ ROUND_ROWS_MAX = 2000
 CHAIN_ROWS_MAX = 5
 """Rows of one customer among these: they are sent one after the other."""
 ANSWER_CHARACTERS_MAX = 300
-OPEN = (State.READY, State.SENDING, State.UNKNOWN)
+OPEN = (RowState.READY, RowState.SENDING, RowState.UNKNOWN)
 """States of what is to be sent, or sent again."""
-COUNTED = (State.SENDING, State.ACCEPTED, State.CONFIRMED, State.UNKNOWN)
+COUNTED = (RowState.SENDING, RowState.ACCEPTED, RowState.CONFIRMED, RowState.UNKNOWN)
 """States of what Stripe may have counted."""
 
-Key = tuple[str, str, int, int]
+RowKey = tuple[str, str, int, int]
 """Customer, meter, first second of the slice, revision."""
 columns = billing_outbox.c
 KEY = (columns.customer, columns.meter, columns.slice, columns.revision)
 
 
-class Row(NamedTuple):
+class OutboxRow(NamedTuple):
     """A row that is to be sent, or was."""
 
     customer: str
@@ -40,7 +48,7 @@ class Row(NamedTuple):
     value: int
     identifier: str
     dated: int | None
-    state: State
+    state: RowState
     attempts: int = 0
     key: int = 0
     """The number of its Idempotency-Key."""
@@ -49,99 +57,111 @@ class Row(NamedTuple):
     first_sent: int | None = None
     answer: str | None = None
     since: int = 0
-    """What is dated before it, Stripe does not count for this segment."""
+    """The Unix second before which Stripe counts no events of this segment."""
 
     @property
-    def place(self) -> Key:
-        """What tells it from all others."""
+    def place(self) -> RowKey:
+        """The primary key."""
         return self.customer, self.meter, self.slice, self.revision
 
     @property
     def idempotency_key(self) -> str:
-        """The same for each attempt, until Stripe would replay a failure."""
+        """The Idempotency-Key, the same for each attempt until Stripe would replay a failure."""
         return f"{self.identifier}_{self.key}"
 
 
-FIELDS = [columns[name] for name in Row._fields]
+FIELDS = [columns[name] for name in OutboxRow._fields]
 
 
-class Outcome(NamedTuple):
-    """What came of a row."""
+class RowOutcome(NamedTuple):
+    """The result of sending a row."""
 
-    row: Row
-    state: State
+    row: OutboxRow
+    state: RowState
     due: int = 0
     in_doubt: bool = False
     new_key: bool = False
     answer: str | None = None
     was_sent: bool = True
-    """False where it was taken and then not sent, as one before it was not settled."""
+    """False where the row was claimed and then not sent, as one before it was not settled."""
 
 
 def new_row(
-    account: str, place: Key, until: int, segment: int, value: int, *, since: int = 0, state: State | None = None
-) -> Row:
-    """Make a row; `value` is what a revision adds. It is to be sent unless another `state` is given, or no minute of
-    the slice is left, which makes it late."""
+    account: str, place: RowKey, until: int, segment: int, value: int, *, since: int = 0, state: RowState | None = None
+) -> OutboxRow:
+    """Return a new row; `value` is what a revision adds. It is to be sent unless another `state` is given, or no minute
+    of the slice is left, which makes it late."""
     customer, meter, start, revision = place
-    at = dated(max(start, since), until, revision)
-    state = state or (State.LATE if at is None else State.READY)
-    name = identifier(account, customer, meter, start, revision, segment)
-    made = Row(customer, meter, start, revision, until, segment, value, name, at, state)
-    return made._replace(due=until * 1000, since=since)
+    at = compute_event_time(max(start, since), until, revision)
+    state = state or (RowState.LATE if at is None else RowState.READY)
+    name = build_identifier(account, customer, meter, start, revision, segment)
+    row = OutboxRow(customer, meter, start, revision, until, segment, value, name, at, state)
+    return row._replace(due=until * 1000, since=since)
 
 
-async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> None:
-    """Write rows that are new, at the Unix millisecond `now`."""
+async def insert_rows(connection: AsyncConnection, rows: Sequence[OutboxRow], now: int) -> None:
+    """Insert new rows, at the Unix millisecond `now`."""
     if rows:
-        made = [{**_written(row), "created": now, "settled": now if row.state in SETTLED else None} for row in rows]
-        await connection.execute(sa.insert(billing_outbox), made)
+        values = [
+            {**_row_values(row), "created": now, "settled": now if row.state in SETTLED else None} for row in rows
+        ]
+        await connection.execute(sa.insert(billing_outbox), values)
 
 
-async def revise(
-    connection: AsyncConnection, account: str, of: Row, value: int, now: int, state: State | None = None
-) -> Row:
-    """Write the next revision of a slice, by which its sum grows by `value`."""
-    latest = sa.select(sa.func.max(columns.revision)).where(
-        columns.customer == of.customer, columns.meter == of.meter, columns.slice == of.slice
+async def insert_revision(
+    connection: AsyncConnection, account: str, revised: OutboxRow, value: int, now: int, state: RowState | None = None
+) -> OutboxRow:
+    """Insert the next revision of a slice, by which its sum grows by `value`."""
+    statement = sa.select(sa.func.max(columns.revision)).where(
+        columns.customer == revised.customer, columns.meter == revised.meter, columns.slice == revised.slice
     )
-    revision = (await connection.execute(latest)).scalar_one()
-    place = (of.customer, of.meter, of.slice, 0 if revision is None else revision + 1)
-    row = new_row(account, place, of.until, of.segment, value, since=of.since, state=state)._replace(due=now)
-    await put(connection, [row], now)
+    revision = (await connection.execute(statement)).scalar_one()
+    place = (revised.customer, revised.meter, revised.slice, 0 if revision is None else revision + 1)
+    row = new_row(account, place, revised.until, revised.segment, value, since=revised.since, state=state)._replace(
+        due=now
+    )
+    await insert_rows(connection, [row], now)
     return row
 
 
-async def recover(connection: AsyncConnection) -> int:
-    """Return how many rows were under way when an exporter died: nobody knows what came of them."""
+async def recover_rows(connection: AsyncConnection) -> int:
+    """Mark rows as unknown that were being sent when an exporter ended; return how many."""
     statement = (
-        sa.update(billing_outbox).where(columns.state == State.SENDING).values(state=State.UNKNOWN, in_doubt=1, due=0)
+        sa.update(billing_outbox)
+        .where(columns.state == RowState.SENDING)
+        .values(state=RowState.UNKNOWN, in_doubt=1, due=0)
     )
     return (await connection.execute(statement)).rowcount
 
 
-async def take(connection: AsyncConnection, now: int, most: int = ROUND_ROWS_MAX) -> list[list[Row]]:
-    """Take what is to be sent now, `most` rows: for each customer a few in their order, from here on `sending`.
+async def claim_rows(connection: AsyncConnection, now: int, rows_max: int = ROUND_ROWS_MAX) -> list[list[OutboxRow]]:
+    """Claim at most `rows_max` rows that are due, which are `sending` from here on: for each customer a few in their
+    order.
 
-    A customer of whom a row rests is passed over, as what comes after it must wait.
+    A customer with a row that rests is skipped, as what comes after it must wait.
     """
     times = {"now": now, "oldest": now - TRIED_SECONDS * 1000}
-    places = sorted(_Place._make(row) for row in await connection.execute(PLACES, times))
-    chains = [_first_revisions(some)[:CHAIN_ROWS_MAX] for _, some in groupby(places, lambda place: place.customer)]
+    places = sorted(_RowPlace._make(row) for row in await connection.execute(PLACES, times))
+    chains = [
+        _first_revisions(customer_places)[:CHAIN_ROWS_MAX]
+        for _, customer_places in groupby(places, lambda place: place.customer)
+    ]
     # The first row of each customer before the second of any: those of one wait for each other.
-    deep = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
-    wide = deep[: min(most, ROUND_ROWS_MAX)]
-    if not wide:
+    positions = sorted((place, number) for number, chain in enumerate(chains) for place in range(len(chain)))
+    chosen_positions = positions[: min(rows_max, ROUND_ROWS_MAX)]
+    if not chosen_positions:
         return []
-    counts = Counter(number for _, number in wide)
+    counts = Counter(number for _, number in chosen_positions)
     chosen = [[place.identifier for place in chain[: counts[number]]] for number, chain in enumerate(chains)]
-    these = columns.identifier.in_([identifier for chain in chosen for identifier in chain])
-    rows = {row.identifier: row for row in map(row_of, await connection.execute(sa.select(*FIELDS).where(these)))}
+    condition = columns.identifier.in_([identifier for chain in chosen for identifier in chain])
+    rows = {
+        row.identifier: row for row in map(parse_row, await connection.execute(sa.select(*FIELDS).where(condition)))
+    }
     mark = (
         sa.update(billing_outbox)
-        .where(these)
+        .where(condition)
         .values(
-            state=State.SENDING,
+            state=RowState.SENDING,
             attempts=columns.attempts + 1,
             first_sent=sa.func.coalesce(columns.first_sent, now),
         )
@@ -150,8 +170,8 @@ async def take(connection: AsyncConnection, now: int, most: int = ROUND_ROWS_MAX
     return [[rows[identifier] for identifier in chain] for chain in chosen if chain]
 
 
-class _Place(NamedTuple):
-    """What says when a row is sent: first its customer, then its order."""
+class _RowPlace(NamedTuple):
+    """The order in which rows are sent: by customer, then in its order."""
 
     customer: str
     slice: int
@@ -160,121 +180,127 @@ class _Place(NamedTuple):
     identifier: str
 
 
-def _places() -> sa.Select[Any]:
-    """The statement that says where rows are that are to be sent at `now`, unless they were sent first by `oldest`.
+def _select_places() -> sa.Select[Any]:
+    """Return the statement for the places of rows that are due at `now`, unless they were first sent by `oldest`.
 
     Many are looked at and few are sent, so only what is chosen is read as a whole.
     """
     now: sa.BindParameter[int] = sa.bindparam("now")
-    tried = (columns.state == State.READY) | (columns.first_sent > sa.bindparam("oldest"))
-    waiting = columns.state.in_([State.READY, State.UNKNOWN]) & tried
+    tried = (columns.state == RowState.READY) | (columns.first_sent > sa.bindparam("oldest"))
+    waiting = columns.state.in_([RowState.READY, RowState.UNKNOWN]) & tried
     resting = sa.select(columns.customer).where(waiting, columns.due > now, columns.attempts > 0)
-    wanted = sa.select(*(columns[name] for name in _Place._fields))
-    wanted = wanted.where(waiting, columns.due <= now, columns.customer.not_in(resting))
-    return wanted.order_by(columns.due).limit(ROUND_ROWS_MAX * CHAIN_ROWS_MAX).with_for_update()
+    statement = sa.select(*(columns[name] for name in _RowPlace._fields))
+    statement = statement.where(waiting, columns.due <= now, columns.customer.not_in(resting))
+    return statement.order_by(columns.due).limit(ROUND_ROWS_MAX * CHAIN_ROWS_MAX).with_for_update()
 
 
-PLACES = _places()
+PLACES = _select_places()
 
 
-def _first_revisions(places: Iterable[_Place]) -> list[_Place]:
-    """The first of these rows of each slice: the next one is sent once this one is settled."""
-    return list({(place.meter, place.slice): place for place in reversed(list(places))}.values())[::-1]
+def _first_revisions(places: Iterable[_RowPlace]) -> list[_RowPlace]:
+    """Return the first of these rows of each slice: the next one is sent once this one is settled."""
+    return list({(row_place.meter, row_place.slice): row_place for row_place in reversed(list(places))}.values())[::-1]
 
 
-async def settle(connection: AsyncConnection, outcomes: Sequence[Outcome], now: int) -> None:
-    """Write what came of rows that were taken, unless it was written meanwhile."""
+async def settle_rows(connection: AsyncConnection, outcomes: Sequence[RowOutcome], now: int) -> None:
+    """Write the results of claimed rows, unless they were written meanwhile."""
     if not outcomes:
         return
     changed: Any = {
         name: sa.bindparam(f"new_{name}")
         for name in ("state", "due", "in_doubt", "key", "answer", "settled", "attempts", "first_sent")
     }
-    statement = sa.update(billing_outbox).where(*_bound(), columns.state == State.SENDING).values(changed)
-    await connection.execute(statement, [_settled(one, now) for one in outcomes])
+    statement = sa.update(billing_outbox).where(*_key_conditions(), columns.state == RowState.SENDING).values(changed)
+    await connection.execute(statement, [_settled_values(outcome, now) for outcome in outcomes])
 
 
-def _settled(one: Outcome, now: int) -> dict[str, Any]:
-    row = one.row
-    sent = int(one.was_sent)
-    first = (row.first_sent or now) if sent else row.first_sent
+def _settled_values(outcome: RowOutcome, now: int) -> dict[str, Any]:
+    row = outcome.row
+    was_sent = int(outcome.was_sent)
+    first = (row.first_sent or now) if was_sent else row.first_sent
     values = {
-        "state": one.state,
-        "due": one.due,
-        "in_doubt": int(one.in_doubt),
-        "key": row.key + int(one.new_key),
-        "answer": one.answer[:ANSWER_CHARACTERS_MAX] if one.answer else row.answer,
-        "settled": now if one.state in SETTLED else None,
-        "attempts": row.attempts + sent,
+        "state": outcome.state,
+        "due": outcome.due,
+        "in_doubt": int(outcome.in_doubt),
+        "key": row.key + int(outcome.new_key),
+        "answer": outcome.answer[:ANSWER_CHARACTERS_MAX] if outcome.answer else row.answer,
+        "settled": now if outcome.state in SETTLED else None,
+        "attempts": row.attempts + was_sent,
         # Of what was certainly not taken the next attempt is a first one.
-        "first_sent": first if one.in_doubt or one.state is not State.READY else None,
+        "first_sent": first if outcome.in_doubt or outcome.state is not RowState.READY else None,
     }
-    return {**_place(row), **{f"new_{name}": value for name, value in values.items()}}
+    return {**_key_values(row), **{f"new_{name}": value for name, value in values.items()}}
 
 
-async def adopt(connection: AsyncConnection, account: str, of: Row, counted: Mapping[int, int], now: int) -> None:
-    """Take over what Stripe has of a slice by revision, where the database that sent it was lost. Rows that are not
-    there are void, and the next revision has what is missing.
-    """
-    rows = {row.revision: row for row in await of_slice(connection, of.customer, of.meter, of.slice)}
-    ours = [row for row in rows.values() if row.state in OPEN]
-    await change(connection, [row for row in ours if row.revision not in counted], State.VOID, now, "not at Stripe")
+async def adopt_counted(
+    connection: AsyncConnection, account: str, adopted: OutboxRow, counted: Mapping[int, int], now: int
+) -> None:
+    """Take over what Stripe has of a slice by revision, where the database that sent it was lost. Rows that Stripe does
+    not have are void, and the next revision has what is missing."""
+    rows = {row.revision: row for row in await fetch_slice(connection, adopted.customer, adopted.meter, adopted.slice)}
+    open_rows = [row for row in rows.values() if row.state in OPEN]
+    await change_rows(
+        connection, [row for row in open_rows if row.revision not in counted], RowState.VOID, now, "not at Stripe"
+    )
     for revision, value in counted.items():
-        place = (of.customer, of.meter, of.slice, revision)
-        found = new_row(account, place, of.until, of.segment, value, since=of.since)
+        place = (adopted.customer, adopted.meter, adopted.slice, revision)
+        counted_row = new_row(account, place, adopted.until, adopted.segment, value, since=adopted.since)
         if revision in rows:
-            known = sa.update(billing_outbox).where(*_bound()).values(value=value)
-            await connection.execute(known, [_place(found)])
-            await change(connection, [found], State.CONFIRMED, now, "found in Stripe's sums")
+            statement = sa.update(billing_outbox).where(*_key_conditions()).values(value=value)
+            await connection.execute(statement, [_key_values(counted_row)])
+            await change_rows(connection, [counted_row], RowState.CONFIRMED, now, "found in Stripe's sums")
         else:
-            await put(connection, [found._replace(state=State.CONFIRMED)], now)
-    more = sum(row.value for row in ours) - sum(counted.values())
-    if more:
-        await revise(connection, account, of, more, now)
+            await insert_rows(connection, [counted_row._replace(state=RowState.CONFIRMED)], now)
+    missing = sum(row.value for row in open_rows) - sum(counted.values())
+    if missing:
+        await insert_revision(connection, account, adopted, missing, now)
 
 
-async def change(connection: AsyncConnection, rows: Iterable[Row], state: State, now: int, why: str) -> None:
-    """Bring rows into a state that is decided by something else than an answer to them."""
-    marks = [_place(row) for row in rows]
+async def change_rows(
+    connection: AsyncConnection, rows: Iterable[OutboxRow], state: RowState, now: int, why: str
+) -> None:
+    """Bring rows into a state that is decided by something else than an answer."""
+    marks = [_key_values(row) for row in rows]
     if marks:
         ends = now if state in SETTLED else None
         await connection.execute(
-            sa.update(billing_outbox).where(*_bound()).values(state=state, settled=ends, answer=why), marks
+            sa.update(billing_outbox).where(*_key_conditions()).values(state=state, settled=ends, answer=why), marks
         )
 
 
-async def select(connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int = 100_000) -> list[Row]:
-    """Return the rows of which all this holds, in their order."""
-    found = await connection.execute(sa.select(*FIELDS).where(*where).order_by(columns.slice, *KEY).limit(limit))
-    return [row_of(one) for one in found]
+async def select_rows(
+    connection: AsyncConnection, *where: sa.ColumnElement[bool], limit: int = 100_000
+) -> list[OutboxRow]:
+    """Return the rows that meet all conditions, in their order."""
+    rows = await connection.execute(sa.select(*FIELDS).where(*where).order_by(columns.slice, *KEY).limit(limit))
+    return [parse_row(row) for row in rows]
 
 
-async def of_slice(connection: AsyncConnection, customer: str, meter: str, start: int) -> list[Row]:
+async def fetch_slice(connection: AsyncConnection, customer: str, meter: str, start: int) -> list[OutboxRow]:
     """Return the rows of a slice, its first one first."""
     same = (columns.customer == customer, columns.meter == meter, columns.slice == start)
-    return await select(connection, *same)
+    return await select_rows(connection, *same)
 
 
-async def fixed(
+async def fetch_fixed(
     connection: AsyncConnection, span: Span, customer: str | None = None
 ) -> dict[tuple[str, str, int], int]:
-    """Return what the outbox has of each customer, meter and slice that ends within a time or with it, whatever its
-    state: 0 where all of it was replaced by another revision.
-    """
+    """Return the sum of the outbox by customer, meter and slice, for slices that end within a time or with it; 0 where
+    all of it was replaced."""
     statement = FIXED if customer is None else FIXED.where(columns.customer == customer)
-    found = await connection.execute(statement, span._asdict())
-    return {(name, meter, at): int(total) for name, meter, at, total in found}
+    rows = await connection.execute(statement, span._asdict())
+    return {(name, meter, at): int(total) for name, meter, at, total in rows}
 
 
-def _fixed() -> sa.Select[Any]:
-    """The statement that adds up what the outbox has of slices that end after `start` and by `end`."""
+def _select_fixed() -> sa.Select[Any]:
+    """Return the statement that adds up slices that end after `start` and by `end`."""
     place = (columns.customer, columns.meter, columns.slice)
-    value = sa.case((columns.state == State.VOID, 0), else_=columns.value)
+    value = sa.case((columns.state == RowState.VOID, 0), else_=columns.value)
     chosen = (columns.until > sa.bindparam("start"), columns.until <= sa.bindparam("end"))
     return sa.select(*place, sa.func.sum(value)).where(*chosen).group_by(*place)
 
 
-FIXED = _fixed()
+FIXED = _select_fixed()
 
 
 AHEAD = sa.select(sa.func.max(columns.until)).where(
@@ -282,41 +308,41 @@ AHEAD = sa.select(sa.func.max(columns.until)).where(
 )
 
 
-async def ahead(connection: AsyncConnection, span: Span) -> int:
+async def fetch_latest_end(connection: AsyncConnection, span: Span) -> int:
     """Return the latest end of slices that begin within a time; 0 where there are none."""
     return (await connection.execute(AHEAD, span._asdict())).scalar_one() or 0
 
 
 async def is_waiting(connection: AsyncConnection) -> bool:
-    """Whether anything is to be sent, now or later."""
-    one = sa.select(columns.revision).where(columns.state.in_(OPEN)).limit(1)
-    return (await connection.execute(one)).first() is not None
+    """Return whether anything is to be sent, now or later."""
+    statement = sa.select(columns.revision).where(columns.state.in_(OPEN)).limit(1)
+    return (await connection.execute(statement)).first() is not None
 
 
-async def is_any(connection: AsyncConnection) -> bool:
-    """Whether there was ever anything to send."""
+async def has_rows(connection: AsyncConnection) -> bool:
+    """Return whether there was ever anything to send."""
     return (await connection.execute(sa.select(columns.revision).limit(1))).first() is not None
 
 
-async def standing(connection: AsyncConnection) -> Mapping[str, int]:
+async def count_by_state(connection: AsyncConnection) -> Mapping[str, int]:
     """Return how many rows are in each state."""
     counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))
-    return dict.fromkeys(State, 0) | {row[0]: row[1] for row in counted}
+    return dict.fromkeys(RowState, 0) | {row[0]: row[1] for row in counted}
 
 
-def row_of(found: Any) -> Row:
-    """Make a row of what the database has."""
-    row = Row(*found)
-    return row._replace(state=State(row.state), in_doubt=bool(row.in_doubt))
+def parse_row(values: Iterable[Any]) -> OutboxRow:
+    """Return the row of a database row."""
+    row = OutboxRow(*values)
+    return row._replace(state=RowState(row.state), in_doubt=bool(row.in_doubt))
 
 
-def _written(row: Row) -> dict[str, Any]:
+def _row_values(row: OutboxRow) -> dict[str, Any]:
     return {**row._asdict(), "in_doubt": int(row.in_doubt)}
 
 
-def _bound() -> list[sa.ColumnElement[bool]]:
+def _key_conditions() -> list[sa.ColumnElement[bool]]:
     return [column == sa.bindparam(f"of_{column.name}") for column in KEY]
 
 
-def _place(row: Row) -> dict[str, Any]:
+def _key_values(row: OutboxRow) -> dict[str, Any]:
     return {f"of_{column.name}": value for column, value in zip(KEY, row.place, strict=True)}

@@ -1,7 +1,7 @@
-"""Slices of usage become rows of the outbox, in the transaction that reads the ledger; and what came later, revisions.
+"""Slicing: usage of the ledger becomes rows of the outbox, and what comes later becomes revisions.
 
-What is told to Stripe of a slice is fixed here, once. A comparison with the ledger that follows makes the difference a
-row of its own, so that the sum of all rows is always what the ledger has.
+A slice is fixed once, in the transaction that reads the ledger. A later comparison makes the difference a row of its
+own, so that the sum of all rows is always what the ledger has.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.meter_export import outbox_rows, slices
-from edgeproxy.collector.billing.meter_export.outbox import State
-from edgeproxy.collector.billing.meter_export.outbox_rows import Row, new_row
-from edgeproxy.collector.billing.meter_export.slices import Told
-from edgeproxy.collector.billing.mismatch import Row as Different
+from edgeproxy.collector.billing.meter_export.outbox import RowState
+from edgeproxy.collector.billing.meter_export.outbox_rows import OutboxRow, new_row
+from edgeproxy.collector.billing.meter_export.slices import MeteredSegment
+from edgeproxy.collector.billing.mismatch import Comparison as Different
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.database.database import Database
@@ -30,8 +30,8 @@ CAUGHT_UP_MAX = 48
 
 Pair = tuple[str, str]
 """A customer, by name, and a meter that is a `sum`."""
-Targets = Mapping[Pair, Sequence[Told]]
-"""Whose usage of what goes to Stripe, and the segments of it, in the order of time."""
+Targets = Mapping[Pair, Sequence[MeteredSegment]]
+"""The customers and meters whose usage goes to Stripe, with their segments in the order of time."""
 
 LENGTH = sa.select(billing_exporter.c.length)
 REACHED = sa.select(sa.func.max(billing_slices.c.until))
@@ -39,164 +39,167 @@ WATERMARKS = sa.select(edges.c.until).where(SERVING)
 
 
 class Slicing(NamedTuple):
-    """What is known beforehand of the account that is billed."""
+    """The account that is billed."""
 
     database: Database
     account: str
-    """Of Stripe's: identifiers are of one account."""
+    """Stripe's account: identifiers are of one account."""
     gauges: frozenset[str] = frozenset()
     """Meters that are no sums: a period has one value of them, and no slices."""
 
 
-class Difference(NamedTuple):
-    """What the outbox lacks."""
+class OutboxDifference(NamedTuple):
+    """A difference between the ledger and the outbox."""
 
-    row: Row
-    """As it would be if it were the first of its slice."""
+    row: OutboxRow
+    """The row as it would be if it were the first of its slice."""
     more: int
     is_new: bool
 
 
-async def watermarks(connection: AsyncConnection) -> list[int | None]:
-    """Return how far each edge that is not retired has told."""
+async def fetch_watermarks(connection: AsyncConnection) -> list[int | None]:
+    """Return up to which Unix second each edge that is not retired has reported."""
     return list((await connection.execute(WATERMARKS)).scalars())
 
 
-async def used(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
+async def fetch_usage(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
     """Return what each customer used of each meter in a time of whole minutes; the caller holds the roll-up."""
-    question = Asked(customer, None, span.start, span.end, ("customer", "meter"))
-    found = await connection.execute(statement_of(question, await rollup.read(connection)))
-    return {(name, meter): ((high or 0) << 32) + (low or 0) for name, meter, high, low in found}
+    query = Asked(customer, None, span.start, span.end, ("customer", "meter"))
+    rows = await connection.execute(statement_of(query, await rollup.read(connection)))
+    return {(name, meter): ((high or 0) << 32) + (low or 0) for name, meter, high, low in rows}
 
 
-async def reached(connection: AsyncConnection) -> int | None:
-    """Return the end of the latest slice that is fixed."""
+async def find_reached(connection: AsyncConnection) -> int | None:
+    """Return the end of the latest slice that is fixed; None where there is none."""
     until: int | None = (await connection.execute(REACHED)).scalar_one()
     return until
 
 
 async def is_due(connection: AsyncConnection, since: int, now: float) -> bool:
-    """Whether the slice that begins at `since` may be complete by the Unix second `now`."""
+    """Return whether the slice that begins at `since` may be complete by the Unix second `now`."""
     length = (await connection.execute(LENGTH)).scalar_one()
-    return slices.is_complete(slices.following(since, length), now, await watermarks(connection))
+    return slices.is_complete(slices.next_slice(since, length), now, await fetch_watermarks(connection))
 
 
-async def fix(of: Slicing, targets: Targets, since: int, now: float) -> int:
+async def fix_slices(slicing: Slicing, targets: Targets, since: int, now: float) -> int:
     """Fix the slices that are complete by the Unix second `now`; return how many.
 
     `since` is where the first slice begins if there is none yet.
     """
     count = 0
     while count < CAUGHT_UP_MAX:
-        async with of.database.writing() as connection:
-            row = (await connection.execute(LENGTH)).scalar_one()
-            last = await reached(connection)
-            span = slices.following(since if last is None else last, row)
-            ahead = await outbox_rows.ahead(connection, span)
-            while span.end < ahead:  # Some of it was told earlier, as a plan was changed.
-                span = Span(span.start, slices.following(span.end, row).end)
-            if not slices.is_complete(span, now, await watermarks(connection)):
+        async with slicing.database.writing() as connection:
+            slice_seconds = (await connection.execute(LENGTH)).scalar_one()
+            last = await find_reached(connection)
+            span = slices.next_slice(since if last is None else last, slice_seconds)
+            ahead = await outbox_rows.fetch_latest_end(connection, span)
+            while span.end < ahead:  # A change of a plan has sent some of it earlier.
+                span = Span(span.start, slices.next_slice(span.end, slice_seconds).end)
+            if not slices.is_complete(span, now, await fetch_watermarks(connection)):
                 return count
-            await bring(connection, of, targets, span, now)
-            made = {"start": span.start, "until": span.end, "fixed": int(now * 1000)}
-            await connection.execute(sa.insert(billing_slices), [made])
+            await update_outbox(connection, slicing, targets, span, now)
+            row = {"start": span.start, "until": span.end, "fixed": int(now * 1000)}
+            await connection.execute(sa.insert(billing_slices), [row])
         count += 1
     return count
 
 
-async def bring(
-    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, now: float, customer: str | None = None
+async def update_outbox(
+    connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, now: float, customer: str | None = None
 ) -> int:
-    """Have the outbox say what the ledger does of a time, of all `targets` or of one customer's; return how many rows
+    """Write into the outbox what the ledger has of a time, of all `targets` or of one customer's; return how many rows
     that took."""
-    await of.database.hold_rollup(connection)
+    await slicing.database.hold_rollup(connection)
     # Whoever closes an invoice brings too: the same difference must not become a revision twice.
-    await of.database.hold(connection, "outbox")
-    found = await differences(connection, of, targets, span, customer)
+    await slicing.database.hold(connection, "outbox")
+    missing = await fetch_differences(connection, slicing, targets, span, customer)
     ms = int(now * 1000)
-    await outbox_rows.put(connection, [one.row for one in found if one.is_new], ms)
-    for one in found:
-        if not one.is_new:
+    await outbox_rows.insert_rows(connection, [difference.row for difference in missing if difference.is_new], ms)
+    for difference in missing:
+        if not difference.is_new:
             # What is waived or late is so; whether there is a minute for it is for the revision to say.
-            state = None if one.row.state is State.READY else one.row.state
-            await outbox_rows.revise(connection, of.account, one.row, one.more, ms, state)
-    return len(found)
+            state = None if difference.row.state is RowState.READY else difference.row.state
+            await outbox_rows.insert_revision(connection, slicing.account, difference.row, difference.more, ms, state)
+    return len(missing)
 
 
-async def differences(
-    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, customer: str | None = None
-) -> list[Difference]:
-    """What the outbox lacks of the slices that end within a time or with it."""
-    rows = await _rows(connection, of.account, targets, span, customer)
-    had = await outbox_rows.fixed(connection, span, customer)
-    wanted = {row.place[:3]: row for row in rows}
+async def fetch_differences(
+    connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, customer: str | None = None
+) -> list[OutboxDifference]:
+    """Return what the outbox lacks of the slices that end within a time or with it."""
+    rows = await _build_rows(connection, slicing.account, targets, span, customer)
+    fixed = await outbox_rows.fetch_fixed(connection, span, customer)
+    rows_by_place = {row.place[:3]: row for row in rows}
     names = {name for name, _ in targets}  # Who is no customer any more keeps what there is.
-    for gone in had.keys() - wanted.keys():
-        if gone[0] in names and gone[1] not in of.gauges:
-            wanted[gone] = (await outbox_rows.of_slice(connection, *gone))[0]._replace(value=0, state=State.READY)
+    for gone in fixed.keys() - rows_by_place.keys():
+        if gone[0] in names and gone[1] not in slicing.gauges:
+            rows_by_place[gone] = (await outbox_rows.fetch_slice(connection, *gone))[0]._replace(
+                value=0, state=RowState.READY
+            )
     return [
-        Difference(row, row.value - had.get(place, 0), place not in had)
-        for place, row in wanted.items()
-        if row.value != had.get(place, 0)
+        OutboxDifference(row, row.value - fixed.get(place, 0), place not in fixed)
+        for place, row in rows_by_place.items()
+        if row.value != fixed.get(place, 0)
     ]
 
 
-async def _rows(
+async def _build_rows(
     connection: AsyncConnection, account: str, targets: Targets, span: Span, customer: str | None = None
-) -> list[Row]:
-    """Make the rows of a slice, none where nothing was used."""
-    free = await charging.waived(connection)
-    read: dict[Span, dict[Pair, int]] = {}
+) -> list[OutboxRow]:
+    """Return the rows of a slice, none where nothing was used."""
+    waivers = await charging.list_waived(connection)
+    usage_by_span: dict[Span, dict[Pair, int]] = {}
     rows = []
     for pair, segments in targets.items():
-        for piece in slices.pieces(span, segments, free):
+        for piece in slices.cut_pieces(span, segments, waivers):
             value = 0
             for part in (*piece.before, piece.span):
-                if part not in read:  # All but a few customers have the slice in one piece.
-                    read[part] = await used(connection, part, customer)
-                value += read[part].get(pair, 0)
+                if part not in usage_by_span:  # All but a few customers have the slice in one piece.
+                    usage_by_span[part] = await fetch_usage(connection, part, customer)
+                value += usage_by_span[part].get(pair, 0)
             if value:
                 segment = piece.segment
-                state = State.WAIVED if piece.is_waived else State.LATE if segment.is_final else None
+                state = RowState.WAIVED if piece.is_waived else RowState.LATE if segment.is_final else None
                 place = (*pair, piece.start, 0)
                 until, start = piece.span.end, segment.span.start
                 rows.append(new_row(account, place, until, start, value, since=segment.since, state=state))
     return rows
 
 
-async def compare(of: Slicing, targets: Targets, since: int, now: float) -> tuple[Span, list[Different]]:
-    """Hold the ledger against the outbox, from the slice on that begins at `since` or after it; what the outbox lacks
-    becomes revisions.
+async def compare_with_ledger(
+    slicing: Slicing, targets: Targets, since: int, now: float
+) -> tuple[Span, list[Different]]:
+    """Compare the ledger with the outbox, from the slice that begins at `since` on; what the outbox lacks becomes
+    revisions.
 
-    Returns the time and what both have of each customer and meter after that: reconciliation A, where anything but the
-    same is a fault of ours.
+    Returns the time and what both have of each customer and meter after that: reconciliation A, where any difference is
+    a fault of ours.
     """
     grid = billing_slices.c
-    async with of.database.reading(whole=True) as connection:
+    async with slicing.database.reading(whole=True) as connection:
         chosen = sa.select(grid.start, grid.until).where(grid.start >= since).order_by(grid.start)
         spans = [Span(*row) for row in await connection.execute(chosen)]
-        apart = []
-        for _, some in groupby(spans, lambda span: span.start // slices.DAY):
-            day = list(some)  # Few days differ, and those that are over are read by the hour.
-            if await _is_apart(connection, of, targets, Span(day[0].start, day[-1].end)):
-                apart += [span for span in day if await differences(connection, of, targets, span)]
-    for span in apart:
-        async with of.database.writing() as connection:
-            await bring(connection, of, targets, span, now)
+        differing = []
+        for _, group in groupby(spans, lambda span: span.start // slices.DAY):
+            day = list(group)  # Few days differ, and those that are over are read by the hour.
+            if await _has_differences(connection, slicing, targets, Span(day[0].start, day[-1].end)):
+                differing += [span for span in day if await fetch_differences(connection, slicing, targets, span)]
+    for span in differing:
+        async with slicing.database.writing() as connection:
+            await update_outbox(connection, slicing, targets, span, now)
     if not spans:
         return Span(since, since), []
-    whole = Span(spans[0].start, spans[-1].end)
-    async with of.database.reading(whole=True) as connection:
-        return whole, await totals(connection, of, targets, whole)
+    compared_span = Span(spans[0].start, spans[-1].end)
+    async with slicing.database.reading(whole=True) as connection:
+        return compared_span, await fetch_totals(connection, slicing, targets, compared_span)
 
 
-async def level(
-    connection: AsyncConnection, of: Slicing, targets: Targets, customer: str, span: Span, now: float
+async def level_customer(
+    connection: AsyncConnection, slicing: Slicing, targets: Targets, customer: str, span: Span, now: float
 ) -> None:
-    """Have the outbox say what the ledger does of one customer in a time, also of what came late: `targets` are this
-    customer's. Slices are fixed up to its end, or to within the one that it ends in.
-    """
-    if not await _is_apart(connection, of, targets, span, customer):
+    """Write into the outbox what the ledger has of one customer in a time, also what came late; `targets` are this
+    customer's. Slices are fixed up to its end, or to within the one that it ends in."""
+    if not await _has_differences(connection, slicing, targets, span, customer):
         return
     grid = billing_slices.c
     chosen = sa.select(grid.start, grid.until).where(grid.until > span.start, grid.start < span.end)
@@ -204,30 +207,30 @@ async def level(
     last = spans[-1].end if spans else span.start
     if last < span.end:
         spans.append(Span(last, span.end))
-    for _, some in groupby(spans, lambda one: one.start // slices.DAY):
-        day = list(some)
-        if await _is_apart(connection, of, targets, Span(day[0].start, day[-1].end), customer):
-            for one in day:
-                await bring(connection, of, targets, one, now, customer)
+    for _, group in groupby(spans, lambda part: part.start // slices.DAY):
+        day = list(group)
+        if await _has_differences(connection, slicing, targets, Span(day[0].start, day[-1].end), customer):
+            for part in day:
+                await update_outbox(connection, slicing, targets, part, now, customer)
 
 
-async def _is_apart(
-    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, customer: str | None = None
+async def _has_differences(
+    connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, customer: str | None = None
 ) -> bool:
-    return any(row.difference for row in await totals(connection, of, targets, span, customer))
+    return any(row.difference for row in await fetch_totals(connection, slicing, targets, span, customer))
 
 
-async def totals(
-    connection: AsyncConnection, of: Slicing, targets: Targets, span: Span, customer: str | None = None
+async def fetch_totals(
+    connection: AsyncConnection, slicing: Slicing, targets: Targets, span: Span, customer: str | None = None
 ) -> list[Different]:
-    """What the ledger and the outbox have of each customer and meter in a time."""
-    found: dict[Pair, Different] = {}
+    """Return what the ledger and the outbox have of each customer and meter in a time."""
+    comparisons: dict[Pair, Different] = {}
     names = {name for name, _ in targets}
-    for (name, meter, _), value in (await outbox_rows.fixed(connection, span, customer)).items():
-        if name in names and meter not in of.gauges:
-            both = found.get((name, meter), Different(name, meter, 0, 0))
-            found[name, meter] = both._replace(theirs=both.theirs + value)
-    for row in await _rows(connection, of.account, targets, span, customer):
-        both = found.get(row.place[:2], Different(row.customer, row.meter, 0, 0))
-        found[row.place[:2]] = both._replace(ours=both.ours + row.value)
-    return list(found.values())
+    for (name, meter, _), value in (await outbox_rows.fetch_fixed(connection, span, customer)).items():
+        if name in names and meter not in slicing.gauges:
+            comparison = comparisons.get((name, meter), Different(name, meter, 0, 0))
+            comparisons[name, meter] = comparison._replace(theirs=comparison.theirs + value)
+    for row in await _build_rows(connection, slicing.account, targets, span, customer):
+        comparison = comparisons.get(row.place[:2], Different(row.customer, row.meter, 0, 0))
+        comparisons[row.place[:2]] = comparison._replace(ours=comparison.ours + row.value)
+    return list(comparisons.values())

@@ -1,17 +1,18 @@
-"""What an invoice of a period comes to: its usage, what came late of earlier ones, and the next period's fee."""
+"""The lines of a period's invoice: its usage, late usage of earlier periods, and the next period's fee."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.period_close import quantities as usage
 from edgeproxy.collector.billing.rating import periods, projection
-from edgeproxy.collector.billing.rating.rater import Key, Line, Segment, rate, total
+from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKey, rate_segments, sum_amounts
 from edgeproxy.collector.billing.subscriptions import changes, subscriptions
-from edgeproxy.collector.billing.subscriptions.subscriptions import Loaded
+from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.config.models import Meter
 
@@ -21,133 +22,146 @@ LATE_SECONDS_MAX = 366 * 86400
 """Seconds for which what comes late of a period is looked for after it."""
 
 
-class Rated(NamedTuple):
-    """What an invoice of a period comes to."""
+class RatedInvoice(NamedTuple):
+    """The lines of a period's invoice."""
 
-    lines: list[Line]
-    """What has to be added to what was invoiced before."""
+    lines: list[RatedLine]
+    """The lines that are added to those invoiced before."""
     shadow: int
-    """Cents by which one rating of all that is known is above what was invoiced before: what the lines come to."""
+    """Cents by which one rating of all usage is above what was invoiced before: the sum of the lines."""
 
 
-class Upcoming(NamedTuple):
-    """What the next invoice comes to."""
+class UpcomingInvoice(NamedTuple):
+    """The lines that the next invoice would have."""
 
-    lines: list[Line]
+    lines: list[RatedLine]
     """If nothing more were used."""
-    projected: list[Line] | None
+    projected: list[RatedLine] | None
     """If it goes on as it did in the last days, up to the end of the period; None where that was not asked for."""
 
 
-async def period_lines(connection: AsyncConnection, row: Any, meters: Mapping[str, Meter]) -> Rated:
-    """The lines of an invoice of a period, by all that is known now; `meters` are those of the configuration. Raises
-    TooMuch and NotKept.
+async def compute_period_lines(
+    connection: AsyncConnection, row: InvoiceRow, meters: Mapping[str, Meter]
+) -> RatedInvoice:
+    """Return the lines of a period's invoice, by all usage that is known now; `meters` are those of the configuration.
+    Raises QuantityTooLargeError and UsageNotStoredError.
 
     The fee is the next period's, as fees are paid in advance.
     """
-    loaded = await subscriptions.of_id(connection, row.subscription)
-    known = [one for one in loaded.held.segments if one.span.start <= row.period_end]
-    over = [one for one in known if one.span.end <= row.period_end]
+    loaded = await subscriptions.get_by_id(connection, row.subscription)
+    segments = [segment for segment in loaded.current.segments if segment.span.start <= row.period_end]
+    ended = [segment for segment in segments if segment.span.end <= row.period_end]
     is_accepted = row.accepted_why is not None
-    quantities, before = await _usage(
-        connection, loaded, known, over, row.period_start, meters, is_accepted=is_accepted
+    quantities, before = await _fetch_usage(
+        connection, loaded, segments, ended, row.period_start, meters, is_accepted=is_accepted
     )
-    shadow = total(rate(known, quantities)) - total(before)
-    return Rated(_rated(known, quantities, before, row.period_start, is_accepted=is_accepted), shadow)
+    shadow = sum_amounts(rate_segments(segments, quantities)) - sum_amounts(before)
+    return RatedInvoice(_rate_lines(segments, quantities, before, row.period_start, is_accepted=is_accepted), shadow)
 
 
-async def upcoming(
-    connection: AsyncConnection, loaded: Loaded, meters: Mapping[str, Meter], now: float | None = None
-) -> Upcoming:
-    """What the next invoice of a subscription would come to; with the time `now`, projected to the end of the period
-    too. Raises TooMuch and NotKept."""
-    held = loaded.held
-    wanted = sa.select(invoices_table.c.period_start).where(
+async def compute_upcoming(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], now: float | None = None
+) -> UpcomingInvoice:
+    """Return the lines of a subscription's next invoice; with the time `now`, also projected to the end of the period.
+    Raises QuantityTooLargeError and UsageNotStoredError."""
+    current = loaded.current
+    statement = sa.select(invoices_table.c.period_start).where(
         invoices_table.c.subscription == loaded.row.id, invoices_table.c.state == invoices.DRAFT
     )
-    waiting = set((await connection.execute(wanted)).scalars())
-    over = [one for one in held.segments if not _is_within(one, waiting, held.period.start)]
-    known = list(held.segments)
-    following = changes.following(held, loaded.plans)
-    if following is not None:
-        known.append(following)
-    quantities, before = await _usage(connection, loaded, known, over, held.period.start, meters)
+    waiting = set((await connection.execute(statement)).scalars())
+    ended = [
+        segment for segment in current.segments if not _is_on_waiting_invoice(segment, waiting, current.period.start)
+    ]
+    segments = list(current.segments)
+    next_segment = changes.next_segment(current, loaded.plans)
+    if next_segment is not None:
+        segments.append(next_segment)
+    quantities, before = await _fetch_usage(connection, loaded, segments, ended, current.period.start, meters)
 
-    def due(used: Mapping[Key, int]) -> list[Line]:
-        lines = _rated(known, used, before, held.period.start)
+    def compute_due(used: Mapping[UsageKey, int]) -> list[RatedLine]:
+        lines = _rate_lines(segments, used, before, current.period.start)
         # Fees of this period that are not invoiced yet are on the invoice that waits.
-        return [line for line in lines if line.meter or not waiting or line.segment.start >= held.period.end]
+        return [line for line in lines if line.meter or not waiting or line.segment.start >= current.period.end]
 
-    projected = None if now is None else due(await _projected(connection, loaded, quantities, meters, now))
-    return Upcoming(due(quantities), projected)
+    projected = None if now is None else compute_due(await _project_usage(connection, loaded, quantities, meters, now))
+    return UpcomingInvoice(compute_due(quantities), projected)
 
 
-async def _projected(
-    connection: AsyncConnection, loaded: Loaded, used: Mapping[Key, int], meters: Mapping[str, Meter], now: float
-) -> dict[Key, int]:
-    """These quantities as they will be by the end of the period. Levels are held up to it anyway; of what counts once
-    nobody knows what will be new."""
-    last = loaded.held.last
-    over = projection.pace(periods.minute(now) + periods.MINUTE, periods.minute(loaded.customer.created_at / 1000))
+async def _project_usage(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    used: Mapping[UsageKey, int],
+    meters: Mapping[str, Meter],
+    now: float,
+) -> dict[UsageKey, int]:
+    """Return these quantities as they will be by the end of the period. Levels are held up to it anyway; the future of
+    unique counts is unknown."""
+    last = loaded.current.last
+    recent_span = projection.compute_pace_span(
+        periods.floor_to_minute(now) + periods.MINUTE, periods.floor_to_minute(loaded.customer.created_at / 1000)
+    )
     sums = {meter: price for meter, price in last.plan.meters.items() if usage.is_sum(meter, meters)}
-    lately = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=over)
-    terms = usage.Terms(meters, loaded.held.anchor)
-    quantities = await usage.quantities(connection, loaded.customer.name, [lately], lately, terms)
-    return projection.projected(used, quantities, over, last.span)
+    recent = last._replace(plan=last.plan.model_copy(update={"meters": sums}), span=recent_span)
+    terms = usage.QuantityTerms(meters, loaded.current.anchor)
+    quantities = await usage.fetch_quantities(connection, loaded.customer.name, [recent], recent, terms)
+    return projection.project_usage(used, quantities, recent_span, last.span)
 
 
-def _is_within(segment: Segment, waiting: set[int], current: int) -> bool:
-    """Whether a segment's usage is on an invoice that waits to be closed: of an earlier period than the current one."""
+def _is_on_waiting_invoice(segment: Segment, waiting: set[int], current: int) -> bool:
+    """Return whether a segment's usage is on an invoice that waits to be closed: of an earlier period than the current
+    one."""
     return segment.span.start < current and any(start <= segment.span.start for start in waiting)
 
 
-async def _usage(
+async def _fetch_usage(
     connection: AsyncConnection,
-    loaded: Loaded,
-    known: Sequence[Segment],
-    over: Sequence[Segment],
+    loaded: LoadedSubscription,
+    segments: Sequence[Segment],
+    ended: Sequence[Segment],
     period_start: int,
     meters: Mapping[str, Meter],
     *,
     is_accepted: bool = False,
-) -> tuple[dict[Key, int], list[Line]]:
-    """What was used of the segments that are `over`, and the lines that are invoiced of these and of `known` ones.
+) -> tuple[dict[UsageKey, int], list[RatedLine]]:
+    """Return what was used of the `ended` segments, and the lines that are invoiced of these and of all `segments`.
 
-    What cannot be billed is an error in the first invoice that it is on, unless somebody has accepted that one; others
-    leave it as it was invoiced.
+    What cannot be billed is an error in the first invoice that has it, unless a person has accepted that one; later
+    ones leave it as it was invoiced.
     """
-    invoiced = await invoices.lines_of_subscription(connection, loaded.row.id)
-    quantities: dict[Key, int] = {}
-    terms = usage.Terms(meters, loaded.held.anchor)
-    for segment in over:
+    invoiced = await invoices.fetch_lines_of_subscription(connection, loaded.row.id)
+    quantities: dict[UsageKey, int] = {}
+    terms = usage.QuantityTerms(meters, loaded.current.anchor)
+    for segment in ended:
         if segment.span.start < period_start - LATE_SECONDS_MAX:
             continue
         leaves_out = is_accepted or segment.span.end <= period_start
         try:
-            quantities |= await usage.quantities(
-                connection, loaded.customer.name, known, segment, terms, leaves_out=leaves_out
+            quantities |= await usage.fetch_quantities(
+                connection, loaded.customer.name, segments, segment, terms, leaves_out=leaves_out
             )
-        except usage.NotKept:
+        except usage.UsageNotStoredError:
             if not leaves_out:
                 raise  # It was never invoiced.
     # A change after the period was invoiced at once: its fees are of a segment that this invoice knows nothing of.
-    known_of = {(segment.span.start, "") for segment in known} | {(key.segment.start, key.meter) for key in quantities}
-    return quantities, [line for line in invoiced if (line.segment.start, line.meter) in known_of]
+    rated_keys = {(segment.span.start, "") for segment in segments} | {
+        (key.segment.start, key.meter) for key in quantities
+    }
+    return quantities, [line for line in invoiced if (line.segment.start, line.meter) in rated_keys]
 
 
-def _rated(
-    known: Sequence[Segment],
-    quantities: Mapping[Key, int],
-    before: Iterable[Line],
+def _rate_lines(
+    segments: Sequence[Segment],
+    quantities: Mapping[UsageKey, int],
+    before: Iterable[RatedLine],
     period_start: int,
     *,
     is_accepted: bool = False,
-) -> list[Line]:
-    """The lines that come to those `before`: fees of all `known` segments, and usage."""
-    found = []
-    for line in rate(known, quantities, before):
+) -> list[RatedLine]:
+    """Return the lines that come to those `before`: fees of all `segments`, and usage."""
+    lines = []
+    for line in rate_segments(segments, quantities, before):
         if abs(line.amount) <= AMOUNT_MAX:
-            found.append(line)
+            lines.append(line)
         elif line.segment.end > period_start and not is_accepted:
-            raise usage.TooMuch(f"{line.quantity} of {line.meter} come to more than can be charged")
-    return [line._replace(kind="late") if line.meter and line.segment.end <= period_start else line for line in found]
+            raise usage.QuantityTooLargeError(f"{line.quantity} of {line.meter} come to more than can be charged")
+    return [line._replace(kind="late") if line.meter and line.segment.end <= period_start else line for line in lines]

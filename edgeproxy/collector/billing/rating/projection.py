@@ -1,31 +1,35 @@
-"""What usage comes to by the end of a period, if it goes on as it did in the last days. Pure.
+"""Projection of usage to the end of a period, at the pace of the last days. Pure.
 
-Whole numbers only, and no money: what a projection costs, the rater says.
+Whole numbers only, and no money: the rater says what a projection costs.
 """
 
 from collections.abc import Mapping
 
-from edgeproxy.collector.billing.rating.money import rounded
-from edgeproxy.collector.billing.rating.rater import Key, Span
+from edgeproxy.collector.billing.rating.money import divide_rounded
+from edgeproxy.collector.billing.rating.rater import Span, UsageKey
 
 DAY = 86400
 PACE_SECONDS = 7 * DAY
-"""Seconds whose usage says how it goes on."""
+"""Seconds whose usage gives the pace."""
 PACE_SECONDS_MIN = DAY
-"""The least of that: a first hour says little about a month."""
+"""The fewest seconds that give a pace: a first hour says little about a month."""
 
 
-def pace(now: int, since: int) -> Span:
-    """Return the time whose usage says how that of a customer goes on who is here `since` this Unix second."""
+def compute_pace_span(now: int, since: int) -> Span:
+    """Return the time whose usage gives the pace of a customer who is here `since` this Unix second."""
     return Span(max(now - PACE_SECONDS, min(since, now - PACE_SECONDS_MIN)), now)
 
 
-def projected(used: Mapping[Key, int], lately: Mapping[Key, int], over: Span, segment: Span) -> dict[Key, int]:
-    """Return what is used of a segment by its end: what is `used` so far, and the rest of it at the pace of `lately`,
-    which was used during `over`. Where more was taken back than used lately, nothing is added."""
-    left = max(0, segment.end - over.end)
-    found = dict(used)
-    for key, quantity in lately.items():
-        same = key._replace(segment=segment)
-        found[same] = found.get(same, 0) + rounded(max(quantity, 0) * left, over.end - over.start)
-    return found
+def project_usage(
+    used: Mapping[UsageKey, int], recent: Mapping[UsageKey, int], recent_span: Span, segment: Span
+) -> dict[UsageKey, int]:
+    """Return the usage of a segment by its end: what is `used` so far, and the rest of the time at the pace of
+    `recent`, which was used during `recent_span`. Corrections below zero add nothing."""
+    left = max(0, segment.end - recent_span.end)
+    projection = dict(used)
+    for key, quantity in recent.items():
+        projected_key = key._replace(segment=segment)
+        projection[projected_key] = projection.get(projected_key, 0) + divide_rounded(
+            max(quantity, 0) * left, recent_span.end - recent_span.start
+        )
+    return projection

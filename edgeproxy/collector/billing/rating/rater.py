@@ -1,19 +1,19 @@
-"""The one place where usage becomes money: no clock, no I/O, no settings.
+"""The rater: the one place where usage becomes money. No clock, no I/O, no settings.
 
-`rate` gives the lines of an invoice. Given those that were invoiced before, it gives what has come to them since, so
-that however often, late or split usage is rated, what is charged in the end is what one rating of everything gives.
+`rate_segments` returns the lines of an invoice. Given the lines that were invoiced before, it returns what has come to
+them since. However often, late or split usage is rated, the sum is what one rating of everything gives.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from edgeproxy.collector.billing.rating.money import amount, share
+from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
 from edgeproxy.config.catalog import MeterPrice, Plan
 
 OTHER = ""
 """The dimension value of usage that has none, or one without a price of its own."""
 
-Kind = Literal["fee", "proration", "usage", "late"]
+LineKind = Literal["fee", "proration", "usage", "late"]
 
 
 class Span(NamedTuple):
@@ -35,33 +35,33 @@ class Segment(NamedTuple):
 
     @property
     def fee(self) -> int:
-        """Cents for all of `paid`; raises ValueError where the plan is not sold by the year."""
+        """The fee of all of `paid`, in cents; raises ValueError where the plan is not sold by the year."""
         fee = self.plan.year_fee if self.is_yearly else self.plan.fee
         if fee is None:
             raise ValueError(f"{self.version} is not sold by the year")
         return fee
 
 
-class Key(NamedTuple):
-    """Of which usage is told: the segment it was in, the meter, and the value of the dimension that its price is by."""
+class UsageKey(NamedTuple):
+    """A segment, a meter, and the value of the dimension that its price is by."""
 
     segment: Span
     meter: str
     value: str = OTHER
 
 
-class Line(NamedTuple):
+class RatedLine(NamedTuple):
     """A line of an invoice. Amounts are cents; `unit_price` is 10⁻¹² cents, None of fees."""
 
-    kind: Kind
+    kind: LineKind
     version: str
     segment: Span
-    """The segment it is of."""
+    """The segment that the line is of."""
     meter: str
     """Empty of fees."""
     value: str
     tier: int
-    """Of a usage line: which of its prices, 0 for what is included."""
+    """Which of the meter's prices a usage line has, 0 for what is included."""
     quantity: int
     unit_price: int | None
     amount: int
@@ -69,8 +69,8 @@ class Line(NamedTuple):
     """The time that it pays for."""
 
 
-class Step(NamedTuple):
-    """Units that cost the same: `width` of them, None for all further ones."""
+class PriceStep(NamedTuple):
+    """Units of one price: `width` of them, None for all further ones."""
 
     tier: int
     width: int | None
@@ -79,8 +79,10 @@ class Step(NamedTuple):
     """The only value of the dimension whose units may fill it; None: any."""
 
 
-def rate(segments: Sequence[Segment], usage: Mapping[Key, int], invoiced: Iterable[Line] = ()) -> list[Line]:
-    """Return the lines that these segments come to, less those `invoiced` before.
+def rate_segments(
+    segments: Sequence[Segment], usage: Mapping[UsageKey, int], invoiced: Iterable[RatedLine] = ()
+) -> list[RatedLine]:
+    """Return the lines of these segments, less those `invoiced` before.
 
     Segments are in the order of time. Usage of a (segment, meter, value) is all that is known of it, also what was
     invoiced; below zero it counts as zero. Raises ValueError where it is of a segment that is not there.
@@ -89,38 +91,41 @@ def rate(segments: Sequence[Segment], usage: Mapping[Key, int], invoiced: Iterab
     for key in usage:
         if key.segment not in spans:
             raise ValueError(f"there is usage of {key.meter} in {key.segment}, which is no segment")
-    lines = [line for one in (_fees(segments), _usage(segments, usage)) for line in one]
+    lines = [line for group in (_rate_fees(segments), _rate_usage(segments, usage)) for line in group]
     before = list(invoiced)
-    return _since(before, lines) if before else lines
+    return _subtract_invoiced(before, lines) if before else lines
 
 
-def total(lines: Iterable[Line]) -> int:
-    """Cents of all lines."""
+def sum_amounts(lines: Iterable[RatedLine]) -> int:
+    """Return the sum of all lines in cents."""
     return sum(line.amount for line in lines)
 
 
-def _fees(segments: Sequence[Segment]) -> Iterator[Line]:
-    """Fees are paid in advance: what follows before the time is over that was paid takes back what is left of it."""
+def _rate_fees(segments: Sequence[Segment]) -> Iterator[RatedLine]:
+    """Yield the lines of fees. They are paid in advance: a change within the paid time takes back what is
+    left of it."""
     last: Segment | None = None
     for segment in segments:
         if last is None or (last.version, last.paid) != (segment.version, segment.paid):
             start = segment.span.start
             is_change = last is not None and last.paid.end > start
             if last is not None and is_change:
-                yield _fee(last, "proration", -1, segment.span)
-            yield _fee(segment, "proration" if is_change else "fee", 1, segment.span)
+                yield _rate_fee(last, "proration", -1, segment.span)
+            yield _rate_fee(segment, "proration" if is_change else "fee", 1, segment.span)
         last = segment
 
 
-def _fee(of: Segment, kind: Kind, sign: int, segment: Span) -> Line:
-    """The fee for what is left of the paid time when a segment begins."""
-    left = Span(segment.start, of.paid.end)
-    cents = sign * share(of.fee, left.end - left.start, of.paid.end - of.paid.start)
-    return Line(kind, of.version, segment, "", "", 0, sign, None, cents, left)
+def _rate_fee(paid_segment: Segment, kind: LineKind, sign: int, segment: Span) -> RatedLine:
+    """Return the fee for what is left of the paid time when a segment begins."""
+    left = Span(segment.start, paid_segment.paid.end)
+    cents = sign * compute_share(
+        paid_segment.fee, left.end - left.start, paid_segment.paid.end - paid_segment.paid.start
+    )
+    return RatedLine(kind, paid_segment.version, segment, "", "", 0, sign, None, cents, left)
 
 
-def _usage(segments: Sequence[Segment], usage: Mapping[Key, int]) -> Iterator[Line]:
-    """Lines of each segment, in the order of its plan."""
+def _rate_usage(segments: Sequence[Segment], usage: Mapping[UsageKey, int]) -> Iterator[RatedLine]:
+    """Yield the usage lines of each segment, in the order of its plan."""
     by_segment: dict[tuple[Span, str], dict[str, int]] = {}
     for key, quantity in usage.items():
         by_segment.setdefault((key.segment, key.meter), {})[key.value] = quantity
@@ -128,16 +133,16 @@ def _usage(segments: Sequence[Segment], usage: Mapping[Key, int]) -> Iterator[Li
         for meter, price in segment.plan.meters.items():
             values = by_segment.get((segment.span, meter))
             if values is not None:
-                for step, value, quantity in charged(price, values):
-                    cents = amount(quantity, step.price)
-                    yield Line(
+                for step, value, quantity in split_by_steps(price, values):
+                    cents = compute_amount(quantity, step.price)
+                    yield RatedLine(
                         *("usage", segment.version, segment.span, meter, value, step.tier),
                         *(quantity, step.price, cents, segment.span),
                     )
 
 
-def charged(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[Step, str, int]]:
-    """Divide usage among the steps of a price: (step, value, quantity), those without any left out.
+def split_by_steps(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[PriceStep, str, int]]:
+    """Divide usage among the steps of a price: (step, value, quantity), empty ones left out.
 
     Values fill the included amount in the order in which the price lists them, others last and together.
     """
@@ -145,67 +150,66 @@ def charged(price: MeterPrice, values: Mapping[str, int]) -> Iterator[tuple[Step
     quantities = dict.fromkeys([*listed, OTHER], 0)
     for value, quantity in values.items():
         quantities[value if value in quantities else OTHER] += quantity
-    steps = _steps(price)
+    steps = _build_steps(price)
     shared = iter(steps)
     step = next(shared)
-    room = step.width
+    left = step.width
     for value, quantity in quantities.items():
         rest = max(quantity, 0)
         while rest:
-            if room == 0:
+            if left == 0:
                 step = next(shared)
-                room = step.width
+                left = step.width
                 continue
-            taken = rest if room is None else min(rest, room)
-            priced = step._replace(price=_price_of(price, value)) if step.tier and not price.tiers else step
-            yield priced, value, taken
-            rest -= taken
-            room = None if room is None else room - taken
+            part = rest if left is None else min(rest, left)
+            priced = step._replace(price=_unit_price(price, value)) if step.tier and not price.tiers else step
+            yield priced, value, part
+            rest -= part
+            left = None if left is None else left - part
 
 
-def _steps(price: MeterPrice) -> list[Step]:
-    """The steps of a price, the last of which has no end."""
+def _build_steps(price: MeterPrice) -> list[PriceStep]:
+    """Return the steps of a price, the last of which has no end."""
     if price.tiers:
         starts = [0, *(tier.up_to for tier in price.tiers)]
         return [
-            Step(number, None if tier.up_to is None else tier.up_to - (start or 0), tier.price)
+            PriceStep(number, None if tier.up_to is None else tier.up_to - (start or 0), tier.price)
             for number, (tier, start) in enumerate(zip(price.tiers, starts, strict=False), start=1)
         ]
     if price.included is None:
-        return [Step(0, None, 0)]
-    return [Step(0, price.included, 0), Step(1, None, price.price or 0)]
+        return [PriceStep(0, None, 0)]
+    return [PriceStep(0, price.included, 0), PriceStep(1, None, price.price or 0)]
 
 
-def _price_of(price: MeterPrice, value: str) -> int:
-    """What a unit of this value costs above what is included."""
+def _unit_price(price: MeterPrice, value: str) -> int:
+    """Return the price of a unit of this value above what is included."""
     by = price.by.prices if price.by is not None else {}
     return by.get(value, price.price or 0)
 
 
-def _since(before: Sequence[Line], now: Sequence[Line]) -> list[Line]:
-    """What has to be added to the lines before to come to those now: fees that are new, and late usage."""
-    had: dict[tuple[object, ...], tuple[Line, int, int]] = {}
+def _subtract_invoiced(before: Sequence[RatedLine], now: Sequence[RatedLine]) -> list[RatedLine]:
+    """Return what has to be added to the lines before to come to those now: new fees, and late usage."""
+    invoiced_lines: dict[tuple[object, ...], tuple[RatedLine, int, int]] = {}
     for line in before:
-        _, quantity, cents = had.get(_identity(line), (line, 0, 0))
-        had[_identity(line)] = line, quantity + line.quantity, cents + line.amount
-    found = []
+        _, quantity, cents = invoiced_lines.get(_line_identity(line), (line, 0, 0))
+        invoiced_lines[_line_identity(line)] = line, quantity + line.quantity, cents + line.amount
+    lines = []
     for line in now:
-        _, quantity, cents = had.pop(_identity(line), (line, 0, 0))
-        found.append(line._replace(quantity=line.quantity - quantity, amount=line.amount - cents))
-    for line, quantity, cents in had.values():  # What there was and is no more: usage that was corrected to nothing.
-        found.append(line._replace(quantity=-quantity, amount=-cents))
+        _, quantity, cents = invoiced_lines.pop(_line_identity(line), (line, 0, 0))
+        lines.append(line._replace(quantity=line.quantity - quantity, amount=line.amount - cents))
+    for line, quantity, cents in invoiced_lines.values():  # Usage that was corrected to nothing.
+        lines.append(line._replace(quantity=-quantity, amount=-cents))
     invoiced = {line.segment.start for line in before if line.meter}
     return [
         line._replace(kind="late") if line.meter and line.segment.start in invoiced else line
-        for line in found
+        for line in lines
         if line.quantity or line.amount
     ]
 
 
-def _identity(line: Line) -> tuple[object, ...]:
-    """What makes two lines the same one: usage and late usage of one price, or one fee. A segment is known by its
-    beginning, as its end may not have been known when its fee was invoiced.
-    """
+def _line_identity(line: RatedLine) -> tuple[object, ...]:
+    """Return what identifies a line: usage and late usage of one price, or one fee. A segment is identified by its
+    beginning, as its end may not have been known when its fee was invoiced."""
     if line.meter:
         return line.version, line.segment.start, line.meter, line.value, line.tier
     return line.kind, line.version, line.segment.start, line.quantity

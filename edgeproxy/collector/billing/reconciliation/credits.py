@@ -1,43 +1,45 @@
-"""Credit entries are held against balances (reconciliation E)."""
+"""Reconciliation E: credit entries against balances."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.journal import journal
-from edgeproxy.collector.billing.mismatch import Drift, Level, Row
+from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 
 NAME = "credits"
-"""What stands for a meter."""
+"""The name in the place of a meter."""
 JOURNAL = "journal"
 
 
-async def with_balances(database: Database, now: float) -> tuple[Drift, Level]:
-    """Hold what each customer's entries come to against the balance, and the sum of the journal against 0.
+async def reconcile_balances(database: Database, now: float) -> tuple[Drift, Level]:
+    """Compare each customer's entries with the balance, and the sum of the journal with 0.
 
     All of the journal is read: of one moment, and nobody who writes waits for it.
     """
     async with database.reading(whole=True) as connection:
-        rows = await _held(connection, now)
+        rows = await _compare_balances(connection, now)
     async with database.writing() as connection:
-        return await discrepancies.keep(connection, "E", Span(int(now), int(now)), rows, now)
+        return await discrepancies.record_reconciliation(connection, "E", Span(int(now), int(now)), rows, now)
 
 
-async def _held(connection: AsyncConnection, now: float) -> list[Row]:
-    apart = set(await journal.differences(connection))
-    column = credit_balances.c
-    joined = sa.select(customers.c.name, column.customer, column.balance).join_from(
-        credit_balances, customers, customers.c.id == column.customer
+async def _compare_balances(connection: AsyncConnection, now: float) -> list[Comparison]:
+    differing = set(await journal.list_differences(connection))
+    columns = credit_balances.c
+    joined = sa.select(customers.c.name, columns.customer, columns.balance).join_from(
+        credit_balances, customers, customers.c.id == columns.customer
     )
     rows = []
     for name, customer, balance in (await connection.execute(joined)).all():
-        booked = await journal.balance(connection, customer, int(now * 1000)) if customer in apart else balance
-        rows.append(Row(name, NAME, booked, balance))
-    if JOURNAL in apart:
+        booked = (
+            await journal.fetch_balance(connection, customer, int(now * 1000)) if customer in differing else balance
+        )
+        rows.append(Comparison(name, NAME, booked, balance))
+    if JOURNAL in differing:
         total = (await connection.execute(sa.select(sa.func.sum(credit_entries.c.amount)))).scalar_one()
-        rows.append(Row("", JOURNAL, 0, int(total)))
+        rows.append(Comparison("", JOURNAL, 0, int(total)))
     return rows

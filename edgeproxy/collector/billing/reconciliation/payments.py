@@ -1,12 +1,12 @@
-"""What Stripe has moved is held against the journal (reconciliation D), a day at a time, to the cent.
+"""Reconciliation D: Stripe's payments against the journal, a day at a time, to the cent.
 
-Which invoice a charge pays is read from the list of payments of invoices, and whose invoice that is from our rows: so
-Stripe is not asked of each charge, of which there are most on the 1st. One of which it does not say what it is for is a
-difference by itself, under its own id, and keeps nothing else from being compared.
+The list of invoice payments tells which invoice a charge pays, and our rows tell whose invoice it is: Stripe is not
+called for each charge, of which there are most on the 1st. A charge that Stripe does not explain is a difference by
+itself, under its own id, and does not keep others from being compared.
 
-Both are asked by what it is: a purchase, a payment or a refund of an invoice, a refund, a dispute. So it does not
-matter when a webhook came: what Stripe moved in the day is looked for in the journal, and what the journal booked in
-the day is looked for at Stripe.
+Both books are read by subject: a purchase, a payment or a refund of an invoice, a refund, a dispute. The time of a
+webhook does not matter: what Stripe moved in the day is looked up in the journal, and what the journal booked in the
+day is looked up at Stripe.
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -17,12 +17,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.credits.purchases import CUSTOMER, REFUND, id_of
+from edgeproxy.collector.billing.credits.purchases import CUSTOMER, REFUND, parse_id
 from edgeproxy.collector.billing.journal.postings import CENT
-from edgeproxy.collector.billing.mismatch import Drift, Level, Row
-from edgeproxy.collector.billing.period_close.collection.invoice_items import OURS
+from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
+from edgeproxy.collector.billing.period_close.collection.invoice_items import INVOICE_METADATA
 from edgeproxy.collector.billing.rating.rater import Span
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.database import Database
@@ -31,25 +31,24 @@ from edgeproxy.collector.database.schema import DAY, HOUR, customers
 SETTLED_SECONDS = 2 * HOUR
 """Seconds after the end of a day at which it is compared: events that were lost have come by then."""
 DAYS_MAX = 35
-"""Days that are made up for at most."""
-ASKED_SECONDS = DAY
-"""Seconds before a charge in which its invoice asked for it, mostly; others are looked up one by one."""
+"""The most days that are made up for."""
+LOOKBACK_SECONDS = DAY
+"""Seconds before a charge in which its invoice payment was made, mostly; others are looked up one by one."""
 
-What = Literal["purchase", "refund", "invoice", "invoice refund", "unclear"]
+SubjectKind = Literal["purchase", "refund", "invoice", "invoice refund", "unclear"]
 
 
-class Subject(NamedTuple):
-    """What money was moved for."""
+class PaymentSubject(NamedTuple):
+    """The subject of a movement of money."""
 
-    what: What
+    what: SubjectKind
     id: str
-    """Of a purchase the payment intent; of a refund our id, or that of a refund or dispute which began at Stripe; of an
-    invoice Stripe's id; of what is unclear that of the charge, refund or dispute.
-    """
+    """The payment intent of a purchase; our id of a refund, or Stripe's of a refund or dispute that began there;
+    Stripe's id of an invoice; the id of the charge, refund or dispute that is unclear."""
 
 
-class Booked(NamedTuple):
-    """What the journal has of a subject."""
+class BookedAmount(NamedTuple):
+    """The amount that the journal has of a subject."""
 
     customer: str
     """By name."""
@@ -59,13 +58,13 @@ class Booked(NamedTuple):
     """The payment intent of the purchase that it is about."""
 
 
-UNBOOKED = Booked("", 0, None)
+UNBOOKED = BookedAmount("", 0, None)
 LOOKED_UP_MAX = 1000
 """Subjects that one statement looks up."""
 MISSING = "resource_missing"
 DISPUTES = ("dp_", "du_")
 """How Stripe's ids of disputes begin."""
-KINDS: Mapping[str, What] = {
+KINDS: Mapping[str, SubjectKind] = {
     "purchase": "purchase",
     "refund_paid": "refund",
     "refund_failed": "refund",
@@ -74,8 +73,8 @@ KINDS: Mapping[str, What] = {
     "invoice_paid": "invoice",
     "credit_note": "invoice refund",
 }
-"""What is booked on cash, and what it is for."""
-KNOWN_BY: Mapping[What, sa.Column[str]] = {
+"""The kinds of transactions that book cash, and their subject."""
+ID_COLUMNS: Mapping[SubjectKind, sa.Column[str]] = {
     "purchase": credit_grants.c.payment,
     "refund": credit_transactions.c.source,
     "invoice": invoices.c.stripe_id,
@@ -83,189 +82,207 @@ KNOWN_BY: Mapping[What, sa.Column[str]] = {
 }
 
 
-async def days(database: Database, stripe: Stripe, now: float) -> int:
-    """Compare each day that is over and was not yet; return how many. Raises StripeFailure: what was done is kept."""
+async def reconcile_days(database: Database, stripe: Stripe, now: float) -> int:
+    """Compare each day that is over and was not compared yet; return how many. Raises StripeCallError; what was done
+    until then is recorded."""
     end = int(now - SETTLED_SECONDS) // DAY * DAY
     async with database.reading() as connection:
-        done = await discrepancies.reached(connection, "D")
-    first = end - DAY if done is None else max(done, end - DAYS_MAX * DAY)
+        reconciled_until = await discrepancies.find_reconciled_until(connection, "D")
+    first = end - DAY if reconciled_until is None else max(reconciled_until, end - DAYS_MAX * DAY)
     for start in range(first, end, DAY):
-        await with_journal(database, stripe, Span(start, start + DAY), now)
+        await reconcile_span(database, stripe, Span(start, start + DAY), now)
     return max(0, end - first) // DAY
 
 
-async def with_journal(database: Database, stripe: Stripe, span: Span, now: float) -> tuple[Drift, Level]:
-    """Hold a time of Stripe's payments against the journal; raises StripeFailure, and nothing is kept then."""
-    at_stripe = AtStripe(stripe, database)
-    moved = await at_stripe.within(span)
+async def reconcile_span(database: Database, stripe: Stripe, span: Span, now: float) -> tuple[Drift, Level]:
+    """Compare a time of Stripe's payments with the journal. Raises StripeCallError, and then nothing is recorded."""
+    at_stripe = StripePayments(stripe, database)
+    moved = await at_stripe.fetch_moved(span)
     async with database.reading(whole=True) as connection:
-        booked = await _booked_within(connection, span)
-        cents = {subject: one.cents for subject, one in booked.items()}
-        doubtful = {one for one in moved.keys() | cents.keys() if moved.get(one, 0) != cents.get(one, 0)}
+        booked = await _fetch_booked_within(connection, span)
+        cents = {subject: entry.cents for subject, entry in booked.items()}
+        doubtful = {entry for entry in moved.keys() | cents.keys() if moved.get(entry, 0) != cents.get(entry, 0)}
         # One of the two was late, or there is a difference: all that was ever moved for it must be the same.
-        ever = await _booked_ever(connection, doubtful)
-    rows = [Row(one.customer, of.what, one.cents, one.cents) for of, one in booked.items() if of not in doubtful]
-    for of in sorted(doubtful):
-        ours = ever.get(of) or booked.get(of, UNBOOKED)
-        rows.append(Row(ours.customer or of.id, of.what, ours.cents, await at_stripe.ever(of, ours.intent)))
+        booked_total = await _fetch_booked_total(connection, doubtful)
+    rows = [
+        Comparison(entry.customer, subject.what, entry.cents, entry.cents)
+        for subject, entry in booked.items()
+        if subject not in doubtful
+    ]
+    for subject in sorted(doubtful):
+        ours = booked_total.get(subject) or booked.get(subject, UNBOOKED)
+        rows.append(
+            Comparison(
+                ours.customer or subject.id, subject.what, ours.cents, await at_stripe.fetch_total(subject, ours.intent)
+            )
+        )
     async with database.writing() as connection:
-        return await discrepancies.keep(connection, "D", span, rows, now)
+        return await discrepancies.record_reconciliation(connection, "D", span, rows, now)
 
 
-class AtStripe:
-    """What Stripe has moved. All raise StripeFailure."""
+class StripePayments:
+    """Money that Stripe has moved. All methods raise StripeCallError."""
 
     def __init__(self, stripe: Stripe, database: Database) -> None:
         self._stripe = stripe
         self._database = database
         self._invoices: dict[str, str] = {}
-        """Of payment intents the invoices that they pay, as far as is known."""
+        """Stripe's ids of invoices, by the payment intents that pay them."""
         self._ours: set[str] = set()
-        """Those of these invoices that are ours by our rows."""
-        self._moved: dict[Subject, int] = {}
-        self._paid: dict[str, Subject | None] = {}
-        """By payment intent what it pays; None: nothing of ours."""
-        self._intents: dict[Subject, str] = {}
-        """Of refunds the payment intents that they are of."""
+        """Those of these invoices that have a row here."""
+        self._moved: dict[PaymentSubject, int] = {}
+        self._paid: dict[str, PaymentSubject | None] = {}
+        """Subjects by payment intent; None where it pays nothing of ours."""
+        self._intents: dict[PaymentSubject, str] = {}
+        """Payment intents by refund."""
 
-    async def within(self, span: Span) -> dict[Subject, int]:
-        """Return what was moved in a time."""
-        await self._learn(Span(span.start - ASKED_SECONDS, span.end))
+    async def fetch_moved(self, span: Span) -> dict[PaymentSubject, int]:
+        """Return the cents that were moved in a time, by subject."""
+        await self._learn_invoices(Span(span.start - LOOKBACK_SECONDS, span.end))
         created = {"gte": span.start, "lt": span.end}
-        for charge in await self._stripe.every("v1.charges.list", created=created):
+        for charge in await self._stripe.list_all("v1.charges.list", created=created):
             if is_paid(charge):
-                await self._add(self._pays, charge, charge["amount_captured"])
-        for refund in await self._stripe.every("v1.refunds.list", created=created):
+                await self._add_amount(self._find_charge_subject, charge, charge["amount_captured"])
+        for refund in await self._stripe.list_all("v1.refunds.list", created=created):
             if refund["status"] == "succeeded":
-                await self._add(self._takes_back, refund, -refund["amount"])
+                await self._add_amount(self._find_refund_subject, refund, -refund["amount"])
         adjusted: Any = {"created": created, "type": "adjustment", "expand": ["data.source"]}
-        for moved in await self._stripe.every("v1.balance_transactions.list", **adjusted):
+        for moved in await self._stripe.list_all("v1.balance_transactions.list", **adjusted):
             source = moved.get("source")
             if isinstance(source, Mapping) and source.get("object") == "dispute":
-                await self._add(self._takes_back, source, moved["amount"])
+                await self._add_amount(self._find_refund_subject, source, moved["amount"])
         return self._moved
 
-    async def _learn(self, asked: Span) -> None:
-        """Know which invoices are paid by what was asked for in a time, and which of them are ours."""
-        created = {"gte": asked.start, "lt": asked.end}
-        for one in await self._stripe.every("v1.invoice_payments.list", created=created):
-            intent, invoice = id_of((one.get("payment") or {}).get("payment_intent")), id_of(one["invoice"])
+    async def _learn_invoices(self, span: Span) -> None:
+        """Read which invoices the payments of a time pay, and which of them are ours."""
+        created = {"gte": span.start, "lt": span.end}
+        for payment in await self._stripe.list_all("v1.invoice_payments.list", created=created):
+            intent, invoice = (
+                parse_id((payment.get("payment") or {}).get("payment_intent")),
+                parse_id(payment["invoice"]),
+            )
             if intent is not None and invoice is not None:
                 self._invoices[intent] = invoice
         ids = sorted(set(self._invoices.values()))
         async with self._database.reading() as connection:
             for at in range(0, len(ids), LOOKED_UP_MAX):
-                known = sa.select(invoices.c.stripe_id).where(invoices.c.stripe_id.in_(ids[at : at + LOOKED_UP_MAX]))
-                self._ours.update((await connection.execute(known)).scalars())
+                statement = sa.select(invoices.c.stripe_id).where(
+                    invoices.c.stripe_id.in_(ids[at : at + LOOKED_UP_MAX])
+                )
+                self._ours.update((await connection.execute(statement)).scalars())
 
-    async def _add(
-        self, whose: Callable[[Mapping[str, Any]], Awaitable[Subject | None]], moved: Mapping[str, Any], cents: int
+    async def _add_amount(
+        self,
+        find_subject: Callable[[Mapping[str, Any]], Awaitable[PaymentSubject | None]],
+        stripe_object: Mapping[str, Any],
+        cents: int,
     ) -> None:
-        """Count what was moved for what it is for; what Stripe refuses to tell of is unclear, each by itself."""
+        """Add an amount to its subject; what Stripe refuses to explain is unclear, each by itself."""
         try:
-            subject = await whose(moved)
-        except StripeFailure as failure:
-            if failure.outcome is not Outcome.REFUSED:
+            subject = await find_subject(stripe_object)
+        except StripeCallError as error:
+            if error.outcome is not CallOutcome.REFUSED:
                 raise
-            log.get().error("it is not known what a payment is for", payment=moved["id"], why=str(failure))
-            subject = Subject("unclear", moved["id"])
+            log.get().error("it is not known what a payment is for", payment=stripe_object["id"], why=str(error))
+            subject = PaymentSubject("unclear", stripe_object["id"])
         if subject is not None:
             self._moved[subject] = self._moved.get(subject, 0) + cents
 
-    async def ever(self, subject: Subject, intent: str | None) -> int:
-        """Return all that was moved for a subject; `intent`: what a refund of ours goes back from."""
+    async def fetch_total(self, subject: PaymentSubject, intent: str | None) -> int:
+        """Return all cents that were moved for a subject; `intent` is what a refund of ours goes back from."""
         if subject.what == "unclear":
             return self._moved[subject]
         try:
-            return await self._ever(subject, self._intents.get(subject, intent))
-        except StripeFailure as failure:
-            if failure.code == MISSING:
+            return await self._fetch_total(subject, self._intents.get(subject, intent))
+        except StripeCallError as error:
+            if error.code == MISSING:
                 return 0
-            if failure.outcome is Outcome.REFUSED:  # As far as it tells.
+            if error.outcome is CallOutcome.REFUSED:  # As far as it tells.
                 return self._moved.get(subject, 0)
             raise
 
-    async def _ever(self, subject: Subject, intent: str | None) -> int:
+    async def _fetch_total(self, subject: PaymentSubject, intent: str | None) -> int:
         match subject.what:
             case "purchase":
-                charges = await self._stripe.every("v1.charges.list", payment_intent=subject.id)
-                return sum(int(one["amount_captured"]) for one in charges if is_paid(one))
+                charges = await self._stripe.list_all("v1.charges.list", payment_intent=subject.id)
+                return sum(int(item["amount_captured"]) for item in charges if is_paid(item))
             case "invoice":
                 return int((await self._stripe.call("v1.invoices.retrieve", subject.id))["amount_paid"])
             case "invoice refund":
-                payments = await self._stripe.every("v1.invoice_payments.list", invoice=subject.id)
-                intents = [id_of((one.get("payment") or {}).get("payment_intent")) for one in payments]
-                return sum([await self._given_back(one, None) for one in intents if one is not None])
+                payments = await self._stripe.list_all("v1.invoice_payments.list", invoice=subject.id)
+                intents = [parse_id((item.get("payment") or {}).get("payment_intent")) for item in payments]
+                return sum([await self._fetch_refunded(item, None) for item in intents if item is not None])
         if subject.id.startswith(DISPUTES):
             dispute = await self._stripe.call("v1.disputes.retrieve", subject.id)
-            return sum(int(one["amount"]) for one in dispute.get("balance_transactions") or ())
-        return 0 if intent is None else await self._given_back(intent, subject.id)
+            return sum(int(item["amount"]) for item in dispute.get("balance_transactions") or ())
+        return 0 if intent is None else await self._fetch_refunded(intent, subject.id)
 
-    async def _given_back(self, intent: str, only: str | None) -> int:
-        """What has gone back of a payment; by the refund alone that has this id here, or at Stripe."""
-        refunds = await self._stripe.every("v1.refunds.list", payment_intent=intent)
+    async def _fetch_refunded(self, intent: str, only: str | None) -> int:
+        """Return what has gone back of a payment: all, or by the refund that has this id here, or at Stripe."""
+        refunds = await self._stripe.list_all("v1.refunds.list", payment_intent=intent)
         return -sum(
-            int(one["amount"])
-            for one in refunds
-            if one["status"] == "succeeded" and only in (None, one["id"], (one.get("metadata") or {}).get(REFUND))
+            int(refund["amount"])
+            for refund in refunds
+            if refund["status"] == "succeeded"
+            and only in (None, refund["id"], (refund.get("metadata") or {}).get(REFUND))
         )
 
-    async def _pays(self, charge: Mapping[str, Any]) -> Subject | None:
-        """What a charge pays; None: nothing of ours."""
-        intent = id_of(charge.get("payment_intent"))
+    async def _find_charge_subject(self, charge: Mapping[str, Any]) -> PaymentSubject | None:
+        """Return what a charge pays; None where it is nothing of ours."""
+        intent = parse_id(charge.get("payment_intent"))
         if intent is None:
             return None
         if CUSTOMER in (charge.get("metadata") or {}):
-            self._paid[intent] = Subject("purchase", intent)
-        return await self._paid_by(intent)
+            self._paid[intent] = PaymentSubject("purchase", intent)
+        return await self._find_paid_subject(intent)
 
-    async def _takes_back(self, said: Mapping[str, Any]) -> Subject | None:
-        """What a refund or a dispute is of; None: nothing of ours."""
-        intent = id_of(said.get("payment_intent"))
-        paid = None if intent is None else await self._paid_by(intent)
+    async def _find_refund_subject(self, stripe_object: Mapping[str, Any]) -> PaymentSubject | None:
+        """Return what a refund or a dispute is of; None where it is nothing of ours."""
+        intent = parse_id(stripe_object.get("payment_intent"))
+        paid = None if intent is None else await self._find_paid_subject(intent)
         if paid is None:
             return None
         if paid.what == "invoice":
-            return Subject("invoice refund", paid.id)
-        subject = Subject("refund", (said.get("metadata") or {}).get(REFUND) or said["id"])
+            return PaymentSubject("invoice refund", paid.id)
+        subject = PaymentSubject("refund", (stripe_object.get("metadata") or {}).get(REFUND) or stripe_object["id"])
         self._intents[subject] = paid.id
         return subject
 
-    async def _paid_by(self, intent: str) -> Subject | None:
+    async def _find_paid_subject(self, intent: str) -> PaymentSubject | None:
         if intent not in self._paid:
-            self._paid[intent] = await self._look_up(intent)
+            self._paid[intent] = await self._look_up_intent(intent)
         return self._paid[intent]
 
-    async def _look_up(self, intent: str) -> Subject | None:
+    async def _look_up_intent(self, intent: str) -> PaymentSubject | None:
         if intent in self._invoices:
-            return await self._of_invoice(self._invoices[intent])
-        there = await self._stripe.call("v1.payment_intents.retrieve", intent)
-        if CUSTOMER in (there.get("metadata") or {}):
-            return Subject("purchase", intent)
+            return await self._find_invoice_subject(self._invoices[intent])
+        intent_object = await self._stripe.call("v1.payment_intents.retrieve", intent)
+        if CUSTOMER in (intent_object.get("metadata") or {}):
+            return PaymentSubject("purchase", intent)
         payment: Any = {"type": "payment_intent", "payment_intent": intent}
-        for one in await self._stripe.every("v1.invoice_payments.list", payment=payment):
-            if subject := await self._of_invoice(id_of(one["invoice"]) or ""):
+        for invoice_payment in await self._stripe.list_all("v1.invoice_payments.list", payment=payment):
+            if subject := await self._find_invoice_subject(parse_id(invoice_payment["invoice"]) or ""):
                 return subject
         return None
 
-    async def _of_invoice(self, invoice: str) -> Subject | None:
+    async def _find_invoice_subject(self, invoice: str) -> PaymentSubject | None:
         if invoice not in self._ours:
-            there = await self._stripe.call("v1.invoices.retrieve", invoice)
-            if OURS not in (there.get("metadata") or {}):
+            stripe_invoice = await self._stripe.call("v1.invoices.retrieve", invoice)
+            if INVOICE_METADATA not in (stripe_invoice.get("metadata") or {}):
                 return None
-        return Subject("invoice", invoice)
+        return PaymentSubject("invoice", invoice)
 
 
 def is_paid(charge: Mapping[str, Any]) -> bool:
-    """Whether the money of a charge has come."""
+    """Return whether the money of a charge has come."""
     return bool(charge["status"] == "succeeded" and charge["captured"])
 
 
 # ---- the journal
 
 
-def _booked(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Ask for what was booked on cash."""
+def _select_booked(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return the statement for what was booked on cash."""
     columns, entries = credit_transactions.c, credit_entries.c
     fields = (columns.kind, columns.source, credit_grants.c.payment, invoices.c.stripe_id, customers.c.name)
     return (
@@ -279,30 +296,34 @@ def _booked(*where: sa.ColumnElement[bool]) -> sa.Select[Any]:
     )
 
 
-async def _read(connection: AsyncConnection, asked: sa.Select[Any]) -> dict[Subject, Booked]:
-    book: dict[Subject, Booked] = {}
-    for kind, source, intent, invoice, name, amount in await connection.execute(asked):
+async def _fetch_booked(connection: AsyncConnection, statement: sa.Select[Any]) -> dict[PaymentSubject, BookedAmount]:
+    booked: dict[PaymentSubject, BookedAmount] = {}
+    for kind, source, intent, invoice, name, amount in await connection.execute(statement):
         what = KINDS[kind]
         by = {"purchase": intent, "refund": source}.get(what, invoice)
-        subject = Subject(what, by or source)
-        before = book[subject].cents if subject in book else 0
-        book[subject] = Booked(name, before + amount // CENT, intent)
-    return book
+        subject = PaymentSubject(what, by or source)
+        cents = booked[subject].cents if subject in booked else 0
+        booked[subject] = BookedAmount(name, cents + amount // CENT, intent)
+    return booked
 
 
-async def _booked_within(connection: AsyncConnection, span: Span) -> dict[Subject, Booked]:
+async def _fetch_booked_within(connection: AsyncConnection, span: Span) -> dict[PaymentSubject, BookedAmount]:
     """Return what was booked in a time."""
     columns = credit_transactions.c
-    return await _read(connection, _booked(columns.at >= span.start * 1000, columns.at < span.end * 1000))
+    return await _fetch_booked(
+        connection, _select_booked(columns.at >= span.start * 1000, columns.at < span.end * 1000)
+    )
 
 
-async def _booked_ever(connection: AsyncConnection, some: Collection[Subject]) -> dict[Subject, Booked]:
-    """Return all that was booked of these."""
-    book: dict[Subject, Booked] = {}
-    for what, column in KNOWN_BY.items():
-        ids = sorted(one.id for one in some if one.what == what)
-        kinds = [kind for kind, of in KINDS.items() if of == what]
+async def _fetch_booked_total(
+    connection: AsyncConnection, subjects: Collection[PaymentSubject]
+) -> dict[PaymentSubject, BookedAmount]:
+    """Return all that was booked of these subjects."""
+    booked: dict[PaymentSubject, BookedAmount] = {}
+    for subject_kind, column in ID_COLUMNS.items():
+        ids = sorted(subject.id for subject in subjects if subject.what == subject_kind)
+        kinds = [kind for kind, booked_kind in KINDS.items() if booked_kind == subject_kind]
         for at in range(0, len(ids), LOOKED_UP_MAX):
-            asked = _booked(column.in_(ids[at : at + LOOKED_UP_MAX]), credit_transactions.c.kind.in_(kinds))
-            book |= await _read(connection, asked)
-    return book
+            statement = _select_booked(column.in_(ids[at : at + LOOKED_UP_MAX]), credit_transactions.c.kind.in_(kinds))
+            booked |= await _fetch_booked(connection, statement)
+    return booked

@@ -1,4 +1,4 @@
-"""The outbox is held against Stripe's sums (reconciliation B), day by day; what agrees is confirmed."""
+"""Reconciliation B: the outbox against Stripe's sums, day by day; what agrees is confirmed."""
 
 import asyncio
 import time
@@ -9,11 +9,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing import discrepancies
-from edgeproxy.collector.billing.discrepancies import Money
+from edgeproxy.collector.billing.discrepancies import CostDifference
 from edgeproxy.collector.billing.meter_export import outbox_rows
-from edgeproxy.collector.billing.meter_export.exporter import Away, MeterEvents, Unlisted
-from edgeproxy.collector.billing.meter_export.outbox import State
-from edgeproxy.collector.billing.mismatch import Drift, Level, Row
+from edgeproxy.collector.billing.meter_export.exporter import (
+    MeterEvents,
+    MeterEventsUnavailableError,
+    MeterEventsUnlistedError,
+)
+from edgeproxy.collector.billing.meter_export.outbox import RowState
+from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
 from edgeproxy.collector.billing.rating import money
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.reconciliation import sampling
@@ -26,48 +30,47 @@ from edgeproxy.collector.database.delivery_tables import billing_outbox
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 
 READS = 3
-"""Times that a sum is read before it is taken for a difference: Stripe's sums lag."""
+"""How often a sum is read before it counts as a difference: Stripe's sums lag."""
 READ_PAUSE_SECONDS = 600.0
 READS_AT_ONCE_MAX = 8
 READ_RATE = 10.0
-"""Sums that are read in a second; customers who wait have the rest of what Stripe allows."""
+"""Sums that are read in a second; waiting customers have the rest of what Stripe allows."""
 READ_TRIES = 5
-"""Times that Stripe is asked for a sum, should it not answer."""
+"""How often a sum is requested, should Stripe not answer."""
 SETTLED_SECONDS = 2 * HOUR
 """Seconds after the end of a day at which its sums are read."""
 KNOWN_DAYS = 35
-"""Days for which what is not confirmed is looked for: Stripe takes no older events."""
-DOUBTFUL = (State.ACCEPTED, State.UNKNOWN, State.SENDING)
-"""States of what was sent, and is not known to be counted."""
+"""Days for which unconfirmed rows are compared: Stripe takes no older events."""
+DOUBTFUL = (RowState.ACCEPTED, RowState.UNKNOWN, RowState.SENDING)
+"""States of rows that were sent and may not be counted."""
 columns = billing_outbox.c
 Pause = Callable[[float], Awaitable[None]]
 
 
-class Ours(NamedTuple):
-    """What Stripe should have of a pair."""
+class ExpectedSum(NamedTuple):
+    """The sums that Stripe should have of a pair."""
 
-    sure: int
+    certain: int
     unknown: int
-    """What nobody knows of."""
+    """Units that may be counted, or not."""
     is_confirmed: bool
 
 
-async def days(database: Database, stripe: MeterEvents, now: float, *, pause: Pause = asyncio.sleep) -> int:
-    """Hold each day that is over and was not yet against Stripe's sums, and of earlier ones what is in doubt; return
-    how many days that were. Raises Away: what was done is kept.
-    """
+async def reconcile_days(database: Database, stripe: MeterEvents, now: float, *, pause: Pause = asyncio.sleep) -> int:
+    """Compare each day that is over and was not compared yet, and of earlier ones what is in doubt; return how many
+    days that were. Raises MeterEventsUnavailableError; what was done until then is recorded."""
     end = int(now - SETTLED_SECONDS) // DAY * DAY
     async with database.reading() as connection:
-        done = await discrepancies.reached(connection, "B")
-    first = end - DAY if done is None else max(done, end - KNOWN_DAYS * DAY)
+        reconciled_until = await discrepancies.find_reconciled_until(connection, "B")
+    first = end - DAY if reconciled_until is None else max(reconciled_until, end - KNOWN_DAYS * DAY)
     for start in range(first, end, DAY):
-        for doubtful in await _doubtful_days(database, start):
-            await with_stripe(database, stripe, doubtful, now, pause=pause, only_doubtful=True)
-        await with_stripe(database, stripe, Span(start, start + DAY), now, pause=pause)
+        for doubtful in await _list_doubtful_days(database, start):
+            await reconcile_span(database, stripe, doubtful, now, pause=pause, only_doubtful=True)
+        await reconcile_span(database, stripe, Span(start, start + DAY), now, pause=pause)
     return max(0, end - first) // DAY
 
 
-async def with_stripe(
+async def reconcile_span(
     database: Database,
     stripe: MeterEvents,
     span: Span,
@@ -76,122 +79,128 @@ async def with_stripe(
     pause: Pause = asyncio.sleep,
     only_doubtful: bool = False,
 ) -> tuple[Drift, Level]:
-    """Hold what is dated in a time of whole minutes against Stripe's sums; raises Away, and nothing is kept then.
+    """Compare what is dated in a time of whole minutes with Stripe's sums. Raises MeterEventsUnavailableError, and then
+    nothing is recorded.
 
-    `only_doubtful`: pairs alone of which something is not known to be counted.
+    `only_doubtful` compares only pairs of which something is not known to be counted.
     """
-    apart: dict[Pair, Row] = {}
-    agreed: dict[Pair, Row] = {}
+    differing: dict[Pair, Comparison] = {}
+    agreed: dict[Pair, Comparison] = {}
     async with database.reading() as connection:
-        prices = await _prices(connection)
+        prices = await _fetch_prices(connection)
     bucket = Bucket(READ_RATE, time.monotonic())
     chosen: Collection[Pair] = ()
     for number in range(READS):
         if number:
             await pause(READ_PAUSE_SECONDS)
-        ours = await _sums(database, span)
+        sums = await _fetch_expected(database, span)
         if not number:
             weights = {
-                pair: Weight(one.is_confirmed, money.amount(one.sure, prices.get(pair, 0)))
-                for pair, one in ours.items()
-                if not (only_doubtful and one.is_confirmed)
+                pair: Weight(pair_sum.is_confirmed, money.compute_amount(pair_sum.certain, prices.get(pair, 0)))
+                for pair, pair_sum in sums.items()
+                if not (only_doubtful and pair_sum.is_confirmed)
             }
-            chosen = sampling.chosen(weights, span.start // DAY, sampling.PAIRS_MAX)
-        wanted = {pair: one for pair, one in ours.items() if pair in (apart if number else chosen)}
-        theirs = await _theirs(stripe, wanted, span, bucket, pause)
-        apart = {}
-        for pair, (sure, unknown, _) in wanted.items():
-            both = sure + unknown == theirs[pair]
-            row = Row(*pair, sure + unknown if both else sure, theirs[pair])
+            chosen = sampling.choose_pairs(weights, span.start // DAY, sampling.PAIRS_MAX)
+        expected = {pair: pair_sum for pair, pair_sum in sums.items() if pair in (differing if number else chosen)}
+        theirs = await _fetch_stripe_sums(stripe, expected, span, bucket, pause)
+        differing = {}
+        for pair, (sure, unknown, _) in expected.items():
+            includes_unknown = sure + unknown == theirs[pair]
+            row = Comparison(*pair, sure + unknown if includes_unknown else sure, theirs[pair])
             if row.difference:
-                apart[pair] = row
+                differing[pair] = row
             else:
                 agreed[pair] = row
-                await _confirm(database, pair, span, now, unknown=both)
-        if not apart:
+                await _confirm_rows(database, pair, span, now, unknown=includes_unknown)
+        if not differing:
             break
-    rows = {**agreed, **apart}
-    cost = Money(
-        sum(money.amount(row.ours, prices.get(pair, 0)) for pair, row in rows.items()),
-        sum(money.amount(abs(row.difference), prices.get(pair, 0)) for pair, row in apart.items()),
+    rows = {**agreed, **differing}
+    cost = CostDifference(
+        sum(money.compute_amount(row.ours, prices.get(pair, 0)) for pair, row in rows.items()),
+        sum(money.compute_amount(abs(row.difference), prices.get(pair, 0)) for pair, row in differing.items()),
     )
     async with database.writing() as connection:
-        return await discrepancies.keep(connection, "B", span, list(rows.values()), now, cost)
+        return await discrepancies.record_reconciliation(connection, "B", span, list(rows.values()), now, cost)
 
 
-async def _doubtful_days(database: Database, before: int) -> list[Span]:
-    """The days before a day of which something is not known to be counted."""
+async def _list_doubtful_days(database: Database, before: int) -> list[Span]:
+    """Return the days before a day of which something is not known to be counted."""
     day = columns.dated - columns.dated % DAY
-    wanted = (
+    statement = (
         sa.select(day)
         .distinct()
         .where(columns.state.in_(DOUBTFUL), columns.dated < before, columns.dated >= before - KNOWN_DAYS * DAY)
         .order_by(day)
     )
     async with database.reading() as connection:
-        return [Span(at, at + DAY) for at in (await connection.execute(wanted)).scalars()]
+        return [Span(at, at + DAY) for at in (await connection.execute(statement)).scalars()]
 
 
-async def _sums(database: Database, span: Span) -> Mapping[Pair, Ours]:
-    """What Stripe should have of each pair: surely, and what nobody knows of."""
+async def _fetch_expected(database: Database, span: Span) -> Mapping[Pair, ExpectedSum]:
+    """Return what Stripe should have of each pair: for certain, and possibly."""
 
-    def total(*states: State) -> sa.ColumnElement[int]:
+    def total(*states: RowState) -> sa.ColumnElement[int]:
         return sa.func.coalesce(sa.func.sum(sa.case((columns.state.in_(states), columns.value), else_=0)), 0)
 
     pair = (columns.customer, columns.meter)
     doubtful = sa.func.sum(sa.case((columns.state.in_(DOUBTFUL), 1), else_=0))
     statement = (
-        sa.select(*pair, total(State.ACCEPTED, State.CONFIRMED), total(State.UNKNOWN, State.SENDING), doubtful)
+        sa.select(
+            *pair, total(RowState.ACCEPTED, RowState.CONFIRMED), total(RowState.UNKNOWN, RowState.SENDING), doubtful
+        )
         .where(columns.dated >= span.start, columns.dated < span.end, columns.state.in_(outbox_rows.COUNTED))
         .group_by(*pair)
     )
     async with database.reading() as connection:
         rows = (await connection.execute(statement)).all()
-    return {(name, meter): Ours(int(sure), int(unknown), not many) for name, meter, sure, unknown, many in rows}
+    return {
+        (name, meter): ExpectedSum(int(certain), int(unknown), not doubtful_count)
+        for name, meter, certain, unknown, doubtful_count in rows
+    }
 
 
-async def _theirs(
+async def _fetch_stripe_sums(
     stripe: MeterEvents, pairs: Collection[Pair], span: Span, bucket: Bucket, pause: Pause
 ) -> dict[Pair, int]:
     at_once = asyncio.Semaphore(READS_AT_ONCE_MAX)
 
-    async def read(pair: Pair) -> tuple[Pair, int]:
+    async def fetch_sum(pair: Pair) -> tuple[Pair, int]:
         async with at_once:
-            for tried in range(1, READ_TRIES + 1):
-                await asyncio.sleep(bucket.delay(time.monotonic()))
+            for attempt in range(1, READ_TRIES + 1):
+                await asyncio.sleep(bucket.reserve_slot(time.monotonic()))
                 try:
-                    return pair, await stripe.counted(*pair, span)
-                except Unlisted:
+                    return pair, await stripe.fetch_sum(*pair, span)
+                except MeterEventsUnlistedError:
                     return pair, 0
-                except Away:
-                    if tried == READ_TRIES:
+                except MeterEventsUnavailableError:
+                    if attempt == READ_TRIES:
                         raise
-                    await pause(2.0**tried)
+                    await pause(2.0**attempt)
             raise AssertionError
 
-    return dict(await asyncio.gather(*map(read, pairs)))
+    return dict(await asyncio.gather(*map(fetch_sum, pairs)))
 
 
-async def _confirm(database: Database, pair: Pair, span: Span, now: float, *, unknown: bool) -> None:
-    """What Stripe's sum has is counted."""
-    states = [State.ACCEPTED, State.UNKNOWN] if unknown else [State.ACCEPTED]
+async def _confirm_rows(database: Database, pair: Pair, span: Span, now: float, *, unknown: bool) -> None:
+    """Confirm the rows of a pair, whose sum Stripe has."""
+    states = [RowState.ACCEPTED, RowState.UNKNOWN] if unknown else [RowState.ACCEPTED]
     statement = (
         sa.update(billing_outbox)
         .where(columns.customer == pair[0], columns.meter == pair[1], columns.state.in_(states))
         .where(columns.dated >= span.start, columns.dated < span.end)
-        .values(state=State.CONFIRMED, settled=int(now * 1000))
+        .values(state=RowState.CONFIRMED, settled=int(now * 1000))
     )
     async with database.writing() as connection:
         await connection.execute(statement)
 
 
-async def _prices(connection: AsyncConnection) -> dict[Pair, int]:
-    """What a unit beyond the included amount costs each customer now, by name and meter, in 10⁻¹² cents."""
+async def _fetch_prices(connection: AsyncConnection) -> dict[Pair, int]:
+    """Return the price of a unit beyond the included amount for each customer, by name and meter, in 10⁻¹² cents."""
     joined = sa.select(customers.c.name, subscriptions.c.plan_version).join_from(
         subscriptions, customers, customers.c.id == subscriptions.c.customer
     )
     rows = (await connection.execute(joined.where(subscriptions.c.state != CANCELED))).all()
-    plans = await plan_versions.versions(connection, {row.plan_version for row in rows})
+    plans = await plan_versions.fetch_plans(connection, {row.plan_version for row in rows})
     return {
         (row.name, meter): price.price
         for row in rows

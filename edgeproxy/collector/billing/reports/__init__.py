@@ -1,1 +1,4 @@
-"""Reports about the business: revenue, accounting, status and the figures that roll-out gates ask for."""
+"""Reports on the business: revenue, bookkeeping, status, and the figures of the roll-out gates.
+
+Owns figures, and changes nothing but the close of a day's books. Does not own metrics or pages, which show them.
+"""

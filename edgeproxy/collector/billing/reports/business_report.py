@@ -1,7 +1,7 @@
-"""What the people who run the business look at: revenue, cost and margin by day, the week's largest, the month's money.
+"""The business report: revenue, cost and margin by day, the largest of the week, the money of the month.
 
-Revenue is that of the books (accounting.py), so that both come to the same. Amounts are whole millicredits: a million
-are one US dollar. What each figure means is in DEFINITIONS, for whoever shows it.
+Revenue is that of the books (accounting.py), so that both agree. Amounts are whole millicredits: a million are one US
+dollar. DEFINITIONS says what each figure means.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,10 +13,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.credits.consumption import MODEL
-from edgeproxy.collector.billing.credits.statements import Month as Calendar
+from edgeproxy.collector.billing.credits.statements import CalendarMonth
 from edgeproxy.collector.billing.invoices.invoices import can_cost
 from edgeproxy.collector.billing.journal.postings import CENT
-from edgeproxy.collector.billing.rating.money import millicredits
+from edgeproxy.collector.billing.rating.money import compute_millicredits
 from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.billing.reports.accounting import Fee
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
@@ -66,17 +66,17 @@ DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
         ),
     }
 )
-"""What the figures mean, by the names that they have here."""
+"""The meaning of each figure, by its name here."""
 
 REVENUE = ("revenue", "breakage")
-"""The accounts of revenue beside fees, which are earned by time."""
+"""The revenue accounts beside fees, which are earned by time."""
 NO_PLAN = "none"
-"""What stands for the plan of customers who have none."""
+"""The plan name of customers who have none."""
 PAYMENTS = ("purchase", "invoice_paid")
-"""What is booked when a customer pays."""
+"""The kinds of transactions that book a customer's payment."""
 
 
-class Day(NamedTuple):
+class DayReport(NamedTuple):
     """A day, in millicredits."""
 
     day: date
@@ -103,7 +103,7 @@ class Day(NamedTuple):
 
 
 class ModelCost(NamedTuple):
-    """A model, and what its usage of one meter cost in a week, in millicredits."""
+    """The cost of a model's usage of one meter in a week, in millicredits."""
 
     model: str
     """Empty: usage that says no model."""
@@ -113,32 +113,32 @@ class ModelCost(NamedTuple):
 
 
 class Volume(NamedTuple):
-    """What a customer used of a meter in a week, in the meter's unit."""
+    """A customer's usage of a meter in a week, in the meter's unit."""
 
     meter: str
     customer: str
     """By name."""
     quantity: int
     share: float
-    """Of what all customers used of it."""
+    """The share of the usage of all customers."""
 
 
-class Week(NamedTuple):
+class WeekReport(NamedTuple):
     """Seven days."""
 
     start: date
     cost: int
-    """What all usage cost, in millicredits."""
+    """The cost of all usage, in millicredits."""
     models: Sequence[ModelCost]
     """The dearest, that first."""
     customers: Sequence[Volume]
     """By meter, the largest first."""
 
 
-class Month(NamedTuple):
+class MonthReport(NamedTuple):
     """A calendar month; of one that is not over, as far as it has come. Amounts are millicredits."""
 
-    month: Calendar
+    month: CalendarMonth
     is_over: bool
     revenue: int
     cost: int
@@ -150,9 +150,9 @@ class Month(NamedTuple):
     """Customers who had never paid before, or came."""
     active: int
     active_before: int
-    """Those of the month before."""
+    """Customers who were active in the month before."""
     lost: int | None
-    """Of these, those who are not active any more; None while the month is not over."""
+    """Customers of the month before who are not active any more; None while the month is not over."""
 
     @property
     def conversion(self) -> float | None:
@@ -172,32 +172,34 @@ class Month(NamedTuple):
         return round((self.revenue - self.cost) / self.active / self.churn)
 
 
-async def days(connection: AsyncConnection, first: date, last: date, now: float, cogs: Mapping[str, int]) -> list[Day]:
+async def fetch_days(
+    connection: AsyncConnection, first: date, last: date, now: float, cogs: Mapping[str, int]
+) -> list[DayReport]:
     """Return the days from `first` to `last`, both with it, DAYS_MAX at most, as they are at the Unix second `now`.
 
     `cogs`: what a unit of a meter costs, in 10⁻¹² cents. In a transaction that reads one moment; raises ValueError.
     """
-    begin, end = second_of(first), second_of(last) + DAY
+    begin, end = start_of_day(first), start_of_day(last) + DAY
     if not 0 < end - begin <= DAYS_MAX * DAY:
         raise ValueError(f"from 1 to {DAYS_MAX} days can be asked for")
-    usage = await _usage(connection, begin, end)
-    fees = await accounting.equal_fees_between(connection, begin, end)
-    costs = await _costs(connection, begin, end, cogs)
+    usage = await _fetch_usage_revenue(connection, begin, end)
+    fees = await accounting.fetch_equal_fees(connection, begin, end)
+    costs = await _fetch_costs(connection, begin, end, cogs)
     return [
-        Day(day_of(at), usage.get(at, 0), _earned(fees, at, at + DAY, now), costs.get(at, 0))
+        DayReport(date_of(at), usage.get(at, 0), _sum_earned(fees, at, at + DAY, now), costs.get(at, 0))
         for at in range(begin, end, DAY)
     ]
 
 
-async def revenue_by_plan(connection: AsyncConnection, day: date, now: float) -> dict[str, int]:
+async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: float) -> dict[str, int]:
     """Return a day's revenue by the name of the plan that customers had on it, NO_PLAN for those who had none.
 
     In a transaction that reads one moment. All together is the revenue of `days`.
     """
-    begin = second_of(day)
+    begin = start_of_day(day)
     end = begin + DAY
     columns, entries = credit_transactions.c, credit_entries.c
-    held = (
+    versions = (
         sa.select(subscriptions.c.customer, sa.func.max(segments.c.plan_version).label("version"))
         .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)
         .where(segments.c.meter == "", segments.c.start < end, segments.c.end > begin)
@@ -205,117 +207,124 @@ async def revenue_by_plan(connection: AsyncConnection, day: date, now: float) ->
         .subquery()
     )
     used = (
-        sa.select(held.c.version, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
+        sa.select(versions.c.version, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
-        .join(held, held.c.customer == columns.customer, isouter=True)
+        .join(versions, versions.c.customer == columns.customer, isouter=True)
         .where(columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE))
-        .group_by(held.c.version)
+        .group_by(versions.c.version)
     )
-    found = {NO_PLAN: 0}
+    revenue = {NO_PLAN: 0}
 
     def add(version: str | None, amount: int) -> None:
         name = NO_PLAN if version is None else name_of(version)
-        found[name] = found.get(name, 0) + amount
+        revenue[name] = revenue.get(name, 0) + amount
 
     for version, amount in await connection.execute(used):
         add(version, amount)
-    for version, fee, count in await accounting.equal_fees_by_version(connection, begin, end, held):
-        add(version, _earned([(fee, count)], begin, end, now))
-    return found
+    for version, fee, count in await accounting.fetch_equal_fees_by_version(connection, begin, end, versions):
+        add(version, _sum_earned([(fee, count)], begin, end, now))
+    return revenue
 
 
-async def week(connection: AsyncConnection, start: date, cogs: Mapping[str, int]) -> Week:
+async def fetch_week(connection: AsyncConnection, start: date, cogs: Mapping[str, int]) -> WeekReport:
     """Return the seven days from `start` on. In a transaction that reads one moment."""
-    begin = second_of(start)
+    begin = start_of_day(start)
     end = begin + 7 * DAY
-    models = await dearest(connection, begin, end, cogs)
-    cost = sum((await _costs(connection, begin, end, cogs)).values())
-    return Week(start, cost, models, await _largest(connection, begin, end))
+    models = await fetch_costliest_models(connection, begin, end, cogs)
+    cost = sum((await _fetch_costs(connection, begin, end, cogs)).values())
+    return WeekReport(start, cost, models, await _fetch_largest_customers(connection, begin, end))
 
 
-async def dearest(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> list[ModelCost]:
-    """Return the models whose usage cost most between these Unix seconds, that first."""
+async def fetch_costliest_models(
+    connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]
+) -> list[ModelCost]:
+    """Return the models whose usage cost most between these Unix seconds, the costliest first."""
     rolled = await rollup.read(connection)
-    found = []
+    costs = []
     for meter, price in cogs.items():
-        split = queries.statement_of(Asked(None, meter, begin, end, (MODEL,)), rolled)
-        for row in queries.shown((MODEL,), (await connection.execute(split)).all()):
-            found.append(ModelCost(row[MODEL], meter, row["value"], millicredits(row["value"], price)))
-    return sorted(found, key=lambda one: (-one.cost, one.model, one.meter))[:LISTED_MAX]
+        statement = queries.statement_of(Asked(None, meter, begin, end, (MODEL,)), rolled)
+        for row in queries.shown((MODEL,), (await connection.execute(statement)).all()):
+            costs.append(ModelCost(row[MODEL], meter, row["value"], compute_millicredits(row["value"], price)))
+    return sorted(costs, key=lambda model_cost: (-model_cost.cost, model_cost.model, model_cost.meter))[:LISTED_MAX]
 
 
-async def month(connection: AsyncConnection, of: Calendar, now: float, cogs: Mapping[str, int]) -> Month:
+async def fetch_month(
+    connection: AsyncConnection, calendar_month: CalendarMonth, now: float, cogs: Mapping[str, int]
+) -> MonthReport:
     """Return a month as it is at the Unix second `now`. In a transaction that reads one moment."""
-    begin, end = of.begin // 1000, of.end // 1000
+    begin, end = calendar_month.begin // 1000, calendar_month.end // 1000
     is_over = now >= end
     reached = end if is_over else int(now)
-    fees = await accounting.equal_fees_between(connection, begin, end)
-    ahead = [(fee, count) for fee, count in fees if fee.booked < reached]
-    balances = await accounting.balances_before(connection, of.end)
-    before, there = await _active(connection, previous(of)), await _active(connection, of)
-    return Month(
-        of,
+    fees = await accounting.fetch_equal_fees(connection, begin, end)
+    invoiced_fees = [(fee, count) for fee, count in fees if fee.booked < reached]
+    balances = await accounting.fetch_balances_before(connection, calendar_month.end)
+    before, active = (
+        await _select_active(connection, previous_month(calendar_month)),
+        await _select_active(connection, calendar_month),
+    )
+    return MonthReport(
+        calendar_month,
         is_over,
-        sum((await _usage(connection, begin, end)).values()) + _earned(fees, begin, end, now),
-        sum((await _costs(connection, begin, end, cogs)).values()),
+        sum((await _fetch_usage_revenue(connection, begin, end)).values()) + _sum_earned(fees, begin, end, now),
+        sum((await _fetch_costs(connection, begin, end, cogs)).values()),
         -balances.get("deferred", 0),
-        CENT * sum(count * (fee.amount - fee.earned(reached)) for fee, count in ahead),
-        *await _conversion(connection, of),
-        await _count(connection, there),
+        CENT * sum(count * (fee.amount - fee.compute_earned(reached)) for fee, count in invoiced_fees),
+        *await _count_conversion(connection, calendar_month),
+        await _count(connection, active),
         await _count(connection, before),
-        await _count(connection, before.except_(there)) if is_over else None,
+        await _count(connection, before.except_(active)) if is_over else None,
     )
 
 
-def second_of(day: date) -> int:
-    """The Unix second at which a day begins."""
+def start_of_day(day: date) -> int:
+    """Return the Unix second at which a day begins."""
     return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp())
 
 
-def day_of(second: int) -> date:
-    """The day of a Unix second."""
+def date_of(second: int) -> date:
+    """Return the day of a Unix second."""
     return datetime.fromtimestamp(second, UTC).date()
 
 
-def previous(of: Calendar) -> Calendar:
-    """The month before."""
-    return Calendar(of.year - (of.month == 1), (of.month - 2) % 12 + 1)
+def previous_month(calendar_month: CalendarMonth) -> CalendarMonth:
+    """Return the month before."""
+    return CalendarMonth(calendar_month.year - (calendar_month.month == 1), (calendar_month.month - 2) % 12 + 1)
 
 
-def _earned(fees: Iterable[tuple[Fee, int]], begin: int, end: int, now: float) -> int:
-    """What of fees became revenue between two Unix seconds, as far as these have come."""
+def _sum_earned(fees: Iterable[tuple[Fee, int]], begin: int, end: int, now: float) -> int:
+    """Return the fees that became revenue between two Unix seconds, as far as these have come."""
     start, until = min(begin, int(now)), min(end, int(now))
-    return CENT * sum(count * (fee.earned(until) - fee.earned(start)) for fee, count in fees)
+    return CENT * sum(count * (fee.compute_earned(until) - fee.compute_earned(start)) for fee, count in fees)
 
 
-async def _usage(connection: AsyncConnection, begin: int, end: int) -> dict[int, int]:
-    """Revenue beside fees by the Unix second at which its day begins."""
+async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int) -> dict[int, int]:
+    """Return the revenue beside fees, by the Unix second at which its day begins."""
     columns, entries = credit_transactions.c, credit_entries.c
     day = (columns.at - columns.at % DAY_MS).label("day")
-    wanted = (
+    statement = (
         sa.select(day, sa.cast(sa.func.sum(-entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
         .where(columns.at >= begin * 1000, columns.at < end * 1000, entries.account.in_(REVENUE))
         .group_by(day)
     )
-    return {at // 1000: amount for at, amount in await connection.execute(wanted)}
+    return {at // 1000: amount for at, amount in await connection.execute(statement)}
 
 
-async def _costs(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> dict[int, int]:
-    """What usage cost by the Unix second at which its day begins."""
+async def _fetch_costs(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> dict[int, int]:
+    """Return the cost of usage, by the Unix second at which its day begins."""
     rolled = await rollup.read(connection)
-    found: dict[int, int] = {}
+    costs: dict[int, int] = {}
     for meter, price in cogs.items():
         by_day = queries.statement_of(Asked(None, meter, begin, end, ("day",)), rolled)
         for at, high, low in await connection.execute(by_day):
-            found[at] = found.get(at, 0) + millicredits(((high or 0) << 32) + (low or 0), price)
-    return found
+            costs[at] = costs.get(at, 0) + compute_millicredits(((high or 0) << 32) + (low or 0), price)
+    return costs
 
 
-async def _largest(connection: AsyncConnection, begin: int, end: int) -> list[Volume]:
-    """The customers with the largest usage of each meter."""
-    question = Asked(None, None, begin, end, ("meter", "customer"))
-    used = queries.statement_of(question, await rollup.read(connection)).order_by(None).subquery()
+async def _fetch_largest_customers(connection: AsyncConnection, begin: int, end: int) -> list[Volume]:
+    """Return the customers with the largest usage of each meter."""
+    query = Asked(None, None, begin, end, ("meter", "customer"))
+    used = queries.statement_of(query, await rollup.read(connection)).order_by(None).subquery()
     meter, customer, high, low = used.c
     about = high * float(1 << 32) + low  # The sums themselves may be larger than whole numbers of the database.
     ranked = sa.select(
@@ -324,34 +333,38 @@ async def _largest(connection: AsyncConnection, begin: int, end: int) -> list[Vo
         sa.func.row_number().over(partition_by=meter, order_by=(about.desc(), customer)).label("place"),
     ).subquery()
     best = sa.select(ranked).where(ranked.c.place <= LISTED_MAX).order_by(ranked.c.meter, ranked.c.place)
-    found = []
-    for name, who, upper, lower, total, _ in await connection.execute(best):
+    volumes = []
+    for name, customer_name, upper, lower, total, _ in await connection.execute(best):
         quantity = ((upper or 0) << 32) + (lower or 0)
         if quantity > 0:
-            found.append(Volume(name, who, quantity, quantity / total))
-    return found
+            volumes.append(Volume(name, customer_name, quantity, quantity / total))
+    return volumes
 
 
-async def _conversion(connection: AsyncConnection, of: Calendar) -> tuple[int, int]:
-    """How many customers paid for the first time in a month, and how many could have."""
-    columns, known = credit_transactions.c, customers.c
+async def _count_conversion(connection: AsyncConnection, calendar_month: CalendarMonth) -> tuple[int, int]:
+    """Return how many customers paid for the first time in a month, and how many could have."""
+    columns, customer_columns = credit_transactions.c, customers.c
 
     def paid(*when: sa.ColumnElement[bool]) -> sa.Exists:
-        return sa.exists().where(columns.customer == known.id, columns.kind.in_(PAYMENTS), *when)
+        return sa.exists().where(columns.customer == customer_columns.id, columns.kind.in_(PAYMENTS), *when)
 
-    were_there = (known.created_at < of.end) & (known.erased_at.is_(None) | (known.erased_at >= of.begin))
-    unpaid = sa.select(known.id).where(were_there, ~paid(columns.at < of.begin))
-    converted = unpaid.where(paid(columns.at >= of.begin, columns.at < of.end))
+    were_there = (customer_columns.created_at < calendar_month.end) & (
+        customer_columns.erased_at.is_(None) | (customer_columns.erased_at >= calendar_month.begin)
+    )
+    unpaid = sa.select(customer_columns.id).where(were_there, ~paid(columns.at < calendar_month.begin))
+    converted = unpaid.where(paid(columns.at >= calendar_month.begin, columns.at < calendar_month.end))
     return await _count(connection, converted), await _count(connection, unpaid)
 
 
-async def _active(connection: AsyncConnection, of: Calendar) -> sa.Select[Any]:
-    """Ask for the customers who were active in a month, each once."""
+async def _select_active(connection: AsyncConnection, calendar_month: CalendarMonth) -> sa.Select[Any]:
+    """Return the statement for the customers who were active in a month, each once."""
     columns = credit_transactions.c
     used = sa.select(columns.customer).where(
-        columns.kind == "consumption", columns.slice >= of.begin // 1000, columns.slice < of.end // 1000
+        columns.kind == "consumption",
+        columns.slice >= calendar_month.begin // 1000,
+        columns.slice < calendar_month.end // 1000,
     )
-    plans = await plan_versions.versions(
+    plans = await plan_versions.fetch_plans(
         connection, (await connection.execute(sa.select(known_versions.c.version))).scalars()
     )
     paid = [version for version, plan in plans.items() if can_cost(plan)]
@@ -359,10 +372,10 @@ async def _active(connection: AsyncConnection, of: Calendar) -> sa.Select[Any]:
         sa.select(subscriptions.c.customer)
         .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)
         .where(segments.c.meter == "", segments.c.plan_version.in_(paid))
-        .where(segments.c.start < of.end // 1000, segments.c.end > of.begin // 1000)
+        .where(segments.c.start < calendar_month.end // 1000, segments.c.end > calendar_month.begin // 1000)
     )
     return sa.select(used.union(subscribed).subquery().c.customer)
 
 
-async def _count(connection: AsyncConnection, some: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
-    return int((await connection.execute(sa.select(sa.func.count()).select_from(some.subquery()))).scalar_one())
+async def _count(connection: AsyncConnection, statement: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
+    return int((await connection.execute(sa.select(sa.func.count()).select_from(statement.subquery()))).scalar_one())

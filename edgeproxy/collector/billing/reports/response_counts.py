@@ -1,7 +1,7 @@
-"""How the API of billing answers: counted here, and added up by all collectors in the database, hour by hour.
+"""Counts of the billing API's responses, added up by all collectors in the database, hour by hour.
 
-Counted is what those who may ask were answered, and every error of ours. What was refused, and what anybody may ask, is
-not: else whoever asks that often enough makes the share of errors small.
+Responses to authenticated callers count, and every error of ours. Rejections do not, nor do responses to anonymous
+callers: else anybody could make the share of errors small.
 """
 
 from collections import Counter
@@ -17,15 +17,15 @@ REFUSED, ERROR = 400, 500
 columns = billing_answers.c
 
 
-class Answers:
-    """What this collector has answered and has not written yet."""
+class ResponseCounts:
+    """The responses of this collector that are not written yet."""
 
     def __init__(self) -> None:
         self._requests: Counter[int] = Counter()
         self._errors: Counter[int] = Counter()
 
-    def heard(self, status: int, now: float, *, is_known: bool) -> None:
-        """Count an answer to somebody who `is_known`, or is not."""
+    def record(self, status: int, now: float, *, is_known: bool) -> None:
+        """Count a response; `is_known` says whether the caller is authenticated."""
         if (status < REFUSED and not is_known) or REFUSED <= status < ERROR:
             return
         hour = int(now) // HOUR * HOUR
@@ -51,11 +51,11 @@ class Answers:
         self._errors -= Counter(errors)
 
 
-async def since(connection: AsyncConnection, second: float) -> tuple[int, int]:
+async def fetch_since(connection: AsyncConnection, second: float) -> tuple[int, int]:
     """Return how many requests were answered in the hours that began after a Unix second, and how many of them by an
     error of ours; of the hour of that second, all.
     """
     sums = [sa.func.coalesce(sa.func.sum(column), 0) for column in (columns.requests, columns.errors)]
-    wanted = sa.select(*sums).where(columns.hour >= int(second) // HOUR * HOUR)
-    requests, errors = (await connection.execute(wanted)).one()
+    statement = sa.select(*sums).where(columns.hour >= int(second) // HOUR * HOUR)
+    requests, errors = (await connection.execute(statement)).one()
     return int(requests), int(errors)

@@ -1,4 +1,4 @@
-"""What the metrics of money tell, read now and then: too dear to be read at each scrape. Amounts are millicredits."""
+"""Revenue figures of the metrics, read now and then: too dear to be read at each scrape. Amounts are millicredits."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.invoices.invoices import HELD as HELD_STATE
 from edgeproxy.collector.billing.invoices.invoices import NO_TAX, STRIPE_REFUSES
 from edgeproxy.collector.billing.reports import business_report
-from edgeproxy.collector.billing.reports.business_report import Day
+from edgeproxy.collector.billing.reports.business_report import DayReport
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY
@@ -18,36 +18,37 @@ from edgeproxy.config.billing import Billing
 
 REFUNDS = ("refund_paid", "chargeback")
 HELD = ("refused", "tax", "unrated", "differs")
-"""Why invoices are held: Stripe refuses a request, does not know the tax; the lines are not known or a person has said
-so; Stripe's draft differs from ours, which is left."""
+"""The reasons for which invoices are held: Stripe refuses a request; the tax is unknown; the lines are unknown, or a
+person holds it; Stripe's draft differs from ours.
+"""
 
 
-class Takings(NamedTuple):
-    """Figures of a moment."""
+class RevenueFigures(NamedTuple):
+    """Revenue figures of a moment."""
 
-    yesterday: Day
+    yesterday: DayReport
     """The last day that is over."""
     liability: int
     """Credits that customers have."""
     refunds: int
-    """What has gone back so far, disputes too."""
-    bought: int
-    """Credits that were bought so far."""
+    """Money that has gone back so far, disputes too."""
+    purchased: int
+    """Credits that were purchased so far."""
     invoices: Mapping[str, int]
     """By state."""
     held: Mapping[str, int]
-    """Those that wait for a person, by why: one of HELD."""
+    """Invoices that wait for a person, by reason: one of HELD."""
     plans: Mapping[str, int]
     """Revenue of that day by the name of the plan that customers had; NO_PLAN: they had none."""
     models: Mapping[str, int]
-    """What the dearest models cost on that day."""
+    """The cost of the costliest models on that day."""
 
 
-async def read(connection: AsyncConnection, billing: Billing, now: float) -> Takings:
-    """Return the figures of this moment. In a transaction that reads one moment."""
+async def fetch_revenue(connection: AsyncConnection, billing: Billing, now: float) -> RevenueFigures:
+    """Return the figures of this moment. The transaction must read one moment."""
     cogs = {} if billing.credits is None else billing.credits.cogs
-    day = business_report.day_of(int(now)) - timedelta(days=1)
-    (yesterday,) = await business_report.days(connection, day, day, now, cogs)
+    day = business_report.date_of(int(now)) - timedelta(days=1)
+    (yesterday,) = await business_report.fetch_days(connection, day, day, now, cogs)
     balances = credit_balances.c
     owed = sa.select(sa.func.coalesce(sa.func.sum(balances.balance), 0)).where(balances.balance > 0)
     columns, entries = credit_transactions.c, credit_entries.c
@@ -60,23 +61,23 @@ async def read(connection: AsyncConnection, billing: Billing, now: float) -> Tak
     sold = sa.select(sa.func.coalesce(sa.func.sum(columns.amount), 0)).where(columns.kind == "purchase")
     states = sa.select(invoices.c.state, sa.func.count()).group_by(invoices.c.state)
     models: dict[str, int] = {}
-    begin = business_report.second_of(day)
-    for one in await business_report.dearest(connection, begin, begin + DAY, cogs):
-        models[one.model or "none"] = models.get(one.model or "none", 0) + one.cost
-    return Takings(
+    begin = business_report.start_of_day(day)
+    for model in await business_report.fetch_costliest_models(connection, begin, begin + DAY, cogs):
+        models[model.model or "none"] = models.get(model.model or "none", 0) + model.cost
+    return RevenueFigures(
         yesterday,
         int((await connection.execute(owed)).scalar_one()),
         int((await connection.execute(back)).scalar_one()),
         int((await connection.execute(sold)).scalar_one()),
         {row[0]: row[1] for row in await connection.execute(states)},
-        await _held(connection),
-        await business_report.revenue_by_plan(connection, day, now),
+        await _count_held(connection),
+        await business_report.fetch_revenue_by_plan(connection, day, now),
         models,
     )
 
 
-async def _held(connection: AsyncConnection) -> dict[str, int]:
-    """How many invoices are held, by why."""
+async def _count_held(connection: AsyncConnection) -> dict[str, int]:
+    """Return how many invoices are held, by why."""
     has_lines = sa.exists().where(invoice_lines.c.invoice == invoices.c.id)
     why = sa.case(
         (invoices.c.held_why.startswith(STRIPE_REFUSES), "refused"),
@@ -84,5 +85,5 @@ async def _held(connection: AsyncConnection) -> dict[str, int]:
         (~has_lines, "unrated"),
         else_="differs",
     ).label("why")
-    found = sa.select(why, sa.func.count()).where(invoices.c.state == HELD_STATE).group_by(why)
-    return dict.fromkeys(HELD, 0) | {row[0]: row[1] for row in await connection.execute(found)}
+    statement = sa.select(why, sa.func.count()).where(invoices.c.state == HELD_STATE).group_by(why)
+    return dict.fromkeys(HELD, 0) | {row[0]: row[1] for row in await connection.execute(statement)}

@@ -1,16 +1,16 @@
-"""The figures that the gates of the roll-out ask for, by what this database has."""
+"""The figures for the gates of the roll-out, from this database."""
 
 from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.discrepancies import drift_since
+from edgeproxy.collector.billing.discrepancies import find_drift_since
 from edgeproxy.collector.billing.invoices import shadow_log
 from edgeproxy.collector.billing.reports import business_report, response_counts
 from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.rollout.gates import Figures
-from edgeproxy.collector.billing.webhooks.receiver import State
+from edgeproxy.collector.billing.rollout.gates import StageFigures
+from edgeproxy.collector.billing.webhooks.receiver import EventState
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.credit_tables import credit_transactions
@@ -28,31 +28,29 @@ BOOKED_SECONDS = 60
 TRIED = ("charge.succeeded", "charge.failed")
 
 
-async def figures(connection: AsyncConnection, now: Charging, at: float, billing: Billing) -> Figures:
-    """Return what is known of the stage that began when so many percent were set. In a transaction that reads one
-    moment.
-    """
+async def fetch_figures(connection: AsyncConnection, now: Charging, at: float, billing: Billing) -> StageFigures:
+    """Return the figures of the stage that began when this percentage was set. The transaction must read one moment."""
     since = now.since
-    webhooks, median = await _median(connection, since)
-    compared, different = await shadow_log.standing(connection, since)
-    tried, succeeded = await _purchases(connection, since, at)
-    requests, errors = await response_counts.since(connection, since)
-    return Figures(
+    webhooks, median = await _fetch_median(connection, since)
+    compared, different = await shadow_log.fetch_comparison(connection, since)
+    tried, succeeded = await _count_purchases(connection, since, at)
+    requests, errors = await response_counts.fetch_since(connection, since)
+    return StageFigures(
         seconds=at - since,
         shadow_compared=compared,
         shadow_different=different,
         calculation_errors=await _count(connection, invoices, invoices.c.state == "held"),
-        drift=await drift_since(connection, "B" if billing.collection == "meters" else "C", since),
+        drift=await find_drift_since(connection, "B" if billing.collection == "meters" else "C", since),
         purchases=tried,
         purchases_succeeded=succeeded,
         webhooks=webhooks,
         webhook_median=median,
         requests=requests,
         errors=errors,
-        refused=float(await _paused(connection, UNPAID, at - DAY, at)),
-        refused_usually=await _paused(connection, UNPAID, at - (1 + USUAL_DAYS) * DAY, at - DAY) / USUAL_DAYS,
-        margin=await _margin(connection, at, billing),
-        paused=await _paused(connection, PAUSE, since, at),
+        refused=float(await _count_paused(connection, UNPAID, at - DAY, at)),
+        refused_usually=await _count_paused(connection, UNPAID, at - (1 + USUAL_DAYS) * DAY, at - DAY) / USUAL_DAYS,
+        margin=await _fetch_margin(connection, at, billing),
+        paused=await _count_paused(connection, PAUSE, since, at),
         closed_runs=await _count(
             connection,
             invoices,
@@ -67,14 +65,15 @@ async def _count(connection: AsyncConnection, table: sa.Table, *where: sa.Column
     return int((await connection.execute(sa.select(sa.func.count()).select_from(table).where(*where))).scalar_one())
 
 
-async def _paused(connection: AsyncConnection, kind: str, since: float, until: float) -> int:
-    """How many customers were paused in a time, as alerts of this kind tell."""
+async def _count_paused(connection: AsyncConnection, kind: str, since: float, until: float) -> int:
+    """Return how many customers were paused in a time, as alerts of this kind tell."""
     within = (alerts.c.at >= int(since * 1000), alerts.c.at <= int(until * 1000))
     return await _count(connection, alerts, alerts.c.kind == kind, *within)
 
 
-async def _purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
-    """How often somebody tried to pay, and how often that led to a payment and, where credits are bought, to these."""
+async def _count_purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
+    """Return how often somebody tried to pay, and how often that led to a payment and, for credits, to their
+    booking."""
     columns = webhook_events.c
     lately = columns.received >= since * 1000
     charges = (
@@ -89,25 +88,25 @@ async def _purchases(connection: AsyncConnection, since: int, at: float) -> tupl
     unbooked = await _count(
         connection,
         webhook_events,
-        *(columns.type == "checkout.session.completed", columns.state != State.APPLIED, ~booked),
+        *(columns.type == "checkout.session.completed", columns.state != EventState.APPLIED, ~booked),
         *(lately, columns.received < int((at - BOOKED_SECONDS) * 1000)),
     )
     return tried, max(0, int(paid) - unbooked)
 
 
-async def _margin(connection: AsyncConnection, at: float, billing: Billing) -> float | None:
-    """The margin of the last day that is over."""
+async def _fetch_margin(connection: AsyncConnection, at: float, billing: Billing) -> float | None:
+    """Return the margin of the last day that is over."""
     if billing.credits is None:
         return None
-    day = business_report.day_of(int(at)) - timedelta(days=1)
-    (yesterday,) = await business_report.days(connection, day, day, at, billing.credits.cogs)
+    day = business_report.date_of(int(at)) - timedelta(days=1)
+    (yesterday,) = await business_report.fetch_days(connection, day, day, at, billing.credits.cogs)
     return yesterday.margin
 
 
-async def _median(connection: AsyncConnection, since: int) -> tuple[int, float | None]:
-    """How many events were applied since, and the median of seconds from an event to its effect."""
+async def _fetch_median(connection: AsyncConnection, since: int) -> tuple[int, float | None]:
+    """Return how many events were applied since, and the median of seconds from an event to its effect."""
     columns = webhook_events.c
-    applied = (columns.state == State.APPLIED, columns.received >= since * 1000)
+    applied = (columns.state == EventState.APPLIED, columns.received >= since * 1000)
     count = await _count(connection, webhook_events, *applied)
     if not count:
         return 0, None

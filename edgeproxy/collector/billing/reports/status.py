@@ -1,4 +1,4 @@
-"""How billing is, in figures: what waits on its way to Stripe and from there, and how far books are apart."""
+"""The status of billing in figures: what waits on its way to Stripe and from there, and how far books differ."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices.invoices import DRAFT
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows
-from edgeproxy.collector.billing.meter_export.outbox import State
-from edgeproxy.collector.billing.mismatch import ABOUT
+from edgeproxy.collector.billing.meter_export.outbox import RowState
+from edgeproxy.collector.billing.mismatch import COMPARED_BOOKS
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.billing.webhooks import receiver
@@ -18,11 +18,11 @@ from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.delivery_tables import billing_outbox
 from edgeproxy.config.billing import Billing
 
-WAITING = (State.READY, State.SENDING, State.UNKNOWN)
+WAITING = (RowState.READY, RowState.SENDING, RowState.UNKNOWN)
 
 
-class Standing(NamedTuple):
-    """The figures of a moment."""
+class BillingStatus(NamedTuple):
+    """Status figures of a moment."""
 
     rows: Mapping[str, int]
     """Rows of the outbox, by state."""
@@ -31,32 +31,32 @@ class Standing(NamedTuple):
     events: Mapping[str, int]
     """Events of Stripe's, by state."""
     drift: Mapping[tuple[str, str], float]
-    """By reconciliation and meter, what share of units differed lately."""
+    """The share of units that differed lately, by reconciliation and meter."""
     reconciled: Mapping[str, float]
-    """By reconciliation, seconds since the end of the time that it was done for."""
+    """Seconds since the end of the time that was compared, by reconciliation."""
     is_charging: bool | None
-    """None where nobody is ever charged, by the configuration."""
+    """None where the configuration charges nobody."""
     percent: int
     unheld: float
-    """Seconds since the end of the oldest period of which Stripe makes a draft that is not held yet."""
+    """Seconds since the end of the oldest period whose Stripe draft is not taken over yet."""
 
 
-async def read(connection: AsyncConnection, billing: Billing, now: float) -> Standing:
+async def fetch_status(connection: AsyncConnection, billing: Billing, now: float) -> BillingStatus:
     """Return the figures of this moment."""
     oldest = sa.select(sa.func.min(billing_outbox.c.until)).where(billing_outbox.c.state.in_(WAITING))
     waiting = (await connection.execute(oldest)).scalar_one()
-    done = {kind: await discrepancies.reached(connection, kind) for kind in ABOUT}
-    who = await charging.read(connection, billing)
-    own = (invoices.c.state == DRAFT, invoices.c.kind == PERIOD, invoices.c.stripe_id.is_(None))
-    ended = sa.select(sa.func.min(invoices.c.period_end)).where(*own, metered_segments.DRAFTED)
+    reconciled_until = {kind: await discrepancies.find_reconciled_until(connection, kind) for kind in COMPARED_BOOKS}
+    charging_state = await charging.fetch_charging(connection, billing)
+    conditions = (invoices.c.state == DRAFT, invoices.c.kind == PERIOD, invoices.c.stripe_id.is_(None))
+    ended = sa.select(sa.func.min(invoices.c.period_end)).where(*conditions, metered_segments.DRAFTED)
     unheld = (await connection.execute(ended)).scalar_one()
-    return Standing(
-        await outbox_rows.standing(connection),
+    return BillingStatus(
+        await outbox_rows.count_by_state(connection),
         0.0 if waiting is None else max(0.0, now - waiting),
-        await receiver.standing(connection),
-        await discrepancies.ratios(connection),
-        {kind: now - until for kind, until in done.items() if until is not None},
-        None if who.mode == "off" else who.is_on,
-        who.percent,
+        await receiver.count_by_state(connection),
+        await discrepancies.fetch_ratios(connection),
+        {kind: now - until for kind, until in reconciled_until.items() if until is not None},
+        None if charging_state.mode == "off" else charging_state.is_on,
+        charging_state.percent,
         0.0 if unheld is None else max(0.0, now - unheld),
     )

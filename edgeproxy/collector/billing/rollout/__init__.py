@@ -1,1 +1,5 @@
-"""Who is charged: roll-out steps and their gates (pure), and the switch at run time."""
+"""Who is charged: roll-out steps and their gates (pure), and the switch at run time.
+
+Owns whether a customer is charged now, and the times in which nothing was. Does not own the figures of the gates
+(reports/), or what is charged.
+"""

@@ -1,7 +1,7 @@
-"""Who is charged, and whether more may be. Pure.
+"""The gates of the roll-out: who is charged, and whether more customers may be. Pure.
 
-A customer's place is a number from 0 to 9999, so that raising the percentage only adds customers. A step up asks for
-the gates of the stage that it leaves; a step down asks for none.
+A customer's place is a number from 0 to 9999, so that raising the percentage only adds customers. A step up needs the
+gates of the stage that it leaves to be open; a step down needs none.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ PERCENT_MAX = 100
 MARGIN_MIN = 4.0
 """Revenue for each unit of cost."""
 PURCHASES_MIN = 20
-"""Purchases of which a share says something."""
+"""The fewest purchases of which a share is meaningful."""
 PURCHASE_SHARE_MIN = 0.95
 WEBHOOK_SECONDS_MAX = 45.0
 ERROR_SHARE_MAX = 0.001
@@ -27,21 +27,21 @@ Mode = Literal["off", "shadow", "live"]
 Stage = Literal["shadow", "few", "many"]
 
 
-def place(customer: str) -> int:
-    """The customer's place among those who are charged one after another, from 0 to 9999."""
+def compute_place(customer: str) -> int:
+    """Return the customer's place among those who are charged one after another, from 0 to 9999."""
     return int(hashlib.sha256(f"billing:{customer}".encode()).hexdigest()[:8], 16) % PLACES
 
 
 def is_charged(customer: str, mode: Mode, percent: int, allow: Collection[str]) -> bool:
-    """Whether this customer is charged: in `shadow` who is in `allow`, in `live` also so many percent of all."""
+    """Return whether this customer is charged: in `shadow` who is in `allow`, in `live` also this percentage of all."""
     if mode == "off":
         return False
-    return customer in allow or (mode == "live" and place(customer) < PLACES // 100 * percent)
+    return customer in allow or (mode == "live" and compute_place(customer) < PLACES // 100 * percent)
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
-    """What is known of the stage that is to be left; None where nobody has measured it."""
+class StageFigures:
+    """The figures of the stage that is to be left; None where they were not measured."""
 
     seconds: float
     """Since this stage began."""
@@ -61,7 +61,7 @@ class Figures:
     refused: float | None = None
     """Customers who were paused with 402 in the last day."""
     refused_usually: float | None = None
-    """The same by day, over seven days before."""
+    """Customers a day who were paused with 402, over the seven days before."""
     margin: float | None = None
     """Revenue of a day for each unit of its cost."""
     paused: int | None = None
@@ -74,120 +74,124 @@ class Gate(NamedTuple):
     """A condition of the next step, with its figure."""
 
     name: str
-    wanted: str
+    condition: str
     figure: str
     is_open: bool
 
+    def to_response(self) -> dict[str, object]:
+        """Return the gate as the API writes it."""
+        return {"name": self.name, "wanted": self.condition, "figure": self.figure, "is_open": self.is_open}
+
 
 UNMEASURED = "not measured"
-Judge = Callable[[Figures], tuple[str, bool]]
+Judge = Callable[[StageFigures], tuple[str, bool]]
 
 
-def _age(seconds: float, written: str) -> tuple[str, str, Judge]:
+def _judge_age(seconds: float, written: str) -> tuple[str, str, Judge]:
     return "time in this stage", f"at least {written}", lambda f: (f"{f.seconds / 60:.0f} min", f.seconds >= seconds)
 
 
-def _shadow(f: Figures) -> tuple[str, bool]:
+def _judge_shadow(f: StageFigures) -> tuple[str, bool]:
     if not f.shadow_compared or f.shadow_different is None:
         return UNMEASURED, False
     return f"{f.shadow_different} of {f.shadow_compared} differ", f.shadow_different == 0
 
 
-def _calculation(f: Figures) -> tuple[str, bool]:
-    return _count(f.calculation_errors)
+def _judge_calculation(f: StageFigures) -> tuple[str, bool]:
+    return _judge_count(f.calculation_errors)
 
 
-def _variance(f: Figures) -> tuple[str, bool]:
+def _judge_variance(f: StageFigures) -> tuple[str, bool]:
     if f.drift is None or not f.drift.compared:
         return UNMEASURED, False
-    said = f"{100 * f.drift.ratio:.4f} % of {f.drift.units} units"
-    return said, f.drift.different * WARN_PARTS < f.drift.units or not f.drift.different
+    figure = f"{100 * f.drift.ratio:.4f} % of {f.drift.units} units"
+    return figure, f.drift.different * WARN_PARTS < f.drift.units or not f.drift.different
 
 
-def _purchases(f: Figures) -> tuple[str, bool]:
+def _judge_purchases(f: StageFigures) -> tuple[str, bool]:
     if f.purchases is None or f.purchases_succeeded is None:
         return UNMEASURED, False
-    said = f"{f.purchases_succeeded} of {f.purchases}"
+    figure = f"{f.purchases_succeeded} of {f.purchases}"
     if f.purchases < PURCHASES_MIN:
-        return f"{said}, too few to say", False
-    return said, f.purchases_succeeded > PURCHASE_SHARE_MIN * f.purchases
+        return f"{figure}, too few to say", False
+    return figure, f.purchases_succeeded > PURCHASE_SHARE_MIN * f.purchases
 
 
-def _webhooks(f: Figures) -> tuple[str, bool]:
+def _judge_webhooks(f: StageFigures) -> tuple[str, bool]:
     if not f.webhooks or f.webhook_median is None:
         return UNMEASURED, False
     return f"{f.webhook_median:.1f} s of {f.webhooks}", f.webhook_median < WEBHOOK_SECONDS_MAX
 
 
-def _errors(f: Figures) -> tuple[str, bool]:
+def _judge_errors(f: StageFigures) -> tuple[str, bool]:
     if not f.requests or f.errors is None:
         return UNMEASURED, False
     return f"{f.errors} of {f.requests}", f.errors < ERROR_SHARE_MAX * f.requests
 
 
-def _refusals(f: Figures) -> tuple[str, bool]:
+def _judge_refusals(f: StageFigures) -> tuple[str, bool]:
     if f.refused is None or f.refused_usually is None:
         return UNMEASURED, False
     return f"{f.refused:g} a day, {f.refused_usually:g} usually", f.refused <= REFUSALS_MAX * f.refused_usually
 
 
-def _margin(f: Figures) -> tuple[str, bool]:
+def _judge_margin(f: StageFigures) -> tuple[str, bool]:
     return (UNMEASURED, False) if f.margin is None else (f"{f.margin:.2f} ×", f.margin > MARGIN_MIN)
 
 
-def _paused(f: Figures) -> tuple[str, bool]:
-    return _count(f.paused)
+def _judge_paused(f: StageFigures) -> tuple[str, bool]:
+    return _judge_count(f.paused)
 
 
-def _closed(f: Figures) -> tuple[str, bool]:
+def _judge_closed(f: StageFigures) -> tuple[str, bool]:
     return (UNMEASURED, False) if f.closed_runs is None else (str(f.closed_runs), f.closed_runs > 0)
 
 
-def _count(found: int | None) -> tuple[str, bool]:
-    return (UNMEASURED, False) if found is None else (str(found), found == 0)
+def _judge_count(count: int | None) -> tuple[str, bool]:
+    return (UNMEASURED, False) if count is None else (str(count), count == 0)
 
 
-CLOSED = ("closed invoice runs", "at least 1", _closed)
-CALCULATION = ("errors of calculation", "none", _calculation)
-VARIANCE = ("variance to Stripe", "below 0.01 %", _variance)
+CLOSED = ("closed invoice runs", "at least 1", _judge_closed)
+CALCULATION = ("errors of calculation", "none", _judge_calculation)
+VARIANCE = ("variance to Stripe", "below 0.01 %", _judge_variance)
 
 GATES: Mapping[Stage, Sequence[tuple[str, str, Judge]]] = {
     "shadow": (
-        _age(7200, "2 h"),
-        ("shadow and real invoices", "the same", _shadow),
+        _judge_age(7200, "2 h"),
+        ("shadow and real invoices", "the same", _judge_shadow),
         CALCULATION,
         VARIANCE,
         CLOSED,
     ),
     "few": (
-        _age(1800, "30 min"),
-        ("purchases that succeed", f"more than 95 % of at least {PURCHASES_MIN}", _purchases),
-        ("median from event to effect", "below 45 s", _webhooks),
+        _judge_age(1800, "30 min"),
+        ("purchases that succeed", f"more than 95 % of at least {PURCHASES_MIN}", _judge_purchases),
+        ("median from event to effect", "below 45 s", _judge_webhooks),
         CALCULATION,
         VARIANCE,
         CLOSED,
     ),
     "many": (
-        _age(3600, "60 min"),
-        ("error rate", "below 0.1 %", _errors),
-        ("customers paused with 402", "at most twice as many as by day in the 7 days before", _refusals),
-        ("daily margin", "above 4 ×", _margin),
-        ("customers paused for their usage", "none", _paused),
+        _judge_age(3600, "60 min"),
+        ("error rate", "below 0.1 %", _judge_errors),
+        ("customers paused with 402", "at most twice as many as by day in the 7 days before", _judge_refusals),
+        ("daily margin", "above 4 ×", _judge_margin),
+        ("customers paused for their usage", "none", _judge_paused),
         CLOSED,
     ),
 }
-"""What each stage asks for before more customers are charged."""
+"""The conditions of each stage before more customers are charged."""
 
 
-def stage(percent: int) -> Stage:
-    """The stage in which so many percent are charged."""
+def get_stage(percent: int) -> Stage:
+    """Return the stage in which this percentage is charged."""
     if percent == 0:
         return "shadow"
     return "few" if percent < 25 else "many"
 
 
-def gates(now: int, then: int, figures: Figures) -> list[Gate]:
+def evaluate_gates(now: int, then: int, figures: StageFigures) -> list[Gate]:
     """Return the gates of a step from `now` to `then` percent, with their figures; none for a step down."""
     if then <= now:
         return []
-    return [Gate(name, wanted, *judge(figures)) for name, wanted, judge in GATES[stage(now)]]
+    return [Gate(name, condition, *judge(figures)) for name, condition, judge in GATES[get_stage(now)]]

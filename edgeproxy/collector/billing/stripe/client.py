@@ -1,7 +1,6 @@
-"""Stripe, by its own package: the one file that knows it.
+"""A client of Stripe's API: the one file that knows Stripe's package.
 
-A call is made once; whoever makes it decides what comes next, by what the answer means. What Stripe returns is given as
-plain values.
+A call is made once; the caller decides what comes next, by the outcome. Results are plain values.
 """
 
 import asyncio
@@ -12,6 +11,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus
 
@@ -19,7 +19,7 @@ import aiohttp
 import orjson
 
 from edgeproxy.base.log import Redacting, redacted
-from edgeproxy.collector.billing.stripe.request_rates import Pace
+from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.config.billing import KEY_VARIABLE, SECRETS_VARIABLE
 from edgeproxy.config.billing import Stripe as StripeSettings
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"(sk|rk)_(test|live)_[A-Za-z0-9_]{4,250}")
 CALL_SECONDS_MAX = 80.0
-"""Seconds that an answer may take."""
+"""Seconds that a response may take."""
 LIVE_RATE, TEST_RATE, ENDPOINT_RATE, EVENT_RATE = 100.0, 25.0, 25.0, 1000.0
 """Calls a second that Stripe allows: in all with a live key and with a test key, of an endpoint, and of meter events,
 which with a live key are beside the others."""
@@ -40,12 +40,16 @@ PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
 LOGGERS = ("stripe", "aiohttp.client")
 
 
-class Unusable(Exception):
-    """Stripe cannot be asked with what is configured: a sentence for who started the collector."""
+class StripeConfigurationError(Exception):
+    """Stripe cannot be called with this configuration. The message is for the operator who starts the collector."""
 
 
-class Outcome(Enum):
-    """What an answer that is no success means, and so what is next."""
+StripeObject = dict[str, Any]
+"""An object of Stripe's, as its API writes it."""
+
+
+class CallOutcome(Enum):
+    """The meaning of a response that is no success."""
 
     REFUSED = "refused"
     """Nothing was done, and the same request will be refused again: 400, 402, 404."""
@@ -61,12 +65,12 @@ class Outcome(Enum):
     """Nothing was done: this Idempotency-Key came with another request before."""
 
 
-class StripeFailure(Exception):
-    """Stripe did not do as it was asked, as far as is known. What it says has no keys in it."""
+class StripeCallError(Exception):
+    """A call failed, or its result is unknown. The message has no keys in it."""
 
     def __init__(
         self,
-        outcome: Outcome,
+        outcome: CallOutcome,
         message: str,
         *,
         status: int | None = None,
@@ -83,26 +87,26 @@ class StripeFailure(Exception):
         self.param = param
         self.request_id = request_id
         self.reason = reason
-        """Of a 429: which limit it was, as `Stripe-Rate-Limited-Reason` has it; None where it was a lock."""
+        """The limit that a 429 is about, as `Stripe-Rate-Limited-Reason` has it; None for a lock."""
 
     def __str__(self) -> str:
         return f"{self.message} ({self.status or self.outcome.value}, request {self.request_id or 'unknown'})"
 
 
 class Stripe:
-    """A client, made in the event loop that it is of. Raises Unusable where there is no key, or not of the kind that
-    the settings say."""
+    """A client, made in its event loop. Raises StripeConfigurationError where the key is missing, or not of the
+    configured mode."""
 
     def __init__(self, settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> None:
         import stripe  # It takes a second, and who does not charge needs none of it.
 
-        key = self._key = secret_key(settings, environ)
+        key = self._key = read_secret_key(settings, environ)
         self.is_live = "_live_" in key
         self._sdk = stripe
         stripe.enable_telemetry = False
         for name in LOGGERS:
             logger = logging.getLogger(name)
-            if not any(isinstance(one, Redacting) for one in logger.filters):
+            if not any(isinstance(log_filter, Redacting) for log_filter in logger.filters):
                 logger.addFilter(Redacting())
         trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
         self._session = aiohttp.ClientSession(
@@ -125,29 +129,29 @@ class Stripe:
         )
         # What the package makes of an answer is undone again by `to_dict`, and takes most of a call's time.
         requestor: Any = self._client._requestor
-        requestor.request_async = self._plain
-        self.pace = Pace(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
-        """How fast it is asked; who is refused for asking too fast may slow it down."""
-        self.events_pace = Pace(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
+        requestor.request_async = self._request_plain
+        self.pace = RequestPacer(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
+        """The pace of calls; a caller that is rate-limited may slow it down."""
+        self.events_pace = RequestPacer(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         await self._http.close_async()
         await self._session.close()
 
-    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
-        """Ask for what the package calls `name`, such as `v1.invoices.create`, and return the object that it answers.
+    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> StripeObject:
+        """Call a method of the package, such as `v1.invoices.create`, and return the object.
 
-        `ids` are the parts of the path, `key` is the Idempotency-Key. Raises StripeFailure.
+        `ids` are the parts of the path, `key` is the Idempotency-Key. Raises StripeCallError.
         """
         method: Any = self._client
         for step in f"{name}_async".split("."):
             method = getattr(method, step)
         options = {} if key is None else {"idempotency_key": key}
-        told: dict[str, Any] = await self._answer(name, partial(method, *ids, params, options))
-        return told
+        result: StripeObject = await self._send_paced(name, partial(method, *ids, params, options))
+        return result
 
-    async def _plain(
+    async def _request_plain(
         self,
         method: str,
         url: str,
@@ -156,91 +160,92 @@ class Stripe:
         *,
         base_address: str = "api",
         usage: Any = None,
-    ) -> dict[str, Any]:
-        """Make a request of the package's, and return the object that it answers; raises StripeFailure."""
-        said = {**(params or {}), **(options or {})}
-        found = (await self._client.raw_request_async(method, url, base=base_address, **said)).data
-        if not isinstance(found, dict):
-            raise StripeFailure(Outcome.LOST, "no whole answer: it is no object")
-        return found
+    ) -> StripeObject:
+        """Make a request of the package's, and return the object; raises StripeCallError."""
+        arguments = {**(params or {}), **(options or {})}
+        result = (await self._client.raw_request_async(method, url, base=base_address, **arguments)).data
+        if not isinstance(result, dict):
+            raise StripeCallError(CallOutcome.LOST, "no whole answer: it is no object")
+        return result
 
-    async def _answer(self, name: str, ask: Callable[[], Awaitable[Any]]) -> Any:
-        """Ask once there is room for a call of this name; raises StripeFailure."""
-        await asyncio.sleep(self.pace.wait(name, asyncio.get_running_loop().time()))
+    async def _send_paced(self, name: str, send: Callable[[], Awaitable[Any]]) -> Any:
+        """Send once the rate allows a call of this name; raises StripeCallError."""
+        await asyncio.sleep(self.pace.reserve_slot(name, asyncio.get_running_loop().time()))
         try:
-            return await ask()
+            return await send()
         except self._sdk.StripeError as error:
-            raise failure_of(error, self._sdk) from None
+            raise parse_error(error, self._sdk) from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
             # The package reads bodies outside of what it catches, and takes any `error` for an object.
-            raise StripeFailure(Outcome.LOST, f"no whole answer: {type(error).__name__}") from None
+            raise StripeCallError(CallOutcome.LOST, f"no whole answer: {type(error).__name__}") from None
 
     async def send_event(self, key: str, fields: Mapping[str, str]) -> int | None:
-        """Send a meter event, by the names of its form, and return Stripe's time, in Unix seconds; None where it only
-        repeats what it answered before. Raises StripeFailure.
+        """Send a meter event, by the names of its form, and return Stripe's time, in Unix seconds; None where it is a
+        replay of an earlier response. Raises StripeCallError.
 
-        As `call`, without the package: that takes three times as long to make a request of so little, and an object of
-        the answer, and there are up to a thousand a second.
+        This goes without the package, which takes three times as long for so small a request, and there are up to a
+        thousand a second.
         """
-        if wait := self.events_pace.wait(METER_EVENTS, asyncio.get_running_loop().time()):
+        if wait := self.events_pace.reserve_slot(METER_EVENTS, asyncio.get_running_loop().time()):
             await asyncio.sleep(wait)
         headers = {**self._event_headers, "Idempotency-Key": key}
         try:
-            async with self._session.post(self._events_url, data=form(fields), headers=headers) as answer:
-                status, body = answer.status, await answer.read()
-            found = orjson.loads(body)
+            async with self._session.post(self._events_url, data=encode_form(fields), headers=headers) as response:
+                status, body = response.status, await response.read()
+            decoded = orjson.loads(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise StripeFailure(Outcome.LOST, f"no whole answer: {type(error).__name__}") from None
+            raise StripeCallError(CallOutcome.LOST, f"no whole answer: {type(error).__name__}") from None
         except orjson.JSONDecodeError:
-            found = None
-        said: dict[str, Any] = found if isinstance(found, dict) else {}
-        if status < 300 and said:
-            return None if answer.headers.get("Idempotent-Replayed") == "true" else said.get("created")
-        told = said.get("error")
-        wrong: dict[str, Any] = told if isinstance(told, dict) else {}
-        raise StripeFailure(
-            outcome_of(status, is_reused=wrong.get("type") == "idempotency_error"),
-            str(wrong.get("message") or f"an answer of status {status}"),
+            decoded = None
+        result: StripeObject = decoded if isinstance(decoded, dict) else {}
+        if status < 300 and result:
+            return None if response.headers.get("Idempotent-Replayed") == "true" else result.get("created")
+        error_value = result.get("error")
+        error_fields: StripeObject = error_value if isinstance(error_value, dict) else {}
+        raise StripeCallError(
+            classify_status(status, is_reused=error_fields.get("type") == "idempotency_error"),
+            str(error_fields.get("message") or f"an answer of status {status}"),
             status=status,
-            code=wrong.get("code"),
-            param=wrong.get("param"),
-            request_id=answer.headers.get("Request-Id"),
-            reason=answer.headers.get("Stripe-Rate-Limited-Reason"),
+            code=error_fields.get("code"),
+            param=error_fields.get("param"),
+            request_id=response.headers.get("Request-Id"),
+            reason=response.headers.get("Stripe-Rate-Limited-Reason"),
         )
 
-    async def every(self, name: str, /, *ids: str, **params: Any) -> list[dict[str, Any]]:
-        """All of a list, page by page; raises StripeFailure. v1 says that there is more, and v2 where that is."""
-        asked = {"limit": 100, **params}
-        page: Any = await self.call(name, *ids, **asked)
-        found: list[dict[str, Any]] = page["data"]
+    async def list_all(self, name: str, /, *ids: str, **params: Any) -> list[StripeObject]:
+        """Return all of a list, page by page; raises StripeCallError. v1 says that there is more, and v2
+        where that is."""
+        query = {"limit": 100, **params}
+        page: Any = await self.call(name, *ids, **query)
+        items: list[StripeObject] = page["data"]
         while True:
-            if following := page.get("next_page_url"):
-                page = await self._answer(name, partial(self._plain, "get", following))
+            if next_url := page.get("next_page_url"):
+                page = await self._send_paced(name, partial(self._request_plain, "get", next_url))
             elif page.get("has_more"):
-                page = await self.call(name, *ids, **asked, starting_after=found[-1]["id"])
+                page = await self.call(name, *ids, **query, starting_after=items[-1]["id"])
             else:
-                return found
-            found += page["data"]
+                return items
+            items += page["data"]
 
 
-def form(fields: Mapping[str, str]) -> bytes:
-    """Fields as a form. Most of what meter events have is written as it is; to quote it takes twenty times as long."""
-    return "&".join(f"{_quoted(name)}={_quoted(value)}" for name, value in fields.items()).encode()
+def encode_form(fields: Mapping[str, str]) -> bytes:
+    """Return fields as a form. Plain text, as most of a meter event, is not quoted: that takes twenty times as long."""
+    return "&".join(f"{_quote(name)}={_quote(value)}" for name, value in fields.items()).encode()
 
 
-def _quoted(text: str) -> str:
-    return text if PLAIN(text) else _quoted_anew(text)
+def _quote(text: str) -> str:
+    return text if PLAIN(text) else _quote_cached(text)
 
 
 @lru_cache(maxsize=64)
-def _quoted_anew(text: str) -> str:
+def _quote_cached(text: str) -> str:
     return quote_plus(text)
 
 
-def failure_of(error: "stripe.StripeError", sdk: Any) -> StripeFailure:
-    """What an error of the package means."""
+def parse_error(error: "stripe.StripeError", sdk: Any) -> StripeCallError:
+    """Return the error that an error of the package means."""
     status = error.http_status
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "status": status,
         "code": error.code,
         "param": getattr(error, "param", None),
@@ -249,58 +254,62 @@ def failure_of(error: "stripe.StripeError", sdk: Any) -> StripeFailure:
     }
     message = str(error.user_message or error)
     if isinstance(error, sdk.APIConnectionError) or status is None:
-        return StripeFailure(Outcome.LOST, message, **said)
-    return StripeFailure(outcome_of(status, is_reused=isinstance(error, sdk.IdempotencyError)), message, **said)
+        return StripeCallError(CallOutcome.LOST, message, **fields)
+    return StripeCallError(
+        classify_status(status, is_reused=isinstance(error, sdk.IdempotencyError)), message, **fields
+    )
 
 
-def outcome_of(status: int, *, is_reused: bool) -> Outcome:
-    """What a status means that is no success, or is one whose body is no JSON."""
+def classify_status(status: int, *, is_reused: bool) -> CallOutcome:
+    """Return the outcome of a status that is no success, or is one whose body is no JSON."""
     if is_reused:
-        return Outcome.BUSY if status == 409 else Outcome.REUSED
+        return CallOutcome.BUSY if status == 409 else CallOutcome.REUSED
     if status >= 500:
-        return Outcome.FAILED
+        return CallOutcome.FAILED
     if status < 300:
-        return Outcome.LOST
-    by_status = {401: Outcome.DENIED, 403: Outcome.DENIED, 409: Outcome.BUSY, 429: Outcome.BUSY}
-    return by_status.get(status, Outcome.REFUSED)
+        return CallOutcome.LOST
+    by_status = {401: CallOutcome.DENIED, 403: CallOutcome.DENIED, 409: CallOutcome.BUSY, 429: CallOutcome.BUSY}
+    return by_status.get(status, CallOutcome.REFUSED)
 
 
-def secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str:
-    """Return the key that is used; raises Unusable."""
+def read_secret_key(settings: StripeSettings, environ: Mapping[str, str]) -> str:
+    """Return the configured key; raises StripeConfigurationError."""
     if settings.key is not None:
-        key, where = contents(settings.key), f"the file {settings.key}"
+        key, where = read_key_file(settings.key), f"the file {settings.key}"
     else:
         key, where = environ.get(KEY_VARIABLE, "").strip(), f"the variable {KEY_VARIABLE}"
     if not key:
-        raise Unusable(f"{where} has no key for Stripe: set it, or write mode: off in billing")
+        raise StripeConfigurationError(f"{where} has no key for Stripe: set it, or write mode: off in billing")
     match = KEY.fullmatch(key)
     if match is None:
-        raise Unusable(f"what {where} has is no secret or restricted key of Stripe")
+        raise StripeConfigurationError(f"what {where} has is no secret or restricted key of Stripe")
     if (match[2] == "live") != settings.live:
         if settings.live:
-            raise Unusable(f"{where} has a test key, and billing.stripe has live: true")
-        raise Unusable(
+            raise StripeConfigurationError(f"{where} has a test key, and billing.stripe has live: true")
+        raise StripeConfigurationError(
             f"{where} has a live key, which moves money: write live: true in billing.stripe if that is meant"
         )
     return key
 
 
-def webhook_secrets(settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the secrets by which webhooks may be signed; raises Unusable."""
+def read_webhook_secrets(settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Return the secrets by which webhooks may be signed; raises StripeConfigurationError."""
     if settings.webhook_secrets is not None:
-        said = contents(settings.webhook_secrets)
+        text = read_key_file(settings.webhook_secrets)
     else:
-        said = environ.get(SECRETS_VARIABLE, "")
-    found = tuple(said.split())
-    if not all(secret.startswith("whsec_") for secret in found):
-        raise Unusable("one of the secrets of webhooks does not begin with whsec_")
-    return found
+        text = environ.get(SECRETS_VARIABLE, "")
+    secrets = tuple(text.split())
+    if not all(secret.startswith("whsec_") for secret in secrets):
+        raise StripeConfigurationError("one of the secrets of webhooks does not begin with whsec_")
+    return secrets
 
 
-def contents(file: Any) -> str:
-    """What is in a file with keys; raises Unusable."""
+def read_key_file(file: Path) -> str:
+    """Return the text of a file with keys; raises StripeConfigurationError."""
     try:
-        with open(file, encoding="ascii") as opened:
-            return opened.read(16 << 10).strip()
-    except (OSError, UnicodeDecodeError) as failure:
-        raise Unusable(f"{file} cannot be read: {getattr(failure, 'strerror', None) or 'it is no text'}") from None
+        with open(file, encoding="ascii") as key_file:
+            return key_file.read(16 << 10).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StripeConfigurationError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from None

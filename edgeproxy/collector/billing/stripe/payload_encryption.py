@@ -1,7 +1,7 @@
-"""What Stripe sent, encrypted at rest: it has names and addresses of customers.
+"""Encryption of webhook payloads at rest: they have names and addresses of customers.
 
-The key is made of the secret that webhooks are signed by. Once that secret is taken out of the configuration nobody can
-read what came under it, and need not: what changed is asked of Stripe, not of the event.
+The key is derived from the secret that signs webhooks. Once that secret leaves the configuration, nobody can read what
+came under it, and nobody needs to: changes are fetched from Stripe, not read from the event.
 """
 
 import os
@@ -16,19 +16,19 @@ NONCE_BYTES = 12
 KEY_BYTES = 32
 
 
-class Payloads:
-    """Closes and opens payloads under these secrets, of which the first one closes; there must be one."""
+class PayloadCipher:
+    """Encrypts and decrypts payloads under these secrets, of which the first one encrypts; there must be one."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._keys = [AESGCM(_key(secret)) for secret in secrets]
 
-    def close(self, payload: bytes, event: str) -> bytes:
-        """Encrypt the payload of an event; it can be opened under the id of this event alone."""
+    def encrypt(self, payload: bytes, event: str) -> bytes:
+        """Encrypt the payload of an event; it can be decrypted under the id of this event alone."""
         nonce = os.urandom(NONCE_BYTES)
         return nonce + self._keys[0].encrypt(nonce, payload, event.encode())
 
-    def open(self, closed: bytes, event: str) -> bytes | None:
-        """Decrypt it; None where it was closed under a secret that is not known any more."""
+    def decrypt(self, closed: bytes, event: str) -> bytes | None:
+        """Decrypt a payload; return None where its secret is not known any more."""
         for key in self._keys:
             try:
                 return key.decrypt(closed[:NONCE_BYTES], closed[NONCE_BYTES:], event.encode())

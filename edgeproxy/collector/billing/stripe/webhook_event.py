@@ -1,7 +1,7 @@
-"""What Stripe tells: the events that are taken, read of their bytes. Pure.
+"""Events of Stripe's webhooks: signatures are verified, and events are parsed. Pure.
 
-An event says that something has changed. What is true now is asked of Stripe when it is applied, so nothing of an event
-is kept but which object it is about.
+An event says that something has changed. Its object is fetched from Stripe when the event is applied, so only the
+object's type and id are read.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ SIGNATURE_CHARACTERS_MAX = 1000
 ID = re.compile(r"[A-Za-z0-9_]{3,255}")
 TYPE = re.compile(r"[A-Za-z0-9_.]{1,255}")
 
-TAKEN: Sequence[str] = (
+APPLIED_TYPES: Sequence[str] = (
     "invoice.",
     "customer.subscription.",
     "charge.",
@@ -32,103 +32,103 @@ TAKEN: Sequence[str] = (
     "v1.billing.meter.error_report_triggered",
     "v1.billing.meter.no_meter_found",
 )
-"""The types that are applied: a name, or how names begin that end with a point."""
+"""The types that are applied: a name, or with a final point a prefix."""
 REPORT = "billing.meter_error_report"
-"""What stands for the object of a report on meter events: the report is the event itself."""
+"""The object type of a report on meter events: the report is the event itself."""
 REPORTS = frozenset({"v1.billing.meter.error_report_triggered", "v1.billing.meter.no_meter_found"})
 
 
-class Forged(Exception):
-    """Nobody who knows the secret has sent this, or not lately: a sentence that may be told."""
+class ForgedEventError(Exception):
+    """The event is not signed by a known secret, or not lately. The message may be sent to the caller."""
 
 
-class Unreadable(Exception):
-    """It is no event: a sentence that may be told."""
+class InvalidEventError(Exception):
+    """The body is no event. The message may be sent to the caller."""
 
 
-class Event(NamedTuple):
-    """That something has changed."""
+class StripeEvent(NamedTuple):
+    """An event: a change of an object."""
 
     id: str
     type: str
     object_type: str
     object: str
-    """The id of what has changed."""
+    """The id of the object that has changed."""
     livemode: bool
     created: int
     """Unix seconds, by Stripe's clock."""
 
     @property
-    def is_taken(self) -> bool:
-        """Whether anything is done about it."""
-        return any(self.type == name or (name.endswith(".") and self.type.startswith(name)) for name in TAKEN)
+    def is_applied(self) -> bool:
+        """Whether events of its type are applied."""
+        return any(self.type == name or (name.endswith(".") and self.type.startswith(name)) for name in APPLIED_TYPES)
 
 
-def verify(payload: bytes, header: str | None, secrets: Sequence[str], now: float) -> None:
-    """Raise Forged unless these bytes are signed by one of the secrets, lately.
+def verify_signature(payload: bytes, header: str | None, secrets: Sequence[str], now: float) -> None:
+    """Raise ForgedEventError unless these bytes are signed by one of the secrets, lately.
 
     The header is `t=SECONDS,v1=HEX[,v1=HEX]`: HMAC-SHA256 over `SECONDS.` and the bytes.
     """
     if not header or len(header) > SIGNATURE_CHARACTERS_MAX:
-        raise Forged("there is no Stripe-Signature")
+        raise ForgedEventError("there is no Stripe-Signature")
     parts = [part.partition("=")[::2] for part in header.split(",")]
     times = [value for name, value in parts if name.strip() == "t" and re.fullmatch(r"[0-9]{1,12}", value)]
     signatures = [value.strip() for name, value in parts if name.strip() == "v1"]
     if len(times) != 1 or not signatures:
-        raise Forged("Stripe-Signature has no time, or no signature of the kind v1")
+        raise ForgedEventError("Stripe-Signature has no time, or no signature of the kind v1")
     signed = times[0].encode() + b"." + payload
-    good = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets]
-    given = [said.encode("utf-8", "surrogateescape") for said in signatures]  # Of what is not UTF-8 too.
-    if not any(hmac.compare_digest(one.encode(), said) for one in good for said in given):
-        raise Forged("no signature is by a secret that is known here")
+    expected = [hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest() for secret in secrets]
+    encoded = [signature.encode("utf-8", "surrogateescape") for signature in signatures]  # Of what is not UTF-8 too.
+    if not any(hmac.compare_digest(digest.encode(), signature) for digest in expected for signature in encoded):
+        raise ForgedEventError("no signature is by a secret that is known here")
     if abs(now - int(times[0])) > AGE_SECONDS_MAX:
-        raise Forged(f"it was signed more than {AGE_SECONDS_MAX:g} s away from the time here")
+        raise ForgedEventError(f"it was signed more than {AGE_SECONDS_MAX:g} s away from the time here")
 
 
-def read(payload: bytes) -> Event:
-    """Read a snapshot event or a thin one; raises Unreadable."""
+def parse_event(payload: bytes) -> StripeEvent:
+    """Parse a snapshot event or a thin one; raises InvalidEventError."""
     try:
-        said = orjson.loads(payload)
+        body = orjson.loads(payload)
     except orjson.JSONDecodeError:
-        raise Unreadable("it is not JSON") from None
-    if not isinstance(said, dict):
-        raise Unreadable("it is not a JSON object")
-    return event_of(said)
+        raise InvalidEventError("it is not JSON") from None
+    if not isinstance(body, dict):
+        raise InvalidEventError("it is not a JSON object")
+    return parse_event_object(body)
 
 
-def event_of(said: Mapping[str, Any]) -> Event:
-    """Read an event as Stripe lists it; raises Unreadable."""
-    id_, type_ = said.get("id"), said.get("type")
+def parse_event_object(body: Mapping[str, Any]) -> StripeEvent:
+    """Parse an event as Stripe lists it; raises InvalidEventError."""
+    id_, type_ = body.get("id"), body.get("type")
     if not isinstance(id_, str) or not ID.fullmatch(id_) or not isinstance(type_, str) or not TYPE.fullmatch(type_):
-        raise Unreadable("it has no id, or no type")
+        raise InvalidEventError("it has no id, or no type")
     if type_ in REPORTS:
-        of: Any = {"object": REPORT, "id": id_}
-    elif said.get("object") == "v2.core.event":
-        related = said.get("related_object")
-        of = {"object": related.get("type"), "id": related.get("id")} if isinstance(related, dict) else None
+        subject: Any = {"object": REPORT, "id": id_}
+    elif body.get("object") == "v2.core.event":
+        related = body.get("related_object")
+        subject = {"object": related.get("type"), "id": related.get("id")} if isinstance(related, dict) else None
     else:
-        data = said.get("data")
-        of = data.get("object") if isinstance(data, dict) else None
-    if not isinstance(of, dict):
-        raise Unreadable("it is about no object")
-    kind, about = of.get("object"), of.get("id")
-    if not isinstance(kind, str) or not TYPE.fullmatch(kind):
-        raise Unreadable("its object has no type")
-    if about is None:  # As the invoice of a preview: there is nothing to ask for.
-        about = ""
-    if not isinstance(about, str) or (about and not ID.fullmatch(about)):
-        raise Unreadable("its object has no id")
-    livemode = said.get("livemode")
+        data = body.get("data")
+        subject = data.get("object") if isinstance(data, dict) else None
+    if not isinstance(subject, dict):
+        raise InvalidEventError("it is about no object")
+    object_type, object_id = subject.get("object"), subject.get("id")
+    if not isinstance(object_type, str) or not TYPE.fullmatch(object_type):
+        raise InvalidEventError("its object has no type")
+    if object_id is None:  # As the invoice of a preview: there is nothing to ask for.
+        object_id = ""
+    if not isinstance(object_id, str) or (object_id and not ID.fullmatch(object_id)):
+        raise InvalidEventError("its object has no id")
+    livemode = body.get("livemode")
     if not isinstance(livemode, bool):
-        raise Unreadable("it does not say whether it is live")
-    return Event(id_, type_, kind, about, livemode, _moment(said.get("created")))
+        raise InvalidEventError("it does not say whether it is live")
+    return StripeEvent(id_, type_, object_type, object_id, livemode, _parse_created(body.get("created")))
 
 
-def _moment(created: object) -> int:
-    """Unix seconds: a number in snapshots, RFC 3339 in thin events."""
+def _parse_created(created: object) -> int:
+    """Return Unix seconds: a number in snapshots, RFC 3339 in thin events."""
     if type(created) is int and 0 <= created < 1 << 40:
         return created
     try:
         return int(datetime.fromisoformat(str(created)).timestamp())
     except (ValueError, OverflowError):
-        raise Unreadable("it does not say when it was made") from None
+        raise InvalidEventError("it does not say when it was made") from None

@@ -1,4 +1,6 @@
-"""Versions of plans as they were sold. Once somebody has one it is never edited: invoices are rated by what is here."""
+"""Versions of plans as they were sold. A version that a customer has is never edited: invoices are rated by what is
+here.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,33 +12,38 @@ from edgeproxy.collector.database.billing_tables import plan_versions, segments,
 from edgeproxy.config.catalog import Plan
 
 
-class Edited(Exception):
-    """A version says something else than what was sold: a sentence for who wrote it."""
+class PlanEditedError(Exception):
+    """A version was edited after it was sold. The message is for who wrote it."""
 
 
-def written(plan: Plan) -> str:
-    """Write a version as it is kept."""
+def serialize_plan(plan: Plan) -> str:
+    """Serialize a version for the database."""
     return plan.model_dump_json(by_alias=True, exclude_defaults=True)
 
 
-async def record(connection: AsyncConnection, plans: Mapping[str, Plan]) -> None:
-    """Keep what is sold; raises Edited where a version that somebody has, or had, says something else by now."""
-    kept = {row.version: row.settings for row in await connection.execute(sa.select(plan_versions))}
-    changed = {version for version, plan in plans.items() if kept.get(version, written(plan)) != written(plan)}
+async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -> None:
+    """Record the plans that are sold; raises PlanEditedError where a version that a customer has, or had, was
+    edited."""
+    stored = {row.version: row.settings for row in await connection.execute(sa.select(plan_versions))}
+    changed = {
+        version for version, plan in plans.items() if stored.get(version, serialize_plan(plan)) != serialize_plan(plan)
+    }
     sold = {version for version in changed if await _is_sold(connection, version)}
     if sold:
         first = min(sold)
-        raise Edited(f"{first} was edited, and customers have it as it was: write {first.partition('@')[0]}@N anew")
+        raise PlanEditedError(
+            f"{first} was edited, and customers have it as it was: write {first.partition('@')[0]}@N anew"
+        )
     new = [
-        {"version": version, "settings": written(plan), "created_at": now_ms()}
+        {"version": version, "settings": serialize_plan(plan), "created_at": now_ms()}
         for version, plan in plans.items()
-        if version not in kept
+        if version not in stored
     ]
     if new:
         await connection.execute(sa.insert(plan_versions), new)
     for version in changed:
         statement = sa.update(plan_versions).where(plan_versions.c.version == version)
-        await connection.execute(statement.values(settings=written(plans[version])))
+        await connection.execute(statement.values(settings=serialize_plan(plans[version])))
 
 
 async def _is_sold(connection: AsyncConnection, version: str) -> bool:
@@ -47,7 +54,7 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
     return False
 
 
-async def versions(connection: AsyncConnection, wanted: Iterable[str]) -> dict[str, Plan]:
+async def fetch_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
     """Return these versions as they were sold."""
-    rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(wanted))))
+    rows = await connection.execute(sa.select(plan_versions).where(plan_versions.c.version.in_(set(versions))))
     return {row.version: Plan.model_validate_json(row.settings) for row in rows}

@@ -1,7 +1,7 @@
-"""Events are applied: what an event is about is asked of Stripe now, and written down as it is.
+"""The processor of webhook events: the object of an event is fetched from Stripe, and applied as it is.
 
-The order in which events come does not matter, nor how often: each time the object is taken as it is by then. However
-many events an object has waiting, it is fetched once.
+Neither order nor repetition of events matters: each time the object is applied as it is by then. However many events of
+an object wait, it is fetched once.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import Alert, raise_once
-from edgeproxy.collector.billing.credits.purchases import Unexpected
-from edgeproxy.collector.billing.stripe.payload_encryption import Payloads
-from edgeproxy.collector.billing.stripe.webhook_event import Unreadable, event_of
+from edgeproxy.collector.billing.credits.purchases import UnexpectedObjectError
+from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
+from edgeproxy.collector.billing.stripe.webhook_event import InvalidEventError, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.receiver import Received, State
+from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.database.delivery_tables import webhook_events
 
@@ -30,62 +30,78 @@ ROUND_OBJECTS_MAX = 200
 POLL_SECONDS = 600.0
 """Seconds between two looks for events that were lost on their way."""
 OVERLAP_SECONDS = 3600
-"""Seconds before the latest event that was listed from which on they are looked for."""
+"""Seconds before the latest listed event from which the next list begins."""
 KNOWN_DAYS = 30
 """Days for which Stripe lists events."""
-CLOCKS_SECONDS = 86400
-"""Seconds by which Stripe's clock and ours are not apart: what was made before that has been read with the list, though
-nothing was in it."""
-KEPT_TOGETHER_MAX = 100
-"""Events of a list that are kept in one transaction: those that arrive meanwhile wait for it."""
+CLOCK_SKEW_SECONDS = 86400
+"""More seconds than Stripe's clock and ours differ by: events from before that were in the last list, even an empty
+one.
+"""
+BATCH_EVENTS_MAX = 100
+"""Listed events that are stored in one transaction: those that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
 
 Apply = Callable[[AsyncConnection, Mapping[str, Any]], Awaitable[None]]
-"""Writes down an object as it is now; idempotent."""
+"""Applies an object as it is now; idempotent."""
 columns = webhook_events.c
 
 
-class Absent(Exception):
-    """Stripe does not answer now, or refuses for how much it was asked: nothing is wrong with the event."""
+class StripeUnavailableError(Exception):
+    """Stripe does not answer now, or limits the rate: nothing is wrong with the event."""
 
 
-class Objects(Protocol):
-    """What is asked of Stripe. Raises Absent."""
+class StripeObjectSource(Protocol):
+    """Objects and events of Stripe. All methods raise StripeUnavailableError."""
 
     async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
         """Return an object as it is now; of one that is gone `{id, object, deleted: true}`."""
 
-    async def events(self, since: int) -> list[Mapping[str, Any]]:
+    async def list_events(self, since: int) -> list[Mapping[str, Any]]:
         """List the snapshot events since a Unix second."""
 
-    async def thin_events(self, since: int) -> list[Mapping[str, Any]]:
+    async def list_thin_events(self, since: int) -> list[Mapping[str, Any]]:
         """List the thin events since a Unix second."""
 
-    async def event(self, id: str) -> Mapping[str, Any] | None:
+    async def fetch_event(self, id: str) -> Mapping[str, Any] | None:
         """Return an event; None where Stripe has none such any more."""
 
 
-class Subject(NamedTuple):
-    """What events are about."""
+class EventSubject(NamedTuple):
+    """The object that events are about."""
 
     type: str
     id: str
 
 
+class WaitingEvent(NamedTuple):
+    """An event that waits to be applied."""
+
+    id: str
+    type: str
+    attempts: int
+    created: int
+    """Unix seconds, by Stripe's clock."""
+    due: int
+    """Unix milliseconds."""
+    applied: int | None
+    """When it was applied before, in Unix milliseconds; None where it was not."""
+
+
 class Processor:
-    """Applies events by a table of what each type of object is applied by. `clock` is given by tests."""
+    """Applies events by a table of functions by object type. `on_applied` receives the seconds from an event to its
+    effect, `on_seen` the types of new events and their object; `clock` is given by tests."""
 
     def __init__(
         self,
         database: Database,
-        stripe: Objects,
+        stripe: StripeObjectSource,
         table: Mapping[str, Apply],
-        payloads: Payloads,
+        payloads: PayloadCipher,
         *,
         live: bool,
         clock: Callable[[], float] = time.time,
-        applied: Callable[[float], None] = lambda seconds: None,
-        seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, found: None,
+        on_applied: Callable[[float], None] = lambda seconds: None,
+        on_seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, stripe_object: None,
     ) -> None:
         self._database = database
         self._stripe = stripe
@@ -93,82 +109,85 @@ class Processor:
         self._payloads = payloads
         self._live = live
         self._clock = clock
-        self._applied = applied
-        """Is told how many seconds after Stripe made it an event was applied for the first time."""
-        self._seen = seen
-        """Is told the types of the events that were applied together for the first time, and their object."""
+        self._on_applied = on_applied
+        """Receives the seconds from an event to its first effect."""
+        self._on_seen = on_seen
+        """Receives the types of events that were applied together for the first time, and their object."""
         self._at_once = asyncio.Semaphore(OBJECTS_AT_ONCE_MAX)
         self._turn = asyncio.Lock()
         self._log = log.get()
 
     async def step(self) -> int:
-        """Apply what is due; return of how many objects."""
+        """Apply what is due; return how many objects that were."""
         now = int(self._clock() * 1000)
         oldest = sa.func.min(columns.received)
-        wanted = (
+        statement = (
             sa.select(columns.object_type, columns.object)
-            .where(columns.state == State.WAITING, columns.due <= now)
+            .where(columns.state == EventState.WAITING, columns.due <= now)
             .group_by(columns.object_type, columns.object)
             .order_by(oldest)
             .limit(ROUND_OBJECTS_MAX)
         )
         async with self._database.reading() as connection:
-            subjects = [Subject(*row) for row in await connection.execute(wanted)]
-        await asyncio.gather(*(self._settle(subject) for subject in subjects))
+            subjects = [EventSubject(*row) for row in await connection.execute(statement)]
+        await asyncio.gather(*(self._apply_subject(subject) for subject in subjects))
         return len(subjects)
 
-    async def _settle(self, subject: Subject) -> None:
-        """Apply an object, and with it all events that have told of it by now."""
+    async def _apply_subject(self, subject: EventSubject) -> None:
+        """Apply an object, and with it all its events that have come by now."""
         async with self._at_once:
             waiting = (
-                sa.select(columns.id, columns.type, columns.attempts, columns.created, columns.due, columns.applied)
-                .where(columns.state == State.WAITING, columns.object == subject.id)
+                sa.select(*(columns[name] for name in WaitingEvent._fields))
+                .where(columns.state == EventState.WAITING, columns.object == subject.id)
                 .where(columns.object_type == subject.type)
             )
             async with self._database.reading() as connection:
-                events = (await connection.execute(waiting)).all()  # Before it is fetched: later ones may know more.
+                # Before the object is fetched: later events may be of a later state.
+                events = [WaitingEvent(*row) for row in await connection.execute(waiting)]
             if not events:
                 return
             try:
-                found = await self._apply(subject, [row.id for row in events])
-            except LOST as failure:  # The database is away: nothing can be written down about it either.
-                self._log.error("an event could not be applied, and is tried again", why=reason(failure))
-            except Absent as why:
-                await self._put_off(events, str(why), is_absent=True)
-            except Unexpected as why:  # As of a payment that is told of before what it pays: no fault of ours.
-                self._log.warning("an event is applied later", object_type=subject.type, why=str(why))
-                await self._put_off(events, str(why), is_absent=False)
-            except Exception as failure:
-                self._log.error("an event could not be applied", object_type=subject.type, exc_info=failure)
-                await self._put_off(events, f"{type(failure).__name__}: {failure}", is_absent=False)
+                stripe_object = await self._apply_object(subject, [row.id for row in events])
+            except LOST as error:  # The database is away: nothing can be written down about it either.
+                self._log.error("an event could not be applied, and is tried again", why=reason(error))
+            except StripeUnavailableError as error:
+                await self._put_off(events, str(error), is_absent=True)
+            except UnexpectedObjectError as error:
+                # A payment may be reported before what it pays: that is no fault of ours.
+                self._log.warning("an event is applied later", object_type=subject.type, why=str(error))
+                await self._put_off(events, str(error), is_absent=False)
+            except Exception as error:
+                self._log.error("an event could not be applied", object_type=subject.type, exc_info=error)
+                await self._put_off(events, f"{type(error).__name__}: {error}", is_absent=False)
             else:
                 first = [row for row in events if row.applied is None]  # A replayed one was counted when it came.
-                if found is not None:
-                    self._seen([row.type for row in first], found)
+                if stripe_object is not None:
+                    self._on_seen([row.type for row in first], stripe_object)
                 for row in first:
-                    self._applied(max(0.0, self._clock() - row.created))
+                    self._on_applied(max(0.0, self._clock() - row.created))
 
-    async def _apply(self, subject: Subject, events: Sequence[str]) -> Mapping[str, Any] | None:
-        """Return the object; None where nothing is done about such."""
-        found: Mapping[str, Any] | None = None
+    async def _apply_object(self, subject: EventSubject, events: Sequence[str]) -> Mapping[str, Any] | None:
+        """Apply an object, and return it; None where its type is ignored."""
+        stripe_object: Mapping[str, Any] | None = None
         apply = self._table.get(subject.type)
         now = int(self._clock() * 1000)
         if apply is None:
-            values: dict[str, Any] = {"state": State.IGNORED}
+            values: dict[str, Any] = {"state": EventState.IGNORED}
         else:
-            found = await self._stripe.fetch(subject.type, subject.id)
-            values = {"state": State.APPLIED, "applied": now, "error": None}
+            stripe_object = await self._stripe.fetch(subject.type, subject.id)
+            values = {"state": EventState.APPLIED, "applied": now, "error": None}
         # One at a time: an event that arrives waits for one that is applied, and not for all that could be.
         async with self._turn, self._database.writing() as connection:
-            if apply is not None and found is not None:
-                await apply(connection, found)
+            if apply is not None and stripe_object is not None:
+                await apply(connection, stripe_object)
             await connection.execute(sa.update(webhook_events).where(columns.id.in_(events)).values(values))
-        return found
+        return stripe_object
 
-    async def _put_off(self, events: Sequence[Any], why: str, *, is_absent: bool) -> None:
-        """Try these again later; who has tried often enough is a dead letter, unless Stripe is merely away.
+    async def _put_off(self, events: Sequence[WaitingEvent], why: str, *, is_absent: bool) -> None:
+        """Put events off. An event that was tried often enough becomes a dead letter, unless Stripe is merely
+        unavailable.
 
-        Those whose time has not come were tried for another one's sake: it does not count for them.
+        Events that are not due were tried for another one's sake: it does not count for them.
         """
         now = self._clock()
         async with self._turn, self._database.writing() as connection:
@@ -176,7 +195,7 @@ class Processor:
                 is_dead = row.attempts >= len(PAUSES) and not is_absent
                 pause = PAUSES[min(row.attempts, len(PAUSES) - 1)]
                 values = {
-                    "state": State.DEAD if is_dead else State.WAITING,
+                    "state": EventState.DEAD if is_dead else EventState.WAITING,
                     "attempts": row.attempts + 1,
                     "due": int((now + pause) * 1000),
                     "error": why[:ERROR_CHARACTERS_MAX],
@@ -194,54 +213,58 @@ class Processor:
                     await raise_once(connection, alert)
 
     async def poll(self) -> int:
-        """Keep what was lost on its way; return how many events that were. Raises Absent."""
-        snapshots = await self._look("snapshots", self._stripe.events)  # Though the other list be refused.
-        return snapshots + await self._look("thin", self._stripe.thin_events)
+        """Store the events that were lost on their way; return how many. Raises StripeUnavailableError."""
+        snapshots = await self._poll_list("snapshots", self._stripe.list_events)  # Though the other list be refused.
+        return snapshots + await self._poll_list("thin", self._stripe.list_thin_events)
 
-    async def _look(self, name: str, listed: Callable[[int], Awaitable[list[Mapping[str, Any]]]]) -> int:
-        """Keep what one list of Stripe's has since it was last read, however long ago that is; return how many events
+    async def _poll_list(self, name: str, listed: Callable[[int], Awaitable[list[Mapping[str, Any]]]]) -> int:
+        """Store what one list of Stripe's has since it was last read, however long ago that is; return how many events
         were new."""
         now = int(self._clock())
         async with self._database.reading() as connection:
-            read = await receiver.read_until(connection, name)
-        since = (now if read is None else read) - OVERLAP_SECONDS
+            read_until = await receiver.find_read_until(connection, name)
+        since = (now if read_until is None else read_until) - OVERLAP_SECONDS
         if since < now - KNOWN_DAYS * 86400:
             self._log.warning("events were not looked for so long that Stripe has forgotten some", days=KNOWN_DAYS)
             since = now - KNOWN_DAYS * 86400
-        kept, until = 0, max(since, read or 0, now - CLOCKS_SECONDS)
-        found = await listed(since)
-        for first in range(0, len(found), KEPT_TOGETHER_MAX):
-            some = self._received(found[first : first + KEPT_TOGETHER_MAX], "poll")
-            kept += len(await self._keep(some))
-            until = max([until, *(one.event.created for one in some)])
+        stored_count, until = 0, max(since, read_until or 0, now - CLOCK_SKEW_SECONDS)
+        events = await listed(since)
+        for first in range(0, len(events), BATCH_EVENTS_MAX):
+            batch = self._parse_events(events[first : first + BATCH_EVENTS_MAX], "poll")
+            stored_count += len(await self._store_events(batch))
+            until = max([until, *(received.event.created for received in batch)])
         async with self._database.writing() as connection:
-            await receiver.note_read(connection, name, until)
-        return kept
+            await receiver.record_read(connection, name, until)
+        return stored_count
 
     async def replay(self, event: str) -> bool:
-        """Have an event applied once more, of those kept here or else of Stripe's; False where neither has it.
+        """Apply an event once more, from this database or else from Stripe; return False where neither has it.
 
-        Raises Absent.
+        Raises StripeUnavailableError.
         """
         now = int(self._clock() * 1000)
         async with self._database.writing() as connection:
-            if await receiver.replay(connection, event, now):
+            if await receiver.replay_event(connection, event, now):
                 return True
-        found = await self._stripe.event(event)
-        return found is not None and bool(await self._keep(self._received([found], "replay")))
+        stripe_event = await self._stripe.fetch_event(event)
+        return stripe_event is not None and bool(await self._store_events(self._parse_events([stripe_event], "replay")))
 
-    def _received(self, found: Sequence[Mapping[str, Any]], source: str) -> list[Received]:
-        """Those of Stripe's list that can be read."""
-        some = []
-        for said in found:
+    def _parse_events(self, events: Sequence[Mapping[str, Any]], source: str) -> list[ReceivedEvent]:
+        """Return the listed events that can be parsed."""
+        received = []
+        for body in events:
             try:
-                some.append(Received(event_of(said), orjson.dumps(dict(said), default=str), source))  # Decimals.
-            except Unreadable as why:
-                self._log.error("an event that Stripe lists cannot be read", id=str(said.get("id"))[:100], why=str(why))
-        return some
+                received.append(
+                    ReceivedEvent(parse_event_object(body), orjson.dumps(dict(body), default=str), source)
+                )  # Decimals.
+            except InvalidEventError as error:
+                self._log.error(
+                    "an event that Stripe lists cannot be read", id=str(body.get("id"))[:100], why=str(error)
+                )
+        return received
 
-    async def _keep(self, some: Sequence[Received]) -> list[str]:
+    async def _store_events(self, events: Sequence[ReceivedEvent]) -> list[str]:
         now = int(self._clock() * 1000)
-        rows = receiver.rows_of(some, self._payloads, live=self._live, now=now)
+        rows = receiver.build_rows(events, self._payloads, live=self._live, now=now)
         async with self._database.writing() as connection:
-            return await receiver.put(connection, rows, now)
+            return await receiver.insert_events(connection, rows, now)

@@ -1,4 +1,4 @@
-"""Events of Stripe's are kept before they are acknowledged, each once, however often and whichever way they come."""
+"""Webhook events as rows: stored before they are acknowledged, each once, whichever way they come."""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import moment
 from edgeproxy.collector.alerts.alert import Alert, raise_once
-from edgeproxy.collector.billing.stripe.payload_encryption import Payloads
-from edgeproxy.collector.billing.stripe.webhook_event import Event
+from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
+from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
 from edgeproxy.collector.database.database import insert_new
 from edgeproxy.collector.database.delivery_tables import webhook_events, webhook_polls
 
@@ -20,8 +20,8 @@ DROPPED_MAX = 1000
 columns = webhook_events.c
 
 
-class State(StrEnum):
-    """What becomes of an event."""
+class EventState(StrEnum):
+    """The state of an event."""
 
     WAITING = "waiting"
     """It is applied, or tried once more, when it is due."""
@@ -34,20 +34,20 @@ class State(StrEnum):
     """It could not be applied, and is not tried again until somebody says so."""
 
 
-Row = dict[str, Any]
-"""An event as it is kept, by column."""
+EventRow = dict[str, Any]
+"""An event as it is stored, by column."""
 
 
-class Received(NamedTuple):
+class ReceivedEvent(NamedTuple):
     """An event with its bytes, and the way that it came."""
 
-    event: Event
+    event: StripeEvent
     payload: bytes
     source: str = "webhook"
 
 
-def rows_of(some: Sequence[Received], payloads: Payloads, *, live: bool, now: int) -> list[Row]:
-    """Make rows of events, each once: what takes time is done before a transaction. `now`: Unix ms."""
+def build_rows(events: Sequence[ReceivedEvent], payloads: PayloadCipher, *, live: bool, now: int) -> list[EventRow]:
+    """Return the rows of events, each once, before the transaction begins. `now` is in Unix milliseconds."""
     rows = {
         event.id: {
             "id": event.id,
@@ -58,23 +58,23 @@ def rows_of(some: Sequence[Received], payloads: Payloads, *, live: bool, now: in
             "created": event.created,
             "received": now,
             "source": source,
-            "state": _state_of(event, live),
+            "state": _choose_state(event, live),
             "due": now,
-            "payload": payloads.close(payload, event.id),
+            "payload": payloads.encrypt(payload, event.id),
         }
-        for event, payload, source in some
+        for event, payload, source in events
     }
     return [rows[id] for id in sorted(rows)]
 
 
-async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> list[str]:
-    """Keep those of these rows that are new; return their ids."""
+async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], now: int) -> list[str]:
+    """Insert those of these rows that are new; return their ids."""
     if not rows:
         return []
-    made = insert_new(connection, webhook_events, "id").returning(columns.id)
-    kept = list((await connection.execute(made, list(rows))).scalars())
-    new = set(kept)
-    foreign = next((row for row in rows if row["state"] is State.OTHER_MODE and row["id"] in new), None)
+    statement = insert_new(connection, webhook_events, "id").returning(columns.id)
+    inserted = list((await connection.execute(statement, list(rows))).scalars())
+    new = set(inserted)
+    foreign = next((row for row in rows if row["state"] is EventState.OTHER_MODE and row["id"] in new), None)
     if foreign is not None:
         alert = Alert(
             key=f"billing-livemode-{now // 86_400_000}",
@@ -85,65 +85,66 @@ async def put(connection: AsyncConnection, rows: Sequence[Row], now: int) -> lis
             at=now / 1000,
         )
         await raise_once(connection, alert)
-    return kept
+    return inserted
 
 
-def _state_of(event: Event, live: bool) -> State:
+def _choose_state(event: StripeEvent, live: bool) -> EventState:
     if event.livemode != live:
-        return State.OTHER_MODE
-    return State.WAITING if event.is_taken and event.object else State.IGNORED
+        return EventState.OTHER_MODE
+    return EventState.WAITING if event.is_applied and event.object else EventState.IGNORED
 
 
-async def replay(connection: AsyncConnection, event: str, now: int) -> bool:
-    """Have an event applied once more; False where it is not kept here, or is of the other mode."""
+async def replay_event(connection: AsyncConnection, event: str, now: int) -> bool:
+    """Have an event applied once more; return False where it is not stored here, or is of the other mode."""
     again = (
         sa.update(webhook_events)
-        .where(columns.id == event, columns.state != State.OTHER_MODE, columns.object != "")
-        .values(state=State.WAITING, attempts=0, due=now, error=None)
+        .where(columns.id == event, columns.state != EventState.OTHER_MODE, columns.object != "")
+        .values(state=EventState.WAITING, attempts=0, due=now, error=None)
     )
     return (await connection.execute(again)).rowcount > 0
 
 
-async def drop(connection: AsyncConnection, before: int) -> int:
-    """Drop some events that were received before a Unix millisecond, but what is still to be applied and dead letters;
-    return how many. Stripe lists none of an age of more than 30 days, so none comes back.
-    """
-    settled = columns.state.in_([State.APPLIED, State.IGNORED, State.OTHER_MODE])
+async def drop_events(connection: AsyncConnection, before: int) -> int:
+    """Delete some events that were received before a Unix millisecond, except waiting ones and dead letters; return how
+    many. Stripe lists none that are older than 30 days, so none comes back."""
+    settled = columns.state.in_([EventState.APPLIED, EventState.IGNORED, EventState.OTHER_MODE])
     old = sa.select(columns.id).where(columns.received < before, settled).limit(DROPPED_MAX)
     return (await connection.execute(sa.delete(webhook_events).where(columns.id.in_(old)))).rowcount
 
 
-async def read_until(connection: AsyncConnection, name: str) -> int | None:
-    """Return up to which second of its clock a list of Stripe's was read; None before the first time. What has arrived
-    since says nothing of what was lost before it."""
+async def find_read_until(connection: AsyncConnection, name: str) -> int | None:
+    """Return the second of Stripe's clock up to which a list was read; None before the first time. Later arrivals say
+    nothing about events that were lost before."""
     reads = webhook_polls.c
-    found = await connection.execute(sa.select(reads.until).where(reads.list == name))
-    return found.scalar_one_or_none()
+    rows = await connection.execute(sa.select(reads.until).where(reads.list == name))
+    return rows.scalar_one_or_none()
 
 
-async def note_read(connection: AsyncConnection, name: str, until: int) -> None:
-    """Write down that a list of Stripe's was read up to this second of its clock."""
-    made = insert_new(connection, webhook_polls, "list").values(list=name, until=until).returning(webhook_polls.c.list)
-    if (await connection.execute(made)).first() is None:
+async def record_read(connection: AsyncConnection, name: str, until: int) -> None:
+    """Record that a list of Stripe's was read up to this second of its clock."""
+    statement = (
+        insert_new(connection, webhook_polls, "list").values(list=name, until=until).returning(webhook_polls.c.list)
+    )
+    if (await connection.execute(statement)).first() is None:
         await connection.execute(sa.update(webhook_polls).where(webhook_polls.c.list == name).values(until=until))
 
 
-async def standing(connection: AsyncConnection) -> dict[str, int]:
+async def count_by_state(connection: AsyncConnection) -> dict[str, int]:
     """Return how many events are in each state."""
     counted = await connection.execute(sa.select(columns.state, sa.func.count()).group_by(columns.state))
-    return dict.fromkeys(map(str, State), 0) | {row[0]: row[1] for row in counted}
+    return dict.fromkeys(map(str, EventState), 0) | {row[0]: row[1] for row in counted}
 
 
-async def listing(
+async def list_events(
     connection: AsyncConnection, state: str | None, before: int | None, limit: int
 ) -> list[dict[str, Any]]:
-    """Tell of events without their payload, the latest first: those received before this Unix millisecond."""
-    wanted = sa.select(*(column for column in columns if column is not columns.payload))
+    """Return events without their payload, latest first: those received before this Unix millisecond."""
+    statement = sa.select(*(column for column in columns if column is not columns.payload))
     if state is not None:
-        wanted = wanted.where(columns.state == state)
+        statement = statement.where(columns.state == state)
     if before is not None:
-        wanted = wanted.where(columns.received < before)
-    rows = await connection.execute(wanted.order_by(columns.received.desc(), columns.id).limit(limit))
+        statement = statement.where(columns.received < before)
+    rows = await connection.execute(statement.order_by(columns.received.desc(), columns.id).limit(limit))
     return [
         {
             **{name: getattr(row, name) for name in ("id", "type", "object", "state", "source", "attempts", "error")},

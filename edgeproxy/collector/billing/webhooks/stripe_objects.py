@@ -1,13 +1,13 @@
-"""What the processor asks of Stripe: an object as it is now, and the events of late."""
+"""Objects and events of Stripe for the processor."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from edgeproxy.collector.billing.credits.purchases import EXPANDED
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
-from edgeproxy.collector.billing.webhooks.processor import Absent
+from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 
 RETRIEVE: Mapping[str, str] = {
     "invoice": "v1.invoices.retrieve",
@@ -19,9 +19,9 @@ RETRIEVE: Mapping[str, str] = {
     "checkout.session": "v1.checkout.sessions.retrieve",
     REPORT: "v2.core.events.retrieve",
 }
-"""By type of object, what the package calls fetching one."""
-PASSING = frozenset({Outcome.BUSY, Outcome.FAILED, Outcome.LOST, Outcome.DENIED})
-"""Failures that say nothing of what was asked for."""
+"""The method of Stripe's package that fetches an object, by type."""
+TRANSIENT_OUTCOMES = frozenset({CallOutcome.BUSY, CallOutcome.FAILED, CallOutcome.LOST, CallOutcome.DENIED})
+"""Outcomes that say nothing about the object."""
 NOT_THERE = 404
 
 
@@ -32,36 +32,39 @@ class StripeObjects:
         self._stripe = stripe
 
     async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
-        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Raises Absent."""
-        more = EXPANDED.get(object_type)
-        found = await self._ask(RETRIEVE[object_type], id, **({} if more is None else {"expand": list(more)}))
-        return found if found is not None else {"id": id, "object": object_type, "deleted": True}
+        """Return an object as it is now; of one that is gone `{id, object, deleted: true}`. Raises
+        StripeUnavailableError."""
+        expanded = EXPANDED.get(object_type)
+        stripe_object = await self._fetch(
+            RETRIEVE[object_type], id, **({} if expanded is None else {"expand": list(expanded)})
+        )
+        return stripe_object if stripe_object is not None else {"id": id, "object": object_type, "deleted": True}
 
-    async def events(self, since: int) -> list[Mapping[str, Any]]:
-        """List the snapshot events since a Unix second; raises Absent."""
-        return await self._every("v1.events.list", created={"gte": since})
+    async def list_events(self, since: int) -> list[Mapping[str, Any]]:
+        """List the snapshot events since a Unix second; raises StripeUnavailableError."""
+        return await self._list_all("v1.events.list", created={"gte": since})
 
-    async def thin_events(self, since: int) -> list[Mapping[str, Any]]:
-        """List the thin events since a Unix second, of the types that are taken; raises Absent."""
+    async def list_thin_events(self, since: int) -> list[Mapping[str, Any]]:
+        """List the thin events since a Unix second, of the types that are applied; raises StripeUnavailableError."""
         moment = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return await self._every("v2.core.events.list", created={"gte": moment}, types=sorted(REPORTS))
+        return await self._list_all("v2.core.events.list", created={"gte": moment}, types=sorted(REPORTS))
 
-    async def event(self, id: str) -> Mapping[str, Any] | None:
-        """Return an event; None where Stripe has none such any more. Raises Absent."""
-        return await self._ask("v1.events.retrieve", id) or await self._ask("v2.core.events.retrieve", id)
+    async def fetch_event(self, id: str) -> Mapping[str, Any] | None:
+        """Return an event; None where Stripe has it no more. Raises StripeUnavailableError."""
+        return await self._fetch("v1.events.retrieve", id) or await self._fetch("v2.core.events.retrieve", id)
 
-    async def _every(self, name: str, **params: Any) -> list[Mapping[str, Any]]:
+    async def _list_all(self, name: str, **params: Any) -> list[Mapping[str, Any]]:
         try:
-            return [*await self._stripe.every(name, **params)]
-        except StripeFailure as failure:
-            raise Absent(str(failure)) from failure
+            return [*await self._stripe.list_all(name, **params)]
+        except StripeCallError as error:
+            raise StripeUnavailableError(str(error)) from error
 
-    async def _ask(self, name: str, id: str, **params: Any) -> Mapping[str, Any] | None:
+    async def _fetch(self, name: str, id: str, **params: Any) -> Mapping[str, Any] | None:
         try:
             return await self._stripe.call(name, id, **params)
-        except StripeFailure as failure:
-            if failure.status == NOT_THERE:
+        except StripeCallError as error:
+            if error.status == NOT_THERE:
                 return None
-            if failure.outcome in PASSING:
-                raise Absent(str(failure)) from failure
+            if error.outcome in TRANSIENT_OUTCOMES:
+                raise StripeUnavailableError(str(error)) from error
             raise

@@ -1,8 +1,8 @@
-"""`collection: invoice_items`: usage is rated here, and an invoice at Stripe is made of our lines, an item each.
+"""`collection: invoice_items`: usage is rated here, and Stripe's invoice is made of our lines, an item each.
 
-Every step looks first for what it is about to make: a kill at any moment, or an answer that is lost, and the step is
-done again, or found done. Three things keep an invoice to one: our row, which is unique; our id in the metadata of
-Stripe's, which is looked for; and the Idempotency-Key, the same for the same step, for what is under way meanwhile.
+Every step first looks for what it is about to make. After a kill, or an answer that is lost, the step is repeated, or
+found done. Three things keep an invoice to one: our row, which is unique; our id in the metadata of Stripe's, which is
+searched for; and the Idempotency-Key, which is the same for the same step.
 """
 
 from collections import Counter
@@ -10,120 +10,137 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.mismatch import Row
-from edgeproxy.collector.billing.rating.periods import name_of
-from edgeproxy.collector.billing.rating.rater import Line, Span
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
-from edgeproxy.collector.billing.stripe.customers import Made, payer
+from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.mismatch import Comparison
+from edgeproxy.collector.billing.rating.periods import format_period
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
+from edgeproxy.collector.billing.stripe.customers import CreatedCustomers, get_or_create_customer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.billing import Billing
 
-OURS, POSITION = "edgeproxy_invoice", "edgeproxy_line"
-"""What says in the metadata of Stripe's objects which of ours they are."""
+INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
+"""The metadata keys of Stripe's objects that hold our id and position."""
 DAYS_UNTIL_DUE = 14
 """Days that customers have who pay by themselves."""
 DRAFT = "draft"
-"""Of an invoice at Stripe."""
+"""The state of a draft at Stripe."""
 
 
-class Differs(Exception):
-    """Stripe's draft is not what our rater came to: a sentence for the person who looks at it."""
+class InvoiceMismatchError(Exception):
+    """Stripe's draft is not what our rater came to. The message is for the person who decides."""
 
-    def __init__(self, why: str, rows: Sequence[Row] = ()) -> None:
+    def __init__(self, why: str, rows: Sequence[Comparison] = ()) -> None:
         super().__init__(why)
         self.rows = rows
         """The cents of each line in both, by what it is of; or units of a meter, with UNITS behind its name."""
 
 
 class InvoiceItems:
-    """Makes and closes invoices at Stripe."""
+    """Creates and closes invoices at Stripe."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
-        self._made = Made(database, stripe)
+        self._created_customers = CreatedCustomers(database, stripe)
 
-    async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
-        """Have a draft at Stripe, and return it as it is now. Raises StripeFailure."""
+    async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Return the draft at Stripe, which is created where there is none. Raises StripeCallError."""
         since = row.created_at // 1000
-        customer = await payer(
-            self._database, self._stripe, row.customer, row.name, tries=row.tries, since=since, before=self._made
+        customer = await get_or_create_customer(
+            self._database,
+            self._stripe,
+            row.customer,
+            row.name,
+            tries=row.tries,
+            since=since,
+            created_customers=self._created_customers,
         )
-        found = await self._find(row, customer)
-        if found is None:
-            person = await self._stripe.call("v1.customers.retrieve", customer)
-            found = await self._stripe.call(
+        invoice = await self._find_invoice(row, customer)
+        if invoice is None:
+            stripe_customer = await self._stripe.call("v1.customers.retrieve", customer)
+            invoice = await self._stripe.call(
                 "v1.invoices.create",
-                key=step_key(row, "create"),
+                key=build_idempotency_key(row, "create"),
                 customer=customer,
                 currency=row.currency,
                 auto_advance=False,
                 pending_invoice_items_behavior="exclude",
-                metadata={OURS: row.id},
-                description=f"{name_of(Span(row.period_start, row.period_end))}, {row.kind}",
+                metadata={INVOICE_METADATA: row.id},
+                description=f"{format_period(Span(row.period_start, row.period_end))}, {row.kind}",
                 **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
-                **collecting(person),
+                **build_collection_parameters(stripe_customer),
             )
-        if row.stripe_id != found["id"]:
+        if row.stripe_id != invoice["id"]:
             async with self._database.writing() as connection:
-                await invoices.update(connection, row.id, stripe_id=found["id"])
-        return found
+                await invoices.update_invoice(connection, row.id, stripe_id=invoice["id"])
+        return invoice
 
-    async def close(self, row: Any, billing: Billing) -> dict[str, Any]:
-        """Bring an invoice whose lines are written to where it is paid, or sent, and return it as Stripe has it.
+    async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Deliver an invoice whose lines are written: it is paid, or sent. Return it as Stripe has it.
 
-        Raises Differs and StripeFailure.
+        Raises InvoiceMismatchError and StripeCallError.
         """
-        there = await self.begin(row, billing)
-        if there["status"] == DRAFT:
+        invoice = await self.prepare_draft(row, billing)
+        if invoice["status"] == DRAFT:
             async with self._database.reading() as connection:
-                lines = await invoices.lines(connection, row.id)
-            there = await self._fill(row, there, lines)
+                lines = await invoices.fetch_lines(connection, row.id)
+            invoice = await self._add_items(row, invoice, lines)
             if row.accepted_why is None:
-                must_agree(there, await self._stripe.every("v1.invoices.line_items.list", there["id"]), lines, row.name)
-            there = await self._stripe.call(
-                "v1.invoices.finalize_invoice", there["id"], key=step_key(row, "finalize"), auto_advance=False
+                check_agreement(
+                    invoice, await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"]), lines, row.name
+                )
+            invoice = await self._stripe.call(
+                "v1.invoices.finalize_invoice",
+                invoice["id"],
+                key=build_idempotency_key(row, "finalize"),
+                auto_advance=False,
             )
-        if there["status"] == "open":
-            there = await self._collect(row, there)
-        return there
+        if invoice["status"] == "open":
+            invoice = await self._collect_payment(row, invoice)
+        return invoice
 
-    async def _collect(self, row: Any, there: dict[str, Any]) -> dict[str, Any]:
+    async def _collect_payment(self, row: InvoiceRow, invoice: StripeObject) -> StripeObject:
         """Charge a customer who can be charged, and send the invoice to the others."""
-        if there["collection_method"] == "send_invoice":
-            return await self._stripe.call("v1.invoices.send_invoice", there["id"], key=step_key(row, "send"))
+        if invoice["collection_method"] == "send_invoice":
+            return await self._stripe.call(
+                "v1.invoices.send_invoice", invoice["id"], key=build_idempotency_key(row, "send")
+            )
         try:
-            return await self._stripe.call("v1.invoices.pay", there["id"], key=step_key(row, "pay"))
-        except StripeFailure as failure:
-            if failure.outcome is not Outcome.REFUSED:
+            return await self._stripe.call("v1.invoices.pay", invoice["id"], key=build_idempotency_key(row, "pay"))
+        except StripeCallError as error:
+            if error.outcome is not CallOutcome.REFUSED:
                 raise
             # A card that is refused; or it is paid by now. Either way it is open no longer, or stays so.
-            there = await self._stripe.call("v1.invoices.retrieve", there["id"])
-            return there | {"edgeproxy_refused": failure.message}
+            invoice = await self._stripe.call("v1.invoices.retrieve", invoice["id"])
+            return invoice | {"edgeproxy_refused": error.message}
 
-    async def void(self, row: Any) -> dict[str, Any] | None:
-        """Take an invoice back at Stripe; None where nothing is left of it there. Raises StripeFailure."""
+    async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
+        """Void an invoice at Stripe; return None where nothing is left of it there. Raises StripeCallError."""
         if row.stripe_id is None:
             return None
         try:
-            there = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
-        except StripeFailure as failure:
-            if failure.code == "resource_missing":  # It was deleted before.
+            invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+        except StripeCallError as error:
+            if error.code == "resource_missing":  # It was deleted before.
                 return None
             raise
-        if there["status"] == DRAFT:
-            await self._stripe.call("v1.invoices.delete", row.stripe_id, key=step_key(row, "delete"))
+        if invoice["status"] == DRAFT:
+            await self._stripe.call("v1.invoices.delete", row.stripe_id, key=build_idempotency_key(row, "delete"))
             return None
-        if there["status"] in ("open", "uncollectible"):
-            return await self._stripe.call("v1.invoices.void_invoice", row.stripe_id, key=step_key(row, "void"))
-        return there
+        if invoice["status"] in ("open", "uncollectible"):
+            return await self._stripe.call(
+                "v1.invoices.void_invoice", row.stripe_id, key=build_idempotency_key(row, "void")
+            )
+        return invoice
 
-    async def credit(self, note: Any, row: Any) -> dict[str, Any]:
-        """Make a credit note, and return it. Raises StripeFailure."""
-        notes = await self._stripe.every("v1.credit_notes.list", invoice=row.stripe_id)
-        for there in notes:
-            if (there.get("metadata") or {}).get("edgeproxy_credit_note") == note.id:
-                return there
+    async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
+        """Create a credit note, and return it. Raises StripeCallError."""
+        notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)
+        for existing in notes:
+            if (existing.get("metadata") or {}).get("edgeproxy_credit_note") == note.id:
+                return existing
         paid = row.state == invoices.PAID
         return await self._stripe.call(
             "v1.credit_notes.create",
@@ -135,90 +152,96 @@ class InvoiceItems:
             **({"refund_amount": note.amount} if paid else {}),
         )
 
-    async def _find(self, row: Any, customer: str) -> dict[str, Any] | None:
-        """The invoice at Stripe that is ours; None where there is none."""
+    async def _find_invoice(self, row: InvoiceRow, customer: str) -> StripeObject | None:
+        """Return our invoice at Stripe; None where there is none."""
         if row.stripe_id is not None:
             return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
-        for there in await self._stripe.every("v1.invoices.list", customer=customer):
-            if (there.get("metadata") or {}).get(OURS) == row.id:
-                return there
+        for invoice in await self._stripe.list_all("v1.invoices.list", customer=customer):
+            if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id:
+                return invoice
         return None
 
-    async def _fill(self, row: Any, there: dict[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
+    async def _add_items(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> StripeObject:
         """Make the items of an invoice that are not there yet, and return it as it is then: by one call, as so many may
         be made of an endpoint.
 
         Where Stripe computes the tax it is told of each item that tax comes on top, which only a call of its own can.
         """
-        found = []
-        if there["lines"]["data"]:
+        items = []
+        if invoice["lines"]["data"]:
             # Not the items behind them: nothing says that those have the metadata of what is added as a line.
-            found = await self._stripe.every("v1.invoices.line_items.list", there["id"])
-        made = {(one.get("metadata") or {}).get(POSITION) for one in found}
+            items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])
+        created_positions = {(item.get("metadata") or {}).get(POSITION) for item in items}
         missing: list[dict[str, Any]] = [
             {
                 "amount": line.amount,
-                "description": invoices.described(line),
+                "description": invoices.describe_line(line),
                 "period": {"start": line.span.start, "end": line.span.end},
                 "metadata": {POSITION: str(position)},
             }
             for position, line in enumerate(lines)
-            if str(position) not in made
+            if str(position) not in created_positions
         ]
-        if (there.get("automatic_tax") or {}).get("enabled"):
-            about = {"customer": there["customer"], "invoice": there["id"], "currency": row.currency}
+        if (invoice.get("automatic_tax") or {}).get("enabled"):
+            item_parameters = {"customer": invoice["customer"], "invoice": invoice["id"], "currency": row.currency}
             for line in missing:
-                key = step_key(row, f"item{line['metadata'][POSITION]}")
-                await self._stripe.call("v1.invoice_items.create", key=key, **about, **line, tax_behavior="exclusive")
-            return await self._stripe.call("v1.invoices.retrieve", there["id"])
+                key = build_idempotency_key(row, f"item{line['metadata'][POSITION]}")
+                await self._stripe.call(
+                    "v1.invoice_items.create", key=key, **item_parameters, **line, tax_behavior="exclusive"
+                )
+            return await self._stripe.call("v1.invoices.retrieve", invoice["id"])
         if not missing:
-            return there
-        return await self._stripe.call("v1.invoices.add_lines", there["id"], key=step_key(row, "lines"), lines=missing)
+            return invoice
+        return await self._stripe.call(
+            "v1.invoices.add_lines", invoice["id"], key=build_idempotency_key(row, "lines"), lines=missing
+        )
 
 
-def step_key(row: Any, step: str) -> str:
-    """The Idempotency-Key of a step. Stripe answers it the same again for 24 hours, also that it failed: once it did,
-    and there is nothing to find, it is another one."""
-    again = f"_{row.tries}" if row.tries else ""
-    return f"{row.id}_{row.customer}_{row.period}_{row.kind}_{step}{again}"
+def build_idempotency_key(row: InvoiceRow, step: str) -> str:
+    """Return the Idempotency-Key of a step. Stripe repeats its answer for 24 hours, also a failure: after one, with
+    nothing to find, the key is another."""
+    suffix = f"_{row.tries}" if row.tries else ""
+    return f"{row.id}_{row.customer}_{row.period}_{row.kind}_{step}{suffix}"
 
 
-def collecting(person: dict[str, Any]) -> dict[str, Any]:
-    """How a customer pays: what they gave to be charged by, or by themselves."""
-    settings = person.get("invoice_settings") or {}
-    if settings.get("default_payment_method") or person.get("default_source"):
+def build_collection_parameters(stripe_customer: StripeObject) -> dict[str, Any]:
+    """Return how a customer pays: by the payment method on file, or by themselves."""
+    settings = stripe_customer.get("invoice_settings") or {}
+    if settings.get("default_payment_method") or stripe_customer.get("default_source"):
         return {"collection_method": "charge_automatically"}
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
 
 
-def must_agree(there: dict[str, Any], items: Sequence[dict[str, Any]], lines: Sequence[Line], name: str) -> None:
-    """Raise Differs unless Stripe's draft of a customer, by name, is made of our lines, to the cent."""
+def check_agreement(
+    invoice: StripeObject, items: Sequence[StripeObject], lines: Sequence[RatedLine], name: str
+) -> None:
+    """Raise InvoiceMismatchError unless Stripe's draft of a customer, by name, is made of our lines, to the cent."""
     theirs, ours = Counter(item["amount"] for item in items), Counter(line.amount for line in lines)
     due = sum(line.amount for line in lines)
     if theirs != ours:
         surplus, lack = sorted((theirs - ours).elements()), sorted((ours - theirs).elements())
         why = f"Stripe's draft differs from ours: beside the same lines it has {surplus} cents, and not {lack}"
-        raise Differs(why, compared(name, items, lines))
-    if there["subtotal"] != due:
-        why = f"Stripe's draft has a subtotal of {there['subtotal']} cents, and ours {due}"
-        raise Differs(why, [Row(name, "subtotal", due, there["subtotal"])])
-    tax = (there.get("automatic_tax") or {}).get("enabled")
-    if tax and there["automatic_tax"]["status"] != "complete":
-        raise Differs(f"{invoices.NO_TAX}: {there['automatic_tax']['status']}")
-    wanted = due + (sum(one["amount"] for one in there.get("total_taxes") or ()) if tax else 0)
-    if there["total"] != wanted:
-        why = f"Stripe's draft has a total of {there['total']} cents, and ours {wanted}"
-        raise Differs(why, [Row(name, "total", wanted, there["total"])])
+        raise InvoiceMismatchError(why, compare_lines(name, items, lines))
+    if invoice["subtotal"] != due:
+        why = f"Stripe's draft has a subtotal of {invoice['subtotal']} cents, and ours {due}"
+        raise InvoiceMismatchError(why, [Comparison(name, "subtotal", due, invoice["subtotal"])])
+    tax = (invoice.get("automatic_tax") or {}).get("enabled")
+    if tax and invoice["automatic_tax"]["status"] != "complete":
+        raise InvoiceMismatchError(f"{invoices.NO_TAX}: {invoice['automatic_tax']['status']}")
+    total = due + (sum(tax_amount["amount"] for tax_amount in invoice.get("total_taxes") or ()) if tax else 0)
+    if invoice["total"] != total:
+        why = f"Stripe's draft has a total of {invoice['total']} cents, and ours {total}"
+        raise InvoiceMismatchError(why, [Comparison(name, "total", total, invoice["total"])])
 
 
-def compared(name: str, items: Sequence[dict[str, Any]], lines: Sequence[Line]) -> list[Row]:
-    """The cents of each line of a customer's invoice in both books; what has no line of ours is of no meter."""
+def compare_lines(name: str, items: Sequence[StripeObject], lines: Sequence[RatedLine]) -> list[Comparison]:
+    """Return the cents of each line of a customer's invoice in both books; what has no line of ours is of no meter."""
     amounts: dict[str, int] = {}
     for item in items:
         position = (item.get("metadata") or {}).get(POSITION, "")
         amounts[position] = amounts.get(position, 0) + item["amount"]
     rows = [
-        Row(name, line.meter or line.kind, line.amount, amounts.pop(str(position), 0))
+        Comparison(name, line.meter or line.kind, line.amount, amounts.pop(str(position), 0))
         for position, line in enumerate(lines)
     ]
-    return [*rows, *(Row(name, "another line", 0, cents) for cents in amounts.values())]
+    return [*rows, *(Comparison(name, "another line", 0, cents) for cents in amounts.values())]

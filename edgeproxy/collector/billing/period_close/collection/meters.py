@@ -1,37 +1,38 @@
-"""`collection: meters`: Stripe counts usage and drafts the invoice of a period with it; all else is an item of that.
+"""`collection: meters`: Stripe counts usage and drafts the invoice of a period; all else is added to it as items.
 
-Items are fees, what came late, and what Stripe does not charge by its meters: of a segment that it was never told of,
-or that it could not count. So an invoice has the rater's lines in any case, and is compared with them before it is
-finalized and once it is.
+Items are fees, late usage, and usage that Stripe's meters do not charge: of a segment that was not sent, or that it
+could not count. So an invoice has the rater's lines in any case, and is compared with them before it is finalized and
+after.
 """
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
-from edgeproxy.collector.billing.meter_export.exporter import Away
+from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents
-from edgeproxy.collector.billing.meter_export.metered_lines import split
+from edgeproxy.collector.billing.meter_export.metered_lines import split_lines
+from edgeproxy.collector.billing.meter_export.metered_segments import SegmentRow
 from edgeproxy.collector.billing.meter_export.outbox_rows import new_row
-from edgeproxy.collector.billing.mismatch import UNITS, Row
+from edgeproxy.collector.billing.mismatch import UNITS_SUFFIX, Comparison
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.period_close.collection.invoice_items import (
     DRAFT,
-    OURS,
-    Differs,
+    INVOICE_METADATA,
     InvoiceItems,
-    collecting,
-    must_agree,
-    step_key,
+    InvoiceMismatchError,
+    build_collection_parameters,
+    build_idempotency_key,
+    check_agreement,
 )
-from edgeproxy.collector.billing.rating.rater import Line, Span
-from edgeproxy.collector.billing.stripe.client import Outcome, Stripe, StripeFailure
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.subscriptions import changes, subscriptions
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
@@ -40,147 +41,163 @@ from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 
 DRAFTED_TRIES = 7
-"""Times that a draft of Stripe's is looked for, in the first 45 minutes, until somebody hears that there is none."""
+"""Tries to find Stripe's draft, in the first 45 minutes, before an alert."""
 SETTLED_TRIES = 36
-"""Times that it is looked whether Stripe has counted what it was told, in the first six hours, until somebody hears."""
+"""Tries to find all usage counted, in the first six hours, before the invoice is held."""
 
 
-class NotYet(StripeFailure):
-    """What has to come first has not happened yet; nothing is wrong with that."""
+class InvoiceNotReadyError(StripeCallError):
+    """Something has to come first and has not happened yet; nothing is wrong with that."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(Outcome.BUSY, why)
+        super().__init__(CallOutcome.BUSY, why)
 
     def __str__(self) -> str:
         return self.message
 
 
-class Meters(InvoiceItems):
-    """Closes the invoices that Stripe drafts for subscriptions; others are made here, as in the other mode."""
+class MeteredInvoices(InvoiceItems):
+    """Closes the invoices that Stripe drafts for subscriptions; others are created here, as in the other mode."""
 
     def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
         super().__init__(database, stripe)
         self._settings = settings
         self._events = StripeMeterEvents(stripe)
 
-    async def begin(self, row: Any, billing: Billing) -> dict[str, Any]:
-        """Have the draft of a period, which Stripe does not finalize by itself; raises StripeFailure."""
-        charged = await self._charged(row)
+    async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Return the draft of a period, which Stripe no longer finalizes by itself; raises StripeCallError."""
+        charged = await self._list_charged_segments(row)
         if not charged:
-            return await super().begin(row, billing)
+            return await super().prepare_draft(row, billing)
         if row.stripe_id is not None:
             return await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
-        there = await self._drafted(row)
-        if there is None:
-            await self._missing(row)
-            raise NotYet("Stripe has not drafted the invoice yet")
-        person = await self._stripe.call("v1.customers.retrieve", there["customer"])
-        there = await self._stripe.call(
+        invoice = await self._find_draft(row)
+        if invoice is None:
+            await self._alert_missing_draft(row)
+            raise InvoiceNotReadyError("Stripe has not drafted the invoice yet")
+        stripe_customer = await self._stripe.call("v1.customers.retrieve", invoice["customer"])
+        invoice = await self._stripe.call(
             "v1.invoices.update",
-            there["id"],
-            key=step_key(row, "hold"),
+            invoice["id"],
+            key=build_idempotency_key(row, "hold"),
             auto_advance=False,
-            metadata={OURS: row.id},
+            metadata={INVOICE_METADATA: row.id},
             **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
-            **collecting(person),
+            **build_collection_parameters(stripe_customer),
         )
         async with self._database.writing() as connection:
-            await invoices.update(connection, row.id, stripe_id=there["id"], failures=0)
-        return there
+            await invoices.update_invoice(connection, row.id, stripe_id=invoice["id"], failures=0)
+        return invoice
 
-    async def is_drafted(self, row: Any) -> bool:
-        """Whether Stripe drafts an invoice by itself, whatever it comes to."""
-        return bool(await self._charged(row))
+    async def is_drafted_by_stripe(self, row: InvoiceRow) -> bool:
+        """Return whether Stripe drafts an invoice by itself, whatever it comes to."""
+        return bool(await self._list_charged_segments(row))
 
-    async def fix(self, connection: AsyncConnection, row: Any, now: float) -> None:
-        """Have the outbox say what the lines do, and no more from here on: what comes later is late. Raises NotYet."""
-        charged = await metered_segments.charged(connection, row.subscription, row.period_start)
+    async def fix_usage(self, connection: AsyncConnection, row: InvoiceRow, now: float) -> None:
+        """Bring the outbox to what the lines have, and close it: what comes later is late. Raises
+        InvoiceNotReadyError."""
+        charged = await metered_segments.fetch_charged(connection, row.subscription, row.period_start)
         if row.kind != changes.PERIOD or not charged:
             return
-        reached = await slicing.reached(connection)
+        reached = await slicing.find_reached(connection)
         if reached is None or reached < charged[-1].end:
-            raise NotYet("usage of the period is not complete")
+            raise InvoiceNotReadyError("usage of the period is not complete")
         meters = self._settings().meters
-        of = metered_segments.slicing_of(self._database, self._stripe.is_live, meters)
-        targets = await metered_segments.targets(
+        account = metered_segments.build_slicing(self._database, self._stripe.is_live, meters)
+        targets = await metered_segments.fetch_targets(
             connection, meters, row.period_start - metered_segments.KNOWN_SECONDS, row.customer
         )
         for segment in charged:
-            if segment.told_until is None:
-                await slicing.level(connection, of, targets, row.name, Span(segment.start, segment.end), now)
-        await self._gauge(connection, row, charged[-1], of, now)
+            if segment.counted_until is None:
+                await slicing.level_customer(
+                    connection, account, targets, row.name, Span(segment.start, segment.end), now
+                )
+        await self._add_gauges(connection, row, charged[-1], account, now)
         mine = (segments.c.subscription == row.subscription, segments.c.period_start == row.period_start)
         open_ = (*mine, segments.c.told_until.is_(None))
         await connection.execute(sa.update(segments).where(*open_).values(told_until=int(now)))
 
-    async def _gauge(self, connection: AsyncConnection, row: Any, last: Any, of: slicing.Slicing, now: float) -> None:
-        """Tell what is no sum and belongs to the period: one value of each meter, by the plan that is in force last."""
-        loaded = await subscriptions.of_id(connection, row.subscription)
-        known = [one for one in loaded.held.segments if one.span.start < row.period_end]
-        segment = known[-1]
+    async def _add_gauges(
+        self, connection: AsyncConnection, row: InvoiceRow, last: SegmentRow, account: slicing.Slicing, now: float
+    ) -> None:
+        """Send what is no sum and belongs to the period: one value of each meter, by the plan that is in force last."""
+        loaded = await subscriptions.get_by_id(connection, row.subscription)
+        period_segments = [other for other in loaded.current.segments if other.span.start < row.period_end]
+        segment = period_segments[-1]
         if segment.span.start != last.start:
             return
-        terms = quantities.Terms(self._settings().meters, loaded.held.anchor)
-        found = await quantities.quantities(connection, row.name, known, segment, terms)
-        had = await outbox_rows.fixed(connection, Span(last.end - 1, last.end), row.name)
+        terms = quantities.QuantityTerms(self._settings().meters, loaded.current.anchor)
+        values = await quantities.fetch_quantities(connection, row.name, period_segments, segment, terms)
+        fixed = await outbox_rows.fetch_fixed(connection, Span(last.end - 1, last.end), row.name)
         rows = [
-            new_row(of.account, (row.name, key.meter, last.start, 0), last.end, last.start, value, since=last.told_from)
-            for key, value in found.items()
-            if key.meter in of.gauges and value and (row.name, key.meter, last.start) not in had
-        ]
-        await outbox_rows.put(connection, rows, int(now * 1000))
-
-    async def close(self, row: Any, billing: Billing) -> dict[str, Any]:
-        """Bring an invoice whose lines are written to where it is paid, or sent; raises Differs and StripeFailure."""
-        charged = await self._charged(row)
-        if not charged:
-            return await super().close(row, billing)
-        there = await self.begin(row, billing)
-        async with self._database.reading() as connection:
-            lines = await invoices.lines(connection, row.id)
-        metered, items = split(lines, await self._counted(row, charged))
-        if there["status"] == DRAFT:
-            await self._fill(row, there, items)
-            await self._agree(row, there, [*metered, *items])
-            there = await self._stripe.call(
-                "v1.invoices.finalize_invoice", there["id"], key=step_key(row, "finalize"), auto_advance=False
+            new_row(
+                account.account,
+                (row.name, key.meter, last.start, 0),
+                last.end,
+                last.start,
+                value,
+                since=last.counted_from or 0,
             )
-        if there["status"] == "open":
-            await self._agree(row, there, [*metered, *items])  # Quantities are taken when it is finalized.
-            there = await self._collect(row, there)
-        return there
+            for key, value in values.items()
+            if key.meter in account.gauges and value and (row.name, key.meter, last.start) not in fixed
+        ]
+        await outbox_rows.insert_rows(connection, rows, int(now * 1000))
 
-    async def void(self, row: Any) -> dict[str, Any] | None:
-        """Take an invoice back; a draft of Stripe's own cannot be deleted, so it is finalized before. Raises
-        StripeFailure."""
-        if row.stripe_id is not None and await self._charged(row):
-            there = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
-            if there["status"] == DRAFT:
-                key = step_key(row, "finalize")
-                await self._stripe.call("v1.invoices.finalize_invoice", there["id"], key=key, auto_advance=False)
-        return await super().void(row)
+    async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Deliver an invoice whose lines are written: it is paid, or sent. Raises InvoiceMismatchError and
+        StripeCallError."""
+        charged = await self._list_charged_segments(row)
+        if not charged:
+            return await super().close_invoice(row, billing)
+        invoice = await self.prepare_draft(row, billing)
+        async with self._database.reading() as connection:
+            lines = await invoices.fetch_lines(connection, row.id)
+        metered, items = split_lines(lines, await self._fetch_counted(row, charged))
+        if invoice["status"] == DRAFT:
+            await self._add_items(row, invoice, items)
+            await self._check_agreement(row, invoice, [*metered, *items])
+            invoice = await self._stripe.call(
+                "v1.invoices.finalize_invoice",
+                invoice["id"],
+                key=build_idempotency_key(row, "finalize"),
+                auto_advance=False,
+            )
+        if invoice["status"] == "open":
+            await self._check_agreement(row, invoice, [*metered, *items])  # Quantities are taken when it is finalized.
+            invoice = await self._collect_payment(row, invoice)
+        return invoice
 
-    async def _charged(self, row: Any) -> list[Any]:
-        """The segments whose usage is on this invoice by Stripe's meters."""
+    async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
+        """Void an invoice; a draft of Stripe's own cannot be deleted, so it is finalized before. Raises
+        StripeCallError."""
+        if row.stripe_id is not None and await self._list_charged_segments(row):
+            invoice = await self._stripe.call("v1.invoices.retrieve", row.stripe_id)
+            if invoice["status"] == DRAFT:
+                key = build_idempotency_key(row, "finalize")
+                await self._stripe.call("v1.invoices.finalize_invoice", invoice["id"], key=key, auto_advance=False)
+        return await super().void_invoice(row)
+
+    async def _list_charged_segments(self, row: InvoiceRow) -> list[SegmentRow]:
+        """Return the segments whose usage is on this invoice by Stripe's meters."""
         if row.kind != changes.PERIOD:
             return []
         async with self._database.reading() as connection:
-            return await metered_segments.charged(connection, row.subscription, row.period_start)
+            return await metered_segments.fetch_charged(connection, row.subscription, row.period_start)
 
-    async def _drafted(self, row: Any) -> dict[str, Any] | None:
-        """What Stripe has drafted for a period."""
-        wanted = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
+    async def _find_draft(self, row: InvoiceRow) -> StripeObject | None:
+        """Return Stripe's draft of a period; None where there is none."""
+        statement = sa.select(subscriptions_table.c.stripe_id).where(subscriptions_table.c.id == row.subscription)
         async with self._database.reading() as connection:
-            subscription = (await connection.execute(wanted)).scalar_one()
-        for there in await self._stripe.every("v1.invoices.list", subscription=subscription):
-            if (there.get("metadata") or {}).get(OURS) == row.id:
-                return there
-            if there["billing_reason"] == "subscription_cycle" and there["period_end"] == row.period_end:
-                return there
+            subscription = (await connection.execute(statement)).scalar_one()
+        for invoice in await self._stripe.list_all("v1.invoices.list", subscription=subscription):
+            if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id:
+                return invoice
+            if invoice["billing_reason"] == "subscription_cycle" and invoice["period_end"] == row.period_end:
+                return invoice
         return None
 
-    async def _missing(self, row: Any) -> None:
-        """Tell of a draft that is not there 45 minutes after the period."""
+    async def _alert_missing_draft(self, row: InvoiceRow) -> None:
+        """Raise an alert where the draft is missing 45 minutes after the period."""
         if row.failures < DRAFTED_TRIES:
             return
         alert = Alert(
@@ -194,38 +211,44 @@ class Meters(InvoiceItems):
         async with self._database.writing() as connection:
             await raise_once(connection, alert)
 
-    async def _counted(self, row: Any, charged: Sequence[Any]) -> Mapping[tuple[int, str], int]:
-        """What Stripe has counted of each segment and meter, once that is certain; raises NotYet, and Differs where it
-        should have been for long."""
+    async def _fetch_counted(self, row: InvoiceRow, charged: Sequence[SegmentRow]) -> Mapping[tuple[int, str], int]:
+        """Return what Stripe has counted of each segment and meter, once that is certain; raises InvoiceNotReadyError,
+        and InvoiceMismatchError where it should long have been."""
         async with self._database.reading() as connection:
-            waits = await metered_segments.is_under_way(connection, row.name, [one.start for one in charged])
-            known = await metered_segments.payers(connection, [row.name])
+            is_waiting = await metered_segments.is_under_way(
+                connection, row.name, [segment.start for segment in charged]
+            )
+            stripe_ids = await metered_segments.fetch_stripe_ids(connection, [row.name])
         why = "usage is on its way to Stripe"
-        rows: list[Row] = []
-        if not waits:
-            await self._events.learn({**self._events.customers, **known})  # Others are closed meanwhile.
-            found: dict[tuple[int, str], int] = {}
-            for one in charged:
+        rows: list[Comparison] = []
+        if not is_waiting:
+            await self._events.learn_names({**self._events.customers, **stripe_ids})  # Others are closed meanwhile.
+            counted: dict[tuple[int, str], int] = {}
+            for segment in charged:
                 try:
-                    sums = await metered_segments.agreed(self._database, self._events, row.name, one, time.time())
-                except Away as away:
-                    raise NotYet(str(away)) from None
-                except metered_segments.Apart as apart:
-                    why = str(apart)
-                    rows = [both._replace(meter=both.meter + UNITS) for both in apart.rows]
+                    sums = await metered_segments.verify_sums(
+                        self._database, self._events, row.name, segment, time.time()
+                    )
+                except MeterEventsUnavailableError as error:
+                    raise InvoiceNotReadyError(str(error)) from None
+                except metered_segments.UsageMismatchError as mismatch_error:
+                    why = str(mismatch_error)
+                    rows = [
+                        comparison._replace(meter=comparison.meter + UNITS_SUFFIX) for comparison in mismatch_error.rows
+                    ]
                     break
-                found |= {(one.start, meter): quantity for meter, quantity in sums.items()}
+                counted |= {(segment.start, meter): quantity for meter, quantity in sums.items()}
             else:
-                return found
+                return counted
         if row.failures >= SETTLED_TRIES:
-            raise Differs(why, rows)
-        raise NotYet(why)
+            raise InvoiceMismatchError(why, rows)
+        raise InvoiceNotReadyError(why)
 
-    async def _agree(self, row: Any, there: dict[str, Any], lines: Sequence[Line]) -> None:
-        """Compare what Stripe has with the rater, but for lines of nothing, which Stripe has others of."""
+    async def _check_agreement(self, row: InvoiceRow, invoice: StripeObject, lines: Sequence[RatedLine]) -> None:
+        """Compare Stripe's lines with the rater's; lines of zero are left out, as Stripe has others of them."""
         if row.accepted_why is None:
-            there = await self._stripe.call("v1.invoices.retrieve", there["id"])
-            items = await self._stripe.every("v1.invoices.line_items.list", there["id"])
-            must_agree(
-                there, [one for one in items if one["amount"]], [line for line in lines if line.amount], row.name
+            invoice = await self._stripe.call("v1.invoices.retrieve", invoice["id"])
+            items = await self._stripe.list_all("v1.invoices.line_items.list", invoice["id"])
+            check_agreement(
+                invoice, [item for item in items if item["amount"]], [line for line in lines if line.amount], row.name
             )

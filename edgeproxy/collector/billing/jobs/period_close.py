@@ -1,0 +1,47 @@
+"""The job that ends billing periods: it rolls them, writes and delivers invoices, and delivers credit notes.
+
+One collector at a time does it. Each effect begins in a row, so that the next run takes up what a kill has left.
+"""
+
+import time
+from collections.abc import Callable
+
+from edgeproxy.base import log
+from edgeproxy.collector.billing.period_close.invoice_delivery import InvoiceDelivery
+from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
+from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.config.collector import Settings
+
+JOB = "billing-closing"
+LOOK_SECONDS = 2.0
+"""Seconds between two looks for something to do."""
+
+
+class PeriodCloseJob:
+    """Ends periods. `settings` returns the configuration of this moment."""
+
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._roll = PeriodRoll(database, settings)
+        self._delivery = InvoiceDelivery(database, stripe, settings)
+        self._limited_log = log.Seldom(60.0)
+
+    async def run(self) -> None:
+        """Do what is due again and again, until cancelled."""
+        message = "invoices could not be closed, and are taken up again"
+
+        async def work() -> None:
+            await do_alone(self._database, JOB, lambda: self.step(time.time()))
+
+        await repeat(LOOK_SECONDS, self._limited_log, message, work)
+
+    async def step(self, now: float) -> bool:
+        """Do what is due at this Unix second; return whether there was anything."""
+        billing = self._settings().billing
+        if billing is None or billing.mode == "off":
+            return False
+        rolled = await self._roll.step(now)
+        return await self._delivery.step(now, billing) or rolled

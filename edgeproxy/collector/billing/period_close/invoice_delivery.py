@@ -1,0 +1,374 @@
+"""Invoices from a draft to Stripe: drafts, lines, delivery, voiding, and credit notes.
+
+Each effect begins in a row, so that the next run takes up what a kill has left. An invoice or a credit note that fails
+is put off or held, and the others go on.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.billing import discrepancies
+from edgeproxy.collector.billing.invoices import credit_notes, invoices, shadow_log
+from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
+from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.meter_export import metered_segments
+from edgeproxy.collector.billing.mismatch import Comparison
+from edgeproxy.collector.billing.period_close import invoice_lines, quantities
+from edgeproxy.collector.billing.period_close.collection.invoice_items import InvoiceMismatchError
+from edgeproxy.collector.billing.period_close.collection.meters import InvoiceNotReadyError, MeteredInvoices
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.rollout.charging import Charging
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
+from edgeproxy.collector.billing.subscriptions.changes import PERIOD
+from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.collector.database.schema import DAY
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector import Settings
+
+AT_ONCE = 16
+"""Invoices that are delivered at the same time."""
+PAGE = 500
+"""Rows that one step takes up."""
+RETRY_SECONDS = (5, 30, 120, 600, 3600)
+"""Seconds until the next try, by the number of failures."""
+WAIT_SECONDS = RETRY_SECONDS[:-1]
+"""Seconds until the next try where something else has to come first."""
+DENIED_SECONDS = 60
+"""Seconds without calls after Stripe has denied the key."""
+TITLE_CHARACTERS_MAX = 200
+
+
+class Collection(Protocol):
+    """A way to bring invoices to Stripe: by items, or by meters."""
+
+    async def prepare_draft(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Return the draft at Stripe, which is created where there is none."""
+
+    async def is_drafted_by_stripe(self, row: InvoiceRow) -> bool:
+        """Return whether Stripe drafts an invoice by itself, whatever it comes to."""
+
+    async def fix_usage(self, connection: AsyncConnection, row: InvoiceRow, now: float) -> None:
+        """Do what belongs to writing the lines of an invoice, in the same transaction; raises InvoiceNotReadyError."""
+
+    async def close_invoice(self, row: InvoiceRow, billing: Billing) -> StripeObject:
+        """Deliver an invoice: it is paid, or sent. Return it as Stripe has it."""
+
+    async def void_invoice(self, row: InvoiceRow) -> StripeObject | None:
+        """Void an invoice."""
+
+    async def create_credit_note(self, note: CreditNote, row: InvoiceRow) -> StripeObject:
+        """Create a credit note, and return it."""
+
+
+class InvoiceDelivery:
+    """Delivers invoices and credit notes. `settings` returns the configuration of this moment."""
+
+    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], Settings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._collection: Collection = MeteredInvoices(database, stripe, settings)
+        self._denied_until = 0.0
+        self._log = log.get()
+        self._limited_log = log.Seldom(60.0)
+
+    async def step(self, now: float, billing: Billing) -> bool:
+        """Do what is due at this Unix second; return whether there was anything."""
+        async with self._database.reading() as connection:
+            charging_state = await charging.fetch_charging(connection, billing)
+        if now < self._denied_until:
+            return False
+        busy = await self._prepare_drafts(now, billing, charging_state)
+        if not charging_state.is_on:
+            return busy
+        busy |= await self._write_due_lines(now)
+        busy |= await self._deliver(now, billing, charging_state)
+        await self._deliver_credit_notes(now)
+        return busy
+
+    # ---- lines
+
+    async def _prepare_drafts(self, now: float, billing: Billing, charging_state: Charging) -> bool:
+        """Prepare drafts at Stripe for periods that are over and not closed yet. Stripe would finalize its own drafts
+        by itself: those are taken over whoever is charged."""
+        columns = invoices_table.c
+        waiting = columns.stripe_id.is_(None)
+        early = columns.closes_at > now
+        drafted = (columns.kind == PERIOD) & metered_segments.DRAFTED
+        theirs = await self._fetch_due(
+            invoices.DRAFT, now, waiting, drafted, *([early] if charging_state.is_on else [])
+        )
+        await self._run_each(theirs, lambda row: self._collection.prepare_draft(row, billing), now, is_charging=False)
+        if not charging_state.is_on:
+            return bool(theirs)
+        rows = await self._fetch_due(invoices.DRAFT, now, waiting, ~drafted, early)
+        charged = [row for row in rows if charging_state.bills(row.name)]
+        others = [row for row in rows if not charging_state.bills(row.name)]
+        if others:  # They are looked at again when they close.
+            async with self._database.writing() as connection:
+                for row in others:
+                    await invoices.update_invoice(connection, row.id, try_at=row.closes_at)
+        await self._run_each(charged, lambda row: self._collection.prepare_draft(row, billing), now)
+        return bool(theirs or rows)
+
+    async def _write_due_lines(self, now: float) -> bool:
+        """Write the lines of drafts whose freeze is over, those of earlier periods first."""
+        rows = await self._fetch_due(invoices.DRAFT, now, invoices_table.c.closes_at <= now)
+        for row in sorted(rows, key=lambda row: row.period_start):
+            try:
+                await self._write_lines(row, now)
+            except InvoiceNotReadyError as error:
+                await self._put_off(row, error, now)
+            except LOST:
+                raise
+            except Exception as error:
+                await self._put_off_unexpected(row, error, now)
+        return bool(rows)
+
+    async def _write_lines(self, row: InvoiceRow, now: float) -> None:
+        async with self._database.writing() as connection:
+            draft = await invoices.get_invoice(connection, row.id, lock=True)
+            if draft.state != invoices.DRAFT:
+                return
+            await self._database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+            try:
+                rated = await invoice_lines.compute_period_lines(connection, draft, self._settings().meters)
+            except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
+                await self._hold_invoice(connection, draft, str(error), now)
+                return
+            await self._collection.fix_usage(connection, draft, now)
+            await invoices.write_lines(connection, draft.id, rated.lines)
+            await shadow_log.record_shadow(connection, draft.id, rated.shadow, now)
+
+    # ---- Stripe
+
+    async def _deliver(self, now: float, billing: Billing, charging_state: Charging) -> bool:
+        """Deliver invoices with lines to Stripe, and void those that a person has decided to void."""
+        closing = await self._fetch_due(invoices.CLOSING, now)
+        charged = []
+        for row in closing:
+            if not charging_state.bills(row.name):
+                await self._settle_invoice(row, invoices.WAIVED, held_why=f"not charged: mode {billing.mode}")
+            elif row.stripe_id is None and not row.total and not await self._collection.is_drafted_by_stripe(row):
+                await self._settle_invoice(row, invoices.PAID)  # Nothing is to be paid.
+            else:
+                charged.append(row)
+        await self._run_each(charged, lambda row: self._close_invoice(row, billing, now), now)
+        voiding = await self._fetch_due(invoices.VOIDING, now)
+        await self._run_each(voiding, self._void_invoice, now)
+        return bool(closing or voiding)
+
+    async def _close_invoice(self, row: InvoiceRow, billing: Billing, now: float) -> None:
+        try:
+            stripe_invoice = await self._collection.close_invoice(row, billing)
+        except InvoiceMismatchError as error:
+            async with self._database.writing() as connection:
+                if await _is_unchanged(connection, row):
+                    await self._hold_invoice(connection, row, str(error), now)
+                if error.rows:
+                    period = Span(row.period_start, row.period_end)
+                    await discrepancies.record_reconciliation(connection, "C", period, error.rows, now)
+            return
+        async with self._database.writing() as connection:
+            await shadow_log.record_charged(connection, row.id, stripe_invoice["subtotal"], now)
+            if row.accepted_why is None:
+                today = int(now) // DAY * DAY
+                comparison = Comparison(row.name, "invoice", row.subtotal, stripe_invoice["subtotal"])
+                await discrepancies.add_to_reconciliation(connection, "C", Span(today, today + DAY), [comparison], now)
+            await invoices.apply_stripe_invoice(connection, stripe_invoice)
+            if (why := stripe_invoice.get("edgeproxy_refused")) is not None:
+                await invoices.update_invoice(connection, row.id, error=why)
+
+    async def _void_invoice(self, row: InvoiceRow) -> None:
+        stripe_invoice = await self._collection.void_invoice(row)
+        if stripe_invoice is not None and stripe_invoice["status"] != "void":
+            await self._settle_invoice(
+                row, invoices.STATES_BY_STRIPE[stripe_invoice["status"]], error="it was settled before"
+            )
+        else:
+            await self._settle_invoice(row, invoices.VOID, error=None)
+
+    async def _deliver_credit_notes(self, now: float) -> None:
+        """Make the credit notes that are requested at Stripe, the oldest first."""
+        async with self._database.reading() as connection:
+            notes = await credit_notes.list_due(connection, now, PAGE)
+        for note in notes:
+            if now < self._denied_until:
+                return
+            try:
+                await self._deliver_credit_note(note, now)
+            except LOST:
+                raise
+            except Exception as error:  # A fault of this note must not block those behind it.
+                await self._put_off_credit_note(note, error, now)
+
+    async def _deliver_credit_note(self, note: CreditNote, now: float) -> None:
+        async with self._database.reading() as connection:
+            row = await invoices.get_invoice(connection, note.invoice)
+        state, values = credit_notes.MADE, dict[str, Any]()
+        try:
+            stripe_note = await self._collection.create_credit_note(note, row)
+            values = {"stripe_id": stripe_note["id"], "error": None}
+        except StripeCallError as error:
+            if self._is_denied(error, now):
+                return
+            state, values = credit_notes.REQUESTED, {"error": str(error), **_compute_retry(note, now)}
+            if error.outcome is CallOutcome.REFUSED:
+                state = credit_notes.REFUSED
+            elif error.outcome in (CallOutcome.FAILED, CallOutcome.REUSED):
+                values["tries"] = note.tries + 1
+        async with self._database.writing() as connection:
+            await credit_notes.transition(connection, note, state, **values)
+
+    async def _put_off_credit_note(self, note: CreditNote, error: Exception, now: float) -> None:
+        """Hold a credit note back after an unexpected error, and raise an alert about it."""
+        self._log.error("a fault in the collector", credit_note=note.id, exc_info=error)
+        alert = Alert(
+            key=f"credit-note-failed:{note.id}",
+            kind="credit_note_failed",
+            severity="page",
+            title=f"A credit note fails, and is tried again: {error!r}"[:TITLE_CHARACTERS_MAX],
+            details={"credit_note": note.id, "invoice": note.invoice, "why": repr(error)},
+            at=now,
+        )
+        async with self._database.writing() as connection:
+            values = {"error": repr(error), **_compute_retry(note, now)}
+            await credit_notes.transition(connection, note, credit_notes.REQUESTED, **values)
+            await raise_once(connection, alert)
+
+    async def _run_each(
+        self,
+        rows: list[InvoiceRow],
+        apply: Callable[[InvoiceRow], Awaitable[object]],
+        now: float,
+        *,
+        is_charging: bool = True,
+    ) -> None:
+        """Apply a step to each invoice, several customers at a time, one invoice of each at a time. A failure puts that
+        invoice off. Charging steps stop when charging does."""
+        slots = asyncio.Semaphore(AT_ONCE)
+        by_customer: dict[str, list[InvoiceRow]] = {}
+        for row in rows:
+            by_customer.setdefault(row.customer, []).append(row)
+
+        async def one_by_one(customer_rows: list[InvoiceRow]) -> None:
+            for row in customer_rows:
+                async with slots:
+                    if now < self._denied_until or (is_charging and not await self._is_charging()):
+                        return
+                    try:
+                        await apply(row)
+                    except StripeCallError as error:
+                        await self._put_off(row, error, now)
+                    except LOST:
+                        raise
+                    except Exception as error:
+                        await self._put_off_unexpected(row, error, now)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for customer_rows in by_customer.values():
+                    group.create_task(one_by_one(customer_rows))
+        except BaseExceptionGroup as error:  # The database is; what was under way has ended with it.
+            raise error.exceptions[0] from error
+
+    async def _is_charging(self) -> bool:
+        """Return whether charging is on; it may be stopped while many invoices are delivered."""
+        billing = self._settings().billing
+        if billing is None:
+            return False
+        async with self._database.reading() as connection:
+            return (await charging.fetch_charging(connection, billing)).is_on
+
+    async def _put_off(self, row: InvoiceRow, error: StripeCallError, now: float) -> None:
+        """Put an invoice off after a call that failed, or hold it where another try would be refused too."""
+        if self._is_denied(error, now):
+            return
+        async with self._database.writing() as connection:
+            if not await _is_unchanged(connection, row):
+                return  # Somebody has decided something else meanwhile.
+            if error.outcome is CallOutcome.REFUSED:
+                await self._hold_invoice(connection, row, f"{invoices.STRIPE_REFUSES} {error}", now)
+                return
+            retry_values = {"tries": row.tries + 1} if error.outcome in (CallOutcome.FAILED, CallOutcome.REUSED) else {}
+            pauses = WAIT_SECONDS if isinstance(error, InvoiceNotReadyError) else RETRY_SECONDS
+            await invoices.update_invoice(
+                connection, row.id, **_compute_retry(row, now, pauses), error=str(error), **retry_values
+            )
+        if not isinstance(error, InvoiceNotReadyError):
+            self._limited_log.error("a call of Stripe failed, and is tried again", str(error), invoice=row.id)
+
+    def _is_denied(self, error: StripeCallError, now: float) -> bool:
+        """Return whether Stripe denies the key; then no calls are made for a while."""
+        if error.outcome is not CallOutcome.DENIED:
+            return False
+        self._denied_until = now + DENIED_SECONDS
+        self._limited_log.error("Stripe takes no calls with this key", str(error))
+        return True
+
+    async def _put_off_unexpected(self, row: InvoiceRow, error: Exception, now: float) -> None:
+        """Put an invoice off after an unexpected error, and raise an alert; the others go on."""
+        self._log.error("a fault in the collector", invoice=row.id, exc_info=error)
+        async with self._database.writing() as connection:
+            if not await _is_unchanged(connection, row):
+                return
+            await invoices.update_invoice(connection, row.id, **_compute_retry(row, now), error=repr(error))
+            alert = Alert(
+                key=f"invoice-failed:{row.id}",
+                kind="invoice_failed",
+                severity="page",
+                title=f"The invoice of {row.name} for {row.period} fails, and is tried again: {error!r}",
+                details={"invoice": row.id, "why": repr(error)},
+                at=now,
+            )
+            await raise_once(connection, alert)
+
+    async def _hold_invoice(self, connection: AsyncConnection, row: InvoiceRow, why: str, now: float) -> None:
+        """Hold an invoice for a person to decide on, and raise an alert."""
+        await invoices.transition(connection, row.id, row.state, invoices.HELD, held_why=why)
+        await raise_once(
+            connection,
+            Alert(
+                key=f"invoice-held:{row.id}:{why}"[:TITLE_CHARACTERS_MAX],
+                kind="invoice-held",
+                severity="page",
+                title=f"The invoice of {row.name} for {row.period} is held: {why}",
+                details={"invoice": row.id, "why": why},
+                at=now,
+            ),
+        )
+        self._log.error("an invoice is held", invoice=row.id, customer=row.name, why=why)
+
+    async def _settle_invoice(self, row: InvoiceRow, state: str, **values: Any) -> None:
+        """Bring an invoice into a state, unless somebody has decided something else meanwhile."""
+        async with self._database.writing() as connection:
+            if await _is_unchanged(connection, row):
+                await invoices.transition(connection, row.id, row.state, state, **values)
+
+    async def _fetch_due(self, state: str, now: float, *conditions: sa.ColumnElement[bool]) -> list[InvoiceRow]:
+        """Return the invoices in a state whose next try is due, oldest first."""
+        statement = invoices.select_invoices().where(
+            invoices_table.c.state == state, invoices_table.c.try_at <= now, *conditions
+        )
+        async with self._database.reading() as connection:
+            rows = await connection.execute(statement.order_by(invoices_table.c.id).limit(PAGE))
+            return [InvoiceRow(*row) for row in rows]
+
+
+async def _is_unchanged(connection: AsyncConnection, row: InvoiceRow) -> bool:
+    """Return whether an invoice is still as this row has it; the lock is held until the transaction ends."""
+    current = await invoices.get_invoice(connection, row.id, lock=True)
+    return (current.state, current.tries) == (row.state, row.tries)
+
+
+def _compute_retry(row: InvoiceRow | CreditNote, now: float, pauses: Sequence[int] = RETRY_SECONDS) -> StripeObject:
+    """Return the columns for the next try of an invoice, or a credit note, that has failed once more."""
+    failures = row.failures + 1
+    return {"failures": failures, "try_at": int(now) + pauses[min(failures, len(pauses)) - 1]}

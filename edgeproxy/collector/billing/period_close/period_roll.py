@@ -1,0 +1,79 @@
+"""The period roll: subscriptions whose period is over begin the next one, and those of deleted customers end.
+
+Each subscription has a transaction of its own. One that fails raises an alert and is tried again; the others go on.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.base import log
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.config.collector import Settings
+
+PAGE = 500
+"""Subscriptions, and deleted customers, that one step takes up."""
+TITLE_CHARACTERS_MAX = 200
+
+
+class PeriodRoll:
+    """Rolls periods. `settings` returns the configuration of this moment."""
+
+    def __init__(self, database: Database, settings: Callable[[], Settings]) -> None:
+        self._database = database
+        self._settings = settings
+        self._log = log.get()
+        self._limited_log = log.Seldom(60.0)
+
+    async def step(self, now: float) -> bool:
+        """Roll the periods that are over at this Unix second; return whether there were any."""
+        settings = self._settings()
+        async with self._database.reading() as connection:
+            due = await subscriptions.list_due(connection, now, PAGE)
+            deleted = await subscriptions.list_deleted_customers(connection, PAGE)
+
+        async def roll(connection: AsyncConnection, number: str) -> None:
+            await subscriptions.roll_period(connection, number, settings=settings, now=now)
+
+        async def end(connection: AsyncConnection, customer: str) -> None:
+            await subscriptions.cancel_subscription(
+                connection, subscriptions.RUNNER, customer, "now", settings=settings, now=now
+            )
+
+        for number in due:
+            await self._apply(roll, number, now)
+        for customer in deleted:
+            await self._apply(end, customer, now)
+        return bool(due or deleted)
+
+    async def _apply(self, change: Callable[[AsyncConnection, str], Awaitable[None]], subject: str, now: float) -> None:
+        """Make one change in its own transaction; one that fails must not hold up the others."""
+        try:
+            async with self._database.writing() as connection:
+                await change(connection, subject)
+        except LOST:
+            raise
+        except Exception as error:
+            await self._alert_stuck(subject, error, now)
+
+    async def _alert_stuck(self, number: str, error: Exception, now: float) -> None:
+        """Raise an alert about a subscription whose period cannot end, as where a tier is gone."""
+        why = repr(error)
+        if isinstance(error, Refused):
+            why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
+        else:
+            self._log.error("a fault in the collector", exc_info=error)
+        self._limited_log.error("the period of a subscription cannot end, and is tried again", why, subscription=number)
+        alert = Alert(
+            key=f"billing-stuck:{number}:{why}"[:TITLE_CHARACTERS_MAX],
+            kind="billing_stuck",
+            severity="page",
+            title=f"The period of a subscription cannot end: {why}"[:TITLE_CHARACTERS_MAX],
+            details={"subscription": number, "why": why},
+            at=now,
+        )
+        async with self._database.writing() as connection:
+            await raise_once(connection, alert)

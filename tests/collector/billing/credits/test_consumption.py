@@ -1,0 +1,247 @@
+"""Usage becomes consumption: each hour once, what comes late as its revision, from when on a customer has credits."""
+
+import asyncio
+from time import gmtime
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.billing.credits import consumption, credits, statements
+from edgeproxy.collector.billing.credits.consumption import COMPLETE_SECONDS, CreditMeters
+from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.credits.statements import CalendarMonth
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.journal import verify_journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.delivery_tables import waivers
+from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.ledger import rollup
+from edgeproxy.config.catalog import PRICE_SCALE
+from tests.support.books import Books, Clock, clock
+from tests.support.chains import NOON, Chain
+from tests.support.credited import ALICE, read, with_customers, write
+from tests.support.postgresql import Postgresql
+
+__all__ = ["clock"]
+
+METERS = CreditMeters("cost", {"tokens": 2 * PRICE_SCALE // 10_000})
+"""A token costs us 2 millicredits."""
+
+
+class Shop:
+    """A ledger with customers who have credits, on the clock of the ledger."""
+
+    def __init__(self, books: Books, clock: Clock) -> None:
+        self.books, self.clock, self.database = books, clock, books.database
+        self.chain = Chain()
+
+    async def use(self, at: int, **used: int) -> None:
+        """Have customers use so many millicredits in the minute of this time, and as many tokens."""
+        self.chain.since = at
+        rows = [(name, meter, "v1", value) for name, value in used.items() for meter in ("cost", "tokens")]
+        await self.books.ship(self.chain.next(*rows))
+
+    async def settle(self, now: int) -> int:
+        """Book all that is complete; how many hours."""
+        self.clock.now = now
+        await self.books.roll_up()
+        hours = 0
+        while await consumption.book_next_hour(self.database, METERS, now):
+            hours += 1
+        return hours
+
+    async def booked(self, kind: str = "consumption") -> list[tuple[str, int, int]]:
+        """Whose hours are booked: hours since NOON, and how much."""
+        columns = credit_transactions.c
+        statement = sa.select(columns.source, columns.amount).where(columns.kind == kind).order_by(columns.seq)
+        async with self.database.reading() as connection:
+            bookings = [(row.source.split("/"), row.amount) for row in await connection.execute(statement)]
+        return [
+            (f"{customer} {hour[11:13]}", int(revision), -amount) for (customer, hour, revision), amount in bookings
+        ]
+
+    async def balance(self, customer: str) -> int:
+        return int(await read(self.database, journal.fetch_balance, customer))
+
+
+def play(url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
+    """Run a test on a ledger of its own."""
+    monkeypatch.setattr(journal, "now_ms", lambda: int(clock.now * 1000))
+
+    async def do() -> None:
+        books = await Books.open(url, clock)
+        try:
+            await with_customers(books.database, "acme", "bolt", "other")
+            await work(Shop(books, clock))
+            await read(books.database, verify_journal)
+        finally:
+            await books.close()
+
+    asyncio.run(do())
+
+
+def test_an_hour_is_booked_when_it_is_complete_and_what_comes_late_once(
+    database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(shop: Shop) -> None:
+        opened = shop.database
+        await shop.use(NOON + 60, acme=5)
+        assert await shop.settle(NOON + 2 * HOUR) == 0, "nobody has credits"
+        clock.now = NOON + 600 + 7
+        await write(opened, credits.book_purchase, "id-acme", Payment("cs_1", "pi_1", CENT))
+        await shop.use(NOON + 540, acme=90, other=1)  # Before there were credits.
+        await shop.use(NOON + 600, acme=100, other=1)
+        clock.now = NOON + 1800
+        for grant in ("g1", "g2"):
+            await write(opened, credits.book_gift, ALICE, "id-bolt", grant, 15, "welcome", (NOON + HOUR) * 1000)
+        await shop.use(NOON + 1860, acme=1, bolt=20, other=1)
+        assert await read(opened, consumption.fetch_pending, METERS, "acme") == 101
+        assert await read(opened, consumption.fetch_pending, METERS, "other") == 0
+        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS - 1) == 0, "it is not complete"
+        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
+        assert await shop.booked() == [("id-acme 12", 0, 101), ("id-bolt 12", 0, 20)]
+        assert (await shop.balance("id-acme"), await shop.balance("id-bolt")) == (CENT - 101, 0), "the rest expired"
+        assert await read(opened, consumption.fetch_pending, METERS, "acme") == 0
+
+        await shop.use(NOON + 300, acme=1000)  # Late, and from before there were credits.
+        await shop.use(NOON + 900, acme=7)
+        await shop.use(NOON + HOUR + 900, acme=50)
+        for times in (1, 0):
+            assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY) == times
+        await shop.use(NOON + 960, acme=2)
+        assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY) == 1
+        assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY + DAY) == 0
+        assert (await shop.booked())[2:] == [("id-acme 12", 1, 7), ("id-acme 12", 2, 2)]
+        costs = await shop.booked("cost")
+        assert [(who, revision) for who, revision, _ in costs] == [
+            ("id-acme 12", 0),
+            ("id-bolt 12", 0),
+            ("id-acme 12", 1),
+            ("id-acme 12", 2),
+        ]
+        async with opened.reading() as connection:
+            total = await connection.exec_driver_sql("SELECT sum(amount) FROM credit_entries WHERE account = 'cogs'")
+            assert total.scalar_one() == 2 * (101 + 20 + 7 + 2)
+        free = {"since": NOON + 2 * HOUR, "until": NOON + 2 * HOUR + 60, "who": "alice", "why": "an incident"}
+        async with opened.writing() as connection:
+            await connection.execute(sa.insert(waivers), [free])
+        await shop.use(NOON + 2 * HOUR, acme=33)
+        await shop.use(NOON + 2 * HOUR + 60, acme=4)
+        assert await shop.settle(NOON + 30 * HOUR) == 28, "hours in which nothing was used are passed"
+        assert (await shop.booked())[4:] == [("id-acme 13", 0, 50), ("id-acme 14", 0, 4)]
+        assert await shop.balance("id-acme") == CENT - 101 - 9 - 50 - 4
+
+    play(database, clock, monkeypatch, work)
+
+
+def test_two_collectors_book_each_hour_once_and_a_faulty_meter_stops_no_other(
+    database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(shop: Shop) -> None:
+        for customer in ("acme", "bolt"):
+            await write(
+                shop.database, credits.book_gift, ALICE, f"id-{customer}", f"g-{customer}", 100, "welcome", None
+            )
+        for hour in range(6):
+            await shop.use(NOON + hour * HOUR + 60, acme=10, bolt=1)
+        await shop.use(NOON + 6 * HOUR, acme=2 * 10**15)
+        now = NOON + 7 * HOUR + COMPLETE_SECONDS
+        other = await Database.connect(database)
+
+        async def collector(own: Database) -> None:
+            while await consumption.book_next_hour(own, METERS, now):
+                pass
+
+        try:
+            await asyncio.gather(collector(shop.database), collector(other))
+            late = [consumption.revise_day(one, METERS, NOON // DAY * DAY) for one in (shop.database, other)]
+            assert await asyncio.gather(*late) == [0, 0]
+            await shop.use(NOON + 120, bolt=5)
+            late = [consumption.revise_day(one, METERS, NOON // DAY * DAY) for one in (shop.database, other)]
+            assert sorted(await asyncio.gather(*late)) == [0, 1]
+        finally:
+            await other.close()
+        assert sorted(await shop.booked())[:6] == [(f"id-acme {12 + hour}", 0, 10) for hour in range(6)]
+        assert await shop.balance("id-bolt") == 100 - 6 - 5
+        assert await shop.balance("id-acme") == 100 - 60 - consumption.AMOUNT_MAX
+
+    play(database, clock, monkeypatch, work)
+
+
+def test_usage_and_its_cost_are_booked_by_model(database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    m1, m2 = ('{"model":"m1"}', '{"model":"m2"}')
+
+    async def entries(shop: Shop, account: str) -> dict[tuple[str, str], int]:
+        of = credit_entries.c
+        statement = sa.select(of.meter, of.model, sa.func.sum(of.amount)).where(of.account == account)
+        async with shop.database.reading() as connection:
+            rows = await connection.execute(statement.group_by(of.meter, of.model))
+            return {(meter, model): int(amount) for meter, model, amount in rows}
+
+    async def work(shop: Shop) -> None:
+        await write(shop.database, credits.book_gift, ALICE, "id-acme", "g", 1000, "welcome", None)
+        shop.chain.since = NOON + 60
+        rows = [("acme", "cost", "v1", 60, m1), ("acme", "cost", "v1", 40, m2), ("acme", "cost", "v1", 5)]
+        await shop.books.ship(shop.chain.next(*rows, ("acme", "tokens", "v1", 30, m1)))
+        assert await read(shop.database, consumption.fetch_pending, METERS, "acme") == 105
+        assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
+        await shop.books.ship(shop.chain.next(("acme", "cost", "v1", 7, m2), ("acme", "tokens", "v1", 2, m2)))
+        for times in (1, 0):
+            assert await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY) == times
+        assert await entries(shop, "revenue") == {("cost", ""): -5, ("cost", "m1"): -60, ("cost", "m2"): -47}
+        assert await entries(shop, "cogs") == {("tokens", "m1"): 60, ("tokens", "m2"): 4}
+        month = CalendarMonth(*gmtime(NOON)[:2])
+        statement = await read(shop.database, statements.fetch_statement, "id-acme", month)
+        used = [(line.meter, line.model, line.amount) for line in statement.lines if line.kind == "consumption"]
+        assert used == [("cost", "", -5), ("cost", "m1", -60), ("cost", "m2", -47)]
+        assert statement.opening + sum(line.amount for line in statement.lines) == statement.closing == 1000 - 112
+
+    play(database, clock, monkeypatch, work)
+
+
+def test_what_was_booked_without_its_model_is_not_booked_again() -> None:
+    """As versions before this one booked all of it."""
+    assert consumption.compute_growth({"m1": 70, "m2": 40}, {"": 100}) == {"m1": 10}
+    assert consumption.compute_growth({"m1": 70, "m2": 40}, {"": 110}) == {}
+    assert consumption.compute_growth({"m1": 70, "m2": 40}, {"m1": 70, "m2": 30}) == {"m2": 10}
+
+
+async def waits(database: Database) -> bool:
+    """Whether anybody waits for the lock of the roll-up."""
+    async with database.reading() as connection:
+        result = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return bool(result.scalar_one())
+
+
+def test_an_hour_that_is_rolled_up_while_it_is_booked_is_booked_once(
+    postgresql: Postgresql, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, look = postgresql.database(), rollup.read
+
+    async def work(shop: Shop) -> None:
+        await write(shop.database, credits.book_gift, ALICE, "id-acme", "g", 100, "welcome", None)
+        await shop.use(NOON + 60, acme=10)
+        now = NOON + HOUR + COMPLETE_SECONDS
+        other = await Database.connect(url)
+        rolling: list[asyncio.Task[bool]] = []
+
+        async def overtaken(connection: AsyncConnection) -> rollup.Rolled:
+            monkeypatch.setattr(rollup, "read", look)
+            rolled = await look(connection)
+            rolling.append(asyncio.get_running_loop().create_task(rollup.step(other, now)))
+            async with asyncio.timeout(60):
+                while not rolling[0].done() and not await waits(other):
+                    await asyncio.wait(rolling, timeout=0.02)
+            return rolled
+
+        monkeypatch.setattr(rollup, "read", overtaken)
+        assert await consumption.book_next_hour(shop.database, METERS, now)
+        await rolling[0]
+        await other.close()
+        assert await shop.booked() == [("id-acme 12", 0, 10)]
+
+    play(url, clock, monkeypatch, work)

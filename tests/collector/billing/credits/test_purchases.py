@@ -1,0 +1,157 @@
+"""What the payment service tells of purchases is booked once, in whatever order it comes."""
+
+import asyncio
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.credits.purchases import (
+    APPLIERS,
+    CUSTOMER,
+    REFUND,
+    UnexpectedObjectError,
+    find_results,
+)
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.journal import verify_journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.database.credit_tables import credit_transactions
+from edgeproxy.collector.database.database import Database
+from tests.support.credited import ALICE, opened, read, write
+
+ACME = "id-acme"
+OURS = {CUSTOMER: ACME}
+
+
+def session(**also: Any) -> dict[str, Any]:
+    body = {"object": "checkout.session", "id": "cs_1", "payment_status": "paid", "currency": "usd", "metadata": OURS}
+    amounts = {"amount_total": 1190, "total_details": {"amount_tax": 190}, "payment_intent": "pi_1"}
+    return {**body, **amounts, **also}
+
+
+def charge(**also: Any) -> dict[str, Any]:
+    body = {"object": "charge", "id": "ch_1", "payment_intent": {"id": "pi_1"}, "metadata": OURS}
+    return {**body, "balance_transaction": {"id": "txn_1", "fee": 65}, **also}
+
+
+@pytest.mark.parametrize(
+    ("events", "purchase", "expected"),
+    [
+        (["checkout.session.completed"], session(), {"paid"}),
+        (["checkout.session.completed"], session(payment_status="unpaid"), set()),
+        (["checkout.session.completed", "checkout.session.async_payment_succeeded"], session(), {"paid"}),
+        (["checkout.session.expired"], session(payment_status="unpaid"), {"expired"}),
+        (["charge.failed"], charge(), {"failed"}),
+        (["charge.succeeded", "charge.updated"], charge(), set()),
+        (["charge.failed"], charge(metadata={}), set()),
+    ],
+)
+def test_the_result_of_a_purchase_is_reported_once_by_what_ends_it(
+    events: list[str], purchase: dict[str, Any], expected: set[str]
+) -> None:
+    assert find_results(events, purchase) == expected
+
+
+def refund(status: str, **also: Any) -> dict[str, Any]:
+    body = {"object": "refund", "id": "re_1", "status": status, "amount": 595, "payment_intent": "pi_1"}
+    return {**body, "metadata": None, **also}
+
+
+def dispute(*moved: tuple[str, int, int], **also: Any) -> dict[str, Any]:
+    body = {"object": "dispute", "id": "dp_1", "payment_intent": "pi_1", **also}
+    transactions = [{"id": id_, "amount": amount, "fee": fee} for id_, amount, fee in moved]
+    return {**body, "balance_transactions": transactions}
+
+
+async def apply(database: Database, *objects: dict[str, Any]) -> list[str]:
+    """Have each of these applied, twice; the kinds that are booked by now."""
+    for one in objects:
+        for _ in range(2):
+            await write(database, APPLIERS[one["object"]], one)
+    return await kinds(database)
+
+
+async def kinds(database: Database) -> list[str]:
+    await read(database, verify_journal)
+    async with database.reading() as connection:
+        statement = sa.select(credit_transactions.c.kind).order_by(credit_transactions.c.seq)
+        return list((await connection.execute(statement)).scalars())
+
+
+WITHDRAWN, REINSTATED = ("txn_2", -1190, 1500), ("txn_3", 1190, 0)
+
+
+@pytest.mark.parametrize(
+    ("objects", "booked", "balance"),
+    [
+        ([session()], ["purchase"], 1000),
+        ([session(total_details=None, payment_intent=None)], ["purchase"], 1190),
+        ([session(payment_status="unpaid"), session(metadata={})], [], 0),
+        ([session(), charge(), charge(balance_transaction="txn_1")], ["purchase", "fee"], 1000),
+        ([charge(metadata={}), charge(payment_intent=None), refund("succeeded", payment_intent=None)], [], 0),
+        ([refund("succeeded"), dispute(WITHDRAWN), dispute(payment_intent=None)], [], 0),  # Of something else.
+        ([session(), refund("pending"), refund("succeeded")], ["purchase", "chargeback"], 500),
+        ([session(), refund("failed")], ["purchase"], 1000),
+        (
+            [session(), refund("succeeded"), refund("failed")],
+            ["purchase", "chargeback", "chargeback_won"],
+            1000,
+        ),
+        ([session(), dispute()], ["purchase"], 1000),  # An inquiry.
+        ([session(), dispute(WITHDRAWN)], ["purchase", "chargeback", "fee"], 0),
+        (
+            [session(), dispute(WITHDRAWN), dispute(WITHDRAWN, ("txn_4", 0, 100), REINSTATED)],
+            ["purchase", "chargeback", "fee", "fee", "chargeback_won"],
+            1000,
+        ),
+        ([session(), refund("succeeded", metadata={REFUND: "unknown"})], ["purchase"], 1000),
+    ],
+)
+def test_objects_as_they_come(
+    sqlite_database: str, objects: list[dict[str, Any]], booked: list[str], balance: int
+) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as database:
+            assert await apply(database, *objects) == booked
+            assert await read(database, journal.fetch_balance, ACME) == balance * CENT
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        (session(currency="eur"), "in eur, and credits are sold in usd"),
+        (session(metadata={CUSTOMER: "nobody"}), "of nobody, which is no customer here"),
+        (charge(), "is not booked yet"),
+    ],
+)
+def test_what_cannot_be_booked_says_why(sqlite_database: str, one: dict[str, Any], message: str) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as database:
+            with pytest.raises(UnexpectedObjectError, match=message):
+                await apply(database, one)
+            assert await kinds(database) == []
+
+    asyncio.run(work())
+
+
+def test_a_refund_that_was_held_here_is_settled_by_what_became_of_it(database: str) -> None:
+    async def work() -> None:
+        async with opened(database, "acme") as there:
+            await apply(there, session())
+            await write(there, credits.hold_refund, ALICE, "cs_1", "r1", 500 * CENT, "asked")
+            ours = {"metadata": {REFUND: "r1"}}
+            assert await apply(there, refund("pending", **ours)) == ["purchase", "refund"]
+            assert await apply(there, refund("succeeded", **ours)) == ["purchase", "refund", "refund_paid"]
+            assert (await apply(there, refund("failed", **ours)))[-1] == "refund_failed"
+            await write(there, credits.hold_refund, ALICE, "cs_1", "r2", 500 * CENT, "asked")
+            assert (await apply(there, refund("canceled", metadata={REFUND: "r2"})))[-1] == "refund_failed"
+            with pytest.raises(Refused, match="failed before"):
+                await apply(there, refund("succeeded", metadata={REFUND: "r2"}))
+            assert await read(there, journal.fetch_balance, ACME) == 1000 * CENT
+
+    asyncio.run(work())

@@ -1,0 +1,148 @@
+"""Money goes back once, whatever is lost on the way, and the run takes up what nobody knows the fate of."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stripe
+
+from edgeproxy.collector.billing.credits import checkout, credits
+from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.credits.purchases import CUSTOMER
+from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.jobs.credits import CreditsJob
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.stripe import customers
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
+from edgeproxy.collector.database.database import Database
+from edgeproxy.config.billing import Billing, Tax
+from edgeproxy.config.billing import Stripe as StripeSettings
+from edgeproxy.config.credits import Credits
+from tests.support.credited import ALICE, opened, read, write
+from tests.support.stripe_sandbox import KEY, Sandbox
+
+ACME = "id-acme"
+
+
+def later() -> float:
+    """When what is held now is taken up again; at the time of the test, as it may come minutes after its module."""
+    return time.time() + 300
+
+
+class Faulty(Stripe):
+    """A client of which calls fail: by the name of the call what becomes of the next ones."""
+
+    def __init__(self, settings: StripeSettings) -> None:
+        super().__init__(settings, {"STRIPE_SECRET_KEY": KEY})
+        self.faults: list[tuple[CallOutcome, bool]] = []
+        """What the next refunds come to, and whether they are made all the same."""
+
+    async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+        if name == "v1.refunds.create" and self.faults:
+            outcome, is_made = self.faults.pop(0)
+            if is_made:
+                await super().call(name, *ids, key=key, **params)
+            raise StripeCallError(outcome, "a fault")
+        return await super().call(name, *ids, key=key, **params)
+
+
+async def pay(client: stripe.StripeClient) -> str:
+    """A payment of 10.00 USD."""
+    parameters: Any = {"amount": 1000, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
+    made = await client.v1.payment_intents.create_async(parameters)
+    assert made.status == "succeeded"
+    return made.id
+
+
+def play(url: str, sandbox: Sandbox, work: Callable[[Database, Faulty, str], Awaitable[None]]) -> None:
+    """Do something with a customer who has bought credits."""
+    intent = sandbox.run(pay)
+
+    async def do() -> None:
+        client = Faulty(StripeSettings(base=sandbox.url))
+        try:
+            async with opened(url, "acme") as database:
+                await write(database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, 1000 * CENT))
+                await work(database, client, intent)
+        finally:
+            await client.close()
+
+    asyncio.run(do())
+
+
+@pytest.mark.parametrize(
+    ("faults", "ends"),
+    [
+        ([], "paid"),
+        ([(CallOutcome.LOST, True)], "paid"),
+        ([(CallOutcome.LOST, False), (CallOutcome.FAILED, False), (CallOutcome.BUSY, False)], "paid"),
+        ([(CallOutcome.FAILED, True)], "paid"),
+        ([(CallOutcome.REFUSED, False)], "failed"),
+    ],
+)
+def test_a_refund_is_made_once_whatever_is_lost(
+    sqlite_database: str, own_sandbox: Sandbox, faults: list[tuple[CallOutcome, bool]], ends: str
+) -> None:
+    async def work(database: Database, client: Faulty, intent: str) -> None:
+        held = await write(database, credits.hold_refund, ALICE, f"cs_{intent}", f"r-{intent}", 400 * CENT, "asked")
+        client.faults = list(faults)
+        refunds = RefundSender(database, client)
+        run = CreditsJob(database, lambda: Billing(plans=Path("plans.yaml"), credits=Credits()), refunds)
+        try:
+            assert await refunds.send_refund(held) == ends
+        except StripeCallError:
+            assert faults[0][0] is not CallOutcome.REFUSED
+            assert [one.id for one in await read(database, credits.list_unsettled_refunds, 1 << 62)] == [held.id], (
+                "it is held"
+            )
+        for _ in range(len(faults) + 1):
+            await run.step(later())
+        assert await read(database, credits.list_unsettled_refunds, 1 << 62) == []
+        assert await read(database, journal.fetch_balance, ACME) == (600 if ends == "paid" else 1000) * CENT
+        there = await client.list_all("v1.refunds.list", payment_intent=intent)
+        assert [one["amount"] for one in there] == ([400] if ends == "paid" else [])
+        await read(database, journal.verify_journal)
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_nothing_is_done_where_nothing_is_sold(sqlite_database: str) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as database:
+            for billing in (None, Billing(plans=Path("plans.yaml"))):
+                await CreditsJob(database, lambda billing=billing: billing, None).step(later())  # type: ignore[misc]
+            assert await read(database, journal.verify_journal) == 0
+
+    asyncio.run(work())
+
+
+def test_checkout_names_the_product_and_collects_taxes_and_tax_ids(sqlite_database: str, own_sandbox: Sandbox) -> None:
+    async def work(database: Database, client: Faulty, intent: str) -> None:
+        payer = await customers.get_or_create_customer(database, client, ACME, "acme")
+        assert await customers.get_or_create_customer(database, client, ACME, "acme") == payer
+        urls = ("https://shop.example/paid", "https://shop.example/back")
+        for tax in (Tax(), Tax(stripe_tax=True, vat=True)):
+            key = f"{intent}-{tax.vat}"
+            made = await checkout.create_checkout_session(client, payer, ACME, 1234 * CENT, urls, tax, key)
+            again = await checkout.create_checkout_session(client, payer, ACME, 1234 * CENT, urls, tax, key)
+            assert again["id"] == made["id"]
+            assert (made["amount_total"], made["currency"], made["metadata"]) == (1234, "usd", {CUSTOMER: ACME})
+            assert made["automatic_tax"]["enabled"] is tax.stripe_tax
+            assert (made.get("tax_id_collection") or {}).get("enabled", False) is tax.vat
+        assert not await checkout.has_tax_id(client, payer)
+        await client.call("v1.customers.tax_ids.create", payer, type="eu_vat", value="DE123456789")
+        assert not await checkout.has_tax_id(client, payer), "it is pending"
+        (there,) = await client.list_all("v1.customers.tax_ids.list", payer)
+        verified = {**there, "verification": {"status": "verified"}}
+
+        async def list_all(name: str, /, *ids: str, **params: Any) -> list[dict[str, Any]]:
+            return [{**there, "verification": None}, verified]
+
+        client.list_all = list_all  # type: ignore[method-assign]
+        assert await checkout.has_tax_id(client, payer)
+
+    play(sqlite_database, own_sandbox, work)

@@ -1,0 +1,148 @@
+"""A statement's opening and lines come to its closing, and it says the same as CSV and as PDF."""
+
+import csv
+import io
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pypdf import PdfReader
+
+from edgeproxy.collector.billing.credits import credits, statement_pdf, statements
+from edgeproxy.collector.billing.credits.credits import Payment
+from edgeproxy.collector.billing.credits.statements import (
+    CalendarMonth,
+    Statement,
+    StatementLine,
+    format_credits,
+    format_millicredits,
+    month_of,
+    parse_month,
+    render_csv,
+)
+from edgeproxy.collector.billing.journal import journal, postings
+from edgeproxy.collector.billing.journal.journal import Posting
+from edgeproxy.collector.billing.journal.postings import CENT, ConsumptionPart
+from edgeproxy.collector.database.database import Database
+from tests.support.credited import ALICE, read, run, write
+
+ACME = "id-acme"
+
+
+class Calendar:
+    """When all is booked."""
+
+    ms = 0
+
+    def at(self, *when: int) -> None:
+        self.ms = int(datetime(*when, tzinfo=UTC).timestamp() * 1000)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def calendar(monkeypatch: pytest.MonkeyPatch) -> Calendar:
+    made = Calendar()
+    monkeypatch.setattr(journal, "now_ms", lambda: made.ms)
+    return made
+
+
+async def use(connection: Any, source: str, *used: ConsumptionPart) -> None:
+    async with journal.open_journal(connection) as books:
+        entries = postings.consumption_entries(await books.fetch_credit_balance(ACME), used)
+        books.book(Posting(ACME, "consumption", source, entries, slice=0))
+
+
+def test_opening_and_lines_come_to_the_closing_in_every_month(database: str, calendar: Calendar) -> None:
+    async def work(opened: Database) -> None:
+        assert await read(opened, statements.list_months, ACME) == []
+        calendar.at(2026, 11, 30, 23, 59, 59)
+        await write(opened, credits.book_purchase, ACME, Payment("cs_1", "pi_1", 1000 * CENT, 190 * CENT))
+        await write(opened, credits.book_fee, "pi_1", "txn_1", 65 * CENT)
+        await write(opened, use, "u0", ConsumptionPart("cost", "small", 1))
+        calendar.at(2026, 12, 1)
+        await write(opened, use, "u1", ConsumptionPart("cost", "small", 5), ConsumptionPart("cost", "-g", 70))
+        await write(opened, use, "u2", ConsumptionPart("cost", "small", 600))
+        await write(opened, credits.book_gift, ALICE, ACME, "=g", 1234, "sorry", calendar.ms + 1)
+        await write(opened, credits.book_usage_refund, ALICE, "u2", "back", 500, "wrong")
+        await write(opened, credits.hold_refund, ALICE, "cs_1", "r1", 300 * CENT, "asked")
+        await write(opened, credits.settle_refund, "r1", paid=False, refund="re_1")
+        await write(opened, credits.book_chargeback, "pi_1", "dp_1", 119 * CENT)
+        await write(opened, credits.book_chargeback_won, "pi_1", "dp_1", 119 * CENT)
+        await write(opened, credits.book_withdrawal, ALICE, ACME, "w1", 34, "too much")
+        calendar.at(2027, 2, 1)
+        async with opened.writing() as connection, journal.open_journal(connection) as books:
+            await credits.expire_grants(books, calendar.ms)
+        months = await read(opened, statements.list_months, ACME)
+        assert months == [
+            CalendarMonth(2027, 2),
+            CalendarMonth(2027, 1),
+            CalendarMonth(2026, 12),
+            CalendarMonth(2026, 11),
+        ]
+        before = 0
+        for month in reversed(months):
+            made = await read(opened, statements.fetch_statement, ACME, month)
+            assert made.opening == before
+            assert made.opening + sum(line.amount for line in made.lines) == made.closing
+            rows = list(csv.reader(io.StringIO(render_csv(made))))[1:]
+            assert int(rows[0][5]) + sum(int(row[5]) for row in rows[1:-1]) == int(rows[-1][5]) == made.closing
+            before = made.closing
+        assert before == await read(opened, journal.fetch_balance, ACME)
+        assert (await read(opened, statements.fetch_statement, ACME, CalendarMonth(2027, 3))).lines == []
+        december = await read(opened, statements.fetch_statement, ACME, CalendarMonth(2026, 12))
+        used = [line for line in december.lines if line.kind == "consumption"]
+        assert used == [
+            StatementLine(None, "consumption", "", "cost", "-g", -70),
+            StatementLine(None, "consumption", "", "cost", "small", -605),
+        ]
+        assert all(f",'{sign}g," in render_csv(december) for sign in "=-"), "no formula for a spreadsheet"
+        pdf = statement_pdf.render_pdf(december)
+        assert pdf == statement_pdf.render_pdf(december)
+        text = "".join(page.extract_text() for page in PdfReader(io.BytesIO(pdf)).pages)
+        for statement in (
+            "Statement 2026-12",
+            f"Customer {ACME}",
+            format_credits(december.closing),
+            format_millicredits(december.opening),
+        ):
+            assert statement in text
+        for line in december.lines:
+            assert format_credits(line.amount) in text
+
+    run(database, work, "acme")
+
+
+def test_a_long_statement_has_pages_and_long_references_room() -> None:
+    lines = [StatementLine(0, "gift", f"<b>&{number}" + "x" * (number % 90), "", "", number) for number in range(200)]
+    made = Statement("acme", CalendarMonth(2027, 12), 0, lines, sum(line.amount for line in lines))
+    pages = PdfReader(io.BytesIO(statement_pdf.render_pdf(made))).pages
+    assert len(pages) > 3
+    assert "<b>&7" in pages[0].extract_text()
+
+
+@pytest.mark.parametrize(
+    ("amount", "credits_", "usd"),
+    [
+        (0, "0", "0.00"),
+        (1, "0.001", "0.000001"),
+        (-1500, "-1.5", "-0.0015"),
+        (1_234_567_890, "1,234,567.89", "1234.56789"),
+        (-2_000_000, "-2,000", "-2.00"),
+    ],
+)
+def test_amounts_as_people_read_them(amount: int, credits_: str, usd: str) -> None:
+    assert (format_credits(amount), format_millicredits(amount)) == (credits_, usd)
+
+
+@pytest.mark.parametrize(
+    "text", ["2027-13", "2027-00", "2027-1", "202-011", "1999-01", "3000-01", "2027", "٢٠٢٧-01", ""]
+)
+def test_what_is_no_month(text: str) -> None:
+    with pytest.raises(ValueError, match="no month"):
+        parse_month(text)
+
+
+def test_months_follow_each_other() -> None:
+    december = parse_month("2027-12")
+    assert (str(december), str(december.following)) == ("2027-12", "2028-01")
+    assert month_of(december.end - 1) == december
+    assert month_of(december.end) == december.following

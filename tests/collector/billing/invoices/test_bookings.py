@@ -1,0 +1,220 @@
+"""Invoices of plans are in the journal: owed, earned over their days, paid, void or noted, each once."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.invoices import bookings, invoices
+from edgeproxy.collector.billing.invoices.bookings import invoice_entries
+from edgeproxy.collector.billing.invoices.credit_notes import CreditNoteStateError, list_due, transition
+from edgeproxy.collector.billing.invoices.invoices import InvoiceStateError
+from edgeproxy.collector.billing.journal import journal
+from edgeproxy.collector.billing.journal.journal import verify_journal
+from edgeproxy.collector.billing.journal.postings import CENT
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.billing.reports.accounting import parse_fees
+from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines
+from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY
+from tests.support.credited import opened, read, write
+from tests.support.tables_ready import put_tables
+
+MONTH = Span(1_800_000_000, 1_800_000_000 + 30 * DAY)
+ACME = "id-acme"
+
+
+def line(cents: int, meter: str = "", value: str = "") -> RatedLine:
+    kind: Any = "usage" if meter else "fee"
+    return RatedLine(kind, "standard@1", MONTH, meter, value, 1, 1, None, cents, MONTH)
+
+
+LINES = [line(9900), line(-4950), line(235, "llm_tokens", "small"), line(0, "seats")]
+
+
+def test_what_an_invoice_is_made_of() -> None:
+    booked = [(one.account, one.amount // CENT, one.meter, one.model) for one in invoice_entries(6171, LINES)]
+    assert booked == [
+        ("receivable", 6171, "", ""),
+        ("deferred_fees", -4950, "", ""),
+        ("revenue", -235, "llm_tokens", "small"),
+        ("tax", -986, "", ""),
+    ]
+    assert sum(one.amount for one in invoice_entries(6171, LINES)) == 0
+
+
+async def invoice(database: Database, number: str, state: str, total: int = 6171) -> None:
+    row = {
+        "id": number,
+        "customer": ACME,
+        "period": number,
+        "kind": "period",
+        "state": state,
+        "subtotal": 5185,
+        "total": total,
+        "currency": "usd",
+        "period_start": MONTH.start,
+        "period_end": MONTH.end,
+        "closes_at": MONTH.end,
+        "tries": 0,
+        "failures": 0,
+        "try_at": 0,
+        "created_at": 0,
+    }
+    rows = [{"invoice": number, "position": at, **invoices.line_to_row(one)} for at, one in enumerate(LINES)]
+    async with database.writing() as connection:
+        await connection.execute(sa.insert(invoices_table), [row])
+        await connection.execute(sa.insert(invoice_lines), rows)
+
+
+async def sums(connection: Any) -> dict[str, int]:
+    """What each account comes to, in cents."""
+    total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
+    rows = await connection.execute(sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account))
+    return {account: amount // CENT for account, amount in rows if amount}
+
+
+async def transactions(connection: Any) -> list[Any]:
+    statement = sa.select(credit_transactions).order_by(credit_transactions.c.seq)
+    return list(await connection.execute(statement))
+
+
+def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bookings, "PAGE", 2)
+
+    async def book(there: Database) -> None:
+        other = await Database.connect(database)
+        try:
+            for _ in range(4):
+                await asyncio.gather(bookings.book_invoices(there), bookings.book_invoices(other))
+        finally:
+            await other.close()
+
+    async def work() -> None:
+        async with opened(database, "acme") as there:
+            states = {"a": "open", "b": "paid", "c": "open", "d": "void", "e": "draft", "f": "held", "g": "open"}
+            for number, state in states.items():
+                await invoice(there, number, state, 0 if number == "g" else 6171)
+            await book(there)
+            assert [(row.kind, row.source) for row in await read(there, transactions)] == [
+                ("invoice", "a"),
+                ("invoice", "b"),
+                ("invoice_paid", "b"),
+                ("invoice", "c"),
+            ]
+            assert await read(there, sums) == {
+                "receivable": 2 * 6171,
+                "cash": 6171,
+                "deferred_fees": -3 * 4950,
+                "revenue": -3 * 235,
+                "tax": -3 * 986,
+            }
+            await write(there, invoices.transition, "c", "open", "void")
+            notes = [
+                {"id": f"n{of}", "invoice": of, "amount": 100, "why": "sorry", "state": state}
+                for of, state in (("a", "made"), ("b", "made"), ("f", "asked"))
+            ]
+            async with there.writing() as connection:
+                rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
+                await connection.execute(sa.insert(credit_notes), rows)
+            await book(there)
+            assert await read(there, sums) == {
+                "receivable": 6171 - 100,
+                "cash": 6171 - 100,
+                "deferred_fees": -2 * 4950,
+                "revenue": -2 * 235 + 200,
+                "tax": -2 * 986,
+            }
+            booked = await read(there, transactions)
+            fees = {
+                row.source: [fee.amount for fee in parse_fees(row.details, 0, row.customer)]
+                for row in booked
+                if row.kind == "invoice_void"
+            }
+            assert fees == {"c": [-9900, 4950]}
+            assert await read(there, verify_journal) == len(booked) == 7
+            async with there.reading() as connection:
+                balances = (await connection.execute(sa.select(credit_balances))).all()
+            assert balances == [], "a plan is no credit"
+            assert await read(there, journal.fetch_balance, ACME) == 0
+
+    asyncio.run(work())
+
+
+def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: str) -> None:
+    async def work() -> None:
+        async with opened(database, "acme") as there:
+            for number in ("part", "void", "whole"):
+                await invoice(there, number, "open")
+            await bookings.book_invoices(there)
+            notes = [
+                {"id": f"n{of}", "invoice": of, "amount": amount, "why": "sorry", "state": "made"}
+                for of, amount in (("part", 100), ("void", 100), ("whole", 6171))
+            ]
+            async with there.writing() as connection:
+                rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
+                await connection.execute(sa.insert(credit_notes), rows)
+            await bookings.book_invoices(there)
+            for number, state in (("part", "paid"), ("void", "void"), ("whole", "paid")):
+                await write(there, invoices.transition, number, "open", state)
+            for _ in range(2):
+                await bookings.book_invoices(there)
+            assert await read(there, sums) == {
+                "cash": 6171 - 100,
+                "deferred_fees": -2 * 4950,
+                "revenue": -2 * 235 + 100 + 6171,
+                "tax": -2 * 986,
+            }
+            assert await read(there, verify_journal) == 9
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize(
+    ("state", "reported", "then"),
+    [("paid", "open", "paid"), ("uncollectible", "paid", "paid"), ("open", "void", "void")],
+)
+def test_what_is_settled_is_never_open_again(tmp_path: Path, state: str, reported: str, then: str) -> None:
+    async def work() -> None:
+        async with opened(put_tables(f"sqlite:///{tmp_path}/ledger.db"), "acme") as there:
+            await invoice(there, "one", state)
+            seen = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "status": reported, "total": 6171}
+            await write(there, invoices.apply_stripe_invoice, seen)
+            async with there.reading() as connection:
+                assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == then
+
+    asyncio.run(work())
+
+
+def test_an_invoice_takes_no_step_that_the_table_has_not(sqlite_database: str) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as there:
+            await invoice(there, "one", "open")
+            with pytest.raises(InvoiceStateError, match="from paid to open"):
+                await write(there, invoices.transition, "one", "paid", "open")
+            with pytest.raises(InvoiceStateError, match="is not held any more"):
+                await write(there, invoices.transition, "one", "held", "closing")
+            async with there.reading() as connection:
+                assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == "open"
+
+    asyncio.run(work())
+
+
+def test_a_credit_note_that_is_made_is_made_no_more(sqlite_database: str) -> None:
+    async def work() -> None:
+        async with opened(sqlite_database, "acme") as there:
+            await invoice(there, "one", "paid")
+            row = {"id": "note", "invoice": "one", "amount": 1, "why": "sorry", "tries": 0, "created_at": 0}
+            async with there.writing() as connection:
+                await connection.execute(sa.insert(credit_notes), [{**row, "state": "asked"}])
+            (note,) = await read(there, list_due, 1.0, 10)
+            await write(there, transition, note, "made", stripe_id="cn_1")
+            assert await read(there, list_due, 1.0, 10) == []
+            with pytest.raises(CreditNoteStateError, match="from made to refused"):
+                await write(there, transition, note._replace(state="made"), "refused")
+
+    asyncio.run(work())

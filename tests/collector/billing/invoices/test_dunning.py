@@ -1,0 +1,100 @@
+"""Who does not pay: served during the payment grace, paused with 402 after it, released once all is paid."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.billing.invoices import dunning
+from edgeproxy.collector.billing.mismatch import Level
+from edgeproxy.collector.billing.reconciliation import credits
+from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.credit_tables import credit_balances
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.delivery_tables import reconciliations
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector import Settings
+from edgeproxy.config.models import Tier
+
+NOW = 1_800_000_000
+DAY = 86400
+SETTINGS = Settings.model_construct(
+    billing=Billing(plans="plans.yaml", mode="live", payment_grace="7day"),  # type: ignore[arg-type]
+    tiers={"basic": Tier()},
+    meters={},
+    regions=None,
+)
+
+
+async def add(connection: AsyncConnection, name: str, closed: int | None, total: int = 500, **more: Any) -> None:
+    """A customer, with an open invoice where one was closed so many seconds ago."""
+    settings = orjson.dumps({"tier": "basic", **more}).decode()
+    row = {"id": name, "name": name, "tier": "basic", "settings": settings, "metadata": "{}"}
+    await connection.execute(sa.insert(customers), [{**row, "created_at": 1, "version": 1}])
+    if closed is not None:
+        zeros = dict.fromkeys(
+            ("subtotal", "period_start", "period_end", "failures", "tries", "try_at", "created_at"), 0
+        )
+        own = {"id": name, "customer": name, "period": "2027-01-01", "kind": "period", "state": "open", "total": total}
+        row = {**zeros, **own, "currency": "usd", "closes_at": NOW - closed}
+        await connection.execute(sa.insert(invoices), [row])
+
+
+async def refused(connection: AsyncConnection) -> list[str]:
+    """Whom edges refuse with 402."""
+    names = (await connection.execute(sa.select(customers.c.name).order_by(customers.c.name))).scalars().all()
+    pauses = [orjson.loads(line)["customer"].get("paused") for line in await documents.documents(connection, names)]
+    return [name for name, paused in zip(names, pauses, strict=True) if paused and paused.get("status") == 402]
+
+
+def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> None:
+    everybody = ("pays", "waits", "late", "elsewhere", "nothing", "banned")
+
+    async def play() -> None:
+        books = await Database.connect(database)
+        async with books.writing() as connection:
+            await add(connection, "pays", None)
+            await add(connection, "waits", 7 * DAY - 1)
+            await add(connection, "late", 7 * DAY)
+            await add(connection, "elsewhere", 30 * DAY, tier="gone")  # Cannot be changed, and is in nobody's way.
+            await add(connection, "nothing", 30 * DAY, total=0)
+            await add(connection, "banned", 30 * DAY, paused={"why": "Abuse.", "status": 403})
+            assert await dunning.pause_and_release(connection, SETTINGS, NOW, ["waits", "pays"]) == ([], [])
+            assert ("late", NOW - 7 * DAY) in (await dunning.list_due_customers(connection, SETTINGS, NOW))[0]
+            assert await dunning.pause_and_release(connection, SETTINGS, NOW, everybody) == (["late"], [])
+            assert await refused(connection) == ["late"]
+            assert await dunning.pause_and_release(connection, SETTINGS, NOW, everybody) == ([], [])
+            assert await dunning.pause_and_release(connection, SETTINGS, NOW + 1, everybody) == (["waits"], [])
+            paid = sa.update(invoices).where(invoices.c.id.in_(["late", "banned"]))
+            await connection.execute(paid.values(state="paid"))
+            assert await dunning.pause_and_release(connection, SETTINGS, NOW + 2, everybody) == ([], ["late"])
+            assert await refused(connection) == ["waits"]
+        await books.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize(("balance", "level"), [(0, Level.NONE), (7, Level.PAGE)])
+def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, balance: int, level: Level) -> None:
+    async def play() -> None:
+        books = await Database.connect(sqlite_database)
+        async with books.writing() as connection:
+            await add(connection, "acme", None)
+            row = {"customer": "acme", "balance": balance, "overdraft": 0, "since": 0}
+            await connection.execute(sa.insert(credit_balances), [row])
+        for _ in range(2):
+            _, reported = await credits.reconcile_balances(books, NOW)
+            assert reported is level
+        async with books.reading() as connection:
+            recorded = (await connection.execute(sa.select(reconciliations.c.rows))).scalars().all()
+            assert [orjson.loads(rows) for rows in recorded] == (
+                [[]] if not balance else [[["acme", "credits", 0, 7]]] * 2
+            )
+        await books.close()
+
+    asyncio.run(play())

@@ -1,0 +1,707 @@
+"""Invoices from usage to money, against the Stripe sandbox.
+
+On both databases is what they decide in ways of their own: who waits for whom, what a kill leaves, how large a number
+may be. The rest is the same code on rows that are the same, and is done on PostgreSQL with `--soak` only.
+"""
+
+import asyncio
+from calendar import timegm
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts import customers
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.billing.invoices.invoices import Invoice
+from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close.collection.invoice_items import (
+    POSITION,
+    InvoiceMismatchError,
+    check_agreement,
+)
+from edgeproxy.collector.billing.rating.rater import RatedLine, Span
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
+from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.billing_tables import credit_notes
+from edgeproxy.collector.database.billing_tables import invoices as table
+from edgeproxy.collector.database.schema import rollup
+from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
+from tests.support.stripe_sandbox import Sandbox
+
+
+def at(*moment: int) -> int:
+    return timegm((*moment, *(0,) * (6 - len(moment))))
+
+
+JANUARY, FEBRUARY, MARCH = at(2027, 1, 1), at(2027, 2, 1), at(2027, 3, 1)
+NOON = at(2027, 1, 16, 12)
+FREEZE = 2 * 86400
+ON_BOTH_IF_SOAKED = pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
+WORKED = {"llm_tokens": 1_234_567, "agent_executions": 5003, "api_calls": 100_015, "storage_gb": 112, "seats": 27}
+LARGE = {"llm_tokens": 12_345_678, "agent_executions": 50_000, "api_calls": 1_000_010, "storage_gb": 1001, "seats": 400}
+
+
+async def fetch_invoices(of: Sold, name: str) -> dict[str, Invoice]:
+    """The invoices of a customer, by period and kind."""
+    async with of.database.reading() as connection:
+        mine = invoices.select_invoices().where(sa.column("name") == name)
+        rows = (await connection.execute(mine.order_by(table.c.period_start, table.c.id))).all()
+        invoices_by_period = {}
+        for row in rows:
+            invoices_by_period[f"{row.period} {row.kind}"] = invoices.to_response(
+                row, await invoices.fetch_lines(connection, row.id)
+            )
+        return invoices_by_period
+
+
+async def run(closing: PeriodCloseJob, *times: float) -> None:
+    for time in times:
+        await closing.step(time)
+
+
+def amounts(invoice: Invoice) -> list[int]:
+    return [line["amount"] for line in invoice["lines"]]
+
+
+def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
+    """What Stripe has of a customer, by the name that it knows: one object each."""
+
+    async def look(client: Any) -> list[dict[str, Any]]:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        people = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        assert len(people) <= 1, "a customer is there once"
+        stripe_invoices = []
+        for one in people:
+            listed = await client.v1.invoices.list_async({"customer": one, "limit": 100})
+            stripe_invoices += [invoice.to_dict() for invoice in listed.data]
+        return stripe_invoices
+
+    return sandbox.run(look)
+
+
+def kind(database: str) -> str:
+    """What tells names apart at the sandbox, which has the customers of both databases."""
+    return database.partition(":")[0]
+
+
+def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    worked_, large_, grows_, nothing_ = (f"{kind(database)}-{name}" for name in ("worked", "large", "grows", "nothing"))
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(worked_, "standard", now=JANUARY)
+            await of.customer(large_, "enterprise", now=JANUARY)
+            await of.customer(grows_, "standard", now=JANUARY)
+            await of.customer(nothing_, "free", now=JANUARY)
+            await run(closing, JANUARY + 5)
+            first = await fetch_invoices(of, worked_)
+            assert (first["2027-01-01 start"]["total"], first["2027-01-01 start"]["state"]) == (9900, "open")
+            assert (await fetch_invoices(of, nothing_))["2027-01-01 start"]["state"] == "paid", "nothing is due"
+            await of.use(worked_, WORKED, at=NOON)
+            await of.use(large_, LARGE, at=NOON)
+            await of.use(grows_, {"llm_tokens": 1_000_500}, at=NOON - 60)
+            await of.change(grows_, "enterprise", now=NOON)
+            await of.use(grows_, {"llm_tokens": 10_000_200}, at=NOON)
+            await run(closing, NOON + 5, FEBRUARY + 5)
+            waiting = (await fetch_invoices(of, worked_))["2027-01-01 period"]
+            assert (waiting["state"], waiting["lines"]) == ("draft", [])
+            assert waiting["stripe_id"] is not None, "Stripe has a draft already"
+            await run(closing, FEBRUARY + FREEZE - 1, FEBRUARY + FREEZE)
+            worked = (await fetch_invoices(of, worked_))["2027-01-01 period"]
+            assert amounts(worked) == [9900, 0, 235, 0, 30, 0, 2, 0, 600, 0, 1000]
+            assert (worked["total"], worked["state"]) == (11767, "open")
+            large = (await fetch_invoices(of, large_))["2027-01-01 period"]
+            assert (large["total"], sorted(filter(None, amounts(large)))) == (51099, [1, 25, 1173, 49900])
+            grown = await fetch_invoices(of, grows_)
+            assert amounts(grown["2027-01-01 change"]) == [-4950, 24950]
+            assert amounts(grown["2027-01-01 period"]) == [49900, 0, 1, 0, 0], "each segment by its own plan"
+            # Late: 400 tokens are within the same cent, 1,000 more are not.
+            await of.use(worked_, {"llm_tokens": 400}, at=NOON)
+            await run(closing, MARCH, MARCH + FREEZE)
+            await of.use(worked_, {"llm_tokens": 1000}, at=NOON)
+            await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
+            later = await fetch_invoices(of, worked_)
+            for period, quantity, amount in (("2027-02-01 period", 400, 0), ("2027-03-01 period", 1000, 1)):
+                late = [line for line in later[period]["lines"] if line["kind"] == "late"]
+                assert [(line["quantity"], line["amount"]) for line in late] == [(quantity, amount)]
+                assert later[period]["total"] == 9900 + amount
+
+    asyncio.run(work())
+    (period,) = [one for one in at_stripe(stripe_sandbox, worked_) if one["total"] == 11767]
+    assert (period["status"], period["auto_advance"], period["collection_method"]) == ("open", False, "send_invoice")
+    assert len(at_stripe(stripe_sandbox, worked_)) == 4
+    assert at_stripe(stripe_sandbox, nothing_) == [], "who pays nothing is not told of"
+
+
+@ON_BOTH_IF_SOAKED
+def test_an_upgrade_while_the_month_before_is_not_closed_yet_is_paid_once(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = "early"
+
+    async def work() -> dict[str, Invoice]:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 5, FEBRUARY + 5)
+            await of.change(name, "enterprise", now=FEBRUARY + 86400)
+            await run(closing, FEBRUARY + FREEZE, MARCH, MARCH + FREEZE)
+            return await fetch_invoices(of, name)
+
+    by_period = asyncio.run(work())
+    # 27 of 28 days are left; the change comes first, and has February's fee.
+    assert amounts(by_period["2027-02-01 change"]) == [9900, -9546, 48118]
+    assert by_period["2027-01-01 period"]["total"] == 0
+    assert amounts(by_period["2027-02-01 period"]) == [49900]
+
+
+@pytest.mark.parametrize(
+    ("database", "forgets"),
+    [
+        ("sqlite", False),
+        ("sqlite", True),
+        ("postgresql", False),
+        pytest.param("postgresql", True, marks=pytest.mark.soak),
+    ],
+    indirect=["database"],
+)
+def test_wherever_it_is_killed_there_is_one_invoice(
+    request: pytest.FixtureRequest,
+    stripe_sandbox: Sandbox,
+    tmp_path: Path,
+    database: str,
+    monkeypatch: pytest.MonkeyPatch,
+    forgets: bool,
+) -> None:
+    """Every call that changes something kills the process before its answer is known. With `forgets` Stripe no longer
+    knows the Idempotency-Keys when the next process comes."""
+    name = f"{kind(database)}-mortal-{forgets}"
+    sandbox = stripe_sandbox
+    if forgets:  # Its clock goes on, and others share the other one.
+        sandbox = Sandbox(tmp_path / "stripe")
+        request.addfinalizer(sandbox.close)
+        sandbox.start()
+
+    async def work() -> dict[str, Invoice]:
+        async with sold(tmp_path, database, sandbox.url) as (of, _):
+            await of.customer(name, "standard", now=JANUARY)
+            await of.use(name, WORKED, at=NOON)
+        for deaths in range(100):
+            async with sold(tmp_path, database, sandbox.url, Mortal) as (of, closing):
+                try:
+                    for time in (JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE):
+                        await closing.step(time)
+                except Killed:
+                    if forgets:
+                        await asyncio.to_thread(sandbox.advance, 25 * 3600)
+                    continue
+                # The customer, and of both invoices the draft, its lines, the end of the draft, and that it is sent.
+                assert deaths >= 9, "each of the steps was its last"
+                return await fetch_invoices(of, name)
+        raise AssertionError("it dies for ever")
+
+    if forgets:
+        monkeypatch.setattr("edgeproxy.collector.billing.stripe.customers.KEY_SECONDS", 0)
+    by_period = asyncio.run(work())
+    assert [(one["total"], one["state"]) for one in by_period.values()] == [(9900, "open"), (11767, "open")]
+    assert sorted(one["total"] for one in at_stripe(sandbox, name)) == [9900, 11767]
+
+
+FAULTS = ("call_lost", "error_before", "answer_lost", "answer_cut", "error_after", "rate_limited")
+
+
+@ON_BOTH_IF_SOAKED
+def test_whatever_is_lost_on_the_way_there_is_one_invoice(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int
+) -> None:
+    name = f"{kind(database)}-lossy"
+
+    async def work() -> dict[str, Invoice]:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await of.use(name, WORKED, at=NOON)
+            faults = [{"kind": kind, "probability": 0.12, "method": "POST", "path": "/v1/"} for kind in FAULTS]
+            await asyncio.to_thread(stripe_sandbox.faults, *faults, seed=seed)
+            for tries in range(1, 200):
+                await closing.step(FEBRUARY + FREEZE + 3601 * tries)
+                by_period = await fetch_invoices(of, name)
+                if len(by_period) == 2 and all(one["state"] == "open" for one in by_period.values()):
+                    return by_period
+            raise AssertionError(by_period)
+
+    try:
+        by_period = asyncio.run(work())
+    finally:
+        stripe_sandbox.faults()
+    assert [one["total"] for one in by_period.values()] == [9900, 11767]
+    assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
+
+
+@ON_BOTH_IF_SOAKED
+def test_lines_that_are_there_are_not_made_again(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    """As a version before this one made them, one by one, which was killed."""
+    name = f"{kind(database)}-begun"
+
+    async def begin(client: Any, draft: Invoice) -> None:
+        there = await client.v1.invoices.retrieve_async(draft["stripe_id"])
+        parameters = {"customer": there.customer, "invoice": there.id, "amount": 9900, "currency": "usd"}
+        await client.v1.invoice_items.create_async({**parameters, "metadata": {POSITION: "0"}})
+
+    async def work() -> Invoice:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await of.use(name, WORKED, at=NOON)
+            await run(closing, JANUARY + 5, FEBRUARY)
+            draft = (await fetch_invoices(of, name))["2027-01-01 period"]
+            await asyncio.to_thread(stripe_sandbox.run, lambda client: begin(client, draft))
+            await run(closing, FEBRUARY + FREEZE)
+            return (await fetch_invoices(of, name))["2027-01-01 period"]
+
+    invoice = asyncio.run(work())
+    assert (invoice["state"], invoice["total"]) == ("open", 11767)
+    assert sorted(one["total"] for one in at_stripe(stripe_sandbox, name)) == [9900, 11767]
+
+
+@ON_BOTH_IF_SOAKED
+def test_tax_comes_on_top_and_who_is_nowhere_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    here, nowhere = (f"{kind(database)}-{where}" for where in ("here", "nowhere"))
+    made: list[tuple[str, Any]] = []
+
+    class Noted(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name in ("v1.invoice_items.create", "v1.invoices.add_lines"):
+                made.append((name, params.get("tax_behavior")))
+            return await super().call(name, *ids, key=key, **params)
+
+    async def live(client: Any, customer: str) -> None:
+        await client.v1.customers.update_async(customer, {"address": {"country": "US", "postal_code": "94107"}})
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, Noted, tax={"stripe_tax": True}) as (of, closing):
+            for name in (here, nowhere):
+                await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 5)
+            for name in (here, nowhere):
+                (start,) = (await fetch_invoices(of, name)).values()
+                assert (start["state"], str(start["held_why"]).partition(":")[0]) == ("held", invoices.NO_TAX)
+            there = await asyncio.to_thread(customer_at_stripe, stripe_sandbox, here)
+            await asyncio.to_thread(stripe_sandbox.run, lambda client: live(client, there["id"]))
+            await of.use(here, WORKED, at=NOON)
+            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+            assert (await fetch_invoices(of, nowhere))["2027-01-01 period"]["state"] == "held"
+            invoice = (await fetch_invoices(of, here))["2027-01-01 period"]
+            assert (invoice["state"], invoice["total"]) == ("open", 11767)
+
+    asyncio.run(work())
+    assert set(made) == {("v1.invoice_items.create", "exclusive")}
+
+
+def test_a_total_that_has_the_tax_within_differs() -> None:
+    month = Span(JANUARY, FEBRUARY)
+    line = RatedLine("fee", "standard@1", month, "", "", 0, 1, None, 10_000, month)
+    tax = {"automatic_tax": {"enabled": True, "status": "complete"}, "total_taxes": [{"amount": 1597}]}
+    there = {"subtotal": 10_000, "total": 10_000, **tax}
+    with pytest.raises(InvoiceMismatchError, match="a total of 10000 cents, and ours 11597"):
+        check_agreement(there, [{"amount": 10_000}], [line], "acme")
+    check_agreement({**there, "total": 11_597}, [{"amount": 10_000}], [line], "acme")
+
+
+@ON_BOTH_IF_SOAKED
+def test_a_draft_that_differs_is_held_until_a_person_decides(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    accepted_, voided = names = [f"{kind(database)}-held-{number}" for number in (1, 2)]
+
+    async def meddle(client: Any, invoice: Invoice) -> None:
+        there = await client.v1.invoices.retrieve_async(invoice["stripe_id"])
+        await client.v1.invoice_items.create_async(
+            {"customer": there.customer, "invoice": there.id, "amount": 77, "currency": "usd"}
+        )
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            for name in names:
+                await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 5, FEBRUARY)
+            for name in names:
+                draft = (await fetch_invoices(of, name))["2027-01-01 period"]
+                await asyncio.to_thread(stripe_sandbox.run, lambda client, draft=draft: meddle(client, draft))
+            await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 60)
+            for name, state in ((accepted_, invoices.CLOSING), (voided, invoices.VOIDING)):
+                held = (await fetch_invoices(of, name))["2027-01-01 period"]
+                assert held["state"] == "held"
+                assert "[77] cents" in str(held["held_why"])
+                async with of.database.writing() as connection:
+                    await invoices.transition(connection, held["id"], invoices.HELD, state, accepted_why="it is right")
+            await run(closing, FEBRUARY + FREEZE + 120)
+            accepted = (await fetch_invoices(of, accepted_))["2027-01-01 period"]
+            assert (accepted["state"], accepted["subtotal"], accepted["total"]) == ("open", 9900, 9977)
+            assert (await fetch_invoices(of, voided))["2027-01-01 period"]["state"] == "void"
+
+    asyncio.run(work())
+    assert [one["status"] for one in at_stripe(stripe_sandbox, voided)] == ["open"], "the draft is gone"
+
+
+@ON_BOTH_IF_SOAKED
+def test_who_is_not_charged_is_invoiced_and_pays_nothing_now_or_later(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    looks_ = f"{kind(database)}-looks"
+
+    async def work() -> None:
+        shadow = {"mode": "shadow", "rollout": {"allow": ["pays"]}}
+        async with sold(tmp_path, database, stripe_sandbox.url, **shadow) as (of, closing):
+            for name in ("pays", looks_):
+                await of.customer(name, "standard", now=JANUARY)
+            await of.use(looks_, WORKED, at=NOON)
+            await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
+            looks = await fetch_invoices(of, looks_)
+            assert [(one["state"], one["total"]) for one in looks.values()] == [("waived", 9900), ("waived", 11767)]
+            assert {one["state"] for one in (await fetch_invoices(of, "pays")).values()} == {"open"}
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await run(closing, MARCH, MARCH + FREEZE)
+            later = (await fetch_invoices(of, looks_))["2027-02-01 period"]
+            assert (later["state"], amounts(later)) == ("open", [9900])
+        async with sold(tmp_path, database, stripe_sandbox.url, charging="off") as (of, closing):
+            await run(closing, at(2027, 4, 1), at(2027, 4, 1) + FREEZE)
+            assert (await fetch_invoices(of, looks_))["2027-03-01 period"]["state"] == "draft", "drafts stay drafts"
+
+    asyncio.run(work())
+    assert [one["total"] for one in at_stripe(stripe_sandbox, looks_)] == [9900]
+
+
+def test_the_kill_switch_holds_invoices_that_are_being_closed(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer("stopped", "standard", now=JANUARY)
+            stripe: Any = closing._delivery._collection._stripe  # type: ignore[attr-defined]
+            call = stripe.call
+
+            async def last(name: str, /, *ids: str, **more: Any) -> Any:
+                if name == "v1.invoices.send_invoice":
+                    async with of.database.writing() as connection:
+                        await charging.stop_charging(connection, CALLER, "free", "a fault")
+                return await call(name, *ids, **more)
+
+            stripe.call = last
+            await run(closing, FEBRUARY + FREEZE)
+            states = {period: one["state"] for period, one in (await fetch_invoices(of, "stopped")).items()}
+            assert states == {"2027-01-01 start": "open", "2027-01-01 period": "closing"}
+
+    asyncio.run(work())
+
+
+def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer("minus", "standard", now=JANUARY)
+            await of.customer("vast", "standard", now=JANUARY)
+            await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
+            await of.use("vast", {"llm_tokens": 5}, at=NOON)
+            for minute in range(3):  # A minute holds no more.
+                await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
+            async with of.database.reading(whole=True) as connection:
+                loaded = await subscriptions.get_by_customer(connection, "minus")
+                coming = (await invoice_lines.compute_upcoming(connection, loaded, of.known.meters)).lines
+                assert [line.amount for line in coming] == [9900, 0, 1000], "below zero in total counts as none"
+            await run(closing, JANUARY + 5, FEBRUARY, FEBRUARY + FREEZE)
+            assert (await fetch_invoices(of, "minus"))["2027-01-01 period"]["total"] == 10900
+            vast = (await fetch_invoices(of, "vast"))["2027-01-01 period"]
+            assert (vast["state"], vast["lines"]) == ("held", [])
+            assert "can be billed" in str(vast["held_why"])
+            # Once somebody accepts it, what can be billed is; and no later invoice is held for it again.
+            async with of.database.writing() as connection:
+                again = {"after": "draft", "accepted_why": "a meter gone wrong", "try_at": 0}
+                await invoices.transition(connection, vast["id"], invoices.HELD, **again)
+            await run(closing, FEBRUARY + FREEZE + 5, MARCH, MARCH + FREEZE)
+            by_period = await fetch_invoices(of, "vast")
+            assert [by_period[f"2027-0{month}-01 period"]["state"] for month in (1, 2)] == ["open", "open"]
+            assert [amounts(by_period[f"2027-0{month}-01 period"])[0] for month in (1, 2)] == [9900, 9900]
+            assert {line["meter"] for line in by_period["2027-01-01 period"]["lines"]} == {None, "llm_tokens"}
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    async def tier(of: Sold, name: str) -> str:
+        async with of.database.reading() as connection:
+            return str((await customers.find(connection, name)).tier)
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            for name in ("leaves", "flees", "shrinks"):
+                await of.customer(name, "enterprise", now=JANUARY)
+                assert await tier(of, name) == "enterprise"
+            await of.use("flees", {"seats": 5, "llm_tokens": 20_000_000}, at=NOON - 60)
+            async with of.database.writing() as connection:
+                for name, when in (("leaves", "period_end"), ("flees", "now")):
+                    await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=of.known, now=NOON)
+            await of.change("shrinks", "standard", now=NOON)
+            assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == [
+                "enterprise",
+                "basic",
+                "enterprise",
+            ]
+            async with of.database.writing() as connection:
+                with pytest.raises(Refused, match="within its period"):
+                    await subscriptions.create_subscription(
+                        connection, CALLER, "flees", "standard", is_yearly=False, settings=of.known, now=NOON + 60
+                    )
+            await run(closing, NOON + FREEZE, NOON + FREEZE + 60, FEBRUARY, FEBRUARY + FREEZE)
+            assert [await tier(of, name) for name in ("leaves", "flees", "shrinks")] == ["basic", "basic", "standard"]
+            fled = (await fetch_invoices(of, "flees"))["2027-01-01 period"]
+            assert (fled["state"], amounts(fled)) == ("open", [0, 5000, 0])
+            assert (await fetch_invoices(of, "leaves"))["2027-01-01 period"]["total"] == 0
+            assert (await fetch_invoices(of, "shrinks"))["2027-01-01 period"]["total"] == 9900
+            async with of.database.reading() as connection:
+                assert not (await connection.execute(sa.select(table).where(table.c.period == "2027-02-01"))).all()
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_a_subscription_that_cannot_end_holds_no_other_up(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            for name in ("stuck", "goes"):
+                await of.customer(name, "standard", now=JANUARY)
+            async with of.database.writing() as connection:
+                await subscriptions.cancel_subscription(
+                    connection, CALLER, "stuck", "period_end", settings=of.known, now=NOON
+                )
+            tiers = {name: tier for name, tier in of.known.tiers.items() if name != "basic"}
+            less = of.known.model_copy(update={"tiers": tiers})
+            closing._roll._settings = lambda: less
+            await run(closing, FEBRUARY + 5, FEBRUARY + 10)
+            assert "2027-01-01 period" in await fetch_invoices(of, "goes")
+            assert "2027-01-01 period" not in await fetch_invoices(of, "stuck"), "the tier that it had before is gone"
+            async with of.database.reading() as connection:
+                assert list((await connection.execute(sa.select(alerts.c.kind))).scalars()) == ["billing_stuck"]
+            closing._roll._settings = lambda: of.known
+            await run(closing, FEBRUARY + 15)
+            assert "2027-01-01 period" in await fetch_invoices(of, "stuck")
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_a_month_whose_minutes_are_gone_is_held_and_not_free(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer("acme", "standard", now=NOON + 1800)
+            await of.use("acme", WORKED, at=NOON + 3600)
+            async with of.database.writing() as connection:
+                await connection.execute(sa.update(rollup).values(minutes_from=FEBRUARY))
+            await run(closing, FEBRUARY + 5, FEBRUARY + FREEZE)
+            invoice = (await fetch_invoices(of, "acme"))["2027-01-01 period"]
+            assert (invoice["state"], invoice["lines"]) == ("held", [])
+            assert "not kept any more" in str(invoice["held_why"])
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_a_total_below_zero_is_credit_for_the_next_invoice(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    """As Stripe does it: the invoice is paid, and what it gives back is the customer's balance there."""
+
+    name = f"{kind(database)}-back"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
+            await of.customer(name, "standard", now=JANUARY)
+            await of.use(name, {"agent_executions": 6000}, at=NOON)
+            await run(closing, FEBRUARY, FEBRUARY + FREEZE)
+            assert (await fetch_invoices(of, name))["2027-01-01 period"]["total"] == 9900 + 10_000
+            await of.use(name, {"agent_executions": -1000}, at=NOON + 60)
+            async with of.database.writing() as connection:
+                await subscriptions.cancel_subscription(
+                    connection, CALLER, name, "period_end", settings=of.known, now=FEBRUARY + 60
+                )
+            await run(closing, MARCH, MARCH + FREEZE)
+            last = (await fetch_invoices(of, name))["2027-02-01 period"]
+            assert (last["state"], last["total"]) == ("paid", -10_000)
+
+    asyncio.run(work())
+    totals = sorted((one["total"], one["status"], one["amount_due"]) for one in at_stripe(stripe_sandbox, name))
+    assert totals[0] == (-10_000, "paid", 0)
+    assert customer_at_stripe(stripe_sandbox, name)["balance"] == -10_000
+
+
+def customer_at_stripe(sandbox: Sandbox, name: str) -> dict[str, Any]:
+    async def look(client: Any) -> dict[str, Any]:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (customer,) = [one.to_dict() async for one in everybody.auto_paging_iter() if one.name == name]
+        return dict(customer)
+
+    return sandbox.run(look)
+
+
+@ON_BOTH_IF_SOAKED
+def test_an_invoice_that_fails_unexpectedly_holds_no_other_up(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks = f"{kind(database)}-breaks"
+    period_lines, roll = invoice_lines.compute_period_lines, subscriptions.roll_period
+
+    async def fails(connection: Any, row: Any, meters: Any) -> Any:
+        if row.name == "odd":
+            raise ZeroDivisionError
+        return await period_lines(connection, row, meters)
+
+    async def sticks(connection: Any, number: str, **how: Any) -> bool:
+        loaded = await subscriptions.get_by_id(connection, number)
+        if loaded.customer.name == "stuck":
+            raise ZeroDivisionError
+        return await roll(connection, number, **how)
+
+    class Faulty(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.invoices.add_lines" and ids[0] in broken:
+                raise ZeroDivisionError
+            return await super().call(name, *ids, key=key, **params)
+
+    broken: set[str] = set()
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, Faulty) as (of, closing):
+            for name in ("odd", "stuck", breaks, "goes-on"):
+                await of.customer(name, "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            monkeypatch.setattr(invoice_lines, "compute_period_lines", fails)
+            monkeypatch.setattr(subscriptions, "roll_period", sticks)
+            await run(closing, FEBRUARY)
+            broken.add(str((await fetch_invoices(of, breaks))["2027-01-01 period"]["stripe_id"]))
+            await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 1)
+            states = {name: await fetch_invoices(of, name) for name in ("odd", breaks, "goes-on")}
+            state_by_name = {name: one["2027-01-01 period"]["state"] for name, one in states.items()}
+            assert state_by_name == {"odd": "draft", breaks: "closing", "goes-on": "open"}
+            assert "2027-01-01 period" not in await fetch_invoices(of, "stuck")
+            async with of.database.reading() as connection:
+                kinds = sorted((await connection.execute(sa.select(alerts.c.kind))).scalars())
+            assert kinds == ["billing_stuck", "invoice_failed", "invoice_failed"]
+            monkeypatch.undo()
+            broken.clear()
+            await run(closing, FEBRUARY + FREEZE + 60, FEBRUARY + 2 * FREEZE, FEBRUARY + 2 * FREEZE + 1)
+            for name in ("odd", "stuck", breaks):
+                assert (await fetch_invoices(of, name))["2027-01-01 period"]["state"] == "open"
+
+    asyncio.run(work())
+
+
+def test_what_a_person_decides_during_a_call_is_not_undone_by_what_becomes_of_it(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    decided: list[Any] = []
+
+    class Slow(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.invoices.finalize_invoice" and decided:
+                await decided.pop()()
+                raise StripeCallError(CallOutcome.REFUSED, "no")
+            return await super().call(name, *ids, key=key, **params)
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, Slow) as (of, closing):
+            await of.customer("torn", "standard", now=JANUARY)
+            await run(closing, JANUARY + 60, FEBRUARY)
+            number = (await fetch_invoices(of, "torn"))["2027-01-01 period"]["id"]
+
+            async def void() -> None:
+                async with of.database.writing() as connection:
+                    values = {"state": invoices.VOIDING, "tries": 1}
+                    await connection.execute(sa.update(table).where(table.c.id == number).values(values))
+
+            decided.append(void)
+            await run(closing, FEBRUARY + FREEZE, FEBRUARY + FREEZE + 5)
+            assert (await fetch_invoices(of, "torn"))["2027-01-01 period"]["state"] == "void"
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe_denies(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    outcomes = [CallOutcome.BUSY, CallOutcome.DENIED]
+    tried: list[int] = []
+
+    class Failing(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.credit_notes.create":
+                tried.append(params["amount"])
+                if outcomes:
+                    raise StripeCallError(outcomes.pop(0), "no")
+            return await super().call(name, *ids, key=key, **params)
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, Failing) as (of, closing):
+            await of.customer("noted", "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            invoice = (await fetch_invoices(of, "noted"))["2027-01-01 start"]["id"]
+            async with of.database.writing() as connection:
+                note = {"invoice": invoice, "why": "sorry", "state": "asked", "tries": 0, "created_at": 0}
+                rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
+                await connection.execute(sa.insert(credit_notes), rows)
+            await run(closing, JANUARY + 70)
+            assert tried == [1, 2], "the first is busy, and then the key is denied"
+            await run(closing, JANUARY + 71, JANUARY + 129)
+            assert tried == [1, 2]
+            await run(closing, JANUARY + 130, JANUARY + 131)
+            assert tried == [1, 2, 1, 2]
+            async with of.database.reading() as connection:
+                assert set((await connection.execute(sa.select(credit_notes.c.state))).scalars()) == {"made"}
+
+    asyncio.run(work())
+
+
+def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
+) -> None:
+    is_broken = [True]
+
+    class Faulty(Stripe):
+        async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
+            if name == "v1.credit_notes.create" and params["amount"] == 1 and is_broken[0]:
+                raise KeyError("id")
+            return await super().call(name, *ids, key=key, **params)
+
+    async def work() -> None:
+        async with sold(tmp_path, sqlite_database, stripe_sandbox.url, Faulty) as (of, closing):
+            await of.customer("note-blocked", "standard", now=JANUARY)
+            await run(closing, JANUARY + 60)
+            invoice = (await fetch_invoices(of, "note-blocked"))["2027-01-01 start"]["id"]
+            async with of.database.writing() as connection:
+                note = {"invoice": invoice, "why": "sorry", "state": "asked", "tries": 0, "created_at": 0}
+                rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
+                await connection.execute(sa.insert(credit_notes), rows)
+            states = sa.select(credit_notes.c.state).order_by(credit_notes.c.id)
+            await run(closing, JANUARY + 70, JANUARY + 71, JANUARY + 90)
+            async with of.database.reading() as connection:
+                assert list((await connection.execute(states)).scalars()) == ["asked", "made"]
+                (alert,) = await connection.execute(sa.select(alerts))
+            assert (alert.kind, alert.severity) == ("credit_note_failed", "page")
+            assert f"{invoice}-1" in alert.details
+            is_broken[0] = False
+            await run(closing, JANUARY + 4000)
+            async with of.database.reading() as connection:
+                assert list((await connection.execute(states)).scalars()) == ["made", "made"]
+
+    asyncio.run(work())

@@ -1,0 +1,58 @@
+"""A collector that dies after every call of Stripe's that changes anything, under `collection: meters`."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from tests.collector.billing.period_close.test_invoice_delivery import (
+    FEBRUARY,
+    FREEZE,
+    JANUARY,
+    at_stripe,
+    fetch_invoices,
+)
+from tests.support.era import Era, era
+from tests.support.sold import Killed, Mortal
+from tests.support.stripe_sandbox import Sandbox
+from tests.support.tables_ready import put_tables
+
+DAY = 86400
+
+
+async def turns(of: Era, count: int, seconds: float = 61.0) -> int:
+    """Do what is due so often; whoever is killed is started anew. How often it was killed."""
+    killed = 0
+    while count:
+        try:
+            await of.turns(1, seconds)
+            count -= 1
+        except Killed:
+            killed += 1
+            await of.exports.take_over()
+    return killed
+
+
+def test_a_month_with_a_change_is_charged_once_however_often_it_is_killed(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> tuple[int, dict[str, Any]]:
+        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, where, own_sandbox, JANUARY, Mortal) as of:
+            await of.of.customer("mortal", "standard", now=JANUARY)
+            await of.of.use("mortal", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
+            killed = await turns(of, 2)
+            await of.to(JANUARY + 3 * DAY)
+            await of.of.change("mortal", "enterprise", now=of.now())
+            await of.of.use("mortal", {"llm_tokens": 10_200_000}, at=JANUARY + 5 * DAY)
+            killed += await turns(of, 3)
+            await of.to(FEBRUARY + 5)
+            killed += await turns(of, 2)
+            await of.to(FEBRUARY + FREEZE)
+            killed += await turns(of, 4, 301)
+            return killed, dict(await fetch_invoices(of.of, "mortal"))
+
+    killed, by_period = asyncio.run(work())
+    period = by_period["2027-01-01 period"]
+    assert (period["total"], period["state"]) == (49900 + 100 + 100, "open")
+    assert killed >= 10, "it was killed at each step"
+    totals = sorted(one["total"] for one in at_stripe(own_sandbox, "mortal"))
+    assert totals == sorted(invoice["total"] for invoice in by_period.values())
+    assert len(own_sandbox.journal("customer.subscription.created")) == 1

@@ -1,0 +1,120 @@
+"""The month of `test_month.py` in both modes, by meters and by items: the same invoices, to the cent."""
+
+import asyncio
+import random
+from collections import Counter
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.invoices import invoices
+from edgeproxy.collector.database.billing_tables import invoices as table
+from tests.collector.billing.period_close.test_month import FAULTS, FEBRUARY, FREEZE, JANUARY, PLANS, Payer, charged
+from tests.collector.billing.second_rater import usage_charges
+from tests.support.era import Era, era
+from tests.support.stripe_sandbox import Sandbox
+from tests.support.tables_ready import put_tables
+
+MODES = ("meters", "invoice_items")
+PATIENCE = 1500.0
+"""Seconds that all of it may take."""
+STOPS = 20
+"""Moments of the month at which the clock stops, and Stripe hears of the plans that were changed until then."""
+
+
+async def left(of: Era, expected: int) -> bool:
+    """Whether some of so many invoices are not where they are paid yet; none is held."""
+    unsettled = table.c.state.in_((invoices.DRAFT, invoices.CLOSING))
+    async with of.of.database.reading() as connection:
+        held = (await connection.execute(sa.select(table.c.held_why).where(table.c.held_why.is_not(None)))).all()
+        count = (await connection.execute(sa.select(sa.func.count()).select_from(table).where(~unsettled))).scalar_one()
+    assert not held
+    return bool(count < expected)
+
+
+async def by_its_meters(client: Any) -> Counter[str]:
+    """What each customer is charged by Stripe's own lines for metered prices, also those that a change has left."""
+    names = {
+        one.id: one.name async for one in (await client.v1.customers.list_async({"limit": 100})).auto_paging_iter()
+    }
+    cents: Counter[str] = Counter()
+    async for invoice in (await client.v1.invoices.list_async({"limit": 100})).auto_paging_iter():
+        lines = await client.v1.invoices.line_items.list_async(invoice.id, {"limit": 100})
+        async for line in lines.auto_paging_iter():
+            if "price_details" in line.pricing:
+                cents[names[invoice.customer]] += line.amount
+    return cents
+
+
+@pytest.mark.parametrize("customers", [4, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])])
+def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second_rater_says(
+    own_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int
+) -> None:
+    """So many customers, each twice: once in each mode."""
+    chance = random.Random(seed)
+    payers = [Payer(f"payer-{customers}-{number}", chance) for number in range(customers)]
+    faults = [{"kind": kind, "probability": 0.02, "method": "POST", "path": "/v1/"} for kind in FAULTS]
+    began = monotonic()
+
+    async def begin(of: Era, mode: str) -> None:
+        by_meters = of.of.known
+        assert by_meters.billing is not None
+        of.of.known = by_meters.model_copy(
+            update={"billing": by_meters.billing.model_copy(update={"collection": mode})}
+        )
+        for payer in payers:
+            await of.of.customer(f"{payer.name}-{mode}", payer.plan.partition("@")[0], now=JANUARY)
+            for at, used in payer.sent:
+                await of.of.use(f"{payer.name}-{mode}", used, at=at)
+        of.of.known = by_meters
+
+    async def work() -> None:
+        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, where, own_sandbox, JANUARY) as of:
+            await asyncio.to_thread(own_sandbox.faults, *faults, seed=seed)
+            for mode in MODES:
+                await begin(of, mode)
+            await of.turns(3)
+            changing = sorted((one for one in payers if one.to), key=lambda one: one.changes_at)
+            together = -(-len(changing) // STOPS) or 1
+            for first in range(0, len(changing), together):
+                some = changing[first : first + together]
+                await of.to(some[-1].changes_at)
+                for payer in some:
+                    for mode in MODES:
+                        await of.of.change(f"{payer.name}-{mode}", payer.to or "", now=payer.changes_at)
+                await of.turns(3)
+            await of.to(FEBRUARY + 5)
+            await of.turns(6)
+            await of.to(FEBRUARY + FREEZE)
+            while await left(of, sum(3 if payer.to else 2 for payer in payers) * len(MODES)):
+                assert monotonic() - began < PATIENCE
+                await of.turns(1, 601)
+
+    try:
+        asyncio.run(work())
+    finally:
+        own_sandbox.faults()
+    charged_sums = own_sandbox.run(charged)
+    for payer in payers:
+        both = [charged_sums.get(f"{payer.name}-{mode}", Counter()) for mode in MODES]
+        assert both == [payer.expected()] * len(MODES), payer.name
+    by_stripe = own_sandbox.run(by_its_meters)
+    for payer in payers:
+        plans = [payer.plan, payer.to] if payer.to else [payer.plan]
+        paid = [number for number, plan in enumerate(plans) if not plan.startswith("free")]
+        expected = sum(
+            cents
+            for number in paid
+            for _, cents in usage_charges(
+                PLANS[plans[number]], {meter: {"": used} for meter, used in payer.sent[number][1].items()}
+            ).values()
+        )
+        usage = [by_stripe.get(f"{payer.name}-{mode}", 0) for mode in MODES]
+        assert usage == [expected, 0], f"{payer.name}: usage is charged by what Stripe has counted"
+    print(
+        f"{customers} customers, {sum(map(Counter.total, charged_sums.values()))} invoices: {monotonic() - began:.0f} s"
+    )

@@ -1,0 +1,94 @@
+"""What is billed of a meter that is read and not added up."""
+
+import asyncio
+from calendar import timegm
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, fetch_quantities
+from edgeproxy.collector.billing.rating.periods import period_at
+from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.delivery_tables import waivers
+from edgeproxy.collector.events.event import Event
+from edgeproxy.config.catalog import Plan
+from edgeproxy.config.models import Meter
+from tests.support.tables_ready import put_tables
+
+METERS = {
+    name: Meter.model_validate({"count": "events", "aggregate": name}) for name in ("max", "average", "last", "unique")
+}
+LEVELS = ("max", "average")
+
+
+def plan(*meters: str) -> Plan:
+    return Plan.model_validate({"fee": "0", "meters": {name: {"included": "0", "price": "1"} for name in meters}})
+
+
+def january(day: int, hour: int = 0) -> int:
+    return timegm((2027, 1, day, hour, 0, 0))
+
+
+def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(tmp_path: Path) -> None:
+    """Subscribed on the 11th, changed on the 25th: the second plan has all, as it is in force at the end."""
+    period = period_at(january(1))
+    segments = [
+        Segment(version, plan(*LEVELS), span, period)
+        for version, span in (("a@1", Span(january(11), january(25))), ("b@1", Span(january(25), period.end)))
+    ]
+    readings = [(january(5), 9), (january(10), 1), (january(19, 12), 2)]
+
+    async def work() -> None:
+        database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+        async with database.writing() as connection:
+            events = [
+                Event("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
+                for meter in LEVELS
+                for at, value in readings
+            ]
+            await database.begin_events(connection, events)
+        async with database.reading(whole=True) as connection:
+            billed = [
+                await fetch_quantities(connection, "acme", segments, one, QuantityTerms(METERS, None))
+                for one in segments
+            ]
+        await database.close()
+        # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not what is left of 1.6 without its fraction.
+        of = segments[1].span
+        assert billed == [{}, {UsageKey(of, "max"): 2, UsageKey(of, "average"): 1}]
+
+    asyncio.run(work())
+
+
+def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
+    period = period_at(january(1))
+    segment = Segment("a@1", plan(*METERS), period, period)
+    free = [Span(january(11), january(16)), Span(january(26), period.end)]
+    readings = [(january(1), 31), (january(12), 500), (january(16), 62), (january(27), 900)]
+    items = [(january(2), "one"), (january(3), "two"), (january(12), "two"), (january(13), "three")]
+
+    async def work() -> None:
+        database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
+        async with database.writing() as connection:
+            events = [
+                Event("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
+                for meter in ("max", "average", "last")
+                for at, value in readings
+            ]
+            events += [
+                Event("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item) for at, item in items
+            ]
+            await database.begin_events(connection, events)
+            rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
+            await connection.execute(sa.insert(waivers), rows)
+        async with database.reading(whole=True) as connection:
+            billed = await fetch_quantities(connection, "acme", [segment], segment, QuantityTerms(METERS, None))
+        await database.close()
+        # Ten days at 31 and ten at 62, of 31 days.
+        assert billed == {
+            UsageKey(period, meter): value
+            for meter, value in (("max", 62), ("average", 30), ("last", 62), ("unique", 2))
+        }
+
+    asyncio.run(work())

@@ -1,0 +1,216 @@
+"""The rater: the worked examples, what holds for every plan and usage, and a second rater that agrees to the cent."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeproxy.collector.billing.rating.money import compute_amount, divide_rounded
+from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
+from edgeproxy.config.catalog import Plan
+from edgeproxy.config.load import load_plans
+from tests.collector.billing import second_rater
+
+PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", {}).plans
+JANUARY = Span(1_798_761_600, 1_801_440_000)
+FEBRUARY = Span(JANUARY.end, JANUARY.end + 28 * 86400)
+CHANGE = JANUARY.end - 1_339_200
+"""16 January, 12:00 UTC."""
+
+
+def month(version: str, plan: Plan | None = None, span: Span = JANUARY, period: Span = JANUARY) -> Segment:
+    return Segment(version, plan or PLANS[version], span, period)
+
+
+def usage(segment: Segment, **quantities: int) -> dict[UsageKey, int]:
+    return {UsageKey(segment.span, meter): quantity for meter, quantity in quantities.items()}
+
+
+ENTERPRISE = {"llm_tokens": 12_345_678, "agent_executions": 50_000, "api_calls": 1_000_010} | {
+    "storage_gb": 1_001,
+    "seats": 400,
+}
+STANDARD = {"llm_tokens": 1_234_567, "agent_executions": 5_003, "api_calls": 100_015, "storage_gb": 112, "seats": 27}
+
+
+@pytest.mark.parametrize(
+    ("version", "quantities", "amounts"),
+    [
+        ("standard@1", STANDARD, [9900, 0, 235, 0, 30, 0, 2, 0, 600, 0, 1000]),
+        ("enterprise@1", ENTERPRISE, [49900, 0, 1173, 0, 0, 1, 0, 25, 0]),
+        ("free@1", {"api_calls": 5000}, [0, 0, 0]),
+    ],
+)
+def test_the_worked_examples(version: str, quantities: dict[str, int], amounts: list[int]) -> None:
+    segment = month(version)
+    lines = rate_segments([segment], usage(segment, **quantities))
+    assert [line.amount for line in lines] == amounts
+
+
+def test_late_usage_costs_what_rating_everything_at_once_would_have() -> None:
+    segment = month("standard@1")
+    known = STANDARD
+    invoiced = rate_segments([segment], usage(segment, **known))
+    for more, cents in ((400, 0), (1000, 1)):
+        known = known | {"llm_tokens": known["llm_tokens"] + more}
+        (late,) = rate_segments([segment], usage(segment, **known), invoiced)
+        assert (late.kind, late.meter, late.quantity, late.amount) == ("late", "llm_tokens", more, cents)
+        invoiced.append(late)
+    assert rate_segments([segment], usage(segment, **known), invoiced) == []
+
+
+def test_an_upgrade_takes_back_what_is_left_of_the_old_fee() -> None:
+    before = month("standard@1", span=Span(JANUARY.start, CHANGE))
+    after = month("enterprise@1", span=Span(CHANGE, JANUARY.end))
+    (first,) = rate_segments([month("standard@1")], {})
+    assert first.amount == 9900
+    back, new = rate_segments([before, after], {}, [first])
+    assert (back.kind, back.amount, new.kind, new.amount) == ("proration", -4950, "proration", 24950)
+    used = usage(before, llm_tokens=1_001_000) | usage(after, llm_tokens=1_001_000)
+    charged = [line for line in rate_segments([before, after], used, [first, back, new]) if line.amount]
+    assert [(line.version, line.amount) for line in charged] == [("standard@1", 1)], "each by its own plan"
+
+
+def test_a_year_is_paid_once_and_in_advance() -> None:
+    assert PLANS["standard@1"].year_fee == 95040
+    assert PLANS["free@1"].year_fee is None
+    year = Span(JANUARY.start, JANUARY.start + 365 * 86400)
+    months = [Segment("standard@1", PLANS["standard@1"], span, year, is_yearly=True) for span in (JANUARY, FEBRUARY)]
+    assert [(line.kind, line.amount) for line in rate_segments(months, {})] == [("fee", 95040)]
+    march = Span(FEBRUARY.end, FEBRUARY.end + 31 * 86400)
+    changed = [*months, Segment("enterprise@1", PLANS["enterprise@1"], march, march)]
+    left = round(95040 * (365 - 59) / 365)
+    assert [line.amount for line in rate_segments(changed, {})] == [95040, -left, 49900]
+    with pytest.raises(ValueError, match="free@1 is not sold by the year"):
+        rate_segments([Segment("free@1", PLANS["free@1"], JANUARY, year, is_yearly=True)], {})
+
+
+def test_who_joins_in_the_middle_pays_for_the_rest() -> None:
+    joined = month("standard@1", span=Span(CHANGE, JANUARY.end))
+    assert [(line.kind, line.amount) for line in rate_segments([joined], {})] == [("fee", 4950)]
+
+
+def test_usage_of_no_segment_is_an_error() -> None:
+    with pytest.raises(ValueError, match="which is no segment"):
+        rate_segments([month("standard@1")], {UsageKey(FEBRUARY, "seats"): 1})
+
+
+def test_a_correction_to_nothing_gives_everything_back() -> None:
+    segment = month("standard@1")
+    invoiced = rate_segments([segment], usage(segment, **STANDARD))
+    back = rate_segments([segment], usage(segment, **STANDARD) | usage(segment, llm_tokens=-5), invoiced)
+    assert [(line.quantity, line.amount) for line in back] == [(-1_000_000, 0), (-234_567, -235)]
+
+
+@pytest.mark.parametrize(
+    ("numerator", "denominator", "whole"),
+    [(3, 2, 2), (-3, 2, -2), (1, 2, 1), (-1, 2, -1), (1, 3, 0), (5, 3, 2), (0, 7, 0)],
+)
+def test_a_half_is_rounded_away_from_zero(numerator: int, denominator: int, whole: int) -> None:
+    assert divide_rounded(numerator, denominator) == whole
+
+
+def test_the_largest_numbers_are_exact() -> None:
+    assert compute_amount(999_999_999_999_999, 123_456_789_012_345_678) == 123_456_789_012_345_554_543
+
+
+# ---- any plan, any usage
+
+
+def price(chance: random.Random) -> str:
+    written = f"{chance.choice([0, 0, chance.randrange(20)])}.{chance.randrange(10**4):04}"
+    return written + chance.choice(["", "/10", "/1000", "/8"])
+
+
+def meter(chance: random.Random) -> dict[str, Any]:
+    kind = chance.randrange(5)
+    if kind == 0:
+        return {"included": "unlimited"}
+    if kind == 1:
+        return {"included": str(chance.randrange(1000)), "cap": chance.choice(["soft", "hard"])}
+    if kind == 2:
+        ends = sorted(chance.sample(range(1, 2000), chance.randrange(1, 4)))
+        return {"tiers": [{"up_to": str(end), "price": price(chance)} for end in ends] + [
+            {"up_to": "none", "price": price(chance)}
+        ]}  # fmt: skip
+    price_plan: dict[str, Any] = {"included": str(chance.choice([0, chance.randrange(1000)])), "price": price(chance)}
+    if kind == 3:
+        values = chance.sample(["m1", "m2", "m3"], chance.randrange(1, 4))
+        price_plan["by"] = {"dimension": "model", "prices": {value: price(chance) for value in values}}
+    return price_plan
+
+
+def plan(chance: random.Random) -> dict[str, Any]:
+    fee = f"{chance.randrange(500)}.{chance.randrange(100):02}"
+    return {"fee": fee, "meters": {f"m{number}": meter(chance) for number in range(chance.randrange(1, 5))}}
+
+
+def used(chance: random.Random, meter_plans: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    def quantity() -> int:
+        return chance.choice([0, 1, chance.randrange(3000), chance.randrange(10**15), -chance.randrange(100)])
+
+    usage: dict[str, dict[str, int]] = {}
+    for name in chance.sample([*meter_plans["meters"]], chance.randrange(len(meter_plans["meters"]) + 1)):
+        values = chance.sample(["", "m1", "m2", "m3", "other"], chance.randrange(1, 5))
+        usage[name] = {value: quantity() for value in values}
+    return usage
+
+
+def keys(segment: Segment, quantities: Mapping[str, Mapping[str, int]]) -> dict[UsageKey, int]:
+    return {
+        UsageKey(segment.span, name, value): quantity
+        for name, values in quantities.items()
+        for value, quantity in values.items()
+    }
+
+
+def charges(lines: list[RatedLine]) -> dict[second_rater.Where, tuple[int, int]]:
+    quantities: Counter[second_rater.Where] = Counter()
+    cents: Counter[second_rater.Where] = Counter()
+    for line in lines:
+        if line.meter:
+            quantities[line.meter, line.value, line.tier] += line.quantity
+            cents[line.meter, line.value, line.tier] += line.amount
+    return {where: (quantities[where], cents[where]) for where in quantities if quantities[where]}
+
+
+def cases(seed: int, number: int) -> Iterator[tuple[random.Random, dict[str, Any], Segment]]:
+    chance = random.Random(seed)
+    for _ in range(number):
+        case_plan = plan(chance)
+        yield chance, case_plan, month("x@1", Plan.model_validate(case_plan))
+
+
+@pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
+    for chance, case_plan, segment in cases(seed, number):
+        quantities = used(chance, case_plan)
+        try:
+            lines = rate_segments([segment], keys(segment, quantities))
+        except Exception:
+            print(case_plan, quantities)
+            raise
+        assert charges(lines) == second_rater.usage_charges(case_plan, quantities), (case_plan, quantities)
+        assert lines[0].amount == second_rater.fee(case_plan, seconds=1, of=1)
+
+
+@given(st.integers(0, 2**32))
+def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
+    for chance, case_plan, segment in cases(seed, 3):
+        whole = {name: {v: abs(q) for v, q in values.items()} for name, values in used(chance, case_plan).items()}
+        invoiced: list[RatedLine] = []
+        known: dict[str, dict[str, int]] = {name: dict.fromkeys(values, 0) for name, values in whole.items()}
+        for part in (1, 2, 3):
+            for name, values in whole.items():
+                for value, quantity in values.items():
+                    known[name][value] = quantity if part == 3 else chance.randint(known[name][value], quantity)
+            before = sum_amounts(invoiced)
+            invoiced += rate_segments([segment], keys(segment, known), invoiced)
+            if not any("by" in meter_plan for meter_plan in case_plan["meters"].values()):
+                assert sum_amounts(invoiced) >= before, "more usage never costs less"
+        assert charges(invoiced) == charges(rate_segments([segment], keys(segment, whole)))

@@ -1,0 +1,175 @@
+"""Who is charged, as the file and people say: the kill switch, what it does at edges, and what it waives."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from edgeproxy.collector.accounts import audit, documents
+from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.alerts.alert import raise_once
+from edgeproxy.collector.anomalies.job import pause_alert
+from edgeproxy.collector.anomalies.judgement import Finding
+from edgeproxy.collector.billing.period_close import quantities
+from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
+from edgeproxy.collector.billing.reports import rollout_figures
+from edgeproxy.collector.billing.rollout import charging, gates
+from edgeproxy.collector.database.alert_tables import alerts
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.delivery_tables import waivers, webhook_events
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, directory_outbox
+from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.config.billing import Billing, Rollout
+from edgeproxy.config.load import load_plans
+from edgeproxy.wire.batch import FIRST, Batch
+
+BOSS = Caller("boss")
+PLANS = Path(__file__).parents[4] / "config/plans.yaml"
+ON = Billing(plans=PLANS, mode="live", rollout=Rollout(percent=5, allow=("acme",)))
+OFF = ON.model_copy(update={"charging": False})
+STOPPED = ON.model_copy(update={"rollout": Rollout(percent=5, stop="We are sorry.")})
+PLANS_SOLD = load_plans(PLANS, {}).plans
+USED = (("acme", "api_calls", "-", 100),)
+Work = Callable[[AsyncConnection], Coroutine[Any, Any, None]]
+
+
+def on(url: str, *works: Work) -> None:
+    """Do each in a transaction of its own."""
+
+    async def run() -> None:
+        database = await Database.connect(url)
+        try:
+            for work in works:
+                async with database.writing() as connection:
+                    await work(connection)
+        finally:
+            await database.close()
+
+    asyncio.run(run())
+
+
+async def add(connection: AsyncConnection, name: str, **paused: object) -> None:
+    settings = json.dumps({"tier": "basic", **({"paused": paused} if paused else {})}, separators=(",", ":"))
+    row = {"id": name, "name": name, "tier": "basic", "settings": settings, "metadata": "{}"}
+    await connection.execute(sa.insert(customers), [{**row, "created_at": 1, "version": 1}])
+
+
+async def paused(connection: AsyncConnection, name: str) -> int | None:
+    """The status with which edges refuse a customer."""
+    pause = json.loads(await documents.document(connection, name))["customer"].get("paused")
+    return pause and pause.get("status", 403)
+
+
+def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(database: str) -> None:
+    async def stop(connection: AsyncConnection) -> None:
+        await add(connection, "unpaid", why="An invoice is unpaid.", status=402)
+        await add(connection, "abuser", why="Abuse.", status=403)
+        assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
+        await charging.stop_charging(connection, BOSS, "Free for now.", "a wrong price")
+
+    async def look(connection: AsyncConnection) -> None:
+        now = await charging.fetch_charging(connection, ON)
+        assert (now.is_on, now.message, now.stopped_by, now.charges("acme")) == (False, "Free for now.", "boss", False)
+        assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [None, 403]
+        rows = await connection.execute(sa.select(directory_outbox.c.name))
+        assert list(rows.scalars()) == ["billing-stopped", "unpaid"]
+        (span,) = await charging.list_waived(connection)
+        assert span.start <= time.time() < span.end
+        assert span.start % 60 == 0
+        with pytest.raises(Refused, match="nobody is charged already: boss has stopped it"):
+            await charging.stop_charging(connection, BOSS, "x", "again")
+
+    async def resume(connection: AsyncConnection) -> None:
+        await charging.resume_charging(connection, BOSS, "mended")
+        (span,) = await charging.list_waived(connection)
+        assert span.end % 60 == 0
+        assert 0 < span.end - time.time() <= 60
+        assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
+        with pytest.raises(Refused, match="charged already"):
+            await charging.resume_charging(connection, BOSS, "again")
+
+    async def once_more(connection: AsyncConnection) -> None:
+        """Within the same minute: the time goes on, as no minute may be in two."""
+        await charging.stop_charging(connection, BOSS, "x", "y")
+        (span,) = await charging.list_waived(connection)
+        assert span.end > time.time() + 3600
+        actions = [entry["action"] for entry in await audit.page(connection, 0, 10)]
+        assert actions == ["billing.stop", "billing.resume", "billing.stop"]
+        kinds = (await connection.execute(sa.select(alerts.c.kind))).scalars().all()
+        assert kinds == ["billing_stopped"] * 2
+
+    on(database, stop, look, resume, once_more)
+
+
+@pytest.mark.parametrize(("file", "message"), [(OFF, charging.NO_CHARGE), (STOPPED, "We are sorry.")])
+def test_what_the_file_stops_it_resumes_and_nothing_else(sqlite_database: str, file: Billing, message: str) -> None:
+    async def follow(connection: AsyncConnection) -> None:
+        await charging.apply_configuration(connection, file)
+        now = await charging.fetch_charging(connection, file)
+        assert (now.is_on, now.message, now.stopped_by) == (False, message, "configuration")
+        await charging.apply_configuration(connection, file)
+        await charging.apply_configuration(connection, ON)
+        assert (await charging.fetch_charging(connection, ON)).is_on
+        await charging.stop_charging(connection, BOSS, "x", "y")
+        await charging.apply_configuration(connection, ON)
+        assert not (await charging.fetch_charging(connection, ON)).is_on
+
+    on(sqlite_database, follow)
+
+
+def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_database: str) -> None:
+    async def step(connection: AsyncConnection) -> None:
+        before = await charging.fetch_charging(connection, ON)
+        assert (before.percent, before.allow, before.mode) == (5, {"acme"}, "live")
+        assert before.charges("acme")
+        with pytest.raises(Refused) as no:
+            await charging.set_percent(connection, BOSS, 25, "why", frozenset({7}))
+        assert no.value.status == 412
+        await charging.set_percent(connection, BOSS, 25, "why")
+        after = await charging.fetch_charging(connection, ON)
+        assert (after.percent, abs(after.since - time.time()) < 60) == (25, True)
+        figures = await rollout_figures.fetch_figures(connection, after, time.time(), ON)
+        closed = [gate for gate in gates.evaluate_gates(25, 50, figures) if not gate.is_open]
+        assert len(closed) == 4
+        assert figures.webhook_median is None
+        event = {"type": "invoice.paid", "object_type": "invoice", "object": "in_1", "livemode": 0, "source": "poll"}
+        event |= {"created": after.since, "received": after.since * 1000, "state": "applied", "payload": b""}
+        rows = [{**event, "id": f"evt_{taken}", "applied": (after.since + taken) * 1000} for taken in (1, 9, 5)]
+        await connection.execute(sa.insert(webhook_events), rows)
+        figures = await rollout_figures.fetch_figures(connection, after, time.time(), ON)
+        assert (figures.webhooks, figures.webhook_median, figures.paused) == (3, 5.0, 0)
+        finding = Finding("volume", "page", 9.0, None, 5000, 900.0, after.since)
+        await raise_once(connection, pause_alert("acme", "api_calls", finding, time.time()))
+        assert (await rollout_figures.fetch_figures(connection, after, time.time(), ON)).paused == 1
+
+    on(sqlite_database, step)
+
+
+def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
+    begin = 1_798_761_600
+    segment = Segment("standard@1", PLANS_SOLD["standard@1"], Span(begin, begin + 86400), Span(begin, begin + 86400))
+    rows = [Batch(EVENTS, EVENTS_REGION, 0, at, at + 60, FIRST, USED) for at in (begin, begin + 60, begin + 120)]
+
+    async def run() -> None:
+        books = await Database.connect(database)
+        async with books.writing() as connection:
+            edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
+            await books.begin_edges(connection, [edge])
+            await Ledger(books).count(connection, rows)
+            waiver = {"since": begin + 60, "until": begin + 120, "who": "me", "why": "a trial"}
+            await connection.execute(sa.insert(waivers), [waiver])
+        async with books.reading(whole=True) as connection:
+            billed = await quantities.fetch_quantities(
+                connection, "acme", [segment], segment, quantities.QuantityTerms({}, None)
+            )
+        await books.close()
+        assert billed[UsageKey(segment.span, "api_calls")] == 200
+
+    asyncio.run(run())

@@ -1,0 +1,88 @@
+"""Who was made at Stripe by a try whose answer is lost is found, and each customer is read about once, and kept in
+memory until the database knows who it is.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.stripe.customers import (
+    CLOCK_SECONDS,
+    CUSTOMER,
+    OVERLAP_SECONDS,
+    CreatedCustomers,
+    get_or_create_customer,
+)
+from edgeproxy.collector.database.billing_tables import billing_customers
+from edgeproxy.collector.database.database import Database
+from tests.support.credited import run
+
+NOON = 1_800_000_000
+
+
+class Listing:
+    """Stripe, of which only the list of customers is asked."""
+
+    def __init__(self) -> None:
+        self.customers: list[dict[str, Any]] = []
+        self.queries: list[int] = []
+
+    def make(self, ours: str | None, created: int) -> None:
+        metadata = {} if ours is None else {CUSTOMER: ours}
+        more = {"created": created, "livemode": False, "metadata": metadata}
+        self.customers.insert(0, {"id": f"cus_{len(self.customers)}", **more})
+
+    async def list_all(self, name: str, /, created: dict[str, int]) -> list[dict[str, Any]]:
+        self.queries.append(created["gte"])
+        return [one for one in self.customers if one["created"] >= created["gte"]]
+
+
+async def note(database: Database, customer: str) -> None:
+    row = {"customer": customer, "stripe_id": f"cus_of_{customer}", "livemode": 0}
+    async with database.writing() as connection:
+        await connection.execute(sa.insert(billing_customers), [row])
+
+
+def test_a_look_goes_on_from_the_one_before(sqlite_database: str) -> None:
+    stripe = Listing()
+
+    async def work(database: Database) -> None:
+        made = CreatedCustomers(database, stripe)  # type: ignore[arg-type]
+
+        async def find(name: str, since: int = NOON) -> str | None:
+            customer = await made.find_customer(f"id-{name}", since)
+            return None if customer is None else str(customer["id"])
+
+        stripe.make("id-early", NOON - 2 * CLOCK_SECONDS)
+        stripe.make("id-first", NOON)
+        stripe.make(None, NOON + 500)
+        assert await find("first") == "cus_1"
+        assert await find("second", NOON + 100) is None
+        stripe.make("id-second", NOON + 500 - OVERLAP_SECONDS)
+        assert await find("second", NOON + 100) == "cus_3", "it is listed later than one that was made after it"
+        assert await find("first") == "cus_1", "it is known from before"
+        assert await find("early", NOON - 2 * CLOCK_SECONDS) == "cus_0", "who looks further back reads all from there"
+        later = NOON + 500 - OVERLAP_SECONDS
+        assert stripe.queries == [NOON - CLOCK_SECONDS, later, later, later, NOON - 3 * CLOCK_SECONDS]
+        for name in ("early", "second"):
+            await note(database, f"id-{name}")
+        assert [await find(name) for name in ("early", "first", "second")] == [None, "cus_1", None]
+        assert len(made._by_customer) == 1, "whom the database knows is looked for by nobody"
+
+    run(sqlite_database, work, "early", "first", "second")
+
+
+def test_who_is_noted_while_it_is_looked_for_is_not_made_again(sqlite_database: str) -> None:
+    async def work(database: Database) -> None:
+        class Slow(CreatedCustomers):
+            async def find_customer(self, customer: str, since: int) -> None:
+                await note(database, customer)
+
+        stripe: Any = Listing()
+        slow = Slow(database, stripe)
+        assert (
+            await get_or_create_customer(database, stripe, "id-acme", "acme", tries=1, created_customers=slow)
+            == "cus_of_id-acme"
+        )
+
+    run(sqlite_database, work, "acme")

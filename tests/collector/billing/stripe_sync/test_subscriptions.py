@@ -1,0 +1,249 @@
+"""Subscriptions at Stripe follow ours under `collection: meters`, whatever fails or is killed on the way."""
+
+import asyncio
+from calendar import timegm
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.billing.meter_export import outbox_rows
+from edgeproxy.collector.billing.meter_export.outbox import Answer
+from edgeproxy.collector.billing.meter_export.outbox_rows import CHAIN_ROWS_MAX, new_row
+from edgeproxy.collector.billing.rating.periods import period_at
+from edgeproxy.collector.billing.reports import status
+from edgeproxy.collector.billing.rollout import charging
+from edgeproxy.collector.billing.subscriptions import subscriptions
+from edgeproxy.collector.database.billing_tables import segments
+from edgeproxy.collector.database.billing_tables import subscriptions as table
+from edgeproxy.collector.database.delivery_tables import billing_outbox
+from tests.collector.billing.period_close.test_invoice_delivery import ON_BOTH_IF_SOAKED, amounts, fetch_invoices
+from tests.support.era import Era, era
+from tests.support.sold import CALLER
+from tests.support.stripe_sandbox import Sandbox
+from tests.support.tables_ready import put_tables
+
+HOUR, DAY = 3600, 86400
+JANUARY, FEBRUARY, MARCH = (timegm((2027, month, 1, 0, 0, 0)) for month in (1, 2, 3))
+FREEZE = 2 * DAY
+
+
+async def through(of: Era, period_end: int) -> None:
+    """The end of a period, and its freeze."""
+    await of.to(period_end + 5)
+    await of.turns(3)
+    await of.to(period_end + FREEZE)
+    await of.turns(5, 301)
+
+
+async def cancel(of: Era, name: str, when: Any) -> None:
+    async with of.of.database.writing() as connection:
+        await subscriptions.cancel_subscription(connection, CALLER, name, when, settings=of.of.known, now=of.now())
+
+
+async def state(of: Era, name: str) -> str:
+    async with of.of.database.reading() as connection:
+        loaded = await subscriptions.get_by_customer(connection, name)
+        return subscriptions.to_response(loaded.row, name)["state"]
+
+
+async def unheld(of: Era) -> float:
+    """For how long a draft of Stripe's is not held."""
+    async with of.of.database.reading() as connection:
+        return (await status.fetch_status(connection, of.of.known.billing, of.now())).unheld
+
+
+async def at_stripe(of: Era, status: str = "all") -> list[dict[str, Any]]:
+    stripe: Any = of.closing._delivery._collection._stripe  # type: ignore[attr-defined]
+    listed: list[dict[str, Any]] = await stripe.list_all("v1.subscriptions.list", status=status)
+    return listed
+
+
+@pytest.fixture
+def new_sandbox(tmp_path: Path) -> Iterator[Sandbox]:
+    """A sandbox whose time nobody has moved on: Stripe's draft of a month is made when that ends."""
+    with closing(Sandbox(tmp_path / "stripe")) as made:
+        yield made.start()
+
+
+@ON_BOTH_IF_SOAKED
+def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    async def work() -> None:
+        async with era(tmp_path, database, new_sandbox, JANUARY) as of:
+            for name, plan in (
+                ("falls", "enterprise"),
+                ("leaves", "standard"),
+                ("stays", "standard"),
+                ("none", "free"),
+            ):
+                await of.of.customer(name, plan, now=JANUARY)
+            await of.turns(2)
+            assert len(await at_stripe(of)) == 3, "who has nothing to pay for has no subscription there"
+            await of.of.use("falls", {"llm_tokens": 10_100_000}, at=JANUARY + DAY)
+            await of.of.use("leaves", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
+            await of.of.use("stays", {"llm_tokens": 1_200_000}, at=JANUARY + DAY)
+            await of.to(JANUARY + 3 * DAY)
+            await of.turns(2)
+            # Down when the month is over, up and out at once.
+            await of.of.change("falls", "standard", now=of.now())
+            await of.of.change("stays", "enterprise", now=of.now())
+            assert await state(of, "stays") == "changing"
+            await cancel(of, "leaves", "now")
+            await of.turns(4)
+            assert await state(of, "stays") == "active"
+            assert [one["status"] for one in await at_stripe(of)].count("canceled") == 1
+            await of.to(JANUARY + 6 * DAY)
+            await of.turns(4, 301)
+            left = (await fetch_invoices(of.of, "leaves"))["2027-01-01 period"]
+            assert (left["total"], left["state"]) == (100, "open"), "what was used is on the last invoice"
+            await through(of, FEBRUARY)
+            fell = (await fetch_invoices(of.of, "falls"))["2027-01-01 period"]
+            assert (amounts(fell), fell["state"]) == ([9900, 0, 50], "open"), fell
+            stayed = (await fetch_invoices(of.of, "stays"))["2027-01-01 period"]
+            assert (stayed["total"], stayed["state"]) == (49900 + 200, "open")
+            await of.of.use("falls", {"llm_tokens": 1_500_000, "seats": 30}, at=FEBRUARY + 5 * DAY)
+            await of.of.use("stays", {"llm_tokens": 11_000_000}, at=FEBRUARY + 5 * DAY)
+            await of.of.use("stays", {"llm_tokens": 500_000}, at=JANUARY + DAY)  # Late.
+            await of.exports.compare_outbox()
+            await cancel(of, "falls", "period_end")
+            await through(of, MARCH)
+            fell = (await fetch_invoices(of.of, "falls"))["2027-02-01 period"]
+            assert (fell["total"], fell["state"]) == (500 + 2500, "open"), fell
+            stayed = (await fetch_invoices(of.of, "stays"))["2027-02-01 period"]
+            late = [line["amount"] for line in stayed["lines"] if line["kind"] == "late"]
+            assert (stayed["total"], late, stayed["state"]) == (49900 + 500 + 500, [500], "open")
+            await of.turns(2)
+            assert [one["status"] for one in await at_stripe(of)].count("canceled") == 2
+            async with of.of.database.reading() as connection:
+                names = (await connection.execute(sa.select(billing_outbox.c.state).distinct())).scalars()
+                assert set(names) == {"accepted", "confirmed", "late"}, "those of who has left, others, the late one"
+                rows = (await connection.execute(sa.select(table.c.state, table.c.told_version))).all()
+            assert sorted(row.told_version is None for row in rows) == [False, True, True, True]
+            assert all(row.told_version is None for row in rows if row.state == "canceled")
+
+    asyncio.run(work())
+
+
+def test_one_that_fails_keeps_no_other_waiting(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            for name in ("odd", "even"):
+                await of.of.customer(name, "standard", now=JANUARY)
+            begin, failed = of.exports.subscriptions._create_subscription, []
+
+            async def fails(loaded: Any, *more: Any) -> None:
+                if loaded.customer.name == "odd":
+                    failed.append(1)
+                    raise KeyError("a fault of ours")
+                await begin(loaded, *more)
+
+            of.exports.subscriptions._create_subscription = fails  # type: ignore[method-assign]
+            before = len(await at_stripe(of))
+            assert await of.exports.subscriptions.step() == 2
+            assert len(await at_stripe(of)) == before + 1
+            assert await of.exports.subscriptions.step() == 0, "it is taken up again in a while"
+            assert failed == [1]
+
+    asyncio.run(work())
+
+
+def test_nothing_more_is_sent_once_charging_is_off(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
+            days = [JANUARY - day * DAY for day in range(1, 1 + 2 * CHAIN_ROWS_MAX)]
+            async with of.of.database.writing() as connection:
+                rows = [new_row("test", ("many", "llm_tokens", at, 0), at + DAY, at, 1) for at in days]
+                await outbox_rows.insert_rows(connection, rows, JANUARY * 1000)
+
+            async def last(row: outbox_rows.OutboxRow) -> Answer:
+                async with of.of.database.writing() as connection:
+                    if (await charging.fetch_charging(connection, of.of.known.billing)).is_on:
+                        await charging.stop_charging(connection, CALLER, "free", "a fault")
+                return Answer(200)
+
+            of.exports.events.send = last  # type: ignore[method-assign]
+            assert await of.exports.send_rows() == CHAIN_ROWS_MAX, "what was under way"
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_a_draft_of_stripes_stays_one_while_charging_is_off(
+    new_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    """Stripe finalizes it an hour after it has made it, and charges what is on it, unless it is held."""
+
+    async def work() -> None:
+        async with era(tmp_path, database, new_sandbox, JANUARY) as of:
+            await of.of.customer("stopped", "standard", now=JANUARY)
+            await of.turns(2)
+            await of.of.use("stopped", {"llm_tokens": 1_100_000}, at=JANUARY + DAY)
+            await of.to(FEBRUARY - HOUR)
+            await of.turns(2)
+            async with of.of.database.writing() as connection:
+                await charging.stop_charging(connection, CALLER, "free", "a fault")
+            await of.to(FEBRUARY + 5)
+            await of.closing._roll.step(of.now())
+            assert await unheld(of) > 0
+            await of.turns(3)
+            assert await unheld(of) == 0
+            await of.to(FEBRUARY + 3 * HOUR)
+            draft = (await fetch_invoices(of.of, "stopped"))["2027-01-01 period"]
+            there = (await asyncio.to_thread(new_sandbox.call, "GET", f"/v1/invoices/{draft['stripe_id']}")).json()
+            assert (draft["state"], there["status"], there["auto_advance"]) == ("draft", "draft", False)
+            async with of.of.database.writing() as connection:
+                await charging.resume_charging(connection, CALLER, "mended")
+            await of.to(FEBRUARY + FREEZE)
+            await of.turns(5, 301)
+            closed = (await fetch_invoices(of.of, "stopped"))["2027-01-01 period"]
+            assert (closed["total"], closed["state"]) == (9900 + 100, "open"), closed
+
+    asyncio.run(work())
+
+
+@ON_BOTH_IF_SOAKED
+def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    async def work() -> None:
+        async with era(tmp_path, database, own_sandbox, JANUARY) as of:
+            by_items = of.of.known.model_copy(
+                update={"billing": of.of.known.billing.model_copy(update={"collection": "invoice_items"})}
+            )
+            by_meters, of.of.known = of.of.known, by_items
+            begin = int(of.now()) // 60 * 60
+            await of.of.customer("switches", "standard", now=begin)
+            of.of.known = by_meters
+            await of.to(begin + HOUR)
+            await of.turns(2)
+            await of.of.change("switches", "enterprise", now=of.now())
+            await of.turns(2)
+            async with of.of.database.reading() as connection:
+                rows = (await connection.execute(sa.select(segments.c.collection, segments.c.told_from))).all()
+            assert rows == [("invoice_items", None)] * 2
+
+    asyncio.run(work())
+
+
+def test_a_draft_of_nothing_is_closed_too_where_there_is_no_freeze(own_sandbox: Sandbox, tmp_path: Path) -> None:
+    async def work() -> None:
+        url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with era(tmp_path, url, own_sandbox, 0.0, freeze="0s") as of:
+            of.follow(own_sandbox)
+            await of.to(period_at(of.now()).end + 5)
+            period = period_at(of.now())
+            await of.of.customer("nothing", "standard", now=of.now())
+            await of.turns(2)
+            await cancel(of, "nothing", "period_end")
+            await of.to(period.end + 5)
+            await of.turns(8, 601)
+            (last,) = [
+                one for name, one in (await fetch_invoices(of.of, "nothing")).items() if name.endswith(" period")
+            ]
+            assert (last["total"], last["state"]) == (0, "paid")
+            assert last["stripe_id"] is not None, "Stripe's own draft"
+            there = await asyncio.to_thread(own_sandbox.call, "GET", f"/v1/invoices/{last['stripe_id']}")
+            assert there.json()["status"] == "paid"
+
+    asyncio.run(work())

@@ -1,0 +1,107 @@
+"""What changes of a subscription come to, by the plans of config/plans.yaml."""
+
+import os
+from calendar import timegm
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.billing.rating.rater import Span
+from edgeproxy.collector.billing.subscriptions import changes
+from edgeproxy.collector.billing.subscriptions.changes import PlanChangeError, SubscriptionState
+from edgeproxy.config.load import load_plans
+
+PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", os.environ).plans
+FREE, STANDARD, ENTERPRISE = "free@1", "standard@1", "enterprise@1"
+JANUARY = Span(timegm((2027, 1, 1, 0, 0, 0)), timegm((2027, 2, 1, 0, 0, 0)))
+NOON = timegm((2027, 1, 16, 12, 0, 0))
+
+
+def held(
+    version: str, *, now: float = JANUARY.start, is_yearly: bool = False, anchor: int | None = None
+) -> SubscriptionState:
+    return changes.begin_subscription(version, PLANS[version], now=now, anchor=anchor, is_yearly=is_yearly)
+
+
+def amounts(of: SubscriptionState, version: str, now: float = NOON, when: changes.When | None = None) -> list[int]:
+    before = changes.compute_fees(of.segments, ())
+    return [line.amount for line in changes.change_plan(of, version, PLANS[version], when, now, before).lines]
+
+
+def test_an_upgrade_in_the_middle_pays_back_what_is_left_of_the_old_fee() -> None:
+    assert amounts(held(STANDARD), ENTERPRISE) == [-4950, 24950]
+    assert amounts(held(FREE), STANDARD) == [0, 4950]
+
+
+def test_of_a_month_that_began_before_only_the_rest_is_paid() -> None:
+    late = held(STANDARD, now=NOON + 12.5)
+    assert [line.amount for line in changes.compute_fees(late.segments, ())] == [4950]
+    assert amounts(late, ENTERPRISE, NOON + 30) == [-4950, 24949], "from the next minute on: one is over"
+
+
+def test_a_year_in_advance_costs_twelve_months_less_the_discount() -> None:
+    year = held(STANDARD, is_yearly=True)
+    assert [line.amount for line in changes.compute_fees(year.segments, ())] == [95040]
+    assert year.last.paid.end == timegm((2028, 1, 1, 0, 0, 0))
+    following = changes.next_segment(year, PLANS)
+    assert following is not None
+    assert changes.compute_fees([*year.segments, following], changes.compute_fees(year.segments, ())) == []
+
+
+@pytest.mark.parametrize("anchor", [None, NOON])
+def test_a_downgrade_waits_until_what_is_paid_ends(anchor: int | None) -> None:
+    subscription = held(ENTERPRISE, now=NOON, anchor=anchor)
+    done = changes.change_plan(subscription, STANDARD, PLANS[STANDARD], None, NOON + 60, ())
+    assert (done.when, done.at, done.lines, done.begun) == ("period_end", subscription.period.end, [], None)
+    following = changes.next_segment(subscription._replace(next_version=done.next_version), PLANS)
+    assert following is not None
+    assert (following.version, following.span.start) == (STANDARD, subscription.period.end)
+    fees = changes.compute_fees([*subscription.segments, following], changes.compute_fees(subscription.segments, ()))
+    assert [(line.kind, line.amount) for line in fees] == [("fee", 9900)]
+
+
+def test_a_change_that_was_to_come_is_taken_back_by_naming_the_plan_in_force() -> None:
+    waiting = held(ENTERPRISE)._replace(next_version=STANDARD)
+    assert changes.change_plan(waiting, ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ()).next_version is None
+
+
+def test_what_ends_has_no_next_period() -> None:
+    assert changes.next_segment(held(STANDARD)._replace(cancel_at=JANUARY.end), PLANS) is None
+    year = held(STANDARD, is_yearly=True)
+    assert changes.next_segment(year._replace(cancel_at=year.last.paid.end), PLANS) is not None
+
+
+@pytest.mark.parametrize(
+    ("version", "when", "now", "status"),
+    [
+        (STANDARD, None, NOON, 409),
+        (FREE, "now", NOON, 422),
+        (ENTERPRISE, "now", JANUARY.end - 30, 409),
+    ],
+)
+def test_what_cannot_be_changed_says_why(version: str, when: changes.When | None, now: float, status: int) -> None:
+    of = held(STANDARD, now=JANUARY.end - 45)
+    with pytest.raises(PlanChangeError) as no:
+        changes.change_plan(of, version, PLANS[version], when, now, ())
+    assert no.value.status == status
+
+
+def test_there_is_one_immediate_change_in_a_period() -> None:
+    of = held(FREE)
+    first = changes.change_plan(of, STANDARD, PLANS[STANDARD], None, NOON, ())
+    assert first.begun is not None
+    again = of._replace(segments=[*changes.end_segments(of.segments, first.at), first.begun])
+    with pytest.raises(PlanChangeError, match="already"):
+        changes.change_plan(again, ENTERPRISE, PLANS[ENTERPRISE], None, NOON + 3600, ())
+    later = changes.change_plan(again, ENTERPRISE, PLANS[ENTERPRISE], "period_end", NOON + 3600, ())
+    assert later.next_version == ENTERPRISE
+    ending = of._replace(cancel_at=JANUARY.end)
+    back = changes.change_plan(ending, FREE, PLANS[FREE], None, NOON, ())
+    assert (back.begun, back.next_version, back.lines) == (None, None, [])
+    with pytest.raises(PlanChangeError, match="is ending"):
+        changes.change_plan(again._replace(cancel_at=JANUARY.end), ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ())
+
+
+def test_what_is_not_sold_by_the_year_is_not() -> None:
+    with pytest.raises(PlanChangeError, match="by the year"):
+        held(FREE, is_yearly=True)

@@ -1,0 +1,50 @@
+"""Versions of plans, as they are kept."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
+from edgeproxy.collector.billing.subscriptions.subscriptions import check_sold
+from edgeproxy.config.catalog import Plan
+from edgeproxy.config.load import load_plans
+from tests.support.process import ROOT
+from tests.support.sold import sold
+from tests.support.tables_ready import put_tables
+
+PLANS = load_plans(ROOT / "config/plans.yaml", os.environ).plans
+
+
+def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:
+    async def work() -> None:
+        where = put_tables(f"sqlite:///{tmp_path}/ledger.db")
+        async with sold(tmp_path, where, "http://127.0.0.1:9") as (of, _):
+            await of.customer("acme", "standard", now=0)
+            dearer = {name: plan.model_copy(update={"fee": plan.fee + 100}) for name, plan in PLANS.items()}
+            async with of.database.writing() as connection:
+                await plan_versions.record_plans(connection, PLANS)
+                await plan_versions.record_plans(connection, dearer | {"standard@1": PLANS["standard@1"]})
+                stored = await plan_versions.fetch_plans(connection, PLANS)
+                assert stored["enterprise@1"].fee == 50000, "nobody had it"
+                with pytest.raises(PlanEditedError, match="standard@1 was edited"):
+                    await plan_versions.record_plans(connection, dearer)
+                await plan_versions.record_plans(connection, {})
+                assert await plan_versions.fetch_plans(connection, ["standard@1"]) == {
+                    "standard@1": PLANS["standard@1"]
+                }
+
+    asyncio.run(work())
+
+
+def test_a_customer_chooses_of_what_is_sold_and_may_keep_what_it_has() -> None:
+    plans = dict.fromkeys(("team@1", "team@2", "free@1", "free@1+acme", "free@1+bolt"), Plan(fee=0))
+    for plan in ("team", "team@2", "free", "free@1+acme"):
+        check_sold(plan, plans, "acme")
+    check_sold("team@1", plans, "acme", "team@1")
+    for plan in ("team@1", "free@1", "free@1+bolt", "gold"):
+        with pytest.raises(Refused):
+            check_sold(plan, plans, "acme")

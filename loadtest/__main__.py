@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from loadtest import judge, options, schedule
 from loadtest.admin import Sampler
 from loadtest.compare import Different, compared, same_workload
@@ -266,7 +266,7 @@ def main(arguments: list[str]) -> int:
             same_workload({"workload": figures.workload_of(workload)}, before)
         if given.keys is not None and not isinstance(json.loads(given.keys.read_text()), dict):
             raise ValueError(f"{given.keys} is not a JSON object of customers and their keys")
-    except (ConfigErrors, Different, OSError, ValueError) as error:
+    except (ConfigError, Different, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)

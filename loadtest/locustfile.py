@@ -21,7 +21,7 @@ from locust import LoadTestShape, events
 from locust.runners import MasterRunner, WorkerRunner
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from loadtest import judge, record
 from loadtest.client import Way
 from loadtest.report import text
@@ -181,7 +181,7 @@ def send_plan(environment: Any, **_: Any) -> None:
             setattr(given, name, value)
     try:
         workload = workload_of(given)
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         print(errors, file=sys.stderr)
         environment.process_exit_code = 2
         runner.quit()

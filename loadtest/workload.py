@@ -14,14 +14,14 @@ from pydantic_core import PydanticCustomError
 from edgeproxy.config import units
 from edgeproxy.config.check import Check, Kind
 from edgeproxy.config.models import File, Name, Rate, Share
-from edgeproxy.config.nearest import suggestion
+from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.part import Part
-from edgeproxy.config.problems import ConfigErrors, Problem, Steps
-from edgeproxy.config.references import Fault, members
+from edgeproxy.config.problems import ConfigError, Problem, Steps
+from edgeproxy.config.references import Fault, list_members
 from edgeproxy.config.source import Source
 from edgeproxy.config.timeouts import Duration
 from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.units import Whole, read_duration, read_share, shown, text, wrong
+from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_text, value_error
 from loadtest import replay, schedule
 
 WORKLOADS = Path(__file__).with_name("workloads")
@@ -44,9 +44,9 @@ def read_number(value: object) -> float:
     """A number above zero."""
     if isinstance(value, float):
         return value
-    written = text(value, A_NUMBER)
+    written = read_text(value, A_NUMBER)
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", written) or not float(written):
-        raise wrong(f"{shown(written)} is not a number above zero", A_NUMBER)
+        raise value_error(f"{format_value(written)} is not a number above zero", A_NUMBER)
     return float(written)
 
 
@@ -69,9 +69,9 @@ def read_moved_p95(value: object) -> MovedP95:
     """`150ms`, or `80ms + distance`."""
     if isinstance(value, MovedP95):
         return value
-    first, plus, second = text(value, A_MOVED_P95).partition("+")
+    first, plus, second = read_text(value, A_MOVED_P95).partition("+")
     if plus and second.strip() != DISTANCE:
-        raise wrong(f"{shown(second.strip())} is not known here", A_MOVED_P95)
+        raise value_error(f"{format_value(second.strip())} is not known here", A_MOVED_P95)
     return MovedP95(read_duration(first.strip()), bool(plus))
 
 
@@ -80,7 +80,7 @@ def read_limit_error(value: object) -> float | None:
     if value is None or value == "LIMITS":
         return None
     if isinstance(value, str) and not value.endswith("%"):
-        raise wrong(f"{shown(value)} is not known here", A_LIMIT_ERROR)
+        raise value_error(f"{format_value(value)} is not known here", A_LIMIT_ERROR)
     return read_share(value)
 
 
@@ -89,14 +89,14 @@ def read_exact(value: object) -> bool:
     if isinstance(value, bool):
         return value
     if value not in ("exact", "off"):
-        raise wrong(f"{shown(str(value))} is not known here", "exact, or off")
+        raise value_error(f"{format_value(str(value))} is not known here", "exact, or off")
     return value == "exact"
 
 
 def read_how(value: object) -> str:
     """`kill` or `hole`."""
     if value not in (KILL, HOLE):
-        raise wrong(f"{shown(str(value))} is not known here", "kill, or hole")
+        raise value_error(f"{format_value(str(value))} is not known here", "kill, or hole")
     return str(value)
 
 
@@ -105,7 +105,7 @@ def read_word(word: str) -> Any:
 
     def read(value: object) -> str:
         if value != word:
-            raise wrong(f"{shown(str(value))} is not known here", f"write {word}")
+            raise value_error(f"{format_value(str(value))} is not known here", f"write {word}")
         return word
 
     return BeforeValidator(read)
@@ -339,7 +339,7 @@ def load(path: Path, environ: Mapping[str, str]) -> Workload:
                 what, hint = f"{step.replay.log} is not there", "name an access log, relative to where this is started"
                 problems.append(Problem(str(path), 1, f"shape.{index}.replay.log", what, hint))
     if problems or written is None:
-        raise ConfigErrors(problems)
+        raise ConfigError(problems)
     return written
 
 
@@ -349,13 +349,13 @@ def load(path: Path, environ: Mapping[str, str]) -> Workload:
 def faults(tree: Table) -> Iterator[Fault]:
     """All of it that no part can know alone."""
     yield from _missing((), tree, ("shape", "tiers"))
-    for path, step in members(tree, "shape"):
+    for path, step in list_members(tree, "shape"):
         for name, fields in (("ramp", ("from", "to")), ("spike", ("to", "for")), ("replay", ("log",))):
             yield from _missing((*path, name), step.get(name), fields)
-    for path, tier in members(tree, "tiers"):
+    for path, tier in list_members(tree, "tiers"):
         yield from _missing(path, tier, ("share",))
         yield from _missing((*path, "burst_credits"), tier.get("burst_credits"), ("earn", "max"))
-    for path, event in members(tree, "events"):
+    for path, event in list_members(tree, "events"):
         yield from _missing(path, event, ("at", "for"))
     yield from _faults_of_shape(tree)
     yield from _faults_of_shares(tree)
@@ -390,7 +390,7 @@ SHAPES = ("warm_up", "steady", "ramp", "spike", "replay")
 
 def _faults_of_shape(tree: Table) -> Iterator[Fault]:
     judged = False
-    for path, step in members(tree, "shape"):
+    for path, step in list_members(tree, "shape"):
         given = [name for name in SHAPES if name in step]
         if len(given) != 1:
             what = f"has {' and '.join(given)}" if given else "has no rate"
@@ -434,7 +434,7 @@ def _whole(path: tuple[str, ...], shares: Any, also: str = "") -> Iterator[Fault
 
 
 def _faults_of_tiers(tree: Table) -> Iterator[Fault]:
-    for path, tier in members(tree, "tiers"):
+    for path, tier in list_members(tree, "tiers"):
         if path[1] in (BAD_KEY, SLOW_READER, BURST, DIRECT):
             yield Fault(path, "is the name of another kind of requests", "call the tier something else")
         if ("customers" in tier) == ("addresses" in tier):
@@ -445,14 +445,16 @@ def _faults_of_tiers(tree: Table) -> Iterator[Fault]:
 def _faults_of_events(tree: Table) -> Iterator[Fault]:
     regions = tree.get("regions")
     names = list(regions) if isinstance(regions, Table) else ["eu-west"]
-    for path, event in members(tree, "events"):
+    for path, event in list_members(tree, "events"):
         given = [name for name in ("lose", "cut", "slow") if name in event]
         if len(given) != 1:
             what = f"has {' and '.join(given)}" if given else "is nothing that happens"
             yield Fault(path, what, "write exactly one of lose: REGION, cut: hub, slow: upstream")
         lost = event.get("lose")
         if isinstance(lost, str) and lost not in names:
-            yield Fault((*path, "lose"), f"there is no region {lost}", suggestion(lost, names, "define it in regions"))
+            yield Fault(
+                (*path, "lose"), f"there is no region {lost}", format_suggestion(lost, names, "define it in regions")
+            )
         elif lost is not None and len(names) < 2:
             yield Fault((*path, "lose"), "is the only region", "define others, to which its clients can go")
         ends = [_percent(event.get("at")), _percent(event.get("for"))]

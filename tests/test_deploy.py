@@ -23,7 +23,7 @@ from edgeproxy import cli
 from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.main import DRAIN_SECONDS
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.load import load, load_collector
+from edgeproxy.config.load import load_collector, load_edge
 from edgeproxy.edge.metrics import METRICS
 from tests.support.ask import ask
 from tests.support.collector import sha256
@@ -262,7 +262,7 @@ def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
 def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_drain() -> None:
     edge = services()["edge"]
     environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
-    settings = load(ROOT / "config" / "edge.yaml", environ)
+    settings = load_edge(ROOT / "config" / "edge.yaml", environ)
     assert [str(listener.address) for listener in settings.listen] == ["0.0.0.0:8080"]
     assert str(settings.admin.address) == "0.0.0.0:9090"
     assert {"edge", "127.0.0.1"} <= set(settings.admin.hosts), "Prometheus and who comes by the published port"
@@ -283,7 +283,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     url = edge["environment"]["COLLECTOR_URL"]
     assert url == f"http://collector:{settings.listen[0].address.port}"
     environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
-    usage = load(ROOT / "config" / "edge.yaml", environ).usage
+    usage = load_edge(ROOT / "config" / "edge.yaml", environ).usage
     assert usage is not None
     assert usage.collector == url
     assert usage.token is not None
@@ -327,7 +327,7 @@ def test_the_unit_starts_a_command_of_the_edge_and_waits_longer_than_it_drains()
     assert found["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
     assert found["KillMode"] == ["process"], "workers outlive a supervisor that is killed"
     assert "RemoveIPC" not in found, "it would empty a tables.dir in /dev/shm"
-    settings = load(ROOT / "config" / "edge.yaml", {})
+    settings = load_edge(ROOT / "config" / "edge.yaml", {})
     assert int(found["TimeoutStopSec"][0].removesuffix("s")) > settings.drain + 1
     assert int(found["LimitNOFILE"][0]) > settings.limits.connections
 
@@ -384,7 +384,7 @@ def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -
     assert name == "probe"
     secrets = {name: value.partition(":-")[2].rstrip("}") for name, value in service["environment"].items()}
     environ = {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
-    settings = load(ROOT / "config" / "edge.yaml", environ)
+    settings = load_edge(ROOT / "config" / "edge.yaml", environ)
     (customer,) = [key.customer for key in settings.keys if key.sha256 == sha256(secrets["EDGEPROXY_PROBE_KEY"])]
     tokens = load_collector(ROOT / "config" / "collector.yaml", {}).tokens
     (owner,) = [token.customer for token in tokens if sha256(secrets["EDGEPROXY_PROBE_TOKEN"]) in token.sha256]

@@ -24,11 +24,11 @@ def rate(
     from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey, sum_amounts
     from edgeproxy.collector.billing.rating.rater import rate_segments as rated
     from edgeproxy.config.load import load_plans
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
 
     try:
         plans = load_plans(config, os.environ).plans
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         fail(str(errors), 2)
     if plan not in plans:
         fail(f"{config} has no plan {plan}; it has {', '.join(plans)}", 2)

@@ -28,33 +28,33 @@ def check(config: ConfigFile) -> None:
     import time
 
     from edgeproxy.config import catalog, certificates, collector, load, regions
-    from edgeproxy.config.problems import ConfigErrors
-    from edgeproxy.config.warnings import collector_warnings, trusted_proxies_warnings, warnings
+    from edgeproxy.config.problems import ConfigError
+    from edgeproxy.config.warnings import list_collector_warnings, list_edge_warnings, list_trusted_proxies_warnings
 
     try:
-        settings = load.check(config, os.environ)
-    except ConfigErrors as errors:
+        settings = load.check_file(config, os.environ)
+    except ConfigError as errors:
         fail(str(errors), 1)
-    if isinstance(settings, catalog.Written):
+    if isinstance(settings, catalog.PlansFile):
         typer.echo(f"OK: plans {', '.join(settings.plans)}")
         return
     if isinstance(settings, collector.Settings):
         pairs = filter(None, (listener.resolve_tls(settings.tls) for listener in settings.listen))
-        for worry in certificates.worries_of(dict.fromkeys(pairs), time.time()):
+        for worry in certificates.format_expiry_warnings(dict.fromkeys(pairs), time.time()):
             typer.echo(f"warning: the certificate {worry}", err=True)
-        for warning in collector_warnings(settings):
+        for warning in list_collector_warnings(settings):
             typer.echo(f"warning: {warning}", err=True)
         typer.echo(f"OK: {summary_of_collector(settings)}")
         return
-    if isinstance(settings, regions.Settings):
-        for warning in trusted_proxies_warnings(settings.trusted_proxies):
+    if isinstance(settings, regions.BeaconSettings):
+        for warning in list_trusted_proxies_warnings(settings.trusted_proxies):
             typer.echo(f"warning: {warning}", err=True)
         count = counted(len(settings.regions), "region")
         typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")
         return
-    for worry in certificates.worries(settings, time.time()) if settings else ():
+    for worry in certificates.list_expiry_warnings(settings, time.time()) if settings else ():
         typer.echo(f"warning: the certificate {worry}", err=True)
-    for warning in warnings(settings) if settings else ():
+    for warning in list_edge_warnings(settings) if settings else ():
         typer.echo(f"warning: {warning}", err=True)
     if settings is not None and settings.usage is not None and settings.usage.is_exposed:
         told = f"the token for {settings.usage.collector} can be read by all on the way"
@@ -82,7 +82,7 @@ def schema(
 
     from edgeproxy.config import schema as schemas
 
-    made = schemas.schema() if of is FileKind.EDGE else schemas.collector_schema()
+    made = schemas.build_edge_schema() if of is FileKind.EDGE else schemas.build_collector_schema()
     typer.echo(json.dumps(made, indent=2))
 
 
@@ -100,9 +100,9 @@ def summary(settings: "Settings") -> str:
 
 def summary_of_collector(settings: "CollectorSettings") -> str:
     """The collector's configuration in a line, without the password of its database."""
-    from edgeproxy.config.units import redacted
+    from edgeproxy.config.units import redact_password
 
-    database = redacted(settings.database)
+    database = redact_password(settings.database)
     sizes = {"token": settings.tokens, "tier": settings.tiers, "customer": settings.customers}
     return f"collector on {_addresses(settings)}, {database}: {_counted(sizes)}; sha256 {settings.sha256[:12]}"
 

@@ -33,11 +33,11 @@ def push(
 ) -> None:
     """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
     from edgeproxy.config.load import load_customers
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
 
     try:
         settings = load_customers(config, os.environ)
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         fail(str(errors), 2)
     if not settings.hub.is_shared:
         fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
@@ -88,11 +88,11 @@ def back(
     from edgeproxy.collector.database.database import Unusable
     from edgeproxy.collector.directory.publisher import go_back
     from edgeproxy.config.load import load_collector
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
 
     try:
         asyncio.run(go_back(load_collector(config, os.environ)))
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         fail(str(errors), 2)
     except Unusable as why:
         fail(str(why), 2)

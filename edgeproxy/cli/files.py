@@ -10,8 +10,8 @@ from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
-    from edgeproxy.config.regions import Settings as BeaconSettings
-    from edgeproxy.config.whereabouts import Whereabouts
+    from edgeproxy.config.regions import BeaconSettings
+    from edgeproxy.config.state_location import StateLocation
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 CollectorFile = Annotated[
@@ -36,35 +36,35 @@ KINDS = {
 
 def refuse_other(path: Path, wanted: str) -> None:
     """Say so and exit where a file is of another kind than the one that is `wanted`."""
-    from edgeproxy.config.whereabouts import meant
+    from edgeproxy.config.state_location import detect_file_kind
 
-    kind = meant(path, os.environ)
+    kind = detect_file_kind(path, os.environ)
     if kind not in (None, wanted):
         fail(f"{path} is {KINDS[kind]}, and this command takes {KINDS[wanted]}", 2)
 
 
-def edge_at(path: Path | None, state: Path | None) -> "Whereabouts":
+def edge_at(path: Path | None, state: Path | None) -> "StateLocation":
     """Where an edge is, by its file, in which anything else may be wrong, or by its state directory."""
-    from edgeproxy.config.whereabouts import Whereabouts, whereabouts
+    from edgeproxy.config.state_location import StateLocation, locate_state
 
     if path is None:
-        found = Whereabouts()
+        found = StateLocation()
     elif not path.exists() and state is None:
         fail(f"{path} is not there: say --state DIR", 2)
     else:
         refuse_other(path, "edge")
-        found = whereabouts(path, os.environ)
+        found = locate_state(path, os.environ)
     return found if state is None else found.model_copy(update={"state": state})
 
 
 def load_collector_file(path: Path) -> "CollectorSettings":
     """Load the settings of a collector's file; where they cannot be used, print every problem and exit."""
     from edgeproxy.config.load import load_collector
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
 
     try:
         return load_collector(path, os.environ)
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         refuse_other(path, "collector")
         fail(str(errors), 2)
 
@@ -72,9 +72,9 @@ def load_collector_file(path: Path) -> "CollectorSettings":
 def load_regions_file(path: Path) -> "BeaconSettings":
     """Load the settings of a beacon's file; where they cannot be used, print every problem and exit."""
     from edgeproxy.config.load import load_regions
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
 
     try:
         return load_regions(path, os.environ)
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         fail(str(errors), 2)

@@ -22,14 +22,14 @@ def load(
     from redis.exceptions import ResponseError
 
     from edgeproxy.config.load import load_customers
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
     from edgeproxy.hub.cluster import load_functions
     from edgeproxy.hub.functions import LIBRARY
     from edgeproxy.hub.redis import Away, FunctionsMissingError, Tls, reason
 
     try:
         hub = load_customers(config, os.environ).hub
-    except ConfigErrors as errors:
+    except ConfigError as errors:
         fail(str(errors), 2)
     if not hub.is_shared:
         fail(f"{config} has no hub: write hub: redis://HOST:PORT", 2)

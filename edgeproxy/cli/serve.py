@@ -24,11 +24,11 @@ def edge(
     """Serve what FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
     import signal
 
-    from edgeproxy.config.load import attempt
+    from edgeproxy.config.load import try_load_edge
 
     # Until the supervisor heeds it: what changes in FILE from here on is not missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    loaded = attempt(config, os.environ)
+    loaded = try_load_edge(config, os.environ)
     if loaded.settings is None:
         refuse_other(config, "edge")
         fail("\n".join(map(str, loaded.problems)), 2)
@@ -46,13 +46,13 @@ def quick(
     """Serve one upstream without a configuration, open to all, until SIGTERM or SIGINT. Counts end with it."""
     from tempfile import TemporaryDirectory
 
-    from edgeproxy.config.problems import ConfigErrors
+    from edgeproxy.config.problems import ConfigError
     from edgeproxy.config.quick import load_quick
 
     with TemporaryDirectory(prefix="edgeproxy-quick-", ignore_cleanup_errors=True) as state:
         try:
             settings = load_quick(to, listen=listen, admin=admin, rate=rate, state=Path(state))
-        except ConfigErrors as errors:
+        except ConfigError as errors:
             fail(str(errors), 2)
         from edgeproxy.edge.supervisor.main import run
 

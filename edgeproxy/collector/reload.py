@@ -17,10 +17,10 @@ from edgeproxy.collector.database.periodic import guarded
 from edgeproxy.collector.jobs.operator_alerts import Watch
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.certificates import Unusable
-from edgeproxy.config.collector import Settings, Written
+from edgeproxy.config.certificates import InvalidCertificateError
+from edgeproxy.config.collector import CollectorFile, Settings
 from edgeproxy.config.load import load_collector
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 
 LIVE = {
     "tls",
@@ -81,7 +81,7 @@ class Reload:
             new = await in_thread("read the configuration", lambda: load_collector(file, os.environ))
             await self._record(new)
             await self._listeners.use(new.tls)
-        except (ConfigErrors, Unusable, PlanEditedError, *LOST) as wrong:
+        except (ConfigError, InvalidCertificateError, PlanEditedError, *LOST) as wrong:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(wrong))
             return
@@ -91,7 +91,7 @@ class Reload:
             one.use(new.alerts)
         self._anomalies.use(new)
         self._metrics.config_ok.set(1)
-        fixed = Written.model_fields.keys() - LIVE
+        fixed = CollectorFile.model_fields.keys() - LIVE
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
         if stripe_of(self._started) != stripe_of(new):
             waiting.append("billing")

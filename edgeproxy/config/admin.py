@@ -7,12 +7,12 @@ from pydantic import BeforeValidator, PlainSerializer
 from edgeproxy.config import parsers, units
 from edgeproxy.config.part import Part
 from edgeproxy.config.tokens import read_digests, read_pairs
-from edgeproxy.config.units import shown, wrong
+from edgeproxy.config.units import format_value, value_error
 
 UNIX = "unix"
 """How it is written that there is the socket alone."""
 AN_ADMIN = "unix, HOST:PORT such as 127.0.0.1:9090, or {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}"
-GUARDED = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}, or listen on 127.0.0.1"
+GUARD_HINT = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}, or listen on 127.0.0.1"
 
 
 class AdminToken(Part):
@@ -47,17 +47,19 @@ class Admin(Part):
 def read_admin(value: object) -> object:
     """`unix`, an address, or a mapping with it."""
     if isinstance(value, str) and "://" in value:
-        raise wrong(f"{shown(value)} is a URL", AN_ADMIN)
+        raise value_error(f"{format_value(value)} is a URL", AN_ADMIN)
     if isinstance(value, str) and value.lower() == UNIX:
         return {}
     return {"address": value} if isinstance(value, str | parsers.Address) else value
 
 
-def guarded(admin: Admin) -> Admin:
-    """Return it; raises `wrong` where others than this host reach it and nobody is asked for a token."""
+def validate_admin(admin: Admin) -> Admin:
+    """Return it; raises `value_error` where others than this host reach it and nobody is asked for a token."""
     if admin.address is None:
         if admin.tokens or admin.hosts:
-            raise wrong("has no address, and its socket asks for no tokens", "write address: HOST:PORT beside them")
+            raise value_error(
+                "has no address, and its socket asks for no tokens", "write address: HOST:PORT beside them"
+            )
     elif not admin.tokens and not parsers.is_loopback(admin.address.host):
-        raise wrong(f"is {admin.address}, which is not of this host alone, and has no tokens", GUARDED)
+        raise value_error(f"is {admin.address}, which is not of this host alone, and has no tokens", GUARD_HINT)
     return admin

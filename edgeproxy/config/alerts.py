@@ -15,7 +15,7 @@ from edgeproxy.config.models import Name
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.units import Time, Whole, read_switch, text, wrong
+from edgeproxy.config.units import Time, Whole, read_switch, read_text, value_error
 
 A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
 A_SECRET = "whsec_ and 24 to 64 bytes in Base64, best from the environment: ${ALERT_SECRET}"
@@ -31,7 +31,7 @@ SMTP_PORTS = {"smtp": 587, "smtps": 465}
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 KINDS = ("webhook", "slack", "pagerduty", "smtp")
 """What a channel can be: each has one of these."""
-BELONGS = {"secret": "webhook", "url": "pagerduty", "from": "smtp", "to": "smtp"}
+KIND_BY_FIELD = {"secret": "webhook", "url": "pagerduty", "from": "smtp", "to": "smtp"}
 """What belongs beside which of them."""
 THRESHOLDS_MAX = 10
 DAY_SECONDS = 86400.0
@@ -40,28 +40,28 @@ some_percent = Whole(1, 1000)
 
 def read_webhook(value: object) -> str:
     """Read where a message is posted to. Errors do not show it: its path may be a secret."""
-    url = text(value, A_WEBHOOK)
+    url = read_text(value, A_WEBHOOK)
     try:
         parts = urlsplit(url)
         is_whole = bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
     except ValueError:
         is_whole = False
     if not is_whole or parts.scheme not in ("https", "http") or "@" in parts.netloc or parts.fragment:
-        raise wrong("is not a URL to which messages can be sent", A_WEBHOOK)
+        raise value_error("is not a URL to which messages can be sent", A_WEBHOOK)
     if parts.scheme == "http" and not parsers.is_loopback(parts.hostname or ""):
-        raise wrong("is reached in the clear", "write https://")
+        raise value_error("is reached in the clear", "write https://")
     return url
 
 
 def read_signing_secret(value: object) -> str:
     """Read a secret as Standard Webhooks write it. Errors do not show it."""
-    secret = text(value, A_SECRET)
+    secret = read_text(value, A_SECRET)
     try:
         raw = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         raw = b""
     if not secret.startswith(SECRET_PREFIX) or not SECRET_BYTES_MIN <= len(raw) <= SECRET_BYTES_MAX:
-        raise wrong("is no such secret", A_SECRET)
+        raise value_error("is no such secret", A_SECRET)
     return secret
 
 
@@ -72,9 +72,9 @@ def read_one_or_many(value: object) -> object:
 
 def read_routing_key(value: object) -> str:
     """Read the key of a PagerDuty integration. Errors do not show it."""
-    key = text(value, A_ROUTING_KEY)
+    key = read_text(value, A_ROUTING_KEY)
     if not ROUTING_KEY.fullmatch(key):
-        raise wrong("is no such key", A_ROUTING_KEY)
+        raise value_error("is no such key", A_ROUTING_KEY)
     return key
 
 
@@ -89,7 +89,7 @@ class MailServer(NamedTuple):
     password: str | None
 
 
-def mail_server(url: str) -> MailServer:
+def parse_mail_server(url: str) -> MailServer:
     """Return what the URL of a server says; raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in SMTP_PORTS or not parts.hostname or parts.port == 0:
@@ -102,19 +102,19 @@ def mail_server(url: str) -> MailServer:
 
 def read_smtp(value: object) -> str:
     """Read the URL of a server that takes mail. Errors do not show it: it has a password."""
-    url = text(value, AN_SMTP)
+    url = read_text(value, AN_SMTP)
     try:
-        mail_server(url)
+        parse_mail_server(url)
     except ValueError:
-        raise wrong("is not the URL of a server that takes mail", AN_SMTP) from None
+        raise value_error("is not the URL of a server that takes mail", AN_SMTP) from None
     return url
 
 
 def read_mail_address(value: object) -> str:
     """Read an address of mail."""
-    address = text(value, AN_ADDRESS)
+    address = read_text(value, AN_ADDRESS)
     if not MAIL_ADDRESS.fullmatch(address):
-        raise wrong("is no address that mail can be sent to", AN_ADDRESS)
+        raise value_error("is no address that mail can be sent to", AN_ADDRESS)
     return address
 
 
@@ -122,11 +122,11 @@ def read_thresholds(value: object) -> object:
     """Read percentages, each larger than the one before."""
     hint = f"at most {THRESHOLDS_MAX} whole percentages that grow, such as [80, 100, 120]"
     if not isinstance(value, list | tuple) or len(value) > THRESHOLDS_MAX:
-        raise wrong("is no list of percentages", hint)
-    read = tuple(some_percent(one) for one in value)
-    if any(one >= other for one, other in pairwise(read)):
-        raise wrong("does not grow", hint)
-    return read
+        raise value_error("is no list of percentages", hint)
+    percentages = tuple(some_percent(one) for one in value)
+    if any(one >= other for one, other in pairwise(percentages)):
+        raise value_error("does not grow", hint)
+    return percentages
 
 
 MailAddress = Annotated[str, BeforeValidator(read_mail_address)]
@@ -193,16 +193,16 @@ class Alerts(Part):
     """How long before a key is due for rotation there is an alert."""
 
 
-def faults_of_alerts(tree: Table) -> Iterator[Fault]:
+def find_alert_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions in `alerts` of a collector.yaml."""
     alerts = tree.get("alerts")
     if not isinstance(alerts, Table):
         return
     channels = alerts.get("channels")
     known = channels if isinstance(channels, Table) else Table()
-    for called, one in known.items():
-        if isinstance(one, Table):
-            yield from _faults_of_channel(("alerts", "channels", called), one)
+    for channel_name, channel_table in known.items():
+        if isinstance(channel_table, Table):
+            yield from _find_channel_faults(("alerts", "channels", channel_name), channel_table)
     names = ", ".join(known) or "there is none yet"
     routes = alerts.get("routes")
     for severity, listed in routes.items() if isinstance(routes, Table) else ():
@@ -220,13 +220,13 @@ def faults_of_alerts(tree: Table) -> Iterator[Fault]:
             yield Fault(("alerts", "customers"), f"{customers} sends no mail", "name a channel with smtp")
 
 
-def _faults_of_channel(path: tuple[str, ...], channel: Table) -> Iterator[Fault]:
+def _find_channel_faults(path: tuple[str, ...], channel: Table) -> Iterator[Fault]:
     kinds = [kind for kind in KINDS if kind in channel]
     if len(kinds) != 1:
         what = f"has {' and '.join(kinds)}" if kinds else "has no way out"
         yield Fault(path, what, "write one of webhook, slack, pagerduty and smtp")
         return
-    for field, kind in BELONGS.items():
+    for field, kind in KIND_BY_FIELD.items():
         if field in channel and kind not in kinds:
             yield Fault((*path, field), f"belongs to {kind}", "leave it out")
     needed = {"webhook": ("secret",), "smtp": ("from", "to")}.get(kinds[0], ())

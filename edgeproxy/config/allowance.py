@@ -45,7 +45,7 @@ class Allowance:
     """What is said on refusal, beside why."""
 
 
-def allowance_of(tier: Tier, customer: Customer | None) -> Allowance:
+def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
     """Return the limits of a customer of this tier; None: of a customer of whom nothing else is known."""
     if customer is None:
         return Allowance(
@@ -53,33 +53,34 @@ def allowance_of(tier: Tier, customer: Customer | None) -> Allowance:
         )
     concurrency, credits = customer.concurrency, customer.burst_credits
     return Allowance(
-        limits=_own(customer.limits, tier.limits),
-        concurrency=None if concurrency == "none" else _own(concurrency, tier.concurrency),
-        quotas=_own(customer.quotas, tier.quotas) + (customer.entitled if isinstance(customer, Subscriber) else ()),
-        burst_credits=None if credits == "off" else _own(credits, tier.burst_credits),
-        caps=_own(customer.caps, tier.caps),
-        priority=_own(customer.priority, tier.priority),
-        message=_own(customer.message, tier.message),
+        limits=_override(customer.limits, tier.limits),
+        concurrency=None if concurrency == "none" else _override(concurrency, tier.concurrency),
+        quotas=_override(customer.quotas, tier.quotas)
+        + (customer.entitled if isinstance(customer, Subscriber) else ()),
+        burst_credits=None if credits == "off" else _override(credits, tier.burst_credits),
+        caps=_override(customer.caps, tier.caps),
+        priority=_override(customer.priority, tier.priority),
+        message=_override(customer.message, tier.message),
     )
 
 
-def held_by(tier: Tier, customer: Customer, flags: Mapping[str, Flag]) -> Allowance:
+def compute_effective_allowance(tier: Tier, customer: Customer, flags: Mapping[str, Flag]) -> Allowance:
     """Return the limits of a customer while there are these flags: FREE lifts what is about money, which is what may be
     spent and what was paid in advance."""
-    allowance = allowance_of(tier, customer)
+    allowance = compute_allowance(tier, customer)
     if FREE not in flags or not flags[FREE].percent:
         return allowance
     quotas = tuple(quota for quota in allowance.quotas if not (isinstance(quota, Entitlement) and quota.is_credits))
     return replace(allowance, quotas=quotas, caps=None)
 
 
-def with_key(allowance: Allowance, key: Key) -> Allowance:
+def apply_key_limits(allowance: Allowance, key: Key) -> Allowance:
     """Return the allowance with the limits of a key, which come in the place of those that count the same of it."""
     if not key.limits:
         return allowance
-    own = {_counted(limit) for limit in key.limits}
+    own = {_limit_identity(limit) for limit in key.limits}
     return replace(
-        allowance, limits=(*(limit for limit in allowance.limits if _counted(limit) not in own), *key.limits)
+        allowance, limits=(*(limit for limit in allowance.limits if _limit_identity(limit) not in own), *key.limits)
     )
 
 
@@ -89,7 +90,7 @@ class Spending(Limit):
     scope: Literal["spending"] = "spending"  # type: ignore[assignment]
 
 
-def with_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
+def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
     """Return the allowance with its caps as the limit and the quota that they are; those of a request stay. Without
     entitlements to what is not counted here."""
     if any(isinstance(quota, Entitlement) and quota.meter not in meters for quota in allowance.quotas):
@@ -106,11 +107,11 @@ def with_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
     return replace(allowance, limits=limits, quotas=quotas)
 
 
-def _counted(limit: Limit) -> tuple[str, float, str, str]:
+def _limit_identity(limit: Limit) -> tuple[str, float, str, str]:
     return limit.scope, limit.window, limit.algorithm, limit.mode
 
 
-def unknown_in(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:
+def find_missing_reference(customer: Customer, tiers: Mapping[str, Tier], meters: Container[str]) -> str | None:
     """Name what a customer's allowance needs and these lack, such as `tier gold`; None where nothing is missing.
 
     For a customer from elsewhere: of those of the files it is checked when they are read.
@@ -118,11 +119,11 @@ def unknown_in(customer: Customer, tiers: Mapping[str, Tier], meters: Container[
     if customer.tier not in tiers:
         return f"tier {customer.tier}"
     # Of what exists only the collector knows.
-    held = [quota.meter for quota in customer.quotas or () if quota.per is not None]
-    held += [COST] if customer.caps is not None else []
-    missing = [meter for meter in held if meter not in meters]
+    needed = [quota.meter for quota in customer.quotas or () if quota.per is not None]
+    needed += [COST] if customer.caps is not None else []
+    missing = [meter for meter in needed if meter not in meters]
     return f"meter {missing[0]}" if missing else None
 
 
-def _own(own: T | None, otherwise: T) -> T:
+def _override(own: T | None, otherwise: T) -> T:
     return otherwise if own is None else own

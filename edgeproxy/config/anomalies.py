@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import parsers
 from edgeproxy.config.models import Name
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import DAYS, quantity, read_switch, shown, text, wrong
+from edgeproxy.config.units import DAYS, format_value, read_quantity, read_switch, read_text, value_error
 
 DAY_SECONDS = 86400.0
 DECIMAL = re.compile(r"[0-9]{1,4}(?:\.[0-9]{1,6})?")
@@ -19,38 +19,38 @@ A_KEEP = f"whole days from 1day to {KEEP_DAYS_MAX}day"
 A_PAUSE_AT = "off, or a number from 2 to 1000 such as 5"
 
 
-def _decimal(value: object, lowest: float, highest: float, hint: str) -> float:
+def _read_decimal(value: object, lowest: float, highest: float, hint: str) -> float:
     if isinstance(value, float):
         return value
-    written = text(value, hint)
+    written = read_text(value, hint)
     if not DECIMAL.fullmatch(written) or not lowest <= float(written) <= highest:
-        raise wrong(f"{shown(written)} is out of range", hint)
+        raise value_error(f"{format_value(written)} is out of range", hint)
     return float(written)
 
 
 def read_score(value: object) -> float:
     """Read a threshold of a z-score."""
-    return _decimal(value, 1.0, 100.0, A_SCORE)
+    return _read_decimal(value, 1.0, 100.0, A_SCORE)
 
 
 def read_similarity(value: object) -> float:
     """Read a threshold of a cosine similarity."""
-    return _decimal(value, 0.0, 1.0, A_SIMILARITY)
+    return _read_decimal(value, 0.0, 1.0, A_SIMILARITY)
 
 
 def read_pause_at(value: object) -> float | None:
     """Read at how many times what is usual a customer is paused; None: never."""
     value = parsers.read_unless_off(value)
-    return None if value is None else _decimal(value, 2.0, 1000.0, A_PAUSE_AT)
+    return None if value is None else _read_decimal(value, 2.0, 1000.0, A_PAUSE_AT)
 
 
 def read_days(value: object) -> float:
     """Read seconds, whole days: `90day`."""
     if isinstance(value, float):
         return value
-    days = quantity(value, DAYS, A_KEEP)
+    days = read_quantity(value, DAYS, A_KEEP)
     if not days.is_integer() or not 1 <= days <= KEEP_DAYS_MAX:
-        raise wrong(f"{shown(str(value))} is out of range", A_KEEP)
+        raise value_error(f"{format_value(str(value))} is out of range", A_KEEP)
     return days * DAY_SECONDS
 
 
@@ -94,7 +94,7 @@ class Anomalies(Thresholds):
     customers: dict[Name, OwnThresholds] = Field(default_factory=dict)
     """Customers' own thresholds, by name."""
 
-    def of(self, customer: str) -> Thresholds | None:
+    def find_thresholds(self, customer: str) -> Thresholds | None:
         """Return the thresholds of a customer; None where nobody looks."""
         own = self.customers.get(customer)
         if own is None:

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import format_value, read_text, value_error
 
 AUTHORIZATION = "authorization"
 
@@ -15,22 +15,26 @@ CERTIFICATE = b"certificate\0"
 """What the name in a certificate has before it where its SHA-256 is taken. No key that a client sends begins so."""
 
 
-def certificate_digest(name: str) -> bytes:
+def compute_certificate_digest(name: str) -> bytes:
     """Where the name in a client's certificate is among the digests of keys."""
     return hashlib.sha256(CERTIFICATE + name.encode()).digest()
 
 
-def with_digest(key: Any) -> Any:
+def add_certificate_digest(key: Any) -> Any:
     """A key as it is written, with the digest of the certificate's name where it is one."""
     name = key.get("certificate") if isinstance(key, dict) else None
-    return {**key, "sha256": certificate_digest(name).hex()} if isinstance(name, str) and "sha256" not in key else key
+    return (
+        {**key, "sha256": compute_certificate_digest(name).hex()}
+        if isinstance(name, str) and "sha256" not in key
+        else key
+    )
 
 
 def read_certificate_name(value: object) -> str:
     """Read the name in a certificate."""
-    name = text(value, A_CERTIFICATE_NAME)
+    name = read_text(value, A_CERTIFICATE_NAME)
     if not name or not name.isprintable():
-        raise wrong(f"{shown(name)} is not the name in a certificate", A_CERTIFICATE_NAME)
+        raise value_error(f"{format_value(name)} is not the name in a certificate", A_CERTIFICATE_NAME)
     return name
 
 
@@ -56,7 +60,7 @@ class Auth(Part):
     alternative names."""
 
     @property
-    def ways(self) -> str:
+    def key_instructions(self) -> str:
         """How to send a key, for those who sent none."""
         ways = [
             "Authorization: Bearer KEY" if field.lower() == AUTHORIZATION else f"{field}: KEY" for field in self.fields

@@ -12,7 +12,7 @@ from edgeproxy.config.credits import Accounts, Credits
 from edgeproxy.config.currencies import Currencies
 from edgeproxy.config.models import File, Name, Sentence, Switch
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Time, Whole, shown, text, wrong
+from edgeproxy.config.units import Time, Whole, format_value, read_text, value_error
 
 STRIPE = "https://api.stripe.com"
 KEY_VARIABLE, SECRETS_VARIABLE = "STRIPE_SECRET_KEY", "STRIPE_WEBHOOK_SECRETS"
@@ -25,23 +25,23 @@ DAY_SECONDS = 86400.0
 
 def read_base(value: object) -> str:
     """Read where Stripe is: its own address, or one that keys may be sent to."""
-    url = text(value, A_BASE)
+    url = read_text(value, A_BASE)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise wrong(f"{shown(url)} is not a URL", A_BASE) from None
+        raise value_error(f"{format_value(url)} is not a URL", A_BASE) from None
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.path.strip("/") or parts.query or port == 0:
-        raise wrong(f"{shown(url)} is not the address of a server", A_BASE)
+        raise value_error(f"{format_value(url)} is not the address of a server", A_BASE)
     if parts.scheme == "http" and not parsers.is_loopback(parts.hostname):
-        raise wrong(f"{shown(url)} is reached in the clear, and keys are sent to it", A_BASE)
+        raise value_error(f"{format_value(url)} is reached in the clear, and keys are sent to it", A_BASE)
     return url.rstrip("/")
 
 
 def read_key_file(value: object) -> str:
     """Read the name of a file with keys. A key itself is refused, and not shown."""
     if isinstance(value, str) and KEY.match(value):
-        raise wrong("is a key itself, and files like this one are copied about", A_KEY_FILE)
+        raise value_error("is a key itself, and files like this one are copied about", A_KEY_FILE)
     return parsers.read_file(value)
 
 

@@ -15,7 +15,7 @@ from edgeproxy.config.models import Name
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import read_duration, read_share, shown, text, wrong
+from edgeproxy.config.units import format_value, read_duration, read_share, read_text, value_error
 
 PRICE_SCALE = 10**12
 """Parts of a cent that a unit price counts."""
@@ -40,13 +40,13 @@ def read_fee(value: object) -> int:
     """Cents: `99`, `99.50`."""
     if isinstance(value, int):
         return value
-    written = text(value, A_FEE)
+    written = read_text(value, A_FEE)
     match = DECIMAL.fullmatch(written)
     if match is None:
-        raise wrong(f"{shown(written)} is not an amount", A_FEE)
+        raise value_error(f"{format_value(written)} is not an amount", A_FEE)
     whole, places = match[1], (match[2] or "").rstrip("0")
     if len(places) > 2:
-        raise wrong(f"{shown(written)} has parts of a cent", A_FEE)
+        raise value_error(f"{format_value(written)} has parts of a cent", A_FEE)
     return int(whole) * CENTS + int(places.ljust(2, "0"))
 
 
@@ -54,14 +54,16 @@ def read_price(value: object) -> int:
     """What a unit costs, in 10⁻¹² cents: `0.10`, `0.01/1000`."""
     if isinstance(value, int):
         return value
-    written = text(value, A_PRICE)
+    written = read_text(value, A_PRICE)
     match = PRICE.fullmatch(written)
     if match is None:
-        raise wrong(f"{shown(written)} is not a price", A_PRICE)
+        raise value_error(f"{format_value(written)} is not a price", A_PRICE)
     whole, places, units = match[2], match[3] or "", int(match[4] or 1)
     parts, rest = divmod(int(whole + places) * CENTS * PRICE_SCALE, units * int("1" + "0" * len(places)))
     if rest:
-        raise wrong(f"{shown(written)} has more than {PRICE_PLACES} places in cents a unit", "write a rounder price")
+        raise value_error(
+            f"{format_value(written)} has more than {PRICE_PLACES} places in cents a unit", "write a rounder price"
+        )
     return parts
 
 
@@ -69,29 +71,29 @@ def read_included(value: object) -> int | None:
     """Units that the fee covers; None: as many as one likes."""
     if value is None or isinstance(value, int):
         return value
-    written = text(value, A_QUANTITY)
-    return None if written == "unlimited" else _quantity(written, A_QUANTITY)
+    written = read_text(value, A_QUANTITY)
+    return None if written == "unlimited" else _read_quantity(written, A_QUANTITY)
 
 
 def read_end(value: object) -> int | None:
     """The last unit of a tier; None: it has none."""
     if value is None or isinstance(value, int):
         return value
-    written = text(value, AN_END)
-    return None if written == "none" else _quantity(written, AN_END)
+    written = read_text(value, AN_END)
+    return None if written == "none" else _read_quantity(written, AN_END)
 
 
-def _quantity(written: str, hint: str) -> int:
+def _read_quantity(written: str, hint: str) -> int:
     if not re.fullmatch(r"[0-9]{1,16}", written) or int(written) > QUANTITY_MAX:
-        raise wrong(f"{shown(written)} is not a number from 0 to {QUANTITY_MAX}", hint)
+        raise value_error(f"{format_value(written)} is not a number from 0 to {QUANTITY_MAX}", hint)
     return int(written)
 
 
 def read_version(value: object) -> str:
     """The name of a version."""
-    written = text(value, A_VERSION)
+    written = read_text(value, A_VERSION)
     if not VERSION.fullmatch(written):
-        raise wrong(f"{shown(written)} is not the name of a version", A_VERSION)
+        raise value_error(f"{format_value(written)} is not the name of a version", A_VERSION)
     return written
 
 
@@ -131,23 +133,23 @@ class MeterPrice(Part):
     by: PricesBy | None = None
 
     @model_validator(mode="after")
-    def _agrees(self) -> "MeterPrice":
+    def _check_consistency(self) -> "MeterPrice":
         if self.tiers and (self.included or self.price is not None or self.by is not None):
-            raise wrong("has tiers and beside them included, price or by", "leave those out: a tier may cost 0")
+            raise value_error("has tiers and beside them included, price or by", "leave those out: a tier may cost 0")
         ends = [tier.up_to for tier in self.tiers]
         if ends and (ends[-1] is not None or None in ends[:-1]):
-            raise wrong("has tiers that do not cover every unit", "give the last one, and no other, up_to: none")
+            raise value_error("has tiers that do not cover every unit", "give the last one, and no other, up_to: none")
         if any(one >= other for one, other in pairwise(end for end in ends if end is not None)):
-            raise wrong("has tiers that overlap", "give each tier an up_to above that of the one before")
+            raise value_error("has tiers that overlap", "give each tier an up_to above that of the one before")
         if self.by is not None and self.price is None:
-            raise wrong("has prices by dimension and none for other values", "write price beside by")
+            raise value_error("has prices by dimension and none for other values", "write price beside by")
         is_billed = self.price is not None or bool(self.tiers)
         if self.cap == "hard" and is_billed:
-            raise wrong("has a price above a hard cap, which lets nothing through", "leave out one of them")
+            raise value_error("has a price above a hard cap, which lets nothing through", "leave out one of them")
         if self.included is None and (is_billed or self.cap is not None):
-            raise wrong("has a price or a cap for what is unlimited", "leave it out")
+            raise value_error("has a price or a cap for what is unlimited", "leave it out")
         if self.included is not None and not is_billed and self.cap is None:
-            raise wrong("does not say what happens above what is included", "write price, or cap: soft or hard")
+            raise value_error("does not say what happens above what is included", "write price, or cap: soft or hard")
         return self
 
 
@@ -192,44 +194,46 @@ class Plan(Part):
         return (2 * MONTHS * self.fee * left + 10**10) // (2 * 10**10)
 
 
-def name_of(version: str) -> str:
+def get_plan_name(version: str) -> str:
     """The name of a version's plan: of `standard@3+acme`, `standard`."""
     return version.partition("@")[0]
 
 
-def owner_of(version: str) -> str | None:
+def find_version_owner(version: str) -> str | None:
     """Whose price a version is; None where it is for everybody."""
     return version.partition("+")[2] or None
 
 
-def number_of(version: str) -> int:
+def get_version_number(version: str) -> int:
     """The number of a version: of `standard@3+acme`, 3."""
     return int(version.partition("@")[2].partition("+")[0])
 
 
-def tier_of(version: str, plan: Plan) -> str:
+def get_plan_tier(version: str, plan: Plan) -> str:
     """The tier at the edge of customers with this version."""
-    return plan.tier or name_of(version)
+    return plan.tier or get_plan_name(version)
 
 
-def newest(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
+def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
     """The newest version of each plan by its name, as a customer is sold it: at the customer's own price if there is
     one of that version. None: as everybody is."""
-    found: dict[str, str] = {}
-    for version in sorted(plans, key=lambda version: (number_of(version), owner_of(version) is not None)):
-        if owner_of(version) in (None, customer):
-            found[name_of(version)] = version
-    return {name: found[name] for name in dict.fromkeys(map(name_of, plans)) if name in found}
+    newest_versions: dict[str, str] = {}
+    for version in sorted(
+        plans, key=lambda version: (get_version_number(version), find_version_owner(version) is not None)
+    ):
+        if find_version_owner(version) in (None, customer):
+            newest_versions[get_plan_name(version)] = version
+    return {name: newest_versions[name] for name in dict.fromkeys(map(get_plan_name, plans)) if name in newest_versions}
 
 
-class Written(Part):
+class PlansFile(Part):
     """A plans.yaml."""
 
     currency: Literal["usd"] = "usd"
     plans: dict[Version, Plan]
 
 
-def faults(tree: Table) -> Iterator[Fault]:
+def find_faults(tree: Table) -> Iterator[Fault]:
     """Find prices for one customer of plans that are not there."""
     plans = tree.get("plans")
     if isinstance(plans, Table):
@@ -239,9 +243,9 @@ def faults(tree: Table) -> Iterator[Fault]:
                 yield Fault(("plans", version), f"is a price of {general}, which is not there", f"write {general} too")
 
 
-KIND = Kind(Written, faults)
+KIND = Kind(PlansFile, find_faults)
 
 
-def is_meant(tree: Table) -> bool:
+def is_plans_file(tree: Table) -> bool:
     """Whether a file that begins so is a plans.yaml."""
     return "plans" in tree

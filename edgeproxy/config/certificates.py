@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from edgeproxy.config.models import Certificate, HubTls, UpstreamTls, Written
-from edgeproxy.config.references import Fault, tls_pairs, tls_sections
+from edgeproxy.config.models import Certificate, EdgeFile, HubTls, UpstreamTls
+from edgeproxy.config.references import Fault, list_tls_pairs, list_tls_sections
 from edgeproxy.config.tree import Table, Value
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ A_CERTIFICATE = "it is PEM, and begins with -----BEGIN CERTIFICATE-----"
 A_KEY = "it is PEM, and begins with -----BEGIN PRIVATE KEY-----"
 
 
-class Unusable(Exception):
+class InvalidCertificateError(Exception):
     """A file that cannot be used: the `field` that names it (`cert`, `key` or `ca`), what is wrong, what is right."""
 
     def __init__(self, field: str, what: str, hint: str) -> None:
@@ -43,7 +43,7 @@ class Unusable(Exception):
         return f"{self.what}, {self.hint}"
 
 
-class Facts(NamedTuple):
+class CertificateDetails(NamedTuple):
     """A certificate's names, and the Unix seconds between which it is valid."""
 
     names: tuple[str, ...]
@@ -51,62 +51,66 @@ class Facts(NamedTuple):
     not_after: float
 
 
-def read(cert: Path, key: Path) -> Facts:
-    """Read the first certificate in `cert`. Raises Unusable where `key` does not hold its private key.
+def read_certificate(cert: Path, key: Path) -> CertificateDetails:
+    """Read the first certificate in `cert`. Raises InvalidCertificateError where `key` does not hold its private key.
 
     Both are PEM, and may be one file. Further certificates in `cert` are those between the first and its root.
     """
-    first, *others = _chain(cert)
-    public = _private(key).public_key()
+    first, *others = _read_chain(cert)
+    public = _read_private_key(key).public_key()
     if public != first.public_key():
         if any(public == other.public_key() for other in others):
             what, hint = f"{cert} begins with another certificate than that of {key}", "put that one first"
-            raise Unusable("cert", what, hint)
-        raise Unusable("key", f"{key} is not the key of the certificate in {cert}", "name the one that it was made for")
+            raise InvalidCertificateError("cert", what, hint)
+        raise InvalidCertificateError(
+            "key", f"{key} is not the key of the certificate in {cert}", "name the one that it was made for"
+        )
     try:
         # OpenSSL alone knows what else it refuses, such as keys that are too short.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
-    except OSError as refused:  # ssl.SSLError, or the file was taken away just now.
-        raise Unusable("cert", f"{cert} is refused by OpenSSL: {_reason(refused)}", "have another one made") from None
-    return _facts(first)
+    except OSError as error:  # ssl.SSLError, or the file was taken away just now.
+        raise InvalidCertificateError(
+            "cert", f"{cert} is refused by OpenSSL: {_format_reason(error)}", "have another one made"
+        ) from None
+    return _extract_details(first)
 
 
 def read_authorities(file: Path) -> None:
-    """Raises Unusable unless `file` holds certificates by which others can be verified."""
-    _content("ca", file)
+    """Raises InvalidCertificateError unless `file` holds certificates by which others can be verified."""
+    _read_content("ca", file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(file)
     except OSError:
-        raise Unusable("ca", f"{file} has no certificate that can be read", A_CERTIFICATE) from None
+        raise InvalidCertificateError("ca", f"{file} has no certificate that can be read", A_CERTIFICATE) from None
     if not context.cert_store_stats()["x509"]:
-        raise Unusable("ca", f"{file} has lists of revoked certificates alone", A_CERTIFICATE)
+        raise InvalidCertificateError("ca", f"{file} has lists of revoked certificates alone", A_CERTIFICATE)
 
 
-def pairs(settings: Written) -> list[Certificate]:
+def list_certificates(settings: EdgeFile) -> list[Certificate]:
     """Every certificate with its key that a configuration names, each once: the edge's own."""
     named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
-    for tls in _outward(settings):
+    for tls in _list_outward_tls(settings):
         if tls.cert is not None and tls.key is not None:
             named.append(Certificate(cert=tls.cert, key=tls.key))
     return list(dict.fromkeys(named))
 
 
-def authorities(settings: Written) -> list[Path]:
+def list_authority_files(settings: EdgeFile) -> list[Path]:
     """Every file of authorities that a configuration names, each once."""
     named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
-    named += [tls.ca for tls in _outward(settings)]
+    named += [tls.ca for tls in _list_outward_tls(settings)]
     return [file for file in dict.fromkeys(named) if file is not None]
 
 
-def _outward(settings: Written) -> list[UpstreamTls | HubTls]:
+def _list_outward_tls(settings: EdgeFile) -> list[UpstreamTls | HubTls]:
     """TLS towards those whom the edge connects to."""
     towards: list[UpstreamTls | HubTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
     return towards if settings.usage is None else [*towards, settings.usage.tls]
 
 
-def worry(facts: Facts, now: float) -> str | None:
+def describe_expiry(facts: CertificateDetails, now: float) -> str | None:
     """Say whether it has expired at `now` (Unix seconds), is about to, or is not valid yet; None where all is well."""
     end = datetime.fromtimestamp(facts.not_after, UTC)
     if now >= facts.not_after:
@@ -117,49 +121,52 @@ def worry(facts: Facts, now: float) -> str | None:
     return f"expires in {days} days, on {end:%Y-%m-%d}" if days < EXPIRY_WARNING_DAYS else None
 
 
-def worries(settings: Written, now: float) -> list[str]:
-    """`worry` of every certificate that a configuration names, behind its file; raises Unusable."""
-    return worries_of(pairs(settings), now)
+def list_expiry_warnings(settings: EdgeFile, now: float) -> list[str]:
+    """List what `describe_expiry` says of every certificate that a configuration names, behind the name of its file.
+
+    Raises InvalidCertificateError.
+    """
+    return format_expiry_warnings(list_certificates(settings), now)
 
 
-def worries_of(some: Iterable[Certificate], now: float) -> list[str]:
+def format_expiry_warnings(some: Iterable[Certificate], now: float) -> list[str]:
     """Find such worries about several certificates."""
-    found = [(pair.cert, worry(read(pair.cert, pair.key), now)) for pair in some]
-    return [f"{file} {what}" for file, what in found if what is not None]
+    expiries = [(pair.cert, describe_expiry(read_certificate(pair.cert, pair.key), now)) for pair in some]
+    return [f"{file} {what}" for file, what in expiries if what is not None]
 
 
-def faults(tree: Table) -> Iterator[Fault]:
+def find_faults(tree: Table) -> Iterator[Fault]:
     """Find what is wrong with the certificates that a configuration names. Ignores values of another shape."""
-    for path, tls in tls_sections(tree):
-        for at, pair in tls_pairs(path, tls):
+    for path, tls in list_tls_sections(tree):
+        for at, pair in list_tls_pairs(path, tls):
             cert, key = pair.get("cert"), pair.get("key")
             if _is_named(cert) and _is_named(key):
                 files = Path(cert), Path(key)
-                alone = [*_problems(_chain, files[0]), *_problems(_private, files[1])]
-                for problem in alone or _problems(read, *files):
+                alone = [*_find_problems(_read_chain, files[0]), *_find_problems(_read_private_key, files[1])]
+                for problem in alone or _find_problems(read_certificate, *files):
                     yield Fault((*at, problem.field), problem.what, problem.hint)
         for field in ("ca", "client_ca"):
             authorities = tls.get(field)
             if _is_named(authorities):
-                for problem in _problems(read_authorities, Path(authorities)):
+                for problem in _find_problems(read_authorities, Path(authorities)):
                     yield Fault((*path, field), problem.what, problem.hint)
 
 
-def named(tree: Table) -> Iterator[Path]:
+def list_named_files(tree: Table) -> Iterator[Path]:
     """List the files that a configuration names, whatever they are."""
-    for path, tls in tls_sections(tree):
-        found = [pair.get(field) for _, pair in tls_pairs(path, tls) for field in ("cert", "key")]
-        for file in (*found, tls.get("ca"), tls.get("client_ca")):
+    for path, tls in list_tls_sections(tree):
+        pair_files = [pair.get(field) for _, pair in list_tls_pairs(path, tls) for field in ("cert", "key")]
+        for file in (*pair_files, tls.get("ca"), tls.get("client_ca")):
             if _is_named(file):
                 yield Path(file)
 
 
-def _problems(check: Callable[..., object], *files: Path) -> list[Unusable]:
+def _find_problems(check: Callable[..., object], *files: Path) -> list[InvalidCertificateError]:
     """Return the problem that `check` finds in these files, if there is one."""
     try:
         check(*files)
-    except Unusable as problem:
-        return [problem]
+    except InvalidCertificateError as error:
+        return [error]
     return []
 
 
@@ -168,51 +175,55 @@ def _is_named(value: Value) -> TypeGuard[str]:
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 
-def _content(field: str, file: Path) -> bytes:
-    """Read a file. Raises Unusable."""
+def _read_content(field: str, file: Path) -> bytes:
+    """Read a file. Raises InvalidCertificateError."""
     try:
         with file.open("rb") as stream:
             content = stream.read(FILE_BYTES_MAX + 1)
     except OSError as error:
-        raise Unusable(field, f"{file} cannot be read: {error.strerror}", "name a file that can be read") from None
+        raise InvalidCertificateError(
+            field, f"{file} cannot be read: {error.strerror}", "name a file that can be read"
+        ) from None
     if len(content) > FILE_BYTES_MAX:
-        raise Unusable(field, f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB", "name another file")
+        raise InvalidCertificateError(field, f"{file} is larger than {FILE_BYTES_MAX >> 20} MiB", "name another file")
     return content
 
 
-def _chain(file: Path) -> "list[x509.Certificate]":
+def _read_chain(file: Path) -> "list[x509.Certificate]":
     """Read the certificates in a file, at least one."""
     from cryptography import x509
     from cryptography.exceptions import UnsupportedAlgorithm
 
-    content = _content("cert", file)
+    content = _read_content("cert", file)
     try:
         certificates = x509.load_pem_x509_certificates(content)
         for certificate in certificates:
             certificate.public_key()
         return certificates
-    except UnsupportedAlgorithm as kind:
-        raise Unusable("cert", f"{file} has a key of an unknown kind: {kind}", "have another one made") from None
+    except UnsupportedAlgorithm as error:
+        raise InvalidCertificateError(
+            "cert", f"{file} has a key of an unknown kind: {error}", "have another one made"
+        ) from None
     except ValueError:
         what = "has a certificate that cannot be read" if b"-----BEGIN CERT" in content else "has no certificate"
-        raise Unusable("cert", f"{file} {what}", A_CERTIFICATE) from None
+        raise InvalidCertificateError("cert", f"{file} {what}", A_CERTIFICATE) from None
 
 
-def _private(file: Path) -> "PrivateKeyTypes":
+def _read_private_key(file: Path) -> "PrivateKeyTypes":
     """Read the private key in a file."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
-        return load_pem_private_key(_content("key", file), None)
+        return load_pem_private_key(_read_content("key", file), None)
     except TypeError:
         hint = f"take the password off it: openssl pkey -in {file} -out FILE"
-        raise Unusable("key", f"{file} has a password", hint) from None
+        raise InvalidCertificateError("key", f"{file} has a password", hint) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise Unusable("key", f"{file} has no private key that can be read", A_KEY) from None
+        raise InvalidCertificateError("key", f"{file} has no private key that can be read", A_KEY) from None
 
 
-def _facts(certificate: "x509.Certificate") -> Facts:
+def _extract_details(certificate: "x509.Certificate") -> CertificateDetails:
     """The names are those of subjectAltName, else the common name (RFC 9525 section 2 knows only the first)."""
     from cryptography import x509
 
@@ -226,9 +237,9 @@ def _facts(certificate: "x509.Certificate") -> Facts:
     except ValueError:  # OpenSSL has taken it, whatever is odd about one of its extensions.
         names = []
     span = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
-    return Facts(tuple(names), *span)
+    return CertificateDetails(tuple(names), *span)
 
 
-def _reason(refused: OSError) -> str:
+def _format_reason(error: OSError) -> str:
     """Why OpenSSL refused something, in its own words: `ee key too small`."""
-    return str(getattr(refused, "reason", None) or refused.strerror or refused).replace("_", " ").lower()
+    return str(getattr(error, "reason", None) or error.strerror or error).replace("_", " ").lower()

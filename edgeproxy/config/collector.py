@@ -12,10 +12,10 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import listeners, pages, parsers, references
 from edgeproxy.config.admin import AdminToken
-from edgeproxy.config.alerts import Alerts, faults_of_alerts
+from edgeproxy.config.alerts import Alerts, find_alert_faults
 from edgeproxy.config.anomalies import Anomalies
 from edgeproxy.config.billing import Billing
-from edgeproxy.config.catalog import Plan, tier_of
+from edgeproxy.config.catalog import Plan, get_plan_tier
 from edgeproxy.config.check import Kind
 from edgeproxy.config.listeners import CollectorListener, Tls
 from edgeproxy.config.models import (
@@ -30,16 +30,16 @@ from edgeproxy.config.models import (
     Switch,
     Tier,
 )
-from edgeproxy.config.nearest import suggestion
+from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.networks import Network
 from edgeproxy.config.operators import Operators
 from edgeproxy.config.pages import Pages
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
-from edgeproxy.config.regions import Measured, faults_of_measured
+from edgeproxy.config.regions import Measured, find_measured_faults
 from edgeproxy.config.tokens import read_digests, read_pairs
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import DAYS, Whole, quantity, shown, text, wrong
+from edgeproxy.config.units import DAYS, Whole, format_value, read_quantity, read_text, value_error
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -53,41 +53,43 @@ A_ROLE = f"write role: {', '.join(ROLES[:-1])} or {ROLES[-1]}, or customer: NAME
 
 def read_database(value: object) -> str:
     """Read the URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL."""
-    url = text(value, A_DATABASE)
+    url = read_text(value, A_DATABASE)
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise wrong(f"{shown(url)} is not a URL", A_DATABASE) from None
+        raise value_error(f"{format_value(url)} is not a URL", A_DATABASE) from None
     if parts.scheme == "sqlite" and not parts.netloc:
         if len(parts.path) < 2 or parts.path.endswith("/") or parts.query or not unquote(parts.path).isprintable():
-            raise wrong(f"{shown(url)} names no file", A_DATABASE)
+            raise value_error(f"{format_value(url)} names no file", A_DATABASE)
         return url
     if parts.scheme != "postgresql":
-        raise wrong(f"{shown(url)} is not a database", A_DATABASE)
+        raise value_error(f"{format_value(url)} is not a database", A_DATABASE)
     if len(parts.path) < 2 or not parts.hostname or port == 0:
-        raise wrong(f"{shown(url)} has no host, or no name of a database", A_DATABASE)
+        raise value_error(f"{format_value(url)} has no host, or no name of a database", A_DATABASE)
     options = parse_qs(parts.query, keep_blank_values=True)
     for name, values in options.items():
         if name != "sslmode" or values[0] not in SSL_MODES:
-            raise wrong(f"has {shown(name)}", f"after a ? there may be sslmode={'|'.join(SSL_MODES)}")
+            raise value_error(f"has {format_value(name)}", f"after a ? there may be sslmode={'|'.join(SSL_MODES)}")
     return url
 
 
-def read_kept(value: object) -> float | None:
+def read_retention(value: object) -> float | None:
     """Seconds, whole days: `400day`; None: for ever."""
     if value is None or isinstance(value, float):
         return value
-    if text(value, A_KEEP) == "forever":
+    if read_text(value, A_KEEP) == "forever":
         return None
-    days = quantity(value, DAYS, A_KEEP)
+    days = read_quantity(value, DAYS, A_KEEP)
     if not days.is_integer() or not KEEP_DAYS_MIN <= days <= 36500:
-        raise wrong(f"{shown(str(value))} is no whole number of days from {KEEP_DAYS_MIN} to 36500", A_KEEP)
+        raise value_error(
+            f"{format_value(str(value))} is no whole number of days from {KEEP_DAYS_MIN} to 36500", A_KEEP
+        )
     return days * DAY_SECONDS
 
 
 PerMinute = Annotated[int, BeforeValidator(Whole(1, 1_000_000))]
-Kept = Annotated[float | None, BeforeValidator(read_kept)]
+RetentionTime = Annotated[float | None, BeforeValidator(read_retention)]
 
 
 class Token(Part):
@@ -129,15 +131,15 @@ class Published(Part):
 class Retention(Part):
     """How long what is counted is kept how finely; days are kept for ever."""
 
-    minutes: Kept = 400 * DAY_SECONDS
+    minutes: RetentionTime = 400 * DAY_SECONDS
     """What was used in each minute; PostgreSQL drops whole months."""
-    hours: Kept = None
+    hours: RetentionTime = None
     """What was used in each hour; by default for ever, like days."""
-    batches: Kept = 100 * DAY_SECONDS
+    batches: RetentionTime = 100 * DAY_SECONDS
     """What edges have shipped, by which `edgeproxy verify` proves the ledger; then what it came to by day."""
-    deleted: Kept = 30 * DAY_SECONDS
+    deleted: RetentionTime = 30 * DAY_SECONDS
     """What is known of a customer whose deletion has begun, but the name, the id, the tier and what was counted."""
-    webhooks: Kept = 60 * DAY_SECONDS
+    webhooks: RetentionTime = 60 * DAY_SECONDS
     """Events of Stripe's with their payload, from when they came, unless they are still to be applied."""
 
 
@@ -165,7 +167,7 @@ class Metrics(Part):
     """Holders of these; without them everybody who reaches the collector."""
 
 
-class Written(Part):
+class CollectorFile(Part):
     """What operators write in collector.yaml and the files that it includes."""
 
     listen: Annotated[
@@ -216,7 +218,7 @@ class Written(Part):
     """Pages that people look at: console, portal, status; by default there are none."""
 
 
-class Settings(Written):
+class Settings(CollectorFile):
     """A configuration that passed every check."""
 
     plans: dict[str, Plan] = {}
@@ -225,16 +227,16 @@ class Settings(Written):
     """Over the bytes of all files, in the order in which they were read, in hex."""
 
 
-def faults(tree: Table) -> Iterator[Fault]:
+def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a collector.yaml."""
-    yield from references.faults(tree)
-    yield from listeners.faults(tree)
-    yield from _faults_of_retention(tree)
-    yield from faults_of_measured(tree)
-    yield from faults_of_alerts(tree)
-    yield from pages.faults(tree)
-    yield from references.tokens(references.members(tree, "tokens"))
-    for path, token in references.members(tree, "tokens"):
+    yield from references.find_faults(tree)
+    yield from listeners.find_faults(tree)
+    yield from _find_retention_faults(tree)
+    yield from find_measured_faults(tree)
+    yield from find_alert_faults(tree)
+    yield from pages.find_faults(tree)
+    yield from references.find_token_faults(references.list_members(tree, "tokens"))
+    for path, token in references.list_members(tree, "tokens"):
         given = token.get("sha256")
         if isinstance(given, list) and len(given) > 1 and token.get("name") is None:
             yield Fault(
@@ -260,23 +262,23 @@ meters`: they are compared for 60 days (collector/billing/jobs/meter_export.py).
 """
 
 
-def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fault]:
+def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
     """Find plans whose tier is not there, or whose prices come to nothing that adds up, and usage that is kept for less
     long than invoices need. A collector need not know tiers: one that knows none leaves them to edges."""
-    billing, kept = written.billing, written.retention.minutes
+    billing, minutes = written.billing, written.retention.minutes
     needed, what = 0.0, "is shorter than invoices need: a month and the freeze after it"
     if billing is not None and billing.mode != "off":
         needed = PERIOD_SECONDS_MAX + billing.freeze
         if billing.collection == "meters":
             needed = METERS_SECONDS
             what = "is shorter than the time for which the ledger is compared with what Stripe was told"
-    if kept is not None and kept < needed:
+    if minutes is not None and minutes < needed:
         days = -int(-needed // DAY_SECONDS)
         yield Fault(("retention", "minutes"), what, f"keep minutes for {days}day or longer")
     for version, plan in plans.items():
         for name, price in plan.meters.items():
             if name not in written.meters and "meters" in written.model_fields_set:
-                hint = suggestion(name, written.meters, "define it in meters, or name another one in the plan")
+                hint = format_suggestion(name, written.meters, "define it in meters, or name another one in the plan")
                 yield Fault(("billing", "plans"), f"has {version}, whose meter {name} is not there", hint)
             meter = written.meters.get(name)
             aggregate = "sum" if meter is None else meter.aggregate
@@ -288,9 +290,9 @@ def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fau
                 by = price.by.dimension
                 what = f"has {version}, with prices of {name} by {by}, whose {aggregate} does not add up"
                 yield Fault(("billing", "plans"), what, "give it one price, or count a sum")
-        tier = tier_of(version, plan)
+        tier = get_plan_tier(version, plan)
         if written.tiers and tier not in written.tiers:
-            hint = suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
+            hint = format_suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")
             yield Fault(("billing", "plans"), f"has {version}, whose tier {tier} is not there", hint)
         split = [meter for meter, price in plan.meters.items() if price.by is not None]
         if split and written.billing is not None and written.billing.collection == "meters":
@@ -298,14 +300,14 @@ def faults_of_plans(written: Written, plans: Mapping[str, Plan]) -> Iterator[Fau
             yield Fault(("billing", "plans"), what, "write collection: invoice_items")
 
 
-def _faults_of_retention(tree: Table) -> Iterator[Fault]:
+def _find_retention_faults(tree: Table) -> Iterator[Fault]:
     """Hours are what is left of minutes."""
     given = tree.get("retention")
     if not isinstance(given, Table):
         return
     try:
         minutes, hours = (
-            read_kept(given.get(name, Retention.model_fields[name].default)) for name in ("minutes", "hours")
+            read_retention(given.get(name, Retention.model_fields[name].default)) for name in ("minutes", "hours")
         )
     except PydanticCustomError:
         return  # Told of already.
@@ -313,9 +315,9 @@ def _faults_of_retention(tree: Table) -> Iterator[Fault]:
         yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
 
 
-KIND = Kind(Written, faults)
+KIND = Kind(CollectorFile, find_faults)
 
 
-def is_meant(tree: Table) -> bool:
+def is_collector_file(tree: Table) -> bool:
     """Whether a file that begins so is a collector.yaml, and no edge.yaml."""
     return bool(tree.keys() & {"database", "tokens", "billing"}) and not tree.keys() & {"upstreams", "routes"}

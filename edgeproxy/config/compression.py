@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Size, shown, text, wrong
+from edgeproxy.config.units import Size, format_value, read_text, value_error
 
 MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/(?:[a-z0-9!#$&^_.+-]{1,64}|\*)")
 A_MEDIA_TYPE = "a type such as application/json, or text/*"
@@ -18,9 +18,9 @@ STREAMS = "text/event-stream"
 
 def read_media_type(value: object) -> str:
     """Read a media type, in lower case; `text/*` is all of `text`."""
-    written = text(value, A_MEDIA_TYPE)
+    written = read_text(value, A_MEDIA_TYPE)
     if not MEDIA_TYPE.fullmatch(written.lower()):
-        raise wrong(f"{shown(written)} is not a media type", A_MEDIA_TYPE)
+        raise value_error(f"{format_value(written)} is not a media type", A_MEDIA_TYPE)
     return written.lower()
 
 

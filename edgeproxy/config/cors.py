@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import format_value, read_text, value_error
 
 ANY = "*"
 ORIGIN = re.compile(
@@ -22,18 +22,22 @@ A_NAME_OR_ANY = f"{parsers.A_FIELD_NAME}, or *"
 
 def read_origin(value: object) -> str:
     """Read an origin as browsers send it: scheme, host, and a port that is not the scheme's own."""
-    written = text(value, AN_ORIGIN)
+    written = read_text(value, AN_ORIGIN)
     if written == ANY:
         return written
     if written.lower() == "null":
-        raise wrong("null is the origin of every sandboxed page and every local file", "name the origins of your own")
+        raise value_error(
+            "null is the origin of every sandboxed page and every local file", "name the origins of your own"
+        )
     match = ORIGIN.fullmatch(written)
     if match is None:
         hint = "without a path and a / at its end" if written.count("/") > 2 else AN_ORIGIN
-        raise wrong(f"{shown(written)} is not an origin", hint)
+        raise value_error(f"{format_value(written)} is not an origin", hint)
     scheme, below, host, port = (part and part.lower() for part in match.groups())
     if below and "." not in host:
-        raise wrong(f"{shown(written)} lets in every site below {host}", "name the domain too: https://*.example.com")
+        raise value_error(
+            f"{format_value(written)} lets in every site below {host}", "name the domain too: https://*.example.com"
+        )
     return f"{scheme}://{below or ''}{host}" + (f":{port}" if port and port != PORTS.get(scheme) else "")
 
 

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 from edgeproxy.config.catalog import Price
 from edgeproxy.config.models import Name
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import text, wrong
+from edgeproxy.config.units import read_text, value_error
 
 AN_ACCOUNT = "the name or the code that it has in your books: 1 to 100 printable characters"
 ACCOUNT_CHARACTERS_MAX = 100
@@ -33,10 +33,10 @@ AccountName = Literal[
 
 def read_account(value: object) -> str:
     """Read what an account is called in somebody's books."""
-    said = text(value, AN_ACCOUNT)
-    if not (1 <= len(said) <= ACCOUNT_CHARACTERS_MAX and said.isprintable() and said.strip() == said):
-        raise wrong("is no name of an account", AN_ACCOUNT)
-    return said
+    name = read_text(value, AN_ACCOUNT)
+    if not (1 <= len(name) <= ACCOUNT_CHARACTERS_MAX and name.isprintable() and name.strip() == name):
+        raise value_error("is no name of an account", AN_ACCOUNT)
+    return name
 
 
 class Credits(Part):

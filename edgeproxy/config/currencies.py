@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BeforeValidator
 
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import read_moment, shown, text, wrong
+from edgeproxy.config.units import format_value, read_moment, read_text, value_error
 
 CHARGED = "USD"
 """The currency of all prices."""
@@ -19,20 +19,20 @@ A_RATE = 'how much of the currency a US dollar is, such as "0.86"'
 
 def read_code(value: object) -> str:
     """Read the code of a currency."""
-    said = text(value, A_CODE)
-    if not CODE.fullmatch(said) or said == CHARGED:
-        raise wrong(f"{shown(said)} is no such code", A_CODE)
-    return said
+    code = read_text(value, A_CODE)
+    if not CODE.fullmatch(code) or code == CHARGED:
+        raise value_error(f"{format_value(code)} is no such code", A_CODE)
+    return code
 
 
 def read_rate(value: object) -> Decimal:
     """Read a rate, exactly as it is written."""
     if isinstance(value, Decimal):
         return value
-    said = text(value, A_RATE)
-    if not RATE.fullmatch(said) or not Decimal(said):
-        raise wrong(f"{shown(said)} is no rate", A_RATE)
-    return Decimal(said)
+    rate = read_text(value, A_RATE)
+    if not RATE.fullmatch(rate) or not Decimal(rate):
+        raise value_error(f"{format_value(rate)} is no rate", A_RATE)
+    return Decimal(rate)
 
 
 Code = Annotated[str, BeforeValidator(read_code)]

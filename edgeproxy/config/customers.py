@@ -14,7 +14,7 @@ CUSTOMER, KEY = b"customer", b"key"
 
 
 class Customers:
-    """Customers by name, and keys by the SHA-256 of them. Made whole of the lines that `dump` gives."""
+    """Customers by name, and keys by the SHA-256 of them. Made whole of the lines that `dump_customers` gives."""
 
     def __init__(self) -> None:
         self._customers: dict[bytes, bytes] = {}
@@ -26,33 +26,33 @@ class Customers:
 
     def add(self, line: bytes) -> None:
         """Take in one line."""
-        kind, name, said = line.split(b" ", 2)
+        kind, name, content = line.split(b" ", 2)
         if kind == KEY:
-            self._keys[bytes.fromhex(name.decode())] = said
+            self._keys[bytes.fromhex(name.decode())] = content
         else:
-            self._customers[name] = said
+            self._customers[name] = content
 
-    def key(self, digest: bytes) -> Key | None:
+    def find_key(self, digest: bytes) -> Key | None:
         """Find the key with this SHA-256; None where nobody has it."""
-        said = self._keys.get(digest)
-        return None if said is None else Key.model_validate({"sha256": digest.hex(), **json.loads(said)})
+        content = self._keys.get(digest)
+        return None if content is None else Key.model_validate({"sha256": digest.hex(), **json.loads(content)})
 
-    def has(self, name: str) -> bool:
+    def has_customer(self, name: str) -> bool:
         """Whether there is a customer of this name."""
         return name.encode() in self._customers
 
-    def customer(self, name: str) -> Customer:
+    def get_customer(self, name: str) -> Customer:
         """Find the customer of this name, which a key names."""
         return Customer.model_validate_json(self._customers[name.encode()])
 
 
-def dump(settings: Settings) -> Iterator[bytes]:
+def dump_customers(settings: Settings) -> Iterator[bytes]:
     """Write all customers and keys as lines."""
     for name, customer in settings.customers.items():
-        yield b"%b %b %b" % (CUSTOMER, name.encode(), _said(customer))
+        yield b"%b %b %b" % (CUSTOMER, name.encode(), _dump_part(customer))
     for key in settings.keys:
-        yield b"%b %b %b" % (KEY, key.sha256.encode(), _said(key))
+        yield b"%b %b %b" % (KEY, key.sha256.encode(), _dump_part(key))
 
 
-def _said(part: Customer | Key) -> bytes:
+def _dump_part(part: Customer | Key) -> bytes:
     return part.model_dump_json(by_alias=True, exclude={"sha256"}, exclude_defaults=True).encode()

@@ -12,22 +12,22 @@ NAME_CHARACTERS_MAX = 64
 WORDS = re.compile(r"[A-Za-z0-9]+")
 
 
-def with_names(tree: Table) -> Table:
+def add_limit_names(tree: Table) -> Table:
     """Return the tree with a name for every limit: by default that of the tier or route, then `<name>-2` and so on.
 
     Trees are not changed (an alias may be in several places), and what has another shape is left as it is.
     """
     filled = Table(tree)
-    for section, called in CALLED.items():
+    for section, called in NAME_SOURCES.items():
         parts = tree.get(section)
         if isinstance(parts, Table):
-            filled[section] = Table({name: _named(part, called, name) for name, part in parts.items()})
+            filled[section] = Table({name: _name_limits(part, called, name) for name, part in parts.items()})
         elif isinstance(parts, Items):
-            filled[section] = Items(_named(part, called, "") for part in parts)
+            filled[section] = Items(_name_limits(part, called, "") for part in parts)
     return filled
 
 
-def _named(part: Value, called: Callable[[Table, str], Value], name: str) -> Value:
+def _name_limits(part: Value, called: Callable[[Table, str], Value], name: str) -> Value:
     """A part of this name with names for its limits, which are called after what `called` gives."""
     limits = part.get("limits") if isinstance(part, Table) else None
     if not isinstance(part, Table) or not isinstance(limits, Items):
@@ -35,10 +35,10 @@ def _named(part: Value, called: Callable[[Table, str], Value], name: str) -> Val
     first = called(part, name)
     if not isinstance(first, str) or not NAME.fullmatch(first):
         first = "limit"  # What they would be called after is wrong itself, which is said elsewhere.
-    return Table({**part, "limits": Items(_with_name(limit, first, number) for number, limit in enumerate(limits, 1))})
+    return Table({**part, "limits": Items(_name_limit(limit, first, number) for number, limit in enumerate(limits, 1))})
 
 
-def _route(route: Table, _name: str) -> Value:
+def _get_route_name(route: Table, _name: str) -> Value:
     """A route's name, else one made of its path: `v1-orders` for /v1/orders/*."""
     path = route.get("path")
     if "name" in route or not isinstance(path, str):
@@ -46,16 +46,16 @@ def _route(route: Table, _name: str) -> Value:
     return "-".join(WORDS.findall(path))[:NAME_CHARACTERS_MAX] or "route"
 
 
-CALLED: dict[str, Callable[[Table, str], Value]] = {
+NAME_SOURCES: dict[str, Callable[[Table, str], Value]] = {
     "tiers": lambda _, name: name,
     "customers": lambda customer, _: customer.get("tier"),
     "keys": lambda _key, _: "key",
-    "routes": _route,
+    "routes": _get_route_name,
 }
 """By section, what the limits of a part are called after."""
 
 
-def _with_name(limit: Value, first: str, number: int) -> Value:
+def _name_limit(limit: Value, first: str, number: int) -> Value:
     if not isinstance(limit, Table) or "name" in limit:
         return limit
     suffix = "" if number == 1 else f"-{number}"

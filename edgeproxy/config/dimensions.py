@@ -23,32 +23,32 @@ RESERVED = ("customer", "meter", "route", "region", "edge", "minute", "hour", "d
 """What no dimension can be called: usage has these fields already, or may have."""
 
 
-def is_dimensions(said: object) -> bool:
+def is_dimensions(candidate: object) -> bool:
     """Whether this says values by dimension, of one at least."""
     return (
-        isinstance(said, dict)
-        and 1 <= len(said) <= DIMENSIONS_MAX
-        and all(isinstance(name, str) and NAME.fullmatch(name) and name not in RESERVED for name in said)
-        and all(isinstance(value, str) and VALUE.fullmatch(value) for value in said.values())
+        isinstance(candidate, dict)
+        and 1 <= len(candidate) <= DIMENSIONS_MAX
+        and all(isinstance(name, str) and NAME.fullmatch(name) and name not in RESERVED for name in candidate)
+        and all(isinstance(value, str) and VALUE.fullmatch(value) for value in candidate.values())
     )
 
 
-def written(dimensions: Mapping[str, str]) -> str:
+def format_dimensions(dimensions: Mapping[str, str]) -> str:
     """These as text."""
     return orjson.dumps(dimensions, option=orjson.OPT_SORT_KEYS).decode() if dimensions else ""
 
 
 @lru_cache(1 << 14)
-def read(text: str) -> Mapping[str, str]:
-    """What `written` has made a text of. The same object each time: not to be changed."""
+def parse_dimensions(text: str) -> Mapping[str, str]:
+    """What `format_dimensions` has made a text of. The same object each time: not to be changed."""
     return orjson.loads(text) if text else {}
 
 
 @lru_cache(1 << 14)
-def is_written(text: object) -> bool:
-    """Whether `written` makes this of some dimensions."""
+def is_formatted(text: object) -> bool:
+    """Whether `format_dimensions` makes this of some dimensions."""
     try:
-        said = orjson.loads(text)  # type: ignore[arg-type]
+        dimensions = orjson.loads(text)  # type: ignore[arg-type]
     except orjson.JSONDecodeError:
         return False
-    return is_dimensions(said) and written(said) == text
+    return is_dimensions(dimensions) and format_dimensions(dimensions) == text

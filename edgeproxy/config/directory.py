@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edgeproxy.config.models import Customer, Flag, Key, Subscriber, Written
+from edgeproxy.config.models import Customer, EdgeFile, Flag, Key, Subscriber
 
 FREE = "billing-stopped"
 """The flag that edges are told of while nobody is charged: caps in money and spent credits hold nobody then. No other
@@ -30,7 +30,7 @@ class FlagDocument(NamedTuple):
     """A flag as a line of the directory describes it."""
 
     name: str
-    said: str
+    flag: str
     """What the file says under the name, in JSON."""
 
 
@@ -42,90 +42,96 @@ class KeyOwner(NamedTuple):
     key: str
 
 
-def lines(settings: Written) -> dict[str, bytes]:
+def render_lines(settings: EdgeFile) -> dict[str, bytes]:
     """Write a line for each customer with the keys. Equal customers have equal bytes."""
     keys: dict[str, list[Key]] = defaultdict(list)
     for key in settings.keys:
         keys[key.customer].append(key)
-    return {name: line(name, customer, keys.pop(name, ())) for name, customer in settings.customers.items()}
+    return {name: render_line(name, customer, keys.pop(name, ())) for name, customer in settings.customers.items()}
 
 
-def line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:
+def render_line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:
     """Write the line of a customer with the keys."""
-    said = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return _line({"name": name, "customer": said, "keys": {key.sha256: _of_key(key) for key in keys}})
+    customer_fields = customer.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return _encode_line(
+        {"name": name, "customer": customer_fields, "keys": {key.sha256: _dump_key(key) for key in keys}}
+    )
 
 
-def _of_key(key: Key) -> dict[str, Any]:
-    said = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
-    if "scopes" in said:
-        said["scopes"] = sorted(said["scopes"])
-    return said
+def _dump_key(key: Key) -> dict[str, Any]:
+    fields = key.model_dump(mode="json", exclude={"sha256", "customer"}, exclude_defaults=True)
+    if "scopes" in fields:
+        fields["scopes"] = sorted(fields["scopes"])
+    return fields
 
 
-def removed(name: str) -> bytes:
+def render_removal(name: str) -> bytes:
     """Write the line that removes a customer."""
-    return _line({"name": name})
+    return _encode_line({"name": name})
 
 
-def flag_line(name: str, flag: Flag) -> bytes:
+def render_flag_line(name: str, flag: Flag) -> bytes:
     """Write the line of a flag."""
-    return _line({"flag": name, "said": flag.model_dump(mode="json", exclude_defaults=True)})
+    return _encode_line({"flag": name, "said": flag.model_dump(mode="json", exclude_defaults=True)})
 
 
-def _line(said: dict[str, Any]) -> bytes:
+def _encode_line(document: dict[str, Any]) -> bytes:
     # A copy, as what orjson gives holds on to the 4 KiB that it was written in.
-    return bytes(memoryview(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)))
+    return bytes(memoryview(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)))
 
 
-def read_line(line: bytes) -> Document | FlagDocument:
+def parse_line(line: bytes) -> Document | FlagDocument:
     """Read a line. Raises ValueError, LookupError, TypeError or AttributeError where it is none."""
-    said = orjson.loads(line)
-    if "flag" in said:
-        return FlagDocument(said["flag"], orjson.dumps(said["said"]).decode())
-    return _document(said)
+    document = orjson.loads(line)
+    if "flag" in document:
+        return FlagDocument(document["flag"], orjson.dumps(document["said"]).decode())
+    return _build_document(document)
 
 
-def read_document(line: bytes) -> Document:
-    """Read the line of a customer. Raises as `read_line`."""
-    return _document(orjson.loads(line))
+def parse_document(line: bytes) -> Document:
+    """Read the line of a customer. Raises as `parse_line`."""
+    return _build_document(orjson.loads(line))
 
 
-def _document(said: dict[str, Any]) -> Document:
-    customer = said.get("customer")
+def _build_document(document: dict[str, Any]) -> Document:
+    customer = document.get("customer")
     if customer is None:
-        return Document(said["name"], "", None, {})
-    keys = {bytes.fromhex(digest): orjson.dumps(key).decode() for digest, key in said["keys"].items()}
-    return Document(said["name"], customer["tier"], orjson.dumps(customer).decode(), keys)
+        return Document(document["name"], "", None, {})
+    keys = {bytes.fromhex(digest): orjson.dumps(key).decode() for digest, key in document["keys"].items()}
+    return Document(document["name"], customer["tier"], orjson.dumps(customer).decode(), keys)
 
 
-ASKED = b"customer "
+CUSTOMER_LOOKUP_PREFIX = b"customer "
 """What a look-up begins with that is for a customer by name, and not for a key by its digest of 32 bytes."""
 
 
-def customer_asked(name: str) -> bytes:
+def format_customer_lookup(name: str) -> bytes:
     """What the supervisor is asked for a customer of this name, where it is asked for digests."""
-    return (ASKED + name.encode()).ljust(33)  # Never as long as a digest.
+    return (CUSTOMER_LOOKUP_PREFIX + name.encode()).ljust(33)  # Never as long as a digest.
 
 
-def name_asked(digest: bytes) -> str | None:
+def parse_customer_lookup(digest: bytes) -> str | None:
     """The customer that is asked for; None where it is a key."""
-    return digest[len(ASKED) :].decode().rstrip() if len(digest) != 32 and digest.startswith(ASKED) else None
+    return (
+        digest[len(CUSTOMER_LOOKUP_PREFIX) :].decode().rstrip()
+        if len(digest) != 32 and digest.startswith(CUSTOMER_LOOKUP_PREFIX)
+        else None
+    )
 
 
-def customer_of(said: str) -> Subscriber:
+def parse_customer(content: str) -> Subscriber:
     """Read the customer of a document, or of a person. Raises ValueError where this version does not understand it."""
-    return Subscriber.model_validate_json(said)
+    return Subscriber.model_validate_json(content)
 
 
-def flag_of(said: str) -> Flag:
+def parse_flag(content: str) -> Flag:
     """Read a flag. Raises ValueError where this version does not understand it."""
-    return Flag.model_validate_json(said)
+    return Flag.model_validate_json(content)
 
 
-def key_of(person: KeyOwner, digest: bytes) -> Key:
+def parse_key(owner: KeyOwner, digest: bytes) -> Key:
     """Read the key by which a person was found. Raises ValueError where this version does not understand it."""
-    return Key.model_validate({"sha256": digest.hex(), "customer": person.name, **orjson.loads(person.key)})
+    return Key.model_validate({"sha256": digest.hex(), "customer": owner.name, **orjson.loads(owner.key)})
 
 
 class KnownCustomer(NamedTuple):

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import parsers, units
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import text, wrong
+from edgeproxy.config.units import read_text, value_error
 
 DAY_SECONDS = 86_400.0
 A_PUBLIC_KEY = "ed25519: and 44 characters of Base64, as `edgeproxy directory keygen` prints it"
@@ -23,10 +23,10 @@ KEY_BYTES = 32
 
 def read_public_key(value: object) -> str:
     """Read the public key of who signs the directory."""
-    key = text(value, A_PUBLIC_KEY)
-    raw = _bytes_of(key.removeprefix(PUBLIC_KEY_PREFIX))
+    key = read_text(value, A_PUBLIC_KEY)
+    raw = _decode_base64(key.removeprefix(PUBLIC_KEY_PREFIX))
     if not key.startswith(PUBLIC_KEY_PREFIX) or raw is None or len(raw) != KEY_BYTES:
-        raise wrong(f"{units.shown(key)} is not a public key", A_PUBLIC_KEY)
+        raise value_error(f"{units.format_value(key)} is not a public key", A_PUBLIC_KEY)
     return key
 
 
@@ -35,11 +35,11 @@ def read_trust(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
-def read_secret_bytes(written: str) -> bytes:
+def parse_secret_key(written: str) -> bytes:
     """The 32 bytes of a secret key, written in Base64 or hex; raises ValueError, which does not show it."""
     written = written.strip()
     try:
-        raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else _bytes_of(written)
+        raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else _decode_base64(written)
     except ValueError:
         raw = None
     if raw is None or len(raw) != KEY_BYTES:
@@ -47,7 +47,7 @@ def read_secret_bytes(written: str) -> bytes:
     return raw
 
 
-def _bytes_of(written: str) -> bytes | None:
+def _decode_base64(written: str) -> bytes | None:
     try:
         return base64.b64decode(written, validate=True)
     except (binascii.Error, ValueError):
@@ -59,7 +59,7 @@ def read_cache_key(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        read_secret_bytes(value)
+        parse_secret_key(value)
     except ValueError:
         raise PydanticCustomError("wrong", "{what}, {hint}", {"what": "is no key", "hint": A_CACHE_KEY}) from None
     return {"key": value}

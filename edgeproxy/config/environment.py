@@ -13,7 +13,7 @@ NOT_TEXT = re.compile("[\ud800-\udfff]")
 """What Python makes of bytes that are not UTF-8."""
 
 
-class Unresolved(Exception):
+class UnresolvedVariableError(Exception):
     """A reference that cannot be followed: what is wrong, and what would be right."""
 
     def __init__(self, what: str, hint: str) -> None:
@@ -22,24 +22,26 @@ class Unresolved(Exception):
         self.hint = hint
 
 
-def resolve(written: str, environ: Mapping[str, str]) -> str:
-    """`written` with every reference replaced; raises Unresolved at the first that cannot be."""
+def resolve_variables(written: str, environ: Mapping[str, str]) -> str:
+    """`written` with every reference replaced; raises UnresolvedVariableError at the first that cannot be."""
 
     def value(match: re.Match[str]) -> str:
         name, default = match.groups()
         if match[0] == "$${":
             return "${"
         if name is None:
-            raise Unresolved(
+            raise UnresolvedVariableError(
                 "has a ${ that begins no variable", "write ${NAME} or ${NAME:-default}, $${ for a plain ${"
             )
-        found = environ.get(name)
-        if found is not None and NOT_TEXT.search(found):
-            raise Unresolved(f"the variable {name} is not UTF-8", "set it to text")
+        current = environ.get(name)
+        if current is not None and NOT_TEXT.search(current):
+            raise UnresolvedVariableError(f"the variable {name} is not UTF-8", "set it to text")
         if default is not None:
-            return found or default
-        if found is None:
-            raise Unresolved(f"the environment has no variable {name}", f"set it, or write ${{{name}:-default}}")
-        return found
+            return current or default
+        if current is None:
+            raise UnresolvedVariableError(
+                f"the environment has no variable {name}", f"set it, or write ${{{name}:-default}}"
+            )
+        return current
 
     return REFERENCE.sub(value, written)

@@ -8,10 +8,10 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from edgeproxy.config.nearest import nearest, suggestion
+from edgeproxy.config.nearest import find_nearest, format_suggestion
 from edgeproxy.config.parsers import GIVEN
 from edgeproxy.config.problems import Steps
-from edgeproxy.config.units import shown
+from edgeproxy.config.units import format_value
 
 SEE_SCHEMA = "see `edgeproxy schema`"
 """The hint where there is no better one."""
@@ -88,7 +88,7 @@ PARTS = {
 """What a field that is a mapping looks like, where a list of its fields would say less."""
 
 
-UNWRITTEN = {"[key]", GIVEN}
+UNWRITTEN_STEPS = {"[key]", GIVEN}
 """Steps of pydantic's paths that no file has."""
 
 MISPLACED = {
@@ -111,7 +111,7 @@ class Finding(NamedTuple):
     hint: str
 
 
-class Error(NamedTuple):
+class ErrorDetails(NamedTuple):
     """An error as the rows of EXPLAINED see it. `fields`: the names that are known in the mapping at a path."""
 
     path: Steps
@@ -120,26 +120,26 @@ class Error(NamedTuple):
     fields: Callable[[Steps], set[str]]
 
 
-def findings(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Iterator[Finding]:
+def explain_errors(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Iterator[Finding]:
     """Each error in words. `fields`: the names that are known in the mapping at a path."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:
             continue  # Members that are wrong themselves were not counted.
-        path = tuple(step for step in detail["loc"] if step not in UNWRITTEN)
+        path = tuple(step for step in detail["loc"] if step not in UNWRITTEN_STEPS)
         explain = EXPLAINED.get(detail["type"])
-        seen = Error(path, detail["input"], detail.get("ctx", {}), fields)
-        what, hint = explain(seen) if explain else (detail["msg"], SEE_SCHEMA)
+        error_details = ErrorDetails(path, detail["input"], detail.get("ctx", {}), fields)
+        what, hint = explain(error_details) if explain else (detail["msg"], SEE_SCHEMA)
         yield Finding(path, detail["type"] == "missing", what, hint)
 
 
-def fields_of(model: Any, path: Steps) -> set[str]:
+def list_fields(model: Any, path: Steps) -> set[str]:
     """List the fields that `model`, a type, has in the mapping at `path`; none where it has no model."""
     for step in path:
-        model = _inside(model, step)
-    return set(_fields(model)) if _is_model(model) else set()
+        model = _find_member_type(model, step)
+    return set(_get_field_types(model)) if _is_model(model) else set()
 
 
-def _fields(model: type[BaseModel]) -> dict[str, Any]:
+def _get_field_types(model: type[BaseModel]) -> dict[str, Any]:
     return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
 
 
@@ -147,75 +147,75 @@ def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
-def _inside(kind: Any, step: str | int) -> Any:
+def _find_member_type(kind: Any, step: str | int) -> Any:
     """Find the type of what stands at `step` in a value of this type; None where there can be nothing."""
     if _is_model(kind):
-        return _bare(_fields(kind).get(str(step)))
+        return _unwrap_type(_get_field_types(kind).get(str(step)))
     members = typing.get_args(kind)
     if typing.get_origin(kind) is dict:
-        return _bare(members[1])
-    return _bare(members[0]) if members else None
+        return _unwrap_type(members[1])
+    return _unwrap_type(members[0]) if members else None
 
 
-def _bare(kind: Any) -> Any:
+def _unwrap_type(kind: Any) -> Any:
     """A type without its marks and without `| None`."""
     if typing.get_origin(kind) is Annotated:
-        return _bare(typing.get_args(kind)[0])
+        return _unwrap_type(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return _bare(next(member for member in typing.get_args(kind) if member is not types.NoneType))
+        return _unwrap_type(next(member for member in typing.get_args(kind) if member is not types.NoneType))
     return kind
 
 
-def _missing(error: Error) -> tuple[str, str]:
-    return "is missing", f"write {_example(EXAMPLES, error.path) or 'it'}"
+def _explain_missing(error: ErrorDetails) -> tuple[str, str]:
+    return "is missing", f"write {_find_example(EXAMPLES, error.path) or 'it'}"
 
 
-def _example(examples: dict[str, str], path: Steps) -> str | None:
+def _find_example(examples: dict[str, str], path: Steps) -> str | None:
     """Find the example of how to write the field at `path`, if there is one."""
     return examples.get(f"{path[0]}.{path[-1]}", examples.get(str(path[-1]))) if path else None
 
 
-def _unknown(error: Error) -> tuple[str, str]:
+def _explain_unknown(error: ErrorDetails) -> tuple[str, str]:
     name = str(error.path[-1])
     known = error.fields(error.path[:-1])
     if (renamed := RENAMED.get(error.path)) is not None:
         return "has another name now", f"write {renamed}"
-    return "unknown field", MISPLACED.get(name) or suggestion(name, known, "leave it out")
+    return "unknown field", MISPLACED.get(name) or format_suggestion(name, known, "leave it out")
 
 
-def _literal(error: Error) -> tuple[str, str]:
+def _explain_literal(error: ErrorDetails) -> tuple[str, str]:
     if not isinstance(error.given, str):
         return "is not a single value", f"write {error.context['expected']}"
     values = re.findall(r"'([^']*)'", error.context["expected"])
-    name = nearest(error.given, values)
+    name = find_nearest(error.given, values)
     hint = f"did you mean {name}?" if name else f"write {' or '.join(values)}"
-    return f"{shown(error.given)} is not known here", hint
+    return f"{format_value(error.given)} is not known here", hint
 
 
-def _no_mapping(error: Error) -> tuple[str, str]:
+def _explain_no_mapping(error: ErrorDetails) -> tuple[str, str]:
     known = sorted(error.fields(error.path))
     path = error.path
     while path and isinstance(path[-1], int):
         path = path[:-1]  # What is wrong with a member is shown with its list.
-    example = _example(PARTS, path)
+    example = _find_example(PARTS, path)
     if example and path[-1] in error.fields(path[:-1]):
         return "is not a mapping", f"write {example}"
     return "is not a mapping", f"its fields are {', '.join(known)}" if known else "write NAME: and what it is"
 
 
-def _no_list(_error: Error) -> tuple[str, str]:
+def _explain_no_list(_error: ErrorDetails) -> tuple[str, str]:
     return "is not a list", "write [ ] around it"
 
 
-EXPLAINED: dict[str, Callable[[Error], tuple[str, str]]] = {
+EXPLAINED: dict[str, Callable[[ErrorDetails], tuple[str, str]]] = {
     "wrong": lambda error: (error.context["what"], error.context["hint"]),
-    "missing": _missing,
-    "extra_forbidden": _unknown,
-    "literal_error": _literal,
-    "model_type": _no_mapping,
-    "dict_type": _no_mapping,
-    "tuple_type": _no_list,
-    "frozen_set_type": _no_list,
+    "missing": _explain_missing,
+    "extra_forbidden": _explain_unknown,
+    "literal_error": _explain_literal,
+    "model_type": _explain_no_mapping,
+    "dict_type": _explain_no_mapping,
+    "tuple_type": _explain_no_list,
+    "frozen_set_type": _explain_no_list,
     "too_short": lambda _: ("is empty", "write at least one"),
     "string_type": lambda _: ("is not a single value", "write one"),
 }

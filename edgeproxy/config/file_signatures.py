@@ -6,10 +6,10 @@ FileSignature = tuple[int, ...] | None
 """Device, inode, size and time of change; None where there is no file, or none that may be looked at."""
 
 
-def sign(file: str | os.PathLike[str]) -> FileSignature:
+def compute_file_signature(file: str | os.PathLike[str]) -> FileSignature:
     """Return a value that differs once the file does, however it was replaced. Follows links."""
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

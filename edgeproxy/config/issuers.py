@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import format_value, read_text, value_error
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Of public keys alone: who can check a token must not be able to make one."""
@@ -19,14 +19,14 @@ TAKEN = ("key", "jwt", "certificate")
 
 def read_jwks(value: object) -> str:
     """Read where an issuer's public keys are."""
-    where = text(value, A_JWKS)
+    where = read_text(value, A_JWKS)
     scheme, separator, _ = where.partition("://")
     if separator and (
         scheme not in ("http", "https")
         or not urlsplit(where).hostname
-        or (scheme == "http" and not parsers.is_here(where))
+        or (scheme == "http" and not parsers.is_local_url(where))
     ):
-        raise wrong(f"{shown(where)} is not where keys can be had safely", A_JWKS)
+        raise value_error(f"{format_value(where)} is not where keys can be had safely", A_JWKS)
     return where
 
 
@@ -39,7 +39,7 @@ def read_auth(value: object) -> object:
     """What a route wants: a word, or a list of what it takes."""
     if isinstance(value, list | tuple):
         if not value or not all(one in TAKEN for one in value):
-            raise wrong("is no list of what is taken", AN_AUTH)
+            raise value_error("is no list of what is taken", AN_AUTH)
         value = " or ".join(one for one in TAKEN if one in value)
     return "required" if value == "key" else value
 

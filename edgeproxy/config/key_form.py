@@ -20,13 +20,13 @@ START_CHARACTERS = 6
 """Characters of RANDOM that people see of a key."""
 
 
-def new_key(prefix: str = PREFIX) -> str:
+def generate_key(prefix: str = PREFIX) -> str:
     """Make a key of the system's randomness."""
     random = "".join(secrets.choice(BASE62) for _ in range(RANDOM_CHARACTERS))
-    return _with_check(f"{prefix}_v1_{random}")
+    return _append_checksum(f"{prefix}_v1_{random}")
 
 
-def start_of(key: str) -> str:
+def get_key_start(key: str) -> str:
     """Return the first characters of a key, by which people know it; too few to guess the rest by."""
     return key[: key.index("_v1_") + len("_v1_") + START_CHARACTERS]
 
@@ -36,16 +36,16 @@ def is_miswritten(secret: bytes) -> bool:
     if FORM.fullmatch(secret) is None:
         return False
     body = secret[: -CHECK_CHARACTERS - 1]
-    return secret[-CHECK_CHARACTERS:] != _check(body)
+    return secret[-CHECK_CHARACTERS:] != _compute_checksum(body)
 
 
-def _with_check(body: str) -> str:
-    return f"{body}_{_check(body.encode()).decode()}"
+def _append_checksum(body: str) -> str:
+    return f"{body}_{_compute_checksum(body.encode()).decode()}"
 
 
-def _check(body: bytes) -> bytes:
-    left, digits = zlib.crc32(body), bytearray()
+def _compute_checksum(body: bytes) -> bytes:
+    rest, digits = zlib.crc32(body), bytearray()
     for _ in range(CHECK_CHARACTERS):
-        left, digit = divmod(left, len(BASE62))
+        rest, digit = divmod(rest, len(BASE62))
         digits.append(ord(BASE62[digit]))
     return bytes(reversed(digits))

@@ -12,7 +12,7 @@ from edgeproxy.config.models import Address, Certificate, File, Switch
 from edgeproxy.config.networks import Network
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
-from edgeproxy.config.references import Fault, is_on, listening, members
+from edgeproxy.config.references import Fault, is_switched_on, list_listeners, list_members
 from edgeproxy.config.tree import Items, Table, Value
 
 PAGE_GROUPS = frozenset({"console", "portal", "status"})
@@ -41,7 +41,7 @@ class Tls(Certificate):
 
 OwnTls = Annotated[
     Annotated[Tls, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
-    Discriminator(parsers.given_or_off),
+    Discriminator(parsers.get_union_tag),
     BeforeValidator(parsers.read_or_off),
 ]
 
@@ -107,22 +107,22 @@ def is_internal_network(network: parsers.Network) -> bool:
     return any(network.subnet_of(other) for other in INTERNAL if other.version == network.version)  # type: ignore[arg-type]
 
 
-def faults(tree: Table) -> Iterator[Fault]:
+def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions in `listen` of a collector.yaml, and what no listener serves though something needs it."""
     served: set[str] = set()
-    for path, listener in listening(tree):
+    for path, listener in list_listeners(tree):
         if not isinstance(listener, Table):
             served |= GROUPS
             continue
         here = _read_groups(listener.get("serve"))
         served |= here
         tls, behind = listener.get("tls", tree.get("tls")), listener.get("behind_tls")
-        if isinstance(tls, Table) and isinstance(behind, str) and is_on(behind):
+        if isinstance(tls, Table) and isinstance(behind, str) and is_switched_on(behind):
             yield Fault((*path, "behind_tls"), "is for listeners without TLS, and this one has some", "write tls: off")
         url = listener.get("url")
         if url is not None and not here & PAGE_GROUPS:
             yield Fault((*path, "url"), "is for pages, which this listener does not serve", "write pages in its serve")
-        yield from faults_of_url((*path, "url"), url)
+        yield from find_url_faults((*path, "url"), url)
     for groups, why in _find_needs(tree):
         if not groups & served:
             what = " or ".join(sorted(groups))
@@ -136,7 +136,7 @@ def _read_groups(serve: Value) -> frozenset[str]:
     return named if named and all(word in get_args(Group) for word in words) else GROUPS
 
 
-def faults_of_url(path: Steps, url: object) -> Iterator[Fault]:
+def find_url_faults(path: Steps, url: object) -> Iterator[Fault]:
     """Find what is wrong with how browsers reach pages."""
     if isinstance(url, str) and url.startswith("http://") and not parsers.is_loopback(urlsplit(url).hostname or ""):
         yield Fault(path, "is reached in the clear, and sessions with it", "write https://")
@@ -144,7 +144,7 @@ def faults_of_url(path: Steps, url: object) -> Iterator[Fault]:
 
 def _find_needs(tree: Table) -> Iterator[tuple[frozenset[str], str]]:
     """Yield the groups of which one must be served, and why."""
-    if any(token.get("role") in ("edge", "beacon") for _, token in members(tree, "tokens")):
+    if any(token.get("role") in ("edge", "beacon") for _, token in list_members(tree, "tokens")):
         yield frozenset({"edges"}), "there are tokens of edges or beacons"
     if isinstance(tree.get("pages"), Table):
         yield PAGE_GROUPS, "there are pages"

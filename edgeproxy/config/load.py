@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 from edgeproxy.config import customers
 from edgeproxy.config.customers import Customers
 from edgeproxy.config.file_signatures import FileSignature
-from edgeproxy.config.models import Hub, Pushed, Settings, Written
-from edgeproxy.config.problems import ConfigErrors, Problem
+from edgeproxy.config.models import EdgeFile, Hub, Pushed, Settings
+from edgeproxy.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
     from edgeproxy.config import catalog, collector, regions
@@ -31,98 +31,98 @@ class Loaded(NamedTuple, Generic[S]):
     """All files that were read, or should have been, as they were then."""
 
 
-def load(path: Path, environ: Mapping[str, str], *, files: bool = True) -> Settings:
-    """Load the settings of a file and of those that it includes. Raises ConfigErrors with every problem.
+def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> Settings:
+    """Load the settings of a file and of those that it includes. Raises ConfigError with every problem.
 
     Without `files` the certificates and keys that it names are not looked at: not everybody may who wants to know
     where the edge listens.
     """
-    settings = _unless_wrong(attempt(path, environ, files=files))
+    settings = _get_settings(try_load_edge(path, environ, files=files))
     assert settings is not None
     return settings
 
 
 def load_collector(path: Path, environ: Mapping[str, str]) -> "collector.Settings":
-    """`load` of the collector's file."""
+    """`load_edge` of the collector's file."""
     from edgeproxy.config.source import Source
 
-    with unswept():
-        settings = _unless_wrong(_of_collector(Source(path, environ), environ))
+    with pause_garbage_collection():
+        settings = _get_settings(_load_collector_source(Source(path, environ), environ))
     assert settings is not None
     return settings
 
 
-def load_regions(path: Path, environ: Mapping[str, str]) -> "regions.Settings":
-    """`load` of the beacon's file."""
+def load_regions(path: Path, environ: Mapping[str, str]) -> "regions.BeaconSettings":
+    """`load_edge` of the beacon's file."""
     from edgeproxy.config.source import Source
 
-    settings = _unless_wrong(_of_regions(Source(path, environ)))
+    settings = _get_settings(_load_regions_source(Source(path, environ)))
     assert settings is not None
     return settings
 
 
 def load_customers(path: Path, environ: Mapping[str, str]) -> Pushed:
-    """`load` for the sake of customers and the hub alone: the file need not say what to serve. Files that it names are
-    not looked at; nobody serves with them here."""
-    with unswept():
-        found = _unless_wrong(_of_customers(path, environ))
-    assert found is not None
-    return found
+    """Load the customers and the hub of a file, which need not say what to serve. Files that it names are not read:
+    nobody serves with them here. Raises ConfigError."""
+    with pause_garbage_collection():
+        customers = _get_settings(_load_customers_source(path, environ))
+    assert customers is not None
+    return customers
 
 
-def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.Written":
-    """`load` of a plans.yaml."""
+def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.PlansFile":
+    """`load_edge` of a plans.yaml."""
     from edgeproxy.config.source import Source
 
-    found = _unless_wrong(_of_plans(Source(path, environ)))
-    assert found is not None
-    return found
+    plans = _get_settings(_load_plans_source(Source(path, environ)))
+    assert plans is not None
+    return plans
 
 
-def check(
+def check_file(
     path: Path, environ: Mapping[str, str]
-) -> "Settings | collector.Settings | catalog.Written | regions.Settings | None":
-    """`load` of a file of any kind, also of one that is a part: one that others include, such as tiers.yaml. It
+) -> "Settings | collector.Settings | catalog.PlansFile | regions.BeaconSettings | None":
+    """`load_edge` of a file of any kind, also of one that is a part: one that others include, such as tiers.yaml. It
     makes no settings."""
     from edgeproxy.config import catalog, collector, regions
     from edgeproxy.config.source import Source
 
-    with unswept():
+    with pause_garbage_collection():
         source = Source(path, environ)
-        if catalog.is_meant(source.tree):
-            return _unless_wrong(_of_plans(source))
-        if collector.is_meant(source.tree):
-            return _unless_wrong(_of_collector(source, environ))
-        if regions.is_meant(source.tree):
-            return _unless_wrong(_of_regions(source))
-        return _unless_wrong(_of_edge(source, parts=True))
+        if catalog.is_plans_file(source.tree):
+            return _get_settings(_load_plans_source(source))
+        if collector.is_collector_file(source.tree):
+            return _get_settings(_load_collector_source(source, environ))
+        if regions.is_regions_file(source.tree):
+            return _get_settings(_load_regions_source(source))
+        return _get_settings(_load_edge_source(source, parts=True))
 
 
-def attempt(
+def try_load_edge(
     path: Path,
     environ: Mapping[str, str],
     *,
     parts: bool = False,
     files: bool = True,
-    also: "Callable[[Written], Iterable[Fault]] | None" = None,
+    also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
 ) -> Loaded[Settings]:
-    """`load`, or with `parts` `check`, for those who go on whatever comes of it.
+    """`load_edge`, or with `parts` `check_file`, for those who go on whatever comes of it.
 
     `also` finds what else is wrong with a configuration in which nothing is.
     """
     # Not at the top: workers restore what was loaded, and need neither a YAML parser nor the checks.
     from edgeproxy.config.source import Source
 
-    with unswept():
-        return _of_edge(Source(path, environ), parts=parts, files=files, also=also)
+    with pause_garbage_collection():
+        return _load_edge_source(Source(path, environ), parts=parts, files=files, also=also)
 
 
-def _of_edge(
+def _load_edge_source(
     source: "Source",
     *,
     parts: bool = False,
     files: bool = True,
-    also: "Callable[[Written], Iterable[Fault]] | None" = None,
+    also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
 ) -> Loaded[Settings]:
     from edgeproxy.config.check import EDGE, Check
 
@@ -131,90 +131,93 @@ def _of_edge(
     return Loaded(settings, source.problems, source.signs)
 
 
-def _of_collector(source: "Source", environ: Mapping[str, str]) -> "Loaded[collector.Settings]":
+def _load_collector_source(source: "Source", environ: Mapping[str, str]) -> "Loaded[collector.Settings]":
     from edgeproxy.config import collector
     from edgeproxy.config.check import Check
     from edgeproxy.config.source import Source
 
-    sold: Loaded[catalog.Written] = Loaded(None, [], {})
+    plans_file: Loaded[catalog.PlansFile] = Loaded(None, [], {})
 
-    def also(written: collector.Written) -> "Iterable[Fault]":
-        nonlocal sold
+    def also(written: collector.CollectorFile) -> "Iterable[Fault]":
+        nonlocal plans_file
         if written.billing is not None:
             file = Source(written.billing.plans, environ)
-            sold = _of_plans(file)
-            source.add(file.sha256.encode())
-        return () if sold.settings is None else collector.faults_of_plans(written, sold.settings.plans)
+            plans_file = _load_plans_source(file)
+            source.add_content(file.sha256.encode())
+        return () if plans_file.settings is None else collector.find_plan_faults(written, plans_file.settings.plans)
 
     written = Check(source, collector.KIND, also=also).run()
-    problems, signs = [*source.problems, *sold.problems], {**source.signs, **sold.signs}
+    problems, signs = [*source.problems, *plans_file.problems], {**source.signs, **plans_file.signs}
     if written is None or problems:
         return Loaded(None, problems, signs)
-    plans = {} if sold.settings is None else sold.settings.plans
+    plans = {} if plans_file.settings is None else plans_file.settings.plans
     settings = collector.Settings.model_construct(**vars(written), sha256=source.sha256, plans=plans)
     return Loaded(settings, problems, signs)
 
 
-def _of_plans(source: "Source") -> "Loaded[catalog.Written]":
+def _load_plans_source(source: "Source") -> "Loaded[catalog.PlansFile]":
     from edgeproxy.config import catalog
     from edgeproxy.config.check import Check
 
     return Loaded(Check(source, catalog.KIND).run(), source.problems, source.signs)
 
 
-def _of_regions(source: "Source") -> "Loaded[regions.Settings]":
+def _load_regions_source(source: "Source") -> "Loaded[regions.BeaconSettings]":
     from edgeproxy.config import regions
     from edgeproxy.config.check import Check
 
     written = Check(source, regions.KIND).run()
-    settings = None if written is None else regions.Settings.model_construct(**vars(written), sha256=source.sha256)
+    settings = (
+        None if written is None else regions.BeaconSettings.model_construct(**vars(written), sha256=source.sha256)
+    )
     return Loaded(settings, source.problems, source.signs)
 
 
-def _of_customers(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
+def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
     from edgeproxy.config.check import EDGE, Check, Kind
     from edgeproxy.config.source import Source
 
     source = Source(path, environ)
-    kind = Kind(Pushed, EDGE.faults)
+    kind = Kind(Pushed, EDGE.find_faults)
     return Loaded(Check(source, kind, files=False, lists=True).run(), source.problems, source.signs)
 
 
-def _unless_wrong(loaded: Loaded[S]) -> S | None:
+def _get_settings(loaded: Loaded[S]) -> S | None:
     if loaded.problems:
-        raise ConfigErrors(loaded.problems)
+        raise ConfigError(loaded.problems)
     return loaded.settings
 
 
-def dump(settings: Settings) -> bytes:
-    """Settings for a worker to `restore`: all but the customers as JSON on one line, then a line for each of these.
+def dump_settings(settings: Settings) -> bytes:
+    """Write settings for a worker: all but the customers as JSON on one line, then a line for each customer and key.
 
-    Takes a second for a hundred thousand keys. Workers ship nothing, ask no hub and answer no operator: they are not
-    told the collector's token, nor more of the hub than which it is, nor who may ask the admin listener.
+    `restore_settings` reads them. To write a hundred thousand keys takes a second. Workers ship nothing, ask no hub and
+    answer no operator: they are not told the collector's token, nor more of the hub than which it is, nor who may ask
+    the admin listener.
     """
-    told = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
-    rest = told.model_dump_json(by_alias=True, exclude={"admin", "customers", "keys", "usage"}).encode()
-    return b"\n".join((rest, *customers.dump(settings)))
+    worker_settings = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
+    rest = worker_settings.model_dump_json(by_alias=True, exclude={"admin", "customers", "keys", "usage"}).encode()
+    return b"\n".join((rest, *customers.dump_customers(settings)))
 
 
-def restore(dumped: bytes) -> tuple[Settings, Customers]:
+def restore_settings(dumped: bytes) -> tuple[Settings, Customers]:
     """Restore settings that were dumped without customers and keys, with these.
 
     Can be done in a thread while others have work to do: nothing in it takes long by itself.
     """
-    known = Customers()
-    with unswept():
+    customer_store = Customers()
+    with pause_garbage_collection():
         begin = dumped.find(b"\n") + 1
         settings = Settings.model_validate_json(dumped[: begin - 1] if begin else dumped)
         while begin:
             end = dumped.find(b"\n", begin)
-            known.add(dumped[begin:end] if end > 0 else dumped[begin:])
+            customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])
             begin = end + 1
-    return settings, known
+    return settings, customer_store
 
 
 @contextmanager
-def unswept() -> Iterator[None]:
+def pause_garbage_collection() -> Iterator[None]:
     """Without garbage collection: it would go through a million new objects again and again, and find none.
 
     It takes half of the time that a hundred thousand keys need.

@@ -54,14 +54,14 @@ REFUSAL_DIMENSIONS: Final = {LIMIT: 100, CERTAIN: 2}
 whether the edge knew of all that counts for it."""
 
 
-def per_request(count: CountName, cost: int) -> int:
+def compute_request_amount(count: CountName, cost: int) -> int:
     """Return what a request counts for on a route of this `cost`; 0 where that is known later."""
     amount = MEASURES[count].per_request
     return 0 if amount is None else amount(cost)
 
 
-def split_refusals(said: Any) -> Any:
+def add_refusal_dimensions(meter: Any) -> Any:
     """Give a meter of refusals its dimensions, which nobody writes."""
-    if isinstance(said, Mapping) and said.get("count") == "refusals":
-        return {**said, "dimensions": {name: {"values": most} for name, most in REFUSAL_DIMENSIONS.items()}}
-    return said
+    if isinstance(meter, Mapping) and meter.get("count") == "refusals":
+        return {**meter, "dimensions": {name: {"values": most} for name, most in REFUSAL_DIMENSIONS.items()}}
+    return meter

@@ -13,15 +13,15 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PlainSerializer, Tag, model_validator
 
 from edgeproxy.config import parsers, units
-from edgeproxy.config.admin import Admin, guarded, read_admin
+from edgeproxy.config.admin import Admin, read_admin, validate_admin
 from edgeproxy.config.algorithms import DEFAULT_ALGORITHM, DEFAULT_DEPTHS, AlgorithmName
-from edgeproxy.config.auth import Auth, read_certificate_name, with_digest
+from edgeproxy.config.auth import Auth, add_certificate_digest, read_certificate_name
 from edgeproxy.config.compression import Compress, read_compress
 from edgeproxy.config.cors import Cors
 from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.directory_settings import CacheKey, Directory, read_cache_key
 from edgeproxy.config.issuers import Issuer, read_auth
-from edgeproxy.config.meters import AggregateName, CountName, split_refusals
+from edgeproxy.config.meters import AggregateName, CountName, add_refusal_dimensions
 from edgeproxy.config.networks import Networks
 from edgeproxy.config.part import Part
 from edgeproxy.config.paths import Paths
@@ -139,7 +139,7 @@ class Quota(Part):
         return self.meter if self.per is None else f"{self.meter}-{self.per}"
 
     @property
-    def counted_as(self) -> str:
+    def count_name(self) -> str:
         """What its count is called: quotas of one count have one name."""
         return f"{self.meter}-{self.per}"
 
@@ -216,7 +216,7 @@ class Meter(Part):
     dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = {}
     """What usage is split by beside customer and route; by default nothing."""
 
-    _split = model_validator(mode="before")(split_refusals)
+    _split = model_validator(mode="before")(add_refusal_dimensions)
 
 
 class Tier(Part):
@@ -260,13 +260,13 @@ class Regions(Part):
 
 OwnCors = Annotated[
     Annotated[Cors, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
-    Discriminator(parsers.given_or_off),
+    Discriminator(parsers.get_union_tag),
     BeforeValidator(parsers.read_or_off),
 ]
 OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
 OwnCredits = Annotated[
     Annotated[BurstCredits, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
-    Discriminator(parsers.given_or_off),
+    Discriminator(parsers.get_union_tag),
     BeforeValidator(parsers.read_or_off),
 ]
 
@@ -310,7 +310,7 @@ class Subscriber(Customer):
 
 
 @lru_cache(1024)
-def alike(customer: Customer) -> Customer:
+def intern_customer(customer: Customer) -> Customer:
     """The first of customers of whom the same is said: a million may have a tier, and nothing else."""
     return customer
 
@@ -331,7 +331,7 @@ class Key(Part):
     limits: tuple[KeyLimit, ...] = ()
     """Limits of this key, beside those of the customer."""
 
-    _digested = model_validator(mode="before")(with_digest)
+    _digested = model_validator(mode="before")(add_certificate_digest)
 
 
 class Endpoint(Part):
@@ -366,7 +366,7 @@ class Endpoint(Part):
         """A TCP port."""
         return int(self.authority.rpartition(":")[2])
 
-    def sent_host(self, host: str) -> str | None:
+    def find_sent_host(self, host: str) -> str | None:
         """The Host that it gets where `host` is what its upstream says of that; None for the client's own."""
         if host == "upstream":
             # As clients write it: without the port where it is the scheme's (RFC 9110 section 7.2).
@@ -451,7 +451,9 @@ class Usage(Part):
     @property
     def is_exposed(self) -> bool:
         """Whether the token can be read by those on the way: it goes to another host, and not over TLS."""
-        return self.token is not None and self.collector.startswith("http://") and not parsers.is_here(self.collector)
+        return (
+            self.token is not None and self.collector.startswith("http://") and not parsers.is_local_url(self.collector)
+        )
 
 
 class HubTls(Part):
@@ -490,13 +492,13 @@ class Hub(Part):
     @property
     def name(self) -> str:
         """The URL without its password, for people and for processes that do not connect to it."""
-        return parsers.without_password(self.url)
+        return parsers.remove_password(self.url)
 
     @property
     def is_exposed(self) -> bool:
         """Whether the password can be read by those on the way: it goes to another host, and not over TLS."""
         plain = self.url.startswith(("redis://", "redis+cluster://"))
-        return plain and parsers.has_password(self.url) and not parsers.is_hub_here(self.url)
+        return plain and parsers.has_password(self.url) and not parsers.is_local_hub(self.url)
 
 
 class Upstream(Part):
@@ -708,7 +710,7 @@ class AccessLog(Part):
     """The share of requests that are logged, such as 1%."""
 
 
-class Written(Part):
+class EdgeFile(Part):
     """What operators write in edge.yaml and the files that it includes."""
 
     region: Name = "local"
@@ -718,10 +720,10 @@ class Written(Part):
         BeforeValidator(parsers.read_one_or_more),
     ] = (Listener(address=parsers.Address("127.0.0.1", 8080)),)
     """Where clients connect: HOST:PORT, {address, tls}, or a list of these."""
-    admin: Annotated[Admin, AfterValidator(guarded), BeforeValidator(read_admin)] = Admin()
+    admin: Annotated[Admin, AfterValidator(validate_admin), BeforeValidator(read_admin)] = Admin()
     """Where operators ask for health, metrics and usage: unix (a socket in the state directory), HOST:PORT, or
     {address, tokens, hosts}."""
-    workers: Annotated[int, BeforeValidator(units.read_workers)] = Field(default_factory=units.cores)
+    workers: Annotated[int, BeforeValidator(units.read_workers)] = Field(default_factory=units.count_cores)
     """How many processes serve; by default `auto`, one for each core."""
     state: Folder = Path("var/edge")
     """Where tables and what else must be kept are."""
@@ -766,7 +768,7 @@ class Written(Part):
     """What is counted for billing; by default `requests`."""
     tiers: dict[Name, Tier] = {}
     """Plans by name. `anonymous` holds requests without a key, by address."""
-    customers: dict[Name, Annotated[Customer, AfterValidator(alike)]] = {}
+    customers: dict[Name, Annotated[Customer, AfterValidator(intern_customer)]] = {}
     """Who pays, by name."""
     keys: tuple[Key, ...] = ()
     """The keys that customers send."""
@@ -788,7 +790,7 @@ class Written(Part):
     """How long requests may go on once the edge is asked to end."""
 
 
-class Pushed(Written):
+class Pushed(EdgeFile):
     """A file that says who there is, and need not say what to serve: what `directory push` reads."""
 
     upstreams: dict[Name, Upstream] = {}
@@ -797,7 +799,7 @@ class Pushed(Written):
     """Which requests go to which upstream."""
 
 
-class Settings(Written):
+class Settings(EdgeFile):
     """A configuration that passed every check."""
 
     sha256: str

@@ -12,17 +12,17 @@ CHARACTERS_PER_SLIP = 4
 """A word of so many characters may have one slip more; in a shorter one there is one too."""
 
 
-def nearest(word: str, known: Collection[str]) -> str | None:
+def find_nearest(word: str, known: Collection[str]) -> str | None:
     """Find the one of `known` that is most like `word`; None where none is alike."""
     names: Iterable[str] = known
     if len(known) > COMPARED_NAMES_MAX:
         names = islice((name for name in known if name[:2] == word[:2]), COMPARED_NAMES_MAX)
     slips_max = max(1, len(word) // CHARACTERS_PER_SLIP)
     alike = difflib.get_close_matches(word, names, n=CANDIDATES_MAX)
-    return next((name for name in alike if name.startswith(word) or slips(word, name) <= slips_max), None)
+    return next((name for name in alike if name.startswith(word) or count_slips(word, name) <= slips_max), None)
 
 
-def slips(word: str, name: str) -> int:
+def count_slips(word: str, name: str) -> int:
     """Count the characters that were left out, added, replaced or swapped with the next (optimal string alignment)."""
     before: list[int] = []
     row = list(range(len(name) + 1))
@@ -36,9 +36,9 @@ def slips(word: str, name: str) -> int:
     return row[-1]
 
 
-def suggestion(word: str, known: Collection[str], otherwise: str) -> str:
+def format_suggestion(word: str, known: Collection[str], otherwise: str) -> str:
     """Suggest what to write instead of `word`: the nearest known name, else a list of those known, else `otherwise`."""
-    name = nearest(word, known)
+    name = find_nearest(word, known)
     if name is not None:
         return f"did you mean {name}?"
     if not known or len(known) > LISTED_NAMES_MAX:

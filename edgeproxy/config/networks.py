@@ -29,7 +29,7 @@ class Networks(Part):
     """A file with further networks for `deny`, one in a line."""
 
 
-class Unusable(Exception):
+class InvalidNetworkListError(Exception):
     """A line of a file that is no network, or a file that cannot be read: what is wrong, what is right."""
 
     def __init__(self, what: str, hint: str) -> None:
@@ -37,26 +37,33 @@ class Unusable(Exception):
         self.what, self.hint = what, hint
 
 
-def read(file: str) -> tuple[bytes, list[str]]:
-    """The content of a file, and the networks in it; empty lines and what follows a # say nothing. Raises Unusable."""
+def read_network_list(file: str) -> tuple[bytes, list[str]]:
+    """Return the content of a file, and the networks in it. Empty lines and what follows a # are skipped.
+
+    Raises InvalidNetworkListError.
+    """
     try:
         content = Path(file).read_bytes()
     except OSError as error:
-        raise Unusable(f"{file} cannot be read: {error.strerror}", "name a file that can be read") from None
-    found = []
+        raise InvalidNetworkListError(
+            f"{file} cannot be read: {error.strerror}", "name a file that can be read"
+        ) from None
+    networks = []
     for number, line in enumerate(content.decode("latin-1").splitlines(), 1):
         written = line.partition("#")[0].strip()
         if written:
             try:
                 parsers.read_network(written)
             except PydanticCustomError as error:
-                said = error.context or {}
-                raise Unusable(f"line {number} of {file}: {said.get('what')}", str(said.get("hint"))) from None
-            found.append(written)
-    return content, found
+                context = error.context or {}
+                raise InvalidNetworkListError(
+                    f"line {number} of {file}: {context.get('what')}", str(context.get("hint"))
+                ) from None
+            networks.append(written)
+    return content, networks
 
 
-def places(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
+def list_network_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
     """Each `networks` of a tree: that of all, those of routes and those of customers."""
     routes, customers = tree.get("routes"), tree.get("customers")
     owners: list[tuple[tuple[str | int, ...], object]] = [((), tree)]

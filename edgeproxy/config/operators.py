@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import format_value, read_text, value_error
 
 AN_ISSUER = "https://HOST, as the issuer's tokens have it in `iss`"
 A_CLAIM = "a list of texts that the claim has for them"
@@ -15,24 +15,24 @@ A_CLAIM = "a list of texts that the claim has for them"
 
 def read_issuer(value: object) -> str:
     """Read the URL of an issuer, exactly as its tokens name it."""
-    url = text(value, AN_ISSUER)
+    url = read_text(value, AN_ISSUER)
     try:
         parts = urlsplit(url)
     except ValueError:
-        raise wrong(f"{shown(url)} is not a URL", AN_ISSUER) from None
+        raise value_error(f"{format_value(url)} is not a URL", AN_ISSUER) from None
     if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
-        raise wrong(f"{shown(url)} is not the URL of an issuer", AN_ISSUER)
+        raise value_error(f"{format_value(url)} is not the URL of an issuer", AN_ISSUER)
     if parts.scheme == "http" and not parsers.is_loopback(parts.hostname):
-        raise wrong(f"{shown(url)} is reached in the clear", "write https://")
+        raise value_error(f"{format_value(url)} is reached in the clear", "write https://")
     return url
 
 
 def read_word(value: object) -> str:
     """Read a text that is not empty."""
-    said = text(value, "one text")
-    if not said.strip():
-        raise wrong("is empty", "one text")
-    return said
+    word = read_text(value, "one text")
+    if not word.strip():
+        raise value_error("is empty", "one text")
+    return word
 
 
 Word = Annotated[str, BeforeValidator(read_word)]

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
-from edgeproxy.config.listeners import faults_of_url
+from edgeproxy.config.listeners import find_url_faults
 from edgeproxy.config.models import Address, Name, Sample, Sentence
 from edgeproxy.config.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
-from edgeproxy.config.regions import REGIONS_MAX, read_place
+from edgeproxy.config.regions import REGIONS_MAX, read_region_url
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import Time, shown, text, wrong
+from edgeproxy.config.units import Time, format_value, read_text, value_error
 
 AN_ADDRESS = "one address such as edge@example.com"
 MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255}")
@@ -22,9 +22,9 @@ MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255
 
 def read_mailbox(value: object) -> str:
     """Read the address of somebody who gets mail, or sends it."""
-    written = text(value, AN_ADDRESS)
+    written = read_text(value, AN_ADDRESS)
     if not MAILBOX.fullmatch(written):
-        raise wrong(f"{shown(written)} is not an e-mail address", AN_ADDRESS)
+        raise value_error(f"{format_value(written)} is not an e-mail address", AN_ADDRESS)
     return written
 
 
@@ -59,7 +59,7 @@ class CustomerSignIn(Part):
 class WatchedRegion(Part):
     """A region whose availability and latency the status page shows."""
 
-    url: Annotated[str, BeforeValidator(read_place)]
+    url: Annotated[str, BeforeValidator(read_region_url)]
     """What is asked for, with GET: an address that is open to all. A status from 200 to 399 is well."""
     latency: Annotated[float, BeforeValidator(Time(0.001, 10.0))] = 1.0
     """Within which time an answer is fast."""
@@ -97,12 +97,12 @@ class Pages(Part):
     """The status page."""
 
 
-def faults(tree: Table) -> Iterator[Fault]:
+def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions in `pages` of a collector.yaml."""
     pages = tree.get("pages")
     if not isinstance(pages, Table):
         return
-    yield from faults_of_url(("pages", "url"), pages.get("url"))
+    yield from find_url_faults(("pages", "url"), pages.get("url"))
     if "client" in pages and "operators" not in tree:
         yield Fault(("pages", "client"), "belongs to no issuer", "write operators, or leave it out")
     if "operators" in tree and "client" not in pages:

@@ -1,6 +1,6 @@
 """Words with a form as operators write them: names, addresses, networks, hosts, paths, methods, digests.
 
-Like the readers of `units.py`, each takes the text of the file or the plain value, and raises `wrong`.
+Like the readers of `units.py`, each takes the text of the file or the plain value, and raises `value_error`.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from edgeproxy.config import methods
 from edgeproxy.config.dimensions import RESERVED
 from edgeproxy.config.proxy_fields import has_proxy_field
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
@@ -117,32 +117,32 @@ A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
+class PatternReader:
     """The reader of a text that a pattern describes, and that `hint` does in words."""
 
     pattern: str
     hint: str
 
     def __call__(self, value: object) -> str:
-        written = text(value, self.hint)
+        written = read_text(value, self.hint)
         if not re.fullmatch(self.pattern, written):
-            raise wrong(f"{shown(written)} has another form", self.hint)
+            raise value_error(f"{format_value(written)} has another form", self.hint)
         return written
 
 
 def read_name(value: object) -> str:
     """A name: of a customer, tier, meter, route, limit, upstream or region."""
-    name = text(value, A_NAME)
+    name = read_text(value, A_NAME)
     if not NAME.fullmatch(name):
-        raise wrong(f"{shown(name)} is not a name", A_NAME)
+        raise value_error(f"{format_value(name)} is not a name", A_NAME)
     return name
 
 
 def read_scope(value: object) -> str:
     """A scope: what a key may do and a route asks for (RFC 6749 section 3.3)."""
-    scope = text(value, A_SCOPE)
+    scope = read_text(value, A_SCOPE)
     if not SCOPE.fullmatch(scope):
-        raise wrong(f"{shown(scope)} is not a scope", A_SCOPE)
+        raise value_error(f"{format_value(scope)} is not a scope", A_SCOPE)
     return scope
 
 
@@ -183,7 +183,7 @@ def is_address(host: str) -> bool:
     return True
 
 
-def overlap(one: Address, other: Address) -> bool:
+def do_addresses_overlap(one: Address, other: Address) -> bool:
     """Whether who connects to one may reach the other: 0.0.0.0 is every IPv4 address, :: every one of IPv6."""
     if one.port != other.port:
         return False
@@ -200,10 +200,10 @@ def read_address(value: object) -> Address:
     """`HOST:PORT`."""
     if isinstance(value, Address):
         return value
-    written = text(value, AN_ADDRESS)
+    written = read_text(value, AN_ADDRESS)
     address = split_address(written)
     if address is None:
-        raise wrong(f"{shown(written)} is not an address with a port", AN_ADDRESS)
+        raise value_error(f"{format_value(written)} is not an address with a port", AN_ADDRESS)
     return address
 
 
@@ -212,13 +212,13 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 def read_network(value: object) -> Network:
     """An address or a network in CIDR form, whose bits below the prefix are zero."""
-    written = text(value, A_NETWORK)
+    written = read_text(value, A_NETWORK)
     try:
         network = ipaddress.ip_network(written, strict=False)
     except ValueError:
-        raise wrong(f"{shown(written)} is not an address or a network", A_NETWORK) from None
+        raise value_error(f"{format_value(written)} is not an address or a network", A_NETWORK) from None
     if "/" in written and str(network.network_address) != str(ipaddress.ip_address(written.split("/")[0])):
-        raise wrong(f"{shown(written)} has bits below its prefix", f"the network is {network}")
+        raise value_error(f"{format_value(written)} has bits below its prefix", f"the network is {network}")
     first = network.network_address
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= MAPPED_BITS:
         # As the addresses of clients are taken for what they are, a network in IPv6's clothes would mean nobody.
@@ -228,85 +228,85 @@ def read_network(value: object) -> Network:
 
 def read_host(value: object) -> str:
     """A host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
-    written = text(value, A_HOST)
+    written = read_text(value, A_HOST)
     host = written.lower().removesuffix(".")
     if not HOST.fullmatch(host.removeprefix("*.")):
-        raise wrong(f"{shown(written)} is not a host name", f"{A_HOST}, without a port")
+        raise value_error(f"{format_value(written)} is not a host name", f"{A_HOST}, without a port")
     return host
 
 
 def read_sent_host(value: object) -> str:
     """Read what upstreams get as Host: `pass`, `upstream`, or a name in lower case, which may have a port."""
-    written = text(value, A_SENT_HOST)
+    written = read_text(value, A_SENT_HOST)
     name, colon, port = written.lower().partition(":")
     if not HOST.fullmatch(name) or (colon and not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16)):
-        raise wrong(f"{shown(written)} is not a host name", A_SENT_HOST)
+        raise value_error(f"{format_value(written)} is not a host name", A_SENT_HOST)
     return name + colon + port
 
 
 def read_path(value: object) -> str:
     """A path as routes name it: exact, or with `/*` at its end for all that begin so."""
-    path = text(value, A_PATH)
+    path = read_text(value, A_PATH)
     if not path.startswith("/"):
-        raise wrong(f"{shown(path)} does not begin with /", A_PATH)
+        raise value_error(f"{format_value(path)} does not begin with /", A_PATH)
     if not PATH.fullmatch(path):
-        raise wrong(f"{shown(path)} has a space, or another character that no request's path has", A_PATH)
+        raise value_error(f"{format_value(path)} has a space, or another character that no request's path has", A_PATH)
     stem = path.removesuffix("/*")
     for character, hint in REFUSED_IN_PATHS.items():
         if character in stem:
-            raise wrong(f"{shown(path)} has {character}", hint)
+            raise value_error(f"{format_value(path)} has {character}", hint)
     if {".", ".."} & {segment.partition(";")[0] for segment in stem.split("/")}:
-        raise wrong(f"{shown(path)} has a dot segment", "write the path that it leads to")
+        raise value_error(f"{format_value(path)} has a dot segment", "write the path that it leads to")
     return path
 
 
 def read_method(value: object) -> str:
     """A method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
-    method = text(value, A_METHOD)
+    method = read_text(value, A_METHOD)
     if not methods.TOKEN.fullmatch(method) or not methods.is_forwarded(method):
         hint = f"write {method.upper()}" if method.upper() in methods.FORWARDED else A_METHOD
-        raise wrong(f"{shown(method)} is not a method that the edge forwards", hint)
+        raise value_error(f"{format_value(method)} is not a method that the edge forwards", hint)
     return method
 
 
 def read_protocol(value: object) -> str:
     """A protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
-    protocol = text(value, A_PROTOCOL)
+    protocol = read_text(value, A_PROTOCOL)
     if not PROTOCOL.fullmatch(protocol):
-        raise wrong(f"{shown(protocol)} is not a protocol", A_PROTOCOL)
+        raise value_error(f"{format_value(protocol)} is not a protocol", A_PROTOCOL)
     if HTTP_AGAIN.fullmatch(protocol):
         hint = "leave it out"
-        raise wrong(f"{shown(protocol)} is HTTP again, in which requests would pass unseen", hint)
+        raise value_error(f"{format_value(protocol)} is HTTP again, in which requests would pass unseen", hint)
     return protocol
 
 
 def read_origin(value: object) -> str:
     """Read the URL of an endpoint, `http://HOST:PORT` or `https://HOST:PORT`."""
-    return _origin(value, AN_ORIGIN, "that is the endpoint's path")
+    return _read_origin(value, AN_ORIGIN, "that is the endpoint's path")
 
 
 def read_collector(value: object) -> str:
     """Read the URL of a collector, in the form of an endpoint's."""
-    return _origin(value, A_COLLECTOR, "the edge knows where batches go")
+    return _read_origin(value, A_COLLECTOR, "the edge knows where batches go")
 
 
-def _origin(value: object, hint: str, why_no_path: str) -> str:
-    written = text(value, hint)
+def _read_origin(value: object, hint: str, why_no_path: str) -> str:
+    written = read_text(value, hint)
     try:
         parts = urlsplit(written)
         port = PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
-        raise wrong(f"{shown(written)} is not a URL", hint) from None
+        raise value_error(f"{format_value(written)} is not a URL", hint) from None
     if parts.scheme not in PORTS or not parts.netloc:
-        raise wrong(f"{shown(written)} is not an http or https URL", hint)
+        raise value_error(f"{format_value(written)} is not an http or https URL", hint)
     if "@" in parts.netloc:
-        raise wrong("has a user or a password", hint)
+        raise value_error("has a user or a password", hint)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise wrong(f"{shown(written)} has a path", f"{hint}: {why_no_path}")
+        raise value_error(f"{format_value(written)} has a path", f"{hint}: {why_no_path}")
     host = parts.hostname or ""
     address = split_address(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     if address is None or address.port == 0:
-        raise wrong(f"{shown(written)} has no host, or a port that cannot be", hint)
+        raise value_error(f"{format_value(written)} has no host, or a port that cannot be", hint)
     return f"{parts.scheme}://{address}"
 
 
@@ -316,40 +316,40 @@ def read_hub_url(value: object) -> str:
     Or `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`. Errors show nothing of it: where it has another
     form, a password may be anywhere.
     """
-    written = text(value, A_HUB)
+    written = read_text(value, A_HUB)
     hint = f"{A_HUB}: in a password %2F for /, %3F for ?, %23 for #" if "@" in written else A_HUB
     if written.lower() == MEMORY:
         return MEMORY
     scheme, _, rest = written.partition("://")
     scheme = scheme.lower()
     if scheme not in (*REDIS, *CLUSTERS) or not rest:
-        raise wrong("is not the URL of a hub", hint)
+        raise value_error("is not the URL of a hub", hint)
     if "?" in rest or "#" in rest:
-        raise wrong("has a ? or a #", hint)
+        raise value_error("has a ? or a #", hint)
     netloc, _, path = rest.partition("/")
     who, _, where = netloc.rpartition("@")
     at = f"{who}@" if who else ""
     try:
         urlsplit(f"redis://{at}")
     except ValueError:
-        raise wrong("is not a URL", hint) from None
+        raise value_error("is not a URL", hint) from None
     if scheme in CLUSTERS:
         if path:
-            raise wrong("has a path, and a cluster has no databases", hint)
-        hosts = [_redis_address(host, hint) for host in where.split(",")]
+            raise value_error("has a path, and a cluster has no databases", hint)
+        hosts = [_read_redis_address(host, hint) for host in where.split(",")]
         if len(set(hosts)) < len(hosts):
-            raise wrong("names a node twice", "leave one of them out")
+            raise value_error("names a node twice", "leave one of them out")
         return f"{scheme}://{at}{','.join(map(str, hosts))}"
     if not re.fullmatch("[0-9]{0,5}", path):
-        raise wrong("has a path that is not the number of a database", hint)
-    return f"{scheme}://{at}{_redis_address(where, hint)}/{int(path or 0)}"
+        raise value_error("has a path that is not the number of a database", hint)
+    return f"{scheme}://{at}{_read_redis_address(where, hint)}/{int(path or 0)}"
 
 
-def _redis_address(written: str, hint: str) -> Address:
+def _read_redis_address(written: str, hint: str) -> Address:
     """A host and a port, which is Redis' own where there is none."""
     address = split_address(written) or split_address(f"{written}:{REDIS_PORT}")
     if address is None or address.port == 0:
-        raise wrong("has no host, or a port that cannot be", hint)
+        raise value_error("has no host, or a port that cannot be", hint)
     return address
 
 
@@ -362,7 +362,7 @@ class HubUrl(NamedTuple):
     path: str
 
     @classmethod
-    def of(cls, url: str) -> "HubUrl":
+    def parse(cls, url: str) -> "HubUrl":
         """Of one that was read."""
         scheme, _, rest = url.partition("://")
         netloc, _, path = rest.partition("/")
@@ -372,24 +372,24 @@ class HubUrl(NamedTuple):
 
 def has_password(url: str) -> bool:
     """Whether there is a password in the URL of a hub that was read."""
-    return bool(HubUrl.of(url).who.partition(":")[2])
+    return bool(HubUrl.parse(url).who.partition(":")[2])
 
 
-def without_password(url: str) -> str:
+def remove_password(url: str) -> str:
     """Return the URL of a hub for all to see: with the user's name, without the password."""
-    who = HubUrl.of(url).who
+    who = HubUrl.parse(url).who
     user = who.partition(":")[0]
     return url.replace(f"://{who}@", f"://{user}@" if user else "://", 1) if who else url
 
 
-def is_here(origin: str) -> bool:
+def is_local_url(origin: str) -> bool:
     """Whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
     return is_loopback(urlsplit(origin).hostname or "")
 
 
-def is_hub_here(url: str) -> bool:
+def is_local_hub(url: str) -> bool:
     """Whether the URL of a hub names this host alone."""
-    addresses = map(split_address, HubUrl.of(url).where)
+    addresses = map(split_address, HubUrl.parse(url).where)
     return all(address is not None and is_loopback(address.host) for address in addresses)
 
 
@@ -403,90 +403,90 @@ def is_loopback(host: str) -> bool:
 
 def read_target(value: object) -> str:
     """Read the target of a probe: a path, with a query where one is wanted."""
-    target = text(value, A_TARGET)
+    target = read_text(value, A_TARGET)
     if not TARGET.fullmatch(target):
-        raise wrong(f"{shown(target)} is not a path that can be asked for", A_TARGET)
+        raise value_error(f"{format_value(target)} is not a path that can be asked for", A_TARGET)
     return target
 
 
 def read_server_name(value: object) -> str:
     """Read the name of a TLS server, or its IP address, as its certificate has it."""
-    written = text(value, A_SERVER_NAME)
+    written = read_text(value, A_SERVER_NAME)
     try:
         return str(ipaddress.ip_address(written))
     except ValueError:
         name = written.lower().removesuffix(".")
     if not HOST.fullmatch(name):
-        raise wrong(f"{shown(written)} is not a host name", A_SERVER_NAME)
+        raise value_error(f"{format_value(written)} is not a host name", A_SERVER_NAME)
     return name
 
 
 def read_digest(value: object, hint: str = A_DIGEST) -> str:
     """Read the SHA-256 of a secret, 64 hex digits. Errors do not show it: it may be the secret itself."""
-    digest = text(value, hint)
+    digest = read_text(value, hint)
     if not DIGEST.fullmatch(digest):
-        raise wrong(f"has {len(digest)} characters that are not a SHA-256", hint)
+        raise value_error(f"has {len(digest)} characters that are not a SHA-256", hint)
     lower = digest.lower()
     if lower == NOTHING_DIGEST:
-        raise wrong("is the SHA-256 of nothing: whoever sends an empty one would be let in", hint)
+        raise value_error("is the SHA-256 of nothing: whoever sends an empty one would be let in", hint)
     return digest if lower == digest else lower  # Nobody needs a million of them twice.
 
 
 def read_folder(value: object) -> str:
     """A directory; a relative one is relative to where the edge is started."""
-    return _path_to(value, A_FOLDER)
+    return _read_path(value, A_FOLDER)
 
 
 def read_file(value: object) -> str:
     """A file; a relative one is relative to where the edge is started."""
-    return _path_to(value, A_FILE)
+    return _read_path(value, A_FILE)
 
 
 def read_log(value: object) -> str:
     """A file that lines are added to; not a word that only looks like one."""
-    file = _path_to(value, A_LOG)
+    file = _read_path(value, A_LOG)
     if file.lower() in NO_LOGS or file.endswith("/"):
-        raise wrong(f"{shown(file)} is not a file to write to", A_LOG)
+        raise value_error(f"{format_value(file)} is not a file to write to", A_LOG)
     return file
 
 
-def _path_to(value: object, hint: str) -> str:
+def _read_path(value: object, hint: str) -> str:
     """Read the path of a file or a directory."""
-    path = str(value) if isinstance(value, PurePath) else text(value, hint)
+    path = str(value) if isinstance(value, PurePath) else read_text(value, hint)
     if not path or not path.isprintable():
-        raise wrong(f"{shown(path)} is not a path", hint)
+        raise value_error(f"{format_value(path)} is not a path", hint)
     return path
 
 
 def read_secret(value: object) -> str | None:
     """A secret; an empty one, as an unset variable leaves it, is none."""
-    return None if value is None else text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
+    return None if value is None else read_text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
 
 
 def read_token(value: object) -> str | None:
     """A bearer token; an empty one is none. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
-    token = None if value is None else text(value, hint)
+    token = None if value is None else read_text(value, hint)
     if token and not TOKEN.fullmatch(token):
-        raise wrong("has characters that no token has", hint)
+        raise value_error("has characters that no token has", hint)
     return token or None
 
 
 def read_field_name(value: object) -> str:
     """Read the name of a field of HTTP (RFC 9110 section 5.1)."""
-    name = text(value, A_FIELD_NAME)
+    name = read_text(value, A_FIELD_NAME)
     if not FIELD_NAME.fullmatch(name):
-        raise wrong(f"{shown(name)} is not the name of a field", A_FIELD_NAME)
+        raise value_error(f"{format_value(name)} is not the name of a field", A_FIELD_NAME)
     return name
 
 
 def read_key_field(value: object) -> str:
     """Read the name of a field in which keys come."""
-    name = text(value, A_KEY_FIELD)
+    name = read_text(value, A_KEY_FIELD)
     if not KEY_FIELD.fullmatch(name):
-        raise wrong(f"{shown(name)} is not the name of a field", A_KEY_FIELD)
+        raise value_error(f"{format_value(name)} is not the name of a field", A_KEY_FIELD)
     if name.lower() in (*REQUEST_FIELDS, "cookie"):
-        raise wrong(f"{name} has another meaning", A_KEY_FIELD)
+        raise value_error(f"{name} has another meaning", A_KEY_FIELD)
     return name
 
 
@@ -496,7 +496,7 @@ def read_key_fields(value: object) -> object:
     assert isinstance(names, list | tuple)
     lower = [name.lower() for name in names if isinstance(name, str)]
     if len(set(lower)) < len(lower):
-        raise wrong("names a field twice", "leave one of them out")
+        raise value_error("names a field twice", "leave one of them out")
     return names
 
 
@@ -504,19 +504,19 @@ def read_parameter(value: object) -> str | None:
     """Read the name of a query's parameter or of a cookie; `none`: there is to be none."""
     if value is None or value == "none":
         return None
-    name = text(value, A_PARAMETER)
+    name = read_text(value, A_PARAMETER)
     if not PARAMETER.fullmatch(name):
-        raise wrong(f"{shown(name)} is not such a name", A_PARAMETER)
+        raise value_error(f"{format_value(name)} is not such a name", A_PARAMETER)
     return name
 
 
 def read_stripped(value: object) -> str:
     """Read the name of a field that only trusted proxies may send, or with `*` the beginning of several."""
-    name = text(value, A_STRIPPED)
+    name = read_text(value, A_STRIPPED)
     if not STRIPPED.fullmatch(name):
-        raise wrong(f"{shown(name)} is not the name of a field", A_STRIPPED)
+        raise value_error(f"{format_value(name)} is not the name of a field", A_STRIPPED)
     if name.lower() in REQUEST_FIELDS:
-        raise wrong(f"{name} has a rule of its own", "leave it out")
+        raise value_error(f"{name} has a rule of its own", "leave it out")
     return name
 
 
@@ -524,45 +524,45 @@ def read_strip_exception(value: object) -> str:
     """Read the name, or with `*` the beginning of names, of fields that not only trusted proxies may send."""
     name = read_stripped(value)
     if not has_proxy_field(name.lower()):
-        raise wrong(f"{name} passes in any case", AN_EXCEPTION)
+        raise value_error(f"{name} passes in any case", AN_EXCEPTION)
     return name
 
 
 def read_sentence(value: object) -> str:
     """Read a sentence for people: its words in one line, whatever white space it was written with."""
-    words = " ".join(text(value, A_SENTENCE).split())
+    words = " ".join(read_text(value, A_SENTENCE).split())
     if not 1 <= len(words) <= SENTENCE_CHARACTERS_MAX:
-        raise wrong(f"has {len(words)} characters", A_SENTENCE)
+        raise value_error(f"has {len(words)} characters", A_SENTENCE)
     if not words.isprintable():
-        raise wrong(f"{shown(words)} has characters that cannot be printed", A_SENTENCE)
+        raise value_error(f"{format_value(words)} has characters that cannot be printed", A_SENTENCE)
     return words
 
 
 def read_timezone(value: object) -> str:
     """Read the name of a time zone that `zoneinfo` knows."""
-    name = text(value, A_TIMEZONE)
+    name = read_text(value, A_TIMEZONE)
     if TIMEZONE.fullmatch(name) and not NO_TIMEZONES.fullmatch(name):
         try:
             return ZoneInfo(name).key
         except (ZoneInfoNotFoundError, OSError, ValueError):
             pass  # Not there, a directory of zones such as Europe, or another file beside them.
-    from edgeproxy.config.nearest import suggestion  # Not at the top: what workers read is right already.
+    from edgeproxy.config.nearest import format_suggestion  # Not at the top: what workers read is right already.
 
     known = [zone for zone in available_timezones() if not NO_TIMEZONES.fullmatch(zone)]
-    raise wrong(f"{shown(name)} is not a time zone", suggestion(name, known, A_TIMEZONE))
+    raise value_error(f"{format_value(name)} is not a time zone", format_suggestion(name, known, A_TIMEZONE))
 
 
 def read_one_or_more(value: object) -> object:
     """A list that is not empty, of which a single member may stand alone."""
     if value == []:
-        raise wrong("is empty", "write at least one")
+        raise value_error("is empty", "write at least one")
     return value if isinstance(value, list | tuple) else (value,)
 
 
 def read_listener(value: object) -> object:
     """A listener is its address, or a mapping with it."""
     if isinstance(value, str) and "://" in value:
-        raise wrong(f"{shown(value)} is a URL", A_LISTENER)
+        raise value_error(f"{format_value(value)} is a URL", A_LISTENER)
     return {"address": value} if isinstance(value, str | Address) else value
 
 
@@ -583,7 +583,7 @@ def read_dimension_name(value: object) -> str:
     """Read the name of a dimension: one that usage has no field for yet."""
     name = read_name(value)
     if name in RESERVED:
-        raise wrong(f"{name} is a field that all usage has", "give it another name, such as model")
+        raise value_error(f"{name} is a field that all usage has", "give it another name, such as model")
     return name
 
 
@@ -607,7 +607,7 @@ def read_or_off(value: object) -> object:
     return OFF[0] if read_unless_off(value) is None else value
 
 
-def given_or_off(value: object) -> str:
+def get_union_tag(value: object) -> str:
     """Which of the two a value is that `read_or_off` has read."""
     return OFF[0] if value == OFF[0] else GIVEN
 

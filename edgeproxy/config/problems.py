@@ -27,7 +27,7 @@ class Problem(NamedTuple):
         return f"{place}{self.field}: {self.what}, {self.hint}"
 
 
-class ConfigErrors(Exception):
+class ConfigError(Exception):
     """A configuration that cannot be used. `problems`: all of them, in the order of files and lines."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
@@ -38,6 +38,6 @@ class ConfigErrors(Exception):
         return "\n".join(map(str, self.problems))
 
 
-def dotted(path: Steps) -> str:
+def format_path(path: Steps) -> str:
     """Write a path as errors do: `tiers.basic.limits.0`. Steps that are no names are quoted."""
     return ".".join(str(step) if PLAIN.fullmatch(str(step)) else repr(step)[:60] for step in path)

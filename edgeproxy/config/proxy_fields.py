@@ -64,14 +64,14 @@ GROUPS: Final = (
 """The names are those of proxies, identity-aware proxies and content delivery networks, and of what frameworks read."""
 
 
-def matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
+def create_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     """Return whether a name in lower case is one of these; a `*` at the end of a pattern stands for any rest."""
-    names = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))
+    exact_names = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))
     prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
-    return lambda name: name in names or name.startswith(prefixes)
+    return lambda name: name in exact_names or name.startswith(prefixes)
 
 
-is_proxy_field: Final = matcher(tuple(name for group in GROUPS for name in group.names))
+is_proxy_field: Final = create_matcher(tuple(name for group in GROUPS for name in group.names))
 """Whether a name in lower case is in the table."""
 
 

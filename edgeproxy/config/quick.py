@@ -5,9 +5,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from edgeproxy.config.explain import findings
+from edgeproxy.config.explain import explain_errors
 from edgeproxy.config.models import Settings
-from edgeproxy.config.problems import ConfigErrors, Problem
+from edgeproxy.config.problems import ConfigError, Problem
 
 ROWS = {"customers": "1000", "addresses": "20000"}
 """Of the tables: there are no customers, and one limit for each address."""
@@ -19,7 +19,7 @@ OPTIONS = {"upstreams": "--to", "listen": "--listen", "admin": "--admin", "tiers
 def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, state: Path) -> Settings:
     """Settings that pass everything on to the URL `to`, without keys, with `rate` for each address.
 
-    The texts are those of the command line; raises ConfigErrors, whose fields are the options.
+    The texts are those of the command line; raises ConfigError, whose fields are the options.
     """
     written: dict[str, object] = {
         "region": "local",
@@ -36,7 +36,7 @@ def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, sta
     try:
         return Settings.model_validate(written)
     except ValidationError as error:
-        raise ConfigErrors(
+        raise ConfigError(
             Problem("", 0, OPTIONS[str(finding.path[0])], finding.what, finding.hint)
-            for finding in findings(error, lambda _: set())
+            for finding in explain_errors(error, lambda _: set())
         ) from None

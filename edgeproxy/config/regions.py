@@ -12,25 +12,25 @@ from edgeproxy.config.models import Address, CollectorTls, File, Name, Network
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.units import Time, shown, text, wrong
+from edgeproxy.config.units import Time, format_value, read_text, value_error
 
 REGIONS_MAX = 16
 ONE = ("has one region", "there is nothing to choose: name two or more")
 A_PLACE = "a URL such as https://eu.api.example.com/beacon"
 
 
-def read_place(value: object) -> str:
+def read_region_url(value: object) -> str:
     """Read where clients reach the beacon of a region: a URL with its path, and without a slash at its end."""
-    written = text(value, A_PLACE)
+    written = read_text(value, A_PLACE)
     try:
         url = urlsplit(written)
         port = url.port
     except ValueError:
-        raise wrong(f"{shown(written)} is not a URL", A_PLACE) from None
+        raise value_error(f"{format_value(written)} is not a URL", A_PLACE) from None
     if url.scheme not in ("http", "https") or not url.hostname or port == 0:
-        raise wrong(f"{shown(written)} is not a URL of http:// or https://", A_PLACE)
+        raise value_error(f"{format_value(written)} is not a URL of http:// or https://", A_PLACE)
     if url.query or url.fragment or "@" in url.netloc or not written.isprintable() or " " in written:
-        raise wrong(f"{shown(written)} has more than a host and a path", A_PLACE)
+        raise value_error(f"{format_value(written)} has more than a host and a path", A_PLACE)
     return written.rstrip("/")
 
 
@@ -60,7 +60,7 @@ class Country(Part):
     """A database: lines of FIRST,LAST,COUNTRY, both addresses included."""
 
 
-class Written(Part):
+class RegionsFile(Part):
     """What operators write in regions.yaml."""
 
     listen: Address = parsers.Address("127.0.0.1", 8090)
@@ -68,7 +68,7 @@ class Written(Part):
     path: Annotated[str, BeforeValidator(parsers.read_target)] = "/beacon"
     """What the paths of requests begin with."""
     regions: Annotated[
-        dict[Name, Annotated[str, BeforeValidator(read_place)]], Field(min_length=1, max_length=REGIONS_MAX)
+        dict[Name, Annotated[str, BeforeValidator(read_region_url)]], Field(min_length=1, max_length=REGIONS_MAX)
     ]
     """Where clients reach the beacon of each region."""
     collector: Annotated[str, BeforeValidator(parsers.read_collector)]
@@ -87,16 +87,16 @@ class Written(Part):
     """After which time reports are sent on."""
 
 
-class Settings(Written):
+class BeaconSettings(RegionsFile):
     """A configuration that passed every check."""
 
     sha256: str
     """Over the bytes of all files, in the order in which they were read, in hex."""
 
 
-def faults(tree: Table) -> Iterator[Fault]:
+def find_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions between the parts of a regions.yaml."""
-    yield from references.faults(tree)
+    yield from references.find_faults(tree)
     given = tree.get("regions")
     if isinstance(given, Table) and len(given) == 1:
         yield Fault(("regions",), *ONE)
@@ -112,7 +112,7 @@ def faults(tree: Table) -> Iterator[Fault]:
             yield Fault(where, "can be sent by anybody", "name who sets it under trusted_proxies")
 
 
-def faults_of_measured(tree: Table) -> Iterator[Fault]:
+def find_measured_faults(tree: Table) -> Iterator[Fault]:
     """Find contradictions in `regions` of a collector.yaml."""
     given = tree.get("regions")
     names = given.get("names") if isinstance(given, Table) else None
@@ -122,15 +122,17 @@ def faults_of_measured(tree: Table) -> Iterator[Fault]:
         yield Fault(("regions", "names"), *ONE)
     for number, name in enumerate(names):
         if name in names[:number]:
-            yield Fault(("regions", "names", number), f"{shown(str(name))} is there twice", "name each region once")
+            yield Fault(
+                ("regions", "names", number), f"{format_value(str(name))} is there twice", "name each region once"
+            )
     default = given.get("default")
     if isinstance(default, str) and default not in names:
-        yield Fault(("regions", "default"), f"{shown(default)} is not in names", "name it there too")
+        yield Fault(("regions", "default"), f"{format_value(default)} is not in names", "name it there too")
 
 
-KIND = Kind(Written, faults)
+KIND = Kind(RegionsFile, find_faults)
 
 
-def is_meant(tree: Table) -> bool:
+def is_regions_file(tree: Table) -> bool:
     """Whether a file that begins so is a regions.yaml."""
     return bool("regions" in tree and not tree.keys() & {"database", "tokens", "upstreams", "routes", "tiers"})

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator
 
 from edgeproxy.config import parsers
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Whole, read_switch, shown, text, wrong
+from edgeproxy.config.units import Whole, format_value, read_switch, read_text, value_error
 
 VALUE = re.compile(r"[!-~](?:[\t -~]{0,998}[!-~])?")
 BASE = re.compile(r"(?:/[!$&-.0-;=@-\[\]-~]+)*/?")
@@ -46,60 +46,64 @@ Redirecting = Literal[301, 302, 303, 307, 308]
 
 def read_request_field(value: object) -> str:
     """Read the name of a request's field that a route may set or remove."""
-    return _field(value, REQUEST_OWN, REQUEST_PREFIXES, "upstreams rely on what the edge says in it")
+    return _read_changeable_field(value, REQUEST_OWN, REQUEST_PREFIXES, "upstreams rely on what the edge says in it")
 
 
 def read_response_field(value: object) -> str:
     """Read the name of an answer's field that a route may set or remove."""
-    return _field(value, RESPONSE_OWN, RESPONSE_PREFIXES, "it is the edge's own, or says how the answer is to be read")
+    return _read_changeable_field(
+        value, RESPONSE_OWN, RESPONSE_PREFIXES, "it is the edge's own, or says how the answer is to be read"
+    )
 
 
-def _field(value: object, own: frozenset[str], prefixes: tuple[str, ...], why: str) -> str:
+def _read_changeable_field(value: object, own: frozenset[str], prefixes: tuple[str, ...], why: str) -> str:
     name = parsers.read_field_name(value)
     # In every spelling that a server behind the edge may take for the same name.
     folded = re.sub("[^a-z0-9]", "-", name.lower())
     if folded in own or folded.startswith(prefixes):
-        raise wrong(f"{shown(name)} cannot be changed", "use cors" if folded.startswith("access-control-") else why)
+        raise value_error(
+            f"{format_value(name)} cannot be changed", "use cors" if folded.startswith("access-control-") else why
+        )
     return name
 
 
 def read_set_request_field(value: object) -> str:
     """Read the name of a request's field that a route may set."""
-    return _not_via(read_request_field(value))
+    return _refuse_via(read_request_field(value))
 
 
 def read_set_response_field(value: object) -> str:
     """Read the name of an answer's field that a route may set."""
-    return _not_via(read_response_field(value))
+    return _refuse_via(read_response_field(value))
 
 
-def _not_via(name: str) -> str:
+def _refuse_via(name: str) -> str:
     if name.lower() == "via":
-        raise wrong("Via says by which proxies a message came", "it can be removed, not set")
+        raise value_error("Via says by which proxies a message came", "it can be removed, not set")
     return name
 
 
 def read_value(value: object) -> str:
     """Read the value of a field: nothing in it can end its line."""
-    written = text(value, A_VALUE)
+    written = read_text(value, A_VALUE)
     if not VALUE.fullmatch(written):
-        raise wrong("has other characters than fields may have, or too many", A_VALUE)
+        raise value_error("has other characters than fields may have, or too many", A_VALUE)
     return written
 
 
 def read_base(value: object) -> str:
     """Read a path that others are put behind, without the / at its end."""
-    base = text(value, A_BASE)
+    base = read_text(value, A_BASE)
     if not BASE.fullmatch(base) or {".", ".."} & set(base.split("/")):
-        raise wrong(f"{shown(base)} is not a path of this form", A_BASE)
+        raise value_error(f"{format_value(base)} is not a path of this form", A_BASE)
     return base.removesuffix("/")
 
 
-def read_place(value: object) -> str:
+def read_redirect_target(value: object) -> str:
     """Read where a redirect leads. What a request says is only ever put behind a / there."""
-    place = text(value, A_PLACE)
+    place = read_text(value, A_PLACE)
     if place != "https" and (not place or not WHERE.fullmatch(place)):
-        raise wrong(f"{shown(place)} is not a place that a redirect may lead to", A_PLACE)
+        raise value_error(f"{format_value(place)} is not a place that a redirect may lead to", A_PLACE)
     return place
 
 
@@ -111,9 +115,9 @@ def read_redirect(value: object) -> object:
 def read_redirect_status(value: object) -> int:
     """Read the status of a redirect."""
     hint = "308 and 307 keep the method, 301 and 302 may not, 303 asks with GET"
-    written = str(value) if isinstance(value, int) else text(value, hint)
+    written = str(value) if isinstance(value, int) else read_text(value, hint)
     if written not in ("301", "302", "303", "307", "308"):
-        raise wrong(f"{shown(written)} is not the status of a redirect", hint)
+        raise value_error(f"{format_value(written)} is not the status of a redirect", hint)
     return int(written)
 
 
@@ -121,7 +125,7 @@ def read_fixed_status(value: object) -> int:
     """Read the status of a fixed answer."""
     status = some_status(value)
     if status in (205, 304):
-        raise wrong(f"{status} is about an answer that somebody has already", "an answer of another status")
+        raise value_error(f"{status} is about an answer that somebody has already", "an answer of another status")
     return status
 
 
@@ -130,9 +134,9 @@ some_status = Whole(200, 599)
 
 def read_content(value: object) -> str:
     """Read the content of a fixed answer."""
-    content = text(value, A_CONTENT)
+    content = read_text(value, A_CONTENT)
     if len(content) > CONTENT_CHARACTERS_MAX:
-        raise wrong(f"has {len(content)} characters", A_CONTENT)
+        raise value_error(f"has {len(content)} characters", A_CONTENT)
     return content
 
 
@@ -179,7 +183,7 @@ class Rewrite(Part):
 class Redirect(Part):
     """Where clients are sent instead."""
 
-    to: Annotated[str, BeforeValidator(read_place)]
+    to: Annotated[str, BeforeValidator(read_redirect_target)]
     """`https` for the same over TLS, else a URL or a path; a last * stands for what follows the route's prefix."""
     status: Annotated[Redirecting, BeforeValidator(read_redirect_status)] = 308
     """The status of the answer."""

@@ -83,10 +83,10 @@ ELSEWHERE = {
     "RouteLimit": {"name"},
     "KeyLimit": {"name"},
     "Key": {"sha256"},
-    "Written": {"upstreams", "routes"},
+    "EdgeFile": {"upstreams", "routes"},
 }
 """Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
-COLLECTOR_ELSEWHERE = {**ELSEWHERE, "Written": {"tokens"}}
+COLLECTOR_ELSEWHERE = {**ELSEWHERE, "CollectorFile": {"tokens"}}
 
 
 class Form(NamedTuple):
@@ -96,25 +96,25 @@ class Form(NamedTuple):
     written: Callable[[Any], Any] = str
 
 
-def text(pattern: str, *examples: str) -> Schema:
+def build_text(pattern: str, *examples: str) -> Schema:
     """Make the schema of a text that has this form, or a variable in it."""
     schema: Schema = {"type": "string", "pattern": f"^({pattern})$|{VARIABLE}"}
     return {**schema, "examples": list(examples)} if examples else schema
 
 
-def any_of(*schemas: Schema) -> Schema:
+def build_any_of(*schemas: Schema) -> Schema:
     """Make the schema of a value that has one of these."""
     return {"anyOf": list(schemas)}
 
 
-def words(*values: object) -> Schema:
+def build_words(*values: object) -> Schema:
     """Make the schema of one of these values, or of a variable for it."""
-    return any_of({"enum": list(values)}, {"type": "string", "pattern": VARIABLE})
+    return build_any_of({"enum": list(values)}, {"type": "string", "pattern": VARIABLE})
 
 
-def number(lowest: int, highest: int) -> Schema:
+def build_number(lowest: int, highest: int) -> Schema:
     """Make the schema of a whole number between these two."""
-    return any_of({"type": "integer", "minimum": lowest, "maximum": highest}, text("[0-9]+"))
+    return build_any_of({"type": "integer", "minimum": lowest, "maximum": highest}, build_text("[0-9]+"))
 
 
 def always(schema: Schema) -> Callable[[Schema], Schema]:
@@ -122,185 +122,191 @@ def always(schema: Schema) -> Callable[[Schema], Schema]:
     return lambda _: copy.deepcopy(schema)
 
 
-NAME = text(parsers.NAME.pattern)
-ADDRESS = text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
+NAME = build_text(parsers.NAME.pattern)
+ADDRESS = build_text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 URL = r"https?://[^/?#@\s]+/?"
-ORIGIN = text(URL, "http://10.0.0.5:9001")
-ENDPOINT = text(r"https?://[^/?#@\s]+(/[^?#\s]*)?", "http://10.0.0.5:9001", "http://10.0.0.5:9001/api")
+ORIGIN = build_text(URL, "http://10.0.0.5:9001")
+ENDPOINT = build_text(r"https?://[^/?#@\s]+(/[^?#\s]*)?", "http://10.0.0.5:9001", "http://10.0.0.5:9001/api")
 WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
-HUB = text(
+HUB = build_text(
     rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
     rf"|rediss?\+cluster://([^/?#\s]*@)?{REDIS_AT}(,{REDIS_AT})*/?",
     "memory://",
     "redis://localhost:6379/0",
     "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",
 )
-LOG = text(rf"(?!({'|'.join(parsers.NO_LOGS)})$).*[^/]", "var/access.log")
-OFF = words("off", False)
+LOG = build_text(rf"(?!({'|'.join(parsers.NO_LOGS)})$).*[^/]", "var/access.log")
+OFF = build_words("off", False)
 """`off` is a switch to readers of YAML 1.1."""
-TIME = text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
+TIME = build_text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
 SIZE = rf"{units.NUMBER} ?({'|'.join(units.BYTES)})"
 RATE = rf"{units.NUMBER} ?/ ?({units.NUMBER} ?)?({'|'.join(units.SECONDS)})"
-AT_ONCE = any_of({"const": "none"}, number(units.some_at_once.lowest, units.some_at_once.highest))
-DIGEST = text(parsers.DIGEST.pattern)
-PAIRS = text(rf"|{parsers.NAME.pattern}:{parsers.DIGEST.pattern}( +{parsers.NAME.pattern}:{parsers.DIGEST.pattern})*")
-WORKERS = any_of({"const": "auto"}, number(units.some_workers.lowest, units.some_workers.highest))
+AT_ONCE = build_any_of({"const": "none"}, build_number(units.some_at_once.lowest, units.some_at_once.highest))
+DIGEST = build_text(parsers.DIGEST.pattern)
+PAIRS = build_text(
+    rf"|{parsers.NAME.pattern}:{parsers.DIGEST.pattern}( +{parsers.NAME.pattern}:{parsers.DIGEST.pattern})*"
+)
+WORKERS = build_any_of({"const": "auto"}, build_number(units.some_workers.lowest, units.some_workers.highest))
 
 FORMS: dict[Hashable, Form] = {
     cors.read_origin: Form(
-        always(text(rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))
+        always(build_text(rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))
     ),
-    cors.read_header: Form(always(text(rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))),
+    cors.read_header: Form(always(build_text(rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))),
     parsers.read_name: Form(always(NAME)),
     parsers.read_dimension_name: Form(always(NAME)),
-    parsers.read_dimension: Form(lambda inner: any_of(number(1, VALUES_MAX), inner)),
-    parsers.read_scope: Form(always(text(parsers.SCOPE.pattern, "read"))),
+    parsers.read_dimension: Form(lambda inner: build_any_of(build_number(1, VALUES_MAX), inner)),
+    parsers.read_scope: Form(always(build_text(parsers.SCOPE.pattern, "read"))),
     parsers.read_address: Form(always(ADDRESS)),
-    parsers.read_network: Form(always(text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
-    parsers.read_host: Form(always(text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
-    parsers.read_sent_host: Form(always(text(r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?", "pass", "upstream", "api.internal"))),
-    parsers.read_path: Form(always(text(parsers.PATH.pattern, "/v1/orders", "/v1/*"))),
-    parsers.read_method: Form(always(text(methods.TOKEN.pattern, "GET", "PROPFIND"))),
-    parsers.read_protocol: Form(always(text(parsers.PROTOCOL.pattern, "websocket", "SPDY/3.1"))),
+    parsers.read_network: Form(always(build_text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
+    parsers.read_host: Form(always(build_text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
+    parsers.read_sent_host: Form(
+        always(build_text(r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?", "pass", "upstream", "api.internal"))
+    ),
+    parsers.read_path: Form(always(build_text(parsers.PATH.pattern, "/v1/orders", "/v1/*"))),
+    parsers.read_method: Form(always(build_text(methods.TOKEN.pattern, "GET", "PROPFIND"))),
+    parsers.read_protocol: Form(always(build_text(parsers.PROTOCOL.pattern, "websocket", "SPDY/3.1"))),
     parsers.read_origin: Form(always(ORIGIN)),
-    parsers.read_collector: Form(always(text(URL, "http://127.0.0.1:9100"))),
+    parsers.read_collector: Form(always(build_text(URL, "http://127.0.0.1:9100"))),
     parsers.read_hub_url: Form(always(HUB)),
-    parsers.read_hub: Form(lambda inner: any_of(HUB, inner), lambda hub: hub.url),
-    parsers.read_target: Form(always(text(parsers.TARGET.pattern, "/healthz"))),
-    parsers.read_server_name: Form(always(text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
-    parsers.read_file: Form(always(text(".+", "certs/edge.pem"))),
+    parsers.read_hub: Form(lambda inner: build_any_of(HUB, inner), lambda hub: hub.url),
+    parsers.read_target: Form(always(build_text(parsers.TARGET.pattern, "/healthz"))),
+    parsers.read_server_name: Form(always(build_text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
+    parsers.read_file: Form(always(build_text(".+", "certs/edge.pem"))),
     parsers.read_log: Form(always(LOG)),
-    parsers.read_unless_off: Form(lambda inner: any_of(OFF, inner), lambda _: None),
+    parsers.read_unless_off: Form(lambda inner: build_any_of(OFF, inner), lambda _: None),
     parsers.read_or_off: Form(lambda inner: inner),
-    parsers.read_field_name: Form(always(text(parsers.FIELD_NAME.pattern, "X-Cost"))),
-    parsers.read_sentence: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
+    parsers.read_field_name: Form(always(build_text(parsers.FIELD_NAME.pattern, "X-Cost"))),
+    parsers.read_sentence: Form(always(build_text(r"[\s\S]*\S[\s\S]*"))),
     parsers.read_timezone: Form(
-        always(text(rf"(?!({parsers.NO_TIMEZONES.pattern})$){parsers.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
+        always(build_text(rf"(?!({parsers.NO_TIMEZONES.pattern})$){parsers.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
     ),
-    parsers.read_access_log: Form(lambda inner: any_of(OFF, LOG, inner), lambda _: "off"),
+    parsers.read_access_log: Form(lambda inner: build_any_of(OFF, LOG, inner), lambda _: "off"),
     parsers.read_digest: Form(always(DIGEST)),
-    parsers.read_folder: Form(always(text(".+", "var/edge"))),
+    parsers.read_folder: Form(always(build_text(".+", "var/edge"))),
     parsers.read_secret: Form(always({"type": "string"}), lambda _: None),
-    parsers.read_token: Form(always(text(f"|{parsers.TOKEN.pattern}")), lambda _: None),
+    parsers.read_token: Form(always(build_text(f"|{parsers.TOKEN.pattern}")), lambda _: None),
     parsers.read_one_or_more: Form(
-        lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0].address)
+        lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), lambda members: str(members[0].address)
     ),
-    parsers.read_listener: Form(lambda inner: any_of(ADDRESS, inner)),
-    parsers.read_words: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),
-    tokens.read_pairs: Form(lambda inner: any_of(PAIRS, inner), lambda _: None),
+    parsers.read_listener: Form(lambda inner: build_any_of(ADDRESS, inner)),
+    parsers.read_words: Form(lambda inner: build_any_of({"type": "string"}, inner), lambda _: None),
+    tokens.read_pairs: Form(lambda inner: build_any_of(PAIRS, inner), lambda _: None),
     collector.read_database: Form(
-        always(text(r"sqlite:///.*[^/]|postgresql://.+", "sqlite:///var/collector/ledger.db"))
+        always(build_text(r"sqlite:///.*[^/]|postgresql://.+", "sqlite:///var/collector/ledger.db"))
     ),
-    collector.read_kept: Form(
-        always(text(r"forever|[0-9]+ ?(day|d)", "400day", "forever")),
-        lambda kept: "forever" if kept is None else f"{kept / collector.DAY_SECONDS:g}day",
+    collector.read_retention: Form(
+        always(build_text(r"forever|[0-9]+ ?(day|d)", "400day", "forever")),
+        lambda seconds: "forever" if seconds is None else f"{seconds / collector.DAY_SECONDS:g}day",
     ),
-    billing.read_base: Form(always(text(r"https?://[^/?#@\s]+/?", billing.STRIPE))),
-    billing.read_key_file: Form(always(text(r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe")), lambda _: None),
-    catalog.read_price: Form(always(text(catalog.PRICE.pattern, "0.10", "0.01/1000")), lambda _: None),
-    currencies.read_code: Form(always(text(currencies.CODE.pattern, "EUR"))),
-    currencies.read_rate: Form(always(text(currencies.RATE.pattern, "0.86"))),
-    credits.read_account: Form(always(text(r"\S(.*\S)?", "200"))),
-    operators.read_issuer: Form(always(text(r"https?://.+", "https://login.example.com"))),
-    pages.read_mailbox: Form(always(text(pages.MAILBOX.pattern, "edge@example.com"))),
-    regions.read_place: Form(always(text(r"https?://[^?#@\s]+", "https://eu.api.example.com/healthz"))),
-    operators.read_word: Form(always(text(r"[\s\S]*\S[\s\S]*"))),
-    tokens.read_digests: Form(lambda inner: any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
-    admin.read_admin: Form(lambda inner: any_of(words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
-    parsers.read_endpoint: Form(lambda inner: any_of(ENDPOINT, inner)),
-    compression.read_media_type: Form(always(text(rf"(?i:{compression.MEDIA_TYPE.pattern})", "application/json"))),
-    compression.read_compress: Form(lambda inner: any_of(words("on", True), OFF, inner), lambda _: "off"),
-    rewrites.read_base: Form(always(text(rf"(?!.*/\.\.?(/|$)){rewrites.BASE.pattern}", "/api"))),
-    rewrites.read_value: Form(always(text(rewrites.VALUE.pattern))),
-    rewrites.read_request_field: Form(always(text(parsers.FIELD_NAME.pattern, "Cookie"))),
-    rewrites.read_set_request_field: Form(always(text(parsers.FIELD_NAME.pattern))),
-    rewrites.read_response_field: Form(always(text(parsers.FIELD_NAME.pattern, "Server"))),
-    rewrites.read_set_response_field: Form(always(text(parsers.FIELD_NAME.pattern))),
-    rewrites.read_place: Form(
-        always(text(f"https|(?!$){rewrites.WHERE.pattern}", "https", "https://www.example.com/*"))
+    billing.read_base: Form(always(build_text(r"https?://[^/?#@\s]+/?", billing.STRIPE))),
+    billing.read_key_file: Form(always(build_text(r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe")), lambda _: None),
+    catalog.read_price: Form(always(build_text(catalog.PRICE.pattern, "0.10", "0.01/1000")), lambda _: None),
+    currencies.read_code: Form(always(build_text(currencies.CODE.pattern, "EUR"))),
+    currencies.read_rate: Form(always(build_text(currencies.RATE.pattern, "0.86"))),
+    credits.read_account: Form(always(build_text(r"\S(.*\S)?", "200"))),
+    operators.read_issuer: Form(always(build_text(r"https?://.+", "https://login.example.com"))),
+    pages.read_mailbox: Form(always(build_text(pages.MAILBOX.pattern, "edge@example.com"))),
+    regions.read_region_url: Form(always(build_text(r"https?://[^?#@\s]+", "https://eu.api.example.com/healthz"))),
+    operators.read_word: Form(always(build_text(r"[\s\S]*\S[\s\S]*"))),
+    tokens.read_digests: Form(lambda inner: build_any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
+    admin.read_admin: Form(lambda inner: build_any_of(build_words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
+    parsers.read_endpoint: Form(lambda inner: build_any_of(ENDPOINT, inner)),
+    compression.read_media_type: Form(
+        always(build_text(rf"(?i:{compression.MEDIA_TYPE.pattern})", "application/json"))
     ),
-    rewrites.read_redirect: Form(lambda inner: any_of(text(f"https|(?!$){rewrites.WHERE.pattern}"), inner)),
+    compression.read_compress: Form(lambda inner: build_any_of(build_words("on", True), OFF, inner), lambda _: "off"),
+    rewrites.read_base: Form(always(build_text(rf"(?!.*/\.\.?(/|$)){rewrites.BASE.pattern}", "/api"))),
+    rewrites.read_value: Form(always(build_text(rewrites.VALUE.pattern))),
+    rewrites.read_request_field: Form(always(build_text(parsers.FIELD_NAME.pattern, "Cookie"))),
+    rewrites.read_set_request_field: Form(always(build_text(parsers.FIELD_NAME.pattern))),
+    rewrites.read_response_field: Form(always(build_text(parsers.FIELD_NAME.pattern, "Server"))),
+    rewrites.read_set_response_field: Form(always(build_text(parsers.FIELD_NAME.pattern))),
+    rewrites.read_redirect_target: Form(
+        always(build_text(f"https|(?!$){rewrites.WHERE.pattern}", "https", "https://www.example.com/*"))
+    ),
+    rewrites.read_redirect: Form(lambda inner: build_any_of(build_text(f"https|(?!$){rewrites.WHERE.pattern}"), inner)),
     rewrites.read_redirect_status: Form(lambda inner: inner, int),
-    rewrites.read_fixed_status: Form(always(number(200, 599)), int),
+    rewrites.read_fixed_status: Form(always(build_number(200, 599)), int),
     rewrites.read_content: Form(always({"type": "string"})),
-    units.read_bytes: Form(always(text(SIZE, "10MiB"))),
-    units.read_wait: Form(always(TIME), units.brief),
-    parsers.read_key_field: Form(always(text(parsers.KEY_FIELD.pattern, "X-API-Key"))),
-    parsers.read_key_fields: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),
-    parsers.read_parameter: Form(always(text(parsers.PARAMETER.pattern, "none", "api_key")), lambda _: "none"),
-    parsers.read_stripped: Form(always(text(parsers.STRIPPED.pattern, "X-Internal-*"))),
-    parsers.read_strip_exception: Form(always(text(parsers.STRIPPED.pattern, "X-HTTP-Method-Override"))),
-    units.read_duration: Form(always(TIME), units.brief),
-    units.read_share: Form(always(text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
+    units.read_bytes: Form(always(build_text(SIZE, "10MiB"))),
+    units.read_wait: Form(always(TIME), units.format_seconds),
+    parsers.read_key_field: Form(always(build_text(parsers.KEY_FIELD.pattern, "X-API-Key"))),
+    parsers.read_key_fields: Form(lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),
+    parsers.read_parameter: Form(always(build_text(parsers.PARAMETER.pattern, "none", "api_key")), lambda _: "none"),
+    parsers.read_stripped: Form(always(build_text(parsers.STRIPPED.pattern, "X-Internal-*"))),
+    parsers.read_strip_exception: Form(always(build_text(parsers.STRIPPED.pattern, "X-HTTP-Method-Override"))),
+    units.read_duration: Form(always(TIME), units.format_seconds),
+    units.read_share: Form(always(build_text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
     units.read_sample: Form(
-        always(text(rf"(?!0+(\.0+)? ?%){units.SHARE.pattern}", "1%")), lambda share: f"{share * 100:g}%"
+        always(build_text(rf"(?!0+(\.0+)? ?%){units.SHARE.pattern}", "1%")), lambda share: f"{share * 100:g}%"
     ),
     units.read_body: Form(
-        always(text(f"none|{SIZE}", "none", "10MiB")), lambda size: "none" if size is None else f"{size}B"
+        always(build_text(f"none|{SIZE}", "none", "10MiB")), lambda size: "none" if size is None else f"{size}B"
     ),
-    units.read_rate: Form(always(text(RATE, "60/min", "100/10s"))),
-    units.read_moment: Form(always(text(f"{units.DATE.pattern}|{units.MOMENT.pattern}", "2027-01-01"))),
-    units.read_switch: Form(lambda inner: words(True, False) if "type" in inner else inner, bool),
+    units.read_rate: Form(always(build_text(RATE, "60/min", "100/10s"))),
+    units.read_moment: Form(always(build_text(f"{units.DATE.pattern}|{units.MOMENT.pattern}", "2027-01-01"))),
+    units.read_switch: Form(lambda inner: build_words(True, False) if "type" in inner else inner, bool),
     units.read_concurrency: Form(always(AT_ONCE), lambda _: "none"),
     units.read_own_concurrency: Form(always(AT_ONCE)),
     units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
-    auth.read_certificate_name: Form(always(text(r".+", "acme"))),
-    auth.with_digest: Form(lambda inner: inner),
-    meters.split_refusals: Form(lambda inner: inner),
-    issuers.read_jwks: Form(always(text(r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))),
-    issuers.read_texts: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), list),
+    auth.read_certificate_name: Form(always(build_text(r".+", "acme"))),
+    auth.add_certificate_digest: Form(lambda inner: inner),
+    meters.add_refusal_dimensions: Form(lambda inner: inner),
+    issuers.read_jwks: Form(always(build_text(r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))),
+    issuers.read_texts: Form(lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), list),
     issuers.read_auth: Form(
         always(
-            any_of(
-                words("key", *get_args(models.RouteAuth)),
+            build_any_of(
+                build_words("key", *get_args(models.RouteAuth)),
                 {"type": "array", "items": {"enum": list(issuers.TAKEN)}, "minItems": 1},
             )
         )
     ),
     units.read_analytics: Form(always(TIME), lambda _: None),
-    units.read_age: Form(always(any_of(words("none"), TIME)), lambda _: None),
-    alerts.read_webhook: Form(always(text(r"https?://.+", "https://hooks.example.com/alerts"))),
-    alerts.read_signing_secret: Form(always(text(r"whsec_.+"))),
-    alerts.read_routing_key: Form(always(text(alerts.ROUTING_KEY.pattern))),
-    alerts.read_smtp: Form(always(text(r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))),
-    alerts.read_mail_address: Form(always(text(r".+@.+", "ops@example.com"))),
-    alerts.read_one_or_many: Form(lambda inner: any_of(inner["items"], {**inner, "minItems": 1}), list),
+    units.read_age: Form(always(build_any_of(build_words("none"), TIME)), lambda _: None),
+    alerts.read_webhook: Form(always(build_text(r"https?://.+", "https://hooks.example.com/alerts"))),
+    alerts.read_signing_secret: Form(always(build_text(r"whsec_.+"))),
+    alerts.read_routing_key: Form(always(build_text(alerts.ROUTING_KEY.pattern))),
+    alerts.read_smtp: Form(always(build_text(r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))),
+    alerts.read_mail_address: Form(always(build_text(r".+@.+", "ops@example.com"))),
+    alerts.read_one_or_many: Form(lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), list),
     alerts.read_thresholds: Form(
         always(
             {
                 "type": "array",
-                "items": number(alerts.some_percent.lowest, alerts.some_percent.highest),
+                "items": build_number(alerts.some_percent.lowest, alerts.some_percent.highest),
                 "maxItems": alerts.THRESHOLDS_MAX,
             }
         ),
         list,
     ),
-    anomalies.read_score: Form(always(text(anomalies.DECIMAL.pattern, "3.0")), str),
-    anomalies.read_similarity: Form(always(text(anomalies.DECIMAL.pattern, "0.9")), str),
+    anomalies.read_score: Form(always(build_text(anomalies.DECIMAL.pattern, "3.0")), str),
+    anomalies.read_similarity: Form(always(build_text(anomalies.DECIMAL.pattern, "0.9")), str),
     anomalies.read_days: Form(
-        always(text("[0-9]+ ?(day|d)", "90day")), lambda kept: f"{kept / anomalies.DAY_SECONDS:g}day"
+        always(build_text("[0-9]+ ?(day|d)", "90day")), lambda seconds: f"{seconds / anomalies.DAY_SECONDS:g}day"
     ),
     anomalies.read_pause_at: Form(
-        always(any_of(OFF, text(anomalies.DECIMAL.pattern, "5"))),
+        always(build_any_of(OFF, build_text(anomalies.DECIMAL.pattern, "5"))),
         lambda times: "off" if times is None else f"{times:g}",
     ),
-    directory_settings.read_public_key: Form(always(text("ed25519:[A-Za-z0-9+/]{43}="))),
-    directory_settings.read_trust: Form(lambda inner: any_of(inner["items"], inner), list),
-    directory_settings.read_cache_key: Form(lambda inner: any_of({"type": "string"}, inner), lambda _: None),
+    directory_settings.read_public_key: Form(always(build_text("ed25519:[A-Za-z0-9+/]{43}="))),
+    directory_settings.read_trust: Form(lambda inner: build_any_of(inner["items"], inner), list),
+    directory_settings.read_cache_key: Form(lambda inner: build_any_of({"type": "string"}, inner), lambda _: None),
 }
 """By the reader of a type, what its values look like."""
 
 
-def form(reader: Hashable) -> Form:
+def get_form(reader: Hashable) -> Form:
     """Find the form of the values of this reader."""
     if isinstance(reader, units.Whole):
-        return Form(always(number(reader.lowest, reader.highest)), int)
+        return Form(always(build_number(reader.lowest, reader.highest)), int)
     if isinstance(reader, units.Size):
-        return Form(always(text(SIZE, "32KiB")), units.brief_size)
+        return Form(always(build_text(SIZE, "32KiB")), units.format_size)
     if isinstance(reader, units.Time):
-        return Form(always(TIME), units.brief)
+        return Form(always(TIME), units.format_seconds)
     return FORMS[reader]
 
 
@@ -309,7 +315,7 @@ class Editor(GenerateJsonSchema):
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
         """Describe what the reader takes instead of what it returns."""
-        return form(schema["function"]["function"]).schema(super().function_before_schema(schema))
+        return get_form(schema["function"]["function"]).schema(super().function_before_schema(schema))
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> Schema:
         """Show the default as it would be written; those of whole parts are the defaults of their fields."""
@@ -317,7 +323,7 @@ class Editor(GenerateJsonSchema):
         default = schema.get("default")
         inner: Any = schema["schema"]
         if inner["type"] == "function-before" and "default" in schema:
-            default = form(inner["function"]["function"]).written(default)
+            default = get_form(inner["function"]["function"]).written(default)
         if isinstance(default, str | int):
             made["default"] = default
         return made
@@ -329,11 +335,11 @@ class Editor(GenerateJsonSchema):
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
         """One of these words. `off` is a switch to readers of YAML 1.1."""
         expected = schema["expected"]
-        return words(*expected, *([False] if "off" in expected else []))
+        return build_words(*expected, *([False] if "off" in expected else []))
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> Schema:
         """One of these, which say themselves which."""
-        return any_of(*map(self.generate_inner, schema["choices"].values()))
+        return build_any_of(*map(self.generate_inner, schema["choices"].values()))
 
     def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
         """A mapping of names."""
@@ -344,45 +350,45 @@ class Editor(GenerateJsonSchema):
         return False
 
 
-def schema() -> Schema:
+def build_edge_schema() -> Schema:
     """Make the JSON Schema of edge.yaml and of what it includes, draft 2020-12."""
-    return _schema("edge.yaml", models.Written, MODELS, ELSEWHERE)
+    return _build_schema("edge.yaml", models.EdgeFile, MODELS, ELSEWHERE)
 
 
-def collector_schema() -> Schema:
+def build_collector_schema() -> Schema:
     """Make that of collector.yaml."""
-    return _schema("collector.yaml", collector.Written, COLLECTOR_MODELS, COLLECTOR_ELSEWHERE)
+    return _build_schema("collector.yaml", collector.CollectorFile, COLLECTOR_MODELS, COLLECTOR_ELSEWHERE)
 
 
-def _schema(
+def _build_schema(
     file: str, root: type[Part], modules: tuple[ModuleType, ...], elsewhere: Mapping[str, Collection[str]]
 ) -> Schema:
     made = root.model_json_schema(schema_generator=Editor)
-    parts = {"Written": made, **made["$defs"]}
+    parts = {root.__name__: made, **made["$defs"]}
     for name, part in parts.items():
-        for field, meaning in meanings(modules)[name].items():
+        for field, meaning in collect_descriptions(modules)[name].items():
             part["properties"][field]["description"] = meaning
         needed = [field for field in part.get("required", ()) if field not in elsewhere.get(name, ())]
         part.pop("required", None)
         if needed:
             part["required"] = needed
     made["properties"]["include"] = {
-        **any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
+        **build_any_of({"type": "string"}, {"type": "array", "items": {"type": "string"}}),
         "description": "Further files of this form, from where this file is.",
     }
     return {"$schema": DIALECT, "title": f"edgeproxy: {file}", **{k: v for k, v in made.items() if k != "title"}}
 
 
 @functools.cache
-def meanings(modules: tuple[ModuleType, ...] = MODELS) -> dict[str, dict[str, str]]:
+def collect_descriptions(modules: tuple[ModuleType, ...] = MODELS) -> dict[str, dict[str, str]]:
     """Collect the docstring below each field of each model, those of its parents included."""
-    found: dict[str, dict[str, str]] = {}
+    descriptions: dict[str, dict[str, str]] = {}
     for node in itertools.chain.from_iterable(ast.parse(inspect.getsource(module)).body for module in modules):
         if isinstance(node, ast.ClassDef):
-            inherited = [found.get(ast.unparse(parent), {}) for parent in node.bases]
-            found[node.name] = {field: text for fields in inherited for field, text in fields.items()}
-            found[node.name].update(_docstrings(node))
-    return found
+            inherited = [descriptions.get(ast.unparse(parent), {}) for parent in node.bases]
+            descriptions[node.name] = {field: text for fields in inherited for field, text in fields.items()}
+            descriptions[node.name].update(_docstrings(node))
+    return descriptions
 
 
 def _docstrings(model: ast.ClassDef) -> Iterator[tuple[str, str]]:

@@ -9,10 +9,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeproxy.config.file_signatures import FileSignature, sign
-from edgeproxy.config.problems import Problem, Steps, dotted
+from edgeproxy.config.file_signatures import FileSignature, compute_file_signature
+from edgeproxy.config.problems import Problem, Steps, format_path
 from edgeproxy.config.tree import Items, Mark, Table, Value
-from edgeproxy.config.yaml_reader import Unreadable, parse
+from edgeproxy.config.yaml_reader import InvalidYamlError, parse_yaml
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
 CUSTOMER_FIELDS = {"meters", "tiers", "customers", "keys", "flags"}
@@ -45,7 +45,7 @@ class Source:
         """Over the bytes of all files, in the order of reading, in hex."""
         return self._digest.hexdigest()
 
-    def add(self, content: bytes) -> None:
+    def add_content(self, content: bytes) -> None:
         """What another file says belongs to the configuration."""
         self._digest.update(content)
 
@@ -61,41 +61,44 @@ class Source:
 
     def report(self, mark: int, path: Steps, what: str, hint: str) -> None:
         """Note a problem of the value at `path`, which is written at `mark`."""
-        file, line = Mark.of(mark)
-        self._problems.append((mark, Problem(self.files[file], line, dotted(path), what, hint)))
+        file, line = Mark.unpack(mark)
+        self._problems.append((mark, Problem(self.files[file], line, format_path(path), what, hint)))
 
-    def place(self, mark: int) -> str:
+    def format_place(self, mark: int) -> str:
         """`file:line`."""
-        file, line = Mark.of(mark)
+        file, line = Mark.unpack(mark)
         return f"{self.files[file]}:{line}"
 
     def _add(self, file: str, include: int | None, path: Steps) -> None:
         """Read a file and what it includes; `include` and `path` are the place that names it."""
         number = len(self.files)
         self.files.append(file)
-        named = Mark(number, 1).packed() if include is None else include
+        named = Mark(number, 1).pack() if include is None else include
         real = os.path.realpath(file)
         if real in self._open:
             self.report(named, path, f"{file} includes itself", "leave this out")
             return
         if real in self._seen:
             self.report(
-                named, path, f"{file} is included already at {self.place(self._seen[real])}", "leave one of them out"
+                named,
+                path,
+                f"{file} is included already at {self.format_place(self._seen[real])}",
+                "leave one of them out",
             )
             return
         self._seen[real] = named
-        self.signs[file] = sign(file)
+        self.signs[file] = compute_file_signature(file)
         try:
-            content = read(file)
+            content = read_file(file)
             self._digest.update(content)
-            tree = parse(content, number, self._environ, self.report)
+            tree = parse_yaml(content, number, self._environ, self.report)
         except OSError as error:
             self.whole = False
             self.report(named, path, f"{file} cannot be read: {error.strerror}", "name a file that can be read")
             return
-        except Unreadable as problem:
+        except InvalidYamlError as error:
             self.whole = False
-            self.report(Mark(number, problem.line).packed(), ("yaml",), problem.what, problem.hint)
+            self.report(Mark(number, error.line).pack(), ("yaml",), error.what, error.hint)
             return
         self._open.append(real)
         self._join(tree, file)
@@ -108,9 +111,9 @@ class Source:
             if key == "include":
                 continue
             if key in self.tree:
-                self._unite(key, value, marks[key])
+                self._join_field(key, value, marks[key])
             else:
-                self.tree.put(key, value, marks[key])
+                self.tree.add_field(key, value, marks[key])
         if "include" in tree:
             self._include(tree["include"], marks["include"], file)
 
@@ -126,34 +129,34 @@ class Source:
             elif name is not None:
                 self.report(place, path, "is not a file's name", "write it as in include: [tiers.yaml]")
 
-    def _unite(self, key: str, value: Value, mark: int) -> None:
+    def _join_field(self, key: str, value: Value, mark: int) -> None:
         """Join a field with what another file says of it."""
         before = self.tree[key]
         if key in JOINED and isinstance(before, Items) and isinstance(value, Items):
             self.tree[key] = Items([*before, *value], [*before.marks, *value.marks])
         elif key in JOINED and isinstance(before, Table) and isinstance(value, Table):
-            self.tree[key] = self._by_name(key, before, value)
+            self.tree[key] = self._join_by_name(key, before, value)
         elif before is not None and value is not None:
             first = dict(zip(self.tree, self.tree.marks, strict=True))[key]
-            self.report(mark, (key,), f"is defined already at {self.place(first)}", "leave one of them out")
+            self.report(mark, (key,), f"is defined already at {self.format_place(first)}", "leave one of them out")
 
-    def _by_name(self, key: str, before: Table, more: Table) -> Table:
+    def _join_by_name(self, key: str, before: Table, more: Table) -> Table:
         """Both mappings in one; a name that both have is reported, and stays as it was."""
         table = Table(before, before.marks)
         first = dict(zip(before, before.marks, strict=True))
         for (name, value), mark in zip(more.items(), more.marks, strict=True):
             if name in first:
-                what = f"is defined already at {self.place(first[name])}"
+                what = f"is defined already at {self.format_place(first[name])}"
                 self.report(mark, (key, name), what, "give one of them another name")
             else:
-                table.put(name, value, mark)
+                table.add_field(name, value, mark)
         return table
 
 
-def read(file: str) -> bytes:
-    """Read a file. Raises OSError, and Unreadable where it is too large."""
+def read_file(file: str) -> bytes:
+    """Read a file. Raises OSError, and InvalidYamlError where it is too large."""
     with open(file, "rb") as stream:
         content = stream.read(FILE_BYTES_MAX + 1)
     if len(content) > FILE_BYTES_MAX:
-        raise Unreadable(1, f"is larger than {FILE_BYTES_MAX >> 20} MiB", "a configuration is not")
+        raise InvalidYamlError(1, f"is larger than {FILE_BYTES_MAX >> 20} MiB", "a configuration is not")
     return content

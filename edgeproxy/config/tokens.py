@@ -1,7 +1,7 @@
 """Tokens by which callers are known, as operators write them: never the secret, only its SHA-256."""
 
 from edgeproxy.config import parsers
-from edgeproxy.config.units import wrong
+from edgeproxy.config.units import value_error
 
 A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
 A_PAIR = "NAME:SHA256, and spaces between several"
@@ -11,7 +11,7 @@ def read_digests(value: object) -> tuple[str, ...]:
     """Read the SHA-256 of a token, or a list of several while one secret replaces another."""
     given = value if isinstance(value, list | tuple) else [value]
     if not given:
-        raise wrong("is empty", A_DIGEST)
+        raise value_error("is empty", A_DIGEST)
     return tuple([parsers.read_digest(one, A_DIGEST) for one in given])
 
 
@@ -24,5 +24,5 @@ def read_pairs(value: object) -> object:
         return value
     pairs = [pair.partition(":") for pair in value.split()]
     if not all(colon and parsers.NAME.fullmatch(name) for name, colon, _ in pairs):
-        raise wrong("has a token without a name", A_PAIR)
+        raise value_error("has a token without a name", A_PAIR)
     return [{"name": name, "sha256": digest} for name, _, digest in pairs]

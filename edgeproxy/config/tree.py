@@ -20,7 +20,7 @@ class Table(dict[str, "Value"]):
         super().__init__(values or {})
         self.marks = list(marks)
 
-    def put(self, key: str, value: "Value", mark: int) -> None:
+    def add_field(self, key: str, value: "Value", mark: int) -> None:
         """Set a key that is not there yet."""
         self[key] = value
         self.marks.append(mark)
@@ -40,14 +40,16 @@ Value = str | None | Table | Items
 """None stands for a value that could not be had, which is reported already."""
 
 
-def replaced(node: Value, path: Steps, value: Value) -> Any:
+def replace_value(node: Value, path: Steps, value: Value) -> Any:
     """The node with this value at the path, which is there; nothing that was there is changed."""
     if not path:
         return value
     if isinstance(node, Table):
-        return Table({key: replaced(each, path[1:], value) if key == path[0] else each for key, each in node.items()})
+        return Table(
+            {key: replace_value(each, path[1:], value) if key == path[0] else each for key, each in node.items()}
+        )
     assert isinstance(node, Items)
-    return Items(replaced(each, path[1:], value) if n == path[0] else each for n, each in enumerate(node))
+    return Items(replace_value(each, path[1:], value) if n == path[0] else each for n, each in enumerate(node))
 
 
 Report = Callable[[int, Steps, str, str], None]
@@ -60,17 +62,17 @@ class Mark(NamedTuple):
     file: int
     line: int
 
-    def packed(self) -> int:
+    def pack(self) -> int:
         """A number that grows from line to line and from file to file."""
         return self.file << 32 | self.line
 
     @classmethod
-    def of(cls, packed: int) -> "Mark":
+    def unpack(cls, packed: int) -> "Mark":
         """Return the place that this number stands for."""
         return cls(packed >> 32, packed & 0xFFFFFFFF)
 
 
-class Found(NamedTuple):
+class Location(NamedTuple):
     """Where a value is: its mark, its path in the tree and as its file has it, and the value.
 
     All end at the last step that the tree has, so that a missing field is found where it should be. The written
@@ -90,29 +92,29 @@ class Places:
         self._tree = tree
         self._marks: dict[int, dict[str, int]] = {}
 
-    def locate(self, path: Steps) -> Found:
+    def locate(self, path: Steps) -> Location:
         """Find the value at `path`; an index may lead to a single member that stands without its list."""
-        mark = Mark(0, 1).packed()
+        mark = Mark(0, 1).pack()
         node: Value = self._tree
-        taken: list[str | int] = []
+        steps: list[str | int] = []
         written: list[str | int] = []
         for step in path:
             if isinstance(node, Table) and step in node:
                 key = str(step)
-                mark = self._of(node)[key]
-                taken.append(key)
+                mark = self._get_marks(node)[key]
+                steps.append(key)
                 written.append(key)
                 node = node[key]
             elif isinstance(node, Items) and isinstance(step, int):
                 mark = node.marks[step]
-                taken.append(step)
-                written.append(step - bisect_left(node.marks, Mark(Mark.of(mark).file, 0).packed()))
+                steps.append(step)
+                written.append(step - bisect_left(node.marks, Mark(Mark.unpack(mark).file, 0).pack()))
                 node = node[step]
             elif not isinstance(step, int):
                 break
-        return Found(mark, tuple(taken), tuple(written), node)
+        return Location(mark, tuple(steps), tuple(written), node)
 
-    def _of(self, table: Table) -> dict[str, int]:
+    def _get_marks(self, table: Table) -> dict[str, int]:
         """Return the marks of a table by key, kept: thousands of problems may be in one table."""
         if id(table) not in self._marks:
             self._marks[id(table)] = dict(zip(table, table.marks, strict=True))

@@ -1,6 +1,6 @@
 """Numbers with units as operators write them: durations, sizes, rates, counts, switches, moments.
 
-Each `read_…` takes the text of the file and gives the plain value, or raises `wrong` with what is wrong and
+Each `read_…` takes the text of the file and gives the plain value, or raises `value_error` with what is wrong and
 what would be right. A value that is plain already passes, so a dumped configuration is read by the same
 models. Text is all that a file gives (`config/source.py`), so there no plain value slips by without its unit.
 """
@@ -48,40 +48,40 @@ SHOWN_CHARACTERS_MAX = 60
 """Characters of a value that an error shows."""
 
 
-def wrong(what: str, hint: str) -> PydanticCustomError:
+def value_error(what: str, hint: str) -> PydanticCustomError:
     """Make the error of a value: `what` is wrong with it, and (`hint`) what would be right."""
     return PydanticCustomError("wrong", "{what}, {hint}", {"what": what, "hint": hint})
 
 
-def shown(value: str) -> str:
+def format_value(value: str) -> str:
     """`value` as errors quote it: in one line, not longer than SHOWN_CHARACTERS_MAX, without the password of a URL."""
-    value = redacted(value, "…@")
+    value = redact_password(value, "…@")
     return repr(value if len(value) <= SHOWN_CHARACTERS_MAX else value[: SHOWN_CHARACTERS_MAX - 1] + "…")
 
 
-def redacted(value: str, instead: str = "") -> str:
+def redact_password(value: str, instead: str = "") -> str:
     """`value` without what may be a password: from `//`, or from the beginning of USER:PASSWORD@, to the last `@`."""
     return re.sub(r"(//|^(?=[^@/:]*:(?!//))).*@", lambda match: match[1] + instead, value, flags=re.DOTALL)
 
 
-def text(value: object, hint: str) -> str:
+def read_text(value: object, hint: str) -> str:
     """`value` where it is text; raises with `hint` where it is a list or a mapping."""
     if not isinstance(value, str):
-        raise wrong("is a mapping" if isinstance(value, dict) else "is not a single value", hint)
+        raise value_error("is a mapping" if isinstance(value, dict) else "is not a single value", hint)
     return value
 
 
-def quantity(value: object, units: dict[str, float], hint: str) -> float:
+def read_quantity(value: object, units: dict[str, float], hint: str) -> float:
     """Read a number with a unit, in terms of the unit that counts 1.0."""
-    written = text(value, hint)
+    written = read_text(value, hint)
     match = QUANTITY.fullmatch(written)
     if match is None:
-        raise wrong(f"{shown(written)} is not a number with a unit", hint)
+        raise value_error(f"{format_value(written)} is not a number with a unit", hint)
     number, unit = match.groups()
     if not unit:
-        raise wrong(f"{shown(written)} lacks a unit", hint)
+        raise value_error(f"{format_value(written)} lacks a unit", hint)
     if unit not in units:
-        raise wrong(f"{shown(unit)} is not a unit", f"write one of {', '.join(units)}")
+        raise value_error(f"{format_value(unit)} is not a unit", f"write one of {', '.join(units)}")
     return float(number) * units[unit]
 
 
@@ -89,9 +89,9 @@ def read_wait(value: object) -> float:
     """Seconds, or none at all: `30s`, `0s`."""
     if isinstance(value, float):
         return value
-    seconds = quantity(value, SECONDS, A_TIME)
+    seconds = read_quantity(value, SECONDS, A_TIME)
     if seconds > TIME_SECONDS_MAX:
-        raise wrong(f"{shown(str(value))} is too long", "at most 400day")
+        raise value_error(f"{format_value(str(value))} is too long", "at most 400day")
     return seconds
 
 
@@ -99,7 +99,7 @@ def read_duration(value: object) -> float:
     """Seconds above zero: `250ms`, `5s`, `2min`."""
     seconds = read_wait(value)
     if seconds <= 0:
-        raise wrong("is zero", A_TIME)
+        raise value_error("is zero", A_TIME)
     return seconds
 
 
@@ -113,11 +113,14 @@ class Time:
     def __call__(self, value: object) -> float:
         seconds = read_wait(value)
         if not self.lowest <= seconds <= self.highest:
-            raise wrong(f"{shown(str(value))} is out of range", f"from {brief(self.lowest)} to {brief(self.highest)}")
+            raise value_error(
+                f"{format_value(str(value))} is out of range",
+                f"from {format_seconds(self.lowest)} to {format_seconds(self.highest)}",
+            )
         return seconds
 
 
-def brief(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A time as it would be written: `30s`, `50ms`."""
     return f"{seconds:.15g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
 
@@ -126,13 +129,13 @@ def read_bytes(value: object) -> int:
     """Bytes: `64KiB`, `10MiB`."""
     if isinstance(value, int):
         return value
-    size = quantity(value, BYTES, A_SIZE)
+    size = read_quantity(value, BYTES, A_SIZE)
     if not size.is_integer() or size > 1 << 50:
-        raise wrong(f"{shown(str(value))} is not a whole number of bytes up to 2^50", A_SIZE)
+        raise value_error(f"{format_value(str(value))} is not a whole number of bytes up to 2^50", A_SIZE)
     return int(size)
 
 
-def brief_size(size: int) -> str:
+def format_size(size: int) -> str:
     """Bytes as they would be written: in the largest unit of which they are a whole number."""
     unit = max((unit for unit, count in BYTES.items() if size % count == 0), key=BYTES.__getitem__)
     return f"{size / BYTES[unit]:.0f}{unit}"
@@ -142,10 +145,10 @@ def read_share(value: object) -> float:
     """A share of something, from 0 to 1: `20%`."""
     if isinstance(value, float):
         return value
-    written = text(value, A_SHARE)
+    written = read_text(value, A_SHARE)
     match = SHARE.fullmatch(written)
     if match is None:
-        raise wrong(f"{shown(written)} is not a share", A_SHARE)
+        raise value_error(f"{format_value(written)} is not a share", A_SHARE)
     return float(match[1]) / 100
 
 
@@ -153,7 +156,7 @@ def read_sample(value: object) -> float:
     """A share above zero."""
     share = read_share(value)
     if not share:
-        raise wrong("is nothing at all", A_SAMPLE)
+        raise value_error("is nothing at all", A_SAMPLE)
     return share
 
 
@@ -167,7 +170,7 @@ class Size:
     def __call__(self, value: object) -> int:
         size = read_bytes(value)
         if not self.lowest <= size <= self.highest:
-            raise wrong(f"{shown(str(value))} is out of range", f"from {self.lowest}B to {self.highest}B")
+            raise value_error(f"{format_value(str(value))} is out of range", f"from {self.lowest}B to {self.highest}B")
         return size
 
 
@@ -191,18 +194,18 @@ def read_rate(value: object) -> Rate:
     """A count in a window: `60/min`, `100/10s`, `1e6/day`."""
     if isinstance(value, Rate):
         return value
-    written = text(value, A_RATE)
+    written = read_text(value, A_RATE)
     match = RATE.fullmatch(written)
     if match is None:
-        raise wrong(f"{shown(written)} is not a rate", A_RATE)
+        raise value_error(f"{format_value(written)} is not a rate", A_RATE)
     count, times, unit = match.groups()
     if unit not in SECONDS:
-        raise wrong(f"{shown(unit)} is not a unit", f"write one of {', '.join(SECONDS)}")
+        raise value_error(f"{format_value(unit)} is not a unit", f"write one of {', '.join(SECONDS)}")
     seconds = float(times or 1) * SECONDS[unit]
     if not WINDOW_SECONDS_MIN <= seconds <= TIME_SECONDS_MAX:
-        raise wrong(f"the window of {shown(written)} is {seconds:g} s", "from 300ms to 400day")
+        raise value_error(f"the window of {format_value(written)} is {seconds:g} s", "from 300ms to 400day")
     if not float(count).is_integer() or not 1 <= float(count) <= COUNT_MAX:
-        raise wrong(f"the count of {shown(written)} is {count}", f"a whole number from 1 to {COUNT_MAX}")
+        raise value_error(f"the count of {format_value(written)} is {count}", f"a whole number from 1 to {COUNT_MAX}")
     return Rate(int(float(count)), seconds)
 
 
@@ -210,14 +213,14 @@ def read_moment(value: object) -> float:
     """Unix seconds: a date is the beginning of that day in UTC, a date-time is as RFC 3339 says."""
     if isinstance(value, float):
         return value
-    written = text(value, A_MOMENT)
+    written = read_text(value, A_MOMENT)
     if not DATE.fullmatch(written) and not MOMENT.fullmatch(written):
-        raise wrong(f"{shown(written)} is not a date", A_MOMENT)
+        raise value_error(f"{format_value(written)} is not a date", A_MOMENT)
     try:
         moment = datetime.fromisoformat(written.upper())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise wrong(f"{shown(written)} is not in the calendar", A_MOMENT) from None
+        raise value_error(f"{format_value(written)} is not in the calendar", A_MOMENT) from None
 
 
 def read_switch(value: object) -> bool:
@@ -225,12 +228,12 @@ def read_switch(value: object) -> bool:
     if isinstance(value, bool):
         return value
     hint = "write true or false"
-    word = text(value, hint)
+    word = read_text(value, hint)
     if word.lower() in ("true", "yes", "on"):
         return True
     if word.lower() in ("false", "no", "off"):
         return False
-    raise wrong(f"{shown(word)} is neither", hint)
+    raise value_error(f"{format_value(word)} is neither", hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,11 +246,11 @@ class Whole:
 
     def __call__(self, value: object) -> int:
         hint = f"{self.also}a whole number from {self.lowest} to {self.highest}"
-        written = str(value) if type(value) is int else text(value, hint)
+        written = str(value) if type(value) is int else read_text(value, hint)
         if not re.fullmatch(r"-?[0-9]{1,18}", written):
-            raise wrong(f"{shown(written)} is not a whole number", hint)
+            raise value_error(f"{format_value(written)} is not a whole number", hint)
         if not self.lowest <= int(written) <= self.highest:
-            raise wrong(f"{int(written)} is out of range", hint)
+            raise value_error(f"{int(written)} is out of range", hint)
         return int(written)
 
 
@@ -281,20 +284,20 @@ def read_pause(value: object) -> int:
     """Read the status of answers to a paused customer."""
     if isinstance(value, int):
         return value
-    written = text(value, A_PAUSE)
+    written = read_text(value, A_PAUSE)
     if written not in ("403", "402"):
-        raise wrong(f"{shown(written)} is not a status for this", A_PAUSE)
+        raise value_error(f"{format_value(written)} is not a status for this", A_PAUSE)
     return int(written)
 
 
 some_workers = Whole(1, WORKERS_MAX, also="auto, or ")
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Count the cores that this process may use, as far as each can have a worker."""
     return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
 def read_workers(value: object) -> int:
     """Read how many workers there are: a number, or `auto`, one for each core."""
-    return cores() if value == "auto" else some_workers(value)
+    return count_cores() if value == "auto" else some_workers(value)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
-from edgeproxy.config.allowance import ANONYMOUS, allowance_of
+from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
 from edgeproxy.config.listeners import GROUPS, PAGE_GROUPS, is_internal_network
-from edgeproxy.config.meters import per_request
+from edgeproxy.config.meters import compute_request_amount
 from edgeproxy.config.models import BurstCredits, Limit, Quota, Route, Settings
-from edgeproxy.config.parsers import Network, has_password, is_here, is_hub_here, is_loopback
+from edgeproxy.config.parsers import Network, has_password, is_local_hub, is_local_url, is_loopback
 
 if TYPE_CHECKING:
     from edgeproxy.config.collector import Settings as CollectorSettings
@@ -42,10 +42,10 @@ VERIFIED = ("verify-full", "verify-ca")
 """The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
 
 
-def warnings(settings: Settings) -> Iterator[str]:
+def list_edge_warnings(settings: Settings) -> Iterator[str]:
     """All of an edge's."""
-    yield from _connections(settings)
-    yield from trusted_proxies_warnings(settings.trusted_proxies)
+    yield from _list_connection_warnings(settings)
+    yield from list_trusted_proxies_warnings(settings.trusted_proxies)
     for index, key in enumerate(settings.keys):
         if key.sha256 in DEMONSTRATION:
             yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key new` makes one"
@@ -55,38 +55,38 @@ def warnings(settings: Settings) -> Iterator[str]:
             f"stamp_secret: has {len(secret)} characters and may be guessed: write {SECRET_CHARACTERS_MIN} or more, "
             "as `openssl rand -hex 32` makes them"
         )
-    yield from _others(settings)
-    yield from _directory(settings)
-    yield from _paths(settings)
-    yield from _certified(settings)
-    costs = list(_costs(settings))
+    yield from _list_peer_warnings(settings)
+    yield from _list_directory_warnings(settings)
+    yield from _list_path_warnings(settings)
+    yield from _list_certificate_warnings(settings)
+    costs = list(_list_cost_warnings(settings))
     yield from costs[:COSTS_MAX]
     if len(costs) > COSTS_MAX:
         yield f"routes: {len(costs) - COSTS_MAX} more costs are above what a limit holds"
 
 
-def collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
+def list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
     """All of a collector's."""
     for index, token in enumerate(settings.tokens):
         if not DEMONSTRATION.isdisjoint(token.sha256):
             yield f"tokens.{index}: is a token of the demonstration, which everybody knows: make one of your own"
     database = urlsplit(settings.database)
-    if database.scheme == "postgresql" and not is_here(f"http://{database.netloc.rpartition('@')[2]}"):
+    if database.scheme == "postgresql" and not is_local_url(f"http://{database.netloc.rpartition('@')[2]}"):
         mode = parse_qs(database.query).get("sslmode", ["prefer"])[-1]
         if mode not in VERIFIED:
             yield (
                 f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
                 "write ?sslmode=verify-full"
             )
-    yield from trusted_proxies_warnings(settings.trusted_proxies)
-    yield from _listeners(settings)
+    yield from list_trusted_proxies_warnings(settings.trusted_proxies)
+    yield from _list_listener_warnings(settings)
     alerts = settings.alerts
     named = {alerts.customers, *alerts.routes.page, *alerts.routes.warn, *alerts.routes.info}
     for name in alerts.channels.keys() - named:
         yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
 
 
-def trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
+def list_trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
     """Proxies that are trusted and can be anybody; of an edge, a collector and a beacon."""
     for index, network in enumerate(networks):
         if network.prefixlen < NETWORK_BITS_MIN[network.version] and not is_internal_network(network):
@@ -96,7 +96,7 @@ def trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
             )
 
 
-def _listeners(settings: "CollectorSettings") -> Iterator[str]:
+def _list_listener_warnings(settings: "CollectorSettings") -> Iterator[str]:
     """Where a collector is reached in the clear, and what nobody reaches at all."""
     served: set[str] = set()
     ships = [one for one in settings.listen if "edges" in one.groups]
@@ -126,7 +126,7 @@ def _listeners(settings: "CollectorSettings") -> Iterator[str]:
         yield f"listen: no listener serves {group}: write it in the serve of one, if anybody is to reach it"
 
 
-def _connections(settings: Settings) -> Iterator[str]:
+def _list_connection_warnings(settings: Settings) -> Iterator[str]:
     most = settings.limits.connections_per_ip
     if most is not None and not settings.trusted_proxies:
         yield (
@@ -135,7 +135,7 @@ def _connections(settings: Settings) -> Iterator[str]:
         )
 
 
-def _others(settings: Settings) -> Iterator[str]:
+def _list_peer_warnings(settings: Settings) -> Iterator[str]:
     """Those whom the edge asks, and cannot know."""
     for name, upstream in settings.upstreams.items():
         if not upstream.tls.verify:
@@ -143,7 +143,7 @@ def _others(settings: Settings) -> Iterator[str]:
     if settings.usage is not None and not settings.usage.tls.verify:
         yield "usage.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
     hub = settings.hub
-    if not hub.is_shared or is_hub_here(hub.url):
+    if not hub.is_shared or is_local_hub(hub.url):
         return
     if not has_password(hub.url):
         yield f"hub: {hub.name} has no password: whoever reaches it can change limits and customers"
@@ -153,7 +153,7 @@ def _others(settings: Settings) -> Iterator[str]:
         yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"
 
 
-def _directory(settings: Settings) -> Iterator[str]:
+def _list_directory_warnings(settings: Settings) -> Iterator[str]:
     """Whose word counts on who there is, and for how long."""
     directory = settings.directory
     if directory is None:
@@ -175,11 +175,11 @@ def _directory(settings: Settings) -> Iterator[str]:
         )
 
 
-def _paths(settings: Settings) -> Iterator[str]:
+def _list_path_warnings(settings: Settings) -> Iterator[str]:
     """Prefixes that are asked for more than what is around them: services may take other paths for theirs."""
     rejects = set(settings.paths.reject)
     for index, route in enumerate(settings.routes):
-        around = next((other for other in settings.routes if _is_around(other, route)), None)
+        around = next((other for other in settings.routes if _is_looser_route(other, route)), None)
         stem = route.path.removesuffix("/*")
         if around is None or not stem.strip("/"):
             continue
@@ -192,62 +192,66 @@ def _paths(settings: Settings) -> Iterator[str]:
             )
 
 
-def _is_around(other: Route, route: Route) -> bool:
+def _is_looser_route(other: Route, route: Route) -> bool:
     """Whether what only looks like a path of `route` goes by `other` to the same upstream, and is asked for less."""
     prefix = other.prefix
     covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
     same = other.upstream == route.upstream and other.host in (None, route.host)
-    less = _openness(other) > _openness(route) or not route.scopes <= other.scopes
+    less = _compute_openness(other) > _compute_openness(route) or not route.scopes <= other.scopes
     return covers and same and less
 
 
-def _openness(route: Route) -> int:
+def _compute_openness(route: Route) -> int:
     """How much a route takes: the more, the less it asks for."""
     return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
 
 
-def _certified(settings: Settings) -> Iterator[str]:
+def _list_certificate_warnings(settings: Settings) -> Iterator[str]:
     """Certificates that a route takes, and nobody is asked for."""
-    asked = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
+    is_requested = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
     for index, route in enumerate(settings.routes):
-        if "certificate" in route.auth and not asked:
+        if "certificate" in route.auth and not is_requested:
             yield (
                 f"routes.{index}.auth: takes certificates, and no listener asks for one: write client_ca: FILE under "
                 "its tls"
             )
 
 
-def _costs(settings: Settings) -> Iterator[str]:
+def _list_cost_warnings(settings: Settings) -> Iterator[str]:
     """Costs that a limit can never hold: all such requests are refused, whenever they come."""
     dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
-    allowances = [(f"tiers.{name}", name, allowance_of(tier, None)) for name, tier in settings.tiers.items()]
+    allowances = [(f"tiers.{name}", name, compute_allowance(tier, None)) for name, tier in settings.tiers.items()]
     for name, customer in settings.customers.items():
         if customer.limits is not None or customer.quotas is not None:
-            held = allowance_of(settings.tiers[customer.tier], customer)
+            held = compute_allowance(settings.tiers[customer.tier], customer)
             allowances.append((f"customers.{name}", customer.tier, held))
     for index, route in dear:
-        yield from _cost(index, route, f"routes.{index}", route.limits, None)
+        yield from _list_limit_cost_warnings(index, route, f"routes.{index}", route.limits, None)
         for where, tier, allowance in allowances:
             if route.auth != "optional" and (route.auth == "none") != (tier == ANONYMOUS):
                 continue
-            yield from _cost(index, route, where, allowance.limits, allowance.burst_credits)
-            yield from _quota(index, route, where, allowance.quotas, settings)
+            yield from _list_limit_cost_warnings(index, route, where, allowance.limits, allowance.burst_credits)
+            yield from _list_quota_cost_warnings(index, route, where, allowance.quotas, settings)
 
 
-def _cost(index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None) -> Iterator[str]:
+def _list_limit_cost_warnings(
+    index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None
+) -> Iterator[str]:
     if credits is not None and credits.max >= route.cost:
         return  # They buy what the limits do not let pass.
     for limit in limits:
-        if limit.mode == "enforce" and limit.cost_header is None and route.cost > most_of(limit):
+        if limit.mode == "enforce" and limit.cost_header is None and route.cost > compute_burst(limit):
             yield (
                 f"routes.{index}.cost: {route.cost} is more than {limit.name} of {where} ever lets pass, "
-                f"{most_of(limit)}: such requests are always refused"
+                f"{compute_burst(limit)}: such requests are always refused"
             )
 
 
-def _quota(index: int, route: Route, where: str, quotas: Iterable[Quota], settings: Settings) -> Iterator[str]:
+def _list_quota_cost_warnings(
+    index: int, route: Route, where: str, quotas: Iterable[Quota], settings: Settings
+) -> Iterator[str]:
     for quota in quotas:
-        needs = per_request(settings.meters[quota.meter].count, route.cost)
+        needs = compute_request_amount(settings.meters[quota.meter].count, route.cost)
         if quota.cap == "hard" and needs > quota.included:
             yield (
                 f"routes.{index}.cost: {route.cost} is more than the quota {quota.name} of {where} includes, "
@@ -255,7 +259,7 @@ def _quota(index: int, route: Route, where: str, quotas: Iterable[Quota], settin
             )
 
 
-def most_of(limit: Limit) -> int:
+def compute_burst(limit: Limit) -> int:
     """What a limit lets pass at once where nothing is used."""
     if DEFAULT_DEPTHS[limit.algorithm] is None:
         return limit.count

@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from edgeproxy.config.environment import Unresolved, resolve
+from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
 from edgeproxy.config.tree import Items, Mark, Report, Table, Value
-from edgeproxy.config.units import shown
+from edgeproxy.config.units import format_value
 
 Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Event = Any
@@ -31,7 +31,7 @@ INDENTED_BY_TAB = re.compile(r" *\t")
 UNQUOTED = re.compile(r"(?:^|[\s\[{,])[@`%]")
 
 
-class Unreadable(Exception):
+class InvalidYamlError(Exception):
     """A file that is not YAML as edgeproxy reads it: in which line, what is wrong, what would be right."""
 
     def __init__(self, line: int, what: str, hint: str) -> None:
@@ -41,34 +41,34 @@ class Unreadable(Exception):
         self.hint = hint
 
 
-def parse(content: bytes, file: int, environ: Mapping[str, str], report: Report) -> Table:
+def parse_yaml(content: bytes, file: int, environ: Mapping[str, str], report: Report) -> Table:
     """Read the mapping at the top of a file, the file-th of those that are read.
 
-    Raises Unreadable where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
+    Raises InvalidYamlError where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
     that are there twice, empty values, unset variables) is reported, and the tree does without it.
     """
-    decode(content)
+    decode_yaml(content)
     try:
-        return Builder(content, file, environ, report).top()
+        return TreeBuilder(content, file, environ, report).read_document()
     except yaml.MarkedYAMLError as error:
-        raise broken(error, decode(content)) from None
+        raise create_yaml_error(error, decode_yaml(content)) from None
 
 
-def decode(content: bytes) -> str:
+def decode_yaml(content: bytes) -> str:
     """Decode a file: UTF-8, and printable as YAML asks for."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise Unreadable(line, f"has the byte 0x{content[error.start]:02x}", "write it in UTF-8") from None
+        raise InvalidYamlError(line, f"has the byte 0x{content[error.start]:02x}", "write it in UTF-8") from None
     odd = UNPRINTABLE.search(text)
     if odd is not None:
         line = text.count("\n", 0, odd.start()) + 1
-        raise Unreadable(line, f"has the control character U+{ord(odd[0]):04X}", "leave it out")
+        raise InvalidYamlError(line, f"has the control character U+{ord(odd[0]):04X}", "leave it out")
     return text
 
 
-def broken(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
+def create_yaml_error(error: yaml.MarkedYAMLError, text: str) -> InvalidYamlError:
     """Say what the parser found, and what usually leads there."""
     lines = text.splitlines() or [""]
     mark = error.problem_mark or error.context_mark
@@ -83,10 +83,10 @@ def broken(error: yaml.MarkedYAMLError, text: str) -> Unreadable:
         hint = "put a value with a ${VARIABLE} in quotes where it is within [ ] or { }"
     elif UNQUOTED.search(lines[number]):
         hint = "put a value that begins with @, ` or % in quotes"
-    return Unreadable(number + 1, what, hint)
+    return InvalidYamlError(number + 1, what, hint)
 
 
-class Builder:
+class TreeBuilder:
     """Makes a tree of the events of one file."""
 
     def __init__(self, content: bytes, file: int, environ: Mapping[str, str], report: Report) -> None:
@@ -103,7 +103,7 @@ class Builder:
         """The first of texts that are alike: others with the same characters are not kept."""
         self._marked = 0
 
-    def top(self) -> Table:
+    def read_document(self) -> Table:
         """Read the only document of the file, which may be empty."""
         self._next()
         event = self._next()
@@ -111,98 +111,100 @@ class Builder:
             return Table()
         event = self._next()
         nothing = isinstance(event, yaml.ScalarEvent) and not event.style and event.value in NOTHING
-        value = self._value(event) if isinstance(event, yaml.MappingStartEvent) else Table() if nothing else None
+        value = self._read_value(event) if isinstance(event, yaml.MappingStartEvent) else Table() if nothing else None
         if not isinstance(value, Table):
-            raise unreadable(event, "is not a mapping", "write fields such as `region: eu-west`")
+            raise create_event_error(event, "is not a mapping", "write fields such as `region: eu-west`")
         self._next()
         event = self._next()
         if not isinstance(event, yaml.StreamEndEvent):
-            raise unreadable(event, "has a second document", "leave out the ---, or include another file")
+            raise create_event_error(event, "has a second document", "leave out the ---, or include another file")
         return value
 
-    def _value(self, event: Event) -> Value:
+    def _read_value(self, event: Event) -> Value:
         """Read the value that begins with this event; takes all its events."""
         if isinstance(event, yaml.AliasEvent):
-            return self._meant(event)
+            return self._resolve_alias(event)
         before = self._values
         self._values += 1
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         if event.tag is not None:
-            raise unreadable(event, f"has the tag {shown(event.tag)}", "leave it out")
+            raise create_event_error(event, f"has the tag {format_value(event.tag)}", "leave it out")
         if len(self._path) > DEPTH_MAX:
-            raise unreadable(event, f"is nested more than {DEPTH_MAX} deep", "no field is")
+            raise create_event_error(event, f"is nested more than {DEPTH_MAX} deep", "no field is")
         value: Value
         if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event)
+            value = self._read_scalar(event)
         elif isinstance(event, yaml.MappingStartEvent):
-            value = self._table()
+            value = self._read_table()
         else:
-            value = self._items()
+            value = self._read_items()
         if event.anchor is not None:
             self._anchors[event.anchor] = value, self._values - before
         return value
 
-    def _meant(self, alias: Event) -> Value:
+    def _resolve_alias(self, alias: Event) -> Value:
         """Find the value that an alias stands for."""
         name = alias.anchor
         if name not in self._anchors:
-            raise unreadable(alias, f"*{name} stands for nothing", f"write &{name} at what is meant, before it")
-        found = self._anchors[name]
-        if found is None:
-            raise unreadable(alias, f"*{name} is a part of what it stands for", "write out what is meant")
-        value, size = found
+            raise create_event_error(alias, f"*{name} stands for nothing", f"write &{name} at what is meant, before it")
+        target = self._anchors[name]
+        if target is None:
+            raise create_event_error(alias, f"*{name} is a part of what it stands for", "write out what is meant")
+        value, size = target
         self._values += size
         self._aliased += size
         if self._aliased > ALIASED_VALUES_MAX:
-            raise unreadable(alias, f"aliases stand for more than {ALIASED_VALUES_MAX} values", "write them out")
+            raise create_event_error(
+                alias, f"aliases stand for more than {ALIASED_VALUES_MAX} values", "write them out"
+            )
         return value
 
-    def _scalar(self, event: Event) -> str | None:
+    def _read_scalar(self, event: Event) -> str | None:
         """Read a scalar with its variables replaced; None, and reported, where one is not set."""
         if not event.style and event.value in NOTHING:
-            self._say(event, "has no value", "write one, or leave it out")
+            self._report_problem(event, "has no value", "write one, or leave it out")
             return None
-        return self._resolved(event)
+        return self._resolve_text(event)
 
-    def _resolved(self, event: Event) -> str | None:
+    def _resolve_text(self, event: Event) -> str | None:
         text: str = event.value
         if "${" not in text:
             if len(self._texts) >= REMEMBERED_TEXTS_MAX:
                 self._texts.clear()
             return self._texts.setdefault(text, text)
         try:
-            return resolve(text, self._environ)
-        except Unresolved as problem:
-            self._say(event, problem.what, problem.hint)
+            return resolve_variables(text, self._environ)
+        except UnresolvedVariableError as error:
+            self._report_problem(event, error.what, error.hint)
             return None
 
-    def _items(self) -> Items:
+    def _read_items(self) -> Items:
         items = Items()
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
             self._path.append(len(items))
-            items.append(self._value(event))
+            items.append(self._read_value(event))
             items.marks.append(self._mark(event))
             self._path.pop()
         return items
 
-    def _table(self) -> Table:
+    def _read_table(self) -> Table:
         table = Table()
         merged: list[Value] = []
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
-                raise unreadable(event, "has more than a word for a field's name", "write the name")
+                raise create_event_error(event, "has more than a word for a field's name", "write the name")
             self._path.append(event.value)
-            key = self._resolved(event)
+            key = self._resolve_text(event)
             self._path[-1] = key or event.value
-            value = self._value(self._next())
+            value = self._read_value(self._next())
             if not event.style and event.value == "<<":
                 merged += value if isinstance(value, Items) else [value]
             elif key is not None and key in table:
-                first = Mark.of(table.marks[list(table).index(key)]).line
-                self._say(event, f"is there already in line {first}", "leave one of them out")
+                first = Mark.unpack(table.marks[list(table).index(key)]).line
+                self._report_problem(event, f"is there already in line {first}", "leave one of them out")
             elif key is not None:
-                table.put(key, value, self._mark(event))
+                table.add_field(key, value, self._mark(event))
             self._path.pop()
         for other in merged:
             self._merge(table, other, event)
@@ -211,10 +213,10 @@ class Builder:
     def _merge(self, table: Table, other: Value, end: Event) -> None:
         """YAML's `<<`: fields of `other` that `table` has not itself."""
         if not isinstance(other, Table):
-            raise unreadable(end, "has a << that is no mapping", "write <<: *NAME, of a mapping")
+            raise create_event_error(end, "has a << that is no mapping", "write <<: *NAME, of a mapping")
         for (key, value), mark in zip(other.items(), other.marks, strict=True):
             if key not in table:
-                table.put(key, value, mark)
+                table.add_field(key, value, mark)
 
     def _mark(self, event: Event) -> int:
         mark: int = self._file << 32 | event.start_mark.line + 1
@@ -222,10 +224,10 @@ class Builder:
             self._marked = mark
         return self._marked  # One number for all that is in a line.
 
-    def _say(self, event: Event, what: str, hint: str) -> None:
+    def _report_problem(self, event: Event, what: str, hint: str) -> None:
         self._report(self._mark(event), tuple(self._path), what, hint)
 
 
-def unreadable(event: Event, what: str, hint: str) -> Unreadable:
+def create_event_error(event: Event, what: str, hint: str) -> InvalidYamlError:
     """Make the error at this event."""
-    return Unreadable(event.start_mark.line + 1, what, hint)
+    return InvalidYamlError(event.start_mark.line + 1, what, hint)

@@ -119,7 +119,7 @@ class Cluster:
 
     def __init__(self, url: str, tls: Tls, make: Make, changed: Callable[[], None]) -> None:
         """`changed` is called when the nodes change, or are no longer known."""
-        self._url = HubUrl.of(url)
+        self._url = HubUrl.parse(url)
         self._tls = tls
         self._make = make
         self._changed = changed
@@ -216,7 +216,7 @@ class Cluster:
 
 async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> Link:
     """A connection of one's own to the node of a hub that has this key; raises Away."""
-    parts = HubUrl.of(url)
+    parts = HubUrl.parse(url)
     if parts.scheme not in CLUSTERS:
         return await Link.open(url, tls, deadline=deadline)
     slot = key_slot(key)
@@ -231,7 +231,7 @@ async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS
 
     Raises FunctionsMissingError where the user may not, Away, and ResponseError.
     """
-    parts = HubUrl.of(url)
+    parts = HubUrl.parse(url)
     urls = [url]
     if parts.scheme in CLUSTERS:
         primaries = {str(at) for _, _, at in await _slots_by_seeds(parts, tls, deadline)}

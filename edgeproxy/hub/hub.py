@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from edgeproxy.base import log
-from edgeproxy.config.parsers import CLUSTERS, HubUrl, without_password
+from edgeproxy.config.parsers import CLUSTERS, HubUrl, remove_password
 from edgeproxy.hub import calls
 from edgeproxy.hub.breaker import State
 from edgeproxy.hub.cluster import Cluster, Nodes, One
@@ -79,7 +79,7 @@ class Hub:
         hosts: int = 1,
     ) -> None:
         """`hosts`: as many as are known of, until it says."""
-        self.name = without_password(url)
+        self.name = remove_password(url)
         self._instance = instance
         self._changed = changed
         self._renewed = renewed
@@ -102,7 +102,7 @@ class Hub:
         self.errors = 0
         """How often it or a node of it was lost, tried in vain, or refused something."""
         tls = tls or Tls()
-        parts = HubUrl.of(url)
+        parts = HubUrl.parse(url)
         self._named = len(parts.where)
         self._is_cluster = parts.scheme in CLUSTERS
         self._nodes: Nodes = (

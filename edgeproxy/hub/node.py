@@ -27,7 +27,7 @@ class Node:
 
     def __init__(self, url: str, tls: Tls, beat: Beat, changed: Callable[["Node"], None]) -> None:
         """`url`: redis:// or rediss://, as `config.kinds` reads it."""
-        self.at = HubUrl.of(url).where[0]
+        self.at = HubUrl.parse(url).where[0]
         """HOST:PORT."""
         self._url = url
         self._tls = tls

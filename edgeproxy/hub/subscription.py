@@ -30,7 +30,7 @@ class Subscription:
     """One channel. `heard` is called for each message, and whenever a connection is there: some may have been lost."""
 
     def __init__(self, url: str, tls: Tls, channel: bytes, heard: Callable[[], None]) -> None:
-        self._parts = HubUrl.of(url)
+        self._parts = HubUrl.parse(url)
         self._url = url
         self._tls = tls
         self._channel = channel

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from edgeproxy.config import dimensions
-from edgeproxy.config.dimensions import DIMENSIONS_MAX, is_dimensions, is_written
+from edgeproxy.config.dimensions import DIMENSIONS_MAX, is_dimensions, is_formatted
 
 VERSION = 1
 FIRST = "0" * 64
@@ -142,7 +142,7 @@ def format_batch(batch: Batch) -> bytes:
         document["long"] = True
     if batch.gap is None:
         rows = sorted(batch.rows)
-        document["rows"] = [(*row[:4], dimensions.read(row[4])) if len(row) == 5 else row for row in rows]
+        document["rows"] = [(*row[:4], dimensions.parse_dimensions(row[4])) if len(row) == 5 else row for row in rows]
     else:
         document["gap"] = batch.gap._asdict()
     return orjson.dumps(document)
@@ -219,7 +219,7 @@ def _parse_rows(rows: Any, faults: list[str]) -> tuple[Row, ...]:
         if len(row) == 5 and not is_dimensions(row[4]):
             faults.append(f"has dimensions in row {index} that are none")
             return ()
-    return tuple([(*row[:4], dimensions.written(row[4])) if len(row) == 5 else (*row,) for row in rows])
+    return tuple([(*row[:4], dimensions.format_dimensions(row[4])) if len(row) == 5 else (*row,) for row in rows])
 
 
 def _parse_gap(value: Any, faults: list[str]) -> Gap | None:
@@ -276,7 +276,7 @@ def _find_row_faults(rows: tuple[Row, ...]) -> list[str]:
                 and type(value) is int
             ):
                 break
-            if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS or (split and not is_written(split[0])):
+            if not 0 < value <= NUMBER_MAX or meter == ANONYMOUS or (split and not is_formatted(split[0])):
                 break
         else:
             return []
@@ -292,7 +292,7 @@ def _find_row_faults(rows: tuple[Row, ...]) -> list[str]:
             faults.append(f"has a route in row {index} that is none")
         if not _is_between(1, value, NUMBER_MAX):
             faults.append(f"has a value in row {index} that is no whole number from 1 to 2^63 - 1")
-        if split and not is_written(split[0]):
+        if split and not is_formatted(split[0]):
             faults.append(f"has dimensions in row {index} that are none")
         if len(faults) >= PROBLEMS_SHOWN_MAX:
             break

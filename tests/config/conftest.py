@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config.load import load
+from edgeproxy.config.load import load_edge
 from edgeproxy.config.models import Settings
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 
 LEAST = """\
 upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}
@@ -62,7 +62,7 @@ def loaded(folder: Path, reads_files: bool) -> Load:
         alone: bool = False,
     ) -> Settings:
         write(folder, {"edge.yaml": text if alone else LEAST + text, **(files or {})})
-        return load(Path("edge.yaml"), environ or {}, files=reads_files)
+        return load_edge(Path("edge.yaml"), environ or {}, files=reads_files)
 
     return load_text
 
@@ -76,8 +76,8 @@ def problems(folder: Path, reads_files: bool) -> Problems:
     ) -> list[str]:
         write(folder, {"edge.yaml": text, **(files or {})})
         try:
-            load(Path("edge.yaml"), environ or {}, files=reads_files)
-        except ConfigErrors as errors:
+            load_edge(Path("edge.yaml"), environ or {}, files=reads_files)
+        except ConfigError as errors:
             return str(errors).splitlines()
         return []
 

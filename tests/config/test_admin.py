@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgeproxy.config.admin import GUARDED, Admin, AdminToken
-from edgeproxy.config.load import dump, restore
+from edgeproxy.config.admin import GUARD_HINT, Admin, AdminToken
+from edgeproxy.config.load import dump_settings, restore_settings
 from edgeproxy.config.parsers import Address
 from edgeproxy.config.tokens import A_PAIR
 from tests.config.conftest import LEAST, Load, Problems
@@ -34,15 +34,18 @@ def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
     settings = loaded(f"admin: {written}\n")
     assert settings.admin == meant
     assert [token.label for token in settings.admin.tokens] == [token.name for token in meant.tokens]
-    told, _ = restore(dump(settings))
+    told, _ = restore_settings(dump_settings(settings))
     assert told.admin == Admin(), "workers need not know who may ask"
 
 
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("0.0.0.0:9090", f"is 0.0.0.0:9090, which is not of this host alone, and has no tokens, {GUARDED}"),
-        ("edge.internal:9090", f"is edge.internal:9090, which is not of this host alone, and has no tokens, {GUARDED}"),
+        ("0.0.0.0:9090", f"is 0.0.0.0:9090, which is not of this host alone, and has no tokens, {GUARD_HINT}"),
+        (
+            "edge.internal:9090",
+            f"is edge.internal:9090, which is not of this host alone, and has no tokens, {GUARD_HINT}",
+        ),
         (
             "{hosts: [edge]}",
             "has no address, and its socket asks for no tokens, write address: HOST:PORT beside them",

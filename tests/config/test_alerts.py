@@ -13,9 +13,9 @@ from edgeproxy.config.alerts import (
     AN_SMTP,
     Alerts,
     MailServer,
-    mail_server,
+    parse_mail_server,
 )
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import write
 
 TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: edge}}]\n"
@@ -60,7 +60,7 @@ def test_channels_and_where_what_goes(folder: Path) -> None:
     ],
 )
 def test_servers_of_mail(url: str, server: MailServer) -> None:
-    assert mail_server(url) == server
+    assert parse_mail_server(url) == server
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_servers_of_mail(url: str, server: MailServer) -> None:
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_with_its_place_and_no_secret(folder: Path, written: str, problem: str) -> None:
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         alerts(folder, written)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"collector.yaml:2: alerts{'' if problem.startswith(':') else '.'}{problem}")

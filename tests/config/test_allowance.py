@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 
 from edgeproxy.config import models
-from edgeproxy.config.allowance import ANONYMOUS, Allowance, allowance_of, held_by, unknown_in, with_caps, with_key
+from edgeproxy.config.allowance import (
+    ANONYMOUS,
+    Allowance,
+    apply_caps,
+    apply_key_limits,
+    compute_allowance,
+    compute_effective_allowance,
+    find_missing_reference,
+)
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.models import BurstCredits, Entitlement, Flag, Quota, Subscriber
 from edgeproxy.config.units import Rate
@@ -29,7 +37,7 @@ MONTHLY = Quota(meter="requests", per="month", included=1000)
 
 def allowance(loaded, tier, own=""):
     settings = loaded(TIERS + f"  acme: {{tier: {tier}{own}}}\n")
-    return allowance_of(settings.tiers[tier], settings.customers["acme"])
+    return compute_allowance(settings.tiers[tier], settings.customers["acme"])
 
 
 def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded):
@@ -41,7 +49,7 @@ def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded)
 
 @pytest.mark.parametrize("tier", ["pro", "free"])
 def test_who_is_no_customer_has_what_the_tier_says(loaded, tier):
-    assert allowance_of(loaded(TIERS.removesuffix("customers:\n")).tiers[tier], None) == allowance(loaded, tier)
+    assert compute_allowance(loaded(TIERS.removesuffix("customers:\n")).tiers[tier], None) == allowance(loaded, tier)
 
 
 @pytest.mark.parametrize(
@@ -85,10 +93,10 @@ def test_it_is_told_what_an_allowance_rests_on_and_is_not_there(loaded):
     quotas = ", quotas: [{meter: requests, per: day, included: 1}, {meter: requests, per: month, included: 1}]"
     settings = loaded(TIERS + f"  acme: {{tier: pro{quotas}}}\n")
     acme = settings.customers["acme"]
-    assert unknown_in(acme, settings.tiers, settings.meters) is None
-    assert unknown_in(acme.model_copy(update={"quotas": None}), settings.tiers, ()) is None
-    assert unknown_in(acme, {}, settings.meters) == "tier pro"
-    assert unknown_in(acme, settings.tiers, ("tokens",)) == "meter requests"
+    assert find_missing_reference(acme, settings.tiers, settings.meters) is None
+    assert find_missing_reference(acme.model_copy(update={"quotas": None}), settings.tiers, ()) is None
+    assert find_missing_reference(acme, {}, settings.meters) == "tier pro"
+    assert find_missing_reference(acme, settings.tiers, ("tokens",)) == "meter requests"
 
 
 def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
@@ -98,10 +106,10 @@ def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
         f"keys: [{{sha256: {'a' * 64}, customer: acme}}, "
         f"{{sha256: {'b' * 64}, customer: acme, limits: [{{rate: 5/min}}, {{rate: 1/s}}]}}]\n"
     )
-    whole = allowance_of(settings.tiers["pro"], settings.customers["acme"])
+    whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
     bare, limited = settings.keys
-    assert with_key(whole, bare) == whole
-    held = with_key(whole, limited)
+    assert apply_key_limits(whole, bare) == whole
+    held = apply_key_limits(whole, limited)
     assert [(limit.name, limit.count, limit.scope) for limit in held.limits] == [
         ("pro", 600, "customer"), ("key", 5, "key"), ("key-2", 1, "key"),
     ]  # fmt: skip
@@ -120,8 +128,8 @@ COST = "meters: {cost: {count: response_header, header: X-Cost}, requests: {coun
 )
 def test_caps_are_a_limit_and_a_quota_of_what_is_spent(loaded, caps, limits, quotas):
     settings = loaded(COST + TIERS + f"  acme: {{tier: pro, caps: {caps}}}\n")
-    whole = allowance_of(settings.tiers["pro"], settings.customers["acme"])
-    held = with_caps(whole, settings.meters)
+    whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
+    held = apply_caps(whole, settings.meters)
     assert [(limit.name, limit.count, limit.cost_header) for limit in held.limits[1:]] == limits
     assert [(quota.name, quota.included) for quota in held.quotas[1:]] == quotas
     assert all(quota.cap == "hard" for quota in held.quotas[1:])
@@ -130,11 +138,11 @@ def test_caps_are_a_limit_and_a_quota_of_what_is_spent(loaded, caps, limits, quo
 
 def test_who_has_no_caps_has_no_more_limits(loaded):
     settings = loaded(TIERS + "  acme: {tier: pro}\n")
-    whole = allowance_of(settings.tiers["pro"], settings.customers["acme"])
-    assert with_caps(whole, settings.meters) is whole
+    whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
+    assert apply_caps(whole, settings.meters) is whole
     capped = settings.customers["acme"].model_copy(update={"caps": models.Caps(day=5)})
-    assert unknown_in(capped, settings.tiers, settings.meters) == "meter cost"
-    assert allowance_of(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps
+    assert find_missing_reference(capped, settings.tiers, settings.meters) == "meter cost"
+    assert compute_allowance(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps
 
 
 def test_while_nobody_is_charged_credits_and_caps_in_money_hold_nobody(loaded):
@@ -147,9 +155,9 @@ def test_while_nobody_is_charged_credits_and_caps_in_money_hold_nobody(loaded):
     tier = loaded(TIERS.removesuffix("customers:\n")).tiers["free"]
     who = Subscriber.model_construct(tier="free", entitled=(bought, plan))
     for flags in ({}, {FREE: Flag(percent=0)}):
-        assert held_by(tier, who, flags).quotas == (bought, plan)
-    lifted = held_by(tier, who, {FREE: Flag(percent=100)})
+        assert compute_effective_allowance(tier, who, flags).quotas == (bought, plan)
+    lifted = compute_effective_allowance(tier, who, {FREE: Flag(percent=100)})
     assert (lifted.quotas, lifted.caps) == ((plan,), None)
-    assert with_caps(held_by(tier, who, {}), {"requests": models.Meter(count="requests")}).quotas == (plan,), (
-        "nobody counts cost here"
-    )
+    assert apply_caps(
+        compute_effective_allowance(tier, who, {}), {"requests": models.Meter(count="requests")}
+    ).quotas == (plan,), "nobody counts cost here"

@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.config import load
 from edgeproxy.config.anomalies import A_KEEP, A_PAUSE_AT, A_SCORE, A_SIMILARITY, Anomalies, Thresholds
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import write
 
 TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: edge}}]\n"
@@ -20,10 +20,10 @@ def anomalies(folder: Path, text: str) -> Anomalies:
 def test_customers_have_thresholds_of_their_own(folder: Path) -> None:
     own = "{a: {score: 5}, b: {pause: off, similarity: 0.5}, c: {ignore: yes}}"
     found = anomalies(folder, f"{{score: 4, pause: 5, customers: {own}}}")
-    assert found.of("z") == found
-    assert found.of("a") == Thresholds(score=5.0, similarity=0.9, pause=5.0)
-    assert found.of("b") == Thresholds(score=4.0, similarity=0.5, pause=None)
-    assert found.of("c") is None
+    assert found.find_thresholds("z") == found
+    assert found.find_thresholds("a") == Thresholds(score=5.0, similarity=0.9, pause=5.0)
+    assert found.find_thresholds("b") == Thresholds(score=4.0, similarity=0.5, pause=None)
+    assert found.find_thresholds("c") is None
     assert anomalies(folder, "{}") == Anomalies()
     assert Anomalies.model_validate(found.model_dump()) == found
     assert anomalies(folder, "{keep: 30day}").keep == 30 * 86400
@@ -42,6 +42,6 @@ def test_customers_have_thresholds_of_their_own(folder: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(folder: Path, written: str, problem: str) -> None:
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         anomalies(folder, written)
     assert str(caught.value) == f"collector.yaml:2: anomalies.{problem}"

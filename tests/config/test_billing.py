@@ -12,7 +12,7 @@ from edgeproxy.config.billing import Billing
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.credits import AccountName
 from edgeproxy.config.load import load_collector
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 
 TOKENS = [{"sha256": "a" * 64, "role": "edge"}]
 PLANS = "plans: {basic@1: {fee: '9', meters: {calls: {included: 10, price: '0.01'}}}}\n"
@@ -37,15 +37,15 @@ def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_in_the_plans_is_told_with_their_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigErrors, match=r"plans.yaml:1: .*calls: has tiers that do not cover"):
+    with pytest.raises(ConfigError, match=r"plans.yaml:1: .*calls: has tiers that do not cover"):
         load(tmp_path, {}, PLANS.replace("included: 10, price: '0.01'", "tiers: [{up_to: 5, price: '1'}]"))
-    with pytest.raises(ConfigErrors, match=r"nowhere.yaml cannot be read"):
+    with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read"):
         load(tmp_path, {"plans": "nowhere.yaml"})
 
 
 def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -> None:
     assert load(tmp_path, {}, tiers={"basic": {}}).plans
-    with pytest.raises(ConfigErrors, match=r"collector.yaml:\d+: billing.plans: has basic@1, whose tier basic is not"):
+    with pytest.raises(ConfigError, match=r"collector.yaml:\d+: billing.plans: has basic@1, whose tier basic is not"):
         load(tmp_path, {}, tiers={"gold": {}})
 
 
@@ -55,7 +55,7 @@ def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) 
         ({"call": {"count": "events"}}, r"has basic@1, whose meter calls is not there, did you mean call\?"),
         ({"calls": {"count": "holdings"}}, "has basic@1, with a price of calls, which are places that nobody adds up"),
     ):
-        with pytest.raises(ConfigErrors, match=f"billing.plans: {wrong}"):
+        with pytest.raises(ConfigError, match=f"billing.plans: {wrong}"):
             load(tmp_path, {}, meters=meters)
     places = {"calls": {"count": "holdings", "aggregate": "average"}}
     assert load(tmp_path, {}, meters=places).meters["calls"].aggregate == "average"
@@ -71,7 +71,7 @@ def test_prices_by_dimension_are_of_what_adds_up(tmp_path: Path, aggregate: str)
     if aggregate in ("sum", "average"):
         assert load(tmp_path, {}, plans, meters=meters).plans
         return
-    with pytest.raises(ConfigErrors, match=f"prices of calls by model, whose {aggregate} does not add up"):
+    with pytest.raises(ConfigError, match=f"prices of calls by model, whose {aggregate} does not add up"):
         load(tmp_path, {}, plans, meters=meters)
 
 
@@ -80,14 +80,14 @@ def test_minutes_are_kept_until_invoices_are_closed(tmp_path: Path) -> None:
         if is_taken:
             load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
         else:
-            with pytest.raises(ConfigErrors, match=r"retention.minutes: is shorter than .*, keep minutes for 33day"):
+            with pytest.raises(ConfigError, match=r"retention.minutes: is shorter than .*, keep minutes for 33day"):
                 load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
 
 
 def test_minutes_are_kept_while_stripe_s_sums_are_compared_with_them(tmp_path: Path) -> None:
     said = {"mode": "live", "collection": "meters"}
     load(tmp_path, said, retention={"minutes": "62day"})
-    with pytest.raises(ConfigErrors, match=r"retention.minutes: is shorter than .*, keep minutes for 62day"):
+    with pytest.raises(ConfigError, match=r"retention.minutes: is shorter than .*, keep minutes for 62day"):
         load(tmp_path, said, retention={"minutes": "61day"})
 
 
@@ -103,7 +103,7 @@ def test_minutes_are_kept_while_stripe_s_sums_are_compared_with_them(tmp_path: P
     ],
 )
 def test_keys_go_to_no_stranger_and_are_in_no_configuration(tmp_path: Path, stripe: dict[str, str], what: str) -> None:
-    with pytest.raises(ConfigErrors) as refused:
+    with pytest.raises(ConfigError) as refused:
         load(tmp_path, {"stripe": stripe})
     assert what in str(refused.value)
     assert "abcdefgh" not in str(refused.value)
@@ -120,7 +120,7 @@ def test_meters_take_no_prices_by_dimension(tmp_path: Path) -> None:
     assert load(tmp_path, {"collection": "meters"}).billing.collection == "meters"
     price = {"included": 10, "price": "1", "by": {"dimension": "model", "prices": {"m1": "2"}}}
     plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": price}}}})
-    with pytest.raises(ConfigErrors, match=r"billing.plans: has basic@1, whose price of tokens is by dimension"):
+    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, whose price of tokens is by dimension"):
         load(tmp_path, {"collection": "meters"}, plans)
     assert load(tmp_path, {}, plans).plans
 
@@ -131,7 +131,7 @@ def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
     assert (sold.credits.meter, sold.credits.cogs, sold.accounts) == ("cost", {"tokens": 200_000_000}, {"cash": "090"})
     assert set(get_args(AccountName)) == set(ACCOUNTS)
     for name, said in (("cash", ""), ("cash", " x"), ("cash", "a\tb"), ("cash", "x" * 101)):
-        with pytest.raises(ConfigErrors, match=r"billing.accounts.cash: .*is no name of an account"):
+        with pytest.raises(ConfigError, match=r"billing.accounts.cash: .*is no name of an account"):
             load(tmp_path, {"accounts": {name: said}})
-    with pytest.raises(ConfigErrors, match="accounts"):
+    with pytest.raises(ConfigError, match="accounts"):
         load(tmp_path, {"accounts": {"wages": "1"}})

@@ -4,21 +4,21 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.catalog import PRICE_SCALE, Written, newest, tier_of
-from edgeproxy.config.load import check, load_plans
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.catalog import PRICE_SCALE, PlansFile, find_newest_versions, get_plan_tier
+from edgeproxy.config.load import check_file, load_plans
+from edgeproxy.config.problems import ConfigError
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def read(tmp_path: Path, text: str) -> Written:
+def read(tmp_path: Path, text: str) -> PlansFile:
     file = tmp_path / "plans.yaml"
     file.write_text(text)
     return load_plans(file, {})
 
 
 def problems(tmp_path: Path, text: str) -> list[str]:
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         read(tmp_path, text)
     return [str(problem).partition("plans.yaml:")[2] for problem in caught.value.problems]
 
@@ -29,7 +29,7 @@ def of_meter(said: str) -> str:
 
 @pytest.mark.parametrize("name", ["plans", "plans-jobs"])
 def test_the_plans_that_are_shipped_pass(name: str) -> None:
-    assert isinstance(check(ROOT / f"config/{name}.yaml", {}), Written)
+    assert isinstance(check_file(ROOT / f"config/{name}.yaml", {}), PlansFile)
 
 
 def test_prices_are_exact_in_parts_of_a_cent() -> None:
@@ -43,7 +43,7 @@ def test_prices_are_exact_in_parts_of_a_cent() -> None:
 def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
     said = 'tiers: [{up_to: 5, price: "1"}, {up_to: none, price: "0.5"}]'
     made = read(tmp_path, of_meter(f"{{{said}}}") + '  a@1+acme: {fee: "0.5", tier: b}\n')
-    assert Written.model_validate(made.model_dump(by_alias=True)) == made
+    assert PlansFile.model_validate(made.model_dump(by_alias=True)) == made
     assert made.plans["a@1+acme"].fee == 50
 
 
@@ -96,6 +96,6 @@ def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, said: li
 def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp_path: Path) -> None:
     versions = ("a@1", "a@10", "a@9", "a@10+acme", "c@1")
     plans = read(tmp_path, "plans:\n" + "".join(f'  {name}: {{fee: "1"}}\n' for name in versions)).plans
-    assert newest(plans) == {"a": "a@10", "c": "c@1"}
-    assert newest(plans, "acme") == {"a": "a@10+acme", "c": "c@1"}
-    assert tier_of("a@10+acme", plans["a@10+acme"]) == "a"
+    assert find_newest_versions(plans) == {"a": "a@10", "c": "c@1"}
+    assert find_newest_versions(plans, "acme") == {"a": "a@10+acme", "c": "c@1"}
+    assert get_plan_tier("a@10+acme", plans["a@10+acme"]) == "a"

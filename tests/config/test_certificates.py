@@ -10,8 +10,15 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from edgeproxy.config import certificates, load
-from edgeproxy.config.certificates import FILE_BYTES_MAX, Facts, Unusable, read, read_authorities, worry
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.certificates import (
+    FILE_BYTES_MAX,
+    CertificateDetails,
+    InvalidCertificateError,
+    describe_expiry,
+    read_authorities,
+    read_certificate,
+)
+from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST
 from tests.support.authority import Authority, Pair, private
 
@@ -35,8 +42,8 @@ def pair(authority: Authority) -> Pair:
 
 
 def refused(pair: Pair) -> tuple[str, str, str]:
-    with pytest.raises(Unusable) as refusal:
-        read(*pair)
+    with pytest.raises(InvalidCertificateError) as refusal:
+        read_certificate(*pair)
     assert str(refusal.value) == f"{refusal.value.what}, {refusal.value.hint}"
     return refusal.value.field, refusal.value.what, refusal.value.hint
 
@@ -45,34 +52,34 @@ def refused(pair: Pair) -> tuple[str, str, str]:
 
 
 def test_names_and_times_are_those_of_the_certificate(authority):
-    facts = read(*authority.issue("api.example.com", "*.example.org", "10.0.0.1", "::1", days=30, age=2))
+    facts = read_certificate(*authority.issue("api.example.com", "*.example.org", "10.0.0.1", "::1", days=30, age=2))
     assert facts.names == ("api.example.com", "*.example.org", "10.0.0.1", "::1")
     assert facts.not_before == pytest.approx(time.time() - 2 * DAY, abs=60)
     assert facts.not_after == pytest.approx(time.time() + 30 * DAY, abs=60)
 
 
 def test_the_common_name_counts_where_there_are_no_others(authority):
-    assert read(*authority.issue(common="old.example.com")).names == ("old.example.com",)
-    assert read(*authority.issue("new.example.com", common="old.example.com")).names == ("new.example.com",)
-    assert read(*authority.issue()).names == ()
+    assert read_certificate(*authority.issue(common="old.example.com")).names == ("old.example.com",)
+    assert read_certificate(*authority.issue("new.example.com", common="old.example.com")).names == ("new.example.com",)
+    assert read_certificate(*authority.issue()).names == ()
 
 
 def test_what_is_odd_beside_the_names_refuses_no_certificate(authority):
     odd = x509.UnrecognizedExtension(x509.AuthorityInformationAccess.oid, b"\x04\x03abc")
-    facts = read(*authority.issue(names_as=odd, days=30))
+    facts = read_certificate(*authority.issue(names_as=odd, days=30))
     assert facts.names == ()
     assert facts.not_after == pytest.approx(time.time() + 30 * DAY, abs=60)
 
 
 def test_the_first_certificate_of_a_chain_is_the_one_that_counts(authority, pair):
     pair.cert.write_bytes(pair.cert.read_bytes() + authority.file.read_bytes())
-    assert read(*pair).names == ("api.example.com",)
+    assert read_certificate(*pair).names == ("api.example.com",)
 
 
 def test_one_file_may_hold_the_key_and_the_certificate(pair):
     both = Path("both.pem")
     both.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
-    assert read(both, both).names == ("api.example.com",)
+    assert read_certificate(both, both).names == ("api.example.com",)
 
 
 # ---- what cannot be used
@@ -181,13 +188,13 @@ def test_authorities_are_certificates_of_any_number(authority, folder):
 def test_a_file_without_authorities(authority, folder, content, what):
     file = folder / "ca.pem"
     file.write_bytes(authority.revoked() if content is None else content)
-    with pytest.raises(Unusable) as refusal:
+    with pytest.raises(InvalidCertificateError) as refusal:
         read_authorities(file)
     assert (refusal.value.field, refusal.value.what) == ("ca", f"{file} {what}")
 
 
 def test_authorities_that_are_not_there(folder):
-    with pytest.raises(Unusable, match="cannot be read: No such file"):
+    with pytest.raises(InvalidCertificateError, match="cannot be read: No such file"):
         read_authorities(folder / "nothing")
 
 
@@ -195,13 +202,13 @@ def test_authorities_that_are_not_there(folder):
 
 
 def test_what_is_said_of_the_time():
-    facts = Facts((), 1_000 * DAY, 1_090 * DAY)  # until 1972-12-26
-    assert worry(facts, 1_000 * DAY) is None
-    assert worry(facts, 1_076 * DAY) is None
-    assert worry(facts, 1_076 * DAY + 1) == "expires in 13 days, on 1972-12-26"
-    assert worry(facts, 1_090 * DAY - 1) == "expires in 0 days, on 1972-12-26"
-    assert worry(facts, 1_090 * DAY) == "expired on 1972-12-26"
-    assert worry(facts, 1_000 * DAY - 1) == "is not valid before 1972-09-27 00:00 UTC"
+    facts = CertificateDetails((), 1_000 * DAY, 1_090 * DAY)  # until 1972-12-26
+    assert describe_expiry(facts, 1_000 * DAY) is None
+    assert describe_expiry(facts, 1_076 * DAY) is None
+    assert describe_expiry(facts, 1_076 * DAY + 1) == "expires in 13 days, on 1972-12-26"
+    assert describe_expiry(facts, 1_090 * DAY - 1) == "expires in 0 days, on 1972-12-26"
+    assert describe_expiry(facts, 1_090 * DAY) == "expired on 1972-12-26"
+    assert describe_expiry(facts, 1_000 * DAY - 1) == "is not valid before 1972-09-27 00:00 UTC"
 
 
 # ---- as the configuration names them
@@ -245,8 +252,10 @@ drain: x
 
 def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):
     settings = loaded(LISTENER)
-    assert [tuple(each) for each in ((one.cert, one.key) for one in certificates.pairs(settings))] == [tuple(pair)]
-    assert certificates.authorities(settings) == []
+    assert [tuple(each) for each in ((one.cert, one.key) for one in certificates.list_certificates(settings))] == [
+        tuple(pair)
+    ]
+    assert certificates.list_authority_files(settings) == []
 
 
 def test_a_listener_that_stands_alone_is_looked_at_too(problems):
@@ -264,9 +273,9 @@ def test_what_has_another_shape_is_left_to_others(problems):
 
 def test_files_need_not_be_there_for_those_who_do_not_serve(folder):
     Path("edge.yaml").write_text(LEAST + LISTENER)
-    with pytest.raises(ConfigErrors):
-        load.load(Path("edge.yaml"), {})
-    settings = load.load(Path("edge.yaml"), {}, files=False)
+    with pytest.raises(ConfigError):
+        load.load_edge(Path("edge.yaml"), {})
+    settings = load.load_edge(Path("edge.yaml"), {}, files=False)
     assert settings.listen[0].tls is not None
 
 
@@ -275,9 +284,9 @@ def test_each_file_is_named_once_whoever_uses_it(folder):
     more = "tls: {cert: a.pem, key: a.key, certificates: [{cert: b.pem, key: b.key}], client_ca: ca.pem}"
     listeners = f"[{{address: 127.0.0.1:8443, {tls}}}, {{address: 127.0.0.1:8444, {more}}}, 127.0.0.1:80]"
     Path("edge.yaml").write_text(LEAST + f"listen: {listeners}\n")
-    settings = load.load(Path("edge.yaml"), {}, files=False)
-    assert [one.cert for one in certificates.pairs(settings)] == [Path("a.pem"), Path("b.pem")]
-    assert certificates.authorities(settings) == [Path("ca.pem")]
+    settings = load.load_edge(Path("edge.yaml"), {}, files=False)
+    assert [one.cert for one in certificates.list_certificates(settings)] == [Path("a.pem"), Path("b.pem")]
+    assert certificates.list_authority_files(settings) == [Path("ca.pem")]
 
 
 def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
@@ -285,13 +294,13 @@ def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
         "upstreams: {api: {endpoints: [https://a.test], tls: {ca: authority.pem, cert: a.pem, key: a.key}}}\n"
         "routes: [{path: /*, upstream: api}]\n"
     )
-    settings = load.load(Path("edge.yaml"), {})
-    assert [one.key for one in certificates.pairs(settings)] == [pair.key]
-    assert certificates.authorities(settings) == [Path("authority.pem")]
+    settings = load.load_edge(Path("edge.yaml"), {})
+    assert [one.key for one in certificates.list_certificates(settings)] == [pair.key]
+    assert certificates.list_authority_files(settings) == [Path("authority.pem")]
 
 
 def test_worries_name_the_file(loaded, pair, authority):
     now = time.time()
-    assert certificates.worries(loaded(LISTENER), now) == []
-    (worried,) = certificates.worries(loaded(LISTENER), now + 100 * DAY)
+    assert certificates.list_expiry_warnings(loaded(LISTENER), now) == []
+    (worried,) = certificates.list_expiry_warnings(loaded(LISTENER), now + 100 * DAY)
     assert worried.startswith("a.pem expired on ")

@@ -10,7 +10,7 @@ from edgeproxy.config.explain import EXAMPLES
 from edgeproxy.config.listeners import GROUPS, Tls
 from edgeproxy.config.parsers import Address
 from edgeproxy.config.part import Part
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.units import A_MOMENT
 from tests.config.conftest import LEAST, write
 from tests.support.authority import Authority
@@ -31,7 +31,7 @@ def said(folder):
         write(folder, {"collector.yaml": text, **(files or {})})
         try:
             load.load_collector(Path("collector.yaml"), {})
-        except ConfigErrors as errors:
+        except ConfigError as errors:
             return str(errors).splitlines()
         return []
 
@@ -50,7 +50,7 @@ def test_the_least_has_defaults(folder):
 
 
 def test_the_example_passes_with_an_empty_environment():
-    settings = load.check(EXAMPLE, {})
+    settings = load.check_file(EXAMPLE, {})
     assert isinstance(settings, collector.Settings)
     assert [(token.role, token.customer) for token in settings.tokens] == [
         ("edge", None), ("read", None), ("service", None), (None, "demo-pro"),
@@ -67,16 +67,16 @@ def test_tokens_of_several_files_are_joined(folder):
 def test_check_knows_it_by_what_only_it_has(folder):
     for text in (TOKENS, "database: sqlite:///x\n" + TOKENS):
         write(folder, {"x.yaml": text})
-        assert isinstance(load.check(Path("x.yaml"), {}), collector.Settings)
+        assert isinstance(load.check_file(Path("x.yaml"), {}), collector.Settings)
     write(folder, {"x.yaml": "billing: {}\n"})
-    with pytest.raises(ConfigErrors, match="tokens: is missing"):
-        load.check(Path("x.yaml"), {})
+    with pytest.raises(ConfigError, match="tokens: is missing"):
+        load.check_file(Path("x.yaml"), {})
 
 
 def test_check_knows_an_edge_by_its_upstreams(folder):
     write(folder, {"x.yaml": LEAST + TOKENS})
-    with pytest.raises(ConfigErrors, match=r"x\.yaml:3: tokens: unknown field, "):
-        load.check(Path("x.yaml"), {})
+    with pytest.raises(ConfigError, match=r"x\.yaml:3: tokens: unknown field, "):
+        load.check_file(Path("x.yaml"), {})
 
 
 def test_an_edge_is_no_collector(said):
@@ -275,7 +275,7 @@ def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience
         assert settings.operators.issuer == issuer
         assert settings.operators.algorithms == ("RS256", "ES256")
         return
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         load.load_collector(folder / "collector.yaml", {})
     assert str(caught.value).partition(": operators.")[2] == said
 
@@ -284,14 +284,14 @@ def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience
 def test_tokens_of_operators_are_signed_by_a_private_key(folder, algorithm):
     text = f"operators: {{issuer: https://id.test, audience: a, roles: {{}}, algorithms: [{algorithm}]}}\n"
     (folder / "collector.yaml").write_text("tokens: [{sha256: " + "0" * 64 + ", role: read}]\n" + text)
-    with pytest.raises(ConfigErrors, match="is not known here"):
+    with pytest.raises(ConfigError, match="is not known here"):
         load.load_collector(folder / "collector.yaml", {})
 
 
 def test_what_is_sensitive_is_allowed_by_name(folder):
     text = "tokens: [{sha256: " + "0" * 64 + ", role: admin, sensitive: true}]\n"
     (folder / "collector.yaml").write_text(text)
-    with pytest.raises(ConfigErrors, match="needs the token's name"):
+    with pytest.raises(ConfigError, match="needs the token's name"):
         load.load_collector(folder / "collector.yaml", {})
 
 
@@ -347,5 +347,5 @@ def test_a_listener_serves_pages_as_a_whole_or_some_and_has_its_own_tls(folder):
     shown = [listener.resolve_tls(settings.tls) for listener in settings.listen]
     assert [tls and tls.cert for tls in shown] == [pair.cert, None, other.cert]
     write(folder, {"collector.yaml": Path("collector.yaml").read_text().replace("tls: off", "behind_tls: true")})
-    with pytest.raises(ConfigErrors, match="behind_tls: is for listeners without TLS"):
+    with pytest.raises(ConfigError, match="behind_tls: is for listeners without TLS"):
         load.load_collector(Path("collector.yaml"), {})

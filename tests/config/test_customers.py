@@ -11,16 +11,16 @@ from edgeproxy.config.directory import (
     Document,
     FlagDocument,
     KeyOwner,
-    customer_of,
-    flag_line,
-    flag_of,
-    key_of,
-    lines,
-    read_document,
-    read_line,
-    removed,
+    parse_customer,
+    parse_document,
+    parse_flag,
+    parse_key,
+    parse_line,
+    render_flag_line,
+    render_lines,
+    render_removal,
 )
-from edgeproxy.config.load import dump, restore
+from edgeproxy.config.load import dump_settings, restore_settings
 from edgeproxy.config.models import Flag, Subscriber
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
@@ -52,7 +52,7 @@ keys:
   - {{sha256: {KEYS[2]}, customer: {KEYS[0]}}}
 """
     )
-    return settings, restore(dump(settings))[1]
+    return settings, restore_settings(dump_settings(settings))[1]
 
 
 def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded):
@@ -64,7 +64,7 @@ def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded
 
 def test_it_is_known_who_is_there(loaded):
     _, people = people_of(loaded)
-    assert [people.has(name) for name in ("plain", KEYS[0], KEYS[1], "nobody")] == [True, True, False, False]
+    assert [people.has_customer(name) for name in ("plain", KEYS[0], KEYS[1], "nobody")] == [True, True, False, False]
 
 
 # ---- the directory
@@ -72,20 +72,20 @@ def test_it_is_known_who_is_there(loaded):
 
 def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
     settings, _ = people_of(loaded)
-    told = lines(settings)
+    told = render_lines(settings)
     assert told.keys() == settings.customers.keys()
     for name, customer in settings.customers.items():
-        said = read_document(told[name])
+        said = parse_document(told[name])
         assert (said.name, said.tier) == (name, "basic")
-        assert customer_of(said.customer) == Subscriber.model_construct(**dict(customer))
-        keys = [key_of(KeyOwner(name, said.customer, key), digest) for digest, key in said.keys.items()]
+        assert parse_customer(said.customer) == Subscriber.model_construct(**dict(customer))
+        keys = [parse_key(KeyOwner(name, said.customer, key), digest) for digest, key in said.keys.items()]
         assert keys == [key for key in settings.keys if key.customer == name]
 
 
 def test_what_is_said_alike_has_the_same_bytes(loaded):
     said = "tiers: {t: {}}\ncustomers: {c: %s}\nkeys: [{sha256: %s, customer: c, scopes: %s}]\n"
-    one = lines(loaded(said % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
-    other = lines(loaded(said % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
+    one = render_lines(loaded(said % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
+    other = render_lines(loaded(said % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
     assert one == other
     keys = {KEYS[0]: {"scopes": ["a", "b", "c"]}}
     assert orjson.loads(one["c"]) == {"name": "c", "customer": {"tier": "t", "priority": 3}, "keys": keys}
@@ -102,7 +102,7 @@ def test_a_crowd_takes_little_memory(loaded):
     try:
         settings = loaded(text)
         loading = tracemalloc.get_traced_memory()[0]
-        told = lines(settings)
+        told = render_lines(settings)
         telling = tracemalloc.get_traced_memory()[0] - loading
     finally:
         tracemalloc.stop()
@@ -112,18 +112,18 @@ def test_a_crowd_takes_little_memory(loaded):
 
 
 def test_a_line_may_say_that_a_customer_is_gone():
-    assert read_line(removed("c")) == Document("c", "", None, {})
+    assert parse_line(render_removal("c")) == Document("c", "", None, {})
 
 
 def test_what_this_version_does_not_understand_is_an_error():
     with pytest.raises(ValueError, match="later"):
-        customer_of('{"tier": "t", "later": 1}')
+        parse_customer('{"tier": "t", "later": 1}')
     with pytest.raises(ValueError, match="later"):
-        key_of(KeyOwner("c", "", '{"later": 1}'), bytes(32))
+        parse_key(KeyOwner("c", "", '{"later": 1}'), bytes(32))
 
 
 def test_a_line_of_the_directory_says_all_of_a_flag():
     flag = Flag(percent=10, tiers=("pro",))
-    told = read_line(flag_line("new", flag))
+    told = parse_line(render_flag_line("new", flag))
     assert isinstance(told, FlagDocument)
-    assert (told.name, flag_of(told.said)) == ("new", flag)
+    assert (told.name, parse_flag(told.flag)) == ("new", flag)

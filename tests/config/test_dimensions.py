@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.dimensions import DIMENSIONS_MAX, is_dimensions, is_written, read, written
+from edgeproxy.config.dimensions import DIMENSIONS_MAX, format_dimensions, is_dimensions, is_formatted, parse_dimensions
 from edgeproxy.config.models import Dimension, Meter
 from tests.config.conftest import LEAST
 
@@ -31,9 +31,9 @@ def test_what_are_no_dimensions(said: object) -> None:
 def test_their_text_is_the_same_whatever_their_order() -> None:
     one, other = {"model": "m/1:x", "agent": "~other"}, {"agent": "~other", "model": "m/1:x"}
     assert is_dimensions(one)
-    assert written(one) == written(other) == '{"agent":"~other","model":"m/1:x"}'
-    assert read(written(one)) == one
-    assert (written({}), read("")) == ("", {})
+    assert format_dimensions(one) == format_dimensions(other) == '{"agent":"~other","model":"m/1:x"}'
+    assert parse_dimensions(format_dimensions(one)) == one
+    assert (format_dimensions({}), parse_dimensions("")) == ("", {})
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_their_text_is_the_same_whatever_their_order() -> None:
     ],
 )
 def test_only_what_is_written_so_is_the_text_of_some(text: str, is_one: bool) -> None:
-    assert is_written(text) is is_one
+    assert is_formatted(text) is is_one
 
 
 def test_a_dimension_is_its_number_of_values_or_a_mapping() -> None:

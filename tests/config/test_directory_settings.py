@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.directory import customer_asked, name_asked
+from edgeproxy.config.directory import format_customer_lookup, parse_customer_lookup
 from tests.config.conftest import LEAST
 
 KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
@@ -48,10 +48,10 @@ def test_how_old_the_signed_time_may_be(loaded, text, seconds):
 
 def test_a_customer_is_asked_for_as_no_key_ever_is():
     for name in ("a", "acme", "x" * 64):
-        asked = customer_asked(name)
-        assert (len(asked) == 32, name_asked(asked)) == (False, name)
-    assert name_asked(b"customer " + bytes(23)) is None
-    assert name_asked(bytes(33)) is None
+        asked = format_customer_lookup(name)
+        assert (len(asked) == 32, parse_customer_lookup(asked)) == (False, name)
+    assert parse_customer_lookup(b"customer " + bytes(23)) is None
+    assert parse_customer_lookup(bytes(33)) is None
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 from edgeproxy.config.load import load_collector
-from edgeproxy.config.schema import COLLECTOR_ELSEWHERE, ELSEWHERE, collector_schema, schema
-from edgeproxy.config.warnings import collector_warnings
+from edgeproxy.config.schema import COLLECTOR_ELSEWHERE, ELSEWHERE, build_collector_schema, build_edge_schema
+from edgeproxy.config.warnings import list_collector_warnings
 from tests.config.conftest import LEAST, write
 from tests.support.authority import Authority
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "configuration.md").read_text()
 SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
-MADE, MADE_OF_COLLECTOR = schema(), collector_schema()
+MADE, MADE_OF_COLLECTOR = build_edge_schema(), build_collector_schema()
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def mapping(value):
 
 def described(section):
     """The name and the schema of the mapping that a section is about, such as upstreams.NAME.tls."""
-    name, part = "Written", MADE
+    name, part = "EdgeFile", MADE
     for step in section.replace(".NAME", "").split(".") if section != "At the top" else ():
         name = mapping(part["properties"][step])
         part = MADE["$defs"][name]
@@ -60,7 +60,7 @@ def test_a_section_has_every_setting_with_its_default(section):
     rows = {row[0].strip("`"): row[1:] for row in table(section)}
     assert len(rows) == len(table(section))
     assert rows.keys() == part["properties"].keys()
-    needed = {*part.get("required", ()), *(ELSEWHERE["Written"] if name == "Written" else ())}
+    needed = {*part.get("required", ()), *(ELSEWHERE["EdgeFile"] if name == "EdgeFile" else ())}
     for setting, (value, default, meaning) in rows.items():
         assert value
         assert meaning
@@ -70,7 +70,7 @@ def test_a_section_has_every_setting_with_its_default(section):
 
 
 def test_every_mapping_has_a_section():
-    assert {described(section)[0] for section in DESCRIBED} == {"Written", *MADE["$defs"]}
+    assert {described(section)[0] for section in DESCRIBED} == {"EdgeFile", *MADE["$defs"]}
 
 
 COLLECTOR_TEXT = (DOCS / "collector-configuration.md").read_text()
@@ -78,7 +78,7 @@ COLLECTOR_SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", COLLECT
 
 
 def described_of_collector(section):
-    name, part = "Written", MADE_OF_COLLECTOR
+    name, part = "CollectorFile", MADE_OF_COLLECTOR
     for step in section.split(".") if section != "At the top" else ():
         name = mapping(part["properties"][step])
         part = MADE_OF_COLLECTOR["$defs"][name]
@@ -92,7 +92,7 @@ def test_a_section_of_the_collector_has_every_setting_with_its_default(section):
     rows = {row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in lines if len(row) == 4}
     rows = {name: row for name, row in rows.items() if name not in ("setting", "---")}
     assert rows.keys() == part["properties"].keys()
-    needed = {*part.get("required", ()), *(COLLECTOR_ELSEWHERE["Written"] if name == "Written" else ())}
+    needed = {*part.get("required", ()), *(COLLECTOR_ELSEWHERE["CollectorFile"] if name == "CollectorFile" else ())}
     for setting, (_, default, meaning) in rows.items():
         assert meaning
         assert (default == "**required**") == (setting in needed), setting
@@ -131,7 +131,7 @@ def test_the_collector_with_an_internal_listener_passes_without_a_warning(folder
     tokens = f"tokens: [{{sha256: {'a' * 64}, role: edge}}]\n"
     write(folder, {**certs, "collector.yaml": example + tokens})
     settings = load_collector(Path("collector.yaml"), {})
-    assert list(collector_warnings(settings)) == []
+    assert list(list_collector_warnings(settings)) == []
     assert [listener.address.host for listener in settings.listen if "api" in listener.groups] == ["10.0.0.5"]
 
 

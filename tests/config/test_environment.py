@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.environment import Unresolved, resolve
+from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
 
 ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
 
@@ -27,7 +27,7 @@ ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
     ],
 )
 def test_variables_are_replaced_once(written, meant):
-    assert resolve(written, ENVIRON) == meant
+    assert resolve_variables(written, ENVIRON) == meant
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def test_variables_are_replaced_once(written, meant):
     ],
 )
 def test_what_cannot_be_followed_is_refused_with_the_reason(written, what, hint):
-    with pytest.raises(Unresolved) as caught:
-        resolve(written, ENVIRON)
+    with pytest.raises(UnresolvedVariableError) as caught:
+        resolve_variables(written, ENVIRON)
     assert (caught.value.what, caught.value.hint) == (what, hint)
 
 
 @given(st.text())
 def test_values_are_not_looked_at_again(value):
     if "${" not in value:
-        assert resolve(value, {}) == value
-    assert resolve("${X}", {"X": value}) == value if value.isprintable() else True
+        assert resolve_variables(value, {}) == value
+    assert resolve_variables("${X}", {"X": value}) == value if value.isprintable() else True

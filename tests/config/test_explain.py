@@ -6,47 +6,47 @@ import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from edgeproxy.config import models
-from edgeproxy.config.explain import EXAMPLES, fields_of, findings
-from edgeproxy.config.models import Written
+from edgeproxy.config.explain import EXAMPLES, explain_errors, list_fields
+from edgeproxy.config.models import EdgeFile
 
 
 def test_fields_are_found_behind_every_kind_of_container():
     limit = {"name", "rate", "algorithm", "burst", "scope", "mode", "cost_header", "sync"}
-    assert fields_of(Written, ("tiers", "basic", "limits", 0)) == limit
-    assert fields_of(Written, ("customers", "acme", "limits", 3)) == limit
-    assert fields_of(Written, ("routes", 2, "limits", 0)) == limit
-    assert fields_of(Written, ("tiers", "basic", "burst_credits")) == {"earn", "max"}
-    assert fields_of(Written, ("customers", "acme", "burst_credits")) == {"earn", "max"}
-    assert fields_of(Written, ("customers", "acme", "quotas", 0)) == {"meter", "per", "included", "cap", "timezone"}
-    assert fields_of(Written, ("customers", "acme", "regions")) == {"allow", "prefer"}
-    assert fields_of(Written, ("flags", "new")) == {"percent", "tiers", "customers"}
-    assert fields_of(Written, ("listen", 0)) == {"address", "tls", "authorize"}
-    assert fields_of(Written, ("upstreams", "api", "endpoints", 0)) == {"url", "path", "weight", "region"}
-    assert fields_of(Written, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
-    assert fields_of(Written, ("upstreams", "api", "eject")) == {"errors", "for"}
-    assert fields_of(Written, ("access_log",)) == {"file", "sample"}
-    assert fields_of(Written, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle", "total"}
-    assert "routes" in fields_of(Written, ())
+    assert list_fields(EdgeFile, ("tiers", "basic", "limits", 0)) == limit
+    assert list_fields(EdgeFile, ("customers", "acme", "limits", 3)) == limit
+    assert list_fields(EdgeFile, ("routes", 2, "limits", 0)) == limit
+    assert list_fields(EdgeFile, ("tiers", "basic", "burst_credits")) == {"earn", "max"}
+    assert list_fields(EdgeFile, ("customers", "acme", "burst_credits")) == {"earn", "max"}
+    assert list_fields(EdgeFile, ("customers", "acme", "quotas", 0)) == {"meter", "per", "included", "cap", "timezone"}
+    assert list_fields(EdgeFile, ("customers", "acme", "regions")) == {"allow", "prefer"}
+    assert list_fields(EdgeFile, ("flags", "new")) == {"percent", "tiers", "customers"}
+    assert list_fields(EdgeFile, ("listen", 0)) == {"address", "tls", "authorize"}
+    assert list_fields(EdgeFile, ("upstreams", "api", "endpoints", 0)) == {"url", "path", "weight", "region"}
+    assert list_fields(EdgeFile, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
+    assert list_fields(EdgeFile, ("upstreams", "api", "eject")) == {"errors", "for"}
+    assert list_fields(EdgeFile, ("access_log",)) == {"file", "sample"}
+    assert list_fields(EdgeFile, ("upstreams", "api", "timeouts")) == {"connect", "response_head", "idle", "total"}
+    assert "routes" in list_fields(EdgeFile, ())
 
 
 @pytest.mark.parametrize(
     "path", [("region",), ("region", "x"), ("nowhere",), ("nowhere", 0, "x"), ("keys",), ("keys", 0, "scopes", 0)]
 )
 def test_what_has_no_fields_has_none(path):
-    assert fields_of(Written, path) == set()
+    assert list_fields(EdgeFile, path) == set()
 
 
 def test_fields_may_have_another_name_in_the_file():
     class Directory(BaseModel):
         source: Annotated[str, Field(alias="from")]
 
-    assert fields_of(dict[str, Directory | None], ("x",)) == {"from"}
+    assert list_fields(dict[str, Directory | None], ("x",)) == {"from"}
 
 
 def test_errors_that_no_row_explains_are_said_in_pydantics_words():
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(dict[str, float]).validate_python({"a": "x"})
-    (finding,) = findings(caught.value, lambda _: set())
+    (finding,) = explain_errors(caught.value, lambda _: set())
     assert finding.path == ("a",)
     assert finding.what.startswith("Input should be a valid number")
     assert finding.hint == "see `edgeproxy schema`"
@@ -54,10 +54,10 @@ def test_errors_that_no_row_explains_are_said_in_pydantics_words():
 
 def test_a_missing_field_is_told_from_a_wrong_one():
     with pytest.raises(ValidationError) as caught:
-        Written.model_validate(
+        EdgeFile.model_validate(
             {"routes": [{"path": "x", "redirect": {}}], "upstreams": {"a": {"endpoints": ["http://a"]}}}
         )
-    found: list[Any] = [(finding.path, finding.missing) for finding in findings(caught.value, lambda _: set())]
+    found: list[Any] = [(finding.path, finding.missing) for finding in explain_errors(caught.value, lambda _: set())]
     assert found == [(("routes", 0, "path"), False), (("routes", 0, "redirect", "to"), True)]
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.file_signatures import sign
-from edgeproxy.config.load import attempt
+from edgeproxy.config.file_signatures import compute_file_signature
+from edgeproxy.config.load import try_load_edge
 from edgeproxy.config.references import Fault
 
 LEAST = """\
@@ -19,17 +19,17 @@ def test_a_file_is_another_one_once_it_was_written_replaced_removed_or_its_link_
     one.write_text("a")
     two.write_text("a")
     link.symlink_to("one")
-    seen = [sign(link)]
-    assert seen[0] == sign(one) == sign(str(one))
+    seen = [compute_file_signature(link)]
+    assert seen[0] == compute_file_signature(one) == compute_file_signature(str(one))
     (tmp_path / "new").symlink_to("two")
     (tmp_path / "new").rename(link)
-    seen.append(sign(link))
+    seen.append(compute_file_signature(link))
     two.write_text("ab")
-    seen.append(sign(link))
+    seen.append(compute_file_signature(link))
     one.rename(two)
-    seen.append(sign(link))
+    seen.append(compute_file_signature(link))
     two.unlink()
-    seen.append(sign(link))
+    seen.append(compute_file_signature(link))
     assert seen[-1] is None
     assert len({*seen[:-1]} - {None}) == 3
     assert seen[3] == seen[0], "the very same file"
@@ -38,14 +38,18 @@ def test_a_file_is_another_one_once_it_was_written_replaced_removed_or_its_link_
 def test_loading_tells_every_file_as_it_was_then_whatever_comes_of_it(folder: Path) -> None:
     Path("edge.yaml").write_text(f"include: [a.yaml, gone.yaml]\n{LEAST}")
     Path("a.yaml").write_text("tiers: {t: {}}\n")
-    loaded = attempt(Path("edge.yaml"), {})
+    loaded = try_load_edge(Path("edge.yaml"), {})
     assert loaded.settings is None
     assert [problem.field for problem in loaded.problems] == ["include.1"]
-    assert loaded.signs == {"edge.yaml": sign("edge.yaml"), "a.yaml": sign("a.yaml"), "gone.yaml": None}
+    assert loaded.signs == {
+        "edge.yaml": compute_file_signature("edge.yaml"),
+        "a.yaml": compute_file_signature("a.yaml"),
+        "gone.yaml": None,
+    }
     Path("gone.yaml").write_text("tiers: {u: {}}\n")
-    again = attempt(Path("edge.yaml"), {})
+    again = try_load_edge(Path("edge.yaml"), {})
     assert again.settings is not None
-    assert again.signs["gone.yaml"] == sign("gone.yaml") is not None
+    assert again.signs["gone.yaml"] == compute_file_signature("gone.yaml") is not None
 
 
 @pytest.mark.parametrize(("more", "asked"), [("", 1), ("drain: 5\n", 0)])
@@ -57,12 +61,12 @@ def test_what_else_is_wrong_is_looked_for_where_nothing_is(folder: Path, more: s
         found.append(written)
         yield Fault(("access_log",), "is full", "name another file")
 
-    loaded = attempt(Path("edge.yaml"), {}, also=also)
+    loaded = try_load_edge(Path("edge.yaml"), {}, also=also)
     assert len(found) == asked
     assert loaded.settings is None
     said = [str(problem) for problem in loaded.problems]
     if asked:
         assert said == ["edge.yaml:3: access_log: is full, name another file"]
-        assert attempt(Path("edge.yaml"), {}, also=lambda _: []).settings is not None
+        assert try_load_edge(Path("edge.yaml"), {}, also=lambda _: []).settings is not None
     else:
         assert len(said) == 1

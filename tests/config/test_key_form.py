@@ -6,12 +6,12 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.key_form import BASE62, REGEX, is_miswritten, new_key, start_of
+from edgeproxy.config.key_form import BASE62, REGEX, generate_key, get_key_start, is_miswritten
 
 
 def test_a_key_has_the_form_and_carries_its_check():
     for prefix in ("edge", "edgetest", "a1"):
-        key = new_key(prefix)
+        key = generate_key(prefix)
         assert re.fullmatch(REGEX, key)
         assert key.startswith(f"{prefix}_v1_")
         body, _, check = key.rpartition("_")
@@ -20,13 +20,13 @@ def test_a_key_has_the_form_and_carries_its_check():
             number = number * 62 + BASE62.index(character)
         assert number == zlib.crc32(body.encode())
         assert not is_miswritten(key.encode())
-        assert start_of(key) == key[: len(prefix) + 10]
-    assert new_key() != new_key()
+        assert get_key_start(key) == key[: len(prefix) + 10]
+    assert generate_key() != generate_key()
 
 
 @given(st.integers(0, 49), st.sampled_from(BASE62))
 def test_any_other_character_is_noticed(place, character):
-    key = new_key()
+    key = generate_key()
     changed = key[:place] + character + key[place + 1 :]
     if changed != key and re.fullmatch(REGEX, changed):
         assert is_miswritten(changed.encode())

@@ -7,9 +7,16 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config.admin import Admin
-from edgeproxy.config.load import check, dump, load, load_customers, restore, unswept
+from edgeproxy.config.load import (
+    check_file,
+    dump_settings,
+    load_customers,
+    load_edge,
+    pause_garbage_collection,
+    restore_settings,
+)
 from edgeproxy.config.models import Hub, Settings
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST, write
 
 
@@ -26,7 +33,7 @@ def without_people(settings):
 
 
 def test_the_example_passes_with_an_empty_environment():
-    settings = load(ROOT / "config" / "edge.yaml", {})
+    settings = load_edge(ROOT / "config" / "edge.yaml", {})
     assert settings.workers == 2
     assert {route.label for route in settings.routes} >= {"anything", "get", "post", "status", "stream", "bytes"}
     keys = {key.sha256: key.customer for key in settings.keys}
@@ -46,8 +53,8 @@ def test_the_digest_is_over_what_was_read(loaded):
 
 def test_a_configuration_with_problems_is_none(folder):
     write(folder, {"edge.yaml": "drain: 5\n"})
-    with pytest.raises(ConfigErrors) as caught:
-        load(Path("edge.yaml"), {})
+    with pytest.raises(ConfigError) as caught:
+        load_edge(Path("edge.yaml"), {})
     assert [problem.field for problem in caught.value.problems] == ["upstreams", "routes", "drain"]
 
 
@@ -78,27 +85,27 @@ stamp_secret: s
 drain: 250ms
 """
     )
-    restored, people = restore(dump(settings))
+    restored, people = restore_settings(dump_settings(settings))
     assert restored == without_people(settings)
     assert type(restored) is Settings
-    assert {name: people.customer(name) for name in settings.customers} == settings.customers
-    assert tuple(people.key(bytes.fromhex(key.sha256)) for key in settings.keys) == settings.keys
+    assert {name: people.get_customer(name) for name in settings.customers} == settings.customers
+    assert tuple(people.find_key(bytes.fromhex(key.sha256)) for key in settings.keys) == settings.keys
     assert len(people) == 4
-    assert people.key(bytes(32)) is None
+    assert people.find_key(bytes(32)) is None
 
 
 def test_workers_are_not_told_where_usage_is_shipped(loaded):
-    dumped = dump(loaded("usage: {collector: 'http://127.0.0.1:9100', token: hush}\n"))
+    dumped = dump_settings(loaded("usage: {collector: 'http://127.0.0.1:9100', token: hush}\n"))
     assert b"hush" not in dumped
-    assert restore(dumped)[0].usage is None
+    assert restore_settings(dumped)[0].usage is None
 
 
 def test_workers_are_told_of_a_hub_that_it_is_shared_and_not_how_it_is_reached(loaded):
     said = "hub: {url: 'rediss://me:hush@h:7000/2', sync: 250ms, on_loss: deny, tls: {verify: no}}\n"
     settings = loaded(said + "tiers: {t: {limits: [{rate: 1/s, sync: strict}]}}\n")
-    dumped = dump(settings)
+    dumped = dump_settings(settings)
     assert b"hush" not in dumped
-    restored, _ = restore(dumped)
+    restored, _ = restore_settings(dumped)
     assert restored.hub == Hub(url="rediss://me@h:7000/2")
     assert restored.hub.is_shared
     assert restored.tiers == settings.tiers
@@ -110,7 +117,7 @@ def test_garbage_collection_is_as_it_was(enabled):
     before = gc.isenabled()
     (gc.enable if enabled else gc.disable)()
     try:
-        with unswept():
+        with pause_garbage_collection():
             during = gc.isenabled()
         assert (during, gc.isenabled()) == (False, enabled)
     finally:
@@ -122,29 +129,29 @@ def test_many_keys_are_read_in_seconds(loaded, tmp_path):
     keys = "".join(f'  - {{sha256: "{number:064x}", customer: acme}}\n' for number in range(many))
     settings = loaded("tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
     assert len(settings.keys) == many
-    restored, people = restore(dump(settings))
+    restored, people = restore_settings(dump_settings(settings))
     assert (restored, len(people)) == (without_people(settings), many + 1)
-    assert people.key(bytes.fromhex(settings.keys[7].sha256)) == settings.keys[7]
+    assert people.find_key(bytes.fromhex(settings.keys[7].sha256)) == settings.keys[7]
 
 
 @pytest.mark.parametrize("text", ["tiers: {basic: {}}\n", "customers: {a: {tier: elsewhere}}\nmeters: {}\n"])
 def test_a_part_is_well_by_itself_and_makes_no_settings(folder, text):
     (folder / "tiers.yaml").write_text(text)
-    assert check(Path("tiers.yaml"), {}) is None
-    with pytest.raises(ConfigErrors):
-        load(Path("tiers.yaml"), {})
+    assert check_file(Path("tiers.yaml"), {}) is None
+    with pytest.raises(ConfigError):
+        load_edge(Path("tiers.yaml"), {})
 
 
 @pytest.mark.parametrize("text", ["", "region: x\n", "tiers: {}\nregion: x\n", "tiers: {a: {limits: [x]}}\n"])
 def test_a_part_has_people_and_no_problem(folder, text):
     (folder / "tiers.yaml").write_text(text)
-    with pytest.raises(ConfigErrors):
-        check(Path("tiers.yaml"), {})
+    with pytest.raises(ConfigError):
+        check_file(Path("tiers.yaml"), {})
 
 
 def test_a_whole_configuration_is_checked_as_it_is_loaded(folder):
     (folder / "edge.yaml").write_text(LEAST)
-    assert check(Path("edge.yaml"), {}) == load(Path("edge.yaml"), {})
+    assert check_file(Path("edge.yaml"), {}) == load_edge(Path("edge.yaml"), {})
 
 
 def test_people_are_loaded_of_a_file_that_serves_nothing(folder):
@@ -152,7 +159,7 @@ def test_people_are_loaded_of_a_file_that_serves_nothing(folder):
     settings = load_customers(Path("push.yaml"), {})
     assert (settings.customers.keys(), settings.routes, settings.upstreams) == ({"c"}, (), {})
     write(folder, {"push.yaml": "include: people.yaml\nkeys: [{customer: d}]\n"})
-    with pytest.raises(ConfigErrors) as found:
+    with pytest.raises(ConfigError) as found:
         load_customers(Path("push.yaml"), {})
     assert [problem.field for problem in found.value.problems] == ["keys.0.customer", "keys.0.sha256"]
 

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.config.admin import Admin
-from edgeproxy.config.allowance import allowance_of
+from edgeproxy.config.allowance import compute_allowance
 from edgeproxy.config.models import (
     BurstCredits,
     Certificate,
@@ -203,7 +203,7 @@ def test_a_customers_own_limits_replace_the_tiers(loaded):
         "tiers: {t: {limits: [{rate: 1/s}]}}\n"
         "customers: {a: {tier: t}, b: {tier: t, limits: [{rate: 2/s}]}, c: {tier: t, limits: []}}\n"
     )
-    plans = [allowance_of(settings.tiers["t"], settings.customers[customer]) for customer in "abc"]
+    plans = [compute_allowance(settings.tiers["t"], settings.customers[customer]) for customer in "abc"]
     assert [[limit.count for limit in plan.limits] for plan in plans] == [[1], [2], []]
 
 
@@ -363,7 +363,7 @@ def test_limits_say_how_closely_hosts_keep_them(loaded):
     ],
 )
 def test_the_host_that_an_endpoint_gets(url, host, sent):
-    assert Endpoint(url=url).sent_host(host) == sent
+    assert Endpoint(url=url).find_sent_host(host) == sent
 
 
 def test_a_route_says_what_it_takes(loaded):

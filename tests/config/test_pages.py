@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import load
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import write
 
 TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: admin}}]\n"
@@ -15,7 +15,7 @@ OPERATORS = "operators: {issuer: https://login.example.com, audience: edgeproxy,
 def problems(text: str) -> list[str]:
     """What is said of a collector.yaml, without where it stands."""
     write(Path(), {"collector.yaml": TOKENS + text})
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         load.load_collector(Path("collector.yaml"), {})
     return [line.split(": ", 1)[1] for line in str(caught.value).splitlines()]
 

@@ -310,7 +310,7 @@ def test_who_writes_a_password_is_told_how(written):
     ],
 )
 def test_a_url_is_named_without_its_password(url, named, secret):
-    assert (parsers.without_password(url), parsers.has_password(url)) == (named, secret)
+    assert (parsers.remove_password(url), parsers.has_password(url)) == (named, secret)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_a_url_is_named_without_its_password(url, named, secret):
     ],
 )
 def test_a_loopback_address_is_here(origin, here):
-    assert parsers.is_here(origin) is here
+    assert parsers.is_local_url(origin) is here
 
 
 def test_a_token_is_one_word_and_is_not_shown():
@@ -347,7 +347,7 @@ def test_names_of_fields(name):
 @pytest.mark.parametrize("name", ["", "X Cost", "X-Cost:", "(x)", "é", "a" * 65, "a\n"])
 def test_what_is_no_name_of_a_field_is_refused(name):
     assert refusal(parsers.read_field_name, name) == (
-        f"{parsers.shown(name)} is not the name of a field",
+        f"{parsers.format_value(name)} is not the name of a field",
         parsers.A_FIELD_NAME,
     )
 
@@ -503,7 +503,7 @@ def test_an_empty_secret_is_none():
 
 
 def test_a_form_is_described_in_words():
-    percent = parsers.Form("[0-9]+%", "a share such as 20%")
+    percent = parsers.PatternReader("[0-9]+%", "a share such as 20%")
     assert percent("20%") == "20%"
     assert refusal(percent, "20") == ("'20' has another form", "a share such as 20%")
 
@@ -540,8 +540,8 @@ def test_what_is_not_switched_off_is_left_to_its_reader():
 @pytest.mark.parametrize("word", ["off", "OFF", "false", "no"])
 def test_what_is_switched_off_for_one_alone_says_so(word):
     assert parsers.read_or_off(word) == "off"
-    assert parsers.given_or_off("off") == "off"
-    assert parsers.given_or_off({"earn": "1/s"}) == parsers.given_or_off("on") == parsers.GIVEN
+    assert parsers.get_union_tag("off") == "off"
+    assert parsers.get_union_tag({"earn": "1/s"}) == parsers.get_union_tag("on") == parsers.GIVEN
 
 
 @pytest.mark.parametrize(
@@ -558,8 +558,10 @@ def test_the_digest_of_nothing_is_no_key():
 
 
 def test_how_to_send_a_key_is_told_by_its_fields():
-    assert Auth().ways == "Send it as X-API-Key: KEY or Authorization: Bearer KEY"
-    assert Auth(fields=["authorization", "X-Key"]).ways == "Send it as Authorization: Bearer KEY or X-Key: KEY"
+    assert Auth().key_instructions == "Send it as X-API-Key: KEY or Authorization: Bearer KEY"
+    assert (
+        Auth(fields=["authorization", "X-Key"]).key_instructions == "Send it as Authorization: Bearer KEY or X-Key: KEY"
+    )
 
 
 def test_a_field_is_stripped_by_its_name_or_its_beginning():

@@ -1,6 +1,6 @@
 """Problems as people read them."""
 
-from edgeproxy.config.problems import ConfigErrors, Problem, dotted
+from edgeproxy.config.problems import ConfigError, Problem, format_path
 
 
 def test_a_problem_says_where_what_and_what_would_be_right():
@@ -14,12 +14,12 @@ def test_a_problem_of_the_command_line_has_no_place():
 
 def test_errors_have_a_line_for_each_problem():
     problems = [Problem("a", 1, "x", "is wrong", "right it"), Problem("b", 2, "y", "is missing", "write it")]
-    errors = ConfigErrors(iter(problems))
+    errors = ConfigError(iter(problems))
     assert errors.problems == problems
     assert str(errors) == "a:1: x: is wrong, right it\nb:2: y: is missing, write it"
 
 
 def test_a_path_is_dotted_and_odd_names_are_quoted():
-    assert dotted(("tiers", "basic", "limits", 0)) == "tiers.basic.limits.0"
-    assert dotted(("tiers", "a b\n", "limits")) == r"tiers.'a b\n'.limits"
-    assert len(dotted(("x" * 1000 + ".",))) == 60
+    assert format_path(("tiers", "basic", "limits", 0)) == "tiers.basic.limits.0"
+    assert format_path(("tiers", "a b\n", "limits")) == r"tiers.'a b\n'.limits"
+    assert len(format_path(("x" * 1000 + ".",))) == 60

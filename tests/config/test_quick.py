@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.load import dump, restore
+from edgeproxy.config.load import dump_settings, restore_settings
 from edgeproxy.config.models import Listener, UpstreamTls
 from edgeproxy.config.parsers import Address
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from edgeproxy.config.quick import load_quick
 
 
@@ -23,7 +23,7 @@ def test_everything_is_passed_on_to_one_upstream():
     assert (route.path, route.auth, route.host, route.methods) == ("/*", "none", None, None)
     assert settings.upstreams[route.upstream].endpoints[0].url == "http://127.0.0.1:9001"
     assert settings.state == Path("state")
-    restored, people = restore(dump(settings))
+    restored, people = restore_settings(dump_settings(settings))
     assert (restored, len(people)) == (settings, 0)
 
 
@@ -42,7 +42,7 @@ def test_a_rate_holds_each_address():
 
 
 def test_all_options_that_are_wrong_are_named():
-    with pytest.raises(ConfigErrors) as caught:
+    with pytest.raises(ConfigError) as caught:
         quick(to="x", listen="y", admin="z", rate="many")
     assert str(caught.value).splitlines() == [
         "--listen: 'y' is not an address with a port, HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",

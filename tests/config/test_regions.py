@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import load, regions
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import write
 
 TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: beacon}}]\n"
@@ -18,8 +18,8 @@ def problems(text: str) -> list[str]:
     is_beacon = "tokens" not in text
     write(Path(), {"some.yaml": text})
     found = []
-    for ask in (load.check, load.load_regions if is_beacon else load.load_collector):
-        with pytest.raises(ConfigErrors) as caught:
+    for ask in (load.check_file, load.load_regions if is_beacon else load.load_collector):
+        with pytest.raises(ConfigError) as caught:
             ask(Path("some.yaml"), {})
         found.append([line.split(": ", 1)[1] for line in str(caught.value).splitlines()])
     assert found[0] == found[1]
@@ -29,8 +29,8 @@ def problems(text: str) -> list[str]:
 @pytest.mark.usefixtures("folder")
 def test_the_least_has_defaults() -> None:
     write(Path(), {"regions.yaml": LEAST, "collector.yaml": TOKENS + "regions: {names: [eu, us]}"})
-    settings = load.check(Path("regions.yaml"), {})
-    assert isinstance(settings, regions.Settings)
+    settings = load.check_file(Path("regions.yaml"), {})
+    assert isinstance(settings, regions.BeaconSettings)
     assert load.load_regions(Path("regions.yaml"), {}) == settings
     assert settings.regions == {"eu": "https://eu.example.com/beacon", "us": "http://us.example.com:8080"}
     assert (str(settings.listen), settings.path, settings.country, settings.secret) == (

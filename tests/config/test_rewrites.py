@@ -8,8 +8,8 @@ from edgeproxy.config.rewrites import (
     read_base,
     read_content,
     read_fixed_status,
-    read_place,
     read_redirect_status,
+    read_redirect_target,
     read_request_field,
     read_response_field,
     read_set_request_field,
@@ -77,7 +77,7 @@ def test_a_base_has_no_slash_at_its_end():
 
 def test_a_redirect_leads_to_one_place():
     for place in ("https", "https://a.example", "http://a.example:81/b/*", "/b?c=d", "/*"):
-        assert read_place(place) == place
+        assert read_redirect_target(place) == place
     for place in (
         "",
         "//evil",
@@ -90,7 +90,7 @@ def test_a_redirect_leads_to_one_place():
         "/*/b",
     ):
         with pytest.raises(PydanticCustomError):
-            read_place(place)
+            read_redirect_target(place)
 
 
 def test_statuses_and_content_are_bounded():

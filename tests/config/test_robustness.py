@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.load import load
+from edgeproxy.config.load import load_edge
 from edgeproxy.config.models import Settings
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 
 FULL = """\
 region: eu-west
@@ -73,8 +73,8 @@ def outcome(text: str | bytes) -> Settings | None:
     """The settings; None where there are problems, each of which is whole."""
     Path("edge.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     try:
-        return load(Path("edge.yaml"), {}, files=False)
-    except ConfigErrors as errors:
+        return load_edge(Path("edge.yaml"), {}, files=False)
+    except ConfigError as errors:
         found = errors.problems
     assert found
     lines = Path("edge.yaml").read_bytes().decode("utf-8", "replace").splitlines()

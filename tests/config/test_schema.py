@@ -9,14 +9,14 @@ import yaml
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import cors, parsers, units
-from edgeproxy.config.schema import FORMS, schema
+from edgeproxy.config.schema import FORMS, build_edge_schema
 
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
 def made():
-    return schema()
+    return build_edge_schema()
 
 
 KINDS = {"object": dict, "array": list, "string": str, "integer": int}

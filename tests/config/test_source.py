@@ -45,7 +45,7 @@ def test_named_things_and_lists_are_joined_in_the_order_of_reading(read):
         "drain": "5s",
         "keys": ["k"],
     }
-    assert [found.place(mark) for mark in found.tree["routes"].marks] == [
+    assert [found.format_place(mark) for mark in found.tree["routes"].marks] == [
         "edge.yaml:4",
         "a.yaml:3",
         "c.yaml:2",

@@ -241,15 +241,15 @@ def test_who_is_paused_is_answered_with_one_of_two_statuses():
 
 
 def test_auto_is_a_worker_for_each_core():
-    assert units.read_workers("auto") == len(os.sched_getaffinity(0)) == units.cores()
+    assert units.read_workers("auto") == len(os.sched_getaffinity(0)) == units.count_cores()
     assert units.read_workers("3") == 3
     assert refusal(units.read_workers, "0") == ("0 is out of range", "auto, or a whole number from 1 to 224")
 
 
 def test_errors_show_neither_passwords_nor_whole_pages():
-    assert units.shown("redis://user:secret@host/0") == "'redis://…@host/0'"
-    assert len(units.shown("x" * 1000)) == units.SHOWN_CHARACTERS_MAX + 2
-    assert units.shown("a\nb") == r"'a\nb'"
+    assert units.format_value("redis://user:secret@host/0") == "'redis://…@host/0'"
+    assert len(units.format_value("x" * 1000)) == units.SHOWN_CHARACTERS_MAX + 2
+    assert units.format_value("a\nb") == r"'a\nb'"
 
 
 @pytest.mark.parametrize(
@@ -263,11 +263,11 @@ def test_errors_show_neither_passwords_nor_whole_pages():
     ],
 )
 def test_a_password_is_not_shown_whatever_is_in_it(url):
-    assert "h" not in units.redacted(url).partition("//")[2]
-    assert "sh" not in units.shown(url)
-    assert units.redacted(url).endswith(url.rpartition("@")[2])
+    assert "h" not in units.redact_password(url).partition("//")[2]
+    assert "sh" not in units.format_value(url)
+    assert units.redact_password(url).endswith(url.rpartition("@")[2])
 
 
 def test_what_has_no_password_is_shown_as_it_is():
     for value in ("http://a:1/b", "a@b", "x", "/p:q@r"):
-        assert units.redacted(value) == value
+        assert units.redact_password(value) == value

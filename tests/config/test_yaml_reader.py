@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.config.tree import Mark
-from edgeproxy.config.yaml_reader import ALIASED_VALUES_MAX, Unreadable, parse
+from edgeproxy.config.yaml_reader import ALIASED_VALUES_MAX, InvalidYamlError, parse_yaml
 
 
 def read(text, environ=None):
@@ -15,16 +15,16 @@ def read(text, environ=None):
     reported = []
 
     def report(mark, path, what, hint):
-        assert Mark.of(mark).file == 7
-        reported.append((Mark.of(mark).line, path, what, hint))
+        assert Mark.unpack(mark).file == 7
+        reported.append((Mark.unpack(mark).line, path, what, hint))
 
-    tree = parse(text if isinstance(text, bytes) else text.encode(), 7, environ or {}, report)
+    tree = parse_yaml(text if isinstance(text, bytes) else text.encode(), 7, environ or {}, report)
     return tree, reported
 
 
 def refusal(text):
     """In which line, what is wrong, and what would be right."""
-    with pytest.raises(Unreadable) as caught:
+    with pytest.raises(InvalidYamlError) as caught:
         read(text)
     return caught.value.line, caught.value.what, caught.value.hint
 
@@ -38,7 +38,7 @@ def test_every_scalar_is_text_as_written():
 def test_everything_knows_its_line():
     tree, _ = read("a: 1\nb:\n  c: 2\n  d:\n    - 3\n\n    - {e: 4,\n       f: 5}\n")
     lines = [
-        [Mark.of(mark).line for mark in node.marks] for node in (tree, tree["b"], tree["b"]["d"], tree["b"]["d"][1])
+        [Mark.unpack(mark).line for mark in node.marks] for node in (tree, tree["b"], tree["b"]["d"], tree["b"]["d"][1])
     ]
     assert lines == [[1, 2], [3, 4], [5, 7], [7, 8]]
 
@@ -69,7 +69,7 @@ def test_json_is_read_too():
 def test_a_byte_order_mark_and_other_line_ends_do_no_harm():
     tree, _ = read(b"\xef\xbb\xbfa: 1\r\nb: 2\r\n")
     assert tree == {"a": "1", "b": "2"}
-    assert Mark.of(tree.marks[1]).line == 2
+    assert Mark.unpack(tree.marks[1]).line == 2
 
 
 @pytest.mark.parametrize("nothing", ["", "~", "null", "Null", "NULL", "# a comment"])
@@ -130,7 +130,7 @@ def test_aliases_and_merges_stand_for_what_they_name():
     assert tree["c"] == {"y": "3", "x": "1"}
     assert tree["e"] == {"x": "1", "y": "2", "z": "4"}
     assert tree["h"] == ["5"]
-    assert [Mark.of(mark).line for mark in tree["e"].marks] == [1, 1, 4]
+    assert [Mark.unpack(mark).line for mark in tree["e"].marks] == [1, 1, 4]
     assert reported == []
 
 
@@ -184,7 +184,7 @@ def test_what_is_not_yaml_is_refused_with_its_line(text, line, what, hint):
 def test_any_text_is_a_tree_or_refused(text):
     try:
         tree, _ = read(text.encode("utf-8", "surrogatepass"))
-    except Unreadable as refused:
+    except InvalidYamlError as refused:
         line = refused.line
     else:
         line = 1

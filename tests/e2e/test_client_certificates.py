@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.auth import CERTIFICATE, certificate_digest
+from edgeproxy.config.auth import CERTIFICATE, compute_certificate_digest
 from edgeproxy.config.load import load_customers
 from tests.support.authority import Authority, Pair
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
@@ -127,7 +127,7 @@ def test_a_certificate_names_its_customer_and_nothing_else_passes_for_one(certif
         ):
             assert asks(pair, **fields) == 401, what
     # Nothing that is sent as a key stands for a certificate, over TLS or not.
-    for secret in (CERTIFICATE + b"acme", certificate_digest("acme"), b"acme"):
+    for secret in (CERTIFICATE + b"acme", compute_certificate_digest("acme"), b"acme"):
         for path in ("/both", "/other"):
             assert edge.ask(f"{path}?key={quote(secret)}").status == 401
     assert edge.ask("/cert", fields={"X-Client-Cert": "acme"}).status == 401, "without TLS nobody has a certificate"

@@ -12,8 +12,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edgeproxy.config.load import load
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.load import load_edge
+from edgeproxy.config.problems import ConfigError
 from tests.support.ask import PATIENCE, ask
 from tests.support.authority import Authority
 from tests.support.edge import Edge, total
@@ -251,7 +251,7 @@ BROKEN = {
 def test_no_secret_is_in_what_is_said_of_a_configuration(tmp_path: Path, name: str) -> None:
     file = tmp_path / "edge.yaml"
     file.write_text(BROKEN[name].format(SECRET) + "\nroutes: [{path: /*, upstream: api}]\n")
-    with pytest.raises(ConfigErrors) as errors:
-        load(file, {})
+    with pytest.raises(ConfigError) as errors:
+        load_edge(file, {})
     assert str(errors.value)
     assert SECRET not in str(errors.value)

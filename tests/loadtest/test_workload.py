@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.problems import ConfigErrors
+from edgeproxy.config.problems import ConfigError
 from loadtest.schedule import Phase, length
 from loadtest.workload import WORKLOADS, Workload, load
 
@@ -61,7 +61,7 @@ def test_seconds_and_rate_scale_the_whole_shape(tmp_path: Path) -> None:
 
 
 def test_every_error_is_told_at_once_with_its_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigErrors) as raised:
+    with pytest.raises(ConfigError) as raised:
         loaded(tmp_path, WRONG)
     told = [str(problem).partition("some.yaml:")[2] for problem in raised.value.problems]
     assert [one.partition(",")[0] for one in told] == [
@@ -103,6 +103,6 @@ def test_what_parts_say_of_each_other(change: tuple[str, str], said: str | None,
     if said is None:
         assert loaded(tmp_path, text).events[0].lasts == 0.05
         return
-    with pytest.raises(ConfigErrors) as raised:
+    with pytest.raises(ConfigError) as raised:
         loaded(tmp_path, text)
     assert said.split(": ")[-1] in str(raised.value)

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, edges
 from edgeproxy.collector.ledger.ledger_writer import Ledger
-from edgeproxy.config.dimensions import written
+from edgeproxy.config.dimensions import format_dimensions
 from edgeproxy.wire.batch import FIRST, Batch
 
 ALICE = Caller("alice", "192.0.2.1", "request-1")
@@ -61,7 +61,7 @@ def run(url: str, work: Callable[[Database], Awaitable[None]], *names: str) -> N
 
 async def count(database: Database, minute: int, *rows: tuple[Any, ...]) -> None:
     """Have this used in a minute, by its first Unix second: customer, meter, quantity, model."""
-    told = tuple((who, meter, "-", value, written({"model": model})) for who, meter, value, model in rows)
+    told = tuple((who, meter, "-", value, format_dimensions({"model": model})) for who, meter, value, model in rows)
     async with database.writing() as connection:
         edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         if (await connection.execute(sa.select(edges.c.edge))).first() is None:

@@ -275,9 +275,9 @@ def rehearse() -> None:
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 
     for name in EXAMPLES:
-        settings = load.check(ROOT / "config" / name, {})
+        settings = load.check_file(ROOT / "config" / name, {})
         if isinstance(settings, models.Settings):
-            PreparedConfiguration(load.dump(settings))
+            PreparedConfiguration(load.dump_settings(settings))
     made = typer.main.get_command(cli.app)
     typer.main.get_command = lambda app: made  # type: ignore[assignment]
 

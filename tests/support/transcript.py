@@ -19,7 +19,7 @@ import uvloop
 
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.load import dump, load
+from edgeproxy.config.load import dump_settings, load_edge
 from edgeproxy.config.models import Settings
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
@@ -53,7 +53,7 @@ def digest(key: str) -> str:
 
 def draft(settings: Settings, serving: Mapping[str, ClientTls] | None = None) -> PreparedConfiguration:
     """These settings as they reach a worker."""
-    return PreparedConfiguration(dump(settings), serving)
+    return PreparedConfiguration(dump_settings(settings), serving)
 
 
 def head(*lines: str) -> bytes:
@@ -225,7 +225,7 @@ class Edge:
         """What `config` says."""
         file = self._folder / "edge.yaml"
         file.write_text(json.dumps(self.config))  # which YAML is too, and is ten times as fast
-        return load(file, {})
+        return load_edge(file, {})
 
     @property
     def runtime(self) -> Runtime:

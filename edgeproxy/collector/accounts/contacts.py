@@ -16,7 +16,7 @@ from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.pages import MAILBOX, read_mailbox
-from edgeproxy.config.units import wrong
+from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50
 """Contacts of a customer."""
@@ -30,7 +30,7 @@ def read_contacts(value: object) -> tuple[str, ...]:
     """Read a list of addresses; they are the same in capitals."""
     hint = f"a list of at most {CONTACTS_MAX} addresses"
     if not isinstance(value, list | tuple) or len(value) > CONTACTS_MAX:
-        raise wrong("cannot be used", hint)
+        raise value_error("cannot be used", hint)
     return tuple(sorted({read_mailbox(one).lower() for one in value}))
 
 

@@ -15,7 +15,7 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
-from edgeproxy.config.directory import FREE, flag_line, line, removed
+from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
 from edgeproxy.config.models import Customer, Entitlement, Flag, Key, Paused, Subscriber
 
 Kind = Literal["customer", "flag"]
@@ -80,7 +80,7 @@ async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[b
     rows = (await connection.execute(_rows().where(customers.c.name.in_(wanted)))).all()
     now = await terms(connection)
     made = {name: _line(name, list(some), now) for name, some in groupby(rows, lambda row: str(row.name))}
-    return [made.get(name) or removed(name) for name in wanted]
+    return [made.get(name) or render_removal(name) for name in wanted]
 
 
 async def every(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
@@ -129,10 +129,10 @@ async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
 async def flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
     """Return the lines of these flags, by default of all."""
     found = await every_flag(connection)
-    lines = [flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
+    lines = [render_flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
     free = (await terms(connection)).free
     if free if names is None else FREE in names:
-        lines.append(flag_line(FREE, Flag(percent=100 if free else 0)))
+        lines.append(render_flag_line(FREE, Flag(percent=100 if free else 0)))
     return lines
 
 
@@ -169,15 +169,15 @@ def entitled(quotas: str | None, granted: int | None, now: Terms | None) -> tupl
 def _line(name: str, rows: list[Any], now: Terms | None) -> bytes:
     """The line of a customer; without terms: one for files."""
     if rows[0].deleting_since is not None:
-        return line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
+        return render_line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
     own = [key_of(name, row) for row in rows if row.sha256 is not None]
     customer = Customer.model_validate_json(rows[0].settings)
     if now is None:
-        return line(name, customer, own)
+        return render_line(name, customer, own)
     if now.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
     quotas = entitled(rows[0].quotas, rows[0].granted, now)
-    return line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own)
+    return render_line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own)
 
 
 def key_of(customer: str, row: Any) -> Key:

@@ -6,8 +6,8 @@ from typing import Any
 from edgeproxy.config import references
 from edgeproxy.config.allowance import COST
 from edgeproxy.config.collector import Settings
-from edgeproxy.config.nearest import suggestion
-from edgeproxy.config.problems import dotted
+from edgeproxy.config.nearest import format_suggestion
+from edgeproxy.config.problems import format_path
 from edgeproxy.config.tree import Items, Table, Value
 
 Faults = list[tuple[str, str]]
@@ -23,11 +23,11 @@ def of_customer(settings: Mapping[str, Any], known: Settings) -> Faults:
     tier = settings.get("tier")
     # A collector need not know tiers: who names none leaves them to the edges.
     if known.tiers and tier not in known.tiers:
-        hint = suggestion(str(tier), known.tiers, "define it in tiers of collector.yaml")
+        hint = format_suggestion(str(tier), known.tiers, "define it in tiers of collector.yaml")
         found.append(("tier", f"there is no tier {tier}, {hint}"))
     for index, quota in enumerate(settings.get("quotas") or ()):
         if quota["meter"] not in known.meters:
-            hint = suggestion(quota["meter"], known.meters, "define it in meters of collector.yaml")
+            hint = format_suggestion(quota["meter"], known.meters, "define it in meters of collector.yaml")
             found.append((f"quotas.{index}.meter", f"there is no meter {quota['meter']}, {hint}"))
         elif (known.meters[quota["meter"]].count == "holdings") != (quota.get("per") is None):
             what = (
@@ -36,7 +36,7 @@ def of_customer(settings: Mapping[str, Any], known: Settings) -> Faults:
             found.append((f"quotas.{index}.per", what))
     if caps := settings.get("caps"):
         cost = known.meters.get(COST)
-        wrong = references.caps_fault(cost is not None, None if cost is None else cost.count, "session" in caps)
+        wrong = references.find_caps_fault(cost is not None, None if cost is None else cost.count, "session" in caps)
         if wrong is not None:
             found.append(("caps", ", ".join(wrong)))
     return found
@@ -49,11 +49,11 @@ def of_key(limits: list[dict[str, Any]] | None) -> Faults:
 
 def _of_part(section: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     tree = Table({section: Table({"it": _tree(settings)})})
-    for fault in references.faults(tree):
+    for fault in references.find_faults(tree):
         what = fault.what
         if fault.first is not None:
-            what += f" {dotted(fault.first[2:])}"
-        yield dotted(fault.path[2:]), f"{what}, {fault.hint}"
+            what += f" {format_path(fault.first[2:])}"
+        yield format_path(fault.path[2:]), f"{what}, {fault.hint}"
 
 
 def _tree(value: Any) -> Value:

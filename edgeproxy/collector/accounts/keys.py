@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
 from edgeproxy.collector.accounts.models import KeyMade, KeyNew, KeyTold
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys
-from edgeproxy.config.key_form import new_key, start_of
+from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.models import KeyLimit
 
 KEYS_MAX = 1000
@@ -131,12 +131,12 @@ async def create(
         asked = Bounds(frozenset(scopes or ()), new.limits or (), new.expires_at)
         bounds.must_be_within(asked, held)
     must_end_later(new.expires_at, now)
-    secret = None if new.sha256 is not None else new_key(new.prefix)
+    secret = None if new.sha256 is not None else generate_key(new.prefix)
     row = {
         "id": new_id(),
         "customer": owner.id,
         "sha256": new.sha256 or sha256_of(secret or ""),
-        "start": start_of(secret) if secret else f"sha256:{(new.sha256 or '')[:SHA256_START_CHARACTERS]}",
+        "start": get_key_start(secret) if secret else f"sha256:{(new.sha256 or '')[:SHA256_START_CHARACTERS]}",
         "name": new.name,
         "scopes": None if scopes is None else orjson.dumps(scopes).decode(),
         "limits": limits_of(new.limits),
@@ -250,12 +250,12 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
     if overlap:  # Both can be used meanwhile.
         await _must_have_room(connection, row.customer, now)
     prefix = row.start.partition("_v1_")[0] if "_v1_" in row.start else "edge"
-    secret = new_key(prefix)
+    secret = generate_key(prefix)
     new = {
         "id": new_id(),
         "customer": row.customer,
         "sha256": sha256_of(secret),
-        "start": start_of(secret),
+        "start": get_key_start(secret),
         "name": row.name,
         "scopes": row.scopes,
         "limits": row.limits,

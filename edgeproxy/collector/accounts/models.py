@@ -21,7 +21,7 @@ from edgeproxy.config import units
 from edgeproxy.config.key_form import PREFIX, PREFIX_REGEX
 from edgeproxy.config.models import Customer, Flag, KeyLimit, Name, Scope
 from edgeproxy.config.parsers import DIGEST, NAME
-from edgeproxy.config.units import wrong
+from edgeproxy.config.units import value_error
 
 TEXT_CHARACTERS_MAX = 255
 METADATA_ENTRIES_MAX, METADATA_NAME_CHARACTERS_MAX, METADATA_CHARACTERS_MAX = 50, 40, 500
@@ -44,9 +44,9 @@ LEAKED_KEYS_MAX = 100
 
 def read_text(value: object) -> str:
     """Read a text of printable characters."""
-    said = units.text(value, A_TEXT)
+    said = units.read_text(value, A_TEXT)
     if not (1 <= len(said) <= TEXT_CHARACTERS_MAX and said.isprintable()):
-        raise wrong("cannot be used", A_TEXT)
+        raise value_error("cannot be used", A_TEXT)
     return said
 
 
@@ -54,73 +54,75 @@ def read_metadata(value: object) -> dict[str, str]:
     """Read texts by names."""
     hint = f"at most {METADATA_ENTRIES_MAX} texts by names, of {METADATA_CHARACTERS_MAX} characters each"
     if not isinstance(value, dict) or len(value) > METADATA_ENTRIES_MAX:
-        raise wrong("cannot be used", hint)
+        raise value_error("cannot be used", hint)
     for name, text in value.items():
         if not 1 <= len(name) <= METADATA_NAME_CHARACTERS_MAX or "\0" in name:
-            raise wrong(f"{units.shown(name)} is no name", f"1 to {METADATA_NAME_CHARACTERS_MAX} characters")
+            raise value_error(
+                f"{units.format_value(name)} is no name", f"1 to {METADATA_NAME_CHARACTERS_MAX} characters"
+            )
         if not isinstance(text, str) or len(text) > METADATA_CHARACTERS_MAX or "\0" in text:
-            raise wrong(f"{units.shown(name)} is no text that is kept", hint)
+            raise value_error(f"{units.format_value(name)} is no text that is kept", hint)
     return value
 
 
 def read_span(value: object) -> int:
     """Read a time in whole seconds: `7d`, `12h`, `0s`."""
-    match = SPAN.fullmatch(units.text(value, A_SPAN))
+    match = SPAN.fullmatch(units.read_text(value, A_SPAN))
     if match is None or int(match[1]) * SECONDS[match[2]] > SPAN_SECONDS_MAX:
-        raise wrong("is no such time", A_SPAN)
+        raise value_error("is no such time", A_SPAN)
     return int(match[1]) * SECONDS[match[2]]
 
 
 def read_end(value: object) -> int:
     """Read a moment in Unix milliseconds."""
-    second = units.read_moment(units.text(value, units.A_MOMENT))
+    second = units.read_moment(units.read_text(value, units.A_MOMENT))
     if not 0 <= second <= MOMENT_SECONDS_MAX:
-        raise wrong("is out of range", "a time from 1970 to 2100")
+        raise value_error("is out of range", "a time from 1970 to 2100")
     return int(second * 1000)
 
 
 def read_scopes(value: object) -> list[Any]:
     """Read a list of scopes, which are read one by one."""
     if not isinstance(value, list) or len(value) > SCOPES_MAX:
-        raise wrong("is not a list that can be used", f"at most {SCOPES_MAX} scopes")
+        raise value_error("is not a list that can be used", f"at most {SCOPES_MAX} scopes")
     return value
 
 
 def read_prefix(value: object) -> str:
     """Read what keys begin with."""
-    said = units.text(value, A_PREFIX)
+    said = units.read_text(value, A_PREFIX)
     if not re.fullmatch(PREFIX_REGEX, said):
-        raise wrong(f"{units.shown(said)} is no prefix", A_PREFIX)
+        raise value_error(f"{units.format_value(said)} is no prefix", A_PREFIX)
     return said
 
 
 def read_digest(value: object) -> str:
     """Read the SHA-256 of a key."""
-    said = units.text(value, A_SHA256)
+    said = units.read_text(value, A_SHA256)
     if not DIGEST.fullmatch(said):
-        raise wrong("is no SHA-256", A_SHA256)
+        raise value_error("is no SHA-256", A_SHA256)
     return said.lower()
 
 
 def read_secret(value: object) -> str:
     """Read a key."""
-    said = units.text(value, A_KEY)
+    said = units.read_text(value, A_KEY)
     if not (1 <= len(said) <= KEY_CHARACTERS_MAX and said.isascii() and said.isprintable()):
-        raise wrong("is no key", A_KEY)
+        raise value_error("is no key", A_KEY)
     return said
 
 
 def read_leaked_keys(value: object) -> list[Any]:
     """Return a list of leaked keys, which are read one by one."""
     if not isinstance(value, list) or not 1 <= len(value) <= LEAKED_KEYS_MAX:
-        raise wrong("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
+        raise value_error("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
     return value
 
 
 def read_customer_name(value: object) -> str:
     """Read the name of a customer: one that cannot be taken for an id."""
     if isinstance(value, str) and ids.is_id(value):
-        raise wrong("has the form of an id", "choose another name")
+        raise value_error("has the form of an id", "choose another name")
     return str(value)
 
 
@@ -282,14 +284,14 @@ class Leak(Body):
     def refuse_hashes(cls, body: Any) -> Any:
         """Raise for a hash, which reports had in earlier versions."""
         if isinstance(body, dict) and "sha256" in body:
-            raise wrong("a sha256 proves nothing: edges and their files show it", A_LEAK)
+            raise value_error("a sha256 proves nothing: edges and their files show it", A_LEAK)
         return body
 
     @model_validator(mode="after")
     def require_key(self) -> Self:
         """Raise unless the report names a key."""
         if self.key is None and self.keys is None:
-            raise wrong("names no key", A_LEAK)
+            raise value_error("names no key", A_LEAK)
         return self
 
     @property

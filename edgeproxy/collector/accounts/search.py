@@ -7,7 +7,7 @@ from edgeproxy.collector.accounts.customers import told
 from edgeproxy.collector.accounts.models import CustomerTold
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, keys
-from edgeproxy.config.key_form import start_of
+from edgeproxy.config.key_form import get_key_start
 
 MARK = "_v1_"
 """What keys have that were made here, and names do not as a rule."""
@@ -21,7 +21,7 @@ async def search(connection: AsyncConnection, database: Database, text: str, lim
     found: dict[str, CustomerTold] = {}
     wanted = [customers.c.id == text, customers.c.external_id == text]
     if MARK in text:
-        begins = database.beginning(keys.c.start, start_of(text))
+        begins = database.beginning(keys.c.start, get_key_start(text))
         owners = sa.select(keys.c.customer).where(begins).order_by(database.by_character(keys.c.start)).limit(limit)
         wanted.append(customers.c.id.in_(owners))
     wanted.append(database.beginning(customers.c.name, text))

@@ -19,7 +19,7 @@ from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.accounts.ids import moment, now_ms
 from edgeproxy.collector.accounts.models import Body, End, Span
 from edgeproxy.collector.database.schema import token_secrets, tokens
-from edgeproxy.config.key_form import REGEX, is_miswritten, new_key
+from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
 from edgeproxy.config.models import Name
 from edgeproxy.config.parsers import NAME
 
@@ -204,7 +204,7 @@ async def revoke(connection: AsyncConnection, caller: Caller, name: str) -> Toke
 
 
 async def _add_secret(connection: AsyncConnection, name: str) -> str:
-    secret = new_key(PREFIX)
+    secret = generate_key(PREFIX)
     row = {"sha256": bearer.digest(secret), "token": name, "created_at": now_ms(), "ends_at": None}
     await connection.execute(sa.insert(token_secrets), [row])
     return secret

@@ -21,7 +21,7 @@ from edgeproxy.collector.accounts.keys import SHA256_START_CHARACTERS
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, flags, keys
 from edgeproxy.config.collector import Settings
-from edgeproxy.config.directory import read_document
+from edgeproxy.config.directory import parse_document
 from edgeproxy.config.models import Customer, Flag, Key
 
 AT_ONCE = 200
@@ -217,11 +217,11 @@ async def take(connection: AsyncConnection) -> AsyncIterator[str]:
         if not begun:
             yield "customers:"
             begun = True
-        said = read_document(line).customer or ""
+        said = parse_document(line).customer or ""
         yield f"  {_json(name)}: {said}"
     begun = False
     async for name, line in documents.every(connection, for_files=True):
-        for digest, key in read_document(line).keys.items():
+        for digest, key in parse_document(line).keys.items():
             if not begun:
                 yield "keys:"
                 begun = True

@@ -18,7 +18,7 @@ from edgeproxy.collector.alerts import message as forms
 from edgeproxy.collector.alerts.message import Message
 from edgeproxy.collector.alerts.reach import refused
 from edgeproxy.collector.alerts.signature import signed
-from edgeproxy.config.alerts import Channel, mail_server
+from edgeproxy.config.alerts import Channel, parse_mail_server
 from edgeproxy.config.parsers import is_loopback
 
 SECONDS_MAX = 15.0
@@ -104,7 +104,7 @@ def _judged(status: int, retry_after: str) -> Failed | None:
 
 
 async def _mail(channel: Channel, message: Message, recipient: str | None, _: float) -> Failed | None:
-    server = mail_server(channel.smtp or "")
+    server = parse_mail_server(channel.smtp or "")
     recipients = channel.to if recipient is None else (recipient,)
     made = forms.mail(message, channel.from_ or "", recipients)
     try:

@@ -121,7 +121,7 @@ class AnomalyJob:
             async for used in everybody:
                 usual = await store.baselines(connection, (customer for customer, _ in used))
                 for (customer, meter), baseline in sorted(usual.items()):
-                    thresholds = self._settings.anomalies.of(customer)
+                    thresholds = self._settings.anomalies.find_thresholds(customer)
                     if thresholds is None:
                         continue
                     finding = judge(baseline, used.get((customer, meter), {}), hour, thresholds)
@@ -146,7 +146,7 @@ class AnomalyJob:
             await self._come_to("days", day + DAY)
 
     async def _day_of(self, customer: str, usual: Mapping[tuple[str, str], Baseline], day: int, now: float) -> None:
-        thresholds = self._settings.anomalies.of(customer)
+        thresholds = self._settings.anomalies.find_thresholds(customer)
         if thresholds is None:
             return
         async with self._database.reading(whole=True) as connection:

@@ -11,7 +11,7 @@ from edgeproxy.collector.api.ledger_models import ChangeQuery, Cursor, PageLimit
 from edgeproxy.collector.billing.invoices.invoices import InvoiceLine
 from edgeproxy.config.catalog import VERSION
 from edgeproxy.config.models import Name
-from edgeproxy.config.units import shown, text, wrong
+from edgeproxy.config.units import format_value, read_text, value_error
 
 A_PLAN = "the name of a plan such as standard, or a version such as standard@3"
 PLAN_SCHEMA = {
@@ -25,9 +25,9 @@ INTERVALS = ("month", "year")
 
 def read_plan(value: object) -> str:
     """Read the name of a plan, or of a version of it."""
-    said = text(value, A_PLAN)
+    said = read_text(value, A_PLAN)
     if not VERSION.fullmatch(said if "@" in said else f"{said}@1"):
-        raise wrong(f"{shown(said)} is no plan", A_PLAN)
+        raise value_error(f"{format_value(said)} is no plan", A_PLAN)
     return said
 
 

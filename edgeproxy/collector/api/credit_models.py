@@ -13,7 +13,7 @@ from edgeproxy.collector.api.ledger_models import A_MOMENT, SEQ_MAX, PageLimit, 
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.config.models import Name
 from edgeproxy.config.parsers import is_loopback
-from edgeproxy.config.units import Whole, shown, text, wrong
+from edgeproxy.config.units import Whole, format_value, read_text, value_error
 
 MILLICREDITS_MAX = 10**13
 """The most that is given, taken back or bought at once: ten million US dollars."""
@@ -27,28 +27,28 @@ ID = {"type": "string", "pattern": "^[ -~]{1,255}$"}
 
 def read_url(value: object) -> str:
     """Read where a browser is sent back to."""
-    said = text(value, A_URL)
+    said = read_text(value, A_URL)
     try:
         parts = urlsplit(said)
     except ValueError:
-        raise wrong(f"{shown(said)} is no URL", A_URL) from None
+        raise value_error(f"{format_value(said)} is no URL", A_URL) from None
     is_there = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)))
     if not is_there or len(said) > URL_CHARACTERS_MAX or not said.isascii() or not said.isprintable():
-        raise wrong(f"{shown(said)} is no URL that a browser can be sent to", A_URL)
+        raise value_error(f"{format_value(said)} is no URL that a browser can be sent to", A_URL)
     return said
 
 
 def read_purchase(value: object) -> int:
     """Read how much is bought."""
     if type(value) is not int or not PURCHASE_MIN <= value <= PURCHASE_MAX or value % CENT:
-        raise wrong("is no amount that can be bought", A_PURCHASE)
+        raise value_error("is no amount that can be bought", A_PURCHASE)
     return value
 
 
 def read_change(value: object) -> int:
     """Read by how much credits are changed."""
     if type(value) is not int or not -MILLICREDITS_MAX <= value <= MILLICREDITS_MAX or value == 0:
-        raise wrong("is no change", f"a whole number from {-MILLICREDITS_MAX} to {MILLICREDITS_MAX}, and not 0")
+        raise value_error("is no change", f"a whole number from {-MILLICREDITS_MAX} to {MILLICREDITS_MAX}, and not 0")
     return value
 
 

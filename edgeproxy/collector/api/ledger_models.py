@@ -16,7 +16,7 @@ from edgeproxy.collector.events.dead_letters import PAGE_LETTERS_MAX
 from edgeproxy.collector.ledger.queries import FIELDS, FORMATS, ROWS_MAX
 from edgeproxy.config.models import Name
 from edgeproxy.config.regions import REGIONS_MAX
-from edgeproxy.config.units import Whole, wrong
+from edgeproxy.config.units import Whole, value_error
 from edgeproxy.regions.latencies import MS_MAX
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX
 
@@ -35,9 +35,9 @@ def exact(kind: type, hint: str, lowest: int = 0, highest: int = 0) -> BeforeVal
 
     def read(value: object) -> object:
         if type(value) is not kind:
-            raise wrong("is something else", hint)
+            raise value_error("is something else", hint)
         if isinstance(value, int) and kind is int and not lowest <= value <= highest:
-            raise wrong(f"{value} is out of range", hint)
+            raise value_error(f"{value} is out of range", hint)
         return value
 
     return BeforeValidator(read)
@@ -54,7 +54,7 @@ def in_query(lowest: int, highest: int) -> WithJsonSchema:
 def read_truth(value: object) -> bool:
     """Read `true` or `false`."""
     if str(value) not in ("true", "false"):
-        raise wrong(f"{str(value)[:40]!r} is neither", "true or false")
+        raise value_error(f"{str(value)[:40]!r} is neither", "true or false")
     return str(value) == "true"
 
 
@@ -65,7 +65,9 @@ def printed(value: object) -> str:
     """Read a text of visible characters of ASCII and spaces: what a database is asked for."""
     said = str(value)
     if not (said.isascii() and said.isprintable() and len(said) <= TEXT_CHARACTERS_MAX):
-        raise wrong(f"{said[:40]!r} cannot be there", f"at most {TEXT_CHARACTERS_MAX} printable characters of ASCII")
+        raise value_error(
+            f"{said[:40]!r} cannot be there", f"at most {TEXT_CHARACTERS_MAX} printable characters of ASCII"
+        )
     return said
 
 
@@ -184,7 +186,9 @@ class EdgeChange(BaseModel):
         """Raise unless these fields make one change."""
         given = self.model_dump(exclude_none=True)
         if sorted(given) not in FORMS_OF_CHANGE or given.keys() != self.model_fields_set:
-            raise wrong("is no change", 'send {"retired": true}, {"token": NAME, "region": REGION} or {"gap_to": SEQ}')
+            raise value_error(
+                "is no change", 'send {"retired": true}, {"token": NAME, "region": REGION} or {"gap_to": SEQ}'
+            )
         return self
 
 
@@ -255,7 +259,7 @@ class Audit(TypedDict):
 def read_cursor(value: object) -> str:
     """Read where a page ends: an id."""
     if not is_id(str(value)):
-        raise wrong("is none that was given here as next", "send next of the page before")
+        raise value_error("is none that was given here as next", "send next of the page before")
     return str(value)
 
 

@@ -16,8 +16,14 @@ from edgeproxy.base import log
 from edgeproxy.base.addresses import ip_of
 from edgeproxy.base.tasks import in_thread
 from edgeproxy.base.web_listener import Peer, WebListener
-from edgeproxy.config.certificates import Facts, Unusable, read, read_authorities, worry
-from edgeproxy.config.file_signatures import sign
+from edgeproxy.config.certificates import (
+    CertificateDetails,
+    InvalidCertificateError,
+    describe_expiry,
+    read_authorities,
+    read_certificate,
+)
+from edgeproxy.config.file_signatures import compute_file_signature
 from edgeproxy.config.listeners import CollectorListener, Tls
 from edgeproxy.config.parsers import Network
 
@@ -34,7 +40,7 @@ class TlsState(NamedTuple):
 
     tls: Tls | None
     context: ssl.SSLContext | None
-    facts: Facts | None
+    facts: CertificateDetails | None
     """Of the certificate."""
     signs: list[object]
 
@@ -92,12 +98,12 @@ class Listener:
             try:
                 self.tls_state = await self.prepare(tls)
                 self._log.info("certificates changed")
-            except Unusable as problem:
+            except InvalidCertificateError as problem:
                 why = str(problem)
         if why and why != self._said:
             self._log.error("changed certificates cannot be used; the old ones stay", why=why)
         self._said = why
-        what = None if self.tls_state.facts is None else worry(self.tls_state.facts, time.time())
+        what = None if self.tls_state.facts is None else describe_expiry(self.tls_state.facts, time.time())
         if what is not None and time.monotonic() - self._reminded >= REMINDER_SECONDS:
             self._reminded = time.monotonic()
             self._log.warning("certificate needs attention", file=str(tls.cert), certificate=what)
@@ -149,16 +155,20 @@ class Listeners:
 
 def signs_of(tls: Tls | None) -> list[object]:
     """By what it shows that a file has changed."""
-    return [] if tls is None else [sign(file) for file in (tls.cert, tls.key, tls.client_ca) if file is not None]
+    return (
+        []
+        if tls is None
+        else [compute_file_signature(file) for file in (tls.cert, tls.key, tls.client_ca) if file is not None]
+    )
 
 
-def serving(tls: Tls) -> tuple[ssl.SSLContext, Facts]:
+def serving(tls: Tls) -> tuple[ssl.SSLContext, CertificateDetails]:
     """TLS as these files have it, and what its certificate says; raises Unusable. Reads files.
 
     Certificates of clients are asked for, and not insisted on: which paths need one is for `app.py` to say. One that
     nobody vouches for ends in the handshake.
     """
-    facts = read(tls.cert, tls.key)
+    facts = read_certificate(tls.cert, tls.key)
     if tls.client_ca is not None:
         read_authorities(tls.client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -172,5 +182,7 @@ def serving(tls: Tls) -> tuple[ssl.SSLContext, Facts]:
             context.verify_mode = ssl.CERT_OPTIONAL
             context.load_verify_locations(tls.client_ca)
     except OSError as changed:  # Just now; ssl.SSLError is one as well.
-        raise Unusable("cert", f"{tls.cert} cannot be used: {changed}", "it is looked at again") from None
+        raise InvalidCertificateError(
+            "cert", f"{tls.cert} cannot be used: {changed}", "it is looked at again"
+        ) from None
     return context, facts

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from edgeproxy.collector.api.endpoint import Call
 from edgeproxy.collector.api.responses import FieldError, Refused
-from edgeproxy.config.explain import SEE_SCHEMA, fields_of, findings
-from edgeproxy.config.problems import dotted
+from edgeproxy.config.explain import SEE_SCHEMA, explain_errors, list_fields
+from edgeproxy.config.problems import format_path
 from edgeproxy.wire.batch import BODY_BYTES_MAX
 
 BODY_SECONDS_MAX = 30.0
@@ -93,5 +93,5 @@ def asked(model: type[M], query: Mapping[str, str]) -> M:
 
 def _errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
     # No more than are told: to look for the name that was meant of ten thousand fields takes seconds.
-    found = islice(findings(error, lambda path: fields_of(model, path)), ERRORS_MAX)
-    return [{"field": dotted(one.path), "detail": f"{one.what}, {HINTS.get(one.hint, one.hint)}"} for one in found]
+    found = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
+    return [{"field": format_path(one.path), "detail": f"{one.what}, {HINTS.get(one.hint, one.hint)}"} for one in found]

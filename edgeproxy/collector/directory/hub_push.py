@@ -16,8 +16,8 @@ import orjson
 from redis.exceptions import MovedError, ResponseError
 
 from edgeproxy.config import models
-from edgeproxy.config.directory import lines, removed
-from edgeproxy.config.parsers import is_hub_here
+from edgeproxy.config.directory import render_lines, render_removal
+from edgeproxy.config.parsers import is_local_hub
 from edgeproxy.hub.bounds import no_answer
 from edgeproxy.hub.calls import script
 from edgeproxy.hub.cluster import link_to, offer_functions
@@ -89,13 +89,13 @@ class Options(NamedTuple):
     """Edges take it in though they know a later version."""
 
 
-async def push(settings: models.Written, options: Options) -> Done:
+async def push(settings: models.EdgeFile, options: Options) -> Done:
     """Push the customers of a file to its hub. Raises Refused, and Away."""
-    if options.signer is None and not options.dry and not is_hub_here(settings.hub.url):
+    if options.signer is None and not options.dry and not is_local_hub(settings.hub.url):
         raise Refused("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
     link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
-        done = await change(link.ask, lines(settings), options)
+        done = await change(link.ask, render_lines(settings), options)
         if not options.dry:
             await offer_functions(settings.hub.url, Tls.of(settings.hub.tls))
         return done
@@ -131,7 +131,7 @@ async def change(ask: CallHub, wanted: Mapping[str, bytes], options: Options = O
         return replace(done, refused=why)
     if why is not None:
         raise Refused(why)
-    news = [wanted[name] for name in (*added, *changed)] + [removed(name) for name in gone]
+    news = [wanted[name] for name in (*added, *changed)] + [render_removal(name) for name in gone]
     size = sum(map(len, news))
     # What there is to read for those who have nothing must not become much more than what there is to know.
     whole = anew or not before or len(there) >= VERSIONS_KEPT
@@ -283,6 +283,6 @@ def measured(parts: Iterable[bytes]) -> tuple[int, int, str]:
     return number, size, digest.hexdigest()
 
 
-def run(settings: models.Written, options: Options = Options()) -> Done:  # noqa: B008
+def run(settings: models.EdgeFile, options: Options = Options()) -> Done:  # noqa: B008
     """`push` for those who have no loop."""
     return asyncio.run(push(settings, options))

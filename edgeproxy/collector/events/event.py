@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from edgeproxy.config.dimensions import A_VALUE, VALUE, written
+from edgeproxy.config.dimensions import A_VALUE, VALUE, format_dimensions
 from edgeproxy.config.models import Meter
-from edgeproxy.config.nearest import nearest
+from edgeproxy.config.nearest import find_nearest
 from edgeproxy.wire.batch import NAME
 
 EVENTS_MAX = 10_000
@@ -142,7 +142,7 @@ def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
 def _known(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
     for name in said:
         if name not in names:
-            near = nearest(name, names)
+            near = find_nearest(name, names)
             raise BadEvent(f"{prefix}{shown(name)}: unknown field" + (f", did you mean {near}?" if near else ""))
     return said
 
@@ -190,12 +190,12 @@ def split_of(said: Any, name: str, known: Collection[str]) -> str:
         raise BadEvent('dimensions: are no object such as {"model": "m1"}')
     for dimension, value in said.items():
         if dimension not in known:
-            near = nearest(dimension, known)
+            near = find_nearest(dimension, known)
             hint = f", did you mean {near}?" if near else ""
             raise BadEvent(f"dimensions: {shown(dimension)} is no dimension of {name}{hint}")
         if not isinstance(value, str) or not VALUE.fullmatch(value):
             raise BadEvent(f"dimensions: {dimension} is not {A_VALUE}")
-    return written(said)
+    return format_dimensions(said)
 
 
 def second_of(said: Any, now: float) -> int:

@@ -339,7 +339,7 @@ def told(event: Event) -> dict[str, Any]:
     is_dated = said.pop("is_dated")
     del said["is_summed"], said["folded"]
     said["time"] = moment(event.time) if is_dated else None
-    said["dimensions"] = dimensions.read(event.dimensions) or None
+    said["dimensions"] = dimensions.parse_dimensions(event.dimensions) or None
     if (item := said.pop("item")) is not None:
         said["value"] = item
     return {name: value for name, value in said.items() if value is not None}

@@ -38,7 +38,7 @@ def written(hour: int, rows: Mapping[Key, int]) -> bytes:
     arrays = [
         [moment(hour)] * len(keys),
         *names,
-        [list(dimensions.read(text).items()) for text in split],
+        [list(dimensions.parse_dimensions(text).items()) for text in split],
         [rows[key] for key in keys],
     ]
     table = pa.Table.from_arrays(
@@ -57,7 +57,7 @@ def body_of(table: pa.Table) -> bytes:
 def read(path: str, hour: int, body: bytes) -> Rows:
     """The rows of a file of this hour; raises Damaged."""
     at, *names, split, values = columns_of(path, body, SCHEMA)
-    texts = [dimensions.written(dict(some)) for some in split]
+    texts = [dimensions.format_dimensions(dict(some)) for some in split]
     rows: Rows = dict(zip(zip(*names, texts, strict=True), values, strict=True))
     if len(rows) != len(at) or any(one != moment(hour) for one in at):
         raise Damaged(f"{path}: has rows twice, or of another hour")

@@ -47,7 +47,7 @@ def written(_: int, rows: Mapping[Key, Said]) -> bytes:
     keys = sorted(rows)
     times, customers, meters, splits, values, items = zip(*(rows[key] for key in keys), strict=True)
     sources, ids = zip(*keys, strict=True)
-    texts = [list(dimensions.read(split).items()) for split in splits]
+    texts = [list(dimensions.parse_dimensions(split).items()) for split in splits]
     columns = [[moment(time) for time in times], sources, ids, customers, meters, texts, values, items]
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
     return body_of(pa.Table.from_arrays(arrays, schema=SCHEMA))
@@ -57,7 +57,7 @@ def read(path: str, hour: int, body: bytes) -> Rows:
     """The readings of a file of this hour; raises Damaged."""
     times, sources, ids, *names, splits, values, items = columns_of(path, body, SCHEMA)
     seconds = [second(time) for time in times]
-    texts = [dimensions.written(dict(some)) for some in splits]
+    texts = [dimensions.format_dimensions(dict(some)) for some in splits]
     said = map(Said, seconds, *names, texts, values, items)
     rows = dict(zip(zip(sources, ids, strict=True), said, strict=True))
     if len(rows) != len(times) or any(not hour <= one < hour + HOUR for one in seconds):

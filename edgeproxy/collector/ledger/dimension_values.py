@@ -98,7 +98,11 @@ class Values:
         Who calls has locked the edge that they are of.
         """
         asked = {use: Use(use.customer, use.meter, month_of(use.second), use.split) for use in uses}
-        said = {use: dimensions.read(use.split) for use, of_month in asked.items() if of_month not in self._whole}
+        said = {
+            use: dimensions.parse_dimensions(use.split)
+            for use, of_month in asked.items()
+            if of_month not in self._whole
+        }
         wanted: dict[Owner, dict[str, None]] = {}
         owned: dict[Use, list[tuple[Owner, str]]] = {}
         for use, split in said.items():
@@ -112,7 +116,7 @@ class Values:
         passed: dict[Owner, Alert] = {}
         for use, values in owned.items():
             if over := [owner for owner, value in values if value not in self._taken[owner]]:
-                changed[use] = dimensions.written({**said[use], **{owner.name: OTHER for owner in over}})
+                changed[use] = dimensions.format_dimensions({**said[use], **{owner.name: OTHER for owner in over}})
                 passed |= {owner: beyond(owner, self._bound(owner)) for owner in over if owner not in self._passed}
             else:
                 self._whole.add(asked[use])
@@ -202,7 +206,7 @@ def unfolded(batch: Batch, note: str | None) -> Batch:
     for index, split in orjson.loads(note).items():
         row = rows[int(index)]
         customer, meter, route, sent = count_key(row)
-        one, other = dimensions.read(sent), dimensions.read(split)
+        one, other = dimensions.parse_dimensions(sent), dimensions.parse_dimensions(split)
         if one.keys() != other.keys() or any(other[name] not in (one[name], OTHER) for name in one):
             raise ValueError(f"{split} is not what becomes of {sent}")
         rows[int(index)] = build_row((customer, meter, route, split), row[3])

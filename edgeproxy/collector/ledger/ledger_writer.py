@@ -97,7 +97,7 @@ class Ledger:
             split = [
                 {"series": known[one], "name": name, "value": value}
                 for one in missing
-                for name, value in dimensions.read(one[3]).items()
+                for name, value in dimensions.parse_dimensions(one[3]).items()
             ]
             if split:
                 await self._database.split_series(connection, split)

@@ -126,7 +126,7 @@ async def _by_time(
 
     def of(series: str) -> Values:
         if series not in values:
-            said = dimensions.read(series)
+            said = dimensions.parse_dimensions(series)
             values[series] = tuple(said.get(name, "") for name in names)
         return values[series]
 

@@ -92,7 +92,7 @@ async def _verify_dimensions(connection: AsyncConnection) -> None:
         for number, text in await connection.execute(
             sa.select(series.c.id, series.c.dimensions).where(series.c.dimensions != "")
         )
-        for name, value in dimensions.read(text).items()
+        for name, value in dimensions.parse_dimensions(text).items()
     }
     found = {
         (number, name): value

@@ -10,7 +10,7 @@ from edgeproxy.collector.accounts import customers, documents
 from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
-from edgeproxy.config.allowance import allowance_of, with_caps
+from edgeproxy.config.allowance import apply_caps, compute_allowance
 from edgeproxy.config.collector import Settings
 from edgeproxy.config.models import Customer, Quota, Subscriber
 
@@ -37,7 +37,7 @@ def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
     """Return the quotas of a customer; raises Refused where its tier is not known here."""
     tier = settings.tiers.get(customer.tier)
     if tier is not None:
-        return with_caps(allowance_of(tier, customer), settings.meters).quotas
+        return apply_caps(compute_allowance(tier, customer), settings.meters).quotas
     if customer.quotas is not None:
         return customer.quotas + (customer.entitled if isinstance(customer, Subscriber) else ())
     raise Refused(409, f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included")

@@ -18,7 +18,7 @@ def usage_key(counted: Counted) -> bytes:
     customer, meter, route, split = counted
     if not split:
         return tally_key(customer, meter, route)
-    parts = [f"{name}={value}" for name, value in sorted(dimensions.read(split).items())]
+    parts = [f"{name}={value}" for name, value in sorted(dimensions.parse_dimensions(split).items())]
     return "\0".join([customer, meter, route, *parts]).encode()
 
 
@@ -33,4 +33,4 @@ def counted_by(key: bytes) -> Counted:
     pairs = [part.partition("=") for part in parts]
     if not all(equals for _, equals, _ in pairs):
         raise ValueError(f"{key!r} counts no usage")
-    return customer, meter, route, dimensions.written({name: value for name, _, value in pairs})
+    return customer, meter, route, dimensions.format_dimensions({name: value for name, _, value in pairs})

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeproxy.base import log
-from edgeproxy.config.directory import Document, FlagDocument, KeyOwner, name_asked, read_line
+from edgeproxy.config.directory import Document, FlagDocument, KeyOwner, parse_customer_lookup, parse_line
 from edgeproxy.config.parsers import NAME
 from edgeproxy.edge.directory.seal import Plain, Seal
 
@@ -151,7 +151,7 @@ class Cache:
         found: dict[bytes, KeyOwner | None] = {}
         with self._one:
             for digest in digests:
-                if (name := name_asked(digest)) is not None:
+                if (name := parse_customer_lookup(digest)) is not None:
                     found[digest] = self._by_name(name)
                     continue
                 index = self._seal.index(digest)
@@ -263,7 +263,7 @@ class Writing:
                     self._take(one)
                 else:
                     name = seal_index(self._seal, one.name)
-                    closed = self._seal.close(f"{one.name}\n{one.said}".encode(), name)
+                    closed = self._seal.close(f"{one.name}\n{one.flag}".encode(), name)
                     self._db.execute("INSERT OR REPLACE INTO flags VALUES (?, ?)", (name, closed))
             if self._whole:
                 self._db.executemany(
@@ -334,7 +334,7 @@ def _read(line: bytes) -> Document | FlagDocument:
     """What a line says. It is read before it is known whether it is what was pushed: raises ValueError where it is not
     such a line."""
     try:
-        one = read_line(line)
+        one = parse_line(line)
         fits = NAME.fullmatch(one.name) and (
             isinstance(one, FlagDocument)
             or (isinstance(one.tier, str) and all(len(each) == DIGEST_BYTES for each in one.keys))

@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.directory import KeyOwner, KnownCustomer, customer_of, flag_of
+from edgeproxy.config.directory import KeyOwner, KnownCustomer, parse_customer, parse_flag
 from edgeproxy.config.directory_settings import Directory
 from edgeproxy.config.models import Flag, Settings
 from edgeproxy.edge.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
@@ -343,7 +343,7 @@ class Follower:
         self._told_flags, self.flags = said, {}
         for name, flag in said.items():
             with contextlib.suppress(ValueError):  # Of which workers speak in the log.
-                self.flags[name] = flag_of(flag)
+                self.flags[name] = parse_flag(flag)
         self._publish(DirectoryFlags(said))
 
     def _reject(self, why: str) -> None:
@@ -469,7 +469,7 @@ class Follower:
         except Error as error:
             self._has_failed(error)
             raise
-        return None if found is None else KnownCustomer(name, customer_of(found[0]), found[1])
+        return None if found is None else KnownCustomer(name, parse_customer(found[0]), found[1])
 
     # ---- for those who look
 

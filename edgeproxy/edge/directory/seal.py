@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from edgeproxy.config.directory_settings import CacheKey, read_secret_bytes
+from edgeproxy.config.directory_settings import CacheKey, parse_secret_key
 
 NONCE_BYTES = 12
 COMMAND_SECONDS = 10.0
@@ -96,7 +96,7 @@ def seal_of(settings: CacheKey | None) -> Seal:
     if settings is None:
         return Plain()
     if settings.key is not None:
-        return Encrypted(read_secret_bytes(settings.key))
+        return Encrypted(parse_secret_key(settings.key))
     if settings.file is not None:
         where = str(settings.file)
         try:
@@ -113,6 +113,6 @@ def seal_of(settings: CacheKey | None) -> Seal:
         except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
             raise KeyUnavailable(f"cache_key: {where} printed no key: {type(error).__name__}") from error
     try:
-        return Encrypted(read_secret_bytes(written))
+        return Encrypted(parse_secret_key(written))
     except ValueError as error:
         raise KeyUnavailable(f"cache_key: what {where} has is no key: {error}") from error

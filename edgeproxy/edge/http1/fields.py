@@ -3,7 +3,7 @@
 from enum import IntEnum, auto
 from typing import Final
 
-from edgeproxy.config.proxy_fields import is_proxy_field, matcher
+from edgeproxy.config.proxy_fields import create_matcher, is_proxy_field
 from edgeproxy.edge.http1.grammar import TOKEN
 from edgeproxy.edge.http1.security_fields import BITS, PLACES
 from edgeproxy.edge.http1.stamps import STAMPS
@@ -177,7 +177,7 @@ class FieldRules:
             self._table[b"cookie"] = Kind.COOKIE
         if protocols:
             self._table[b"sec-websocket-protocol"] = Kind.PROTOCOLS
-        self._is_stripped, self._is_excepted = matcher(strip), matcher(strip_except)
+        self._is_stripped, self._is_excepted = create_matcher(strip), create_matcher(strip_except)
 
     def kind(self, name: bytes) -> Kind:
         """The kind of a request's field; the name as it was sent."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 from zoneinfo import ZoneInfo
 
-from edgeproxy.config.meters import MEASURES, per_request
+from edgeproxy.config.meters import MEASURES, compute_request_amount
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.limits.admission import LimitSet
 from edgeproxy.edge.limits.policies import Policies
@@ -108,8 +108,8 @@ class RouteLimits:
                     subject,
                     hard=quota.cap == "hard",
                     when=meter.when,
-                    cost=per_request(meter.count, self._route.cost),
-                    counted_as=quota.counted_as,
+                    cost=compute_request_amount(meter.count, self._route.cost),
+                    count_name=quota.count_name,
                     why=getattr(quota, "why", None),
                     is_balance=getattr(quota, "is_credits", False),
                 )

@@ -107,17 +107,17 @@ class Policies:
         hard: bool,
         when: str,
         cost: int = 1,
-        counted_as: str | None = None,
+        count_name: str | None = None,
         why: str | None = None,
         is_balance: bool = False,
     ) -> Quota:
         """What is `included` of `name` for `subject` in each `day` or `month` of a time zone; `when`: of its meter.
 
-        `cost`: what a request is charged at admission, 0 where its meter counts what comes later. `counted_as`: what
+        `cost`: what a request is charged at admission, 0 where its meter counts what comes later. `count_name`: what
         its count is called, by default `name`. `why`: what is said to those whom it refuses. `is_balance`: it is what
         was paid in advance.
         """
-        key = quota_key(counted_as or name, zone, subject)
+        key = quota_key(count_name or name, zone, subject)
         counts = self._table.readers.get(key)
         if not isinstance(counts, QuotaCounts):
             counts = self._table.readers[key] = QuotaCounts(self._table, key, per, zone, self._locals)

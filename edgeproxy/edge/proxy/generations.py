@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from edgeproxy.base import log
-from edgeproxy.config.directory import flag_of
+from edgeproxy.config.directory import parse_flag
 from edgeproxy.edge.messages import Services
 from edgeproxy.edge.proxy.identity import FOREVER
 from edgeproxy.edge.proxy.snapshot import Snapshot
@@ -128,7 +128,7 @@ class Generations:
         known.clear()
         for name, said in flags.items():
             try:
-                known[name] = flag_of(said)
+                known[name] = parse_flag(said)
             except ValueError as odd:
                 self._log.error("a flag of the directory is not understood: nobody has it", name, why=str(odd))
         self._runtime.snapshot.flags_changed()

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.config.allowance import ANONYMOUS, allowance_of, held_by, unknown_in, with_caps, with_key
-from edgeproxy.config.auth import AUTHORIZATION, CERTIFICATE, certificate_digest
-from edgeproxy.config.directory import KeyOwner, customer_asked, customer_of, key_of
+from edgeproxy.config.allowance import (
+    ANONYMOUS,
+    apply_caps,
+    apply_key_limits,
+    compute_allowance,
+    compute_effective_allowance,
+    find_missing_reference,
+)
+from edgeproxy.config.auth import AUTHORIZATION, CERTIFICATE, compute_certificate_digest
+from edgeproxy.config.directory import KeyOwner, format_customer_lookup, parse_customer, parse_key
 from edgeproxy.config.key_form import is_miswritten
 from edgeproxy.config.models import Customer, Key
 from edgeproxy.edge.errors import Refused, RefusedCustomer
@@ -161,7 +168,7 @@ class Directory:
         if settings.issuers and key_lookup is not None:
             self._issuers = Issuers(settings.issuers, key_lookup.issuer_keys, key_lookup.hurry)
         self._log = log.Seldom(LOG_SECONDS)
-        self._ways = settings.auth.ways
+        self._ways = settings.auth.key_instructions
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
         self._scheme = "Bearer" if bearer else "ApiKey"
         missing = f"An API key is needed here. {self._ways}"
@@ -203,12 +210,12 @@ class Directory:
             remembered = TokenDigest(digest)
             holder = known.get(remembered)
             return TokenHolder(secret, remembered, credentials) if holder is None else holder
-        key = self._customers.key(digest)
+        key = self._customers.find_key(digest)
         if key is None:
             return self.unknown if self._key_lookup is None else Stranger(secret, digest, credentials)
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
         identity = Identity(
-            lambda route: self._binding(key, self._customers.customer(key.customer), route), valid_until
+            lambda route: self._binding(key, self._customers.get_customer(key.customer), route), valid_until
         )
         self._remember(secret, identity, credentials)
         return identity
@@ -227,10 +234,10 @@ class Directory:
         if identity is not None:
             known.move_to_end(name)
             return identity
-        digest = certificate_digest(name)
-        key = self._customers.key(digest)
+        digest = compute_certificate_digest(name)
+        key = self._customers.find_key(digest)
         if key is not None:
-            customer = self._customers.customer(key.customer)
+            customer = self._customers.get_customer(key.customer)
             valid_until = FOREVER if key.expires is None else key.expires - EPOCH
             identity = Identity(lambda route: self._binding(key, customer, route, "certificate"), valid_until)
         elif self._key_lookup is None:
@@ -271,7 +278,7 @@ class Directory:
             return unknown if key_lookup.is_unknown(identity.digest) else None
         person, at = known
         assert person is not None
-        if self._customers.has(person.name):
+        if self._customers.has_customer(person.name):
             return unknown  # What the files say of a customer, they say whole.
         before = None if certified else self._known.get(identity.secret)
         if isinstance(before, Stranger) and before.person == person:
@@ -299,13 +306,13 @@ class Directory:
             except NotGenuine as no:
                 why = str(no)
                 return Identity(lambda route: self._open(route, "token", why))
-            holder.token, holder.digest = b"", customer_asked(claims.customer)
+            holder.token, holder.digest = b"", format_customer_lookup(claims.customer)
             holder.expires = claims.expires - EPOCH
         if holder.expires <= now:
             return Identity(lambda route: self._open(route, "expired", "The token has expired"))
         until, key_lookup = holder.expires, self._key_lookup
         person: KeyOwner | None = None
-        if key_lookup is not None and not self._customers.has(claims.customer):
+        if key_lookup is not None and not self._customers.has_customer(claims.customer):
             if key_lookup.valid_until <= now:
                 self._metrics.auth_failure("stale")
                 why = "What this edge knows of its customers is too old to be believed"
@@ -327,11 +334,11 @@ class Directory:
         """The binding of the customer whom a token names: of the files, else the directory's (`person`), else one of
         whom nothing but the tier is known. Raises Refused as `_told_binding`."""
         key = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
-        if self._customers.has(claims.customer):
-            customer = self._customers.customer(claims.customer)
+        if self._customers.has_customer(claims.customer):
+            customer = self._customers.get_customer(claims.customer)
         elif person is not None:
             try:
-                customer = customer_of(person.customer)
+                customer = parse_customer(person.customer)
             except ValueError:
                 return self._told_binding(person, None, route)
         elif claims.tier is not None and claims.tier in self._tiers:
@@ -341,7 +348,7 @@ class Directory:
             raise Refused(403, "The token names neither a customer nor a tier that is known here", close=False)
         if claims.id is not None and claims.id in customer.revoked:
             return self._open(route, "revoked", "The token was revoked")
-        if unknown_in(customer, self._tiers, self._meters) is not None and person is not None:
+        if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
             return self._told_binding(person, key, route)
         return self._binding(key, customer, route, "jwt")
 
@@ -350,7 +357,7 @@ class Directory:
         stranger.person, stranger.expires = person, FOREVER
         key: Key | None = None
         try:
-            key = key_of(person, stranger.digest)
+            key = parse_key(person, stranger.digest)
         except ValueError:
             pass  # Which each request is told.
         by = "certificate" if isinstance(stranger, CertificateHolder) else "key"
@@ -391,12 +398,12 @@ class Directory:
         if route.auth == "none":
             return self._anonymous(route)
         try:
-            customer = customer_of(person.customer)
+            customer = parse_customer(person.customer)
         except ValueError:
             key = None
         if key is None:
             why = "what is said of them is not understood by this version"
-        elif (missing := unknown_in(customer, self._tiers, self._meters)) is not None:
+        elif (missing := find_missing_reference(customer, self._tiers, self._meters)) is not None:
             why = f"there is no {missing} here"
         else:
             return self._binding(key, customer, route, by)
@@ -429,7 +436,9 @@ class Directory:
         self._fence(key, customer)
         tier = customer.tier
         told = {} if self._key_lookup is None else self._key_lookup.flags
-        allowance = with_key(with_caps(held_by(self._tiers[tier], customer, told), self._meters), key)
+        allowance = apply_key_limits(
+            apply_caps(compute_effective_allowance(self._tiers[tier], customer, told), self._meters), key
+        )
         digest = bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer
@@ -476,7 +485,7 @@ class Directory:
         settings = self._tiers.get(ANONYMOUS)
         tier = NO_LABEL if settings is None else ANONYMOUS
         self._flagged(route, tier, None)
-        allowance = None if settings is None else allowance_of(settings, None)
+        allowance = None if settings is None else compute_allowance(settings, None)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None)
         return self._make(route, NO_LABEL, tier, allowance, limits)
 

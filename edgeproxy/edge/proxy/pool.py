@@ -63,7 +63,7 @@ class Endpoint:
         """As configured; what certificates and the log speak of."""
         self.address = address
         """What is connected to: an IP address."""
-        sent = settings.sent_host(service.host)
+        sent = settings.find_sent_host(service.host)
         self.sent_host = None if sent is None else sent.encode()
         """The Host that it gets; None for the client's own."""
         own = str(parsers.Address(self.host, self.port)).encode()

@@ -21,7 +21,7 @@ class PreparedConfiguration:
         """
         self.settings: Settings
         self.customers: Customers
-        self.settings, self.customers = load.restore(dumped)
+        self.settings, self.customers = load.restore_settings(dumped)
         self.outward = outward_of(self.settings, serving or {})
         # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
         for model in (Customer, Flag, Key, Subscriber):

@@ -31,7 +31,9 @@ class Refusals:
         if counters is None:
             value = limit if VALUE.fullmatch(limit) else OTHER
             try:
-                counters = self._counter(dimensions.written({LIMIT: value, CERTAIN: "yes" if certain else "no"}))
+                counters = self._counter(
+                    dimensions.format_dimensions({LIMIT: value, CERTAIN: "yes" if certain else "no"})
+                )
             except Refused:
                 return
             self._made[limit, certain] = counters

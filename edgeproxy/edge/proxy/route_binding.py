@@ -9,7 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.allowance import COST
-from edgeproxy.config.meters import MEASURES, OVER_CAP, per_request
+from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
 from edgeproxy.config.timeouts import Timeouts
 from edgeproxy.edge.proxy.metering import Capped, Costs, Count, Metering, is_billed
 from edgeproxy.edge.proxy.preauth_policy import Door
@@ -182,7 +182,7 @@ class RouteBinding:
             if name == COST and limits.request_most is not None and MEASURES[meters[name].count].is_reported:
                 above = cache(lambda: metrics.usage(customer, OVER_CAP, route.label))
                 return Capped(counter, limits.request_most, above)
-            amount = per_request(meters[name].count, route.settings.cost)
+            amount = compute_request_amount(meters[name].count, route.settings.cost)
             return Costs(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
 
         usage: list[tuple[str, Count]] = []
@@ -190,7 +190,7 @@ class RouteBinding:
         for name, meter in meters.items():
             if MEASURES[meter.count].is_of_refusals:
                 continue
-            if per_request(meter.count, route.settings.cost) and not is_split(meter):
+            if compute_request_amount(meter.count, route.settings.cost) and not is_split(meter):
                 usage.append((meter.when, counted(name)))
             else:
                 others[name] = meter

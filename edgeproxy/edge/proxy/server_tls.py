@@ -71,8 +71,8 @@ def _serving(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
 
 def _names(cert: Path, key: Path) -> tuple[str, ...]:
     try:
-        return certificates.read(cert, key).names
-    except certificates.Unusable as failure:
+        return certificates.read_certificate(cert, key).names
+    except certificates.InvalidCertificateError as failure:
         raise TlsFilesError(str(failure)) from failure
 
 

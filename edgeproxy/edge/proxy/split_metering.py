@@ -137,7 +137,7 @@ class SplitMetering(Metering):
             if value:
                 split[meter][name] = value
         return Metering(
-            self._meters, lambda name: self._counter(name, dimensions.written(split[name])), self.unreadable
+            self._meters, lambda name: self._counter(name, dimensions.format_dimensions(split[name])), self.unreadable
         )
 
 

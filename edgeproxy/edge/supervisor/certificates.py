@@ -12,9 +12,17 @@ from pathlib import Path
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import in_thread
-from edgeproxy.config.certificates import Facts, Unusable, authorities, pairs, read, read_authorities, worry
-from edgeproxy.config.file_signatures import FileSignature, sign
-from edgeproxy.config.models import Written
+from edgeproxy.config.certificates import (
+    CertificateDetails,
+    InvalidCertificateError,
+    describe_expiry,
+    list_authority_files,
+    list_certificates,
+    read_authorities,
+    read_certificate,
+)
+from edgeproxy.config.file_signatures import FileSignature, compute_file_signature
+from edgeproxy.config.models import EdgeFile
 from edgeproxy.edge.metrics import Series
 
 CHECK_SECONDS = 2.0
@@ -26,12 +34,14 @@ REMINDER_SECONDS = 86400.0
 class Held:
     """Files that are used together: a certificate and its key, or authorities alone."""
 
-    def __init__(self, cert: Path | None, files: tuple[Path, ...], check: Callable[..., Facts | None]) -> None:
+    def __init__(
+        self, cert: Path | None, files: tuple[Path, ...], check: Callable[..., CertificateDetails | None]
+    ) -> None:
         self.cert = cert
         """The certificate that can expire."""
         self.key = (files, check)
         """Equal for files that are used in the same way."""
-        self.facts: Facts | None = None
+        self.facts: CertificateDetails | None = None
         """Of the certificate that is in use."""
         self.why = ""
         """Why the files as they are now cannot be used; empty where they can."""
@@ -41,13 +51,15 @@ class Held:
 
     def look(self) -> bool:
         """Whether the files are others than those in use, and can be used. Reads files: call it in a thread."""
-        signs = [sign(file) for file in self._files]  # Taken first: what changes after it is seen at the next look.
+        signs = [
+            compute_file_signature(file) for file in self._files
+        ]  # Taken first: what changes after it is seen at the next look.
         if signs == self._used:
             self.why = ""
             return False
         try:
             self.facts = self._check(*self._files)
-        except Unusable as error:
+        except InvalidCertificateError as error:
             self.why = str(error)
             return False
         self._used, self.why = signs, ""
@@ -57,7 +69,7 @@ class Held:
 class Certificates:
     """All files of the configuration that serves. `changed` is called when some of them are to be loaded anew."""
 
-    def __init__(self, settings: Written, changed: Callable[[], None]) -> None:
+    def __init__(self, settings: EdgeFile, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._held = held_by(settings)
         self._said: dict[Held, str] = {}
@@ -73,7 +85,7 @@ class Certificates:
                 self._log.info("certificates changed")
                 self._changed()
 
-    async def consider(self, settings: Written) -> list[Held]:
+    async def consider(self, settings: EdgeFile) -> list[Held]:
         """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
         known = {held.key: held for held in self._held}
         named = [known.get(held.key, held) for held in held_by(settings)]
@@ -101,7 +113,7 @@ class Certificates:
         return any(news)
 
     def _remind(self, held: Held, now: float) -> None:
-        what = None if held.facts is None else worry(held.facts, now)
+        what = None if held.facts is None else describe_expiry(held.facts, now)
         if what is None:
             self._reminded.pop(held, None)
         elif now - self._reminded.get(held, -REMINDER_SECONDS) >= REMINDER_SECONDS:
@@ -118,7 +130,7 @@ class Certificates:
         ]
 
 
-def held_by(settings: Written) -> list[Held]:
+def held_by(settings: EdgeFile) -> list[Held]:
     """All files of certificates that a configuration names."""
-    held = [Held(pair.cert, (pair.cert, pair.key), read) for pair in pairs(settings)]
-    return held + [Held(None, (file,), read_authorities) for file in authorities(settings)]
+    held = [Held(pair.cert, (pair.cert, pair.key), read_certificate) for pair in list_certificates(settings)]
+    return held + [Held(None, (file,), read_authorities) for file in list_authority_files(settings)]

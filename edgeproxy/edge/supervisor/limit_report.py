@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import period_of
-from edgeproxy.config.allowance import held_by, unknown_in, with_caps
+from edgeproxy.config.allowance import apply_caps, compute_effective_allowance, find_missing_reference
 from edgeproxy.config.directory import KnownCustomer
 from edgeproxy.config.models import Customer, Flag, Limit, Quota, Route, Settings
 from edgeproxy.edge.counters.rows import LimitTable
@@ -54,9 +54,12 @@ def limit_report(
     First those that hold wherever the customer asks, then those of each route that the customer can use.
     """
     customer, known, keys = who
-    if (missing := unknown_in(known, settings.tiers, settings.meters)) is not None:
+    if (missing := find_missing_reference(known, settings.tiers, settings.meters)) is not None:
         raise Unserved(f"there is no {missing} here, which customer {customer} of the directory needs")
-    allowance = with_caps(held_by(settings.tiers[known.tier], known, {**told_flags, **settings.flags}), settings.meters)
+    allowance = apply_caps(
+        compute_effective_allowance(settings.tiers[known.tier], known, {**told_flags, **settings.flags}),
+        settings.meters,
+    )
     name = customer.encode()
     everywhere = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
     lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
@@ -134,7 +137,7 @@ def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str
 def _quota(table: LimitTable, quota: Quota, per: str, scope: str, subject: bytes, now: float) -> Policy:
     zone = ZoneInfo(quota.timezone)
     _, since, until = period_of(now, per, zone)
-    usage = look_at_quota(table, quota.counted_as, quota.included, per, zone, subject, now)
+    usage = look_at_quota(table, quota.count_name, quota.included, per, zone, subject, now)
     return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
 
 

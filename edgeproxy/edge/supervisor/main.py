@@ -101,7 +101,9 @@ class Supervisor:
         )
         self._certificates = Certificates(settings, self._renew)
         self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
-        read = None if config_path is None else partial(load.attempt, config_path, os.environ, also=state.log_faults)
+        read = (
+            None if config_path is None else partial(load.try_load_edge, config_path, os.environ, also=state.log_faults)
+        )
         self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
         self._accounting = Accounting(store, self._table_reader, settings.region, settings.usage, self._sync_age)
@@ -226,7 +228,7 @@ class Supervisor:
         tables = settings.tables.dir
         return Start(
             number,
-            settings=load.dump(settings),
+            settings=load.dump_settings(settings),
             state=str(settings.state),
             tables_dir=None if tables is None else str(tables),
             token=self._token,

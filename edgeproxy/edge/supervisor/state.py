@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy.base import clock, log
-from edgeproxy.config.models import Settings, Written
+from edgeproxy.config.models import EdgeFile, Settings
 from edgeproxy.config.references import Fault
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.control import Control, boot_digest
@@ -71,13 +71,13 @@ def refuse_log(settings: Settings) -> None:
         raise Unusable(f"the access log {why}")
 
 
-def log_faults(settings: Written) -> Iterator[Fault]:
+def log_faults(settings: EdgeFile) -> Iterator[Fault]:
     """Yield a fault, with its place in the file, where the access log cannot be written."""
     if (why := why_no_log(settings)) is not None:
         yield Fault(("access_log",), why, "name a file that the edge can write to")
 
 
-def why_no_log(settings: Written) -> str | None:
+def why_no_log(settings: EdgeFile) -> str | None:
     """`FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
     if settings.access_log is None:
         return None

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 
 from edgeproxy.base.tasks import in_thread
-from edgeproxy.config.file_signatures import FileSignature, sign
+from edgeproxy.config.file_signatures import FileSignature, compute_file_signature
 from edgeproxy.edge.supervisor.reload import Reloads
 
 CHECK_SECONDS = 0.5
@@ -51,4 +51,4 @@ async def watch(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
 
 def signs_of(files: Iterable[str]) -> Signs:
     """The files as they are now."""
-    return {file: sign(file) for file in files}
+    return {file: compute_file_signature(file) for file in files}

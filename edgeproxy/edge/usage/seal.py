@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeproxy.config.dimensions import is_written
+from edgeproxy.config.dimensions import is_formatted
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.base import stamp
 from edgeproxy.edge.counters.columns import NoFreeColumn
@@ -391,4 +391,4 @@ def _name(key: bytes) -> CountKey | None:
         return None
     customer, meter, route, split = counted
     named = (customer == ANONYMOUS or NAME.fullmatch(customer)) and NAME.fullmatch(meter) and ROUTE.fullmatch(route)
-    return counted if named and (not split or is_written(split)) else None
+    return counted if named and (not split or is_formatted(split)) else None

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from edgeproxy.base.addresses import IP
 from edgeproxy.base.web_listener import PEER, WebListener
-from edgeproxy.config.regions import Settings
+from edgeproxy.config.regions import BeaconSettings
 from edgeproxy.regions.beacon.collector import Away, Collector
 from edgeproxy.regions.beacon.countries import Countries, code_of
 from edgeproxy.regions.latencies import MS_MAX, Report
@@ -40,7 +40,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Beacon:
     """Answers clients."""
 
-    def __init__(self, settings: Settings, collector: Collector, countries: Countries | None) -> None:
+    def __init__(self, settings: BeaconSettings, collector: Collector, countries: Countries | None) -> None:
         self._settings = settings
         self._collector = collector
         self._countries = countries

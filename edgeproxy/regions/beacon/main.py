@@ -14,7 +14,7 @@ from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.config.parsers import Address
-from edgeproxy.config.regions import Settings
+from edgeproxy.config.regions import BeaconSettings
 from edgeproxy.regions.beacon.app import Beacon
 from edgeproxy.regions.beacon.collector import Collector
 from edgeproxy.regions.beacon.countries import Countries, Unusable
@@ -24,7 +24,7 @@ DRAIN_SECONDS = 5.0
 """Seconds that requests under way have once it is asked to end."""
 
 
-def run(settings: Settings) -> int:
+def run(settings: BeaconSettings) -> int:
     """Serve until told to stop; the exit code: 0, or 2 where an address or a file cannot be used."""
     log.configure("beacon")
     raise_descriptor_limit()
@@ -38,7 +38,9 @@ def run(settings: Settings) -> int:
     return 0
 
 
-async def serve(settings: Settings, tls: ClientTls, countries: Countries | None, listening: socket.socket) -> None:
+async def serve(
+    settings: BeaconSettings, tls: ClientTls, countries: Countries | None, listening: socket.socket
+) -> None:
     """Serve on this socket until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -87,7 +87,7 @@ def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
     Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
     store = Store.join(folder / "state")
     runtime = Runtime(store)
-    draft = PreparedConfiguration(load.dump(load.load(file, {})))
+    draft = PreparedConfiguration(load.dump_settings(load.load_edge(file, {})))
     runtime.snapshot = Snapshot(draft, store, runtime.metrics)
     runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None)
     runtime.connector = connector = Connector(runtime)

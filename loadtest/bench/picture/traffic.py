@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import yaml
 
-from edgeproxy.config.allowance import allowance_of
+from edgeproxy.config.allowance import compute_allowance
 from edgeproxy.config.models import Meter, Route, Tier
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import LimitSet, admit
@@ -110,7 +110,7 @@ def outcomes() -> list[Outcome]:
         route, meters = Route(path="/*", upstream="api"), {"requests": Meter(count="requests")}
         found = []
         for plan in PLANS:
-            tier = allowance_of(Tier.model_validate(yaml.safe_load(plan.tier)), None)
+            tier = compute_allowance(Tier.model_validate(yaml.safe_load(plan.tier)), None)
             terms = RouteLimits(tables, route, tier, meters, plan.name.encode()).limit_set()
             found.append(Outcome(plan, tuple(_admitted(terms, times))))
         worker.close()

@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import keys as keys_table
-from edgeproxy.config.directory import customer_of, read_document
+from edgeproxy.config.directory import parse_customer, parse_document
 from edgeproxy.config.key_form import REGEX, is_miswritten
 from edgeproxy.wire.key_uses import FIELD, KeysUsed
 from tests.support.ask import Answer, ask
@@ -272,7 +272,7 @@ def test_a_revocation_is_taken_back_for_a_day_unless_the_key_would_be_dead_anywa
     def key_lines() -> set[bytes]:
         """The SHA-256 of the keys that edges are told of."""
         line = in_database(collector, lambda connection: documents.document(connection, owner["name"]))
-        return set(read_document(line).keys)
+        return set(parse_document(line).keys)
 
     digests = [hashlib.sha256(one["secret"].encode()).digest() for one in (leaked, ended, rotated, successor)]
     assert not key_lines() & set(digests[:3])
@@ -490,14 +490,14 @@ def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
     line, every = asyncio.run(look())
     collector.send("DELETE", f"/v1/customers/{owner['id']}")
     last, all_last = asyncio.run(look())
-    after = read_document(last)
-    said = read_document(line)
+    after = parse_document(last)
+    said = parse_document(line)
     digest = hashlib.sha256(mine["secret"].encode()).digest()
     assert (said.name, said.tier, [*said.keys]) == (owner["name"], "basic", [digest])
     assert '"scopes":["a","b"]' in said.keys[digest]
     assert (owner["name"], line) in every
     assert (after.customer is None, after.tier, after.keys) == (False, "basic", {})
-    assert customer_of(after.customer or "").paused == documents.DELETED, "who names no key is refused, too"
+    assert parse_customer(after.customer or "").paused == documents.DELETED, "who names no key is refused, too"
     assert (owner["name"], last) in all_last
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.config.key_form import new_key
+from edgeproxy.config.key_form import generate_key
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, READ, Collector
@@ -127,6 +127,6 @@ def test_what_is_no_token_is_refused(collector: Collector, said: dict[str, Any],
 
 @only_sqlite("collector")
 def test_a_secret_of_the_same_form_is_not_known(collector: Collector) -> None:
-    secret = new_key("token")
+    secret = generate_key("token")
     for wrong in (secret, secret[:-1] + ("0" if secret[-1] != "0" else "1"), "token_v1_", READ + "x"):
         assert collector.get("/v1/usage", token=wrong).status == 401

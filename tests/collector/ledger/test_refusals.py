@@ -34,7 +34,7 @@ def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
                 split = [
                     {"name": name, "series": numbers[key], "value": value}
                     for key in counted
-                    for name, value in dimensions.read(key[2]).items()
+                    for name, value in dimensions.parse_dimensions(key[2]).items()
                 ]
                 await opened.split_series(connection, split)
                 for minute in (NOON, NOON + HOUR):

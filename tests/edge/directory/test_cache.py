@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.config.directory import removed
+from edgeproxy.config.directory import render_removal
 from edgeproxy.config.directory_settings import CacheKey
 from edgeproxy.edge.directory import cache
 from edgeproxy.edge.directory.cache import FILE, Cache, Held, Outdated, Survey, is_damage
@@ -60,7 +60,7 @@ def there(tmp_path: Path) -> Cache:
 
 def test_a_version_changes_those_it_names(there: Cache) -> None:
     write(there, 1, line("a", "t", "a1", "a2"), line("b", "t", "b1"), line("c", "t", "c1"))
-    write(there, 2, line("a", "t", "a2", "a3"), removed("b"))
+    write(there, 2, line("a", "t", "a2", "a3"), render_removal("b"))
     assert [who(there, key) for key in ("a1", "a2", "a3", "b1", "c1")] == [None, "a", "a", None, "c"]
     assert there.customer("b") is None
 
@@ -76,7 +76,7 @@ def test_a_key_may_go_from_one_customer_to_another(there: Cache, first: str) -> 
 def test_it_is_told_who_has_changed_unless_they_are_many(there: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     crowd = [line(f"c{n}", "t", f"k{n}") for n in range(5)]
     write(there, 1, *crowd)
-    assert write(there, 2, *crowd, line("d"), removed("e")) == {"d", "e"}
+    assert write(there, 2, *crowd, line("d"), render_removal("e")) == {"d", "e"}
     scoped = orjson.dumps({"name": "c1", "customer": {"tier": "t"}, "keys": {digest("k1").hex(): {}}})
     assert write(there, 3, *crowd[:1], scoped, line("c2", "t", "k2", priority=1)) == {"c1", "c2"}
     monkeypatch.setattr(cache, "NAMED_MAX", 4)
@@ -87,7 +87,7 @@ def test_it_is_told_who_has_changed_unless_they_are_many(there: Cache, monkeypat
 def test_nobody_sees_a_version_before_it_is_complete(there: Cache, tmp_path: Path) -> None:
     write(there, 1, line("a", "t", "k"))
     writing = there.write("token 1")
-    writing.take([line("b", "t", "k"), removed("a")])
+    writing.take([line("b", "t", "k"), render_removal("a")])
     another = Cache(tmp_path)
     for each in (there, another):
         assert (who(each, "k"), each.held()) == ("a", held(1))
@@ -114,7 +114,7 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: Cache, tmp_pat
         assert who(there, "k7") == "c7"
         writer.kill()
     assert (who(there, "k7"), there.held()) == ("c7", held(1))
-    assert write(Cache(tmp_path), 2, removed("c7")) == {"c7"}
+    assert write(Cache(tmp_path), 2, render_removal("c7")) == {"c7"}
     assert who(there, "k7") is None
 
 

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import Options, change
-from edgeproxy.config.load import load
+from edgeproxy.config.load import load_edge
 from edgeproxy.config.models import Settings
 from edgeproxy.edge.directory import cache, follower
 from edgeproxy.edge.directory.cache import FILE, Cache, Error
@@ -62,7 +62,7 @@ class Room:
             "hub: redis://127.0.0.1:1\ntiers: {t: {}}\n"
             "upstreams: {u: {endpoints: ['http://a']}}\nroutes: [{path: /*, upstream: u}]\n" + more
         )
-        return load(file, {})
+        return load_edge(file, {})
 
     async def ask(self, *command: Any) -> Any:
         if self.is_away:
@@ -410,10 +410,10 @@ def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
         with monkeypatch.context() as patched:
             patched.setattr(Cache, "customer", broken)
             with pytest.raises(Error, match="malformed"):
-                await room.people.customer("a")
+                await room.people.get_customer("a")
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
-        assert await room.people.customer("a") is not None
+        assert await room.people.get_customer("a") is not None
 
     played(tmp_path, redis_port, scene)
 

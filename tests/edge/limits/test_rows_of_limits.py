@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.allowance import allowance_of, with_caps
+from edgeproxy.config.allowance import apply_caps, compute_allowance
 from edgeproxy.config.models import BurstCredits, Limit, Meter, Route, RouteLimit, Tier
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.counters.layout import Layout
@@ -181,7 +181,7 @@ class Sharing:
         pass
 
 
-PLAN = allowance_of(
+PLAN = compute_allowance(
     Tier.model_validate(
         {
             "limits": [
@@ -284,11 +284,11 @@ def test_a_route_without_limits_holds_nobody_without_a_plan(tables: Tables) -> N
 def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
     limits: list[dict[str, str]], mode: str
 ) -> None:
-    assert credits_sync(allowance_of(Tier.model_validate({"limits": limits}), None)) == mode
+    assert credits_sync(compute_allowance(Tier.model_validate({"limits": limits}), None)) == mode
 
 
 def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: Tables) -> None:
-    plain = allowance_of(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
+    plain = compute_allowance(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
     made = RouteLimits(tables, ROUTE, plain, METERS, b"acme").limit_set()
     assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
 
@@ -296,7 +296,7 @@ def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: Tables) -
 def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: Tables) -> None:
     def made(most: int | None) -> RouteLimits:
         caps = {} if most is None else {"request": str(most)}
-        plan = with_caps(allowance_of(Tier.model_validate({"caps": caps}), None), METERS)
+        plan = apply_caps(compute_allowance(Tier.model_validate({"caps": caps}), None), METERS)
         return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, METERS, b"acme")
 
     assert [bool(made(most)) for most in (2, 3, None)] == [True, False, False]
@@ -312,7 +312,7 @@ def test_what_exists_is_no_matter_of_requests(tables: Tables) -> None:
     seats = {"meter": "seats", "included": "3", "cap": "hard"}
 
     def made(*quotas: dict[str, str]) -> RouteLimits:
-        plan = allowance_of(Tier.model_validate({"quotas": quotas}), None)
+        plan = compute_allowance(Tier.model_validate({"quotas": quotas}), None)
         return RouteLimits(tables, ROUTE.model_copy(update={"limits": ()}), plan, meters, b"acme")
 
     assert not made(seats)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.load import dump
+from edgeproxy.config.load import dump_settings
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosed
 from edgeproxy.edge.counters.store import Store
@@ -48,7 +48,7 @@ class Process:
         await self.channel.send(
             Start(
                 1,
-                settings=dump(self.settings),
+                settings=dump_settings(self.settings),
                 state=str(self.state),
                 tables_dir=None,
                 token=TOKEN,

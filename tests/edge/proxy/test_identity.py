@@ -9,7 +9,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from edgeproxy.config.key_form import new_key
+from edgeproxy.config.key_form import generate_key
 from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.messages import FetchIssuerKeys
 from edgeproxy.edge.proxy import identity
@@ -69,7 +69,7 @@ async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     people = await directory(edge)
-    key = new_key()
+    key = generate_key()
     wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
     monkeypatch.setattr(identity, "hashlib", None)
     assert people.resolve(wrong.encode(), line(wrong)) is people.unknown

@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from edgeproxy.config.load import dump
+from edgeproxy.config.load import dump_settings
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosed
 from edgeproxy.edge.messages import (
@@ -33,7 +33,7 @@ from tests.support.transcript import KEY, Edge, digest, get
 
 async def prepares(worker: Process, edge: Edge, number: int) -> ToSupervisor:
     """Tell it to prepare what `config` says now; its answer."""
-    await worker.channel.send(Prepare(number, dump(edge.settings()), {}))
+    await worker.channel.send(Prepare(number, dump_settings(edge.settings()), {}))
     return await worker.hears()
 
 
@@ -76,7 +76,7 @@ async def test_an_order_that_makes_no_sense_ends_neither_the_taking_of_orders_no
 
 async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge: Edge, worker: Process) -> None:
     await worker.begins()
-    for number, dumped in enumerate((b"", b"{}\nkey", dump(edge.settings()) + b"\nkey nonsense {}"), 2):
+    for number, dumped in enumerate((b"", b"{}\nkey", dump_settings(edge.settings()) + b"\nkey nonsense {}"), 2):
         await worker.channel.send(Prepare(number, dumped, {}))
         answer = await worker.hears()
         assert isinstance(answer, PrepareFailed)
@@ -89,7 +89,7 @@ async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge:
     broken = settings.model_copy(
         update={"upstreams": {"api": upstream.model_copy(update={"tls": tls, "endpoints": (endpoint,)})}}
     )
-    await worker.channel.send(Prepare(5, dump(broken), {}))
+    await worker.channel.send(Prepare(5, dump_settings(broken), {}))
     answer = await worker.hears()
     assert isinstance(answer, PrepareFailed)
     assert "nothing.pem" in answer.why
@@ -105,7 +105,7 @@ async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge:
 async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: Process) -> None:
     await worker.begins()
     edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(3000)]
-    message = Prepare(2, dump(edge.settings()), {})
+    message = Prepare(2, dump_settings(edge.settings()), {})
     for _ in range(20):
         await worker.channel.send(message)
     await worker.channel.send(Drain(5.0))
@@ -173,7 +173,7 @@ async def test_forty_configurations_later_it_holds_as_much_as_before(edge: Edge,
         edge.config["tiers"]["basic"] = {"limits": [{"rate": f"{60 + n}/min"}]}
         edge.config["per_ip"] = {"rate": f"{10_000 + n}/s"}
         edge.config["access_log"] = str(edge._folder / f"{n}.log")
-        variants.append(dump(edge.settings()))
+        variants.append(dump_settings(edge.settings()))
         del edge.config["upstreams"][f"more-{n}"]
     await worker.begins()
 

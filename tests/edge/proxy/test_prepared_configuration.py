@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgeproxy.config.load import dump, load
+from edgeproxy.config.load import dump_settings, load_edge
 from tests.support.process import ROOT
 
 PREPARED = """
@@ -29,7 +29,7 @@ def test_models_of_who_asks_are_built_and_jwt_is_imported_where_there_are_issuer
     file, told = tmp_path / "edge.yaml", []
     for config in (SERVED, SERVED + ISSUERS):
         file.write_text(config)
-        told.append(dump(load(file, {})).decode("latin-1"))
+        told.append(dump_settings(load_edge(file, {})).decode("latin-1"))
     # In processes of their own, each from the same beginning: in this one others have built and imported them.
     command = [sys.executable, "-c", PREPARED]
     ended = subprocess.run(

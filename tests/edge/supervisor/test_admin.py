@@ -13,7 +13,7 @@ from aiohttp import ClientSession
 
 import edgeproxy
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.load import Loaded, attempt, load
+from edgeproxy.config.load import Loaded, load_edge, try_load_edge
 from edgeproxy.config.models import Settings
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
@@ -66,7 +66,7 @@ class Room:
         path = self.path = directory / "edge.yaml"
         self.cert, key = Authority(directory).issue("api.test", days=90)
         path.write_text(CONFIG.format(cert=self.cert, key=key, state=directory / "state"))
-        self.settings: Settings = load(path, {})
+        self.settings: Settings = load_edge(path, {})
         self.store = Store.prepare(directory / "state", workers=2, customers=1000, addresses=1000)
         self.worker = Store.join(directory / "state")
 
@@ -321,7 +321,7 @@ def test_a_reload_answers_with_what_came_of_it(room: Room) -> None:
         await body(client, "/limits/acme", 404)
         assert (await body(client, "/limits/other"))["policies"]
 
-    ask(room, scene, lambda: attempt(room.path, {}))
+    ask(room, scene, lambda: try_load_edge(room.path, {}))
 
 
 def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room) -> None:
@@ -364,7 +364,7 @@ def test_a_reload_that_is_refused_is_a_422_and_known_until_a_good_one(room: Room
         assert (await body(client, "/status"))["config"]["error"] is None
         assert await series(client) == {"ok": 0, "unchanged": 1, "refused": 2, "failed": 0, "well": 1}
 
-    ask(room, scene, lambda: attempt(room.path, {}))
+    ask(room, scene, lambda: try_load_edge(room.path, {}))
 
 
 def test_without_a_file_there_is_nothing_to_reload_and_nothing_is_wrong(room: Room) -> None:
@@ -383,7 +383,7 @@ def test_a_reload_must_be_posted_and_not_while_the_edge_drains(room: Room) -> No
         status.phase = "draining"
         assert (await client.post("/reload")).status == 503
 
-    ask(room, scene, lambda: attempt(room.path, {}))
+    ask(room, scene, lambda: try_load_edge(room.path, {}))
 
 
 def test_a_failure_of_the_supervisors_own_is_a_500(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:

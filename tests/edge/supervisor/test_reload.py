@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.file_signatures import FileSignature
-from edgeproxy.config.load import Loaded, attempt, load
+from edgeproxy.config.load import Loaded, load_edge, try_load_edge
 from edgeproxy.config.models import Settings
 from edgeproxy.config.parsers import Address
 from edgeproxy.edge.messages import Endpoints, LoadCertificates, Prepare, Start
@@ -53,12 +53,12 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: Path) -> None:
-    before = load(file, {})
+    before = load_edge(file, {})
     file.write_text(
         CONFIG.replace("here", "there").replace("workers: 2", "workers: 3")
         + "listen: 127.0.0.1:1\nadmin: 127.0.0.1:2\ntables: {customers: 7}\nlegacy_headers: true\ndrain: 3s\n"
     )
-    loaded = load(file, {})
+    loaded = load_edge(file, {})
     settings, waits = plan(before, loaded)
     assert waits == ("region", "listen", "admin", "workers", "tables")
     assert settings.sha256 == loaded.sha256
@@ -66,9 +66,9 @@ def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: P
     for field in waits:
         assert getattr(settings, field) == getattr(before, field)
     file.write_text(CONFIG.replace("state: state", "state: other"))
-    assert plan(before, load(file, {})).needs_restart == ("state",)
+    assert plan(before, load_edge(file, {})).needs_restart == ("state",)
     file.write_text(CONFIG + "# nothing\n")
-    assert plan(before, load(file, {})).needs_restart == ()
+    assert plan(before, load_edge(file, {})).needs_restart == ()
 
 
 def test_trouble_lasts_from_its_first_day_until_a_good_end() -> None:
@@ -114,12 +114,12 @@ class Room:
         self.gate = asyncio.Event()
         self.gate.set()
         self.begun: list[bool] = []
-        first = attempt(file, {})
+        first = try_load_edge(file, {})
         assert first.settings is not None
         self.reloads = Reloads(first.settings, self.read, self.apply, heed=self.begun.append, signs=first.signs)
 
     def read(self) -> Loaded:
-        return attempt(self.file, {})
+        return try_load_edge(self.file, {})
 
     async def apply(self, settings: Settings) -> list[str]:
         self.applied.append(settings)
@@ -486,7 +486,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
     def settings(upstreams: str) -> Settings:
         file = tmp_path / "edge.yaml"
         file.write_text(f"upstreams: {upstreams}\nroutes: [{{path: /*, upstream: api}}]\n")
-        return load(file, {})
+        return load_edge(file, {})
 
     one = settings("{api: {endpoints: [http://10.0.0.1:80], health: {path: /h, every: 1h}}}")
     two = settings(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.load import load
+from edgeproxy.config.load import load_edge
 from edgeproxy.config.models import Hub, Settings
 from edgeproxy.config.units import WORKERS_MAX
 from edgeproxy.edge.counters.control import Control
@@ -30,7 +30,7 @@ def settings(directory: Path, tables: str | None = None) -> Settings:
     path = directory / "edge.yaml"
     where = "" if tables is None else f", dir: {directory / tables}"
     path.write_text(CONFIG.format(directory=directory, tables=where))
-    return load(path, {})
+    return load_edge(path, {})
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "tables"), ("tables", None), ("tables", "others")])

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.allowance import allowance_of
-from edgeproxy.config.load import load
+from edgeproxy.config.allowance import compute_allowance
+from edgeproxy.config.load import load_edge
 from edgeproxy.config.models import Settings
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import LimitSet, admit, report
@@ -68,7 +68,7 @@ class Room:
         lines = [f'{{sha256: "{digest(key)}", customer: {name}}}' for name, keys in KEYS.items() for key in keys]
         self.path = folder / "edge.yaml"
         self.path.write_text(CONFIG.format(keys=", ".join(lines)))
-        self.settings: Settings = load(self.path, {})
+        self.settings: Settings = load_edge(self.path, {})
         self.store = Store.prepare(folder / "state", workers=2, customers=100, addresses=100)
         self.workers = [Store.join(folder / "state") for _ in range(2)]
         self.now = monotonic() + self.store.offset
@@ -86,7 +86,7 @@ class Room:
         flagged = on.flag is not None and not has_flag(on.flag, settings.flags[on.flag], known.tier, customer)
         if on.auth == "none" or flagged:
             return None
-        plan = allowance_of(settings.tiers[known.tier], known)
+        plan = compute_allowance(settings.tiers[known.tier], known)
         sha256 = hashlib.sha256(key.encode()).digest()
         held = RouteLimits(self._tables[worker], on, plan, settings.meters, customer.encode(), sha256)
         return held.limit_set(b"\x7f\0\0\1")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.dimensions import written
+from edgeproxy.config.dimensions import format_dimensions
 from edgeproxy.wire import batch as batches
 from edgeproxy.wire.batch import (
     BODY_BYTES_MAX,
@@ -85,7 +85,7 @@ parts = (
     st.integers(1, NUMBER_MAX),
 )
 dimension_names = st.sampled_from(("model", "agent", "x-1"))
-splits = st.dictionaries(dimension_names, st.text('m"\\/1', min_size=1), min_size=1).map(written)
+splits = st.dictionaries(dimension_names, st.text('m"\\/1', min_size=1), min_size=1).map(format_dimensions)
 rows = st.tuples(*parts) | st.tuples(*parts, splits)
 spans = st.tuples(st.integers(0, UNIX_SECONDS_MAX), st.integers(0, UNIX_SECONDS_MAX)).map(sorted)
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)

@@ -39,7 +39,7 @@ from edgeproxy.collector.billing.subscriptions import changes, subscriptions
 from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.config.billing import Billing
-from edgeproxy.config.catalog import MeterPrice, Plan, name_of, newest, tier_of
+from edgeproxy.config.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
 
 SOLD_LATER = {"Retry-After": "60"}
 
@@ -52,7 +52,7 @@ class BillingHandlers(AccountHandlers):
     async def plans(self, _: Call[Query, Nothing]) -> web.Response:
         """Tell what is sold: the newest version of each plan."""
         billing, plans = self._billing(), self._settings.plans
-        sold = [plan_told(version, plans[version]) for version in newest(plans).values()]
+        sold = [plan_told(version, plans[version]) for version in find_newest_versions(plans).values()]
         return answer(200, {"currency": billing.currency, "plans": sold})
 
     async def status(self, _: Call[Query, Nothing]) -> web.Response:
@@ -374,10 +374,10 @@ class Decided:
 def plan_told(version: str, plan: Plan) -> PlanTold:
     """Tell a plan as it is sold."""
     return {
-        "plan": name_of(version),
-        "name": plan.name or name_of(version),
+        "plan": get_plan_name(version),
+        "name": plan.name or get_plan_name(version),
         "version": version,
-        "tier": tier_of(version, plan),
+        "tier": get_plan_tier(version, plan),
         "fee": plan.fee,
         "year_fee": plan.year_fee,
         "meters": {meter: price_told(price) for meter, price in plan.meters.items()},

@@ -27,7 +27,7 @@ from edgeproxy.collector.database.credit_tables import credit_entries, credit_tr
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import Asked
-from edgeproxy.config.catalog import name_of
+from edgeproxy.config.catalog import get_plan_name
 
 LISTED_MAX = 10
 """Models, and customers of each meter, that a week names."""
@@ -216,7 +216,7 @@ async def fetch_revenue_by_plan(connection: AsyncConnection, day: date, now: flo
     revenue = {NO_PLAN: 0}
 
     def add(version: str | None, amount: int) -> None:
-        name = NO_PLAN if version is None else name_of(version)
+        name = NO_PLAN if version is None else get_plan_name(version)
         revenue[name] = revenue.get(name, 0) + amount
 
     for version, amount in await connection.execute(used):

@@ -21,7 +21,7 @@ from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanCh
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
 from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.config.catalog import Plan, name_of, newest, owner_of, tier_of
+from edgeproxy.config.catalog import Plan, find_newest_versions, find_version_owner, get_plan_name, get_plan_tier
 from edgeproxy.config.collector import Settings
 
 ACTIVE, PAST_DUE = "active", "past_due"
@@ -100,8 +100,8 @@ def to_response(row: SubscriptionRow, customer: str) -> Subscription:
 
 def resolve_version(plan: str, plans: dict[str, Plan], customer: str) -> str:
     """Return the version that a plan's name, or a version, means for a customer; raises Refused."""
-    version = newest(plans, customer).get(plan, plan)
-    if version not in plans or owner_of(version) not in (None, customer):
+    version = find_newest_versions(plans, customer).get(plan, plan)
+    if version not in plans or find_version_owner(version) not in (None, customer):
         raise build_not_sold_error(plans, customer)
     return version
 
@@ -111,21 +111,21 @@ def check_sold(plan: str, plans: dict[str, Plan], customer: str, held: str | Non
 
     `held` is the version that the customer has, and may keep.
     """
-    sold = newest(plans, customer)
+    sold = find_newest_versions(plans, customer)
     if plan not in (held, *sold, *sold.values()):
         raise build_not_sold_error(plans, customer)
 
 
 def build_not_sold_error(plans: dict[str, Plan], customer: str) -> Refused:
     """Return the error about a plan that a customer cannot have."""
-    sold = ", ".join(newest(plans, customer))
+    sold = ", ".join(find_newest_versions(plans, customer))
     return Refused(422, "some fields cannot be used", [("plan", f"is not on sale; write one of {sold}")])
 
 
 def get_version_of_tier(tier: str, plans: dict[str, Plan], customer: str) -> str:
     """Return the newest version of the plan with this tier at the edge; raises Refused."""
-    for version in newest(plans, customer).values():
-        if tier in (tier_of(version, plans[version]), name_of(version)):
+    for version in find_newest_versions(plans, customer).values():
+        if tier in (get_plan_tier(version, plans[version]), get_plan_name(version)):
             return version
     raise Refused(422, "some fields cannot be used", [("tier", "no plan on sale has it")])
 
@@ -411,7 +411,7 @@ async def _apply_plan(
     connection: AsyncConnection, caller: Caller, customer: Any, begun: Segment, anchor: int | None, settings: Settings
 ) -> None:
     """Apply the tier and the caps of the plan that has begun to a customer, a row."""
-    await _set_tier(connection, caller, customer.id, tier_of(begun.version, begun.plan), settings)
+    await _set_tier(connection, caller, customer.id, get_plan_tier(begun.version, begun.plan), settings)
     await entitlements.update_entitlements(connection, customer, (begun.version, begun.plan, anchor), settings.meters)
 
 

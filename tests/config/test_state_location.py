@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.whereabouts import meant, whereabouts
+from edgeproxy.config.state_location import detect_file_kind, locate_state
 
 AT = "state: /var/lib/edge\nadmin: 127.0.0.1:9191\ntables: {dir: /srv/tables, customers: x}\n"
 
@@ -27,7 +27,7 @@ AT = "state: /var/lib/edge\nadmin: 127.0.0.1:9191\ntables: {dir: /srv/tables, cu
 def test_what_can_be_read_is_read(tmp_path, text, state, port):
     path = tmp_path / "edge.yaml"
     path.write_text(text)
-    found = whereabouts(path, {"WHERE": "/srv"})
+    found = locate_state(path, {"WHERE": "/srv"})
     assert found.state == Path(state)
     assert (found.admin.address.port if found.admin.address else None) == port
 
@@ -35,8 +35,8 @@ def test_what_can_be_read_is_read(tmp_path, text, state, port):
 def test_where_the_tables_are_is_read_beside_what_is_wrong_with_them(tmp_path):
     path = tmp_path / "edge.yaml"
     path.write_text(AT)
-    assert whereabouts(path, {}).tables.dir == Path("/srv/tables")
-    assert whereabouts(tmp_path / "none.yaml", {}).tables.dir is None
+    assert locate_state(path, {}).tables.dir == Path("/srv/tables")
+    assert locate_state(tmp_path / "none.yaml", {}).tables.dir is None
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_where_the_tables_are_is_read_beside_what_is_wrong_with_them(tmp_path):
 def test_the_kind_of_a_file_shows_though_it_is_wrong(tmp_path, text, kind):
     path = tmp_path / "file.yaml"
     path.write_text(text)
-    assert meant(path, {}) == kind
+    assert detect_file_kind(path, {}) == kind

@@ -15,10 +15,10 @@ from edgeproxy.config.source import Source
 STATE = re.compile(r"^state:[ \t]*([\"']?)([^\"'#${}\[\]\s]+)\1[ \t]*(?:#.*)?$", re.MULTILINE)
 """`state` in a file that is no YAML."""
 
-Meant = Literal["edge", "collector", "part"]
+FileKind = Literal["edge", "collector", "part"]
 
 
-class Tables(BaseModel):
+class TablesLocation(BaseModel):
     """The field of `tables` that says where they are."""
 
     model_config = ConfigDict(extra="ignore")
@@ -26,42 +26,42 @@ class Tables(BaseModel):
     dir: Annotated[Path, BeforeValidator(parsers.read_folder)] | None = None
 
 
-class Whereabouts(BaseModel):
+class StateLocation(BaseModel):
     """What is to be known of an edge to ask it, or to read what it left on disk."""
 
     model_config = ConfigDict(extra="ignore")
 
     state: Annotated[Path, BeforeValidator(parsers.read_folder)] = Path("var/edge")
-    tables: Tables = Tables()
+    tables: TablesLocation = TablesLocation()
     admin: Annotated[Admin, BeforeValidator(read_admin)] = Admin()
 
 
-def whereabouts(path: Path, environ: Mapping[str, str]) -> Whereabouts:
+def locate_state(path: Path, environ: Mapping[str, str]) -> StateLocation:
     """Read what can be read; for the rest the defaults stand."""
     tree = Source(path, environ).tree
-    found = {}
-    for name in Whereabouts.model_fields:
+    fields = {}
+    for name in StateLocation.model_fields:
         try:
-            Whereabouts.model_validate({name: tree[name]})
+            StateLocation.model_validate({name: tree[name]})
         except (KeyError, ValidationError):
             continue
-        found[name] = tree[name]
-    if "state" not in found and (written := STATE.search(_text(path))):
-        found["state"] = written[2]
-    return Whereabouts.model_validate(found)
+        fields[name] = tree[name]
+    if "state" not in fields and (written := STATE.search(_read_text(path))):
+        fields["state"] = written[2]
+    return StateLocation.model_validate(fields)
 
 
-def meant(path: Path, environ: Mapping[str, str]) -> Meant | None:
+def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
     """Tell what kind of configuration a file is; None where it does not show."""
     source = Source(path, environ)
-    if collector.is_meant(source.tree):
+    if collector.is_collector_file(source.tree):
         return "collector"
     if source.tree.keys() & {"upstreams", "routes"}:
         return "edge"
     return "part" if source.is_part else None
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(errors="replace")
     except OSError:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.models import CustomerNew
+from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
@@ -58,7 +58,7 @@ class Sold:
     async def customer(self, name: str, plan: str | None = None, *, now: float, **more: Any) -> None:
         """Make a customer, with a plan from now on."""
         async with self.database.writing() as connection:
-            new = CustomerNew.model_validate({"name": name, "tier": "basic"})
+            new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic"})
             await customers.create(connection, CALLER, new, self.known)
             if plan is not None:
                 await subscriptions.create_subscription(

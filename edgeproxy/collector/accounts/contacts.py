@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import Caller, Entry
 from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.models import Body, CustomerChange
+from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector import Settings
@@ -51,7 +51,7 @@ class Contacts(Body):
     emails: Annotated[tuple[str, ...], BeforeValidator(read_contacts), WithJsonSchema(EMAILS)]
 
 
-class ContactsTold(TypedDict):
+class ContactList(TypedDict):
     """Who may sign in for a customer."""
 
     emails: list[str]
@@ -63,7 +63,7 @@ class AlertAddress(Body):
     email: Annotated[str | None, BeforeValidator(read_alert_address), WithJsonSchema(ADDRESS)]
 
 
-class AlertAddressTold(TypedDict):
+class CustomerAlertAddress(TypedDict):
     """Where a customer's own alerts are mailed, and whether this collector mails any to customers."""
 
     email: str | None
@@ -82,7 +82,7 @@ async def listing(connection: AsyncConnection, ref: str) -> list[str]:
     return list((await connection.execute(wanted)).scalars())
 
 
-async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Contacts) -> ContactsTold:
+async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Contacts) -> ContactList:
     """Have these be all contacts of a customer; those who are none any more have no sessions and get no alerts. Raises
     Refused."""
     owner = await customers.find(connection, ref, lock=True)
@@ -122,7 +122,7 @@ async def put_alert_address(
     metadata.pop(customers.ALERT_ADDRESS, None)
     if email is not None:
         metadata[customers.ALERT_ADDRESS] = email
-    said = CustomerChange.model_validate({}).model_copy(update={"metadata": metadata})
+    said = UpdateCustomerRequest.model_validate({}).model_copy(update={"metadata": metadata})
     await customers.change(connection, caller, owner.id, said, known)
 
 

@@ -12,7 +12,7 @@ from edgeproxy.collector.accounts import audit, documents, faults
 from edgeproxy.collector.accounts.audit import Caller, Entry
 from edgeproxy.collector.accounts.change import Refused, must_match
 from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
-from edgeproxy.collector.accounts.models import CustomerNew, CustomerTold
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
@@ -42,7 +42,7 @@ def written(customer: Customer) -> dict[str, Any]:
     return made
 
 
-def told(row: Any) -> CustomerTold:
+def told(row: Any) -> CustomerResponse:
     """Tell a customer as the API does."""
     said: Any = {
         "id": row.id,
@@ -57,7 +57,7 @@ def told(row: Any) -> CustomerTold:
         "state": state_of(row),
         "deleting_since": moment(row.deleting_since),
     }
-    customer: CustomerTold = said
+    customer: CustomerResponse = said
     return customer
 
 
@@ -99,7 +99,9 @@ async def tier_of(connection: AsyncConnection, name: str) -> str | None:
     return (await connection.execute(one)).scalar_one_or_none()
 
 
-async def listing(connection: AsyncConnection, after: str | None, limit: int, **only: str | None) -> list[CustomerTold]:
+async def listing(
+    connection: AsyncConnection, after: str | None, limit: int, **only: str | None
+) -> list[CustomerResponse]:
     """Tell at most `limit` customers behind the id `after`, oldest first; `only` those with these columns."""
     statement = sa.select(customers).order_by(customers.c.id).limit(limit)
     if after is not None:
@@ -129,7 +131,9 @@ async def alert_addresses(connection: AsyncConnection, names: Iterable[str]) -> 
     return found
 
 
-async def create(connection: AsyncConnection, caller: Caller, new: CustomerNew, known: Settings) -> CustomerTold:
+async def create(
+    connection: AsyncConnection, caller: Caller, new: CreateCustomerRequest, known: Settings
+) -> CustomerResponse:
     """Make a customer; raises Refused."""
     settings = written(new)
     must_be_whole(settings, known)
@@ -142,7 +146,7 @@ async def create(connection: AsyncConnection, caller: Caller, new: CustomerNew, 
     return told(made)
 
 
-def row_of(new: CustomerNew, settings: dict[str, Any]) -> dict[str, Any]:
+def row_of(new: CreateCustomerRequest, settings: dict[str, Any]) -> dict[str, Any]:
     """Make the row of a new customer."""
     return {
         "id": new_id(),
@@ -166,7 +170,7 @@ async def change(
     known: Settings,
     *,
     match: frozenset[int] | None = None,
-) -> tuple[CustomerTold, int]:
+) -> tuple[CustomerResponse, int]:
     """Change what is `said` of a customer, and return it with its version; raises Refused."""
     row = await find(connection, ref, lock=True)
     must_match(row.version, match)
@@ -197,7 +201,7 @@ async def change(
 
 async def start_deletion(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
-) -> CustomerTold:
+) -> CustomerResponse:
     """Begin to delete a customer: edges serve nobody of them any more, what was counted stays. Raises Refused."""
     row = await find(connection, ref, lock=True)
     must_match(row.version, match)
@@ -211,7 +215,7 @@ async def start_deletion(
 
 async def take_deletion_back(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
-) -> tuple[CustomerTold, int]:
+) -> tuple[CustomerResponse, int]:
     """Have a customer back whose deletion has begun and who is not erased yet; edges serve them again. Raises Refused.
 
     A subscription that ended meanwhile stays ended.

@@ -10,7 +10,7 @@ from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import Caller, Entry
 from edgeproxy.collector.accounts.change import Refused, must_match
 from edgeproxy.collector.accounts.ids import moment, now_ms
-from edgeproxy.collector.accounts.models import FlagTold
+from edgeproxy.collector.accounts.models import FlagResponse
 from edgeproxy.collector.database.schema import flags
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.models import Flag
@@ -20,7 +20,7 @@ FLAGS_MAX = 1000
 """Flags that there may be."""
 
 
-def told(row: Any) -> FlagTold:
+def told(row: Any) -> FlagResponse:
     """Tell a flag as the API does."""
     said = Flag.model_validate_json(row.settings)
     return {
@@ -40,14 +40,14 @@ async def find(connection: AsyncConnection, name: str) -> Any:
     return row
 
 
-async def listing(connection: AsyncConnection) -> list[FlagTold]:
+async def listing(connection: AsyncConnection) -> list[FlagResponse]:
     """Tell all flags, by name."""
     return [told(row) for row in await connection.execute(sa.select(flags).order_by(flags.c.name))]
 
 
 async def put(
     connection: AsyncConnection, caller: Caller, name: str, flag: Flag, *, match: frozenset[int] | None = None
-) -> tuple[FlagTold, int]:
+) -> tuple[FlagResponse, int]:
     """Have a flag be so, whether it was there before or not; raises Refused."""
     if not NAME.fullmatch(name):
         raise Refused(422, f"a flag has a name of {A_NAME}")

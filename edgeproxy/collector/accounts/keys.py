@@ -17,7 +17,7 @@ from edgeproxy.collector.accounts.bounds import Bounds
 from edgeproxy.collector.accounts.change import Refused, must_match
 from edgeproxy.collector.accounts.customers import differing, shown
 from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
-from edgeproxy.collector.accounts.models import KeyMade, KeyNew, KeyTold
+from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSecret
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.config.key_form import generate_key, get_key_start
@@ -36,7 +36,7 @@ BOUNDS = (keys.c.scopes, keys.c.limits, keys.c.expires_at)
 JOINED = keys.join(customers_table, customers_table.c.id == keys.c.customer)
 
 
-def told(row: Any) -> KeyTold:
+def told(row: Any) -> Key:
     """Tell a key as the API does, of a row with its customer's `owner` and `rotate_every`."""
     every = row.rotate_every
     due = None if every is None or row.successor is not None else row.created_at + every * 1000
@@ -104,7 +104,7 @@ async def owner_of(connection: AsyncConnection, ref: str) -> str | None:
         return None
 
 
-async def listing(connection: AsyncConnection, customer: str, after: str | None, limit: int) -> list[KeyTold]:
+async def listing(connection: AsyncConnection, customer: str, after: str | None, limit: int) -> list[Key]:
     """Tell at most `limit` keys of a customer behind the id `after`, oldest first; raises Refused."""
     owner = await customers.find(connection, customer)
     statement = sa.select(*COLUMNS).select_from(JOINED).where(keys.c.customer == owner.id)
@@ -114,8 +114,8 @@ async def listing(connection: AsyncConnection, customer: str, after: str | None,
 
 
 async def create(
-    connection: AsyncConnection, caller: Caller, customer: str, new: KeyNew, *, own: bool = False
-) -> KeyMade:
+    connection: AsyncConnection, caller: Caller, customer: str, new: CreateKeyRequest, *, own: bool = False
+) -> KeyWithSecret:
     """Make a key for a customer, and return it with its secret; raises Refused.
 
     `own`: the customer makes it, who can make none that is wider than each of the customer's keys.
@@ -147,7 +147,7 @@ async def create(
     if new.sha256 is not None:
         await _must_be_new(connection, new.sha256)
     made = await _insert(connection, caller, owner, row, "key.create")
-    return cast(KeyMade, {**made, "secret": secret} if secret else made)
+    return cast(KeyWithSecret, {**made, "secret": secret} if secret else made)
 
 
 async def change(
@@ -158,7 +158,7 @@ async def change(
     *,
     match: frozenset[int] | None = None,
     own: bool = False,
-) -> tuple[KeyTold, int]:
+) -> tuple[Key, int]:
     """Change what is `said` of a key, and return it with its version; raises Refused.
 
     `own`: its customer changes it, who can make it narrower and not wider.
@@ -198,7 +198,7 @@ async def revoke(
     *,
     match: frozenset[int] | None = None,
     why: str | None = None,
-) -> KeyTold:
+) -> Key:
     """End a key at once; raises Refused."""
     row = await find(connection, ref, lock=True)
     must_match(row.version, match)
@@ -210,7 +210,7 @@ async def revoke(
 
 async def restore(
     connection: AsyncConnection, caller: Caller, ref: str, *, match: frozenset[int] | None = None
-) -> tuple[KeyTold, int]:
+) -> tuple[Key, int]:
     """Take the revocation of a key back, and return the key with its version; raises Refused.
 
     The key is as it was: one that was being replaced ends when it was to end. One that has expired meanwhile, was
@@ -234,7 +234,9 @@ async def restore(
     return await _update(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
 
 
-async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap: int, *, own: bool = False) -> KeyMade:
+async def rotate(
+    connection: AsyncConnection, caller: Caller, ref: str, overlap: int, *, own: bool = False
+) -> KeyWithSecret:
     """Make a key in the place of another one, which ends after `overlap` seconds; raises Refused.
 
     It lives as long as the one before was to live; where its customer makes it (`own`), no longer than that one.
@@ -273,10 +275,10 @@ async def rotate(connection: AsyncConnection, caller: Caller, ref: str, overlap:
     else:
         values["expires_at"] = end if row.expires_at is None else min(end, row.expires_at)
     await _update(connection, caller, row, values, "key.rotate")
-    return cast(KeyMade, {**made, "secret": secret, "replaces": row.id})
+    return cast(KeyWithSecret, {**made, "secret": secret, "replaces": row.id})
 
 
-async def revoke_leaked(connection: AsyncConnection, caller: Caller, sha256: str) -> KeyTold | None:
+async def revoke_leaked(connection: AsyncConnection, caller: Caller, sha256: str) -> Key | None:
     """End the key with this SHA-256, which somebody has found; None where there is none that could be used."""
     wanted = sa.select(keys.c.id).where(keys.c.sha256 == sha256, keys.c.revoked_at.is_(None))
     found = (await connection.execute(wanted)).scalar_one_or_none()
@@ -340,7 +342,7 @@ async def _must_be_new(connection: AsyncConnection, sha256: str) -> None:
         raise Refused(409, "there is a key with this sha256 already")
 
 
-async def _insert(connection: AsyncConnection, caller: Caller, owner: Any, row: dict[str, Any], action: str) -> KeyTold:
+async def _insert(connection: AsyncConnection, caller: Caller, owner: Any, row: dict[str, Any], action: str) -> Key:
     await connection.execute(sa.insert(keys), [row])
     made = told(await find(connection, row["id"]))
     await documents.note(connection, "customer", [owner.name])
@@ -355,7 +357,7 @@ async def _update(
     values: dict[str, Any],
     action: str,
     why: str | None = None,
-) -> tuple[KeyTold, int]:
+) -> tuple[Key, int]:
     statement = sa.update(keys).where(keys.c.id == row.id)
     await connection.execute(statement.values(**values, version=row.version + 1))
     before, made = told(row), await find(connection, row.id)

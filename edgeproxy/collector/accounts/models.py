@@ -191,7 +191,7 @@ def with_limit_names(said: Any, called: str | None = None) -> Any:
     return {**said, "limits": named}
 
 
-class CustomerNew(Customer):
+class CreateCustomerRequest(Customer):
     """A customer as it is made: the settings of `customers` in edge.yaml, and what is told of the customer beside."""
 
     name: Annotated[Name, AfterValidator(read_customer_name)]
@@ -216,16 +216,16 @@ class _Change(Body):
 
 CHANGEABLE: dict[str, Any] = {
     name: (field.rebuild_annotation() | None, None)
-    for name, field in CustomerNew.model_fields.items()
+    for name, field in CreateCustomerRequest.model_fields.items()
     if name != "name"
 }
-CustomerChange: type[BaseModel] = create_model(
-    "CustomerChange",
+UpdateCustomerRequest: type[BaseModel] = create_model(
+    "UpdateCustomerRequest",
     __base__=_Change,
     __doc__="What is to be changed of a customer. What is not there stays; null takes it away.",
     **{
         name: (field.rebuild_annotation() | None, None)
-        for name, field in CustomerNew.model_fields.items()
+        for name, field in CreateCustomerRequest.model_fields.items()
         if name != "name"
     },
 )  # type: ignore[call-overload]
@@ -239,7 +239,7 @@ class _Limited(Body):
         return with_limit_names(said, "key")
 
 
-class KeyNew(_Limited):
+class CreateKeyRequest(_Limited):
     """A key as it is made."""
 
     name: Text | None = None
@@ -251,7 +251,7 @@ class KeyNew(_Limited):
     expires_at: End | None = None
 
 
-class KeyChange(_Limited):
+class UpdateKeyRequest(_Limited):
     """What is to be changed of a key. What is not there stays; null takes it away."""
 
     name: Text | None = None
@@ -260,7 +260,7 @@ class KeyChange(_Limited):
     expires_at: End | None = None
 
 
-class Rotation(Body):
+class RotateKeyRequest(Body):
     """How a key is replaced."""
 
     overlap: Span = 7 * 86400
@@ -271,7 +271,7 @@ def _with(field: str, kind: str) -> dict[str, Any]:
     return {"required": [field], "properties": {field: {"type": kind}}}
 
 
-class Leak(Body):
+class LeakReport(Body):
     """Keys that somebody found where they should not be: the keys themselves, as a hash is no proof."""
 
     model_config = ConfigDict(json_schema_extra={"anyOf": [_with("key", "string"), _with("keys", "array")]})
@@ -300,11 +300,11 @@ class Leak(Body):
         return frozenset(self.keys or ()) | ({self.key} if self.key is not None else frozenset())
 
 
-class FlagBody(Flag):
+class FlagRequest(Flag):
     """Who has a flag: a share of all customers, tiers and customers."""
 
 
-class CustomerTold(TypedDict):
+class CustomerResponse(TypedDict):
     """A customer."""
 
     id: str
@@ -323,14 +323,14 @@ class CustomerTold(TypedDict):
     deleting_since: str | None
 
 
-class CustomersTold(TypedDict):
+class CustomerList(TypedDict):
     """A page of customers, oldest first."""
 
-    customers: list[CustomerTold]
+    customers: list[CustomerResponse]
     next: NotRequired[str]
 
 
-class KeyTold(TypedDict):
+class Key(TypedDict):
     """A key, without its secret."""
 
     id: str
@@ -350,27 +350,27 @@ class KeyTold(TypedDict):
     state: str
 
 
-class KeyMade(KeyTold):
+class KeyWithSecret(Key):
     """A key, with its secret, which is told this once."""
 
     secret: NotRequired[str]
     replaces: NotRequired[str]
 
 
-class KeysTold(TypedDict):
+class KeyList(TypedDict):
     """A page of keys, oldest first."""
 
-    keys: list[KeyTold]
+    keys: list[Key]
     next: NotRequired[str]
 
 
-class LeakTold(TypedDict):
+class LeakReportResult(TypedDict):
     """What is said whether there was such a key or not."""
 
     received: bool
 
 
-class FlagTold(TypedDict):
+class FlagResponse(TypedDict):
     """A flag."""
 
     name: str
@@ -380,7 +380,7 @@ class FlagTold(TypedDict):
     updated_at: str
 
 
-class FlagsTold(TypedDict):
+class FlagList(TypedDict):
     """All flags."""
 
-    flags: list[FlagTold]
+    flags: list[FlagResponse]

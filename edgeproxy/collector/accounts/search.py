@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.customers import told
-from edgeproxy.collector.accounts.models import CustomerTold
+from edgeproxy.collector.accounts.models import CustomerResponse
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.config.key_form import get_key_start
@@ -13,12 +13,12 @@ MARK = "_v1_"
 """What keys have that were made here, and names do not as a rule."""
 
 
-async def search(connection: AsyncConnection, database: Database, text: str, limit: int) -> list[CustomerTold]:
+async def search(connection: AsyncConnection, database: Database, text: str, limit: int) -> list[CustomerResponse]:
     """Tell at most `limit` customers that a text may mean: by an id, a key, an external id, or how a name begins.
 
     Of a whole key its beginning is looked for, by which people know it.
     """
-    found: dict[str, CustomerTold] = {}
+    found: dict[str, CustomerResponse] = {}
     wanted = [customers.c.id == text, customers.c.external_id == text]
     if MARK in text:
         begins = database.beginning(keys.c.start, get_key_start(text))

@@ -36,7 +36,7 @@ PEOPLES_ROLES = frozenset({"support", "billing", "admin"})
 """The roles whose tokens change what customers have: to give one is sensitive."""
 
 
-class TokenNew(Body):
+class CreateTokenRequest(Body):
     """A token as it is made: with a role, or for a customer."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["role"]}, {"required": ["customer"]}]})
@@ -52,13 +52,13 @@ class TokenNew(Body):
     expires_at: End | None = None
 
 
-class TokenSecretNew(Body):
+class CreateTokenSecretRequest(Body):
     """How a token gets another secret: those before it end after the overlap."""
 
     overlap: Span = 7 * 86400
 
 
-class TokenTold(TypedDict):
+class TokenResponse(TypedDict):
     """A token, without its secrets."""
 
     name: str
@@ -73,22 +73,22 @@ class TokenTold(TypedDict):
     secrets: int
 
 
-class TokenMade(TokenTold):
+class TokenWithSecret(TokenResponse):
     """A token, with its secret, which is told this once."""
 
     secret: NotRequired[str]
 
 
-class TokensTold(TypedDict):
+class TokenList(TypedDict):
     """All tokens, by name."""
 
-    tokens: list[TokenTold]
+    tokens: list[TokenResponse]
 
 
 FIELDS = ("role", "customer", "edge", "region")
 
 
-def told(row: Any, secrets: int) -> TokenTold:
+def told(row: Any, secrets: int) -> TokenResponse:
     """Tell a token that was made over HTTP, which has so many secrets."""
     return {
         "name": row.name,
@@ -126,14 +126,14 @@ def is_replaced(row: Any) -> bool:
     return row.ends_at is not None and row.ends_at <= now_ms()
 
 
-async def listing(connection: AsyncConnection) -> list[TokenTold]:
+async def listing(connection: AsyncConnection) -> list[TokenResponse]:
     """Tell all tokens that were made over HTTP, by name."""
     counts = await _secrets(connection)
     rows = await connection.execute(sa.select(tokens).order_by(tokens.c.name))
     return [told(row, counts.get(row.name, 0)) for row in rows]
 
 
-async def show(connection: AsyncConnection, name: str) -> TokenTold:
+async def show(connection: AsyncConnection, name: str) -> TokenResponse:
     """Tell a token; raises Refused."""
     return told(await find(connection, name), (await _secrets(connection)).get(name, 0))
 
@@ -149,7 +149,9 @@ async def find(connection: AsyncConnection, name: str, *, lock: bool = False) ->
     return row
 
 
-async def create(connection: AsyncConnection, caller: Caller, new: TokenNew, taken: Collection[str]) -> TokenMade:
+async def create(
+    connection: AsyncConnection, caller: Caller, new: CreateTokenRequest, taken: Collection[str]
+) -> TokenWithSecret:
     """Make a token, and return it with its secret; raises Refused. The names in `taken` are the configuration's."""
     if (new.role is None) == (new.customer is None):
         raise Refused(422, "some fields cannot be used", [("role", "write a role, or a customer instead")])
@@ -173,7 +175,7 @@ async def create(connection: AsyncConnection, caller: Caller, new: TokenNew, tak
     return {**made, "secret": secret}
 
 
-async def add_secret(connection: AsyncConnection, caller: Caller, name: str, overlap: int) -> TokenMade:
+async def add_secret(connection: AsyncConnection, caller: Caller, name: str, overlap: int) -> TokenWithSecret:
     """Give a token another secret; those that it has end after `overlap` seconds. Raises Refused."""
     row = await find(connection, name, lock=True)
     if has_expired(row):
@@ -193,7 +195,7 @@ async def add_secret(connection: AsyncConnection, caller: Caller, name: str, ove
     return {**made, "secret": secret}
 
 
-async def revoke(connection: AsyncConnection, caller: Caller, name: str) -> TokenTold:
+async def revoke(connection: AsyncConnection, caller: Caller, name: str) -> TokenResponse:
     """End a token and all of its secrets at once, and return what it was; raises Refused."""
     await find(connection, name, lock=True)
     before = await show(connection, name)

@@ -13,7 +13,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.models import CustomerChange
+from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
@@ -189,7 +189,7 @@ class AnomalyJob:
                     return
                 alert = pause_alert(customer, meter, finding, now, why_not=None if row is not None else NOT_HERE)
                 if await raise_once(connection, alert) and row is not None:
-                    change = CustomerChange.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
+                    change = UpdateCustomerRequest.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
                     await customers.change(connection, Caller(NOBODY), customer, change, self._settings)
                     self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
         except Refused as no:  # That is no reason to leave the others as they are; it is tried again.

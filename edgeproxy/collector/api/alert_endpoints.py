@@ -3,11 +3,11 @@
 from typing import Any
 
 from edgeproxy.collector.api.alert_models import (
+    AlertList,
+    AlertResponse,
     AlertsQuery,
-    AlertsTold,
-    AlertTold,
     AnomaliesQuery,
-    AnomaliesTold,
+    AnomalyList,
     ReplayQuery,
 )
 from edgeproxy.collector.api.endpoint import ADMIN, OWN, READERS, Endpoint
@@ -20,21 +20,21 @@ def alert_endpoints(alerts: AlertHandlers) -> tuple[Endpoint[Any, Any], ...]:
         Endpoint(
             *("GET", "/v1/alerts", READERS | OWN, alerts.alerts, "Alerts, the latest first."),
             query=AlertsQuery,
-            answers=AlertsTold,
+            answers=AlertList,
             own="the handler lists the customer's own alone",
         ),
         Endpoint(
             *("POST", "/v1/alerts/{alert}/replay", ADMIN, alerts.replay),
             "Send an alert again: by a channel, or by all that have given it up.",
             query=ReplayQuery,
-            answers=AlertTold,
+            answers=AlertResponse,
             refuses=(409,),
         ),
         Endpoint(
             *("GET", "/v1/anomalies", READERS | OWN, alerts.anomalies),
             "Days on which usage was not as usual, those found last first.",
             query=AnomaliesQuery,
-            answers=AnomaliesTold,
+            answers=AnomalyList,
             own="the handler lists the customer's own alone",
         ),
     )

@@ -34,7 +34,7 @@ class AnomaliesQuery(Query):
     customer: Printed | None = None
 
 
-class AnomaliesTold(TypedDict):
+class AnomalyList(TypedDict):
     """Days on which usage was not as usual, those found last first."""
 
     anomalies: list[dict[str, Any]]
@@ -48,7 +48,7 @@ class ReplayQuery(Query):
     """By default by all that have given it up."""
 
 
-class DeliveryTold(TypedDict):
+class AlertDelivery(TypedDict):
     """What became of an alert on its way to a channel."""
 
     channel: str
@@ -59,7 +59,7 @@ class DeliveryTold(TypedDict):
     next_at: str | None
 
 
-class AlertTold(TypedDict):
+class AlertResponse(TypedDict):
     """An alert; `deliveries` are told to operators alone."""
 
     id: int
@@ -70,11 +70,11 @@ class AlertTold(TypedDict):
     title: str
     details: dict[str, Any]
     at: str
-    deliveries: NotRequired[list[DeliveryTold]]
+    deliveries: NotRequired[list[AlertDelivery]]
 
 
-class AlertsTold(TypedDict):
+class AlertList(TypedDict):
     """A page of alerts, the latest first."""
 
-    alerts: list[AlertTold]
+    alerts: list[AlertResponse]
     next: NotRequired[int]

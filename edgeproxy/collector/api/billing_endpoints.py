@@ -21,19 +21,25 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
     """List them."""
     changes = CHANGES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 412, 422)}
     creates = CREATES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 422)}
-    decides: Any = {"sends": models.Why, "answers": Invoice, "sensitive": True, "often": READ, "refuses": (409,)}
+    decides: Any = {
+        "sends": models.ReasonRequest,
+        "answers": Invoice,
+        "sensitive": True,
+        "often": READ,
+        "refuses": (409,),
+    }
     return (
         Endpoint(
             *("GET", "/billing/plans", ANYONE, billing.plans, "What is sold."),
             serve=API_USERS,
-            answers=models.PlansTold,
+            answers=models.PlanList,
             often=PUBLIC,
             refuses=(404,),
         ),
         Endpoint(
             *("GET", "/billing/status", ANYONE, billing.status, "Whether anything can be bought and is charged."),
             serve=API_USERS,
-            answers=models.StatusTold,
+            answers=models.BillingStatusResponse,
             often=PUBLIC,
             refuses=(404,),
         ),
@@ -47,14 +53,14 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         Endpoint(
             *("POST", SUBSCRIPTION, BILLING | OWN, billing.subscribe, "Begin a subscription; its first fee is due."),
             **creates,
-            sends=models.SubscriptionNew,
+            sends=models.CreateSubscriptionRequest,
             answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("PUT", SUBSCRIPTION, BILLING | OWN, billing.change, "Change to another plan."),
             **changes,
-            sends=models.SubscriptionChange,
+            sends=models.UpdateSubscriptionRequest,
             answers=Subscription,
             own=OWN_ALONE,
         ),
@@ -69,8 +75,8 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
             *("POST", f"{SUBSCRIPTION}/preview", BILLING | OWN, billing.preview),
             "What a change would come to; nothing is changed.",
             **(READS | {"often": CHANGE, "refuses": (404, 409, 422)}),
-            sends=models.SubscriptionPreview,
-            answers=models.PreviewTold,
+            sends=models.PreviewSubscriptionRequest,
+            answers=models.SubscriptionPreview,
             own=OWN_ALONE,
         ),
         Endpoint(
@@ -83,20 +89,20 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         Endpoint(
             *("GET", "/billing/usage", MONEY_READERS | OWN, billing.usage, "What was used of what the plan bills."),
             **READS,
-            answers=models.UsageTold,
+            answers=models.BilledUsage,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("GET", "/billing/usage/{meter}", MONEY_READERS | OWN, billing.usage_of, "What was used of a meter."),
             **READS,
-            answers=models.UsageTold,
+            answers=models.BilledUsage,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("GET", "/billing/quotas", MONEY_READERS | OWN, billing.quotas),
             "What is used of what a plan allows and does not bill.",
             **READS,
-            answers=models.UsageTold,
+            answers=models.BilledUsage,
             own=OWN_ALONE,
         ),
         Endpoint(
@@ -109,7 +115,7 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
             *("GET", f"{INVOICES}/upcoming", MONEY_READERS | OWN, billing.upcoming),
             "The next invoice, if nothing more were used, and as it will be at the pace of the last seven days.",
             **(READS | {"query": models.UpcomingQuery}),
-            answers=models.UpcomingTold,
+            answers=models.UpcomingInvoiceResponse,
             own=OWN_ALONE,
         ),
         Endpoint(
@@ -139,7 +145,12 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
             *("POST", f"{AN_INVOICE}/credit", BILLING, billing.credit, "Take back some of one that is open or paid."),
             **(
                 CREATES
-                | {"sends": models.Credit, "answers": models.CreditTold, "sensitive": True, "often": READ}
+                | {
+                    "sends": models.CreateCreditNoteRequest,
+                    "answers": models.CreditNoteResponse,
+                    "sensitive": True,
+                    "often": READ,
+                }
                 | {"refuses": (409, 422)}
             ),
         ),

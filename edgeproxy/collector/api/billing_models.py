@@ -79,7 +79,7 @@ class InvoicesQuery(WhoseQuery):
     state: Printed | None = None
 
 
-class SubscriptionNew(Body):
+class CreateSubscriptionRequest(Body):
     """A subscription as it begins."""
 
     plan: PlanName
@@ -87,7 +87,7 @@ class SubscriptionNew(Body):
     """What the fee is paid for in advance."""
 
 
-class SubscriptionChange(Body):
+class UpdateSubscriptionRequest(Body):
     """A change to another plan."""
 
     plan: PlanName
@@ -95,25 +95,25 @@ class SubscriptionChange(Body):
     """By default now to what costs more, and when what is paid ends to what costs less."""
 
 
-class SubscriptionPreview(SubscriptionChange):
+class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
     """What somebody thinks of changing, or of beginning."""
 
     interval: Literal["month", "year"] = "month"
 
 
-class Why(Body):
+class ReasonRequest(Body):
     """Why a person does this."""
 
     why: Text
 
 
-class Credit(Why):
+class CreateCreditNoteRequest(ReasonRequest):
     """What is taken back of an invoice."""
 
     amount: Cents
 
 
-class PlanTold(TypedDict):
+class PlanResponse(TypedDict):
     """A plan that is sold. Amounts are cents, unit prices cents a unit."""
 
     plan: str
@@ -126,14 +126,14 @@ class PlanTold(TypedDict):
     entitlements: dict[str, str]
 
 
-class PlansTold(TypedDict):
+class PlanList(TypedDict):
     """All plans that are sold."""
 
     currency: str
-    plans: list[PlanTold]
+    plans: list[PlanResponse]
 
 
-class StatusTold(TypedDict):
+class BillingStatusResponse(TypedDict):
     """Whether anything can be bought, and anybody is charged."""
 
     mode: str
@@ -142,7 +142,7 @@ class StatusTold(TypedDict):
     message: str | None
 
 
-class PreviewTold(TypedDict):
+class SubscriptionPreview(TypedDict):
     """What a change comes to. Amounts are cents."""
 
     plan: str
@@ -153,7 +153,7 @@ class PreviewTold(TypedDict):
     lines: list[InvoiceLine]
 
 
-class MeterUsed(TypedDict):
+class MeterUsageResponse(TypedDict):
     """What was used of a meter in this period, beside what the plan includes."""
 
     meter: str
@@ -166,17 +166,17 @@ class MeterUsed(TypedDict):
     is_billed: bool
 
 
-class UsageTold(TypedDict):
+class BilledUsage(TypedDict):
     """What was used in this period."""
 
     customer: str
     plan: str
     period_start: str | None
     period_end: str | None
-    meters: list[MeterUsed]
+    meters: list[MeterUsageResponse]
 
 
-class AmountsTold(TypedDict):
+class InvoiceAmounts(TypedDict):
     """What lines come to, before tax. Amounts are cents."""
 
     subtotal: int
@@ -184,7 +184,7 @@ class AmountsTold(TypedDict):
     lines: list[InvoiceLine]
 
 
-class UpcomingTold(AmountsTold):
+class UpcomingInvoiceResponse(InvoiceAmounts):
     """The next invoice, if nothing more were used; `projected`: if usage goes on as in the last seven days."""
 
     customer: str
@@ -193,10 +193,10 @@ class UpcomingTold(AmountsTold):
     period_end: str | None
     currency: str
     closes_at: str | None
-    projected: NotRequired[AmountsTold]
+    projected: NotRequired[InvoiceAmounts]
 
 
-class CreditTold(TypedDict):
+class CreditNoteResponse(TypedDict):
     """What is taken back of an invoice."""
 
     id: str

@@ -104,7 +104,7 @@ class Portal(Body):
     return_url: Url
 
 
-class Adjustment(Body):
+class CreateAdjustmentRequest(Body):
     """Credits that are given, or below zero taken back; with `consumption`, usage that is taken back."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"customer": "acme", "millicredits": 5, "why": "sorry"}]})
@@ -118,7 +118,7 @@ class Adjustment(Body):
     """The id of a consumption."""
 
 
-class RefundNew(Body):
+class CreateRefundRequest(Body):
     """Money that is to go back."""
 
     purchase: Id
@@ -134,7 +134,7 @@ class AccountingQuery(Query):
     format: Literal["csv", "quickbooks", "xero"] | None = None
 
 
-class GrantTold(TypedDict):
+class CreditGrant(TypedDict):
     """Credits that came at once, and what is left of them."""
 
     id: str
@@ -143,7 +143,7 @@ class GrantTold(TypedDict):
     refundable: int
 
 
-class BalanceTold(TypedDict):
+class CreditBalanceResponse(TypedDict):
     """What a customer has. Amounts are millicredits, of which 1,000,000 are one US dollar."""
 
     customer: str
@@ -154,18 +154,18 @@ class BalanceTold(TypedDict):
     available: int
     usd: str
     """What is available, in US dollars."""
-    grants: list[GrantTold]
+    grants: list[CreditGrant]
     at: str | None
 
 
-class StatementsTold(TypedDict):
+class CreditStatementList(TypedDict):
     """The months of which there are statements, newest first."""
 
     customer: str
     statements: list[str]
 
 
-class StatementLineTold(TypedDict):
+class CreditStatementLine(TypedDict):
     """A line of a statement."""
 
     at: str | None
@@ -176,17 +176,17 @@ class StatementLineTold(TypedDict):
     millicredits: int
 
 
-class StatementTold(TypedDict):
+class CreditStatement(TypedDict):
     """A month: opening and lines come to the closing. Amounts are millicredits."""
 
     customer: str
     month: str
     opening: int
-    lines: list[StatementLineTold]
+    lines: list[CreditStatementLine]
     closing: int
 
 
-class PurchaseTold(TypedDict):
+class CreditPurchase(TypedDict):
     """Credits that were bought: how many, what was paid in cents, and how many have gone back since."""
 
     id: str
@@ -198,22 +198,22 @@ class PurchaseTold(TypedDict):
     has_receipt: bool
 
 
-class PurchasesTold(TypedDict):
+class CreditPurchaseList(TypedDict):
     """A page of purchases, the last first."""
 
     customer: str
-    purchases: list[PurchaseTold]
+    purchases: list[CreditPurchase]
     next: NotRequired[int]
 
 
-class SessionTold(TypedDict):
+class StripeSession(TypedDict):
     """Where the browser is to be sent."""
 
     id: str
     url: str | None
 
 
-class AdjustmentTold(TypedDict):
+class CreditAdjustment(TypedDict):
     """What was booked, and what there is now."""
 
     id: str
@@ -223,7 +223,7 @@ class AdjustmentTold(TypedDict):
     balance: int
 
 
-class RefundTold(TypedDict):
+class Refund(TypedDict):
     """A refund: `held` until the payment service has told what became of it."""
 
     id: str
@@ -233,7 +233,7 @@ class RefundTold(TypedDict):
     state: str
 
 
-class MovementTold(TypedDict):
+class AccountMovement(TypedDict):
     """What one kind of happening has moved on an account, in millicredits: a debit above zero, a credit below."""
 
     account: str
@@ -242,9 +242,9 @@ class MovementTold(TypedDict):
     millicredits: int
 
 
-class DayTold(TypedDict):
+class AccountingDay(TypedDict):
     """A day of the books: the exact movements, and whole cents by account."""
 
     date: str
-    movements: list[MovementTold]
+    movements: list[AccountMovement]
     cents: dict[str, int]

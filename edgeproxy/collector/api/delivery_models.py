@@ -41,7 +41,7 @@ class ReportQuery(Query):
     limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = LISTED_MAX
 
 
-class RolloutChange(BaseModel):
+class UpdateRolloutRequest(BaseModel):
     """How the roll-out goes on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class RolloutChange(BaseModel):
     """For the audit log."""
 
 
-class EventTold(TypedDict):
+class WebhookEvent(TypedDict):
     """An event of Stripe's."""
 
     id: str
@@ -74,20 +74,20 @@ class EventTold(TypedDict):
     applied: str | None
 
 
-class EventsTold(TypedDict):
+class WebhookEventList(TypedDict):
     """Events of Stripe's, and how many there are in each state."""
 
-    events: list[EventTold]
+    events: list[WebhookEvent]
     states: dict[str, int]
 
 
-class Received(TypedDict):
+class WebhookReceipt(TypedDict):
     """An event that is kept."""
 
     received: str
 
 
-class Replayed(TypedDict):
+class WebhookReplayResult(TypedDict):
     """An event that is applied once more."""
 
     event: str
@@ -104,7 +104,7 @@ class DriftRow(TypedDict):
     do: str
 
 
-class ReconciliationTold(TypedDict):
+class Reconciliation(TypedDict):
     """What was held against what."""
 
     id: str
@@ -126,13 +126,13 @@ class ReconciliationTold(TypedDict):
     rows: list[DriftRow]
 
 
-class ReconciliationsTold(TypedDict):
+class ReconciliationList(TypedDict):
     """Reconciliations, the latest first."""
 
-    reconciliations: list[ReconciliationTold]
+    reconciliations: list[Reconciliation]
 
 
-class RatedTold(TypedDict):
+class RatedCustomer(TypedDict):
     """An invoice of a period, in cents without tax."""
 
     invoice: str
@@ -146,7 +146,7 @@ class RatedTold(TypedDict):
     at: str
 
 
-class ReportTold(TypedDict):
+class RatingReport(TypedDict):
     """What shadow rated beside what was charged, in cents."""
 
     rated: int
@@ -158,11 +158,11 @@ class ReportTold(TypedDict):
     real: int
     different: int
     """Those that were charged by another amount."""
-    invoices: list[RatedTold]
+    invoices: list[RatedCustomer]
     """Those that differ first, then the largest."""
 
 
-class GateTold(TypedDict):
+class RolloutGate(TypedDict):
     """A condition of a step."""
 
     name: str
@@ -171,7 +171,7 @@ class GateTold(TypedDict):
     is_open: bool
 
 
-class RolloutTold(TypedDict):
+class Rollout(TypedDict):
     """Who is charged now."""
 
     mode: str
@@ -180,10 +180,10 @@ class RolloutTold(TypedDict):
     charging: bool
     message: str | None
     stopped_by: str | None
-    gates: list[GateTold]
+    gates: list[RolloutGate]
 
 
-class WaiverTold(TypedDict):
+class Waiver(TypedDict):
     """A time in which nothing was charged; without an end while it lasts."""
 
     since: str
@@ -192,7 +192,7 @@ class WaiverTold(TypedDict):
     why: str
 
 
-class RolloutShown(RolloutTold):
+class RolloutRequirements(Rollout):
     """Who is charged now, and in the past; the gates are those of the next step up, none where there is none."""
 
     gates_as_of: str | None
@@ -202,5 +202,5 @@ class RolloutShown(RolloutTold):
     """Since when so many percent are charged; null where nobody has said so at run time."""
     is_stopped_by_file: bool
     """Whether the collector's file stops charging, so that it can only be resumed there."""
-    waivers: list[WaiverTold]
+    waivers: list[Waiver]
     """The latest first."""

@@ -14,14 +14,14 @@ def figure_endpoints(figures: FigureHandlers) -> tuple[Endpoint[Any, Any], ...]:
             *("GET", "/billing/executive", BILLING, figures.executive),
             "Revenue, cost and margin by day, the week's largest and the month; 429 until they are worked out.",
             query=models.ExecutiveQuery,
-            answers=models.ExecutiveTold,
+            answers=models.BusinessReport,
             refuses=(404, 429),
         ),
         Endpoint(
             *("GET", "/v1/refusals", READERS, figures.refusals),
             "Who was refused most, and by which limits; 429 until that is worked out.",
             query=models.RefusalsQuery,
-            answers=models.RefusalsTold,
+            answers=models.RefusalReport,
             refuses=(429,),
         ),
     )

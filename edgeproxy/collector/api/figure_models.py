@@ -24,7 +24,7 @@ class RefusalsQuery(Query):
     hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
 
 
-class DayTold(TypedDict):
+class BusinessDay(TypedDict):
     """A day of UTC."""
 
     day: str
@@ -36,7 +36,7 @@ class DayTold(TypedDict):
     is_on_target: bool | None
 
 
-class ModelTold(TypedDict):
+class ModelUsage(TypedDict):
     """What the usage of a model cost."""
 
     model: str
@@ -45,7 +45,7 @@ class ModelTold(TypedDict):
     cost: int
 
 
-class VolumeTold(TypedDict):
+class CustomerVolume(TypedDict):
     """What a customer used of a meter, and its share of all."""
 
     meter: str
@@ -54,12 +54,12 @@ class VolumeTold(TypedDict):
     share: float
 
 
-WeekTold = TypedDict(
-    "WeekTold", {"from": str, "to": str, "cost": int, "models": list[ModelTold], "customers": list[VolumeTold]}
+BusinessWeek = TypedDict(
+    "BusinessWeek", {"from": str, "to": str, "cost": int, "models": list[ModelUsage], "customers": list[CustomerVolume]}
 )
 
 
-class MonthTold(TypedDict):
+class BusinessMonth(TypedDict):
     """A month, as far as it has come."""
 
     month: str
@@ -78,13 +78,13 @@ class MonthTold(TypedDict):
     lifetime_value: int | None
 
 
-class ExecutiveTold(TypedDict):
+class BusinessReport(TypedDict):
     """How the business goes; `definitions` says what each figure means."""
 
     as_of: str
-    month: MonthTold
-    days: list[DayTold]
-    week: WeekTold
+    month: BusinessMonth
+    days: list[BusinessDay]
+    week: BusinessWeek
     target: float
     definitions: dict[str, str]
 
@@ -103,7 +103,7 @@ class CustomerRefusals(LimitRefusals):
     customer: str
 
 
-class RefusalsTold(TypedDict):
+class RefusalReport(TypedDict):
     """Who was refused most."""
 
     as_of: str

@@ -115,7 +115,7 @@ class EventRejected(TypedDict):
     error: str
 
 
-class EventsTaken(TypedDict):
+class EventsResult(TypedDict):
     """What became of events."""
 
     accepted: int
@@ -146,14 +146,14 @@ class DeadLetter(TypedDict):
     event: Any
 
 
-class DeadLetters(TypedDict):
+class DeadLetterList(TypedDict):
     """Events that were rejected, oldest first."""
 
     dead_letters: list[DeadLetter]
     next: NotRequired[str]
 
 
-class Edges(TypedDict):
+class EdgeList(TypedDict):
     """How each edge is."""
 
     edges: list[dict[str, Any]]
@@ -168,7 +168,7 @@ FORMS_OF_CHANGE: tuple[list[JsonValue], ...] = (["retired"], ["region", "token"]
 """The fields that make a change of an edge."""
 
 
-class EdgeChange(BaseModel):
+class UpdateEdgeRequest(BaseModel):
     """Retire an edge or take it back; bind it to another token and region; or consent to a gap at its beginning."""
 
     model_config = ConfigDict(
@@ -192,7 +192,7 @@ class EdgeChange(BaseModel):
         return self
 
 
-class EdgeChanged(TypedDict):
+class EdgeUpdated(TypedDict):
     """The watermark of an edge, and what was changed."""
 
     edge: str
@@ -211,14 +211,14 @@ class QuarantineQuery(Query):
     edge: str | None = None
 
 
-class Quarantine(TypedDict):
+class QuarantineList(TypedDict):
     """What is in quarantine."""
 
     count: int
     batches: list[dict[str, Any]]
 
 
-class Quarantined(TypedDict):
+class QuarantinedBatch(TypedDict):
     """What is known of a batch in quarantine."""
 
     edge: str
@@ -228,7 +228,7 @@ class Quarantined(TypedDict):
     hash: str
 
 
-class Replayed(TypedDict):
+class ReplayResult(TypedDict):
     """What a replay came to."""
 
     rows: int
@@ -249,7 +249,7 @@ class AuditQuery(Query):
     target: Printed | None = None
 
 
-class Audit(TypedDict):
+class AuditPage(TypedDict):
     """A page of the audit log, oldest first."""
 
     entries: list[dict[str, Any]]
@@ -330,7 +330,7 @@ class RegionReports(BaseModel):
     reports: Annotated[list[RegionReport], Field(max_length=REPORTS_MAX)]
 
 
-class RegionReportsTaken(TypedDict):
+class RegionReportsResult(TypedDict):
     """How many of the reports count: others are about regions that are not known here."""
 
     taken: int
@@ -363,7 +363,7 @@ class DirectoryQuery(Query):
     """Seconds to wait until there is another version."""
 
 
-class DirectoryNews(TypedDict):
+class DirectoryChanges(TypedDict):
     """What there is beside the version that is known."""
 
     follows: bool

@@ -16,6 +16,7 @@ from edgeproxy.config.schema import FORMS, Editor
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
+SUFFIX = re.compile(r"(?<=[a-z])Response$")
 NAMED = re.compile(r"\{([a-z_]+)\}")
 PATHS = {name: {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"} for name in ("seq", "alert")}
 """Parameters of paths that have a form of their own."""
@@ -70,7 +71,7 @@ def description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
     for one in table:
         body = refs[one.sends, "validation"] if one.sends is not Nothing else None
         paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, body, schemas)
-    return {
+    document: Schema = {
         "openapi": "3.1.0",
         "info": {"title": "edgeproxy collector", "version": __version__, "license": {"name": "Apache-2.0"}},
         "paths": paths,
@@ -79,6 +80,8 @@ def description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
+    renamed: Schema = _without_suffix(document)
+    return renamed
 
 
 def _operation(one: Endpoint[Any, Any], body: Schema | None, schemas: Schema) -> Schema:
@@ -155,6 +158,15 @@ def _of(kind: Any, schemas: Schema) -> Schema:
         return made
     schemas[made["title"]] = made
     return {"$ref": REF.format(model=made["title"])}
+
+
+def _without_suffix(node: Any) -> Any:
+    """Name a schema `Customer` whose class is `CustomerResponse`: another class in the code has the short name."""
+    if isinstance(node, dict):
+        return {SUFFIX.sub("", key): _without_suffix(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_without_suffix(value) for value in node]
+    return SUFFIX.sub("", node) if isinstance(node, str) else node
 
 
 def _without_variables(schema: Schema) -> Schema:

@@ -5,12 +5,12 @@ from typing import Any
 from edgeproxy.collector.api.endpoint import EDGE, JSON, OWN, READERS, SERVICE, Endpoint
 from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.api.quota_models import (
+    AllocationList,
+    AllocationResult,
     HoldingsQuery,
-    HoldingsTold,
-    PlaceTold,
-    QuotaNews,
+    QuotaCounts,
+    QuotaList,
     QuotaNewsQuery,
-    QuotasTold,
 )
 
 HOLDINGS = "/v1/customers/{customer}/holdings/{meter}"
@@ -22,26 +22,26 @@ def quota_endpoints(quotas: QuotaHandlers) -> tuple[Endpoint[Any, Any], ...]:
         Endpoint(
             *("GET", "/v1/customers/{customer}/quotas", READERS | OWN, quotas.quotas),
             "What is used of each quota of a customer, and will be by the end of its period.",
-            answers=QuotasTold,
+            answers=QuotaList,
             refuses=(409,),
         ),
         Endpoint(
             *("GET", "/v1/directory/quotas", EDGE, quotas.news),
             "What the ledger has counted of quotas that are nearly used up; waits until there is more.",
             query=QuotaNewsQuery,
-            answers=QuotaNews,
+            answers=QuotaCounts,
         ),
         Endpoint(
             *("GET", HOLDINGS, READERS | SERVICE | OWN, quotas.page, "The places that a customer has taken."),
             query=HoldingsQuery,
-            answers=HoldingsTold,
+            answers=AllocationList,
             refuses=(409,),
         ),
         Endpoint(
             *("PUT", f"{HOLDINGS}/{{item}}", SERVICE, quotas.take),
             "Take a place, or keep it: 201 where it was not taken before, 409 where there is none left.",
             media=(JSON,),
-            answers=PlaceTold,
+            answers=AllocationResult,
             status=201,
             again=True,
             refuses=(409, 422),

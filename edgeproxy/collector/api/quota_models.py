@@ -8,15 +8,15 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.accounts.models import Body, Span
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import DIRECTORY_WAIT_SECONDS_MAX, PageLimit, Printed, in_query
-from edgeproxy.collector.quotas.quota_status import QuotaTold
+from edgeproxy.collector.quotas.quota_status import QuotaStatus
 from edgeproxy.config.units import Whole
 
 
-class QuotasTold(TypedDict):
+class QuotaList(TypedDict):
     """The quotas of a customer, and what is used of them."""
 
     customer: str
-    quotas: list[QuotaTold]
+    quotas: list[QuotaStatus]
 
 
 class HoldingTaken(Body):
@@ -26,7 +26,7 @@ class HoldingTaken(Body):
     """After which time it is given back by itself; by default never."""
 
 
-class HoldingTold(TypedDict):
+class Allocation(TypedDict):
     """A place that is taken."""
 
     item: str
@@ -34,7 +34,7 @@ class HoldingTold(TypedDict):
     expires_at: str | None
 
 
-class PlaceTold(HoldingTold):
+class AllocationResult(Allocation):
     """A place that is taken, and how many are; `allowed` is null where there may be any number."""
 
     customer: str
@@ -43,10 +43,10 @@ class PlaceTold(HoldingTold):
     allowed: int | None
 
 
-class HoldingsTold(TypedDict):
+class AllocationList(TypedDict):
     """A page of the places that are taken, in the order of their items."""
 
-    holdings: list[HoldingTold]
+    holdings: list[Allocation]
     used: int
     allowed: int | None
     next: NotRequired[str]
@@ -71,7 +71,7 @@ class QuotaNewsQuery(Query):
     """Seconds to wait until there is another."""
 
 
-class QuotaCountTold(TypedDict):
+class QuotaCountEntry(TypedDict):
     """What the ledger has counted of a quota in a day or a month of its time zone."""
 
     seq: int
@@ -83,8 +83,8 @@ class QuotaCountTold(TypedDict):
     used: int
 
 
-class QuotaNews(TypedDict):
+class QuotaCounts(TypedDict):
     """What is new of quotas that are nearly used up, oldest first; `newest` is the number of the latest change."""
 
     newest: int
-    quotas: list[QuotaCountTold]
+    quotas: list[QuotaCountEntry]

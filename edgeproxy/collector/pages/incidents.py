@@ -30,7 +30,7 @@ State = Literal["investigating", "identified", "monitoring", "resolved"]
 Message = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
 
 
-class IncidentNew(Body):
+class CreateIncidentRequest(Body):
     """An incident as it begins."""
 
     severity: Severity
@@ -49,7 +49,7 @@ class IncidentUpdate(Body):
     message: Message
 
 
-class UpdateTold(TypedDict):
+class IncidentUpdateEntry(TypedDict):
     """An update of an incident."""
 
     at: str
@@ -57,7 +57,7 @@ class UpdateTold(TypedDict):
     message: str
 
 
-class IncidentTold(TypedDict):
+class Incident(TypedDict):
     """An incident, its last update first."""
 
     id: str
@@ -67,16 +67,16 @@ class IncidentTold(TypedDict):
     began_at: str
     ended_at: str | None
     state: str
-    updates: list[UpdateTold]
+    updates: list[IncidentUpdateEntry]
 
 
-class IncidentsTold(TypedDict):
+class IncidentList(TypedDict):
     """Incidents, the last one first."""
 
-    incidents: list[IncidentTold]
+    incidents: list[Incident]
 
 
-async def listing(connection: AsyncConnection, now: float) -> list[IncidentTold]:
+async def listing(connection: AsyncConnection, now: float) -> list[Incident]:
     """Tell the incidents of DAYS, and those that go on; the last one first."""
     columns = incidents.c
     lately = columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
@@ -85,7 +85,7 @@ async def listing(connection: AsyncConnection, now: float) -> list[IncidentTold]
     return await _told(connection, rows)
 
 
-async def begin(connection: AsyncConnection, caller: Caller, new: IncidentNew) -> IncidentTold:
+async def begin(connection: AsyncConnection, caller: Caller, new: CreateIncidentRequest) -> Incident:
     """Begin an incident."""
     id_, at = new_id(), now_ms() // 1000
     row = {
@@ -103,7 +103,7 @@ async def begin(connection: AsyncConnection, caller: Caller, new: IncidentNew) -
     return told
 
 
-async def update(connection: AsyncConnection, caller: Caller, id_: str, said: IncidentUpdate) -> IncidentTold:
+async def update(connection: AsyncConnection, caller: Caller, id_: str, said: IncidentUpdate) -> Incident:
     """Add an update; with the state `resolved` the incident ends, with another one it goes on. Raises Refused."""
     row = await _find(connection, id_, lock=True)
     at = now_ms() // 1000
@@ -133,9 +133,9 @@ async def _find(connection: AsyncConnection, id_: str, *, lock: bool = False) ->
     return row
 
 
-async def _told(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[IncidentTold]:
+async def _told(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Incident]:
     ids = [row.id for row in rows]
-    made: dict[str, list[UpdateTold]] = {id_: [] for id_ in ids}
+    made: dict[str, list[IncidentUpdateEntry]] = {id_: [] for id_ in ids}
     updates = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
     for row in await connection.execute(updates.order_by(incident_updates.c.id.desc())):
         made[row.incident].append({"at": moment(row.at * 1000) or "", "state": row.state, "message": row.message})

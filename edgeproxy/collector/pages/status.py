@@ -25,7 +25,7 @@ from edgeproxy.collector.pages import availability, checks, incidents, languages
 from edgeproxy.collector.pages.availability import Region
 from edgeproxy.collector.pages.charts import WIDTH
 from edgeproxy.collector.pages.checks import Checks, Row
-from edgeproxy.collector.pages.incidents import IncidentTold
+from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader
 from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
 from edgeproxy.config.pages import StatusPage
@@ -44,7 +44,7 @@ class Known(NamedTuple):
     """What was read, and when."""
 
     counts: Mapping[Row, int]
-    incidents: list[IncidentTold]
+    incidents: list[Incident]
     at: float
 
 

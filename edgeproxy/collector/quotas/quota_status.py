@@ -13,7 +13,7 @@ PACE_SECONDS_MIN = 3600
 """Seconds of a period over which the pace is taken at least: a first minute says little about a month."""
 
 
-class QuotaTold(TypedDict):
+class QuotaStatus(TypedDict):
     """A quota of a customer, and what is used of it."""
 
     quota: str
@@ -53,7 +53,7 @@ class Standing(NamedTuple):
         over = min(length, max(PACE_SECONDS_MIN, round(now - self.period.since)))
         return -(-self.used * length // over)
 
-    def told(self, now: float) -> QuotaTold:
+    def told(self, now: float) -> QuotaStatus:
         """Tell it as the API does."""
         quota, period = self.quota, self.period
         return {

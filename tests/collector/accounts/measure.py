@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import customers, keys
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.models import CustomerNew, KeyNew
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest
 from edgeproxy.collector.database import schema
 from edgeproxy.wire import directory_signatures
 from tests.edge.directory.measure import within
@@ -100,10 +100,10 @@ def adds(url: str, names: list[str]) -> None:
     """Make customers with a key each."""
 
     async def add(connection: Any) -> None:
-        rows = [customers.row_of(CustomerNew(name=name, tier="basic"), {"tier": "basic"}) for name in names]
+        rows = [customers.row_of(CreateCustomerRequest(name=name, tier="basic"), {"tier": "basic"}) for name in names]
         await connection.execute(sa.insert(schema.customers), rows)
         for name in names:
-            await keys.create(connection, Caller("measure"), name, KeyNew())
+            await keys.create(connection, Caller("measure"), name, CreateKeyRequest())
 
     within(url, add)
 

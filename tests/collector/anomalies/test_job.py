@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.models import CustomerChange, CustomerNew
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, UpdateCustomerRequest
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK
 from edgeproxy.collector.anomalies.job import GRACE_SECONDS, AnomalyJob
@@ -54,7 +54,9 @@ class Books:
         """Make customers of the API."""
         async with self.database.writing() as connection:
             for name in names:
-                await customers.create(connection, Caller("test"), CustomerNew(name=name, tier="basic"), self.known)
+                await customers.create(
+                    connection, Caller("test"), CreateCustomerRequest(name=name, tier="basic"), self.known
+                )
 
     async def count(self, used: Mapping[int, Mapping[str, int]]) -> None:
         """Count requests of customers, by the Unix second at which an hour begins."""
@@ -176,7 +178,7 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
             assert (await connection.execute(by)).all() == [("customer.change", "acme")]
         # Who took it back is not contradicted.
         async with opened.writing() as connection:
-            back = CustomerChange.model_validate({"paused": None})
+            back = UpdateCustomerRequest.model_validate({"paused": None})
             await customers.change(connection, Caller("person"), "acme", back, books.known)
         await books.look(hour + 120)
         async with opened.reading() as connection:

@@ -18,7 +18,7 @@ from sqlalchemy import event
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.models import CustomerNew
+from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import LOST, Database
 from edgeproxy.config.collector import Settings
@@ -69,7 +69,7 @@ async def die_at_each_step(server: Postgresql, url: str, known: Settings) -> tup
             passed = 0
             try:
                 async with database.writing() as connection:
-                    new = CustomerNew(name=f"c{last}", tier="basic")
+                    new = CreateCustomerRequest(name=f"c{last}", tier="basic")
                     await customers.create(connection, Caller("test"), new, known)
                 done.append(new.name)
             except LOST:

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import customers, keys
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.models import CustomerNew, KeyNew
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import keys as keys_table
@@ -97,12 +97,12 @@ def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_the
         caller = Caller("test")
         async with opened.writing() as connection:
             for name, every in (("often", "10d"), ("seldom", "100d"), ("never", None)):
-                new = CustomerNew.model_validate({"name": name, "tier": "basic", "rotate_every": every})
+                new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic", "rotate_every": every})
                 await customers.create(connection, caller, new, known())
-                ids[name] = (await keys.create(connection, caller, name, KeyNew()))["id"]
-            ids["revoked"] = (await keys.create(connection, caller, "seldom", KeyNew()))["id"]
+                ids[name] = (await keys.create(connection, caller, name, CreateKeyRequest()))["id"]
+            ids["revoked"] = (await keys.create(connection, caller, "seldom", CreateKeyRequest()))["id"]
             await keys.revoke(connection, caller, ids["revoked"])
-            rotated = await keys.create(connection, caller, "seldom", KeyNew())
+            rotated = await keys.create(connection, caller, "seldom", CreateKeyRequest())
             ids["rotated"] = (await keys.rotate(connection, caller, rotated["id"], 86400 * 300))["id"]
             await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
         watch = Watch(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})

@@ -13,7 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers, flags, idempotency, keys
 from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.models import CustomerNew, FlagBody, KeyNew, Leak, Rotation
+from edgeproxy.collector.accounts.models import (
+    CreateCustomerRequest,
+    CreateKeyRequest,
+    FlagRequest,
+    LeakReport,
+    RotateKeyRequest,
+)
 from edgeproxy.collector.accounts.search import search
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
@@ -71,7 +77,7 @@ class AccountHandlers:
             found = await customers.listing(connection, query.cursor, query.limit + 1, **only)
         return page("customers", found, query.limit)
 
-    async def create_customer(self, call: Call[ChangeQuery, CustomerNew]) -> web.Response:
+    async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:
         """Make a customer."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
@@ -133,7 +139,7 @@ class AccountHandlers:
             found = await keys.listing(connection, call.path("customer"), query.cursor, query.limit + 1)
         return page("keys", found, query.limit)
 
-    async def create_key(self, call: Call[ChangeQuery, KeyNew]) -> web.Response:
+    async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
         """Make a key, whose secret is in the answer and nowhere else."""
         own = CUSTOMER in call.holder.roles
         if own and call.body.sha256 is not None:
@@ -181,7 +187,7 @@ class AccountHandlers:
 
         return await self._change(call, make)
 
-    async def rotate_key(self, call: Call[ChangeQuery, Rotation]) -> web.Response:
+    async def rotate_key(self, call: Call[ChangeQuery, RotateKeyRequest]) -> web.Response:
         """Make a key in the place of another one."""
         own = CUSTOMER in call.holder.roles
 
@@ -190,7 +196,7 @@ class AccountHandlers:
 
         return await self._change(call, make, creates=True, hides="secret")
 
-    async def leaked(self, call: Call[Query, Leak]) -> web.Response:
+    async def leaked(self, call: Call[Query, LeakReport]) -> web.Response:
         """End keys that somebody found; the answer is the same whether there were any."""
         digests = [keys.sha256_of(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
@@ -218,7 +224,7 @@ class AccountHandlers:
             row = await flags.find(connection, call.path("flag"))
         return tagged(200, flags.told(row), row.version)
 
-    async def put_flag(self, call: Call[ChangeQuery, FlagBody]) -> web.Response:
+    async def put_flag(self, call: Call[ChangeQuery, FlagRequest]) -> web.Response:
         """Have a flag be so."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:

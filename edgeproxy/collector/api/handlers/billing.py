@@ -14,15 +14,15 @@ from edgeproxy.collector.accounts.ids import moment, new_id, now_ms
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing_models import (
-    Credit,
+    CreateCreditNoteRequest,
+    CreateSubscriptionRequest,
     InvoicesQuery,
-    PlanTold,
-    SubscriptionChange,
-    SubscriptionNew,
-    SubscriptionPreview,
+    PlanResponse,
+    PreviewSubscriptionRequest,
+    ReasonRequest,
     UpcomingQuery,
+    UpdateSubscriptionRequest,
     WhoseQuery,
-    Why,
 )
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.handlers.accounts import AccountHandlers, page, tagged, wanted
@@ -72,7 +72,7 @@ class BillingHandlers(AccountHandlers):
             loaded = await subscriptions.get_by_customer(connection, self._whose(call))
         return tagged(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
 
-    async def subscribe(self, call: Call[Any, SubscriptionNew]) -> web.Response:
+    async def subscribe(self, call: Call[Any, CreateSubscriptionRequest]) -> web.Response:
         """Begin a subscription."""
         customer, body = self._whose(call), call.body
         await self._must_sell(call)
@@ -92,7 +92,7 @@ class BillingHandlers(AccountHandlers):
 
         return await self._change(call, make, creates=True)
 
-    async def change(self, call: Call[Any, SubscriptionChange]) -> web.Response:
+    async def change(self, call: Call[Any, UpdateSubscriptionRequest]) -> web.Response:
         """Change to another plan."""
 
         def plan_of(loaded: LoadedSubscription) -> str:
@@ -147,7 +147,7 @@ class BillingHandlers(AccountHandlers):
 
         return await self._change(call, make)
 
-    async def preview(self, call: Call[WhoseQuery, SubscriptionPreview]) -> web.Response:
+    async def preview(self, call: Call[WhoseQuery, PreviewSubscriptionRequest]) -> web.Response:
         """Tell what a change, or the beginning of a subscription, would come to."""
         billing, body, now = self._billing(), call.body, time.time()
         async with self._database.reading(whole=True) as connection:
@@ -251,7 +251,7 @@ class BillingHandlers(AccountHandlers):
             raise Refused(409, f"the invoice is {row.state}: it has a PDF once it is open")
         return web.Response(status=303, headers={"Location": row.pdf})
 
-    async def hold(self, call: Call[Query, Why]) -> web.Response:
+    async def hold(self, call: Call[Query, ReasonRequest]) -> web.Response:
         """Have a draft wait until somebody has looked at it."""
 
         def decide(row: Any) -> dict[str, Any]:
@@ -261,7 +261,7 @@ class BillingHandlers(AccountHandlers):
 
         return await self._decide(call, "invoice.hold", decide)
 
-    async def accept(self, call: Call[Query, Why]) -> web.Response:
+    async def accept(self, call: Call[Query, ReasonRequest]) -> web.Response:
         """Have an invoice that is held sent as it is."""
 
         def decide(row: Any) -> dict[str, Any]:
@@ -274,7 +274,7 @@ class BillingHandlers(AccountHandlers):
 
         return await self._decide(call, "invoice.accept", decide)
 
-    async def void(self, call: Call[Query, Why]) -> web.Response:
+    async def void(self, call: Call[Query, ReasonRequest]) -> web.Response:
         """Have an invoice taken back."""
 
         def decide(row: Any) -> dict[str, Any]:
@@ -284,7 +284,7 @@ class BillingHandlers(AccountHandlers):
 
         return await self._decide(call, "invoice.void", decide)
 
-    async def _decide(self, call: Call[Query, Why], action: str, decide: Any) -> web.Response:
+    async def _decide(self, call: Call[Query, ReasonRequest], action: str, decide: Any) -> web.Response:
         """Write what a person decides of an invoice;
 
         what follows at Stripe is done by the job (collector/billing/period_close/invoice_delivery.py).
@@ -299,7 +299,7 @@ class BillingHandlers(AccountHandlers):
             after = await invoices.get_invoice(connection, row.id)
         return answer(200, invoices.to_response(after, written))
 
-    async def credit(self, call: Call[Any, Credit]) -> web.Response:
+    async def credit(self, call: Call[Any, CreateCreditNoteRequest]) -> web.Response:
         """Have some of an invoice taken back."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
@@ -371,7 +371,7 @@ class Decided:
         self.is_written = is_written
 
 
-def plan_told(version: str, plan: Plan) -> PlanTold:
+def plan_told(version: str, plan: Plan) -> PlanResponse:
     """Tell a plan as it is sold."""
     return {
         "plan": get_plan_name(version),

@@ -6,7 +6,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import contacts
-from edgeproxy.collector.accounts.contacts import AlertAddress, AlertAddressTold, Contacts
+from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.handlers.accounts import AccountHandlers
 from edgeproxy.collector.api.ledger_models import ChangeQuery
@@ -36,7 +36,7 @@ class ContactHandlers(AccountHandlers):
 
         return await self._change(call, make)
 
-    def _told(self, email: str | None) -> AlertAddressTold:
+    def _told(self, email: str | None) -> CustomerAlertAddress:
         return {"email": email, "is_mailed": self._settings.alerts.customers is not None}
 
     async def put_contacts(self, call: Call[ChangeQuery, Contacts]) -> web.Response:

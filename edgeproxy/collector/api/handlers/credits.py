@@ -13,13 +13,13 @@ from edgeproxy.collector.accounts.ids import moment, new_id
 from edgeproxy.collector.api.billing_models import WhoseQuery
 from edgeproxy.collector.api.credit_models import (
     AccountingQuery,
-    Adjustment,
     BalanceQuery,
     Checkout,
+    CreateAdjustmentRequest,
+    CreateRefundRequest,
+    CreditPurchase,
     Portal,
     PurchasesQuery,
-    PurchaseTold,
-    RefundNew,
 )
 from edgeproxy.collector.api.endpoint import CSV, Call, Nothing, Query
 from edgeproxy.collector.api.handlers.accounts import idempotent
@@ -183,7 +183,7 @@ class CreditHandlers(BillingHandlers):
 
     # ---- corrections
 
-    async def adjust(self, call: Call[ChangeQuery, Adjustment]) -> web.Response:
+    async def adjust(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> web.Response:
         """Give credits, take gifts back, or take usage back."""
         body = call.body
         self._meters()
@@ -213,7 +213,7 @@ class CreditHandlers(BillingHandlers):
 
         return await self._change(call, make, creates=True)
 
-    async def refund(self, call: Call[ChangeQuery, RefundNew]) -> web.Response:
+    async def refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> web.Response:
         """Have money go back, at most what is unspent of a purchase: held at once, then asked of Stripe."""
         body = call.body
         meters = self._meters()
@@ -306,7 +306,7 @@ class CreditHandlers(BillingHandlers):
         return new_id() if asked is None else f"{asked.digest[:32]}_{asked.request[:16]}"
 
 
-def purchase_told(row: Any) -> PurchaseTold:
+def purchase_told(row: Any) -> CreditPurchase:
     """Tell a purchase as the API does."""
     return {
         "id": row.id,

@@ -10,7 +10,12 @@ from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import Entry
 from edgeproxy.collector.accounts.ids import moment, now_ms
 from edgeproxy.collector.api.cached_reports import Kept, NotReady, Remembered
-from edgeproxy.collector.api.delivery_models import ReconciliationQuery, ReportQuery, RolloutChange, WebhooksQuery
+from edgeproxy.collector.api.delivery_models import (
+    ReconciliationQuery,
+    ReportQuery,
+    UpdateRolloutRequest,
+    WebhooksQuery,
+)
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.request_reader import body_of
 from edgeproxy.collector.api.responses import Refused, answer
@@ -155,7 +160,7 @@ class DeliveryHandlers:
             },
         )
 
-    async def change_rollout(self, call: Call[Query, RolloutChange]) -> web.Response:
+    async def change_rollout(self, call: Call[Query, UpdateRolloutRequest]) -> web.Response:
         """Charge more customers, or fewer, or nobody."""
         billing, said = self._must_bill(), call.body
         version, why = 0, said.why

@@ -11,7 +11,7 @@ from edgeproxy.collector.api.handlers.accounts import AccountHandlers
 from edgeproxy.collector.api.ledger_models import ChangeQuery
 from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.pages import incidents
-from edgeproxy.collector.pages.incidents import IncidentNew, IncidentUpdate
+from edgeproxy.collector.pages.incidents import CreateIncidentRequest, IncidentUpdate
 
 
 class IncidentHandlers(AccountHandlers):
@@ -22,7 +22,7 @@ class IncidentHandlers(AccountHandlers):
         async with self._database.reading() as connection:
             return answer(200, {"incidents": await incidents.listing(connection, time.time())})
 
-    async def begin_incident(self, call: Call[ChangeQuery, IncidentNew]) -> web.Response:
+    async def begin_incident(self, call: Call[ChangeQuery, CreateIncidentRequest]) -> web.Response:
         """Begin an incident."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:

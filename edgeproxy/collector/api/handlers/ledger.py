@@ -15,7 +15,7 @@ from edgeproxy.collector.accounts.audit import Entry
 from edgeproxy.collector.accounts.last_used import LastUsed
 from edgeproxy.collector.api import auth, usage_csv
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.ledger_models import EdgeChange, UsageQuery
+from edgeproxy.collector.api.ledger_models import UpdateEdgeRequest, UsageQuery
 from edgeproxy.collector.api.listener import LISTENER
 from edgeproxy.collector.api.request_reader import body_of
 from edgeproxy.collector.api.responses import Refused, answer, problem
@@ -161,7 +161,7 @@ class LedgerHandlers:
         async with self._database.reading(whole=True) as connection:
             return answer(200, {"edges": await edges.listing(connection, time.time())})
 
-    async def change_edge(self, call: Call[Query, EdgeChange]) -> web.Response:
+    async def change_edge(self, call: Call[Query, UpdateEdgeRequest]) -> web.Response:
         """Change an edge in one of the forms of EdgeChange."""
         change, edge = call.body, call.path("edge")
         said = change.model_dump(exclude_unset=True)

@@ -8,7 +8,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import tokens
 from edgeproxy.collector.accounts.ids import moment
-from edgeproxy.collector.accounts.tokens import PEOPLES_ROLES, TokenNew, TokenSecretNew, TokenTold
+from edgeproxy.collector.accounts.tokens import (
+    PEOPLES_ROLES,
+    CreateTokenRequest,
+    CreateTokenSecretRequest,
+    TokenResponse,
+)
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.handlers.accounts import AccountHandlers
@@ -35,7 +40,7 @@ class TokenHandlers(AccountHandlers):
         async with self._database.reading() as connection:
             return answer(200, await tokens.show(connection, name))
 
-    async def create_token(self, call: Call[ChangeQuery, TokenNew]) -> web.Response:
+    async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> web.Response:
         """Make a token, whose secret is in the answer and nowhere else."""
         self._must_have_consent(call, call.body.role)
 
@@ -45,7 +50,7 @@ class TokenHandlers(AccountHandlers):
 
         return await self._change(call, make, creates=True, hides="secret")
 
-    async def add_secret(self, call: Call[ChangeQuery, TokenSecretNew]) -> web.Response:
+    async def add_secret(self, call: Call[ChangeQuery, CreateTokenSecretRequest]) -> web.Response:
         """Give a token another secret."""
         name = call.path("token")
 
@@ -71,7 +76,7 @@ class TokenHandlers(AccountHandlers):
             auth.require_consent(call.holder, f"make a token of the role {role}", time.time())
 
 
-def of_file(token: Token) -> TokenTold:
+def of_file(token: Token) -> TokenResponse:
     """Tell a token of the configuration."""
     return {
         "name": token.label,

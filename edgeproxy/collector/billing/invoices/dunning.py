@@ -12,7 +12,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.models import CustomerChange
+from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.database.billing_tables import invoices
@@ -88,7 +88,7 @@ async def _set_pause(
 ) -> bool:
     """Pause or release a customer; return False where that fails, so that the others go on."""
     try:
-        change = CustomerChange.model_validate({"paused": paused})
+        change = UpdateCustomerRequest.model_validate({"paused": paused})
         await customers.change(connection, CALLER, name, change, settings)
     except Refused as error:
         log.get().error("a customer could not be paused or released", customer=name, why=error.why, faults=error.faults)

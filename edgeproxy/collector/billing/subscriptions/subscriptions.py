@@ -12,7 +12,7 @@ from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import Caller, Entry
 from edgeproxy.collector.accounts.change import Refused, must_match
 from edgeproxy.collector.accounts.ids import moment, new_id, now_ms
-from edgeproxy.collector.accounts.models import CustomerChange
+from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import Segment, Span
@@ -416,7 +416,7 @@ async def _apply_plan(
 
 
 async def _set_tier(connection: AsyncConnection, caller: Caller, customer: str, tier: str, settings: Settings) -> None:
-    await customers.change(connection, caller, customer, CustomerChange.model_validate({"tier": tier}), settings)
+    await customers.change(connection, caller, customer, UpdateCustomerRequest.model_validate({"tier": tier}), settings)
 
 
 async def list_subscribed_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:

@@ -4,14 +4,14 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from edgeproxy.base.addresses import ip_of, subject_of
+from edgeproxy.base.addresses import parse_ip, subject_of
 
 
 def test_an_address_without_a_port() -> None:
-    assert str(ip_of("::ffff:10.0.0.1")) == "10.0.0.1"
-    assert str(ip_of("2001:db8::1")) == "2001:db8::1"
-    assert ip_of("10.0.0.01") is None
-    assert ip_of("") is None
+    assert str(parse_ip("::ffff:10.0.0.1")) == "10.0.0.1"
+    assert str(parse_ip("2001:db8::1")) == "2001:db8::1"
+    assert parse_ip("10.0.0.01") is None
+    assert parse_ip("") is None
 
 
 def test_ipv4_is_counted_by_address_in_whatever_clothes() -> None:

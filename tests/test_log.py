@@ -1,4 +1,4 @@
-"""What is said seldom, and what is said never."""
+"""What is said limited, and what is said never."""
 
 import subprocess
 import sys
@@ -22,18 +22,18 @@ def said(capsys: pytest.CaptureFixture[str]) -> int:
 
 
 def test_the_same_thing_is_said_once_in_a_time(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    seldom = log.Seldom(10.0)
+    limited = log.RateLimitedLog(10.0)
     lines = []
     for clock[0] in (0.0, 9.0, 10.0, 19.0, 20.0):
-        seldom.error("broke", "this")
+        limited.error("broke", "this")
         lines.append(said(capsys))
     assert lines == [1, 0, 1, 0, 1]
 
 
 def test_different_things_are_said_each(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
-    seldom = log.Seldom(10.0)
+    limited = log.RateLimitedLog(10.0)
     for event, about in (("broke", "this"), ("broke", "that"), ("went", "this")):
-        seldom.error(event, about)
+        limited.error(event, about)
     assert said(capsys) == 3
 
 
@@ -41,21 +41,21 @@ def test_of_very_many_things_few_are_said_and_none_is_remembered_for_ever(
     clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As of a client that has all the addresses of a network."""
-    seldom = log.Seldom(10.0)
+    limited = log.RateLimitedLog(10.0)
     for number in range(10 * log.REMEMBERED_MAX):
-        seldom.error("refused", str(number))
-    assert said(capsys) == len(seldom._said) == log.REMEMBERED_MAX
+        limited.error("refused", str(number))
+    assert said(capsys) == len(limited._logged_at) == log.REMEMBERED_MAX
     clock[0] = 10.0
-    seldom.error("refused", "another")
-    assert said(capsys) == len(seldom._said) == 1
+    limited.error("refused", "another")
+    assert said(capsys) == len(limited._logged_at) == 1
 
 
 KEYS = ("sk_live_51AbC", "rk_test_9xYz", "whsec_dGhpcyBpcyBhIHNlY3JldA+/==")
 SAYS = """
 import logging, sys
-from edgeproxy import log
+from edgeproxy.base import log
 log.configure("try")
-logger = log.get()
+logger = log.get_logger()
 for key in sys.argv[1:]:
     logger.error(f"denied {key}", given=key, several=[key], lines=f"one\\n{key}")
     try:

@@ -7,15 +7,15 @@ import pytest
 import uvloop
 
 from edgeproxy.base import tasks
-from edgeproxy.base.tasks import Tasks, in_thread
+from edgeproxy.base.tasks import Tasks, run_in_thread
 from tests.support.waiting import turned
 
 
 def test_what_work_returns_or_raises_is_heard() -> None:
     async def scene() -> None:
-        assert await in_thread("right", lambda: 42) == 42
+        assert await run_in_thread("right", lambda: 42) == 42
         with pytest.raises(ZeroDivisionError):
-            await in_thread("wrong", lambda: 1 // 0)
+            await run_in_thread("wrong", lambda: 1 // 0)
 
     uvloop.run(scene())
 
@@ -29,14 +29,14 @@ def test_who_waits_no_more_hears_nothing_and_the_end_waits_for_nothing(caplog: p
         raise OSError
 
     async def scene() -> None:
-        given_up = in_thread("given up", slow)
+        given_up = run_in_thread("given up", slow)
         given_up.cancel()
         gate.set()
         await turned(passed.is_set, "it has ended")
-        await in_thread("after it", lambda: None)
+        await run_in_thread("after it", lambda: None)
         gate.clear()
         passed.clear()
-        in_thread("without end", slow)
+        run_in_thread("without end", slow)
 
     uvloop.run(scene())
     assert not passed.is_set(), "the loop has ended before the work"

@@ -57,7 +57,7 @@ async def closed(connection: socket.socket) -> bool:
 def play(bounds: Bounds, scene: Callable[[Scene], Awaitable[None]], context: ssl.SSLContext | None = None) -> None:
     async def run() -> None:
         listener = WebListener(bounds)
-        application = web.Application(middlewares=[listener.counted])
+        application = web.Application(middlewares=[listener.track_request])
         with socket.create_server((HOST, 0)) as listening:
             stage = Scene(listening.getsockname()[1])
 
@@ -112,7 +112,7 @@ def test_requests_under_way_are_not_closed_for_others() -> None:
 
 def test_a_network_of_ipv6_counts_as_one_address(monkeypatch: pytest.MonkeyPatch) -> None:
     peers = (Peer(f"2001:db8::{number}", "::1") for number in count(1))
-    monkeypatch.setattr(web_listener, "peer_of", lambda _: next(peers))
+    monkeypatch.setattr(web_listener, "get_peer", lambda _: next(peers))
 
     async def scene(stage: Scene) -> None:
         silent = [stage.silent() for _ in range(2)]

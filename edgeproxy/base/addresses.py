@@ -8,7 +8,7 @@ V6_PREFIX_BITS = 64
 """Bits of an IPv6 address that count: one customer of an access network holds at least that many addresses."""
 
 
-def ip_of(text: str) -> IP | None:
+def parse_ip(text: str) -> IP | None:
     """The address, IPv4 where it is one in IPv6's clothes (`::ffff:10.0.0.1`); None where it is none."""
     try:
         address = ipaddress.ip_address(text)
@@ -21,7 +21,7 @@ def ip_of(text: str) -> IP | None:
 
 def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
     """What is counted for an address: the address itself, or the network with this prefix that an IPv6 one lies in."""
-    parsed = ip_of(address)
+    parsed = parse_ip(address)
     if parsed is None:
         return address.encode()
     if parsed.version == 4:

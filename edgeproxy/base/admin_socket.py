@@ -25,7 +25,7 @@ class AdminSocket:
         try:
             with suppress(FileNotFoundError):
                 own.unlink()
-            with short(own) as name:
+            with short_path(own) as name:
                 self.socket.bind(name)
             # Nobody can connect before it listens.
             own.chmod(OWNER_ONLY)
@@ -35,11 +35,11 @@ class AdminSocket:
             raise
         self._own = own
 
-    def take_place(self) -> None:
+    def publish(self) -> None:
         """Be the one that is asked; it has to listen by then."""
         self._own.replace(self.path)
 
-    def is_in_place(self) -> bool:
+    def is_published(self) -> bool:
         """Whether whoever asks at the path asks this one."""
         try:
             return self.path.stat().st_ino == self._inode
@@ -49,20 +49,24 @@ class AdminSocket:
     def close(self) -> None:
         """Be asked no more."""
         with suppress(FileNotFoundError):
-            (self.path if self.is_in_place() else self._own).unlink()
+            (self.path if self.is_published() else self._own).unlink()
         self.socket.close()
 
 
-def is_answered(state: Path) -> bool:
+def has_listener(state: Path) -> bool:
     """Whether some supervisor listens at the socket of this state directory."""
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, short(state / NAME) as name:
+    with (
+        suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,
+        short_path(state / NAME) as name,
+    ):
         probe.connect(name)
         return True
     return False
 
 
 @contextmanager
-def short(path: Path) -> Iterator[str]:
+def short_path(path: Path) -> Iterator[str]:
     """Name a socket by a path that is short enough for it (107 bytes), however deep its directory is."""
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
     try:

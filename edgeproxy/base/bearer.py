@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
 
-class Known(Protocol):
+class BearerToken(Protocol):
     """A token as a configuration, or a database, has it."""
 
     @property
@@ -21,12 +21,12 @@ class Known(Protocol):
         """The Unix second at which it ends; None: never."""
 
 
-T = TypeVar("T", bound=Known)
+T = TypeVar("T", bound=BearerToken)
 
 NO_TOKEN = "send Authorization: Bearer and a token"
 
 
-class Unknown(Exception):
+class InvalidTokenError(Exception):
     """Nobody who is known asks: a sentence why. `challenge` is the answer's `WWW-Authenticate`."""
 
     def __init__(self, why: str, challenge: str = 'Bearer error="invalid_token"', actor: str | None = None) -> None:
@@ -40,27 +40,27 @@ class Tokens(Generic[T]):
     """Tokens, each by all of its secrets."""
 
     def __init__(self, tokens: Iterable[T]) -> None:
-        self._known = {digest: token for token in tokens for digest in token.sha256}
+        self._by_digest = {hash_token: token for token in tokens for hash_token in token.sha256}
 
     def holder(self, authorization: str | None, now: float) -> T:
         """Return the token that an `Authorization` field carries at the Unix second `now`; raises Unknown."""
         # The hash hides what a look-up in a dict may tell of how much of it was right.
-        token = self._known.get(digest(secret(authorization)))
+        token = self._by_digest.get(hash_token(parse_bearer(authorization)))
         if token is None:
-            raise Unknown("the token is not known here")
+            raise InvalidTokenError("the token is not known here")
         if token.expires is not None and now >= token.expires:
-            raise Unknown(f"the token {token.label} has expired", actor=token.label)
+            raise InvalidTokenError(f"the token {token.label} has expired", actor=token.label)
         return token
 
 
-def secret(authorization: str | None) -> str:
+def parse_bearer(authorization: str | None) -> str:
     """Return what follows `Bearer` in an `Authorization` field; raises Unknown."""
     scheme, _, rest = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not rest.strip():
-        raise Unknown(NO_TOKEN, "Bearer")
+        raise InvalidTokenError(NO_TOKEN, "Bearer")
     return rest.strip()
 
 
-def digest(secret: str) -> str:
+def hash_token(token: str) -> str:
     """Return the SHA-256 of a secret in hex."""
-    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

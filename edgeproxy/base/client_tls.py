@@ -16,7 +16,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 OPTIONS = ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
 
-Place = tuple[str, str, int]
+SessionPeer = tuple[str, str, int]
 """Whom a session is with: the name that was asked for, the IP address, the port."""
 
 SESSIONS_MAX = 1024
@@ -52,16 +52,16 @@ class ClientTls:
         """The name that the certificate must have; None: the host of the endpoint."""
         self.context: ssl.SSLContext
         """For connections that begin now."""
-        self.sessions: dict[Place, ssl.SSLSession] = {}
+        self.sessions: dict[SessionPeer, ssl.SSLSession] = {}
         """Of each place, one that the upstream may go on with instead of proving itself anew."""
         self.load()
 
-    def keep(self, place: "Place", session: ssl.SSLSession | None) -> None:
+    def keep(self, peer: "SessionPeer", session: ssl.SSLSession | None) -> None:
         """A session of the context that is now in use."""
         if session is not None and session.has_ticket:
             if len(self.sessions) >= SESSIONS_MAX:
                 self.sessions.clear()
-            self.sessions[place] = session
+            self.sessions[peer] = session
 
     def load(self) -> None:
         """Read the files anew. Raises TlsFilesError, and then goes on with what there was."""
@@ -86,15 +86,15 @@ def load_certificate(context: ssl.SSLContext, cert: Path, key: Path) -> None:
     try:
         # The password is there so that nobody is asked for one at a terminal.
         context.load_cert_chain(cert, key, password="")
-    except OSError as failure:  # ssl.SSLError is one as well.
-        raise TlsFilesError(f"the certificate {cert} with the key {key}: {why_of(failure)}") from failure
+    except OSError as error:  # ssl.SSLError is one as well.
+        raise TlsFilesError(f"the certificate {cert} with the key {key}: {format_tls_error(error)}") from error
 
 
 def load_authorities(context: ssl.SSLContext, authorities: Path) -> None:
     try:
         context.load_verify_locations(authorities)
-    except OSError as failure:
-        raise TlsFilesError(f"the authorities {authorities}: {why_of(failure)}") from failure
+    except OSError as error:
+        raise TlsFilesError(f"the authorities {authorities}: {format_tls_error(error)}") from error
 
 
 def set_protocols(context: ssl.SSLContext, *protocols: str) -> None:
@@ -104,12 +104,12 @@ def set_protocols(context: ssl.SSLContext, *protocols: str) -> None:
     context.set_alpn_protocols(protocols)
 
 
-def why_of(failure: BaseException | None) -> str:
+def format_tls_error(error: BaseException | None) -> str:
     """What a person is told of it."""
-    if failure is None:
+    if error is None:
         return "the peer closed the connection"
-    if isinstance(failure, ssl.SSLCertVerificationError):
-        return str(failure.verify_message)
-    if isinstance(failure, ssl.SSLError) and failure.reason:
-        return failure.reason.replace("_", " ").lower()
-    return str(failure) or type(failure).__name__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return str(error.verify_message)
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    return str(error) or type(error).__name__

@@ -26,39 +26,41 @@ def configure(process: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             renderer,
-            redacting,
+            redact_line,
         ],
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     structlog.contextvars.bind_contextvars(process=process)
-    if (others := logging.lastResort) is not None and not any(isinstance(one, Redacting) for one in others.filters):
-        others.addFilter(Redacting())  # What libraries say.
+    if (others := logging.lastResort) is not None and not any(
+        isinstance(one, RedactionFilter) for one in others.filters
+    ):
+        others.addFilter(RedactionFilter())  # What libraries say.
 
 
-def get(**bound: object) -> structlog.typing.FilteringBoundLogger:
+def get_logger(**bound: object) -> structlog.typing.FilteringBoundLogger:
     """A logger with these fields on every line."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(**bound)
     return logger
 
 
-def redacted(text: str) -> str:
+def redact(text: str) -> str:
     """A text without keys of Stripe and secrets of webhooks in it."""
     return SECRET.sub(lambda match: f"{match[1]}_…", text)
 
 
-def redacting(_: object, __: str, line: structlog.typing.EventDict | str) -> str:
+def redact_line(_: object, __: str, line: structlog.typing.EventDict | str) -> str:
     """Take them out of a line as it is written."""
-    return redacted(str(line))
+    return redact(str(line))
 
 
-class Redacting(logging.Filter):
+class RedactionFilter(logging.Filter):
     """Takes them out of what libraries log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Write the message without them."""
-        record.msg, record.args = redacted(record.getMessage()), None
+        record.msg, record.args = redact(record.getMessage()), None
         if record.exc_info:
-            record.exc_text = redacted(logging.Formatter().formatException(record.exc_info))
+            record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return True
 
 
@@ -66,7 +68,7 @@ REMEMBERED_MAX = 256
 """Different things that are said in the time in which none is repeated. Each address of millions may be one."""
 
 
-class Seldom:
+class RateLimitedLog:
     """Says the same thing at most once in `every` seconds, for what may happen at each of many requests.
 
     Of more than REMEMBERED_MAX things in that time, the rest is not said.
@@ -74,9 +76,9 @@ class Seldom:
 
     def __init__(self, every: float) -> None:
         self._every = every
-        self._said: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
         """When what was said in the last `every` seconds was; the oldest first."""
-        self._log = get()
+        self._log = get_logger()
 
     def error(self, event: str, about: str, **fields: object) -> None:
         """Log `event`, unless the same was said about the same thing within the last `every` seconds."""
@@ -89,11 +91,11 @@ class Seldom:
             self._log.info(event, about=about, **fields)
 
     def _is_new(self, event: str, about: str) -> bool:
-        said, now = self._said, monotonic()
-        while said and now - next(iter(said.values())) >= self._every:
-            del said[next(iter(said))]
+        logged_at, now = self._logged_at, monotonic()
+        while logged_at and now - next(iter(logged_at.values())) >= self._every:
+            del logged_at[next(iter(logged_at))]
         key = f"{event} {about}"
-        if key in said or len(said) >= REMEMBERED_MAX:
+        if key in logged_at or len(logged_at) >= REMEMBERED_MAX:
             return False
-        said[key] = now
+        logged_at[key] = now
         return True

@@ -1,6 +1,6 @@
 """How many there are of something, in words."""
 
 
-def counted(many: int, what: str) -> str:
+def format_count(count: int, noun: str) -> str:
     """`1 key`, `0 keys`, `2 batches`."""
-    return f"{many} {what}" if many == 1 else f"{many} {what}{'es' if what.endswith('ch') else 's'}"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('ch') else 's'}"

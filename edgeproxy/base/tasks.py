@@ -22,19 +22,19 @@ class Tasks:
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[Any]] = set()
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def start(self, name: str, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run `work` under `name` until it ends; an exception that leaves it is logged with its traceback."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_end)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_end(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            self._log.error("task died", task=task.get_name(), exc_info=failure)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("task died", task=task.get_name(), exc_info=error)
 
     async def cancel(self) -> None:
         """Cancel whatever still runs, and wait until it has ended.
@@ -48,7 +48,7 @@ class Tasks:
             await asyncio.wait(running, timeout=AGAIN_SECONDS)
 
 
-def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
+def run_in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
     """What `work` returns or raises, in a thread of its own, which does not keep the process from ending.
 
     For what may wait for ever, such as for a name server or a file system of another host. What `asyncio.to_thread`
@@ -61,18 +61,18 @@ def in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             outcome.set_result(work())
-        except Exception as failure:
-            outcome.set_exception(failure)
+        except Exception as error:
+            outcome.set_exception(error)
         try:
-            loop.call_soon_threadsafe(tell, outcome)
+            loop.call_soon_threadsafe(set_outcome, outcome)
         except RuntimeError:  # The loop is closed: the process has ended meanwhile.
             pass
 
-    def tell(outcome: concurrent.futures.Future[T]) -> None:
+    def set_outcome(outcome: concurrent.futures.Future[T]) -> None:
         if ended.done():
             return  # Nobody wants to know any more.
-        if (failure := outcome.exception()) is not None:
-            ended.set_exception(failure)
+        if (error := outcome.exception()) is not None:
+            ended.set_exception(error)
         else:
             ended.set_result(outcome.result())
 

@@ -32,7 +32,7 @@ SWEEP_SECONDS = 1.0
 """Seconds between two looks for connections that have waited too long."""
 REST_SECONDS = 0.2
 """Seconds of rest where the process can have no more descriptors."""
-ANSWER_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+RESPONSE_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """What every answer has that says nothing else of these: it is for who asked, and what it says that it is."""
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -69,7 +69,7 @@ class Bounds(NamedTuple):
 class Connection:
     """One of the connections of a listener."""
 
-    __slots__ = ("called", "peer", "pending", "socket", "subject", "waiting_since")
+    __slots__ = ("has_request", "peer", "pending", "socket", "subject", "waiting_since")
 
     def __init__(self, peer: Peer, accepted: socket.socket) -> None:
         self.peer = peer
@@ -79,17 +79,17 @@ class Connection:
         """Its handshake, until that has ended."""
         self.waiting_since: float | None = monotonic()
         """Since when nothing is under way, by the monotonic clock; None while something is."""
-        self.called = False
+        self.has_request = False
         """Whether a request has come."""
 
     def deadline(self) -> float:
         """When it has waited too long, by the monotonic clock."""
         if self.waiting_since is None:
             return float("inf")
-        return self.waiting_since + (IDLE_SECONDS if self.called else HEAD_SECONDS)
+        return self.waiting_since + (IDLE_SECONDS if self.has_request else HEAD_SECONDS)
 
 
-class Protocol(web.RequestHandler):
+class HttpProtocol(web.RequestHandler):
     """The HTTP of one connection."""
 
     __slots__ = ()
@@ -103,34 +103,34 @@ class Protocol(web.RequestHandler):
     ) -> web.StreamResponse:
         """Answer what is no request, of which no application gets to know."""
         answer = super().handle_error(request, status, exc, message)
-        answer.headers.update(ANSWER_FIELDS)
+        answer.headers.update(RESPONSE_FIELDS)
         return answer
 
 
 class WebListener:
-    """Accepts connections for an application, of which `counted` is a middleware, the first one."""
+    """Accepts connections for an application, of which `track_request` is a middleware, the first one."""
 
     def __init__(self, bounds: Bounds, share: int = 1) -> None:
         """`share` is among how many listeners the process divides its descriptors."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2 // share))
-        logging.getLogger("aiohttp.server").addFilter(is_our_fault)
+        logging.getLogger("aiohttp.server").addFilter(is_server_fault)
         self._open: dict[web.RequestHandler, Connection] = {}
         self._by_address: Counter[bytes] = Counter()
         self._tasks = Tasks()
         self._sweeping = False
-        self._log = log.Seldom(60.0)
+        self._log = log.RateLimitedLog(60.0)
         self.refused = 0
         """Connections that were closed because there were too many."""
 
     @web.middleware
-    async def counted(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def track_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Know of a connection that a request of it is under way."""
         connection = self._open.get(request.protocol)
         if connection is None:  # It was closed just now.
             raise web.HTTPServiceUnavailable
         request[PEER] = connection.peer
-        connection.waiting_since, connection.called = None, True
+        connection.waiting_since, connection.has_request = None, True
         try:
             return await handler(request)
         finally:
@@ -173,15 +173,15 @@ class WebListener:
         while True:
             try:
                 accepted, _ = await loop.sock_accept(listening)
-            except OSError as failure:
-                if failure.errno not in FULL:  # Of this connection, which has ended already.
+            except OSError as error:
+                if error.errno not in FULL:  # Of this connection, which has ended already.
                     continue
-                self._log.error("a connection cannot be accepted", "descriptors", why=failure.strerror)
+                self._log.error("a connection cannot be accepted", "descriptors", why=error.strerror)
                 self._make_room(None)
                 await asyncio.sleep(REST_SECONDS)
                 continue
             try:
-                peer = peer_of(accepted)
+                peer = get_peer(accepted)
             except OSError:
                 accepted.close()  # It has gone again.
                 continue
@@ -189,7 +189,7 @@ class WebListener:
                 self._log.info("connections refused: the listener is not for this address", peer.address)
                 accepted.close()
             elif self._admits(peer):
-                self._begin(server, Connection(peer, accepted), tls())
+                self._open_connection(server, Connection(peer, accepted), tls())
             else:
                 accepted.close()
 
@@ -223,8 +223,8 @@ class WebListener:
         self._close(min(waiting, key=lambda one: one[0])[1])
         return True
 
-    def _begin(self, server: web.Server, connection: Connection, context: ssl.SSLContext | None) -> None:
-        protocol = Protocol(server, loop=asyncio.get_running_loop(), **server._kwargs)
+    def _open_connection(self, server: web.Server, connection: Connection, context: ssl.SSLContext | None) -> None:
+        protocol = HttpProtocol(server, loop=asyncio.get_running_loop(), **server._kwargs)
         self._open[protocol] = connection
         self._by_address[connection.subject] += 1
         connection.pending = self._tasks.start("connection", self._establish(protocol, connection, context))
@@ -280,13 +280,13 @@ class WebListener:
                 del self._by_address[connection.subject]
 
 
-async def add_answer_fields(_: web.Request, answer: web.StreamResponse) -> None:
+async def add_response_fields(_: web.Request, response: web.StreamResponse) -> None:
     """Give an answer the fields that all have; for `on_response_prepare` of an application."""
-    for name, value in ANSWER_FIELDS.items():
-        answer.headers.setdefault(name, value)
+    for name, value in RESPONSE_FIELDS.items():
+        response.headers.setdefault(name, value)
 
 
-def peer_of(accepted: socket.socket) -> Peer:
+def get_peer(accepted: socket.socket) -> Peer:
     """Who is at the other end of a socket; raises OSError where it has gone."""
     if accepted.family == socket.AF_UNIX:
         _, uid, _ = struct.unpack("3i", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
@@ -294,7 +294,7 @@ def peer_of(accepted: socket.socket) -> Peer:
     return Peer(accepted.getpeername()[0], accepted.getsockname()[0])
 
 
-def is_our_fault(record: logging.LogRecord) -> bool:
+def is_server_fault(record: logging.LogRecord) -> bool:
     """Whether what aiohttp logs is more than a client's bad HTTP: anybody could fill the log with that."""
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 

@@ -32,6 +32,6 @@ def anomalies_replay(
             histories = history.made_up(weeks, customers, seed)
         else:
             histories = history.read(file, weeks, customers, seed)
-    except history.Unreadable as no:
-        fail(str(no), 2)
+    except history.Unreadable as error:
+        fail(str(error), 2)
     typer.echo(shown(replay(histories, Thresholds(score=score, similarity=similarity), seed, planting=plant)))

@@ -73,10 +73,10 @@ class Api:
             request = Request(url, sent, fields, method=method)
             with self._once_it_listens(lambda: opener.open(request, timeout=TIMEOUT)) as answer:
                 return json.loads(answer.read() or b"null")
-        except HTTPError as no:
-            fail(_why(no.status, no.read()), 1)
-        except (URLError, OSError, HTTPException) as failure:
-            fail(f"{self._url} does not answer: {getattr(failure, 'reason', None) or failure}", 1)
+        except HTTPError as error:
+            fail(_why(error.status, error.read()), 1)
+        except (URLError, OSError, HTTPException) as error:
+            fail(f"{self._url} does not answer: {getattr(error, 'reason', None) or error}", 1)
         except ValueError:
             fail(f"{self._url} does not answer as a collector does", 1)
 
@@ -88,8 +88,8 @@ class Api:
         while True:
             try:
                 return ask()
-            except URLError as failure:
-                if not isinstance(failure.reason, ConnectionRefusedError) or time.monotonic() >= deadline:
+            except URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError) or time.monotonic() >= deadline:
                     raise
             if not told:
                 typer.echo(f"nobody listens at {self._url}: waiting for {PATIENCE:g} s", err=True)

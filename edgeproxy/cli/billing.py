@@ -28,8 +28,8 @@ def rate(
 
     try:
         plans = load_plans(config, os.environ).plans
-    except ConfigError as errors:
-        fail(str(errors), 2)
+    except ConfigError as error:
+        fail(str(error), 2)
     if plan not in plans:
         fail(f"{config} has no plan {plan}; it has {', '.join(plans)}", 2)
     month = Span(0, MONTH_SECONDS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.cli.files import ConfigFile
 from edgeproxy.cli.outcome import fail
 
@@ -33,8 +33,8 @@ def check(config: ConfigFile) -> None:
 
     try:
         settings = load.check_file(config, os.environ)
-    except ConfigError as errors:
-        fail(str(errors), 1)
+    except ConfigError as error:
+        fail(str(error), 1)
     if isinstance(settings, catalog.PlansFile):
         typer.echo(f"OK: plans {', '.join(settings.plans)}")
         return
@@ -49,7 +49,7 @@ def check(config: ConfigFile) -> None:
     if isinstance(settings, regions.BeaconSettings):
         for warning in list_trusted_proxies_warnings(settings.trusted_proxies):
             typer.echo(f"warning: {warning}", err=True)
-        count = counted(len(settings.regions), "region")
+        count = format_count(len(settings.regions), "region")
         typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")
         return
     for worry in certificates.list_expiry_warnings(settings, time.time()) if settings else ():
@@ -114,4 +114,4 @@ def _addresses(settings: "Settings | CollectorSettings") -> str:
 
 def _counted(sizes: Mapping[str, Sized]) -> str:
     """How many there are of each: `2 keys, 1 tier`."""
-    return ", ".join(counted(len(some), name) for name, some in sizes.items())
+    return ", ".join(format_count(len(some), name) for name, some in sizes.items())

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.cli.outcome import fail
 
 NAMES_SHOWN_MAX = 20
@@ -37,30 +37,30 @@ def push(
 
     try:
         settings = load_customers(config, os.environ)
-    except ConfigError as errors:
-        fail(str(errors), 2)
+    except ConfigError as error:
+        fail(str(error), 2)
     if not settings.hub.is_shared:
         fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
     from edgeproxy.collector.directory import hub_push as pushing
-    from edgeproxy.hub.redis import Away
+    from edgeproxy.hub.redis import HubUnavailableError
     from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, Signer
 
     try:
         signer = None if key is None else Signer.load(key)
         done = pushing.run(settings, pushing.Options(force, dry, signer, back))
-    except InvalidSigningKeyError as why:
-        fail(str(why), 2)
-    except pushing.Refused as why:
-        fail(f"{settings.hub.name}: {why}", 1)
-    except Away as why:
-        fail(f"the hub {settings.hub.name} is away: {why}", 1)
+    except InvalidSigningKeyError as error:
+        fail(str(error), 2)
+    except pushing.Refused as error:
+        fail(f"{settings.hub.name}: {error}", 1)
+    except HubUnavailableError as error:
+        fail(f"the hub {settings.hub.name} is away: {error}", 1)
     for sign, names in (("+", done.added), ("~", done.changed), ("-", done.removed)):
         for name in names[:NAMES_SHOWN_MAX]:
             typer.echo(f"{sign} {name}")
         if len(names) > NAMES_SHOWN_MAX:
             typer.echo(f"{sign} and {len(names) - NAMES_SHOWN_MAX} more")
     counts = f"{len(done.added)} added, {len(done.changed)} changed, {len(done.removed)} removed"
-    there = f"version {done.version}: {counted(done.customers, 'customer')}, {counted(done.keys, 'key')}"
+    there = f"version {done.version}: {format_count(done.customers, 'customer')}, {format_count(done.keys, 'key')}"
     if done.idle:
         typer.echo(f"nothing to do: {there}")
     else:
@@ -75,8 +75,8 @@ def keygen(file: Annotated[Path, typer.Argument(metavar="FILE", help="The privat
 
     try:
         typer.echo(directory_signatures.create_key_file(file))
-    except OSError as failure:
-        fail(f"{file} cannot be written: {failure.strerror}", 1)
+    except OSError as error:
+        fail(f"{file} cannot be written: {error.strerror}", 1)
 
 
 def back(
@@ -92,8 +92,8 @@ def back(
 
     try:
         asyncio.run(go_back(load_collector(config, os.environ)))
-    except ConfigError as errors:
-        fail(str(errors), 2)
-    except Unusable as why:
-        fail(str(why), 2)
+    except ConfigError as error:
+        fail(str(error), 2)
+    except Unusable as error:
+        fail(str(error), 2)
     typer.echo("the next version of the directory is signed as going back")

@@ -64,9 +64,9 @@ def load_collector_file(path: Path) -> "CollectorSettings":
 
     try:
         return load_collector(path, os.environ)
-    except ConfigError as errors:
+    except ConfigError as error:
         refuse_other(path, "collector")
-        fail(str(errors), 2)
+        fail(str(error), 2)
 
 
 def load_regions_file(path: Path) -> "BeaconSettings":
@@ -76,5 +76,5 @@ def load_regions_file(path: Path) -> "BeaconSettings":
 
     try:
         return load_regions(path, os.environ)
-    except ConfigError as errors:
-        fail(str(errors), 2)
+    except ConfigError as error:
+        fail(str(error), 2)

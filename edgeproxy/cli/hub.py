@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.cli.outcome import fail
 
 
@@ -25,23 +25,23 @@ def load(
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.hub.cluster import load_functions
     from edgeproxy.hub.functions import LIBRARY
-    from edgeproxy.hub.redis import Away, FunctionsMissingError, Tls, reason
+    from edgeproxy.hub.redis import FunctionsMissingError, HubUnavailableError, Tls, format_error
 
     try:
         hub = load_customers(config, os.environ).hub
-    except ConfigError as errors:
-        fail(str(errors), 2)
+    except ConfigError as error:
+        fail(str(error), 2)
     if not hub.is_shared:
         fail(f"{config} has no hub: write hub: redis://HOST:PORT", 2)
     try:
-        nodes = asyncio.run(load_functions(hub.url, Tls.of(hub.tls)))
+        nodes = asyncio.run(load_functions(hub.url, Tls.from_settings(hub.tls)))
     except FunctionsMissingError:
         fail(f"{hub.name}: this user may not load functions: ACL SETUSER USER +function|load", 1)
-    except Away as error:
+    except HubUnavailableError as error:
         fail(f"the hub {hub.name} is away: {error}", 1)
     except ResponseError as error:
-        fail(f"{hub.name}: the hub refuses: {reason(error)}", 1)
-    typer.echo(f"{LIBRARY.name} is loaded on {counted(nodes, 'node')}")
+        fail(f"{hub.name}: the hub refuses: {format_error(error)}", 1)
+    typer.echo(f"{LIBRARY.name} is loaded on {format_count(nodes, 'node')}")
 
 
 def functions() -> None:

@@ -42,8 +42,8 @@ def run(aim: Aim, every: str | None, textfile: str | None, listen: str | None) -
     told = Told(urlsplit(aim.url).netloc.rpartition("@")[2])
     try:
         fetch = fetcher(aim.ca)
-    except OSError as failure:
-        fail(f"--ca: {aim.ca} cannot be used: {failure.strerror or failure}", 2)
+    except OSError as error:
+        fail(f"--ca: {aim.ca} cannot be used: {error.strerror or error}", 2)
     if listen is not None:
         if interval is None:
             fail("--listen goes with --every", 2)
@@ -52,8 +52,8 @@ def run(aim: Aim, every: str | None, textfile: str | None, listen: str | None) -
             fail(f"--listen: {listen!r} is not an address with a port, {AN_ADDRESS}", 2)
         try:
             told.serve(address.host, address.port)
-        except OSError as failure:
-            fail(f"--listen: {listen} cannot be used: {failure.strerror or failure}", 2)
+        except OSError as error:
+            fail(f"--listen: {listen} cannot be used: {error.strerror or error}", 2)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # As process 1 of a container it would not end otherwise.
     due = time.monotonic()
     while True:
@@ -64,8 +64,8 @@ def run(aim: Aim, every: str | None, textfile: str | None, listen: str | None) -
         if textfile is not None:
             try:
                 told.write(textfile)
-            except OSError as failure:
-                fail(f"--textfile: {textfile} cannot be written: {failure.strerror or failure}", 2)
+            except OSError as error:
+                fail(f"--textfile: {textfile} cannot be written: {error.strerror or error}", 2)
         if interval is None:
             raise typer.Exit(1 if any(step.why for step in made) else 0)
         due = max(due + interval, time.monotonic())
@@ -79,5 +79,5 @@ def _line(step: Step) -> str:
 def _seconds(option: str, written: str) -> float:
     try:
         return read_duration(written)
-    except ValueError as bad:
-        fail(f"{option}: {bad}", 2)
+    except ValueError as error:
+        fail(f"{option}: {error}", 2)

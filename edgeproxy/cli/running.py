@@ -157,11 +157,11 @@ def fetch(url: str, path: str, seconds: float) -> bytes:
         with build_opener(*_handlers(url)).open(asked, timeout=seconds) as answer:
             body: bytes = answer.read()
             return body
-    except HTTPError as refusal:
-        with refusal:
-            fail(_detail(refusal.read()) or f"{url}{path} answered {refusal.code} {refusal.reason}", 1)
-    except OSError as failure:
-        fail(f"nobody answers at {url}: {getattr(failure, 'reason', failure)}", 1)
+    except HTTPError as error:
+        with error:
+            fail(_detail(error.read()) or f"{url}{path} answered {error.code} {error.reason}", 1)
+    except OSError as error:
+        fail(f"nobody answers at {url}: {getattr(error, 'reason', error)}", 1)
     except HTTPException:
         fail(f"{url}{path} does not answer as an edge does", 1)
 

@@ -34,8 +34,8 @@ def stripe_sandbox(
         fail(f"--listen: {listen} is not a loopback address; whoever reaches a sandbox may change everything", 2)
     try:
         seconds = 0.0 if lag == "0" else read_duration(lag)
-    except ValueError as bad:
-        fail(f"--lag: {bad}", 2)
+    except ValueError as error:
+        fail(f"--lag: {error}", 2)
     from edgeproxy.stripe_sandbox.main import run
 
     raise typer.Exit(run(address, state, rates.value, seconds))

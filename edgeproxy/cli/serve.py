@@ -52,8 +52,8 @@ def quick(
     with TemporaryDirectory(prefix="edgeproxy-quick-", ignore_cleanup_errors=True) as state:
         try:
             settings = load_quick(to, listen=listen, admin=admin, rate=rate, state=Path(state))
-        except ConfigError as errors:
-            fail(str(errors), 2)
+        except ConfigError as error:
+            fail(str(error), 2)
         from edgeproxy.edge.supervisor.main import run
 
         code = run(settings, None)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.cli.files import StateFolder, edge_at
 from edgeproxy.cli.outcome import fail
 
@@ -40,8 +40,8 @@ def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
         try:
             for given in discarded(_spool(state)):
                 typer.echo(f"given up: batches {given.first} to {given.last}: {given.why}")
-        except (Damaged, OSError) as failure:
-            typer.echo(str(failure), err=True)
+        except (Damaged, OSError) as error:
+            typer.echo(str(error), err=True)
         for one in audit.listing(_spool(state)):
             batches = f"batches {one.first} to {one.last}" if one.last >= one.first else "no batch yet"
             typer.echo(f"{one.path.name}  {batches}, {one.size} bytes")
@@ -61,7 +61,7 @@ def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
         typer.echo(note, err=True)
     if verdict.problems:
         fail("\n".join(verdict.problems), 1)
-    read = f"{counted(verdict.batches, 'batch')} with {counted(verdict.rows, 'row')}"
+    read = f"{format_count(verdict.batches, 'batch')} with {format_count(verdict.rows, 'row')}"
     typer.echo(f"OK: {read} of {mine.id}, each following the one before")
 
 
@@ -72,8 +72,8 @@ def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
 
     try:
         return audit.verify(_spool(state), mine.id, audit.sealed_in_tables(state, folder))
-    except (Damaged, OSError) as failure:
-        fail(str(failure), 1)
+    except (Damaged, OSError) as error:
+        fail(str(error), 1)
 
 
 def adopt(config: EdgeFile = None, name: SetAside = None, state: StateFolder = None) -> None:
@@ -83,8 +83,8 @@ def adopt(config: EdgeFile = None, name: SetAside = None, state: StateFolder = N
     state, folder, _ = _sealed(config, state)
     try:
         adopted, _, put = identity.adopt(state, folder, name)
-    except (identity.Unusable, OSError) as failure:
-        fail(str(failure), 1)
+    except (identity.Unusable, OSError) as error:
+        fail(str(error), 1)
     typer.echo(f"{adopted.id} goes on in {state}" + (f"; what was there is in {put}" if put else ""))
 
 
@@ -126,8 +126,8 @@ def discard(
         give_up(_spool(state), unread)
         for one in unread:
             typer.echo(f"given up: batches {one.first} to {one.last}: {one.why}")
-    except (identity.Unusable, OSError) as failure:
-        fail(str(failure), 1)
+    except (identity.Unusable, OSError) as error:
+        fail(str(error), 1)
 
 
 def show(
@@ -176,8 +176,8 @@ def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, Ident
     at = edge_at(config, state)
     try:
         return at.state, at.tables.dir or at.state, identity.load(at.state)
-    except identity.Unusable as failure:
-        fail(str(failure), 1)
+    except identity.Unusable as error:
+        fail(str(error), 1)
 
 
 def _spool(state: Path) -> Path:

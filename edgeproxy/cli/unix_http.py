@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 from urllib.request import HTTPHandler, Request
 
-from edgeproxy.base.admin_socket import short
+from edgeproxy.base.admin_socket import short_path
 
 
 class UnixHandler(HTTPHandler):
@@ -34,7 +34,7 @@ class UnixConnection(HTTPConnection):
 
     def connect(self) -> None:
         """Connect; raises OSError."""
-        with short(self._path) as name:
+        with short_path(self._path) as name:
             self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.sock.settimeout(self.timeout)
             self.sock.connect(name)

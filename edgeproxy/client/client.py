@@ -138,9 +138,9 @@ class EventClient:
                 if self._send_oldest():
                     pause = 0.0
                 failures = 0
-            except Exception as failure:  # Whatever it is: what was accepted is to be sent once that is over.
-                self._log.warning("events wait, and are sent again later: %s", failure or type(failure).__name__)
-                asked = failure.seconds if isinstance(failure, Later) else 0.0
+            except Exception as error:  # Whatever it is: what was accepted is to be sent once that is over.
+                self._log.warning("events wait, and are sent again later: %s", error or type(error).__name__)
+                asked = error.seconds if isinstance(error, Later) else 0.0
                 pause = max(asked, random.uniform(0.0, min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2**failures)))
                 failures = min(failures + 1, 10)
             deadline = monotonic() + pause
@@ -153,8 +153,8 @@ class EventClient:
     def _sync(self) -> None:
         try:
             self._queue.sync()
-        except OSError as failure:
-            self._log.error("the disk does not keep events: %s", failure)
+        except OSError as error:
+            self._log.error("the disk does not keep events: %s", error)
 
     def _send_oldest(self) -> bool:
         """Send what waits longest; False where nothing waits. Raises Later, OSError and HTTPException."""

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import log
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.collector.accounts import audit, customers
@@ -104,8 +104,8 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
             async with database.reading(whole=True) as connection:
                 entries = await audit.verify(connection)
                 booked = await journal.verify_journal(connection)
-            credits = f"; {counted(booked, 'credit transaction')}" if booked else ""
-            return f"{sums}; {counted(entries, 'audit record')}{credits}"
+            credits = f"; {format_count(booked, 'credit transaction')}" if booked else ""
+            return f"{sums}; {format_count(entries, 'audit record')}{credits}"
         finally:
             await database.close()
 
@@ -124,7 +124,7 @@ def _end_soon() -> None:
     the port too. Where it comes to that, the log has what each thread was at."""
 
     def leave() -> None:
-        log.get().error("threads that do not end are left behind", seconds=END_SECONDS)
+        log.get_logger().error("threads that do not end are left behind", seconds=END_SECONDS)
         faulthandler.dump_traceback(all_threads=True)
         os._exit(0)
 
@@ -165,7 +165,7 @@ async def collect(
 ) -> None:
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
-    metrics, tasks, logger = Metrics(), Tasks(), log.get()
+    metrics, tasks, logger = Metrics(), Tasks(), log.get_logger()
     if not database.is_sqlite:
         metrics.row_security = lambda: database.row_security_gap is None
     if database.row_security_gap is not None:
@@ -243,7 +243,7 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listeners.watch())
-    watch, seldom = Watch(database, settings.alerts, listeners.expiry), log.Seldom(60.0)
+    watch, seldom = Watch(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     delivery = Delivery(database, settings.alerts, metrics, customers.alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
@@ -305,7 +305,7 @@ async def record_plans(settings: Settings, database: Database) -> None:
 
 async def look_for_names(names: Names) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
-    await repeat(NAMES_SECONDS, log.Seldom(60.0), "customers could not be looked up", names.look_again)
+    await repeat(NAMES_SECONDS, log.RateLimitedLog(60.0), "customers could not be looked up", names.look_again)
 
 
 async def enforce_row_security(database: Database) -> None:
@@ -315,9 +315,11 @@ async def enforce_row_security(database: Database) -> None:
         if database.row_security_gap is not None:
             await database.enforce_row_security()
             if database.row_security_gap is None:
-                log.get().info("row-level security is in force")
+                log.get_logger().info("row-level security is in force")
 
-    await repeat(ROW_SECURITY_SECONDS, log.Seldom(60.0), "row-level security could not be put in force", enforce)
+    await repeat(
+        ROW_SECURITY_SECONDS, log.RateLimitedLog(60.0), "row-level security could not be put in force", enforce
+    )
 
 
 async def put_on_record_every_minute(record: Callable[[], Awaitable[None]]) -> None:
@@ -327,7 +329,7 @@ async def put_on_record_every_minute(record: Callable[[], Awaitable[None]]) -> N
         await record()
 
 
-async def put_on_record(service: Service, watch: Watch, seldom: log.Seldom) -> None:
+async def put_on_record(service: Service, watch: Watch, seldom: log.RateLimitedLog) -> None:
     """Write what is gathered for the audit log, or the next time where the database cannot be used; `watch` hears how
     many were denied.
     """
@@ -340,14 +342,14 @@ async def put_on_record(service: Service, watch: Watch, seldom: log.Seldom) -> N
     await guarded(seldom, "takes of places could not be put on record", places.write())
 
 
-async def record_last_used(last_used: LastUsed, seldom: log.Seldom) -> None:
+async def record_last_used(last_used: LastUsed, seldom: log.RateLimitedLog) -> None:
     """Write now and then on which day keys were used, until cancelled."""
     while True:
         await asyncio.sleep(WRITE_SECONDS)
         await write_last_used(last_used, seldom)
 
 
-async def write_last_used(last_used: LastUsed, seldom: log.Seldom) -> None:
+async def write_last_used(last_used: LastUsed, seldom: log.RateLimitedLog) -> None:
     """Write on which day keys were used, or the next time where the database cannot be used."""
     await guarded(seldom, "when keys were used could not be written", last_used.write())
 

@@ -70,7 +70,9 @@ class PagesService:
         if self._settings.operators is not None or not self._consoles:
             return
         if not all(is_loopback(listener.address.host) for listener, _ in self._consoles):
-            log.get().warning("no operator can sign in: write operators, or serve the console on this host alone")
+            log.get_logger().warning(
+                "no operator can sign in: write operators, or serve the console on this host alone"
+            )
             return
         _, sign_in = self._consoles[0]
         # Not in the log, which others may read: who has it is an admin.

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.collector.alerts.delivery import Delivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
@@ -64,8 +64,8 @@ class Reload:
         self._alerting = alerting
         self._anomalies = anomalies
         self._record = record
-        self._log = log.get()
-        self._seldom = log.Seldom(0.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(0.0)
         metrics.config_ok.set(1)
 
     async def watch(self, file: Path, asked: asyncio.Event) -> None:
@@ -78,7 +78,7 @@ class Reload:
     async def reload(self, file: Path) -> None:
         """All that a file says is put to use, or none of it; certificates are read anew in any case."""
         try:
-            new = await in_thread("read the configuration", lambda: load_collector(file, os.environ))
+            new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
             await self._record(new)
             await self._listeners.use(new.tls)
         except (ConfigError, InvalidCertificateError, PlanEditedError, *LOST) as wrong:

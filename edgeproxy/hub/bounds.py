@@ -18,7 +18,7 @@ LINE_BYTES_MAX = 16384
 """Bytes of a line, such as an error's."""
 SHORT_BYTES_MAX = 24
 """Bytes of a string that is looked at together with what is before and after it, such as a number."""
-SHOWN_CHARACTERS_MAX = 60
+EXCERPT_CHARACTERS_MAX = 60
 """Characters of an answer that error texts show."""
 
 KINDS = b"+-:$=*%~_#,("
@@ -36,7 +36,7 @@ _EACH = re.compile(rb"((?:%b)+|%b)|%b" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
 _STRING = re.compile(rb"[$=](\d{1,8})\r\n")
 
 
-class Bounds:
+class AnswerBounds:
     """Of one connection, which is of no use any more once `look` has raised."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class Bounds:
         self._size = 0
         """Bytes since the last answer was complete, or somewhat more."""
 
-    def look(self, data: bytes) -> None:
+    def check(self, data: bytes) -> None:
         """Look at what has come next; raises ValueError, which says what it was, where it is not to be parsed."""
         self._size += len(data)
         data = self._rest + data if self._rest else data
@@ -74,10 +74,10 @@ class Bounds:
             elif (string := _STRING.match(data, at)) is not None:
                 self._string = int(string[1]) + 2
                 if self._string > ANSWER_BYTES_MAX:
-                    raise _odd(data, at)
+                    raise _invalid_answer(data, at)
                 at = string.end()
             elif data[at] not in KINDS or b"\n" in data[at : at + LINE_BYTES_MAX] or end - at > LINE_BYTES_MAX:
-                raise _odd(data, at)
+                raise _invalid_answer(data, at)
             else:
                 self._rest = data[at:]
                 break
@@ -88,7 +88,7 @@ class Bounds:
         """An array begins, or the like; of a map both halves count."""
         elements = int(head[1:]) * (2 if head.startswith(b"%") else 1)
         if elements > ELEMENTS_MAX:
-            raise _odd(head, 0)
+            raise _invalid_answer(head, 0)
         if not elements:
             self._complete(1)
             return
@@ -108,24 +108,24 @@ class Bounds:
         self._size = 0
 
 
-def _odd(data: bytes, at: int) -> ValueError:
-    return ValueError(no_answer(data[at : at + LINE_BYTES_MAX].partition(b"\r\n")[0]))
+def _invalid_answer(data: bytes, at: int) -> ValueError:
+    return ValueError(format_invalid_answer(data[at : at + LINE_BYTES_MAX].partition(b"\r\n")[0]))
 
 
-def no_answer(came: Any, asked: str | None = None) -> str:
+def format_invalid_answer(answer: Any, question: str | None = None) -> str:
     """The error text for `answer`, which a node sent and which does not fit the question."""
-    return f"it answered {shown(came)}{'' if asked is None else f' to {asked}'}: is it a Redis?"
+    return f"it answered {format_excerpt(answer)}{'' if question is None else f' to {question}'}: is it a Redis?"
 
 
-def shown(answer: Any) -> str:
+def format_excerpt(answer: Any) -> str:
     """The beginning of an answer, for error texts and logs."""
     if isinstance(answer, bytes):
-        text = answer[:SHOWN_CHARACTERS_MAX].decode("ascii", "backslashreplace")
+        text = answer[:EXCERPT_CHARACTERS_MAX].decode("ascii", "backslashreplace")
         return (
             repr(text)
-            if len(text) <= SHOWN_CHARACTERS_MAX and text.isprintable()
-            else repr(answer[: SHOWN_CHARACTERS_MAX // 4])
+            if len(text) <= EXCERPT_CHARACTERS_MAX and text.isprintable()
+            else repr(answer[: EXCERPT_CHARACTERS_MAX // 4])
         )
     if isinstance(answer, list):
         return f"an array of {len(answer)}"
-    return repr(answer)[:SHOWN_CHARACTERS_MAX]
+    return repr(answer)[:EXCERPT_CHARACTERS_MAX]

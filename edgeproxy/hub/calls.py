@@ -9,10 +9,10 @@ from importlib.resources import files
 from typing import Any
 
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.hub.bounds import no_answer
-from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
+from edgeproxy.hub.bounds import format_invalid_answer
+from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
-KEY_KEPT_SECONDS = 60
+KEY_RETENTION_SECONDS = 60
 """Seconds for which a key is kept beyond the time for which its content matters."""
 DAY_SECONDS = 86400
 COUNT_MAX = 1 << 53
@@ -39,12 +39,12 @@ RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
 SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
 
 
-def script(name: str) -> bytes:
+def read_script(name: str) -> bytes:
     """The text of a script; edges call those of SCRIPTS as functions (functions.py)."""
     return files("edgeproxy.hub").joinpath(f"scripts/{name}.lua").read_bytes()
 
 
-def named_by(key: bytes) -> bytes:
+def key_prefix(key: bytes) -> bytes:
     """What the names begin with of all that the hub has of a row's key, which puts it into one slot of a cluster.
 
     What is within the braces does, if it is something; and a digest may begin with the one that closes.
@@ -52,24 +52,30 @@ def named_by(key: bytes) -> bytes:
     return b"rl:{%b}" % (b"%" + key if key.startswith(b"}") else key)
 
 
-def rate_call(said: Report) -> tuple[list[bytes], list[Argument]]:
+def build_rate_call(report: Report) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of rate.lua."""
-    window, bucket = said.window, said.bucket
-    kept = math.ceil(said.span * 1.1) + KEY_KEPT_SECONDS
-    given: list[Argument] = [said.instance, said.seq, said.born, _exact(said.now), _exact(said.span)]
-    given += [said.cum, said.spent, said.want, kept]
-    given += (0, 0, 0) if window is None else (window.limit, window.cells, window.cell)
-    given += (0, 0, 0, 0) if bucket is None else (bucket.depth, *map(_exact, bucket[1:]))
+    window, bucket = report.window, report.bucket
+    retention_seconds = math.ceil(report.span * 1.1) + KEY_RETENTION_SECONDS
+    arguments: list[Argument] = [
+        report.instance,
+        report.seq,
+        report.born,
+        _format_exact(report.now),
+        _format_exact(report.span),
+    ]
+    arguments += [report.cum, report.spent, report.want, retention_seconds]
+    arguments += (0, 0, 0) if window is None else (window.limit, window.cells, window.cell)
+    arguments += (0, 0, 0, 0) if bucket is None else (bucket.depth, *map(_format_exact, bucket[1:]))
     if window is not None:
         for cell in window.changed:
-            given += cell
-    named = named_by(said.key)
-    return [b"%b:t" % named, b"%b:h:%d" % (named, said.instance)], given
+            arguments += cell
+    prefix = key_prefix(report.key)
+    return [b"%b:t" % prefix, b"%b:h:%d" % (prefix, report.instance)], arguments
 
 
-def rate_told(answer: Any, said: Report) -> Told:
+def parse_rate_answer(answer: Any, report: Report) -> ReportAnswer:
     """The answer of rate.lua to a report; raises ValueError where it is malformed."""
-    known, hosts, in_hand, foreign, claims, level, now = _of(answer, 7, RATE)
+    known, hosts, in_hand, foreign, claims, level, now = _split_answer(answer, 7, RATE)
     if (
         type(foreign) is not list
         or type(claims) is not list
@@ -78,10 +84,10 @@ def rate_told(answer: Any, said: Report) -> Told:
         or not _are_counts([known, hosts, in_hand, *foreign, *claims])
         or not (_is_number(level) and _is_number(now))
         or hosts > HOSTS_MAX
-        or not said.now - ROUNDING_SECONDS <= float(now) <= said.now + JUMP_SECONDS + ROUNDING_SECONDS
+        or not report.now - ROUNDING_SECONDS <= float(now) <= report.now + JUMP_SECONDS + ROUNDING_SECONDS
     ):
-        raise ValueError(no_answer(answer, f"the script {RATE}"))
-    return Told(
+        raise ValueError(format_invalid_answer(answer, f"the script {RATE}"))
+    return ReportAnswer(
         bool(known),
         hosts,
         in_hand,
@@ -93,59 +99,65 @@ def rate_told(answer: Any, said: Report) -> Told:
     )
 
 
-def period_call(said: Period) -> tuple[list[bytes], list[Argument]]:
+def build_period_call(period: Period) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of period.lua; the key is kept for longer than the longest month."""
-    return [b"%b:q" % named_by(said.key)], [said.instance, said.period, said.amount, 35 * DAY_SECONDS]
+    return [b"%b:q" % key_prefix(period.key)], [period.instance, period.period, period.amount, 35 * DAY_SECONDS]
 
 
-def period_told(answer: Any, said: Period) -> PeriodTold:
+def parse_period_answer(answer: Any, reported: Period) -> PeriodTotal:
     """The answer of period.lua; raises ValueError where it is malformed."""
-    period, others = _of(answer, 2, PERIOD)
+    period, others = _split_answer(answer, 2, PERIOD)
     # What others counted may be less than nothing: where the hub has forgotten what is given back since.
-    if not _are_counts([period]) or type(others) is not int or not said.period <= period <= PERIOD_MAX:
-        raise ValueError(no_answer(answer, f"the script {PERIOD}"))
-    return PeriodTold(period, others)
+    if not _are_counts([period]) or type(others) is not int or not reported.period <= period <= PERIOD_MAX:
+        raise ValueError(format_invalid_answer(answer, f"the script {PERIOD}"))
+    return PeriodTotal(period, others)
 
 
-def gauge_call(said: Gauge) -> tuple[list[bytes], list[Argument]]:
+def build_gauge_call(gauge: Gauge) -> tuple[list[bytes], list[Argument]]:
     """Keys and arguments of gauge.lua."""
-    kept = math.ceil(said.until - said.now) + KEY_KEPT_SECONDS
-    return [b"%b:g" % named_by(said.key)], [said.instance, said.amount, _exact(said.now), _exact(said.until), kept]
+    retention_seconds = math.ceil(gauge.until - gauge.now) + KEY_RETENTION_SECONDS
+    return [b"%b:g" % key_prefix(gauge.key)], [
+        gauge.instance,
+        gauge.amount,
+        _format_exact(gauge.now),
+        _format_exact(gauge.until),
+        retention_seconds,
+    ]
 
 
-def gauge_told(answer: Any) -> GaugeTold:
+def parse_gauge_answer(answer: Any) -> GaugeTotal:
     """The answer of gauge.lua; raises ValueError where it is malformed."""
-    others, hosts = _of(answer, 2, GAUGE)
+    others, hosts = _split_answer(answer, 2, GAUGE)
     if not _are_counts([others, hosts]) or hosts > HOSTS_MAX:
-        raise ValueError(no_answer(answer, f"the script {GAUGE}"))
-    return GaugeTold(others, hosts)
+        raise ValueError(format_invalid_answer(answer, f"the script {GAUGE}"))
+    return GaugeTotal(others, hosts)
 
 
-def heartbeat_told(answer: Any) -> tuple[int, bool]:
+def parse_heartbeat_answer(answer: Any) -> tuple[int, bool]:
     """What heartbeat.lua says: how many hosts there are, and whether this one was not known. Raises ValueError where
     that is no answer of it."""
-    hosts, is_new = _of(answer, 2, HEARTBEAT)
+    hosts, is_new = _split_answer(answer, 2, HEARTBEAT)
     if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS_MAX:
-        raise ValueError(no_answer(answer, f"the script {HEARTBEAT}"))
+        raise ValueError(format_invalid_answer(answer, f"the script {HEARTBEAT}"))
     return hosts, bool(is_new)
 
 
-def clock_of(answer: Sequence[Any]) -> float:
+def parse_clock(answer: Sequence[Any]) -> float:
     """The hub's clock in an answer of any script, Unix seconds; raises ValueError where it cannot be right."""
     seconds, rest = answer[-2:]
     if not all(type(said) is bytes and said.isdigit() for said in (seconds, rest)):
-        raise ValueError(no_answer(answer, "a script"))
+        raise ValueError(format_invalid_answer(answer, "a script"))
     clock = int(seconds) + int(rest) / 1e6
     if not EPOCH <= clock < UNIX_SECONDS_MAX:
         raise ValueError(f"its clock is wrong: it says {int(clock)}, in Unix seconds")
     return clock
 
 
-def _of(answer: Any, some: int, script: str) -> Any:
+def _split_answer(answer: Any, length: int, script: str) -> Any:
     """The first of an answer, of which there are so `some` and the two of the hub's clock."""
-    if type(answer) is not list or len(answer) != some + 2:
-        raise ValueError(no_answer(answer, f"the script {script}"))
-    return answer[:some]
+    if type(answer) is not list or len(answer) != length + 2:
+        raise ValueError(format_invalid_answer(answer, f"the script {script}"))
+    return answer[:length]
 
 
 def _are_counts(numbers: Iterable[Any]) -> bool:
@@ -153,13 +165,13 @@ def _are_counts(numbers: Iterable[Any]) -> bool:
     return all(type(number) is int and 0 <= number <= COUNT_MAX for number in numbers)
 
 
-def _is_number(said: Any) -> bool:
+def _is_number(value: Any) -> bool:
     """Whether this is a number ≥ 0 as scripts write it."""
     try:
-        return type(said) is bytes and 0 <= float(said) < LEVEL_MAX
+        return type(value) is bytes and 0 <= float(value) < LEVEL_MAX
     except ValueError:
         return False
 
 
-def _exact(number: float) -> str:
+def _format_exact(number: float) -> str:
     return repr(float(number))

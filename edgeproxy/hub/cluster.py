@@ -18,21 +18,29 @@ from redis.exceptions import AskError, MovedError, ResponseError
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.parsers import CLUSTERS, Address, HubUrl, split_address
-from edgeproxy.hub.bounds import no_answer
+from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.node import Node
-from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, UNREADABLE, Away, Link, Tls, reason
+from edgeproxy.hub.redis import (
+    ANSWER_SECONDS_MAX,
+    HOSTS_KEY,
+    PARSE_ERRORS,
+    HubUnavailableError,
+    Link,
+    Tls,
+    format_error,
+)
 
-SLOTS_LOOK_SECONDS = 10.0
+SLOTS_REFRESH_SECONDS = 10.0
 """Seconds between two looks at which node has which slots, give or take half."""
-LOST_NODE_LOOK_SECONDS = 1.0
+LOST_NODE_REFRESH_SECONDS = 1.0
 """Seconds between two such looks while a node is away: a replica may have taken its place."""
-SLOTS_LOOK_SECONDS_MIN = 0.2
+SLOTS_REFRESH_SECONDS_MIN = 0.2
 """Seconds between two such looks at least, whatever the reason."""
 IS_CLUSTER_NODE = "it is one node of a Redis Cluster: write redis+cluster:// as the hub's URL"
 IS_NO_CLUSTER = "it is no Redis Cluster: write redis:// as the hub's URL"
 
-Make = Callable[[str], Node]
+NodeFactory = Callable[[str], Node]
 """Makes the node of a URL, not connected yet."""
 
 
@@ -46,45 +54,45 @@ class Nodes(Protocol):
     def all(self) -> Sequence[Node]:
         """All nodes that are known."""
 
-    def of(self, key: bytes) -> Node | None:
+    def find_node(self, key: bytes) -> Node | None:
         """The node that has this key; None where no node does."""
 
-    def heartbeat(self, node: Node) -> bytes:
+    def heartbeat_key(self, node: Node) -> bytes:
         """The key to which heartbeats on this node are written."""
 
-    def elsewhere(self, node: Node, said: AskError) -> Node | None:
+    def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
         """The node to which this one redirects; None where it is unknown. Raises Away."""
 
-    def look(self) -> None:
+    def refresh_soon(self) -> None:
         """A node was lost or redirects a key: look at the nodes again soon."""
 
     async def run(self) -> None:
         """Connect to the nodes, and reconnect, until cancelled."""
 
 
-class One:
+class SingleNode:
     """One Redis."""
 
-    def __init__(self, url: str, make: Make) -> None:
+    def __init__(self, url: str, make: NodeFactory) -> None:
         self.why: str | None = None
         self._node = make(url)
         self.all: Sequence[Node] = (self._node,)
 
-    def of(self, key: bytes) -> Node:
+    def find_node(self, key: bytes) -> Node:
         """The one node."""
         return self._node
 
-    def heartbeat(self, node: Node) -> bytes:
+    def heartbeat_key(self, node: Node) -> bytes:
         """The key of the hosts."""
         return HOSTS_KEY
 
-    def elsewhere(self, node: Node, said: AskError) -> None:
+    def follow_redirect(self, node: Node, redirect: AskError) -> None:
         """The node belongs to a cluster, and cannot be used by itself."""
         if node.link is not None:
             node.link.lose(IS_CLUSTER_NODE)
-        raise Away(IS_CLUSTER_NODE)
+        raise HubUnavailableError(IS_CLUSTER_NODE)
 
-    def look(self) -> None:
+    def refresh_soon(self) -> None:
         """Nothing to do: there is no other node."""
 
     async def run(self) -> None:
@@ -92,7 +100,7 @@ class One:
         await self._node.run()
 
 
-class Range(NamedTuple):
+class SlotRange(NamedTuple):
     """Slots, from the first to the last, and the primary that has them."""
 
     first: int
@@ -100,24 +108,24 @@ class Range(NamedTuple):
     at: Address
 
 
-def ranges(answer: Sequence[Any], asked: str) -> list[Range]:
+def parse_slot_ranges(answer: Sequence[Any], answering_host: str) -> list[SlotRange]:
     """What CLUSTER SLOTS says. `asked`: the host that says so, which is where a node is that does not know its own.
 
     Raises one of `redis.UNREADABLE` where it is no answer to that.
     """
-    found = []
+    slot_ranges = []
     for first, last, (host, port, *_), *_ in answer:
         name = (host or b"").decode()
         if not (0 <= first <= last < SLOTS and 0 < port < 1 << 16):
             raise ValueError("there are no such slots, or ports")
-        found.append(Range(first, last, Address(asked if name in ("", "?") else name.lower(), port)))
-    return found
+        slot_ranges.append(SlotRange(first, last, Address(answering_host if name in ("", "?") else name.lower(), port)))
+    return slot_ranges
 
 
 class Cluster:
     """A Redis Cluster, of which some nodes are known to begin with. `url`: redis[s]+cluster://HOST:PORT,HOST:PORT."""
 
-    def __init__(self, url: str, tls: Tls, make: Make, changed: Callable[[], None]) -> None:
+    def __init__(self, url: str, tls: Tls, make: NodeFactory, changed: Callable[[], None]) -> None:
         """`changed` is called when the nodes change, or are no longer known."""
         self._url = HubUrl.parse(url)
         self._tls = tls
@@ -136,24 +144,24 @@ class Cluster:
         """The primaries that have slots."""
         return tuple(self._nodes.values())
 
-    def of(self, key: bytes) -> Node | None:
+    def find_node(self, key: bytes) -> Node | None:
         """The primary of the key's slot."""
         return self._owners[key_slot(key)]
 
-    def heartbeat(self, node: Node) -> bytes:
+    def heartbeat_key(self, node: Node) -> bytes:
         """The key of the hosts where the node has that, else one like it that it has."""
         keys = itertools.chain([HOSTS_KEY], (b"%b:%d" % (HOSTS_KEY, number) for number in range(SLOTS)))
-        return next((key for key in keys if self.of(key) is node), HOSTS_KEY)
+        return next((key for key in keys if self.find_node(key) is node), HOSTS_KEY)
 
-    def elsewhere(self, node: Node, said: AskError) -> Node | None:
+    def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
         """The node that has the key, from now on where it has MOVED there."""
-        self.look()
-        there = self._nodes.get(str(Address((said.host or _host(node.at)).lower(), said.port)))
-        if there is not None and isinstance(said, MovedError):
-            self._owners[said.slot_id] = there
-        return there
+        self.refresh_soon()
+        target = self._nodes.get(str(Address((redirect.host or _parse_host(node.at)).lower(), redirect.port)))
+        if target is not None and isinstance(redirect, MovedError):
+            self._owners[redirect.slot_id] = target
+        return target
 
-    def look(self) -> None:
+    def refresh_soon(self) -> None:
         """Look soon which node has which slots."""
         self._stale.set()
 
@@ -165,65 +173,65 @@ class Cluster:
                 self._stale.clear()
                 breaker.probe()
                 try:
-                    self._take(await self._found())
-                except Away as away:
-                    self.why = str(away)
+                    self._apply_slots(await self._fetch_slots())
+                except HubUnavailableError as error:
+                    self.why = str(error)
                     self._changed()
                     await asyncio.sleep(breaker.open(monotonic()))
                     continue
                 breaker.close(monotonic())
                 self.why = None
                 self._changed()
-                pause = SLOTS_LOOK_SECONDS if all(node.link for node in self.all) else LOST_NODE_LOOK_SECONDS
+                pause = SLOTS_REFRESH_SECONDS if all(node.link for node in self.all) else LOST_NODE_REFRESH_SECONDS
                 try:
                     async with asyncio.timeout(pause * random.uniform(0.5, 1.5)):
                         await self._stale.wait()
                 except TimeoutError:
                     pass
-                await asyncio.sleep(SLOTS_LOOK_SECONDS_MIN * random.uniform(1.0, 1.5))
+                await asyncio.sleep(SLOTS_REFRESH_SECONDS_MIN * random.uniform(1.0, 1.5))
         finally:
             await self._tasks.cancel()
 
-    async def _found(self) -> list[Range]:
+    async def _fetch_slots(self) -> list[SlotRange]:
         """Which node has which slots, as the first that answers says. Raises Away with the last node's error."""
-        told = Away("no node answers")
+        last_error = HubUnavailableError("no node answers")
         for node in random.sample(self.all, len(self.all)):
             try:
                 if node.link is not None:
-                    return await _slots(node.link, _host(node.at))
-            except Away as away:
-                told = away
+                    return await _fetch_slots_from(node.link, _parse_host(node.at))
+            except HubUnavailableError as error:
+                last_error = error
         # Who is known and away is tried by its Node. Those named in the URL may lead elsewhere by now.
         try:
-            return await _slots_by_seeds(self._url, self._tls)
-        except Away as away:
-            raise Away(f"{told}; {away}" if self.all else str(away)) from away
+            return await _fetch_slots_from_seeds(self._url, self._tls)
+        except HubUnavailableError as error:
+            raise HubUnavailableError(f"{last_error}; {error}" if self.all else str(error)) from error
 
-    def _take(self, found: Sequence[Range]) -> None:
+    def _apply_slots(self, ranges: Sequence[SlotRange]) -> None:
         """Take over a new map of slots to nodes."""
-        there = {str(one.at) for one in found}
-        for at in [at for at in self._nodes if at not in there]:
+        addresses = {str(one.at) for one in ranges}
+        for at in [at for at in self._nodes if at not in addresses]:
             del self._nodes[at]
             self._running.pop(at).cancel()
-        for at in there - self._nodes.keys():
+        for at in addresses - self._nodes.keys():
             node = self._nodes[at] = self._make(node_url(self._url, at))
             self._running[at] = self._tasks.start(f"hub node {at}", node.run())
         owners: list[Node | None] = [None] * SLOTS
-        for first, last, where in found:
+        for first, last, where in ranges:
             owners[first : last + 1] = [self._nodes[str(where)]] * (last + 1 - first)
         self._owners = owners
 
 
-async def link_to(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> Link:
+async def open_link(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> Link:
     """A connection of one's own to the node of a hub that has this key; raises Away."""
     parts = HubUrl.parse(url)
     if parts.scheme not in CLUSTERS:
         return await Link.open(url, tls, deadline=deadline)
     slot = key_slot(key)
-    for first, last, at in await _slots_by_seeds(parts, tls, deadline):
+    for first, last, at in await _fetch_slots_from_seeds(parts, tls, deadline):
         if first <= slot <= last:
             return await Link.open(node_url(parts, str(at)), tls, deadline=deadline)
-    raise Away(f"no node of the cluster has slot {slot}")
+    raise HubUnavailableError(f"no node of the cluster has slot {slot}")
 
 
 async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> int:
@@ -234,7 +242,7 @@ async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS
     parts = HubUrl.parse(url)
     urls = [url]
     if parts.scheme in CLUSTERS:
-        primaries = {str(at) for _, _, at in await _slots_by_seeds(parts, tls, deadline)}
+        primaries = {str(at) for _, _, at in await _fetch_slots_from_seeds(parts, tls, deadline)}
         urls = [node_url(parts, at) for at in sorted(primaries)]
     for each in urls:
         link = await Link.open(each, tls, deadline=deadline)
@@ -247,7 +255,7 @@ async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS
 
 async def offer_functions(url: str, tls: Tls) -> None:
     """Load the functions into all primaries of a hub, for edges that may not, as far as this can be done."""
-    with suppress(Away, ResponseError):
+    with suppress(HubUnavailableError, ResponseError):
         await load_functions(url, tls)
 
 
@@ -257,38 +265,40 @@ def node_url(url: HubUrl, at: str) -> str:
     return f"{CLUSTERS[url.scheme]}://{who}{at}/0"
 
 
-async def _slots_by_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECONDS_MAX) -> list[Range]:
+async def _fetch_slots_from_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECONDS_MAX) -> list[SlotRange]:
     """Which node has which slots, as the first node of the URL that answers says. Raises Away with the last error."""
-    told = Away("it has no node")
+    last_error = HubUnavailableError("it has no node")
     for seed in random.sample(url.where, len(url.where)):
         try:
             link = await Link.open(node_url(url, seed), tls, deadline=deadline)
             try:
-                return await _slots(link, _host(seed))
+                return await _fetch_slots_from(link, _parse_host(seed))
             finally:
                 await link.close()
-        except Away as away:
-            told = Away(f"{seed}: {away}")
-    raise told
+        except HubUnavailableError as error:
+            last_error = HubUnavailableError(f"{seed}: {error}")
+    raise last_error
 
 
-async def _slots(link: Link, host: str) -> list[Range]:
+async def _fetch_slots_from(link: Link, host: str) -> list[SlotRange]:
     """Which node has which slots, as one node says; raises Away where it does not know."""
     try:
         answer = await link.ask("CLUSTER", "SLOTS")
-    except ResponseError as no:
-        raise Away(IS_NO_CLUSTER if "cluster support disabled" in str(no) else reason(no)) from no
+    except ResponseError as error:
+        raise HubUnavailableError(
+            IS_NO_CLUSTER if "cluster support disabled" in str(error) else format_error(error)
+        ) from error
     try:
-        found = ranges(answer, host)
-    except UNREADABLE as failure:
-        link.lose(why := no_answer(answer, "CLUSTER SLOTS"))
-        raise Away(why) from failure
-    if not found:
-        raise Away("no node of the cluster has any slots")
-    return found
+        slot_ranges = parse_slot_ranges(answer, host)
+    except PARSE_ERRORS as error:
+        link.lose(why := format_invalid_answer(answer, "CLUSTER SLOTS"))
+        raise HubUnavailableError(why) from error
+    if not slot_ranges:
+        raise HubUnavailableError("no node of the cluster has any slots")
+    return slot_ranges
 
 
-def _host(at: str) -> str:
+def _parse_host(at: str) -> str:
     address = split_address(at)
     assert address is not None
     return address.host

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from edgeproxy.hub.calls import SCRIPTS, script
+from edgeproxy.hub.calls import SCRIPTS, read_script
 
 DIGEST_CHARACTERS = 16
 
@@ -22,7 +22,7 @@ class Library(NamedTuple):
     """The names of its functions in Redis, by those of the scripts."""
 
 
-def library_of(scripts: Mapping[str, bytes]) -> Library:
+def build_library(scripts: Mapping[str, bytes]) -> Library:
     """Return the library of these scripts, by their names. They find keys and arguments in KEYS and ARGV, as ever."""
     digest = hashlib.sha256(b"\0".join(part for name, text in scripts.items() for part in (name.encode(), text)))
     name = f"edgeproxy_{digest.hexdigest()[:DIGEST_CHARACTERS]}"
@@ -35,10 +35,10 @@ def library_of(scripts: Mapping[str, bytes]) -> Library:
     return Library(name, b"".join(parts), functions)
 
 
-LIBRARY = library_of({name: script(name) for name in SCRIPTS})
+LIBRARY = build_library({name: read_script(name) for name in SCRIPTS})
 """That of this version."""
 
 
-def is_missing(error: Exception) -> bool:
+def is_function_missing(error: Exception) -> bool:
     """Whether an error of Redis says that a function is not there."""
     return "Function not found" in str(error)

@@ -18,10 +18,10 @@ from edgeproxy.base import log
 from edgeproxy.config.parsers import CLUSTERS, HubUrl, remove_password
 from edgeproxy.hub import calls
 from edgeproxy.hub.breaker import State
-from edgeproxy.hub.cluster import Cluster, Nodes, One
+from edgeproxy.hub.cluster import Cluster, Nodes, SingleNode
 from edgeproxy.hub.node import Node
-from edgeproxy.hub.redis import HOST_KEPT_SECONDS, HOSTS_KEY, Away, Link, Tls, reason
-from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold, Report, Told
+from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, HubUnavailableError, Link, Tls, format_error
+from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 SAMPLES_SECONDS = 60.0
 """Seconds for which a sample of the hub's clock counts."""
@@ -36,7 +36,7 @@ REDIRECTS_MAX = 3
 
 T = TypeVar("T")
 Ask = Callable[[Link], "asyncio.Future[Any]"]
-Has = Callable[[bytes], bool]
+KeyFilter = Callable[[bytes], bool]
 
 
 class Sample(NamedTuple):
@@ -47,7 +47,7 @@ class Sample(NamedTuple):
     at: float
 
 
-class Question(NamedTuple):
+class PendingCommand(NamedTuple):
     """What is asked of whoever has the key, and who waits for the answer.
 
     `read`: how the answer to a report reads, given the number of the link over which it came; None where it is no
@@ -74,7 +74,7 @@ class Hub:
         instance: int,
         changed: Callable[[], None],
         tls: Tls | None = None,
-        renewed: Callable[[Has], None] = lambda has: None,
+        renewed: Callable[[KeyFilter], None] = lambda has: None,
         *,
         hosts: int = 1,
     ) -> None:
@@ -84,9 +84,9 @@ class Hub:
         self._changed = changed
         self._renewed = renewed
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
-        self._sampled_over = 0
+        self._sampled_link = 0
         """The number of the link over which the samples came."""
-        self._log = log.get()
+        self._log = log.get_logger()
         self._logged: dict[str, dict[str, float]] = {}
         """Why something is away, as far as it was logged since it was lost, and when; by node, and "" for all of it."""
         self.is_up = False
@@ -97,22 +97,22 @@ class Hub:
         """Hosts that the hub knows, this one among them; once it is reached again no fewer at first than before, as
         others may have lost it too, and come back later."""
         self._all_back_at = 0.0
-        self.heard_at = 0.0
+        self.last_answer_at = 0.0
         """Monotonic time of its last answer."""
         self.errors = 0
         """How often it or a node of it was lost, tried in vain, or refused something."""
         tls = tls or Tls()
         parts = HubUrl.parse(url)
-        self._named = len(parts.where)
+        self._seed_count = len(parts.where)
         self._is_cluster = parts.scheme in CLUSTERS
         self._nodes: Nodes = (
-            Cluster(url, tls, partial(self._made, tls), self._searched)
+            Cluster(url, tls, partial(self._create_node, tls), self._on_nodes_changed)
             if self._is_cluster
-            else One(url, partial(self._made, tls))
+            else SingleNode(url, partial(self._create_node, tls))
         )
 
-    def _made(self, tls: Tls, url: str) -> Node:
-        return Node(url, tls, self._beat, self._node_changed)
+    def _create_node(self, tls: Tls, url: str) -> Node:
+        return Node(url, tls, self._send_heartbeat, self._on_node_changed)
 
     @property
     def why(self) -> str | None:
@@ -135,7 +135,7 @@ class Hub:
     def nodes_away(self) -> int:
         """How many of its nodes do not answer; as long as it is not known which there are, all that the URL names."""
         nodes = self._nodes.all
-        return sum(node.link is None for node in nodes) if nodes else self._named
+        return sum(node.link is None for node in nodes) if nodes else self._seed_count
 
     @property
     def functions_missing(self) -> int:
@@ -158,8 +158,8 @@ class Hub:
 
     def status(self) -> dict[str, Any]:
         """The hub's part of `GET /status`."""
-        age = round(monotonic() - self.heard_at, 3) if self.heard_at else None
-        said: dict[str, Any] = {
+        age = round(monotonic() - self.last_answer_at, 3) if self.last_answer_at else None
+        status: dict[str, Any] = {
             "url": self.name,
             "state": "up" if self.is_up else "away",
             "breaker": self.breaker,
@@ -167,66 +167,66 @@ class Hub:
             "hosts": self.hosts,
         }
         if self.why is not None:
-            said["why"] = self.why
+            status["why"] = self.why
         if self._is_cluster:
-            said["nodes"] = [_node_status(node) for node in sorted(self._nodes.all, key=lambda node: node.at)]
-        return said
+            status["nodes"] = [_node_status(node) for node in sorted(self._nodes.all, key=lambda node: node.at)]
+        return status
 
     # ---- its nodes
 
-    async def _beat(self, node: Node, link: Link) -> None:
+    async def _send_heartbeat(self, node: Node, link: Link) -> None:
         """Send a heartbeat to a node."""
-        key = self._nodes.heartbeat(node)
+        key = self._nodes.heartbeat_key(node)
         sent = monotonic()
         try:
-            answer = await link.run(calls.HEARTBEAT, [key], [self._instance, HOST_KEPT_SECONDS])
-        except (AskError, TryAgainError) as elsewhere:
+            answer = await link.call_function(calls.HEARTBEAT, [key], [self._instance, HOST_RETENTION_SECONDS])
+        except (AskError, TryAgainError) as error:
             # It is well, and the key is on its way to another node, or there.
-            if isinstance(elsewhere, MovedError):
-                self._nodes.elsewhere(node, elsewhere)
-            self._nodes.look()
+            if isinstance(error, MovedError):
+                self._nodes.follow_redirect(node, error)
+            self._nodes.refresh_soon()
             return
         try:
-            hosts, is_new = calls.heartbeat_told(answer)
-            clock = calls.clock_of(answer)
-        except ValueError as odd:
-            raise Away(str(odd)) from odd
-        self.heard_at = monotonic()
+            hosts, is_new = calls.parse_heartbeat_answer(answer)
+            clock = calls.parse_clock(answer)
+        except ValueError as error:
+            raise HubUnavailableError(str(error)) from error
+        self.last_answer_at = monotonic()
         if is_new and link is node.link:
             # It was there a moment ago: the server has been emptied.
-            self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
+            self._renewed(lambda key: self._nodes.find_node(calls.key_prefix(key)) is node)
         if key == HOSTS_KEY:
-            if link.number != self._sampled_over:
-                self._all_back_at = self.heard_at + HOST_KEPT_SECONDS
-            self._sampled(link, sent, clock)
-            if self.heard_at < self._all_back_at:
+            if link.number != self._sampled_link:
+                self._all_back_at = self.last_answer_at + HOST_RETENTION_SECONDS
+            self._record_sample(link, sent, clock)
+            if self.last_answer_at < self._all_back_at:
                 hosts = max(hosts, self.hosts)
             if hosts != self.hosts:
                 self.hosts = hosts
                 if self.is_up:
                     self._changed()
 
-    def _node_changed(self, node: Node) -> None:
+    def _on_node_changed(self, node: Node) -> None:
         """A node was reached, lost, or tried in vain."""
         if node.link is None:
             self.errors += 1
-            self._nodes.look()
+            self._nodes.refresh_soon()
         if not self._is_cluster:
-            self._follow()
+            self._update_state()
             return
-        turned = self._say(node.at, None if node.link else node.why, "a node of the hub", node=node.at)
+        has_changed = self._log_state(node.at, None if node.link else node.why, "a node of the hub", node=node.at)
         was_up = self.is_up
-        self._follow()
-        if turned and was_up and self.is_up:
-            self._renewed(lambda key: self._nodes.of(calls.named_by(key)) is node)
+        self._update_state()
+        if has_changed and was_up and self.is_up:
+            self._renewed(lambda key: self._nodes.find_node(calls.key_prefix(key)) is node)
 
-    def _searched(self) -> None:
+    def _on_nodes_changed(self) -> None:
         """The nodes of the cluster were looked up."""
         if self._nodes.why is not None:
             self.errors += 1
-        self._follow()
+        self._update_state()
 
-    def _follow(self) -> None:
+    def _update_state(self) -> None:
         """Whether it is up follows from its nodes. At first each of them is to be tried, lest some seem to be away."""
         nodes = self._nodes.all
         was_up = self.is_up
@@ -236,39 +236,39 @@ class Hub:
         was_tried = self.tried
         if self.is_up or all(node.tried for node in nodes):
             self.tried = True
-            self._say("", self.why, "the hub", hosts=self.hosts)
+            self._log_state("", self.why, "the hub", hosts=self.hosts)
         if (was_up, was_tried) != (self.is_up, self.tried):
             self._changed()
 
-    def _say(self, of: str, why: str | None, what: str, **more: Any) -> bool:
+    def _log_state(self, subject: str, why: str | None, what: str, **fields: Any) -> bool:
         """Log that something is away and why, once until it is there again, and then that; what is new of it.
 
         Where that is more and more it is logged seldom: who is no Redis may give another reason each time.
         Returns whether it is new that it is there, or is not.
         """
-        logged = self._logged.get(of)
+        logged = self._logged.get(subject)
         was_there = logged == {}
         if why is None:
             if not was_there:
-                self._logged[of] = {}
-                self._log.info(f"{what} is reached", hub=self.name, **more)
+                self._logged[subject] = {}
+                self._log.info(f"{what} is reached", hub=self.name, **fields)
             return not was_there
-        logged, now = self._logged.setdefault(of, {}), monotonic()
+        logged, now = self._logged.setdefault(subject, {}), monotonic()
         if why not in logged and (
             len(logged) < REASONS_LOGGED_MAX or now - max(logged.values()) >= OTHER_REASONS_SECONDS
         ):
             logged[why] = now
             if len(logged) > REASONS_LOGGED_MAX:
                 del logged[min(logged, key=lambda said: logged[said])]
-            self._log.error(f"{what} is away", hub=self.name, **(more | {"why": why}))
+            self._log.error(f"{what} is away", hub=self.name, **(fields | {"why": why}))
         return was_there
 
-    def _sampled(self, link: Link, sent: float, clock: float) -> None:
+    def _record_sample(self, link: Link, sent: float, clock: float) -> None:
         """Take the clock of an answer; samples of another link are those of another clock, perhaps."""
         at = now = monotonic()
-        if link.number != self._sampled_over:
+        if link.number != self._sampled_link:
             self._samples.clear()
-            self._sampled_over = link.number
+            self._sampled_link = link.number
         if self._samples and now - self._samples[-1].at < SAMPLES_SECONDS / SAMPLES_MAX:
             # The quickest of each little while: of thousands a second none would be a minute old.
             if now - sent >= self._samples[-1].rtt:
@@ -280,92 +280,107 @@ class Hub:
 
     # ---- reports
 
-    def rate(self, said: Report) -> "asyncio.Future[Told]":
+    def report_rate(self, report: Report) -> "asyncio.Future[ReportAnswer]":
         """Report a rate."""
-        keys, given = calls.rate_call(said)
-        return self._run(
-            calls.RATE, keys, given, lambda answer, where: calls.rate_told(answer, said)._replace(where=where)
+        keys, arguments = calls.build_rate_call(report)
+        return self._call_function(
+            calls.RATE,
+            keys,
+            arguments,
+            lambda answer, where: calls.parse_rate_answer(answer, report)._replace(where=where),
         )
 
-    def period(self, said: Period) -> "asyncio.Future[PeriodTold]":
+    def report_period(self, period: Period) -> "asyncio.Future[PeriodTotal]":
         """Report a quota."""
-        keys, given = calls.period_call(said)
-        return self._run(calls.PERIOD, keys, given, lambda answer, _: calls.period_told(answer, said))
+        keys, arguments = calls.build_period_call(period)
+        return self._call_function(
+            calls.PERIOD, keys, arguments, lambda answer, _: calls.parse_period_answer(answer, period)
+        )
 
-    def gauge(self, said: Gauge) -> "asyncio.Future[GaugeTold]":
+    def report_gauge(self, gauge: Gauge) -> "asyncio.Future[GaugeTotal]":
         """Report what is in use."""
-        keys, given = calls.gauge_call(said)
-        return self._run(calls.GAUGE, keys, given, lambda answer, _: calls.gauge_told(answer))
+        keys, arguments = calls.build_gauge_call(gauge)
+        return self._call_function(calls.GAUGE, keys, arguments, lambda answer, _: calls.parse_gauge_answer(answer))
 
     def ask(self, *command: calls.Argument) -> "asyncio.Future[Any]":
         """A command of Redis, whose keys are bytes that have one hash tag; its answer as it comes, or ResponseError."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         key = command[3 if command[0] == "EVAL" else 1]
         assert isinstance(key, bytes)
-        self._send(Question(key, lambda link: link.ask(*command), answer))
+        self._send(PendingCommand(key, lambda link: link.ask(*command), answer))
         return answer
 
-    def _run(
-        self, name: str, keys: list[bytes], given: list[calls.Argument], read: Callable[[Any, int], T]
+    def _call_function(
+        self, name: str, keys: list[bytes], arguments: list[calls.Argument], read: Callable[[Any, int], T]
     ) -> "asyncio.Future[T]":
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._send(Question(keys[0], lambda link: link.run(name, keys, given), answer, read))
+        self._send(PendingCommand(keys[0], lambda link: link.call_function(name, keys, arguments), answer, read))
         return answer
 
-    def _send(self, question: Question) -> None:
+    def _send(self, question: PendingCommand) -> None:
         """Send this to the node that has the key."""
-        self._send_to(self._nodes.of(question.key), question, REDIRECTS_MAX)
+        self._send_to(self._nodes.find_node(question.key), question, REDIRECTS_MAX)
 
-    def _send_to(self, node: Node | None, question: Question, times: int, asking: bool = False) -> None:
+    def _send_to(self, node: Node | None, question: PendingCommand, redirects_left: int, asking: bool = False) -> None:
         link = None if node is None else node.link
         if node is None or link is None:
-            question.answer.set_exception(Away((self.why or "no node has it") if node is None else node.why))
+            question.answer.set_exception(
+                HubUnavailableError((self.why or "no node has it") if node is None else node.why)
+            )
             return
         if asking:
             # Of what it is to have the node answers this alone, and only to who says that he was sent.
             link.ask("ASKING").add_done_callback(asyncio.Future.exception)
-        question.ask(link).add_done_callback(partial(self._answered, node, link, question, times - 1, monotonic()))
+        question.ask(link).add_done_callback(
+            partial(self._on_answer, node, link, question, redirects_left - 1, monotonic())
+        )
 
-    def _answered(
-        self, node: Node, link: Link, question: Question, times: int, sent: float, raw: "asyncio.Future[Any]"
+    def _on_answer(
+        self,
+        node: Node,
+        link: Link,
+        question: PendingCommand,
+        redirects_left: int,
+        sent: float,
+        raw: "asyncio.Future[Any]",
     ) -> None:
         answer, failure = question.answer, raw.exception()
         if answer.done():
             return  # Nobody waits for it any more.
         if failure is None:
             if question.read is None:
-                self.heard_at = monotonic()
+                self.last_answer_at = monotonic()
                 answer.set_result(raw.result())
                 return
             try:
-                told, clock = question.read(raw.result(), link.number), calls.clock_of(raw.result())
-            except ValueError as odd:
+                result, clock = question.read(raw.result(), link.number), calls.parse_clock(raw.result())
+            except ValueError as error:
                 # Nothing of it counts, nor what it answers after that: it mixes up answers, or is no Redis.
-                link.lose(str(odd))
-                answer.set_exception(Away(str(odd)))
+                link.lose(str(error))
+                answer.set_exception(HubUnavailableError(str(error)))
                 return
-            self.heard_at = monotonic()
-            if link.number == self._sampled_over:
-                self._sampled(link, sent, clock)
-            answer.set_result(told)
+            self.last_answer_at = monotonic()
+            if link.number == self._sampled_link:
+                self._record_sample(link, sent, clock)
+            answer.set_result(result)
             return
-        if isinstance(failure, AskError) and times:
+        if isinstance(failure, AskError) and redirects_left:
             try:
-                there = self._nodes.elsewhere(node, failure)
-            except Away as away:
-                answer.set_exception(away)
+                target = self._nodes.follow_redirect(node, failure)
+            except HubUnavailableError as error:
+                answer.set_exception(error)
                 return
-            if there is not None:
-                self._send_to(there, question, times, asking=not isinstance(failure, MovedError))
+            if target is not None:
+                self._send_to(target, question, redirects_left, asking=not isinstance(failure, MovedError))
                 return
         if isinstance(failure, ResponseError) and question.read is not None:
             # It is there, and cannot do what it is asked: a replica that may not write, or one without memory.
             self.errors += 1
-            self._nodes.look()
-            failure = Away(reason(failure))
+            self._nodes.refresh_soon()
+            failure = HubUnavailableError(format_error(failure))
         answer.set_exception(failure)
 
 
 def _node_status(node: Node) -> dict[str, Any]:
-    said = {"node": node.at, "state": "away" if node.link is None else "up", "breaker": node.breaker.state}
-    return said if node.link is not None else said | {"why": node.why}
+    status = {"node": node.at, "state": "away" if node.link is None else "up", "breaker": node.breaker.state}
+    return status if node.link is not None else status | {"why": node.why}

@@ -10,28 +10,28 @@ from redis.exceptions import ResponseError
 from edgeproxy.base import log
 from edgeproxy.config.parsers import HubUrl
 from edgeproxy.hub.breaker import Breaker
-from edgeproxy.hub.functions import is_missing
-from edgeproxy.hub.redis import Away, FunctionsMissingError, Link, Tls, reason
+from edgeproxy.hub.functions import is_function_missing
+from edgeproxy.hub.redis import FunctionsMissingError, HubUnavailableError, Link, Tls, format_error
 
 HEARTBEAT_SECONDS = 2.0
 """Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
 LOG_SILENCE_SECONDS = 60.0
 """Seconds between two log lines about faults of the program."""
 
-Beat = Callable[["Node", Link], Awaitable[None]]
+SendHeartbeat = Callable[["Node", Link], Awaitable[None]]
 """A heartbeat over a link; raises Away, or ResponseError, where the node is of no use."""
 
 
 class Node:
     """One node. `run` keeps it reached; `changed` is called when it was reached, lost, or tried in vain."""
 
-    def __init__(self, url: str, tls: Tls, beat: Beat, changed: Callable[["Node"], None]) -> None:
+    def __init__(self, url: str, tls: Tls, send_heartbeat: SendHeartbeat, changed: Callable[["Node"], None]) -> None:
         """`url`: redis:// or rediss://, as `config.kinds` reads it."""
         self.at = HubUrl.parse(url).where[0]
         """HOST:PORT."""
         self._url = url
         self._tls = tls
-        self._beat = beat
+        self._send_heartbeat = send_heartbeat
         self._changed = changed
         self.link: Link | None = None
         """The connection to the node; None while there is none."""
@@ -42,17 +42,17 @@ class Node:
         self.lacks_functions = False
         """Whether it was of no use at the last attempt as it lacks the functions of this version."""
         self.breaker = Breaker()
-        self._seldom = log.Seldom(LOG_SILENCE_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SILENCE_SECONDS)
 
     async def run(self) -> None:
         """Connect to the node, and reconnect, until cancelled."""
         while True:
             self.breaker.probe()
             try:
-                self.why = await self._live()
-            except Exception as unforeseen:  # Whatever it was, it is tried again.
-                self._seldom.error("a connection to the hub failed", self.at, exc_info=unforeseen)
-                self.why = repr(unforeseen)
+                self.why = await self._stay_connected()
+            except Exception as error:  # Whatever it was, it is tried again.
+                self._log.error("a connection to the hub failed", self.at, exc_info=error)
+                self.why = repr(error)
             finally:
                 self.link = None
             self.tried = True
@@ -60,44 +60,44 @@ class Node:
             self._changed(self)
             await asyncio.sleep(pause)
 
-    async def _live(self) -> str:
+    async def _stay_connected(self) -> str:
         """Connect and stay connected until the node is lost; returns why it was."""
         lacks_functions = False
         try:
             link = await Link.open(self._url, self._tls)
-        except Away as away:
+        except HubUnavailableError as error:
             self.lacks_functions = False
-            return str(away)
+            return str(error)
         try:
-            await self._beat_first(link)
+            await self._send_first_heartbeat(link)
             self.link, self.tried, self.lacks_functions = link, True, False
             self.breaker.close(monotonic())
             self._changed(self)
             while not link.away.done():
                 await asyncio.wait([link.away], timeout=HEARTBEAT_SECONDS * random.uniform(0.8, 1.2))
-                await self._beat(self, link)
-        except Away as away:
-            lacks_functions = isinstance(away, FunctionsMissingError)
-            return str(away)
-        except ResponseError as no:
+                await self._send_heartbeat(self, link)
+        except HubUnavailableError as error:
+            lacks_functions = isinstance(error, FunctionsMissingError)
+            return str(error)
+        except ResponseError as error:
             # It is there and will not be written to, or has lost the functions: reached anew it may have them again.
-            link.lose(reason(no))
-            return reason(no)
+            link.lose(format_error(error))
+            return format_error(error)
         finally:
             self.link, self.lacks_functions = None, lacks_functions
             await link.close()
         return link.away.result()
 
-    async def _beat_first(self, link: Link) -> None:
+    async def _send_first_heartbeat(self, link: Link) -> None:
         """Send the first heartbeat over a link; where the functions are missing, load them and send another.
 
         A user that may not load them finds them there, or the node is of no use to it. To load them only then leaves
         no refusal in the log of Redis where all is well.
         """
         try:
-            await self._beat(self, link)
+            await self._send_heartbeat(self, link)
         except ResponseError as error:
-            if not is_missing(error):
+            if not is_function_missing(error):
                 raise
             await link.load_functions()
-            await self._beat(self, link)
+            await self._send_heartbeat(self, link)

@@ -21,7 +21,7 @@ from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, Res
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.models import HubTls
-from edgeproxy.hub.bounds import SHOWN_CHARACTERS_MAX, Bounds, no_answer
+from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY
 
@@ -29,7 +29,7 @@ ANSWER_SECONDS_MAX = 1.0
 """Seconds that an answer may take; after that the node counts as away."""
 ANSWERS_PER_TURN_MAX = 50
 """Answers in one turn of the event loop, at most."""
-HOST_KEPT_SECONDS = 10.0
+HOST_RETENTION_SECONDS = 10.0
 """Seconds after its last heartbeat for which a host counts as one of them."""
 HOSTS_KEY = b"rl:hosts"
 """A sorted set of instances by the hub's time of their last heartbeat, seconds."""
@@ -41,17 +41,17 @@ ANSWERS: dict[str, tuple[type, ...]] = {
     "LRANGE": (list,),
 }
 """What Redis answers to each command that edges send, if it is no error."""
-UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 """What the library raises where an answer, or a part of it, is not what it must be."""
 
-LINKS = itertools.count(1)
+LINK_NUMBERS = itertools.count(1)
 
 
-class Away(Exception):
+class HubUnavailableError(Exception):
     """The hub cannot be reached; the text says why."""
 
 
-class FunctionsMissingError(Away):
+class FunctionsMissingError(HubUnavailableError):
     """The hub lacks the functions of this version, and its user may not load them."""
 
     def __init__(self) -> None:
@@ -69,11 +69,11 @@ class Link:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._asked: deque[tuple[asyncio.Future[Any], float, Argument]] = deque()
+        self._pending: deque[tuple[asyncio.Future[Any], float, Argument]] = deque()
         self._outgoing: list[bytes] = []
         self._filled = asyncio.Event()
         self._tasks = Tasks()
-        self.number = next(LINKS)
+        self.number = next(LINK_NUMBERS)
         """Which connection it is: another one may lead to a server that knows less than the one before."""
         self.away: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Resolves to why, once the node does not answer any more."""
@@ -81,14 +81,14 @@ class Link:
     @classmethod
     async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = ANSWER_SECONDS_MAX) -> "Link":
         """A connection to the node of this URL (redis:// or rediss://); raises Away."""
-        connection = connection_to(url, tls or Tls())
+        connection = create_connection(url, tls or Tls())
         try:
             async with asyncio.timeout(2 * deadline) as limit:
                 await connection.connect()  # type: ignore[no-untyped-call]
-        except (RedisError, OSError, TimeoutError, *UNREADABLE) as failure:
+        except (RedisError, OSError, TimeoutError, *PARSE_ERRORS) as error:
             await _close(connection)
-            told = f"no answer within {2 * deadline:g} s" if limit.expired() else reason(failure)
-            raise Away(told) from failure
+            reason_text = f"no answer within {2 * deadline:g} s" if limit.expired() else format_error(error)
+            raise HubUnavailableError(reason_text) from error
         except BaseException:
             await _close(connection)
             raise
@@ -98,9 +98,11 @@ class Link:
         link._tasks.start("hub deadline", link._watch(deadline))
         return link
 
-    def run(self, name: str, keys: Sequence[bytes | str], given: Sequence[Argument]) -> "asyncio.Future[Any]":
+    def call_function(
+        self, name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
+    ) -> "asyncio.Future[Any]":
         """Call the function of a script; its answer."""
-        return self.ask("FCALL", LIBRARY.functions[name], len(keys), *keys, *given)
+        return self.ask("FCALL", LIBRARY.functions[name], len(keys), *keys, *arguments)
 
     async def load_functions(self) -> None:
         """Load the functions of this version where they are missing. Raises FunctionsMissingError where the user may
@@ -114,16 +116,16 @@ class Link:
                 return
             raise
         if answer != LIBRARY.name.encode():
-            self.lose(why := no_answer(answer, "FUNCTION LOAD"))
-            raise Away(why)
+            self.lose(why := format_invalid_answer(answer, "FUNCTION LOAD"))
+            raise HubUnavailableError(why)
 
     def ask(self, *command: Argument) -> "asyncio.Future[Any]":
         """Send a command; its answer, or ResponseError."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.away.done():
-            answer.set_exception(Away(self.away.result()))
+            answer.set_exception(HubUnavailableError(self.away.result()))
             return answer
-        self._asked.append((answer, monotonic(), command[0]))
+        self._pending.append((answer, monotonic(), command[0]))
         self._outgoing.append(pack_command(command))  # type: ignore[arg-type]  # Of any number of them.
         self._filled.set()
         return answer
@@ -143,8 +145,8 @@ class Link:
             outgoing, self._outgoing = self._outgoing, []
             try:
                 await self._connection.send_packed_command(outgoing, check_health=False)
-            except (RedisError, OSError) as failure:
-                self.lose(reason(failure))
+            except (RedisError, OSError) as error:
+                self.lose(format_error(error))
                 return
             except AttributeError:
                 # Whoever reads has found it closed in the midst of this, and taken its writer away.
@@ -158,31 +160,31 @@ class Link:
                 await asyncio.sleep(0)
             try:
                 answer = await self._connection.read_response(disable_decoding=True, timeout=math.inf)
-            except ResponseError as no:
-                answer = no
-            except (RedisError, OSError, *UNREADABLE) as failure:
-                self.lose(reason(failure))
+            except ResponseError as error:
+                answer = error
+            except (RedisError, OSError, *PARSE_ERRORS) as error:
+                self.lose(format_error(error))
                 return
-            if not self._asked:
+            if not self._pending:
                 self.lose("it answered what was not asked")
                 return
-            waiting, _, asked = self._asked[0]
-            if not isinstance(answer, Exception) and type(answer) not in ANSWERS.get(str(asked), (type(answer),)):
-                self.lose(no_answer(answer, str(asked)))
+            future, _, command = self._pending[0]
+            if not isinstance(answer, Exception) and type(answer) not in ANSWERS.get(str(command), (type(answer),)):
+                self.lose(format_invalid_answer(answer, str(command)))
                 return
-            self._asked.popleft()
-            if waiting.done():
+            self._pending.popleft()
+            if future.done():
                 continue
             if isinstance(answer, Exception):
-                waiting.set_exception(answer)
+                future.set_exception(answer)
             else:
-                waiting.set_result(answer)
+                future.set_result(answer)
 
     async def _watch(self, deadline: float) -> None:
         """Give the connection up once the oldest command has waited for ANSWER_SECONDS_MAX."""
         while True:
             await asyncio.sleep(deadline / 4)
-            if self._asked and monotonic() - self._asked[0][1] > deadline:
+            if self._pending and monotonic() - self._pending[0][1] > deadline:
                 self.lose(f"no answer within {deadline:g} s")
                 return
 
@@ -191,10 +193,10 @@ class Link:
         if not self.away.done():
             self.away.set_result(why)
         self._filled.set()
-        while self._asked:
-            waiting, _, _ = self._asked.popleft()
-            if not waiting.done():
-                waiting.set_exception(Away(why))
+        while self._pending:
+            future, _, _ = self._pending.popleft()
+            if not future.done():
+                future.set_exception(HubUnavailableError(why))
 
 
 class Tls(NamedTuple):
@@ -206,16 +208,16 @@ class Tls(NamedTuple):
     verify: bool = True
 
     @classmethod
-    def of(cls, said: HubTls) -> "Tls":
+    def from_settings(cls, settings: HubTls) -> "Tls":
         """TLS as the configuration describes it."""
-        ca, cert, key = [None if file is None else str(file) for file in (said.ca, said.cert, said.key)]
-        return cls(ca, cert, key, said.verify)
+        ca, cert, key = [None if file is None else str(file) for file in (settings.ca, settings.cert, settings.key)]
+        return cls(ca, cert, key, settings.verify)
 
 
-def connection_to(url: str, tls: Tls, **more: Any) -> Connection:
+def create_connection(url: str, tls: Tls, **overrides: Any) -> Connection:
     """A connection that has not been made yet. Of the URL: user, password, host, port and database; `more` options of
     the library."""
-    options = dict(parse(url)) | more
+    options = dict(parse(url)) | overrides
     kind: Any = options.pop("connection_class", Connection)
     if kind is not Connection:
         options |= {"ssl_ca_certs": tls.ca, "ssl_certfile": tls.cert, "ssl_keyfile": tls.key}
@@ -223,8 +225,8 @@ def connection_to(url: str, tls: Tls, **more: Any) -> Connection:
     options |= {"socket_connect_timeout": ANSWER_SECONDS_MAX, "health_check_interval": 0, "parser_class": BoundedParser}
     # How long things may take is said here. What the library waits with while it sends, asyncio.wait_for of Python
     # 3.11, may miss that it is cancelled.
-    made: Connection = kind(**options | {"socket_timeout": None})
-    return made
+    connection: Connection = kind(**options | {"socket_timeout": None})
+    return connection
 
 
 class BoundedParser(_AsyncHiredisParser):
@@ -235,7 +237,7 @@ class BoundedParser(_AsyncHiredisParser):
     def on_connect(self, connection: Connection) -> None:
         """Begin with the answers of a new connection."""
         super().on_connect(connection)  # type: ignore[no-untyped-call]
-        self._bounds = Bounds()
+        self._bounds = AnswerBounds()
 
     async def read_from_socket(self) -> bool:
         """Take in what comes next; raises InvalidResponse, and Lost where it is closed."""
@@ -246,9 +248,9 @@ class BoundedParser(_AsyncHiredisParser):
         if not data:
             raise Lost("Connection closed by server.")
         try:
-            self._bounds.look(data)
-        except ValueError as odd:
-            raise InvalidResponse(str(odd)) from odd
+            self._bounds.check(data)
+        except ValueError as error:
+            raise InvalidResponse(str(error)) from error
         reader.feed(data)
         return True
 
@@ -260,12 +262,12 @@ async def _close(connection: Connection) -> None:
         pass
 
 
-def reason(failure: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What a failure says, in one line: an error of Redis with the code before it by which people know it."""
-    if isinstance(failure, UNREADABLE):
-        return f"it answered what cannot be read ({str(failure)[:SHOWN_CHARACTERS_MAX]}): is it a Redis?"
-    text = str(failure).partition("\n")[0] or type(failure).__name__
+    if isinstance(error, PARSE_ERRORS):
+        return f"it answered what cannot be read ({str(error)[:EXCERPT_CHARACTERS_MAX]}): is it a Redis?"
+    text = str(error).partition("\n")[0] or type(error).__name__
     if text.startswith("unknown command") and "FCALL" in text:
         return "it knows no functions: it has to be Redis 7 or later, or Valkey"
-    code = getattr(failure, "status_code", None)
+    code = getattr(error, "status_code", None)
     return text if code in (None, "ERR") or text.startswith(code) else f"{code} {text}"

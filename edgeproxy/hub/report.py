@@ -67,7 +67,7 @@ class Report(NamedTuple):
     bucket: Bucket | None = None
 
 
-class Told(NamedTuple):
+class ReportAnswer(NamedTuple):
     """What the hub knows of a rate. `known`: it had heard of this host; else the whole window is to be sent.
 
     `hosts`: that counted within the span, the asking one among them. `claims`: those of the asking host that are not
@@ -97,7 +97,7 @@ class Period(NamedTuple):
     amount: int
 
 
-class PeriodTold(NamedTuple):
+class PeriodTotal(NamedTuple):
     """The period that the hub has come to, and what others counted in it."""
 
     period: int
@@ -114,7 +114,7 @@ class Gauge(NamedTuple):
     until: float
 
 
-class GaugeTold(NamedTuple):
+class GaugeTotal(NamedTuple):
     """What is in use on other hosts, and how many hosts there are with any."""
 
     others: int

@@ -15,9 +15,16 @@ from redis.exceptions import RedisError, ResponseError
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.parsers import CLUSTERS, HubUrl
-from edgeproxy.hub.bounds import no_answer
+from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.cluster import node_url
-from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, UNREADABLE, Away, Tls, connection_to, reason
+from edgeproxy.hub.redis import (
+    ANSWER_SECONDS_MAX,
+    PARSE_ERRORS,
+    HubUnavailableError,
+    Tls,
+    create_connection,
+    format_error,
+)
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
@@ -29,15 +36,15 @@ PING_SECONDS = 5.0
 class Subscription:
     """One channel. `heard` is called for each message, and whenever a connection is there: some may have been lost."""
 
-    def __init__(self, url: str, tls: Tls, channel: bytes, heard: Callable[[], None]) -> None:
+    def __init__(self, url: str, tls: Tls, channel: bytes, on_message: Callable[[], None]) -> None:
         self._parts = HubUrl.parse(url)
         self._url = url
         self._tls = tls
         self._channel = channel
-        self._heard = heard
-        self._log = log.get()
+        self._on_message = on_message
+        self._log = log.get_logger()
         self._is_refused = False
-        self._heard_at = 0.0
+        self._last_message_at = 0.0
 
     async def run(self) -> None:
         """Listen until cancelled."""
@@ -45,12 +52,12 @@ class Subscription:
         while True:
             try:
                 await self._listen()
-            except ResponseError as no:
+            except ResponseError as error:
                 # It may not, which is no loss that could not be borne: who listens looks by himself too.
                 if not self._is_refused:
                     self._is_refused = True
-                    self._log.warning("the hub publishes nothing to this edge", why=reason(no))
-            except (Away, RedisError, OSError, TimeoutError, *UNREADABLE):
+                    self._log.warning("the hub publishes nothing to this edge", why=format_error(error))
+            except (HubUnavailableError, RedisError, OSError, TimeoutError, *PARSE_ERRORS):
                 pass  # That the hub is away is told by those who ask it.
             tries += 1
             pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(tries, 6))
@@ -61,23 +68,23 @@ class Subscription:
         url = self._url
         if self._parts.scheme in CLUSTERS:  # What is published on one node is heard on all.
             url = node_url(self._parts, random.choice(self._parts.where))
-        connection = connection_to(url, self._tls, protocol=2)  # In which a message is an answer as any other.
+        connection = create_connection(url, self._tls, protocol=2)  # In which a message is an answer as any other.
         tasks = Tasks()
         try:
             async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
                 await connection.connect()  # type: ignore[no-untyped-call]
                 await connection.send_command("SUBSCRIBE", self._channel)
                 await connection.read_response(disable_decoding=True)
-            self._heard()
-            self._heard_at = monotonic()
+            self._on_message()
+            self._last_message_at = monotonic()
             tasks.start("directory ping", self._ping(connection))
             while True:
-                said = await connection.read_response(disable_decoding=True, timeout=math.inf)
-                self._heard_at = monotonic()
-                if not isinstance(said, list) or len(said) < 2:
-                    raise Away(no_answer(said, "SUBSCRIBE"))
-                if said[0] == b"message":
-                    self._heard()
+                message = await connection.read_response(disable_decoding=True, timeout=math.inf)
+                self._last_message_at = monotonic()
+                if not isinstance(message, list) or len(message) < 2:
+                    raise HubUnavailableError(format_invalid_answer(message, "SUBSCRIBE"))
+                if message[0] == b"message":
+                    self._on_message()
         finally:
             await tasks.cancel()
             try:
@@ -87,7 +94,7 @@ class Subscription:
 
     async def _ping(self, connection: Connection) -> None:
         """Have the server say something now and then; one that says nothing is hung up on."""
-        while monotonic() - self._heard_at < 2 * PING_SECONDS:
+        while monotonic() - self._last_message_at < 2 * PING_SECONDS:
             await asyncio.sleep(PING_SECONDS)
             try:
                 await connection.send_command("PING", check_health=False)

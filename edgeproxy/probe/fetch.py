@@ -54,14 +54,14 @@ def fetcher(ca: str | None) -> Fetch:
         try:
             try:
                 answer = opener.open(asked, timeout=ANSWER_TIMEOUT)
-            except HTTPError as refusal:
-                answer = refusal
+            except HTTPError as error:
+                answer = error
             with answer:
                 return Answer(answer.status, answer.headers, answer.read(BODY_BYTES_MAX))
-        except OSError as failure:
-            raise Failed(f"nobody answers at {url.partition('?')[0]}: {getattr(failure, 'reason', failure)}") from None
-        except HTTPException as failure:
-            raise Failed(f"what {url.partition('?')[0]} answers is no HTTP: {type(failure).__name__}") from None
+        except OSError as error:
+            raise Failed(f"nobody answers at {url.partition('?')[0]}: {getattr(error, 'reason', error)}") from None
+        except HTTPException as error:
+            raise Failed(f"what {url.partition('?')[0]} answers is no HTTP: {type(error).__name__}") from None
 
     return fetch
 

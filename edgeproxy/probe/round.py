@@ -55,8 +55,8 @@ def steps(aim: Aim, fetch: Fetch) -> Iterator[Step]:
     for name, look in looks.items():
         try:
             before[name] = look()
-        except Failed as why:
-            yield Step(name, 0.0, str(why))
+        except Failed as error:
+            yield Step(name, 0.0, str(error))
     yield (made := _timed("request", request))
     if made.why is None:
         yield _timed("limits", lambda: check_limits(asked["edge"].fields))
@@ -107,6 +107,6 @@ def _timed(name: str, make: Callable[[], object]) -> Step:
     began, why = time.monotonic(), None
     try:
         make()
-    except Failed as failure:
-        why = str(failure)
+    except Failed as error:
+        why = str(error)
     return Step(name, time.monotonic() - began, why)

@@ -32,7 +32,7 @@ class Due:
     def __init__(self, account: Account, work: Work) -> None:
         self._account = account
         self._work = work
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def step(self, now: float) -> bool:
         """Do some of it; whether there may be more."""

@@ -69,7 +69,7 @@ class Server:
         """Customers and event names of which a meter event is under way."""
         self._storm = 0.0
         """When the storm of 429 ends, by the monotonic clock."""
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a call."""

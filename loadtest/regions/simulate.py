@@ -25,7 +25,7 @@ from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.limits.gate import UNUSED_SECONDS, WAIT_SECONDS_MAX
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 from edgeproxy.edge.sync.plan import TICK_SECONDS, Counted, Plan, held_to
-from edgeproxy.hub.report import Report, Told
+from edgeproxy.hub.report import Report, ReportAnswer
 from tests.support.memory_hub import Memory
 
 CELLS = 28
@@ -208,7 +208,7 @@ class Host:
         # The next one that is refused has it told that some are.
         self._go_on()
 
-    def answered(self, connection: int, seq: int, told: Told) -> None:
+    def answered(self, connection: int, seq: int, told: ReportAnswer) -> None:
         if connection != self._connection:
             return
         self._unanswered.popleft()
@@ -358,7 +358,7 @@ class World:
             told = self.hub.report(report)
             self.later(host.rtt / 2, self._back, host, connection, report.seq, told)
 
-    def _back(self, host: Host, connection: int, seq: int, told: Told) -> None:
+    def _back(self, host: Host, connection: int, seq: int, told: ReportAnswer) -> None:
         if self.linked:
             host.answered(connection, seq, told)
 

@@ -17,7 +17,7 @@ from edgeproxy import cli
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
 from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.functions import LIBRARY, library_of
+from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.redis import Link, ResponseError
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
@@ -42,7 +42,7 @@ needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-serve
 
 # ---- users of the hub
 
-OTHER_CODE = library_of({"own": b"return 1"}).text
+OTHER_CODE = build_library({"own": b"return 1"}).text
 COMMANDS: dict[tuple[Argument, ...], set[str]] = {
     ("HSET", "rl:x", "field", "1"): {"edge"},
     ("HGETALL", "rl:x"): {"edge"},

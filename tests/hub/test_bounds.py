@@ -13,8 +13,8 @@ from edgeproxy.hub.bounds import (
     ELEMENTS_MAX,
     LINE_BYTES_MAX,
     SHORT_BYTES_MAX,
-    Bounds,
-    shown,
+    AnswerBounds,
+    format_excerpt,
 )
 
 
@@ -42,10 +42,10 @@ def test_answers_pass_however_they_are_cut_and_it_is_known_when_each_is_complete
     chance = random.Random(seed)
     for _ in range(300):
         answers = [written(chance) for _ in range(chance.randrange(1, 8))]
-        data, bounds = b"".join(answers), Bounds()
+        data, bounds = b"".join(answers), AnswerBounds()
         cuts = sorted(chance.randrange(len(data) + 1) for _ in range(chance.randrange(20)))
         for since, until in zip([0, *cuts], [*cuts, len(data)], strict=True):
-            bounds.look(data[since:until])
+            bounds.check(data[since:until])
         assert (bounds._open, bounds._string, bounds._rest, bounds._size) == ([], 0, b"", 0), data
 
 
@@ -56,9 +56,9 @@ def test_what_passes_the_parser_reads_too(seed: int) -> None:
         data = bytearray(b"".join(written(chance, 2) for _ in range(3)))
         for _ in range(chance.randrange(3)):
             data[chance.randrange(len(data))] = chance.choice(b"0123456789*$%:+\r\n-")
-        bounds, reader = Bounds(), hiredis.Reader()
+        bounds, reader = AnswerBounds(), hiredis.Reader()
         try:
-            bounds.look(bytes(data))
+            bounds.check(bytes(data))
         except ValueError:
             continue
         passed += 1
@@ -75,9 +75,9 @@ def test_what_passes_the_parser_reads_too(seed: int) -> None:
 
 def look(chunks: list[bytes]) -> None:
     """Look at what comes in these."""
-    bounds = Bounds()
+    bounds = AnswerBounds()
     for chunk in chunks:
-        bounds.look(chunk)
+        bounds.check(chunk)
 
 
 TOO_MUCH = {
@@ -119,10 +119,10 @@ def test_an_answer_without_end_does_not_pass() -> None:
 
 
 def test_long_answers_pass_one_after_another() -> None:
-    bounds = Bounds()
+    bounds = AnswerBounds()
     part = b"$%d\r\n%b\r\n" % (30 << 20, bytes(30 << 20))
     for _ in range(3):
-        bounds.look(part)
+        bounds.check(part)
 
 
 @pytest.mark.parametrize(
@@ -137,4 +137,4 @@ def test_long_answers_pass_one_after_another() -> None:
     ],
 )
 def test_answers_are_shown_in_a_few_characters(answer: Any, text: str) -> None:
-    assert shown(answer) == text
+    assert format_excerpt(answer) == text

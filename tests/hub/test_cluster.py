@@ -20,10 +20,17 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.sync.shared import Row, Shared, Use
-from edgeproxy.hub.calls import rate_call
-from edgeproxy.hub.cluster import IS_CLUSTER_NODE, IS_NO_CLUSTER, Range, link_to, load_functions, ranges
+from edgeproxy.hub.calls import build_rate_call
+from edgeproxy.hub.cluster import (
+    IS_CLUSTER_NODE,
+    IS_NO_CLUSTER,
+    SlotRange,
+    load_functions,
+    open_link,
+    parse_slot_ranges,
+)
 from edgeproxy.hub.hub import Hub
-from edgeproxy.hub.redis import HOSTS_KEY, Away, Link, Tls
+from edgeproxy.hub.redis import HOSTS_KEY, HubUnavailableError, Link, Tls
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from tests.support.authority import Authority
 from tests.support.hosts import LAYOUT
@@ -51,7 +58,7 @@ def report(key: bytes, seq: int, used: int, instance: int = 1) -> Report:
 
 
 def totals_of(key: bytes) -> bytes:
-    return rate_call(report(key, 1, 1))[0][0]
+    return build_rate_call(report(key, 1, 1))[0][0]
 
 
 class Host:
@@ -87,7 +94,7 @@ class Host:
     def turn(self) -> None:
         """Tell the hub what is due."""
         for row, said in self.shared.reports(self.now(), self._seqs):
-            self.hub.rate(said).add_done_callback(partial(self._answered, row, said))
+            self.hub.report_rate(said).add_done_callback(partial(self._answered, row, said))
 
     def _answered(self, row: Row, said: Report, answer: Any) -> None:
         if answer.exception() is not None:
@@ -170,21 +177,21 @@ def test_each_key_is_in_its_node_and_the_clock_is_that_of_one(three: Cluster) ->
     async def play() -> None:
         async with reached(three.url) as one, reached(three.url, 2) as other:
             keys = [b"agree-%d" % number for number in range(30)]
-            assert {(await one.rate(report(key, 1, 3))).known for key in keys} == {False}
-            told = [await other.rate(report(key, 1, 1, 2)) for key in keys]
+            assert {(await one.report_rate(report(key, 1, 3))).known for key in keys} == {False}
+            told = [await other.report_rate(report(key, 1, 1, 2)) for key in keys]
             assert {(sum(each.foreign.values()), each.hosts) for each in told} == {(3, 2)}
             assert len({each.where for each in told}) == 3, "all nodes have taken part"
-            await one.period(Period(b"q", 1, 7, 5))
-            assert await other.period(Period(b"q", 2, 7, 1)) == (7, 5)
-            await one.gauge(Gauge(b"g", 1, 3, 1000.0, 1005.0))
-            assert await other.gauge(Gauge(b"g", 2, 1, 1001.0, 1006.0)) == (3, 2)
+            await one.report_period(Period(b"q", 1, 7, 5))
+            assert await other.report_period(Period(b"q", 2, 7, 1)) == (7, 5)
+            await one.report_gauge(Gauge(b"g", 1, 3, 1000.0, 1005.0))
+            assert await other.report_gauge(Gauge(b"g", 2, 1, 1001.0, 1006.0)) == (3, 2)
             await one.ask("RPUSH", b"dir:{people}:log", "x")
             assert await other.ask("LRANGE", b"dir:{people}:log", 0, -1) == [b"x"]
             await turned(lambda: one.hosts == other.hosts == 2, "each knows of the other")
-            clock = one._nodes.of(HOSTS_KEY)
+            clock = one._nodes.find_node(HOSTS_KEY)
             assert clock is not None
             assert clock.link is not None
-            assert clock.link.number == one._sampled_over
+            assert clock.link.number == one._sampled_link
             assert one.status()["breaker"] == "closed"
             assert [node["state"] for node in one.status()["nodes"]] == ["up"] * 3
             assert one.errors == other.errors == 0
@@ -194,13 +201,16 @@ def test_each_key_is_in_its_node_and_the_clock_is_that_of_one(three: Cluster) ->
 
 def test_a_key_whose_digest_begins_with_a_brace_is_in_one_slot() -> None:
     for key in (b"}" + bytes(15), b"}{}", b"a}b", b"{}", b"{"):
-        assert len({key_slot(bytes(each)) for each in rate_call(report(key, 1, 1))[0]}) == 1, key
+        assert len({key_slot(bytes(each)) for each in build_rate_call(report(key, 1, 1))[0]}) == 1, key
 
 
 @pytest.mark.parametrize("host", [None, b"", b"?"])
 def test_a_node_that_does_not_know_where_it_is_is_where_it_was_asked(host: bytes | None) -> None:
     answer = [[0, 99, [host, 7000, b"id", []]], [100, 200, [b"Other", 7001, b"id"], [b"replica", 7002, b"id"]]]
-    assert ranges(answer, "here") == [Range(0, 99, Address("here", 7000)), Range(100, 200, Address("other", 7001))]
+    assert parse_slot_ranges(answer, "here") == [
+        SlotRange(0, 99, Address("here", 7000)),
+        SlotRange(100, 200, Address("other", 7001)),
+    ]
 
 
 # ---- keys that go elsewhere
@@ -231,18 +241,18 @@ def test_a_key_is_followed_while_its_slot_is_on_its_way_and_once_it_is_there(thr
             source = three.owner(key)
             target = next(node for node in three.nodes if node is not source)
             there = {node.at: node.link.number for node in hub._nodes.all if node.link}[f"127.0.0.1:{target.port}"]
-            before = await hub.rate(report(b"wanders", 1, 1))
+            before = await hub.report_rate(report(b"wanders", 1, 1))
             assert before.where != there
             moving(three, key_slot(key), source, target)
-            asked = await hub.rate(report(b"wanders", 2, 2))
+            asked = await hub.report_rate(report(b"wanders", 2, 2))
             assert (asked.known, asked.where) == (True, there), "ASK"
-            with pytest.raises(Away, match="TRYAGAIN"):
-                await hub.rate(report(b"wanders", 1, 1, instance=7))
+            with pytest.raises(HubUnavailableError, match="TRYAGAIN"):
+                await hub.report_rate(report(b"wanders", 1, 1, instance=7))
             moved(three, key_slot(key), target)
-            answers = [hub.rate(report(b"wanders", seq, seq)) for seq in range(3, 50)]
+            answers = [hub.report_rate(report(b"wanders", seq, seq)) for seq in range(3, 50)]
             told = [await answer for answer in answers]
             assert {(each.known, each.where) for each in told} == {(True, there)}, "MOVED"
-            assert hub._nodes.of(key).at == f"127.0.0.1:{target.port}"
+            assert hub._nodes.find_node(key).at == f"127.0.0.1:{target.port}"
             assert hub.is_up
 
     asyncio.run(play())
@@ -339,11 +349,11 @@ def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
             assert len(hub.status()["nodes"]) == 3
         for number in range(9):
             key = b"dir:{%d}:log" % number
-            link = await link_to(key, f"redis+cluster://{living},{dead}", Tls())
+            link = await open_link(key, f"redis+cluster://{living},{dead}", Tls())
             assert await link.ask("LLEN", key) == 0
             await link.close()
-        with pytest.raises(Away, match=dead):
-            await link_to(b"k", f"redis+cluster://{dead}", Tls())
+        with pytest.raises(HubUnavailableError, match=dead):
+            await open_link(b"k", f"redis+cluster://{dead}", Tls())
         async with tried(f"redis+cluster://{dead}") as hub:
             await turned(lambda: dead in (hub.why or ""), "it says who does not answer")
             assert hub.status()["nodes"] == []
@@ -365,7 +375,7 @@ def test_one_redis_and_a_cluster_are_not_mistaken_for_each_other(three: Cluster,
                 if three.owner(HOSTS_KEY) is node:
                     await turned(lambda hub=hub: hub.is_up, "it has the key of the hosts")  # type: ignore[misc]
                     for number in range(30):
-                        hub.rate(report(b"%d" % number, 1, 1)).add_done_callback(asyncio.Future.exception)
+                        hub.report_rate(report(b"%d" % number, 1, 1)).add_done_callback(asyncio.Future.exception)
                 await turned(lambda hub=hub: hub.why == IS_CLUSTER_NODE, "it is a part of a cluster")  # type: ignore[misc]
                 assert not hub.is_up
 
@@ -387,7 +397,7 @@ def test_a_cluster_of_one_over_tls(tmp_path: Path) -> None:
         await operator.close()
         # The node knows no address of its own: it is where the URL says.
         async with reached(f"rediss+cluster://:s3cret@localhost:{port}", tls=tls) as hub:
-            assert (await hub.rate(report(b"k", 1, 1))).hosts == 1
+            assert (await hub.report_rate(report(b"k", 1, 1))).hosts == 1
             assert hub.status()["nodes"] == [{"node": f"localhost:{port}", "state": "up", "breaker": "closed"}]
             assert "s3cret" not in str(hub.status())
         async with tried(f"redis+cluster://:s3cret@localhost:{port}") as hub:

@@ -12,7 +12,7 @@ from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.load import load_customers
 from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.cluster import load_functions
-from edgeproxy.hub.functions import LIBRARY, library_of
+from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.hub import Hub
 from edgeproxy.hub.redis import Link, ResponseError, Tls
 from edgeproxy.hub.report import Cell, Report, Window
@@ -24,7 +24,7 @@ from tests.support.redis import SERVER, Cluster, Redis
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
 ENDLESS = b"while true do end"
-OWN = library_of({"own": ENDLESS})
+OWN = build_library({"own": ENDLESS})
 RUNS: tuple[tuple[bytes | str | int, ...], ...] = (
     ("SCRIPT", "LOAD", ENDLESS),
     ("SCRIPT", "FLUSH"),
@@ -73,7 +73,7 @@ def test_the_edges_user_calls_functions_and_brings_no_code_along(redis: Redis) -
             with pytest.raises(ResponseError, match=r"(?i)no permissions|NOPERM"):
                 await edge.ask(*command)
         async with reached(as_edge(redis.url)) as hub:
-            assert (await hub.rate(report(1))).hosts == 1
+            assert (await hub.report_rate(report(1))).hosts == 1
         assert await operator.ask("FUNCTION", "DUMP") == loaded
         await edge.close()
         await operator.close()
@@ -121,7 +121,7 @@ def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Red
             people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
             await hub_push.push(load_customers(file, {}), hub_push.Options())
             await until(lambda: hub.is_up)
-            assert (await hub.rate(report(1))).hosts == 1
+            assert (await hub.report_rate(report(1))).hosts == 1
         refused = await asyncio.to_thread(run_load, people(tmp_path, as_edge(redis.url)))
         assert (refused.exit_code, "is loaded on" in refused.stdout) == (1, False)
         assert "this user may not load functions: ACL SETUSER USER +function|load" in refused.stderr
@@ -139,14 +139,14 @@ def test_the_printed_functions_are_those_that_edges_call(redis: Redis) -> None:
         await with_rights(operator)
         await operator.ask("FUNCTION", "LOAD", "REPLACE", printed.stdout_bytes)
         async with reached(as_edge(redis.url)) as hub:
-            assert (await hub.rate(report(1))).hosts == 1
+            assert (await hub.report_rate(report(1))).hosts == 1
         await operator.close()
 
     asyncio.run(play())
 
 
 def test_libraries_of_two_versions_are_there_side_by_side(redis: Redis) -> None:
-    other = library_of({name: calls.script(name) + b"\n-- Of another version." for name in calls.SCRIPTS})
+    other = build_library({name: calls.read_script(name) + b"\n-- Of another version." for name in calls.SCRIPTS})
 
     async def play() -> None:
         operator = await Link.open(redis.url)

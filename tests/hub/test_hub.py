@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 
 import edgeproxy.hub.redis
 from edgeproxy.hub import calls
-from edgeproxy.hub.functions import LIBRARY, library_of
-from edgeproxy.hub.redis import Away, Link, Tls
+from edgeproxy.hub.functions import LIBRARY, build_library
+from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Window
 from tests.support.authority import Authority
 from tests.support.hub_rights import documented
@@ -28,7 +28,7 @@ def report(seq: int, used: int, instance: int = 1) -> Report:
 def test_answers_come_in_the_order_of_the_questions(redis: Redis) -> None:
     async def play() -> None:
         async with reached(redis.url) as hub:
-            answers = [hub.rate(report(seq, seq, instance=1 + seq % 2)) for seq in range(1, 501)]
+            answers = [hub.report_rate(report(seq, seq, instance=1 + seq % 2)) for seq in range(1, 501)]
             told = [await answer for answer in answers]
             # Each sees what the other had said by then.
             assert [sum(one.foreign.values()) for one in told] == [seq - 1 for seq in range(1, 501)]
@@ -41,17 +41,17 @@ def test_answers_come_in_the_order_of_the_questions(redis: Redis) -> None:
 def test_a_killed_server_is_away_at_once_and_reached_again(redis: Redis) -> None:
     async def play() -> None:
         async with reached(redis.url) as hub:
-            assert (await hub.rate(report(1, 3))).known is False
+            assert (await hub.report_rate(report(1, 3))).known is False
             redis.kill()
-            with pytest.raises(Away):
-                await hub.rate(report(2, 4))
+            with pytest.raises(HubUnavailableError):
+                await hub.report_rate(report(2, 4))
             await until(lambda: not hub.is_up)
             assert hub.why
             assert hub.errors == 1
             redis.start()
             await until(lambda: hub.is_up)
-            assert (await hub.rate(report(3, 5))).known is False, "it has forgotten everything"
-            assert (await hub.rate(report(4, 5))).known is True
+            assert (await hub.report_rate(report(3, 5))).known is False, "it has forgotten everything"
+            assert (await hub.report_rate(report(4, 5))).known is True
 
     asyncio.run(play())
 
@@ -61,8 +61,8 @@ def test_a_server_that_hangs_is_away_after_a_second(redis: Redis) -> None:
         async with reached(redis.url) as hub:
             redis.stop()
             began = asyncio.get_running_loop().time()
-            with pytest.raises(Away, match="no answer within 1 s"):
-                await hub.rate(report(1, 3))
+            with pytest.raises(HubUnavailableError, match="no answer within 1 s"):
+                await hub.report_rate(report(1, 3))
             assert asyncio.get_running_loop().time() - began < 3
             redis.go_on()
             await until(lambda: hub.is_up)
@@ -79,14 +79,14 @@ def test_a_server_that_refuses_is_away_until_it_does_not(redis: Redis, refuses: 
         operator = await Link.open(redis.url)
         async with reached(redis.url) as hub:
             await operator.ask(*refuses.split())
-            with pytest.raises(Away):
-                await hub.rate(report(1, 3))
+            with pytest.raises(HubUnavailableError):
+                await hub.report_rate(report(1, 3))
             await until(lambda: not hub.is_up)
             await operator.ask(*passes.split())
             await until(lambda: hub.is_up)
-            assert (await hub.rate(report(2, 3))).known is False
-            heard = hub.heard_at
-            await until(lambda: hub.heard_at > heard)
+            assert (await hub.report_rate(report(2, 3))).known is False
+            heard = hub.last_answer_at
+            await until(lambda: hub.last_answer_at > heard)
         await operator.close()
 
     asyncio.run(play())
@@ -94,10 +94,10 @@ def test_a_server_that_refuses_is_away_until_it_does_not(redis: Redis, refuses: 
 
 def test_a_password_of_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
     async def play() -> None:
-        with pytest.raises(Away, match=r"(?i)auth"):
+        with pytest.raises(HubUnavailableError, match=r"(?i)auth"):
             await Link.open(server.url)
         async with reached(f"redis://:s3cret@127.0.0.1:{server.port}/0") as hub:
-            assert (await hub.rate(report(1, 1))).hosts == 1
+            assert (await hub.report_rate(report(1, 1))).hosts == 1
             assert "s3cret" not in hub.name
 
     with Redis(tmp_path, "--requirepass", "s3cret") as server:
@@ -112,10 +112,10 @@ def test_over_tls(tmp_path: Path) -> None:
     files += ("--port", "0", "--tls-port", str(port), "--tls-ca-cert-file", str(authority.file))
 
     async def play() -> None:
-        with pytest.raises(Away, match=r"(?i)certificate"):
+        with pytest.raises(HubUnavailableError, match=r"(?i)certificate"):
             await Link.open(f"rediss://localhost:{port}/0")
         async with reached(f"rediss://localhost:{port}/0", tls=Tls(ca=str(authority.file))) as hub:
-            assert (await hub.rate(report(1, 1))).hosts == 1
+            assert (await hub.report_rate(report(1, 1))).hosts == 1
 
     with Redis(tmp_path, *files):
         asyncio.run(play())
@@ -126,8 +126,8 @@ def test_scripts_that_redis_refuses_count_as_no_answer(redis: Redis) -> None:
         async with reached(redis.url) as hub:
             link = await Link.open(redis.url)
             await link.ask("REPLICAOF", "127.0.0.1", "1")
-            with pytest.raises(Away, match="read only replica"):
-                await hub.rate(report(1, 1))
+            with pytest.raises(HubUnavailableError, match="read only replica"):
+                await hub.report_rate(report(1, 1))
             assert hub.errors >= 1
             await link.close()
 
@@ -139,13 +139,13 @@ def test_who_has_forgotten_everything_is_noticed(redis: Redis) -> None:
 
     async def play() -> None:
         async with reached(redis.url, renewed=lambda has: renewed.append(has(b"k"))) as hub:
-            beats = hub.heard_at
-            await until(lambda: hub.heard_at > beats)
+            beats = hub.last_answer_at
+            await until(lambda: hub.last_answer_at > beats)
             assert renewed == []
             await hub.ask("FLUSHALL", b"SYNC")
             await until(lambda: renewed == [True])
-            beats = hub.heard_at
-            await until(lambda: hub.heard_at > beats)
+            beats = hub.last_answer_at
+            await until(lambda: hub.last_answer_at > beats)
             assert renewed == [True]
             assert hub.errors == 0
 
@@ -159,19 +159,19 @@ def test_answers_that_cannot_be_read_count_as_none_and_it_is_tried_again(
         async with reached(redis.url) as hub:
             (node,) = hub._nodes.all
             assert node.link is not None
-            others = library_of(dict.fromkeys((calls.RATE, calls.HEARTBEAT), b"return 1"))
+            others = build_library(dict.fromkeys((calls.RATE, calls.HEARTBEAT), b"return 1"))
             await node.link.ask("FUNCTION", "LOAD", others.text)
             functions = dict(LIBRARY.functions)
             monkeypatch.setattr(edgeproxy.hub.redis, "LIBRARY", LIBRARY._replace(functions=functions))
             functions[calls.RATE] = others.functions[calls.RATE]
-            with pytest.raises(Away, match="it answered 1 to FCALL: is it a Redis"):
-                await asyncio.wait_for(hub.rate(report(1, 1)), 10)
+            with pytest.raises(HubUnavailableError, match="it answered 1 to FCALL: is it a Redis"):
+                await asyncio.wait_for(hub.report_rate(report(1, 1)), 10)
             await until(lambda: hub.errors == 1 and hub.is_up)
             functions[calls.HEARTBEAT] = others.functions[calls.HEARTBEAT]
             await until(lambda: hub.errors == 2 and not hub.is_up)
             functions |= LIBRARY.functions
             await until(lambda: hub.is_up)
-            assert (await hub.rate(report(2, 1))).hosts == 1
+            assert (await hub.report_rate(report(2, 1))).hosts == 1
 
     asyncio.run(play())
 
@@ -186,7 +186,9 @@ LACKING = {
 
 def test_the_rights_of_the_documentation_are_those_of_the_scripts() -> None:
     called = {
-        name.lower() for each in calls.SCRIPTS for name in re.findall(rb"redis\.call\('([A-Z]+)'", calls.script(each))
+        name.lower()
+        for each in calls.SCRIPTS
+        for name in re.findall(rb"redis\.call\('([A-Z]+)'", calls.read_script(each))
     }
     assert sorted(documented()) == sorted(
         ["~rl:*", "+fcall", "+cluster|slots", "+asking", *(f"+{name.decode()}" for name in called)]
@@ -203,12 +205,14 @@ def test_a_user_with_the_rights_of_the_documentation_and_one_without(redis: Redi
         async with reached(url) as hub:
             changed = Window(10, 28, 1000, (Cell(1000, 3, 0), Cell(971, 1, 0)))
             for seq in (1, 2):
-                await hub.rate(Report(b"k", 1, seq, 1, 2142.0, 60.0, 4, want=1, window=changed, bucket=Bucket(5, 1, 0)))
-                await hub.rate(Report(b"k", 1, 9, 2, 2542.0, 60.0, 4, window=Window(10, 28, 1100)))
-                await hub.period(Period(b"q", seq, seq, 5))
-                await hub.gauge(Gauge(b"g", seq, 2 - seq, 1000.0 + 10 * seq, 1005.0 + 10 * seq))
-            heard = hub.heard_at
-            await until(lambda: hub.heard_at > heard + 1)
+                await hub.report_rate(
+                    Report(b"k", 1, seq, 1, 2142.0, 60.0, 4, want=1, window=changed, bucket=Bucket(5, 1, 0))
+                )
+                await hub.report_rate(Report(b"k", 1, 9, 2, 2542.0, 60.0, 4, window=Window(10, 28, 1100)))
+                await hub.report_period(Period(b"q", seq, seq, 5))
+                await hub.report_gauge(Gauge(b"g", seq, 2 - seq, 1000.0 + 10 * seq, 1005.0 + 10 * seq))
+            heard = hub.last_answer_at
+            await until(lambda: hub.last_answer_at > heard + 1)
             assert hub.errors == 0
         for rule, said in LACKING.items():
             await operator.ask("ACL", "SETUSER", "edge", *documented(), rule)
@@ -273,8 +277,8 @@ def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_log
                 await until(lambda: hub.breaker == "open")
                 assert hub.errors == 2, "each attempt counts once"
                 assert hub.why == "no answer within 2 s"
-                with pytest.raises(Away, match="no answer within 2 s"):
-                    await hub.rate(report(1, 1))
+                with pytest.raises(HubUnavailableError, match="no answer within 2 s"):
+                    await hub.report_rate(report(1, 1))
         assert most == 1
         assert [line["why"] for line in lines if line["log_level"] == "error"] == ["no answer within 2 s"]
         server.close()

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.hub import breaker, calls
-from edgeproxy.hub.redis import Away, Link
+from edgeproxy.hub.redis import HubUnavailableError, Link
 from edgeproxy.hub.report import Cell, Gauge, Period, Report, Window
 from edgeproxy.wire import directory_versions
 from tests.support.fake_redis import Answers, bulk, clock, fake, to
@@ -57,8 +57,8 @@ def test_what_is_no_redis_is_away(answers: Answers, why: str) -> None:
             assert (hub.is_up, hub.hosts, hub.offset, hub.breaker == "closed") == (False, 1, None, False)
             assert hub.why is not None
             assert "is it a Redis?" in hub.why or "deep" in hub.why
-            with pytest.raises(Away, match=why):
-                await hub.rate(SAID)
+            with pytest.raises(HubUnavailableError, match=why):
+                await hub.report_rate(SAID)
             assert [line["event"] for line in lines] == ["the hub is away"]
 
     asyncio.run(play())
@@ -99,7 +99,7 @@ def test_a_heartbeat_that_is_answered_otherwise_is_none(said: bytes) -> None:
     async def play() -> None:
         async with fake(to(calls.HEARTBEAT, said)) as url, tried(url) as hub:
             await until(lambda: hub.errors >= 2)
-            assert (hub.is_up, hub.hosts, hub.offset, hub.heard_at) == (False, 1, None, 0.0)
+            assert (hub.is_up, hub.hosts, hub.offset, hub.last_answer_at) == (False, 1, None, 0.0)
             assert "is it a Redis?" in (hub.why or "") or "its clock is wrong" in (hub.why or "")
 
     asyncio.run(play())
@@ -167,9 +167,12 @@ def test_a_report_that_is_answered_otherwise_is_not_heard_and_its_node_is_away(s
             return to(script, answered.pop(True))(command) if True in answered and to(script, b"x")(command) else None
 
         async with fake(answers) as url, reached(url) as hub:
-            offset, asked = hub.offset, {calls.RATE: lambda: hub.rate(SAID), calls.PERIOD: lambda: hub.period(PERIOD)}
-            ask = asked.get(script, lambda: hub.gauge(GAUGE))
-            with pytest.raises(Away):
+            offset, asked = (
+                hub.offset,
+                {calls.RATE: lambda: hub.report_rate(SAID), calls.PERIOD: lambda: hub.report_period(PERIOD)},
+            )
+            ask = asked.get(script, lambda: hub.report_gauge(GAUGE))
+            with pytest.raises(HubUnavailableError):
                 await ask()
             assert (hub.errors, hub.hosts, hub.offset) in ((0, 1, offset), (1, 1, None))
             await until(lambda: hub.errors == 1 and hub.is_up)
@@ -184,7 +187,7 @@ PERIOD, GAUGE = Period(b"q", 1, 7, 5), Gauge(b"g", 1, 3, 1000.0, 1005.0)
 def test_answers_that_are_right_are_read() -> None:
     async def play() -> None:
         async with fake(to(calls.RATE, rate())) as url, reached(url) as hub:
-            told = await hub.rate(SAID)
+            told = await hub.report_rate(SAID)
             assert (told.known, told.hosts, told.foreign, told.granted, told.now) == (
                 True,
                 2,
@@ -192,8 +195,8 @@ def test_answers_that_are_right_are_read() -> None:
                 {1000: 3},
                 2142.5,
             )
-            assert await hub.period(PERIOD) == (7, 0)
-            assert await hub.gauge(GAUGE) == (0, 1)
+            assert await hub.report_period(PERIOD) == (7, 0)
+            assert await hub.report_gauge(GAUGE) == (0, 1)
 
     asyncio.run(play())
 
@@ -206,7 +209,7 @@ def test_a_directory_that_is_answered_otherwise_is_none(said: bytes) -> None:
     async def play() -> None:
         for read in (directory_versions.fetch_last_version, directory_versions.fetch_versions):
             async with fake(answers) as url, reached(url) as hub:
-                with pytest.raises((Away, directory_versions.UnreadableDirectoryError)):
+                with pytest.raises((HubUnavailableError, directory_versions.UnreadableDirectoryError)):
                     await read(hub.ask)
                 if not said.startswith((b"*", b"+")):
                     await until(lambda hub=hub: hub.errors == 1)  # type: ignore[misc]
@@ -235,7 +238,7 @@ def test_a_line_of_the_directory_with_what_nobody_pushes_is_not_read(other: dict
 )
 def test_a_push_that_is_answered_otherwise_is_none(stage: bytes, commit: bytes, why: str) -> None:
     def answers(command: list[bytes]) -> bytes | None:
-        said = {calls.script("stage"): stage, calls.script("commit"): commit}
+        said = {calls.read_script("stage"): stage, calls.read_script("commit"): commit}
         return b"*0\r\n" if command[0] == b"LRANGE" else said.get(command[1]) if command[0] == b"EVAL" else None
 
     async def play() -> None:

@@ -10,15 +10,15 @@ from edgeproxy.hub.calls import (
     GAUGE,
     PERIOD,
     RATE,
-    gauge_call,
-    gauge_told,
-    period_call,
-    period_told,
-    rate_call,
-    rate_told,
+    build_gauge_call,
+    build_period_call,
+    build_rate_call,
+    parse_gauge_answer,
+    parse_period_answer,
+    parse_rate_answer,
 )
 from edgeproxy.hub.functions import LIBRARY
-from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, Told, Window
+from edgeproxy.hub.report import Bucket, Cell, Gauge, Period, Report, ReportAnswer, Window
 from tests.support.memory_hub import Memory
 
 KEYS = 60
@@ -48,10 +48,10 @@ def test_rates(server: Server, seed: int) -> None:
         hub = Memory()
         for said in reports(chance, b"rate-%d" % number):
             expected = hub.report(said)
-            assert rate_told(server.run(RATE, rate_call(said)), said) == plain(expected), said
+            assert parse_rate_answer(server.run(RATE, build_rate_call(said)), said) == plain(expected), said
 
 
-def plain(told: Told) -> Told:
+def plain(told: ReportAnswer) -> ReportAnswer:
     """Without the cells of which nothing was settled: the script leaves them out."""
     return told._replace(settled={cell: many for cell, many in told.settled.items() if many})
 
@@ -104,12 +104,12 @@ def test_what_a_clock_that_was_ahead_has_left_takes_no_room(server: Server) -> N
         bucket = Bucket(20, 0.5, 0.0, 20.0 if hour else 0.0)
         for key, kind in ((b"window", (window, None)), (b"bucket", (None, bucket))):
             said = Report(key, instance, 1, 1, now, 60.0, 20 if hour else 0, 0, 0 if hour else 5, *kind)
-            told = rate_told(server.run(RATE, rate_call(said)), said)
+            told = parse_rate_answer(server.run(RATE, build_rate_call(said)), said)
             assert told == plain(hub.report(said))
             if instance == 2 and key == b"window":
                 assert (told.claims, told.foreign) == (5, {})
     later = Report(b"bucket", 2, 2, 1, 50_000_100.0, 60.0, 0, 0, 5, None, Bucket(20, 0.5, 0.0, 0.0))
-    told = rate_told(server.run(RATE, rate_call(later)), later)
+    told = parse_rate_answer(server.run(RATE, build_rate_call(later)), later)
     assert told == plain(hub.report(later))
     assert told.claims == 5, "it drains again"
 
@@ -119,7 +119,7 @@ def test_quotas(server: Server, seed: int) -> None:
     for _ in range(400):
         key, period = b"quota-%d" % chance.randrange(3), chance.randrange(1, 4)
         said = Period(key, chance.randrange(3), period, chance.randrange(9))
-        assert period_told(server.run(PERIOD, period_call(said)), said) == hub.period(said), said
+        assert parse_period_answer(server.run(PERIOD, build_period_call(said)), said) == hub.period(said), said
 
 
 def test_what_is_in_use(server: Server, seed: int) -> None:
@@ -128,14 +128,14 @@ def test_what_is_in_use(server: Server, seed: int) -> None:
         now += chance.choice((0, 0.5, 3))
         until = now + chance.choice((2.0, 5.0))
         said = Gauge(b"gauge-%d" % chance.randrange(3), chance.randrange(3), chance.randrange(4), now, until)
-        assert gauge_told(server.run(GAUGE, gauge_call(said))) == hub.gauge(said), said
+        assert parse_gauge_answer(server.run(GAUGE, build_gauge_call(said))) == hub.gauge(said), said
 
 
 def test_every_key_has_an_end(server: Server) -> None:
     window = Window(5, 28, 1000, (Cell(1000, 1, 0),))
-    server.run(RATE, rate_call(Report(b"k", 1, 1, 1, 2000.0, 60.0, 1, window=window)))
-    server.run(PERIOD, period_call(Period(b"k", 1, 3, 1)))
-    server.run(GAUGE, gauge_call(Gauge(b"k", 1, 1, 2000.0, 2005.0)))
+    server.run(RATE, build_rate_call(Report(b"k", 1, 1, 1, 2000.0, 60.0, 1, window=window)))
+    server.run(PERIOD, build_period_call(Period(b"k", 1, 3, 1)))
+    server.run(GAUGE, build_gauge_call(Gauge(b"k", 1, 1, 2000.0, 2005.0)))
     keys = server.client.keys()
     assert sorted(keys) == [b"rl:{k}:g", b"rl:{k}:h:1", b"rl:{k}:q", b"rl:{k}:t"]
     assert all(server.client.ttl(key) > 0 for key in keys)

@@ -4,7 +4,7 @@ import ipaddress
 
 import pytest
 
-from edgeproxy.base.addresses import ip_of
+from edgeproxy.base.addresses import parse_ip
 from edgeproxy.regions import ticket as tickets
 from edgeproxy.regions.networks import client_of, network_of, voter_of
 from edgeproxy.regions.pace import DEPTH, NETWORK_DEPTH, NETWORKS_MAX, PER_NETWORK_SECOND, Pace
@@ -92,7 +92,7 @@ def test_all_networks_together_are_held_to_a_pace_and_to_room() -> None:
     ],
 )
 def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str) -> None:
-    ip = ip_of(address)
+    ip = parse_ip(address)
     assert ip is not None
     assert network_of(ip) == network
     assert address not in voter_of(ip, b"secret")
@@ -101,7 +101,7 @@ def test_networks_are_24_bits_of_ipv4_and_48_of_ipv6(address: str, network: str)
 def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
     votes = {
         voter_of(ip, b"secret")
-        for ip in map(ip_of, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))
+        for ip in map(parse_ip, ("2001:db8:1:2::3", "2001:db8:1:2:ffff::1", "192.0.2.1", "192.0.2.2"))
         if ip is not None
     }
     assert len(votes) == 3

@@ -17,7 +17,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.sync.shared import Row, Shared, Use
-from edgeproxy.hub.report import Told
+from edgeproxy.hub.report import ReportAnswer
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make
 from tests.support.windows import most_in_a_window
@@ -134,7 +134,7 @@ class Host:
             told = self.world.hub.report(report)  # type: ignore[arg-type]
             self.world.later(self.rtt / 2, self.answered, row, report.seq, told, connection)  # type: ignore[attr-defined]
 
-    def answered(self, row: Row, seq: int, told: Told, connection: object) -> None:
+    def answered(self, row: Row, seq: int, told: ReportAnswer, connection: object) -> None:
         if not self.world.linked or connection is not self.connection:
             return
         self.under_way.popleft()

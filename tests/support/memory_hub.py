@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from edgeproxy.hub.calls import JUMP_SECONDS
-from edgeproxy.hub.report import Bucket, Gauge, GaugeTold, Period, PeriodTold, Report, Told, Window
+from edgeproxy.hub.report import Bucket, Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer, Window
 
 BEHIND = 2
 """Cells below a window that are kept, for hosts whose clocks are behind."""
@@ -64,7 +64,7 @@ class Memory:
         self._periods.clear()
         self._gauges.clear()
 
-    def period(self, said: Period) -> PeriodTold:
+    def period(self, said: Period) -> PeriodTotal:
         """Take what was counted in a period, unless a later one has begun."""
         there, counts = self._periods.get(said.key, (0, {}))
         if said.period > there:
@@ -72,17 +72,17 @@ class Memory:
         if said.period == there:
             counts[said.instance] = said.amount
         self._periods[said.key] = there, counts
-        return PeriodTold(there, sum(count for of, count in counts.items() if of != said.instance))
+        return PeriodTotal(there, sum(count for of, count in counts.items() if of != said.instance))
 
-    def gauge(self, said: Gauge) -> GaugeTold:
+    def gauge(self, said: Gauge) -> GaugeTotal:
         """Take what is in use on a host."""
         gauges = self._gauges.setdefault(said.key, {})
         gauges[said.instance] = said.amount, said.until
         for of in [of for of, (count, until) in gauges.items() if not count or until < said.now]:
             del gauges[of]
-        return GaugeTold(sum(count for of, (count, _) in gauges.items() if of != said.instance), len(gauges))
+        return GaugeTotal(sum(count for of, (count, _) in gauges.items() if of != said.instance), len(gauges))
 
-    def report(self, said: Report) -> Told:
+    def report(self, said: Report) -> ReportAnswer:
         """Take a report, and answer it."""
         rate = self._rates.setdefault(said.key, Rate())
         host = self._hosts.get((said.key, said.instance))
@@ -152,7 +152,7 @@ def _rooms(said: Report, rate: Rate) -> Iterable[int]:
         yield int(bucket.depth - rate.level)
 
 
-def _told(said: Report, rate: Rate, host: Host, known: bool) -> Told:
+def _told(said: Report, rate: Rate, host: Host, known: bool) -> ReportAnswer:
     foreign: dict[int, int] = {}
     if said.window is not None:
         cell, cells = said.window.cell, said.window.cells
@@ -160,4 +160,4 @@ def _told(said: Report, rate: Rate, host: Host, known: bool) -> Told:
         foreign = {cell: count for cell, count in held.items() if count > 0}
     hosts = sum(at >= rate.now - said.span for at in rate.seen.values())
     granted, settled = dict(host.granted), dict(host.settled)
-    return Told(known, hosts, host.claims - host.spent, foreign, granted, settled, rate.level, rate.now)
+    return ReportAnswer(known, hosts, host.claims - host.spent, foreign, granted, settled, rate.level, rate.now)

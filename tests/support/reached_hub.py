@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from edgeproxy.hub.hub import Has, Hub
+from edgeproxy.hub.hub import Hub, KeyFilter
 from edgeproxy.hub.redis import Tls
 
 PATIENCE = 15.0
@@ -19,7 +19,7 @@ async def until(true: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def tried(
-    url: str, instance: int = 1, tls: Tls | None = None, renewed: Callable[[Has], None] = lambda has: None
+    url: str, instance: int = 1, tls: Tls | None = None, renewed: Callable[[KeyFilter], None] = lambda has: None
 ) -> AsyncIterator[Hub]:
     """A hub that somebody tries to reach."""
     hub = Hub(url, instance, lambda: None, tls, renewed)
@@ -34,7 +34,7 @@ async def tried(
 
 @asynccontextmanager
 async def reached(
-    url: str, instance: int = 1, tls: Tls | None = None, renewed: Callable[[Has], None] = lambda has: None
+    url: str, instance: int = 1, tls: Tls | None = None, renewed: Callable[[KeyFilter], None] = lambda has: None
 ) -> AsyncIterator[Hub]:
     """A hub that is up."""
     async with tried(url, instance, tls, renewed) as hub:

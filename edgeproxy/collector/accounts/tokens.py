@@ -111,7 +111,7 @@ async def known(connection: AsyncConnection, secret: str) -> Any:
     wanted = (
         sa.select(tokens, token_secrets.c.ends_at)
         .join_from(tokens, token_secrets, token_secrets.c.token == tokens.c.name)
-        .where(token_secrets.c.sha256 == bearer.digest(secret))
+        .where(token_secrets.c.sha256 == bearer.hash_token(secret))
     )
     return (await connection.execute(wanted)).one_or_none()
 
@@ -207,7 +207,7 @@ async def revoke(connection: AsyncConnection, caller: Caller, name: str) -> Toke
 
 async def _add_secret(connection: AsyncConnection, name: str) -> str:
     secret = generate_key(PREFIX)
-    row = {"sha256": bearer.digest(secret), "token": name, "created_at": now_ms(), "ends_at": None}
+    row = {"sha256": bearer.hash_token(secret), "token": name, "created_at": now_ms(), "ends_at": None}
     await connection.execute(sa.insert(token_secrets), [row])
     return secret
 

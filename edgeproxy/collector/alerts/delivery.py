@@ -69,8 +69,8 @@ class Delivery:
         self._busy: set[str] = set()
         """Channels whose task runs."""
         self._surveyed = float("-inf")
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
         """Send by these from now on."""

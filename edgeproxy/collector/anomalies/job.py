@@ -48,8 +48,8 @@ class AnomalyJob:
         self._settings = settings
         self._cursor = ""
         """The customer up to which baselines are of this week."""
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     def use(self, settings: Settings) -> None:
         """Look by these from now on."""

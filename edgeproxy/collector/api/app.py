@@ -11,7 +11,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.base.web_listener import PEER, add_answer_fields
+from edgeproxy.base.web_listener import PEER, add_response_fields
 from edgeproxy.collector.accounts import audit, change, customers, keys
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api import auth, openapi, usage_csv
@@ -161,12 +161,12 @@ class Service:
 
     def application(self, listener: Listener) -> web.Application:
         """Make the application with the endpoints of a listener; of others it does not know."""
-        made = web.Application(middlewares=[listener.connections.counted, self._message, self._problems])
+        made = web.Application(middlewares=[listener.connections.track_request, self._message, self._problems])
         groups = listener.settings.groups
         table = [one.narrow(groups) for one in self.endpoints if one.groups & groups]
         made[LISTENER] = listener
         made[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.description(table)))
-        made.on_response_prepare.append(add_answer_fields)
+        made.on_response_prepare.append(add_response_fields)
         for one in table:
             made.router.add_route(one.method, routed(one.path), self._through(one))
             if one.method == "GET":
@@ -326,9 +326,9 @@ class Service:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
         if isinstance(failure, LOST):
-            log.get().error("the database cannot be used", path=request.path, why=reason(failure))
+            log.get_logger().error("the database cannot be used", path=request.path, why=reason(failure))
             return problem(503, "the database cannot be used now", RETRY_LATER)
-        log.get().error("a request failed", path=request.path, exc_info=failure)
+        log.get_logger().error("a request failed", path=request.path, exc_info=failure)
         return problem(500, "the collector failed to answer; its log says more")
 
     def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:

@@ -34,13 +34,13 @@ class Callers:
     async def holder(self, authorization: str | None) -> Holder:
         """Return who comes with an `Authorization` field; raises Denied."""
         try:
-            secret = bearer.secret(authorization)
+            secret = bearer.parse_bearer(authorization)
             if self._operators is not None and self._keys is not None and operators.is_meant(secret):
                 return await self.operator(secret, self._operators.audience)
             if secret.startswith(MADE_HERE) and (holder := await self._made_here(secret)) is not None:
                 return holder
             return Holder.of(self._tokens.holder(authorization, time.time()))
-        except bearer.Unknown as no:
+        except bearer.InvalidTokenError as no:
             raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
 
     async def operator(self, token: str, audience: str) -> Holder:
@@ -60,7 +60,7 @@ class Callers:
         if row is None:
             return None
         if tokens.is_replaced(row):
-            raise bearer.Unknown(f"this secret of the token {row.name} was replaced", actor=row.name)
+            raise bearer.InvalidTokenError(f"this secret of the token {row.name} was replaced", actor=row.name)
         if tokens.has_expired(row):
-            raise bearer.Unknown(f"the token {row.name} has expired", actor=row.name)
+            raise bearer.InvalidTokenError(f"the token {row.name} has expired", actor=row.name)
         return Holder(row.name, frozenset({row.role or CUSTOMER}), row.customer, row.edge, row.region)

@@ -30,7 +30,7 @@ class IssuerKeys:
         self._fetched = -FRESH_SECONDS
         self._tried = -RETRY_SECONDS
         self._fetching = asyncio.Lock()
-        self._log = log.Seldom(60.0)
+        self._log = log.RateLimitedLog(60.0)
 
     async def with_key(self, name: str) -> dict[str, jwt.PyJWK]:
         """Return the keys by their names, fetched anew where they are old or `name` is not among them."""

@@ -13,8 +13,8 @@ from typing import NamedTuple
 from aiohttp import web
 
 from edgeproxy.base import log
-from edgeproxy.base.addresses import ip_of
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.addresses import parse_ip
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.web_listener import Peer, WebListener
 from edgeproxy.config.certificates import (
     CertificateDetails,
@@ -57,7 +57,7 @@ class Listener:
         self._said = ""
         """What was last said of files that cannot be used."""
         self._reminded = -REMINDER_SECONDS
-        self._log = log.get()
+        self._log = log.get_logger()
 
     @property
     def asks_for_certificates(self) -> bool:
@@ -77,14 +77,14 @@ class Listener:
         allow = self.settings.allow
         if not allow:
             return True
-        client = ip_of(address)
+        client = parse_ip(address)
         return client is not None and any(client in network for network in (*allow, *also))
 
     async def prepare(self, default: Tls | None) -> TlsState:
         """Make what it shows where the TLS of the collector is `default`, and change nothing; raises Unusable."""
         tls = self.settings.resolve_tls(default)
         signs = signs_of(tls)  # Taken first: what changes after it is seen at the next look.
-        made = None if tls is None else await in_thread("read certificates", lambda: serving(tls))
+        made = None if tls is None else await run_in_thread("read certificates", lambda: serving(tls))
         context, facts = (None, None) if made is None else made
         return TlsState(tls, context, facts, signs)
 

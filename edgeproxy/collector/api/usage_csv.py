@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from edgeproxy.base import log
-from edgeproxy.base.spreadsheet import as_text
+from edgeproxy.base.spreadsheet import escape_formula
 from edgeproxy.collector.database.database import Database, reason
 from edgeproxy.collector.ledger.queries import Asked, stream
 
@@ -76,7 +76,7 @@ class Exports:
         except Exception as failure:
             if not response.prepared:
                 raise
-            log.get().warning("an export was cut off", why=reason(failure))
+            log.get_logger().warning("an export was cut off", why=reason(failure))
             if request.transport is not None:
                 request.transport.abort()
         return response
@@ -98,7 +98,7 @@ def line(fields: Iterable[str | int]) -> bytes:
 
 def field(value: str) -> str:
     """A field of CSV, which no spreadsheet takes for a formula; only what edges call a route can look like one."""
-    value = as_text(value)
+    value = escape_formula(value)
     return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',"\r\n') else value
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, TextIO
 import uvloop
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import audit, customers, transfer
 from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.database import row_security
@@ -118,8 +118,8 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
 
         done = await quarantine.replay(database, edge, seq, body, record=record, meters=settings.meters)
         told = done.told()
-        what = f"{counted(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
-        return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
+        what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
+        return f"batch {seq} of {edge} {'was format_count before' if done.again else 'is format_count'}: {what}"
 
     return at(settings, count)
 

@@ -9,7 +9,7 @@ from collections import Counter
 
 import sqlalchemy as sa
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.change import Refused
 from edgeproxy.collector.billing.invoices import invoices
@@ -85,7 +85,7 @@ async def _shown(database: Database, of_period: sa.ColumnElement[bool]) -> str:
     async with database.reading() as connection:
         rows = (await connection.execute(invoices.select_invoices().where(of_period).order_by(table.c.id))).all()
     states = Counter(row.state for row in rows)
-    lines = [f"{counted(count, 'invoice')} {state}" for state, count in sorted(states.items())]
+    lines = [f"{format_count(count, 'invoice')} {state}" for state, count in sorted(states.items())]
     lines += [f"held: {row.id} of {row.name}: {row.held_why}" for row in rows if row.state == invoices.HELD]
     return "\n".join(lines) or "there is no invoice of this period"
 

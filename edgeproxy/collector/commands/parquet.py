@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import alone
@@ -26,8 +26,9 @@ def exported(settings: Settings, url: str) -> Said:
         if done.until is None:
             return "no hour with usage is closed yet"
         return (
-            f"{counted(done.hours, 'hour')} exported, {counted(done.late, 'hour')} added to: "
-            f"{counted(done.files, 'file')} with {counted(done.rows, 'row')}; all before {written(done.until)} is there"
+            f"{format_count(done.hours, 'hour')} exported, {format_count(done.late, 'hour')} added to: "
+            f"{format_count(done.files, 'file')} with {format_count(done.rows, 'row')}; "
+            f"all before {written(done.until)} is there"
         )
 
     return _alone(settings, export)

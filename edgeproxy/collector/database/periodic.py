@@ -9,7 +9,7 @@ from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.database.single_runner import Lock, LockLost, taken
 
 
-async def guarded(seldom: log.Seldom, failed: str, work: Awaitable[object], *expected: type[Exception]) -> bool:
+async def guarded(seldom: log.RateLimitedLog, failed: str, work: Awaitable[object], *expected: type[Exception]) -> bool:
     """Await `work`; whether it was done. Where not, `failed` is logged with the reason.
 
     The traceback is logged too, unless the database is away or it is one of the `expected` exceptions.
@@ -27,7 +27,7 @@ async def guarded(seldom: log.Seldom, failed: str, work: Awaitable[object], *exp
 
 async def repeat(
     seconds: float,
-    seldom: log.Seldom,
+    seldom: log.RateLimitedLog,
     failed: str,
     work: Callable[[], Awaitable[object]],
     *expected: type[Exception],

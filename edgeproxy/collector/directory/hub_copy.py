@@ -7,12 +7,12 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory.hub_push import RETRY_SECONDS, Refused, commit, stage
 from edgeproxy.config.models import Hub
-from edgeproxy.hub.calls import script
-from edgeproxy.hub.cluster import link_to, offer_functions
-from edgeproxy.hub.redis import Away, Link, Tls
+from edgeproxy.hub.calls import read_script
+from edgeproxy.hub.cluster import offer_functions, open_link
+from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.wire.directory_versions import LOG, TIME, Line, UnreadableDirectoryError, parse_line, parts_key
 
-__all__ = ["Away", "Log", "Mirror"]
+__all__ = ["HubUnavailableError", "Log", "Mirror"]
 
 
 OFFER_SECONDS = 60.0
@@ -40,15 +40,18 @@ class Mirror:
         self._offered_at = float("-inf")
 
     async def follow(self, newest: Line, time: bytes, log: Log) -> None:
-        """Have the hub know this version as the newest, and the time. Raises Away, ResponseError and Unreadable."""
+        """Have the hub know this version as the newest, and the time.
+
+        Raises HubUnavailableError, ResponseError and UnreadableDirectoryError.
+        """
         if self._link is not None and self._link.away.done():
             await self._link.close()
             self._link, self._has = None, (b"", b"")
         if self._has == (newest.raw, time):
             return
-        tls = Tls.of(self._hub.tls)
+        tls = Tls.from_settings(self._hub.tls)
         if self._link is None:
-            self._link = await link_to(LOG, self._hub.url, tls, deadline=RETRY_SECONDS)
+            self._link = await open_link(LOG, self._hub.url, tls, deadline=RETRY_SECONDS)
             self._offered_at = float("-inf")
         if monotonic() - self._offered_at >= OFFER_SECONDS:
             self._offered_at = monotonic()
@@ -60,7 +63,7 @@ class Mirror:
                 await self._copy(last, time, log)
                 last = await ask("LINDEX", LOG, -1) or b""
             if last == newest.raw:
-                await ask("EVAL", script("time"), 2, LOG, TIME, last, time)
+                await ask("EVAL", read_script("time"), 2, LOG, TIME, last, time)
                 self._has = newest.raw, time
         except Refused as again:
             raise UnreadableDirectoryError(str(again)) from again

@@ -18,10 +18,10 @@ from redis.exceptions import MovedError, ResponseError
 from edgeproxy.config import models
 from edgeproxy.config.directory import render_lines, render_removal
 from edgeproxy.config.parsers import is_local_hub
-from edgeproxy.hub.bounds import no_answer
-from edgeproxy.hub.calls import script
-from edgeproxy.hub.cluster import link_to, offer_functions
-from edgeproxy.hub.redis import Tls, reason
+from edgeproxy.hub.bounds import format_invalid_answer
+from edgeproxy.hub.calls import read_script
+from edgeproxy.hub.cluster import offer_functions, open_link
+from edgeproxy.hub.redis import Tls, format_error
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
@@ -93,16 +93,16 @@ async def push(settings: models.EdgeFile, options: Options) -> Done:
     """Push the customers of a file to its hub. Raises Refused, and Away."""
     if options.signer is None and not options.dry and not is_local_hub(settings.hub.url):
         raise Refused("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
-    link = await link_to(LOG, settings.hub.url, Tls.of(settings.hub.tls), deadline=RETRY_SECONDS)
+    link = await open_link(LOG, settings.hub.url, Tls.from_settings(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
         done = await change(link.ask, render_lines(settings), options)
         if not options.dry:
-            await offer_functions(settings.hub.url, Tls.of(settings.hub.tls))
+            await offer_functions(settings.hub.url, Tls.from_settings(settings.hub.tls))
         return done
     except MovedError as elsewhere:
         raise Refused("it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again") from elsewhere
     except ResponseError as no:
-        raise Refused(f"the hub refuses: {reason(no)}") from no
+        raise Refused(f"the hub refuses: {format_error(no)}") from no
     except UnreadableDirectoryError as why:
         raise Refused(str(why)) from why
     finally:
@@ -154,7 +154,7 @@ def _is_own(line: Line, signer: Signer | None) -> bool:
 async def _renew(ask: CallHub, newest: Line, signer: Signer) -> None:
     """Sign that this is the newest version now. Raises Refused where it is not."""
     signed = format_time(newest, time.time(), signer)
-    if await ask("EVAL", script("time"), 2, LOG, TIME, newest.raw, signed) != 1:
+    if await ask("EVAL", read_script("time"), 2, LOG, TIME, newest.raw, signed) != 1:
         raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
 
 
@@ -241,7 +241,7 @@ async def _write(
 async def stage(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
     """Bring the parts of a version into the hub, where nobody sees them yet. Raises Refused."""
     for number, part in enumerate(parts, 1):
-        if await ask("EVAL", script("stage"), 1, parts_key(token), STAGED_SECONDS, part) != number:
+        if await ask("EVAL", read_script("stage"), 1, parts_key(token), STAGED_SECONDS, part) != number:
             raise Refused(LOST)
 
 
@@ -251,13 +251,13 @@ async def commit(ask: CallHub, before: bytes, newest: Line, signed: bytes, leavi
     version = newest.version
     keys = [LOG, TIME, parts_key(version.token), *map(parts_key, leaving)]
     given = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS)
-    answer = await ask("EVAL", script("commit"), len(keys), *keys, *given)
+    answer = await ask("EVAL", read_script("commit"), len(keys), *keys, *given)
     if answer == 0:
         raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
     if answer == -1:
         raise Refused(LOST)
     if answer != 1:
-        raise Refused(no_answer(answer, "the last step"))
+        raise Refused(format_invalid_answer(answer, "the last step"))
 
 
 def joined(told: Iterable[bytes]) -> Iterator[bytes]:

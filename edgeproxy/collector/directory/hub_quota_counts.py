@@ -6,19 +6,22 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory.hub_push import RETRY_SECONDS
 from edgeproxy.config.models import Hub
-from edgeproxy.hub.calls import script
-from edgeproxy.hub.cluster import link_to
-from edgeproxy.hub.redis import Away, Link, Tls
+from edgeproxy.hub.calls import read_script
+from edgeproxy.hub.cluster import open_link
+from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
 LINES_MAX = 50_000
 """Lines of the list, at most; then it is begun anew, with the latest of each quota."""
 
-__all__ = ["Away", "CountedCopy", "ResponseError"]
+__all__ = ["CountedCopy", "HubUnavailableError", "ResponseError"]
 
 
 class CountedCopy:
-    """One hub, as a collector writes it. Raises Away, ResponseError, and ValueError where others have written there."""
+    """One hub, as a collector writes it.
+
+    Raises HubUnavailableError, ResponseError, and ValueError where others have written there.
+    """
 
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
@@ -30,7 +33,9 @@ class CountedCopy:
         """Return the number of the latest change that the hub knows of; 0 where it has to be told all."""
         if self._link is None or self._link.away.done():
             await self.close()
-            self._link = await link_to(COUNTS_KEY, self._hub.url, Tls.of(self._hub.tls), deadline=RETRY_SECONDS)
+            self._link = await open_link(
+                COUNTS_KEY, self._hub.url, Tls.from_settings(self._hub.tls), deadline=RETRY_SECONDS
+            )
         self._last = await self._link.ask("LINDEX", COUNTS_KEY, -1) or b""
         return 0 if self._is_full or not self._last else parse_line(self._last)[0]
 
@@ -39,7 +44,7 @@ class CountedCopy:
         assert self._link is not None
         lines = [format_line(seq, said) for seq, said in changes]
         count = await self._link.ask(
-            "EVAL", script("counted"), 1, COUNTS_KEY, self._last, int(anew), NEWS_CHANNEL, *lines
+            "EVAL", read_script("counted"), 1, COUNTS_KEY, self._last, int(anew), NEWS_CHANNEL, *lines
         )
         self._is_full = count > LINES_MAX
 

@@ -25,7 +25,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat
 from edgeproxy.collector.database.schema import customers, directory_outbox, keys
 from edgeproxy.collector.directory import log as directory_log
-from edgeproxy.collector.directory.hub_copy import Away, Mirror
+from edgeproxy.collector.directory.hub_copy import HubUnavailableError, Mirror
 from edgeproxy.collector.directory.hub_push import PART_BYTES, joined, measured
 from edgeproxy.collector.directory.log import DirectoryLog
 from edgeproxy.config.collector import Published, Settings
@@ -73,8 +73,8 @@ class Publisher:
         """Set, and replaced, whenever there is another version."""
         self._signed_at = self._cleaned_at = float("-inf")
         self._ended = False
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     async def changed_from(self, token: str, seconds: float) -> None:
         """Wait until the newest version is not the one of this token, for so long at most."""
@@ -111,7 +111,7 @@ class Publisher:
         if self._mirror is not None and self._newest is not None and self.time is not None:
             try:
                 await self._mirror.follow(self._newest, self.time, self.log)
-            except (Away, ResponseError, UnreadableDirectoryError, OSError) as why:
+            except (HubUnavailableError, ResponseError, UnreadableDirectoryError, OSError) as why:
                 self._seldom.error("the directory could not be copied to the hub, and is tried again", str(why))
         if monotonic() - self._cleaned_at > CLEAN_SECONDS:
             self._cleaned_at = monotonic()

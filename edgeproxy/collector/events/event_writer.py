@@ -172,9 +172,9 @@ class Intake:
 
     def _fail(self, group: Sequence[Waiting], failure: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
-        log.get().error("events could not be counted", requests=len(group), why=reason(failure))
+        log.get_logger().error("events could not be counted", requests=len(group), why=reason(failure))
         if not isinstance(failure, LOST):
-            log.get().error("a fault in the collector", exc_info=failure)
+            log.get_logger().error("a fault in the collector", exc_info=failure)
         self._metrics.failed()
         for waiting in group:
             if not waiting.answer.done():

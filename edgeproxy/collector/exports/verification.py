@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.exports import closed_hours, files, reading_files
@@ -22,7 +22,8 @@ class Sums(NamedTuple):
     def __str__(self) -> str:
         if self.until is None:
             return "nothing is exported"
-        return f"{counted(self.files, 'file')} with {counted(self.rows, 'row')} of hours before {moment(self.until)}"
+        files, rows = format_count(self.files, "file"), format_count(self.rows, "row")
+        return f"{files} with {rows} of hours before {moment(self.until)}"
 
 
 async def verify(database: Database, place: Place) -> Sums:
@@ -72,7 +73,9 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
             # What came since the last export is exported by the next.
             is_whole = late.get(hour, 0) == (known.late if known is not None else 0)
             if left and hour >= kept_from and is_whole:
-                raise Damaged(f"the hour {moment(hour)} has {counted(len(left), 'row')} in the ledger that no file has")
+                raise Damaged(
+                    f"the hour {moment(hour)} has {format_count(len(left), 'row')} in the ledger that no file has"
+                )
     return count
 
 

@@ -108,7 +108,7 @@ class BillingJobs:
         self._tell = tell
         self._answers = answers
         self._took = took
-        self._seldom = log.Seldom(60.0)
+        self._seldom = log.RateLimitedLog(60.0)
 
     def start(
         self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: MeterExportJob | None

@@ -6,7 +6,7 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.periodic import guarded
-from edgeproxy.collector.directory.hub_quota_counts import Away, CountedCopy, ResponseError
+from edgeproxy.collector.directory.hub_quota_counts import CountedCopy, HubUnavailableError, ResponseError
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.config.models import Hub
 
@@ -22,14 +22,14 @@ class QuotaCopy:
     def __init__(self, hub: Hub, watch: QuotaWatch) -> None:
         self._copy = CountedCopy(hub)
         self._watch = watch
-        self._seldom = log.Seldom(60.0)
+        self._seldom = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
         """Copy, for ever."""
         try:
             while True:
                 failed = "quotas could not be copied to the hub, and are copied again"
-                if not await guarded(self._seldom, failed, self.step(), Away, ResponseError, ValueError):
+                if not await guarded(self._seldom, failed, self.step(), HubUnavailableError, ResponseError, ValueError):
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             await self._copy.close()

@@ -36,7 +36,7 @@ class Upkeep:
         self._events_seconds = kept.webhooks
         self._round = 0.0
         """When the next round begins, of the monotonic clock."""
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def run(self) -> None:
         """Do what there is to do, for ever."""

@@ -37,7 +37,7 @@ class Watch:
         self._expiry = expiry
         self._raised: set[str] = set()
         """The keys of alerts about certificates that are raised already."""
-        self._seldom = log.Seldom(60.0)
+        self._seldom = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
         """Look by these from now on."""

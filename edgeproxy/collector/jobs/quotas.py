@@ -72,8 +72,8 @@ class QuotaWatch:
         self._changed = asyncio.Event()
         """Set, and replaced, whenever there is another."""
         self._ended = False
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     def use(self, settings: Settings) -> None:
         """Go by the tiers and customers of these."""

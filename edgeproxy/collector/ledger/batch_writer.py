@@ -99,7 +99,7 @@ class Ingest:
         """The values of dimensions that customers have."""
         self.edges_per_token = Edges().per_token
         """Edges that a token may introduce."""
-        self._log = log.get()
+        self._log = log.get_logger()
         self._squeeze = zstandard.ZstdCompressor(level=1)
         self._queue: deque[Waiting] = deque()
         self._filled = asyncio.Event()

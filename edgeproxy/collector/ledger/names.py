@@ -42,7 +42,7 @@ class Names:
         self._known: dict[str, frozenset[str]] = {}
         self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
         self._metrics = metrics
-        self._log = log.get()
+        self._log = log.get_logger()
         self.know(customers, meters)
 
     def know(self, customers: Iterable[str], meters: Iterable[str]) -> None:

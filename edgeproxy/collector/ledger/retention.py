@@ -51,7 +51,7 @@ class Retention:
         self._database = database
         self._kept = kept
         self._unused = unused
-        self._log = log.get()
+        self._log = log.get_logger()
         self._minutes = None if database.has_partitions else Sweep(database, ledger)
         self._hours = Sweep(database, hours)
         self._from = (0, 0)

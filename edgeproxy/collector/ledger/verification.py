@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import (
     COUNTED,
@@ -59,10 +59,11 @@ class Sums(NamedTuple):
     """Events that services reported."""
 
     def __str__(self) -> str:
-        said = f", {counted(self.events, 'event')}" if self.events else ""
+        said = f", {format_count(self.events, 'event')}" if self.events else ""
         gone = f" ({self.dropped} of them dropped)" if self.dropped else ""
         return (
-            f"{counted(self.edges, 'edge')}, {counted(self.batches, 'batch')}{gone}, {counted(self.gaps, 'gap')}, "
+            f"{format_count(self.edges, 'edge')}, {format_count(self.batches, 'batch')}{gone}, "
+            f"{format_count(self.gaps, 'gap')}, "
             f"{self.quarantined} quarantined{said}; total {self.total}"
         )
 

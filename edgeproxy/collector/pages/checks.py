@@ -43,7 +43,7 @@ class Checks:
         """What is not written yet."""
         self.last: dict[str, bool] = {}
         """Whether the last check of a region went well."""
-        self._log = log.Seldom(600.0)
+        self._log = log.RateLimitedLog(600.0)
 
     async def run(self) -> None:
         """Make rounds until cancelled."""

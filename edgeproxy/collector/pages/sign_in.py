@@ -81,7 +81,7 @@ class SignIn:
             self._customers = Way(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
         self._mails = Tasks()
         self._under_way = 0
-        self._log = log.Seldom(60.0)
+        self._log = log.RateLimitedLog(60.0)
 
     def pages(self) -> list[Page]:
         """List them."""

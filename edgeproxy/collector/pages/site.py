@@ -232,7 +232,7 @@ class Site:
         self.cookie = f"{self.prefix}edgeproxy-session"
         self.has_issuer = False
         """Whether operators sign in at an issuer, which says now and then what roles they have."""
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def add_to(self, application: web.Application, pages: list[Page]) -> None:
         """Serve these pages, and what they refer to."""

@@ -74,7 +74,7 @@ class Status:
         self._known = Known({}, [], 0.0)
         self.answers: dict[str, Made] = {}
         """What is answered: `page LANGUAGE`, `json`, `feed`."""
-        self._log = log.Seldom(600.0)
+        self._log = log.RateLimitedLog(600.0)
 
     def add_to(self, application: web.Application) -> None:
         """Serve it."""

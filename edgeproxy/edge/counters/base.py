@@ -64,8 +64,8 @@ class Base:
             return cls(frozenset(content["folded"]), tables, marks)
         except FileNotFoundError:
             return cls()
-        except (KeyError, TypeError, ValueError) as wrong:
-            raise TableError(path, f"is damaged ({wrong}): restore it, or move it away and lose old totals") from wrong
+        except (KeyError, TypeError, ValueError) as error:
+            raise TableError(path, f"is damaged ({error}): restore it, or move it away and lose old totals") from error
 
     def fold(self, name: str, table: str, rows: Sums, *, present: frozenset[str], marks: Marks | None = None) -> "Base":
         """The base with the file `name` of `table` in it, and its `marks`, where usage is sealed.

@@ -113,8 +113,8 @@ class Carry:
         try:
             flags = words[row + at.ROW_STATE] & KINDS_OF_ROWS
             target, _, _ = self.new.find(key, words[row + at.ROW_WIDTH], now, flags)
-        except NoRow as none:
-            self._busy |= isinstance(none, TableBusy)
+        except NoRow as error:
+            self._busy |= isinstance(error, TableBusy)
             return False
         # Of what was counted there, the hub knows so much already.
         acknowledged = target + at.ROW_ACKNOWLEDGED

@@ -47,8 +47,8 @@ class Control:
         """Open the control file; raises TableError where there is none or it is something else."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as failed:
-            raise TableError(path, f"cannot be opened: {failed.strerror}", failed.errno) from failed
+        except OSError as error:
+            raise TableError(path, f"cannot be opened: {error.strerror}", error.errno) from error
         if os.fstat(fd).st_size != FILE_BYTES or os.pread(fd, 8, 0) != MAGIC.to_bytes(8, "little"):
             os.close(fd)
             raise TableError(path, "is not a control file of edgeproxy: move it and the tables beside it away")

@@ -77,8 +77,8 @@ class TableFile:
         """Open a table that `create` made; raises TableError where it is anything else."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as failed:
-            raise TableError(path, f"cannot be opened: {failed.strerror}", failed.errno) from failed
+        except OSError as error:
+            raise TableError(path, f"cannot be opened: {error.strerror}", error.errno) from error
         try:
             size = os.fstat(fd).st_size
             if size < at.PAGE:
@@ -180,10 +180,10 @@ def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:
             os.close(fd)
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except OSError as failed:
+    except OSError as error:
         temporary.unlink(missing_ok=True)
         needed = f" ({max(size, len(content)) >> 20} MiB are needed)" if size else ""
-        raise TableError(path, f"cannot be made: {failed.strerror}{needed}", failed.errno) from failed
+        raise TableError(path, f"cannot be made: {error.strerror}{needed}", error.errno) from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -108,8 +108,8 @@ class Store:
             state.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             setup.acquire()
-        except OSError as failed:
-            raise TableError(state, f"cannot be used: {failed.strerror}", failed.errno) from failed
+        except OSError as error:
+            raise TableError(state, f"cannot be used: {error.strerror}", error.errno) from error
         try:
             control = prepare_control(state / "control", folder)
             digest = boot_digest(clock.boot_id() if boot is None else boot)
@@ -293,8 +293,8 @@ class Store:
         """Add what one file holds, unless it is gone."""
         try:
             file = self.file(name, kind)
-        except TableError as failed:
-            if failed.errno == errno.ENOENT:
+        except TableError as error:
+            if error.errno == errno.ENOENT:
                 return
             raise
         for of, key, words in TallyTable(file).totals(columns.held(file)):

@@ -98,7 +98,9 @@ class Cache:
         except sqlite3.OperationalError:
             raise  # The disk, or another one who holds it: what is there may be well.
         except sqlite3.DatabaseError as error:
-            log.get().error("the cached directory is damaged, and made anew", file=str(self._path), why=str(error))
+            log.get_logger().error(
+                "the cached directory is damaged, and made anew", file=str(self._path), why=str(error)
+            )
             self._remove()
             self._db = self._opened()
 

@@ -8,7 +8,7 @@ import orjson
 
 from edgeproxy.config.models import CollectorTls, Usage
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, why
-from edgeproxy.hub.redis import Away
+from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 
 WAIT_SECONDS = 30
@@ -44,14 +44,14 @@ class CollectorClient:
                 body = await _whole(answer.content)
         except TimeoutError as error:
             await self.close()
-            raise Away("the collector gave no answer in time") from error
+            raise HubUnavailableError("the collector gave no answer in time") from error
         except aiohttp.ClientError as error:
             await self.close()  # With the next session certificates are read again: they may have been renewed.
-            raise Away(f"the collector: {why(error)}") from error
+            raise HubUnavailableError(f"the collector: {why(error)}") from error
         if answer.status == 404 and missing:
             raise UnreadableDirectoryError("a part of the directory has left the collector")
         if answer.status != 200:
-            raise Away(f"the collector answers {answer.status}: {_detail(body)}")
+            raise HubUnavailableError(f"the collector answers {answer.status}: {_detail(body)}")
         return body
 
     async def close(self) -> None:

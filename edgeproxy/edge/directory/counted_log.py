@@ -25,7 +25,9 @@ class CountedLog:
         self._seq = 0
         self._more = asyncio.Event()
         self._tasks = Tasks()
-        self._tasks.start("news of quotas", Subscription(hub.url, Tls.of(hub.tls), NEWS_CHANNEL, self._more.set).run())
+        self._tasks.start(
+            "news of quotas", Subscription(hub.url, Tls.from_settings(hub.tls), NEWS_CHANNEL, self._more.set).run()
+        )
 
     async def news(self) -> list[Any]:
         """Return what is new, once there is something or a while is over. Raises Away, ResponseError and Unreadable."""

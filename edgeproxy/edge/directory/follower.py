@@ -33,7 +33,7 @@ from edgeproxy.edge.directory.seal import seal_of
 from edgeproxy.edge.directory.transport import Transport
 from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.edge.metrics import Series
-from edgeproxy.hub.redis import Away, reason
+from edgeproxy.hub.redis import HubUnavailableError, format_error
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_signatures import TrustedKeys
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
@@ -123,8 +123,8 @@ class Follower:
         """It is known who there is, or that this will take a while."""
         self._tasks = Tasks()
         self._running = False
-        self._log = log.get()
-        self._seldom = log.Seldom(LOG_QUIET_SECONDS)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     # ---- its life
 
@@ -204,9 +204,17 @@ class Follower:
             except Rejected as error:
                 self._reject(str(error))
                 in_vain = 0
-            except (Away, ResponseError, UnreadableDirectoryError, Outdated, ValueError, Error, OSError) as error:
+            except (
+                HubUnavailableError,
+                ResponseError,
+                UnreadableDirectoryError,
+                Outdated,
+                ValueError,
+                Error,
+                OSError,
+            ) as error:
                 self._has_failed(error)
-                in_vain = 0 if isinstance(error, Away) else in_vain + 1
+                in_vain = 0 if isinstance(error, HubUnavailableError) else in_vain + 1
             except Exception as error:  # It is followed for as long as the edge serves, whatever is in the hub.
                 self._seldom.error("the directory could not be read", repr(error), exc_info=error)
                 self._is_behind(repr(error))
@@ -356,7 +364,7 @@ class Follower:
 
     def _has_failed(self, why: Exception) -> None:
         """The hub, or what is on the disk, cannot be read."""
-        self._is_behind(reason(why) if isinstance(why, ResponseError) else str(why))
+        self._is_behind(format_error(why) if isinstance(why, ResponseError) else str(why))
         self._damaged |= is_damage(why)
 
     def _is_behind(self, why: str) -> None:

@@ -20,7 +20,9 @@ class HubLog:
         self._fetch = create_part_fetcher(ask)
         self._news = asyncio.Event()
         self._tasks = Tasks()
-        self._tasks.start("directory news", Subscription(hub.url, Tls.of(hub.tls), NEWS, self._news.set).run())
+        self._tasks.start(
+            "directory news", Subscription(hub.url, Tls.from_settings(hub.tls), NEWS, self._news.set).run()
+        )
 
     async def look(self, token: str | None, number: int) -> News:
         """As Transport. Of a long log only what is new is read."""

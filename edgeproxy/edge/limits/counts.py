@@ -242,8 +242,8 @@ class Counts:
         table = self._table
         try:
             row, generation, fresh = table.find(self._key, self.width, now)
-        except NoRow as none:
-            if isinstance(none, TableFull):
+        except NoRow as error:
+            if isinstance(error, TableFull):
                 self._again = now + ROW_RETRY_SECONDS
                 self._locals.full()
             self._settled = False

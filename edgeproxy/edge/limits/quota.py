@@ -168,8 +168,8 @@ class QuotaCounts:
         alone = self._own if self._row < 0 else 0
         try:
             row, self._generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_PERIODS)
-        except NoRow as none:
-            if isinstance(none, TableFull):
+        except NoRow as error:
+            if isinstance(error, TableFull):
                 self._again = now + ROW_RETRY_SECONDS
                 self._locals.full()
             if self._row >= 0:

@@ -174,8 +174,8 @@ class Slots:
             return
         try:
             row, generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_GAUGES)
-        except NoRow as none:
-            if isinstance(none, TableFull):
+        except NoRow as error:
+            if isinstance(error, TableFull):
                 self._again = now + ROW_RETRY_SECONDS
                 self._locals.full()
             elif self._row >= 0 and self.used:

@@ -9,7 +9,7 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edgeproxy.base.client_tls import why_of
+from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.proxy import server_tls
@@ -129,7 +129,7 @@ class TlsHandshake(TlsTransport):
     def failed(self, why: BaseException | None) -> None:
         """There will be no client. Who came and went without a word is nobody's failure."""
         if self._greeted or why is not None:
-            self._runtime.connections.limits.handshake_failed(why_of(why))
+            self._runtime.connections.limits.handshake_failed(format_tls_error(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._app is None:

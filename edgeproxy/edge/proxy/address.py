@@ -7,7 +7,7 @@ looked at, the tier `anonymous` for requests without a key, and whatever else ha
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, ip_of, subject_of
+from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_ip, subject_of
 from edgeproxy.config.parsers import Network
 from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.limits.admission import LimitSet
@@ -75,7 +75,7 @@ class Address:
         """What holds this address on a route binding that differs by address. Raises Refused where it may not come."""
         limit_set = self._limit_sets.get(binding)
         if limit_set is None:
-            if binding.networks is not None and not binding.networks.admits(ip_of(self.text)):
+            if binding.networks is not None and not binding.networks.admits(parse_ip(self.text)):
                 raise Refused(403, "This API key is not for use from this address", close=False)
             if len(self._limit_sets) >= LIMIT_SETS_MAX:
                 self._limit_sets.clear()
@@ -120,7 +120,7 @@ class Addresses:
         """Whether this address belongs to a trusted proxy."""
         if not self.terms.trusted:
             return False
-        address = ip_of(peer)
+        address = parse_ip(peer)
         return address is not None and self._is_trusted(address)
 
     def of(self, address: str) -> Address:
@@ -132,7 +132,7 @@ class Addresses:
         subject = subject_of(address, self.terms.prefix)
         guard = None if self.terms.guard is None else self._policies.of(self.terms.guard, subject)
         connections = None if self.terms.connections is None else self._policies.of(self.terms.connections, subject)
-        admitted = self._networks is None or self._networks.admits(ip_of(address))
+        admitted = self._networks is None or self._networks.admits(parse_ip(address))
         known = self._known[address] = Address(address, subject, guard, connections, admitted)
         if len(self._known) > ADDRESSES_MAX:
             self._known.popitem(last=False)
@@ -146,7 +146,7 @@ class Addresses:
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):
             # A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
-            address = ip_of(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
+            address = parse_ip(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
             if address is None:
                 break
             client = str(address)

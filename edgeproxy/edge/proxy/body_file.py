@@ -33,7 +33,7 @@ class BodySpace:
 
     def __init__(self) -> None:
         self.used = 0
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def has_room(self, size: int, most: int) -> bool:
         """Whether so many bytes more would be at most `most`; where not, the log says so."""

@@ -46,7 +46,7 @@ class ConnectionLimits:
         self._metrics = metrics
         self._inside = metrics.clients()
         self._by_address = connected
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
         self.lingering: set[Timed] = set()
         """Those who were turned away and have still to take their answer."""
 

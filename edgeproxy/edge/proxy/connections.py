@@ -101,7 +101,7 @@ class Connections:
     def __init__(self, limits: ConnectionLimits, deadlines: Deadlines) -> None:
         self.limits = limits
         self._deadlines = deadlines
-        self._log = log.get()
+        self._log = log.get_logger()
         self.clients: set[ClientConnection] = set()
         self.handshakes: set[Downstream] = set()
         """TLS handshakes of clients."""

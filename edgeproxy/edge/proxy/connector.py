@@ -5,7 +5,7 @@ import errno
 from time import monotonic
 
 from edgeproxy.base import log
-from edgeproxy.base.client_tls import why_of
+from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import HandshakeFailed, dial
@@ -23,7 +23,7 @@ class UpstreamConnector:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def connect(self, exchange: Exchange) -> None:
         """Open a connection for this exchange and send its request over it."""
@@ -47,7 +47,7 @@ class UpstreamConnector:
                 why = f"no connection within {service.connect_timeout:g} s"
             except HandshakeFailed as failure:
                 fault = Fault(fault_of(failure.why), "TLS with the upstream could not be agreed on")
-                why = why_of(failure.why)
+                why = format_tls_error(failure.why)
             except OSError as refusal:
                 fault = Fault("connection_refused", "The upstream could not be connected to")
                 if refusal.errno in OUT_OF_RESOURCES:

@@ -65,7 +65,7 @@ class ControlHandler:
         self._runtime, self._generations = runtime, generations
         self._certificates_changed = certificates_changed
         self._told: asyncio.Queue[Order] = asyncio.Queue()
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def until_drain(self) -> float:
         """Take orders until the one to leave; returns the seconds that there are for it. Raises ChannelClosed.

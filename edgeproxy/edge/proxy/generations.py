@@ -59,7 +59,7 @@ class Generations:
         self._logs: list[AccessLog] = []
         """What those have and the one that is served has not."""
         self._orphaned = False
-        self._log = log.Seldom(LOST_LINES_LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOST_LINES_LOG_SECONDS)
 
     # ---- the next one
 

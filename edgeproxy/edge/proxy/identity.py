@@ -167,7 +167,7 @@ class Directory:
         self._issuers: Issuers | None = None
         if settings.issuers and key_lookup is not None:
             self._issuers = Issuers(settings.issuers, key_lookup.issuer_keys, key_lookup.hurry)
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
         self._ways = settings.auth.key_instructions
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
         self._scheme = "Bearer" if bearer else "ApiKey"

@@ -234,7 +234,7 @@ class Overload:
         self._control: Shedding
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def start(self, bounds: "Bounds") -> None:
         """Look after the loop from now on, until `stop`."""

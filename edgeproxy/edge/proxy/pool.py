@@ -226,7 +226,7 @@ class Service:
         self._outliers: Outliers[Endpoint] | None = None
         if settings.eject is not None:
             self._outliers = Outliers(settings.eject.errors, settings.eject.for_)
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
         self._chance = chance or random.Random()
         tiers = tiers_of([endpoint.region for endpoint in settings.endpoints], region)
         self._origins = [Origin(each, tier) for each, tier in zip(settings.endpoints, tiers, strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
-from edgeproxy.base.addresses import ip_of
+from edgeproxy.base.addresses import parse_ip
 from edgeproxy.edge.errors import Answered, Refused
 from edgeproxy.edge.http1.field_values import value, values
 from edgeproxy.edge.limits.admission import LimitSet, denied
@@ -71,7 +71,7 @@ class Door:
         self._cors = cors
         self._networks = None if settings.networks is None else Networks(settings.networks)
         self._rules, self._count = [(rule, limit_of(rule)) for rule in rules], count
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
         self._redirect, self._respond = settings.redirect, settings.respond
         self._prefix = settings.prefix
 
@@ -82,7 +82,7 @@ class Door:
 
     def admit(self, request: Knocking) -> None:
         """Raise Refused where a request does not come in."""
-        if self._networks is not None and not self._networks.admits(ip_of(request.client.address.text)):
+        if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
             raise Refused(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
             if rule.meets(request):

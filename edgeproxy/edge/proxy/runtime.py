@@ -75,7 +75,7 @@ class Runtime:
         """Asks the hub for claims, by way of the supervisor."""
         self.key_lookup = KeyLookup(lambda _: True)
         """Asks the supervisor for customers who are in no file."""
-        self.endpoint_log = log.Seldom(ENDPOINT_LOG_SECONDS)
+        self.endpoint_log = log.RateLimitedLog(ENDPOINT_LOG_SECONDS)
 
     def tick(self, offset: float) -> None:
         """Twice a second: take over the offset that the supervisor publishes, and the date."""

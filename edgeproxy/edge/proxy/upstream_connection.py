@@ -8,7 +8,7 @@ import ssl
 from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
-from edgeproxy.base.client_tls import why_of
+from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.http1.chunked import Chunked, encode, finish, of_response
 from edgeproxy.edge.http1.keep_alive import idle_at_most
@@ -519,7 +519,9 @@ class UpstreamConnection(asyncio.Protocol):
         In TLS 1.3 that is also how an upstream refuses the edge's certificate.
         """
         about, asked = f"{self.endpoint.host}:{self.endpoint.port}", exchange.request_id().decode()
-        self.runtime.endpoint_log.error("TLS with an upstream broke", about, why=why_of(failure), request_id=asked)
+        self.runtime.endpoint_log.error(
+            "TLS with an upstream broke", about, why=format_tls_error(failure), request_id=asked
+        )
         return Fault(fault_of(failure), "TLS with the upstream broke")
 
 

@@ -68,7 +68,7 @@ class Worker:
         runtime.overload = Overload(self.generations.under_way, lambda: len(clients), self.take_queued)
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []
         self._inward: list[ServerTls] = []
-        self._log = log.get()
+        self._log = log.get_logger()
         runtime.deadlines.also(self._sweep)
 
     # ---- life
@@ -247,7 +247,7 @@ async def until_told(
 
     `own` is the token of its supervisor; without one it serves on for `orphan_deadline` seconds at most.
     """
-    logger, runtime = log.get(), worker.runtime
+    logger, runtime = log.get_logger(), worker.runtime
     handler = ControlHandler(channel, runtime, worker.generations, worker.certificates_changed)
     runtime.tasks.start("orders", handler.obey())
     runtime.tasks.start("alive", handler.live())

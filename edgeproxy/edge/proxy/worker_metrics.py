@@ -44,7 +44,7 @@ class WorkerMetrics:
         self._metrics: Metrics = store.meters
         self._billing: UsageMeters = store.billing
         self._billing.full = lambda: self.table_full("usage")
-        self._log = log.Seldom(LOG_SECONDS)
+        self._log = log.RateLimitedLog(LOG_SECONDS)
         self.values = Values()
         """The values of customers' dimensions that this worker has counted."""
         self._requests: dict[tuple[str, str, int], Counter] = {}

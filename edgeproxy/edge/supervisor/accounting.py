@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import Tasks, in_thread
+from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.models import Usage
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.metrics import Series
@@ -88,7 +88,7 @@ class Accounting:
         self._wake = asyncio.Event()
         self._tasks = Tasks()
         self._running: asyncio.Task[None] | None = None
-        self._log = log.get()
+        self._log = log.get_logger()
 
     # ---- its life
 
@@ -197,7 +197,7 @@ class Accounting:
         found = await alone(partial(sealer.look, time.time()))
         for part in found.parts:
             self._waits = time.monotonic()
-            batch = await in_thread("seal", partial(sealer.append, part, found.until))
+            batch = await run_in_thread("seal", partial(sealer.append, part, found.until))
             self._waits = None
             if self._shipping is not None:
                 self._shipping.sealed()
@@ -217,7 +217,7 @@ class Accounting:
             self._conclude("; ".join(faults))
         self._waits = None
         try:
-            self._facts = await in_thread("look at the spool", partial(look, self._store))
+            self._facts = await run_in_thread("look at the spool", partial(look, self._store))
         except OSError:
             pass  # It says how things were when they could last be seen.
 
@@ -306,7 +306,7 @@ class Accounting:
         if pending.batches:
             spool = self._store.state / SPOOL
             try:
-                sealed = await in_thread("read the spool", lambda: unshipped(spool, READ_BYTES_MAX))
+                sealed = await run_in_thread("read the spool", lambda: unshipped(spool, READ_BYTES_MAX))
             except OSError:
                 sealed = None
         if sealed is None:

@@ -9,8 +9,8 @@ import orjson
 from aiohttp import web
 
 from edgeproxy.base import log
-from edgeproxy.base.admin_socket import NAME, AdminSocket, is_answered
-from edgeproxy.base.web_listener import PEER, Bounds, WebListener, add_answer_fields
+from edgeproxy.base.admin_socket import NAME, AdminSocket, has_listener
+from edgeproxy.base.web_listener import PEER, Bounds, WebListener, add_response_fields
 from edgeproxy.config.models import Settings
 from edgeproxy.config.parsers import Address
 from edgeproxy.edge.counters.file import TableError
@@ -54,7 +54,7 @@ class Admin:
         self._listener = WebListener(CONNECTIONS)
         self._runner: web.AppRunner | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._log = log.Seldom(SAME_SECONDS)
+        self._log = log.RateLimitedLog(SAME_SECONDS)
 
     @property
     def address(self) -> Address | None:
@@ -68,7 +68,7 @@ class Admin:
         await self._runner.setup()
         if not self._shared:
             self._listen()
-        if not is_answered(self._state):
+        if not has_listener(self._state):
             self.take_socket()
 
     def serve(self) -> None:
@@ -84,13 +84,13 @@ class Admin:
     def take_socket(self) -> None:
         """Be who is asked at the socket; nothing happens where this is so already."""
         before = self._socket
-        if before is not None and before.is_in_place():
+        if before is not None and before.is_published():
             return
         assert self._runner is not None
         try:
             made = AdminSocket(self._state)
             self._listener.accept(self._runner, made.socket)
-            made.take_place()
+            made.publish()
         except OSError as error:
             self._log.error("no admin socket", NAME, why=str(error))
             return
@@ -162,7 +162,7 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             return _json({"result": outcome.result, "needs_restart": outcome.needs_restart})
         return _json({"result": outcome.result, "errors": outcome.errors}, status=422)
 
-    refusals = log.Seldom(SAME_SECONDS)
+    refusals = log.RateLimitedLog(SAME_SECONDS)
 
     @web.middleware
     async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -175,11 +175,13 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             refusals.error("admin request refused", about, why=error.why)
             raise
         if request.method not in READING:
-            log.get().info("admin request", method=request.method, path=request.path, by=who, origin=peer.address)
+            log.get_logger().info(
+                "admin request", method=request.method, path=request.path, by=who, origin=peer.address
+            )
         return await handler(request)
 
-    made = web.Application(middlewares=[listener.counted, _problems, known])
-    made.on_response_prepare.append(add_answer_fields)
+    made = web.Application(middlewares=[listener.track_request, _problems, known])
+    made.on_response_prepare.append(add_response_fields)
     made.router.add_get("/healthz", healthz)
     made.router.add_get("/readyz", readyz)
     made.router.add_get("/metrics", metrics)
@@ -212,7 +214,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     except TableError as error:
         return _problem(500, str(error))
     except Exception as error:
-        log.get().error("admin request failed", path=request.path, exc_info=error)
+        log.get_logger().error("admin request failed", path=request.path, exc_info=error)
         return _problem(500, "the supervisor failed to answer; its log says more")
 
 

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from edgeproxy.base.bearer import Tokens, Unknown
+from edgeproxy.base.bearer import InvalidTokenError, Tokens
 from edgeproxy.config.admin import Admin
 from edgeproxy.config.parsers import is_loopback
 
@@ -54,7 +54,7 @@ def caller(asked: Asked, admin: Admin, now: float) -> str:
         return LOCAL
     try:
         return Tokens(admin.tokens).holder(asked.authorization, now).label
-    except Unknown as error:
+    except InvalidTokenError as error:
         raise Refused(401, str(error), {"WWW-Authenticate": error.challenge}) from None
 
 

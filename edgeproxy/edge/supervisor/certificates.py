@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.certificates import (
     CertificateDetails,
     InvalidCertificateError,
@@ -75,7 +75,7 @@ class Certificates:
         self._said: dict[Held, str] = {}
         """What was last said of files that cannot be used."""
         self._reminded: dict[Held, float] = {}
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
         """Look at the files again and again. `look` once before any worker loads them: that is what changes show by."""
@@ -89,7 +89,7 @@ class Certificates:
         """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
         known = {held.key: held for held in self._held}
         named = [known.get(held.key, held) for held in held_by(settings)]
-        await in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
+        await run_in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
         return named
 
     def adopt(self, held: list[Held]) -> None:
@@ -102,7 +102,7 @@ class Certificates:
     async def look(self) -> bool:
         """Whether anything is to be loaded anew. Says what cannot be used, once, and which certificates expire."""
         looked = self._held
-        news = await in_thread("look at certificates", lambda: [held.look() for held in looked])
+        news = await run_in_thread("look at certificates", lambda: [held.look() for held in looked])
         now = time.time()
         for held in looked:
             if held.why != self._said.get(held, ""):

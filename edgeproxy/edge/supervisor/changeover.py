@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.models import Settings
 from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, packed
@@ -53,7 +53,7 @@ class Changeover:
         self._begun = asyncio.Event()
         self._renewed = False
         """Whether certificates have changed since that began."""
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def begin(self) -> None:
         """Start the workers, once it is known what they have to be told."""
@@ -94,7 +94,7 @@ class Changeover:
     async def _change(self, settings: Settings) -> list[str]:
         certificates = await self._certificates.consider(settings)
         follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
-        await in_thread("load certificates for probes", follow)
+        await run_in_thread("load certificates for probes", follow)
         services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS)
         start, prepare = await asyncio.to_thread(self._pack, settings, services)
         within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND

@@ -86,7 +86,7 @@ class Health:
         self._learned = learned
         self._standings: dict[Target, Standing] = {}
         self._probing: dict[Target, asyncio.Task[None]] = {}
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def __getitem__(self, target: Target) -> Standing:
         # Of one that is not followed nothing is known: `GET /status` may ask before anything is.

@@ -41,7 +41,7 @@ class Issuers:
         self._hurry: dict[str, asyncio.Event] = {}
         """Of each issuer: set where its keys are wanted before it is time."""
         self._tasks = Tasks()
-        self._seldom = log.Seldom(LOG_SECONDS)
+        self._seldom = log.RateLimitedLog(LOG_SECONDS)
 
     async def begin(self) -> None:
         """Know the keys of before, and fetch them anew from here on."""

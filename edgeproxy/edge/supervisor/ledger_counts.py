@@ -22,7 +22,7 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
 from edgeproxy.edge.directory.counted_log import CountedLog
 from edgeproxy.edge.sync.ledger_counts import LedgerCount, read, write
-from edgeproxy.hub.redis import Away
+from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
 LEAD_SECONDS = 0.5
@@ -76,8 +76,8 @@ class LedgerCounts:
         self._sources = sources(settings)
         self._unwritten: dict[tuple[str, str, str, str], LedgerCount] = {}
         self._tasks = Tasks()
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     def begin(self) -> None:
         """Follow those who may have something to tell."""
@@ -112,7 +112,7 @@ class LedgerCounts:
                     continue
                 try:
                     found = [read(said) for said in await counts.news()]
-                except (Away, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
+                except (HubUnavailableError, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
                     self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(error))
                     pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
                     in_vain += 1

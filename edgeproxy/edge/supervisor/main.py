@@ -47,7 +47,7 @@ from edgeproxy.edge.supervisor.watch import watch
 from edgeproxy.edge.supervisor.workers import Stillborn, Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.redis import Away
+from edgeproxy.hub.redis import HubUnavailableError
 
 TICK_SECONDS = 1.0
 """Seconds between heartbeats and slices of housekeeping."""
@@ -120,7 +120,7 @@ class Supervisor:
         self._systemd = Systemd()
         self._tasks = Tasks()
         self._stop = asyncio.Event()
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def serve(self) -> int:
         """Start everything, serve until SIGTERM or SIGINT, drain; returns the exit code."""
@@ -208,7 +208,7 @@ class Supervisor:
 
     async def _ask_hub(self, *command: Argument) -> Any:
         if self._coordinator is None:
-            raise Away("there is no hub until the edge is started anew")
+            raise HubUnavailableError("there is no hub until the edge is started anew")
         return await self._coordinator.ask(*command)
 
     def _renew(self) -> None:

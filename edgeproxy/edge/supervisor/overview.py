@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from edgeproxy.base.plural import counted
+from edgeproxy.base.plural import format_count
 
 MIB = 1 << 20
 
@@ -51,7 +51,7 @@ def _directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
     if number is None:
         yield "keys    no directory yet"
     else:
-        counts = f"{counted(directory['customers'], 'customer')}, {counted(directory['keys'], 'key')}"
+        counts = f"{format_count(directory['customers'], 'customer')}, {format_count(directory['keys'], 'key')}"
         yield f"keys    version {number} of the directory: {counts}, known to be the newest {span(round(age))} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"

@@ -11,7 +11,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from edgeproxy.base import log
-from edgeproxy.base.client_tls import ClientTls, TlsFilesError, why_of
+from edgeproxy.base.client_tls import ClientTls, TlsFilesError, format_tls_error
 from edgeproxy.config.models import Endpoint, Upstream, UpstreamTls
 from edgeproxy.edge.supervisor.health import Target
 
@@ -29,7 +29,7 @@ class Prober:
         self._tls: dict[UpstreamTls, ClientTls] = {}
         self._users: dict[UpstreamTls, str] = {}
         """An upstream that each is for."""
-        self._log = log.get()
+        self._log = log.get_logger()
         self.follow(upstreams)
 
     def follow(self, *configured: Mapping[str, Upstream]) -> None:
@@ -140,9 +140,9 @@ def reason(failure: Exception) -> str:
     """Why a probe got no answer, in a few words."""
     cause = failure.__cause__ or failure  # aiohttp's own say less than what they were made of.
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"its certificate is refused: {why_of(cause)}"
+        return f"its certificate is refused: {format_tls_error(cause)}"
     if isinstance(cause, ssl.SSLError):
-        return f"TLS failed: {why_of(cause)}"
+        return f"TLS failed: {format_tls_error(cause)}"
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno).lower()
     return f"{type(failure).__name__}: {failure}" if str(failure) else type(failure).__name__

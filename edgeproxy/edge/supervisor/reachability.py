@@ -34,7 +34,7 @@ class Reachability:
         self._refused, self._places, self._every = refused, places, every
         self._counted: Mapping[str, int] = {}
         self._why: dict[Place, str] = {}
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def why(self, place: Place) -> str:
         """Why it takes no connections; empty where it does, or where no request has found that it does not."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
 from edgeproxy.config.models import Settings
@@ -117,7 +117,7 @@ class Reloads:
         self._counts = dict.fromkeys(RESULTS, 0)
         self._asked = asyncio.Event()
         self._next: asyncio.Future[Outcome] | None = None
-        self._log = log.get()
+        self._log = log.get_logger()
 
     def ask(self) -> asyncio.Future[Outcome]:
         """A reload that begins after this, and reads what is in the files by then; how it ended.
@@ -164,7 +164,7 @@ class Reloads:
         if self._read is None:
             return Outcome("refused", (NO_FILE,))
         # They may be on a file system that does not answer; that must not keep the edge from ending.
-        loaded = await in_thread("load configuration", self._read)
+        loaded = await run_in_thread("load configuration", self._read)
         self.signs = loaded.signs
         if loaded.settings is None:
             return Outcome("refused", tuple(map(str, loaded.problems)))

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from edgeproxy.base import log
-from edgeproxy.base.tasks import Tasks, in_thread
+from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.parsers import is_address
 
 LOOKUP_SECONDS = 5.0
@@ -64,8 +64,8 @@ class Resolver:
         self._notes_failure = failed
         self._look_up = look_up or System()
         self._every = every
-        self._log = log.get()
-        self._seldom = log.Seldom(LOG_QUIET_SECONDS)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(LOG_QUIET_SECONDS)
         self._know(hosts)
 
     def __getitem__(self, host: str) -> Name:
@@ -153,7 +153,7 @@ class System:
     async def __call__(self, host: str) -> tuple[str, ...]:
         asked = self._running.get(host)
         if asked is None:
-            asked = self._running[host] = in_thread(f"look up {host}", partial(_look_up, host))
+            asked = self._running[host] = run_in_thread(f"look up {host}", partial(_look_up, host))
             asked.add_done_callback(lambda ended: self._ended(host, ended))
         return await asyncio.shield(asked)
 

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
-from edgeproxy.base.tasks import Tasks, in_thread
+from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.models import Usage
 from edgeproxy.edge.usage.ship import Reply, Shipper, Standing
 from edgeproxy.edge.usage.spool import Spool
@@ -83,7 +83,7 @@ class Shipping:
         context: ssl.SSLContext | None = None
         if usage.collector.startswith("https://"):
             try:
-                outward = await in_thread("load certificates for shipping", partial(ClientTls, usage.tls))
+                outward = await run_in_thread("load certificates for shipping", partial(ClientTls, usage.tls))
             except TlsFilesError as error:
                 raise OSError(f"its certificates cannot be loaded: {error}") from error
             context = outward.context
@@ -97,4 +97,4 @@ class Shipping:
 
 def _aside(work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
     """Do it in a thread that the end of the process does not wait for: the disk may never answer."""
-    return in_thread("ship", partial(work, *given))
+    return run_in_thread("ship", partial(work, *given))

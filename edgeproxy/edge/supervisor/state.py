@@ -29,7 +29,9 @@ def prepare(settings: Settings) -> Store:
         refuse_other_folder(state, folder)
         put = identity.settle(state, folder, shared=settings.hub.is_shared) if state.is_dir() else None
         if put is not None:
-            log.get().error("the state was set aside, and this edge begins anew", aside=str(put), why=NOT_ITS_OWN)
+            log.get_logger().error(
+                "the state was set aside, and this edge begins anew", aside=str(put), why=NOT_ITS_OWN
+            )
         store = Store.prepare(
             state,
             workers=settings.workers,
@@ -62,7 +64,7 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
         why = f"are not in {folder}, and what they count would be missing: write tables.dir as it was"
         raise TableError(state, f"its tables {why}, or move the state directory away to begin anew")
     if missing:
-        log.get().error("tables are gone: what was counted in them is missing", tables=missing, dir=str(folder))
+        log.get_logger().error("tables are gone: what was counted in them is missing", tables=missing, dir=str(folder))
 
 
 def refuse_log(settings: Settings) -> None:

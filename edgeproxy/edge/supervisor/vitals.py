@@ -55,7 +55,7 @@ class Vitals:
         self._table_reader = table_reader
         self._said: set[int] = set()
         """The workers of which it was said that they run out of descriptors."""
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def watch(self) -> None:
         """For ever, look for what runs out."""

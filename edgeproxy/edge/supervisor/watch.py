@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from functools import partial
 
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.file_signatures import FileSignature, compute_file_signature
 from edgeproxy.edge.supervisor.reload import Reloads
 
@@ -44,7 +44,7 @@ async def watch(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
     while True:
         await asyncio.sleep(every)
         read = reloads.signs
-        seen = await in_thread("look at configuration", partial(signs_of, read))
+        seen = await run_in_thread("look at configuration", partial(signs_of, read))
         if settling.look(read, seen):
             await reloads.ask()
 

@@ -76,7 +76,7 @@ class Workers:
         self._fills: list[asyncio.Task[None]] = []
         self._silence = silence
         self._tasks = Tasks()
-        self._log = log.get()
+        self._log = log.get_logger()
 
     @property
     def places(self) -> int:

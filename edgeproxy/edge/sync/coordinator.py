@@ -31,9 +31,9 @@ from edgeproxy.edge.sync.pending_reports import PendingReports
 from edgeproxy.edge.sync.shared import Row, Shared, Use
 from edgeproxy.edge.sync.totals import Total, Totals
 from edgeproxy.hub.calls import Argument
-from edgeproxy.hub.hub import Has, Hub
+from edgeproxy.hub.hub import Hub, KeyFilter
 from edgeproxy.hub.redis import Tls
-from edgeproxy.hub.report import GaugeTold, Period, PeriodTold, Report, Told
+from edgeproxy.hub.report import GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 ROUND_SECONDS_MIN = 0.002
 """Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
@@ -70,8 +70,8 @@ class Coordinator:
         self._store = store
         self._settings = settings
         self._leader = Leader(store, tell)
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
         self._tables: dict[Key, Known] = {}
         """The tables of which the hub is told; none while another supervisor does that."""
         self._used = PendingReports()
@@ -97,7 +97,7 @@ class Coordinator:
             self._log.warning("the hub's password can be read on the way", hub=settings.name)
 
     def _connected(self, settings: models.Hub) -> Hub:
-        tls = Tls.of(settings.tls)
+        tls = Tls.from_settings(settings.tls)
         control = self._store.control
         return Hub(settings.url, control.instance, self._changed, tls, self._renewed, hosts=control.hosts)
 
@@ -136,7 +136,7 @@ class Coordinator:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
             self._errors += self._hub.errors
-            self._since = max(self._since, self._hub.heard_at)
+            self._since = max(self._since, self._hub.last_answer_at)
             self._hub = self._connected(settings)
             for known in self._known():
                 # What was known is of another hub: until this one is reached nobody waits for it.
@@ -224,7 +224,7 @@ class Coordinator:
         known.rates.hosts = known.totals.hosts = hub.hosts
         known.rates.rtt = hub.rtt
 
-    def _renewed(self, has: Has) -> None:
+    def _renewed(self, has: KeyFilter) -> None:
         """Report these keys again: another server of the hub has them now."""
         for known in self._known():
             known.rates.renew(has, self._now())
@@ -309,15 +309,15 @@ class Coordinator:
             for row, report in rates.reports(now, self._seqs, room) if room > 0 else ():
                 room -= 1
                 self._under_way += 1
-                self._hub.rate(report).add_done_callback(partial(self._rate_answered, rates, row, report, sent))
+                self._hub.report_rate(report).add_done_callback(partial(self._rate_answered, rates, row, report, sent))
             for total, said in totals.reports(now, room) if room > 0 else ():
                 room -= 1
                 self._under_way += 1
                 answered = partial(self._total_answered, totals, total, sent)
                 if isinstance(said, Period):
-                    self._hub.period(said).add_done_callback(answered)
+                    self._hub.report_period(said).add_done_callback(answered)
                 else:
-                    self._hub.gauge(said).add_done_callback(answered)
+                    self._hub.report_gauge(said).add_done_callback(answered)
 
     def _answered(self, sent: float) -> None:
         if not self._answers_since:
@@ -333,7 +333,7 @@ class Coordinator:
         self._answers_since = 0.0
 
     def _rate_answered(
-        self, rates: Shared, row: Row, report: Report, sent: float, answer: "asyncio.Future[Told]"
+        self, rates: Shared, row: Row, report: Report, sent: float, answer: "asyncio.Future[ReportAnswer]"
     ) -> None:
         self._answered(sent)
         now, is_waited_for = self._now(), True
@@ -352,7 +352,7 @@ class Coordinator:
         totals: Totals,
         total: Total,
         sent: float,
-        answer: "asyncio.Future[PeriodTold] | asyncio.Future[GaugeTold]",
+        answer: "asyncio.Future[PeriodTotal] | asyncio.Future[GaugeTotal]",
     ) -> None:
         self._answered(sent)
         if answer.exception() is not None:
@@ -425,7 +425,7 @@ class Coordinator:
 
     def behind(self) -> float:
         """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
-        heard = self._hub.heard_at or self._since
+        heard = self._hub.last_answer_at or self._since
         now = self._now()
         kinds = [kind for known in self._known() for kind in (known.rates, known.totals)]
         return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])

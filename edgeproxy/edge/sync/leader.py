@@ -53,8 +53,8 @@ class Leader:
         """Connections of supervisors whose workers this one leads."""
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     async def until_it_leads(self) -> None:
         """Follow another leader as long as there is one; return as the leader."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.limits.gate import cold_allowance
 from edgeproxy.edge.limits.rate_terms import RateTerms
-from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
+from edgeproxy.hub.report import Bucket, Cell, Report, ReportAnswer, Window
 
 TICK_SECONDS = 1.0
 """Seconds between two reports of a rate in use, give or take a fifth."""
@@ -314,7 +314,7 @@ class Plan:
 
     # ---- answers
 
-    def answer(self, now: float, cell: int, seq: int, told: Told) -> int:
+    def answer(self, now: float, cell: int, seq: int, told: ReportAnswer) -> int:
         """Take in the answer to a report; returns how many claims it grants."""
         sent = Sent(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:

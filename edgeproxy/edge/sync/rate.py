@@ -16,7 +16,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.levels import level_in, scale_of
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.sync.plan import COLD_SECONDS, COUNTS_PER_REPORT_MAX, Counted, Plan, held_to, worth_telling
-from edgeproxy.hub.report import Report, Told
+from edgeproxy.hub.report import Report, ReportAnswer
 
 LATELY_SECONDS = 0.25
 """Seconds over which the rate of requests is measured."""
@@ -150,7 +150,7 @@ class Rate:
 
     # ---- what the hub says
 
-    def answer(self, now: float, seq: int, told: Told) -> tuple[int, Counted]:
+    def answer(self, now: float, seq: int, told: ReportAnswer) -> tuple[int, Counted]:
         """Write an answer into the map; returns how many claims it grants, and what is counted now."""
         cell = cell_number(now, self._width)
         granted = self.plan.answer(now, cell, seq, told)

@@ -19,7 +19,7 @@ from edgeproxy.edge.limits.gate import UNUSED_SECONDS
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.sync.plan import IN_TURN, TICK_SECONDS, Counted
 from edgeproxy.edge.sync.rate import GOOD_SECONDS, Rate
-from edgeproxy.hub.report import Report, Told
+from edgeproxy.hub.report import Report, ReportAnswer
 
 IDLE_SECONDS = 5.0
 """Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
@@ -254,7 +254,7 @@ class Shared:
         """Seconds for which the row that is longest overdue has waited."""
         return max([0.0, *[now - found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None]])
 
-    def answer(self, row: Row, now: float, seq: int, told: Told) -> bool:
+    def answer(self, row: Row, now: float, seq: int, told: ReportAnswer) -> bool:
         """Write an answer into the map; returns whether somebody may have waited for it."""
         if not self._has(row):
             return False

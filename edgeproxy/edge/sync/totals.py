@@ -14,7 +14,7 @@ from itertools import islice
 from edgeproxy.edge.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.sync.plan import SOON_SECONDS, TICK_SECONDS, worth_telling
-from edgeproxy.hub.report import Gauge, GaugeTold, Period, PeriodTold
+from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal
 
 GAUGE_HOLDS_SECONDS = 5.0
 """Seconds for which what a host reported in use counts for others: what a host that died had in use is free then."""
@@ -190,12 +190,12 @@ class Totals:
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
 
-    def answer(self, total: Total, now: float, told: PeriodTold | GaugeTold) -> None:
+    def answer(self, total: Total, now: float, told: PeriodTotal | GaugeTotal) -> None:
         """Write what others have counted, or have in use, into the map."""
         if not self._is_there(total):
             return
         total.others = told.others
-        if isinstance(told, PeriodTold):
+        if isinstance(told, PeriodTotal):
             self._hub.write_period(total.row, told.period, max(0, told.others))
         elif self._rows.get(total.row) is total:
             self._hub.write_in_use(total.row, told.others)

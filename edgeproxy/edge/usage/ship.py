@@ -90,8 +90,8 @@ class Shipper:
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
         self._stepped = asyncio.Event()
-        self._log = log.get()
-        self._seldom = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._seldom = log.RateLimitedLog(60.0)
 
     # ---- what others ask
 

@@ -56,7 +56,9 @@ class Beacon:
 
     def application(self, connections: WebListener) -> web.Application:
         """Make the application with all paths."""
-        made = web.Application(middlewares=[connections.counted, self._open_to_all], client_max_size=REPORT_BYTES_MAX)
+        made = web.Application(
+            middlewares=[connections.track_request, self._open_to_all], client_max_size=REPORT_BYTES_MAX
+        )
         path = self._settings.path.rstrip("/")
         made.router.add_get(f"{path}/ping", self.ping)
         made.router.add_get(f"{path}/ticket", self.ticket)
@@ -93,8 +95,8 @@ class Beacon:
         ticket, measured = self._read(await body_of(request))
         try:
             self._tickets.take(ticket, network, time.time())
-        except Refused as no:
-            return told(403, {"detail": str(no)})
+        except Refused as error:
+            return told(403, {"detail": str(error)})
         self._collector.put(
             Report(network, voter_of(client, self._secret), measured, self._country(request, client, proxy))
         )

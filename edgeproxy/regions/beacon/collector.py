@@ -42,7 +42,7 @@ class Collector:
         )
         self._waiting: deque[Report] = deque(maxlen=WAITING_MAX)
         self._answers: OrderedDict[tuple[str, str | None], tuple[float, Best]] = OrderedDict()
-        self._log = log.Seldom(60.0)
+        self._log = log.RateLimitedLog(60.0)
 
     def put(self, report: Report) -> None:
         """Send a report with the next batch."""
@@ -60,8 +60,8 @@ class Collector:
             batch = [self._waiting.popleft() for _ in range(min(REPORTS_AT_ONCE, len(self._waiting)))]
             try:
                 await self._ask("POST", "/v1/regions/reports", orjson.dumps({"reports": [r._asdict() for r in batch]}))
-            except Away as why:
-                self._log.error("reports cannot be sent on", "reports", why=str(why))
+            except Away as error:
+                self._log.error("reports cannot be sent on", "reports", why=str(error))
                 for report in reversed(batch[: WAITING_MAX - len(self._waiting)]):
                     self._waiting.appendleft(report)
                 return
@@ -95,8 +95,8 @@ class Collector:
                 if answer.status != 200:
                     raise Away(f"the collector answered {answer.status}: {detail(said)}")
                 found = orjson.loads(said)
-        except (OSError, aiohttp.ClientError, ValueError) as failure:  # TimeoutError is the first, bad JSON the last.
-            raise Away(str(failure) or "no answer in time") from None
+        except (OSError, aiohttp.ClientError, ValueError) as error:  # TimeoutError is the first, bad JSON the last.
+            raise Away(str(error) or "no answer in time") from None
         if not isinstance(found, dict):
             raise Away("the collector does not answer as a collector does")
         return found

@@ -8,7 +8,7 @@ import re
 from bisect import bisect_right
 from pathlib import Path
 
-from edgeproxy.base.addresses import IP, ip_of
+from edgeproxy.base.addresses import IP, parse_ip
 
 CODE = re.compile(r"[A-Z]{2}")
 UNKNOWN = ("XX", "ZZ")
@@ -33,15 +33,15 @@ class Countries:
         try:
             with file.open(newline="", encoding="ascii") as lines:
                 for number, line in enumerate(csv.reader(lines), 1):
-                    ends = [ip_of(end) for end in line[:2]]
+                    ends = [parse_ip(end) for end in line[:2]]
                     if len(line) < 3 or len(ends) < 2 or ends[0] is None or ends[1] is None:
                         raise Unusable(f"{file}:{number}: is no FIRST,LAST,COUNTRY")
                     if ends[0].version != ends[1].version or int(ends[0]) > int(ends[1]):
                         raise Unusable(f"{file}:{number}: the span ends before it begins")
                     if (code := code_of(line[2])) is not None:
                         spans.append((ends[0].version, int(ends[0]), int(ends[1]), code))
-        except (OSError, UnicodeDecodeError) as failure:
-            raise Unusable(f"{file} cannot be read: {getattr(failure, 'strerror', None) or failure}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unusable(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
         spans.sort()
         self._begins = [(version, first) for version, first, _, _ in spans]
         self._ends = [last for _, _, last, _ in spans]

@@ -32,8 +32,8 @@ def run(settings: BeaconSettings) -> int:
         country = settings.country
         countries = Countries(country.file) if country is not None and country.file is not None else None
         uvloop.run(serve(settings, ClientTls(settings.tls), countries, bind(settings.listen)))
-    except (Unusable, TlsFilesError, OSError) as failure:
-        print(f"edgeproxy: {failure}", file=sys.stderr)
+    except (Unusable, TlsFilesError, OSError) as error:
+        print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -45,7 +45,7 @@ async def serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    tasks, logger, connections = Tasks(), log.get(), WebListener(CONNECTIONS)
+    tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
     collector = Collector(settings.collector, settings.token or "", tls.context, tls.server_name)
     beacon = Beacon(settings, collector, countries)
     runner = web.AppRunner(beacon.application(connections), access_log=None, shutdown_timeout=DRAIN_SECONDS)
@@ -68,5 +68,5 @@ def bind(address: Address) -> socket.socket:
     """Return a socket that is bound to this address; raises OSError."""
     try:
         return socket.create_server(address, family=socket.AF_INET6 if ":" in address.host else socket.AF_INET)
-    except OSError as failure:
-        raise OSError(f"cannot listen on {address}: {failure.strerror or failure}") from None
+    except OSError as error:
+        raise OSError(f"cannot listen on {address}: {error.strerror or error}") from None

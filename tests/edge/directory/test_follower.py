@@ -23,7 +23,7 @@ from edgeproxy.edge.directory import cache, follower
 from edgeproxy.edge.directory.cache import FILE, Cache, Error
 from edgeproxy.edge.directory.follower import Follower
 from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
-from edgeproxy.hub.redis import Away, Link
+from edgeproxy.hub.redis import HubUnavailableError, Link
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer
 from edgeproxy.wire.directory_versions import LOG, TIME, format_time, parse_line
@@ -66,7 +66,7 @@ class Room:
 
     async def ask(self, *command: Any) -> Any:
         if self.is_away:
-            raise Away("cut off")
+            raise HubUnavailableError("cut off")
         self.looks += 1
         return await self.hub(*command)
 

@@ -18,7 +18,7 @@ from edgeproxy import cli
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import Done, Options, Refused, change
 from edgeproxy.config.load import load_customers
-from edgeproxy.hub.cluster import link_to
+from edgeproxy.hub.cluster import open_link
 from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.wire import directory_versions
 from edgeproxy.wire.directory_versions import (
@@ -396,7 +396,7 @@ def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
 
     async def there(url: str) -> dict[str, str]:
-        link = await link_to(LOG, url, Tls())
+        link = await open_link(LOG, url, Tls())
         try:
             return await told(link.ask)
         finally:

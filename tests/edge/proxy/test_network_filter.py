@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.base.addresses import ip_of
+from edgeproxy.base.addresses import parse_ip
 from edgeproxy.config.networks import Networks as Settings
 from edgeproxy.edge.proxy.network_filter import Networks
 from edgeproxy.edge.proxy.request_rules import overlap
@@ -50,9 +50,9 @@ def test_large_lists_become_one_row_of_numbers() -> None:
 
 @pytest.mark.parametrize("text", ["::ffff:192.0.2.1", "192.0.2.1"])
 def test_ipv4_in_the_clothes_of_ipv6_is_not_let_in(text: str) -> None:
-    assert not networks(deny=["192.0.2.0/24"]).admits(ip_of(text))
-    assert not networks(deny=["192.0.2.0/24"]).admits(ip_of("somewhere"))
-    assert not networks(allow=[]).admits(ip_of(text))
+    assert not networks(deny=["192.0.2.0/24"]).admits(parse_ip(text))
+    assert not networks(deny=["192.0.2.0/24"]).admits(parse_ip("somewhere"))
+    assert not networks(allow=[]).admits(parse_ip(text))
 
 
 async def test_who_may_not_come_is_refused_as_they_connect(edge: Edge) -> None:

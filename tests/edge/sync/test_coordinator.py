@@ -114,7 +114,7 @@ def test_a_hub_that_was_never_reached_is_not_told_of_as_well(tmp_path: Path, red
                 await coordinator.follow(Hub(url=f"redis://:s3cret@127.0.0.1:{secured.port}/0"))
                 await turned(lambda: told("edge_hub_up") == 1, "it is reached")
                 assert monotonic() - coordinator.report()["behind_s"] > asked, "from now on since its last answer"
-                heard, errors = coordinator._hub.heard_at, told("edge_hub_errors_total")
+                heard, errors = coordinator._hub.last_answer_at, told("edge_hub_errors_total")
                 assert errors >= 2
                 await coordinator.follow(Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"))
                 await turned(lambda: told("edge_hub_errors_total") > errors, "it is tried by another password")

@@ -4,7 +4,7 @@ import itertools
 
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.sync.plan import RETURNING_SECONDS, Counted, Plan, stock
-from edgeproxy.hub.report import Bucket, Cell, Report, Told, Window
+from edgeproxy.hub.report import Bucket, Cell, Report, ReportAnswer, Window
 from tests.support.memory_hub import Memory
 
 NOW = 50_000_000.0
@@ -12,8 +12,8 @@ CELL = 1_000_000
 LIMIT = 600
 
 
-def told(claims: int) -> Told:
-    return Told(True, 2, claims, {}, {}, {})
+def told(claims: int) -> ReportAnswer:
+    return ReportAnswer(True, 2, claims, {}, {}, {})
 
 
 def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:

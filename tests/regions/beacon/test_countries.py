@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.base.addresses import ip_of
+from edgeproxy.base.addresses import parse_ip
 from edgeproxy.regions.beacon.countries import Countries, Unusable, code_of
 
 LINES = """\
@@ -31,7 +31,7 @@ LINES = """\
 )
 def test_a_country_is_that_of_the_span_that_an_address_is_in(address: str, country: str | None, tmp_path: Path) -> None:
     (file := tmp_path / "countries.csv").write_text(LINES)
-    ip = ip_of(address)
+    ip = parse_ip(address)
     assert ip is not None
     assert Countries(file).of(ip) == country
 

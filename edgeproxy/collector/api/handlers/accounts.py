@@ -208,7 +208,7 @@ class AccountHandlers:
                 revoked = await keys.revoke_leaked(connection, call.caller, sha256)
             if revoked is not None:
                 self._metrics.leaked.inc()
-                log.get().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
+                log.get_logger().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
         return answer(202, {"received": True})
 
     # ---- flags

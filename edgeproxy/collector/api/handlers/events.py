@@ -122,7 +122,7 @@ class EventHandlers:
             if await dead_letters.remove(connection, letter.id):
                 before = {"event": letter.event, "error": letter.error}
                 await audit.append(connection, call.caller, Entry(action, letter.id, before, after))
-        log.get().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
+        log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
 
 
 def told(letter: Letter) -> dict[str, Any]:

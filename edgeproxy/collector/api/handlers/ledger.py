@@ -181,7 +181,7 @@ class LedgerHandlers:
                 await audit.append(connection, call.caller, Entry("edge.change", edge, was, said))
         if watermark is None:
             raise Refused(404, f"there is no edge {edge[:64]!r}")
-        log.get().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **said)
+        log.get_logger().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **said)
         return answer(200, {"edge": edge, "watermark": watermark, **said})
 
 

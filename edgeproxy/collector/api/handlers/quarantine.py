@@ -78,7 +78,7 @@ class QuarantineHandlers:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(done.rows)
             await self._names.found((customer for customer, *_ in done.begun), (meter for _, meter, *_ in done.begun))
-            log.get().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
+            log.get_logger().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
         return answer(200, done.told())
 
 

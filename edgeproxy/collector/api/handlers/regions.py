@@ -5,7 +5,7 @@ import time
 
 from aiohttp import web
 
-from edgeproxy.base.addresses import ip_of
+from edgeproxy.base.addresses import parse_ip
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import BestRegionQuery, RegionReports
@@ -87,7 +87,7 @@ class RegionHandlers:
 
 def network_named(written: str) -> str:
     """Return the network of an address, or of a network such as DNS servers are told of; raises Refused."""
-    address = ip_of(written.partition("/")[0])
+    address = parse_ip(written.partition("/")[0])
     try:
         if address is None:
             raise ValueError

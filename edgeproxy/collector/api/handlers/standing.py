@@ -7,7 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from edgeproxy.base import bearer, log
-from edgeproxy.base.tasks import in_thread
+from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.web_listener import PEER
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
@@ -71,7 +71,7 @@ class StandingHandlers:
         if self._readers is not None:
             try:
                 self._readers.holder(call.request.headers.get("Authorization"), time.time())
-            except bearer.Unknown as no:
+            except bearer.InvalidTokenError as no:
                 raise auth.Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
         standing = billing = None
         try:
@@ -80,7 +80,7 @@ class StandingHandlers:
                 if self._billing is not None:
                     billing = await billing_standing.fetch_status(connection, self._billing, time.time())
         except Exception as failure:  # Whatever it is, the rest is to be told.
-            log.get().warning("what edges are like is not known now", why=reason(failure))
+            log.get_logger().warning("what edges are like is not known now", why=reason(failure))
         tells_money = self._readers is not None or is_local(call.request)
         ready = standing is not None and self._unable() is None
         told = self._metrics.exposition(ready, standing, billing, tells_money=tells_money)
@@ -102,7 +102,7 @@ class Description:
     async def json(self) -> bytes:
         """Return it, made once."""
         if self._made is None:
-            self._made = in_thread("describe the endpoints", self._make)
+            self._made = run_in_thread("describe the endpoints", self._make)
         # Whoever asked first and has left does not take it from the others.
         return await asyncio.shield(self._made)
 

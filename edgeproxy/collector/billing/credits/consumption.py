@@ -131,7 +131,7 @@ def _book_usage(
     hour, revision = when
     source, amount = format_source(customer, hour, revision), sum(amounts.values())
     if amount > AMOUNT_MAX:
-        log.get().error("more was used than can be so, and less is booked", source=source, millicredits=amount)
+        log.get_logger().error("more was used than can be so, and less is booked", source=source, millicredits=amount)
     used = [ConsumptionPart(meters.cost, model, part) for model, part in limit_parts(amounts, AMOUNT_MAX).items()]
     if used:
         balance = books.get_credit_balance(customer)

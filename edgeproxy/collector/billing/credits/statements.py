@@ -13,7 +13,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.spreadsheet import as_text
+from edgeproxy.base.spreadsheet import escape_formula
 from edgeproxy.collector.accounts.ids import moment
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CREDIT
@@ -171,7 +171,7 @@ def render_csv(statement: Statement) -> str:
     )
     for line in statement.lines:
         at = "" if line.at is None else format_day(line.at)
-        texts = map(as_text, (line.reference, line.meter, line.model))
+        texts = map(escape_formula, (line.reference, line.meter, line.model))
         writer.writerow((at, TEXTS[line.kind], *texts, line.amount, format_millicredits(line.amount)))
     writer.writerow(
         (

@@ -91,6 +91,8 @@ async def _set_pause(
         change = UpdateCustomerRequest.model_validate({"paused": paused})
         await customers.change(connection, CALLER, name, change, settings)
     except Refused as error:
-        log.get().error("a customer could not be paused or released", customer=name, why=error.why, faults=error.faults)
+        log.get_logger().error(
+            "a customer could not be paused or released", customer=name, why=error.why, faults=error.faults
+        )
         return False
     return True

@@ -35,7 +35,7 @@ class CreditsJob:
         self._revised = 0.0
         self._book_at = 0.0
         """The time of the next look at invoices, by the monotonic clock."""
-        self._limited_log = log.Seldom(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
         """Do what is due again and again, until cancelled."""

@@ -27,7 +27,7 @@ class PeriodCloseJob:
         self._settings = settings
         self._roll = PeriodRoll(database, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
-        self._limited_log = log.Seldom(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
         """Do what is due again and again, until cancelled."""

@@ -99,7 +99,7 @@ class MeterExporter:
         self._recheck: Span | None = None
         self._is_broken_off = False
         """Whether a round was taken whose outcome is not written."""
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def take_over(self) -> None:
         """Take over from the exporter before: what it had under way is unknown. Call this once, holding the lock."""

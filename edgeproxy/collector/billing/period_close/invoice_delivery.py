@@ -76,8 +76,8 @@ class InvoiceDelivery:
         self._settings = settings
         self._collection: Collection = MeteredInvoices(database, stripe, settings)
         self._denied_until = 0.0
-        self._log = log.get()
-        self._limited_log = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float, billing: Billing) -> bool:
         """Do what is due at this Unix second; return whether there was anything."""

@@ -25,8 +25,8 @@ class PeriodRoll:
     def __init__(self, database: Database, settings: Callable[[], Settings]) -> None:
         self._database = database
         self._settings = settings
-        self._log = log.get()
-        self._limited_log = log.Seldom(60.0)
+        self._log = log.get_logger()
+        self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self, now: float) -> bool:
         """Roll the periods that are over at this Unix second; return whether there were any."""

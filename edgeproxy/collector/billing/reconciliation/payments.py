@@ -183,7 +183,7 @@ class StripePayments:
         except StripeCallError as error:
             if error.outcome is not CallOutcome.REFUSED:
                 raise
-            log.get().error("it is not known what a payment is for", payment=stripe_object["id"], why=str(error))
+            log.get_logger().error("it is not known what a payment is for", payment=stripe_object["id"], why=str(error))
             subject = PaymentSubject("unclear", stripe_object["id"])
         if subject is not None:
             self._moved[subject] = self._moved.get(subject, 0) + cents

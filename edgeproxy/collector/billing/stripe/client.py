@@ -18,7 +18,7 @@ from urllib.parse import quote_plus
 import aiohttp
 import orjson
 
-from edgeproxy.base.log import Redacting, redacted
+from edgeproxy.base.log import RedactionFilter, redact
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.config.billing import KEY_VARIABLE, SECRETS_VARIABLE
 from edgeproxy.config.billing import Stripe as StripeSettings
@@ -79,9 +79,9 @@ class StripeCallError(Exception):
         request_id: str | None = None,
         reason: str | None = None,
     ) -> None:
-        super().__init__(outcome, redacted(message))
+        super().__init__(outcome, redact(message))
         self.outcome = outcome
-        self.message = redacted(message)
+        self.message = redact(message)
         self.status = status
         self.code = code
         self.param = param
@@ -106,8 +106,8 @@ class Stripe:
         stripe.enable_telemetry = False
         for name in LOGGERS:
             logger = logging.getLogger(name)
-            if not any(isinstance(log_filter, Redacting) for log_filter in logger.filters):
-                logger.addFilter(Redacting())
+            if not any(isinstance(log_filter, RedactionFilter) for log_filter in logger.filters):
+                logger.addFilter(RedactionFilter())
         trusted = ssl.create_default_context(cafile=stripe.ca_bundle_path)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=CONNECTIONS_MAX, ssl=trusted),

@@ -75,7 +75,7 @@ class MeterSubscriptions:
         self._after = ""
         """Behind which id the next round begins: who is not charged, or fails, keeps nobody waiting."""
         self._room = asyncio.Semaphore(AT_ONCE)
-        self._limited_log = log.Seldom(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     async def step(self) -> int:
         """Do what is due; return how many subscriptions were tried."""
@@ -128,7 +128,7 @@ class MeterSubscriptions:
             except LOST:
                 raise
             except Exception as error:  # Of this one: the others go on.
-                log.get().error("a fault in the collector", subscription=number, exc_info=error)
+                log.get_logger().error("a fault in the collector", subscription=number, exc_info=error)
                 self._put_off(number, repr(error), is_failure=True)
             else:
                 self._failed.pop(number, None)

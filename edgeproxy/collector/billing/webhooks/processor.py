@@ -115,7 +115,7 @@ class Processor:
         """Receives the types of events that were applied together for the first time, and their object."""
         self._at_once = asyncio.Semaphore(OBJECTS_AT_ONCE_MAX)
         self._turn = asyncio.Lock()
-        self._log = log.get()
+        self._log = log.get_logger()
 
     async def step(self) -> int:
         """Apply what is due; return how many objects that were."""

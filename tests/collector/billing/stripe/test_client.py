@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.base.log import redacted
+from edgeproxy.base.log import redact
 from edgeproxy.collector.billing.stripe.client import (
     CallOutcome,
     Stripe,
@@ -169,7 +169,7 @@ def test_what_is_logged_has_no_keys(caplog: pytest.LogCaptureFixture) -> None:
         logging.getLogger("stripe").info("sent %s and %s", SECRET, "whsec_0123abc")
     assert "SECRET" not in caplog.text
     assert "sent sk_… and whsec_…" in caplog.text
-    assert redacted("Invalid API Key provided: rk_live_***1234") == "Invalid API Key provided: rk_…"
+    assert redact("Invalid API Key provided: rk_live_***1234") == "Invalid API Key provided: rk_…"
 
 
 @pytest.mark.parametrize(

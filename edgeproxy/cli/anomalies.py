@@ -24,14 +24,16 @@ def anomalies_replay(
 ) -> None:
     """Judge a history as the collector would have done, and say how many of the changes planted in it were found."""
     from edgeproxy.collector.anomalies import history
-    from edgeproxy.collector.anomalies.replay import replay, shown
+    from edgeproxy.collector.anomalies.replay import format_result, replay_histories
     from edgeproxy.config.anomalies import Thresholds
 
     try:
         if file is None:
-            histories = history.made_up(weeks, customers, seed)
+            histories = history.generate_histories(weeks, customers, seed)
         else:
-            histories = history.read(file, weeks, customers, seed)
-    except history.Unreadable as error:
+            histories = history.read_history(file, weeks, customers, seed)
+    except history.InvalidHistoryError as error:
         fail(str(error), 2)
-    typer.echo(shown(replay(histories, Thresholds(score=score, similarity=similarity), seed, planting=plant)))
+    typer.echo(
+        format_result(replay_histories(histories, Thresholds(score=score, similarity=similarity), seed, planting=plant))
+    )

@@ -47,10 +47,10 @@ def push(
 
     try:
         signer = None if key is None else Signer.load(key)
-        done = pushing.run(settings, pushing.Options(force, dry, signer, back))
+        done = pushing.run_push(settings, pushing.PushOptions(force, dry, signer, back))
     except InvalidSigningKeyError as error:
         fail(str(error), 2)
-    except pushing.Refused as error:
+    except pushing.PushRejectedError as error:
         fail(f"{settings.hub.name}: {error}", 1)
     except HubUnavailableError as error:
         fail(f"the hub {settings.hub.name} is away: {error}", 1)
@@ -86,12 +86,12 @@ def back(
     import asyncio
 
     from edgeproxy.collector.database.database import Unusable
-    from edgeproxy.collector.directory.publisher import go_back
+    from edgeproxy.collector.directory.publisher import enqueue_rollback
     from edgeproxy.config.load import load_collector
     from edgeproxy.config.problems import ConfigError
 
     try:
-        asyncio.run(go_back(load_collector(config, os.environ)))
+        asyncio.run(enqueue_rollback(load_collector(config, os.environ)))
     except ConfigError as error:
         fail(str(error), 2)
     except Unusable as error:

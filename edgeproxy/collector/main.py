@@ -23,8 +23,8 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.last_used import WRITE_SECONDS, LastUsed
-from edgeproxy.collector.alerts.delivery import Delivery
+from edgeproxy.collector.accounts.last_used import WRITE_SECONDS, LastUsedDays
+from edgeproxy.collector.alerts.delivery import AlertDelivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Queues, Service
 from edgeproxy.collector.api.listener import Listener, Listeners
@@ -102,7 +102,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
         try:
             sums = await verify(database)
             async with database.reading(whole=True) as connection:
-                entries = await audit.verify(connection)
+                entries = await audit.verify_chain(connection)
                 booked = await journal.verify_journal(connection)
             credits = f"; {format_count(booked, 'credit transaction')}" if booked else ""
             return f"{sums}; {format_count(entries, 'audit record')}{credits}"
@@ -111,7 +111,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
 
     try:
         return 0, uvloop.run(look())
-    except (Broken, audit.Tampered, journal.JournalTamperedError) as no:
+    except (Broken, audit.AuditTamperedError, journal.JournalTamperedError) as no:
         return 1, str(no)
     except Unusable as no:
         return 2, str(no)
@@ -175,7 +175,7 @@ async def collect(
     async def among(some: Iterable[str]) -> set[str]:
         try:
             async with database.reading() as connection:
-                return await customers.known_among(connection, some)
+                return await customers.filter_existing_names(connection, some)
         except LOST as failure:
             logger.error("customers could not be looked up, and are looked up again later", why=reason(failure))
             return set()
@@ -244,7 +244,7 @@ async def collect(
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listeners.watch())
     watch, seldom = Watch(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
-    delivery = Delivery(database, settings.alerts, metrics, customers.alert_addresses)
+    delivery = AlertDelivery(database, settings.alerts, metrics, customers.fetch_alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
     anomalies = AnomalyJob(database, settings)
@@ -279,7 +279,7 @@ async def collect(
     service.unready = "draining"
     logger.info("collector draining", seconds=DRAIN_SECONDS)
     if publisher is not None:
-        publisher.end()
+        publisher.release_waiters()
     quota_watch.end()
     await listeners.end()
     await asyncio.gather(*(runner.cleanup() for runner in runners))
@@ -342,14 +342,14 @@ async def put_on_record(service: Service, watch: Watch, seldom: log.RateLimitedL
     await guarded(seldom, "takes of places could not be put on record", places.write())
 
 
-async def record_last_used(last_used: LastUsed, seldom: log.RateLimitedLog) -> None:
+async def record_last_used(last_used: LastUsedDays, seldom: log.RateLimitedLog) -> None:
     """Write now and then on which day keys were used, until cancelled."""
     while True:
         await asyncio.sleep(WRITE_SECONDS)
         await write_last_used(last_used, seldom)
 
 
-async def write_last_used(last_used: LastUsed, seldom: log.RateLimitedLog) -> None:
+async def write_last_used(last_used: LastUsedDays, seldom: log.RateLimitedLog) -> None:
     """Write on which day keys were used, or the next time where the database cannot be used."""
     await guarded(seldom, "when keys were used could not be written", last_used.write())
 

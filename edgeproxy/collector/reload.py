@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.collector.alerts.delivery import Delivery
+from edgeproxy.collector.alerts.delivery import AlertDelivery
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.listener import Listeners
@@ -51,7 +51,7 @@ class Reload:
         names: Names,
         listeners: Listeners,
         metrics: Metrics,
-        alerting: Sequence[Watch | Delivery],
+        alerting: Sequence[Watch | AlertDelivery],
         anomalies: AnomalyJob,
         record: Callable[[Settings], Awaitable[None]],
     ) -> None:

@@ -115,7 +115,7 @@ def test_an_edge_that_is_well_with_a_hub_raises_nothing_and_others_what_they_lac
         file = tmp_path / "people.yaml"
         people = {"customers": {"dora": {"tier": "basic"}}, "keys": [key_line("dora")]}
         file.write_text(yaml.safe_dump({"hub": redis.url, "tiers": TIERS, **people}))
-        hub_push.run(load_customers(file, {}))
+        hub_push.run_push(load_customers(file, {}))
         until(lambda: state("directory") == "current", "it knows the customers")
         check_firing(tmp_path, well, known := scraped(edge.admin, "edgeproxy"))
 

@@ -182,7 +182,7 @@ def test_the_directory_knows_certificates_as_it_knows_keys(certified: Certified,
     def pushes(*keys: dict[str, Any], **dave: Any) -> None:
         customers = {"dave": {"tier": "own", **dave}}
         file.write_text(json.dumps({"hub": redis.url, "tiers": TIERS, "customers": customers, "keys": keys}))
-        hub_push.run(load_customers(file, {}), hub_push.Options(force=True))
+        hub_push.run_push(load_customers(file, {}), hub_push.PushOptions(force=True))
 
     def each(status: int, what: str, asks: Callable[[Pair], int] = certified.asks) -> None:
         until(lambda: {asks(dave) for _ in range(6)} == {status}, what)

@@ -55,7 +55,7 @@ class Pusher:
     def pushes(self, *given: Any, signer: Signer | None = None, back: bool = False, **tiers: Any) -> None:
         """Push it, with these in it."""
         self.writes(*given, **tiers)
-        hub_push.run(load_customers(self.file, {}), hub_push.Options(force=True, signer=signer, back=back))
+        hub_push.run_push(load_customers(self.file, {}), hub_push.PushOptions(force=True, signer=signer, back=back))
 
 
 @pytest.fixture

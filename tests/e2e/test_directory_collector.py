@@ -58,7 +58,7 @@ def adds(collector: Collector, *names: str) -> None:
             {"id": f"key-{name}", "customer": f"id-{name}", "sha256": hashed(key_of(name)), **of} for name in names
         ]
         await connection.execute(sa.insert(keys), given)
-        await documents.note(connection, "customer", names)
+        await documents.enqueue_changes(connection, "customer", names)
 
     changes(collector, add)
 
@@ -67,7 +67,7 @@ def flags(collector: Collector, **said: Any) -> None:
     """Put the flag `new`."""
 
     async def put(connection: AsyncConnection) -> None:
-        await accounts_flags.put(connection, Caller("test"), "new", Flag.model_validate(said))
+        await accounts_flags.put_flag(connection, Caller("test"), "new", Flag.model_validate(said))
 
     changes(collector, put)
 
@@ -76,7 +76,7 @@ def revokes(collector: Collector, name: str) -> None:
     async def revoke(connection: AsyncConnection) -> None:
         own = sa.update(keys).where(keys.c.customer == f"id-{name}")
         await connection.execute(own.values(revoked_at=time.time_ns() // 1_000_000))
-        await documents.note(connection, "customer", [name])
+        await documents.enqueue_changes(connection, "customer", [name])
 
     changes(collector, revoke)
 
@@ -85,7 +85,7 @@ def pauses(collector: Collector, name: str, status: int) -> None:
     async def pause(connection: AsyncConnection) -> None:
         said = json.dumps({"tier": "own", "paused": {"why": "so", "status": status}}, separators=(",", ":"))
         await connection.execute(sa.update(customers).where(customers.c.name == name).values(settings=said))
-        await documents.note(connection, "customer", [name])
+        await documents.enqueue_changes(connection, "customer", [name])
 
     changes(collector, pause)
 

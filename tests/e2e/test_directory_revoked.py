@@ -33,7 +33,7 @@ def test_streams_and_websockets_end_with_their_key_and_no_others(
         said = {name: {"tier": "free"} for name in ("dora", "eve")}
         whole = {"hub": redis.url, "tiers": TIERS, "customers": said, "keys": [key_line(name) for name in with_key]}
         file.write_text(json.dumps(whole))
-        hub_push.run(load_customers(file, {}), hub_push.Options(force=True))
+        hub_push.run_push(load_customers(file, {}), hub_push.PushOptions(force=True))
 
     async def scene() -> None:
         site = Site()

@@ -190,7 +190,7 @@ def test_pausing_a_customer_and_revoking_a_token_work_as_for_keys(
 
     def pushes(**customers: Any) -> None:
         file.write_text(json.dumps({"hub": redis.url, "tiers": TIERS, "customers": customers}))
-        hub_push.run(load_customers(file, {}), hub_push.Options(force=True))
+        hub_push.run_push(load_customers(file, {}), hub_push.PushOptions(force=True))
 
     def each(credential: str, status: int, what: str) -> None:
         until(lambda: {asks(edge, credential) for _ in range(6)} == {status}, what)

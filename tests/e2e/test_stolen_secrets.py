@@ -119,7 +119,7 @@ def test_the_signing_key_brings_no_customer_by_an_edges_user(redis: Redis, tmp_p
         url = redis.url.replace("://", f"://{user}:s3cret@")
         file = tmp_path / f"{user}.yaml"
         file.write_text(yaml.safe_dump({"hub": url, "tiers": {"t": {}}, "customers": {"eve": {"tier": "t"}}}))
-        hub_push.run(load_customers(file, {}), hub_push.Options(force=True, signer=signer))
+        hub_push.run_push(load_customers(file, {}), hub_push.PushOptions(force=True, signer=signer))
 
     async def ask_operator(*command: Argument) -> Any:
         operator = await Link.open(redis.url)

@@ -119,7 +119,7 @@ def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Red
             # Whoever pushes customers brings them along, with the rights of docs/customers.md.
             await operator.ask("ACL", "SETUSER", "push", "on", ">s3cret", *documented_for_push())
             people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
-            await hub_push.push(load_customers(file, {}), hub_push.Options())
+            await hub_push.push_directory(load_customers(file, {}), hub_push.PushOptions())
             await until(lambda: hub.is_up)
             assert (await hub.report_rate(report(1))).hosts == 1
         refused = await asyncio.to_thread(run_load, people(tmp_path, as_edge(redis.url)))

@@ -244,8 +244,8 @@ def test_a_push_that_is_answered_otherwise_is_none(stage: bytes, commit: bytes, 
     async def play() -> None:
         async with fake(answers) as url:
             link = await Link.open(url)
-            with pytest.raises(hub_push.Refused, match=why):
-                await hub_push.change(link.ask, {"acme": b'{"customer":{"tier":"x"},"keys":{},"name":"acme"}'})
+            with pytest.raises(hub_push.PushRejectedError, match=why):
+                await hub_push.push_lines(link.ask, {"acme": b'{"customer":{"tier":"x"},"keys":{},"name":"acme"}'})
             await link.close()
 
     asyncio.run(play())

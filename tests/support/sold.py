@@ -59,7 +59,7 @@ class Sold:
         """Make a customer, with a plan from now on."""
         async with self.database.writing() as connection:
             new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic"})
-            await customers.create(connection, CALLER, new, self.known)
+            await customers.create_customer(connection, CALLER, new, self.known)
             if plan is not None:
                 await subscriptions.create_subscription(
                     connection, CALLER, name, plan, settings=self.known, now=now, **{"is_yearly": False, **more}

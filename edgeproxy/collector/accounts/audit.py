@@ -40,7 +40,7 @@ class Caller(NamedTuple):
     request_id: str = ""
 
 
-class Entry(NamedTuple):
+class AuditEntry(NamedTuple):
     """What is put on record: an action such as `edge.change`, and its target before and after, without secrets."""
 
     action: str
@@ -49,20 +49,20 @@ class Entry(NamedTuple):
     after: Values | None = None
 
 
-async def append(connection: AsyncConnection, caller: Caller, entry: Entry) -> None:
+async def append_entry(connection: AsyncConnection, caller: Caller, entry: AuditEntry) -> None:
     """Write an entry in the transaction of whoever changes something."""
-    await append_all(connection, caller, [entry])
+    await append_entries(connection, caller, [entry])
 
 
-async def append_all(connection: AsyncConnection, caller: Caller, entries: Sequence[Entry]) -> None:
+async def append_entries(connection: AsyncConnection, caller: Caller, entries: Sequence[AuditEntry]) -> None:
     """Write entries, in their order, in the transaction of whoever changes something."""
     if not entries:
         return
     async with across_customers(connection):
-        await _chain(connection, caller, entries)
+        await _append_chained(connection, caller, entries)
 
 
-async def _chain(connection: AsyncConnection, caller: Caller, entries: Sequence[Entry]) -> None:
+async def _append_chained(connection: AsyncConnection, caller: Caller, entries: Sequence[AuditEntry]) -> None:
     # The head is the lock under which entries follow each other.
     seq, last = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash).with_for_update())).one()
     rows = []
@@ -74,71 +74,75 @@ async def _chain(connection: AsyncConnection, caller: Caller, entries: Sequence[
             "origin": caller.origin,
             "action": entry.action,
             "target": entry.target,
-            "before": _json(entry.before),
-            "after": _json(entry.after),
+            "before": _format_json(entry.before),
+            "after": _format_json(entry.after),
             "request_id": caller.request_id,
         }
-        last = row["hash"] = chained(last, row)
+        last = row["hash"] = compute_hash(last, row)
         rows.append(row)
     await connection.execute(sa.insert(audit), rows)
     await connection.execute(sa.update(audit_head).values(seq=rows[-1]["seq"], hash=last))
 
 
-def chained(prev: str, row: Values) -> str:
+def compute_hash(prev: str, row: Values) -> str:
     """Return the hash of an entry that follows one with the hash `prev`: SHA-256 in hex of both, as a JSON array."""
-    said = [prev, *(row[name] for name in HASHED)]
-    return hashlib.sha256(orjson.dumps(said)).hexdigest()
+    values = [prev, *(row[name] for name in HASHED_COLUMNS)]
+    return hashlib.sha256(orjson.dumps(values)).hexdigest()
 
 
-HASHED = ("seq", "at", "actor", "origin", "action", "target", "before", "after", "request_id")
+HASHED_COLUMNS = ("seq", "at", "actor", "origin", "action", "target", "before", "after", "request_id")
 
 
-def _json(values: Values | None) -> str | None:
+def _format_json(values: Values | None) -> str | None:
     return None if values is None else orjson.dumps(values, option=orjson.OPT_SORT_KEYS).decode()
 
 
-async def page(
+async def list_entries(
     connection: AsyncConnection, after: int, limit: int, *, newest_first: bool = False, **only: str
 ) -> list[Values]:
     """Return at most `limit` entries behind the number `after`, oldest first; `only` those with these columns.
 
     With `newest_first` they are those before it, the other way round; before 0 are all.
     """
-    wanted = [audit.c[name] == value for name, value in only.items()]
+    conditions = [audit.c[name] == value for name, value in only.items()]
     if not newest_first:
-        wanted.append(audit.c.seq > after)
+        conditions.append(audit.c.seq > after)
     elif after:
-        wanted.append(audit.c.seq < after)
+        conditions.append(audit.c.seq < after)
     order = audit.c.seq.desc() if newest_first else audit.c.seq
-    rows = await connection.execute(sa.select(audit).where(*wanted).order_by(order).limit(min(limit, PAGE_ENTRIES_MAX)))
-    return [_told(row) for row in rows]
+    rows = await connection.execute(
+        sa.select(audit).where(*conditions).order_by(order).limit(min(limit, PAGE_ENTRIES_MAX))
+    )
+    return [_to_response(row) for row in rows]
 
 
-def _told(row: Any) -> Values:
-    told = {name: getattr(row, name) for name in (*HASHED, "hash")}
+def _to_response(row: Any) -> Values:
+    values = {name: getattr(row, name) for name in (*HASHED_COLUMNS, "hash")}
     at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(row.at // 1000)) + f".{row.at % 1000:03}Z"
     before, after = (None if text is None else orjson.loads(text) for text in (row.before, row.after))
-    return {**told, "at": at, "before": before, "after": after}
+    return {**values, "at": at, "before": before, "after": after}
 
 
-class Tampered(Exception):
+class AuditTamperedError(Exception):
     """The log is not what was written: the sentence names the first entry that is wrong."""
 
 
-async def verify(connection: AsyncConnection) -> int:
-    """Return how many entries there are, if each follows the one before it; raises Tampered."""
+async def verify_chain(connection: AsyncConnection) -> int:
+    """Return how many entries there are, if each follows the one before it; raises AuditTamperedError."""
     head = (await connection.execute(sa.select(audit_head.c.seq, audit_head.c.hash))).one()
     seq, prev = 0, FIRST_HASH
     rows = await connection.stream(sa.select(audit).order_by(audit.c.seq))
     async for row in rows:
         if row.seq != seq + 1:
-            raise Tampered(f"audit entry {seq + 1} was taken out")
-        if chained(prev, row._asdict()) != row.hash:
-            raise Tampered(f"audit entry {row.seq} was changed, or the one before it")
+            raise AuditTamperedError(f"audit entry {seq + 1} was taken out")
+        if compute_hash(prev, row._asdict()) != row.hash:
+            raise AuditTamperedError(f"audit entry {row.seq} was changed, or the one before it")
         seq, prev = row.seq, row.hash
     if (seq, prev) != tuple(head):
         last = f"audit entries {seq + 1} to {head.seq} were taken out"
-        raise Tampered(last if head.seq > seq else f"the head of the audit log was changed: it says {head.seq}")
+        raise AuditTamperedError(
+            last if head.seq > seq else f"the head of the audit log was changed: it says {head.seq}"
+        )
     return seq
 
 
@@ -153,7 +157,7 @@ class Denials:
         self._database = database
         self._counts: Counter[Denial] = Counter()
 
-    def note(self, caller: Caller, target: str, status: int, why: str) -> None:
+    def record(self, caller: Caller, target: str, status: int, why: str) -> None:
         """Count a denial; nothing is written yet."""
         key = (caller.actor, caller.origin, target, status, why[:DETAIL_CHARACTERS_MAX])
         if key not in self._counts and len(self._counts) >= DENIALS_MAX:
@@ -171,7 +175,7 @@ class Denials:
             async with self._database.writing() as connection:
                 for (actor, origin, target, status, why), count in counts.items():
                     after = {"status": status, "why": why, "count": count}
-                    await append(connection, Caller(actor, origin), Entry("denied", target, None, after))
+                    await append_entry(connection, Caller(actor, origin), AuditEntry("denied", target, None, after))
         except BaseException:
             self._counts.update(counts)
             raise
@@ -188,13 +192,13 @@ class Tallies:
         self._counts: defaultdict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
         """By actor, origin and target."""
 
-    def note(self, caller: Caller, target: str, **counts: int) -> None:
+    def record(self, caller: Caller, target: str, **counts: int) -> None:
         """Count changes that are made, by their kinds; nothing is written yet."""
-        made = +Counter({kind: int(count) for kind, count in counts.items()})  # A bool would be written as one.
-        if made:
+        kinds = +Counter({kind: int(count) for kind, count in counts.items()})  # A bool would be written as one.
+        if kinds:
             key = (caller.actor, caller.origin, target)
-            known = key in self._counts or len(self._counts) < TALLIES_MAX
-            self._counts[key if known else ("", "", "")].update(made)
+            has_room = key in self._counts or len(self._counts) < TALLIES_MAX
+            self._counts[key if has_room else ("", "", "")].update(kinds)
 
     async def write(self) -> None:
         """Put on record what was counted since the last time."""
@@ -203,9 +207,11 @@ class Tallies:
             return
         try:
             async with self._database.writing() as connection:
-                for (actor, origin, target), made in counts.items():
-                    await append(connection, Caller(actor, origin), Entry(self._action, target, None, dict(made)))
+                for (actor, origin, target), kinds in counts.items():
+                    await append_entry(
+                        connection, Caller(actor, origin), AuditEntry(self._action, target, None, dict(kinds))
+                    )
         except BaseException:
-            for key, made in counts.items():
-                self._counts[key].update(made)
+            for key, kinds in counts.items():
+                self._counts[key].update(kinds)
             raise

@@ -5,11 +5,11 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.config.models import KeyLimit
 
 
-class Bounds(NamedTuple):
+class KeyBounds(NamedTuple):
     """What a key may do, how often, and until when."""
 
     scopes: frozenset[str] = frozenset()
@@ -18,35 +18,35 @@ class Bounds(NamedTuple):
     """In Unix milliseconds; None: it does not end."""
 
 
-def of_row(row: Any) -> Bounds:
+def parse_bounds(row: Any) -> KeyBounds:
     """Return the bounds of the row of a key."""
     scopes = frozenset() if row.scopes is None else frozenset(orjson.loads(row.scopes))
     limits = () if row.limits is None else tuple(map(KeyLimit.model_validate, orjson.loads(row.limits)))
-    return Bounds(scopes, limits, row.expires_at)
+    return KeyBounds(scopes, limits, row.expires_at)
 
 
-def must_be_within(bounds: Bounds, held: Sequence[Bounds]) -> None:
-    """Raise Refused(403) where a customer would have a key that is wider than each of those it has."""
-    more = bounds.scopes.difference(*(one.scopes for one in held))
+def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
+    """Raise ChangeRejectedError(403) where a customer would have a key that is wider than each of those it has."""
+    more = bounds.scopes.difference(*(one.scopes for one in existing))
     if more:
-        raise Refused(403, f"none of your keys has the scope {min(more)}: an admin gives it")
-    wider = [wider_in(bounds, one) for one in held]
+        raise ChangeRejectedError(403, f"none of your keys has the scope {min(more)}: an admin gives it")
+    wider = [find_wider_field(bounds, one) for one in existing]
     if all(wider):
-        raise Refused(403, f"the {wider[0]} would be wider than your keys have them: an admin can do that")
+        raise ChangeRejectedError(403, f"the {wider[0]} would be wider than your keys have them: an admin can do that")
 
 
-def wider_in(bounds: Bounds, held: Bounds) -> Literal["scopes", "limits", "expires_at"] | None:
+def find_wider_field(bounds: KeyBounds, existing: KeyBounds) -> Literal["scopes", "limits", "expires_at"] | None:
     """Name what is wider than it is held; None where nothing is."""
-    if not bounds.scopes <= held.scopes:
+    if not bounds.scopes <= existing.scopes:
         return "scopes"
-    if not all(any(_is_within(mine, limit) for mine in bounds.limits) for limit in held.limits):
+    if not all(any(_is_within(mine, limit) for mine in bounds.limits) for limit in existing.limits):
         return "limits"
-    if held.expires_at is not None and (bounds.expires_at is None or bounds.expires_at > held.expires_at):
+    if existing.expires_at is not None and (bounds.expires_at is None or bounds.expires_at > existing.expires_at):
         return "expires_at"
     return None
 
 
-def _is_within(mine: KeyLimit, limit: KeyLimit) -> bool:
+def _is_within(requested: KeyLimit, limit: KeyLimit) -> bool:
     """Whether it is the same limit, be it of fewer requests or of another name."""
-    same = mine.model_copy(update={"name": limit.name, "rate": limit.rate}) == limit
-    return same and mine.window == limit.window and mine.count <= limit.count
+    same = requested.model_copy(update={"name": limit.name, "rate": limit.rate}) == limit
+    return same and requested.window == limit.window and requested.count <= limit.count

@@ -4,7 +4,7 @@ PAGE_MAX = 1000
 """Rows that a list has at most at once."""
 
 
-class Refused(Exception):
+class ChangeRejectedError(Exception):
     """A change is not made: the status that says so over HTTP, a sentence why, and what is wrong with each field."""
 
     def __init__(self, status: int, why: str, faults: list[tuple[str, str]] | None = None) -> None:
@@ -14,7 +14,7 @@ class Refused(Exception):
         self.faults = faults or []
 
 
-def must_match(version: int, wanted: frozenset[int] | None) -> None:
-    """Raise Refused(412) unless the version is among those that are `wanted`; None: any is."""
-    if wanted is not None and version not in wanted:
-        raise Refused(412, "it has changed since it was read: read it again")
+def require_version(version: int, accepted: frozenset[int] | None) -> None:
+    """Raise ChangeRejectedError(412) unless the version is among those that are `wanted`; None: any is."""
+    if accepted is not None and version not in accepted:
+        raise ChangeRejectedError(412, "it has changed since it was read: read it again")

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.audit import Caller, Entry
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
@@ -26,7 +26,7 @@ LABEL = "contact:"
 """How the audit log's names of contacts begin."""
 
 
-def read_contacts(value: object) -> tuple[str, ...]:
+def parse_contacts(value: object) -> tuple[str, ...]:
     """Read a list of addresses; they are the same in capitals."""
     hint = f"a list of at most {CONTACTS_MAX} addresses"
     if not isinstance(value, list | tuple) or len(value) > CONTACTS_MAX:
@@ -34,21 +34,25 @@ def read_contacts(value: object) -> tuple[str, ...]:
     return tuple(sorted({read_mailbox(one).lower() for one in value}))
 
 
-def read_alert_address(value: object) -> str | None:
+def parse_alert_address(value: object) -> str | None:
     """Read an address, or null."""
     return None if value is None else read_mailbox(value).lower()
 
 
-EMAILS = {"type": "array", "maxItems": CONTACTS_MAX, "items": {"type": "string", "pattern": f"^{MAILBOX.pattern}$"}}
+EMAILS_SCHEMA = {
+    "type": "array",
+    "maxItems": CONTACTS_MAX,
+    "items": {"type": "string", "pattern": f"^{MAILBOX.pattern}$"},
+}
 
 
-ADDRESS = {"anyOf": [{"type": "string", "pattern": f"^{MAILBOX.pattern}$"}, {"type": "null"}]}
+ADDRESS_SCHEMA = {"anyOf": [{"type": "string", "pattern": f"^{MAILBOX.pattern}$"}, {"type": "null"}]}
 
 
 class Contacts(Body):
     """All contacts of a customer."""
 
-    emails: Annotated[tuple[str, ...], BeforeValidator(read_contacts), WithJsonSchema(EMAILS)]
+    emails: Annotated[tuple[str, ...], BeforeValidator(parse_contacts), WithJsonSchema(EMAILS_SCHEMA)]
 
 
 class ContactList(TypedDict):
@@ -60,7 +64,7 @@ class ContactList(TypedDict):
 class AlertAddress(Body):
     """Where a customer's own alerts are mailed: to a contact of the customer; null: nowhere."""
 
-    email: Annotated[str | None, BeforeValidator(read_alert_address), WithJsonSchema(ADDRESS)]
+    email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)]
 
 
 class CustomerAlertAddress(TypedDict):
@@ -70,73 +74,76 @@ class CustomerAlertAddress(TypedDict):
     is_mailed: bool
 
 
-def label_of(email: str) -> str:
+def format_label(email: str) -> str:
     """Return what the audit log calls a contact."""
     return f"{LABEL}{email}"
 
 
-async def listing(connection: AsyncConnection, ref: str) -> list[str]:
-    """List the contacts of a customer by id or name; raises Refused."""
-    owner = await customers.find(connection, ref)
-    wanted = sa.select(contacts.c.email).where(contacts.c.customer == owner.id).order_by(contacts.c.email)
-    return list((await connection.execute(wanted)).scalars())
+async def list_contacts(connection: AsyncConnection, ref: str) -> list[str]:
+    """List the contacts of a customer by id or name; raises ChangeRejectedError."""
+    owner = await customers.get_row(connection, ref)
+    statement = sa.select(contacts.c.email).where(contacts.c.customer == owner.id).order_by(contacts.c.email)
+    return list((await connection.execute(statement)).scalars())
 
 
-async def put(connection: AsyncConnection, caller: Caller, ref: str, said: Contacts) -> ContactList:
+async def put_contacts(connection: AsyncConnection, caller: Caller, ref: str, body: Contacts) -> ContactList:
     """Have these be all contacts of a customer; those who are none any more have no sessions and get no alerts. Raises
-    Refused."""
-    owner = await customers.find(connection, ref, lock=True)
-    before = await listing(connection, owner.id)
-    after = list(said.emails)
+    ChangeRejectedError."""
+    owner = await customers.get_row(connection, ref, lock=True)
+    before = await list_contacts(connection, owner.id)
+    after = list(body.emails)
     if after != before:
-        gone, new = set(before) - set(after), set(after) - set(before)
-        mine = contacts.c.customer == owner.id
-        await connection.execute(sa.delete(contacts).where(mine, contacts.c.email.in_(gone)))
-        if new:
-            await connection.execute(sa.insert(contacts), [{"email": one, "customer": owner.id} for one in new])
-        labels = [label_of(one) for one in gone]
+        removed, added = set(before) - set(after), set(after) - set(before)
+        is_own = contacts.c.customer == owner.id
+        await connection.execute(sa.delete(contacts).where(is_own, contacts.c.email.in_(removed)))
+        if added:
+            await connection.execute(sa.insert(contacts), [{"email": one, "customer": owner.id} for one in added])
+        labels = [format_label(one) for one in removed]
         for table in (sessions, sign_in_links):
             theirs = (table.c.customer == owner.name) & table.c.label.in_(labels)
             await connection.execute(sa.delete(table).where(theirs))
-        entry = Entry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
-        await audit.append(connection, caller, entry)
-        if orjson.loads(owner.metadata).get(customers.ALERT_ADDRESS, "").lower() in gone:
-            await customers.forget_alert_address(connection, caller, owner)
+        entry = AuditEntry("customer.contacts", owner.name, {"emails": before}, {"emails": after})
+        await audit.append_entry(connection, caller, entry)
+        if orjson.loads(owner.metadata).get(customers.ALERT_ADDRESS, "").lower() in removed:
+            await customers.delete_alert_address(connection, caller, owner)
     return {"emails": after}
 
 
-async def alert_address(connection: AsyncConnection, ref: str) -> str | None:
-    """Return where a customer's own alerts are mailed, by id or name; raises Refused."""
-    owner = await customers.find(connection, ref)
-    return (await customers.alert_addresses(connection, [owner.name])).get(owner.name)
+async def find_alert_address(connection: AsyncConnection, ref: str) -> str | None:
+    """Return where a customer's own alerts are mailed, by id or name; raises ChangeRejectedError."""
+    owner = await customers.get_row(connection, ref)
+    return (await customers.fetch_alert_addresses(connection, [owner.name])).get(owner.name)
 
 
 async def put_alert_address(
-    connection: AsyncConnection, caller: Caller, ref: str, email: str | None, known: Settings
+    connection: AsyncConnection, caller: Caller, ref: str, email: str | None, collector_settings: Settings
 ) -> None:
-    """Have a customer's own alerts mailed to a contact, or nowhere. Raises Refused: to others nothing is mailed."""
-    owner = await customers.find(connection, ref, lock=True)
-    if email is not None and email not in await listing(connection, owner.id):
-        raise Refused(422, "some fields cannot be used", [("email", "is no contact of the customer")])
+    """Have a customer's own alerts mailed to a contact, or nowhere.
+
+    Raises ChangeRejectedError: to others nothing is mailed.
+    """
+    owner = await customers.get_row(connection, ref, lock=True)
+    if email is not None and email not in await list_contacts(connection, owner.id):
+        raise ChangeRejectedError(422, "some fields cannot be used", [("email", "is no contact of the customer")])
     metadata = orjson.loads(owner.metadata)
     metadata.pop(customers.ALERT_ADDRESS, None)
     if email is not None:
         metadata[customers.ALERT_ADDRESS] = email
-    said = UpdateCustomerRequest.model_validate({}).model_copy(update={"metadata": metadata})
-    await customers.change(connection, caller, owner.id, said, known)
+    change = UpdateCustomerRequest.model_validate({}).model_copy(update={"metadata": metadata})
+    await customers.update_customer(connection, caller, owner.id, change, collector_settings)
 
 
-async def customers_of(connection: AsyncConnection, email: str) -> list[str]:
+async def list_customers(connection: AsyncConnection, email: str) -> list[str]:
     """List the names of the customers for whom somebody may sign in."""
     joined = contacts.join(customers_table, customers_table.c.id == contacts.c.customer)
     theirs = (contacts.c.email == email.lower()) & customers_table.c.deleting_since.is_(None)
-    wanted = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(customers_table.c.name)
-    return list((await connection.execute(wanted.limit(CUSTOMERS_MAX))).scalars())
+    statement = sa.select(customers_table.c.name).select_from(joined).where(theirs).order_by(customers_table.c.name)
+    return list((await connection.execute(statement.limit(CUSTOMERS_MAX))).scalars())
 
 
-async def may_sign_in(connection: AsyncConnection, label: str, customer: str | None) -> bool:
+async def can_sign_in(connection: AsyncConnection, label: str, customer: str | None) -> bool:
     """Whether who has a link may use it still: a contact that is none any more may not, nor one of a customer who is
     being deleted. Links that a command has printed are of nobody who could be removed."""
     if customer is None or not label.startswith(LABEL):
         return True
-    return customer in await customers_of(connection, label.removeprefix(LABEL))
+    return customer in await list_customers(connection, label.removeprefix(LABEL))

@@ -18,7 +18,7 @@ from edgeproxy.collector.database.schema import customers, directory_outbox, fla
 from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
 from edgeproxy.config.models import Customer, Entitlement, Flag, Key, Paused, Subscriber
 
-Kind = Literal["customer", "flag"]
+DocumentKind = Literal["customer", "flag"]
 
 PAGE_CUSTOMERS = 500
 """Customers that are read at once."""
@@ -43,7 +43,7 @@ COLUMNS = (
 )
 
 
-class Terms(NamedTuple):
+class DirectoryTerms(NamedTuple):
     """What is so for all customers, of what edges are told of them."""
 
     free: bool
@@ -60,37 +60,37 @@ class Terms(NamedTuple):
         return f"ever@{self.credits_number}"
 
 
-async def note(connection: AsyncConnection, kind: Kind, names: Iterable[str]) -> None:
+async def enqueue_changes(connection: AsyncConnection, kind: DocumentKind, names: Iterable[str]) -> None:
     """Put into the outbox that edges must be told of these, in the transaction of whoever changes them."""
     rows = [{"kind": kind, "name": name} for name in names]
     if rows:
         await connection.execute(sa.insert(directory_outbox), rows)
 
 
-async def document(connection: AsyncConnection, name: str) -> bytes:
+async def fetch_line(connection: AsyncConnection, name: str) -> bytes:
     """Return the line of a customer; that of one who is gone removes the customer, and that of one who is being deleted
     refuses."""
-    found = await documents(connection, [name])
-    return found[0]
+    lines = await fetch_lines(connection, [name])
+    return lines[0]
 
 
-async def documents(connection: AsyncConnection, names: Iterable[str]) -> list[bytes]:
+async def fetch_lines(connection: AsyncConnection, names: Iterable[str]) -> list[bytes]:
     """Return the lines of these customers, in this order."""
-    wanted = list(names)
-    rows = (await connection.execute(_rows().where(customers.c.name.in_(wanted)))).all()
-    now = await terms(connection)
-    made = {name: _line(name, list(some), now) for name, some in groupby(rows, lambda row: str(row.name))}
-    return [made.get(name) or render_removal(name) for name in wanted]
+    ordered = list(names)
+    rows = (await connection.execute(_select_rows().where(customers.c.name.in_(ordered)))).all()
+    terms = await fetch_terms(connection)
+    lines = {name: _format_line(name, list(some), terms) for name, some in groupby(rows, lambda row: str(row.name))}
+    return [lines.get(name) or render_removal(name) for name in ordered]
 
 
-async def every(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
+async def stream_lines(connection: AsyncConnection, *, for_files: bool = False) -> AsyncIterator[tuple[str, bytes]]:
     """Yield the name and the line of each customer, in the order of names, a page in memory at a time.
 
     `for_files`: with keys that have ended by themselves, which edges need not know, and without customers who are being
     deleted.
     """
     after = ""
-    now = None if for_files else await terms(connection)
+    terms = None if for_files else await fetch_terms(connection)
     while True:
         names = sa.select(customers.c.name).where(customers.c.name > after)
         if for_files:
@@ -101,42 +101,42 @@ async def every(connection: AsyncConnection, *, for_files: bool = False) -> Asyn
         between: sa.ColumnElement[bool] = customers.c.name.between(page[0], page[-1])
         if for_files:
             between &= customers.c.deleting_since.is_(None)
-        rows = (await connection.execute(_rows(expired=for_files).where(between))).all()
+        rows = (await connection.execute(_select_rows(expired=for_files).where(between))).all()
         for name, some in groupby(rows, lambda row: str(row.name)):
-            yield name, _line(name, list(some), now)
+            yield name, _format_line(name, list(some), terms)
         after = page[-1]
 
 
-async def customer(connection: AsyncConnection, name: str) -> Customer | None:
+async def find_customer(connection: AsyncConnection, name: str) -> Customer | None:
     """Return a customer as edge.yaml would have it; None where there is none of this name."""
-    there = (customers.c.name == name) & customers.c.deleting_since.is_(None)
-    said = (await connection.execute(sa.select(customers.c.settings).where(there))).scalar_one_or_none()
-    return None if said is None else Customer.model_validate_json(said)
+    is_current = (customers.c.name == name) & customers.c.deleting_since.is_(None)
+    settings = (await connection.execute(sa.select(customers.c.settings).where(is_current))).scalar_one_or_none()
+    return None if settings is None else Customer.model_validate_json(settings)
 
 
-async def flag(connection: AsyncConnection, name: str) -> Flag | None:
+async def find_flag(connection: AsyncConnection, name: str) -> Flag | None:
     """Return a flag as edge.yaml would have it; None where there is none of this name."""
-    said = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()
-    return None if said is None else Flag.model_validate_json(said)
+    settings = (await connection.execute(sa.select(flags.c.settings).where(flags.c.name == name))).scalar_one_or_none()
+    return None if settings is None else Flag.model_validate_json(settings)
 
 
-async def every_flag(connection: AsyncConnection) -> dict[str, Flag]:
+async def fetch_flags(connection: AsyncConnection) -> dict[str, Flag]:
     """Return all flags, by name."""
-    found = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))
-    return {name: Flag.model_validate_json(said) for name, said in found}
+    rows = await connection.execute(sa.select(flags.c.name, flags.c.settings).order_by(flags.c.name))
+    return {name: Flag.model_validate_json(settings) for name, settings in rows}
 
 
-async def flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
+async def fetch_flag_lines(connection: AsyncConnection, names: Collection[str] | None = None) -> list[bytes]:
     """Return the lines of these flags, by default of all."""
-    found = await every_flag(connection)
-    lines = [render_flag_line(name, flag) for name, flag in found.items() if names is None or name in names]
-    free = (await terms(connection)).free
+    flags_by_name = await fetch_flags(connection)
+    lines = [render_flag_line(name, flag) for name, flag in flags_by_name.items() if names is None or name in names]
+    free = (await fetch_terms(connection)).free
     if free if names is None else FREE in names:
         lines.append(render_flag_line(FREE, Flag(percent=100 if free else 0)))
     return lines
 
 
-def _rows(*, expired: bool = False) -> sa.Select[Any]:
+def _select_rows(*, expired: bool = False) -> sa.Select[Any]:
     """A row for each key that may be used, and one for each customer without any, or who is being deleted."""
     now = time.time_ns() // 1_000_000
     usable: sa.ColumnElement[bool] = keys.c.revoked_at.is_(None) & customers.c.deleting_since.is_(None)
@@ -150,37 +150,41 @@ def _rows(*, expired: bool = False) -> sa.Select[Any]:
     return sa.select(*COLUMNS).select_from(joined).order_by(customers.c.name, keys.c.sha256)
 
 
-async def terms(connection: AsyncConnection) -> Terms:
+async def fetch_terms(connection: AsyncConnection) -> DirectoryTerms:
     """Return what is so for all customers now."""
-    over = sa.select(sa.func.count()).select_from(waivers).where(waivers.c.until.is_not(None)).scalar_subquery()
-    row = (await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, over.label("over")))).one()
-    return Terms(not row.charging, row.credits_meter, row.over)
+    waiver_count = sa.select(sa.func.count()).select_from(waivers).where(waivers.c.until.is_not(None)).scalar_subquery()
+    row = (
+        await connection.execute(sa.select(rollout.c.charging, rollout.c.credits_meter, waiver_count.label("over")))
+    ).one()
+    return DirectoryTerms(not row.charging, row.credits_meter, row.over)
 
 
-def entitled(quotas: str | None, granted: int | None, now: Terms | None) -> tuple[Entitlement, ...]:
+def compute_entitlements(
+    quotas: str | None, granted: int | None, terms: DirectoryTerms | None
+) -> tuple[Entitlement, ...]:
     """Return the quotas that a customer has by its plan, as JSON has them, and by all credits that it ever had."""
-    found = () if quotas is None else tuple(Entitlement.model_validate(one) for one in orjson.loads(quotas))
-    if granted is None or now is None or now.credits_meter is None:
-        return found
+    entitlements = () if quotas is None else tuple(Entitlement.model_validate(one) for one in orjson.loads(quotas))
+    if granted is None or terms is None or terms.credits_meter is None:
+        return entitlements
     included = min(max(0, granted), CREDITS_MAX)
-    return (*found, Entitlement(meter=now.credits_meter, per=now.credits_per, included=included, cap="hard"))
+    return (*entitlements, Entitlement(meter=terms.credits_meter, per=terms.credits_per, included=included, cap="hard"))
 
 
-def _line(name: str, rows: list[Any], now: Terms | None) -> bytes:
+def _format_line(name: str, rows: list[Any], terms: DirectoryTerms | None) -> bytes:
     """The line of a customer; without terms: one for files."""
     if rows[0].deleting_since is not None:
         return render_line(name, Customer(tier=rows[0].tier, paused=DELETED), ())
-    own = [key_of(name, row) for row in rows if row.sha256 is not None]
+    own_keys = [parse_key(name, row) for row in rows if row.sha256 is not None]
     customer = Customer.model_validate_json(rows[0].settings)
-    if now is None:
-        return render_line(name, customer, own)
-    if now.free and customer.paused is not None and customer.paused.status == 402:
+    if terms is None:
+        return render_line(name, customer, own_keys)
+    if terms.free and customer.paused is not None and customer.paused.status == 402:
         customer = customer.model_copy(update={"paused": None})
-    quotas = entitled(rows[0].quotas, rows[0].granted, now)
-    return render_line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own)
+    quotas = compute_entitlements(rows[0].quotas, rows[0].granted, terms)
+    return render_line(name, Subscriber(**dict(customer), entitled=quotas) if quotas else customer, own_keys)
 
 
-def key_of(customer: str, row: Any) -> Key:
+def parse_key(customer: str, row: Any) -> Key:
     """Return the key of a row as edge.yaml would have it."""
     return Key.model_validate(
         {

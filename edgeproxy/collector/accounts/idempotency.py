@@ -14,23 +14,23 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.schema import idempotency
 
-KEPT_MS = 24 * 3600 * 1000
+ANSWER_RETENTION_MS = 24 * 3600 * 1000
 """Milliseconds for which answers are kept."""
 NONCE_BYTES = 12
 DROPPED_AT_ONCE = 20
 """Old answers that are dropped with each new one."""
 
 
-class Asked(NamedTuple):
+class IdempotentRequest(NamedTuple):
     """A request with an Idempotency-Key."""
 
     actor: str
     key: str
-    request: str
+    request_sha256: str
     """SHA-256 over what is asked, in hex."""
 
     @property
@@ -39,7 +39,7 @@ class Asked(NamedTuple):
         return hashlib.sha256(orjson.dumps([self.actor, self.key])).hexdigest()
 
     @property
-    def secret(self) -> bytes:
+    def encryption_key(self) -> bytes:
         """By which the answer is encrypted."""
         return hashlib.sha256(b"idempotency answer\0" + orjson.dumps([self.actor, self.key])).digest()
 
@@ -49,28 +49,36 @@ def request_digest(method: str, path: str, body: bytes) -> str:
     return hashlib.sha256(b"\0".join([method.encode(), path.encode(), body])).hexdigest()
 
 
-async def answered(connection: AsyncConnection, asked: Asked) -> bytes | None:
-    """Return the answer that was given before; None where there was none. Raises Refused where that was to another
-    request."""
-    wanted = sa.select(idempotency).where(idempotency.c.key == asked.digest)
-    row = (await connection.execute(wanted.where(idempotency.c.created_at > now_ms() - KEPT_MS))).one_or_none()
+async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -> bytes | None:
+    """Return the stored answer to a request; None where there is none.
+
+    Raises ChangeRejectedError where the key came with another request before.
+    """
+    statement = sa.select(idempotency).where(idempotency.c.key == request.digest)
+    row = (
+        await connection.execute(statement.where(idempotency.c.created_at > now_ms() - ANSWER_RETENTION_MS))
+    ).one_or_none()
     if row is None:
         return None
-    if row.request != asked.request:
-        raise Refused(422, "this Idempotency-Key came with another request before: choose another one")
+    if row.request != request.request_sha256:
+        raise ChangeRejectedError(422, "this Idempotency-Key came with another request before: choose another one")
     try:
-        return AESGCM(asked.secret).decrypt(row.answer[:NONCE_BYTES], row.answer[NONCE_BYTES:], None)
+        return AESGCM(request.encryption_key).decrypt(row.answer[:NONCE_BYTES], row.answer[NONCE_BYTES:], None)
     except InvalidTag:
-        raise Refused(409, "what was answered to this Idempotency-Key before cannot be read any more") from None
+        raise ChangeRejectedError(
+            409, "what was answered to this Idempotency-Key before cannot be read any more"
+        ) from None
 
 
-async def keep(connection: AsyncConnection, asked: Asked, answer: bytes) -> None:
+async def store_answer(connection: AsyncConnection, request: IdempotentRequest, answer: bytes) -> None:
     """Keep an answer, in the transaction of the change; and drop some of those that are too old."""
     now = now_ms()
-    old = sa.select(idempotency.c.key).where(idempotency.c.created_at <= now - KEPT_MS).limit(DROPPED_AT_ONCE)
+    old = (
+        sa.select(idempotency.c.key).where(idempotency.c.created_at <= now - ANSWER_RETENTION_MS).limit(DROPPED_AT_ONCE)
+    )
     await connection.execute(sa.delete(idempotency).where(idempotency.c.key.in_(old)))
-    await connection.execute(sa.delete(idempotency).where(idempotency.c.key == asked.digest))
+    await connection.execute(sa.delete(idempotency).where(idempotency.c.key == request.digest))
     nonce = os.urandom(NONCE_BYTES)
-    sealed = nonce + AESGCM(asked.secret).encrypt(nonce, answer, None)
-    row = {"key": asked.digest, "request": asked.request, "answer": sealed, "created_at": now}
+    sealed = nonce + AESGCM(request.encryption_key).encrypt(nonce, answer, None)
+    row = {"key": request.digest, "request": request.request_sha256, "answer": sealed, "created_at": now}
     await connection.execute(sa.insert(idempotency), [row])

@@ -6,18 +6,18 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+ID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-def new_id() -> str:
+def generate_id() -> str:
     """Make an id."""
     bits = now_ms() << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
     return str(UUID(int=bits))
 
 
-def is_id(said: str) -> bool:
+def is_id(text: str) -> bool:
     """Whether a text has the form of an id."""
-    return FORM.fullmatch(said) is not None
+    return ID_PATTERN.fullmatch(text) is not None
 
 
 def now_ms() -> int:
@@ -25,7 +25,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def moment(ms: int | None) -> str | None:
+def format_timestamp(ms: int | None) -> str | None:
     """Write Unix milliseconds as RFC 3339."""
     if ms is None:
         return None

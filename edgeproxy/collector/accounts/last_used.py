@@ -15,14 +15,14 @@ KEYS_MAX = 200_000
 """Keys that are remembered until then; of others the edges tell again on another day."""
 
 
-class LastUsed:
+class LastUsedDays:
     """The days that are to be written."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._days: dict[str, int] = {}
 
-    def note(self, day: int, digests: list[str]) -> None:
+    def record(self, day: int, digests: list[str]) -> None:
         """Keys with these SHA-256 were used on the day that begins at this Unix second; nothing is written yet."""
         if day > time.time() + DAY:
             return  # No day that has been.
@@ -35,9 +35,9 @@ class LastUsed:
         earlier = keys.c.last_used_on.is_(None) | (keys.c.last_used_on < sa.bindparam("day"))
         statement = sa.update(keys).where(keys.c.sha256 == sa.bindparam("digest"), earlier)
         while self._days:
-            some = [{"digest": digest, "day": day} for digest, day in list(self._days.items())[:KEYS_AT_ONCE]]
+            batch = [{"digest": digest, "day": day} for digest, day in list(self._days.items())[:KEYS_AT_ONCE]]
             async with self._database.writing() as connection:
-                await connection.execute(statement.values(last_used_on=sa.bindparam("day")), some)
-            for one in some:
+                await connection.execute(statement.values(last_used_on=sa.bindparam("day")), batch)
+            for one in batch:
                 if self._days.get(str(one["digest"])) == one["day"]:
                     del self._days[str(one["digest"])]

@@ -29,12 +29,12 @@ SCOPES_MAX = 100
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400, "day": 86400}
 SPAN = re.compile(rf"([0-9]{{1,6}}) ?({'|'.join(SECONDS)})")
 SPAN_SECONDS_MAX = 3660 * 86400
-A_SPAN = "a time such as 7d, 12h or 0s, of ten years at most"
-A_PREFIX = "2 to 12 small letters and digits"
-A_SHA256 = "64 hex digits"
-A_KEY = "the key as it was found"
-A_LEAK = "send the key itself as key, or several as keys"
-A_TEXT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
+SPAN_HINT = "a time such as 7d, 12h or 0s, of ten years at most"
+PREFIX_HINT = "2 to 12 small letters and digits"
+SHA256_HINT = "64 hex digits"
+KEY_HINT = "the key as it was found"
+LEAK_HINT = "send the key itself as key, or several as keys"
+TEXT_HINT = f"1 to {TEXT_CHARACTERS_MAX} printable characters"
 MOMENT_SECONDS_MAX = 4_102_444_800
 """The year 2100: what ends later never does."""
 KEY_CHARACTERS_MAX = 1000
@@ -42,15 +42,15 @@ LEAKED_KEYS_MAX = 100
 """Keys that one report of leaked keys may name."""
 
 
-def read_text(value: object) -> str:
+def parse_text(value: object) -> str:
     """Read a text of printable characters."""
-    said = units.read_text(value, A_TEXT)
-    if not (1 <= len(said) <= TEXT_CHARACTERS_MAX and said.isprintable()):
-        raise value_error("cannot be used", A_TEXT)
-    return said
+    text = units.read_text(value, TEXT_HINT)
+    if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and text.isprintable()):
+        raise value_error("cannot be used", TEXT_HINT)
+    return text
 
 
-def read_metadata(value: object) -> dict[str, str]:
+def parse_metadata(value: object) -> dict[str, str]:
     """Read texts by names."""
     hint = f"at most {METADATA_ENTRIES_MAX} texts by names, of {METADATA_CHARACTERS_MAX} characters each"
     if not isinstance(value, dict) or len(value) > METADATA_ENTRIES_MAX:
@@ -65,15 +65,15 @@ def read_metadata(value: object) -> dict[str, str]:
     return value
 
 
-def read_span(value: object) -> int:
+def parse_span(value: object) -> int:
     """Read a time in whole seconds: `7d`, `12h`, `0s`."""
-    match = SPAN.fullmatch(units.read_text(value, A_SPAN))
+    match = SPAN.fullmatch(units.read_text(value, SPAN_HINT))
     if match is None or int(match[1]) * SECONDS[match[2]] > SPAN_SECONDS_MAX:
-        raise value_error("is no such time", A_SPAN)
+        raise value_error("is no such time", SPAN_HINT)
     return int(match[1]) * SECONDS[match[2]]
 
 
-def read_end(value: object) -> int:
+def parse_end(value: object) -> int:
     """Read a moment in Unix milliseconds."""
     second = units.read_moment(units.read_text(value, units.A_MOMENT))
     if not 0 <= second <= MOMENT_SECONDS_MAX:
@@ -81,82 +81,82 @@ def read_end(value: object) -> int:
     return int(second * 1000)
 
 
-def read_scopes(value: object) -> list[Any]:
+def parse_scopes(value: object) -> list[Any]:
     """Read a list of scopes, which are read one by one."""
     if not isinstance(value, list) or len(value) > SCOPES_MAX:
         raise value_error("is not a list that can be used", f"at most {SCOPES_MAX} scopes")
     return value
 
 
-def read_prefix(value: object) -> str:
+def parse_prefix(value: object) -> str:
     """Read what keys begin with."""
-    said = units.read_text(value, A_PREFIX)
-    if not re.fullmatch(PREFIX_REGEX, said):
-        raise value_error(f"{units.format_value(said)} is no prefix", A_PREFIX)
-    return said
+    prefix = units.read_text(value, PREFIX_HINT)
+    if not re.fullmatch(PREFIX_REGEX, prefix):
+        raise value_error(f"{units.format_value(prefix)} is no prefix", PREFIX_HINT)
+    return prefix
 
 
-def read_digest(value: object) -> str:
+def parse_digest(value: object) -> str:
     """Read the SHA-256 of a key."""
-    said = units.read_text(value, A_SHA256)
-    if not DIGEST.fullmatch(said):
-        raise value_error("is no SHA-256", A_SHA256)
-    return said.lower()
+    digest = units.read_text(value, SHA256_HINT)
+    if not DIGEST.fullmatch(digest):
+        raise value_error("is no SHA-256", SHA256_HINT)
+    return digest.lower()
 
 
-def read_secret(value: object) -> str:
+def parse_secret(value: object) -> str:
     """Read a key."""
-    said = units.read_text(value, A_KEY)
-    if not (1 <= len(said) <= KEY_CHARACTERS_MAX and said.isascii() and said.isprintable()):
-        raise value_error("is no key", A_KEY)
-    return said
+    secret = units.read_text(value, KEY_HINT)
+    if not (1 <= len(secret) <= KEY_CHARACTERS_MAX and secret.isascii() and secret.isprintable()):
+        raise value_error("is no key", KEY_HINT)
+    return secret
 
 
-def read_leaked_keys(value: object) -> list[Any]:
+def parse_leaked_keys(value: object) -> list[Any]:
     """Return a list of leaked keys, which are read one by one."""
     if not isinstance(value, list) or not 1 <= len(value) <= LEAKED_KEYS_MAX:
         raise value_error("is not a list that can be used", f"1 to {LEAKED_KEYS_MAX} keys")
     return value
 
 
-def read_customer_name(value: object) -> str:
+def parse_customer_name(value: object) -> str:
     """Read the name of a customer: one that cannot be taken for an id."""
     if isinstance(value, str) and ids.is_id(value):
         raise value_error("has the form of an id", "choose another name")
     return str(value)
 
 
-TEXT = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[ -~]+$"}
-A_SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,4} ?(s|min|h|d|day)$", "examples": ["7d", "0s"]}
-END = {"type": "string", "format": "date-time", "examples": ["2027-01-01T00:00:00Z"]}
-METADATA = {
+TEXT_SCHEMA = {"type": "string", "minLength": 1, "maxLength": TEXT_CHARACTERS_MAX, "pattern": "^[ -~]+$"}
+SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,4} ?(s|min|h|d|day)$", "examples": ["7d", "0s"]}
+END_SCHEMA = {"type": "string", "format": "date-time", "examples": ["2027-01-01T00:00:00Z"]}
+METADATA_SCHEMA = {
     "type": "object",
     "maxProperties": METADATA_ENTRIES_MAX,
     "propertyNames": {"pattern": rf"^[ -~]{{1,{METADATA_NAME_CHARACTERS_MAX}}}$"},
     "additionalProperties": {"type": "string", "maxLength": METADATA_CHARACTERS_MAX, "pattern": r"^[^\u0000]*$"},
 }
 
-Text = Annotated[str, BeforeValidator(read_text), WithJsonSchema(TEXT)]
-Metadata = Annotated[dict[str, str], BeforeValidator(read_metadata), WithJsonSchema(METADATA)]
-Span = Annotated[int, BeforeValidator(read_span), WithJsonSchema(A_SPAN_SCHEMA)]
-End = Annotated[int, BeforeValidator(read_end), WithJsonSchema(END)]
-SCOPES = {
+Text = Annotated[str, BeforeValidator(parse_text), WithJsonSchema(TEXT_SCHEMA)]
+Metadata = Annotated[dict[str, str], BeforeValidator(parse_metadata), WithJsonSchema(METADATA_SCHEMA)]
+Span = Annotated[int, BeforeValidator(parse_span), WithJsonSchema(SPAN_SCHEMA)]
+End = Annotated[int, BeforeValidator(parse_end), WithJsonSchema(END_SCHEMA)]
+SCOPES_SCHEMA = {
     "type": "array",
     "maxItems": SCOPES_MAX,
     "items": {"type": "string", "pattern": r"^[!#-\[\]-~]{1,64}$"},
 }
-Scopes = Annotated[frozenset[Scope], BeforeValidator(read_scopes), WithJsonSchema(SCOPES)]
+Scopes = Annotated[frozenset[Scope], BeforeValidator(parse_scopes), WithJsonSchema(SCOPES_SCHEMA)]
 Digest = Annotated[
-    str, BeforeValidator(read_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
+    str, BeforeValidator(parse_digest), WithJsonSchema({"type": "string", "pattern": "^[0-9a-fA-F]{64}$"})
 ]
 Secret = Annotated[
     str,
-    BeforeValidator(read_secret),
+    BeforeValidator(parse_secret),
     WithJsonSchema({"type": "string", "pattern": f"^[ -~]{{1,{KEY_CHARACTERS_MAX}}}$"}),
 ]
 LeakedKeys = Annotated[
     tuple[Secret, ...],
-    BeforeValidator(read_leaked_keys),
+    BeforeValidator(parse_leaked_keys),
     WithJsonSchema(
         {
             "type": "array",
@@ -167,7 +167,7 @@ LeakedKeys = Annotated[
     ),
 ]
 Prefix = Annotated[
-    str, BeforeValidator(read_prefix), WithJsonSchema({"type": "string", "pattern": f"^{PREFIX_REGEX}$"})
+    str, BeforeValidator(parse_prefix), WithJsonSchema({"type": "string", "pattern": f"^{PREFIX_REGEX}$"})
 ]
 
 
@@ -177,41 +177,41 @@ class Body(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def with_limit_names(said: Any, called: str | None = None) -> Any:
+def add_limit_names(body: Any, default_name: str | None = None) -> Any:
     """Give each limit that has no name the one that files would give it: after the tier, else `called`."""
-    limits = said.get("limits") if isinstance(said, dict) else None
+    limits = body.get("limits") if isinstance(body, dict) else None
     if not isinstance(limits, list):
-        return said
-    tier = said.get("tier")
-    first = called or (tier if isinstance(tier, str) and NAME.fullmatch(tier) else "limit")
+        return body
+    tier = body.get("tier")
+    first = default_name or (tier if isinstance(tier, str) and NAME.fullmatch(tier) else "limit")
     names = (first[:60] if number == 1 else f"{first[:60]}-{number}" for number in range(1, len(limits) + 1))
     named = [
         {"name": name, **limit} if isinstance(limit, dict) else limit for name, limit in zip(names, limits, strict=True)
     ]
-    return {**said, "limits": named}
+    return {**body, "limits": named}
 
 
 class CreateCustomerRequest(Customer):
     """A customer as it is made: the settings of `customers` in edge.yaml, and what is told of the customer beside."""
 
-    name: Annotated[Name, AfterValidator(read_customer_name)]
+    name: Annotated[Name, AfterValidator(parse_customer_name)]
     external_id: Text | None = None
     metadata: Metadata | None = None
     rotate_every: Span | None = None
 
     @model_validator(mode="before")
     @classmethod
-    def name_limits(cls, said: Any) -> Any:
+    def name_limits(cls, body: Any) -> Any:
         """Give limits their names."""
-        return with_limit_names(said)
+        return add_limit_names(body)
 
 
 class _Change(Body):
     @model_validator(mode="before")
     @classmethod
-    def name_limits(cls, said: Any) -> Any:
+    def name_limits(cls, body: Any) -> Any:
         """Give limits their names."""
-        return with_limit_names(said)
+        return add_limit_names(body)
 
 
 CHANGEABLE: dict[str, Any] = {
@@ -234,9 +234,9 @@ UpdateCustomerRequest: type[BaseModel] = create_model(
 class _Limited(Body):
     @model_validator(mode="before")
     @classmethod
-    def name_limits(cls, said: Any) -> Any:
+    def name_limits(cls, body: Any) -> Any:
         """Give limits their names."""
-        return with_limit_names(said, "key")
+        return add_limit_names(body, "key")
 
 
 class CreateKeyRequest(_Limited):
@@ -266,7 +266,7 @@ class RotateKeyRequest(Body):
     overlap: Span = 7 * 86400
 
 
-def _with(field: str, kind: str) -> dict[str, Any]:
+def _build_schema(field: str, kind: str) -> dict[str, Any]:
     """Return the schema of a body that has this field."""
     return {"required": [field], "properties": {field: {"type": kind}}}
 
@@ -274,7 +274,9 @@ def _with(field: str, kind: str) -> dict[str, Any]:
 class LeakReport(Body):
     """Keys that somebody found where they should not be: the keys themselves, as a hash is no proof."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [_with("key", "string"), _with("keys", "array")]})
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [_build_schema("key", "string"), _build_schema("keys", "array")]}
+    )
 
     key: Secret | None = None
     keys: LeakedKeys | None = None
@@ -284,14 +286,14 @@ class LeakReport(Body):
     def refuse_hashes(cls, body: Any) -> Any:
         """Raise for a hash, which reports had in earlier versions."""
         if isinstance(body, dict) and "sha256" in body:
-            raise value_error("a sha256 proves nothing: edges and their files show it", A_LEAK)
+            raise value_error("a sha256 proves nothing: edges and their files show it", LEAK_HINT)
         return body
 
     @model_validator(mode="after")
     def require_key(self) -> Self:
         """Raise unless the report names a key."""
         if self.key is None and self.keys is None:
-            raise value_error("names no key", A_LEAK)
+            raise value_error("names no key", LEAK_HINT)
         return self
 
     @property

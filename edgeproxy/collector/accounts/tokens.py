@@ -14,9 +14,9 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base import bearer
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Caller, Entry
-from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.ids import moment, now_ms
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
 from edgeproxy.collector.accounts.models import Body, End, Span
 from edgeproxy.collector.database.schema import token_secrets, tokens
 from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
@@ -24,15 +24,15 @@ from edgeproxy.config.models import Name
 from edgeproxy.config.parsers import NAME
 
 PREFIX = "token"
-FORM = re.compile(REGEX)
+SECRET_PATTERN = re.compile(REGEX)
 TOKENS_MAX = 1000
 SECRETS_MAX = 5
 """Secrets of a token that may be used at a time."""
-NAMED_MS = 30 * 86400 * 1000
+ENDED_SECRET_RETENTION_MS = 30 * 86400 * 1000
 """For how long a secret that has ended is known still, so that who comes with it is named on record."""
-NOT_THERE = "there is no such token"
+NOT_FOUND = "there is no such token"
 Role = Literal["edge", "beacon", "service", "read", "support", "billing", "admin"]
-PEOPLES_ROLES = frozenset({"support", "billing", "admin"})
+SENSITIVE_ROLES = frozenset({"support", "billing", "admin"})
 """The roles whose tokens change what customers have: to give one is sensitive."""
 
 
@@ -88,7 +88,7 @@ class TokenList(TypedDict):
 FIELDS = ("role", "customer", "edge", "region")
 
 
-def told(row: Any, secrets: int) -> TokenResponse:
+def to_response(row: Any, secrets: int) -> TokenResponse:
     """Tell a token that was made over HTTP, which has so many secrets."""
     return {
         "name": row.name,
@@ -97,23 +97,23 @@ def told(row: Any, secrets: int) -> TokenResponse:
         "edge": row.edge,
         "region": row.region,
         "source": "api",
-        "created_at": moment(row.created_at),
+        "created_at": format_timestamp(row.created_at),
         "created_by": row.created_by,
-        "expires_at": moment(row.expires_at),
+        "expires_at": format_timestamp(row.expires_at),
         "secrets": secrets,
     }
 
 
-async def known(connection: AsyncConnection, secret: str) -> Any:
+async def find_by_secret(connection: AsyncConnection, secret: str) -> Any:
     """Return the row of the token that has this secret, or had it lately, with the secret's `ends_at`; else None."""
-    if FORM.fullmatch(secret) is None or is_miswritten(secret.encode()):
+    if SECRET_PATTERN.fullmatch(secret) is None or is_miswritten(secret.encode()):
         return None
-    wanted = (
+    statement = (
         sa.select(tokens, token_secrets.c.ends_at)
         .join_from(tokens, token_secrets, token_secrets.c.token == tokens.c.name)
         .where(token_secrets.c.sha256 == bearer.hash_token(secret))
     )
-    return (await connection.execute(wanted)).one_or_none()
+    return (await connection.execute(statement)).one_or_none()
 
 
 def has_expired(row: Any) -> bool:
@@ -126,82 +126,89 @@ def is_replaced(row: Any) -> bool:
     return row.ends_at is not None and row.ends_at <= now_ms()
 
 
-async def listing(connection: AsyncConnection) -> list[TokenResponse]:
+async def list_tokens(connection: AsyncConnection) -> list[TokenResponse]:
     """Tell all tokens that were made over HTTP, by name."""
-    counts = await _secrets(connection)
+    counts = await _count_secrets(connection)
     rows = await connection.execute(sa.select(tokens).order_by(tokens.c.name))
-    return [told(row, counts.get(row.name, 0)) for row in rows]
+    return [to_response(row, counts.get(row.name, 0)) for row in rows]
 
 
-async def show(connection: AsyncConnection, name: str) -> TokenResponse:
-    """Tell a token; raises Refused."""
-    return told(await find(connection, name), (await _secrets(connection)).get(name, 0))
+async def get_token(connection: AsyncConnection, name: str) -> TokenResponse:
+    """Tell a token; raises ChangeRejectedError."""
+    return to_response(await get_row(connection, name), (await _count_secrets(connection)).get(name, 0))
 
 
-async def find(connection: AsyncConnection, name: str, *, lock: bool = False) -> Any:
-    """Return the row of a token; raises Refused where there is none."""
+async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> Any:
+    """Return the row of a token; raises ChangeRejectedError where there is none."""
     row = None
     if NAME.fullmatch(name):
         statement = sa.select(tokens).where(tokens.c.name == name)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
-        raise Refused(404, NOT_THERE)
+        raise ChangeRejectedError(404, NOT_FOUND)
     return row
 
 
-async def create(
-    connection: AsyncConnection, caller: Caller, new: CreateTokenRequest, taken: Collection[str]
+async def create_token(
+    connection: AsyncConnection, caller: Caller, new: CreateTokenRequest, reserved: Collection[str]
 ) -> TokenWithSecret:
-    """Make a token, and return it with its secret; raises Refused. The names in `taken` are the configuration's."""
+    """Make a token, and return it with its secret;
+
+    raises ChangeRejectedError. The names in `taken` are the configuration's.
+    """
     if (new.role is None) == (new.customer is None):
-        raise Refused(422, "some fields cannot be used", [("role", "write a role, or a customer instead")])
+        raise ChangeRejectedError(422, "some fields cannot be used", [("role", "write a role, or a customer instead")])
     wrong = [(field, "binds those who ship: write it beside role edge") for field in ("edge", "region")]
     wrong = [one for one in wrong if getattr(new, one[0]) is not None and new.role != "edge"]
     if wrong:
-        raise Refused(422, "some fields cannot be used", wrong)
+        raise ChangeRejectedError(422, "some fields cannot be used", wrong)
     if new.expires_at is not None and new.expires_at <= now_ms():
-        raise Refused(422, "some fields cannot be used", [("expires_at", "is past")])
-    there = (await connection.execute(sa.select(tokens.c.name))).scalars().all()
-    if new.name in taken or new.name in there:
-        raise Refused(409, f"there is a token {new.name} already")
-    if len(there) >= TOKENS_MAX:
-        raise Refused(409, f"there are {len(there)} tokens, and {TOKENS_MAX} is as many as there may be")
+        raise ChangeRejectedError(422, "some fields cannot be used", [("expires_at", "is past")])
+    names = (await connection.execute(sa.select(tokens.c.name))).scalars().all()
+    if new.name in reserved or new.name in names:
+        raise ChangeRejectedError(409, f"there is a token {new.name} already")
+    if len(names) >= TOKENS_MAX:
+        raise ChangeRejectedError(409, f"there are {len(names)} tokens, and {TOKENS_MAX} is as many as there may be")
     row = {name: getattr(new, name) for name in ("name", *FIELDS, "expires_at")}
     row |= {"created_at": now_ms(), "created_by": caller.actor}
     await connection.execute(sa.insert(tokens), [row])
     secret = await _add_secret(connection, new.name)
-    made = await show(connection, new.name)
-    await audit.append(connection, caller, Entry("token.create", new.name, None, dict(made)))
-    return {**made, "secret": secret}
+    token = await get_token(connection, new.name)
+    await audit.append_entry(connection, caller, AuditEntry("token.create", new.name, None, dict(token)))
+    return {**token, "secret": secret}
 
 
 async def add_secret(connection: AsyncConnection, caller: Caller, name: str, overlap: int) -> TokenWithSecret:
-    """Give a token another secret; those that it has end after `overlap` seconds. Raises Refused."""
-    row = await find(connection, name, lock=True)
+    """Give a token another secret; those that it has end after `overlap` seconds. Raises ChangeRejectedError."""
+    row = await get_row(connection, name, lock=True)
     if has_expired(row):
-        raise Refused(409, "the token has expired: make a new one")
-    before, now = await show(connection, name), now_ms()
+        raise ChangeRejectedError(409, "the token has expired: make a new one")
+    before, now = await get_token(connection, name), now_ms()
     if overlap and before["secrets"] >= SECRETS_MAX:
-        raise Refused(409, f"it has {SECRETS_MAX} secrets already: write overlap: 0s, and the others end")
+        raise ChangeRejectedError(409, f"it has {SECRETS_MAX} secrets already: write overlap: 0s, and the others end")
     end = now + overlap * 1000
-    later = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > end)
-    await connection.execute(sa.update(token_secrets).where(token_secrets.c.token == name, later).values(ends_at=end))
-    gone = (token_secrets.c.token == name) & (token_secrets.c.ends_at <= now - NAMED_MS)
-    await connection.execute(sa.delete(token_secrets).where(gone))
+    outlasting = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > end)
+    await connection.execute(
+        sa.update(token_secrets).where(token_secrets.c.token == name, outlasting).values(ends_at=end)
+    )
+    forgotten = (token_secrets.c.token == name) & (token_secrets.c.ends_at <= now - ENDED_SECRET_RETENTION_MS)
+    await connection.execute(sa.delete(token_secrets).where(forgotten))
     secret = await _add_secret(connection, name)
-    made = await show(connection, name)
-    after = {"secrets": made["secrets"], "others_end_at": moment(end)}
-    await audit.append(connection, caller, Entry("token.secret", name, {"secrets": before["secrets"]}, after))
-    return {**made, "secret": secret}
+    token = await get_token(connection, name)
+    after = {"secrets": token["secrets"], "others_end_at": format_timestamp(end)}
+    await audit.append_entry(
+        connection, caller, AuditEntry("token.secret", name, {"secrets": before["secrets"]}, after)
+    )
+    return {**token, "secret": secret}
 
 
-async def revoke(connection: AsyncConnection, caller: Caller, name: str) -> TokenResponse:
-    """End a token and all of its secrets at once, and return what it was; raises Refused."""
-    await find(connection, name, lock=True)
-    before = await show(connection, name)
+async def revoke_token(connection: AsyncConnection, caller: Caller, name: str) -> TokenResponse:
+    """End a token and all of its secrets at once, and return what it was; raises ChangeRejectedError."""
+    await get_row(connection, name, lock=True)
+    before = await get_token(connection, name)
     await connection.execute(sa.delete(token_secrets).where(token_secrets.c.token == name))
     await connection.execute(sa.delete(tokens).where(tokens.c.name == name))
-    await audit.append(connection, caller, Entry("token.revoke", name, dict(before), None))
+    await audit.append_entry(connection, caller, AuditEntry("token.revoke", name, dict(before), None))
     return before
 
 
@@ -212,8 +219,8 @@ async def _add_secret(connection: AsyncConnection, name: str) -> str:
     return secret
 
 
-async def _secrets(connection: AsyncConnection) -> dict[str, int]:
+async def _count_secrets(connection: AsyncConnection) -> dict[str, int]:
     """Count the secrets of each token that can be used now."""
     usable = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > now_ms())
-    counted = sa.select(token_secrets.c.token, sa.func.count()).where(usable).group_by(token_secrets.c.token)
-    return {row[0]: row[1] for row in await connection.execute(counted)}
+    statement = sa.select(token_secrets.c.token, sa.func.count()).where(usable).group_by(token_secrets.c.token)
+    return {row[0]: row[1] for row in await connection.execute(statement)}

@@ -56,33 +56,33 @@ async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
         "kind": alert.kind,
         "severity": alert.severity,
         "customer": alert.customer,
-        "title": in_a_line(alert.title),
-        "details": _written({**alert.details, **alert.gathered}),
+        "title": format_title(alert.title),
+        "details": _dump_details({**alert.details, **alert.gathered}),
         "at": round(alert.at * 1000),
     }
-    made = await connection.execute(insert_new(connection, alerts, "key").values(row).returning(alerts.c.id))
-    if made.first() is not None:
+    inserted = await connection.execute(insert_new(connection, alerts, "key").values(row).returning(alerts.c.id))
+    if inserted.first() is not None:
         return True
     if alert.gathered:
         details = alerts.c.details
-        found = sa.select(details).where(alerts.c.key == alert.key).with_for_update()
-        before = orjson.loads((await connection.execute(found)).scalar_one())
-        after = _written({**before, **gather(before, alert.gathered)})
+        statement = sa.select(details).where(alerts.c.key == alert.key).with_for_update()
+        before = orjson.loads((await connection.execute(statement)).scalar_one())
+        after = _dump_details({**before, **merge_gathered(before, alert.gathered)})
         await connection.execute(sa.update(alerts).where(alerts.c.key == alert.key).values(details=after))
     return False
 
 
-async def raise_all(connection: AsyncConnection, some: Iterable[Alert]) -> list[Alert]:
+async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Alert]) -> list[Alert]:
     """Raise alerts in the transaction that is under way, of each key the first; return those that were not there."""
     first: dict[str, Alert] = {}
-    for alert in some:
+    for alert in alerts_to_raise:
         before = first.setdefault(alert.key, alert)
         if before is not alert and alert.gathered:
-            first[alert.key] = replace(before, gathered=gather(before.gathered, alert.gathered))
+            first[alert.key] = replace(before, gathered=merge_gathered(before.gathered, alert.gathered))
     return [first[key] for key in sorted(first) if await raise_once(connection, first[key])]
 
 
-def gather(before: Mapping[str, Any], more: Mapping[str, int | list[str]]) -> dict[str, int | list[str]]:
+def merge_gathered(before: Mapping[str, Any], more: Mapping[str, int | list[str]]) -> dict[str, int | list[str]]:
     """Return what two alerts of a key gather together; of a field that the first lacks, what the other has."""
     sums: dict[str, int | list[str]] = {}
     for name, value in more.items():
@@ -93,16 +93,16 @@ def gather(before: Mapping[str, Any], more: Mapping[str, int | list[str]]) -> di
     return sums
 
 
-def _written(details: Mapping[str, Any]) -> str:
+def _dump_details(details: Mapping[str, Any]) -> str:
     return orjson.dumps(dict(details), option=orjson.OPT_NON_STR_KEYS).decode()
 
 
-def unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
+def is_unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:
     """Return the condition that there is no alert of this key, for a query that looks for what to raise."""
     return ~sa.exists().where(alerts.c.key == key)
 
 
-def in_a_line(text: str) -> str:
+def format_title(text: str) -> str:
     """Return a text as a title has it: one line of printable characters, of a bounded length."""
     line = "".join(one if one.isprintable() else " " for one in text)
     return line if len(line) <= TITLE_CHARACTERS_MAX else f"{line[: TITLE_CHARACTERS_MAX - 1]}…"

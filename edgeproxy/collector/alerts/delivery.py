@@ -17,18 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts.alert import SEVERITIES, Severity
-from edgeproxy.collector.alerts.channels import Failed, send
-from edgeproxy.collector.alerts.message import Message
-from edgeproxy.collector.alerts.retries import next_wait
+from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
+from edgeproxy.collector.alerts.message import AlertMessage
+from edgeproxy.collector.alerts.retries import compute_wait
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database, insert_new
 from edgeproxy.collector.database.periodic import guarded, repeat
 from edgeproxy.collector.database.single_runner import alone
 from edgeproxy.config.alerts import Alerts
 
-LOOK_SECONDS = 1.0
+POLL_SECONDS = 1.0
 """Seconds between two looks for something to do."""
-SURVEY_SECONDS = 10.0
+COUNT_SECONDS = 10.0
 """Seconds between two looks what waits, and what is to be escalated."""
 ROUTED_MAX = 200
 """Alerts that are routed at once."""
@@ -57,7 +57,7 @@ class AlertMetrics(Protocol):
         """So many deliveries are still to be made, and so many were given up."""
 
 
-class Delivery:
+class AlertDelivery:
     """Brings alerts to their channels until it is cancelled."""
 
     def __init__(self, database: Database, settings: Alerts, metrics: AlertMetrics, contacts: Contacts) -> None:
@@ -68,9 +68,9 @@ class Delivery:
         self._tasks = Tasks()
         self._busy: set[str] = set()
         """Channels whose task runs."""
-        self._surveyed = float("-inf")
+        self._reported_at = float("-inf")
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
         """Send by these from now on."""
@@ -80,68 +80,70 @@ class Delivery:
         """Do what there is to do, for ever."""
         try:
             failed = "alerts could not be looked at, and are later"
-            await repeat(LOOK_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
+            await repeat(POLL_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
         finally:
             await self._tasks.cancel()
 
     async def step(self, now: float) -> None:
         """Route what is new, and begin to send what is due."""
         await self._route(now)
-        if time.monotonic() - self._surveyed >= SURVEY_SECONDS:
-            self._surveyed = time.monotonic()
+        if time.monotonic() - self._reported_at >= COUNT_SECONDS:
+            self._reported_at = time.monotonic()
             await self._escalate(now)
-            await self._survey()
-        waiting = sa.select(alert_deliveries.c.channel).distinct().where(is_due(now))
+            await self._report_outstanding()
+        statement = sa.select(alert_deliveries.c.channel).distinct().where(is_due(now))
         async with self._database.reading() as connection:
-            found = set((await connection.execute(waiting)).scalars())
-        for channel in sorted(found - self._busy):
+            due_channels = set((await connection.execute(statement)).scalars())
+        for channel in sorted(due_channels - self._busy):
             self._busy.add(channel)
             failed = "a channel of alerts could not be served, and is later"
-            self._tasks.start(f"alerts by {channel}", guarded(self._seldom, failed, self._serve(channel)))
+            self._tasks.start(f"alerts by {channel}", guarded(self._limited_log, failed, self._drain_channel(channel)))
 
     # ---- where to
 
     async def _route(self, now: float) -> None:
         """Say each new alert in the log, and make its deliveries."""
-        wanted = sa.select(alerts).where(alerts.c.routed_at.is_(None)).order_by(alerts.c.id).limit(ROUTED_MAX)
+        statement = sa.select(alerts).where(alerts.c.routed_at.is_(None)).order_by(alerts.c.id).limit(ROUTED_MAX)
         async with self._database.reading() as connection:
-            new = (await connection.execute(wanted)).all()
+            new = (await connection.execute(statement)).all()
         if not new:
             return
         async with self._database.writing() as connection:
-            ours = await _taken(connection, new, "routed_at", now)
+            ours = await _claim_alerts(connection, new, "routed_at", now)
             contacts: dict[str, str] = {}
             if self._settings.customers is not None:
                 contacts = await self._contacts(connection, sorted({row.customer for row in ours} - {None}))
-            rows = [_delivery(row.id, channel, now) for row in ours for channel in self.channels(row.severity)]
+            rows = [
+                _build_delivery(row.id, channel, now) for row in ours for channel in self.list_channels(row.severity)
+            ]
             rows += [
-                _delivery(row.id, f"{self._settings.customers}{TO_CUSTOMER}", now, contacts[row.customer])
+                _build_delivery(row.id, f"{self._settings.customers}{TO_CUSTOMER}", now, contacts[row.customer])
                 for row in ours
                 if row.customer in contacts
             ]
-            await _insert(connection, rows)
+            await _insert_deliveries(connection, rows)
             for row in ours:
-                self._say(row)
+                self._log_alert(row)
         for row in ours:
             self._metrics.alert_raised(row.kind, row.key)
 
-    def channels(self, severity: Severity) -> list[str]:
+    def list_channels(self, severity: Severity) -> list[str]:
         """Return the channels of a severity; where it has none, those of the next lower one."""
         for one in SEVERITIES[SEVERITIES.index(severity) :]:
             if listed := getattr(self._settings.routes, one):
                 return list(dict.fromkeys(listed))
         return []
 
-    def _higher(self, severity: Severity) -> list[str]:
+    def _list_escalation_channels(self, severity: Severity) -> list[str]:
         """The channels to which an alert is escalated: those of the next higher severity, and of a page all."""
         at = SEVERITIES.index(severity)
-        return self.channels(SEVERITIES[at - 1]) if at else list(self._settings.channels)
+        return self.list_channels(SEVERITIES[at - 1]) if at else list(self._settings.channels)
 
-    def _say(self, row: Any) -> None:
+    def _log_alert(self, row: Any) -> None:
         """The line of the log that every alert is."""
-        say = {"page": self._log.error, "warn": self._log.warning, "info": self._log.info}[row.severity]
+        log_line = {"page": self._log.error, "warn": self._log.warning, "info": self._log.info}[row.severity]
         details = orjson.loads(row.details)
-        say("alert", alert=row.id, key=row.key, severity=row.severity, title=row.title, details=details)
+        log_line("alert", alert=row.id, key=row.key, severity=row.severity, title=row.title, details=details)
 
     async def _escalate(self, now: float) -> None:
         """Send by further channels what no channel has taken for a while."""
@@ -149,46 +151,50 @@ class Delivery:
         open_ = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state.in_([DUE, DEAD]), own)
         sent = sa.exists().where(alert_deliveries.c.alert == alerts.c.id, alert_deliveries.c.state == SENT, own)
         before = round((now - self._settings.escalate) * 1000)
-        wanted = (
+        statement = (
             sa.select(alerts)
             .where(alerts.c.id.in_(open_), ~sent, alerts.c.routed_at <= before, alerts.c.escalated_at.is_(None))
             .limit(ROUTED_MAX)
         )
         async with self._database.reading() as connection:
-            stuck = (await connection.execute(wanted)).all()
-        if not stuck:
+            unsent = (await connection.execute(statement)).all()
+        if not unsent:
             return
         async with self._database.writing() as connection:
-            ours = await _taken(connection, stuck, "escalated_at", now)
-            rows = [_delivery(row.id, channel, now) for row in ours for channel in self._higher(row.severity)]
-            await _insert(connection, rows)
+            ours = await _claim_alerts(connection, unsent, "escalated_at", now)
+            rows = [
+                _build_delivery(row.id, channel, now)
+                for row in ours
+                for channel in self._list_escalation_channels(row.severity)
+            ]
+            await _insert_deliveries(connection, rows)
         for row in ours:
             self._log.error("no channel has taken an alert, and others are tried", alert=row.id, key=row.key)
 
-    async def _survey(self) -> None:
+    async def _report_outstanding(self) -> None:
         """Count what is outstanding."""
         count = sa.select(alert_deliveries.c.state, sa.func.count()).where(alert_deliveries.c.state.in_([DUE, DEAD]))
         async with self._database.reading() as connection:
             rows = await connection.execute(count.group_by(alert_deliveries.c.state))
-            found: dict[str, int] = {row[0]: row[1] for row in rows}
-        self._metrics.alerts_outstanding(found.get(DUE, 0), found.get(DEAD, 0))
+            counts: dict[str, int] = {row[0]: row[1] for row in rows}
+        self._metrics.alerts_outstanding(counts.get(DUE, 0), counts.get(DEAD, 0))
 
     # ---- on the way
 
-    async def _serve(self, channel: str) -> None:
+    async def _drain_channel(self, channel: str) -> None:
         """Send what is due by a channel, the oldest first, until it fails."""
         try:
             async with alone(self._database, f"alerts-{channel.partition(':')[0]}") as mine:
-                while mine and (rows := await self._due(channel)):
+                while mine and (rows := await self._fetch_due(channel)):
                     for row in rows:
-                        if not await self._sent(channel, row):
+                        if not await self._attempt_delivery(channel, row):
                             return
         finally:
             self._busy.discard(channel)
 
-    async def _due(self, channel: str) -> Sequence[Any]:
+    async def _fetch_due(self, channel: str) -> Sequence[Any]:
         deliveries = alert_deliveries.c
-        wanted = (
+        statement = (
             sa.select(alerts, deliveries.recipient, deliveries.attempts)
             .join_from(alert_deliveries, alerts, alerts.c.id == deliveries.alert)
             .where(is_due(time.time()), deliveries.channel == channel)
@@ -196,33 +202,33 @@ class Delivery:
             .limit(SENT_MAX)
         )
         async with self._database.reading() as connection:
-            return (await connection.execute(wanted)).all()
+            return (await connection.execute(statement)).all()
 
-    async def _sent(self, channel: str, row: Any) -> bool:
+    async def _attempt_delivery(self, channel: str, row: Any) -> bool:
         """Try to send one message, and note what came of it; whether it was taken."""
         name = channel.partition(":")[0]
         settings = self._settings.channels.get(name)
         if settings is None:
-            failed: Failed | None = Failed(NO_CHANNEL)
+            failure: DeliveryFailure | None = DeliveryFailure(NO_CHANNEL)
         else:
-            failed = await send(settings, message_of(row), row.recipient, time.time())
+            failure = await send_message(settings, to_message(row), row.recipient, time.time())
         attempts, now = row.attempts + 1, time.time()
         values: dict[str, Any] = {"attempts": attempts}
-        if failed is None:
+        if failure is None:
             values |= {"state": SENT, "sent_at": round(now * 1000), "error": None}
         else:
-            wait = None if failed.is_final else next_wait(attempts, failed.wait, random.random)
-            values |= {"error": failed.why}
+            wait = None if failure.is_final else compute_wait(attempts, failure.wait, random.random)
+            values |= {"error": failure.why}
             values |= {"state": DEAD} if wait is None else {"due_at": round((now + wait) * 1000)}
         own = (alert_deliveries.c.alert == row.id) & (alert_deliveries.c.channel == channel)
         async with self._database.writing() as connection:
             await connection.execute(sa.update(alert_deliveries).where(own).values(values))
-        result = SENT if failed is None else DEAD if values.get("state") == DEAD else "failed"
+        result = SENT if failure is None else DEAD if values.get("state") == DEAD else "failed"
         self._metrics.alert_tried(name, result)
-        if failed is not None:
-            about = {"alert": row.id, "attempts": attempts, "why": failed.why}
+        if failure is not None:
+            about = {"alert": row.id, "attempts": attempts, "why": failure.why}
             self._log.warning("a channel did not take an alert", channel=name, result=result, **about)
-        return failed is None
+        return failure is None
 
 
 def is_due(now: float) -> sa.ColumnElement[bool]:
@@ -230,26 +236,26 @@ def is_due(now: float) -> sa.ColumnElement[bool]:
     return (alert_deliveries.c.state == DUE) & (alert_deliveries.c.due_at <= round(now * 1000))
 
 
-def message_of(row: Any) -> Message:
+def to_message(row: Any) -> AlertMessage:
     """Return what is told of the row of an alert."""
     details = orjson.loads(row.details)
-    return Message(row.id, row.key, row.kind, row.severity, row.customer, row.title, details, row.at)
+    return AlertMessage(row.id, row.key, row.kind, row.severity, row.customer, row.title, details, row.at)
 
 
-def _delivery(alert: int, channel: str, now: float, recipient: str | None = None) -> dict[str, Any]:
+def _build_delivery(alert: int, channel: str, now: float, recipient: str | None = None) -> dict[str, Any]:
     row = {"alert": alert, "channel": channel, "recipient": recipient, "state": DUE, "attempts": 0}
     return {**row, "due_at": round(now * 1000)}
 
 
-async def _taken(connection: AsyncConnection, rows: Sequence[Any], column: str, now: float) -> list[Any]:
+async def _claim_alerts(connection: AsyncConnection, rows: Sequence[Any], column: str, now: float) -> list[Any]:
     """Note in a column of alerts when they were taken up; return those that nobody else has taken up meanwhile."""
     field = alerts.c[column]
     ours = sa.update(alerts).where(alerts.c.id.in_([row.id for row in rows]), field.is_(None))
     noted = await connection.execute(ours.values({column: round(now * 1000)}).returning(alerts.c.id))
-    taken = set(noted.scalars())
-    return [row for row in rows if row.id in taken]
+    claimed = set(noted.scalars())
+    return [row for row in rows if row.id in claimed]
 
 
-async def _insert(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
+async def _insert_deliveries(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
         await connection.execute(insert_new(connection, alert_deliveries, "alert", "channel"), list(rows))

@@ -21,7 +21,7 @@ SUBJECTS: dict[Severity, str] = {"page": "[PAGE] ", "warn": "[warning] ", "info"
 NO_DOMAIN = "edgeproxy.invalid"
 
 
-class Message(NamedTuple):
+class AlertMessage(NamedTuple):
     """An alert as it is told. `at` is in Unix milliseconds."""
 
     id: int
@@ -41,15 +41,15 @@ class Message(NamedTuple):
     @property
     def moment(self) -> str:
         """When it happened, as RFC 3339 has it."""
-        return written(self.at)
+        return format_timestamp(self.at)
 
 
-def written(ms: int) -> str:
+def format_timestamp(ms: int) -> str:
     """Write Unix milliseconds as RFC 3339."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def webhook(message: Message) -> bytes:
+def format_webhook(message: AlertMessage) -> bytes:
     """Return the body of a webhook: `type`, `timestamp` and `data`, as Standard Webhooks recommend."""
     data = {
         "id": message.id,
@@ -62,22 +62,22 @@ def webhook(message: Message) -> bytes:
     return orjson.dumps({"type": f"alert.{message.kind}", "timestamp": message.moment, "data": data})
 
 
-def slack(message: Message) -> bytes:
+def format_slack(message: AlertMessage) -> bytes:
     """Return a message for an incoming webhook of Slack: the title, and the details as a list."""
     title = f"{SUBJECTS[message.severity]}{message.title}"
     fields = [
-        {"type": "mrkdwn", "text": f"*{_escaped(name)}*\n{_escaped(_shown(value))}"[:SLACK_CHARACTERS_MAX]}
+        {"type": "mrkdwn", "text": f"*{_escape(name)}*\n{_escape(_format_value(value))}"[:SLACK_CHARACTERS_MAX]}
         for name, value in list(message.details.items())[:SLACK_FIELDS_MAX]
     ]
-    blocks: list[dict[str, Any]] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escaped(title)}*"}}]
+    blocks: list[dict[str, Any]] = [{"type": "section", "text": {"type": "mrkdwn", "text": f"*{_escape(title)}*"}}]
     if fields:
         blocks.append({"type": "section", "fields": fields})
     context = f"{message.kind} · {message.moment} · {message.key}"
-    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _escaped(context)}]})
-    return orjson.dumps({"text": _escaped(title), "blocks": blocks})
+    blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": _escape(context)}]})
+    return orjson.dumps({"text": _escape(title), "blocks": blocks})
 
 
-def pagerduty(message: Message, routing_key: str) -> bytes:
+def format_pagerduty(message: AlertMessage, routing_key: str) -> bytes:
     """Return a `trigger` for PagerDuty's Events API v2. What is sent twice is one incident there: `dedup_key`."""
     key = message.key
     return orjson.dumps(
@@ -98,27 +98,27 @@ def pagerduty(message: Message, routing_key: str) -> bytes:
     )
 
 
-def mail(message: Message, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
+def format_mail(message: AlertMessage, sender: str, recipients: tuple[str, ...]) -> EmailMessage:
     """Return a mail. Its Message-ID stays the same in all attempts."""
-    made = EmailMessage()
-    made["From"] = sender
-    made["To"] = ", ".join(recipients)
-    made["Subject"] = f"{SUBJECTS[message.severity]}{message.title}"
-    made["Date"] = format_datetime(datetime.fromtimestamp(message.at / 1000, UTC))
-    made["Message-ID"] = f"<{message.name}@{sender.rpartition('@')[2] or NO_DOMAIN}>"
-    made["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it.
+    mail = EmailMessage()
+    mail["From"] = sender
+    mail["To"] = ", ".join(recipients)
+    mail["Subject"] = f"{SUBJECTS[message.severity]}{message.title}"
+    mail["Date"] = format_datetime(datetime.fromtimestamp(message.at / 1000, UTC))
+    mail["Message-ID"] = f"<{message.name}@{sender.rpartition('@')[2] or NO_DOMAIN}>"
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: nobody's absence answers it.
     lines = [message.title, "", f"When: {message.moment}"]
     if message.customer is not None:
         lines.append(f"Customer: {message.customer}")
-    lines += [f"{name}: {_shown(value)}" for name, value in message.details.items()]
-    made.set_content("\n".join([*lines, "", f"Alert {message.id}, {message.key}", ""]))
-    return made
+    lines += [f"{name}: {_format_value(value)}" for name, value in message.details.items()]
+    mail.set_content("\n".join([*lines, "", f"Alert {message.id}, {message.key}", ""]))
+    return mail
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else orjson.dumps(value).decode()
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Escape what Slack takes for a mention or a link."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

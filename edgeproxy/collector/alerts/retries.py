@@ -10,7 +10,7 @@ WAIT_SECONDS_MAX = 3600.0
 """Seconds that a receiver may ask us to wait."""
 
 
-def next_wait(attempts: int, asked: float | None, random: Callable[[], float]) -> float | None:
+def compute_wait(attempts: int, requested_wait: float | None, random: Callable[[], float]) -> float | None:
     """Seconds until the next attempt after so many have failed; None: there is none, it is a dead letter.
 
     `asked` are the seconds that the receiver wants to be left alone, `random` gives numbers from 0 to 1.
@@ -18,4 +18,4 @@ def next_wait(attempts: int, asked: float | None, random: Callable[[], float]) -
     if attempts > len(BACKOFF_SECONDS):
         return None
     wait = BACKOFF_SECONDS[attempts - 1] * (1 + JITTER * random())
-    return max(wait, min(asked or 0.0, WAIT_SECONDS_MAX))
+    return max(wait, min(requested_wait or 0.0, WAIT_SECONDS_MAX))

@@ -10,7 +10,7 @@ from edgeproxy.config.alerts import SECRET_PREFIX
 VERSION = "v1"
 
 
-def signed(message_id: str, second: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
+def sign_webhook(message_id: str, second: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
     """Return the fields of the head that go with a body: whose it is, when it was sent, and a signature by each secret.
 
     `second` is the Unix second of this attempt, so that receivers can refuse what is old; the id stays the same in all
@@ -20,10 +20,10 @@ def signed(message_id: str, second: int, body: bytes, secrets: Sequence[str]) ->
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(second),
-        "webhook-signature": " ".join(f"{VERSION},{_mac(secret, content)}" for secret in secrets),
+        "webhook-signature": " ".join(f"{VERSION},{_compute_mac(secret, content)}" for secret in secrets),
     }
 
 
-def _mac(secret: str, content: bytes) -> str:
+def _compute_mac(secret: str, content: bytes) -> str:
     key = base64.b64decode(secret.removeprefix(SECRET_PREFIX))
     return base64.b64encode(hmac.digest(key, content, hashlib.sha256)).decode()

@@ -46,7 +46,7 @@ class Baseline(NamedTuple):
     """How like days usually are to what is usual on theirs: a cosine."""
 
     @classmethod
-    def of(cls, hours: Hours, until: int) -> "Baseline | None":
+    def compute(cls, hours: Hours, until: int) -> "Baseline | None":
         """The baseline of the weeks before the Unix second `until`, at which a day begins; None where they are too few.
 
         Only what is before `until` counts. Weeks count from the first use on.
@@ -57,31 +57,33 @@ class Baseline(NamedTuple):
             return None
         since = until - weeks * WEEK
         roots = [root(hours.get(hour, 0)) for hour in range(since, until, HOUR)]
-        middles = _middles(roots, WEEK_HOURS)
+        middles = _compute_medians(roots, WEEK_HOURS)
         off = [value - middles[at % WEEK_HOURS] for at, value in enumerate(roots)]
         wider = math.sqrt(weeks / (weeks - 1) + MEDIAN_VARIANCE / weeks)
         spreads = [
             wider
-            * _spread([off[week * WEEK_HOURS + (at + near) % WEEK_HOURS] for week in range(weeks) for near in NEARBY])
+            * _compute_spread(
+                [off[week * WEEK_HOURS + (at + near) % WEEK_HOURS] for week in range(weeks) for near in NEARBY]
+            )
             for at in range(WEEK_HOURS)
         ]
-        growth = _growth(roots, middles)
+        growth = _compute_growth(roots, middles)
         totals = [
             root(sum(hours.get(begin + n * HOUR, 0) for n in range(DAY_HOURS))) for begin in range(since, until, DAY)
         ]
-        days = _middles(totals, WEEK_DAYS)
-        day_spread = wider * _spread([value - days[at % WEEK_DAYS] for at, value in enumerate(totals)])
+        days = _compute_medians(totals, WEEK_DAYS)
+        day_spread = wider * _compute_spread([value - days[at % WEEK_DAYS] for at, value in enumerate(totals)])
         turned = (since // HOUR) % WEEK_HOURS
-        made = cls(
-            _turned([growth * middle for middle in middles], turned),
-            _turned(spreads, turned),
-            _turned([growth * middle for middle in days], turned // DAY_HOURS),
+        baseline = cls(
+            _rotate([growth * middle for middle in middles], turned),
+            _rotate(spreads, turned),
+            _rotate([growth * middle for middle in days], turned // DAY_HOURS),
             day_spread,
             1.0,
         )
-        alike = [made.likeness_of(hours, begin) for begin in range(since, until, DAY)]
-        known = [one for one in alike if one is not None]
-        return made._replace(likeness=median(known) if known else 1.0)
+        alike = [baseline.compute_likeness(hours, begin) for begin in range(since, until, DAY)]
+        measured = [one for one in alike if one is not None]
+        return baseline._replace(likeness=median(measured) if measured else 1.0)
 
     def expected(self, hour: int) -> float:
         """What is usually used in the hour that begins at this Unix second."""
@@ -94,13 +96,13 @@ class Baseline(NamedTuple):
     def score(self, hour: int, value: int) -> float:
         """By how many spreads a value is above what is usual in that hour: a robust z-score."""
         at = hour // HOUR % WEEK_HOURS
-        return _score(value, self.middles[at], self.spreads[at])
+        return _compute_score(value, self.middles[at], self.spreads[at])
 
     def day_score(self, day: int, value: int) -> float:
         """The same of a day."""
-        return _score(value, self.days[day // DAY % WEEK_DAYS], self.day_spread)
+        return _compute_score(value, self.days[day // DAY % WEEK_DAYS], self.day_spread)
 
-    def likeness_of(self, hours: Hours, day: int) -> float | None:
+    def compute_likeness(self, hours: Hours, day: int) -> float | None:
         """How like the hours of a day are to what is usual: a cosine, 1 where only the volume is another one.
 
         None where there is too little of either to say so.
@@ -111,13 +113,13 @@ class Baseline(NamedTuple):
             return None
         return cosine(own, usual)
 
-    def packed(self) -> bytes:
-        """All of it as bytes, for `unpacked`."""
+    def to_bytes(self) -> bytes:
+        """All of it as bytes, for `from_bytes`."""
         return array("d", [*self.middles, *self.spreads, *self.days, self.day_spread, self.likeness]).tobytes()
 
     @classmethod
-    def unpacked(cls, packed: bytes) -> "Baseline":
-        """Return what `packed` has made bytes of."""
+    def from_bytes(cls, packed: bytes) -> "Baseline":
+        """Return what `to_bytes` has made bytes of."""
         numbers = array("d", packed)
         middles, rest = numbers[:WEEK_HOURS], numbers[WEEK_HOURS:]
         spreads, rest = rest[:WEEK_HOURS], rest[WEEK_HOURS:]
@@ -150,25 +152,25 @@ def cosine(one: Sequence[float], other: Sequence[float]) -> float:
     return product / (math.hypot(*one) * math.hypot(*other))
 
 
-def _middles(values: Sequence[float], period: int) -> list[float]:
+def _compute_medians(values: Sequence[float], period: int) -> list[float]:
     return [median(values[at::period]) for at in range(period)]
 
 
-def _spread(off: Sequence[float]) -> float:
+def _compute_spread(off: Sequence[float]) -> float:
     """The spread of what is off the middle. What is the middle itself, one of each odd number of weeks, is left out."""
     return MAD_TO_SIGMA * median([abs(one) for one in off if one] or [0.0])
 
 
-def _growth(roots: Sequence[float], middles: Sequence[float]) -> float:
+def _compute_growth(roots: Sequence[float], middles: Sequence[float]) -> float:
     """By what the last week is above the trailing ones, of most of its hours."""
     last = roots[-WEEK_HOURS:]
     return min(max(median([value / middle for value, middle in zip(last, middles, strict=True)]), 1.0), GROWTH_MAX)
 
 
-def _turned(values: Sequence[float], by: int) -> tuple[float, ...]:
+def _rotate(values: Sequence[float], by: int) -> tuple[float, ...]:
     """Values by the hour or day since some Unix second, by that of the week."""
     return (*values[-by:], *values[:-by]) if by else tuple(values)
 
 
-def _score(value: int, middle: float, spread: float) -> float:
+def _compute_score(value: int, middle: float, spread: float) -> float:
     return (root(value) - middle) / max(spread, POISSON_SPREAD, RELATIVE_SPREAD * middle)

@@ -18,7 +18,7 @@ from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, WEEK, H
 
 BEGIN = 1_767_225_600 - 1_767_225_600 % WEEK
 """When made-up histories begin, a Thursday."""
-LOGGED = re.compile(r"\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}):\d{2}:\d{2} ([+-]\d{4})\]")
+LOG_TIME = re.compile(r"\[(\d{2}/[A-Z][a-z]{2}/\d{4}:\d{2}):\d{2}:\d{2} ([+-]\d{4})\]")
 """The hour of a request in the common and the combined log format."""
 ORDINARY = 0.15
 """The part of itself by which an hour of a made-up customer differs from what it should be, beside chance."""
@@ -28,7 +28,7 @@ Subject = tuple[str, str]
 Histories = dict[Subject, dict[int, int]]
 
 
-class Unreadable(Exception):
+class InvalidHistoryError(Exception):
     """A file has no history: a sentence for who named it."""
 
 
@@ -39,47 +39,48 @@ class Planted(NamedTuple):
     days: frozenset[int]
 
 
-def read(file: Path, weeks: int, customers: int, seed: int) -> Histories:
+def read_history(file: Path, weeks: int, customers: int, seed: int) -> Histories:
     """The histories in a file: rows of `hour,customer,meter,value`, as the ledger exports them, or an access log.
 
-    A log of a few days is no history of weeks: those of so many customers are drawn from its hours. Raises Unreadable.
+    A log of a few days is no history of weeks: those of so many customers are drawn from its hours. Raises
+    InvalidHistoryError.
     """
     opened: Callable[..., TextIO] = gzip.open if file.suffix == ".gz" else open
     try:
         with opened(file, "rt", encoding="utf-8", errors="replace") as lines:
             first = lines.readline()
             if {"hour", "customer", "meter", "value"} <= set(first.strip().split(",")):
-                return _exported(csv.DictReader(lines, fieldnames=first.strip().split(",")))
-            counts = _logged(first, lines)
-    except (OSError, EOFError) as failure:
-        raise Unreadable(f"{file} cannot be read: {failure}") from None
+                return _parse_export(csv.DictReader(lines, fieldnames=first.strip().split(",")))
+            counts = _count_log_hours(first, lines)
+    except (OSError, EOFError) as error:
+        raise InvalidHistoryError(f"{file} cannot be read: {error}") from None
     if not counts:
-        raise Unreadable(f"{file} is neither an access log nor rows of hour,customer,meter,value")
-    return drawn(counts, weeks, customers, seed)
+        raise InvalidHistoryError(f"{file} is neither an access log nor rows of hour,customer,meter,value")
+    return draw_histories(counts, weeks, customers, seed)
 
 
-def _exported(rows: Iterator[dict[str, str]]) -> Histories:
-    found: Histories = defaultdict(lambda: defaultdict(int))
+def _parse_export(rows: Iterator[dict[str, str]]) -> Histories:
+    histories: Histories = defaultdict(lambda: defaultdict(int))
     try:
         for row in rows:
             hour = int(datetime.fromisoformat(row["hour"]).timestamp())
-            found[row["customer"], row["meter"]][hour - hour % HOUR] += int(row["value"])
-    except (ValueError, TypeError, KeyError) as bad:
-        raise Unreadable(f"a row is not hour,customer,meter,value: {bad}") from None
-    return {subject: dict(hours) for subject, hours in found.items()}
+            histories[row["customer"], row["meter"]][hour - hour % HOUR] += int(row["value"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidHistoryError(f"a row is not hour,customer,meter,value: {error}") from None
+    return {subject: dict(hours) for subject, hours in histories.items()}
 
 
-def _logged(first: str, lines: Iterator[str]) -> dict[int, int]:
+def _count_log_hours(first: str, lines: Iterator[str]) -> dict[int, int]:
     counts: dict[int, int] = defaultdict(int)
     for line in (first, *lines):
-        match = LOGGED.search(line)
+        match = LOG_TIME.search(line)
         if match is not None:
             at = datetime.strptime(" ".join(match.groups()), "%d/%b/%Y:%H %z")
             counts[int(at.timestamp())] += 1
     return dict(counts)
 
 
-def drawn(counts: Hours, weeks: int, customers: int, seed: int) -> Histories:
+def draw_histories(counts: Hours, weeks: int, customers: int, seed: int) -> Histories:
     """Weeks whose hours are drawn from those that were seen at the same time of day, each with chance of its own.
 
     The first and the last hour that were seen are left out, as they are not whole.
@@ -88,13 +89,13 @@ def drawn(counts: Hours, weeks: int, customers: int, seed: int) -> Histories:
     seen: dict[int, list[int]] = defaultdict(list)
     for hour in range(first + HOUR, last, HOUR):
         seen[hour // HOUR % DAY_HOURS].append(counts.get(hour, 0))
-    made: Histories = {}
+    histories: Histories = {}
     for number in range(customers):
         chance = random.Random(f"{seed}:{number}")
         hours = range(BEGIN, BEGIN + weeks * WEEK, HOUR)
-        drawn_ = {hour: poisson(chance, chance.choice(seen[hour // HOUR % DAY_HOURS] or [0])) for hour in hours}
-        made[f"drawn-{number + 1}", "requests"] = drawn_
-    return made
+        values = {hour: draw_poisson(chance, chance.choice(seen[hour // HOUR % DAY_HOURS] or [0])) for hour in hours}
+        histories[f"drawn-{number + 1}", "requests"] = values
+    return histories
 
 
 # ---- made up
@@ -103,56 +104,56 @@ Shape = Callable[[int], float]
 """What is usual in an hour, of the hours since BEGIN."""
 
 
-def office(hour: int) -> float:
+def office_usage(hour: int) -> float:
     """People at work: from eight to six on five days."""
     day, at = hour // DAY_HOURS % 7, hour % DAY_HOURS
     return 40 + (0 if day in (2, 3) else 600 * math.exp(-(((at - 13) / 4) ** 2)))
 
 
-def machine(_: int) -> float:
+def machine_usage(_: int) -> float:
     """A machine that asks all the time."""
     return 900
 
 
-def nightly(hour: int) -> float:
+def nightly_usage(hour: int) -> float:
     """A job by night."""
     return 5000 if hour % DAY_HOURS in (2, 3) else 20
 
 
-def little(hour: int) -> float:
+def little_usage(hour: int) -> float:
     """Somebody who tries it."""
     return 4 if 8 <= hour % DAY_HOURS < 20 else 0.3
 
 
-def growing(hour: int) -> float:
+def growing_usage(hour: int) -> float:
     """People all around the clock, three percent more each week."""
     return float(200 * 1.03 ** (hour / 168)) * (1.5 + math.sin(2 * math.pi * (hour % DAY_HOURS - 6) / DAY_HOURS))
 
 
 SHAPES: Mapping[str, Shape] = {
-    "office": office,
-    "machine": machine,
-    "nightly": nightly,
-    "little": little,
-    "growing": growing,
+    "office": office_usage,
+    "machine": machine_usage,
+    "nightly": nightly_usage,
+    "little": little_usage,
+    "growing": growing_usage,
 }
 
 
-def made_up(weeks: int, customers: int, seed: int) -> Histories:
+def generate_histories(weeks: int, customers: int, seed: int) -> Histories:
     """Histories of customers of each shape in turn, of different sizes."""
-    made: Histories = {}
+    histories: Histories = {}
     for number in range(customers):
         chance = random.Random(f"{seed}:{number}")
         name, shape = list(SHAPES.items())[number % len(SHAPES)]
         size = 1.0 if name == "little" else chance.choice((0.3, 1.0, 3.0, 10.0))
-        made[f"{name}-{number + 1}", "requests"] = {
-            BEGIN + hour * HOUR: poisson(chance, size * shape(hour) * max(0.0, chance.gauss(1.0, ORDINARY)))
+        histories[f"{name}-{number + 1}", "requests"] = {
+            BEGIN + hour * HOUR: draw_poisson(chance, size * shape(hour) * max(0.0, chance.gauss(1.0, ORDINARY)))
             for hour in range(weeks * 168)
         }
-    return made
+    return histories
 
 
-def poisson(chance: random.Random, mean: float) -> int:
+def draw_poisson(chance: random.Random, mean: float) -> int:
     """How many independent events there are where so many are expected."""
     if mean > 50:
         return max(0, round(chance.gauss(mean, math.sqrt(mean))))
@@ -175,7 +176,7 @@ CHANGES: Mapping[str, Callable[[dict[int, int], int, float], None]] = {
 """What is planted, by its name; a level is what the customer uses in an hour of the day on average."""
 
 
-def plant(hours: dict[int, int], chance: random.Random, since: int, until: int) -> list[Planted]:
+def plant_changes(hours: dict[int, int], chance: random.Random, since: int, until: int) -> list[Planted]:
     """Put changes into a history, one in each two weeks or so from `since` on; return what they are."""
     planted: list[Planted] = []
     day = since + chance.randrange(14) * DAY

@@ -12,12 +12,12 @@ from dataclasses import replace
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
-from edgeproxy.collector.anomalies.judgement import Finding, day_of, judge_day, judge_hour, must_pause
+from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, start_of_day
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
 from edgeproxy.collector.ledger.queries import written
@@ -25,16 +25,16 @@ from edgeproxy.config.anomalies import Thresholds
 from edgeproxy.config.collector import Settings
 from edgeproxy.wire.batch import ANONYMOUS
 
-LOOK_SECONDS = 60.0
+POLL_SECONDS = 60.0
 """Seconds between two looks whether something is due."""
 GRACE_SECONDS = 900
 """Seconds after the end of an hour or a day until it is judged; most of what comes late has come by then."""
 HOURS_BEHIND_MAX, DAYS_BEHIND_MAX = 24, 7
 """How far back is looked after a time in which nobody did."""
-NOBODY = "anomalies"
+ACTOR = "anomalies"
 """Who pauses customers, for the audit log."""
 WHY_PAUSED = "unusual usage: please contact us"
-NOT_HERE = "no API has the customer, so pause it in its file"
+NOT_HERE_REASON = "no API has the customer, so pause it in its file"
 
 Judge = Callable[[Baseline, Hours, int, Thresholds], Finding | None]
 """What an hour's usage is held against, by the hours before it too: judgement.py has them."""
@@ -49,7 +49,7 @@ class AnomalyJob:
         self._cursor = ""
         """The customer up to which baselines are of this week."""
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Settings) -> None:
         """Look by these from now on."""
@@ -58,68 +58,70 @@ class AnomalyJob:
     async def run(self) -> None:
         """Look every minute."""
         failed = "usage was not looked at, and is later"
-        await repeat(LOOK_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
+        await repeat(POLL_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
 
     async def step(self, now: float) -> None:
         """Do what is due, where nobody else does it."""
         if not self._settings.anomalies.enabled:
             return
-        await do_alone(self._database, "anomalies", lambda: self._look(now))
+        await do_alone(self._database, "anomalies", lambda: self._run_due(now))
 
-    async def _look(self, now: float) -> None:
-        await self._rebuild(now)
+    async def _run_due(self, now: float) -> None:
+        await self._rebuild_baselines(now)
         async with self._database.reading() as connection:
-            come_to = await store.progress(connection)
-        await self._hours(now, come_to.get("hours"))
-        await self._days(now, come_to.get("days"))
-        await self._open_hour(now)
+            progress = await store.fetch_progress(connection)
+        await self._judge_hours(now, progress.get("hours"))
+        await self._judge_days(now, progress.get("days"))
+        await self._judge_open_hour(now)
 
     # ---- baselines
 
-    async def _rebuild(self, now: float) -> None:
+    async def _rebuild_baselines(self, now: float) -> None:
         """Make the baselines anew that are a week old, and those of new customers."""
-        today = day_of(int(now))
+        today = start_of_day(int(now))
         async with self._database.reading() as connection:
-            if (await store.progress(connection)).get("baselines", 0) >= today:
+            if (await store.fetch_progress(connection)).get("baselines", 0) >= today:
                 return
-            names = await store.customers_after(connection, self._cursor)
-            built = await store.built_at(connection, names)
+            names = await store.list_customers(connection, self._cursor)
+            built = await store.fetch_build_times(connection, names)
         for name in names:
             if built.get(name, 0) <= today - WEEK and name != ANONYMOUS:
-                await self._rebuild_of(name, today)
+                await self._rebuild_customer(name, today)
         self._cursor = names[-1] if names else ""
         if not names:
             async with self._database.writing() as connection:
-                await store.come_to(connection, "baselines", today)
-                await store.drop_expired(connection, int(now))
+                await store.record_progress(connection, "baselines", today)
+                await store.delete_expired(connection, int(now))
 
-    async def _rebuild_of(self, customer: str, today: int) -> None:
+    async def _rebuild_customer(self, customer: str, today: int) -> None:
         async with self._database.reading(whole=True) as connection:
-            found = await store.used(connection, today - WEEKS * WEEK, today, customer)
-        made = {meter: Baseline.of(hours, today) for (_, meter), hours in found.items()}
+            usage = await store.fetch_usage(connection, today - WEEKS * WEEK, today, customer)
+        baselines = {meter: Baseline.compute(hours, today) for (_, meter), hours in usage.items()}
         async with self._database.writing() as connection:
-            await store.put_baselines(connection, customer, made, today)
+            await store.replace_baselines(connection, customer, baselines, today)
 
     # ---- what is judged
 
-    async def _hours(self, now: float, since: int | None) -> None:
+    async def _judge_hours(self, now: float, since: int | None) -> None:
         """Judge the hours that are over."""
         until = int(now - GRACE_SECONDS) // HOUR * HOUR
         earliest = until - (HOUR if since is None else HOURS_BEHIND_MAX * HOUR)
         for hour in range(max(since or 0, earliest), until, HOUR):
-            async with aclosing(self._findings(hour - HOUR, hour, judge_hour)) as findings:
+            async with aclosing(self._stream_findings(hour - HOUR, hour, judge_hour)) as findings:
                 async for customer, meter, finding in findings:
-                    await self._tell(customer, meter, finding, now)
-            await self._come_to("hours", hour + HOUR)
+                    await self._record_finding(customer, meter, finding, now)
+            await self._record_progress("hours", hour + HOUR)
 
-    async def _findings(self, since: int, hour: int, judge: Judge) -> AsyncGenerator[tuple[str, str, Finding], None]:
+    async def _stream_findings(
+        self, since: int, hour: int, judge: Judge
+    ) -> AsyncGenerator[tuple[str, str, Finding], None]:
         """Judge this hour of everybody, by what was used from `since` on: customer, meter, what is not as usual."""
         async with (
             self._database.reading(whole=True) as connection,
-            aclosing(store.used_by_all(connection, since, hour + HOUR)) as everybody,
+            aclosing(store.stream_usage(connection, since, hour + HOUR)) as everybody,
         ):
             async for used in everybody:
-                usual = await store.baselines(connection, (customer for customer, _ in used))
+                usual = await store.fetch_baselines(connection, (customer for customer, _ in used))
                 for (customer, meter), baseline in sorted(usual.items()):
                     thresholds = self._settings.anomalies.find_thresholds(customer)
                     if thresholds is None:
@@ -128,84 +130,88 @@ class AnomalyJob:
                     if finding is not None:
                         yield customer, meter, finding
 
-    async def _days(self, now: float, since: int | None) -> None:
+    async def _judge_days(self, now: float, since: int | None) -> None:
         """Judge the days that are over, also of customers who have used nothing."""
-        until = day_of(int(now - GRACE_SECONDS))
+        until = start_of_day(int(now - GRACE_SECONDS))
         earliest = until - (DAY if since is None else DAYS_BEHIND_MAX * DAY)
         for day in range(max(since or 0, earliest), until, DAY):
             name = ""
             while True:
                 async with self._database.reading() as connection:
-                    names = await store.customers_after(connection, name)
-                    usual = await store.baselines(connection, names)
+                    names = await store.list_customers(connection, name)
+                    usual = await store.fetch_baselines(connection, names)
                 for customer in sorted({customer for customer, _ in usual}):
-                    await self._day_of(customer, usual, day, now)
+                    await self._judge_customer_day(customer, usual, day, now)
                 if not names:
                     break
                 name = names[-1]
-            await self._come_to("days", day + DAY)
+            await self._record_progress("days", day + DAY)
 
-    async def _day_of(self, customer: str, usual: Mapping[tuple[str, str], Baseline], day: int, now: float) -> None:
+    async def _judge_customer_day(
+        self, customer: str, usual: Mapping[tuple[str, str], Baseline], day: int, now: float
+    ) -> None:
         thresholds = self._settings.anomalies.find_thresholds(customer)
         if thresholds is None:
             return
         async with self._database.reading(whole=True) as connection:
-            used = await store.used(connection, day, day + DAY, customer)
+            used = await store.fetch_usage(connection, day, day + DAY, customer)
         for (name, meter), baseline in sorted(usual.items()):
             finding = judge_day(baseline, used.get((name, meter), {}), day, thresholds) if name == customer else None
             if finding is not None:
-                await self._tell(customer, meter, finding, now)
+                await self._record_finding(customer, meter, finding, now)
 
-    async def _open_hour(self, now: float) -> None:
+    async def _judge_open_hour(self, now: float) -> None:
         """Pause who has used far too much in the hour that is not over, where that is wanted."""
         anomalies = self._settings.anomalies
         if anomalies.pause is None and not any(own.pause is not None for own in anomalies.customers.values()):
             return
         hour = int(now) // HOUR * HOUR
-        async with aclosing(self._findings(hour, hour, must_pause)) as findings:
+        async with aclosing(self._stream_findings(hour, hour, judge_pause)) as findings:
             async for customer, meter, finding in findings:
-                await self._pause(customer, meter, finding, now)
+                await self._pause_customer(customer, meter, finding, now)
 
-    async def _come_to(self, name: str, until: int) -> None:
+    async def _record_progress(self, name: str, until: int) -> None:
         async with self._database.writing() as connection:
-            await store.come_to(connection, name, until)
+            await store.record_progress(connection, name, until)
 
     # ---- what is done
 
-    async def _tell(self, customer: str, meter: str, finding: Finding, now: float) -> None:
+    async def _record_finding(self, customer: str, meter: str, finding: Finding, now: float) -> None:
         """Write what was found, and its alert: one a day for a customer, and another one where it gets louder."""
-        day, keep = day_of(finding.at), self._settings.anomalies.keep
+        day, keep = start_of_day(finding.at), self._settings.anomalies.keep
         async with self._database.writing() as connection:
-            whole = await store.note(connection, customer, meter, day, finding, int(now), keep)
+            whole = await store.record_finding(connection, customer, meter, day, finding, int(now), keep)
             if whole is not None:
-                await raise_once(connection, alert_of(customer, meter, whole, now))
+                await raise_once(connection, build_alert(customer, meter, whole, now))
 
-    async def _pause(self, customer: str, meter: str, finding: Finding, now: float) -> None:
+    async def _pause_customer(self, customer: str, meter: str, finding: Finding, now: float) -> None:
         """Pause a customer, once a day: a person who takes it back is not contradicted on the same day."""
         try:
             async with self._database.writing() as connection:
-                row = await customers.look(connection, customer, lock=True)
-                if row is not None and customers.state_of(row) != "active":
+                row = await customers.find_row(connection, customer, lock=True)
+                if row is not None and customers.compute_state(row) != "active":
                     return
-                alert = pause_alert(customer, meter, finding, now, why_not=None if row is not None else NOT_HERE)
+                alert = build_pause_alert(
+                    customer, meter, finding, now, why_not=None if row is not None else NOT_HERE_REASON
+                )
                 if await raise_once(connection, alert) and row is not None:
                     change = UpdateCustomerRequest.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
-                    await customers.change(connection, Caller(NOBODY), customer, change, self._settings)
+                    await customers.update_customer(connection, Caller(ACTOR), customer, change, self._settings)
                     self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
-        except Refused as no:  # That is no reason to leave the others as they are; it is tried again.
-            why = "; ".join([no.why, *(f"{field}: {fault}" for field, fault in no.faults)])
-            alert = pause_alert(customer, meter, finding, now, why_not=why)
+        except ChangeRejectedError as error:  # That is no reason to leave the others as they are; it is tried again.
+            why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
+            alert = build_pause_alert(customer, meter, finding, now, why_not=why)
             async with self._database.writing() as connection:
                 await raise_once(connection, replace(alert, key=f"failed-{alert.key}"))
 
 
-def alert_of(customer: str, meter: str, finding: Finding, now: float) -> Alert:
+def build_alert(customer: str, meter: str, finding: Finding, now: float) -> Alert:
     """The alert of a finding. Pure."""
     what = f"{'more' if finding.is_more else 'less'} {meter} than usual"
     if finding.kind == "pattern":
         what = f"{meter} at other hours than usual"
     return Alert(
-        key=f"anomaly:{customer}:{written(day_of(finding.at))[:10]}:{finding.severity}",
+        key=f"anomaly:{customer}:{written(start_of_day(finding.at))[:10]}:{finding.severity}",
         kind="anomaly",
         severity=finding.severity,
         customer=customer,
@@ -215,7 +221,7 @@ def alert_of(customer: str, meter: str, finding: Finding, now: float) -> Alert:
     )
 
 
-def pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_not: str | None = None) -> Alert:
+def build_pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_not: str | None = None) -> Alert:
     """The alert of a customer who is paused, who reads it too, or of one who cannot be, which only operators read.
 
     Pure.
@@ -223,7 +229,7 @@ def pause_alert(customer: str, meter: str, finding: Finding, now: float, *, why_
     times = finding.value / max(finding.expected, 1.0)
     done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
     return Alert(
-        key=f"pause:{customer}:{written(day_of(finding.at))[:10]}",
+        key=f"pause:{customer}:{written(start_of_day(finding.at))[:10]}",
         kind="pause",
         severity="page",
         customer=customer if why_not is None else None,

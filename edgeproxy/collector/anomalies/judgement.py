@@ -71,8 +71,13 @@ class Finding(NamedTuple):
     @property
     def details(self) -> dict[str, Any]:
         """What is told of it."""
-        told = {"kind": self.kind, "value": self.value, "expected": round(self.expected), "score": round(self.score, 1)}
-        return {**told, "likeness": None if self.likeness is None else round(self.likeness, 3), "action": self.action}
+        values = {
+            "kind": self.kind,
+            "value": self.value,
+            "expected": round(self.expected),
+            "score": round(self.score, 1),
+        }
+        return {**values, "likeness": None if self.likeness is None else round(self.likeness, 3), "action": self.action}
 
 
 def judge_hour(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
@@ -84,7 +89,7 @@ def judge_hour(baseline: Baseline, hours: Hours, hour: int, thresholds: Threshol
     before = baseline.score(hour - HOUR, hours.get(hour - HOUR, 0))
     if score < AT_ONCE * thresholds.score and before < thresholds.score:
         return None
-    return Finding("volume", _loudness(value, expected), score, None, value, expected, hour)
+    return Finding("volume", _compute_severity(value, expected), score, None, value, expected, hour)
 
 
 def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds) -> Finding | None:
@@ -94,7 +99,7 @@ def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds
     score = baseline.day_score(day, value)
     more = score >= thresholds.score and value >= RATIO_MIN * expected
     less = score <= -thresholds.score and value <= DROP_MAX * expected
-    own = baseline.likeness_of(hours, day)
+    own = baseline.compute_likeness(hours, day)
     likeness = None if own is None else min(1.0, own / baseline.likeness)
     other = likeness is not None and likeness < thresholds.similarity
     if not (more or less or other):
@@ -102,12 +107,12 @@ def judge_day(baseline: Baseline, hours: Hours, day: int, thresholds: Thresholds
     if not (more or less):
         return Finding("pattern", "info", score, likeness, value, expected, day)
     if not other:
-        severity: Severity = _loudness(value, expected) if more else "warn"
+        severity: Severity = _compute_severity(value, expected) if more else "warn"
         return Finding("volume", severity, score, likeness, value, expected, day)
     return Finding("both", "page" if more else "warn", score, likeness, value, expected, day)
 
 
-def must_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
+def judge_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Thresholds) -> Finding | None:
     """Whether an hour, be it over or not, has so many times what is usual that its customer is paused."""
     value, expected = hours.get(hour, 0), baseline.expected(hour)
     score = baseline.score(hour, value)
@@ -118,7 +123,7 @@ def must_pause(baseline: Baseline, hours: Hours, hour: int, thresholds: Threshol
     return Finding("volume", "page", score, None, value, expected, hour)
 
 
-def together(one: Finding | None, other: Finding | None) -> Finding | None:
+def merge_findings(one: Finding | None, other: Finding | None) -> Finding | None:
     """One finding of an hour's and of its day's: the louder one, of `both` kinds where they are of different ones."""
     if one is None or other is None:
         return one or other
@@ -133,10 +138,10 @@ def together(one: Finding | None, other: Finding | None) -> Finding | None:
 LOUDNESS: dict[Severity, int] = {"info": 0, "warn": 1, "page": 2}
 
 
-def _loudness(value: int, expected: float) -> Severity:
+def _compute_severity(value: int, expected: float) -> Severity:
     return "page" if value >= LOUD * max(expected, 1.0) else "warn"
 
 
-def day_of(second: int) -> int:
+def start_of_day(second: int) -> int:
     """The Unix second at which the day of UTC begins that another one is in."""
     return second - second % DAY

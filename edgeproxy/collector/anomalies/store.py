@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.anomalies.baseline import Baseline
-from edgeproxy.collector.anomalies.judgement import LOUDNESS, Finding, together
+from edgeproxy.collector.anomalies.judgement import LOUDNESS, Finding, merge_findings
 from edgeproxy.collector.database.alert_tables import anomalies, anomaly_baselines, anomaly_progress
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.ledger import queries, rollup
@@ -19,18 +19,20 @@ from edgeproxy.collector.ledger.queries import Asked, moment, written
 NAMES_MAX = 500
 """Customers that are looked up at once."""
 
-By = Mapping[tuple[str, str], dict[int, int]]
+HourlyUsage = Mapping[tuple[str, str], dict[int, int]]
 """What was used in each hour, by customer and meter."""
 
 
-async def used(connection: AsyncConnection, since: int, until: int, customer: str) -> By:
+async def fetch_usage(connection: AsyncConnection, since: int, until: int, customer: str) -> HourlyUsage:
     """What a customer used in the hours of this time, as far as hours are kept."""
-    return {key: hours async for some in used_by_all(connection, since, until, customer) for key, hours in some.items()}
+    return {
+        key: hours async for some in stream_usage(connection, since, until, customer) for key, hours in some.items()
+    }
 
 
-async def used_by_all(
+async def stream_usage(
     connection: AsyncConnection, since: int, until: int, customer: str | None = None
-) -> AsyncGenerator[By, None]:
+) -> AsyncGenerator[HourlyUsage, None]:
     """What everybody used, or one customer, in the hours of this time, as far as hours are kept.
 
     By name, NAMES_MAX customers at a time, each with all of its hours: there may be a million of them.
@@ -40,8 +42,8 @@ async def used_by_all(
         return
     some: dict[tuple[str, str], dict[int, int]] = {}
     names: set[str] = set()
-    question = Asked(customer, None, since, until, ("customer", "meter", "hour"))
-    async with aclosing(queries.stream(connection, question)) as pages:
+    usage_query = Asked(customer, None, since, until, ("customer", "meter", "hour"))
+    async with aclosing(queries.stream(connection, usage_query)) as pages:
         async for rows in pages:
             for row in rows:
                 name = row["customer"]
@@ -58,46 +60,46 @@ def _second(hour: str) -> int:
     return moment("hour", hour)
 
 
-async def customers_after(connection: AsyncConnection, name: str) -> list[str]:
+async def list_customers(connection: AsyncConnection, name: str) -> list[str]:
     """The next NAMES_MAX customers that have any usage, in the order of their names."""
     column = series.c.customer
-    wanted = sa.select(column).where(column > name).distinct().order_by(column).limit(NAMES_MAX)
-    return list((await connection.execute(wanted)).scalars())
+    statement = sa.select(column).where(column > name).distinct().order_by(column).limit(NAMES_MAX)
+    return list((await connection.execute(statement)).scalars())
 
 
-async def built_at(connection: AsyncConnection, customers: Iterable[str]) -> dict[str, int]:
+async def fetch_build_times(connection: AsyncConnection, customers: Iterable[str]) -> dict[str, int]:
     """When the oldest baseline of each customer was made; those without any are left out."""
     columns = anomaly_baselines.c
-    wanted = sa.select(columns.customer, sa.func.min(columns.built_at)).where(columns.customer.in_(list(customers)))
-    return {row[0]: row[1] for row in await connection.execute(wanted.group_by(columns.customer))}
+    statement = sa.select(columns.customer, sa.func.min(columns.built_at)).where(columns.customer.in_(list(customers)))
+    return {row[0]: row[1] for row in await connection.execute(statement.group_by(columns.customer))}
 
 
-async def put_baselines(
-    connection: AsyncConnection, customer: str, made: Mapping[str, Baseline | None], now: int
+async def replace_baselines(
+    connection: AsyncConnection, customer: str, new_baselines: Mapping[str, Baseline | None], now: int
 ) -> None:
     """Put the baselines of a customer's meters in the place of those there are; None: too little is known yet."""
     await connection.execute(sa.delete(anomaly_baselines).where(anomaly_baselines.c.customer == customer))
-    if made:
+    if new_baselines:
         rows = [
-            {"customer": customer, "meter": meter, "built_at": now, "numbers": b"" if one is None else one.packed()}
-            for meter, one in made.items()
+            {"customer": customer, "meter": meter, "built_at": now, "numbers": b"" if one is None else one.to_bytes()}
+            for meter, one in new_baselines.items()
         ]
         await connection.execute(sa.insert(anomaly_baselines), rows)
 
 
-async def baselines(connection: AsyncConnection, customers: Iterable[str]) -> dict[tuple[str, str], Baseline]:
+async def fetch_baselines(connection: AsyncConnection, customers: Iterable[str]) -> dict[tuple[str, str], Baseline]:
     """The baselines of these customers, by customer and meter."""
-    found: dict[tuple[str, str], Baseline] = {}
+    by_meter: dict[tuple[str, str], Baseline] = {}
     names = sorted(set(customers))
     for at in range(0, len(names), NAMES_MAX):
         some = anomaly_baselines.c.customer.in_(names[at : at + NAMES_MAX])
         for row in await connection.execute(sa.select(anomaly_baselines).where(some)):
             if row.numbers:
-                found[row.customer, row.meter] = Baseline.unpacked(row.numbers)
-    return found
+                by_meter[row.customer, row.meter] = Baseline.from_bytes(row.numbers)
+    return by_meter
 
 
-async def note(
+async def record_finding(
     connection: AsyncConnection, customer: str, meter: str, day: int, finding: Finding, now: int, keep: float
 ) -> Finding | None:
     """Write what was found, together with what there is of this day; return that where nothing of it was as loud."""
@@ -106,7 +108,7 @@ async def note(
     rows = (await connection.execute(sa.select(anomalies).where(own).with_for_update())).all()
     loudest = max((LOUDNESS[row.severity] for row in rows), default=-1)
     before = next((row for row in rows if row.meter == meter), None)
-    whole = together(None if before is None else found_of(before), finding)
+    whole = merge_findings(None if before is None else parse_finding(before), finding)
     assert whole is not None
     details = {**whole.details, "at": whole.at, "likeness_of_day": whole.likeness, "exact_score": whole.score}
     values = {"kind": whole.kind, "severity": whole.severity, "details": orjson.dumps(details).decode()}
@@ -119,21 +121,21 @@ async def note(
     return whole if LOUDNESS[whole.severity] > loudest else None
 
 
-def found_of(row: Any) -> Finding:
+def parse_finding(row: Any) -> Finding:
     """The finding of a row."""
-    said = orjson.loads(row.details)
+    details = orjson.loads(row.details)
     return Finding(
         row.kind,
         row.severity,
-        said["exact_score"],
-        said["likeness_of_day"],
-        said["value"],
-        said["expected"],
-        said["at"],
+        details["exact_score"],
+        details["likeness_of_day"],
+        details["value"],
+        details["expected"],
+        details["at"],
     )
 
 
-async def page(
+async def list_findings(
     connection: AsyncConnection, before: int | None, limit: int, customer: str | None
 ) -> list[dict[str, Any]]:
     """Tell at most `limit` findings before the one of this id, the latest first; of one customer or of all."""
@@ -150,7 +152,7 @@ async def page(
             "meter": row.meter,
             "day": written(row.day)[:10],
             "severity": row.severity,
-            **found_of(row).details,
+            **parse_finding(row).details,
             "found_at": written(row.found_at),
             "expires_at": written(row.expires_at),
         }
@@ -158,18 +160,18 @@ async def page(
     ]
 
 
-async def drop_expired(connection: AsyncConnection, now: int) -> None:
+async def delete_expired(connection: AsyncConnection, now: int) -> None:
     """Drop what was found and is kept no longer."""
     await connection.execute(sa.delete(anomalies).where(anomalies.c.expires_at <= now))
 
 
-async def progress(connection: AsyncConnection) -> dict[str, int]:
+async def fetch_progress(connection: AsyncConnection) -> dict[str, int]:
     """How far has been looked, by what for."""
     rows = await connection.execute(sa.select(anomaly_progress.c.name, anomaly_progress.c.until))
     return {row[0]: row[1] for row in rows}
 
 
-async def come_to(connection: AsyncConnection, name: str, until: int) -> None:
+async def record_progress(connection: AsyncConnection, name: str, until: int) -> None:
     """Note how far has been looked."""
     own = anomaly_progress.c.name == name
     if (await connection.execute(sa.update(anomaly_progress).where(own).values(until=until))).rowcount == 0:

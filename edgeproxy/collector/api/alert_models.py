@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import BeforeValidator
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.alerts.listing import PAGE_ALERTS_MAX
+from edgeproxy.collector.alerts.reports import PAGE_ALERTS_MAX
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import SEQ_MAX, Printed, in_query
 from edgeproxy.config.models import Name

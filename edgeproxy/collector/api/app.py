@@ -58,8 +58,8 @@ UNKNOWN_ACTOR = "unknown"
 PROBED = ("/healthz", "/readyz")
 """What load balancers ask for themselves."""
 OWNERS: dict[str, Callable[[AsyncConnection, str], Awaitable[str | None]]] = {
-    "customer": customers.name_of,
-    "key": keys.owner_of,
+    "customer": customers.find_name,
+    "key": keys.find_owner,
     "invoice": invoices.find_owner,
     "purchase": purchase_list.find_owner,
 }
@@ -308,9 +308,9 @@ class Service:
                 return problem(no.status, no.detail, no.headers)
             case Refused() as no:
                 return problem(no.status, no.detail, no.headers, errors=no.errors)
-            case change.Refused() as no:
+            case change.ChangeRejectedError() as no:
                 if no.status == 403:
-                    self.denials.note(request[CALLER], what, 403, no.why)
+                    self.denials.record(request[CALLER], what, 403, no.why)
                 told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
                 return problem(no.status, no.why, errors=told)
             case queries.BadQuery():
@@ -335,7 +335,7 @@ class Service:
         """Put a denial on record; `actor` is who asked, where the request does not say so yet."""
         self._metrics.denied.inc()
         who = request[CALLER] if actor is None else request[CALLER]._replace(actor=actor)
-        self.denials.note(who, what, status, why)
+        self.denials.record(who, what, status, why)
 
 
 def routed(path: str) -> str:

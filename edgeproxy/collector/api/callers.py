@@ -56,7 +56,7 @@ class Callers:
     async def _made_here(self, secret: str) -> Holder | None:
         """Return who holds a token that was made over HTTP, None where none was; raises Unknown."""
         async with self._database.reading() as connection:
-            row = await tokens.known(connection, secret)
+            row = await tokens.find_by_secret(connection, secret)
         if row is None:
             return None
         if tokens.is_replaced(row):

@@ -7,7 +7,7 @@ import orjson
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.ids import moment, new_id
+from edgeproxy.collector.accounts.ids import format_timestamp, generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.mismatch import (
     COMPARED_BOOKS,
@@ -59,7 +59,7 @@ async def record_reconciliation(
     worst_level = highest_level(kind, drifts.values())
     differing = sorted((row for row in rows if row.difference), key=lambda row: (-abs(row.difference), row))
     values = {
-        "id": new_id(),
+        "id": generate_id(),
         "kind": kind,
         "since": span.start,
         "until": span.end,
@@ -126,9 +126,9 @@ async def list_reconciliations(connection: AsyncConnection, kind: str | None, li
             **{name: getattr(row, name) for name in ("id", "kind", "compared", "units", "different", "level")},
             **{name: getattr(row, name) for name in ("cents", "cents_different")},
             "about": COMPARED_BOOKS[row.kind],
-            "since": moment(row.since * 1000),
-            "until": moment(row.until * 1000),
-            "at": moment(row.at),
+            "since": format_timestamp(row.since * 1000),
+            "until": format_timestamp(row.until * 1000),
+            "at": format_timestamp(row.at),
             "ratio": Drift(row.compared, row.units, row.different).ratio,
             "meters": {meter: drift.ratio for meter, drift in parse_drifts(row.meters).items()},
             "rows": [comparison_to_response(row.kind, Comparison(*drift)) for drift in orjson.loads(row.rows)],

@@ -114,7 +114,9 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
         async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
             after = {**done.told(), "own_body": body is None}
             caller = audit.Caller(f"command line: {getpass.getuser()}")
-            await audit.append(connection, caller, audit.Entry("quarantine.replay", f"{edge}/{seq}", None, after))
+            await audit.append_entry(
+                connection, caller, audit.AuditEntry("quarantine.replay", f"{edge}/{seq}", None, after)
+            )
 
         done = await quarantine.replay(database, edge, seq, body, record=record, meters=settings.meters)
         told = done.told()
@@ -143,7 +145,7 @@ def imported(settings: Settings, *, dry: bool) -> Said:
 
     async def bring(database: Database) -> str:
         caller = audit.Caller(f"command line: {getpass.getuser()}")
-        found = await transfer.bring(database, settings, caller, dry=dry)
+        found = await transfer.import_settings(database, settings, caller, dry=dry)
         lines = [
             f"{what}: {done.added} new, {done.changed} changed, {done.same} as they were"
             for what, done in found.items()
@@ -162,7 +164,7 @@ def exported(settings: Settings, to: TextIO) -> Said:
 
     async def take(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            async for line in transfer.take(connection):
+            async for line in transfer.export_lines(connection):
                 to.write(line + "\n")
         return ""
 
@@ -197,13 +199,13 @@ def sign_in_link(settings: Settings, customer: str | None) -> Said:
 
     async def make(database: Database) -> str:
         async with database.writing() as connection:
-            if customer is not None and await customers.name_of(connection, customer) != customer:
+            if customer is not None and await customers.find_name(connection, customer) != customer:
                 raise No(f"there is no customer {customer} in {database.name}")
             label = LINK_LABEL if customer is None else f"command line: {getpass.getuser()}"
             link = sessions.Link(label, customer)
             secret = await sessions.make_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
             caller = audit.Caller(f"command line: {getpass.getuser()}")
-            await audit.append(connection, caller, audit.Entry("session.link", customer or label))
+            await audit.append_entry(connection, caller, audit.AuditEntry("session.link", customer or label))
         assert secret is not None
         return link_to(url_of(settings, listener), secret)
 

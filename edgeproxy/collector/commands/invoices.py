@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import customers
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
 from edgeproxy.collector.billing.rating.money import format_usd
@@ -98,8 +98,8 @@ def listed(settings: Settings, *, customer: str | None, period: str | None, stat
             number = None
             if customer is not None:
                 try:
-                    number = (await customers.find(connection, customer)).id
-                except Refused as no:
+                    number = (await customers.get_row(connection, customer)).id
+                except ChangeRejectedError as no:
                     raise No(no.why) from None
             found = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state

@@ -51,15 +51,15 @@ READABLE_SECONDS = 600
 RETRY_SECONDS = 10.0
 """Seconds that an answer may take."""
 
-LOST = "the hub has lost what was sent, or this took too long: nothing was changed, push again"
+LOST_MESSAGE = "the hub has lost what was sent, or this took too long: nothing was changed, push again"
 
 
-class Refused(Exception):
+class PushRejectedError(Exception):
     """Nothing was pushed; the text says why."""
 
 
 @dataclass(frozen=True)
-class Done:
+class PushResult:
     """What a push has changed, or would: names of customers."""
 
     added: list[str]
@@ -76,7 +76,7 @@ class Done:
     """Why it would be refused without `force`, where it was only tried."""
 
 
-class Options(NamedTuple):
+class PushOptions(NamedTuple):
     """How it is pushed."""
 
     force: bool = False
@@ -89,58 +89,62 @@ class Options(NamedTuple):
     """Edges take it in though they know a later version."""
 
 
-async def push(settings: models.EdgeFile, options: Options) -> Done:
-    """Push the customers of a file to its hub. Raises Refused, and Away."""
+async def push_directory(settings: models.EdgeFile, options: PushOptions) -> PushResult:
+    """Push the customers of a file to its hub. Raises PushRejectedError, and Away."""
     if options.signer is None and not options.dry and not is_local_hub(settings.hub.url):
-        raise Refused("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
+        raise PushRejectedError("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
     link = await open_link(LOG, settings.hub.url, Tls.from_settings(settings.hub.tls), deadline=RETRY_SECONDS)
     try:
-        done = await change(link.ask, render_lines(settings), options)
+        done = await push_lines(link.ask, render_lines(settings), options)
         if not options.dry:
             await offer_functions(settings.hub.url, Tls.from_settings(settings.hub.tls))
         return done
-    except MovedError as elsewhere:
-        raise Refused("it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again") from elsewhere
-    except ResponseError as no:
-        raise Refused(f"the hub refuses: {format_error(no)}") from no
-    except UnreadableDirectoryError as why:
-        raise Refused(str(why)) from why
+    except MovedError as error:
+        raise PushRejectedError(
+            "it is a Redis Cluster: write redis+cluster:// as the hub's URL, or push again"
+        ) from error
+    except ResponseError as error:
+        raise PushRejectedError(f"the hub refuses: {format_error(error)}") from error
+    except UnreadableDirectoryError as error:
+        raise PushRejectedError(str(error)) from error
     finally:
         await link.close()
 
 
-async def change(ask: CallHub, wanted: Mapping[str, bytes], options: Options = Options()) -> Done:  # noqa: B008
+async def push_lines(ask: CallHub, expected: Mapping[str, bytes], options: PushOptions = PushOptions()) -> PushResult:  # noqa: B008
     """`push` of these lines, by customer."""
     log = await directory_versions.fetch_lines(ask)
-    there = [line.version for line in log]
-    if options.signer is None and there and there[-1].form == SIGNED:
-        raise Refused("what is there is signed, and edges may refuse what is not: say --key FILE")
-    before = await _read(ask, there, wanted)
-    gone = [name for name in before if name not in wanted]
-    added = [name for name in wanted if name not in before]
-    changed = [name for name, line in wanted.items() if before.get(name, line) != line]
-    number = there[-1].number if there else 0
-    done = Done(added, changed, gone, len(wanted), sum(len(_keys(line)) for line in wanted.values()), number + 1)
-    anew = options.back or (bool(log) and not _is_own(log[-1], options.signer))
-    if there and not (added or changed or gone or anew) and len(before) == there[-1].customers:
+    versions = [line.version for line in log]
+    if options.signer is None and versions and versions[-1].form == SIGNED:
+        raise PushRejectedError("what is there is signed, and edges may refuse what is not: say --key FILE")
+    before = await _read_customers(ask, versions, expected)
+    gone = [name for name in before if name not in expected]
+    added = [name for name in expected if name not in before]
+    changed = [name for name, line in expected.items() if before.get(name, line) != line]
+    number = versions[-1].number if versions else 0
+    result = PushResult(
+        added, changed, gone, len(expected), sum(len(_list_keys(line)) for line in expected.values()), number + 1
+    )
+    must_rewrite = options.back or (bool(log) and not _is_signed_by(log[-1], options.signer))
+    if versions and not (added or changed or gone or must_rewrite) and len(before) == versions[-1].customers:
         if options.signer is not None and not options.dry:
-            await _renew(ask, log[-1], options.signer)
-        return replace(done, version=number, idle=True)
-    why = _doubt(there[-1], before, wanted, done) if there and not options.force else None
+            await _renew_time(ask, log[-1], options.signer)
+        return replace(result, version=number, idle=True)
+    doubt = _find_doubt(versions[-1], before, expected, result) if versions and not options.force else None
     if options.dry:
-        return replace(done, refused=why)
-    if why is not None:
-        raise Refused(why)
-    news = [wanted[name] for name in (*added, *changed)] + [render_removal(name) for name in gone]
+        return replace(result, refused=doubt)
+    if doubt is not None:
+        raise PushRejectedError(doubt)
+    news = [expected[name] for name in (*added, *changed)] + [render_removal(name) for name in gone]
     size = sum(map(len, news))
     # What there is to read for those who have nothing must not become much more than what there is to know.
-    whole = anew or not before or len(there) >= VERSIONS_KEPT
-    whole = whole or size + sum(one.size for one in there[1:]) > there[0].size
-    await _write(ask, log, list(wanted.values()) if whole else news, whole, done, options)
-    return done
+    whole = must_rewrite or not before or len(versions) >= VERSIONS_KEPT
+    whole = whole or size + sum(one.size for one in versions[1:]) > versions[0].size
+    await _write_version(ask, log, list(expected.values()) if whole else news, whole, result, options)
+    return result
 
 
-def _is_own(line: Line, signer: Signer | None) -> bool:
+def _is_signed_by(line: Line, signer: Signer | None) -> bool:
     """Whether a line is signed as this one would sign: who reads all of a log finds one signature on all of it."""
     if signer is None:
         return line.version.form == UNSIGNED
@@ -151,80 +155,90 @@ def _is_own(line: Line, signer: Signer | None) -> bool:
     return True
 
 
-async def _renew(ask: CallHub, newest: Line, signer: Signer) -> None:
-    """Sign that this is the newest version now. Raises Refused where it is not."""
+async def _renew_time(ask: CallHub, newest: Line, signer: Signer) -> None:
+    """Sign that this is the newest version now. Raises PushRejectedError where it is not."""
     signed = format_time(newest, time.time(), signer)
     if await ask("EVAL", read_script("time"), 2, LOG, TIME, newest.raw, signed) != 1:
-        raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
+        raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again")
 
 
-def _keys(line: bytes) -> Collection[str]:
+def _list_keys(line: bytes) -> Collection[str]:
     """The SHA-256 of each key of a customer."""
     keys: dict[str, object] = orjson.loads(line)["keys"]
     return keys.keys()
 
 
-def _doubt(last: Version, before: Mapping[str, bytes], wanted: Mapping[str, bytes], done: Done) -> str | None:
+def _find_doubt(
+    last: Version, before: Mapping[str, bytes], expected: Mapping[str, bytes], result: PushResult
+) -> str | None:
     """Why it looks as if the file were another one than was meant; None where it does not."""
     if before:
         # A key that is lost was one of these, and is with none of those: all others keep theirs.
-        had = {digest for name in (*done.changed, *done.removed) for digest in _keys(before[name])}
-        has = {digest for name in (*done.added, *done.changed) for digest in _keys(wanted[name])}
-        gone, lost = len(done.removed), len(had - has)
+        had = {digest for name in (*result.changed, *result.removed) for digest in _list_keys(before[name])}
+        has = {digest for name in (*result.added, *result.changed) for digest in _list_keys(expected[name])}
+        gone, lost = len(result.removed), len(had - has)
     else:
-        gone, lost = last.customers - done.customers, last.keys - done.keys
+        gone, lost = last.customers - result.customers, last.keys - result.keys
     for what, less, of in (("customers", gone, last.customers), ("keys", lost, last.keys)):
         if less * 2 > of:
             return f"{less} of {of} {what} would be gone; if that is meant, say --force"
     return None
 
 
-async def _read(ask: CallHub, there: list[Version], wanted: Mapping[str, bytes]) -> dict[str, bytes]:
+async def _read_customers(ask: CallHub, versions: list[Version], expected: Mapping[str, bytes]) -> dict[str, bytes]:
     """The line of each customer in these versions, `wanted`'s own where they are alike; no line at all where some part
     is lost: then all are pushed anew."""
-    known: dict[str, bytes] = {}
+    current: dict[str, bytes] = {}
     try:
-        for version in there:
+        for version in versions:
             if version.whole:
-                known.clear()
+                current.clear()
             async for part in directory_versions.fetch_parts(create_part_fetcher(ask), version):
-                _take(known, part, wanted)
+                _apply_lines(current, part, expected)
     except UnreadableDirectoryError:
-        if [one.token for one in await directory_versions.fetch_versions(ask)] != [one.token for one in there]:
-            raise Refused("somebody else has pushed meanwhile: nothing was changed, push again") from None
+        if [one.token for one in await directory_versions.fetch_versions(ask)] != [one.token for one in versions]:
+            raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again") from None
         return {}
-    return known
+    return current
 
 
-def _take(known: dict[str, bytes], lines: Iterable[bytes], wanted: Mapping[str, bytes]) -> None:
+def _apply_lines(current: dict[str, bytes], lines: Iterable[bytes], expected: Mapping[str, bytes]) -> None:
     """Take in what these lines say; raises Unreadable where one is none. Whether they are what was pushed is known at
     their version's end."""
     for line in lines:
         try:
-            said = orjson.loads(line)
-            if "flag" in said:
+            document = orjson.loads(line)
+            if "flag" in document:
                 continue  # A collector's; what is pushed has none.
-            name, is_gone = said["name"], "customer" not in said
-            known.pop(name, None)
-        except (ValueError, LookupError, TypeError) as odd:
-            raise UnreadableDirectoryError(f"a line of the directory is not understood: {odd!r}") from odd
+            name, is_gone = document["name"], "customer" not in document
+            current.pop(name, None)
+        except (ValueError, LookupError, TypeError) as error:
+            raise UnreadableDirectoryError(f"a line of the directory is not understood: {error!r}") from error
         if not is_gone:
-            known[name] = line if wanted.get(name) != line else wanted[name]
+            current[name] = line if expected.get(name) != line else expected[name]
 
 
-async def _write(
-    ask: CallHub, log: Sequence[Line], told: Sequence[bytes], whole: bool, done: Done, options: Options
+async def _write_version(
+    ask: CallHub,
+    log: Sequence[Line],
+    changed_lines: Sequence[bytes],
+    whole: bool,
+    result: PushResult,
+    options: PushOptions,
 ) -> None:
-    """Bring the parts into the hub, then have all see them at once. Raises Refused where another push came between."""
+    """Bring the parts into the hub, then have all see them at once.
+
+    Raises PushRejectedError where another push came between.
+    """
     signer, now = options.signer, time.time()
-    parts = list(joined(told))
+    parts = list(join_parts(changed_lines))
     version = Version(
-        done.version,
+        result.version,
         secrets.token_hex(16),
         whole,
-        *measured(parts),
-        done.customers,
-        done.keys,
+        *measure_parts(parts),
+        result.customers,
+        result.keys,
         now,
         UNSIGNED if signer is None else SIGNED,
         log[-1].hash if log else "",
@@ -233,38 +247,38 @@ async def _write(
     )
     newest = directory_versions.parse_line(format_version(version, signer))
     signed = b"" if signer is None else format_time(newest, now, signer)
-    await stage(ask, version.token, parts)
+    await stage_parts(ask, version.token, parts)
     leaving = [line.version.token for line in log] if whole else []
-    await commit(ask, log[-1].raw if log else b"", newest, signed, leaving)
+    await commit_version(ask, log[-1].raw if log else b"", newest, signed, leaving)
 
 
-async def stage(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
-    """Bring the parts of a version into the hub, where nobody sees them yet. Raises Refused."""
+async def stage_parts(ask: CallHub, token: str, parts: Iterable[bytes]) -> None:
+    """Bring the parts of a version into the hub, where nobody sees them yet. Raises PushRejectedError."""
     for number, part in enumerate(parts, 1):
         if await ask("EVAL", read_script("stage"), 1, parts_key(token), STAGED_SECONDS, part) != number:
-            raise Refused(LOST)
+            raise PushRejectedError(LOST_MESSAGE)
 
 
-async def commit(ask: CallHub, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
+async def commit_version(ask: CallHub, before: bytes, newest: Line, signed: bytes, leaving: Iterable[str]) -> None:
     """Have all see a version whose parts were staged; it follows the line `before` (empty: it is the first), and the
-    versions of these tokens leave. Raises Refused."""
+    versions of these tokens leave. Raises PushRejectedError."""
     version = newest.version
     keys = [LOG, TIME, parts_key(version.token), *map(parts_key, leaving)]
-    given = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS)
-    answer = await ask("EVAL", read_script("commit"), len(keys), *keys, *given)
+    arguments = (before, newest.raw, version.parts, READABLE_SECONDS, signed, NEWS)
+    answer = await ask("EVAL", read_script("commit"), len(keys), *keys, *arguments)
     if answer == 0:
-        raise Refused("somebody else has pushed meanwhile: nothing was changed, push again")
+        raise PushRejectedError("somebody else has pushed meanwhile: nothing was changed, push again")
     if answer == -1:
-        raise Refused(LOST)
+        raise PushRejectedError(LOST_MESSAGE)
     if answer != 1:
-        raise Refused(format_invalid_answer(answer, "the last step"))
+        raise PushRejectedError(format_invalid_answer(answer, "the last step"))
 
 
-def joined(told: Iterable[bytes]) -> Iterator[bytes]:
+def join_parts(customer_lines: Iterable[bytes]) -> Iterator[bytes]:
     """The lines of customers, joined to parts."""
     part: list[bytes] = []
     size = 0
-    for line in told:
+    for line in customer_lines:
         part.append(line)
         size += len(line) + 1
         if size >= PART_BYTES:
@@ -274,7 +288,7 @@ def joined(told: Iterable[bytes]) -> Iterator[bytes]:
         yield b"\n".join(part)
 
 
-def measured(parts: Iterable[bytes]) -> tuple[int, int, str]:
+def measure_parts(parts: Iterable[bytes]) -> tuple[int, int, str]:
     """How many parts these are, their bytes, and the SHA-256 over them: what a version says of its own."""
     number, size, digest = 0, 0, hashlib.sha256()
     for part in parts:
@@ -283,6 +297,6 @@ def measured(parts: Iterable[bytes]) -> tuple[int, int, str]:
     return number, size, digest.hexdigest()
 
 
-def run(settings: models.EdgeFile, options: Options = Options()) -> Done:  # noqa: B008
+def run_push(settings: models.EdgeFile, options: PushOptions = PushOptions()) -> PushResult:  # noqa: B008
     """`push` for those who have no loop."""
-    return asyncio.run(push(settings, options))
+    return asyncio.run(push_directory(settings, options))

@@ -14,10 +14,10 @@ from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, p
 LINES_MAX = 50_000
 """Lines of the list, at most; then it is begun anew, with the latest of each quota."""
 
-__all__ = ["CountedCopy", "HubUnavailableError", "ResponseError"]
+__all__ = ["CountedCopy", "QuotaCountMirror", "ResponseError"]
 
 
-class CountedCopy:
+class QuotaCountMirror:
     """One hub, as a collector writes it.
 
     Raises HubUnavailableError, ResponseError, and ValueError where others have written there.
@@ -29,7 +29,7 @@ class CountedCopy:
         self._last = b""
         self._is_full = False
 
-    async def newest(self) -> int:
+    async def fetch_newest(self) -> int:
         """Return the number of the latest change that the hub knows of; 0 where it has to be told all."""
         if self._link is None or self._link.away.done():
             await self.close()
@@ -39,12 +39,12 @@ class CountedCopy:
         self._last = await self._link.ask("LINDEX", COUNTS_KEY, -1) or b""
         return 0 if self._is_full or not self._last else parse_line(self._last)[0]
 
-    async def append(self, changes: Sequence[tuple[int, bytes]], *, anew: bool) -> None:
-        """Append changes to those that `newest` was about, or have them alone."""
+    async def append_changes(self, changes: Sequence[tuple[int, bytes]], *, replace: bool) -> None:
+        """Append changes to those that `fetch_newest` was about, or have them alone."""
         assert self._link is not None
-        lines = [format_line(seq, said) for seq, said in changes]
+        lines = [format_line(seq, body) for seq, body in changes]
         count = await self._link.ask(
-            "EVAL", read_script("counted"), 1, COUNTS_KEY, self._last, int(anew), NEWS_CHANNEL, *lines
+            "EVAL", read_script("counted"), 1, COUNTS_KEY, self._last, int(replace), NEWS_CHANNEL, *lines
         )
         self._is_full = count > LINES_MAX
 

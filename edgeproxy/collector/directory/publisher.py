@@ -19,15 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, documents
-from edgeproxy.collector.accounts.audit import Caller, Entry
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat
 from edgeproxy.collector.database.schema import customers, directory_outbox, keys
-from edgeproxy.collector.directory import log as directory_log
-from edgeproxy.collector.directory.hub_copy import HubUnavailableError, Mirror
-from edgeproxy.collector.directory.hub_push import PART_BYTES, joined, measured
-from edgeproxy.collector.directory.log import DirectoryLog
+from edgeproxy.collector.directory import version_log
+from edgeproxy.collector.directory.hub_copy import HubUnavailableError, HubMirror
+from edgeproxy.collector.directory.hub_push import PART_BYTES, join_parts, measure_parts
+from edgeproxy.collector.directory.version_log import DirectoryLog
 from edgeproxy.config.collector import Published, Settings
 from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
@@ -67,16 +67,16 @@ class Publisher:
         self._database = database
         self._signer = Signer.load(settings.key)
         self._trust = TrustedKeys([self._signer.public_key])
-        self._mirror = None if settings.hub is None else Mirror(settings.hub)
+        self._mirror = None if settings.hub is None else HubMirror(settings.hub)
         self._newest: Line | None = None
         self._changed = asyncio.Event()
         """Set, and replaced, whenever there is another version."""
         self._signed_at = self._cleaned_at = float("-inf")
         self._ended = False
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
-    async def changed_from(self, token: str, seconds: float) -> None:
+    async def wait_for_change(self, token: str, seconds: float) -> None:
         """Wait until the newest version is not the one of this token, for so long at most."""
         try:
             async with asyncio.timeout(seconds):
@@ -85,7 +85,7 @@ class Publisher:
         except TimeoutError:
             pass
 
-    def end(self) -> None:
+    def release_waiters(self) -> None:
         """Nobody waits here any more."""
         self._ended = True
         self._changed.set()
@@ -94,13 +94,13 @@ class Publisher:
         """Publish, until cancelled."""
         failed = "the directory could not be published, and is tried again"
         # Of two collectors on one database one wins; the other finds what it has done at its next look.
-        await repeat(GATHER_SECONDS, self._seldom, failed, self.step, sa.exc.IntegrityError)
+        await repeat(GATHER_SECONDS, self._limited_log, failed, self.step, sa.exc.IntegrityError)
 
     async def step(self) -> None:
         """Publish what there is to say, if anything, and have the hub know it."""
         if await self._is_due():
             await self._publish()
-        log = await self._behind()
+        log = await self._find_newer_log()
         if log:
             self._newest, before = log[-1], self._changed
             self._signed_at = float("-inf")
@@ -110,12 +110,12 @@ class Publisher:
         self._sign()
         if self._mirror is not None and self._newest is not None and self.time is not None:
             try:
-                await self._mirror.follow(self._newest, self.time, self.log)
-            except (HubUnavailableError, ResponseError, UnreadableDirectoryError, OSError) as why:
-                self._seldom.error("the directory could not be copied to the hub, and is tried again", str(why))
+                await self._mirror.synchronize(self._newest, self.time, self.log)
+            except (HubUnavailableError, ResponseError, UnreadableDirectoryError, OSError) as error:
+                self._limited_log.error("the directory could not be copied to the hub, and is tried again", str(error))
         if monotonic() - self._cleaned_at > CLEAN_SECONDS:
             self._cleaned_at = monotonic()
-            await self.log.clean(time.time())
+            await self.log.delete_unneeded(time.time())
 
     def _sign(self) -> None:
         """Sign the time, where that is due."""
@@ -129,18 +129,18 @@ class Publisher:
             if (await connection.execute(sa.select(directory_outbox.c.seq).limit(1))).first() is not None:
                 return True
             if self._newest is None:
-                log = await self.log.lines(connection)
+                log = await self.log.list_lines(connection)
                 return not log or not self._is_own(log[-1])
         return False
 
-    async def _behind(self) -> list[Line] | None:
+    async def _find_newer_log(self) -> list[Line] | None:
         """The log where it has another newest line than is known here: this collector's, or another one's."""
         newest = sa.select(sa.func.max(schema.directory_log.c.number))
         async with self._database.reading() as connection:
             number = (await connection.execute(newest)).scalar_one()
             if number is None or (self._newest is not None and self._newest.version.number == number):
                 return None
-            return await self.log.lines(connection)
+            return await self.log.list_lines(connection)
 
     def _is_own(self, line: Line) -> bool:
         """Whether this collector's key has signed a line; else all is written anew, signed by it."""
@@ -153,7 +153,7 @@ class Publisher:
     async def _publish(self) -> None:
         """Append a version with what has changed, or with everybody where that is less to read."""
         async with self._database.writing() as connection:
-            log = await self.log.lines(connection)
+            log = await self.log.list_lines(connection)
             chosen = sa.select(directory_outbox).order_by(directory_outbox.c.seq).limit(CHANGES_MAX)
             rows = (await connection.execute(chosen)).all()
             back = any(row.kind == BACK for row in rows)
@@ -171,12 +171,12 @@ class Publisher:
                 names = list(dict.fromkeys(row.name for row in rows if row.kind == "customer"))
                 flags = {row.name for row in rows if row.kind == "flag"}
                 if names or flags:
-                    lines = await documents.documents(connection, names)
-                    parts = list(joined([*lines, *await documents.flag_lines(connection, flags)]))
-                    version = await self._version(connection, log, parts, whole=False)
-                    await directory_log.stage(connection, version.token, parts)
-                    await directory_log.append(connection, parse_line(format_version(version, self._signer)), ())
-                await _settle(connection, [row.seq for row in rows])
+                    lines = await documents.fetch_lines(connection, names)
+                    parts = list(join_parts([*lines, *await documents.fetch_flag_lines(connection, flags)]))
+                    version = await self._build_version(connection, log, parts, whole=False)
+                    await version_log.stage_parts(connection, version.token, parts)
+                    await version_log.append_version(connection, parse_line(format_version(version, self._signer)), ())
+                await _delete_outbox_rows(connection, [row.seq for row in rows])
                 return
         await self._publish_whole()
 
@@ -187,27 +187,27 @@ class Publisher:
         digest, bytes_all = hashlib.sha256(), 0
         async with self._database.reading(whole=True) as reading:
             # After an import these are as many as there are customers.
-            taken = array("q")
-            async with reading.stream(sa.select(directory_outbox.c.seq)) as found:
-                async for (seq,) in found:
-                    taken.append(seq)
-            meant = sa.select(directory_outbox.c.seq).where(directory_outbox.c.kind == BACK).limit(1)
-            back = (await reading.execute(meant)).first() is not None
-            async for part in _parts(reading):
+            published = array("q")
+            async with reading.stream(sa.select(directory_outbox.c.seq)) as rows:
+                async for (seq,) in rows:
+                    published.append(seq)
+            rollback = sa.select(directory_outbox.c.seq).where(directory_outbox.c.kind == BACK).limit(1)
+            back = (await reading.execute(rollback)).first() is not None
+            async for part in _stream_parts(reading):
                 digest.update(part)
                 bytes_all += len(part)
                 async with self._database.writing() as connection:
-                    await directory_log.stage(connection, token, [part], place)
+                    await version_log.stage_parts(connection, token, [part], place)
                 place += 1
         async with self._database.writing() as connection:
-            log = await self.log.lines(connection)
-            made = await self._version(connection, log, (), whole=True, back=back)
-            version = made._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
-            await directory_log.append(connection, parse_line(format_version(version, self._signer)), log)
-            await _settle(connection, taken)
+            log = await self.log.list_lines(connection)
+            unsized = await self._build_version(connection, log, (), whole=True, back=back)
+            version = unsized._replace(token=token, parts=place, size=bytes_all, sha256=digest.hexdigest())
+            await version_log.append_version(connection, parse_line(format_version(version, self._signer)), log)
+            await _delete_outbox_rows(connection, published)
         self._log.info("directory written anew", version=version.number, customers=version.customers)
 
-    async def _version(
+    async def _build_version(
         self,
         connection: AsyncConnection,
         log: Sequence[Line],
@@ -224,7 +224,7 @@ class Publisher:
             log[-1].version.number + 1 if log else 1,
             secrets.token_hex(16),
             whole,
-            *measured(parts),
+            *measure_parts(parts),
             (await connection.execute(count.select_from(customers).where(there))).scalar_one(),
             (await connection.execute(count.select_from(keys).where(usable))).scalar_one(),
             time.time(),
@@ -235,11 +235,11 @@ class Publisher:
         )
 
 
-async def _parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
+async def _stream_parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
     """The lines of all flags and customers, joined to parts."""
-    part = await documents.flag_lines(connection)
+    part = await documents.fetch_flag_lines(connection)
     size = sum(len(line) + 1 for line in part)
-    async for _, line in documents.every(connection):
+    async for _, line in documents.stream_lines(connection):
         part.append(line)
         size += len(line) + 1
         if size >= PART_BYTES:
@@ -249,19 +249,19 @@ async def _parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
         yield b"\n".join(part)
 
 
-async def _settle(connection: AsyncConnection, taken: Sequence[int]) -> None:
+async def _delete_outbox_rows(connection: AsyncConnection, numbers: Sequence[int]) -> None:
     """Take these rows out of the outbox: edges are told. By number, as others may have been written in between."""
-    for at in range(0, len(taken), 500):
-        gone = directory_outbox.c.seq.in_(taken[at : at + 500])
+    for at in range(0, len(numbers), 500):
+        gone = directory_outbox.c.seq.in_(numbers[at : at + 500])
         await connection.execute(sa.delete(directory_outbox).where(gone))
 
 
-async def go_back(settings: Settings) -> None:
+async def enqueue_rollback(settings: Settings) -> None:
     """Put on the outbox, and on record, that the next version is meant though edges know more. Raises Unusable."""
     database = await Database.connect(settings.database, as_it_is=True)
     try:
         async with database.writing() as connection:
             await connection.execute(sa.insert(directory_outbox), [{"kind": BACK, "name": ""}])
-            await audit.append(connection, Caller("command line"), Entry("directory.back", "directory"))
+            await audit.append_entry(connection, Caller("command line"), AuditEntry("directory.back", "directory"))
     finally:
         await database.close()

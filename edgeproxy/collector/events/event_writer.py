@@ -16,9 +16,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts.ids import moment as moment_ms
-from edgeproxy.collector.accounts.ids import new_id
-from edgeproxy.collector.alerts.alert import Alert, raise_all
+from edgeproxy.collector.accounts.ids import format_timestamp as moment_ms
+from edgeproxy.collector.accounts.ids import generate_id
+from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Event, Rejection, differences
@@ -202,7 +202,7 @@ class Intake:
             known = {**first, **counted}
             fresh = first.keys() - counted.keys()
             receipts = [judged(sent, fresh, known) for sent in group]
-            await raise_all(connection, [*await self._bury(connection, group, receipts), *passed])
+            await raise_alerts(connection, [*await self._bury(connection, group, receipts), *passed])
         self._heard({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
         await self._names.found(customers, (meter for _, meter, *_ in begun))
@@ -249,7 +249,7 @@ class Intake:
         """Keep what was rejected, as far as there is room; return what is to be raised."""
         now = round(time.time() * 1000)
         rows = [
-            {"id": new_id(), "received": now, "token": sent.token, "error": one.error, "event": written(one.said)}
+            {"id": generate_id(), "received": now, "token": sent.token, "error": one.error, "event": written(one.said)}
             for sent, receipt in zip(group, receipts, strict=True)
             if not sent.is_replay
             for one in receipt.rejected

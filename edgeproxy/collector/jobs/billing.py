@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import purchases
 from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
@@ -161,7 +161,7 @@ class BillingJobs:
                 async with self._database.writing() as connection:
                     await charging.apply_configuration(connection, billing)
                     now = await charging.fetch_charging(connection, billing)
-            except Refused:
+            except ChangeRejectedError:
                 pass  # Another collector has done it.
         self._tell(now)
 

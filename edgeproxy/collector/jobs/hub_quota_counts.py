@@ -6,7 +6,7 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.periodic import guarded
-from edgeproxy.collector.directory.hub_quota_counts import CountedCopy, HubUnavailableError, ResponseError
+from edgeproxy.collector.directory.hub_quota_counts import CountedCopy, QuotaCountMirror, ResponseError
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.config.models import Hub
 
@@ -20,7 +20,7 @@ class QuotaCopy:
     """The copy in one hub."""
 
     def __init__(self, hub: Hub, watch: QuotaWatch) -> None:
-        self._copy = CountedCopy(hub)
+        self._copy = QuotaCountMirror(hub)
         self._watch = watch
         self._seldom = log.RateLimitedLog(60.0)
 
@@ -36,8 +36,8 @@ class QuotaCopy:
 
     async def step(self) -> None:
         """Copy what the hub lacks, once there is something or a while is over."""
-        known = await self._copy.newest()
+        known = await self._copy.fetch_newest()
         newest, changes = await self._watch.behind(known, LOOK_SECONDS)
         if changes:
             lines = [(seq, orjson.dumps(said._asdict())) for seq, said in changes]
-            await self._copy.append(lines, anew=known == 0 or known > newest)
+            await self._copy.append_changes(lines, replace=known == 0 or known > newest)

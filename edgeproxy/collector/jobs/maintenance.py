@@ -70,7 +70,7 @@ class Upkeep:
         if self._deleted_seconds is None:
             return False
         async with self._database.writing() as connection:
-            erased = await customers.erase(connection, int((now - self._deleted_seconds) * 1000))
+            erased = await customers.erase_customers(connection, int((now - self._deleted_seconds) * 1000))
         if erased:
             self._log.info("customers erased", customers=len(erased))
         return bool(erased)

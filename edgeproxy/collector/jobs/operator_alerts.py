@@ -11,7 +11,7 @@ from typing import Any
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import rotation
-from edgeproxy.collector.alerts.alert import Alert, Severity, raise_all
+from edgeproxy.collector.alerts.alert import Alert, Severity, raise_alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat
 from edgeproxy.config.alerts import Alerts
@@ -52,10 +52,10 @@ class Watch:
         """Look once."""
         found = [one for one in certificate_alerts(self._expiry(), now) if one.key not in self._raised]
         async with self._database.reading() as connection:
-            due = await rotation.alerts_due(connection, now, self._settings.rotation)
+            due = await rotation.list_due_alerts(connection, now, self._settings.rotation)
         if found or due:
             async with self._database.writing() as connection:
-                await raise_all(connection, [*found, *due])
+                await raise_alerts(connection, [*found, *due])
             self._raised.update(one.key for one in found)
 
     async def denied(self, counts: Counter[tuple[Any, ...]], now: float) -> None:
@@ -63,7 +63,7 @@ class Watch:
         alert = denial_alert(counts, self._settings.denials, now)
         if alert is not None:
             async with self._database.writing() as connection:
-                await raise_all(connection, [alert])
+                await raise_alerts(connection, [alert])
 
 
 def certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.collector.accounts import documents
-from edgeproxy.collector.alerts.alert import raise_all
+from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.database.database import LOST, Database, reason
@@ -186,7 +186,7 @@ class QuotaWatch:
         if changes or due or passed:
             async with self._database.writing() as connection:
                 await counts.write(self._database, connection, changes)
-                await raise_all(connection, due)
+                await raise_alerts(connection, due)
                 await cap_breaches.write(connection, passed, now)
             self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
             while len(self._passed) > TOLD_MAX:
@@ -210,7 +210,7 @@ class QuotaWatch:
         if meters is None:
             return []
         names = [customer for customer, used in some.items() if meters.cost in used]
-        now = await documents.terms(connection)
+        now = await documents.fetch_terms(connection)
         if not names or now.credits_meter != meters.cost:
             return []
         per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)

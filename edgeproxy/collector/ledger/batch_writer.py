@@ -16,7 +16,7 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.alerts.alert import raise_all
+from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import above_caps, alarms
@@ -281,7 +281,7 @@ class Ingest:
                 (waiting.arrival, outcome.verdict, waiting.shipper.token)
                 for waiting, outcome in zip(group, outcomes, strict=True)
             ]
-            await raise_all(connection, [*alarms(judged, now / 1000), *above_caps(as_sent), *passed])
+            await raise_alerts(connection, [*alarms(judged, now / 1000), *above_caps(as_sent), *passed])
         self._heard({row[:2] for batch in some if batch is not None for row in batch.rows})
         await self._names.found((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
         return outcomes

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.alerts.alert import raise_all
+from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.database import Database, is_too_much
 from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import above_caps
@@ -186,7 +186,7 @@ async def _replay(
         raise Refused(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
     (as_counted,), (folded,), passed = await values.fold_batches(connection, [batch])
     begun = await counts.count(connection, [as_counted])
-    await raise_all(connection, [*above_caps([batch]), *passed])
+    await raise_alerts(connection, [*above_caps([batch]), *passed])
     note = f"replayed on {datetime.fromtimestamp(time.time(), UTC):%Y-%m-%d %H:%M:%S} UTC: it {row.why}"
     said: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
     said |= {"since": batch.since, "until": batch.until, "folded": folded}

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Caller, Entry
-from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body, Text
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
 from edgeproxy.config.models import Name
@@ -87,7 +87,7 @@ async def listing(connection: AsyncConnection, now: float) -> list[Incident]:
 
 async def begin(connection: AsyncConnection, caller: Caller, new: CreateIncidentRequest) -> Incident:
     """Begin an incident."""
-    id_, at = new_id(), now_ms() // 1000
+    id_, at = generate_id(), now_ms() // 1000
     row = {
         "id": id_,
         "severity": new.severity,
@@ -99,27 +99,30 @@ async def begin(connection: AsyncConnection, caller: Caller, new: CreateIncident
     await connection.execute(sa.insert(incidents), [row])
     await _add(connection, id_, at, new.state, new.message)
     (told,) = await _told(connection, [await _find(connection, id_)])
-    await audit.append(connection, caller, Entry("incident.create", id_, None, dict(told)))
+    await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, dict(told)))
     return told
 
 
 async def update(connection: AsyncConnection, caller: Caller, id_: str, said: IncidentUpdate) -> Incident:
-    """Add an update; with the state `resolved` the incident ends, with another one it goes on. Raises Refused."""
+    """Add an update;
+
+    with the state `resolved` the incident ends, with another one it goes on. Raises ChangeRejectedError.
+    """
     row = await _find(connection, id_, lock=True)
     at = now_ms() // 1000
     there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == id_)
     if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
-        raise Refused(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
+        raise ChangeRejectedError(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
     ended = (row.ended_at or at) if said.state == RESOLVED else None
     await connection.execute(sa.update(incidents).where(incidents.c.id == id_).values(ended_at=ended))
     await _add(connection, id_, at, said.state, said.message)
     (told,) = await _told(connection, [await _find(connection, id_)])
-    await audit.append(connection, caller, Entry("incident.update", id_, None, said.model_dump()))
+    await audit.append_entry(connection, caller, AuditEntry("incident.update", id_, None, said.model_dump()))
     return told
 
 
 async def _add(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
-    row = {"id": new_id(), "incident": incident, "at": at, "state": state, "message": message}
+    row = {"id": generate_id(), "incident": incident, "at": at, "state": state, "message": message}
     await connection.execute(sa.insert(incident_updates), [row])
 
 
@@ -129,7 +132,7 @@ async def _find(connection: AsyncConnection, id_: str, *, lock: bool = False) ->
         wanted = sa.select(incidents).where(incidents.c.id == id_)
         row = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
     if row is None:
-        raise Refused(404, NOT_THERE)
+        raise ChangeRejectedError(404, NOT_THERE)
     return row
 
 
@@ -138,15 +141,17 @@ async def _told(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> lis
     made: dict[str, list[IncidentUpdateEntry]] = {id_: [] for id_ in ids}
     updates = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
     for row in await connection.execute(updates.order_by(incident_updates.c.id.desc())):
-        made[row.incident].append({"at": moment(row.at * 1000) or "", "state": row.state, "message": row.message})
+        made[row.incident].append(
+            {"at": format_timestamp(row.at * 1000) or "", "state": row.state, "message": row.message}
+        )
     return [
         {
             "id": row.id,
             "severity": row.severity,
             "title": row.title,
             "regions": orjson.loads(row.regions),
-            "began_at": moment(row.began_at * 1000) or "",
-            "ended_at": None if row.ended_at is None else moment(row.ended_at * 1000),
+            "began_at": format_timestamp(row.began_at * 1000) or "",
+            "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
             "state": made[row.id][0]["state"],
             "updates": made[row.id],
         }

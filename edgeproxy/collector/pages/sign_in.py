@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit, contacts
-from edgeproxy.collector.accounts.audit import Caller, Entry
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database.database import LOST, reason
 from edgeproxy.collector.pages import mail, sessions
 from edgeproxy.collector.pages.api import Denied, Issuer
@@ -154,12 +154,12 @@ class SignIn:
     async def _links(self, email: str) -> list[tuple[str, str]]:
         """Make a link for each customer whose contact this is."""
         async with self._site.database.reading() as connection:
-            found = await contacts.customers_of(connection, email)
+            found = await contacts.list_customers(connection, email)
         made = []
         if found:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
             async with self._site.database.writing() as connection:
                 for customer in found:
-                    link = Link(contacts.label_of(email), customer)
+                    link = Link(contacts.format_label(email), customer)
                     secret = await sessions.make_link(connection, link, time.time())
                     if secret is not None:
                         made.append((customer, secret))
@@ -189,7 +189,7 @@ class SignIn:
         if link is not None:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
             async with self._site.database.writing() as connection:
                 link = await sessions.take_link(connection, secret, now)
-                if link is not None and not await contacts.may_sign_in(connection, link.label, link.customer):
+                if link is not None and not await contacts.can_sign_in(connection, link.label, link.customer):
                     link = None
         if link is None:
             self._site.api.deny(visit.request, None, 403, UNUSABLE)
@@ -235,10 +235,10 @@ class SignIn:
         if self._customers is None:
             raise Fault(400, NOT_BEGUN)
         email, next_ = await self._customers.finish(visit)
-        label, ways = contacts.label_of(email), []
+        label, ways = contacts.format_label(email), []
         before = None if visit.session is None else visit.session.who
         async with self._site.database.writing() as connection:
-            found = await contacts.customers_of(connection, email)
+            found = await contacts.list_customers(connection, email)
             if before is not None and before.label == label and before.customer in found:
                 found = [before.customer]  # Whoever has chosen a customer goes on with that one.
             if len(found) > 1:
@@ -272,7 +272,7 @@ class SignIn:
         origin, request_id = self._site.api.caller(visit.request)
         after = {"roles": sorted(who.roles)} if who.customer is None else {"customer": who.customer}
         caller = Caller(who.label, origin, request_id)
-        await audit.append(connection, caller, Entry(action, who.label, None, after))
+        await audit.append_entry(connection, caller, AuditEntry(action, who.label, None, after))
 
 
 def link_to(url: str, secret: str) -> str:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import customers, documents
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
 from edgeproxy.config.allowance import apply_caps, compute_allowance
@@ -34,23 +34,25 @@ class Held(NamedTuple):
 
 
 def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
-    """Return the quotas of a customer; raises Refused where its tier is not known here."""
+    """Return the quotas of a customer; raises ChangeRejectedError where its tier is not known here."""
     tier = settings.tiers.get(customer.tier)
     if tier is not None:
         return apply_caps(compute_allowance(tier, customer), settings.meters).quotas
     if customer.quotas is not None:
         return customer.quotas + (customer.entitled if isinstance(customer, Subscriber) else ())
-    raise Refused(409, f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included")
+    raise ChangeRejectedError(
+        409, f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included"
+    )
 
 
 async def find(connection: AsyncConnection, ref: str, settings: Settings) -> Held:
-    """Return a customer by id or name, with its quotas; what files say of a name counts. Raises Refused."""
-    row = None if ref in settings.customers else await customers.look(connection, ref)
+    """Return a customer by id or name, with its quotas; what files say of a name counts. Raises ChangeRejectedError."""
+    row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
     if name in settings.customers:
         return Held(name, quotas_of(settings.customers[name], settings))
     if row is None:
-        raise Refused(404, customers.NOT_THERE)
+        raise ChangeRejectedError(404, customers.NOT_FOUND)
     known = (await _subscribers(connection, sa.select(*COLUMNS).where(schema.customers.c.id == row.id)))[name]
     return Held(name, quotas_of(known, settings), row.deleting_since is not None)
 
@@ -71,7 +73,7 @@ async def among(connection: AsyncConnection, names: Iterable[str], settings: Set
     for name, customer in found.items():
         try:
             held[name] = Held(name, quotas_of(customer, settings))
-        except Refused:
+        except ChangeRejectedError:
             continue  # Nothing can be said of it.
     return held
 
@@ -83,6 +85,6 @@ async def _subscribers(connection: AsyncConnection, wanted: sa.Select[Any]) -> d
     )
     found = {}
     for name, said, quotas in await connection.execute(joined):
-        plan = documents.entitled(quotas, None, None)
+        plan = documents.compute_entitlements(quotas, None, None)
         found[name] = Subscriber(**dict(Customer.model_validate_json(said)), entitled=plan)
     return found

@@ -6,7 +6,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.base.calendar import Period
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.config.models import Quota
 
 PACE_SECONDS_MIN = 3600
@@ -72,6 +72,6 @@ class Standing(NamedTuple):
 
 def written(at: float) -> str:
     """Write edge time as RFC 3339."""
-    said = moment(round((at + EPOCH) * 1000))
+    said = format_timestamp(round((at + EPOCH) * 1000))
     assert said is not None
     return said

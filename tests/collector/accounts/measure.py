@@ -100,10 +100,12 @@ def adds(url: str, names: list[str]) -> None:
     """Make customers with a key each."""
 
     async def add(connection: Any) -> None:
-        rows = [customers.row_of(CreateCustomerRequest(name=name, tier="basic"), {"tier": "basic"}) for name in names]
+        rows = [
+            customers.build_row(CreateCustomerRequest(name=name, tier="basic"), {"tier": "basic"}) for name in names
+        ]
         await connection.execute(sa.insert(schema.customers), rows)
         for name in names:
-            await keys.create(connection, Caller("measure"), name, CreateKeyRequest())
+            await keys.create_key(connection, Caller("measure"), name, CreateKeyRequest())
 
     within(url, add)
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Caller, Denials, Entry, Tampered
+from edgeproxy.collector.accounts.audit import AuditEntry, AuditTamperedError, Caller, Denials
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import audit as audit_table
 from edgeproxy.collector.database.schema import audit_head
@@ -89,11 +89,11 @@ def test_a_flood_of_different_denials_is_bounded(database: str, monkeypatch: pyt
         try:
             denials = Denials(opened)
             for number in range(3 * audit.DENIALS_MAX):
-                denials.note(Caller(f"t{number}"), "GET /", 403, f"why {number}")
+                denials.record(Caller(f"t{number}"), "GET /", 403, f"why {number}")
             await denials.write()
             async with opened.reading() as connection:
                 rows: list[dict[str, Any]] = []
-                while page := await audit.page(connection, len(rows), 1000):
+                while page := await audit.list_entries(connection, len(rows), 1000):
                     rows += page
                 return rows
         finally:
@@ -109,7 +109,9 @@ async def filled(database: str, count: int = 5) -> Database:
     opened = await Database.connect(database)
     for number in range(count):
         async with opened.writing() as connection:
-            await audit.append(connection, ALICE, Entry("customer.change", "acme", {"n": number}, {"n": number + 1}))
+            await audit.append_entry(
+                connection, ALICE, AuditEntry("customer.change", "acme", {"n": number}, {"n": number + 1})
+            )
     return opened
 
 
@@ -119,12 +121,12 @@ def test_an_entry_is_there_only_with_its_change(database: str) -> None:
         try:
             try:
                 async with opened.writing() as connection:
-                    await audit.append(connection, ALICE, Entry("customer.change", "acme"))
+                    await audit.append_entry(connection, ALICE, AuditEntry("customer.change", "acme"))
                     raise LookupError
             except LookupError:
                 pass
             async with opened.reading(whole=True) as connection:
-                return await audit.verify(connection)
+                return await audit.verify_chain(connection)
         finally:
             await opened.close()
 
@@ -138,12 +140,12 @@ def test_entries_of_two_collectors_are_one_chain(database: str) -> None:
         async def write(opened: Database, who: str) -> None:
             for number in range(20):
                 async with opened.writing() as connection:
-                    await audit.append(connection, Caller(who), Entry("customer.change", str(number)))
+                    await audit.append_entry(connection, Caller(who), AuditEntry("customer.change", str(number)))
 
         try:
             await asyncio.gather(write(first, "one"), write(second, "two"))
             async with first.reading(whole=True) as connection:
-                return await audit.verify(connection)
+                return await audit.verify_chain(connection)
         finally:
             await first.close()
             await second.close()
@@ -166,7 +168,7 @@ TAMPERING: list[tuple[Any, str]] = [
 async def after(connection: Any, statement: Any) -> None:
     """Verify what is there after a change, which is taken back where it is found."""
     await connection.execute(statement)
-    await audit.verify(connection)
+    await audit.verify_chain(connection)
 
 
 def test_what_was_changed_or_taken_out_is_named(database: str) -> None:
@@ -174,10 +176,10 @@ def test_what_was_changed_or_taken_out_is_named(database: str) -> None:
         opened = await filled(database)
         try:
             for statement, said in TAMPERING:
-                with pytest.raises(Tampered, match=said):
+                with pytest.raises(AuditTamperedError, match=said):
                     await write(opened, after, statement)
             async with opened.reading(whole=True) as connection:
-                assert await audit.verify(connection) == 5
+                assert await audit.verify_chain(connection) == 5
         finally:
             await opened.close()
 

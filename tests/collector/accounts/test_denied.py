@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, SERVICE, Collector, sha256
 from tests.support.collector_fixtures import StartCollector, only_sqlite
@@ -50,7 +50,7 @@ def test_each_is_refused_and_named_on_record(start_collector: StartCollector, pr
     made(collector, "/v1/customers", name="acme", tier="basic")
     acme = {"customer": "acme", "key": made(collector, "/v1/customers/acme/keys")["id"]}
     shown = made(collector, name="shown", role="read")
-    soon = moment(int(time.time() * 1000) + 5000)
+    soon = format_timestamp(int(time.time() * 1000) + 5000)
     short = made(collector, name="short", role="read", expires_at=soon)
     # Replaced over HTTP and in the file, and expired.
     for token in (shown["secret"], OLD):

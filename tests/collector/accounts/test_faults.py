@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.accounts.faults import of_customer
+from edgeproxy.collector.accounts.faults import find_customer_faults
 from edgeproxy.config.models import Meter, Tier
 
 REPORTED = Meter(count="response_header", header="X-Cost")
@@ -14,7 +14,7 @@ METERS = {"requests": Meter(count="requests"), "seats": Meter(count="holdings")}
 
 def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
     known: Any = SimpleNamespace(tiers={"pro": Tier()}, meters={**METERS, **meters})
-    return of_customer({"tier": "pro", **settings}, known)
+    return find_customer_faults({"tier": "pro", **settings}, known)
 
 
 @pytest.mark.parametrize(

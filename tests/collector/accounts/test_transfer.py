@@ -42,14 +42,14 @@ def settings(folder: Path, accounts: str) -> Settings:
 
 async def told(database: Database) -> str:
     async with database.reading(whole=True) as connection:
-        return "".join([line + "\n" async for line in transfer.take(connection)])
+        return "".join([line + "\n" async for line in transfer.export_lines(connection)])
 
 
 async def state(database: Database) -> tuple[int, int]:
     """How many audit entries there are, in a chain that holds, and how many changes edges are to be told."""
     async with database.reading(whole=True) as connection:
         outbox = (await connection.execute(sa.select(sa.func.count()).select_from(directory_outbox))).scalar_one()
-        return await audit.verify(connection), outbox
+        return await audit.verify_chain(connection), outbox
 
 
 def same(one: Settings, other: Settings) -> bool:
@@ -62,22 +62,22 @@ def same(one: Settings, other: Settings) -> bool:
 def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path) -> None:
     async def work(opened: Database) -> None:
         files = settings(tmp_path, ACCOUNTS)
-        dry = await transfer.bring(opened, files, ME, dry=True)
+        dry = await transfer.import_settings(opened, files, ME, dry=True)
         assert await state(opened) == (0, 0)
-        done = await transfer.bring(opened, files, ME, dry=False)
+        done = await transfer.import_settings(opened, files, ME, dry=False)
         assert done == dry
         assert [part.added for part in done.values()] == [4, 3, 1]
         assert await state(opened) == (8, 7)  # Edges are told of the keys of a customer at once.
         out = await told(opened)
         assert same(settings(tmp_path, out), files)
 
-        again = await transfer.bring(opened, settings(tmp_path, out), ME, dry=False)
+        again = await transfer.import_settings(opened, settings(tmp_path, out), ME, dry=False)
         assert [part[:3] for part in again.values()] == [(0, 0, 4), (0, 0, 3), (0, 0, 1)]
         assert await state(opened) == (8, 7)
         assert await told(opened) == out
 
         other = ACCOUNTS.replace("tier: pro, flags", "tier: basic, flags").replace("percent: 12", "percent: 13")
-        changed = await transfer.bring(opened, settings(tmp_path, other), ME, dry=False)
+        changed = await transfer.import_settings(opened, settings(tmp_path, other), ME, dry=False)
         assert [part.changed for part in changed.values()] == [1, 0, 1]
         assert await state(opened) == (10, 9)
 
@@ -87,11 +87,11 @@ def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path
 def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path) -> None:
     async def work(opened: Database) -> None:
         files = settings(tmp_path, ACCOUNTS)
-        await transfer.bring(opened, files, ME, dry=False)
+        await transfer.import_settings(opened, files, ME, dry=False)
         async with opened.writing() as connection:
-            await keys.revoke_leaked(connection, ME, "1" * 64)
+            await keys.revoke_leaked_key(connection, ME, "1" * 64)
             await customers.start_deletion(connection, ME, "late")
-        done = await transfer.bring(opened, files, ME, dry=False)
+        done = await transfer.import_settings(opened, files, ME, dry=False)
         assert done["customers"].refused == ("customer late: is being deleted",)
         assert done["keys"].refused == ("key sha256:11111111: was revoked, and stays so",)
         out = await told(opened)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.alerts.alert import TITLE_CHARACTERS_MAX, Alert, in_a_line, raise_all, raise_once
+from edgeproxy.collector.alerts.alert import TITLE_CHARACTERS_MAX, Alert, format_title, raise_alerts, raise_once
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from tests.support.credited import run
@@ -53,7 +53,7 @@ def test_it_is_there_with_what_it_tells_of_or_not_at_all(database: str) -> None:
             await broken(opened)
         assert await rows(opened) == []
         async with opened.writing() as connection:
-            new = await raise_all(connection, [alert("b"), alert("a"), alert("b")])
+            new = await raise_alerts(connection, [alert("b"), alert("a"), alert("b")])
         assert [one.key for one in new] == ["a", "b"]
         assert [row[0] for row in await rows(opened)] == ["a", "b"]
 
@@ -61,5 +61,5 @@ def test_it_is_there_with_what_it_tells_of_or_not_at_all(database: str) -> None:
 
 
 def test_a_title_is_one_line_of_a_bounded_length() -> None:
-    assert in_a_line("a\r\nBcc: b@c.d\u2028") == "a  Bcc: b@c.d "
-    assert len(in_a_line("x" * 1000)) == TITLE_CHARACTERS_MAX
+    assert format_title("a\r\nBcc: b@c.d\u2028") == "a  Bcc: b@c.d "
+    assert len(format_title("x" * 1000)) == TITLE_CHARACTERS_MAX

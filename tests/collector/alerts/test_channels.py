@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.collector.alerts.channels import Failed, send
-from edgeproxy.collector.alerts.message import Message
+from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
+from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.config.alerts import Channel
 from tests.support.authority import Authority
 from tests.support.ports import HOST
@@ -23,7 +23,7 @@ from tests.support.receivers import MailTaker, Receiver
 KEY = b"k" * 32
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
-SAID = Message(1, "gap:edge-1", "gap", "page", None, "edge-1 lost something", {"seq": 3}, 1_790_000_000_000)
+SAID = AlertMessage(1, "gap:edge-1", "gap", "page", None, "edge-1 lost something", {"seq": 3}, 1_790_000_000_000)
 NOW = 1_790_000_001.5
 
 
@@ -47,12 +47,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         yield Servers(*(ends.enter_context(one) for one in made))  # type: ignore[arg-type]
 
 
-def sent(recipient: str | None = None, **channel: Any) -> Failed | None:
+def sent(recipient: str | None = None, **channel: Any) -> DeliveryFailure | None:
     """What comes of sending SAID by a channel with these settings, and that it is over soon."""
 
-    async def run() -> Failed | None:
+    async def run() -> DeliveryFailure | None:
         async with asyncio.timeout(10):
-            return await send(Channel.model_validate(channel), SAID, recipient, NOW)
+            return await send_message(Channel.model_validate(channel), SAID, recipient, NOW)
 
     return asyncio.run(run())
 
@@ -76,13 +76,13 @@ def test_a_webhook_is_signed_by_each_secret_and_its_answer_is_not_read(servers: 
 @pytest.mark.parametrize(
     ("status", "fields", "failed"),
     [
-        (503, {"Retry-After": "60"}, Failed("it answers 503", False, 60.0)),
-        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, Failed("it answers 429")),
-        (410, {}, Failed("it answers 410", True)),
-        (307, {"Location": "/elsewhere"}, Failed("it answers 307")),
+        (503, {"Retry-After": "60"}, DeliveryFailure("it answers 503", False, 60.0)),
+        (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"}, DeliveryFailure("it answers 429")),
+        (410, {}, DeliveryFailure("it answers 410", True)),
+        (307, {"Location": "/elsewhere"}, DeliveryFailure("it answers 307")),
     ],
 )
-def test_what_is_not_taken(servers: Servers, status: int, fields: dict[str, str], failed: Failed) -> None:
+def test_what_is_not_taken(servers: Servers, status: int, fields: dict[str, str], failed: DeliveryFailure) -> None:
     hooks = servers.hooks
     hooks.statuses["/refuses"], hooks.fields = [status], fields
     assert sent(slack=f"http://{HOST}:{hooks.port}/refuses") == failed
@@ -127,7 +127,7 @@ def test_a_url_that_leads_to_this_host_is_not_connected_to() -> None:
         listening.setblocking(False)
         port = listening.getsockname()[1]
         failed = sent(slack=f"https://0.0.0.0:{port}/", private=True)
-        assert failed == Failed("it leads to an address that no receiver has")
+        assert failed == DeliveryFailure("it leads to an address that no receiver has")
         with pytest.raises(BlockingIOError):
             listening.accept()
 
@@ -141,5 +141,5 @@ def test_mail_is_taken_or_refused_for_good_or_for_now(servers: Servers) -> None:
     assert made["Subject"] == "[PAGE] edge-1 lost something"
     assert sent("own@b.c", **channel) is None
     assert [len(mail.to(address)) for address in ("own@b.c", "a@b.c")] == [1, 1]
-    assert sent("gone@b.c", **channel) == Failed("the mail server answers 550 to the recipient", True)
-    assert sent("later@b.c", **channel) == Failed("the mail server answers 451 to the recipient")
+    assert sent("gone@b.c", **channel) == DeliveryFailure("the mail server answers 550 to the recipient", True)
+    assert sent("later@b.c", **channel) == DeliveryFailure("the mail server answers 451 to the recipient")

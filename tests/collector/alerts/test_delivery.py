@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.alerts import listing
+from edgeproxy.collector.alerts import reports
 from edgeproxy.collector.alerts.alert import Alert, Severity, raise_once
-from edgeproxy.collector.alerts.delivery import Delivery
+from edgeproxy.collector.alerts.delivery import AlertDelivery
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
@@ -65,7 +65,7 @@ async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, str]:
 class Way:
     """A delivery on a database of the test's."""
 
-    def __init__(self, database: Database, delivery: Delivery) -> None:
+    def __init__(self, database: Database, delivery: AlertDelivery) -> None:
         self.database, self.delivery = database, delivery
 
     async def raised(self, *some: Alert) -> None:
@@ -99,7 +99,7 @@ class Way:
 async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
     database = await Database.connect(url)
     try:
-        yield Way(database, Delivery(database, Alerts.model_validate(settings), Metrics(), contacts))
+        yield Way(database, AlertDelivery(database, Alerts.model_validate(settings), Metrics(), contacts))
     finally:
         await database.close()
 
@@ -161,12 +161,12 @@ def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
                 )
             await made.until(lambda found: list(found.values()).count("dead") == 2)
             async with made.database.writing() as connection:
-                for dead in await listing.page(connection, None, 10, state="dead"):
-                    assert await listing.replay(connection, dead["id"], None) == ["ops"]
-                    assert await listing.replay(connection, dead["id"], None) == [], "it is under way"
+                for dead in await reports.list_alerts(connection, None, 10, state="dead"):
+                    assert await reports.replay_alert(connection, dead["id"], None) == ["ops"]
+                    assert await reports.replay_alert(connection, dead["id"], None) == [], "it is under way"
             await made.all_sent(3)
             async with made.database.writing() as connection:
-                assert await listing.replay(connection, first.alert, "ops") == ["ops"], (
+                assert await reports.replay_alert(connection, first.alert, "ops") == ["ops"], (
                     "if asked for, also what was sent"
                 )
             await made.all_sent(3)

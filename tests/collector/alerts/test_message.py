@@ -8,12 +8,12 @@ import orjson
 import pytest
 
 from edgeproxy.collector.alerts import message as forms
-from edgeproxy.collector.alerts.message import Message
-from edgeproxy.collector.alerts.reach import refused
-from edgeproxy.collector.alerts.retries import BACKOFF_SECONDS, next_wait
-from edgeproxy.collector.alerts.signature import signed
+from edgeproxy.collector.alerts.address_policy import find_refusal
+from edgeproxy.collector.alerts.message import AlertMessage
+from edgeproxy.collector.alerts.retries import BACKOFF_SECONDS, compute_wait
+from edgeproxy.collector.alerts.signature import sign_webhook
 
-SAID = Message(
+SAID = AlertMessage(
     7,
     "gap:edge-1:2026-11-22",
     "gap",
@@ -29,36 +29,36 @@ def test_the_signature_is_that_of_the_specification_s_example() -> None:
     """The example of the specification, and of its libraries."""
     secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
     body = b'{"test": 2432232314}'
-    fields = signed("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body, [secret])
+    fields = sign_webhook("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body, [secret])
     assert fields == {
         "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
-    both = signed("a", 1, b"x", [secret, "whsec_" + base64.b64encode(b"k" * 24).decode()])
+    both = sign_webhook("a", 1, b"x", [secret, "whsec_" + base64.b64encode(b"k" * 24).decode()])
     first, second = both["webhook-signature"].split(" ")
     assert second == "v1," + base64.b64encode(hmac.digest(b"k" * 24, b"a.1.x", hashlib.sha256)).decode() != first
 
 
 def test_what_each_is_sent() -> None:
-    body = orjson.loads(forms.webhook(SAID))
+    body = orjson.loads(forms.format_webhook(SAID))
     assert body["type"] == "alert.gap"
     assert body["timestamp"] == "2026-09-21T14:13:20.123Z"
     assert body["data"]["details"] == {"seq": 3, "why": "a\nb"}
 
-    said = orjson.loads(forms.slack(SAID))
+    said = orjson.loads(forms.format_slack(SAID))
     assert said["text"] == "[PAGE] edge-1 &lt;!channel&gt; &amp; more", "nobody is mentioned by what a name says"
     assert [block["type"] for block in said["blocks"]] == ["section", "section", "context"]
-    quiet = orjson.loads(forms.slack(SAID._replace(details={})))
+    quiet = orjson.loads(forms.format_slack(SAID._replace(details={})))
     assert [block["type"] for block in quiet["blocks"]] == ["section", "context"]
 
-    event = orjson.loads(forms.pagerduty(SAID, "k" * 32))
+    event = orjson.loads(forms.format_pagerduty(SAID, "k" * 32))
     assert (event["routing_key"], event["dedup_key"]) == ("k" * 32, SAID.key)
     assert event["payload"]["severity"] == "critical"
-    long = orjson.loads(forms.pagerduty(SAID._replace(key="x" * 256), "k" * 32))
+    long = orjson.loads(forms.format_pagerduty(SAID._replace(key="x" * 256), "k" * 32))
     assert len(long["dedup_key"]) < 256
 
-    mail = forms.mail(SAID._replace(customer="acme"), "alerts@example.com", ("a@b.c", "d@e.f"))
+    mail = forms.format_mail(SAID._replace(customer="acme"), "alerts@example.com", ("a@b.c", "d@e.f"))
     assert mail["To"] == "a@b.c, d@e.f"
     assert mail["Message-ID"] == f"<{SAID.name}@example.com>"
     assert mail["Subject"] == "[PAGE] edge-1 <!channel> & more"
@@ -100,14 +100,14 @@ def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:
     ],
 )
 def test_which_addresses_are_connected_to(address: str, host: str, private: bool, why: str | None) -> None:
-    said = refused(address, host, private=private)
+    said = find_refusal(address, host, private=private)
     assert (said is None) == (why is None), said
     assert why is None or why in (said or "")
 
 
 def test_waits_grow_have_jitter_and_end() -> None:
-    assert [next_wait(n, None, lambda: 0.0) for n in (1, 2, 10, 11)] == [5, 30, 36000, None]
-    assert next_wait(1, None, lambda: 1.0) == 5 * 1.2
-    assert next_wait(1, 100.0, lambda: 0.0) == 100
-    assert next_wait(1, 10.0**9, lambda: 0.0) == 3600, "nobody has us wait for ever"
+    assert [compute_wait(n, None, lambda: 0.0) for n in (1, 2, 10, 11)] == [5, 30, 36000, None]
+    assert compute_wait(1, None, lambda: 1.0) == 5 * 1.2
+    assert compute_wait(1, 100.0, lambda: 0.0) == 100
+    assert compute_wait(1, 10.0**9, lambda: 0.0) == 3600, "nobody has us wait for ever"
     assert sum(BACKOFF_SECONDS) > 86400

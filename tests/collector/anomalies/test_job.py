@@ -54,7 +54,7 @@ class Books:
         """Make customers of the API."""
         async with self.database.writing() as connection:
             for name in names:
-                await customers.create(
+                await customers.create_customer(
                     connection, Caller("test"), CreateCustomerRequest(name=name, tier="basic"), self.known
                 )
 
@@ -84,7 +84,7 @@ class Books:
 
     async def found(self) -> list[dict[str, Any]]:
         async with self.database.reading() as connection:
-            return await store.page(connection, None, 100, None)
+            return await store.list_findings(connection, None, 100, None)
 
 
 def usual(hour: int) -> int:
@@ -123,7 +123,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
         # Another collector, which knows of nothing.
         again = Books(opened, customers={"ignored": {"ignore": "true"}})
         async with opened.writing() as connection:
-            await store.come_to(connection, "hours", noon)
+            await store.record_progress(connection, "hours", noon)
         await again.look(noon + HOUR + GRACE_SECONDS + 60, 2)
         assert await books.told() == [one]
 
@@ -141,11 +141,11 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
 
         # What was found is dropped when its time is over, and a baseline is made anew after a week.
         async with opened.reading() as connection:
-            before = await store.built_at(connection, names)
+            before = await store.fetch_build_times(connection, names)
         assert before == {"acme": TODAY, "bolt": TODAY, "ignored": TODAY}
         await books.look(TODAY + 8 * DAY + GRACE_SECONDS, 3)
         async with opened.reading() as connection:
-            assert set((await store.built_at(connection, names)).values()) == {TODAY + 8 * DAY}
+            assert set((await store.fetch_build_times(connection, names)).values()) == {TODAY + 8 * DAY}
         assert not any(row["day"] == "2026-10-01" for row in await books.found())
 
     run(database, work)
@@ -172,17 +172,17 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
         assert not any("edgeproxy" in row.details for row in rows)
 
         async with opened.reading() as connection:
-            assert customers.state_of(await customers.find(connection, "acme")) == "paused"
+            assert customers.compute_state(await customers.get_row(connection, "acme")) == "paused"
             assert (await connection.execute(sa.select(directory_outbox.c.name))).scalars().all() == ["acme"]
             by = sa.select(audit.c.action, audit.c.target).where(audit.c.actor == "anomalies")
             assert (await connection.execute(by)).all() == [("customer.change", "acme")]
         # Who took it back is not contradicted.
         async with opened.writing() as connection:
             back = UpdateCustomerRequest.model_validate({"paused": None})
-            await customers.change(connection, Caller("person"), "acme", back, books.known)
+            await customers.update_customer(connection, Caller("person"), "acme", back, books.known)
         await books.look(hour + 120)
         async with opened.reading() as connection:
-            assert customers.state_of(await customers.find(connection, "acme")) == "active"
+            assert customers.compute_state(await customers.get_row(connection, "acme")) == "active"
         assert [one for one in await books.told() if one == paused] == [paused]
 
     run(database, work)
@@ -215,6 +215,6 @@ def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -
         told = [key for kind, _, key in await books.told() if kind == "pause"]
         assert sorted(told) == ["failed-pause:acme:2026-10-01", "pause:bolt:2026-10-01"]
         async with opened.reading() as connection:
-            assert customers.state_of(await customers.find(connection, "bolt")) == "paused"
+            assert customers.compute_state(await customers.get_row(connection, "bolt")) == "paused"
 
     run(put_tables(f"sqlite:///{tmp_path}/ledger.db"), work)

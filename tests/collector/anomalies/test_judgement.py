@@ -10,9 +10,15 @@ import pytest
 
 from edgeproxy.collector.anomalies import history
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, cosine, median, root, unroot
-from edgeproxy.collector.anomalies.history import BEGIN, Unreadable, drawn, made_up, read
-from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, must_pause, together
-from edgeproxy.collector.anomalies.replay import replay, shown
+from edgeproxy.collector.anomalies.history import (
+    BEGIN,
+    InvalidHistoryError,
+    draw_histories,
+    generate_histories,
+    read_history,
+)
+from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, merge_findings
+from edgeproxy.collector.anomalies.replay import format_result, replay_histories
 from edgeproxy.config.anomalies import Thresholds
 
 NOW = BEGIN + 9 * WEEK
@@ -27,11 +33,11 @@ def shape(hour: int) -> float:
 def past(weeks: int = 9) -> dict[int, int]:
     chance = random.Random(5)
     since = NOW - weeks * WEEK
-    return {hour: history.poisson(chance, shape((hour - BEGIN) // HOUR)) for hour in range(since, NOW, HOUR)}
+    return {hour: history.draw_poisson(chance, shape((hour - BEGIN) // HOUR)) for hour in range(since, NOW, HOUR)}
 
 
 def baseline(hours: dict[int, int]) -> Baseline:
-    made = Baseline.of(hours, NOW)
+    made = Baseline.compute(hours, NOW)
     assert made is not None
     return made
 
@@ -42,15 +48,15 @@ def day_like(factor: float = 1.0, moved: int = 0, day: int = NOW) -> dict[int, i
 
 
 def test_what_is_usual_is_known_after_three_weeks_and_by_the_hour_of_the_week() -> None:
-    assert Baseline.of({}, NOW) is None
-    assert Baseline.of(past(2), NOW) is None
-    assert Baseline.of(past(3), NOW) is not None
+    assert Baseline.compute({}, NOW) is None
+    assert Baseline.compute(past(2), NOW) is None
+    assert Baseline.compute(past(3), NOW) is not None
     made = baseline(past())
     for hour in range(0, 168, 5):
         assert made.expected(NOW + hour * HOUR) == pytest.approx(shape(hour), rel=0.2)
     assert made.expected_day(NOW + 3 * DAY) == pytest.approx(0.5 * made.expected_day(NOW), rel=0.1)
     assert made.likeness > 0.98
-    assert Baseline.unpacked(made.packed()) == made
+    assert Baseline.from_bytes(made.to_bytes()) == made
     # What comes later, and what is older than the weeks that count, says nothing.
     assert baseline({**past(), NOW: 10**9, NOW - (WEEKS + 1) * WEEK - HOUR: 10**9}) == made
 
@@ -111,27 +117,27 @@ def test_a_day_is_judged_by_its_volume_and_by_its_hours(
 def test_who_has_little_is_not_judged_by_its_hours() -> None:
     few = {hour: value // 500 for hour, value in past().items()}
     made = baseline(few)
-    assert made.likeness_of(day_like(1 / 500, 12), NOW) is None
+    assert made.compute_likeness(day_like(1 / 500, 12), NOW) is None
     assert judge_day(made, day_like(1 / 500, 12), NOW, USUAL) is None
 
 
 def test_a_pause_needs_a_threshold_and_more_than_next_to_nothing() -> None:
     made, hour = baseline(past()), NOW + 10 * HOUR
     five = Thresholds(pause=5.0)
-    assert must_pause(made, {hour: 6000}, hour, five) is not None
-    assert must_pause(made, {hour: 4000}, hour, five) is None
-    assert must_pause(made, {hour: 6000}, hour, USUAL) is None
-    assert must_pause(made, {NOW + HOUR: 900}, NOW + HOUR, five) is None, "nine times a little"
+    assert judge_pause(made, {hour: 6000}, hour, five) is not None
+    assert judge_pause(made, {hour: 4000}, hour, five) is None
+    assert judge_pause(made, {hour: 6000}, hour, USUAL) is None
+    assert judge_pause(made, {NOW + HOUR: 900}, NOW + HOUR, five) is None, "nine times a little"
 
 
 def test_what_an_hour_and_its_day_say_is_told_together() -> None:
     hour = Finding("volume", "warn", 9.0, None, 300, 100.0, NOW)
     day = Finding("pattern", "info", 1.0, 0.5, 1000, 900.0, NOW)
-    assert together(None, hour) == together(hour, None) == hour
-    whole = together(hour, day)
+    assert merge_findings(None, hour) == merge_findings(hour, None) == hour
+    whole = merge_findings(hour, day)
     assert whole is not None
     assert (whole.kind, whole.severity, whole.likeness, whole.value) == ("both", "page", 0.5, 300)
-    assert together(hour, hour._replace(severity="page", value=900)) == hour._replace(severity="page", value=900)
+    assert merge_findings(hour, hour._replace(severity="page", value=900)) == hour._replace(severity="page", value=900)
 
 
 def test_roots_and_angles() -> None:
@@ -143,15 +149,15 @@ def test_roots_and_angles() -> None:
 
 
 def test_a_replay_finds_what_is_planted_and_little_else_and_repeats_itself() -> None:
-    figures = replay(made_up(12, 10, 1), USUAL, 1)
-    assert figures == replay(made_up(12, 10, 1), USUAL, 1)
+    figures = replay_histories(generate_histories(12, 10, 1), USUAL, 1)
+    assert figures == replay_histories(generate_histories(12, 10, 1), USUAL, 1)
     assert figures.recall > 0.6
     assert figures.precision > 0.8
     assert figures.false_alarms < 0.5
-    assert "recall" in shown(figures)
-    quiet = replay(made_up(8, 5, 2), Thresholds(score=100.0, similarity=0.0), 2)
-    assert (quiet.found.total(), quiet.right, quiet.false.total()) == (0, 0, 0), "what nobody looks for is not found"
-    unlabelled = replay(made_up(8, 5, 2), USUAL, 2, planting=False)
+    assert "recall" in format_result(figures)
+    quiet = replay_histories(generate_histories(8, 5, 2), Thresholds(score=100.0, similarity=0.0), 2)
+    assert (quiet.detected.total(), quiet.right, quiet.false.total()) == (0, 0, 0), "what nobody looks for is not found"
+    unlabelled = replay_histories(generate_histories(8, 5, 2), USUAL, 2, planting=False)
     assert unlabelled.planted.total() == 0
 
 
@@ -161,25 +167,25 @@ def test_histories_are_read_of_logs_and_of_what_the_ledger_exports(tmp_path: Pat
         f'192.0.2.1 - - [{day}/May/2015:{hour:02}:05:03 +0000] "GET / HTTP/1.1" 200 1' for day, hour in some_hours()
     ]
     log.write_bytes(gzip.compress("\n".join(lines).encode()))
-    made = read(log, 4, 3, 1)
-    assert made == read(log, 4, 3, 1)
+    made = read_history(log, 4, 3, 1)
+    assert made == read_history(log, 4, 3, 1)
     assert len(made) == 3
     assert all(len(hours) == 4 * 168 for hours in made.values())
-    assert made != drawn({0: 1, 3600: 2, 7200: 3}, 4, 3, 1)
+    assert made != draw_histories({0: 1, 3600: 2, 7200: 3}, 4, 3, 1)
 
     table = tmp_path / "usage.csv"
     rows = ["2026-11-01T00:00:00Z,acme,requests,5", "2026-11-01T01:00:00Z,acme,requests,7"]
     table.write_text("\n".join(["hour,customer,meter,value", *rows]))
-    ((subject, hours),) = read(table, 4, 1, 1).items()
+    ((subject, hours),) = read_history(table, 4, 1, 1).items()
     assert (subject, sorted(hours.values())) == (("acme", "requests"), [5, 7])
 
     table.write_text("hour,customer,meter,value\nnever,acme,requests,5\n")
     for bad in (table, tmp_path / "none.csv", tmp_path):
-        with pytest.raises(Unreadable):
-            read(bad, 4, 1, 1)
+        with pytest.raises(InvalidHistoryError):
+            read_history(bad, 4, 1, 1)
     table.write_text("nothing\nof\nthe kind\n")
-    with pytest.raises(Unreadable, match="neither an access log"):
-        read(table, 4, 1, 1)
+    with pytest.raises(InvalidHistoryError, match="neither an access log"):
+        read_history(table, 4, 1, 1)
 
 
 def some_hours() -> Iterable[tuple[int, int]]:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import customers, documents, keys
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.database.database import Database
@@ -128,7 +128,7 @@ def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitabl
 
 def erased(collector: Collector) -> list[str]:
     """Erase, as the collector does when its time has come, whoever is being deleted."""
-    return in_database(collector, lambda connection: customers.erase(connection, now_ms() + 1000))
+    return in_database(collector, lambda connection: customers.erase_customers(connection, now_ms() + 1000))
 
 
 @only_sqlite("collector")
@@ -162,12 +162,12 @@ def test_a_customer_has_no_more_keys_by_rotating_them(collector: Collector, monk
     first, second = (key(collector, owner["id"])["id"] for _ in range(2))
 
     def rotate(ref: str, overlap: int) -> str:
-        made = in_database(collector, lambda connection: keys.rotate(connection, Caller("bound"), ref, overlap))
+        made = in_database(collector, lambda connection: keys.rotate_key(connection, Caller("bound"), ref, overlap))
         return made["id"]
 
     third = rotate(first, 3600)
     for ref in (second, third):
-        with pytest.raises(Refused, match="3 is as many as there may be"):
+        with pytest.raises(ChangeRejectedError, match="3 is as many as there may be"):
             rotate(ref, 3600)
     assert rotate(second, 0), "one that ends at once makes room itself"
 
@@ -271,7 +271,7 @@ def test_a_revocation_is_taken_back_for_a_day_unless_the_key_would_be_dead_anywa
 
     def key_lines() -> set[bytes]:
         """The SHA-256 of the keys that edges are told of."""
-        line = in_database(collector, lambda connection: documents.document(connection, owner["name"]))
+        line = in_database(collector, lambda connection: documents.fetch_line(connection, owner["name"]))
         return set(parse_document(line).keys)
 
     digests = [hashlib.sha256(one["secret"].encode()).digest() for one in (leaked, ended, rotated, successor)]
@@ -482,8 +482,8 @@ def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
         database = await Database.connect(collector.settings["database"], as_it_is=True)
         try:
             async with database.reading() as connection:
-                every = [one async for one in documents.every(connection)]
-                return await documents.document(connection, owner["name"]), every
+                every = [one async for one in documents.stream_lines(connection)]
+                return await documents.fetch_line(connection, owner["name"]), every
         finally:
             await database.close()
 

@@ -70,7 +70,7 @@ async def die_at_each_step(server: Postgresql, url: str, known: Settings) -> tup
             try:
                 async with database.writing() as connection:
                     new = CreateCustomerRequest(name=f"c{last}", tier="basic")
-                    await customers.create(connection, Caller("test"), new, known)
+                    await customers.create_customer(connection, Caller("test"), new, known)
                 done.append(new.name)
             except LOST:
                 server.start()

@@ -13,8 +13,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, directory_outbox
-from edgeproxy.collector.directory import log as directory_log
-from edgeproxy.collector.directory import publisher
+from edgeproxy.collector.directory import publisher, version_log
 from edgeproxy.collector.directory.publisher import BACK, Publisher
 from edgeproxy.config.collector import Published
 from edgeproxy.edge.directory.cache import Held
@@ -24,10 +23,10 @@ from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import TrustedKeys
 
 STEPS = [
-    (documents, "documents"),
-    (directory_log, "stage"),
-    (directory_log, "append"),
-    (publisher, "_settle"),
+    (documents, "fetch_lines"),
+    (version_log, "stage_parts"),
+    (version_log, "append_version"),
+    (publisher, "_delete_outbox_rows"),
 ]
 """What a publisher does for a version, in order; it dies as it begins with one of these."""
 
@@ -47,22 +46,22 @@ async def adds(database: Database, name: str) -> None:
     async with database.writing() as connection:
         row = {"id": name, "name": name, "created_at": 1, "version": 1, **own}
         await connection.execute(sa.insert(customers), [row])
-        await documents.note(connection, "customer", [name])
+        await documents.enqueue_changes(connection, "customer", [name])
 
 
-async def published(log: directory_log.DirectoryLog, trust: TrustedKeys, held: Held | None) -> tuple[set[str], Held]:
+async def published(log: version_log.DirectoryLog, trust: TrustedKeys, held: Held | None) -> tuple[set[str], Held]:
     """Whom an edge knows that reads all of the log, which it has to accept."""
-    follows, lines = await log.after(None if held is None else held.token)
+    follows, lines = await log.list_lines_after(None if held is None else held.token)
     accepted = accept(held, News(tuple(lines), follows, None), trust)
     known: set[str] = set()
-    for line in await log.lines():
+    for line in await log.list_lines():
         version = line.version
-        parts = [await log.part(version.token, place) for place in range(version.parts)]
+        parts = [await log.find_part(version.token, place) for place in range(version.parts)]
         assert hashlib.sha256(b"".join(part or b"" for part in parts)).hexdigest() == version.sha256
         if version.whole:
             known.clear()
         known |= {orjson.loads(each)["name"] for part in parts for each in (part or b"").split(b"\n") if each}
-    last = (await log.lines())[-1]
+    last = (await log.list_lines())[-1]
     return known, Held(last.version.token, last.version.number, last.version.at, 0.0, 0, 0, accepted.hash)
 
 

@@ -98,12 +98,12 @@ def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_the
         async with opened.writing() as connection:
             for name, every in (("often", "10d"), ("seldom", "100d"), ("never", None)):
                 new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic", "rotate_every": every})
-                await customers.create(connection, caller, new, known())
-                ids[name] = (await keys.create(connection, caller, name, CreateKeyRequest()))["id"]
-            ids["revoked"] = (await keys.create(connection, caller, "seldom", CreateKeyRequest()))["id"]
-            await keys.revoke(connection, caller, ids["revoked"])
-            rotated = await keys.create(connection, caller, "seldom", CreateKeyRequest())
-            ids["rotated"] = (await keys.rotate(connection, caller, rotated["id"], 86400 * 300))["id"]
+                await customers.create_customer(connection, caller, new, known())
+                ids[name] = (await keys.create_key(connection, caller, name, CreateKeyRequest()))["id"]
+            ids["revoked"] = (await keys.create_key(connection, caller, "seldom", CreateKeyRequest()))["id"]
+            await keys.revoke_key(connection, caller, ids["revoked"])
+            rotated = await keys.create_key(connection, caller, "seldom", CreateKeyRequest())
+            ids["rotated"] = (await keys.rotate_key(connection, caller, rotated["id"], 86400 * 300))["id"]
             await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
         watch = Watch(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
 

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import event
 
 from edgeproxy.collector.accounts import audit, customers, rotation
-from edgeproxy.collector.accounts.search import search
-from edgeproxy.collector.alerts import listing
+from edgeproxy.collector.accounts.search import search_customers
+from edgeproxy.collector.alerts import reports
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.subscriptions import subscriptions
 from edgeproxy.collector.database.database import Database
@@ -39,20 +39,20 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
                 asked.append((statement, parameters))
 
             event.listen(connection.sync_engine, "before_cursor_execute", note)
-            await customers.listing(connection, "a", 50)
-            await search(connection, database, "acme_v1_", 50)
+            await customers.list_customers(connection, "a", 50)
+            await search_customers(connection, database, "acme_v1_", 50)
             for column in ("actor", "action", "target"):
-                await audit.page(connection, 7, 50, newest_first=True, **{column: "x"})
-            await audit.page(connection, 7, 50, newest_first=True)
+                await audit.list_entries(connection, 7, 50, newest_first=True, **{column: "x"})
+            await audit.list_entries(connection, 7, 50, newest_first=True)
             for state in ("held", "paid", None):
                 await invoices.list_invoices(connection, "a", 50, state=state)
-            await listing.page(connection, 7, 50)
-            await listing.page(connection, None, 50, customer="a")
+            await reports.list_alerts(connection, 7, 50)
+            await reports.list_alerts(connection, None, 50, customer="a")
             await edges.listing(connection, NOW)
             await edges.standing(connection)
             await quarantine.listing(connection)
             await dead_letters.page(connection, "a", 25)
-            await rotation.alerts_due(connection, NOW, 86400)
+            await rotation.list_due_alerts(connection, NOW, 86400)
             await subscriptions.list_due(connection, NOW, 500)
             await subscriptions.list_deleted_customers(connection, 500)
             event.remove(connection.sync_engine, "before_cursor_execute", note)

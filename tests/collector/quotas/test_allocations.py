@@ -146,7 +146,7 @@ def test_who_is_erased_has_none(database: str) -> None:
                     {**mailed, "alert": ids["bolt"], "channel": "mail:customer", "recipient": "bob@example.com"},
                 ]
                 await connection.execute(sa.insert(alert_deliveries), rows)
-                assert await customers.erase(connection, 6) == ["acme"]
+                assert await customers.erase_customers(connection, 6) == ["acme"]
                 left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
                 assert left == {None, "bob@example.com"}
                 assert [await allocations.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]

@@ -64,7 +64,7 @@ def adds(url: str, names: list[str]) -> None:
             digests = {name: hashlib.sha256(key_of(name).encode()).hexdigest() for name in some}
             given: list[Any] = [{"id": f"k{n}", "customer": f"i{n}", "sha256": d, **made} for n, d in digests.items()]
             await connection.execute(sa.insert(keys), given)
-        await documents.note(connection, "customer", names)
+        await documents.enqueue_changes(connection, "customer", names)
 
     within(url, add)
 
@@ -82,7 +82,7 @@ def revokes(url: str, name: str) -> None:
     async def revoke(connection: Any) -> None:
         own = sa.update(keys).where(keys.c.customer == f"i{name}")
         await connection.execute(own.values(revoked_at=1))
-        await documents.note(connection, "customer", [name])
+        await documents.enqueue_changes(connection, "customer", [name])
 
     within(url, revoke)
 

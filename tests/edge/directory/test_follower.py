@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.collector.directory.hub_push import Options, change
+from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
 from edgeproxy.config.load import load_edge
 from edgeproxy.config.models import Settings
 from edgeproxy.edge.directory import cache, follower
@@ -71,7 +71,7 @@ class Room:
         return await self.hub(*command)
 
     async def pushes(self, *lines: bytes) -> None:
-        await change(self.hub, {orjson.loads(each)["name"]: each for each in lines}, Options(force=True))
+        await push_lines(self.hub, {orjson.loads(each)["name"]: each for each in lines}, PushOptions(force=True))
 
     async def asks(self, *names: str) -> KeysLookedUp:
         """The answer to a worker that asks for these."""
@@ -125,7 +125,7 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
     monkeypatch.setattr(follower, "time", clock)
 
     async def scene(room: Room) -> None:
-        await change(room.hub, {"a": line("a")}, Options(signer=signer))
+        await push_lines(room.hub, {"a": line("a")}, PushOptions(signer=signer))
         newest = parse_line(await room.hub("LINDEX", LOG, -1))
         await room.hub("DEL", TIME)
         await room.hub("RPUSH", TIME, format_time(newest, time.time() + 31_536_000, signer))

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.collector.directory.hub_push import Done, Options, Refused, change
+from edgeproxy.collector.directory.hub_push import PushOptions, PushRejectedError, PushResult, push_lines
 from edgeproxy.config.load import load_customers
 from edgeproxy.hub.cluster import open_link
 from edgeproxy.hub.redis import Link, Tls
@@ -71,17 +71,17 @@ def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPa
 
     async def scene(ask: directory_versions.CallHub) -> None:
         many = {f"c{n}": "x" for n in range(200)}
-        await change(ask, lines(**many))
+        await push_lines(ask, lines(**many))
         first = await directory_versions.fetch_last_version(ask)
         assert first is not None
         assert first.parts > 10
         assert await told(ask) == many
-        await change(ask, lines(**many | {"c7": "y"}))
+        await push_lines(ask, lines(**many | {"c7": "y"}))
         second = await directory_versions.fetch_last_version(ask)
         assert second is not None
         assert (second.whole, second.parts) == (False, 1)
         assert second.size < 200
-        assert await change(ask, lines(**many | {"c7": "y"})) == Done([], [], [], 200, 200, 2, idle=True)
+        assert await push_lines(ask, lines(**many | {"c7": "y"})) == PushResult([], [], [], 200, 200, 2, idle=True)
         assert await directory_versions.fetch_last_version(ask) == second
 
     played(redis_port, scene)
@@ -95,7 +95,7 @@ def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int)
         seen: list[Version] = []
         for number in range(1, 40):
             tiers[f"c{number % 20}"] = str(number)
-            await change(ask, lines(**tiers))
+            await push_lines(ask, lines(**tiers))
             there = await directory_versions.fetch_versions(ask)
             assert there[0].whole
             assert not any(version.whole for version in there[1:])
@@ -118,7 +118,7 @@ def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) ->
         many = {f"c{n}": "0" for n in range(50)}
         lengths = []
         for number in range(7):
-            await change(ask, lines(**many | {"c1": str(number)}))
+            await push_lines(ask, lines(**many | {"c1": str(number)}))
             lengths.append(len(await directory_versions.fetch_versions(ask)))
         assert lengths == [1, 2, 3, 1, 2, 3, 1]
 
@@ -127,11 +127,11 @@ def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
-        await change(ask, lines(a="0", b="0"))
+        await push_lines(ask, lines(a="0", b="0"))
         for turn in range(10):
             wanted = [lines(a=f"one{turn}", b=f"one{turn}"), lines(a=f"other{turn}", b=f"other{turn}")]
-            came = await asyncio.gather(*[change(ask, each) for each in wanted], return_exceptions=True)
-            lost = [each for each in came if isinstance(each, Refused)]
+            came = await asyncio.gather(*[push_lines(ask, each) for each in wanted], return_exceptions=True)
+            lost = [each for each in came if isinstance(each, PushRejectedError)]
             assert len(lost) == 1, came
             assert "somebody else has pushed meanwhile" in str(lost[0])
             won = "other" if came[0] is lost[0] else "one"
@@ -150,16 +150,16 @@ def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: 
 )
 def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
-        await change(ask, lines(a="x", b="x", c="x"))
-        would = await change(ask, lines(**wanted), Options(dry=True))
+        await push_lines(ask, lines(a="x", b="x", c="x"))
+        would = await push_lines(ask, lines(**wanted), PushOptions(dry=True))
         assert (would.refused, would.removed) == (why, [name for name in "abc" if name not in wanted])
-        with pytest.raises(Refused) as refused:
-            await change(ask, lines(**wanted))
+        with pytest.raises(PushRejectedError) as refused:
+            await push_lines(ask, lines(**wanted))
         assert str(refused.value) == why
         assert len(await told(ask)) == 3
-        await change(ask, lines(**wanted), Options(force=True))
+        await push_lines(ask, lines(**wanted), PushOptions(force=True))
         assert await told(ask) == wanted
-        await change(ask, lines(g="x", **wanted))
+        await push_lines(ask, lines(g="x", **wanted))
         assert await told(ask) == {"g": "x", **wanted}
 
     played(redis_port, scene)
@@ -167,11 +167,11 @@ def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: 
 
 def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
-        await change(ask, lines(a="x", b="x"))
+        await push_lines(ask, lines(a="x", b="x"))
         keys: dict[str, dict[str, str]] = {key("a"): {}, key("b"): {}}
         both = orjson.dumps({"customer": {"tier": "x"}, "keys": keys, "name": "c"})
         keyless = {name: orjson.dumps({"customer": {"tier": "x"}, "keys": {}, "name": name}) for name in "ab"}
-        done = await change(ask, {**keyless, "c": both})
+        done = await push_lines(ask, {**keyless, "c": both})
         assert (done.added, done.changed, done.keys) == (["c"], ["a", "b"], 2)
 
     played(redis_port, scene)
@@ -179,7 +179,7 @@ def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> Non
 
 def test_a_dry_run_changes_nothing(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
-        assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
+        assert (await push_lines(ask, lines(a="x"), PushOptions(dry=True))).added == ["a"]
         assert await ask("KEYS", "*") == []
 
     played(redis_port, scene)
@@ -187,15 +187,15 @@ def test_a_dry_run_changes_nothing(redis_port: int) -> None:
 
 def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
-        await change(ask, lines(a="x", b="x"))
+        await push_lines(ask, lines(a="x", b="x"))
         version = await directory_versions.fetch_last_version(ask)
         assert version is not None
         await ask("DEL", parts_key(version.token))
         with pytest.raises(UnreadableDirectoryError, match="has left the hub, or lost a part"):
             await told(ask)
-        with pytest.raises(Refused, match="2 of 2 customers would be gone"):
-            await change(ask, {})
-        assert (await change(ask, lines(a="x", b="x"))).version == 2
+        with pytest.raises(PushRejectedError, match="2 of 2 customers would be gone"):
+            await push_lines(ask, {})
+        assert (await push_lines(ask, lines(a="x", b="x"))).version == 2
         assert await told(ask) == {"a": "x", "b": "x"}
 
     played(redis_port, scene)
@@ -203,7 +203,7 @@ def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> No
 
 def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
-        await change(ask, lines(a="x"))
+        await push_lines(ask, lines(a="x"))
         version = await directory_versions.fetch_last_version(ask)
         assert version is not None
         await ask("LSET", parts_key(version.token), 0, lines(a="y")["a"])
@@ -211,8 +211,8 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
             await told(ask)
         for garbage in (b"garbage", b"5", b'{"name":[]}'):
             await ask("LSET", parts_key(version.token), 0, garbage)
-            assert (await change(ask, lines(a="x"), Options(dry=True))).added == ["a"]
-        assert (await change(ask, lines(a="x"))).version == 2
+            assert (await push_lines(ask, lines(a="x"), PushOptions(dry=True))).added == ["a"]
+        assert (await push_lines(ask, lines(a="x"))).version == 2
         assert await told(ask) == {"a": "x"}
 
     played(redis_port, scene)
@@ -226,7 +226,7 @@ def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage:
         await ask("RPUSH", parts_key("t"), garbage)
         odd = Version(4, "t", True, 1, len(garbage), hashlib.sha256(garbage).hexdigest(), 1, 1, 1.5)
         await ask("RPUSH", LOG, format_version(odd))
-        assert (await change(ask, lines(a="x"))).version == 5
+        assert (await push_lines(ask, lines(a="x"))).version == 5
         assert await told(ask) == {"a": "x"}
 
     played(redis_port, scene)
@@ -250,7 +250,7 @@ def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await ask("RPUSH", LOG, format_version(version._replace(form=3)))
         with pytest.raises(UnreadableDirectoryError, match="later version"):
-            await change(ask, lines(a="x"))
+            await push_lines(ask, lines(a="x"))
 
     played(redis_port, scene)
 
@@ -266,7 +266,7 @@ def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: 
             return await ask(*command)
 
         with pytest.raises(Cut):
-            await change(until_commit, lines(a="x"))
+            await push_lines(until_commit, lines(a="x"))
         (left,) = await ask("KEYS", "*")
         assert 0 < await ask("TTL", left) <= hub_push.STAGED_SECONDS
         assert await directory_versions.fetch_last_version(ask) is None
@@ -276,8 +276,8 @@ def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: 
                 await ask("FLUSHALL")
             return await ask(*command)
 
-        with pytest.raises(Refused, match="has lost what was sent"):
-            await change(lost, lines(a="x"))
+        with pytest.raises(PushRejectedError, match="has lost what was sent"):
+            await push_lines(lost, lines(a="x"))
 
     played(redis_port, scene)
 
@@ -405,7 +405,7 @@ def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
     with Cluster(tmp_path) as cluster:
         for number, tier in enumerate("xyz", 1):
             file.write_text(people(cluster.url, tier, 20))
-            assert hub_push.run(load_customers(file, {})).version == number
+            assert hub_push.run_push(load_customers(file, {})).version == number
             assert set(asyncio.run(there(cluster.url)).values()) == {tier}
         for node in cluster.nodes:
             file.write_text(people(node.url, tier, 20))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers, flags, idempotency, keys
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import (
     CreateCustomerRequest,
     CreateKeyRequest,
@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts.models import (
     LeakReport,
     RotateKeyRequest,
 )
-from edgeproxy.collector.accounts.search import search
+from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import CUSTOMER
@@ -71,25 +71,25 @@ class AccountHandlers:
             only["name"] = holder.customer
         elif query.search:
             async with self._database.reading() as connection:
-                matches = await search(connection, self._database, query.search, query.limit)
+                matches = await search_customers(connection, self._database, query.search, query.limit)
             return answer(200, {"customers": matches})
         async with self._database.reading() as connection:
-            found = await customers.listing(connection, query.cursor, query.limit + 1, **only)
+            found = await customers.list_customers(connection, query.cursor, query.limit + 1, **only)
         return page("customers", found, query.limit)
 
     async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:
         """Make a customer."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 201, await customers.create(connection, call.caller, call.body, self._settings), 1
+            return 201, await customers.create_customer(connection, call.caller, call.body, self._settings), 1
 
         return await self._change(call, make, creates=True)
 
     async def customer(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell a customer."""
         async with self._database.reading() as connection:
-            row = await customers.find(connection, call.path("customer"))
-        return tagged(200, customers.told(row), row.version)
+            row = await customers.get_row(connection, call.path("customer"))
+        return tagged(200, customers.to_response(row), row.version)
 
     async def change_customer(self, call: Call[ChangeQuery, Any]) -> web.Response:
         """Change a customer; support may pause one."""
@@ -99,10 +99,12 @@ class AccountHandlers:
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             ref, match = call.path("customer"), wanted(call.request)
             if "paused" in call.body.model_fields_set:
-                paused = customers.told(await customers.find(connection, ref, lock=True))["paused"] or {}
+                paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"] or {}
                 if paused.get("why") == WHY_PAUSED:
                     auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
-            told, version = await customers.change(connection, call.caller, ref, call.body, self._settings, match=match)
+            told, version = await customers.update_customer(
+                connection, call.caller, ref, call.body, self._settings, match=match
+            )
             return 200, told, version
 
         return await self._change(call, make)
@@ -125,7 +127,7 @@ class AccountHandlers:
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             ref, match = call.path("customer"), wanted(call.request)
-            told, version = await customers.take_deletion_back(connection, call.caller, ref, match=match)
+            told, version = await customers.restore_customer(connection, call.caller, ref, match=match)
             return 200, told, version
 
         return await self._change(call, make)
@@ -136,7 +138,7 @@ class AccountHandlers:
         """List the keys of a customer."""
         query = call.query
         async with self._database.reading() as connection:
-            found = await keys.listing(connection, call.path("customer"), query.cursor, query.limit + 1)
+            found = await keys.list_keys(connection, call.path("customer"), query.cursor, query.limit + 1)
         return page("keys", found, query.limit)
 
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
@@ -146,15 +148,15 @@ class AccountHandlers:
             raise auth.Denied(403, f"{call.holder.called} may not bring a key along")
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 201, await keys.create(connection, call.caller, call.path("customer"), call.body, own=own), 1
+            return 201, await keys.create_key(connection, call.caller, call.path("customer"), call.body, own=own), 1
 
         return await self._change(call, make, creates=True, hides="secret")
 
     async def key(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell a key."""
         async with self._database.reading() as connection:
-            row = await keys.find(connection, call.path("key"))
-        return tagged(200, keys.told(row), row.version)
+            row = await keys.get_row(connection, call.path("key"))
+        return tagged(200, keys.to_response(row), row.version)
 
     async def change_key(self, call: Call[ChangeQuery, Any]) -> web.Response:
         """Change a key."""
@@ -162,7 +164,7 @@ class AccountHandlers:
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             match = wanted(call.request)
-            told, version = await keys.change(
+            told, version = await keys.update_key(
                 connection, call.caller, call.path("key"), call.body, match=match, own=own
             )
             return 200, told, version
@@ -173,7 +175,11 @@ class AccountHandlers:
         """End a key at once."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 200, await keys.revoke(connection, call.caller, call.path("key"), match=wanted(call.request)), None
+            return (
+                200,
+                await keys.revoke_key(connection, call.caller, call.path("key"), match=wanted(call.request)),
+                None,
+            )
 
         return await self._change(call, make)
 
@@ -182,7 +188,7 @@ class AccountHandlers:
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             match = wanted(call.request)
-            key, version = await keys.restore(connection, call.caller, call.path("key"), match=match)
+            key, version = await keys.restore_key(connection, call.caller, call.path("key"), match=match)
             return 200, key, version
 
         return await self._change(call, make)
@@ -192,20 +198,20 @@ class AccountHandlers:
         own = CUSTOMER in call.holder.roles
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 201, await keys.rotate(connection, call.caller, call.path("key"), call.body.overlap, own=own), 1
+            return 201, await keys.rotate_key(connection, call.caller, call.path("key"), call.body.overlap, own=own), 1
 
         return await self._change(call, make, creates=True, hides="secret")
 
     async def leaked(self, call: Call[Query, LeakReport]) -> web.Response:
         """End keys that somebody found; the answer is the same whether there were any."""
-        digests = [keys.sha256_of(secret) for secret in call.body.secrets]
+        digests = [keys.compute_sha256(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
             unrevoked = await keys.list_unrevoked(connection, digests)
         # Whoever asks in vain, which anybody may, keeps no batch waiting. And each key is a transaction: two reports
         # that name the same keys never wait for each other in a circle.
         for sha256 in unrevoked:
             async with self._database.writing() as connection:
-                revoked = await keys.revoke_leaked(connection, call.caller, sha256)
+                revoked = await keys.revoke_leaked_key(connection, call.caller, sha256)
             if revoked is not None:
                 self._metrics.leaked.inc()
                 log.get_logger().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
@@ -216,20 +222,20 @@ class AccountHandlers:
     async def flags(self, _: Call[Query, Nothing]) -> web.Response:
         """List all flags."""
         async with self._database.reading() as connection:
-            return answer(200, {"flags": await flags.listing(connection)})
+            return answer(200, {"flags": await flags.list_flags(connection)})
 
     async def flag(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell a flag."""
         async with self._database.reading() as connection:
-            row = await flags.find(connection, call.path("flag"))
-        return tagged(200, flags.told(row), row.version)
+            row = await flags.get_row(connection, call.path("flag"))
+        return tagged(200, flags.to_response(row), row.version)
 
     async def put_flag(self, call: Call[ChangeQuery, FlagRequest]) -> web.Response:
         """Have a flag be so."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             match = wanted(call.request)
-            told, version = await flags.put(connection, call.caller, call.path("flag"), call.body, match=match)
+            told, version = await flags.put_flag(connection, call.caller, call.path("flag"), call.body, match=match)
             return 200, told, version
 
         return await self._change(call, make)
@@ -261,7 +267,7 @@ class AccountHandlers:
     async def _transact(
         self,
         make: Change,
-        asked: idempotency.Asked | None,
+        asked: idempotency.IdempotentRequest | None,
         permit: Permit | None,
         *,
         dry: bool,
@@ -275,7 +281,7 @@ class AccountHandlers:
                 before = None
                 if asked is not None:
                     async with across_customers(connection):
-                        before = await idempotency.answered(connection, asked)
+                        before = await idempotency.find_answer(connection, asked)
                 if before is not None:
                     status, told, version = orjson.loads(before)
                     response = tagged(status, told, version)
@@ -288,22 +294,22 @@ class AccountHandlers:
                     raise DryRun
                 if asked is not None:
                     async with across_customers(connection):
-                        await idempotency.keep(connection, asked, orjson.dumps([status, told, version]))
+                        await idempotency.store_answer(connection, asked, orjson.dumps([status, told, version]))
                 response = tagged(status, told, version)
         except DryRun:
             pass
         return response
 
 
-async def idempotent(call: Call[Any, Any]) -> idempotency.Asked | None:
+async def idempotent(call: Call[Any, Any]) -> idempotency.IdempotentRequest | None:
     """Return what makes a request one that may be sent again; None where it has no Idempotency-Key."""
     key = call.request.headers.get("Idempotency-Key")
     if key is None:
         return None
     if not IDEMPOTENCY_KEY.fullmatch(key):
-        raise Refused(400, "an Idempotency-Key has 1 to 255 visible characters")
+        raise ChangeRejectedError(400, "an Idempotency-Key has 1 to 255 visible characters")
     digest = idempotency.request_digest(call.request.method, call.request.path_qs, call.sent)
-    return idempotency.Asked(call.caller.actor, key, digest)
+    return idempotency.IdempotentRequest(call.caller.actor, key, digest)
 
 
 def wanted(request: web.Request) -> frozenset[int] | None:
@@ -313,7 +319,7 @@ def wanted(request: web.Request) -> frozenset[int] | None:
         return None
     tags = [ETAG.fullmatch(one.strip()) for one in said.split(",")]
     if not all(tags):
-        raise Refused(400, 'If-Match is no ETag such as "3", and not *')
+        raise ChangeRejectedError(400, 'If-Match is no ETag such as "3", and not *')
     # A weak one never matches; one that was not made here neither.
     return frozenset(int(tag[1]) for tag in tags if tag and tag[1])
 

@@ -5,8 +5,8 @@ import re
 from aiohttp import web
 
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Entry
-from edgeproxy.collector.alerts import listing
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.alerts import reports
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.alert_models import AlertsQuery, AnomaliesQuery, ReplayQuery
@@ -31,7 +31,7 @@ class AlertHandlers:
             raise auth.Denied(403, f"{holder.called} may not ask where alerts went")
         only = {"customer": customer, "kind": query.kind, "severity": query.severity}
         async with self._database.reading() as connection:
-            found = await listing.page(connection, query.cursor, query.limit + 1, state=query.state, **only)
+            found = await reports.list_alerts(connection, query.cursor, query.limit + 1, state=query.state, **only)
         told = found[: query.limit]
         if holder.customer is not None:
             told = [{name: value for name, value in one.items() if name != "deliveries"} for one in told]
@@ -43,7 +43,7 @@ class AlertHandlers:
         query = call.query
         customer = auth.customer_of(call.holder, query.customer)
         async with self._database.reading() as connection:
-            found = await store.page(connection, query.cursor, query.limit + 1, customer)
+            found = await store.list_findings(connection, query.cursor, query.limit + 1, customer)
         told = found[: query.limit]
         more = {"next": told[-1]["id"]} if len(found) > query.limit else {}
         return answer(200, {"anomalies": told, **more})
@@ -54,12 +54,14 @@ class AlertHandlers:
         if not NUMBER.fullmatch(said):
             raise Refused(404, "there is no such alert")
         async with self._database.writing() as connection:
-            channels = await listing.replay(connection, int(said), channel)
-            told = await listing.find(connection, int(said))
+            channels = await reports.replay_alert(connection, int(said), channel)
+            told = await reports.find_alert(connection, int(said))
             if told is None:
                 raise Refused(404, "there is no such alert")
             if not channels:
                 why = "no channel has given it up" if channel is None else f"it has not gone by the channel {channel}"
                 raise Refused(409, f"{why}: name one of its channels, whose delivery is not under way")
-            await audit.append(connection, call.caller, Entry("alert.replay", said, None, {"channels": channels}))
+            await audit.append_entry(
+                connection, call.caller, AuditEntry("alert.replay", said, None, {"channels": channels})
+            )
         return answer(200, told)

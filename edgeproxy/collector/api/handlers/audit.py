@@ -20,7 +20,7 @@ class AuditHandlers:
         query = call.query
         only = query.model_dump(include={"actor", "action", "target"}, exclude_none=True)
         async with self._database.reading(whole=True) as connection:
-            entries = await audit.page(
+            entries = await audit.list_entries(
                 connection, query.after, query.limit, newest_first=query.order == "newest", **only
             )
         more = {"next": entries[-1]["seq"]} if len(entries) == query.limit else {}

@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts import change as changing
-from edgeproxy.collector.accounts.audit import Entry
-from edgeproxy.collector.accounts.ids import moment, new_id, now_ms
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, now_ms
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing_models import (
@@ -151,7 +151,7 @@ class BillingHandlers(AccountHandlers):
         """Tell what a change, or the beginning of a subscription, would come to."""
         billing, body, now = self._billing(), call.body, time.time()
         async with self._database.reading(whole=True) as connection:
-            customer = await customers.find(connection, self._whose(call))
+            customer = await customers.get_row(connection, self._whose(call))
             row = await subscriptions.find_live(connection, customer.id)
             if row is None:
                 await subscriptions.check_may_subscribe(connection, customer, now)
@@ -169,7 +169,7 @@ class BillingHandlers(AccountHandlers):
                 )
                 version = subscriptions.resolve_version(body.plan, self._settings.plans, customer.name)
                 when, at, due = planned.when, planned.at, planned.lines
-        told = {"plan": version, "when": when, "at": moment(at * 1000), "due_now": sum_amounts(due)}
+        told = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(due)}
         return answer(200, told | {"currency": billing.currency, "lines": [line_to_response(line) for line in due]})
 
     # ---- usage
@@ -205,8 +205,8 @@ class BillingHandlers(AccountHandlers):
         return {
             "customer": loaded.customer.name,
             "plan": last.version,
-            "period_start": moment(last.span.start * 1000),
-            "period_end": moment(last.span.end * 1000),
+            "period_start": format_timestamp(last.span.start * 1000),
+            "period_end": format_timestamp(last.span.end * 1000),
             "meters": usage.plan_usage_to_response(last.plan, used),
         }
 
@@ -218,7 +218,7 @@ class BillingHandlers(AccountHandlers):
         query = call.query
         name = auth.customer_of(call.holder, query.customer)
         async with self._database.reading() as connection:
-            customer = None if name is None else (await customers.find(connection, name)).id
+            customer = None if name is None else (await customers.get_row(connection, name)).id
             only = {"customer": customer, "period": query.period, "state": query.state}
             found = await invoices.list_invoices(connection, query.cursor, query.limit + 1, **only)
         return page("invoices", [seen_by(call.holder, one) for one in found], query.limit)
@@ -294,8 +294,8 @@ class BillingHandlers(AccountHandlers):
             written = await invoices.fetch_lines(connection, row.id)
             values = decide(Decided(row, bool(written)))
             await invoices.transition(connection, row.id, row.state, values.pop("state"), **values)
-            entry = Entry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
-            await audit.append(connection, call.caller, entry)
+            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
+            await audit.append_entry(connection, call.caller, entry)
             after = await invoices.get_invoice(connection, row.id)
         return answer(200, invoices.to_response(after, written))
 
@@ -310,11 +310,13 @@ class BillingHandlers(AccountHandlers):
             before = (await connection.execute(sa.select(sa.func.sum(credit_notes.c.amount)).where(of))).scalar_one()
             left = row.total - int(before or 0)
             if call.body.amount > left:
-                raise changing.Refused(422, "some fields cannot be used", [("amount", f"is above the {left} left")])
-            note = {"id": new_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
+                raise changing.ChangeRejectedError(
+                    422, "some fields cannot be used", [("amount", f"is above the {left} left")]
+                )
+            note = {"id": generate_id(), "invoice": row.id, "amount": call.body.amount, "why": call.body.why}
             note |= {"state": REQUESTED}
             await connection.execute(sa.insert(credit_notes), [note | {"tries": 0, "created_at": now_ms()}])
-            await audit.append(connection, call.caller, Entry("invoice.credit", row.id, None, note))
+            await audit.append_entry(connection, call.caller, AuditEntry("invoice.credit", row.id, None, note))
             return 201, note, None
 
         return await self._change(call, make, creates=True)
@@ -354,7 +356,7 @@ class BillingHandlers(AccountHandlers):
         return name
 
     def _no(self, row: Any, why: str) -> NoReturn:
-        raise changing.Refused(409, f"the invoice is {row.state}: {why}")
+        raise changing.ChangeRejectedError(409, f"the invoice is {row.state}: {why}")
 
 
 def seen_by(holder: Holder, told: Invoice) -> Invoice:
@@ -404,10 +406,10 @@ def upcoming_told(loaded: LoadedSubscription, due: invoice_lines.UpcomingInvoice
     about = {
         "customer": loaded.customer.name,
         "period": periods.format_period(period),
-        "period_start": moment(period.start * 1000),
-        "period_end": moment(period.end * 1000),
+        "period_start": format_timestamp(period.start * 1000),
+        "period_end": format_timestamp(period.end * 1000),
         "currency": billing.currency,
-        "closes_at": moment(int((period.end + billing.freeze) * 1000)),
+        "closes_at": format_timestamp(int((period.end + billing.freeze) * 1000)),
     }
     told = about | amounts_told(due.lines)
     return told if due.projected is None else told | {"projected": amounts_told(due.projected)}

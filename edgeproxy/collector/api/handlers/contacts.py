@@ -19,12 +19,12 @@ class ContactHandlers(AccountHandlers):
     async def contacts(self, call: Call[Query, Nothing]) -> web.Response:
         """List the contacts of a customer."""
         async with self._database.reading() as connection:
-            return answer(200, {"emails": await contacts.listing(connection, call.path("customer"))})
+            return answer(200, {"emails": await contacts.list_contacts(connection, call.path("customer"))})
 
     async def alert_address(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell where a customer's own alerts are mailed."""
         async with self._database.reading() as connection:
-            return answer(200, self._told(await contacts.alert_address(connection, call.path("customer"))))
+            return answer(200, self._told(await contacts.find_alert_address(connection, call.path("customer"))))
 
     async def put_alert_address(self, call: Call[ChangeQuery, AlertAddress]) -> web.Response:
         """Have a customer's own alerts mailed to a contact, or nowhere."""
@@ -43,6 +43,6 @@ class ContactHandlers(AccountHandlers):
         """Have these be all contacts of a customer."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 200, await contacts.put(connection, call.caller, call.path("customer"), call.body), None
+            return 200, await contacts.put_contacts(connection, call.caller, call.path("customer"), call.body), None
 
         return await self._change(call, make)

@@ -8,8 +8,8 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.audit import Entry
-from edgeproxy.collector.accounts.ids import moment, new_id
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.ids import format_timestamp, generate_id
 from edgeproxy.collector.api.billing_models import WhoseQuery
 from edgeproxy.collector.api.credit_models import (
     AccountingQuery,
@@ -55,7 +55,7 @@ class CreditHandlers(BillingHandlers):
         whose, meters = self._whose(call), self._meters()
         at = None if call.query.at is None else queries.moment("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
-            row = await customers.find(connection, whose)
+            row = await customers.get_row(connection, whose)
             booked = await journal.fetch_balance(connection, row.id, at)
             waiting = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
             grants = [] if at is not None else await journal.list_grants(connection, row.id)
@@ -64,7 +64,7 @@ class CreditHandlers(BillingHandlers):
             {
                 "id": one.id,
                 "millicredits": one.rest,
-                "expires_at": moment(one.expires),
+                "expires_at": format_timestamp(one.expires),
                 "refundable": max(0, min(one.refundable, available)),
             }
             for one in grants
@@ -76,7 +76,7 @@ class CreditHandlers(BillingHandlers):
             "available": available,
             "usd": statements.format_millicredits(available),
         }
-        return answer(200, {"customer": row.name, **amounts, "grants": told, "at": moment(at)})
+        return answer(200, {"customer": row.name, **amounts, "grants": told, "at": format_timestamp(at)})
 
     # ---- statements
 
@@ -84,7 +84,7 @@ class CreditHandlers(BillingHandlers):
         """Tell of which months there are statements."""
         whose = self._whose(call)
         async with self._database.reading(whole=True) as connection:
-            row = await customers.find(connection, whose)
+            row = await customers.get_row(connection, whose)
             months = await statements.list_months(connection, row.id)
         return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
 
@@ -98,14 +98,14 @@ class CreditHandlers(BillingHandlers):
         except ValueError as no:
             raise Refused(404, str(no)) from None
         async with self._database.reading(whole=True) as connection:
-            row = await customers.find(connection, whose)
+            row = await customers.get_row(connection, whose)
             made = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
         file = {"Content-Disposition": f'attachment; filename="statement-{month}.{form}"', "Cache-Control": "no-store"}
         match form:
             case "":
                 lines = [
                     {
-                        "at": moment(line.at),
+                        "at": format_timestamp(line.at),
                         "kind": line.kind,
                         "reference": line.reference,
                         "meter": line.meter or None,
@@ -130,7 +130,7 @@ class CreditHandlers(BillingHandlers):
         """List what a customer has bought."""
         whose, limit = self._whose(call), call.query.limit
         async with self._database.reading(whole=True) as connection:
-            row = await customers.find(connection, whose)
+            row = await customers.get_row(connection, whose)
             found = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
         more: dict[str, Any] = {"next": found[limit - 1].number} if len(found) > limit else {}
         return answer(200, {"customer": row.name, "purchases": [purchase_told(one) for one in found[:limit]], **more})
@@ -167,7 +167,7 @@ class CreditHandlers(BillingHandlers):
             raise refused(failure) from None
         self._metrics.checkout_sessions.inc()
         about = {"session": made["id"], "millicredits": body.millicredits}
-        await self._record(call, Entry("credits.checkout", row.id, None, about))
+        await self._record(call, AuditEntry("credits.checkout", row.id, None, about))
         return answer(201, {"id": made["id"], "url": made["url"]})
 
     async def portal(self, call: Call[WhoseQuery, Portal]) -> web.Response:
@@ -178,7 +178,7 @@ class CreditHandlers(BillingHandlers):
             made = await checkout.create_portal_session(self._paying(), payer, call.body.return_url)
         except StripeCallError as failure:
             raise refused(failure) from None
-        await self._record(call, Entry("billing.portal", row.id, None, {"session": made["id"]}))
+        await self._record(call, AuditEntry("billing.portal", row.id, None, {"session": made["id"]}))
         return answer(201, {"id": made["id"], "url": made["url"]})
 
     # ---- corrections
@@ -193,8 +193,8 @@ class CreditHandlers(BillingHandlers):
             raise Refused(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}])
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            row = await customers.find(connection, body.customer)
-            id_, caller = new_id(), call.caller
+            row = await customers.get_row(connection, body.customer)
+            id_, caller = generate_id(), call.caller
             if body.consumption is not None:
                 if not body.consumption.startswith(f"{row.id}/"):
                     raise Refused(404, "there is no such consumption of this customer")
@@ -224,10 +224,10 @@ class CreditHandlers(BillingHandlers):
         made: list[credits.HeldRefund] = []
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            name = (await customers.find(connection, await credits.get_buyer(connection, body.purchase))).name
+            name = (await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))).name
             waiting = await consumption.fetch_pending(connection, meters, name)
             held = await credits.hold_refund(
-                connection, call.caller, body.purchase, new_id(), body.millicredits, body.why, pending=waiting
+                connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=waiting
             )
             made.append(held)
             told = {"id": held.id, "customer": name, "purchase": held.grant, "cents": held.cents, "state": "held"}
@@ -287,7 +287,7 @@ class CreditHandlers(BillingHandlers):
         """The row of a customer, and who that is at Stripe; raises Refused."""
         stripe = self._paying()
         async with self._database.reading() as connection:
-            row = await customers.find(connection, whose)
+            row = await customers.get_row(connection, whose)
         if row.deleting_since is not None:
             raise Refused(409, "the customer is being deleted")
         try:
@@ -295,22 +295,22 @@ class CreditHandlers(BillingHandlers):
         except StripeCallError as failure:
             raise refused(failure) from None
 
-    async def _record(self, call: Call[Any, Any], entry: Entry) -> None:
+    async def _record(self, call: Call[Any, Any], entry: AuditEntry) -> None:
         """Put on record to whom a page of Stripe's is given, before it is."""
         async with self._database.writing() as connection:
-            await audit.append(connection, call.caller, entry)
+            await audit.append_entry(connection, call.caller, entry)
 
     async def _key(self, call: Call[Any, Any]) -> str:
         """What makes a request the same one at Stripe: the Idempotency-Key of who asks, else it is like no other."""
         asked = await idempotent(call)
-        return new_id() if asked is None else f"{asked.digest[:32]}_{asked.request[:16]}"
+        return generate_id() if asked is None else f"{asked.digest[:32]}_{asked.request_sha256[:16]}"
 
 
 def purchase_told(row: Any) -> CreditPurchase:
     """Tell a purchase as the API does."""
     return {
         "id": row.id,
-        "at": moment(row.at),
+        "at": format_timestamp(row.at),
         "millicredits": row.paid,
         "cents": (row.paid + row.tax) // CENT,
         "tax": row.tax // CENT,
@@ -321,7 +321,7 @@ def purchase_told(row: Any) -> CreditPurchase:
 
 def is_business(row: Any) -> bool:
     """Whether a customer is a business."""
-    return customers.told(row)["metadata"].get(BUSINESS) == "true"
+    return customers.to_response(row)["metadata"].get(BUSINESS) == "true"
 
 
 def refused(failure: StripeCallError) -> Refused:

@@ -7,8 +7,8 @@ from typing import Any
 from aiohttp import web
 
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Entry
-from edgeproxy.collector.accounts.ids import moment, now_ms
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
 from edgeproxy.collector.api.cached_reports import Kept, NotReady, Remembered
 from edgeproxy.collector.api.delivery_models import (
     ReconciliationQuery,
@@ -119,7 +119,7 @@ class DeliveryHandlers:
         if not is_there:
             raise Refused(404, "neither this database nor Stripe has such an event of this mode")
         async with self._database.writing() as connection:
-            await audit.append(connection, call.caller, Entry("billing.replay", f"event {event}"))
+            await audit.append_entry(connection, call.caller, AuditEntry("billing.replay", f"event {event}"))
         return answer(202, {"event": event, "state": "waiting"})
 
     async def reconciliation(self, call: Call[ReconciliationQuery, Nothing]) -> web.Response:
@@ -152,9 +152,9 @@ class DeliveryHandlers:
             {
                 **told(now),
                 "gates": [] if gates is None else [gate.to_response() for gate in gates.value],
-                "gates_as_of": None if gates is None else moment(int(gates.at * 1000)),
+                "gates_as_of": None if gates is None else format_timestamp(int(gates.at * 1000)),
                 "stage": rollout.get_stage(now.percent),
-                "since": moment(now.since * 1000) if now.since else None,
+                "since": format_timestamp(now.since * 1000) if now.since else None,
                 "is_stopped_by_file": not charging.is_enabled(billing),
                 "waivers": waivers,
             },

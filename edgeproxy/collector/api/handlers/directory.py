@@ -26,8 +26,8 @@ class DirectoryHandlers:
             return problem(404, "this collector has no directory: write directory: {key: FILE}")
         after = call.query.after
         if after is not None and call.query.wait:
-            await publisher.changed_from(after, call.query.wait)
-        follows, lines = await publisher.log.after(after)
+            await publisher.wait_for_change(after, call.query.wait)
+        follows, lines = await publisher.log.list_lines_after(after)
         time = publisher.time
         return answer(
             200,
@@ -43,7 +43,7 @@ class DirectoryHandlers:
         token, place = call.path("token"), call.path("place")
         if self.publisher is None or not TOKEN.fullmatch(token) or not PLACE.fullmatch(place):
             return problem(404, "there is no such part")
-        body = await self.publisher.log.part(token, int(place))
+        body = await self.publisher.log.find_part(token, int(place))
         if body is None:
             return problem(404, "there is no such part")
         return web.Response(body=body, content_type="application/octet-stream")

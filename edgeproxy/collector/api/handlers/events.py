@@ -9,8 +9,8 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Entry
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import DeadLettersQuery, WhyQuery
 from edgeproxy.collector.api.request_reader import body_of, content_of
@@ -121,14 +121,14 @@ class EventHandlers:
         async with self._database.writing() as connection:
             if await dead_letters.remove(connection, letter.id):
                 before = {"event": letter.event, "error": letter.error}
-                await audit.append(connection, call.caller, Entry(action, letter.id, before, after))
+                await audit.append_entry(connection, call.caller, AuditEntry(action, letter.id, before, after))
         log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
 
 
 def told(letter: Letter) -> dict[str, Any]:
     """A dead letter, as it is told."""
     said = letter._asdict()
-    return {**said, "received": moment(letter.received)}
+    return {**said, "received": format_timestamp(letter.received)}
 
 
 def _result(receipt: Receipt) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.api.cached_reports import Kept, NotReady, Remembered
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.figure_models import ExecutiveQuery, RefusalsQuery
@@ -103,8 +103,8 @@ class FigureHandlers:
             async with self._database.reading(whole=True) as connection:
                 found = await refusals.refusals(connection, meters, since, until)
         return {
-            "since": moment(since * 1000),
-            "until": moment(until * 1000),
+            "since": format_timestamp(since * 1000),
+            "until": format_timestamp(until * 1000),
             "is_counted": bool(meters),
             "refused": found.refused,
             "uncertain": found.uncertain,
@@ -124,7 +124,7 @@ async def _ready(figures: "Remembered[Any, dict[str, Any]]", key: Any) -> Kept[d
 
 
 def _told(kept: Kept[dict[str, Any]]) -> web.Response:
-    return answer(200, {"as_of": moment(int(kept.at * 1000)), **kept.value})
+    return answer(200, {"as_of": format_timestamp(int(kept.at * 1000)), **kept.value})
 
 
 def _day_told(day: DayReport) -> dict[str, Any]:

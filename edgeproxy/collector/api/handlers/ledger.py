@@ -11,8 +11,8 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.audit import Entry
-from edgeproxy.collector.accounts.last_used import LastUsed
+from edgeproxy.collector.accounts.audit import AuditEntry
+from edgeproxy.collector.accounts.last_used import LastUsedDays
 from edgeproxy.collector.api import auth, usage_csv
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import UpdateEdgeRequest, UsageQuery
@@ -44,7 +44,7 @@ class LedgerHandlers:
 
     def __init__(self, database: Database, ingest: Ingest, names: Names, metrics: Metrics) -> None:
         self._database = database
-        self.last_used = LastUsed(database)
+        self.last_used = LastUsedDays(database)
         """On which day keys were used last; somebody has to `write` it."""
         self._ingest = ingest
         self._names = names
@@ -93,7 +93,7 @@ class LedgerHandlers:
             raise auth.Denied(403, outcome.why)
         if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
             raise auth.Denied(429, outcome.why, FULL_RETRY)
-        self.last_used.note(*parse_field(request.headers.get(FIELD)))
+        self.last_used.record(*parse_field(request.headers.get(FIELD)))
         return verdict_of(outcome)
 
     async def _arrival(self, said: Named, sent: bytes, coding: str) -> Arrival:
@@ -147,7 +147,7 @@ class LedgerHandlers:
     async def _detail_of(self, customer: str) -> float | None:
         """For how many seconds a customer sees detail; None: for ever."""
         async with self._database.reading() as connection:
-            tier = await customers.tier_of(connection, customer)
+            tier = await customers.find_tier(connection, customer)
         if tier is None and customer in self._customers:
             tier = self._customers[customer].tier
         return self._tiers[tier].analytics if tier is not None and tier in self._tiers else None
@@ -178,7 +178,7 @@ class LedgerHandlers:
                     raise Refused(409, f"the chain of {edge} has begun already")
             if watermark is not None:
                 was = before and {name: before[name] for name in said}
-                await audit.append(connection, call.caller, Entry("edge.change", edge, was, said))
+                await audit.append_entry(connection, call.caller, AuditEntry("edge.change", edge, was, said))
         if watermark is None:
             raise Refused(404, f"there is no edge {edge[:64]!r}")
         log.get_logger().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **said)

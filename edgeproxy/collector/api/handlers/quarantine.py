@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.audit import Entry
+from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.api.endpoint import BYTES, Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import QuarantineQuery
 from edgeproxy.collector.api.request_reader import content_of
@@ -64,7 +64,9 @@ class QuarantineHandlers:
 
         async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
             after = {**done.told(), "own_body": not given}
-            await audit.append(connection, call.caller, Entry("quarantine.replay", f"{edge}/{seq}", None, after))
+            await audit.append_entry(
+                connection, call.caller, AuditEntry("quarantine.replay", f"{edge}/{seq}", None, after)
+            )
 
         try:
             if given:

@@ -7,8 +7,8 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.audit import Tallies
-from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.quota_models import HoldingsQuery, HoldingTaken, QuotaNewsQuery
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, body_of, checked
@@ -55,7 +55,7 @@ class QuotaHandlers:
         async with self._database.writing() as connection:
             held, meter = await self._of(connection, call)
             if held.is_leaving:
-                raise Refused(409, "the customer is being deleted")
+                raise ChangeRejectedError(409, "the customer is being deleted")
             quota = held.of(meter)
             allowed = None if quota is None or quota.cap == "soft" else quota.included
             taken = await allocations.take(
@@ -68,7 +68,7 @@ class QuotaHandlers:
                 seconds=body.ttl,
                 token=call.holder.label,
             )
-        self.places.note(call.caller, f"{held.customer}/{meter}", taken=taken.is_new, expired=taken.expired)
+        self.places.record(call.caller, f"{held.customer}/{meter}", taken=taken.is_new, expired=taken.expired)
         counted = {"used": taken.used, "allowed": None if quota is None else quota.included}
         if taken.holding is None:
             return problem(409, f"all {meter} of the plan are taken", also=counted)
@@ -81,7 +81,7 @@ class QuotaHandlers:
         async with self._database.writing() as connection:
             held, meter = await self._of(connection, call)
             was_there = await allocations.give_back(connection, held.customer, meter, item)
-        self.places.note(call.caller, f"{held.customer}/{meter}", given_back=was_there)
+        self.places.record(call.caller, f"{held.customer}/{meter}", given_back=was_there)
         return web.Response(status=204)
 
     async def page(self, call: Call[HoldingsQuery, Nothing]) -> web.Response:
@@ -100,7 +100,7 @@ class QuotaHandlers:
         """Return the customer and the meter of a path; raises Refused."""
         meter = self._settings.meters.get(name := call.path("meter"))
         if meter is None or meter.count != "holdings":
-            raise Refused(404, "there is no such meter of holdings in the collector's configuration")
+            raise ChangeRejectedError(404, "there is no such meter of holdings in the collector's configuration")
         return await customer_quotas.find(connection, call.path("customer"), self._settings), name
 
 
@@ -108,7 +108,7 @@ def item_of(call: Call[Any, Any]) -> str:
     """Return the item of a path; raises Refused."""
     item = call.path("item")
     if not ITEM.fullmatch(item):
-        raise Refused(422, "the id of an item has 1 to 200 visible ASCII characters, and no /")
+        raise ChangeRejectedError(422, "the id of an item has 1 to 200 visible ASCII characters, and no /")
     return item
 
 
@@ -118,10 +118,14 @@ async def _ttl(request: web.Request) -> HoldingTaken:
     try:
         said = orjson.loads(sent or b"{}")
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from None
+        raise ChangeRejectedError(400, f"the body is not JSON: {error}") from None
     return checked(HoldingTaken, said)
 
 
 def told(holding: Holding) -> dict[str, Any]:
     """Tell of a place as the API does."""
-    return {"item": holding.item, "taken_at": moment(holding.taken_at), "expires_at": moment(holding.expires_at)}
+    return {
+        "item": holding.item,
+        "taken_at": format_timestamp(holding.taken_at),
+        "expires_at": format_timestamp(holding.expires_at),
+    }

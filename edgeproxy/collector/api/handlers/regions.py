@@ -79,7 +79,7 @@ class RegionHandlers:
         customer = self._settings.customers.get(name)
         if customer is None:
             async with self._database.reading() as connection:
-                customer = await documents.customer(connection, name)
+                customer = await documents.find_customer(connection, name)
         if customer is None:
             raise Refused(404, f"there is no customer {name}")
         return customer.regions or Regions()

@@ -7,9 +7,9 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import tokens
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.accounts.tokens import (
-    PEOPLES_ROLES,
+    SENSITIVE_ROLES,
     CreateTokenRequest,
     CreateTokenSecretRequest,
     TokenResponse,
@@ -28,7 +28,7 @@ class TokenHandlers(AccountHandlers):
     async def tokens(self, _: Call[Query, Nothing]) -> web.Response:
         """List all tokens: those of the configuration, then those that were made here."""
         async with self._database.reading() as connection:
-            made = await tokens.listing(connection)
+            made = await tokens.list_tokens(connection)
         return answer(200, {"tokens": [*map(of_file, self._settings.tokens), *made]})
 
     async def token(self, call: Call[Query, Nothing]) -> web.Response:
@@ -38,7 +38,7 @@ class TokenHandlers(AccountHandlers):
             if token.label == name:
                 return answer(200, of_file(token))
         async with self._database.reading() as connection:
-            return answer(200, await tokens.show(connection, name))
+            return answer(200, await tokens.get_token(connection, name))
 
     async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> web.Response:
         """Make a token, whose secret is in the answer and nowhere else."""
@@ -46,7 +46,7 @@ class TokenHandlers(AccountHandlers):
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             taken = {token.label for token in self._settings.tokens}
-            return 201, await tokens.create(connection, call.caller, call.body, taken), None
+            return 201, await tokens.create_token(connection, call.caller, call.body, taken), None
 
         return await self._change(call, make, creates=True, hides="secret")
 
@@ -55,7 +55,7 @@ class TokenHandlers(AccountHandlers):
         name = call.path("token")
 
         async def permit(connection: AsyncConnection) -> None:
-            self._must_have_consent(call, (await tokens.find(connection, name)).role)
+            self._must_have_consent(call, (await tokens.get_row(connection, name)).role)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             return 201, await tokens.add_secret(connection, call.caller, name, call.body.overlap), None
@@ -66,13 +66,13 @@ class TokenHandlers(AccountHandlers):
         """End a token at once."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 200, await tokens.revoke(connection, call.caller, call.path("token")), None
+            return 200, await tokens.revoke_token(connection, call.caller, call.path("token")), None
 
         return await self._change(call, make)
 
     def _must_have_consent(self, call: Call[Any, Any], role: str | None) -> None:
         """Raise Denied where a secret is made for a role of people, and who asks may not do what is sensitive."""
-        if role in PEOPLES_ROLES:
+        if role in SENSITIVE_ROLES:
             auth.require_consent(call.holder, f"make a token of the role {role}", time.time())
 
 
@@ -87,6 +87,6 @@ def of_file(token: Token) -> TokenResponse:
         "source": "file",
         "created_at": None,
         "created_by": None,
-        "expires_at": None if token.expires is None else moment(int(token.expires * 1000)),
+        "expires_at": None if token.expires is None else format_timestamp(int(token.expires * 1000)),
         "secrets": len(token.sha256),
     }

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
     GRANT_FIELDS,
@@ -119,7 +119,7 @@ async def book_usage_refund(
             return None
         original = await books.find_transaction("consumption", consumption)
         if original is None:
-            raise Refused(404, "there is no such consumption")
+            raise ChangeRejectedError(404, "there is no such consumption")
         number = await refund_consumption(books, original, id_, amount, _format_details(caller, why))
     await _record_audit(connection, caller, "credits.usage_refund", original.customer, id_, amount, why)
     return number
@@ -174,7 +174,7 @@ async def hold_refund(
         grant_state = grant_state._replace(rest=min(grant_state.rest, balance.balance - pending))
         refunded = grant_state.refundable - grant_state.refundable % CENT if amount is None else amount
         if refunded == 0:
-            raise Refused(409, "nothing is unspent of this purchase")
+            raise ChangeRejectedError(409, "nothing is unspent of this purchase")
         entries = _build_entries(postings.refund_entries, grant_state, refunded)
         books.record_return(row.customer, grant, refunded)
         books.book(Posting(row.customer, "refund", id_, entries, grant, details=_format_details(caller, why)))
@@ -192,7 +192,7 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
         if not paid and await books.find_transaction("refund_paid", id_) is not None:
             return await _book_bounced_refund(books, refund_row, refund)
         if paid and await books.find_transaction("refund_failed", id_) is not None:
-            raise Refused(409, f"the refund {id_} failed before, and cannot be paid")
+            raise ChangeRejectedError(409, f"the refund {id_} failed before, and cannot be paid")
         entries = await fetch_entries(connection, [refund_row.seq])
         balance = await books.fetch_credit_balance(refund_row.customer)
         if paid:
@@ -294,7 +294,7 @@ async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
     statement = sa.select(*GRANT_FIELDS).where(credit_grants.c.id == id_, credit_grants.c.paid > 0)
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
-        raise Refused(404, "there is no such purchase")
+        raise ChangeRejectedError(404, "there is no such purchase")
     return GrantRow(*row)
 
 
@@ -303,7 +303,7 @@ async def _get_grant_paid_by(books: Journal, intent: str) -> GrantRow:
     statement = sa.select(*GRANT_FIELDS).where(credit_grants.c.payment == intent)
     row = (await books.connection.execute(statement)).one_or_none()
     if row is None:
-        raise Refused(404, f"no purchase of credits was paid by {intent}")
+        raise ChangeRejectedError(404, f"no purchase of credits was paid by {intent}")
     return GrantRow(*row)
 
 
@@ -314,7 +314,7 @@ def _build_entries(
     try:
         return build(*arguments, **options)
     except InsufficientCreditsError as error:
-        raise Refused(409, str(error), [("millicredits", f"{error.most} at most")]) from None
+        raise ChangeRejectedError(409, str(error), [("millicredits", f"{error.most} at most")]) from None
 
 
 def _sum_net(entries: list[JournalEntry]) -> int:
@@ -336,7 +336,7 @@ async def _record_audit(
 ) -> None:
     """Append a change to the audit log."""
     after = {"id": id_, "millicredits": amount, "why": why}
-    await audit.append(connection, caller, audit.Entry(action, customer, None, after))
+    await audit.append_entry(connection, caller, audit.AuditEntry(action, customer, None, after))
 
 
 async def was_charged_back(connection: AsyncConnection, dispute: str) -> bool:

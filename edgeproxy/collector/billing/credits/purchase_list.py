@@ -6,7 +6,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
@@ -47,7 +47,7 @@ async def get_payment_intent(connection: AsyncConnection, purchase: str) -> str 
     statement = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
     row = (await connection.execute(statement)).one_or_none() if can_be(purchase) else None
     if row is None:
-        raise Refused(404, "there is no such purchase")
+        raise ChangeRejectedError(404, "there is no such purchase")
     payment: str | None = row.payment
     return payment
 

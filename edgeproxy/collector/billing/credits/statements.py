@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.spreadsheet import escape_formula
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CREDIT
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
@@ -189,4 +189,4 @@ def render_csv(statement: Statement) -> str:
 
 def format_day(at: int) -> str:
     """Format the day of a Unix millisecond: `2027-03-01`."""
-    return (moment(at) or "")[:10]
+    return (format_timestamp(at) or "")[:10]

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.invoices import invoices as states
@@ -62,7 +62,7 @@ async def pause_and_release(
     late, paid = await list_due_customers(connection, settings, now, among=among)
     paused, released = [], []
     for name, since in late:
-        settings_now = orjson.loads((await customers.find(connection, name)).settings)
+        settings_now = orjson.loads((await customers.get_row(connection, name)).settings)
         if "paused" in settings_now:
             continue  # Somebody else's pause stays as it is.
         if not await _set_pause(connection, name, {"why": WHY, "status": UNPAID}, settings):
@@ -89,8 +89,8 @@ async def _set_pause(
     """Pause or release a customer; return False where that fails, so that the others go on."""
     try:
         change = UpdateCustomerRequest.model_validate({"paused": paused})
-        await customers.change(connection, CALLER, name, change, settings)
-    except Refused as error:
+        await customers.update_customer(connection, CALLER, name, change, settings)
+    except ChangeRejectedError as error:
         log.get_logger().error(
             "a customer could not be paused or released", customer=name, why=error.why, faults=error.faults
         )

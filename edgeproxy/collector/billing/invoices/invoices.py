@@ -17,8 +17,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
-from edgeproxy.collector.accounts.change import Refused
-from edgeproxy.collector.accounts.ids import is_id, moment, new_id, now_ms
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, is_id, now_ms
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
@@ -148,7 +148,7 @@ async def create_invoice(
     end = min(period.end, int(now)) if lines is None else int(now)
     closes_at = end + int(freeze)
     row = {
-        "id": new_id(),
+        "id": generate_id(),
         "customer": customer,
         "subscription": subscription,
         "period": periods.format_period(period),
@@ -265,8 +265,8 @@ def line_to_response(line: RatedLine) -> InvoiceLine:
         "quantity": line.quantity,
         "unit_price": None if line.unit_price is None else format_unit_price(line.unit_price),
         "amount": line.amount,
-        "start": moment(line.span.start * 1000),
-        "end": moment(line.span.end * 1000),
+        "start": format_timestamp(line.span.start * 1000),
+        "end": format_timestamp(line.span.end * 1000),
         "text": describe_line(line),
     }
 
@@ -282,14 +282,14 @@ def to_response(row: InvoiceRow, lines: Iterable[RatedLine] | None = None) -> In
         "subtotal": row.subtotal,
         "total": row.total,
         "currency": row.currency,
-        "period_start": moment(row.period_start * 1000),
-        "period_end": moment(row.period_end * 1000),
-        "closes_at": moment(row.closes_at * 1000),
+        "period_start": format_timestamp(row.period_start * 1000),
+        "period_end": format_timestamp(row.period_end * 1000),
+        "closes_at": format_timestamp(row.closes_at * 1000),
         "held_why": row.held_why,
         "accepted_why": row.accepted_why,
         "stripe_id": row.stripe_id,
         "url": row.url,
-        "created_at": moment(row.created_at),
+        "created_at": format_timestamp(row.created_at),
     }
     if lines is not None:
         response["lines"] = [line_to_response(line) for line in lines]
@@ -310,7 +310,7 @@ async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = 
         statement = statement.with_for_update(of=invoices)
     row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
     if row is None:
-        raise Refused(404, NOT_THERE)
+        raise ChangeRejectedError(404, NOT_THERE)
     return InvoiceRow(*row)
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import insert_new
 from edgeproxy.collector.database.delivery_tables import rated
@@ -74,7 +74,7 @@ async def fetch_report(connection: AsyncConnection, period: str | None, limit: i
                 "state": row.state,
                 "shadow": row.shadow,
                 "real": row.real,
-                "at": moment(row.at),
+                "at": format_timestamp(row.at),
             }
             for row in invoice_rows
         ],

@@ -266,7 +266,9 @@ class Journal:
             statement = sa.select(customers_table.c.name).where(
                 customers_table.c.id.in_(customers[at : at + LOOKED_UP_MAX])
             )
-            await documents.note(self.connection, "customer", (await self.connection.execute(statement)).scalars())
+            await documents.enqueue_changes(
+                self.connection, "customer", (await self.connection.execute(statement)).scalars()
+            )
 
     def _grant_row(self, customer: str, grant: Grant) -> dict[str, Any]:
         return {

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.subscriptions import subscriptions
 from edgeproxy.collector.database.database import LOST, Database
@@ -62,7 +62,7 @@ class PeriodRoll:
     async def _alert_stuck(self, number: str, error: Exception, now: float) -> None:
         """Raise an alert about a subscription whose period cannot end, as where a tier is gone."""
         why = repr(error)
-        if isinstance(error, Refused):
+        if isinstance(error, ChangeRejectedError):
             why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
         else:
             self._log.error("a fault in the collector", exc_info=error)

@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, documents
-from edgeproxy.collector.accounts.audit import Caller, Entry
-from edgeproxy.collector.accounts.change import Refused, must_match
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.rollout.gates import Mode, is_charged
@@ -71,7 +71,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
     """Stop charging from this minute on; raises Refused where charging is off already."""
     row = await _lock_rollout(connection)
     if not row.charging:
-        raise Refused(409, f"nobody is charged already: {row.stopped_by} has stopped it")
+        raise ChangeRejectedError(409, f"nobody is charged already: {row.stopped_by} has stopped it")
     now = time.time()
     since = int(now) // MINUTE * MINUTE
     values = {"charging": 0, "stopped_by": caller.actor, "message": message, "version": row.version + 1}
@@ -87,7 +87,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
         await connection.execute(sa.update(waivers).where(waivers.c.since == reopened).values(until=None))
     await _notify_edges(connection)
     before, after = {"charging": True}, {"charging": False, "message": message, "why": why}
-    await audit.append(connection, caller, Entry("billing.stop", "billing", before, after))
+    await audit.append_entry(connection, caller, AuditEntry("billing.stop", "billing", before, after))
     await raise_once(
         connection,
         Alert(
@@ -105,7 +105,7 @@ async def resume_charging(connection: AsyncConnection, caller: Caller, why: str)
     """Charge again from the next minute on; raises Refused where charging is on already."""
     row = await _lock_rollout(connection)
     if row.charging:
-        raise Refused(409, "customers are charged already")
+        raise ChangeRejectedError(409, "customers are charged already")
     until = int(time.time()) // MINUTE * MINUTE + MINUTE
     values = {"charging": 1, "stopped_by": None, "message": None, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
@@ -113,7 +113,7 @@ async def resume_charging(connection: AsyncConnection, caller: Caller, why: str)
     # What edges have counted of credits since was partly waived: they start again.
     await _notify_edges(connection, customers.c.id.in_(sa.select(credit_balances.c.customer)))
     before, after = {"charging": False}, {"charging": True, "why": why}
-    await audit.append(connection, caller, Entry("billing.resume", "billing", before, after))
+    await audit.append_entry(connection, caller, AuditEntry("billing.resume", "billing", before, after))
 
 
 async def set_percent(
@@ -121,11 +121,11 @@ async def set_percent(
 ) -> None:
     """Set the percentage of customers who are charged. Whether that is allowed is for the gates."""
     row = await _lock_rollout(connection)
-    must_match(row.version, expected_versions)
+    require_version(row.version, expected_versions)
     values = {"percent": percent, "since": int(time.time()), "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
     before, after = {"percent": row.percent}, {"percent": percent, "why": why}
-    await audit.append(connection, caller, Entry("billing.rollout", "billing", before, after))
+    await audit.append_entry(connection, caller, AuditEntry("billing.rollout", "billing", before, after))
 
 
 async def apply_configuration(connection: AsyncConnection, billing: Billing) -> None:
@@ -136,7 +136,7 @@ async def apply_configuration(connection: AsyncConnection, billing: Billing) -> 
         await connection.execute(sa.update(rollout).values(credits_meter=_credits_meter(billing)))
         payers = customers.join(credit_balances, credit_balances.c.customer == customers.c.id)
         names = (await connection.execute(sa.select(customers.c.name).select_from(payers))).scalars()
-        await documents.note(connection, "customer", list(names))
+        await documents.enqueue_changes(connection, "customer", list(names))
     if row.charging and not is_enabled(billing):
         await stop_charging(connection, CONFIGURATION, billing.rollout.stop or NO_CHARGE, "the configuration says so")
     elif not row.charging and is_enabled(billing) and row.stopped_by == CONFIGURATION.actor:
@@ -157,8 +157,8 @@ async def list_waivers(connection: AsyncConnection, limit: int) -> list[dict[str
     rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
     return [
         {
-            "since": moment(row.since * 1000),
-            "until": None if row.until is None else moment(row.until * 1000),
+            "since": format_timestamp(row.since * 1000),
+            "until": None if row.until is None else format_timestamp(row.until * 1000),
             "who": row.who,
             "why": row.why,
         }
@@ -197,6 +197,6 @@ async def _lock_rollout(connection: AsyncConnection) -> sa.Row[Any]:
 async def _notify_edges(connection: AsyncConnection, *conditions: sa.ColumnElement[bool]) -> None:
     """Have edges reload the flag that suspends charging, and all customers who were paused for a payment: they are
     served, or paused again."""
-    await documents.note(connection, "flag", [FREE])
+    await documents.enqueue_changes(connection, "flag", [FREE])
     statement = sa.select(customers.c.name).where(sa.or_(customers.c.settings.like('%"status":402%'), *conditions))
-    await documents.note(connection, "customer", list((await connection.execute(statement)).scalars()))
+    await documents.enqueue_changes(connection, "customer", list((await connection.execute(statement)).scalars()))

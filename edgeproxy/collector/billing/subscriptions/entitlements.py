@@ -91,5 +91,5 @@ async def update_entitlements(
         await connection.execute(sa.insert(entitlements), [{"customer": customer.id, **values}])
     else:
         await connection.execute(sa.update(entitlements).where(condition).values(**values))
-    await documents.note(connection, "customer", [customer.name])
+    await documents.enqueue_changes(connection, "customer", [customer.name])
     return True

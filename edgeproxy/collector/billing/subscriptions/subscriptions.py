@@ -9,9 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts import audit, customers
-from edgeproxy.collector.accounts.audit import Caller, Entry
-from edgeproxy.collector.accounts.change import Refused, must_match
-from edgeproxy.collector.accounts.ids import moment, new_id, now_ms
+from edgeproxy.collector.accounts.audit import AuditEntry, Caller
+from edgeproxy.collector.accounts.change import ChangeRejectedError, require_version
+from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, now_ms
 from edgeproxy.collector.accounts.models import UpdateCustomerRequest
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.rating import periods
@@ -90,11 +90,11 @@ def to_response(row: SubscriptionRow, customer: str) -> Subscription:
         "plan": row.plan_version,
         "interval": "year" if row.is_yearly else "month",
         "state": CHANGING if row.stripe_version not in (None, row.plan_version) else row.state,
-        "period_start": moment(row.period_start * 1000),
-        "period_end": moment(row.period_end * 1000),
+        "period_start": format_timestamp(row.period_start * 1000),
+        "period_end": format_timestamp(row.period_end * 1000),
         "next_plan": row.next_version,
-        "cancel_at": None if row.cancel_at is None else moment(row.cancel_at * 1000),
-        "created_at": moment(row.created_at),
+        "cancel_at": None if row.cancel_at is None else format_timestamp(row.cancel_at * 1000),
+        "created_at": format_timestamp(row.created_at),
     }
 
 
@@ -116,10 +116,10 @@ def check_sold(plan: str, plans: dict[str, Plan], customer: str, held: str | Non
         raise build_not_sold_error(plans, customer)
 
 
-def build_not_sold_error(plans: dict[str, Plan], customer: str) -> Refused:
+def build_not_sold_error(plans: dict[str, Plan], customer: str) -> ChangeRejectedError:
     """Return the error about a plan that a customer cannot have."""
     sold = ", ".join(find_newest_versions(plans, customer))
-    return Refused(422, "some fields cannot be used", [("plan", f"is not on sale; write one of {sold}")])
+    return ChangeRejectedError(422, "some fields cannot be used", [("plan", f"is not on sale; write one of {sold}")])
 
 
 def get_version_of_tier(tier: str, plans: dict[str, Plan], customer: str) -> str:
@@ -127,7 +127,7 @@ def get_version_of_tier(tier: str, plans: dict[str, Plan], customer: str) -> str
     for version in find_newest_versions(plans, customer).values():
         if tier in (get_plan_tier(version, plans[version]), get_plan_name(version)):
             return version
-    raise Refused(422, "some fields cannot be used", [("tier", "no plan on sale has it")])
+    raise ChangeRejectedError(422, "some fields cannot be used", [("tier", "no plan on sale has it")])
 
 
 async def find_live(connection: AsyncConnection, customer: str, *, lock: bool = False) -> SubscriptionRow | None:
@@ -158,7 +158,7 @@ async def load_subscription(connection: AsyncConnection, row: SubscriptionRow) -
     current = SubscriptionState(
         loaded_segments, Span(row.period_start, row.period_end), row.anchor, row.next_version, row.cancel_at
     )
-    customer = await customers.find(connection, row.customer)
+    customer = await customers.get_row(connection, row.customer)
     return LoadedSubscription(row, customer, current, plans)
 
 
@@ -170,10 +170,10 @@ async def get_by_id(connection: AsyncConnection, number: str) -> LoadedSubscript
 
 async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool = False) -> LoadedSubscription:
     """Return the subscription of a customer by id or name that is not over; raises Refused."""
-    customer = await customers.find(connection, ref)
+    customer = await customers.get_row(connection, ref)
     row = await find_live(connection, customer.id, lock=lock)
     if row is None:
-        raise Refused(404, NO_SUBSCRIPTION)
+        raise ChangeRejectedError(404, NO_SUBSCRIPTION)
     return await load_subscription(connection, row)
 
 
@@ -181,12 +181,12 @@ async def create_subscription(
     connection: AsyncConnection, caller: Caller, ref: str, plan: str, *, is_yearly: bool, settings: Settings, now: float
 ) -> tuple[Subscription, int]:
     """Create a subscription that begins now; raises Refused."""
-    customer = await customers.find(connection, ref, lock=True)
+    customer = await customers.get_row(connection, ref, lock=True)
     await check_may_subscribe(connection, customer, now)
     current = prepare_subscription(plan, customer.name, is_yearly=is_yearly, settings=settings, now=now)
     (segment,) = current.segments
     row = {
-        "id": new_id(),
+        "id": generate_id(),
         "customer": customer.id,
         "plan_version": segment.version,
         "is_yearly": int(is_yearly),
@@ -219,21 +219,23 @@ async def create_subscription(
         now=now,
     )
     response = to_response(created, customer.name)
-    await audit.append(connection, caller, Entry("subscription.create", customer.name, None, dict(response)))
+    await audit.append_entry(connection, caller, AuditEntry("subscription.create", customer.name, None, dict(response)))
     return response, 1
 
 
 async def check_may_subscribe(connection: AsyncConnection, customer: Any, now: float) -> None:
     """Raise Refused where a customer cannot begin a subscription now."""
     if customer.deleting_since is not None:
-        raise Refused(409, "the customer is being deleted")
+        raise ChangeRejectedError(409, "the customer is being deleted")
     if await find_live(connection, customer.id) is not None:
-        raise Refused(409, "there is a subscription already: change that one")
+        raise ChangeRejectedError(409, "there is a subscription already: change that one")
     # Else ending and subscribing again would give the included amounts of this period twice.
     over = sa.select(sa.func.max(subscriptions.c.period_end)).where(subscriptions.c.customer == customer.id)
     end = (await connection.execute(over)).scalar_one()
     if end is not None and end > now:
-        raise Refused(409, f"the last subscription ended within its period: the next can begin on {moment(end * 1000)}")
+        raise ChangeRejectedError(
+            409, f"the last subscription ended within its period: the next can begin on {format_timestamp(end * 1000)}"
+        )
 
 
 def prepare_subscription(
@@ -246,7 +248,7 @@ def prepare_subscription(
     try:
         return changes.begin_subscription(version, settings.plans[version], now=now, anchor=anchor, is_yearly=is_yearly)
     except PlanChangeError as error:
-        raise Refused(error.status, error.why) from None
+        raise ChangeRejectedError(error.status, error.why) from None
 
 
 async def prepare_change(
@@ -264,7 +266,7 @@ async def prepare_change(
     try:
         return changes.change_plan(loaded.current, version, settings.plans[version], when, now, invoiced)
     except PlanChangeError as error:
-        raise Refused(error.status, error.why) from None
+        raise ChangeRejectedError(error.status, error.why) from None
 
 
 async def change_subscription(
@@ -281,7 +283,7 @@ async def change_subscription(
     """Change to another plan, at once or when the paid time ends; raises Refused."""
     loaded = await get_by_customer(connection, ref, lock=True)
     row, current = loaded.row, loaded.current
-    must_match(row.version, match)
+    require_version(row.version, match)
     plan_change = await prepare_change(connection, loaded, plan, when, settings=settings, now=now)
     values: dict[str, Any] = {"next_version": plan_change.next_version, "cancel_at": None}
     if plan_change.begun is not None:
@@ -309,7 +311,7 @@ async def cancel_subscription(
 ) -> tuple[Subscription, int]:
     """End a subscription, when the paid time ends or at once; raises Refused. Nothing is paid back."""
     loaded = await get_by_customer(connection, ref, lock=True)
-    must_match(loaded.row.version, match)
+    require_version(loaded.row.version, match)
     if when == "period_end":
         values = {"cancel_at": loaded.current.last.paid.end, "next_version": None}
         return await _write_change(connection, caller, loaded, values)
@@ -416,7 +418,9 @@ async def _apply_plan(
 
 
 async def _set_tier(connection: AsyncConnection, caller: Caller, customer: str, tier: str, settings: Settings) -> None:
-    await customers.change(connection, caller, customer, UpdateCustomerRequest.model_validate({"tier": tier}), settings)
+    await customers.update_customer(
+        connection, caller, customer, UpdateCustomerRequest.model_validate({"tier": tier}), settings
+    )
 
 
 async def list_subscribed_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
@@ -431,7 +435,7 @@ async def refresh_entitlements(connection: AsyncConnection, customer: str, setti
     row = await find_live(connection, customer)
     if row is not None:
         plan = (await plan_versions.fetch_plans(connection, {row.plan_version}))[row.plan_version]
-        customer_row = await customers.find(connection, row.customer)
+        customer_row = await customers.get_row(connection, row.customer)
         await entitlements.update_entitlements(
             connection, customer_row, (row.plan_version, plan, row.anchor), settings.meters
         )
@@ -453,7 +457,7 @@ async def apply_cap_breaches(connection: AsyncConnection, name: str, settings: S
     await connection.execute(
         sa.update(quota_passes).where(condition, columns.due <= now, columns.is_over == 0).values(is_over=1)
     )
-    customer = await customers.look(connection, name)
+    customer = await customers.find_row(connection, name)
     if customer is not None:
         await refresh_entitlements(connection, customer.id, settings)
 
@@ -473,8 +477,8 @@ async def _write_change(
     after = SubscriptionRow(*(await connection.execute(sa.select(*FIELDS).where(subscriptions.c.id == row.id))).one())
     response, before = to_response(after, loaded.customer.name), to_response(row, loaded.customer.name)
     if is_recorded:
-        entry = Entry("subscription.change", loaded.customer.name, *customers.differing(before, response))
-        await audit.append(connection, caller, entry)
+        entry = AuditEntry("subscription.change", loaded.customer.name, *customers.compute_difference(before, response))
+        await audit.append_entry(connection, caller, entry)
     return response, after.version
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts.ids import moment
+from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
@@ -149,9 +149,9 @@ async def list_events(
         {
             **{name: getattr(row, name) for name in ("id", "type", "object", "state", "source", "attempts", "error")},
             "livemode": bool(row.livemode),
-            "created": moment(row.created * 1000),
-            "received": moment(row.received),
-            "applied": moment(row.applied),
+            "created": format_timestamp(row.created * 1000),
+            "received": format_timestamp(row.received),
+            "applied": format_timestamp(row.applied),
         }
         for row in rows
     ]

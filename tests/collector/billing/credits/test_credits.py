@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.journal import journal, postings
@@ -73,15 +73,15 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
         assert await balances(opened) == (700 * CENT, [("cs_1", 700 * CENT), ("g", 0)])
         for number in (5, None):
             assert await write(opened, credits.book_usage_refund, ALICE, "u1", "back", 100 * CENT, "wrong") == number
-        with pytest.raises(Refused, match="more usage would be taken back"):
+        with pytest.raises(ChangeRejectedError, match="more usage would be taken back"):
             await write(opened, credits.book_usage_refund, ALICE, "u1", "more", 5001 + 200 * CENT, "wrong")
-        with pytest.raises(Refused, match="no such consumption"):
+        with pytest.raises(ChangeRejectedError, match="no such consumption"):
             await write(opened, credits.book_usage_refund, ALICE, "u9", "more", 1, "wrong")
 
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ChangeRejectedError) as refused:
             await write(opened, credits.hold_refund, ALICE, "cs_1", "r0", 801 * CENT, "asked")
         assert refused.value.faults == [("millicredits", f"{800 * CENT} at most")]
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ChangeRejectedError) as refused:
             await write(opened, credits.hold_refund, ALICE, "cs_1", "r0", 800 * CENT, "asked", pending=CENT + 1)
         assert refused.value.faults == [("millicredits", f"{799 * CENT - 1} at most")], "some is used already"
         for _ in range(2):
@@ -89,9 +89,9 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
             assert (held.cents, held.intent, held.customer) == (400 + 76, "pi_1", ACME)
         rest = await write(opened, credits.hold_refund, ALICE, "cs_1", "r2", None, "asked")
         assert rest.cents == 400 + 76
-        with pytest.raises(Refused, match="nothing is unspent"):
+        with pytest.raises(ChangeRejectedError, match="nothing is unspent"):
             await write(opened, credits.hold_refund, ALICE, "cs_1", "r3", None, "asked")
-        with pytest.raises(Refused, match="no such purchase"):
+        with pytest.raises(ChangeRejectedError, match="no such purchase"):
             await write(opened, credits.hold_refund, ALICE, "g", "r3", None, "asked")
         async with opened.reading() as connection:
             assert [one.id for one in await credits.list_unsettled_refunds(connection, 1 << 62)] == ["r1", "r2"]
@@ -100,7 +100,7 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
         assert await write(opened, credits.settle_refund, "r1", paid=True, refund="re_1") is None
         assert await write(opened, credits.settle_refund, "r2", paid=False, refund="re_2") is not None
         assert await write(opened, credits.settle_refund, "r9", paid=False, refund="re_9") is None
-        with pytest.raises(Refused, match="failed before"):
+        with pytest.raises(ChangeRejectedError, match="failed before"):
             await write(opened, credits.settle_refund, "r2", paid=True, refund="re_2")
         assert (await balances(opened))[0] == 400 * CENT
         # The money of the first one comes back days later, as where an account is closed.
@@ -127,9 +127,9 @@ def test_money_that_goes_back_without_us_and_gifts(sqlite_database: str) -> None
         for number in (3, None):
             assert await write(opened, credits.book_chargeback, "pi_1", "dp_1", 1190 * CENT) == number
         assert (await balances(opened))[0] == -600 * CENT
-        with pytest.raises(Refused, match="nothing is unspent"):
+        with pytest.raises(ChangeRejectedError, match="nothing is unspent"):
             await write(opened, credits.hold_refund, ALICE, "cs_1", "r1", None, "asked")
-        with pytest.raises(Refused, match="no purchase of credits was paid by pi_9"):
+        with pytest.raises(ChangeRejectedError, match="no purchase of credits was paid by pi_9"):
             await write(opened, credits.book_chargeback, "pi_9", "dp_9", 1)
         await write(opened, credits.book_gift, ALICE, ACME, "g1", 100 * CENT, "sorry", None)
         assert await balances(opened) == (-500 * CENT, [("cs_1", 0), ("g1", 0)])
@@ -139,7 +139,7 @@ def test_money_that_goes_back_without_us_and_gifts(sqlite_database: str) -> None
         assert await read(opened, credits.was_charged_back, "dp_1")
 
         await write(opened, credits.book_gift, ALICE, ACME, "g2", 7000, "more", None)
-        with pytest.raises(Refused, match="more would be taken back"):
+        with pytest.raises(ChangeRejectedError, match="more would be taken back"):
             await write(opened, credits.book_withdrawal, ALICE, ACME, "w", 7001, "too much")
         for number in (7, None):
             assert await write(opened, credits.book_withdrawal, ALICE, ACME, "w", 7000, "it was a mistake") == number
@@ -248,7 +248,7 @@ def test_two_collectors_book_all_of_it_once_and_refund_no_more_than_there_is(dat
                 await write(own, use, ACME, 30 * CENT, f"{name}-{number}")
                 try:
                     await write(own, credits.hold_refund, ALICE, f"cs_{number}", f"{name}-{number}", 60 * CENT, "asked")
-                except Refused:
+                except ChangeRejectedError:
                     refused += 1
 
         try:

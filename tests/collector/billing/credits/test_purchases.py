@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.credits import credits
 from edgeproxy.collector.billing.credits.purchases import (
     APPLIERS,
@@ -150,7 +150,7 @@ def test_a_refund_that_was_held_here_is_settled_by_what_became_of_it(database: s
             assert (await apply(there, refund("failed", **ours)))[-1] == "refund_failed"
             await write(there, credits.hold_refund, ALICE, "cs_1", "r2", 500 * CENT, "asked")
             assert (await apply(there, refund("canceled", metadata={REFUND: "r2"})))[-1] == "refund_failed"
-            with pytest.raises(Refused, match="failed before"):
+            with pytest.raises(ChangeRejectedError, match="failed before"):
                 await apply(there, refund("succeeded", metadata={REFUND: "r2"}))
             assert await read(there, journal.fetch_balance, ACME) == 1000 * CENT
 

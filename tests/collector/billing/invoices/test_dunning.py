@@ -48,7 +48,7 @@ async def add(connection: AsyncConnection, name: str, closed: int | None, total:
 async def refused(connection: AsyncConnection) -> list[str]:
     """Whom edges refuse with 402."""
     names = (await connection.execute(sa.select(customers.c.name).order_by(customers.c.name))).scalars().all()
-    pauses = [orjson.loads(line)["customer"].get("paused") for line in await documents.documents(connection, names)]
+    pauses = [orjson.loads(line)["customer"].get("paused") for line in await documents.fetch_lines(connection, names)]
     return [name for name, paused in zip(names, pauses, strict=True) if paused and paused.get("status") == 402]
 
 

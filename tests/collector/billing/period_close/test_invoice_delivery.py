@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import customers
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
@@ -437,7 +437,7 @@ def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
 ) -> None:
     async def tier(of: Sold, name: str) -> str:
         async with of.database.reading() as connection:
-            return str((await customers.find(connection, name)).tier)
+            return str((await customers.get_row(connection, name)).tier)
 
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
@@ -455,7 +455,7 @@ def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
                 "enterprise",
             ]
             async with of.database.writing() as connection:
-                with pytest.raises(Refused, match="within its period"):
+                with pytest.raises(ChangeRejectedError, match="within its period"):
                     await subscriptions.create_subscription(
                         connection, CALLER, "flees", "standard", is_yearly=False, settings=of.known, now=NOON + 60
                     )

@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import raise_once
-from edgeproxy.collector.anomalies.job import pause_alert
+from edgeproxy.collector.anomalies.job import build_pause_alert
 from edgeproxy.collector.anomalies.judgement import Finding
 from edgeproxy.collector.billing.period_close import quantities
 from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
@@ -63,7 +63,7 @@ async def add(connection: AsyncConnection, name: str, **paused: object) -> None:
 
 async def paused(connection: AsyncConnection, name: str) -> int | None:
     """The status with which edges refuse a customer."""
-    pause = json.loads(await documents.document(connection, name))["customer"].get("paused")
+    pause = json.loads(await documents.fetch_line(connection, name))["customer"].get("paused")
     return pause and pause.get("status", 403)
 
 
@@ -83,7 +83,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
         (span,) = await charging.list_waived(connection)
         assert span.start <= time.time() < span.end
         assert span.start % 60 == 0
-        with pytest.raises(Refused, match="nobody is charged already: boss has stopped it"):
+        with pytest.raises(ChangeRejectedError, match="nobody is charged already: boss has stopped it"):
             await charging.stop_charging(connection, BOSS, "x", "again")
 
     async def resume(connection: AsyncConnection) -> None:
@@ -92,7 +92,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
         assert span.end % 60 == 0
         assert 0 < span.end - time.time() <= 60
         assert [await paused(connection, name) for name in ("unpaid", "abuser")] == [402, 403]
-        with pytest.raises(Refused, match="charged already"):
+        with pytest.raises(ChangeRejectedError, match="charged already"):
             await charging.resume_charging(connection, BOSS, "again")
 
     async def once_more(connection: AsyncConnection) -> None:
@@ -100,7 +100,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
         await charging.stop_charging(connection, BOSS, "x", "y")
         (span,) = await charging.list_waived(connection)
         assert span.end > time.time() + 3600
-        actions = [entry["action"] for entry in await audit.page(connection, 0, 10)]
+        actions = [entry["action"] for entry in await audit.list_entries(connection, 0, 10)]
         assert actions == ["billing.stop", "billing.resume", "billing.stop"]
         kinds = (await connection.execute(sa.select(alerts.c.kind))).scalars().all()
         assert kinds == ["billing_stopped"] * 2
@@ -129,7 +129,7 @@ def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_dat
         before = await charging.fetch_charging(connection, ON)
         assert (before.percent, before.allow, before.mode) == (5, {"acme"}, "live")
         assert before.charges("acme")
-        with pytest.raises(Refused) as no:
+        with pytest.raises(ChangeRejectedError) as no:
             await charging.set_percent(connection, BOSS, 25, "why", frozenset({7}))
         assert no.value.status == 412
         await charging.set_percent(connection, BOSS, 25, "why")
@@ -146,7 +146,7 @@ def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_dat
         figures = await rollout_figures.fetch_figures(connection, after, time.time(), ON)
         assert (figures.webhooks, figures.webhook_median, figures.paused) == (3, 5.0, 0)
         finding = Finding("volume", "page", 9.0, None, 5000, 900.0, after.since)
-        await raise_once(connection, pause_alert("acme", "api_calls", finding, time.time()))
+        await raise_once(connection, build_pause_alert("acme", "api_calls", finding, time.time()))
         assert (await rollout_figures.fetch_figures(connection, after, time.time(), ON)).paused == 1
 
     on(sqlite_database, step)

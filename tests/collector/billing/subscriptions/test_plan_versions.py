@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.collector.accounts.change import Refused
+from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.billing.subscriptions.subscriptions import check_sold
@@ -46,5 +46,5 @@ def test_a_customer_chooses_of_what_is_sold_and_may_keep_what_it_has() -> None:
         check_sold(plan, plans, "acme")
     check_sold("team@1", plans, "acme", "team@1")
     for plan in ("team@1", "free@1", "free@1+bolt", "gold"):
-        with pytest.raises(Refused):
+        with pytest.raises(ChangeRejectedError):
             check_sold(plan, plans, "acme")

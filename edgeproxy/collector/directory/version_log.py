@@ -13,7 +13,7 @@ from edgeproxy.wire.directory_versions import Line, parse_line
 READABLE_SECONDS = 600
 """Seconds for which parts that are not needed any more can still be read by who has begun to."""
 
-THERE = directory_log.c.left_at.is_(None)
+IS_CURRENT = directory_log.c.left_at.is_(None)
 
 
 class DirectoryLog:
@@ -21,43 +21,43 @@ class DirectoryLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: list[Line] = []
+        self._cached: list[Line] = []
         """Those that were there at the last look: to read thousands of them for each change would take all the time."""
 
-    async def lines(self, connection: AsyncConnection | None = None) -> list[Line]:
+    async def list_lines(self, connection: AsyncConnection | None = None) -> list[Line]:
         """All lines that are still needed to know what is so, as a transaction sees them."""
         if connection is None:
             async with self._database.reading() as reading:
-                return await self.lines(reading)
-        known = self._known
-        new = await _lines(connection, known[-1].version.number if known else 0)
-        if known and new and new[0].raw == known[-1].raw:  # Those before it leave together with it.
-            found = [*known, *new[1:]]
+                return await self.list_lines(reading)
+        cached = self._cached
+        new = await _fetch_lines(connection, cached[-1].version.number if cached else 0)
+        if cached and new and new[0].raw == cached[-1].raw:  # Those before it leave together with it.
+            lines = [*cached, *new[1:]]
         else:
-            found = await _lines(connection) if known else new
-        self._known = found
-        return list(found)
+            lines = await _fetch_lines(connection) if cached else new
+        self._cached = lines
+        return list(lines)
 
-    async def after(self, token: str | None) -> tuple[bool, list[bytes]]:
+    async def list_lines_after(self, token: str | None) -> tuple[bool, list[bytes]]:
         """Whether the version of this token is in the log, and the lines after it; else all."""
         async with self._database.reading(whole=True) as connection:
-            known = sa.select(directory_log.c.number).where(THERE, directory_log.c.token == token)
-            number = (await connection.execute(known)).scalar_one_or_none()
-            wanted = sa.select(directory_log.c.line).where(THERE).order_by(directory_log.c.number)
+            statement = sa.select(directory_log.c.number).where(IS_CURRENT, directory_log.c.token == token)
+            number = (await connection.execute(statement)).scalar_one_or_none()
+            lines = sa.select(directory_log.c.line).where(IS_CURRENT).order_by(directory_log.c.number)
             if number is not None:
-                wanted = wanted.where(directory_log.c.number > number)
-            return number is not None, list((await connection.execute(wanted)).scalars())
+                lines = lines.where(directory_log.c.number > number)
+            return number is not None, list((await connection.execute(lines)).scalars())
 
-    async def part(self, token: str, place: int) -> bytes | None:
+    async def find_part(self, token: str, place: int) -> bytes | None:
         """A part of a version; None where there is none."""
         own = (directory_parts.c.token == token) & (directory_parts.c.place == place)
         async with self._database.reading() as connection:
-            found: bytes | None = (
+            part: bytes | None = (
                 await connection.execute(sa.select(directory_parts.c.body).where(own))
             ).scalar_one_or_none()
-        return found
+        return part
 
-    async def clean(self, now: float) -> None:
+    async def delete_unneeded(self, now: float) -> None:
         """Drop what nobody reads any more, or what was begun and never finished."""
         before = int(now) - READABLE_SECONDS
         async with self._database.writing() as connection:
@@ -67,14 +67,14 @@ class DirectoryLog:
             await connection.execute(sa.delete(directory_parts).where(gone))
 
 
-async def _lines(connection: AsyncConnection, since: int = 0) -> list[Line]:
+async def _fetch_lines(connection: AsyncConnection, since: int = 0) -> list[Line]:
     """The lines that are still needed, from this number on."""
-    wanted = sa.select(directory_log.c.line).where(THERE, directory_log.c.number >= since)
-    wanted = wanted.order_by(directory_log.c.number)
-    return [parse_line(line) for line in (await connection.execute(wanted)).scalars()]
+    statement = sa.select(directory_log.c.line).where(IS_CURRENT, directory_log.c.number >= since)
+    statement = statement.order_by(directory_log.c.number)
+    return [parse_line(line) for line in (await connection.execute(statement)).scalars()]
 
 
-async def stage(connection: AsyncConnection, token: str, parts: Iterable[bytes], place: int = 0) -> None:
+async def stage_parts(connection: AsyncConnection, token: str, parts: Iterable[bytes], place: int = 0) -> None:
     """Write parts of a version, which nobody sees before its line is there."""
     now = int(time.time())
     rows = [
@@ -84,7 +84,7 @@ async def stage(connection: AsyncConnection, token: str, parts: Iterable[bytes],
         await connection.execute(sa.insert(directory_parts), rows)
 
 
-async def append(connection: AsyncConnection, line: Line, leaving: Sequence[Line]) -> None:
+async def append_version(connection: AsyncConnection, line: Line, leaving: Sequence[Line]) -> None:
     """Make a version the newest; those that leave are needed no more. Raises IntegrityError where there is another."""
     version = line.version
     for one in leaving:

@@ -9,18 +9,18 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.delivery import DEAD, DUE
-from edgeproxy.collector.alerts.message import written
+from edgeproxy.collector.alerts.message import format_timestamp
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 
 PAGE_ALERTS_MAX = 1000
 """Alerts of a page."""
 
-Told = dict[str, Any]
+AlertReport = dict[str, Any]
 
 
-async def page(
+async def list_alerts(
     connection: AsyncConnection, before: int | None, limit: int, *, state: str | None = None, **only: str | None
-) -> list[Told]:
+) -> list[AlertReport]:
     """Tell at most `limit` alerts before the one of this id, the latest first.
 
     `only` those with these columns, and of a `state`: with a delivery of that state.
@@ -32,16 +32,16 @@ async def page(
     if state is not None:
         of_state = sa.select(alert_deliveries.c.alert).where(alert_deliveries.c.state == state)
         statement = statement.where(alerts.c.id.in_(of_state))
-    return await _told(connection, (await connection.execute(statement)).all())
+    return await _to_reports(connection, (await connection.execute(statement)).all())
 
 
-async def find(connection: AsyncConnection, number: int) -> Told | None:
+async def find_alert(connection: AsyncConnection, number: int) -> AlertReport | None:
     """Tell an alert; None where there is none of this id."""
     rows = (await connection.execute(sa.select(alerts).where(alerts.c.id == number))).all()
-    return (await _told(connection, rows))[0] if rows else None
+    return (await _to_reports(connection, rows))[0] if rows else None
 
 
-async def replay(connection: AsyncConnection, number: int, channel: str | None) -> list[str]:
+async def replay_alert(connection: AsyncConnection, number: int, channel: str | None) -> list[str]:
     """Have an alert sent again: by this channel, or else by all that have given it up; return the channels."""
     own = (alert_deliveries.c.alert == number) & (alert_deliveries.c.state != DUE)
     own &= alert_deliveries.c.state == DEAD if channel is None else alert_deliveries.c.channel == channel
@@ -50,14 +50,14 @@ async def replay(connection: AsyncConnection, number: int, channel: str | None) 
     return sorted((await connection.execute(again)).scalars())
 
 
-async def _told(connection: AsyncConnection, rows: Sequence[Any]) -> list[Told]:
-    made: dict[int, list[Told]] = {row.id: [] for row in rows}
-    wanted = sa.select(alert_deliveries).where(alert_deliveries.c.alert.in_(list(made)))
-    for row in await connection.execute(wanted.order_by(alert_deliveries.c.alert, alert_deliveries.c.channel)):
-        sent_at = None if row.sent_at is None else written(row.sent_at)
-        times = {"sent_at": sent_at, "next_at": written(row.due_at) if row.state == DUE else None}
+async def _to_reports(connection: AsyncConnection, rows: Sequence[Any]) -> list[AlertReport]:
+    deliveries: dict[int, list[AlertReport]] = {row.id: [] for row in rows}
+    statement = sa.select(alert_deliveries).where(alert_deliveries.c.alert.in_(list(deliveries)))
+    for row in await connection.execute(statement.order_by(alert_deliveries.c.alert, alert_deliveries.c.channel)):
+        sent_at = None if row.sent_at is None else format_timestamp(row.sent_at)
+        times = {"sent_at": sent_at, "next_at": format_timestamp(row.due_at) if row.state == DUE else None}
         about = {"channel": row.channel, "state": row.state, "attempts": row.attempts, "error": row.error}
-        made[row.alert].append({**about, **times})
+        deliveries[row.alert].append({**about, **times})
     return [
         {
             "id": row.id,
@@ -67,8 +67,8 @@ async def _told(connection: AsyncConnection, rows: Sequence[Any]) -> list[Told]:
             "customer": row.customer,
             "title": row.title,
             "details": orjson.loads(row.details),
-            "at": written(row.at),
-            "deliveries": made[row.id],
+            "at": format_timestamp(row.at),
+            "deliveries": deliveries[row.id],
         }
         for row in rows
     ]

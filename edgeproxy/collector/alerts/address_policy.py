@@ -15,12 +15,12 @@ METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.20
 """Metadata services of clouds that are outside of the link-local networks, where all others are."""
 
 
-def refused(address: str, host: str, *, private: bool) -> str | None:
+def find_refusal(address: str, host: str, *, private: bool) -> str | None:
     """Say why an address that `host`, the one of a channel's URL, has led to must not be connected to; None: it may.
 
     This host is reached only where the URL itself says so, private networks only where the channel does.
     """
-    ip = embedded(ipaddress.ip_address(address.partition("%")[0]))
+    ip = extract_ipv4(ipaddress.ip_address(address.partition("%")[0]))
     if ip.is_loopback:
         return None if is_loopback(host) else "it leads to this host"
     if ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip in METADATA:
@@ -32,7 +32,7 @@ def refused(address: str, host: str, *, private: bool) -> str | None:
     return None
 
 
-def embedded(ip: Ip) -> Ip:
+def extract_ipv4(ip: Ip) -> Ip:
     """Return the IPv4 address that an IPv6 one stands for, where it does."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip

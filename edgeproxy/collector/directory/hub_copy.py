@@ -12,7 +12,7 @@ from edgeproxy.hub.cluster import offer_functions, open_link
 from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.wire.directory_versions import LOG, TIME, Line, UnreadableDirectoryError, parse_line, parts_key
 
-__all__ = ["HubUnavailableError", "DirectorySource", "HubMirror"]
+__all__ = ["DirectorySource", "HubMirror", "HubUnavailableError"]
 
 
 OFFER_SECONDS = 60.0

@@ -25,7 +25,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat
 from edgeproxy.collector.database.schema import customers, directory_outbox, keys
 from edgeproxy.collector.directory import version_log
-from edgeproxy.collector.directory.hub_copy import HubUnavailableError, HubMirror
+from edgeproxy.collector.directory.hub_copy import HubMirror, HubUnavailableError
 from edgeproxy.collector.directory.hub_push import PART_BYTES, join_parts, measure_parts
 from edgeproxy.collector.directory.version_log import DirectoryLog
 from edgeproxy.config.collector import Published, Settings

@@ -6,7 +6,7 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.periodic import guarded
-from edgeproxy.collector.directory.hub_quota_counts import CountedCopy, QuotaCountMirror, ResponseError
+from edgeproxy.collector.directory.hub_quota_counts import HubUnavailableError, QuotaCountMirror, ResponseError
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.config.models import Hub
 

@@ -8,7 +8,7 @@ from edgeproxy.collector.directory.hub_push import RETRY_SECONDS
 from edgeproxy.config.models import Hub
 from edgeproxy.hub.calls import read_script
 from edgeproxy.hub.cluster import open_link
-from edgeproxy.hub.redis import Link, Tls
+from edgeproxy.hub.redis import HubUnavailableError, Link, Tls
 from edgeproxy.wire.quota_counts import COUNTS_KEY, NEWS_CHANNEL, format_line, parse_line
 
 LINES_MAX = 50_000

@@ -13,13 +13,13 @@ from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import units
 from edgeproxy.config.check import Check, Kind
-from edgeproxy.config.models import File, Name, Rate, Share
+from edgeproxy.config.edge.timeouts import Duration
+from edgeproxy.config.field_types import File, Name, Rate, Share
 from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import ConfigError, Problem, Steps
 from edgeproxy.config.references import Fault, list_members
 from edgeproxy.config.source import Source
-from edgeproxy.config.timeouts import Duration
 from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_text, value_error
 from loadtest import replay, schedule

@@ -21,9 +21,10 @@ from typer.testing import CliRunner
 
 from edgeproxy import __version__, cli
 from edgeproxy.cli import running
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.edge.listeners import Listener
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.key_form import REGEX
-from edgeproxy.config.models import Listener, Settings
-from edgeproxy.config.parsers import Address
 from tests.support.authority import Authority
 from tests.support.edge import Edge
 from tests.support.fork_server import COMMAND

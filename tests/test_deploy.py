@@ -23,7 +23,8 @@ from edgeproxy import cli
 from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.main import DRAIN_SECONDS
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.load import load_collector, load_edge
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.edge.load import load_edge
 from edgeproxy.edge.metrics import METRICS
 from tests.support.ask import ask
 from tests.support.collector import sha256

@@ -13,8 +13,8 @@ from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
 from edgeproxy.collector.ledger.edges import EdgeStanding
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.models import Limit
-from edgeproxy.config.proxy_fields import GROUPS
+from edgeproxy.config.edge.proxy_fields import GROUPS
+from edgeproxy.config.limits import Limit
 from edgeproxy.edge.counters.setup import layouts
 from edgeproxy.edge.limits.local import SUBJECTS_KEPT_MAX
 from edgeproxy.edge.metrics import METRICS

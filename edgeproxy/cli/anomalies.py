@@ -25,7 +25,7 @@ def anomalies_replay(
     """Judge a history as the collector would have done, and say how many of the changes planted in it were found."""
     from edgeproxy.collector.anomalies import history
     from edgeproxy.collector.anomalies.replay import format_result, replay_histories
-    from edgeproxy.config.anomalies import Thresholds
+    from edgeproxy.config.collector.anomalies import Thresholds
 
     try:
         if file is None:

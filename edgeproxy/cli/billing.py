@@ -23,7 +23,7 @@ def rate(
     from edgeproxy.collector.billing.rating.money import format_usd
     from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey, sum_amounts
     from edgeproxy.collector.billing.rating.rater import rate_segments as rated
-    from edgeproxy.config.load import load_plans
+    from edgeproxy.config.collector.load import load_plans
     from edgeproxy.config.problems import ConfigError
 
     try:

@@ -12,8 +12,8 @@ from edgeproxy.cli.files import ConfigFile
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
-    from edgeproxy.config.collector import Settings as CollectorSettings
-    from edgeproxy.config.models import Settings
+    from edgeproxy.config.collector.settings import Settings as CollectorSettings
+    from edgeproxy.config.edge.settings import Settings
 
 
 class FileKind(StrEnum):
@@ -27,18 +27,23 @@ def check(config: ConfigFile) -> None:
     """Check FILE and what it includes, and print every problem with its place."""
     import time
 
-    from edgeproxy.config import catalog, certificates, collector, load, regions
+    from edgeproxy.config import certificates, file_kinds
+    from edgeproxy.config.collector import catalog, regions
+    from edgeproxy.config.collector import settings as collector_settings
+    from edgeproxy.config.collector.warnings import list_collector_warnings
+    from edgeproxy.config.edge import certificates as edge_certificates
+    from edgeproxy.config.edge.warnings import list_edge_warnings
     from edgeproxy.config.problems import ConfigError
-    from edgeproxy.config.warnings import list_collector_warnings, list_edge_warnings, list_trusted_proxies_warnings
+    from edgeproxy.config.warnings import list_trusted_proxies_warnings
 
     try:
-        settings = load.check_file(config, os.environ)
+        settings = file_kinds.check_file(config, os.environ)
     except ConfigError as error:
         fail(str(error), 1)
     if isinstance(settings, catalog.PlansFile):
         typer.echo(f"OK: plans {', '.join(settings.plans)}")
         return
-    if isinstance(settings, collector.Settings):
+    if isinstance(settings, collector_settings.Settings):
         pairs = filter(None, (listener.resolve_tls(settings.tls) for listener in settings.listen))
         for worry in certificates.format_expiry_warnings(dict.fromkeys(pairs), time.time()):
             typer.echo(f"warning: the certificate {worry}", err=True)
@@ -52,7 +57,7 @@ def check(config: ConfigFile) -> None:
         count = format_count(len(settings.regions), "region")
         typer.echo(f"OK: beacon on {settings.listen}: {count}; sha256 {settings.sha256[:12]}")
         return
-    for worry in certificates.list_expiry_warnings(settings, time.time()) if settings else ():
+    for worry in edge_certificates.list_expiry_warnings(settings, time.time()) if settings else ():
         typer.echo(f"warning: the certificate {worry}", err=True)
     for warning in list_edge_warnings(settings) if settings else ():
         typer.echo(f"warning: {warning}", err=True)
@@ -80,9 +85,10 @@ def schema(
     """Print the JSON Schema of edge.yaml, or of collector.yaml, for editors."""
     import json
 
-    from edgeproxy.config import schema as schemas
+    from edgeproxy.config.collector.schema import build_collector_schema
+    from edgeproxy.config.edge.schema import build_edge_schema
 
-    made = schemas.build_edge_schema() if of is FileKind.EDGE else schemas.build_collector_schema()
+    made = build_edge_schema() if of is FileKind.EDGE else build_collector_schema()
     typer.echo(json.dumps(made, indent=2))
 
 

@@ -32,7 +32,7 @@ def push(
     ] = False,
 ) -> None:
     """Have the hub know the customers and keys of FILE, and no others. Edges follow within seconds."""
-    from edgeproxy.config.load import load_customers
+    from edgeproxy.config.edge.load import load_customers
     from edgeproxy.config.problems import ConfigError
 
     try:
@@ -87,7 +87,7 @@ def back(
 
     from edgeproxy.collector.database.database import Unusable
     from edgeproxy.collector.directory.publisher import enqueue_rollback
-    from edgeproxy.config.load import load_collector
+    from edgeproxy.config.collector.load import load_collector
     from edgeproxy.config.problems import ConfigError
 
     try:

@@ -9,9 +9,9 @@ import typer
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
-    from edgeproxy.config.collector import Settings as CollectorSettings
-    from edgeproxy.config.regions import BeaconSettings
-    from edgeproxy.config.state_location import StateLocation
+    from edgeproxy.config.collector.regions import BeaconSettings
+    from edgeproxy.config.collector.settings import Settings as CollectorSettings
+    from edgeproxy.config.edge.state_location import StateLocation
 
 ConfigFile = Annotated[Path, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 CollectorFile = Annotated[
@@ -36,7 +36,7 @@ KINDS = {
 
 def refuse_other(path: Path, wanted: str) -> None:
     """Say so and exit where a file is of another kind than the one that is `wanted`."""
-    from edgeproxy.config.state_location import detect_file_kind
+    from edgeproxy.config.file_kinds import detect_file_kind
 
     kind = detect_file_kind(path, os.environ)
     if kind not in (None, wanted):
@@ -45,7 +45,7 @@ def refuse_other(path: Path, wanted: str) -> None:
 
 def edge_at(path: Path | None, state: Path | None) -> "StateLocation":
     """Where an edge is, by its file, in which anything else may be wrong, or by its state directory."""
-    from edgeproxy.config.state_location import StateLocation, locate_state
+    from edgeproxy.config.edge.state_location import StateLocation, locate_state
 
     if path is None:
         found = StateLocation()
@@ -59,7 +59,7 @@ def edge_at(path: Path | None, state: Path | None) -> "StateLocation":
 
 def load_collector_file(path: Path) -> "CollectorSettings":
     """Load the settings of a collector's file; where they cannot be used, print every problem and exit."""
-    from edgeproxy.config.load import load_collector
+    from edgeproxy.config.collector.load import load_collector
     from edgeproxy.config.problems import ConfigError
 
     try:
@@ -71,7 +71,7 @@ def load_collector_file(path: Path) -> "CollectorSettings":
 
 def load_regions_file(path: Path) -> "BeaconSettings":
     """Load the settings of a beacon's file; where they cannot be used, print every problem and exit."""
-    from edgeproxy.config.load import load_regions
+    from edgeproxy.config.collector.load import load_regions
     from edgeproxy.config.problems import ConfigError
 
     try:

@@ -21,7 +21,7 @@ def load(
 
     from redis.exceptions import ResponseError
 
-    from edgeproxy.config.load import load_customers
+    from edgeproxy.config.edge.load import load_customers
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.hub.cluster import load_functions
     from edgeproxy.hub.functions import LIBRARY

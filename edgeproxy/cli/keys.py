@@ -13,7 +13,7 @@ def new(
     """Make a key: print it, this once, and the line for `keys` with its hash."""
     import hashlib
 
-    from edgeproxy.config.auth import Auth
+    from edgeproxy.config.edge.auth import Auth
     from edgeproxy.config.key_form import generate_key
     from edgeproxy.config.parsers import A_NAME, NAME
 

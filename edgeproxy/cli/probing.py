@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import typer
 
 from edgeproxy.cli.outcome import fail
-from edgeproxy.config.parsers import AN_ADDRESS, split_address
+from edgeproxy.config.addresses import AN_ADDRESS, split_address
 from edgeproxy.config.units import read_duration
 from edgeproxy.probe.fetch import fetcher
 from edgeproxy.probe.round import Aim, steps

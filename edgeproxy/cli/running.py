@@ -113,7 +113,7 @@ def probe(
 
 def admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
     """The URL of the admin listener that is asked: as given, else the socket of the edge, else its address."""
-    from edgeproxy.config.parsers import AN_ADDRESS, split_address
+    from edgeproxy.config.addresses import AN_ADDRESS, split_address
 
     address = split_address(admin or ADMIN)
     if admin is None:

@@ -24,7 +24,7 @@ def stripe_sandbox(
     lag: Annotated[str, typer.Option(metavar="DURATION", help="How long until a meter event is counted.")] = "1s",
 ) -> None:
     """Serve a stand-in for Stripe to test with, without real money, until SIGTERM or SIGINT."""
-    from edgeproxy.config.parsers import AN_ADDRESS, split_address
+    from edgeproxy.config.addresses import AN_ADDRESS, split_address
     from edgeproxy.config.units import read_duration
 
     address = split_address(listen)

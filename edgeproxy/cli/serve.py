@@ -24,7 +24,7 @@ def edge(
     """Serve what FILE says, until SIGTERM or SIGINT. SIGHUP reloads it."""
     import signal
 
-    from edgeproxy.config.load import try_load_edge
+    from edgeproxy.config.edge.load import try_load_edge
 
     # Until the supervisor heeds it: what changes in FILE from here on is not missed.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
@@ -46,8 +46,8 @@ def quick(
     """Serve one upstream without a configuration, open to all, until SIGTERM or SIGINT. Counts end with it."""
     from tempfile import TemporaryDirectory
 
+    from edgeproxy.config.edge.quick import load_quick
     from edgeproxy.config.problems import ConfigError
-    from edgeproxy.config.quick import load_quick
 
     with TemporaryDirectory(prefix="edgeproxy-quick-", ignore_cleanup_errors=True) as state:
         try:

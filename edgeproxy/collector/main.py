@@ -54,9 +54,9 @@ from edgeproxy.collector.ledger.names import REMEMBERED_MAX, Names
 from edgeproxy.collector.ledger.verification import verify
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.reload import Reload
+from edgeproxy.config.addresses import Address
 from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)

@@ -17,9 +17,9 @@ from edgeproxy.collector.pages.forms import origin_of
 from edgeproxy.collector.pages.sign_in import SignIn
 from edgeproxy.collector.pages.site import Page, Site
 from edgeproxy.collector.pages.status import Status
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.listeners import PAGE_GROUPS, CollectorListener
-from edgeproxy.config.parsers import is_loopback
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
+from edgeproxy.config.collector.settings import Settings
 
 
 class PagesService:

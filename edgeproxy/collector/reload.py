@@ -18,8 +18,8 @@ from edgeproxy.collector.jobs.operator_alerts import Watch
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
-from edgeproxy.config.collector import CollectorFile, Settings
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.settings import CollectorFile, Settings
 from edgeproxy.config.problems import ConfigError
 
 LIVE = {

@@ -4,20 +4,11 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, TypeVar
 
+from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.models import (
-    BurstCredits,
-    Caps,
-    Customer,
-    Entitlement,
-    Flag,
-    Key,
-    Limit,
-    Meter,
-    Quota,
-    Subscriber,
-    Tier,
-)
+from edgeproxy.config.limits import BurstCredits, Caps, Entitlement, Limit, Quota
+from edgeproxy.config.meters import Meter
+from edgeproxy.config.tiers import Tier
 
 ANONYMOUS = "anonymous"
 """The tier that holds requests without a key on open routes, by their address."""

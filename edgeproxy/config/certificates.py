@@ -2,7 +2,7 @@
 
 What is found here is what OpenSSL would refuse later, in words that say which file is meant and what to do. A
 certificate that has expired is no fault: an edge that would not start for it turns a warning into an outage.
-Only the supervisor and `edgeproxy check` ask; `cryptography` is imported where there is TLS, and not before.
+Only supervisors and `edgeproxy check` ask; `cryptography` is imported where there is TLS, and not before.
 """
 
 import ssl
@@ -11,22 +11,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
-from edgeproxy.config.models import Certificate, EdgeFile, HubTls, UpstreamTls
 from edgeproxy.config.references import Fault, list_tls_pairs, list_tls_sections
+from edgeproxy.config.tls import Certificate
 from edgeproxy.config.tree import Table, Value
 
 if TYPE_CHECKING:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
+
 FILE_BYTES_MAX = 16 << 20
 """Bytes of one file; a bundle of all public authorities has a quarter of a million."""
 
+
 DAY_SECONDS = 86400
+
+
 EXPIRY_WARNING_DAYS = 14
 """Days before a certificate expires from which on it is spoken of; most are renewed a month before."""
 
+
 A_CERTIFICATE = "it is PEM, and begins with -----BEGIN CERTIFICATE-----"
+
+
 A_KEY = "it is PEM, and begins with -----BEGIN PRIVATE KEY-----"
 
 
@@ -87,29 +94,6 @@ def read_authorities(file: Path) -> None:
         raise InvalidCertificateError("ca", f"{file} has lists of revoked certificates alone", A_CERTIFICATE)
 
 
-def list_certificates(settings: EdgeFile) -> list[Certificate]:
-    """Every certificate with its key that a configuration names, each once: the edge's own."""
-    named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
-    for tls in _list_outward_tls(settings):
-        if tls.cert is not None and tls.key is not None:
-            named.append(Certificate(cert=tls.cert, key=tls.key))
-    return list(dict.fromkeys(named))
-
-
-def list_authority_files(settings: EdgeFile) -> list[Path]:
-    """Every file of authorities that a configuration names, each once."""
-    named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
-    named += [tls.ca for tls in _list_outward_tls(settings)]
-    return [file for file in dict.fromkeys(named) if file is not None]
-
-
-def _list_outward_tls(settings: EdgeFile) -> list[UpstreamTls | HubTls]:
-    """TLS towards those whom the edge connects to."""
-    towards: list[UpstreamTls | HubTls] = [upstream.tls for upstream in settings.upstreams.values()]
-    towards.append(settings.hub.tls)
-    return towards if settings.usage is None else [*towards, settings.usage.tls]
-
-
 def describe_expiry(facts: CertificateDetails, now: float) -> str | None:
     """Say whether it has expired at `now` (Unix seconds), is about to, or is not valid yet; None where all is well."""
     end = datetime.fromtimestamp(facts.not_after, UTC)
@@ -119,14 +103,6 @@ def describe_expiry(facts: CertificateDetails, now: float) -> str | None:
         return f"is not valid before {datetime.fromtimestamp(facts.not_before, UTC):%Y-%m-%d %H:%M} UTC"
     days = int((facts.not_after - now) // DAY_SECONDS)
     return f"expires in {days} days, on {end:%Y-%m-%d}" if days < EXPIRY_WARNING_DAYS else None
-
-
-def list_expiry_warnings(settings: EdgeFile, now: float) -> list[str]:
-    """List what `describe_expiry` says of every certificate that a configuration names, behind the name of its file.
-
-    Raises InvalidCertificateError.
-    """
-    return format_expiry_warnings(list_certificates(settings), now)
 
 
 def format_expiry_warnings(some: Iterable[Certificate], now: float) -> list[str]:

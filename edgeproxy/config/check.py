@@ -9,7 +9,6 @@ from edgeproxy.config import certificates, networks, references
 from edgeproxy.config.defaults import add_limit_names
 from edgeproxy.config.explain import explain_errors, list_fields
 from edgeproxy.config.file_signatures import compute_file_signature
-from edgeproxy.config.models import EdgeFile
 from edgeproxy.config.part import Part
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.source import Source
@@ -24,9 +23,6 @@ class Kind(NamedTuple, Generic[W]):
 
     model: type[W]
     find_faults: Callable[[Table], Iterable[references.Fault]]
-
-
-EDGE = Kind(EdgeFile, references.find_faults)
 
 
 class Check(Generic[W]):

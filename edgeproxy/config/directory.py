@@ -1,14 +1,13 @@
-"""What the directory says of a customer with the keys, or of a flag: a line of JSON, as it is pushed, kept and looked
-up.
+"""Lines of the directory: what it says of a customer with the keys, or of a flag, as JSON that is pushed, stored and
+looked up.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import orjson
 
-from edgeproxy.config.models import Customer, EdgeFile, Flag, Key, Subscriber
+from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 
 FREE = "billing-stopped"
 """The flag that edges are told of while nobody is charged: caps in money and spent credits hold nobody then. No other
@@ -40,14 +39,6 @@ class KeyOwner(NamedTuple):
     name: str
     customer: str
     key: str
-
-
-def render_lines(settings: EdgeFile) -> dict[str, bytes]:
-    """Write a line for each customer with the keys. Equal customers have equal bytes."""
-    keys: dict[str, list[Key]] = defaultdict(list)
-    for key in settings.keys:
-        keys[key.customer].append(key)
-    return {name: render_line(name, customer, keys.pop(name, ())) for name, customer in settings.customers.items()}
 
 
 def render_line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:

@@ -7,12 +7,12 @@ from typing import Annotated
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import parsers
+from edgeproxy.config import addresses, parsers
 from edgeproxy.config.part import Part
 from edgeproxy.config.tree import Items, Table
 
 LISTS = ("allow", "deny")
-Network = Annotated[parsers.Network, BeforeValidator(parsers.read_network), PlainSerializer(str)]
+Network = Annotated[addresses.Network, BeforeValidator(addresses.read_network), PlainSerializer(str)]
 File = Annotated[Path, BeforeValidator(parsers.read_file)]
 
 
@@ -53,7 +53,7 @@ def read_network_list(file: str) -> tuple[bytes, list[str]]:
         written = line.partition("#")[0].strip()
         if written:
             try:
-                parsers.read_network(written)
+                addresses.read_network(written)
             except PydanticCustomError as error:
                 context = error.context or {}
                 raise InvalidNetworkListError(

@@ -1,7 +1,8 @@
-"""The JSON Schemas of edge.yaml and collector.yaml, by which editors complete and check what operators write.
+"""JSON Schemas of the files, by which editors complete and check what operators write.
 
-Made of the models. What a value looks like in a file is in `FORMS`, by the reader of its type; what it means is
-the docstring below its field. Wherever a value is one text or number, a text with a `${VARIABLE}` may stand.
+Made of the models (edge/schema.py, collector/schema.py). What a value looks like in a file is in `FORMS`, by the reader
+of its type; what it means is the docstring below its field. Wherever a value is one text or number, a text with a
+`${VARIABLE}` may stand.
 """
 
 import ast
@@ -12,41 +13,12 @@ import itertools
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from edgeproxy.config import (
-    admin,
-    alerts,
-    anomalies,
-    auth,
-    billing,
-    catalog,
-    collector,
-    compression,
-    cors,
-    credits,
-    currencies,
-    directory_settings,
-    issuers,
-    listeners,
-    meters,
-    methods,
-    models,
-    networks,
-    operators,
-    pages,
-    parsers,
-    paths,
-    regions,
-    rewrites,
-    rules,
-    timeouts,
-    tokens,
-    units,
-)
+from edgeproxy.config import addresses, certificate_names, hub_settings, meters, parsers, tokens, units
 from edgeproxy.config.dimensions import VALUES_MAX
 from edgeproxy.config.part import Part
 
@@ -57,36 +29,6 @@ VARIABLE = r"\$\{"
 """What a text has that stands for something else."""
 
 PORT = ":[0-9]{1,5}"
-
-MODELS = (
-    admin,
-    auth,
-    compression,
-    cors,
-    directory_settings,
-    issuers,
-    networks,
-    paths,
-    rewrites,
-    rules,
-    timeouts,
-    models,
-)
-"""The modules with models, those that others import first."""
-COLLECTOR_MODELS = (
-    *(*MODELS, regions, operators, alerts, anomalies, credits, currencies, billing, pages, listeners, collector),
-)
-"""The same for collector.yaml: of two models of one name the last counts."""
-
-ELSEWHERE = {
-    "Limit": {"name"},
-    "RouteLimit": {"name"},
-    "KeyLimit": {"name"},
-    "Key": {"sha256"},
-    "EdgeFile": {"upstreams", "routes"},
-}
-"""Fields that a model must have in the end, and a file need not: another file has them, or a default is made."""
-COLLECTOR_ELSEWHERE = {**ELSEWHERE, "CollectorFile": {"tokens"}}
 
 
 class Form(NamedTuple):
@@ -126,8 +68,6 @@ NAME = build_text(parsers.NAME.pattern)
 ADDRESS = build_text(rf"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+){PORT}", "127.0.0.1:8080", "[::1]:8080")
 URL = r"https?://[^/?#@\s]+/?"
 ORIGIN = build_text(URL, "http://10.0.0.5:9001")
-ENDPOINT = build_text(r"https?://[^/?#@\s]+(/[^?#\s]*)?", "http://10.0.0.5:9001", "http://10.0.0.5:9001/api")
-WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = build_text(
     rf"memory://|rediss?://([^/?#\s]*@)?{REDIS_AT}(/[0-9]{{0,5}})?"
@@ -136,7 +76,6 @@ HUB = build_text(
     "redis://localhost:6379/0",
     "redis+cluster://10.0.0.5:7000,10.0.0.6:7000",
 )
-LOG = build_text(rf"(?!({'|'.join(parsers.NO_LOGS)})$).*[^/]", "var/access.log")
 OFF = build_words("off", False)
 """`off` is a switch to readers of YAML 1.1."""
 TIME = build_text(rf"{units.NUMBER} ?({'|'.join(units.SECONDS)})", "250ms", "5s", "2min")
@@ -150,31 +89,19 @@ PAIRS = build_text(
 WORKERS = build_any_of({"const": "auto"}, build_number(units.some_workers.lowest, units.some_workers.highest))
 
 FORMS: dict[Hashable, Form] = {
-    cors.read_origin: Form(
-        always(build_text(rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))
-    ),
-    cors.read_header: Form(always(build_text(rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))),
     parsers.read_name: Form(always(NAME)),
     parsers.read_dimension_name: Form(always(NAME)),
     parsers.read_dimension: Form(lambda inner: build_any_of(build_number(1, VALUES_MAX), inner)),
     parsers.read_scope: Form(always(build_text(parsers.SCOPE.pattern, "read"))),
-    parsers.read_address: Form(always(ADDRESS)),
-    parsers.read_network: Form(always(build_text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
-    parsers.read_host: Form(always(build_text(r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))),
-    parsers.read_sent_host: Form(
-        always(build_text(r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?", "pass", "upstream", "api.internal"))
-    ),
-    parsers.read_path: Form(always(build_text(parsers.PATH.pattern, "/v1/orders", "/v1/*"))),
-    parsers.read_method: Form(always(build_text(methods.TOKEN.pattern, "GET", "PROPFIND"))),
-    parsers.read_protocol: Form(always(build_text(parsers.PROTOCOL.pattern, "websocket", "SPDY/3.1"))),
-    parsers.read_origin: Form(always(ORIGIN)),
-    parsers.read_collector: Form(always(build_text(URL, "http://127.0.0.1:9100"))),
-    parsers.read_hub_url: Form(always(HUB)),
-    parsers.read_hub: Form(lambda inner: build_any_of(HUB, inner), lambda hub: hub.url),
+    addresses.read_address: Form(always(ADDRESS)),
+    addresses.read_network: Form(always(build_text(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", "10.0.0.0/8"))),
+    addresses.read_origin: Form(always(ORIGIN)),
+    addresses.read_collector: Form(always(build_text(URL, "http://127.0.0.1:9100"))),
+    hub_settings.read_hub_url: Form(always(HUB)),
+    hub_settings.read_hub: Form(lambda inner: build_any_of(HUB, inner), lambda hub: hub.url),
     parsers.read_target: Form(always(build_text(parsers.TARGET.pattern, "/healthz"))),
-    parsers.read_server_name: Form(always(build_text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
+    addresses.read_server_name: Form(always(build_text(r"[A-Za-z0-9_.:-]+", "api.internal"))),
     parsers.read_file: Form(always(build_text(".+", "certs/edge.pem"))),
-    parsers.read_log: Form(always(LOG)),
     parsers.read_unless_off: Form(lambda inner: build_any_of(OFF, inner), lambda _: None),
     parsers.read_or_off: Form(lambda inner: inner),
     parsers.read_field_name: Form(always(build_text(parsers.FIELD_NAME.pattern, "X-Cost"))),
@@ -182,7 +109,6 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_timezone: Form(
         always(build_text(rf"(?!({parsers.NO_TIMEZONES.pattern})$){parsers.TIMEZONE.pattern}", "UTC", "Europe/Berlin"))
     ),
-    parsers.read_access_log: Form(lambda inner: build_any_of(OFF, LOG, inner), lambda _: "off"),
     parsers.read_digest: Form(always(DIGEST)),
     parsers.read_folder: Form(always(build_text(".+", "var/edge"))),
     parsers.read_secret: Form(always({"type": "string"}), lambda _: None),
@@ -193,50 +119,9 @@ FORMS: dict[Hashable, Form] = {
     parsers.read_listener: Form(lambda inner: build_any_of(ADDRESS, inner)),
     parsers.read_words: Form(lambda inner: build_any_of({"type": "string"}, inner), lambda _: None),
     tokens.read_pairs: Form(lambda inner: build_any_of(PAIRS, inner), lambda _: None),
-    collector.read_database: Form(
-        always(build_text(r"sqlite:///.*[^/]|postgresql://.+", "sqlite:///var/collector/ledger.db"))
-    ),
-    collector.read_retention: Form(
-        always(build_text(r"forever|[0-9]+ ?(day|d)", "400day", "forever")),
-        lambda seconds: "forever" if seconds is None else f"{seconds / collector.DAY_SECONDS:g}day",
-    ),
-    billing.read_base: Form(always(build_text(r"https?://[^/?#@\s]+/?", billing.STRIPE))),
-    billing.read_key_file: Form(always(build_text(r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe")), lambda _: None),
-    catalog.read_price: Form(always(build_text(catalog.PRICE.pattern, "0.10", "0.01/1000")), lambda _: None),
-    currencies.read_code: Form(always(build_text(currencies.CODE.pattern, "EUR"))),
-    currencies.read_rate: Form(always(build_text(currencies.RATE.pattern, "0.86"))),
-    credits.read_account: Form(always(build_text(r"\S(.*\S)?", "200"))),
-    operators.read_issuer: Form(always(build_text(r"https?://.+", "https://login.example.com"))),
-    pages.read_mailbox: Form(always(build_text(pages.MAILBOX.pattern, "edge@example.com"))),
-    regions.read_region_url: Form(always(build_text(r"https?://[^?#@\s]+", "https://eu.api.example.com/healthz"))),
-    operators.read_word: Form(always(build_text(r"[\s\S]*\S[\s\S]*"))),
     tokens.read_digests: Form(lambda inner: build_any_of(DIGEST, {"type": "array", "items": DIGEST, "minItems": 1})),
-    admin.read_admin: Form(lambda inner: build_any_of(build_words(admin.UNIX), ADDRESS, inner), lambda _: admin.UNIX),
-    parsers.read_endpoint: Form(lambda inner: build_any_of(ENDPOINT, inner)),
-    compression.read_media_type: Form(
-        always(build_text(rf"(?i:{compression.MEDIA_TYPE.pattern})", "application/json"))
-    ),
-    compression.read_compress: Form(lambda inner: build_any_of(build_words("on", True), OFF, inner), lambda _: "off"),
-    rewrites.read_base: Form(always(build_text(rf"(?!.*/\.\.?(/|$)){rewrites.BASE.pattern}", "/api"))),
-    rewrites.read_value: Form(always(build_text(rewrites.VALUE.pattern))),
-    rewrites.read_request_field: Form(always(build_text(parsers.FIELD_NAME.pattern, "Cookie"))),
-    rewrites.read_set_request_field: Form(always(build_text(parsers.FIELD_NAME.pattern))),
-    rewrites.read_response_field: Form(always(build_text(parsers.FIELD_NAME.pattern, "Server"))),
-    rewrites.read_set_response_field: Form(always(build_text(parsers.FIELD_NAME.pattern))),
-    rewrites.read_redirect_target: Form(
-        always(build_text(f"https|(?!$){rewrites.WHERE.pattern}", "https", "https://www.example.com/*"))
-    ),
-    rewrites.read_redirect: Form(lambda inner: build_any_of(build_text(f"https|(?!$){rewrites.WHERE.pattern}"), inner)),
-    rewrites.read_redirect_status: Form(lambda inner: inner, int),
-    rewrites.read_fixed_status: Form(always(build_number(200, 599)), int),
-    rewrites.read_content: Form(always({"type": "string"})),
     units.read_bytes: Form(always(build_text(SIZE, "10MiB"))),
     units.read_wait: Form(always(TIME), units.format_seconds),
-    parsers.read_key_field: Form(always(build_text(parsers.KEY_FIELD.pattern, "X-API-Key"))),
-    parsers.read_key_fields: Form(lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), ", ".join),
-    parsers.read_parameter: Form(always(build_text(parsers.PARAMETER.pattern, "none", "api_key")), lambda _: "none"),
-    parsers.read_stripped: Form(always(build_text(parsers.STRIPPED.pattern, "X-Internal-*"))),
-    parsers.read_strip_exception: Form(always(build_text(parsers.STRIPPED.pattern, "X-HTTP-Method-Override"))),
     units.read_duration: Form(always(TIME), units.format_seconds),
     units.read_share: Form(always(build_text(units.SHARE.pattern, "20%")), lambda share: f"{share * 100:g}%"),
     units.read_sample: Form(
@@ -252,51 +137,17 @@ FORMS: dict[Hashable, Form] = {
     units.read_own_concurrency: Form(always(AT_ONCE)),
     units.read_pause: Form(lambda inner: inner, int),
     units.read_workers: Form(always(WORKERS)),
-    auth.read_certificate_name: Form(always(build_text(r".+", "acme"))),
-    auth.add_certificate_digest: Form(lambda inner: inner),
+    certificate_names.read_certificate_name: Form(always(build_text(r".+", "acme"))),
+    certificate_names.add_certificate_digest: Form(lambda inner: inner),
     meters.add_refusal_dimensions: Form(lambda inner: inner),
-    issuers.read_jwks: Form(always(build_text(r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))),
-    issuers.read_texts: Form(lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), list),
-    issuers.read_auth: Form(
-        always(
-            build_any_of(
-                build_words("key", *get_args(models.RouteAuth)),
-                {"type": "array", "items": {"enum": list(issuers.TAKEN)}, "minItems": 1},
-            )
-        )
-    ),
     units.read_analytics: Form(always(TIME), lambda _: None),
     units.read_age: Form(always(build_any_of(build_words("none"), TIME)), lambda _: None),
-    alerts.read_webhook: Form(always(build_text(r"https?://.+", "https://hooks.example.com/alerts"))),
-    alerts.read_signing_secret: Form(always(build_text(r"whsec_.+"))),
-    alerts.read_routing_key: Form(always(build_text(alerts.ROUTING_KEY.pattern))),
-    alerts.read_smtp: Form(always(build_text(r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))),
-    alerts.read_mail_address: Form(always(build_text(r".+@.+", "ops@example.com"))),
-    alerts.read_one_or_many: Form(lambda inner: build_any_of(inner["items"], {**inner, "minItems": 1}), list),
-    alerts.read_thresholds: Form(
-        always(
-            {
-                "type": "array",
-                "items": build_number(alerts.some_percent.lowest, alerts.some_percent.highest),
-                "maxItems": alerts.THRESHOLDS_MAX,
-            }
-        ),
-        list,
-    ),
-    anomalies.read_score: Form(always(build_text(anomalies.DECIMAL.pattern, "3.0")), str),
-    anomalies.read_similarity: Form(always(build_text(anomalies.DECIMAL.pattern, "0.9")), str),
-    anomalies.read_days: Form(
-        always(build_text("[0-9]+ ?(day|d)", "90day")), lambda seconds: f"{seconds / anomalies.DAY_SECONDS:g}day"
-    ),
-    anomalies.read_pause_at: Form(
-        always(build_any_of(OFF, build_text(anomalies.DECIMAL.pattern, "5"))),
-        lambda times: "off" if times is None else f"{times:g}",
-    ),
-    directory_settings.read_public_key: Form(always(build_text("ed25519:[A-Za-z0-9+/]{43}="))),
-    directory_settings.read_trust: Form(lambda inner: build_any_of(inner["items"], inner), list),
-    directory_settings.read_cache_key: Form(lambda inner: build_any_of({"type": "string"}, inner), lambda _: None),
 }
 """By the reader of a type, what its values look like."""
+
+
+UNKNOWN = Form(lambda inner: build_any_of(inner, {"type": "string"}))
+"""The form of a reader that has no row: the plain value, or any text."""
 
 
 def get_form(reader: Hashable) -> Form:
@@ -307,7 +158,7 @@ def get_form(reader: Hashable) -> Form:
         return Form(always(build_text(SIZE, "32KiB")), units.format_size)
     if isinstance(reader, units.Time):
         return Form(always(TIME), units.format_seconds)
-    return FORMS[reader]
+    return FORMS.get(reader, UNKNOWN)
 
 
 class Editor(GenerateJsonSchema):
@@ -350,19 +201,14 @@ class Editor(GenerateJsonSchema):
         return False
 
 
-def build_edge_schema() -> Schema:
-    """Make the JSON Schema of edge.yaml and of what it includes, draft 2020-12."""
-    return _build_schema("edge.yaml", models.EdgeFile, MODELS, ELSEWHERE)
-
-
-def build_collector_schema() -> Schema:
-    """Make that of collector.yaml."""
-    return _build_schema("collector.yaml", collector.CollectorFile, COLLECTOR_MODELS, COLLECTOR_ELSEWHERE)
-
-
-def _build_schema(
+def build_schema(
     file: str, root: type[Part], modules: tuple[ModuleType, ...], elsewhere: Mapping[str, Collection[str]]
 ) -> Schema:
+    """Make the JSON Schema of a file and of what it includes, draft 2020-12.
+
+    `modules` have its models, those that others import first; `elsewhere` are fields that a model must have in the end,
+    and a file need not.
+    """
     made = root.model_json_schema(schema_generator=Editor)
     parts = {root.__name__: made, **made["$defs"]}
     for name, part in parts.items():
@@ -380,7 +226,7 @@ def _build_schema(
 
 
 @functools.cache
-def collect_descriptions(modules: tuple[ModuleType, ...] = MODELS) -> dict[str, dict[str, str]]:
+def collect_descriptions(modules: tuple[ModuleType, ...]) -> dict[str, dict[str, str]]:
     """Collect the docstring below each field of each model, those of its parents included."""
     descriptions: dict[str, dict[str, str]] = {}
     for node in itertools.chain.from_iterable(ast.parse(inspect.getsource(module)).body for module in modules):

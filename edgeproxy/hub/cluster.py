@@ -17,7 +17,8 @@ from redis.crc import key_slot
 from redis.exceptions import AskError, MovedError, ResponseError
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.parsers import CLUSTERS, Address, HubUrl, split_address
+from edgeproxy.config.addresses import Address, split_address
+from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.node import Node

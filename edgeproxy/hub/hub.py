@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from redis.exceptions import AskError, MovedError, ResponseError, TryAgainError
 
 from edgeproxy.base import log
-from edgeproxy.config.parsers import CLUSTERS, HubUrl, remove_password
+from edgeproxy.config.hub_settings import CLUSTERS, HubUrl, remove_password
 from edgeproxy.hub import calls
 from edgeproxy.hub.breaker import State
 from edgeproxy.hub.cluster import Cluster, Nodes, SingleNode

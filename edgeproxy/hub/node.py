@@ -8,7 +8,7 @@ from time import monotonic
 from redis.exceptions import ResponseError
 
 from edgeproxy.base import log
-from edgeproxy.config.parsers import HubUrl
+from edgeproxy.config.hub_settings import HubUrl
 from edgeproxy.hub.breaker import Breaker
 from edgeproxy.hub.functions import is_function_missing
 from edgeproxy.hub.redis import FunctionsMissingError, HubUnavailableError, Link, Tls, format_error

@@ -20,7 +20,7 @@ from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import InvalidResponse, NoPermissionError, RedisError, ResponseError
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import HubTls
+from edgeproxy.config.hub_settings import HubTls
 from edgeproxy.hub.bounds import EXCERPT_CHARACTERS_MAX, AnswerBounds, format_invalid_answer
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.parsers import CLUSTERS, HubUrl
+from edgeproxy.config.hub_settings import CLUSTERS, HubUrl
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.cluster import node_url
 from edgeproxy.hub.redis import (

@@ -5,7 +5,7 @@ import ipaddress
 from collections.abc import Sequence
 
 from edgeproxy.base.addresses import IP, parse_ip
-from edgeproxy.config.parsers import Network
+from edgeproxy.config.addresses import Network
 
 NETWORK_BITS = {4: 24, 6: 48}
 """Of an address, what is one network: what an access network gives to a place, or to a customer."""

@@ -13,7 +13,7 @@ from edgeproxy import __version__
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.stripe_sandbox.controls import Controls
 from edgeproxy.stripe_sandbox.delivery import Deliveries
 from edgeproxy.stripe_sandbox.description import description

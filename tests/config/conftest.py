@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config.load import load_edge
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.problems import ConfigError
 
 LEAST = """\

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from edgeproxy.config import models
+from edgeproxy.config import limits, meters
 from edgeproxy.config.allowance import (
     ANONYMOUS,
     Allowance,
@@ -14,8 +14,9 @@ from edgeproxy.config.allowance import (
     compute_effective_allowance,
     find_missing_reference,
 )
+from edgeproxy.config.customers import Flag, Subscriber
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.models import BurstCredits, Entitlement, Flag, Quota, Subscriber
+from edgeproxy.config.limits import BurstCredits, Entitlement, Quota
 from edgeproxy.config.units import Rate
 
 TIERS = """\
@@ -140,7 +141,7 @@ def test_who_has_no_caps_has_no_more_limits(loaded):
     settings = loaded(TIERS + "  acme: {tier: pro}\n")
     whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
     assert apply_caps(whole, settings.meters) is whole
-    capped = settings.customers["acme"].model_copy(update={"caps": models.Caps(day=5)})
+    capped = settings.customers["acme"].model_copy(update={"caps": limits.Caps(day=5)})
     assert find_missing_reference(capped, settings.tiers, settings.meters) == "meter cost"
     assert compute_allowance(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps
 
@@ -159,5 +160,5 @@ def test_while_nobody_is_charged_credits_and_caps_in_money_hold_nobody(loaded):
     lifted = compute_effective_allowance(tier, who, {FREE: Flag(percent=100)})
     assert (lifted.quotas, lifted.caps) == ((plan,), None)
     assert apply_caps(
-        compute_effective_allowance(tier, who, {}), {"requests": models.Meter(count="requests")}
+        compute_effective_allowance(tier, who, {}), {"requests": meters.Meter(count="requests")}
     ).quotas == (plan,), "nobody counts cost here"

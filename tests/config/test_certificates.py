@@ -9,7 +9,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from edgeproxy.config import certificates, load
 from edgeproxy.config.certificates import (
     FILE_BYTES_MAX,
     CertificateDetails,
@@ -18,6 +17,8 @@ from edgeproxy.config.certificates import (
     read_authorities,
     read_certificate,
 )
+from edgeproxy.config.edge import certificates as edge_certificates
+from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST
 from tests.support.authority import Authority, Pair, private
@@ -252,10 +253,10 @@ drain: x
 
 def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):
     settings = loaded(LISTENER)
-    assert [tuple(each) for each in ((one.cert, one.key) for one in certificates.list_certificates(settings))] == [
+    assert [tuple(each) for each in ((one.cert, one.key) for one in edge_certificates.list_certificates(settings))] == [
         tuple(pair)
     ]
-    assert certificates.list_authority_files(settings) == []
+    assert edge_certificates.list_authority_files(settings) == []
 
 
 def test_a_listener_that_stands_alone_is_looked_at_too(problems):
@@ -274,8 +275,8 @@ def test_what_has_another_shape_is_left_to_others(problems):
 def test_files_need_not_be_there_for_those_who_do_not_serve(folder):
     Path("edge.yaml").write_text(LEAST + LISTENER)
     with pytest.raises(ConfigError):
-        load.load_edge(Path("edge.yaml"), {})
-    settings = load.load_edge(Path("edge.yaml"), {}, files=False)
+        edge_load.load_edge(Path("edge.yaml"), {})
+    settings = edge_load.load_edge(Path("edge.yaml"), {}, files=False)
     assert settings.listen[0].tls is not None
 
 
@@ -284,9 +285,9 @@ def test_each_file_is_named_once_whoever_uses_it(folder):
     more = "tls: {cert: a.pem, key: a.key, certificates: [{cert: b.pem, key: b.key}], client_ca: ca.pem}"
     listeners = f"[{{address: 127.0.0.1:8443, {tls}}}, {{address: 127.0.0.1:8444, {more}}}, 127.0.0.1:80]"
     Path("edge.yaml").write_text(LEAST + f"listen: {listeners}\n")
-    settings = load.load_edge(Path("edge.yaml"), {}, files=False)
-    assert [one.cert for one in certificates.list_certificates(settings)] == [Path("a.pem"), Path("b.pem")]
-    assert certificates.list_authority_files(settings) == [Path("ca.pem")]
+    settings = edge_load.load_edge(Path("edge.yaml"), {}, files=False)
+    assert [one.cert for one in edge_certificates.list_certificates(settings)] == [Path("a.pem"), Path("b.pem")]
+    assert edge_certificates.list_authority_files(settings) == [Path("ca.pem")]
 
 
 def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
@@ -294,13 +295,13 @@ def test_certificates_of_upstreams_are_the_edges_own(folder, pair, authority):
         "upstreams: {api: {endpoints: [https://a.test], tls: {ca: authority.pem, cert: a.pem, key: a.key}}}\n"
         "routes: [{path: /*, upstream: api}]\n"
     )
-    settings = load.load_edge(Path("edge.yaml"), {})
-    assert [one.key for one in certificates.list_certificates(settings)] == [pair.key]
-    assert certificates.list_authority_files(settings) == [Path("authority.pem")]
+    settings = edge_load.load_edge(Path("edge.yaml"), {})
+    assert [one.key for one in edge_certificates.list_certificates(settings)] == [pair.key]
+    assert edge_certificates.list_authority_files(settings) == [Path("authority.pem")]
 
 
 def test_worries_name_the_file(loaded, pair, authority):
     now = time.time()
-    assert certificates.list_expiry_warnings(loaded(LISTENER), now) == []
-    (worried,) = certificates.list_expiry_warnings(loaded(LISTENER), now + 100 * DAY)
+    assert edge_certificates.list_expiry_warnings(loaded(LISTENER), now) == []
+    (worried,) = edge_certificates.list_expiry_warnings(loaded(LISTENER), now + 100 * DAY)
     assert worried.startswith("a.pem expired on ")

@@ -2,17 +2,10 @@
 
 import pytest
 
-from edgeproxy.config.models import Route
-from edgeproxy.config.parsers import (
-    A_KEY_FIELD,
-    A_LISTENER,
-    A_LOG,
-    A_NAME,
-    A_PARAMETER,
-    A_STRIPPED,
-    AN_EXCEPTION,
-    AN_ORIGIN,
-)
+from edgeproxy.config.addresses import AN_ORIGIN
+from edgeproxy.config.edge.readers import A_KEY_FIELD, A_LOG, A_PARAMETER, A_STRIPPED, AN_EXCEPTION
+from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.parsers import A_LISTENER, A_NAME
 from edgeproxy.config.units import A_SHARE, A_TIME
 from tests.config.conftest import LEAST
 

@@ -7,6 +7,7 @@ import tracemalloc
 import orjson
 import pytest
 
+from edgeproxy.config.customers import Flag, Subscriber
 from edgeproxy.config.directory import (
     Document,
     FlagDocument,
@@ -17,11 +18,10 @@ from edgeproxy.config.directory import (
     parse_key,
     parse_line,
     render_flag_line,
-    render_lines,
     render_removal,
 )
-from edgeproxy.config.load import dump_settings, restore_settings
-from edgeproxy.config.models import Flag, Subscriber
+from edgeproxy.config.edge.customer_store import render_lines
+from edgeproxy.config.edge.load import dump_settings, restore_settings
 
 KEYS = [hashlib.sha256(b"%d" % n).hexdigest() for n in range(3)]
 

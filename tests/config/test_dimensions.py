@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.config.dimensions import DIMENSIONS_MAX, format_dimensions, is_dimensions, is_formatted, parse_dimensions
-from edgeproxy.config.models import Dimension, Meter
+from edgeproxy.config.meters import Dimension, Meter
 from tests.config.conftest import LEAST
 
 

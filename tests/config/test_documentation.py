@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgeproxy.config.load import load_collector
-from edgeproxy.config.schema import COLLECTOR_ELSEWHERE, ELSEWHERE, build_collector_schema, build_edge_schema
-from edgeproxy.config.warnings import list_collector_warnings
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.schema import ELSEWHERE as COLLECTOR_ELSEWHERE
+from edgeproxy.config.collector.schema import build_collector_schema
+from edgeproxy.config.collector.warnings import list_collector_warnings
+from edgeproxy.config.edge.schema import ELSEWHERE, build_edge_schema
 from tests.config.conftest import LEAST, write
 from tests.support.authority import Authority
 

@@ -5,9 +5,10 @@ from typing import Annotated, Any
 import pytest
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from edgeproxy.config import models
+from edgeproxy.config.edge.schema import MODELS
+from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.explain import EXAMPLES, explain_errors, list_fields
-from edgeproxy.config.models import EdgeFile
+from edgeproxy.config.part import Part
 
 
 def test_fields_are_found_behind_every_kind_of_container():
@@ -64,8 +65,9 @@ def test_a_missing_field_is_told_from_a_wrong_one():
 def test_what_every_field_that_must_be_there_looks_like_is_known():
     needed = {
         name.removesuffix("_")
-        for part in vars(models).values()
-        if isinstance(part, type) and issubclass(part, models.Part)
+        for module in MODELS
+        for part in vars(module).values()
+        if isinstance(part, type) and issubclass(part, Part)
         for name, field in part.model_fields.items()
         if field.is_required()
     }

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.config.edge.load import try_load_edge
 from edgeproxy.config.file_signatures import compute_file_signature
-from edgeproxy.config.load import try_load_edge
 from edgeproxy.config.references import Fault
 
 LEAST = """\

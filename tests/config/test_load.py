@@ -6,16 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.admin import Admin
-from edgeproxy.config.load import (
-    check_file,
-    dump_settings,
-    load_customers,
-    load_edge,
-    pause_garbage_collection,
-    restore_settings,
-)
-from edgeproxy.config.models import Hub, Settings
+from edgeproxy.config.edge.admin import Admin
+from edgeproxy.config.edge.load import dump_settings, load_customers, load_edge, restore_settings
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.file_kinds import check_file
+from edgeproxy.config.hub_settings import Hub
+from edgeproxy.config.load import pause_garbage_collection
 from edgeproxy.config.problems import ConfigError
 from tests.config.conftest import LEAST, write
 

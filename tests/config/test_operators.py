@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.operators import is_factor_recent
+from edgeproxy.config.collector.operators import is_factor_recent
 
 NOW = 1_800_000_000.0
 

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import parsers
-from edgeproxy.config.auth import Auth
-from edgeproxy.config.parsers import Address
+from edgeproxy.config import addresses, hub_settings, parsers, units
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.edge import readers
+from edgeproxy.config.edge.auth import Auth
 from tests.config.conftest import refusal
 
 
@@ -44,9 +45,9 @@ def test_scopes_may_have_signs_in_them():
     ],
 )
 def test_addresses(written, address):
-    assert parsers.read_address(written) == address
-    assert parsers.read_address(address) is address
-    assert parsers.read_address(str(address)) == address
+    assert addresses.read_address(written) == address
+    assert addresses.read_address(address) is address
+    assert addresses.read_address(str(address)) == address
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,7 @@ def test_addresses(written, address):
     ],
 )
 def test_what_is_no_address_is_refused(written):
-    assert refusal(parsers.read_address, written) == (
+    assert refusal(addresses.read_address, written) == (
         f"{written!r} is not an address with a port",
         "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
     )
@@ -77,66 +78,66 @@ def test_what_is_no_address_is_refused(written):
 @given(st.ip_addresses(), st.integers(0, 65535))
 def test_every_ip_address_is_read_as_it_was_written(ip, port):
     address = Address(str(ip), port)
-    assert parsers.read_address(str(address)) == address
+    assert addresses.read_address(str(address)) == address
 
 
 def test_networks():
-    assert parsers.read_network("10.0.0.0/8") == ipaddress.ip_network("10.0.0.0/8")
-    assert parsers.read_network("10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
-    assert parsers.read_network("fd00::/8") == ipaddress.ip_network("fd00::/8")
-    assert parsers.read_network("::ffff:10.0.0.0/104") == ipaddress.ip_network("10.0.0.0/8")
-    assert parsers.read_network("::ffff:10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
-    assert parsers.read_network("::/0") == ipaddress.ip_network("::/0")
-    assert refusal(parsers.read_network, "10.0.0.1/8") == (
+    assert addresses.read_network("10.0.0.0/8") == ipaddress.ip_network("10.0.0.0/8")
+    assert addresses.read_network("10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
+    assert addresses.read_network("fd00::/8") == ipaddress.ip_network("fd00::/8")
+    assert addresses.read_network("::ffff:10.0.0.0/104") == ipaddress.ip_network("10.0.0.0/8")
+    assert addresses.read_network("::ffff:10.1.2.3") == ipaddress.ip_network("10.1.2.3/32")
+    assert addresses.read_network("::/0") == ipaddress.ip_network("::/0")
+    assert refusal(addresses.read_network, "10.0.0.1/8") == (
         "'10.0.0.1/8' has bits below its prefix",
         "the network is 10.0.0.0/8",
     )
-    assert refusal(parsers.read_network, "10.0.0.0/33") == (
+    assert refusal(addresses.read_network, "10.0.0.0/33") == (
         "'10.0.0.0/33' is not an address or a network",
-        parsers.A_NETWORK,
+        addresses.A_NETWORK,
     )
 
 
 def test_hosts_are_in_lower_case_without_a_trailing_dot():
-    assert parsers.read_host("API.Example.com.") == "api.example.com"
-    assert parsers.read_host("*.Example.com") == "*.example.com"
-    assert parsers.read_host("127.0.0.1") == "127.0.0.1"
+    assert readers.read_host("API.Example.com.") == "api.example.com"
+    assert readers.read_host("*.Example.com") == "*.example.com"
+    assert readers.read_host("127.0.0.1") == "127.0.0.1"
 
 
 @pytest.mark.parametrize("host", ["", "*", "a..b", "a:80", "-a", "a.*.b", "**.a", "é.com", "a" * 64, "a." * 127 + "a"])
 def test_what_is_no_host_is_refused(host):
-    what, hint = refusal(parsers.read_host, host)
+    what, hint = refusal(readers.read_host, host)
     assert what.endswith("is not a host name")
     assert hint == "a name such as api.example.com, or *.example.com, without a port"
 
 
 @pytest.mark.parametrize("host", ["pass", "upstream", "api.internal", "API.internal:8080", "127.0.0.1:1"])
 def test_what_upstreams_get_as_host(host):
-    assert parsers.read_sent_host(host) == host.lower()
+    assert readers.read_sent_host(host) == host.lower()
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a:", "a:x", "a:0", "a:65536", "a:1:2", "http://a", "a\r\nX: 1", "*.a"])
 def test_what_no_upstream_can_get_as_host_is_refused(host):
-    what, hint = refusal(parsers.read_sent_host, host)
+    what, hint = refusal(readers.read_sent_host, host)
     assert what.endswith("is not a host name")
-    assert hint == parsers.A_SENT_HOST
+    assert hint == readers.A_SENT_HOST
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/*", "/v1", "/v1/", "/v1/*", "//a//b", "/a;v=1/~x", "/...", "/a..b", "/.well-known/*"]
 )
 def test_paths(path):
-    assert parsers.read_path(path) == path
+    assert readers.read_path(path) == path
 
 
 @pytest.mark.parametrize(
     ("path", "what", "hint"),
     [
-        ("v1", "'v1' does not begin with /", parsers.A_PATH),
-        ("", "'' does not begin with /", parsers.A_PATH),
-        ("/a b", "'/a b' has a space, or another character that no request's path has", parsers.A_PATH),
-        ("/é", "'/é' has a space, or another character that no request's path has", parsers.A_PATH),
-        ("/<a>", "'/<a>' has a space, or another character that no request's path has", parsers.A_PATH),
+        ("v1", "'v1' does not begin with /", readers.A_PATH),
+        ("", "'' does not begin with /", readers.A_PATH),
+        ("/a b", "'/a b' has a space, or another character that no request's path has", readers.A_PATH),
+        ("/é", "'/é' has a space, or another character that no request's path has", readers.A_PATH),
+        ("/<a>", "'/<a>' has a space, or another character that no request's path has", readers.A_PATH),
         ("/%41", "'/%41' has %", "write the character itself, or let a prefix end before it"),
         ("/a?b", "'/a?b' has ?", "routes look at paths, not at queries"),
         ("/a#b", "'/a#b' has #", "a request's path never has one"),
@@ -149,26 +150,26 @@ def test_paths(path):
     ],
 )
 def test_what_is_no_path_is_refused_with_the_reason(path, what, hint):
-    assert refusal(parsers.read_path, path) == (what, hint)
+    assert refusal(readers.read_path, path) == (what, hint)
 
 
 def test_methods_are_those_that_are_forwarded():
-    assert parsers.read_method("PATCH") == "PATCH"
-    assert refusal(parsers.read_method, "get") == ("'get' is not a method that the edge forwards", "write GET")
-    assert refusal(parsers.read_method, "CONNECT") == (
+    assert readers.read_method("PATCH") == "PATCH"
+    assert refusal(readers.read_method, "get") == ("'get' is not a method that the edge forwards", "write GET")
+    assert refusal(readers.read_method, "CONNECT") == (
         "'CONNECT' is not a method that the edge forwards",
-        parsers.A_METHOD,
+        readers.A_METHOD,
     )
-    assert refusal(parsers.read_method, "trace") == ("'trace' is not a method that the edge forwards", parsers.A_METHOD)
-    assert refusal(parsers.read_method, "A B") == ("'A B' is not a method that the edge forwards", parsers.A_METHOD)
-    assert [parsers.read_method(method) for method in ("PROPFIND", "BREW")] == ["PROPFIND", "BREW"]
+    assert refusal(readers.read_method, "trace") == ("'trace' is not a method that the edge forwards", readers.A_METHOD)
+    assert refusal(readers.read_method, "A B") == ("'A B' is not a method that the edge forwards", readers.A_METHOD)
+    assert [readers.read_method(method) for method in ("PROPFIND", "BREW")] == ["PROPFIND", "BREW"]
 
 
 def test_protocols_are_those_in_which_no_request_passes_unseen():
-    assert [parsers.read_protocol(name) for name in ("websocket", "SPDY/3.1")] == ["websocket", "SPDY/3.1"]
-    assert refusal(parsers.read_protocol, "a b") == ("'a b' is not a protocol", parsers.A_PROTOCOL)
+    assert [readers.read_protocol(name) for name in ("websocket", "SPDY/3.1")] == ["websocket", "SPDY/3.1"]
+    assert refusal(readers.read_protocol, "a b") == ("'a b' is not a protocol", readers.A_PROTOCOL)
     for name in ("h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0"):
-        what, hint = refusal(parsers.read_protocol, name)
+        what, hint = refusal(readers.read_protocol, name)
         assert what == f"'{name}' is HTTP again, in which requests would pass unseen"
         assert hint == "leave it out"
 
@@ -185,30 +186,30 @@ def test_protocols_are_those_in_which_no_request_passes_unseen():
     ],
 )
 def test_origins_have_a_port(written, origin):
-    assert parsers.read_origin(written) == parsers.read_origin(origin) == origin
+    assert addresses.read_origin(written) == addresses.read_origin(origin) == origin
 
 
 @pytest.mark.parametrize(
     ("written", "what", "hint"),
     [
-        ("10.0.0.5:9001", "'10.0.0.5:9001' is not an http or https URL", parsers.AN_ORIGIN),
-        ("ftp://a", "'ftp://a' is not an http or https URL", parsers.AN_ORIGIN),
-        ("http://", "'http://' is not an http or https URL", parsers.AN_ORIGIN),
-        ("https://", "'https://' is not an http or https URL", parsers.AN_ORIGIN),
-        ("https:/a", "'https:/a' is not an http or https URL", parsers.AN_ORIGIN),
-        ("https://me:secret@a", "has a user or a password", parsers.AN_ORIGIN),
-        ("http://a:x", "'http://a:x' is not a URL", parsers.AN_ORIGIN),
-        ("http://[a", "'http://[a' is not a URL", parsers.AN_ORIGIN),
-        ("http://me:secret@a", "has a user or a password", parsers.AN_ORIGIN),
-        ("http://a/v1", "'http://a/v1' has a path", f"{parsers.AN_ORIGIN}: that is the endpoint's path"),
-        ("http://a?b", "'http://a?b' has a path", f"{parsers.AN_ORIGIN}: that is the endpoint's path"),
-        ("http://a:0", "'http://a:0' has no host, or a port that cannot be", parsers.AN_ORIGIN),
-        ("http://:80", "'http://:80' has no host, or a port that cannot be", parsers.AN_ORIGIN),
-        ("http://a_b c", "'http://a_b c' has no host, or a port that cannot be", parsers.AN_ORIGIN),
+        ("10.0.0.5:9001", "'10.0.0.5:9001' is not an http or https URL", addresses.AN_ORIGIN),
+        ("ftp://a", "'ftp://a' is not an http or https URL", addresses.AN_ORIGIN),
+        ("http://", "'http://' is not an http or https URL", addresses.AN_ORIGIN),
+        ("https://", "'https://' is not an http or https URL", addresses.AN_ORIGIN),
+        ("https:/a", "'https:/a' is not an http or https URL", addresses.AN_ORIGIN),
+        ("https://me:secret@a", "has a user or a password", addresses.AN_ORIGIN),
+        ("http://a:x", "'http://a:x' is not a URL", addresses.AN_ORIGIN),
+        ("http://[a", "'http://[a' is not a URL", addresses.AN_ORIGIN),
+        ("http://me:secret@a", "has a user or a password", addresses.AN_ORIGIN),
+        ("http://a/v1", "'http://a/v1' has a path", f"{addresses.AN_ORIGIN}: that is the endpoint's path"),
+        ("http://a?b", "'http://a?b' has a path", f"{addresses.AN_ORIGIN}: that is the endpoint's path"),
+        ("http://a:0", "'http://a:0' has no host, or a port that cannot be", addresses.AN_ORIGIN),
+        ("http://:80", "'http://:80' has no host, or a port that cannot be", addresses.AN_ORIGIN),
+        ("http://a_b c", "'http://a_b c' has no host, or a port that cannot be", addresses.AN_ORIGIN),
     ],
 )
 def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
-    assert refusal(parsers.read_origin, written) == (what, hint)
+    assert refusal(addresses.read_origin, written) == (what, hint)
 
 
 @pytest.mark.parametrize(
@@ -220,15 +221,18 @@ def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
     ],
 )
 def test_a_collector_has_a_port_once_read(written, read):
-    assert parsers.read_collector(written) == parsers.read_collector(read) == read
+    assert addresses.read_collector(written) == addresses.read_collector(read) == read
 
 
 def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
-    assert refusal(parsers.read_collector, "http://a/v1/batches") == (
+    assert refusal(addresses.read_collector, "http://a/v1/batches") == (
         "'http://a/v1/batches' has a path",
         "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT: the edge knows where batches go",
     )
-    assert refusal(parsers.read_collector, "https://me:secret@a") == ("has a user or a password", parsers.A_COLLECTOR)
+    assert refusal(addresses.read_collector, "https://me:secret@a") == (
+        "has a user or a password",
+        addresses.A_COLLECTOR,
+    )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +254,7 @@ def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
     ],
 )
 def test_a_hub_has_a_port_and_a_database_once_read(written, read):
-    assert parsers.read_hub_url(written) == parsers.read_hub_url(read) == read
+    assert hub_settings.read_hub_url(written) == hub_settings.read_hub_url(read) == read
 
 
 @pytest.mark.parametrize(
@@ -279,11 +283,14 @@ def test_a_hub_has_a_port_and_a_database_once_read(written, read):
     ],
 )
 def test_what_is_no_hub_is_refused_with_the_reason(written, what):
-    assert refusal(parsers.read_hub_url, written) == (what, parsers.A_HUB)
+    assert refusal(hub_settings.read_hub_url, written) == (what, hub_settings.A_HUB)
 
 
 def test_a_node_of_a_cluster_is_named_once():
-    assert refusal(parsers.read_hub_url, "redis+cluster://A,a:6379") == ("names a node twice", "leave one of them out")
+    assert refusal(hub_settings.read_hub_url, "redis+cluster://A,a:6379") == (
+        "names a node twice",
+        "leave one of them out",
+    )
 
 
 @pytest.mark.parametrize(
@@ -291,7 +298,8 @@ def test_a_node_of_a_cluster_is_named_once():
 )
 def test_who_writes_a_password_is_told_how(written):
     assert (
-        refusal(parsers.read_hub_url, written)[1] == f"{parsers.A_HUB}: in a password %2F for /, %3F for ?, %23 for #"
+        refusal(hub_settings.read_hub_url, written)[1]
+        == f"{hub_settings.A_HUB}: in a password %2F for /, %3F for ?, %23 for #"
     )
 
 
@@ -310,7 +318,7 @@ def test_who_writes_a_password_is_told_how(written):
     ],
 )
 def test_a_url_is_named_without_its_password(url, named, secret):
-    assert (parsers.remove_password(url), parsers.has_password(url)) == (named, secret)
+    assert (hub_settings.remove_password(url), hub_settings.has_password(url)) == (named, secret)
 
 
 @pytest.mark.parametrize(
@@ -327,7 +335,7 @@ def test_a_url_is_named_without_its_password(url, named, secret):
     ],
 )
 def test_a_loopback_address_is_here(origin, here):
-    assert parsers.is_local_url(origin) is here
+    assert addresses.is_local_url(origin) is here
 
 
 def test_a_token_is_one_word_and_is_not_shown():
@@ -347,7 +355,7 @@ def test_names_of_fields(name):
 @pytest.mark.parametrize("name", ["", "X Cost", "X-Cost:", "(x)", "é", "a" * 65, "a\n"])
 def test_what_is_no_name_of_a_field_is_refused(name):
     assert refusal(parsers.read_field_name, name) == (
-        f"{parsers.format_value(name)} is not the name of a field",
+        f"{units.format_value(name)} is not the name of a field",
         parsers.A_FIELD_NAME,
     )
 
@@ -452,18 +460,18 @@ def test_files_are_paths():
 
 @pytest.mark.parametrize("file", ["access.log", "/dev/stdout", "var/log/on", "-x", "1"])
 def test_logs_are_files(file):
-    assert parsers.read_log(file) == file
+    assert readers.read_log(file) == file
 
 
 def test_paths_that_were_read_already_pass():
-    for reader in (parsers.read_folder, parsers.read_file, parsers.read_log):
+    for reader in (parsers.read_folder, parsers.read_file, readers.read_log):
         assert reader(Path("var/x")) == "var/x"
 
 
 @pytest.mark.parametrize("file", ["true", "Yes", "on", "off", "-", "stdout", "var/log/"])
 def test_what_only_looks_like_a_log_is_refused(file):
-    assert refusal(parsers.read_log, file) == (f"{file!r} is not a file to write to", parsers.A_LOG)
-    assert refusal(parsers.read_log, "") == ("'' is not a path", parsers.A_LOG)
+    assert refusal(readers.read_log, file) == (f"{file!r} is not a file to write to", readers.A_LOG)
+    assert refusal(readers.read_log, "") == ("'' is not a path", readers.A_LOG)
 
 
 @pytest.mark.parametrize("target", ["/", "/healthz", "/a?b=c&d", "/%41/..;x", "//"])
@@ -487,12 +495,12 @@ def test_what_cannot_be_asked_for_is_refused(target):
     ],
 )
 def test_the_name_of_a_server_is_a_host_or_an_ip_address(written, name):
-    assert parsers.read_server_name(written) == parsers.read_server_name(name) == name
+    assert addresses.read_server_name(written) == addresses.read_server_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "*.a.example", "https://a", "a:443", "[::1]", "a b", "é"])
 def test_what_is_no_name_of_a_server_is_refused(name):
-    assert refusal(parsers.read_server_name, name) == (f"{name!r} is not a host name", parsers.A_SERVER_NAME)
+    assert refusal(addresses.read_server_name, name) == (f"{name!r} is not a host name", addresses.A_SERVER_NAME)
 
 
 def test_an_empty_secret_is_none():
@@ -513,8 +521,8 @@ def test_what_may_stand_alone_or_as_a_url():
     assert parsers.read_one_or_more(["a", "b"]) == ["a", "b"]
     assert parsers.read_listener("a:1") == {"address": "a:1"}
     assert parsers.read_listener({"address": "a:1"}) == {"address": "a:1"}
-    assert parsers.read_endpoint("http://a") == {"url": "http://a"}
-    assert parsers.read_endpoint(["x"]) == ["x"]
+    assert readers.read_endpoint("http://a") == {"url": "http://a"}
+    assert readers.read_endpoint(["x"]) == ["x"]
 
 
 def test_a_url_is_no_listener():
@@ -524,16 +532,16 @@ def test_a_url_is_no_listener():
 @pytest.mark.parametrize("word", ["off", "Off", "false", "no", "NO"])
 def test_parts_are_switched_off_in_yamls_words(word):
     assert parsers.read_unless_off(word) is None
-    assert parsers.read_access_log(word) is None
+    assert readers.read_access_log(word) is None
 
 
 def test_what_is_not_switched_off_is_left_to_its_reader():
     assert parsers.read_unless_off({"errors": "5"}) == {"errors": "5"}
     assert parsers.read_unless_off("on") == "on"
     assert parsers.read_unless_off(None) is None
-    assert parsers.read_access_log("access.log") == {"file": "access.log"}
-    assert parsers.read_access_log({"file": "access.log"}) == {"file": "access.log"}
-    assert parsers.read_access_log(["x"]) == ["x"]
+    assert readers.read_access_log("access.log") == {"file": "access.log"}
+    assert readers.read_access_log({"file": "access.log"}) == {"file": "access.log"}
+    assert readers.read_access_log(["x"]) == ["x"]
     assert parsers.read_or_off({"earn": "1/s"}) == {"earn": "1/s"}
 
 
@@ -549,7 +557,7 @@ def test_what_is_switched_off_for_one_alone_says_so(word):
     [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("10.0.0.256", False), ("1.2.3", False)],
 )
 def test_an_ip_address_is_told_from_a_name(host: str, known: bool) -> None:
-    assert parsers.is_address(host) is known
+    assert addresses.is_address(host) is known
 
 
 def test_the_digest_of_nothing_is_no_key():
@@ -565,6 +573,6 @@ def test_how_to_send_a_key_is_told_by_its_fields():
 
 
 def test_a_field_is_stripped_by_its_name_or_its_beginning():
-    assert [parsers.read_stripped(name) for name in ("X-Internal-*", "CF-Connecting-IP")] == [
+    assert [readers.read_stripped(name) for name in ("X-Internal-*", "CF-Connecting-IP")] == [
         *("X-Internal-*", "CF-Connecting-IP"),
     ]

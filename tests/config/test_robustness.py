@@ -9,8 +9,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config.load import load_edge
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.problems import ConfigError
 
 FULL = """\

@@ -8,8 +8,10 @@ import pytest
 import yaml
 from pydantic_core import PydanticCustomError
 
-from edgeproxy.config import cors, parsers, units
-from edgeproxy.config.schema import FORMS, build_edge_schema
+from edgeproxy.config import addresses, hub_settings, parsers, units
+from edgeproxy.config.edge import cors, readers
+from edgeproxy.config.edge.schema import build_edge_schema
+from edgeproxy.config.schema import FORMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -297,21 +299,21 @@ TRIED = {
     units.read_moment: ["2027-01-01", "2027-01-01T00:00:00Z", "2027-01-01T00:00:00", "soon", "2027-1-1"],
     parsers.read_name: ["a", "a b", "-a", "a" * 64, "a" * 65, ""],
     parsers.read_scope: ["read", "a:b", "a b", ""],
-    parsers.read_path: ["/", "/v1/*", "v1", "/a b", "/é"],
+    readers.read_path: ["/", "/v1/*", "v1", "/a b", "/é"],
     parsers.read_digest: ["ab" * 32, "AB" * 32, "ab", "g" * 64],
-    parsers.read_address: ["a:80", "[::1]:80", "80", ":80", "a", "::1:80"],
-    parsers.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a", "ftp://a"],
-    parsers.read_collector: ["http://a", "https://a:1/", "a:1", "http://a/b", "http://u@a", "http://a?b", "ftp://a"],
-    parsers.read_hub_url: [
+    addresses.read_address: ["a:80", "[::1]:80", "80", ":80", "a", "::1:80"],
+    addresses.read_origin: ["http://a", "http://a:1/", "a:1", "http://a/b", "https://a", "http://u@a", "ftp://a"],
+    addresses.read_collector: ["http://a", "https://a:1/", "a:1", "http://a/b", "http://u@a", "http://a?b", "ftp://a"],
+    hub_settings.read_hub_url: [
         *("memory://", "memory://a", "redis://a", "rediss://[::1]:1/2", "redis://u:p@a@b:6379/15", "redis://:p@a/"),
         *("redis+cluster://a", "redis://", "redis://u@", "redis://a/b", "redis://a/0/1", "redis://a?b", "redis://a#b"),
         *("redis+cluster://u:p@a:1,[::1]:2,b/", "rediss+cluster://a,", "redis+cluster://a/0", "redis+cluster://"),
     ],
     parsers.read_token: ["", "a", "a.b-c~+/=", "a b", "é", "a" * 1001],
     parsers.read_target: ["/", "/healthz?x=y", "healthz", "/a b", "/a#b", "", "/é"],
-    parsers.read_server_name: ["a", "A.example", "10.0.0.5", "::1", "a b", "https://a", ""],
+    addresses.read_server_name: ["a", "A.example", "10.0.0.5", "::1", "a b", "https://a", ""],
     parsers.read_file: ["a", "/a/b.pem", ""],
-    parsers.read_log: ["a", "on", "only", "/dev/stdout", "stdout", "stdout.log", "-", "a/", ""],
+    readers.read_log: ["a", "on", "only", "/dev/stdout", "stdout", "stdout.log", "-", "a/", ""],
     units.read_share: ["20%", "0%", "100%", "101%", "0.5 %", "100.0%", "100.1%", "20", ".5%", "1e1%", ""],
     units.read_sample: ["1%", "0%", "0.0 %", "00%", "0.01%", "100%", "101%", "1"],
     parsers.read_field_name: ["X-Cost", "X Cost", "", "X:", "a" * 65],
@@ -328,8 +330,8 @@ TRIED = {
         "",
     ],
     cors.read_header: ["*", "X-Own", "X Own", ""],
-    parsers.read_host: ["a.example", "*.example", "a:80", ""],
-    parsers.read_network: ["10.0.0.0/8", "::1", "x", ""],
+    readers.read_host: ["a.example", "*.example", "a:80", ""],
+    addresses.read_network: ["10.0.0.0/8", "::1", "x", ""],
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.parsers import A_HUB
+from edgeproxy.config.hub_settings import A_HUB
 from tests.config.conftest import LEAST
 
 TIER = "tiers: {t: {%s}}"

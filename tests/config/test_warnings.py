@@ -4,8 +4,11 @@ import re
 
 import pytest
 
-from edgeproxy.config import load
-from edgeproxy.config.warnings import COSTS_MAX, DEMONSTRATION, list_collector_warnings, list_edge_warnings
+from edgeproxy.config.collector import load as collector_load
+from edgeproxy.config.collector.warnings import list_collector_warnings
+from edgeproxy.config.edge import load as edge_load
+from edgeproxy.config.edge.warnings import COSTS_MAX, list_edge_warnings
+from edgeproxy.config.warnings import DEMONSTRATION
 from tests.config.conftest import LEAST
 from tests.support.authority import Authority
 from tests.support.process import ROOT
@@ -15,7 +18,7 @@ KEY = "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
 UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}}\n"
 
 
-def warned(tmp_path, text, rest=LEAST, read=load.load_edge, of=list_edge_warnings):
+def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_warnings):
     """The fields that a file with this text is warned of, and the whole of it."""
     given = {line.partition(":")[0] for line in text.splitlines()}
     lines = [line for line in rest.splitlines() if line.partition(":")[0] not in given]
@@ -159,7 +162,7 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
     ],
 )
 def test_what_a_collector_is_warned_of(tmp_path, text, field):
-    fields, said = warned(tmp_path, text, COLLECTOR, load.load_collector, list_collector_warnings)
+    fields, said = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
     assert " ".join(fields) == (field or "")
     assert "u:p" not in said
 
@@ -169,10 +172,10 @@ def test_what_is_said_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp
     pair = authority.issue("collector.test")
     tls = f"{{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}"
     text = f"listen: [0.0.0.0:1, {{address: '127.0.0.1:2', tls: off}}]\ntls: {tls}"
-    fields, said = warned(tmp_path, text, COLLECTOR, load.load_collector, list_collector_warnings)
+    fields, said = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
     assert (fields, "127.0.0.1:2 without the certificate" in said) == (["listen"], True)
     text = text.replace("tls: off", "tls: off, serve: [api]")
-    assert warned(tmp_path, text, COLLECTOR, load.load_collector, list_collector_warnings)[0] == []
+    assert warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)[0] == []
 
 
 def test_every_key_and_token_that_everybody_can_read_is_known():

@@ -13,7 +13,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from tests.support.ask import ask
 from tests.support.collector import EDGE, Collector
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of

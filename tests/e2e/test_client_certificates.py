@@ -14,8 +14,8 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.auth import CERTIFICATE, compute_certificate_digest
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.certificate_names import CERTIFICATE, compute_certificate_digest
+from edgeproxy.config.edge.load import load_customers
 from tests.support.authority import Authority, Pair
 from tests.support.customers import TIERS, UNLIMITED, key_line, key_of
 from tests.support.edge import Edge

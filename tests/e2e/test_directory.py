@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from edgeproxy.edge.directory.cache import FILE
 from edgeproxy.hub.redis import Link
 from edgeproxy.wire import directory_signatures

@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.accounts import flags as accounts_flags
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.schema import customers, keys
-from edgeproxy.config.models import Flag
+from edgeproxy.config.customers import Flag
 from edgeproxy.edge.directory.cache import FILE
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import Signer

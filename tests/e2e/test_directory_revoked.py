@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from tests.e2e.site import Site
 from tests.support.customers import TIERS, key_line, key_of
 from tests.support.edge import StartEdge

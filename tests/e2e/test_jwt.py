@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from tests.support.customers import TIERS, UNLIMITED, key_of
 from tests.support.edge import Edge, StartEdge
 from tests.support.redis import SERVER, Redis

@@ -12,7 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edgeproxy.config.load import load_edge
+from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.problems import ConfigError
 from tests.support.ask import PATIENCE, ask
 from tests.support.authority import Authority

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.functions import LIBRARY, build_library
 from edgeproxy.hub.redis import Link, ResponseError

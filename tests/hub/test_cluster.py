@@ -14,7 +14,7 @@ import pytest
 from redis.crc import key_slot
 from redis.exceptions import RedisError
 
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import RateTerms

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
 from edgeproxy.collector.directory import hub_push
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from edgeproxy.hub import breaker, calls
 from edgeproxy.hub.cluster import load_functions
 from edgeproxy.hub.functions import LIBRARY, build_library

@@ -21,7 +21,7 @@ from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.rollup import Rolled
 from edgeproxy.collector.ledger.verification import Sums, verify
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.config.collector.settings import Retention as Kept
 from edgeproxy.wire.batch import Batch, compute_digest, format_batch
 from tests.support.chains import NOON
 from tests.support.tables_ready import put_tables

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from edgeproxy import cli
 from edgeproxy.collector.main import check_ledger
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
 from edgeproxy.wire.batch import Batch, format_batch, format_headers
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain

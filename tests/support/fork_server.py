@@ -271,13 +271,15 @@ def rehearse() -> None:
     import typer
 
     from edgeproxy import cli
-    from edgeproxy.config import load, models
+    from edgeproxy.config import file_kinds
+    from edgeproxy.config.edge import load as edge_load
+    from edgeproxy.config.edge import settings as edge_settings
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 
     for name in EXAMPLES:
-        settings = load.check_file(ROOT / "config" / name, {})
-        if isinstance(settings, models.Settings):
-            PreparedConfiguration(load.dump_settings(settings))
+        settings = file_kinds.check_file(ROOT / "config" / name, {})
+        if isinstance(settings, edge_settings.Settings):
+            PreparedConfiguration(edge_load.dump_settings(settings))
     made = typer.main.get_command(cli.app)
     typer.main.get_command = lambda app: made  # type: ignore[assignment]
 

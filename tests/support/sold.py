@@ -19,8 +19,8 @@ from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.settings import Settings
 from tests.support.process import ROOT
 
 CALLER = Caller("test")

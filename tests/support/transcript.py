@@ -19,8 +19,8 @@ import uvloop
 
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.load import dump_settings, load_edge
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.load import dump_settings, load_edge
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.edge.counters.store import Store

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.config.models import KeyLimit
+from edgeproxy.config.limits import KeyLimit
 
 
 class KeyBounds(NamedTuple):

@@ -14,8 +14,8 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.models import Body, UpdateCustomerRequest
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.pages import MAILBOX, read_mailbox
+from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50

@@ -17,9 +17,9 @@ from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.page_tables import contacts, sessions, sign_in_links
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.schema import customers, keys
-from edgeproxy.config.alerts import MAIL_ADDRESS
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Customer
+from edgeproxy.config.collector.alerts import MAIL_ADDRESS
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.customers import Customer
 from edgeproxy.config.parsers import NAME
 
 SETTING_NAMES = tuple(Customer.model_fields)

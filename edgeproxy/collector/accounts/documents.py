@@ -15,8 +15,9 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.quota_tables import entitlements
 from edgeproxy.collector.database.schema import customers, directory_outbox, flags, keys
+from edgeproxy.config.customers import Customer, Flag, Key, Paused, Subscriber
 from edgeproxy.config.directory import FREE, render_flag_line, render_line, render_removal
-from edgeproxy.config.models import Customer, Entitlement, Flag, Key, Paused, Subscriber
+from edgeproxy.config.limits import Entitlement
 
 DocumentKind = Literal["customer", "flag"]
 

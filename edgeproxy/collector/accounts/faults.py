@@ -5,7 +5,7 @@ from typing import Any
 
 from edgeproxy.config import references
 from edgeproxy.config.allowance import COST
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.nearest import format_suggestion
 from edgeproxy.config.problems import format_path
 from edgeproxy.config.tree import Items, Table, Value

@@ -12,8 +12,8 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError, require_ver
 from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
 from edgeproxy.collector.accounts.models import FlagResponse
 from edgeproxy.collector.database.schema import flags
+from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import FREE
-from edgeproxy.config.models import Flag
 from edgeproxy.config.parsers import A_NAME, NAME
 
 FLAGS_MAX = 1000

@@ -21,7 +21,7 @@ from edgeproxy.collector.accounts.models import CreateKeyRequest, Key, KeyWithSe
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.config.key_form import generate_key, get_key_start
-from edgeproxy.config.models import KeyLimit
+from edgeproxy.config.limits import KeyLimit
 
 KEYS_MAX = 1000
 """Keys of a customer that may be used at a time: all edges are told of all of them at once."""

@@ -18,8 +18,10 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts import ids
 from edgeproxy.config import units
+from edgeproxy.config.customers import Customer, Flag
+from edgeproxy.config.field_types import Name, Scope
 from edgeproxy.config.key_form import PREFIX, PREFIX_REGEX
-from edgeproxy.config.models import Customer, Flag, KeyLimit, Name, Scope
+from edgeproxy.config.limits import KeyLimit
 from edgeproxy.config.parsers import DIGEST, NAME
 from edgeproxy.config.units import value_error
 

@@ -19,8 +19,8 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
 from edgeproxy.collector.accounts.models import Body, End, Span
 from edgeproxy.collector.database.schema import token_secrets, tokens
+from edgeproxy.config.field_types import Name
 from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
-from edgeproxy.config.models import Name
 from edgeproxy.config.parsers import NAME
 
 PREFIX = "token"

@@ -20,9 +20,9 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.keys import SHA256_START_CHARACTERS
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, flags, keys
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.directory import parse_document
-from edgeproxy.config.models import Customer, Flag, Key
 
 AT_ONCE = 200
 """Rows of a transaction: what the collector does meanwhile never waits for long."""

@@ -6,7 +6,7 @@ metadata service of a cloud, or to what listens on this host alone, today or onc
 
 import ipaddress
 
-from edgeproxy.config.parsers import is_loopback
+from edgeproxy.config.addresses import is_loopback
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")

@@ -18,8 +18,8 @@ from edgeproxy.collector.alerts import message as forms
 from edgeproxy.collector.alerts.address_policy import find_refusal
 from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.collector.alerts.signature import sign_webhook
-from edgeproxy.config.alerts import Channel, parse_mail_server
-from edgeproxy.config.parsers import is_loopback
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.collector.alerts import Channel, parse_mail_server
 
 SECONDS_MAX = 15.0
 """Seconds that an attempt may take, from the look-up of a name to the answer."""

@@ -24,7 +24,7 @@ from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database, insert_new
 from edgeproxy.collector.database.periodic import guarded, repeat
 from edgeproxy.collector.database.single_runner import alone
-from edgeproxy.config.alerts import Alerts
+from edgeproxy.config.collector.alerts import Alerts
 
 POLL_SECONDS = 1.0
 """Seconds between two looks for something to do."""

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 from collections.abc import Sequence
 
-from edgeproxy.config.alerts import SECRET_PREFIX
+from edgeproxy.config.collector.alerts import SECRET_PREFIX
 
 VERSION = "v1"
 

@@ -21,8 +21,8 @@ from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_ho
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
 from edgeproxy.collector.ledger.queries import written
-from edgeproxy.config.anomalies import Thresholds
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.anomalies import Thresholds
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.wire.batch import ANONYMOUS
 
 POLL_SECONDS = 60.0

@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple
 
 from edgeproxy.collector.alerts.alert import Severity
 from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, Baseline, Hours
-from edgeproxy.config.anomalies import Thresholds
+from edgeproxy.config.collector.anomalies import Thresholds
 
 Kind = Literal["volume", "pattern", "both"]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edgeproxy.collector.anomalies.baseline import DAY, DAY_HOURS, HOUR, WEEK, WEEKS_MIN, Baseline, Hours
 from edgeproxy.collector.anomalies.history import Histories, Planted, plant_changes
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, merge_findings
-from edgeproxy.config.anomalies import Thresholds
+from edgeproxy.config.collector.anomalies import Thresholds
 
 MONTH_DAYS = 30.0
 

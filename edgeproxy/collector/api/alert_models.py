@@ -8,7 +8,7 @@ from typing_extensions import TypedDict
 from edgeproxy.collector.alerts.reports import PAGE_ALERTS_MAX
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import SEQ_MAX, Printed, in_query
-from edgeproxy.config.models import Name
+from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole
 
 

@@ -51,7 +51,7 @@ from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import Ingest, Unavailable
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.regions.networks import client_of
 
 UNKNOWN_ACTOR = "unknown"

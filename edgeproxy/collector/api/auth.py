@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from edgeproxy.config.collector import Token
-from edgeproxy.config.operators import FACTOR_SECONDS_MAX, is_factor_recent
+from edgeproxy.config.collector.operators import FACTOR_SECONDS_MAX, is_factor_recent
+from edgeproxy.config.collector.settings import Token
 
 CUSTOMER = "customer"
 """The role of tokens that are bound to a customer."""

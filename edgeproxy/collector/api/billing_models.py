@@ -9,8 +9,8 @@ from edgeproxy.collector.accounts.models import Body, Text
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import ChangeQuery, Cursor, PageLimit, Printed, Truth, exact
 from edgeproxy.collector.billing.invoices.invoices import InvoiceLine
-from edgeproxy.config.catalog import VERSION
-from edgeproxy.config.models import Name
+from edgeproxy.config.collector.catalog import VERSION
+from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import format_value, read_text, value_error
 
 A_PLAN = "the name of a plan such as standard, or a version such as standard@3"

@@ -8,7 +8,7 @@ from edgeproxy.collector.api import operators
 from edgeproxy.collector.api.auth import CUSTOMER, Denied, Holder
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 MADE_HERE = f"{tokens.PREFIX}_v1_"
 """How the secrets of tokens begin that were made over HTTP."""

@@ -19,7 +19,7 @@ import jwt
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetched, read_json
 from edgeproxy.collector.pages.api import Denied
-from edgeproxy.config.operators import read_issuer
+from edgeproxy.config.collector.operators import read_issuer
 
 AWAY = "the issuer does not answer as it should: try again later"
 

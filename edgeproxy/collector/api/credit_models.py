@@ -11,8 +11,8 @@ from edgeproxy.collector.api.billing_models import WhoseQuery
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.ledger_models import A_MOMENT, SEQ_MAX, PageLimit, exact, in_query
 from edgeproxy.collector.billing.journal.postings import CENT
-from edgeproxy.config.models import Name
-from edgeproxy.config.parsers import is_loopback
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, format_value, read_text, value_error
 
 MILLICREDITS_MAX = 10**13

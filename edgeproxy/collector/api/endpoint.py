@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.api.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
 from edgeproxy.collector.api.request_limits import Often
-from edgeproxy.config.listeners import GROUPS
+from edgeproxy.config.collector.listeners import GROUPS
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
 JSON_LINES = "application/x-ndjson"

@@ -10,7 +10,7 @@ import jwt
 import orjson
 
 from edgeproxy.base import log
-from edgeproxy.config.operators import read_issuer
+from edgeproxy.config.collector.operators import read_issuer
 
 FETCH_SECONDS_MAX = 10.0
 FRESH_SECONDS = 600.0

@@ -14,8 +14,8 @@ from edgeproxy.collector.accounts.ids import is_id
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.events.dead_letters import PAGE_LETTERS_MAX
 from edgeproxy.collector.ledger.queries import FIELDS, FORMATS, ROWS_MAX
-from edgeproxy.config.models import Name
-from edgeproxy.config.regions import REGIONS_MAX
+from edgeproxy.config.collector.regions import REGIONS_MAX
+from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole, value_error
 from edgeproxy.regions.latencies import MS_MAX
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX

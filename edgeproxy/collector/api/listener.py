@@ -16,6 +16,7 @@ from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.web_listener import Peer, WebListener
+from edgeproxy.config.addresses import Network
 from edgeproxy.config.certificates import (
     CertificateDetails,
     InvalidCertificateError,
@@ -23,9 +24,8 @@ from edgeproxy.config.certificates import (
     read_authorities,
     read_certificate,
 )
+from edgeproxy.config.collector.listeners import CollectorListener, Tls
 from edgeproxy.config.file_signatures import compute_file_signature
-from edgeproxy.config.listeners import CollectorListener, Tls
-from edgeproxy.config.parsers import Network
 
 CHECK_SECONDS = 2.0
 """Seconds between two looks at the files."""

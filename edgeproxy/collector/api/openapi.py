@@ -8,6 +8,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 from pydantic_core import core_schema
 
+import edgeproxy.config.collector.schema  # noqa: F401 - it adds its forms
 from edgeproxy import __version__
 from edgeproxy.collector.api.endpoint import JSON, Endpoint, Nothing
 from edgeproxy.collector.api.responses import PROBLEM, Problem

@@ -7,7 +7,7 @@ from typing import Any
 import jwt
 
 from edgeproxy.collector.api.auth import Denied, Holder
-from edgeproxy.config.operators import LEEWAY_SECONDS, Operators
+from edgeproxy.config.collector.operators import LEEWAY_SECONDS, Operators
 
 NEEDED = ["iss", "aud", "sub", "exp"]
 ROLES = ("admin", "billing", "support", "read")

@@ -5,7 +5,7 @@ from edgeproxy.collector.api.auth import Denied
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.pages.sessions import SignedIn
-from edgeproxy.config.pages import MAILBOX, CustomerSignIn
+from edgeproxy.config.collector.pages import MAILBOX, CustomerSignIn
 
 
 class OfOperators:

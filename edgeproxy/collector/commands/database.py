@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.database import LOST, Database, Unusable, owner_only, reason
 from edgeproxy.collector.ledger import quarantine
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 Said = tuple[int, str]
 

@@ -21,7 +21,7 @@ from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import alone
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 LISTED_MAX = 1000
 ROUNDS = 3

@@ -13,7 +13,7 @@ from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 
 def synced(settings: Settings, *, dry: bool) -> Said:

@@ -8,7 +8,7 @@ from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import alone
 from edgeproxy.collector.ledger.queries import written
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
 

@@ -6,7 +6,7 @@ from typing import Protocol
 from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory.hub_push import RETRY_SECONDS, PushRejectedError, commit_version, stage_parts
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub.calls import read_script
 from edgeproxy.hub.cluster import offer_functions, open_link
 from edgeproxy.hub.redis import HubUnavailableError, Link, Tls

@@ -15,9 +15,10 @@ from typing import NamedTuple
 import orjson
 from redis.exceptions import MovedError, ResponseError
 
-from edgeproxy.config import models
-from edgeproxy.config.directory import render_lines, render_removal
-from edgeproxy.config.parsers import is_local_hub
+from edgeproxy.config.directory import render_removal
+from edgeproxy.config.edge import settings as edge_settings
+from edgeproxy.config.edge.customer_store import render_lines
+from edgeproxy.config.hub_settings import is_local_hub
 from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.calls import read_script
 from edgeproxy.hub.cluster import offer_functions, open_link
@@ -89,7 +90,7 @@ class PushOptions(NamedTuple):
     """Edges take it in though they know a later version."""
 
 
-async def push_directory(settings: models.EdgeFile, options: PushOptions) -> PushResult:
+async def push_directory(settings: edge_settings.EdgeFile, options: PushOptions) -> PushResult:
     """Push the customers of a file to its hub. Raises PushRejectedError, and Away."""
     if options.signer is None and not options.dry and not is_local_hub(settings.hub.url):
         raise PushRejectedError("edges refuse what is not signed, but from a hub of their own host: say --key FILE")
@@ -297,6 +298,6 @@ def measure_parts(parts: Iterable[bytes]) -> tuple[int, int, str]:
     return number, size, digest.hexdigest()
 
 
-def run_push(settings: models.EdgeFile, options: PushOptions = PushOptions()) -> PushResult:  # noqa: B008
+def run_push(settings: edge_settings.EdgeFile, options: PushOptions = PushOptions()) -> PushResult:  # noqa: B008
     """`push` for those who have no loop."""
     return asyncio.run(push_directory(settings, options))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from redis.exceptions import ResponseError
 
 from edgeproxy.collector.directory.hub_push import RETRY_SECONDS
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub.calls import read_script
 from edgeproxy.hub.cluster import open_link
 from edgeproxy.hub.redis import HubUnavailableError, Link, Tls

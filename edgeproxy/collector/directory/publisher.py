@@ -28,7 +28,7 @@ from edgeproxy.collector.directory import version_log
 from edgeproxy.collector.directory.hub_copy import HubMirror, HubUnavailableError
 from edgeproxy.collector.directory.hub_push import PART_BYTES, join_parts, measure_parts
 from edgeproxy.collector.directory.version_log import DirectoryLog
-from edgeproxy.config.collector import Published, Settings
+from edgeproxy.config.collector.settings import Published, Settings
 from edgeproxy.wire.directory_signatures import LineKind, Signer, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import (
     SIGNED,

@@ -25,7 +25,7 @@ from edgeproxy.collector.events.event import (
     split_of,
     value_of,
 )
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import NAME
 
 SPLIT_BYTES_MAX = 1_000

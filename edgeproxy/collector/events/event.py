@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from edgeproxy.config.dimensions import A_VALUE, VALUE, format_dimensions
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 from edgeproxy.config.nearest import find_nearest
 from edgeproxy.wire.batch import NAME
 

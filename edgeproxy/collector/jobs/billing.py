@@ -34,7 +34,7 @@ from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Process
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import LOST, Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 LOOK_SECONDS = 2.0
 """Seconds between two looks at what people have said about charging: it holds everywhere within five."""

@@ -8,7 +8,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.database.periodic import guarded
 from edgeproxy.collector.directory.hub_quota_counts import HubUnavailableError, QuotaCountMirror, ResponseError
 from edgeproxy.collector.jobs.quotas import QuotaWatch
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 
 LOOK_SECONDS = 2.0
 """Seconds after which it is seen what the hub has, though there is nothing new: it may have been emptied."""

@@ -15,7 +15,7 @@ from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.config.collector.settings import Retention as Kept
 
 CHECK_SECONDS = 10.0
 """Seconds between looks for something to do."""

@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts import rotation
 from edgeproxy.collector.alerts.alert import Alert, Severity, raise_alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import repeat
-from edgeproxy.config.alerts import Alerts
+from edgeproxy.config.collector.alerts import Alerts
 
 WATCH_SECONDS = 60.0
 """Seconds between two looks."""

@@ -30,7 +30,7 @@ from edgeproxy.collector.quotas.counts import Change, QuotaCount
 from edgeproxy.collector.quotas.customer_quotas import Held
 from edgeproxy.collector.quotas.quota_alerts import alarms
 from edgeproxy.collector.quotas.quota_status import Standing
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 UTC = ZoneInfo("UTC")
 GATHER_SECONDS = 0.05

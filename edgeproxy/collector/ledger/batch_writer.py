@@ -28,7 +28,7 @@ from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.quarantine_capacity import QuarantineRoom
 from edgeproxy.collector.ledger.received_batch import Arrival
-from edgeproxy.config.collector import Edges
+from edgeproxy.config.collector.settings import Edges
 from edgeproxy.wire.edge_report import EdgeReport
 
 TRANSACTION_ROWS_MAX = 50_000

@@ -20,7 +20,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import dimension_values
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import Batch, build_row, count_key
 
 VALUES_DEFAULT = 1000

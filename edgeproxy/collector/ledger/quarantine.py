@@ -23,7 +23,7 @@ from edgeproxy.collector.ledger.dimension_values import Values
 from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
 from edgeproxy.collector.ledger.queries import written
 from edgeproxy.collector.ledger.received_batch import Named, arrive, inflate
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import (
     FIRST,
     NAME,

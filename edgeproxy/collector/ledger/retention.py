@@ -33,7 +33,7 @@ from edgeproxy.collector.database.schema import (
 from edgeproxy.collector.database.schema import rollup as rolled
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
-from edgeproxy.config.collector import Retention as Kept
+from edgeproxy.config.collector.settings import Retention as Kept
 from edgeproxy.wire.batch import Batch
 
 BATCHES_PER_STEP = 200

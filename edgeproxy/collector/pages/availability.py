@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.checks import BUCKETS_MS, FAILED, FAST, Row
-from edgeproxy.config.pages import StatusPage
+from edgeproxy.config.collector.pages import StatusPage
 
 DAYS = 90
 """Days over which objectives hold."""

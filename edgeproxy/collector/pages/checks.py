@@ -18,7 +18,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import checks
 from edgeproxy.collector.database.periodic import guarded
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.config.pages import StatusPage, WatchedRegion
+from edgeproxy.config.collector.pages import StatusPage, WatchedRegion
 
 DEADLINE_SECONDS = 10.0
 """Seconds in which an answer has to come."""

@@ -8,7 +8,7 @@ from babel import Locale
 from babel.core import get_global
 from babel.numbers import get_territory_currencies
 
-from edgeproxy.config.currencies import CHARGED, ExchangeRate
+from edgeproxy.config.collector.currencies import CHARGED, ExchangeRate
 
 CENTS = 100
 

@@ -15,8 +15,8 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import format_timestamp, generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body, Text
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
-from edgeproxy.config.models import Name
-from edgeproxy.config.regions import REGIONS_MAX
+from edgeproxy.config.collector.regions import REGIONS_MAX
+from edgeproxy.config.field_types import Name
 
 DAYS = 90
 """Days of which incidents are told."""

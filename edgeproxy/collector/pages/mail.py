@@ -5,7 +5,7 @@ from email.utils import formatdate, make_msgid
 
 import aiosmtplib
 
-from edgeproxy.config.pages import SignInMail
+from edgeproxy.config.collector.pages import SignInMail
 
 SECONDS_MAX = 30.0
 """Seconds that a server may take."""

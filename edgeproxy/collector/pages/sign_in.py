@@ -17,7 +17,7 @@ from edgeproxy.collector.pages import mail, sessions
 from edgeproxy.collector.pages.api import Denied, Issuer
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Fault, Page, Site, Visit
-from edgeproxy.config.pages import MAILBOX
+from edgeproxy.config.collector.pages import MAILBOX
 
 PENDING_COOKIE = "edgeproxy-sign-in"
 PENDING_SECONDS = 600

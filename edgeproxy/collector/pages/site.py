@@ -17,12 +17,12 @@ from edgeproxy.collector.pages.api import Api, Told
 from edgeproxy.collector.pages.forms import BadForm
 from edgeproxy.collector.pages.languages import Reader
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.currencies import CHARGED, CODE
-from edgeproxy.config.listeners import PAGE_GROUPS
-from edgeproxy.config.models import Tier
-from edgeproxy.config.operators import is_factor_recent
-from edgeproxy.config.pages import Pages
+from edgeproxy.config.collector.currencies import CHARGED, CODE
+from edgeproxy.config.collector.listeners import PAGE_GROUPS
+from edgeproxy.config.collector.operators import is_factor_recent
+from edgeproxy.config.collector.pages import Pages
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.tiers import Tier
 
 StepUp = Literal["done", "needed", "impossible"]
 """Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""

@@ -28,7 +28,7 @@ from edgeproxy.collector.pages.checks import Checks, Row
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader
 from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
-from edgeproxy.config.pages import StatusPage
+from edgeproxy.config.collector.pages import StatusPage
 
 REFRESH_SECONDS = 15.0
 """Seconds between two looks at the database."""

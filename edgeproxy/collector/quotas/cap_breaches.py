@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.collector.quotas.quota_status import Standing
-from edgeproxy.config.models import Entitlement
+from edgeproxy.config.limits import Entitlement
 
 
 def is_passed(standing: Standing) -> bool:

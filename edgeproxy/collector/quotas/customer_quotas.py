@@ -11,8 +11,9 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
 from edgeproxy.config.allowance import apply_caps, compute_allowance
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Customer, Quota, Subscriber
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.customers import Customer, Subscriber
+from edgeproxy.config.limits import Quota
 
 COLUMNS = (schema.customers.c.name, schema.customers.c.settings, entitlements.c.quotas)
 NAMES_MAX = 500

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.alerts.alert import Alert, Severity
 from edgeproxy.collector.quotas.quota_status import Standing
-from edgeproxy.config.models import Entitlement
+from edgeproxy.config.limits import Entitlement
 
 UTC = "UTC"
 

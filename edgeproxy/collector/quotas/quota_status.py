@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 from edgeproxy.base.calendar import Period
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.accounts.ids import format_timestamp
-from edgeproxy.config.models import Quota
+from edgeproxy.config.limits import Quota
 
 PACE_SECONDS_MIN = 3600
 """Seconds of a period over which the pace is taken at least: a first minute says little about a month."""

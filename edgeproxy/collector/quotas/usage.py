@@ -18,8 +18,8 @@ from edgeproxy.collector.ledger.sources import NotKept, Source, sources
 from edgeproxy.collector.quotas import allocations
 from edgeproxy.collector.quotas.customer_quotas import Held
 from edgeproxy.collector.quotas.quota_status import Standing
-from edgeproxy.config.meters import AggregateName
-from edgeproxy.config.models import Meter, Quota
+from edgeproxy.config.limits import Quota
+from edgeproxy.config.meters import AggregateName, Meter
 
 CUSTOMERS_MAX = 500
 """Customers that one statement sums up."""

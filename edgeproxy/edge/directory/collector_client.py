@@ -6,7 +6,8 @@ import ssl
 import aiohttp
 import orjson
 
-from edgeproxy.config.models import CollectorTls, Usage
+from edgeproxy.config.edge.usage import Usage
+from edgeproxy.config.tls import CollectorTls
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, why
 from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError

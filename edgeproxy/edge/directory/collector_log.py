@@ -5,7 +5,7 @@ from time import monotonic
 
 import orjson
 
-from edgeproxy.config.models import Usage
+from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.subscription import Subscription
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError

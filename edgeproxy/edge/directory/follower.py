@@ -22,9 +22,10 @@ from redis.exceptions import ResponseError
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, parse_customer, parse_flag
-from edgeproxy.config.directory_settings import Directory
-from edgeproxy.config.models import Flag, Settings
+from edgeproxy.config.edge.directory_settings import Directory
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
 from edgeproxy.edge.directory.collector_log import CollectorLog
 from edgeproxy.edge.directory.hub_log import HubLog

@@ -3,7 +3,7 @@
 import asyncio
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.hub.redis import Tls
 from edgeproxy.hub.subscription import Subscription

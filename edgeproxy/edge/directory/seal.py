@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from edgeproxy.config.directory_settings import CacheKey, parse_secret_key
+from edgeproxy.config.edge.directory_settings import CacheKey, parse_secret_key
 
 NONCE_BYTES = 12
 COMMAND_SECONDS = 10.0

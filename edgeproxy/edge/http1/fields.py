@@ -3,7 +3,7 @@
 from enum import IntEnum, auto
 from typing import Final
 
-from edgeproxy.config.proxy_fields import create_matcher, is_proxy_field
+from edgeproxy.config.edge.proxy_fields import create_matcher, is_proxy_field
 from edgeproxy.edge.http1.grammar import TOKEN
 from edgeproxy.edge.http1.security_fields import BITS, PLACES
 from edgeproxy.edge.http1.stamps import STAMPS
@@ -158,7 +158,7 @@ class FieldRules:
     `keys`: the fields in which API keys come, in lower case; the first of them that a request has holds its key.
     `cookie`: the name of the cookie in which one may come. `protocols`: whether one may come as a WebSocket's
     subprotocol. `strip`: names, and prefixes with `*` at their end, that pass from trusted proxies only, beside those
-    of config/proxy_fields.py; `strip_except`: those of the latter that pass from everybody. All in lower case.
+    of config/edge/proxy_fields.py; `strip_except`: those of the latter that pass from everybody. All in lower case.
     """
 
     def __init__(

@@ -4,7 +4,7 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final, NamedTuple
 
-from edgeproxy.config import methods
+from edgeproxy.config.edge import methods
 
 
 class Limits(NamedTuple):
@@ -19,7 +19,7 @@ class Limits(NamedTuple):
 
 
 METHODS: Final = frozenset(method.encode() for method in methods.FORWARDED)
-"""Those that are known and forwarded; others are looked at more closely (config/methods.py)."""
+"""Those that are known and forwarded; others are looked at more closely (config/edge/methods.py)."""
 
 IDEMPOTENT: Final = frozenset(method.encode() for method in methods.REPEATABLE)
 """May be sent again when a connection died before any byte of an answer (RFC 9110 section 9.2.2)."""

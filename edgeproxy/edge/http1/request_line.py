@@ -3,7 +3,7 @@
 import re
 from typing import Final, NamedTuple
 
-from edgeproxy.config.methods import is_forwarded
+from edgeproxy.config.edge.methods import is_forwarded
 from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.http1 import grammar
 

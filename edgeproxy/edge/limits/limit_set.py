@@ -15,8 +15,9 @@ from edgeproxy.edge.limits.rule import Rule
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
-    from edgeproxy.config.models import BurstCredits, Limit, Meter
-    from edgeproxy.config.models import Route as RouteSettings
+    from edgeproxy.config.edge.routes import Route as RouteSettings
+    from edgeproxy.config.limits import BurstCredits, Limit
+    from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.limits.quota import Quota
     from edgeproxy.edge.limits.rate_terms import Mode

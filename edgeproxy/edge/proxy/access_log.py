@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import orjson
 
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import resolve
@@ -21,7 +21,7 @@ from edgeproxy.edge.proxy.bounded_cache import keep
 from edgeproxy.edge.proxy.log_file import LogFile
 
 if TYPE_CHECKING:
-    from edgeproxy.config import models
+    from edgeproxy.config.edge import settings as edge_settings
     from edgeproxy.edge.proxy.address import Address as ClientAddress
     from edgeproxy.edge.proxy.pool import Endpoint
     from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
@@ -89,7 +89,7 @@ class AccessLog:
     """The access log of one worker. `chance` is drawn for each request, from 0 to 1."""
 
     def __init__(
-        self, settings: "models.AccessLog", region: str, *, chance: Callable[[], float] = random.random
+        self, settings: "edge_settings.AccessLog", region: str, *, chance: Callable[[], float] = random.random
     ) -> None:
         self.file = settings.file
         self._sample = settings.sample

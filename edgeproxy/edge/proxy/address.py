@@ -8,7 +8,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_ip, subject_of
-from edgeproxy.config.parsers import Network
+from edgeproxy.config.addresses import Network
 from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.limits.admission import LimitSet
 from edgeproxy.edge.limits.policies import Policies

@@ -41,7 +41,9 @@ OVERRIDES: Final = frozenset(
         *(b"script-name", b"x-script-name", b"path-info", b"x-middleware-subrequest"),
     )
 )
-"""Fields by which some services serve another path, method or host than the request has, see config/proxy_fields.py."""
+"""Fields by which some services serve another path, method or host than the request has.
+
+See config/edge/proxy_fields.py."""
 
 UNSIGNED: Final = stamps.opening(b"X-Edge-Signature") + b"\r\n"
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import zstandard
 
-from edgeproxy.config.compression import STREAMS
+from edgeproxy.config.edge.compression import STREAMS
 from edgeproxy.edge.http1.field_values import value, values, without
 from edgeproxy.edge.http1.grammar import members
 
 if TYPE_CHECKING:
-    from edgeproxy.config.compression import Compress
+    from edgeproxy.config.edge.compression import Compress
     from edgeproxy.edge.http1.response import ResponseHead
 
 GZIP_LEVEL: Final = 1

@@ -7,7 +7,7 @@ from edgeproxy.edge.http1.field_values import value
 from edgeproxy.edge.http1.grammar import TOKEN
 
 if TYPE_CHECKING:
-    from edgeproxy.config.cors import Cors
+    from edgeproxy.config.edge.cors import Cors
 
 ORIGIN: Final = b"origin"
 METHOD: Final = b"access-control-request-method"

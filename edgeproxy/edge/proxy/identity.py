@@ -21,10 +21,11 @@ from edgeproxy.config.allowance import (
     compute_effective_allowance,
     find_missing_reference,
 )
-from edgeproxy.config.auth import AUTHORIZATION, CERTIFICATE, compute_certificate_digest
+from edgeproxy.config.certificate_names import CERTIFICATE, compute_certificate_digest
+from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import KeyOwner, format_customer_lookup, parse_customer, parse_key
+from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.key_form import is_miswritten
-from edgeproxy.config.models import Customer, Key
 from edgeproxy.edge.errors import Refused, RefusedCustomer
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.http1.lines import RequestLines
@@ -38,8 +39,9 @@ from edgeproxy.edge.proxy.token_verifier import Claims, Issuers, NotGenuine, is_
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
-    from edgeproxy.config.customers import Customers
-    from edgeproxy.config.models import Flag, Settings
+    from edgeproxy.config.customers import Flag
+    from edgeproxy.config.edge.customer_store import Customers
+    from edgeproxy.config.edge.settings import Settings
     from edgeproxy.edge.limits.limit_set import Tables
     from edgeproxy.edge.proxy.client_certificate import ClientCertificate
     from edgeproxy.edge.proxy.key_lookup import KeyLookup

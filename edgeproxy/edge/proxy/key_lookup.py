@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner
-from edgeproxy.config.models import Flag
 from edgeproxy.edge.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
 from edgeproxy.edge.proxy.supervisor_requests import Outbox, Waiter, wake
 

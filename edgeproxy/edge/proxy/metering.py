@@ -15,7 +15,7 @@ from edgeproxy.edge.counters.index import NoRow
 from edgeproxy.edge.errors import Refused
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Meter
+    from edgeproxy.config.meters import Meter
     from edgeproxy.edge.limits.quota import Quota
 
 CRLF = b"\r\n"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.base import log
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Overload as Bounds
+    from edgeproxy.config.edge.settings import Overload as Bounds
 
 SAMPLE_SECONDS, IDLE_SAMPLE_SECONDS = 0.02, 0.1
 """Seconds between two samples, in a loop that is not late; the second while fewer than REQUESTS_MIN requests are

@@ -9,7 +9,7 @@ from edgeproxy.edge.http1.grammar import TARGET
 from edgeproxy.edge.http1.path import ESCAPED_SLASH, readings
 
 if TYPE_CHECKING:
-    from edgeproxy.config.paths import Paths
+    from edgeproxy.config.edge.paths import Paths
     from edgeproxy.edge.proxy.route_binding import Route
     from edgeproxy.edge.proxy.router import Site
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeproxy.base import log
-from edgeproxy.config import parsers
+from edgeproxy.config import addresses
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import Breaker
@@ -21,8 +21,8 @@ from edgeproxy.edge.proxy.outlier_detection import Outliers
 from edgeproxy.edge.proxy.retry_budget import Budget
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Endpoint as EndpointSettings
-    from edgeproxy.config.models import Upstream
+    from edgeproxy.config.edge.upstreams import Endpoint as EndpointSettings
+    from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.edge.counters.meters import Counter, Histogram, SharedGauge
     from edgeproxy.edge.proxy.exchange_sides import IdleConnection, UpstreamSide
 
@@ -66,7 +66,7 @@ class Endpoint:
         sent = settings.find_sent_host(service.host)
         self.sent_host = None if sent is None else sent.encode()
         """The Host that it gets; None for the client's own."""
-        own = str(parsers.Address(self.host, self.port)).encode()
+        own = str(addresses.Address(self.host, self.port)).encode()
         self.authorities = (own,) if self.sent_host is None else (own, self.sent_host)
         """What the service may call itself, as the edge asks for it."""
         self.weight = settings.weight
@@ -237,7 +237,7 @@ class Service:
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
         """Of each region that was asked for since, its next two."""
         # A name has no address until the supervisor tells it; an address is its own.
-        literal = [[each.settings.host] if parsers.is_address(each.settings.host) else [] for each in self._origins]
+        literal = [[each.settings.host] if addresses.is_address(each.settings.host) else [] for each in self._origins]
         self.update([EndpointAddresses(addresses, addresses) for addresses in literal])
 
     # ---- the choice

@@ -15,7 +15,7 @@ from edgeproxy.edge.proxy.request_rules import Condition
 from edgeproxy.edge.proxy.rewriting import location
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Route
+    from edgeproxy.config.edge.routes import Route
     from edgeproxy.edge.http1.request import RequestHead
     from edgeproxy.edge.proxy.address import Address, Addresses
 

@@ -6,9 +6,10 @@ It is made in a thread. So nothing here may touch a table, a connection, or anyt
 from collections.abc import Mapping
 
 from edgeproxy.base.client_tls import ClientTls
-from edgeproxy.config import load
-from edgeproxy.config.customers import Customers
-from edgeproxy.config.models import Customer, Flag, Key, Settings, Subscriber
+from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
+from edgeproxy.config.edge import load as edge_load
+from edgeproxy.config.edge.customer_store import Customers
+from edgeproxy.config.edge.settings import Settings
 
 
 class PreparedConfiguration:
@@ -21,7 +22,7 @@ class PreparedConfiguration:
         """
         self.settings: Settings
         self.customers: Customers
-        self.settings, self.customers = load.restore_settings(dumped)
+        self.settings, self.customers = edge_load.restore_settings(dumped)
         self.outward = outward_of(self.settings, serving or {})
         # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
         for model in (Customer, Flag, Key, Subscriber):

@@ -7,7 +7,7 @@ from edgeproxy.edge.http1.field_values import values
 from edgeproxy.edge.http1.path import readings
 
 if TYPE_CHECKING:
-    from edgeproxy.config.rules import RequestRule
+    from edgeproxy.config.edge.rules import RequestRule
     from edgeproxy.edge.http1.request import RequestHead
 
 

@@ -9,8 +9,8 @@ from edgeproxy.edge.proxy.cors import ANSWERED, ORIGIN
 from edgeproxy.edge.proxy.rewriting import Edit
 
 if TYPE_CHECKING:
-    from edgeproxy.config.compression import Compress
-    from edgeproxy.config.rewrites import ResponseFields
+    from edgeproxy.config.edge.compression import Compress
+    from edgeproxy.config.edge.rewrites import ResponseFields
     from edgeproxy.edge.http1.response import ResponseHead
     from edgeproxy.edge.proxy.cors import CrossOrigin
 

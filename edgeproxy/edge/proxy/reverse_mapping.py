@@ -13,7 +13,7 @@ from edgeproxy.edge.http1.grammar import OWS
 from edgeproxy.edge.http1.security_fields import PLACES
 
 if TYPE_CHECKING:
-    from edgeproxy.config.rewrites import Rewrite
+    from edgeproxy.config.edge.rewrites import Rewrite
 
 PLACE: Final = re.compile(rb"(?:(?:(https?):)?//([^/?#]*))?(/[^?#]*)?([?#].*)?", re.IGNORECASE)
 """A reference that begins with a scheme, an authority or a path from the root: what others mean is right as it is."""

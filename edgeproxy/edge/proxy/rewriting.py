@@ -8,7 +8,7 @@ from edgeproxy.edge.http1.fields import FOLDED
 from edgeproxy.edge.http1.grammar import host_of, name_of
 
 if TYPE_CHECKING:
-    from edgeproxy.config.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
+    from edgeproxy.config.edge.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
 
 
 class Edit:

@@ -9,8 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, cast
 
 from edgeproxy.config.allowance import COST
+from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
-from edgeproxy.config.timeouts import Timeouts
 from edgeproxy.edge.proxy.metering import Capped, Costs, Count, Metering, is_billed
 from edgeproxy.edge.proxy.preauth_policy import Door
 from edgeproxy.edge.proxy.refusal_meters import Refusals
@@ -21,9 +21,9 @@ from edgeproxy.edge.proxy.rewriting import Rewriter
 from edgeproxy.edge.proxy.split_metering import SplitMetering, is_split
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Meter
-    from edgeproxy.config.models import Route as RouteSettings
-    from edgeproxy.config.rules import RequestRule
+    from edgeproxy.config.edge.routes import Route as RouteSettings
+    from edgeproxy.config.edge.rules import RequestRule
+    from edgeproxy.config.meters import Meter
     from edgeproxy.edge.counters.meters import Histogram
     from edgeproxy.edge.limits.admission import LimitSet
     from edgeproxy.edge.limits.limit_set import RouteLimits

@@ -13,7 +13,7 @@ from edgeproxy.config import certificates
 from edgeproxy.edge.proxy.client_hello import HTTP10, HTTP11
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import ListenerTls
+    from edgeproxy.config.edge.listeners import ListenerTls
 
 
 class ServerTls:

@@ -27,8 +27,9 @@ from edgeproxy.edge.proxy.router import NO_SITE, Router, Site
 from edgeproxy.edge.proxy.signature import Signature
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Route as RouteSettings
-    from edgeproxy.config.models import Settings, Upstream
+    from edgeproxy.config.edge.routes import Route as RouteSettings
+    from edgeproxy.config.edge.settings import Settings
+    from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.limits.policies import Sharing
     from edgeproxy.edge.messages import Services

@@ -14,7 +14,7 @@ from edgeproxy.config.meters import MEASURES
 from edgeproxy.edge.proxy.metering import Clock, Count, Metered, Metering, Relayed, field_of
 
 if TYPE_CHECKING:
-    from edgeproxy.config.models import Meter
+    from edgeproxy.config.meters import Meter
 
 DAY_SECONDS = 86400
 

@@ -17,7 +17,7 @@ from edgeproxy.edge.errors import Refused
 if TYPE_CHECKING:
     import jwt
 
-    from edgeproxy.config.issuers import Issuer
+    from edgeproxy.config.edge.issuers import Issuer
 
 TOKEN_BYTES_MAX = 16 << 10
 LEEWAY_SECONDS = 30.0

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks, run_in_thread
-from edgeproxy.config.models import Usage
+from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.shipping import Shipping

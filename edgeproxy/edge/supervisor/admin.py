@@ -11,8 +11,8 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.base.admin_socket import NAME, AdminSocket, has_listener
 from edgeproxy.base.web_listener import PEER, Bounds, WebListener, add_response_fields
-from edgeproxy.config.models import Settings
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.directory.cache import Error
 from edgeproxy.edge.http1.message import problem

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from edgeproxy.base.bearer import InvalidTokenError, Tokens
-from edgeproxy.config.admin import Admin
-from edgeproxy.config.parsers import is_loopback
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.edge.admin import Admin
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 """What is answered at an address without a token."""

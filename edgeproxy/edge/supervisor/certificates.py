@@ -16,13 +16,12 @@ from edgeproxy.config.certificates import (
     CertificateDetails,
     InvalidCertificateError,
     describe_expiry,
-    list_authority_files,
-    list_certificates,
     read_authorities,
     read_certificate,
 )
+from edgeproxy.config.edge.certificates import list_authority_files, list_certificates
+from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.file_signatures import FileSignature, compute_file_signature
-from edgeproxy.config.models import EdgeFile
 from edgeproxy.edge.metrics import Series
 
 CHECK_SECONDS = 2.0

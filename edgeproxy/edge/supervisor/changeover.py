@@ -9,7 +9,7 @@ from functools import partial
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, packed
 from edgeproxy.edge.supervisor.certificates import Certificates

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import UpstreamTls
+from edgeproxy.config.tls import UpstreamTls
 
 TURN = 2
 """Probes in a row that say the opposite of what an address is taken for, until it is believed."""

@@ -15,7 +15,7 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.issuers import Issuer
+from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
 
 FETCH_SECONDS = 60.0

@@ -16,7 +16,9 @@ from redis.exceptions import ResponseError
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Hub, Settings, Usage
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.edge.usage import Usage
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.counters.rows import NoRow
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient

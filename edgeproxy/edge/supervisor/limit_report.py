@@ -10,8 +10,11 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.config.allowance import apply_caps, compute_effective_allowance, find_missing_reference
+from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Customer, Flag, Limit, Quota, Route, Settings
+from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.limits import Limit, Quota
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
 from edgeproxy.edge.limits.row_usage import Usage

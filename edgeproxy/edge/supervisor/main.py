@@ -20,10 +20,10 @@ import uvloop
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import raise_descriptor_limit
-from edgeproxy.config import load
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.edge import load as edge_load
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.file_signatures import FileSignature
-from edgeproxy.config.models import Settings
-from edgeproxy.config.parsers import Address
 from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import Follower, Reply
@@ -102,7 +102,9 @@ class Supervisor:
         self._certificates = Certificates(settings, self._renew)
         self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
         read = (
-            None if config_path is None else partial(load.try_load_edge, config_path, os.environ, also=state.log_faults)
+            None
+            if config_path is None
+            else partial(edge_load.try_load_edge, config_path, os.environ, also=state.log_faults)
         )
         self._reloads = Reloads(settings, read, self._change, heed=self._reloading, signs=watched)
         self._watched = watched is not None
@@ -228,7 +230,7 @@ class Supervisor:
         tables = settings.tables.dir
         return Start(
             number,
-            settings=load.dump_settings(settings),
+            settings=edge_load.dump_settings(settings),
             state=str(settings.state),
             tables_dir=None if tables is None else str(tables),
             token=self._token,

@@ -12,7 +12,8 @@ from yarl import URL
 
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError, format_tls_error
-from edgeproxy.config.models import Endpoint, Upstream, UpstreamTls
+from edgeproxy.config.edge.upstreams import Endpoint, Upstream
+from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import Target
 
 PROBE_SECONDS_MAX = 5.0

@@ -11,9 +11,9 @@ from typing import Any, Literal, NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.config.load import Loaded
-from edgeproxy.config.models import Settings
 from edgeproxy.edge.metrics import Series
 
 Result = Literal["ok", "unchanged", "refused", "failed"]

@@ -14,7 +14,7 @@ from functools import partial
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks, run_in_thread
-from edgeproxy.config.parsers import is_address
+from edgeproxy.config.addresses import is_address
 
 LOOKUP_SECONDS = 5.0
 """Seconds between two look-ups of a name, give or take a tenth."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks, run_in_thread
-from edgeproxy.config.models import Usage
+from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.usage.ship import Reply, Shipper, Standing
 from edgeproxy.edge.usage.spool import Spool
 from edgeproxy.edge.usage.transport import Http

@@ -14,7 +14,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 
 SO_ATTACH_FILTER = 26
 """Of Linux; Python has no name for it."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy.base import clock, log
-from edgeproxy.config.models import EdgeFile, Settings
+from edgeproxy.config.edge.settings import EdgeFile, Settings
 from edgeproxy.config.references import Fault
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.control import Control, boot_digest

@@ -4,8 +4,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import edgeproxy
+from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Flag, Route, Settings, Tier
+from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.directory.follower import Follower
 from edgeproxy.edge.limits.limit_set import CONCURRENCY

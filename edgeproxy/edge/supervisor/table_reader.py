@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from time import monotonic, thread_time
 from typing import Generic, TypeVar
 
+from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.models import Flag, Settings
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.store import Store, Tended
 from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.counters.usage_key import UsageTotal

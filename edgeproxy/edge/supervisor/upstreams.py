@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Upstream
+from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses, Endpoints, Services
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor import resolver

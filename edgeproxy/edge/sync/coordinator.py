@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from edgeproxy.base import log
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config import models
+from edgeproxy.config import hub_settings
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.hub_column import HubColumn
@@ -66,7 +66,7 @@ class Known(NamedTuple):
 class Coordinator:
     """The coordination by one supervisor. `tell` sends a message to all of its workers."""
 
-    def __init__(self, store: Store, settings: models.Hub, tell: Callable[[FromLeader], None]) -> None:
+    def __init__(self, store: Store, settings: hub_settings.Hub, tell: Callable[[FromLeader], None]) -> None:
         self._store = store
         self._settings = settings
         self._leader = Leader(store, tell)
@@ -96,7 +96,7 @@ class Coordinator:
         if settings.is_exposed:
             self._log.warning("the hub's password can be read on the way", hub=settings.name)
 
-    def _connected(self, settings: models.Hub) -> Hub:
+    def _connected(self, settings: hub_settings.Hub) -> Hub:
         tls = Tls.from_settings(settings.tls)
         control = self._store.control
         return Hub(settings.url, control.instance, self._changed, tls, self._renewed, hosts=control.hosts)
@@ -123,7 +123,7 @@ class Coordinator:
         self._tasks.start("claims", self._look_at_claims())
         await self._leader.listen(self.uses)
 
-    async def follow(self, settings: models.Hub) -> None:
+    async def follow(self, settings: hub_settings.Hub) -> None:
         """Take over the settings of a new configuration."""
         if settings == self._settings:
             return

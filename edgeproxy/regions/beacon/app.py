@@ -12,7 +12,7 @@ from aiohttp import web
 
 from edgeproxy.base.addresses import IP
 from edgeproxy.base.web_listener import PEER, WebListener
-from edgeproxy.config.regions import BeaconSettings
+from edgeproxy.config.collector.regions import BeaconSettings
 from edgeproxy.regions.beacon.collector import Away, Collector
 from edgeproxy.regions.beacon.countries import Countries, code_of
 from edgeproxy.regions.latencies import MS_MAX, Report

@@ -13,8 +13,8 @@ from edgeproxy.base import log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_limit
-from edgeproxy.config.parsers import Address
-from edgeproxy.config.regions import BeaconSettings
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.collector.regions import BeaconSettings
 from edgeproxy.regions.beacon.app import Beacon
 from edgeproxy.regions.beacon.collector import Collector
 from edgeproxy.regions.beacon.countries import Countries, Unusable

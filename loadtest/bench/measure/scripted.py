@@ -17,7 +17,7 @@ from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-from edgeproxy.config import load  # noqa: E402
+from edgeproxy.config.edge import load as edge_load  # noqa: E402
 from edgeproxy.edge.counters.store import Store  # noqa: E402
 from edgeproxy.edge.proxy.client import Client  # noqa: E402
 from edgeproxy.edge.proxy.overload import Overload  # noqa: E402
@@ -87,7 +87,7 @@ def exchanges(folder: Path, scenario: Scenario) -> Callable[[int], None]:
     Store.prepare(folder / "state", workers=1, customers=1000, addresses=1000)
     store = Store.join(folder / "state")
     runtime = Runtime(store)
-    draft = PreparedConfiguration(load.dump_settings(load.load_edge(file, {})))
+    draft = PreparedConfiguration(edge_load.dump_settings(edge_load.load_edge(file, {})))
     runtime.snapshot = Snapshot(draft, store, runtime.metrics)
     runtime.overload = Overload(lambda: 1, lambda: 1, lambda most: None)
     runtime.connector = connector = Connector(runtime)

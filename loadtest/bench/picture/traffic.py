@@ -10,7 +10,9 @@ from typing import NamedTuple
 import yaml
 
 from edgeproxy.config.allowance import compute_allowance
-from edgeproxy.config.models import Meter, Route, Tier
+from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.meters import Meter
+from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import LimitSet, admit
 from edgeproxy.edge.limits.limit_set import RouteLimits, Tables

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from edgeproxy.collector.accounts.faults import find_customer_faults
-from edgeproxy.config.models import Meter, Tier
+from edgeproxy.config.meters import Meter
+from edgeproxy.config.tiers import Tier
 
 REPORTED = Meter(count="response_header", header="X-Cost")
 METERS = {"requests": Meter(count="requests"), "seats": Meter(count="holdings")}

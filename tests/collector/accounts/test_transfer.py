@@ -9,8 +9,8 @@ from edgeproxy.collector.accounts import audit, customers, keys, transfer
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_outbox
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.settings import Settings
 from tests.support.credited import run
 
 ME = Caller("me")

@@ -15,7 +15,7 @@ import pytest
 
 from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
 from edgeproxy.collector.alerts.message import AlertMessage
-from edgeproxy.config.alerts import Channel
+from edgeproxy.config.collector.alerts import Channel
 from tests.support.authority import Authority
 from tests.support.ports import HOST
 from tests.support.receivers import MailTaker, Receiver

@@ -21,7 +21,7 @@ from edgeproxy.collector.alerts.delivery import AlertDelivery
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.alerts import Alerts
+from edgeproxy.config.collector.alerts import Alerts
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, EDGE, OWN, READ, REGIONAL, Collector
 from tests.support.ports import HOST

@@ -21,8 +21,8 @@ from edgeproxy.collector.database.schema import audit, directory_outbox
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.ledger_writer import Ledger
-from edgeproxy.config.collector import Settings, Token
-from edgeproxy.config.models import Tier
+from edgeproxy.config.collector.settings import Settings, Token
+from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import FIRST, Batch
 from tests.support.books import hurry
 from tests.support.credited import run

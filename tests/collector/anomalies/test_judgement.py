@@ -19,7 +19,7 @@ from edgeproxy.collector.anomalies.history import (
 )
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, merge_findings
 from edgeproxy.collector.anomalies.replay import format_result, replay_histories
-from edgeproxy.config.anomalies import Thresholds
+from edgeproxy.config.collector.anomalies import Thresholds
 
 NOW = BEGIN + 9 * WEEK
 USUAL = Thresholds()

@@ -21,8 +21,8 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import LOST, Database
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.settings import Settings
 from tests.support.collector import ADMIN, Collector, checked
 from tests.support.collector_fixtures import StartCollector
 from tests.support.postgresql import Postgresql

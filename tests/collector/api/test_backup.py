@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
 from tests.support.chains import Chain
 from tests.support.collector import Collector, checked
 from tests.support.collector_fixtures import StartCollector

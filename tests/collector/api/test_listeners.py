@@ -13,7 +13,7 @@ import pytest
 from edgeproxy.collector.pages.sign_in import SignIn
 from edgeproxy.collector.pages.site import Site
 from edgeproxy.collector.pages_service import signed_in
-from edgeproxy.config.pages import Pages
+from edgeproxy.config.collector.pages import Pages
 from tests.support.ask import PATIENCE, Answer, answer_of, ask
 from tests.support.chains import Chain
 from tests.support.collector import OWN, READ, Collector, sha256

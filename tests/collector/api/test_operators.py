@@ -17,7 +17,7 @@ from edgeproxy.collector.api import code_flow
 from edgeproxy.collector.api.auth import Denied
 from edgeproxy.collector.api.code_flow import Client, CodeFlow, is_for
 from edgeproxy.collector.api.operators import operator
-from edgeproxy.config.operators import Operators, is_factor_recent
+from edgeproxy.config.collector.operators import Operators, is_factor_recent
 from tests.support.ask import Answer, ask
 from tests.support.collector import ADMIN, Collector, sha256
 from tests.support.oidc import AUDIENCE, THERE, Provider

@@ -15,7 +15,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers, directory_outbox
 from edgeproxy.collector.directory import publisher, version_log
 from edgeproxy.collector.directory.publisher import BACK, Publisher
-from edgeproxy.config.collector import Published
+from edgeproxy.config.collector.settings import Published
 from edgeproxy.edge.directory.cache import Held
 from edgeproxy.edge.directory.lineage import accept
 from edgeproxy.edge.directory.transport import News

@@ -16,10 +16,10 @@ from edgeproxy.collector.jobs.operator_alerts import Watch, certificate_alerts, 
 from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, above_caps, alarms
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import Named, arrive
-from edgeproxy.config.alerts import Alerts
-from edgeproxy.config.collector import Settings, Token
+from edgeproxy.config.collector.alerts import Alerts
+from edgeproxy.config.collector.settings import Settings, Token
 from edgeproxy.config.meters import OVER_CAP
-from edgeproxy.config.models import Tier
+from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import ANONYMOUS, Gap, compute_digest, format_batch
 from tests.support.chains import Chain
 from tests.support.credited import run

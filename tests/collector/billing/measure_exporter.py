@@ -34,7 +34,7 @@ from edgeproxy.collector.billing.meter_export.slicing import Slicing
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.request_rates import Bucket, RequestPacer
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.billing import Stripe as Way
+from edgeproxy.config.collector.billing import Stripe as Way
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.tables_ready import put_tables
 

@@ -19,7 +19,7 @@ from edgeproxy.collector.events.event import (
     objects,
     read,
 )
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 
 NOW = 1_800_000_000.0
 METERS = {

@@ -15,7 +15,7 @@ from edgeproxy.collector.commands import parquet
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.database.single_runner import alone
-from edgeproxy.config.load import load_collector
+from edgeproxy.config.collector.load import load_collector
 from tests.support.books import Books, Clock, clock  # noqa: F401
 from tests.support.chains import NOON, Chain
 from tests.support.collector import Collector

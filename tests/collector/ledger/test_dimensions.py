@@ -17,7 +17,7 @@ from edgeproxy.collector.ledger.chain_audit import Broken
 from edgeproxy.collector.ledger.dimension_values import month_of
 from edgeproxy.collector.ledger.quantity import quantities, quantity
 from edgeproxy.collector.ledger.queries import Asked
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 

@@ -21,7 +21,7 @@ from edgeproxy.collector.ledger.received_batch import Arrival, arrive, named
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.verification import verify
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config import collector as settings
+from edgeproxy.config.collector import settings
 from edgeproxy.wire.batch import FIRST, NUMBER_MAX, Batch, Gap, compute_digest, format_batch, format_headers
 from tests.support.ask import Answer, ask
 from tests.support.chains import NOON, Chain

@@ -12,7 +12,7 @@ from edgeproxy.collector.pages import checks, sessions
 from edgeproxy.collector.pages.checks import Checks
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.status import Status
-from edgeproxy.config.pages import StatusPage
+from edgeproxy.config.collector.pages import StatusPage
 from tests.support.credited import run
 
 NOW = 1_800_000_000.0

@@ -14,7 +14,7 @@ from edgeproxy.collector.pages.projection import month_of
 from edgeproxy.collector.pages.sign_in import SignIn, within
 from edgeproxy.collector.pages.site import Fault, Site, Visit
 from edgeproxy.collector.pages.usage import meters_of, splits_of
-from edgeproxy.config.pages import Pages, StatusPage
+from edgeproxy.config.collector.pages import Pages, StatusPage
 
 NOW = 1_800_000_000
 TODAY = NOW // DAY * DAY

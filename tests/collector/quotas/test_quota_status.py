@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.quotas.quota_status import Standing
-from edgeproxy.config.models import Quota
+from edgeproxy.config.limits import Quota
 
 HOUR, DAY = 3600, 86400
 JUNE = 1_780_272_000 - EPOCH

@@ -26,8 +26,11 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import counts, usage
 from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_telling
 from edgeproxy.collector.quotas.customer_quotas import among
-from edgeproxy.config.alerts import Alerts
-from edgeproxy.config.models import Customer, Meter, Quota, Tier
+from edgeproxy.config.collector.alerts import Alerts
+from edgeproxy.config.customers import Customer
+from edgeproxy.config.limits import Quota
+from edgeproxy.config.meters import Meter
+from edgeproxy.config.tiers import Tier
 from tests.support.chains import NOON
 from tests.support.waiting import turned
 

@@ -42,7 +42,7 @@ BELIEVED = {
     "CF-IPCountry": "DE",
     "Fastly-Client-IP": "203.0.113.66",
 }
-"""What services believe of proxies, though the edge itself does nothing about it (config/proxy_fields.py)."""
+"""What services believe of proxies, though the edge itself does nothing about it (config/edge/proxy_fields.py)."""
 
 OWN = {
     "X-Edge-Region": "eu-test",

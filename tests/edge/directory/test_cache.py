@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from edgeproxy.config.directory import render_removal
-from edgeproxy.config.directory_settings import CacheKey
+from edgeproxy.config.edge.directory_settings import CacheKey
 from edgeproxy.edge.directory import cache
 from edgeproxy.edge.directory.cache import FILE, Cache, Held, Outdated, Survey, is_damage
 from edgeproxy.edge.directory.seal import Encrypted, KeyUnavailable, Plain, seal_of

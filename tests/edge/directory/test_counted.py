@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.directory.counted_log import CountedLog
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 from edgeproxy.wire.quota_counts import format_line

@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
-from edgeproxy.config.load import load_edge
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.directory import cache, follower
 from edgeproxy.edge.directory.cache import FILE, Cache, Error
 from edgeproxy.edge.directory.follower import Follower

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.directory import hub_push
 from edgeproxy.collector.directory.hub_push import PushOptions, PushRejectedError, PushResult, push_lines
-from edgeproxy.config.load import load_customers
+from edgeproxy.config.edge.load import load_customers
 from edgeproxy.hub.cluster import open_link
 from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.wire import directory_versions

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgeproxy.config.parsers import REQUEST_FIELDS
-from edgeproxy.config.proxy_fields import GROUPS
+from edgeproxy.config.edge.proxy_fields import GROUPS
+from edgeproxy.config.edge.readers import REQUEST_FIELDS
 from edgeproxy.edge.http1.fields import KEY_FIELDS, NOT_IN_TRAILERS, REQUEST, RESPONSE, FieldRules, Kind, response_kind
 
 request_kind = FieldRules().kind

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.allowance import apply_caps, compute_allowance
-from edgeproxy.config.models import BurstCredits, Limit, Meter, Route, RouteLimit, Tier
+from edgeproxy.config.edge.routes import Route, RouteLimit
+from edgeproxy.config.limits import BurstCredits, Limit
+from edgeproxy.config.meters import Meter
+from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable

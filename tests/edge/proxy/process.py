@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.load import dump_settings
+from edgeproxy.config.edge.load import dump_settings
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosed
 from edgeproxy.edge.counters.store import Store

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from typing import Any
 
-from edgeproxy.config.models import Upstream
+from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.pool import Service
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.config.cors import Cors
+from edgeproxy.config.edge.cors import Cors
 from edgeproxy.edge.proxy.cors import CrossOrigin
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok
 from tests.support.wire import Message

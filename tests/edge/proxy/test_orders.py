@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from edgeproxy.config.load import dump_settings
+from edgeproxy.config.edge.load import dump_settings
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosed
 from edgeproxy.edge.messages import (

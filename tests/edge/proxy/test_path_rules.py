@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edgeproxy.config.paths import Paths
+from edgeproxy.config.edge.paths import Paths
 from edgeproxy.edge.errors import Refused
 from edgeproxy.edge.proxy.path_rules import PathRules
 from edgeproxy.edge.proxy.router import Router

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.models import Upstream
+from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.errors import Fault
 from edgeproxy.edge.proxy import pool
 from edgeproxy.edge.proxy.pool import Endpoint, Service

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgeproxy.config.load import dump_settings, load_edge
+from edgeproxy.config.edge.load import dump_settings, load_edge
 from tests.support.process import ROOT
 
 PREPARED = """

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.rewrites import Rewrite
+from edgeproxy.config.edge.rewrites import Rewrite
 from edgeproxy.edge.proxy.reverse_mapping import ReverseMapping, mapping_of
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.models import Route
-from edgeproxy.config.rewrites import RequestFields, Rewrite
+from edgeproxy.config.edge.rewrites import RequestFields, Rewrite
+from edgeproxy.config.edge.routes import Route
 from edgeproxy.edge.proxy.rewriting import Edit, Rewriter, location
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 

@@ -3,7 +3,8 @@
 import ssl
 from pathlib import Path
 
-from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
+from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
+from edgeproxy.config.tls import UpstreamTls
 from tests.support.authority import Pair
 
 

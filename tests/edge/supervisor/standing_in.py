@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.edge.messages import Start
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.workers import Workers

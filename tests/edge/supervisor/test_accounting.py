@@ -14,7 +14,8 @@ import uvloop
 from aiohttp import web
 from zstandard import ZstdDecompressor
 
-from edgeproxy.config.models import CollectorTls, Usage
+from edgeproxy.config.edge.usage import Usage
+from edgeproxy.config.tls import CollectorTls
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import accounting
 from edgeproxy.edge.supervisor.accounting import OTHER, Accounting

@@ -13,8 +13,9 @@ from aiohttp import ClientSession
 
 import edgeproxy
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.load import Loaded, load_edge, try_load_edge
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.load import load_edge, try_load_edge
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.load import Loaded
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import Follower

@@ -4,8 +4,9 @@ import hashlib
 
 import pytest
 
-from edgeproxy.config.admin import Admin, AdminToken
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.edge.admin import Admin
+from edgeproxy.config.tokens import AdminToken
 from edgeproxy.edge.supervisor.admin_access import Asked, Refused, caller
 
 NOW = 1_800_000_000.0

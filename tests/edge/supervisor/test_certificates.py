@@ -10,7 +10,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.supervisor.certificates import REMINDER_SECONDS, Certificates
 from tests.support.authority import Authority, Pair
 from tests.support.waiting import turned

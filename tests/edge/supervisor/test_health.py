@@ -9,7 +9,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import UpstreamTls
+from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import Health, Standing, Target, Terms, usable
 from tests.support.waiting import turned, within
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.issuers import Issuer
+from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
 from edgeproxy.edge.supervisor import issuers as issuers_module
 from edgeproxy.edge.supervisor.issuers import Issuers

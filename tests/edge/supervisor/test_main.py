@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.config.quick import load_quick
+from edgeproxy.config.edge.quick import load_quick
 from edgeproxy.edge.supervisor import main
 from tests.support.customers import key_of, people
 from tests.support.edge import Edge

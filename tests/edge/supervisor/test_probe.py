@@ -10,7 +10,8 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from edgeproxy.config.models import Endpoint, Health, Upstream, UpstreamTls
+from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
+from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import Target, Terms
 from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe
 from tests.edge.supervisor.certified import serving, tls_upstream

@@ -14,10 +14,11 @@ import uvloop
 from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.edge.load import load_edge, try_load_edge
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.file_signatures import FileSignature
-from edgeproxy.config.load import Loaded, load_edge, try_load_edge
-from edgeproxy.config.models import Settings
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.load import Loaded
 from edgeproxy.edge.messages import Endpoints, LoadCertificates, Prepare, Start
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.certificates import Certificates

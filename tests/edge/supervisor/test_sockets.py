@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.edge.supervisor import sockets
 
 HERE = Address("127.0.0.1", 0)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config.load import load_edge
-from edgeproxy.config.models import Hub, Settings
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.config.units import WORKERS_MAX
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.layout import COLUMNS_MAX

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.allowance import compute_allowance
-from edgeproxy.config.load import load_edge
-from edgeproxy.config.models import Settings
+from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.admission import LimitSet, admit, report
 from edgeproxy.edge.limits.limit_set import RouteLimits, Tables

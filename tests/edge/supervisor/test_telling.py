@@ -9,7 +9,7 @@ import pytest
 from redis import Redis as Client
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.messages import LimitsUsed, RateUse

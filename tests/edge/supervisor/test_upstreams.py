@@ -7,7 +7,7 @@ from typing import Any
 
 import uvloop
 
-from edgeproxy.config.models import Upstream
+from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses, Endpoints
 from edgeproxy.edge.supervisor.health import Target
 from edgeproxy.edge.supervisor.upstreams import Upstreams

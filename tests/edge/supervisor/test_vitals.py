@@ -12,7 +12,7 @@ from typing import Any
 import uvloop
 from structlog.testing import capture_logs
 
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.table_reader import TableReader

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 from msgspec import to_builtins
 
-from edgeproxy.config.parsers import Address
+from edgeproxy.config.addresses import Address
 from edgeproxy.edge.messages import EndpointAddresses, Endpoints, LoadCertificates
 from edgeproxy.edge.supervisor import workers
 from edgeproxy.edge.supervisor.workers import Stillborn, Workers

@@ -29,7 +29,7 @@ import redis
 import uvloop
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosed, Outbox
 from edgeproxy.edge.counters.store import Store

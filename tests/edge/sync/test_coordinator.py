@@ -9,7 +9,7 @@ from time import monotonic
 import pytest
 from redis import Redis as Client
 
-from edgeproxy.config.models import Hub
+from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import LENGTH
 from edgeproxy.edge.counters import layout as at

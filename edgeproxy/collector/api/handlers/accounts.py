@@ -30,7 +30,7 @@ from edgeproxy.collector.api.responses import RETRY_LATER, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')

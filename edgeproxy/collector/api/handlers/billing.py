@@ -38,8 +38,8 @@ from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.subscriptions import changes, subscriptions
 from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import credit_notes
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.catalog import MeterPrice, Plan, find_newest_versions, get_plan_name, get_plan_tier
 
 SOLD_LATER = {"Retry-After": "60"}
 

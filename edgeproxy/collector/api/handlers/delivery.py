@@ -33,8 +33,8 @@ from edgeproxy.collector.billing.webhooks.processor import Processor, StripeUnav
 from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import Settings
 
 GATES_SECONDS = 60.0
 """Seconds for which the figures of gates are shown as they are; a step is held to those of its moment."""

@@ -23,8 +23,8 @@ from edgeproxy.collector.events.event import BODY_BYTES_MAX, BadBody, BadEvent, 
 from edgeproxy.collector.events.event_writer import Intake, Receipt, Sent
 from edgeproxy.collector.ledger.received_batch import inflate
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Meter
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import InvalidBatchError
 
 IN_A_THREAD_BYTES = 64 << 10

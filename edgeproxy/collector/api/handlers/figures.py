@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import refusals
 from edgeproxy.collector.ledger.refusals import Refusals
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.meters import MEASURES
 
 EXECUTIVE_SECONDS = 300.0

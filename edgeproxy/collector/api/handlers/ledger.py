@@ -27,9 +27,10 @@ from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import Asked
 from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive, is_small, named
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.customers import Customer
 from edgeproxy.config.meters import AggregateName
-from edgeproxy.config.models import Customer, Tier
+from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
 from edgeproxy.wire.edge_report import parse_fields
 from edgeproxy.wire.key_uses import FIELD, parse_field

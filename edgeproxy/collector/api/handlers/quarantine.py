@@ -18,8 +18,8 @@ from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.received_batch import SEQ, inflate
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Meter
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import NUMBER_MAX, InvalidBatchError
 
 NOT_THERE = "there is no such batch in quarantine"

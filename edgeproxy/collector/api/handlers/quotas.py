@@ -18,7 +18,7 @@ from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
 from edgeproxy.collector.quotas.allocations import ITEM, Holding
 from edgeproxy.collector.quotas.customer_quotas import Held
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 
 class QuotaHandlers:

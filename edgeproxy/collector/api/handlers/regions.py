@@ -12,9 +12,9 @@ from edgeproxy.collector.api.ledger_models import BestRegionQuery, RegionReports
 from edgeproxy.collector.api.responses import Refused, answer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Regions
-from edgeproxy.config.regions import Measured
+from edgeproxy.config.collector.regions import Measured
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.customers import Regions
 from edgeproxy.regions.choice import choose
 from edgeproxy.regions.latencies import Latencies, Report
 from edgeproxy.regions.networks import network_of

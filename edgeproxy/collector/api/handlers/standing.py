@@ -17,10 +17,10 @@ from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import Ingest
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
-from edgeproxy.config.admin import AdminToken
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.parsers import is_loopback
+from edgeproxy.config.addresses import is_loopback
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.tokens import AdminToken
 
 FORWARDED = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
 """How the names begin, in lower case, of fields that proxies and pages of browsers send."""

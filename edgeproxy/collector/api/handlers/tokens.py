@@ -19,7 +19,7 @@ from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.handlers.accounts import AccountHandlers
 from edgeproxy.collector.api.ledger_models import ChangeQuery
 from edgeproxy.collector.api.responses import answer
-from edgeproxy.config.collector import Token
+from edgeproxy.config.collector.settings import Token
 
 
 class TokenHandlers(AccountHandlers):

@@ -8,7 +8,7 @@ from typing import Any
 from edgeproxy.collector.billing.credits.purchases import CUSTOMER
 from edgeproxy.collector.billing.journal.postings import CENT, CREDIT
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
-from edgeproxy.config.billing import Tax
+from edgeproxy.config.collector.billing import Tax
 
 
 async def create_checkout_session(

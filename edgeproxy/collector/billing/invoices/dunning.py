@@ -17,7 +17,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 CALLER = Caller("billing")
 UNPAID = 402

@@ -23,7 +23,7 @@ from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amounts
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.catalog import PRICE_PLACES, PRICE_SCALE, Plan
+from edgeproxy.config.collector.catalog import PRICE_PLACES, PRICE_SCALE, Plan
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"

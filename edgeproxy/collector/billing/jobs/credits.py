@@ -12,7 +12,7 @@ from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
 from edgeproxy.collector.database.schema import DAY, HOUR
-from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector.billing import Billing
 
 JOB = "billing-credits"
 LOOK_SECONDS = 10.0

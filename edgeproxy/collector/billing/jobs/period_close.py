@@ -12,7 +12,7 @@ from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 JOB = "billing-closing"
 LOOK_SECONDS = 2.0

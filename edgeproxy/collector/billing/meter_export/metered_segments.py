@@ -20,7 +20,7 @@ from edgeproxy.collector.database.billing_tables import billing_customers, invoi
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_outbox
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 
 KNOWN_SECONDS = 62 * 86400
 """Seconds after their end in which segments are still read: longer than slices are, so that none is missed."""

@@ -30,8 +30,8 @@ from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.database import LOST, Database
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import Settings
 
 AT_ONCE = 16
 """Invoices that are delivered at the same time."""

@@ -14,7 +14,7 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, UsageKe
 from edgeproxy.collector.billing.subscriptions import changes, subscriptions
 from edgeproxy.collector.billing.subscriptions.subscriptions import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
-from edgeproxy.config.models import Meter
+from edgeproxy.config.meters import Meter
 
 AMOUNT_MAX = 10**15
 """Cents of a line that can be kept: far more than anybody is charged."""

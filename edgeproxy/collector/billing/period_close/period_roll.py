@@ -12,7 +12,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.subscriptions import subscriptions
 from edgeproxy.collector.database.database import LOST, Database
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 
 PAGE = 500
 """Subscriptions, and deleted customers, that one step takes up."""

@@ -14,8 +14,8 @@ from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.aggregates import ReadAs
 from edgeproxy.collector.ledger.quantity import quantities as ledger_quantities
 from edgeproxy.collector.ledger.queries import Asked, BadQuery
-from edgeproxy.config.catalog import MeterPrice, Plan
-from edgeproxy.config.models import Meter
+from edgeproxy.config.collector.catalog import MeterPrice, Plan
+from edgeproxy.config.meters import Meter
 
 QUANTITY_MAX = 10**15 - 1
 """The largest quantity that can be billed, either way: 15 digits, as many as Stripe takes."""

@@ -4,7 +4,7 @@ An amount is a whole number of cents. A unit price is a whole number of 10⁻¹�
 a cent a unit is exact.
 """
 
-from edgeproxy.config.catalog import PRICE_SCALE
+from edgeproxy.config.collector.catalog import PRICE_SCALE
 
 
 def compute_amount(quantity: int, price: int) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
-from edgeproxy.config.catalog import MeterPrice, Plan
+from edgeproxy.config.collector.catalog import MeterPrice, Plan
 
 OTHER = ""
 """The dimension value of usage that has none, or one without a price of its own."""

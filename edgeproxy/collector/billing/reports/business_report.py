@@ -27,7 +27,7 @@ from edgeproxy.collector.database.credit_tables import credit_entries, credit_tr
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.collector.ledger import queries, rollup
 from edgeproxy.collector.ledger.queries import Asked
-from edgeproxy.config.catalog import get_plan_name
+from edgeproxy.config.collector.catalog import get_plan_name
 
 LISTED_MAX = 10
 """Models, and customers of each meter, that a week names."""

@@ -14,7 +14,7 @@ from edgeproxy.collector.billing.reports.business_report import DayReport
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector.billing import Billing
 
 REFUNDS = ("refund_paid", "chargeback")
 HELD = ("refused", "tax", "unrated", "differs")

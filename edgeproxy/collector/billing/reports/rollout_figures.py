@@ -16,7 +16,7 @@ from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector.billing import Billing
 
 PAUSE = "pause"
 """The kind of alerts about customers who were paused because their usage was out of the ordinary."""

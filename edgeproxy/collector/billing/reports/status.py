@@ -16,7 +16,7 @@ from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.delivery_tables import billing_outbox
-from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector.billing import Billing
 
 WAITING = (RowState.READY, RowState.SENDING, RowState.UNKNOWN)
 

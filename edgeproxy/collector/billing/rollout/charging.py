@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.rollout.gates import Mode, is_charged
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.schema import MINUTE, customers
-from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.directory import FREE
 
 CONFIGURATION = Caller("configuration")

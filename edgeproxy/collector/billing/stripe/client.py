@@ -20,8 +20,8 @@ import orjson
 
 from edgeproxy.base.log import RedactionFilter, redact
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
-from edgeproxy.config.billing import KEY_VARIABLE, SECRETS_VARIABLE
-from edgeproxy.config.billing import Stripe as StripeSettings
+from edgeproxy.config.collector.billing import KEY_VARIABLE, SECRETS_VARIABLE
+from edgeproxy.config.collector.billing import Stripe as StripeSettings
 
 if TYPE_CHECKING:
     import stripe

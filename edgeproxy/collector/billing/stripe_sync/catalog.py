@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from edgeproxy.collector.billing.invoices.invoices import format_unit_price
 from edgeproxy.collector.billing.meter_export.meter_events import event_name
 from edgeproxy.collector.billing.stripe.client import StripeObject
-from edgeproxy.config.catalog import MeterPrice, Plan
+from edgeproxy.config.collector.catalog import MeterPrice, Plan
 
 LOOKED_UP_MAX = 10
 """Prices that one call looks up."""

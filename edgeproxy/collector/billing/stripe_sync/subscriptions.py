@@ -35,8 +35,8 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.database import LOST, Database
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import Settings
 
 SUBSCRIPTION_METADATA = "edgeproxy_subscription"
 """The metadata key of a subscription at Stripe with our id."""

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, rate_segments
-from edgeproxy.config.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan
 
 When = Literal["now", "period_end"]
 START, CHANGE, PERIOD = "start", "change", "period"

@@ -17,8 +17,9 @@ from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.database.quota_tables import entitlements, quota_passes
-from edgeproxy.config.catalog import Plan
-from edgeproxy.config.models import Entitlement, Meter
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.limits import Entitlement
+from edgeproxy.config.meters import Meter
 
 UPGRADE = "The grace of this plan is over: an upgrade is required"
 """The reason in responses at the end of a grace."""

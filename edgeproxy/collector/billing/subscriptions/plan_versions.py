@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.billing_tables import plan_versions, segments, subscriptions
-from edgeproxy.config.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan
 
 
 class PlanEditedError(Exception):

@@ -21,8 +21,14 @@ from edgeproxy.collector.billing.subscriptions.changes import PlanChange, PlanCh
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
 from edgeproxy.collector.database.quota_tables import quota_passes
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.config.catalog import Plan, find_newest_versions, find_version_owner, get_plan_name, get_plan_tier
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.catalog import (
+    Plan,
+    find_newest_versions,
+    find_version_owner,
+    get_plan_name,
+    get_plan_tier,
+)
+from edgeproxy.config.collector.settings import Settings
 
 ACTIVE, PAST_DUE = "active", "past_due"
 CHANGING = "changing"

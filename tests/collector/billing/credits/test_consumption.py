@@ -20,7 +20,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.config.catalog import PRICE_SCALE
+from edgeproxy.config.collector.catalog import PRICE_SCALE
 from tests.support.books import Books, Clock, clock
 from tests.support.chains import NOON, Chain
 from tests.support.credited import ALICE, read, with_customers, write

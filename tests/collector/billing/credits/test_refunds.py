@@ -19,9 +19,9 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe import customers
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.billing import Billing, Tax
-from edgeproxy.config.billing import Stripe as StripeSettings
-from edgeproxy.config.credits import Credits
+from edgeproxy.config.collector.billing import Billing, Tax
+from edgeproxy.config.collector.billing import Stripe as StripeSettings
+from edgeproxy.config.collector.credits import Credits
 from tests.support.credited import ALICE, opened, read, write
 from tests.support.stripe_sandbox import KEY, Sandbox
 

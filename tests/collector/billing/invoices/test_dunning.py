@@ -17,9 +17,9 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import reconciliations
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.collector import Settings
-from edgeproxy.config.models import Tier
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.tiers import Tier
 
 NOW = 1_800_000_000
 DAY = 86400

@@ -39,7 +39,7 @@ from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.events.event import Event
 from edgeproxy.collector.events.event_writer import batches_of, grown_by
 from edgeproxy.collector.ledger.ledger_writer import Ledger
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.settings import Settings
 from edgeproxy.wire.batch import FIRST
 from tests.support.counting_stripe import CountingStripe, Killed
 from tests.support.one_thread import in_memory

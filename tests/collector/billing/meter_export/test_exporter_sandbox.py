@@ -26,7 +26,7 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.ledger.ledger_writer import Ledger
-from edgeproxy.config.billing import Stripe as Settings
+from edgeproxy.config.collector.billing import Stripe as Settings
 from edgeproxy.wire.batch import FIRST, Batch
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.tables_ready import put_tables

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.collector.billing.meter_export.metered_lines import split_lines
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
-from edgeproxy.config.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan
 
 SPAN = Span(0, 86400)
 PLAN = Plan.model_validate({"fee": "9", "meters": {"calls": {"included": "100", "price": "0.015"}}})

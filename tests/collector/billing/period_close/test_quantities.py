@@ -12,8 +12,8 @@ from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
 from edgeproxy.collector.events.event import Event
-from edgeproxy.config.catalog import Plan
-from edgeproxy.config.models import Meter
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.meters import Meter
 from tests.support.tables_ready import put_tables
 
 METERS = {

@@ -1,7 +1,7 @@
 """Amounts: rounded once, and as people write them."""
 
 from edgeproxy.collector.billing.rating.money import compute_millicredits, format_usd
-from edgeproxy.config.catalog import PRICE_SCALE
+from edgeproxy.config.collector.catalog import PRICE_SCALE
 
 
 def test_millicredits_are_a_ten_thousandth_of_a_cent() -> None:

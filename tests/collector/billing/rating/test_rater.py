@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from edgeproxy.collector.billing.rating.money import compute_amount, divide_rounded
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
-from edgeproxy.config.catalog import Plan
-from edgeproxy.config.load import load_plans
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.load import load_plans
 from tests.collector.billing import second_rater
 
 PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", {}).plans

@@ -21,7 +21,7 @@ from edgeproxy.collector.billing.reconciliation import payments
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.billing import Stripe as Settings
+from edgeproxy.config.collector.billing import Stripe as Settings
 from tests.support.credited import ALICE, opened, write
 from tests.support.stripe_sandbox import KEY, Sandbox
 

@@ -26,8 +26,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY, EVENTS, EVENTS_REGION, HOUR
 from edgeproxy.collector.ledger.ledger_writer import Ledger
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.credits import Credits
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.credits import Credits
 from edgeproxy.wire.batch import FIRST, Batch
 from tests.support.credited import opened, write
 

@@ -26,8 +26,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers, webhook_events
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, directory_outbox
 from edgeproxy.collector.ledger.ledger_writer import Ledger
-from edgeproxy.config.billing import Billing, Rollout
-from edgeproxy.config.load import load_plans
+from edgeproxy.config.collector.billing import Billing, Rollout
+from edgeproxy.config.collector.load import load_plans
 from edgeproxy.wire.batch import FIRST, Batch
 
 BOSS = Caller("boss")

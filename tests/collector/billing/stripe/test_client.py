@@ -19,7 +19,7 @@ from edgeproxy.collector.billing.stripe.client import (
     read_secret_key,
     read_webhook_secrets,
 )
-from edgeproxy.config.billing import Stripe as Settings
+from edgeproxy.config.collector.billing import Stripe as Settings
 from tests.support.stripe_sandbox import Sandbox
 
 SECRET = "sk_test_abcdefSECRET"

@@ -9,8 +9,8 @@ import pytest
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe_sync import catalog
 from edgeproxy.collector.commands.meters import synced
-from edgeproxy.config.billing import Stripe as Settings
-from edgeproxy.config.catalog import MeterPrice, Plan
+from edgeproxy.config.collector.billing import Stripe as Settings
+from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from tests.support.sold import KEY, settings
 from tests.support.stripe_sandbox import Sandbox
 

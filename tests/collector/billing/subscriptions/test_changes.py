@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.collector.billing.rating.rater import Span
 from edgeproxy.collector.billing.subscriptions import changes
 from edgeproxy.collector.billing.subscriptions.changes import PlanChangeError, SubscriptionState
-from edgeproxy.config.load import load_plans
+from edgeproxy.config.collector.load import load_plans
 
 PLANS = load_plans(Path(__file__).parents[4] / "config/plans.yaml", os.environ).plans
 FREE, STANDARD, ENTERPRISE = "free@1", "standard@1", "enterprise@1"

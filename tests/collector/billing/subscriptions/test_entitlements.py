@@ -8,8 +8,9 @@ from edgeproxy.collector.billing.subscriptions.entitlements import (
     get_quota_period,
     period_number,
 )
-from edgeproxy.config.catalog import Plan
-from edgeproxy.config.models import Entitlement, Meter
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.limits import Entitlement
+from edgeproxy.config.meters import Meter
 
 METERS = {
     "tokens": Meter(count="events"),

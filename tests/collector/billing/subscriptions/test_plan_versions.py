@@ -10,8 +10,8 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.billing.subscriptions.subscriptions import check_sold
-from edgeproxy.config.catalog import Plan
-from edgeproxy.config.load import load_plans
+from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.load import load_plans
 from tests.support.process import ROOT
 from tests.support.sold import sold
 from tests.support.tables_ready import put_tables

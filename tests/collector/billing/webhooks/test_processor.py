@@ -23,7 +23,7 @@ from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
-from edgeproxy.config.billing import Stripe as Settings
+from edgeproxy.config.collector.billing import Stripe as Settings
 from tests.support.stripe_sandbox import KEY, Sandbox
 
 NOW = 1_800_000_000

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import CreatedCustomers, get_or_create_customer
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.billing import Billing
+from edgeproxy.config.collector.billing import Billing
 
 INVOICE_METADATA, POSITION = "edgeproxy_invoice", "edgeproxy_line"
 """The metadata keys of Stripe's objects that hold our id and position."""

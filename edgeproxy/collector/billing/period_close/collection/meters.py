@@ -37,8 +37,8 @@ from edgeproxy.collector.billing.subscriptions import changes, subscriptions
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.database.database import Database
-from edgeproxy.config.billing import Billing
-from edgeproxy.config.collector import Settings
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.settings import Settings
 
 DRAFTED_TRIES = 7
 """Tries to find Stripe's draft, in the first 45 minutes, before an alert."""

@@ -1,0 +1,35 @@
+"""Names in clients' certificates, which stand in the place of keys."""
+
+import hashlib
+from typing import Any
+
+from edgeproxy.config.units import format_value, read_text, value_error
+
+CERTIFICATE = b"certificate\0"
+"""What the name in a certificate has before it where its SHA-256 is taken. No key that a client sends begins so."""
+
+
+def compute_certificate_digest(name: str) -> bytes:
+    """Where the name in a client's certificate is among the digests of keys."""
+    return hashlib.sha256(CERTIFICATE + name.encode()).digest()
+
+
+def add_certificate_digest(key: Any) -> Any:
+    """A key as it is written, with the digest of the certificate's name where it is one."""
+    name = key.get("certificate") if isinstance(key, dict) else None
+    return (
+        {**key, "sha256": compute_certificate_digest(name).hex()}
+        if isinstance(name, str) and "sha256" not in key
+        else key
+    )
+
+
+def read_certificate_name(value: object) -> str:
+    """Read the name in a certificate."""
+    name = read_text(value, A_CERTIFICATE_NAME)
+    if not name or not name.isprintable():
+        raise value_error(f"{format_value(name)} is not the name in a certificate", A_CERTIFICATE_NAME)
+    return name
+
+
+A_CERTIFICATE_NAME = "the name as it stands in the certificate, such as acme"

@@ -1,0 +1,1 @@
+"""What collector.yaml, plans.yaml and regions.yaml have: tokens, billing, plans, alerts, pages, regions."""

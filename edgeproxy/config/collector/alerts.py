@@ -1,0 +1,235 @@
+"""Where alerts go: `alerts` in collector.yaml."""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import addresses
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.part import Part
+from edgeproxy.config.references import Fault
+from edgeproxy.config.tree import Items, Table
+from edgeproxy.config.units import Time, Whole, read_switch, read_text, value_error
+
+A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
+A_SECRET = "whsec_ and 24 to 64 bytes in Base64, best from the environment: ${ALERT_SECRET}"
+A_ROUTING_KEY = "the 32 letters and digits of a PagerDuty integration, best from the environment: ${PAGERDUTY_KEY}"
+AN_SMTP = "smtps://USER:PASSWORD@HOST:465, or smtp:// with STARTTLS; in the clear only on this host"
+AN_ADDRESS = "an address such as ops@example.com"
+SECRET_PREFIX = "whsec_"
+SECRET_BYTES_MIN, SECRET_BYTES_MAX = 24, 64
+ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
+MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+"""Addresses as people have them: of what RFC 5322 allows beside, nothing gets into the head of a message."""
+SMTP_PORTS = {"smtp": 587, "smtps": 465}
+PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
+KINDS = ("webhook", "slack", "pagerduty", "smtp")
+"""What a channel can be: each has one of these."""
+KIND_BY_FIELD = {"secret": "webhook", "url": "pagerduty", "from": "smtp", "to": "smtp"}
+"""What belongs beside which of them."""
+THRESHOLDS_MAX = 10
+DAY_SECONDS = 86400.0
+some_percent = Whole(1, 1000)
+
+
+def read_webhook(value: object) -> str:
+    """Read where a message is posted to. Errors do not show it: its path may be a secret."""
+    url = read_text(value, A_WEBHOOK)
+    try:
+        parts = urlsplit(url)
+        is_whole = bool(parts.hostname) and parts.port != 0 and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.scheme not in ("https", "http") or "@" in parts.netloc or parts.fragment:
+        raise value_error("is not a URL to which messages can be sent", A_WEBHOOK)
+    if parts.scheme == "http" and not addresses.is_loopback(parts.hostname or ""):
+        raise value_error("is reached in the clear", "write https://")
+    return url
+
+
+def read_signing_secret(value: object) -> str:
+    """Read a secret as Standard Webhooks write it. Errors do not show it."""
+    secret = read_text(value, A_SECRET)
+    try:
+        raw = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if not secret.startswith(SECRET_PREFIX) or not SECRET_BYTES_MIN <= len(raw) <= SECRET_BYTES_MAX:
+        raise value_error("is no such secret", A_SECRET)
+    return secret
+
+
+def read_one_or_many(value: object) -> object:
+    """A list, of which a single member may stand alone."""
+    return (value,) if isinstance(value, str) else value
+
+
+def read_routing_key(value: object) -> str:
+    """Read the key of a PagerDuty integration. Errors do not show it."""
+    key = read_text(value, A_ROUTING_KEY)
+    if not ROUTING_KEY.fullmatch(key):
+        raise value_error("is no such key", A_ROUTING_KEY)
+    return key
+
+
+class MailServer(NamedTuple):
+    """A server that takes mail."""
+
+    host: str
+    port: int
+    is_tls: bool
+    """Whether it speaks TLS at once; else it is asked to (STARTTLS), unless it is on this host."""
+    user: str | None
+    password: str | None
+
+
+def parse_mail_server(url: str) -> MailServer:
+    """Return what the URL of a server says; raises ValueError."""
+    parts = urlsplit(url)
+    if parts.scheme not in SMTP_PORTS or not parts.hostname or parts.port == 0:
+        raise ValueError("it is of no server")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError("it has a path")
+    user, password = (None if part is None else unquote(part) for part in (parts.username, parts.password))
+    return MailServer(parts.hostname, parts.port or SMTP_PORTS[parts.scheme], parts.scheme == "smtps", user, password)
+
+
+def read_smtp(value: object) -> str:
+    """Read the URL of a server that takes mail. Errors do not show it: it has a password."""
+    url = read_text(value, AN_SMTP)
+    try:
+        parse_mail_server(url)
+    except ValueError:
+        raise value_error("is not the URL of a server that takes mail", AN_SMTP) from None
+    return url
+
+
+def read_mail_address(value: object) -> str:
+    """Read an address of mail."""
+    address = read_text(value, AN_ADDRESS)
+    if not MAIL_ADDRESS.fullmatch(address):
+        raise value_error("is no address that mail can be sent to", AN_ADDRESS)
+    return address
+
+
+def read_thresholds(value: object) -> object:
+    """Read percentages, each larger than the one before."""
+    hint = f"at most {THRESHOLDS_MAX} whole percentages that grow, such as [80, 100, 120]"
+    if not isinstance(value, list | tuple) or len(value) > THRESHOLDS_MAX:
+        raise value_error("is no list of percentages", hint)
+    percentages = tuple(some_percent(one) for one in value)
+    if any(one >= other for one, other in pairwise(percentages)):
+        raise value_error("does not grow", hint)
+    return percentages
+
+
+MailAddress = Annotated[str, BeforeValidator(read_mail_address)]
+Switch = Annotated[bool, BeforeValidator(read_switch)]
+
+
+class Channel(Part):
+    """A way out for alerts: one of `webhook`, `slack`, `pagerduty` and `smtp`, and what belongs to it."""
+
+    webhook: Annotated[str, BeforeValidator(read_webhook)] | None = Field(default=None, repr=False)
+    """A URL to which alerts are posted, signed as Standard Webhooks say."""
+    secret: Annotated[
+        tuple[Annotated[str, BeforeValidator(read_signing_secret)], ...], BeforeValidator(read_one_or_many)
+    ] = Field(default=(), repr=False)
+    """By which they are signed; two while one replaces another."""
+    slack: Annotated[str, BeforeValidator(read_webhook)] | None = Field(default=None, repr=False)
+    """The URL of an incoming webhook of Slack."""
+    pagerduty: Annotated[str, BeforeValidator(read_routing_key)] | None = Field(default=None, repr=False)
+    """The key of an integration of PagerDuty (Events API v2)."""
+    url: Annotated[str, BeforeValidator(read_webhook)] = PAGERDUTY_URL
+    """Where PagerDuty takes events; in its EU region https://events.eu.pagerduty.com/v2/enqueue."""
+    smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(default=None, repr=False)
+    """A server that takes mail: smtps:// or smtp://, USER:PASSWORD@HOST:PORT."""
+    from_: MailAddress | None = Field(default=None, alias="from")
+    """Who sends that mail."""
+    to: Annotated[tuple[MailAddress, ...], BeforeValidator(read_one_or_many)] = ()
+    """Who gets it."""
+    private: Switch = False
+    """Whether what it reaches may be in a private network; without it, public addresses alone are connected to."""
+
+    @property
+    def kind(self) -> str:
+        """Which of KINDS it is."""
+        return next(kind for kind in KINDS if getattr(self, kind) is not None)
+
+
+class Routes(Part):
+    """The channels of each severity. One without any goes by those of the next lower one."""
+
+    page: tuple[Name, ...] = ()
+    """What somebody must look at now."""
+    warn: tuple[Name, ...] = ()
+    """What somebody should look at today."""
+    info: tuple[Name, ...] = ()
+    """What is good to know."""
+
+
+class Alerts(Part):
+    """What somebody should hear of, and how. Every alert is a line of the log, wherever else it goes."""
+
+    channels: dict[Name, Channel] = Field(default_factory=dict)
+    """Ways out, by name."""
+    routes: Routes = Routes()
+    """Which alerts go where."""
+    customers: Name | None = None
+    """The channel, of `smtp`, by which customers get their own alerts at `alert_email` of their metadata."""
+    thresholds: Annotated[tuple[int, ...], BeforeValidator(read_thresholds)] = (80, 100, 120)
+    """The percentages of a quota at which there is an alert."""
+    escalate: Annotated[float, BeforeValidator(Time(60.0, DAY_SECONDS))] = 900.0
+    """After how long what no channel has taken goes to those of the next higher severity too."""
+    denials: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = 100
+    """So many denied requests in a minute are an alert."""
+    rotation: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = 7 * DAY_SECONDS
+    """How long before a key is due for rotation there is an alert."""
+
+
+def find_alert_faults(tree: Table) -> Iterator[Fault]:
+    """Find contradictions in `alerts` of a collector.yaml."""
+    alerts = tree.get("alerts")
+    if not isinstance(alerts, Table):
+        return
+    channels = alerts.get("channels")
+    known = channels if isinstance(channels, Table) else Table()
+    for channel_name, channel_table in known.items():
+        if isinstance(channel_table, Table):
+            yield from _find_channel_faults(("alerts", "channels", channel_name), channel_table)
+    names = ", ".join(known) or "there is none yet"
+    routes = alerts.get("routes")
+    for severity, listed in routes.items() if isinstance(routes, Table) else ():
+        for number, name in enumerate(listed if isinstance(listed, Items) else ()):
+            if isinstance(name, str) and name not in known:
+                yield Fault(
+                    ("alerts", "routes", severity, number), f"there is no channel {name}", f"known here: {names}"
+                )
+    customers = alerts.get("customers")
+    if isinstance(customers, str):
+        channel = known.get(customers)
+        if channel is None:
+            yield Fault(("alerts", "customers"), f"there is no channel {customers}", f"known here: {names}")
+        elif isinstance(channel, Table) and "smtp" not in channel:
+            yield Fault(("alerts", "customers"), f"{customers} sends no mail", "name a channel with smtp")
+
+
+def _find_channel_faults(path: tuple[str, ...], channel: Table) -> Iterator[Fault]:
+    kinds = [kind for kind in KINDS if kind in channel]
+    if len(kinds) != 1:
+        what = f"has {' and '.join(kinds)}" if kinds else "has no way out"
+        yield Fault(path, what, "write one of webhook, slack, pagerduty and smtp")
+        return
+    for field, kind in KIND_BY_FIELD.items():
+        if field in channel and kind not in kinds:
+            yield Fault((*path, field), f"belongs to {kind}", "leave it out")
+    needed = {"webhook": ("secret",), "smtp": ("from", "to")}.get(kinds[0], ())
+    for field in needed:
+        if field not in channel:
+            yield Fault((*path, kinds[0]), f"lacks {field}", f"write {field} beside it")

@@ -1,0 +1,251 @@
+"""What operators write in plans.yaml: what is sold, by plan and version, and at what price.
+
+A version is never edited: what changes is a new one, and customers move to it when somebody says so.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from edgeproxy.config.check import Kind
+from edgeproxy.config.field_types import Name
+from edgeproxy.config.part import Part
+from edgeproxy.config.references import Fault
+from edgeproxy.config.tree import Table
+from edgeproxy.config.units import format_value, read_duration, read_share, read_text, value_error
+
+PRICE_SCALE = 10**12
+"""Parts of a cent that a unit price counts."""
+PRICE_PLACES = 12
+"""Places behind the point of a price in cents, as many as Stripe takes."""
+CENTS = 100
+QUANTITY_MAX = 10**15
+"""The largest included amount, or end of a tier."""
+MONTHS = 12
+
+DECIMAL = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,16}))?")
+PRICE = re.compile(rf"({DECIMAL.pattern})(?:/([1-9][0-9]{{0,9}}))?")
+VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,47})@([1-9][0-9]{0,5})(?:\+([A-Za-z0-9][A-Za-z0-9_-]{0,63}))?")
+A_FEE = 'an amount of USD such as "99" or "99.50"'
+A_PRICE = 'USD a unit such as "0.10", or for so many units such as "0.01/1000"'
+A_QUANTITY = "a whole number of units, or unlimited"
+AN_END = "a whole number of units, or none for the last tier"
+A_VERSION = "PLAN@VERSION such as standard@3, or standard@3+acme for one customer"
+
+
+def read_fee(value: object) -> int:
+    """Cents: `99`, `99.50`."""
+    if isinstance(value, int):
+        return value
+    written = read_text(value, A_FEE)
+    match = DECIMAL.fullmatch(written)
+    if match is None:
+        raise value_error(f"{format_value(written)} is not an amount", A_FEE)
+    whole, places = match[1], (match[2] or "").rstrip("0")
+    if len(places) > 2:
+        raise value_error(f"{format_value(written)} has parts of a cent", A_FEE)
+    return int(whole) * CENTS + int(places.ljust(2, "0"))
+
+
+def read_price(value: object) -> int:
+    """What a unit costs, in 10⁻¹² cents: `0.10`, `0.01/1000`."""
+    if isinstance(value, int):
+        return value
+    written = read_text(value, A_PRICE)
+    match = PRICE.fullmatch(written)
+    if match is None:
+        raise value_error(f"{format_value(written)} is not a price", A_PRICE)
+    whole, places, units = match[2], match[3] or "", int(match[4] or 1)
+    parts, rest = divmod(int(whole + places) * CENTS * PRICE_SCALE, units * int("1" + "0" * len(places)))
+    if rest:
+        raise value_error(
+            f"{format_value(written)} has more than {PRICE_PLACES} places in cents a unit", "write a rounder price"
+        )
+    return parts
+
+
+def read_included(value: object) -> int | None:
+    """Units that the fee covers; None: as many as one likes."""
+    if value is None or isinstance(value, int):
+        return value
+    written = read_text(value, A_QUANTITY)
+    return None if written == "unlimited" else _read_quantity(written, A_QUANTITY)
+
+
+def read_end(value: object) -> int | None:
+    """The last unit of a tier; None: it has none."""
+    if value is None or isinstance(value, int):
+        return value
+    written = read_text(value, AN_END)
+    return None if written == "none" else _read_quantity(written, AN_END)
+
+
+def _read_quantity(written: str, hint: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,16}", written) or int(written) > QUANTITY_MAX:
+        raise value_error(f"{format_value(written)} is not a number from 0 to {QUANTITY_MAX}", hint)
+    return int(written)
+
+
+def read_version(value: object) -> str:
+    """The name of a version."""
+    written = read_text(value, A_VERSION)
+    if not VERSION.fullmatch(written):
+        raise value_error(f"{format_value(written)} is not the name of a version", A_VERSION)
+    return written
+
+
+Price = Annotated[int, BeforeValidator(read_price)]
+Version = Annotated[str, BeforeValidator(read_version)]
+
+
+class PriceTier(Part):
+    """A tier of a graduated price."""
+
+    up_to: Annotated[int | None, BeforeValidator(read_end)]
+    """The last unit that costs this, counted from the first one of the period; `none`: all further units."""
+    price: Price
+
+
+class PricesBy(Part):
+    """Prices that differ by what usage is split by."""
+
+    dimension: Name
+    """Such as `model`."""
+    prices: dict[Name, Price]
+    """Of a unit with each value. The included amount is used up in this order; other values, which come last, cost the
+    meter's `price`."""
+
+
+class MeterPrice(Part):
+    """What a plan says of a meter: what the fee covers, and what happens above that."""
+
+    included: Annotated[int | None, BeforeValidator(read_included)] = 0
+    """Units that the fee covers in a period, or `unlimited`."""
+    cap: Literal["soft", "hard"] | None = None
+    """Above what is included: soft serves it, without a price for the plan's grace, and hard refuses it."""
+    price: Price | None = None
+    """Of a unit above what is included, in USD: `"0.10"`, or `"0.01/1000"` for a thousand units."""
+    tiers: tuple[PriceTier, ...] = ()
+    """A graduated price in the place of `included` and `price`: each unit costs what its tier says."""
+    by: PricesBy | None = None
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> "MeterPrice":
+        if self.tiers and (self.included or self.price is not None or self.by is not None):
+            raise value_error("has tiers and beside them included, price or by", "leave those out: a tier may cost 0")
+        ends = [tier.up_to for tier in self.tiers]
+        if ends and (ends[-1] is not None or None in ends[:-1]):
+            raise value_error("has tiers that do not cover every unit", "give the last one, and no other, up_to: none")
+        if any(one >= other for one, other in pairwise(end for end in ends if end is not None)):
+            raise value_error("has tiers that overlap", "give each tier an up_to above that of the one before")
+        if self.by is not None and self.price is None:
+            raise value_error("has prices by dimension and none for other values", "write price beside by")
+        is_billed = self.price is not None or bool(self.tiers)
+        if self.cap == "hard" and is_billed:
+            raise value_error("has a price above a hard cap, which lets nothing through", "leave out one of them")
+        if self.included is None and (is_billed or self.cap is not None):
+            raise value_error("has a price or a cap for what is unlimited", "leave it out")
+        if self.included is not None and not is_billed and self.cap is None:
+            raise value_error("does not say what happens above what is included", "write price, or cap: soft or hard")
+        return self
+
+
+class Grace(Part):
+    """How far service goes on above a soft cap without a price, whichever ends first; then it is as a hard one."""
+
+    percent: Annotated[float, BeforeValidator(read_share)]
+    """Above what is included, as a share of it."""
+    for_: Annotated[float, BeforeValidator(read_duration)] = Field(alias="for")
+    """For how long: `3day`."""
+
+
+class Annual(Part):
+    """A year paid in advance; usage stays monthly."""
+
+    discount: Annotated[float, BeforeValidator(read_share)]
+
+
+class Plan(Part):
+    """A version of what is sold."""
+
+    name: str | None = None
+    """As customers read it; by default the plan's name."""
+    fee: Annotated[int, BeforeValidator(read_fee)]
+    """For a month, in USD."""
+    annual: Annual | None = None
+    tier: Name | None = None
+    """The tier at the edge; by default it has the plan's name."""
+    meters: dict[Name, MeterPrice] = {}
+    """By meter: what is included, and what more costs. Other meters are not billed."""
+    entitlements: dict[Name, str] = {}
+    """What is allowed and not billed, such as `concurrent_jobs: 10`, as customers read it."""
+    grace: Grace | None = None
+
+    @property
+    def year_fee(self) -> int | None:
+        """Cents for a year in advance; None where it is not sold by the year."""
+        if self.annual is None:
+            return None
+        # A share has ten places at most: whole numbers, and one rounding.
+        left = 10**10 - round(self.annual.discount * 10**10)
+        return (2 * MONTHS * self.fee * left + 10**10) // (2 * 10**10)
+
+
+def get_plan_name(version: str) -> str:
+    """The name of a version's plan: of `standard@3+acme`, `standard`."""
+    return version.partition("@")[0]
+
+
+def find_version_owner(version: str) -> str | None:
+    """Whose price a version is; None where it is for everybody."""
+    return version.partition("+")[2] or None
+
+
+def get_version_number(version: str) -> int:
+    """The number of a version: of `standard@3+acme`, 3."""
+    return int(version.partition("@")[2].partition("+")[0])
+
+
+def get_plan_tier(version: str, plan: Plan) -> str:
+    """The tier at the edge of customers with this version."""
+    return plan.tier or get_plan_name(version)
+
+
+def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
+    """The newest version of each plan by its name, as a customer is sold it: at the customer's own price if there is
+    one of that version. None: as everybody is."""
+    newest_versions: dict[str, str] = {}
+    for version in sorted(
+        plans, key=lambda version: (get_version_number(version), find_version_owner(version) is not None)
+    ):
+        if find_version_owner(version) in (None, customer):
+            newest_versions[get_plan_name(version)] = version
+    return {name: newest_versions[name] for name in dict.fromkeys(map(get_plan_name, plans)) if name in newest_versions}
+
+
+class PlansFile(Part):
+    """A plans.yaml."""
+
+    currency: Literal["usd"] = "usd"
+    plans: dict[Version, Plan]
+
+
+def find_faults(tree: Table) -> Iterator[Fault]:
+    """Find prices for one customer of plans that are not there."""
+    plans = tree.get("plans")
+    if isinstance(plans, Table):
+        for version in plans:
+            general, plus, _ = version.partition("+")
+            if plus and general not in plans:
+                yield Fault(("plans", version), f"is a price of {general}, which is not there", f"write {general} too")
+
+
+KIND = Kind(PlansFile, find_faults)
+
+
+def is_plans_file(tree: Table) -> bool:
+    """Whether a file that begins so is a plans.yaml."""
+    return "plans" in tree

@@ -1,0 +1,94 @@
+"""People who sign in by OpenID Connect, as the collector's file has them: whose word is believed, and who is what."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import addresses
+from edgeproxy.config.part import Part
+from edgeproxy.config.units import format_value, read_text, value_error
+
+AN_ISSUER = "https://HOST, as the issuer's tokens have it in `iss`"
+A_CLAIM = "a list of texts that the claim has for them"
+
+
+def read_issuer(value: object) -> str:
+    """Read the URL of an issuer, exactly as its tokens name it."""
+    url = read_text(value, AN_ISSUER)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise value_error(f"{format_value(url)} is not a URL", AN_ISSUER) from None
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.query or parts.fragment:
+        raise value_error(f"{format_value(url)} is not the URL of an issuer", AN_ISSUER)
+    if parts.scheme == "http" and not addresses.is_loopback(parts.hostname):
+        raise value_error(f"{format_value(url)} is reached in the clear", "write https://")
+    return url
+
+
+def read_word(value: object) -> str:
+    """Read a text that is not empty."""
+    word = read_text(value, "one text")
+    if not word.strip():
+        raise value_error("is empty", "one text")
+    return word
+
+
+Word = Annotated[str, BeforeValidator(read_word)]
+Words = tuple[Word, ...]
+
+FACTOR_SECONDS_MAX = 600
+"""Seconds for which a sign-in with a second factor allows what is sensitive."""
+LEEWAY_SECONDS = 30.0
+"""Seconds by which the clock of an issuer may differ."""
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures with a public key: whoever knows that can make no token. There is neither `none` nor HMAC."""
+
+
+class OperatorRoles(Part):
+    """Which values of a claim make an operator what."""
+
+    claim: Word = "groups"
+    """The claim of a token that says it: a text, or a list of them."""
+    admin: Words = ()
+    """Who reads and changes everything."""
+    billing: Words = ()
+    """Who reads everything, and changes what money is about."""
+    support: Words = ()
+    """Who reads everything, pauses customers, and revokes and rotates keys."""
+    read: Words = ()
+    """Who reads everything."""
+
+
+class SecondFactor(Part):
+    """What in a token shows that somebody signed in with a second factor. One of these is enough."""
+
+    amr: Words = ("mfa",)
+    """Values of the claim `amr` (RFC 8176)."""
+    acr: Words = ()
+    """Values of the claim `acr`."""
+
+
+class Operators(Part):
+    """People who sign in at an issuer of OpenID Connect."""
+
+    issuer: Annotated[str, BeforeValidator(read_issuer)]
+    """Who vouches for them: the `iss` of tokens. Its keys are found by its /.well-known/openid-configuration."""
+    audience: Word
+    """Whom the tokens are for: their `aud`."""
+    roles: OperatorRoles
+    """Which values of a claim make an operator what."""
+    algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1)] = ("RS256", "ES256")
+    """How tokens may be signed."""
+    second_factor: SecondFactor = SecondFactor()
+    """What shows a second factor, without which sensitive actions are refused."""
+
+
+def is_factor_recent(factor_at: float | None, now: float) -> bool:
+    """Whether a sign-in with a second factor at this Unix second (None: there was none) allows what is sensitive.
+
+    One in the future does not: it would count for longer than any other.
+    """
+    return factor_at is not None and -LEEWAY_SECONDS <= now - factor_at <= FACTOR_SECONDS_MAX

@@ -1,0 +1,139 @@
+"""What operators write about routing by latency: `regions` in collector.yaml, and regions.yaml, the beacon's file."""
+
+from collections.abc import Iterator
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field
+
+from edgeproxy.config import addresses, parsers, references
+from edgeproxy.config.check import Kind
+from edgeproxy.config.field_types import Address, File, Name, Network
+from edgeproxy.config.part import Part
+from edgeproxy.config.references import Fault
+from edgeproxy.config.tls import CollectorTls
+from edgeproxy.config.tree import Items, Table
+from edgeproxy.config.units import Time, format_value, read_text, value_error
+
+REGIONS_MAX = 16
+ONE = ("has one region", "there is nothing to choose: name two or more")
+A_PLACE = "a URL such as https://eu.api.example.com/beacon"
+
+
+def read_region_url(value: object) -> str:
+    """Read where clients reach the beacon of a region: a URL with its path, and without a slash at its end."""
+    written = read_text(value, A_PLACE)
+    try:
+        url = urlsplit(written)
+        port = url.port
+    except ValueError:
+        raise value_error(f"{format_value(written)} is not a URL", A_PLACE) from None
+    if url.scheme not in ("http", "https") or not url.hostname or port == 0:
+        raise value_error(f"{format_value(written)} is not a URL of http:// or https://", A_PLACE)
+    if url.query or url.fragment or "@" in url.netloc or not written.isprintable() or " " in written:
+        raise value_error(f"{format_value(written)} has more than a host and a path", A_PLACE)
+    return written.rstrip("/")
+
+
+class Measured(Part):
+    """The regions between which clients are sent to the nearest, in collector.yaml."""
+
+    names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=REGIONS_MAX)]
+    """The regions about which beacons report."""
+    default: Name | None = None
+    """The region of clients about whom nothing is known; by default the first."""
+
+    @property
+    def fallback(self) -> str:
+        """The default, whether it is written or not."""
+        return self.default or self.names[0]
+
+
+class Country(Part):
+    """From where the country of a client is known. Without this it is not: nothing is guessed."""
+
+    header: Name | None = None
+    """A field that trusted proxies set, such as CF-IPCountry."""
+    set_by: tuple[Network, ...] | None = None
+    """Networks of the proxies that set the header: it counts where the client has connected to one of them. By default
+    all of trusted_proxies."""
+    file: File | None = None
+    """A database: lines of FIRST,LAST,COUNTRY, both addresses included."""
+
+
+class RegionsFile(Part):
+    """What operators write in regions.yaml."""
+
+    listen: Address = addresses.Address("127.0.0.1", 8090)
+    """Where clients connect, best through an edge: HOST:PORT."""
+    path: Annotated[str, BeforeValidator(parsers.read_target)] = "/beacon"
+    """What the paths of requests begin with."""
+    regions: Annotated[
+        dict[Name, Annotated[str, BeforeValidator(read_region_url)]], Field(min_length=1, max_length=REGIONS_MAX)
+    ]
+    """Where clients reach the beacon of each region."""
+    collector: Annotated[str, BeforeValidator(addresses.read_collector)]
+    """Where reports go, and who knows the best region."""
+    token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(default=None, repr=False)
+    """A token of the collector with the role `beacon`."""
+    tls: CollectorTls = CollectorTls()
+    """TLS, for a collector of https://."""
+    secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(default=None, repr=False)
+    """What signs tickets, and hides addresses; the same for all beacons. By default one at random."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Networks that may say who a client is: the edge before it, a CDN."""
+    country: Country | None = None
+    """From where the country of a client is known."""
+    every: Annotated[float, BeforeValidator(Time(0.1, 60.0))] = 5.0
+    """After which time reports are sent on."""
+
+
+class BeaconSettings(RegionsFile):
+    """A configuration that passed every check."""
+
+    sha256: str
+    """Over the bytes of all files, in the order in which they were read, in hex."""
+
+
+def find_faults(tree: Table) -> Iterator[Fault]:
+    """Find contradictions between the parts of a regions.yaml."""
+    yield from references.find_faults(tree)
+    given = tree.get("regions")
+    if isinstance(given, Table) and len(given) == 1:
+        yield Fault(("regions",), *ONE)
+    country = tree.get("country")
+    if isinstance(country, Table):
+        if ("header" in country) == ("file" in country):
+            what = "has a header and a file" if "header" in country else "has neither a header nor a file"
+            yield Fault(("country",), what, "write one of them")
+        if "set_by" in country and "header" not in country:
+            yield Fault(("country", "set_by"), "is about a header, and there is none", "leave it out")
+        if "header" in country and not tree.get("trusted_proxies"):
+            where = ("country", "header")
+            yield Fault(where, "can be sent by anybody", "name who sets it under trusted_proxies")
+
+
+def find_measured_faults(tree: Table) -> Iterator[Fault]:
+    """Find contradictions in `regions` of a collector.yaml."""
+    given = tree.get("regions")
+    names = given.get("names") if isinstance(given, Table) else None
+    if not isinstance(given, Table) or not isinstance(names, Items):
+        return
+    if len(names) == 1:
+        yield Fault(("regions", "names"), *ONE)
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            yield Fault(
+                ("regions", "names", number), f"{format_value(str(name))} is there twice", "name each region once"
+            )
+    default = given.get("default")
+    if isinstance(default, str) and default not in names:
+        yield Fault(("regions", "default"), f"{format_value(default)} is not in names", "name it there too")
+
+
+KIND = Kind(RegionsFile, find_faults)
+
+
+def is_regions_file(tree: Table) -> bool:
+    """Whether a file that begins so is a regions.yaml."""
+    return bool("regions" in tree and not tree.keys() & {"database", "tokens", "upstreams", "routes", "tiers"})

@@ -1,0 +1,63 @@
+"""What is allowed in a collector.yaml, and is probably not meant: `check` warns of it. Pure."""
+
+from collections.abc import Iterator
+from urllib.parse import parse_qs, urlsplit
+
+from edgeproxy.config.addresses import is_local_url, is_loopback
+from edgeproxy.config.collector.listeners import GROUPS, PAGE_GROUPS
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
+
+VERIFIED = ("verify-full", "verify-ca")
+"""The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
+
+
+def list_collector_warnings(settings: Settings) -> Iterator[str]:
+    """List all warnings about a collector."""
+    for index, token in enumerate(settings.tokens):
+        if not DEMONSTRATION.isdisjoint(token.sha256):
+            yield f"tokens.{index}: is a token of the demonstration, which everybody knows: make one of your own"
+    database = urlsplit(settings.database)
+    if database.scheme == "postgresql" and not is_local_url(f"http://{database.netloc.rpartition('@')[2]}"):
+        mode = parse_qs(database.query).get("sslmode", ["prefer"])[-1]
+        if mode not in VERIFIED:
+            yield (
+                f"database: with sslmode={mode} anybody on the way can answer in PostgreSQL's place: "
+                "write ?sslmode=verify-full"
+            )
+    yield from list_trusted_proxies_warnings(settings.trusted_proxies)
+    yield from _list_listener_warnings(settings)
+    alerts = settings.alerts
+    named = {alerts.customers, *alerts.routes.page, *alerts.routes.warn, *alerts.routes.info}
+    for name in alerts.channels.keys() - named:
+        yield f"alerts.channels.{name}: no route names it: it gets nothing but pages that nobody else has taken"
+
+
+def _list_listener_warnings(settings: Settings) -> Iterator[str]:
+    """Where a collector is reached in the clear, and what nobody reaches at all."""
+    served: set[str] = set()
+    ships = [one for one in settings.listen if "edges" in one.groups]
+    certified = [one.resolve_tls(settings.tls) for one in ships]
+    for index, listener in enumerate(settings.listen):
+        where = f"listen.{index}"
+        served |= listener.groups
+        tls = listener.resolve_tls(settings.tls)
+        if tls is None and listener.is_public and not listener.behind_tls:
+            yield (
+                f"{where}: {listener.address} may be reached from outside and has no TLS: tokens and sessions can be "
+                "read by all on the way: write tls, an internal address, or behind_tls: true where a proxy ends TLS"
+            )
+        has_pages = settings.pages is not None and listener.groups & (PAGE_GROUPS - {"status"})
+        url = listener.url or (settings.pages and settings.pages.url)
+        if has_pages and url is None and tls is None and not is_loopback(listener.address.host):
+            yield "pages: browsers reach them in the clear, and sessions with them: write url: https://HOST, or tls"
+        if settings.pages is None and set(listener.serve or ()) & (PAGE_GROUPS | {"pages"}):
+            yield f"{where}.serve: has pages, and there are none: write pages: {{}}"
+    if any(tls is not None and tls.client_ca is not None for tls in certified):
+        for listener, tls in zip(ships, certified, strict=True):
+            if tls is None or tls.client_ca is None:
+                yield f"listen: edges ship at {listener.address} without the certificate that others ask them for"
+    needless = {"webhooks"} if settings.billing is None or settings.billing.mode == "off" else set()
+    needless |= PAGE_GROUPS if settings.pages is None else set()
+    for group in sorted(GROUPS - served - needless):
+        yield f"listen: no listener serves {group}: write it in the serve of one, if anybody is to reach it"

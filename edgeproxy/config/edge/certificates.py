@@ -1,0 +1,43 @@
+"""The certificates and authorities that edge.yaml names."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproxy.config.edge.settings import EdgeFile
+from edgeproxy.config.hub_settings import HubTls
+from edgeproxy.config.tls import Certificate, UpstreamTls
+
+if TYPE_CHECKING:
+    pass
+from edgeproxy.config.certificates import format_expiry_warnings
+
+
+def list_certificates(settings: EdgeFile) -> list[Certificate]:
+    """Every certificate with its key that a configuration names, each once: the edge's own."""
+    named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
+    for tls in _list_outward_tls(settings):
+        if tls.cert is not None and tls.key is not None:
+            named.append(Certificate(cert=tls.cert, key=tls.key))
+    return list(dict.fromkeys(named))
+
+
+def list_authority_files(settings: EdgeFile) -> list[Path]:
+    """Every file of authorities that a configuration names, each once."""
+    named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
+    named += [tls.ca for tls in _list_outward_tls(settings)]
+    return [file for file in dict.fromkeys(named) if file is not None]
+
+
+def _list_outward_tls(settings: EdgeFile) -> list[UpstreamTls | HubTls]:
+    """TLS towards those whom the edge connects to."""
+    towards: list[UpstreamTls | HubTls] = [upstream.tls for upstream in settings.upstreams.values()]
+    towards.append(settings.hub.tls)
+    return towards if settings.usage is None else [*towards, settings.usage.tls]
+
+
+def list_expiry_warnings(settings: EdgeFile, now: float) -> list[str]:
+    """List what `describe_expiry` says of every certificate that a configuration names, behind the name of its file.
+
+    Raises InvalidCertificateError.
+    """
+    return format_expiry_warnings(list_certificates(settings), now)

@@ -1,0 +1,107 @@
+"""From an edge.yaml to settings, and from one process to another."""
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeproxy.config.edge.customer_store import Customers, dump_customers
+from edgeproxy.config.edge.settings import EdgeFile, Pushed, Settings
+from edgeproxy.config.hub_settings import Hub
+
+if TYPE_CHECKING:
+    from edgeproxy.config.references import Fault
+    from edgeproxy.config.source import Source
+from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
+
+
+def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> Settings:
+    """Load the settings of a file and of those that it includes. Raises ConfigError with every problem.
+
+    Without `files` the certificates and keys that it names are not looked at: not everybody may who wants to know
+    where the edge listens.
+    """
+    settings = get_settings(try_load_edge(path, environ, files=files))
+    assert settings is not None
+    return settings
+
+
+def load_customers(path: Path, environ: Mapping[str, str]) -> Pushed:
+    """Load the customers and the hub of a file, which need not say what to serve. Files that it names are not read:
+    nobody serves with them here. Raises ConfigError."""
+    with pause_garbage_collection():
+        customers = get_settings(_load_customers_source(path, environ))
+    assert customers is not None
+    return customers
+
+
+def try_load_edge(
+    path: Path,
+    environ: Mapping[str, str],
+    *,
+    parts: bool = False,
+    files: bool = True,
+    also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
+) -> Loaded[Settings]:
+    """`load_edge`, or with `parts` `check_file`, for those who go on whatever comes of it.
+
+    `also` finds what else is wrong with a configuration in which nothing is.
+    """
+    # Not at the top: workers restore what was loaded, and need neither a YAML parser nor the checks.
+    from edgeproxy.config.source import Source
+
+    with pause_garbage_collection():
+        return load_edge_source(Source(path, environ), parts=parts, files=files, also=also)
+
+
+def load_edge_source(
+    source: "Source",
+    *,
+    parts: bool = False,
+    files: bool = True,
+    also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
+) -> Loaded[Settings]:
+    """Check a source, and make the settings of it; see `try_load_edge`."""
+    from edgeproxy.config.check import Check, Kind
+    from edgeproxy.config.edge.references import find_faults
+
+    written = Check(source, Kind(EdgeFile, find_faults), parts=parts, files=files, also=also).run()
+    settings = None if written is None else Settings.model_construct(**vars(written), sha256=source.sha256)
+    return Loaded(settings, source.problems, source.signs)
+
+
+def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pushed]:
+    from edgeproxy.config.check import Check, Kind
+    from edgeproxy.config.edge.references import find_faults
+    from edgeproxy.config.source import Source
+
+    source = Source(path, environ)
+    kind = Kind(Pushed, find_faults)
+    return Loaded(Check(source, kind, files=False, lists=True).run(), source.problems, source.signs)
+
+
+def dump_settings(settings: Settings) -> bytes:
+    """Write settings for a worker: all but the customers as JSON on one line, then a line for each customer and key.
+
+    `restore_settings` reads them. To write a hundred thousand keys takes a second. Workers ship nothing, ask no hub and
+    answer no operator: they are not told the collector's token, nor more of the hub than which it is, nor who may ask
+    the admin listener.
+    """
+    worker_settings = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
+    rest = worker_settings.model_dump_json(by_alias=True, exclude={"admin", "customers", "keys", "usage"}).encode()
+    return b"\n".join((rest, *dump_customers(settings)))
+
+
+def restore_settings(dumped: bytes) -> tuple[Settings, Customers]:
+    """Restore settings that were dumped without customers and keys, with these.
+
+    Can be done in a thread while others have work to do: nothing in it takes long by itself.
+    """
+    customer_store = Customers()
+    with pause_garbage_collection():
+        begin = dumped.find(b"\n") + 1
+        settings = Settings.model_validate_json(dumped[: begin - 1] if begin else dumped)
+        while begin:
+            end = dumped.find(b"\n", begin)
+            customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])
+            begin = end + 1
+    return settings, customer_store

@@ -1,0 +1,222 @@
+"""Readers of what edge.yaml alone has: hosts, paths and methods of routes, fields of requests, endpoints, logs.
+
+Each takes the text of the file or the plain value, and raises `value_error`.
+"""
+
+import re
+
+from edgeproxy.config.addresses import HOST
+from edgeproxy.config.edge import methods
+from edgeproxy.config.edge.proxy_fields import has_proxy_field
+from edgeproxy.config.parsers import OFF, read_file_path, read_one_or_more, read_unless_off
+from edgeproxy.config.units import format_value, read_text, value_error
+
+REQUEST_FIELDS = frozenset(
+    (
+        *(
+            "host",
+            "content-length",
+            "transfer-encoding",
+            "connection",
+            "upgrade",
+            "te",
+            "expect",
+            "via",
+            "max-forwards",
+        ),
+        *("keep-alive", "proxy-connection", "proxy-authorization", "proxy-authenticate", "proxy", "trailer"),
+        *("traceparent", "tracestate", "x-request-id", "forwarded"),
+        *("x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-real-ip"),
+        *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
+    )
+)
+"""Fields of requests that have a meaning of their own to the edge."""
+
+
+PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+KEY_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}")
+
+
+STRIPPED = re.compile(r"[A-Za-z0-9-]{1,64}\*?")
+
+
+ENDPOINT = re.compile(r"(?i)(https?://[^/?#]+)(/[^?#]+)")
+"""The URL of an endpoint with a path, in its two parts."""
+
+
+PATH = re.compile(r"/[!#-;=?-~]*")
+
+
+REFUSED_IN_PATHS = {
+    "%": "write the character itself, or let a prefix end before it",
+    "?": "routes look at paths, not at queries",
+    "#": "a request's path never has one",
+    "\\": "write /",
+    "*": "only a last /* stands for all that follows",
+}
+
+
+PROTOCOL = re.compile(rf"{methods.TOKEN.pattern}(/{methods.TOKEN.pattern})?")
+
+
+HTTP_AGAIN = re.compile(r"(?i:h2c?|h3|http|https|tls)(/.*)?")
+"""Protocols in which HTTP is spoken on, past every rule of the edge: RFC 7540 section 3.2, RFC 2817."""
+
+
+NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
+
+
+A_HOST = "a name such as api.example.com, or *.example.com"
+
+
+A_SENT_HOST = "pass (the client's), upstream (that of the endpoint), or a name such as api.internal"
+
+
+A_METHOD = f"a method such as GET, PROPFIND or QUERY; {', '.join(methods.REFUSED)} are not forwarded"
+
+
+A_PROTOCOL = "a protocol such as websocket or SPDY/3.1"
+
+
+A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
+
+
+A_LOG = "a file such as var/access.log or /dev/stdout"
+
+
+A_KEY_FIELD = "the name of a field of your own, such as X-API-Key"
+
+
+A_PARAMETER = "none, or a name of letters, digits, -, _ and . such as api_key"
+
+
+A_STRIPPED = "the name of a field such as X-Country-Code, or the beginning of some such as X-Internal-*"
+
+
+AN_EXCEPTION = "the name of a field of docs/proxy-fields.md such as X-HTTP-Method-Override, or the beginning of some"
+
+
+def read_host(value: object) -> str:
+    """A host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
+    written = read_text(value, A_HOST)
+    host = written.lower().removesuffix(".")
+    if not HOST.fullmatch(host.removeprefix("*.")):
+        raise value_error(f"{format_value(written)} is not a host name", f"{A_HOST}, without a port")
+    return host
+
+
+def read_sent_host(value: object) -> str:
+    """Read what upstreams get as Host: `pass`, `upstream`, or a name in lower case, which may have a port."""
+    written = read_text(value, A_SENT_HOST)
+    name, colon, port = written.lower().partition(":")
+    if not HOST.fullmatch(name) or (colon and not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16)):
+        raise value_error(f"{format_value(written)} is not a host name", A_SENT_HOST)
+    return name + colon + port
+
+
+def read_path(value: object) -> str:
+    """A path as routes name it: exact, or with `/*` at its end for all that begin so."""
+    path = read_text(value, A_PATH)
+    if not path.startswith("/"):
+        raise value_error(f"{format_value(path)} does not begin with /", A_PATH)
+    if not PATH.fullmatch(path):
+        raise value_error(f"{format_value(path)} has a space, or another character that no request's path has", A_PATH)
+    stem = path.removesuffix("/*")
+    for character, hint in REFUSED_IN_PATHS.items():
+        if character in stem:
+            raise value_error(f"{format_value(path)} has {character}", hint)
+    if {".", ".."} & {segment.partition(";")[0] for segment in stem.split("/")}:
+        raise value_error(f"{format_value(path)} has a dot segment", "write the path that it leads to")
+    return path
+
+
+def read_method(value: object) -> str:
+    """A method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
+    method = read_text(value, A_METHOD)
+    if not methods.TOKEN.fullmatch(method) or not methods.is_forwarded(method):
+        hint = f"write {method.upper()}" if method.upper() in methods.FORWARDED else A_METHOD
+        raise value_error(f"{format_value(method)} is not a method that the edge forwards", hint)
+    return method
+
+
+def read_protocol(value: object) -> str:
+    """A protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
+    protocol = read_text(value, A_PROTOCOL)
+    if not PROTOCOL.fullmatch(protocol):
+        raise value_error(f"{format_value(protocol)} is not a protocol", A_PROTOCOL)
+    if HTTP_AGAIN.fullmatch(protocol):
+        hint = "leave it out"
+        raise value_error(f"{format_value(protocol)} is HTTP again, in which requests would pass unseen", hint)
+    return protocol
+
+
+def read_log(value: object) -> str:
+    """A file that lines are added to; not a word that only looks like one."""
+    file = read_file_path(value, A_LOG)
+    if file.lower() in NO_LOGS or file.endswith("/"):
+        raise value_error(f"{format_value(file)} is not a file to write to", A_LOG)
+    return file
+
+
+def read_key_field(value: object) -> str:
+    """Read the name of a field in which keys come."""
+    name = read_text(value, A_KEY_FIELD)
+    if not KEY_FIELD.fullmatch(name):
+        raise value_error(f"{format_value(name)} is not the name of a field", A_KEY_FIELD)
+    if name.lower() in (*REQUEST_FIELDS, "cookie"):
+        raise value_error(f"{name} has another meaning", A_KEY_FIELD)
+    return name
+
+
+def read_key_fields(value: object) -> object:
+    """A list of fields, each there once."""
+    names = read_one_or_more(value)
+    assert isinstance(names, list | tuple)
+    lower = [name.lower() for name in names if isinstance(name, str)]
+    if len(set(lower)) < len(lower):
+        raise value_error("names a field twice", "leave one of them out")
+    return names
+
+
+def read_parameter(value: object) -> str | None:
+    """Read the name of a query's parameter or of a cookie; `none`: there is to be none."""
+    if value is None or value == "none":
+        return None
+    name = read_text(value, A_PARAMETER)
+    if not PARAMETER.fullmatch(name):
+        raise value_error(f"{format_value(name)} is not such a name", A_PARAMETER)
+    return name
+
+
+def read_stripped(value: object) -> str:
+    """Read the name of a field that only trusted proxies may send, or with `*` the beginning of several."""
+    name = read_text(value, A_STRIPPED)
+    if not STRIPPED.fullmatch(name):
+        raise value_error(f"{format_value(name)} is not the name of a field", A_STRIPPED)
+    if name.lower() in REQUEST_FIELDS:
+        raise value_error(f"{name} has a rule of its own", "leave it out")
+    return name
+
+
+def read_strip_exception(value: object) -> str:
+    """Read the name, or with `*` the beginning of names, of fields that not only trusted proxies may send."""
+    name = read_stripped(value)
+    if not has_proxy_field(name.lower()):
+        raise value_error(f"{name} passes in any case", AN_EXCEPTION)
+    return name
+
+
+def read_endpoint(value: object) -> object:
+    """An endpoint is its URL, which may end in a path, or a mapping with it."""
+    if not isinstance(value, str):
+        return value
+    match = ENDPOINT.fullmatch(value)
+    return {"url": value} if match is None else {"url": match[1], "path": match[2]}
+
+
+def read_access_log(value: object) -> object:
+    """`off`, a file, or a mapping with it."""
+    value = read_unless_off(value)
+    return {"file": value} if isinstance(value, str) else value

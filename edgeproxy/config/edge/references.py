@@ -1,0 +1,289 @@
+"""Checks across the parts of an edge.yaml, beside those that it shares with a collector.yaml (config/references.py)."""
+
+import os
+from collections.abc import Hashable, Iterator
+
+from pydantic_core import PydanticCustomError
+
+from edgeproxy.config import addresses, hub_settings, parsers, references, units
+from edgeproxy.config.edge import readers
+from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
+from edgeproxy.config.edge.rules import CONDITIONS
+from edgeproxy.config.problems import Steps
+from edgeproxy.config.references import (
+    Fault,
+    FirstPlaces,
+    find_pair_faults,
+    find_token_faults,
+    is_switched_on,
+    list_mappings,
+    list_members,
+    list_tls_pairs,
+    list_tls_sections,
+)
+from edgeproxy.config.tree import Items, Table, Value
+
+LABEL_BYTES_MAX = 100
+"""Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
+
+
+TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"
+
+
+def find_faults(tree: Table) -> Iterator[Fault]:
+    """Find contradictions between the parts of an edge.yaml, in a tree whose limits have their names."""
+    yield from references.find_faults(tree)
+    yield from _find_route_faults(tree)
+    yield from _find_cors_faults(tree)
+    yield from _find_answer_faults(tree)
+    yield from _find_rule_faults(tree)
+    yield from _find_admin_faults(tree)
+    yield from _find_upstream_faults(tree)
+    yield from _find_usage_faults(tree)
+    yield from _find_hub_faults(tree)
+    yield from _find_directory_faults(tree)
+    yield from _find_access_log_faults(tree)
+    if tree.get("stamp_signature") == "v2" and not tree.get("stamp_secret"):
+        yield Fault(("stamp_signature",), "signs nothing without a secret", "write stamp_secret, too")
+
+
+def _find_route_faults(tree: Table) -> Iterator[Fault]:
+    """Each name once; each host, path and method once; labels that fit; scopes only where keys are looked at."""
+    names, routes = FirstPlaces(), FirstPlaces()
+    for path, route in list_members(tree, "routes"):
+        name, where = route.get("name"), route.get("path")
+        host = route.get("host", "")
+        if isinstance(name, str) and (first := names.find_earlier(name, (*path, "name"))):
+            yield Fault((*path, "name"), "is defined already at", "give one of them another name", first)
+        if isinstance(host, str) and isinstance(where, str):
+            for method in _list_methods(route):
+                if first := routes.find_earlier((host.lower().removesuffix("."), where, method), path):
+                    what = f"takes the {method + ' ' if method else ''}requests of the route at"
+                    yield Fault(path, what, "leave one of them out, or give them other methods", first)
+                    break
+            if name is None and len(host + where) > LABEL_BYTES_MAX:
+                what = f"host and path make a label of {len(host + where)} bytes, above {LABEL_BYTES_MAX}"
+                yield Fault(path, what, "give the route a name")
+        if route.get("auth") == "none" and route.get("scopes"):
+            yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
+
+
+def _find_cors_faults(tree: Table) -> Iterator[Fault]:
+    """Nobody's cookies are for the pages of anybody. A browser asks about a path: its routes say the same."""
+    first: dict[Hashable, tuple[Steps, Value]] = {}
+    for path, route in list_members(tree, "routes"):
+        where = (str(route.get("host", "")).lower(), str(route.get("path")))
+        before, earlier_cors = first.setdefault(where, (path, route.get("cors")))
+        if earlier_cors != route.get("cors"):
+            yield Fault(path, "has another cors than the route of its path at", "write the same in both", before)
+    for path, part in (((), tree), *list_members(tree, "routes")):
+        cors = part.get("cors")
+        origins = cors.get("origins") if isinstance(cors, Table) else None
+        if isinstance(cors, Table) and isinstance(origins, Items) and len(origins) > 1 and "*" in origins:
+            yield Fault((*path, "cors", "origins"), "* is any origin already", "leave it out, or the others")
+        credentials = cors.get("credentials") if isinstance(cors, Table) else None
+        if (
+            isinstance(origins, Items)
+            and "*" in origins
+            and isinstance(credentials, str)
+            and is_switched_on(credentials)
+        ):
+            yield Fault((*path, "cors", "credentials"), "would show every page what its visitors may see", NAME_THEM)
+
+
+def _find_answer_faults(tree: Table) -> Iterator[Fault]:
+    """Each route leads somewhere, and to one place; a redirect not back to itself; what is stripped is there."""
+    places = [(route.get("host"), route.get("path")) for _, route in list_members(tree, "routes")]
+    for path, route in list_members(tree, "routes"):
+        own = [name for name in ("redirect", "respond") if name in route]
+        redirect = route.get("redirect")
+        to = redirect.get("to") if isinstance(redirect, Table) else redirect
+        if len(own) > 1:
+            yield Fault((*path, "respond"), "cannot be given where there is a redirect", "leave one of them out")
+        elif "upstream" in route and (("respond" in route) or (isinstance(to, str) and to != "https")):
+            yield Fault((*path, "upstream"), f"is never asked where there is {own[0]}", "leave one of them out")
+        elif "upstream" not in route and (not own or to == "https"):
+            yield Fault(path, "has no upstream", "write upstream: api")
+        where = route.get("path")
+        if not isinstance(where, str):
+            continue
+        if isinstance(to, str) and to.endswith("*") and not where.endswith("/*"):
+            yield Fault((*path, "redirect"), "has a * and the route no prefix", "write path: /old/*, or no *")
+        again = isinstance(to, str) and where.endswith("/*") and f"{to.partition('?')[0]}/".startswith(where[:-1])
+        if isinstance(to, str) and (to == where or (again and (route.get("host"), to) not in places)):
+            yield Fault((*path, "redirect"), "leads back to the same route", "lead it elsewhere")
+        rewrite = route.get("rewrite")
+        strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
+        if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
+            yield Fault((*path, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
+
+
+def _find_rule_faults(tree: Table) -> Iterator[Fault]:
+    """Each name once; each rule is about some requests and not all; only limits have a rate."""
+    once = FirstPlaces()
+    for path, rule in list_members(tree, "rules"):
+        name = rule.get("name")
+        if isinstance(name, str) and (first := once.find_earlier(name, (*path, "name"))):
+            yield Fault((*path, "name"), "is defined already at", "give one of them another name", first)
+        if not any(condition in rule for condition in CONDITIONS):
+            yield Fault(path, "is about every request", f"write {', '.join(CONDITIONS[:-1])} or {CONDITIONS[-1]}")
+        if "contains" in rule and "field" not in rule:
+            yield Fault((*path, "contains"), "is of no field", "write field: User-Agent")
+        if ("rate" in rule) != (rule.get("action") == "limit"):
+            yield Fault(path, "has a rate without action: limit, or that without a rate", "write both or neither")
+
+
+NAME_THEM = "name the origins instead of *"
+
+
+def _list_methods(route: Table) -> list[str | None]:
+    """Return the methods that a route names; one that names none takes those that others leave."""
+    methods = route.get("methods")
+    if isinstance(methods, Items):
+        return [method for method in methods if isinstance(method, str)]
+    return [None]
+
+
+def _find_admin_faults(tree: Table) -> Iterator[Fault]:
+    """Find tokens of the admin listener that are there twice."""
+    admin = tree.get("admin")
+    if isinstance(admin, Table):
+        yield from find_token_faults(list_mappings(("admin", "tokens"), admin.get("tokens")))
+
+
+def _read_size(part: Value, field: str, default: int) -> int:
+    """The bytes that a field says; `default` where it says nothing that can be read."""
+    try:
+        return units.read_bytes(part.get(field) if isinstance(part, Table) else None)
+    except PydanticCustomError:
+        return default
+
+
+def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
+    """Each endpoint of an upstream once, TLS only where it is spoken, and no larger bodies than there is room for."""
+    room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
+    for path, upstream in list_members(tree, "upstreams"):
+        if _read_size(upstream, "buffer", 0) > room:
+            hint = "write as much there, or less here"
+            yield Fault((*path, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
+        once = FirstPlaces()
+        paths: dict[str, Steps] = {}
+        plain = True
+        endpoints = upstream.get("endpoints")
+        for index, endpoint in enumerate(endpoints if isinstance(endpoints, Items) else ()):
+            where = (*path, "endpoints", index)
+            parts = readers.read_endpoint(endpoint)
+            assert isinstance(parts, dict | Items | None)
+            base = parts.get("path", "") if isinstance(parts, dict) else ""
+            if isinstance(base, str) and paths.setdefault(base.removesuffix("/"), where) != next(iter(paths.values())):
+                hint = "requests are the same wherever they go: write the same path in both"
+                yield Fault(where, "has another path than", hint, next(iter(paths.values())))
+            try:
+                url = addresses.read_origin(parts.get("url") if isinstance(parts, dict) else parts)
+            except PydanticCustomError:
+                plain = False  # Nobody knows what it was meant to be.
+                continue
+            plain = plain and url.startswith("http://")
+            if first := once.find_earlier(url, where):
+                yield Fault(where, f"is {url} like", "leave one of them out, and give the other a weight", first)
+        tls = upstream.get("tls")
+        if isinstance(tls, Table) and tls:
+            yield from _find_outward_tls_faults((*path, "tls"), tls, "http:// endpoints" if plain else None)
+
+
+def _find_usage_faults(tree: Table) -> Iterator[Fault]:
+    """TLS towards the collector, where it is spoken."""
+    usage = tree.get("usage")
+    tls = usage.get("tls") if isinstance(usage, Table) else None
+    if isinstance(usage, Table) and isinstance(tls, Table) and tls:
+        url = usage.get("collector")
+        plain = isinstance(url, str) and url.lower().startswith("http://")
+        yield from _find_outward_tls_faults(("usage", "tls"), tls, "a collector of http://" if plain else None)
+
+
+def _find_hub_faults(tree: Table) -> Iterator[Fault]:
+    """TLS towards the hub, where it is spoken."""
+    hub = tree.get("hub")
+    tls = hub.get("tls") if isinstance(hub, Table) else None
+    if isinstance(hub, Table) and isinstance(tls, Table) and tls:
+        url = hub.get("url", hub_settings.MEMORY)
+        scheme = url.lower().partition("://")[0] if isinstance(url, str) else None
+        plain = f"a hub of {scheme}://" if scheme in ("memory", "redis", "redis+cluster") else None
+        instead = "rediss+cluster://" if scheme == "redis+cluster" else "rediss://"
+        yield from _find_outward_tls_faults(("hub", "tls"), tls, plain, instead)
+
+
+def _find_directory_faults(tree: Table) -> Iterator[Fault]:
+    """A hub or a collector to read it from, and who is trusted with it."""
+    directory = tree.get("directory")
+    if isinstance(directory, Table):
+        trusts = directory.get("trust", []) != []
+        if directory.get("from") == "collector":
+            if "usage" not in tree:
+                yield Fault(
+                    ("directory",), "has no collector to be read from", "write usage: {collector: URL, token: …}"
+                )
+            if not trusts:
+                yield Fault(("directory",), "names nobody who signs it", TRUST_HINT)
+        elif "from" in directory:  # Else it is that of a collector, which publishes.
+            hub = tree.get("hub", hub_settings.MEMORY)
+            url = hub.get("url", hub_settings.MEMORY) if isinstance(hub, Table) else hub
+            if isinstance(url, str) and url.lower() == hub_settings.MEMORY:
+                yield Fault(
+                    ("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share"
+                )
+            elif not trusts and directory.get("from") == "hub" and _is_remote_hub(url):
+                what = "names nobody who signs it: whoever can write to the hub could make keys"
+                yield Fault(("directory",), what, TRUST_HINT)
+            elif "max_age" in directory and not trusts:
+                yield Fault(
+                    ("directory", "max_age"),
+                    "is the age of a signed time, and nobody is trusted to sign",
+                    "write trust",
+                )
+    key = tree.get("cache_key")
+    if isinstance(key, Table) and len(key) != 1:
+        yield Fault(("cache_key",), "is not one key", f"write {A_CACHE_KEY}")
+
+
+def _is_remote_hub(url: Value) -> bool:
+    """Whether a hub is not at a loopback address; a URL that cannot be read is reported by itself."""
+    try:
+        return not hub_settings.is_local_hub(hub_settings.read_hub_url(url))
+    except ValueError:
+        return False
+
+
+def _find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
+    """TLS towards others; `plain`: those who do not speak it, where none does. `scheme`: of those who do."""
+    if plain is not None:
+        yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
+    yield from find_pair_faults(path, tls)
+    verify = tls.get("verify")
+    if "ca" in tls and isinstance(verify, str) and verify.lower() in parsers.OFF:
+        yield Fault((*path, "verify"), "false leaves ca unread", "leave one of them out")
+
+
+def _find_access_log_faults(tree: Table) -> Iterator[Fault]:
+    """Lines are not added to what has another use."""
+    log = tree.get("access_log")
+    file = log.get("file") if isinstance(log, Table) else log
+    if not isinstance(file, str):
+        return
+    path: Steps = ("access_log", "file") if isinstance(log, Table) else ("access_log",)
+    for other, written in _list_used_files(tree):
+        if os.path.normpath(written) == os.path.normpath(file):
+            yield Fault(path, f"{file} is named already at", "name another file", other)
+            return
+
+
+def _list_used_files(tree: Table) -> Iterator[tuple[Steps, str]]:
+    """Yield the files and directories that have a use, each with the path of the field that names it."""
+    parts: list[tuple[Steps, Value]] = [((), tree), (("tables",), tree.get("tables"))]
+    for path, tls in list_tls_sections(tree):
+        parts += list_tls_pairs(path, tls)
+    for path, part in parts:
+        for field in ("state", "dir", "cert", "key", "ca", "client_ca"):
+            written = part.get(field) if isinstance(part, Table) else None
+            if isinstance(written, str):
+                yield (*path, field), written

@@ -1,0 +1,57 @@
+"""Where an edge keeps its state and is asked, read from a file in which anything else may be wrong: commands about a
+running edge are needed most when its file is broken.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from edgeproxy.config import parsers
+from edgeproxy.config.edge.admin import Admin, read_admin
+from edgeproxy.config.source import Source
+
+STATE = re.compile(r"^state:[ \t]*([\"']?)([^\"'#${}\[\]\s]+)\1[ \t]*(?:#.*)?$", re.MULTILINE)
+"""`state` in a file that is no YAML."""
+
+
+class TablesLocation(BaseModel):
+    """The field of `tables` that says where they are."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dir: Annotated[Path, BeforeValidator(parsers.read_folder)] | None = None
+
+
+class StateLocation(BaseModel):
+    """What is to be known of an edge to ask it, or to read what it left on disk."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    state: Annotated[Path, BeforeValidator(parsers.read_folder)] = Path("var/edge")
+    tables: TablesLocation = TablesLocation()
+    admin: Annotated[Admin, BeforeValidator(read_admin)] = Admin()
+
+
+def locate_state(path: Path, environ: Mapping[str, str]) -> StateLocation:
+    """Read what can be read; for the rest the defaults stand."""
+    tree = Source(path, environ).tree
+    fields = {}
+    for name in StateLocation.model_fields:
+        try:
+            StateLocation.model_validate({name: tree[name]})
+        except (KeyError, ValidationError):
+            continue
+        fields[name] = tree[name]
+    if "state" not in fields and (written := STATE.search(_read_text(path))):
+        fields["state"] = written[2]
+    return StateLocation.model_validate(fields)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,185 @@
+"""What is allowed in an edge.yaml, and is probably not meant: `check` warns of it.
+
+Each warning is a sentence that begins with its field and says what is to be feared, and what to write instead. Pure.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from edgeproxy.config.algorithms import DEFAULT_DEPTHS
+from edgeproxy.config.allowance import ANONYMOUS, compute_allowance
+from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.edge.settings import Settings
+from edgeproxy.config.hub_settings import has_password, is_local_hub
+from edgeproxy.config.limits import BurstCredits, Limit, Quota
+from edgeproxy.config.meters import compute_request_amount
+from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnings
+
+SECRET_CHARACTERS_MIN = 32
+"""Characters of a `stamp_secret` below which it may be guessed."""
+
+
+COSTS_MAX = 20
+"""Warnings of costs that are shown: each route and each allowance may make one."""
+
+
+def list_edge_warnings(settings: Settings) -> Iterator[str]:
+    """List all warnings about an edge."""
+    yield from _list_connection_warnings(settings)
+    yield from list_trusted_proxies_warnings(settings.trusted_proxies)
+    for index, key in enumerate(settings.keys):
+        if key.sha256 in DEMONSTRATION:
+            yield f"keys.{index}: is a key of the demonstration, which everybody knows: `edgeproxy key new` makes one"
+    secret = settings.stamp_secret
+    if secret is not None and len(secret) < SECRET_CHARACTERS_MIN:
+        yield (
+            f"stamp_secret: has {len(secret)} characters and may be guessed: write {SECRET_CHARACTERS_MIN} or more, "
+            "as `openssl rand -hex 32` makes them"
+        )
+    yield from _list_peer_warnings(settings)
+    yield from _list_directory_warnings(settings)
+    yield from _list_path_warnings(settings)
+    yield from _list_certificate_warnings(settings)
+    costs = list(_list_cost_warnings(settings))
+    yield from costs[:COSTS_MAX]
+    if len(costs) > COSTS_MAX:
+        yield f"routes: {len(costs) - COSTS_MAX} more costs are above what a limit holds"
+
+
+def _list_connection_warnings(settings: Settings) -> Iterator[str]:
+    most = settings.limits.connections_per_ip
+    if most is not None and not settings.trusted_proxies:
+        yield (
+            f"limits.connections_per_ip: {most} holds all clients behind one load balancer or NAT together: name the "
+            "load balancer in trusted_proxies, or leave it out"
+        )
+
+
+def _list_peer_warnings(settings: Settings) -> Iterator[str]:
+    """Those whom the edge asks, and cannot know."""
+    for name, upstream in settings.upstreams.items():
+        if not upstream.tls.verify:
+            yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
+    if settings.usage is not None and not settings.usage.tls.verify:
+        yield "usage.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
+    hub = settings.hub
+    if not hub.is_shared or is_local_hub(hub.url):
+        return
+    if not has_password(hub.url):
+        yield f"hub: {hub.name} has no password: whoever reaches it can change limits and customers"
+        if hub.url.startswith(("redis://", "redis+cluster://")):
+            yield f"hub: {hub.name} is not asked over TLS: who is on the way can change limits and customers"
+    if not hub.tls.verify:
+        yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"
+
+
+def _list_directory_warnings(settings: Settings) -> Iterator[str]:
+    """Whose word counts on who there is, and for how long."""
+    directory = settings.directory
+    if directory is None:
+        return
+    if not directory.trust:
+        yield (
+            "directory.trust: is missing: whoever can write to the hub can make keys, also by a tunnel from this host: "
+            "write the public key that `edgeproxy directory keygen` prints"
+        )
+    elif directory.max_age == "none":
+        yield (
+            "directory.max_age: none lets whoever keeps news from this edge keep revoked keys alive for ever: "
+            "write a time such as 24h"
+        )
+    elif directory.max_age is None and directory.from_ == "hub":
+        yield (
+            "directory.max_age: is 24h where it is not written: customers get 503 once nobody has signed for so long. "
+            "Publish from the collector, or push at least once a day, and write max_age"
+        )
+
+
+def _list_path_warnings(settings: Settings) -> Iterator[str]:
+    """Prefixes that are asked for more than what is around them: services may take other paths for theirs."""
+    rejects = set(settings.paths.reject)
+    for index, route in enumerate(settings.routes):
+        around = next((other for other in settings.routes if _is_looser_route(other, route)), None)
+        stem = route.path.removesuffix("/*")
+        if around is None or not stem.strip("/"):
+            continue
+        odd = [] if ";" in rejects else [f"{stem};x"]
+        odd += [stem.upper()] if stem.upper() != stem else []
+        if odd:
+            yield (
+                f"routes.{index}.path: {' and '.join(odd)} are not {route.path}, and go by {around.label}, which asks "
+                'for less: see to it that the service takes them for other paths too, or write paths: {reject: [";"]}'
+            )
+
+
+def _is_looser_route(other: Route, route: Route) -> bool:
+    """Whether what only looks like a path of `route` goes by `other` to the same upstream, and is asked for less."""
+    prefix = other.prefix
+    covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
+    same = other.upstream == route.upstream and other.host in (None, route.host)
+    less = _compute_openness(other) > _compute_openness(route) or not route.scopes <= other.scopes
+    return covers and same and less
+
+
+def _compute_openness(route: Route) -> int:
+    """How much a route takes: the more, the less it asks for."""
+    return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
+
+
+def _list_certificate_warnings(settings: Settings) -> Iterator[str]:
+    """Certificates that a route takes, and nobody is asked for."""
+    is_requested = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
+    for index, route in enumerate(settings.routes):
+        if "certificate" in route.auth and not is_requested:
+            yield (
+                f"routes.{index}.auth: takes certificates, and no listener asks for one: write client_ca: FILE under "
+                "its tls"
+            )
+
+
+def _list_cost_warnings(settings: Settings) -> Iterator[str]:
+    """Costs that a limit can never hold: all such requests are refused, whenever they come."""
+    dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
+    allowances = [(f"tiers.{name}", name, compute_allowance(tier, None)) for name, tier in settings.tiers.items()]
+    for name, customer in settings.customers.items():
+        if customer.limits is not None or customer.quotas is not None:
+            held = compute_allowance(settings.tiers[customer.tier], customer)
+            allowances.append((f"customers.{name}", customer.tier, held))
+    for index, route in dear:
+        yield from _list_limit_cost_warnings(index, route, f"routes.{index}", route.limits, None)
+        for where, tier, allowance in allowances:
+            if route.auth != "optional" and (route.auth == "none") != (tier == ANONYMOUS):
+                continue
+            yield from _list_limit_cost_warnings(index, route, where, allowance.limits, allowance.burst_credits)
+            yield from _list_quota_cost_warnings(index, route, where, allowance.quotas, settings)
+
+
+def _list_limit_cost_warnings(
+    index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None
+) -> Iterator[str]:
+    if credits is not None and credits.max >= route.cost:
+        return  # They buy what the limits do not let pass.
+    for limit in limits:
+        if limit.mode == "enforce" and limit.cost_header is None and route.cost > compute_burst(limit):
+            yield (
+                f"routes.{index}.cost: {route.cost} is more than {limit.name} of {where} ever lets pass, "
+                f"{compute_burst(limit)}: such requests are always refused"
+            )
+
+
+def _list_quota_cost_warnings(
+    index: int, route: Route, where: str, quotas: Iterable[Quota], settings: Settings
+) -> Iterator[str]:
+    for quota in quotas:
+        needs = compute_request_amount(settings.meters[quota.meter].count, route.cost)
+        if quota.cap == "hard" and needs > quota.included:
+            yield (
+                f"routes.{index}.cost: {route.cost} is more than the quota {quota.name} of {where} includes, "
+                f"{quota.included}: such requests are always refused"
+            )
+
+
+def compute_burst(limit: Limit) -> int:
+    """What a limit lets pass at once where nothing is used."""
+    if DEFAULT_DEPTHS[limit.algorithm] is None:
+        return limit.count
+    return min(limit.count, limit.depth) if limit.algorithm == "hybrid" else limit.depth

@@ -1,0 +1,137 @@
+"""What may be written under `billing` of collector.yaml."""
+
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+
+from edgeproxy.collector.billing.reports.accounting import ACCOUNTS
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.credits import AccountName
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.config.collector.settings import Settings
+from edgeproxy.config.problems import ConfigError
+
+TOKENS = [{"sha256": "a" * 64, "role": "edge"}]
+PLANS = "plans: {basic@1: {fee: '9', meters: {calls: {included: 10, price: '0.01'}}}}\n"
+
+
+def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **more: Any) -> Settings:
+    file = folder / "collector.yaml"
+    (folder / "plans.yaml").write_text(plans)
+    said = {"tokens": TOKENS, **more}
+    if billing is not None:
+        said["billing"] = {"plans": str(folder / "plans.yaml"), **billing}
+    file.write_text(yaml.safe_dump(said))
+    return load_collector(file, os.environ)
+
+
+def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:
+    settings = load(tmp_path, {})
+    assert settings.billing == Billing(plans=tmp_path / "plans.yaml")
+    assert [plan.fee for plan in settings.plans.values()] == [900]
+    assert load(tmp_path, None).plans == {}
+    assert load(tmp_path, {}, PLANS.replace("9", "8")).sha256 != settings.sha256
+
+
+def test_what_is_wrong_in_the_plans_is_told_with_their_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"plans.yaml:1: .*calls: has tiers that do not cover"):
+        load(tmp_path, {}, PLANS.replace("included: 10, price: '0.01'", "tiers: [{up_to: 5, price: '1'}]"))
+    with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read"):
+        load(tmp_path, {"plans": "nowhere.yaml"})
+
+
+def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -> None:
+    assert load(tmp_path, {}, tiers={"basic": {}}).plans
+    with pytest.raises(ConfigError, match=r"collector.yaml:\d+: billing.plans: has basic@1, whose tier basic is not"):
+        load(tmp_path, {}, tiers={"gold": {}})
+
+
+def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) -> None:
+    assert load(tmp_path, {}).plans, "who names no meters leaves them to edges"
+    for meters, wrong in (
+        ({"call": {"count": "events"}}, r"has basic@1, whose meter calls is not there, did you mean call\?"),
+        ({"calls": {"count": "holdings"}}, "has basic@1, with a price of calls, which are places that nobody adds up"),
+    ):
+        with pytest.raises(ConfigError, match=f"billing.plans: {wrong}"):
+            load(tmp_path, {}, meters=meters)
+    places = {"calls": {"count": "holdings", "aggregate": "average"}}
+    assert load(tmp_path, {}, meters=places).meters["calls"].aggregate == "average"
+
+
+BY_MODEL = "included: 10, price: '1', by: {dimension: model, prices: {m1: '2'}}"
+
+
+@pytest.mark.parametrize("aggregate", ["sum", "average", "max", "unique"])
+def test_prices_by_dimension_are_of_what_adds_up(tmp_path: Path, aggregate: str) -> None:
+    meters = {"calls": {"count": "events", "aggregate": aggregate, "dimensions": {"model": 10}}}
+    plans = PLANS.replace("included: 10, price: '0.01'", BY_MODEL)
+    if aggregate in ("sum", "average"):
+        assert load(tmp_path, {}, plans, meters=meters).plans
+        return
+    with pytest.raises(ConfigError, match=f"prices of calls by model, whose {aggregate} does not add up"):
+        load(tmp_path, {}, plans, meters=meters)
+
+
+def test_minutes_are_kept_until_invoices_are_closed(tmp_path: Path) -> None:
+    for mode, days, is_taken in (("live", 33, True), ("live", 32, False), ("shadow", 20, False), ("off", 20, True)):
+        if is_taken:
+            load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
+        else:
+            with pytest.raises(ConfigError, match=r"retention.minutes: is shorter than .*, keep minutes for 33day"):
+                load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
+
+
+def test_minutes_are_kept_while_stripe_s_sums_are_compared_with_them(tmp_path: Path) -> None:
+    said = {"mode": "live", "collection": "meters"}
+    load(tmp_path, said, retention={"minutes": "62day"})
+    with pytest.raises(ConfigError, match=r"retention.minutes: is shorter than .*, keep minutes for 62day"):
+        load(tmp_path, said, retention={"minutes": "61day"})
+
+
+@pytest.mark.parametrize(
+    ("stripe", "what"),
+    [
+        ({"base": "http://api.stripe.com"}, "in the clear"),
+        ({"base": "ftp://127.0.0.1"}, "not the address of a server"),
+        ({"base": "https://api.stripe.com/v1"}, "not the address of a server"),
+        ({"base": "http://[::1"}, "not a URL"),
+        ({"key": "sk_live_abcdefgh"}, "is a key itself"),
+        ({"webhook_secrets": "whsec_abcdefgh"}, "is a key itself"),
+    ],
+)
+def test_keys_go_to_no_stranger_and_are_in_no_configuration(tmp_path: Path, stripe: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(tmp_path, {"stripe": stripe})
+    assert what in str(refused.value)
+    assert "abcdefgh" not in str(refused.value)
+
+
+def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
+    stripe = {"base": "http://127.0.0.1:12111/", "key": "keys/stripe", "webhook_secrets": "keys/hooks", "live": "off"}
+    found = load(tmp_path, {"stripe": stripe}).billing
+    assert found is not None
+    assert (found.stripe.base, found.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
+
+
+def test_meters_take_no_prices_by_dimension(tmp_path: Path) -> None:
+    assert load(tmp_path, {"collection": "meters"}).billing.collection == "meters"
+    price = {"included": 10, "price": "1", "by": {"dimension": "model", "prices": {"m1": "2"}}}
+    plans = yaml.safe_dump({"plans": {"basic@1": {"fee": "0", "meters": {"tokens": price}}}})
+    with pytest.raises(ConfigError, match=r"billing.plans: has basic@1, whose price of tokens is by dimension"):
+        load(tmp_path, {"collection": "meters"}, plans)
+    assert load(tmp_path, {}, plans).plans
+
+
+def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
+    assert load(tmp_path, {}).billing.credits is None
+    sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing
+    assert (sold.credits.meter, sold.credits.cogs, sold.accounts) == ("cost", {"tokens": 200_000_000}, {"cash": "090"})
+    assert set(get_args(AccountName)) == set(ACCOUNTS)
+    for name, said in (("cash", ""), ("cash", " x"), ("cash", "a\tb"), ("cash", "x" * 101)):
+        with pytest.raises(ConfigError, match=r"billing.accounts.cash: .*is no name of an account"):
+            load(tmp_path, {"accounts": {name: said}})
+    with pytest.raises(ConfigError, match="accounts"):
+        load(tmp_path, {"accounts": {"wages": "1"}})

@@ -1,0 +1,102 @@
+"""plans.yaml: what it may say, and what is told of each mistake."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.collector.catalog import PRICE_SCALE, PlansFile, find_newest_versions, get_plan_tier
+from edgeproxy.config.collector.load import load_plans
+from edgeproxy.config.file_kinds import check_file
+from edgeproxy.config.problems import ConfigError
+
+ROOT = Path(__file__).parents[3]
+
+
+def read(tmp_path: Path, text: str) -> PlansFile:
+    file = tmp_path / "plans.yaml"
+    file.write_text(text)
+    return load_plans(file, {})
+
+
+def problems(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    return [str(problem).partition("plans.yaml:")[2] for problem in caught.value.problems]
+
+
+def of_meter(said: str) -> str:
+    return f'plans:\n  a@1: {{fee: "1", meters: {{m: {said}}}}}\n'
+
+
+@pytest.mark.parametrize("name", ["plans", "plans-jobs"])
+def test_the_plans_that_are_shipped_pass(name: str) -> None:
+    assert isinstance(check_file(ROOT / f"config/{name}.yaml", {}), PlansFile)
+
+
+def test_prices_are_exact_in_parts_of_a_cent() -> None:
+    meters = load_plans(ROOT / "config/plans.yaml", {}).plans["standard@1"].meters
+    assert meters["llm_tokens"].price == PRICE_SCALE // 1000, "0.001 cents"
+    assert meters["seats"].price == 500 * PRICE_SCALE
+    enterprise = load_plans(ROOT / "config/plans.yaml", {}).plans["enterprise@1"].meters
+    assert enterprise["seats"].included is None
+
+
+def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
+    said = 'tiers: [{up_to: 5, price: "1"}, {up_to: none, price: "0.5"}]'
+    made = read(tmp_path, of_meter(f"{{{said}}}") + '  a@1+acme: {fee: "0.5", tier: b}\n')
+    assert PlansFile.model_validate(made.model_dump(by_alias=True)) == made
+    assert made.plans["a@1+acme"].fee == 50
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('plans: {a: {fee: "1"}}', ["1: plans.a: 'a' is not the name of a version, PLAN@VERSION"]),
+        ('plans: {a@1+acme: {fee: "1"}}', ["is a price of a@1, which is not there, write a@1 too"]),
+        ("plans: {a@1: {fee: 1.999}}", ["plans.'a@1'.fee: '1.999' has parts of a cent"]),
+        ("plans: {a@1: {fee: 1e3}}", ["'1e3' is not an amount"]),
+        ('plans: {a@1: {fee: "9999999999999"}}', ["is not an amount"]),
+        ('plans: {a@1: {fee: "9999999999.99"}}', []),
+        ("plans: {a@1: {fee: [1]}}", ["is not a single value"]),
+        ("plans: []", ["is not a mapping"]),
+        ("plans: {a@1: {}}", ["fee: is missing"]),
+        ("currency: eur\nplans: {}", ["currency: "]),
+        (of_meter('{price: "1/3"}'), ["has more than 12 places in cents a unit"]),
+        (of_meter('{price: "-1"}'), ["'-1' is not a price"]),
+        (of_meter('{price: "9999999999.1"}'), []),
+        (of_meter('{included: many, price: "1"}'), ["'many' is not a number from 0 to"]),
+        (of_meter('{included: 9999999999999999, price: "1"}'), ["is not a number from 0 to"]),
+        (of_meter("{included: 5}"), ["does not say what happens above what is included"]),
+        (of_meter('{included: 5, price: "1", cap: hard}'), ["has a price above a hard cap"]),
+        (of_meter('{included: unlimited, price: "1"}'), ["for what is unlimited"]),
+        (of_meter("{included: unlimited, cap: soft}"), ["for what is unlimited"]),
+        (of_meter('{by: {dimension: model, prices: {m1: "1"}}, cap: soft}'), ["none for other values"]),
+        (of_meter('{included: 5, tiers: [{up_to: none, price: "1"}]}'), ["has tiers and beside them included"]),
+        (of_meter('{price: "1", tiers: [{up_to: none, price: "1"}]}'), ["has tiers and beside them included"]),
+        (of_meter('{tiers: [{up_to: 5, price: "1"}]}'), ["do not cover every unit"]),
+        (of_meter('{tiers: [{up_to: none, price: "1"}, {up_to: none, price: "2"}]}'), ["do not cover every unit"]),
+        (of_meter('{tiers: [{up_to: x, price: "1"}]}'), ["'x' is not a number from 0 to"]),
+        (
+            of_meter('{tiers: [{up_to: 9, price: "1"}, {up_to: 9, price: "2"}, {up_to: none, price: "1"}]}'),
+            ["has tiers that overlap, give each tier an up_to above"],
+        ),
+        ('plans: {a@1: {fee: "1", grace: {percent: 20%}}}', ["grace.for: is missing"]),
+        ('plans: {a@1: {fee: "1", meter: {}}}', ["unknown field, did you mean meters?"]),
+    ],
+)
+def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, said: list[str]) -> None:
+    if not said:
+        assert read(tmp_path, text)
+        return
+    found = problems(tmp_path, text)
+    assert len(found) == len(said)
+    for one, told in zip(said, found, strict=True):
+        assert one in told
+
+
+def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp_path: Path) -> None:
+    versions = ("a@1", "a@10", "a@9", "a@10+acme", "c@1")
+    plans = read(tmp_path, "plans:\n" + "".join(f'  {name}: {{fee: "1"}}\n' for name in versions)).plans
+    assert find_newest_versions(plans) == {"a": "a@10", "c": "c@1"}
+    assert find_newest_versions(plans, "acme") == {"a": "a@10+acme", "c": "c@1"}
+    assert get_plan_tier("a@10+acme", plans["a@10+acme"]) == "a"

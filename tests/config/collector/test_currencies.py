@@ -1,0 +1,33 @@
+"""Rates of other currencies: `billing.currencies` of collector.yaml."""
+
+from decimal import Decimal
+
+import pytest
+from pydantic import ValidationError
+
+from edgeproxy.config.collector.billing import Billing
+
+
+def read(**rates: object) -> Billing:
+    return Billing.model_validate({"plans": "plans.yaml", "currencies": rates}, context={})
+
+
+def test_a_rate_is_read_exactly_and_passes_as_it_was_dumped() -> None:
+    rate = read(EUR={"rate": "0.123456789012", "date": "2026-11-20"}).currencies["EUR"]
+    assert (rate.rate, rate.date) == (Decimal("0.123456789012"), 1_795_132_800.0)
+    assert read(EUR=rate.model_dump()).currencies["EUR"] == rate
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "expected"),
+    [
+        ("eur", {"rate": "1", "date": "2026-11-20"}, "'eur' is no such code"),
+        ("USD", {"rate": "1", "date": "2026-11-20"}, "'USD' is no such code"),
+        ("EUR", {"rate": "0.000", "date": "2026-11-20"}, "'0.000' is no rate"),
+        ("EUR", {"rate": "-1", "date": "2026-11-20"}, "'-1' is no rate"),
+        ("EUR", {"rate": "1"}, "date"),
+    ],
+)
+def test_what_is_no_rate_is_refused(code: str, said: object, expected: str) -> None:
+    with pytest.raises(ValidationError, match=expected):
+        read(**{code: said})

@@ -1,0 +1,78 @@
+"""Pages: `pages` of collector.yaml."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.collector import load as collector_load
+from edgeproxy.config.problems import ConfigError
+from tests.config.conftest import write
+
+TOKENS = f"tokens: [{{sha256: {'a' * 64}, role: admin}}]\n"
+OPERATORS = "operators: {issuer: https://login.example.com, audience: edgeproxy, roles: {admin: [ops]}}\n"
+
+
+def problems(text: str) -> list[str]:
+    """What is said of a collector.yaml, without where it stands."""
+    write(Path(), {"collector.yaml": TOKENS + text})
+    with pytest.raises(ConfigError) as caught:
+        collector_load.load_collector(Path("collector.yaml"), {})
+    return [line.split(": ", 1)[1] for line in str(caught.value).splitlines()]
+
+
+@pytest.mark.usefixtures("folder")
+def test_there_are_none_unless_they_are_asked_for_and_then_with_defaults() -> None:
+    write(Path(), {"collector.yaml": TOKENS})
+    assert collector_load.load_collector(Path("collector.yaml"), {}).pages is None
+    write(Path(), {"collector.yaml": TOKENS + "pages: {}"})
+    pages = collector_load.load_collector(Path("collector.yaml"), {}).pages
+    assert pages is not None
+    assert (pages.url, pages.client, pages.mail, pages.status.regions) == (None, None, None, {})
+    mail = "{server: 'mail.example.com:587', sender: edge@example.com, user: edge, password: secret}"
+    regions = "{eu-west: {url: https://eu.example.com/healthz, latency: 300ms}}"
+    text = (
+        f"pages: {{url: https://console.example.com, client: console, mail: {mail}, status: {{regions: {regions}}}}}\n"
+    )
+    write(Path(), {"collector.yaml": TOKENS + OPERATORS + text})
+    whole = collector_load.load_collector(Path("collector.yaml"), {}).pages
+    assert whole is not None
+    assert whole.url == "https://console.example.com:443"
+    assert whole.status.regions["eu-west"].latency == 0.3
+    assert "secret" not in repr(whole)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "pages: {url: http://console.example.com}",
+            "pages.url: is reached in the clear, and sessions with it, write https://",
+        ),
+        ("pages: {client: console}", "pages.client: belongs to no issuer, write operators, or leave it out"),
+        (
+            OPERATORS + "pages: {}",
+            "pages: says not how operators sign in, write client: the id of a client at their issuer",
+        ),
+        (
+            "pages: {mail: {server: 'mail:25', sender: nobody}}",
+            "pages.mail.sender: 'nobody' is not an e-mail address, one address such as edge@example.com",
+        ),
+        (
+            "pages: {mail: {server: 'mail:25', sender: a@b.example, user: me}}",
+            "pages.mail: has one of user and password, write both, or none",
+        ),
+        (
+            "pages: {mail: {server: 'mail:25', sender: a@b.example, user: me, password: secret, tls: none}}",
+            "pages.mail.tls: sends the password in the clear, write starttls or tls",
+        ),
+        (
+            "pages: {status: {regions: {eu: {url: 'https://eu.example.com/?a'}}}}",
+            "pages.status.regions.eu.url: 'https://eu.example.com/?a' has more than a host and a path, "
+            "a URL such as https://eu.api.example.com/beacon",
+        ),
+        ("pages: yes", "pages: is not a mapping, its fields are client, client_secret, customers, mail, status, url"),
+    ],
+)
+def test_what_contradicts_is_said(text: str, expected: str) -> None:
+    assert problems(text) == [expected]

@@ -1,0 +1,357 @@
+"""collector.yaml: loaded and checked as edge.yaml is."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config import file_kinds, tokens
+from edgeproxy.config.addresses import Address
+from edgeproxy.config.collector import load as collector_load
+from edgeproxy.config.collector import operators
+from edgeproxy.config.collector import settings as collector_settings
+from edgeproxy.config.collector.listeners import GROUPS, Tls
+from edgeproxy.config.collector.settings import A_DATABASE, SSL_MODES
+from edgeproxy.config.explain import EXAMPLES
+from edgeproxy.config.part import Part
+from edgeproxy.config.problems import ConfigError
+from edgeproxy.config.units import A_MOMENT
+from tests.config.conftest import LEAST, write
+from tests.support.authority import Authority
+
+A, B = "a" * 64, "b" * 64
+TOKENS = f"tokens: [{{sha256: {A}, role: edge}}]\n"
+"""The shortest configuration that serves."""
+EXAMPLE = Path(__file__).parents[3] / "config" / "collector.yaml"
+MODES = "|".join(SSL_MODES)
+A_TLS = "tls: {cert: certs/collector.pem, key: certs/collector.key}, or leave it out"
+
+
+@pytest.fixture
+def said(folder):
+    """`said(text, files)`: what is said of a collector.yaml that is `text`, a line each."""
+
+    def said_of(text, files=None):
+        write(folder, {"collector.yaml": text, **(files or {})})
+        try:
+            collector_load.load_collector(Path("collector.yaml"), {})
+        except ConfigError as errors:
+            return str(errors).splitlines()
+        return []
+
+    return said_of
+
+
+def test_the_least_has_defaults(folder):
+    write(folder, {"collector.yaml": TOKENS})
+    settings = collector_load.load_collector(Path("collector.yaml"), {})
+    (listener,) = settings.listen
+    assert (listener.address, listener.groups) == (Address("127.0.0.1", 9100), GROUPS)
+    assert settings.database == "sqlite:///var/collector/ledger.db"
+    assert [*settings.meters] == ["requests"]
+    assert (settings.tiers, settings.customers, settings.keys, settings.flags) == ({}, {}, (), {})
+    assert len(settings.sha256) == 64
+
+
+def test_the_example_passes_with_an_empty_environment():
+    settings = file_kinds.check_file(EXAMPLE, {})
+    assert isinstance(settings, collector_settings.Settings)
+    assert [(token.role, token.customer) for token in settings.tokens] == [
+        ("edge", None), ("read", None), ("service", None), (None, "demo-pro"),
+    ]  # fmt: skip
+    assert "demo-pro" in settings.customers
+
+
+def test_tokens_of_several_files_are_joined(folder):
+    write(folder, {"collector.yaml": TOKENS + "include: [more.yaml]\n", "more.yaml": TOKENS.replace(A, B)})
+    settings = collector_load.load_collector(Path("collector.yaml"), {})
+    assert [token.sha256 for token in settings.tokens] == [(A,), (B,)]
+
+
+def test_check_knows_it_by_what_only_it_has(folder):
+    for text in (TOKENS, "database: sqlite:///x\n" + TOKENS):
+        write(folder, {"x.yaml": text})
+        assert isinstance(file_kinds.check_file(Path("x.yaml"), {}), collector_settings.Settings)
+    write(folder, {"x.yaml": "billing: {}\n"})
+    with pytest.raises(ConfigError, match="tokens: is missing"):
+        file_kinds.check_file(Path("x.yaml"), {})
+
+
+def test_check_knows_an_edge_by_its_upstreams(folder):
+    write(folder, {"x.yaml": LEAST + TOKENS})
+    with pytest.raises(ConfigError, match=r"x\.yaml:3: tokens: unknown field, "):
+        file_kinds.check_file(Path("x.yaml"), {})
+
+
+def test_an_edge_is_no_collector(said):
+    found = said(LEAST)
+    assert [line.split(": ")[1:3] for line in found] == [
+        ["tokens", 'is missing, write tokens'], ["upstreams", "unknown field, leave it out"],
+        ["routes", "unknown field, leave it out"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///ledger.db",
+        "sqlite:////var/lib/edgeproxy/ledger.db",
+        "postgresql://me:secret@db.internal:5432/ledger",
+        "postgresql://me@[::1]/ledger?sslmode=verify-full",
+    ],
+)
+def test_databases(said, url):
+    assert said(f"{TOKENS}database: '{url}'\n") == []
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("sqlite://ledger.db", "'sqlite://ledger.db' is not a database"),
+        ("sqlite:///", "'sqlite:///' names no file"),
+        ("sqlite:///a/", "'sqlite:///a/' names no file"),
+        ("sqlite:///a?x=1", "'sqlite:///a?x=1' names no file"),
+        ("sqlite:///a%0A", "'sqlite:///a%0A' names no file"),
+        ("postgres://me:secret@a/b", "'postgres://…@a/b' is not a database"),
+        ("ledger.db", "'ledger.db' is not a database"),
+        ("postgresql://a:x/b", "'postgresql://a:x/b' is not a URL"),
+        ("postgresql://me:secret@a", "'postgresql://…@a' has no host, or no name of a database"),
+        ("postgresql:///b", "'postgresql:///b' has no host, or no name of a database"),
+        ("postgresql://a:0/b", "'postgresql://a:0/b' has no host, or no name of a database"),
+    ],
+)
+def test_what_is_no_database(said, url, problem):
+    assert said(f"{TOKENS}database: '{url}'\n") == [f"collector.yaml:2: database: {problem}, {A_DATABASE}"]
+
+
+@pytest.mark.parametrize(("query", "name"), [("sslmode=on", "sslmode"), ("ssl=require", "ssl"), ("x", "x")])
+def test_what_a_database_may_be_asked_besides(said, query, name):
+    hint = f"after a ? there may be sslmode={MODES}"
+    assert said(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
+        f"collector.yaml:2: database: has '{name}', {hint}"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("{role: edge}", "0.sha256: is missing, write sha256: and the SHA-256 of the token in hex"),
+        ("{sha256: secret, role: edge}", f"0.sha256: has 6 characters that are not a SHA-256, {tokens.A_DIGEST}"),
+        (f"{{sha256: {A}}}", f"0: has neither a role nor a customer, {collector_settings.A_ROLE}"),
+        (f"{{sha256: {A}, role: read, customer: acme}}", f"0: has a role and a customer, {collector_settings.A_ROLE}"),
+        (f"{{sha256: {A}, role: writer}}",
+         "0.role: 'writer' is not known here, write edge or beacon or service or read or support or billing or admin"),
+        (f"{{sha256: {A}, role: read, edge: e}}",
+         "0.edge: binds those who ship usage, write it beside role: edge, or leave it out"),
+        (f"{{sha256: {A}, customer: acme, region: r}}",
+         "0.region: binds those who ship usage, write it beside role: edge, or leave it out"),
+        (f"{{sha256: {A}, role: edge}}, {{sha256: {A.upper()}, role: read}}",
+         "1.sha256: is the token that is defined already at collector.yaml:1, leave one of them out"),
+        (f"{{name: t, sha256: {A}, role: edge}}, {{name: t, sha256: {B}, role: read}}",
+         "1.name: is the name of the token at collector.yaml:1, name each token once"),
+        (f"{{sha256: [{A}, {B}], role: edge}}",
+         "0.sha256: has several secrets, and the token no name, write name: what edges are bound to"),
+        ("{sha256: [], role: edge}", f"0.sha256: is empty, {tokens.A_DIGEST}"),
+        (f"{{sha256: {A}, role: edge, expires: soon}}", "0.expires: 'soon' is not a date, " + A_MOMENT),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_token(said, token, problem):
+    assert said(f"tokens: [{token}]\n") == [f"collector.yaml:1: tokens.{problem}"]
+
+
+def test_a_token_without_a_name_is_told_by_the_beginning_of_its_hash():
+    tokens = [
+        collector_settings.Token(sha256=[A], role="edge"),
+        collector_settings.Token(name="berlin", sha256=[A], role="edge"),
+    ]
+    assert [token.label for token in tokens] == [f"token-{A[:8]}", "berlin"]
+
+
+def test_there_must_be_a_token(said):
+    hint = 'write tokens: [{sha256: "<64 hex digits>", role: edge}]'
+    assert said("listen: 127.0.0.1:1\n") == [f"collector.yaml:1: tokens: is missing, {hint}"]
+    assert said("tokens: []\n") == ["collector.yaml:1: tokens: is empty, write at least one"]
+
+
+def test_a_token_may_be_bound(said):
+    assert said(f"tokens: [{{sha256: {A}, role: edge, edge: edge-1, region: eu-west}}]\n") == []
+
+
+def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(said):
+    text = TOKENS + "billing: {mode: off}\nhub: memory://\ntiers: {t: {caps: 4}}\ncustomers: {a: {tier: x}}\n"
+    found = said(text)
+    assert found[0] == "collector.yaml:2: billing.plans: is missing, write plans: config/plans.yaml"
+    assert found[1].startswith("collector.yaml:3: hub: unknown field, ")
+    assert found[2].startswith("collector.yaml:4: tiers.t.caps: is not a mapping, write caps: {request: 50000, ")
+    assert found[3] == "collector.yaml:5: customers.a.tier: there is no tier x, known here: t"
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("{}", (400, None, 100)),
+        ("{minutes: 31day, hours: 800day, batches: forever}", (31, 800, None)),
+        ("{minutes: forever, batches: 2 day}", (None, None, 2)),
+    ],
+)
+def test_how_long_what_is_counted_is_kept(folder, written, kept):
+    write(folder, {"collector.yaml": f"{TOKENS}retention: {written}\n"})
+    found = collector_load.load_collector(Path("collector.yaml"), {}).retention
+    in_days = tuple(seconds and seconds / 86400 for seconds in (found.minutes, found.hours, found.batches))
+    assert in_days == kept
+    assert collector_settings.Retention.model_validate(found.model_dump()) == found
+
+
+OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or forever"
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("{minutes: 1day}", f".minutes: '1day' {OF_DAYS}"),
+        ("{minutes: 2.5day, hours: 9day}", f".minutes: '2.5day' {OF_DAYS}"),
+        ("{batches: 40000day}", f".batches: '40000day' {OF_DAYS}"),
+        ("{hours: 48h}", ".hours: 'h' is not a unit, write one of day, d"),
+        ("{hours: [1]}", ".hours: is not a single value, days such as 400day, or forever"),
+        ("{hours: 399day}", ".hours: is shorter than minutes, keep hours as long or longer"),
+        ("{minutes: forever, hours: 500day}", ".hours: is shorter than minutes, keep hours as long or longer"),
+        ("7day", ": is not a mapping, its fields are batches, deleted, hours, minutes, webhooks"),
+    ],
+)
+def test_how_long_nothing_is_kept(said, written, problem):
+    assert said(f"{TOKENS}retention: {written}\n") == [f"collector.yaml:2: retention{problem}"]
+
+
+def test_what_every_field_that_must_be_there_looks_like_is_known():
+    parts = [part for part in vars(collector_settings).values() if isinstance(part, type) and issubclass(part, Part)]
+    needed = {name for part in parts for name, field in part.model_fields.items() if field.is_required()}
+    assert needed - set(EXAMPLES) <= {"name"}
+
+
+def test_tls_is_a_certificate_its_key_and_who_vouches_for_edges(folder):
+    authority = Authority(folder)
+    pair = authority.issue("collector.test")
+    tls = f"tls: {{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}\n"
+    write(folder, {"collector.yaml": TOKENS + tls})
+    settings = collector_load.load_collector(Path("collector.yaml"), {})
+    assert settings.tls == Tls(cert=pair.cert, key=pair.key, client_ca=authority.file)
+    write(folder, {"collector.yaml": TOKENS})
+    assert collector_load.load_collector(Path("collector.yaml"), {}).tls is None
+
+
+@pytest.mark.parametrize(
+    ("written", "problems"),
+    [
+        ("{cert: a.pem}", [".key: is missing, write key: certs/edge.key"]),
+        ("true", [f": is not a mapping, write {A_TLS}"]),
+        ("{cert: a.pem, key: a.key, client_ca: none.pem}",
+         [".cert: a.pem cannot be read: No such file or directory, name a file that can be read",
+          ".key: a.key cannot be read: No such file or directory, name a file that can be read",
+          ".client_ca: none.pem cannot be read: No such file or directory, name a file that can be read"]),
+    ],
+)  # fmt: skip
+def test_tls_that_cannot_be_used_is_told_with_its_place(said, written, problems):
+    assert said(f"{TOKENS}tls: {written}\n") == [f"collector.yaml:2: tls{problem}" for problem in problems]
+
+
+OPERATORS = "operators: {{issuer: {issuer}, audience: {audience}, roles: {{admin: [ops]}}}}\n"
+
+
+@pytest.mark.parametrize(
+    ("issuer", "audience", "said"),
+    [
+        ("https://id.test/tenant", "edgeproxy", None),
+        ("http://127.0.0.1:8080", "edgeproxy", None),
+        ("http://id.test", "edgeproxy", "issuer: 'http://id.test' is reached in the clear, write https://"),
+        ("id.test", "edgeproxy", f"issuer: 'id.test' is not the URL of an issuer, {operators.AN_ISSUER}"),
+        ("'https://[x'", "edgeproxy", f"issuer: 'https://[x' is not a URL, {operators.AN_ISSUER}"),
+        (
+            "https://id.test?x",
+            "edgeproxy",
+            f"issuer: 'https://id.test?x' is not the URL of an issuer, {operators.AN_ISSUER}",
+        ),
+        ("https://id.test", "' '", "audience: is empty, one text"),
+    ],
+)
+def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience, said):
+    token = "tokens: [{sha256: " + "0" * 64 + ", role: read}]\n"
+    (folder / "collector.yaml").write_text(token + OPERATORS.format(issuer=issuer, audience=audience))
+    if said is None:
+        settings = collector_load.load_collector(folder / "collector.yaml", {})
+        assert settings.operators.issuer == issuer
+        assert settings.operators.algorithms == ("RS256", "ES256")
+        return
+    with pytest.raises(ConfigError) as caught:
+        collector_load.load_collector(folder / "collector.yaml", {})
+    assert str(caught.value).partition(": operators.")[2] == said
+
+
+@pytest.mark.parametrize("algorithm", ["none", "HS256", "RS1"])
+def test_tokens_of_operators_are_signed_by_a_private_key(folder, algorithm):
+    text = f"operators: {{issuer: https://id.test, audience: a, roles: {{}}, algorithms: [{algorithm}]}}\n"
+    (folder / "collector.yaml").write_text("tokens: [{sha256: " + "0" * 64 + ", role: read}]\n" + text)
+    with pytest.raises(ConfigError, match="is not known here"):
+        collector_load.load_collector(folder / "collector.yaml", {})
+
+
+def test_what_is_sensitive_is_allowed_by_name(folder):
+    text = "tokens: [{sha256: " + "0" * 64 + ", role: admin, sensitive: true}]\n"
+    (folder / "collector.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="needs the token's name"):
+        collector_load.load_collector(folder / "collector.yaml", {})
+
+
+@pytest.mark.parametrize(
+    ("listen", "problem"),
+    [
+        ("{address: '127.0.0.1:1', serve: [admin]}", "listen.serve.0: 'admin' is not known here, write edges or api"),
+        ("{address: '127.0.0.1:1', serve: []}", "listen.serve: is empty"),
+        ("{address: '127.0.0.1:1', serve: [api]}", "listen: serves no edges, and there are tokens of edges or beacons"),
+        ("['127.0.0.1:1', '127.0.0.1:1']", "listen.1: is 127.0.0.1:1 like"),
+        ("{address: '127.0.0.1:1', allow: [any]}", "listen.allow.0: 'any' is not an address"),
+        ("{address: '127.0.0.1:1', serve: [edges], url: 'https://a.b'}", "listen.url: is for pages"),
+        ("{address: '127.0.0.1:1', url: 'http://a.b'}", "listen.url: is reached in the clear"),
+        ("{address: '127.0.0.1:1', tls: off, behind_tls: maybe}", "listen.behind_tls: 'maybe'"),
+    ],
+)
+def test_a_listener_that_cannot_be_meant_is_told_with_its_place(said, listen, problem):
+    (line,) = said(f"{TOKENS}listen: {listen}\n")
+    assert line.startswith(f"collector.yaml:2: {problem}")
+
+
+def test_what_is_needed_is_served_somewhere(said):
+    inner = "{address: '127.0.0.1:1', serve: [edges, api, customers, metrics]}"
+    text = f"{TOKENS}listen: [{inner}]\npages: {{}}\n"
+    assert said(text) == [
+        "collector.yaml:2: listen: serves no console or portal or status, and there are pages, "
+        "write console or portal or status in the serve of a listener"
+    ]
+    for also in (
+        "'127.0.0.1:2'",
+        "{address: '127.0.0.1:2', serve: [pages]}",
+        "{address: '127.0.0.1:2', serve: status}",
+    ):
+        assert [line for line in said(text.replace(inner, f"{inner}, {also}")) if "serves no" in line] == []
+    sold = f"{TOKENS}listen: {inner}\nbilling: {{mode: shadow, plans: plans.yaml, stripe: {{key: key}}}}\n"
+    files = {"key": "sk_test_x", "plans.yaml": "plans: {basic@1: {fee: '9'}}\n"}
+    (line,) = said(sold, files)
+    assert line.startswith("collector.yaml:2: listen: serves no webhooks, and payments are known by them")
+    assert said(sold.replace("metrics]", "metrics, webhooks]"), files) == []
+
+
+def test_a_listener_serves_pages_as_a_whole_or_some_and_has_its_own_tls(folder):
+    authority = Authority(folder)
+    pair, other = authority.issue("collector.test"), authority.issue("inner.test")
+    own = f"{{cert: {other.cert}, key: {other.key}}}"
+    listen = "[{address: '127.0.0.1:1', serve: [pages, edges]}, {address: '127.0.0.1:2', serve: [console], tls: off}, "
+    listen += f"{{address: '127.0.0.1:3', tls: {own}, allow: [10.0.0.0/8]}}]"
+    write(folder, {"collector.yaml": f"{TOKENS}tls: {{cert: {pair.cert}, key: {pair.key}}}\nlisten: {listen}\n"})
+    settings = collector_load.load_collector(Path("collector.yaml"), {})
+    assert [listener.groups for listener in settings.listen] == [
+        {"console", "portal", "status", "edges"}, {"console"}, GROUPS,
+    ]  # fmt: skip
+    shown = [listener.resolve_tls(settings.tls) for listener in settings.listen]
+    assert [tls and tls.cert for tls in shown] == [pair.cert, None, other.cert]
+    write(folder, {"collector.yaml": Path("collector.yaml").read_text().replace("tls: off", "behind_tls: true")})
+    with pytest.raises(ConfigError, match="behind_tls: is for listeners without TLS"):
+        collector_load.load_collector(Path("collector.yaml"), {})

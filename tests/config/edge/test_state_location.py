@@ -1,0 +1,56 @@
+"""Where an edge is, of a file in which anything else may be wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config.edge.state_location import locate_state
+from edgeproxy.config.file_kinds import detect_file_kind
+
+AT = "state: /var/lib/edge\nadmin: 127.0.0.1:9191\ntables: {dir: /srv/tables, customers: x}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "port"),
+    [
+        (AT, "/var/lib/edge", 9191),
+        (f"{AT}routes: [{{path: nowhere}}]\nlisten: 1\nlisten: 2", "/var/lib/edge", 9191),
+        (f"{AT}tiers: {{", "/var/lib/edge", None),
+        ("state: 'a b'\ntiers: {", "var/edge", None),
+        ('state: "/var/lib/edge"  # here\n  bad: : :', "/var/lib/edge", None),
+        ("state: ${NOWHERE}\nadmin: x", "var/edge", None),
+        ("state: ${WHERE}/edge", "/srv/edge", None),
+        ("state: [a]\nregion: x", "var/edge", None),
+        ("admin: {address: 127.0.0.1:9191, hosts: ':'}", "var/edge", None),
+        ("", "var/edge", None),
+    ],
+)
+def test_what_can_be_read_is_read(tmp_path, text, state, port):
+    path = tmp_path / "edge.yaml"
+    path.write_text(text)
+    found = locate_state(path, {"WHERE": "/srv"})
+    assert found.state == Path(state)
+    assert (found.admin.address.port if found.admin.address else None) == port
+
+
+def test_where_the_tables_are_is_read_beside_what_is_wrong_with_them(tmp_path):
+    path = tmp_path / "edge.yaml"
+    path.write_text(AT)
+    assert locate_state(path, {}).tables.dir == Path("/srv/tables")
+    assert locate_state(tmp_path / "none.yaml", {}).tables.dir is None
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("database: sqlite:///x.db\nfoo: 1", "collector"),
+        ("upstreams: {}\nfoo: 1", "edge"),
+        ("tiers: {}", "part"),
+        ("region: x", None),
+        ("{", None),
+    ],
+)
+def test_the_kind_of_a_file_shows_though_it_is_wrong(tmp_path, text, kind):
+    path = tmp_path / "file.yaml"
+    path.write_text(text)
+    assert detect_file_kind(path, {}) == kind

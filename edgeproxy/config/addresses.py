@@ -8,27 +8,13 @@ from urllib.parse import urlsplit
 from edgeproxy.config.units import format_value, read_text, value_error
 
 HOST = re.compile(r"(?=.{1,253}$)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*")
-
-
 PORTS = {"http": 80, "https": 443}
-
-
 AN_ADDRESS = "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080"
-
-
 A_NETWORK = "an address or a network such as 10.0.0.0/8"
-
-
 MAPPED_BITS = 96
 """Of an IPv4 address in IPv6's clothes (RFC 4291 section 2.5.5.2), those before the address itself."""
-
-
 AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
-
-
 A_COLLECTOR = "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT"
-
-
 A_SERVER_NAME = "a name such as api.internal, or an IP address"
 
 

@@ -22,18 +22,10 @@ if TYPE_CHECKING:
 
 FILE_BYTES_MAX = 16 << 20
 """Bytes of one file; a bundle of all public authorities has a quarter of a million."""
-
-
 DAY_SECONDS = 86400
-
-
 EXPIRY_WARNING_DAYS = 14
 """Days before a certificate expires from which on it is spoken of; most are renewed a month before."""
-
-
 A_CERTIFICATE = "it is PEM, and begins with -----BEGIN CERTIFICATE-----"
-
-
 A_KEY = "it is PEM, and begins with -----BEGIN PRIVATE KEY-----"
 
 

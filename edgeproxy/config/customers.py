@@ -32,8 +32,6 @@ class Regions(Part):
 
 
 OwnConcurrency = Annotated[int | Literal["none"], BeforeValidator(units.read_own_concurrency)]
-
-
 OwnCredits = Annotated[
     Annotated[BurstCredits, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
     Discriminator(parsers.get_union_tag),

@@ -86,8 +86,6 @@ PARTS = {
     "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",
 }
 """What a field that is a mapping looks like, where a list of its fields would say less."""
-
-
 UNWRITTEN_STEPS = {"[key]", GIVEN}
 """Steps of pydantic's paths that no file has."""
 
@@ -96,8 +94,6 @@ MISPLACED = {
     "weight": "write it in an endpoint: {url: http://HOST:PORT, weight: 2}",
 }
 """Where fields belong that are looked for in the wrong place, and whose name is like that of another field there."""
-
-
 RENAMED: dict[Steps, str] = {("tables", "people"): "customers"}
 """What fields are called that once had the name at the end of this path."""
 

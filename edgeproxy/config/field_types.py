@@ -8,51 +8,19 @@ from pydantic import BeforeValidator, PlainSerializer
 from edgeproxy.config import addresses, parsers, units
 
 Name = Annotated[str, BeforeValidator(parsers.read_name)]
-
-
 DimensionName = Annotated[str, BeforeValidator(parsers.read_dimension_name)]
-
-
 Scope = Annotated[str, BeforeValidator(parsers.read_scope)]
-
-
 Folder = Annotated[Path, BeforeValidator(parsers.read_folder)]
-
-
 File = Annotated[Path, BeforeValidator(parsers.read_file)]
-
-
 Wait = Annotated[float, BeforeValidator(units.read_wait)]
-
-
 Moment = Annotated[float, BeforeValidator(units.read_moment)]
-
-
 Count = Annotated[int, BeforeValidator(units.Whole(1, units.COUNT_MAX))]
-
-
 Priority = Annotated[int, BeforeValidator(units.Whole(0, 1000))]
-
-
 Sentence = Annotated[str, BeforeValidator(parsers.read_sentence)]
-
-
 FieldName = Annotated[str, BeforeValidator(parsers.read_field_name)]
-
-
 Switch = Annotated[bool, BeforeValidator(units.read_switch)]
-
-
 Share = Annotated[float, BeforeValidator(units.read_share)]
-
-
 Sample = Annotated[float, BeforeValidator(units.read_sample)]
-
-
 Rate = Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)]
-
-
 Address = Annotated[addresses.Address, BeforeValidator(addresses.read_address), PlainSerializer(str)]
-
-
 Network = Annotated[addresses.Network, BeforeValidator(addresses.read_network), PlainSerializer(str)]

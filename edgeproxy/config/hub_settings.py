@@ -14,18 +14,10 @@ from edgeproxy.config.units import read_text, value_error
 
 MEMORY = "memory://"
 """The hub of those who share with nobody."""
-
-
 REDIS = ("redis", "rediss")
-
-
 CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 """How a cluster is written, and one node of it."""
-
-
 REDIS_PORT = 6379
-
-
 A_HUB = "memory://, redis://HOST:PORT, rediss://USER:PASSWORD@HOST:PORT/DATABASE or redis+cluster://HOST:PORT,HOST:PORT"
 
 

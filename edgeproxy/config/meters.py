@@ -13,8 +13,6 @@ from edgeproxy.config.part import Part
 CountName = Literal[
     "requests", "bytes_in", "bytes_out", "cost", "response_header", "response_trailer", "events", "holdings", "refusals"
 ]
-
-
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
 """What the events of a meter come to."""
 
@@ -54,16 +52,10 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "holdings": Measure(is_of_services=True),
     "refusals": Measure(is_of_refusals=True),
 }
-
-
 OVER_CAP: Final = "cost-over-cap"
 """The meter by which edges count by how much answers have cost more than a customer's `caps.request`, in millicredits.
 Nobody configures it: the collector tells people of it."""
-
-
 LIMIT, CERTAIN = "limit", "certain"
-
-
 REFUSAL_DIMENSIONS: Final = {LIMIT: 100, CERTAIN: 2}
 """What refusals are split by, and how many values of each there may be: the limit that refused, and `yes` or `no` for
 whether the edge knew of all that counts for it."""

@@ -13,11 +13,7 @@ from edgeproxy.config.dimensions import RESERVED
 from edgeproxy.config.units import format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
-
-
 OWN_FIELDS = frozenset(
     (
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "upgrade", "date"),
@@ -27,68 +23,28 @@ OWN_FIELDS = frozenset(
 )
 """Fields of answers by which upstreams report nothing: of the connection, of framing, and those the edge sets or adds.
 """
-
-
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
-
-
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
 """What hosts have beside the names of IANA: it is not the same on each of them, or counts leap seconds."""
-
-
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
-
-
 TOKEN = re.compile(r"[!-~]{1,1000}")
-
-
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
-
-
 NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 """The SHA-256 of no bytes, as `sha256sum` says of a variable that is not set."""
-
-
 TARGET = re.compile(r"/[!\"$-~]*")
-
-
 OFF = ("off", "false", "no")
-
-
 GIVEN = "[given]"
 """What pydantic has in the path of an error between a field and the part that it may be, beside `off`."""
-
-
 SENTENCE_CHARACTERS_MAX = 500
-
-
 A_NAME = "1 to 64 letters, digits, - or _, the first a letter or a digit"
-
-
 A_LISTENER = "HOST:PORT such as 127.0.0.1:8080, or {address: HOST:PORT, tls: {cert: FILE, key: FILE}}"
-
-
 A_SCOPE = "1 to 64 characters of ASCII without spaces, quotes and backslashes"
-
-
 A_FILE = "a file such as certs/edge.pem"
-
-
 A_TARGET = "a path such as /healthz or /status?quick=1"
-
-
 A_FOLDER = "a directory such as var/edge"
-
-
 A_FIELD_NAME = "letters, digits and - such as X-Cost"
-
-
 A_SENTENCE = "one to 500 characters of text"
-
-
 A_TIMEZONE = "a name of the IANA time zones such as UTC or Europe/Berlin"
-
-
 A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key new` prints it"
 
 

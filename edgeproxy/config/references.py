@@ -31,31 +31,17 @@ NAMES = (
     ("flags", "customers", "customers"),
 )
 """Which field of which members names a member of which section, or several."""
-
-
 DIRECTORY_NAMES = (("flags", "customers"), ("routes", "flags"), ("customers", "flags"))
 """Of these, who names what the directory may have, and the section where it would be otherwise."""
-
-
 FALLING = ("last", "average")
 """What a meter may come to that is less later: nobody could be held to it."""
-
-
 SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes": "customer_route"}
 """Where there are limits, and the scope that they have by default."""
-
-
 ADDRESS = "address"
 """What limits count by for those who have no key, whatever is known of others: customer, key or ip."""
-
-
 SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
-
-
 REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
 """What meters count: what the edge sees itself, and what is said in a field."""
-
-
 METERS = Table({"requests": Table()})
 """What `meters` are where nothing is said of them."""
 

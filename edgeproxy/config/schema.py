@@ -144,8 +144,6 @@ FORMS: dict[Hashable, Form] = {
     units.read_age: Form(always(build_any_of(build_words("none"), TIME)), lambda _: None),
 }
 """By the reader of a type, what its values look like."""
-
-
 UNKNOWN = Form(lambda inner: build_any_of(inner, {"type": "string"}))
 """The form of a reader that has no row: the plain value, or any text."""
 

@@ -9,8 +9,6 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import value_error
 
 A_DIGEST = "64 hex digits, the SHA-256 of the token: printf %s TOKEN | sha256sum"
-
-
 A_PAIR = "NAME:SHA256, and spaces between several"
 
 

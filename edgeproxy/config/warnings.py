@@ -15,8 +15,6 @@ DEMONSTRATION = frozenset(
     )
 )
 """The SHA-256 of keys and tokens of the files in config/, which everybody can read there."""
-
-
 NETWORK_BITS_MIN = {4: 8, 6: 16}
 """Bits of a network's prefix, by the version of IP, below which it is nobody's own."""
 

@@ -11,11 +11,7 @@ from edgeproxy.config.units import format_value, value_error
 
 UNIX = "unix"
 """How it is written that there is the socket alone."""
-
-
 AN_ADMIN = "unix, HOST:PORT such as 127.0.0.1:9090, or {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}"
-
-
 GUARD_HINT = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}, or listen on 127.0.0.1"
 
 

@@ -31,24 +31,12 @@ REQUEST_FIELDS = frozenset(
     )
 )
 """Fields of requests that have a meaning of their own to the edge."""
-
-
 PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
 KEY_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}")
-
-
 STRIPPED = re.compile(r"[A-Za-z0-9-]{1,64}\*?")
-
-
 ENDPOINT = re.compile(r"(?i)(https?://[^/?#]+)(/[^?#]+)")
 """The URL of an endpoint with a path, in its two parts."""
-
-
 PATH = re.compile(r"/[!#-;=?-~]*")
-
-
 REFUSED_IN_PATHS = {
     "%": "write the character itself, or let a prefix end before it",
     "?": "routes look at paths, not at queries",
@@ -56,45 +44,19 @@ REFUSED_IN_PATHS = {
     "\\": "write /",
     "*": "only a last /* stands for all that follows",
 }
-
-
 PROTOCOL = re.compile(rf"{methods.TOKEN.pattern}(/{methods.TOKEN.pattern})?")
-
-
 HTTP_AGAIN = re.compile(r"(?i:h2c?|h3|http|https|tls)(/.*)?")
 """Protocols in which HTTP is spoken on, past every rule of the edge: RFC 7540 section 3.2, RFC 2817."""
-
-
 NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
-
-
 A_HOST = "a name such as api.example.com, or *.example.com"
-
-
 A_SENT_HOST = "pass (the client's), upstream (that of the endpoint), or a name such as api.internal"
-
-
 A_METHOD = f"a method such as GET, PROPFIND or QUERY; {', '.join(methods.REFUSED)} are not forwarded"
-
-
 A_PROTOCOL = "a protocol such as websocket or SPDY/3.1"
-
-
 A_PATH = "a path such as /v1/orders, or /v1/* for all below it"
-
-
 A_LOG = "a file such as var/access.log or /dev/stdout"
-
-
 A_KEY_FIELD = "the name of a field of your own, such as X-API-Key"
-
-
 A_PARAMETER = "none, or a name of letters, digits, -, _ and . such as api_key"
-
-
 A_STRIPPED = "the name of a field such as X-Country-Code, or the beginning of some such as X-Internal-*"
-
-
 AN_EXCEPTION = "the name of a field of docs/proxy-fields.md such as X-HTTP-Method-Override, or the beginning of some"
 
 

@@ -25,8 +25,6 @@ from edgeproxy.config.tree import Items, Table, Value
 
 LABEL_BYTES_MAX = 100
 """Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
-
-
 TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"
 
 

@@ -33,8 +33,6 @@ OwnCors = Annotated[
     Discriminator(parsers.get_union_tag),
     BeforeValidator(parsers.read_or_off),
 ]
-
-
 RouteAuth = Literal[
     "required",
     "optional",

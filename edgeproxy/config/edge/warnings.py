@@ -16,8 +16,6 @@ from edgeproxy.config.warnings import DEMONSTRATION, list_trusted_proxies_warnin
 
 SECRET_CHARACTERS_MIN = 32
 """Characters of a `stamp_secret` below which it may be guessed."""
-
-
 COSTS_MAX = 20
 """Warnings of costs that are shown: each route and each allowance may make one."""
 

@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.reports.business_report import DayReport
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
-from edgeproxy.collector.ledger.edges import EdgeStanding
+from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.edge.proxy_fields import GROUPS
 from edgeproxy.config.limits import Limit
@@ -38,7 +38,7 @@ def told() -> dict[str, tuple[str, ...]]:
     metrics.unknown.labels("customer")
     metrics.alert_raised("quota", "quota:acme:calls-month:2027-01:100")
     metrics.alert_tried("ops", "sent")
-    standing = EdgeStanding(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
+    standing = EdgeStatus(edges=1, retired=0, gaps=0, quarantined=0, until={"edge-1": 0}, gaps_of={"edge-1": 0})
     billing = Billing(dict.fromkeys(RowState, 0), 0.0, {"dead": 0}, {("A", "calls"): 0.0}, {"A": 0.0}, True, 100, 0.0)
     metrics.billing_answered(200, 0.0)
     metrics.took(

@@ -48,10 +48,10 @@ from edgeproxy.collector.jobs.maintenance import Upkeep
 from edgeproxy.collector.jobs.operator_alerts import Watch
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.ledger import queries
-from edgeproxy.collector.ledger.batch_writer import Ingest
-from edgeproxy.collector.ledger.chain_audit import Broken
+from edgeproxy.collector.ledger.batch_writer import BatchWriter
+from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.names import REMEMBERED_MAX, Names
-from edgeproxy.collector.ledger.verification import verify
+from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.reload import Reload
 from edgeproxy.config.addresses import Address
@@ -100,7 +100,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
     async def look() -> str:
         database = await Database.connect(settings.database, as_it_is=True)
         try:
-            sums = await verify(database)
+            sums = await verify_ledger(database)
             async with database.reading(whole=True) as connection:
                 entries = await audit.verify_chain(connection)
                 booked = await journal.verify_journal(connection)
@@ -111,7 +111,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
 
     try:
         return 0, uvloop.run(look())
-    except (Broken, audit.AuditTamperedError, journal.JournalTamperedError) as no:
+    except (BrokenChainError, audit.AuditTamperedError, journal.JournalTamperedError) as no:
         return 1, str(no)
     except Unusable as no:
         return 2, str(no)
@@ -185,10 +185,10 @@ async def collect(
         await record_plans(settings, database)
     stripe = Stripe(settings.billing.stripe) if settings.billing and settings.billing.mode != "off" else None
     async with database.reading() as connection:
-        used = await queries.names(connection, REMEMBERED_MAX + len(settings.customers))
-    await names.found(*used)
+        used = await queries.fetch_names(connection, REMEMBERED_MAX + len(settings.customers))
+    await names.record_names(*used)
     quota_watch = QuotaWatch(database, metrics)
-    ingest = Ingest(database, names, metrics, quota_watch.counted)
+    ingest = BatchWriter(database, names, metrics, quota_watch.counted)
     settling = tasks.start("ingest", ingest.run())
     intake = Intake(database, names, metrics, quota_watch.counted)
     counting = tasks.start("events", intake.run())
@@ -305,7 +305,7 @@ async def record_plans(settings: Settings, database: Database) -> None:
 
 async def look_for_names(names: Names) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
-    await repeat(NAMES_SECONDS, log.RateLimitedLog(60.0), "customers could not be looked up", names.look_again)
+    await repeat(NAMES_SECONDS, log.RateLimitedLog(60.0), "customers could not be looked up", names.refresh_unknown)
 
 
 async def enforce_row_security(database: Database) -> None:

@@ -19,7 +19,7 @@ from edgeproxy.collector.billing.reports.status import BillingStatus as BillingS
 from edgeproxy.collector.billing_metrics import of_billing, of_money
 from edgeproxy.collector.events.event_writer import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
-from edgeproxy.collector.ledger.edges import EdgeStanding
+from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.quotas import quota_alerts
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -230,7 +230,7 @@ class Metrics:
     def exposition(
         self,
         ready: bool,
-        standing: EdgeStanding | None,
+        standing: EdgeStatus | None,
         billing: BillingStanding | None = None,
         *,
         tells_money: bool = True,
@@ -267,7 +267,7 @@ class Given(CollectorRegistry):
         return iter(self._families)
 
 
-def of_edges(standing: EdgeStanding, now: float) -> list[GaugeMetricFamily]:
+def of_edges(standing: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
     """What is told of edges."""
     lags = {edge: max(0.0, now - until) for edge, until in standing.until.items()}
     return [

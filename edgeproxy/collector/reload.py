@@ -86,7 +86,7 @@ class Reload:
             self._log.error("the configuration was refused; what served before serves on", why=str(wrong))
             return
         self._service.use(new)
-        self._names.know(new.customers, new.meters)
+        self._names.set_known(new.customers, new.meters)
         for one in self._alerting:
             one.use(new.alerts)
         self._anomalies.use(new)

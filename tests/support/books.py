@@ -13,13 +13,13 @@ from sqlalchemy import event
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger, series
 from edgeproxy.collector.ledger import batch_writer, rollup
-from edgeproxy.collector.ledger.batch_writer import Ingest, Outcome
+from edgeproxy.collector.ledger.batch_writer import BatchOutcome, BatchWriter
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, parse_batch
 from edgeproxy.collector.ledger.retention import Retention
-from edgeproxy.collector.ledger.rollup import Rolled
-from edgeproxy.collector.ledger.verification import Sums, verify
+from edgeproxy.collector.ledger.rollup import RollupState
+from edgeproxy.collector.ledger.verification import LedgerTotals, verify_ledger
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import Retention as Kept
 from edgeproxy.wire.batch import Batch, compute_digest, format_batch
@@ -65,7 +65,7 @@ class Books:
         self.clock = clock
         self.counted = counted
         metrics = Metrics()
-        self.ingest = Ingest(database, Names((), (), metrics), metrics)
+        self.ingest = BatchWriter(database, Names((), (), metrics), metrics)
         self.retention = Retention(database, kept, unused=0)
         self._running = asyncio.get_running_loop().create_task(self.ingest.run())
 
@@ -86,15 +86,15 @@ class Books:
         await self._running
         await self.database.close()
 
-    async def ship(self, batch: Batch, sent: bytes | None = None) -> Outcome:
+    async def ship(self, batch: Batch, sent: bytes | None = None) -> BatchOutcome:
         """Have a batch settled; with `sent`, these bytes come in the place of its body."""
         whole = format_batch(batch)
-        said = Named(batch.edge, batch.seq, compute_digest(whole))
-        return await self.settle(arrive(said, whole if sent is None else sent, "identity"))
+        said = BatchHeaders(batch.edge, batch.seq, compute_digest(whole))
+        return await self.settle(parse_batch(said, whole if sent is None else sent, "identity"))
 
-    async def settle(self, arrival: Arrival) -> Outcome:
+    async def settle(self, arrival: ReceivedBatch) -> BatchOutcome:
         """Have it settled, and note what is counted."""
-        outcome = await self.ingest.settle(arrival, Shipper("edges"))
+        outcome = await self.ingest.settle_batch(arrival, Shipper("edges"))
         batch = arrival.batch
         if outcome.verdict in (Verdict.COUNT, Verdict.MEND) and batch is not None:
             for customer, meter, route, value, *_ in batch.rows:
@@ -103,19 +103,19 @@ class Books:
 
     async def roll_up(self, *, size: int = rollup.SERIES_PER_STEP) -> None:
         """All that is due."""
-        while await rollup.step(self.database, self.clock.now, size=size):
+        while await rollup.roll_up_slice(self.database, self.clock.now, size=size):
             pass
 
     async def retain(self) -> None:
         """A round of retention."""
-        await self.retention.begin(self.clock.now)
-        while await self.retention.step(self.clock.now):
+        await self.retention.begin_round(self.clock.now)
+        while await self.retention.drop_next(self.clock.now):
             pass
 
-    async def check(self) -> Rolled:
+    async def check(self) -> RollupState:
         """Whether each table has what it should, in one snapshot, and all of it is proved; what is rolled up."""
         async with self.database.reading(whole=True) as connection:
-            at = await rollup.read(connection)
+            at = await rollup.fetch_state(connection)
             kept: dict[str, dict[Cell, int]] = {}
             for table, since in ((ledger, at.minutes_from), (hours, at.hours_from), (days, 0)):
                 number, time = table.primary_key
@@ -130,7 +130,7 @@ class Books:
                         continue
                     minute = cell[0]
                     for rest, unit in (("hours+", HOUR), ("days+", DAY)):
-                        if not at.has(minute, one):
+                        if not at.covers(minute, one):
                             self._add(kept.setdefault(rest, {}), (minute - minute % unit, *cell[1:]), value)
         assert kept["ledger"] == only(self.counted, at.minutes_from)
         assert summed(kept["hours"], kept.get("hours+", {})) == only(self._by(HOUR), at.hours_from)
@@ -139,9 +139,9 @@ class Books:
         assert at.hours_from <= at.minutes_from <= at.hour
         return at
 
-    async def verify(self) -> Sums:
+    async def verify(self) -> LedgerTotals:
         """What `edgeproxy verify` finds."""
-        return await verify(self.database)
+        return await verify_ledger(self.database)
 
     async def rows(self, table: sa.Table) -> int:
         """How many there are."""

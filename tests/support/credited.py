@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, edges
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.dimensions import format_dimensions
 from edgeproxy.wire.batch import FIRST, Batch
 
@@ -66,4 +66,6 @@ async def count(database: Database, minute: int, *rows: tuple[Any, ...]) -> None
         edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         if (await connection.execute(sa.select(edges.c.edge))).first() is None:
             await database.begin_edges(connection, [edge])
-        await Ledger(database).count(connection, [Batch(EVENTS, EVENTS_REGION, 0, minute, minute + 60, FIRST, told)])
+        await LedgerWriter(database).add_batches(
+            connection, [Batch(EVENTS, EVENTS_REGION, 0, minute, minute + 60, FIRST, told)]
+        )

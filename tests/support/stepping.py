@@ -154,7 +154,7 @@ def step_collector(step: Step) -> None:
 
     from edgeproxy.collector.api.handlers import ledger
     from edgeproxy.collector.database.database import Database
-    from edgeproxy.collector.ledger.batch_writer import Ingest
+    from edgeproxy.collector.ledger.batch_writer import BatchWriter
 
     class Stepped(Database):
         @asynccontextmanager
@@ -167,8 +167,8 @@ def step_collector(step: Step) -> None:
     from edgeproxy.collector import main
 
     main.Database = Stepped  # type: ignore[misc]
-    step.wrap(Ingest, "settle", "settle")
-    step.wrap(Ingest, "_write", "work")
+    step.wrap(BatchWriter, "settle", "settle")
+    step.wrap(BatchWriter, "_write", "work")
     step.wrap(ledger, "verdict_of", "answer")
 
 

@@ -20,7 +20,7 @@ from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Basel
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, start_of_day
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import do_alone, repeat
-from edgeproxy.collector.ledger.queries import written
+from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.anomalies import Thresholds
 from edgeproxy.config.collector.settings import Settings
 from edgeproxy.wire.batch import ANONYMOUS
@@ -211,12 +211,12 @@ def build_alert(customer: str, meter: str, finding: Finding, now: float) -> Aler
     if finding.kind == "pattern":
         what = f"{meter} at other hours than usual"
     return Alert(
-        key=f"anomaly:{customer}:{written(start_of_day(finding.at))[:10]}:{finding.severity}",
+        key=f"anomaly:{customer}:{format_time(start_of_day(finding.at))[:10]}:{finding.severity}",
         kind="anomaly",
         severity=finding.severity,
         customer=customer,
         title=f"{customer} has used {what}: {finding.value} in place of {finding.expected:.0f}",
-        details={"meter": meter, "at": written(finding.at), **finding.details},
+        details={"meter": meter, "at": format_time(finding.at), **finding.details},
         at=now,
     )
 
@@ -229,11 +229,11 @@ def build_pause_alert(customer: str, meter: str, finding: Finding, now: float, *
     times = finding.value / max(finding.expected, 1.0)
     done = "and is paused" if why_not is None else f"and cannot be paused here: {why_not}"
     return Alert(
-        key=f"pause:{customer}:{written(start_of_day(finding.at))[:10]}",
+        key=f"pause:{customer}:{format_time(start_of_day(finding.at))[:10]}",
         kind="pause",
         severity="page",
         customer=customer if why_not is None else None,
         title=f"{customer} has used {times:.1f} times as much {meter} as usual in an hour, {done}",
-        details={"meter": meter, "at": written(finding.at), **finding.details},
+        details={"meter": meter, "at": format_time(finding.at), **finding.details},
         at=now,
     )

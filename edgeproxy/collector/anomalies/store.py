@@ -14,7 +14,7 @@ from edgeproxy.collector.anomalies.judgement import LOUDNESS, Finding, merge_fin
 from edgeproxy.collector.database.alert_tables import anomalies, anomaly_baselines, anomaly_progress
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.ledger import queries, rollup
-from edgeproxy.collector.ledger.queries import Asked, moment, written
+from edgeproxy.collector.ledger.queries import LedgerQuery, format_time, parse_time
 
 NAMES_MAX = 500
 """Customers that are looked up at once."""
@@ -37,13 +37,13 @@ async def stream_usage(
 
     By name, NAMES_MAX customers at a time, each with all of its hours: there may be a million of them.
     """
-    since = max(since, (await rollup.read(connection)).hours_from)
+    since = max(since, (await rollup.fetch_state(connection)).hours_from)
     if since >= until:
         return
     some: dict[tuple[str, str], dict[int, int]] = {}
     names: set[str] = set()
-    usage_query = Asked(customer, None, since, until, ("customer", "meter", "hour"))
-    async with aclosing(queries.stream(connection, usage_query)) as pages:
+    usage_query = LedgerQuery(customer, None, since, until, ("customer", "meter", "hour"))
+    async with aclosing(queries.stream_usage(connection, usage_query)) as pages:
         async for rows in pages:
             for row in rows:
                 name = row["customer"]
@@ -57,7 +57,7 @@ async def stream_usage(
 
 @lru_cache(1024)
 def _second(hour: str) -> int:
-    return moment("hour", hour)
+    return parse_time("hour", hour)
 
 
 async def list_customers(connection: AsyncConnection, name: str) -> list[str]:
@@ -150,11 +150,11 @@ async def list_findings(
             "id": row.id,
             "customer": row.customer,
             "meter": row.meter,
-            "day": written(row.day)[:10],
+            "day": format_time(row.day)[:10],
             "severity": row.severity,
             **parse_finding(row).details,
-            "found_at": written(row.found_at),
-            "expires_at": written(row.expires_at),
+            "found_at": format_time(row.found_at),
+            "expires_at": format_time(row.expires_at),
         }
         for row in await connection.execute(statement)
     ]

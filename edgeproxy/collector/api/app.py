@@ -48,7 +48,7 @@ from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.events.event_writer import Intake
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.ledger import queries
-from edgeproxy.collector.ledger.batch_writer import Ingest, Unavailable
+from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavailableError
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import Settings
@@ -75,7 +75,7 @@ Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Queues(NamedTuple):
     """What counts: the batches of edges, and the events of services; and who watches what these come to."""
 
-    ingest: Ingest
+    ingest: BatchWriter
     intake: Intake
     watch: QuotaWatch
 
@@ -153,9 +153,9 @@ class Service:
         self.handlers.quarantine.use(settings)
         self.handlers.delivery.use(settings)
         self.handlers.standing.use(settings)
-        self._queues.ingest.values.use(settings.meters)
+        self._queues.ingest.values.set_bounds(settings.meters)
         self._queues.ingest.edges_per_token = settings.edges.per_token
-        self._queues.intake.values.use(settings.meters)
+        self._queues.intake.values.set_bounds(settings.meters)
         self.handlers.credits.use(settings)
         self.handlers.figures.use(settings)
 
@@ -313,11 +313,11 @@ class Service:
                     self.denials.record(request[CALLER], what, 403, no.why)
                 told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
                 return problem(no.status, no.why, errors=told)
-            case queries.BadQuery():
+            case queries.InvalidQueryError():
                 return problem(400, str(failure))
             case usage_csv.Busy():
                 return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
-            case Unavailable():
+            case DatabaseUnavailableError():
                 return problem(503, "the database cannot be used now", RETRY_LATER)
             case web.HTTPException() as error:
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None

@@ -14,7 +14,7 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.base.spreadsheet import escape_formula
 from edgeproxy.collector.database.database import Database, reason
-from edgeproxy.collector.ledger.queries import Asked, stream
+from edgeproxy.collector.ledger.queries import LedgerQuery, stream_usage
 
 TYPE = "text/csv"
 EXPORTS_AT_ONCE = 2
@@ -41,7 +41,7 @@ class Exports:
         self._database = database
         self._under_way = 0
 
-    async def send(self, request: web.Request, question: Asked) -> web.StreamResponse:
+    async def send(self, request: web.Request, question: LedgerQuery) -> web.StreamResponse:
         """Answer with all rows of a question; raises BadQuery and Busy before anything is sent.
 
         Where it cannot be brought to its end the connection is cut off within the body, so that nobody takes a part for
@@ -55,14 +55,14 @@ class Exports:
         finally:
             self._under_way -= 1
 
-    async def _send(self, request: web.Request, question: Asked) -> web.StreamResponse:
+    async def _send(self, request: web.Request, question: LedgerQuery) -> web.StreamResponse:
         response = web.StreamResponse(headers=HEADERS)
         response.enable_chunked_encoding()
         try:
             async with (
                 asyncio.timeout(EXPORT_SECONDS_MAX),
                 self._database.reading(whole=True) as connection,
-                aclosing(stream(connection, question)) as pieces,
+                aclosing(stream_usage(connection, question)) as pieces,
             ):
                 some = await anext(pieces, None)
                 await response.prepare(request)
@@ -82,7 +82,7 @@ class Exports:
         return response
 
 
-def page(request: web.Request, question: Asked, found: Mapping[str, Any]) -> web.Response:
+def page(request: web.Request, question: LedgerQuery, found: Mapping[str, Any]) -> web.Response:
     """A page (`queries.usage`) as CSV; the next one is told by a Link (RFC 8288)."""
     body = b"".join([line((*question.by, "value")), *(line(row.values()) for row in found["rows"])])
     response = web.Response(body=body, headers=HEADERS)

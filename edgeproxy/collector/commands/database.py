@@ -66,7 +66,7 @@ def listed(settings: Settings) -> Said:
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            found = await quarantine.listing(connection)
+            found = await quarantine.list_batches(connection)
         rows = found["batches"]
         lines = [f"{one['edge']} {one['seq']}  {one['received']}, {one['size']} bytes: {one['why']}" for one in rows]
         if found["count"] > len(rows):
@@ -86,8 +86,8 @@ def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            found = await quarantine.shown(connection, edge, seq)
-            body = await quarantine.content(connection, edge, seq)
+            found = await quarantine.find_batch(connection, edge, seq)
+            body = await quarantine.find_body(connection, edge, seq)
         if found is None or body is None:
             raise No(f"there is no batch {seq} of {edge} in quarantine")
         write(body)
@@ -109,17 +109,17 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
         body = given
         if nothing:
             async with database.reading() as connection:
-                body = await quarantine.nothing(connection, edge, seq)
+                body = await quarantine.build_empty_body(connection, edge, seq)
 
-        async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
-            after = {**done.told(), "own_body": body is None}
+        async def record(connection: AsyncConnection, done: quarantine.ReplayResult) -> None:
+            after = {**done.to_response(), "own_body": body is None}
             caller = audit.Caller(f"command line: {getpass.getuser()}")
             await audit.append_entry(
                 connection, caller, audit.AuditEntry("quarantine.replay", f"{edge}/{seq}", None, after)
             )
 
-        done = await quarantine.replay(database, edge, seq, body, record=record, meters=settings.meters)
-        told = done.told()
+        done = await quarantine.replay_batch(database, edge, seq, body, record=record, meters=settings.meters)
+        told = done.to_response()
         what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
         return f"batch {seq} of {edge} {'was format_count before' if done.again else 'is format_count'}: {what}"
 
@@ -230,7 +230,7 @@ def at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
 
     try:
         return 0, uvloop.run(do())
-    except (quarantine.Refused, No) as no:
+    except (quarantine.ReplayRejectedError, No) as no:
         return 1, str(no)
     except Unusable as no:
         return 2, str(no)

@@ -7,7 +7,7 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import alone
-from edgeproxy.collector.ledger.queries import written
+from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.settings import Settings
 
 NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
@@ -28,7 +28,7 @@ def exported(settings: Settings, url: str) -> Said:
         return (
             f"{format_count(done.hours, 'hour')} exported, {format_count(done.late, 'hour')} added to: "
             f"{format_count(done.files, 'file')} with {format_count(done.rows, 'row')}; "
-            f"all before {written(done.until)} is there"
+            f"all before {format_time(done.until)} is there"
         )
 
     return _alone(settings, export)

@@ -22,11 +22,11 @@ from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Event, Rejection, differences
-from edgeproxy.collector.ledger.batch_writer import Unavailable
-from edgeproxy.collector.ledger.dimension_values import Use, Values
-from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
+from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
+from edgeproxy.collector.ledger.dimension_values import DimensionUse, DimensionValues
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.queries import written as moment
+from edgeproxy.collector.ledger.queries import format_time as moment
 from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import FIRST, Batch, CountKey, build_row
 
@@ -67,8 +67,8 @@ class Receipt(NamedTuple):
 class Grown(NamedTuple):
     """What new events come to, by their dimensions and their minute."""
 
-    sums: dict[Use, int]
-    read: dict[Use, None]
+    sums: dict[DimensionUse, int]
+    read: dict[DimensionUse, None]
     """Those that are read and not added up, in the order in which they came."""
 
 
@@ -102,8 +102,8 @@ class Intake:
         self._database = database
         self._names = names
         self._metrics = metrics
-        self._ledger = Ledger(database)
-        self.values = Values(database, {})
+        self._ledger = LedgerWriter(database)
+        self.values = DimensionValues(database, {})
         """The values of dimensions that customers have."""
         self._queue: deque[Waiting] = deque()
         self._held = 0
@@ -155,7 +155,7 @@ class Intake:
         except Exception as failure:
             self._ledger.forget([EVENTS])
             self.values.forget()
-            is_much = isinstance(failure, TooMuch) or is_too_much(failure)
+            is_much = isinstance(failure, SumTooLargeError) or is_too_much(failure)
             if len(group) > 1 and (is_much or not isinstance(failure, LOST)):
                 for waiting in group:
                     await self._settle_together([waiting])
@@ -178,7 +178,7 @@ class Intake:
         self._metrics.failed()
         for waiting in group:
             if not waiting.answer.done():
-                waiting.answer.set_exception(Unavailable())
+                waiting.answer.set_exception(DatabaseUnavailableError())
 
     async def _write(self, group: Sequence[Sent]) -> list[Receipt]:
         """Count what is new of these, in their order, in one transaction."""
@@ -198,19 +198,19 @@ class Intake:
                 new = [event for one, event in first.items() if one not in there]
                 grown = grown_by(new)
                 folded, passed = await self._fold(connection, grown, new)
-                begun = await self._ledger.count(connection, batches_of(grown.sums, folded))
+                begun = await self._ledger.add_batches(connection, batches_of(grown.sums, folded))
             known = {**first, **counted}
             fresh = first.keys() - counted.keys()
             receipts = [judged(sent, fresh, known) for sent in group]
             await raise_alerts(connection, [*await self._bury(connection, group, receipts), *passed])
         self._heard({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
-        await self._names.found(customers, (meter for _, meter, *_ in begun))
+        await self._names.record_names(customers, (meter for _, meter, *_ in begun))
         return receipts
 
     async def _fold(
         self, connection: AsyncConnection, grown: Grown, new: Sequence[Event]
-    ) -> tuple[dict[Use, str], list[Alert]]:
+    ) -> tuple[dict[DimensionUse, str], list[Alert]]:
         """As what uses count whose values are beyond a bound, which is kept; and what is to be raised."""
         uses = [use for use in (*grown.sums, *grown.read) if use.split]
         if not uses:
@@ -280,15 +280,15 @@ def weight(sent: Sent) -> int:
     return len(sent.events) + len(sent.rejected) + 1
 
 
-def use_of(event: Event) -> Use:
+def use_of(event: Event) -> DimensionUse:
     """The use of its dimensions that an event is."""
-    return Use(event.customer, event.meter, event.minute, event.dimensions)
+    return DimensionUse(event.customer, event.meter, event.minute, event.dimensions)
 
 
 def grown_by(new: Iterable[Event]) -> Grown:
     """What new events come to."""
-    sums: dict[Use, int] = {}
-    read: dict[Use, None] = {}
+    sums: dict[DimensionUse, int] = {}
+    read: dict[DimensionUse, None] = {}
     for event in new:
         use = use_of(event)
         if event.is_summed:
@@ -298,7 +298,7 @@ def grown_by(new: Iterable[Event]) -> Grown:
     return Grown(sums, read)
 
 
-def batches_of(sums: Mapping[Use, int], folded: Mapping[Use, str]) -> list[Batch]:
+def batches_of(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse, str]) -> list[Batch]:
     """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
     minutes: dict[int, Counter[CountKey]] = defaultdict(Counter)
     for use, value in sums.items():

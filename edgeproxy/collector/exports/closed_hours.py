@@ -29,7 +29,7 @@ class Closed(NamedTuple):
 
 async def read(connection: AsyncConnection) -> Closed:
     """Which hours are closed, as this transaction sees it."""
-    rolled = await rollup.read(connection)
+    rolled = await rollup.fetch_state(connection)
     # Series by series, as the hours have no index by time.
     first = sa.select(sa.func.min(at.hour)).where(at.series == of.id).correlate(series).scalar_subquery()
     since = (await connection.execute(sa.select(sa.func.min(first)))).scalar_one()

@@ -16,7 +16,7 @@ from edgeproxy.collector.exports.files import Rows
 from edgeproxy.collector.exports.manifest import FOLDER, Book, File, file_of, month_of
 from edgeproxy.collector.exports.storage import Place
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.queries import written as moment
+from edgeproxy.collector.ledger.queries import format_time as moment
 
 R = TypeVar("R", Rows, reading_files.Rows)
 
@@ -109,7 +109,7 @@ class Exporter:
     async def _day(self, day: int, due: set[int]) -> None:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
-            self._kept_from = (await rollup.read(connection)).hours_from  # It may have moved on since.
+            self._kept_from = (await rollup.fetch_state(connection)).hours_from  # It may have moved on since.
             late = await closed_hours.late(connection, day, day + DAY)
             read = await closed_hours.readings_by_hour(
                 connection, day, day + DAY

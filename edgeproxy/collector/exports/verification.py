@@ -9,7 +9,7 @@ from edgeproxy.collector.exports import closed_hours, files, reading_files
 from edgeproxy.collector.exports.manifest import FOLDER, Book, Damaged, File
 from edgeproxy.collector.exports.storage import Place
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.queries import written as moment
+from edgeproxy.collector.ledger.queries import format_time as moment
 
 
 class Sums(NamedTuple):
@@ -52,7 +52,7 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
     assert book.until is not None
     count = 0
     async with database.reading(whole=True) as connection:
-        kept_from = (await rollup.read(connection)).hours_from
+        kept_from = (await rollup.fetch_state(connection)).hours_from
         late = await closed_hours.late(connection, day, day + DAY)
         span = max(day, book.since), min(day + DAY, book.until)
         async for hour, rows in closed_hours.hourly(connection, *span):

@@ -54,14 +54,14 @@ class Upkeep:
 
     async def step(self, now: float) -> bool:
         """Do the next little; False where there is nothing for now."""
-        if await rollup.step(self._database, now):
+        if await rollup.roll_up_slice(self._database, now):
             return True
         if time.monotonic() >= self._round:
-            await self._retention.begin(now)
+            await self._retention.begin_round(now)
             if await self._erase(now) or await self._drop_events(now):
                 return True
             self._round = time.monotonic() + ROUND_SECONDS
-        more = await self._retention.step(now)
+        more = await self._retention.drop_next(now)
         self._metrics.unproven.set(len(self._retention.broken))
         return more
 

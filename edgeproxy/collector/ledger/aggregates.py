@@ -23,7 +23,7 @@ class Reading(NamedTuple):
     value: int
 
 
-def steps(before: Mapping[str, int], readings: Iterable[Reading], since: int) -> Iterator[tuple[int, int]]:
+def iterate_levels(before: Mapping[str, int], readings: Iterable[Reading], since: int) -> Iterator[tuple[int, int]]:
     """Each second at which the gauge's level may change, from `since` on, and its level then.
 
     `before`: the levels of its series at `since`; `readings` are in their order, none before `since`.
@@ -38,34 +38,39 @@ def steps(before: Mapping[str, int], readings: Iterable[Reading], since: int) ->
         yield second, total
 
 
-def peak(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+def compute_peak(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
     """The highest level; at `since` it is what the next reading of that second says, if there is one."""
-    found = dict(steps(before, readings, since))
-    return max(found.values())
+    levels = dict(iterate_levels(before, readings, since))
+    return max(levels.values())
 
 
-def last(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+def compute_last(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
     """The level at the end."""
-    *_, (_, level) = steps(before, readings, since)
+    *_, (_, level) = iterate_levels(before, readings, since)
     return level
 
 
-def held(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+def compute_level_seconds(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
     """The level times the seconds that it was held."""
-    found = 0
+    level_seconds = 0
     at, level = since, 0
-    for second, now in steps(before, readings, since):
-        found += level * (second - at)
+    for second, now in iterate_levels(before, readings, since):
+        level_seconds += level * (second - at)
         at, level = second, now
-    return found + level * (until - at)
+    return level_seconds + level * (until - at)
 
 
-def average(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
+def compute_average(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
     """The level times the seconds that it was held, by all seconds: the whole part."""
-    return held(before, readings, since, until) // (until - since)
+    return compute_level_seconds(before, readings, since, until) // (until - since)
 
 
 Aggregate = Callable[[Mapping[str, int], Iterable[Reading], int, int], int]
 
-GAUGES: Final[dict[str, Aggregate]] = {"max": peak, "last": last, "average": average, "held": held}
+GAUGES: Final[dict[str, Aggregate]] = {
+    "max": compute_peak,
+    "last": compute_last,
+    "average": compute_average,
+    "held": compute_level_seconds,
+}
 """By the name of an aggregate, what readings come to within [since, until), which is not empty."""

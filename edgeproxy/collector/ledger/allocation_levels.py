@@ -16,7 +16,7 @@ SERIES = ""
 """That of all places: they have no dimensions."""
 
 
-async def readings(connection: AsyncConnection, customer: str, meter: str, since: int, until: int) -> list[Reading]:
+async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, since: int, until: int) -> list[Reading]:
     """How many places a customer has from each Unix second before `until` on at which that changes; the first may be
     before `since`, of what was held then. Empty where there are none.
     """
@@ -33,12 +33,12 @@ async def readings(connection: AsyncConnection, customer: str, meter: str, since
     both = sa.union_all(taken, freed).subquery().c
     change = sa.cast(sa.func.sum(both.change), sa.BigInteger)
     changes = sa.select(both.second, change).group_by(both.second).having(change != 0).order_by(both.second)
-    found = (await connection.execute(changes)).all()
-    levels = accumulate(change for _, change in found)
-    return [Reading(second, SERIES, level) for (second, _), level in zip(found, levels, strict=True)]
+    changes_found = (await connection.execute(changes)).all()
+    levels = accumulate(change for _, change in changes_found)
+    return [Reading(second, SERIES, level) for (second, _), level in zip(changes_found, levels, strict=True)]
 
 
-async def customers(connection: AsyncConnection, meter: str, until: int) -> set[str]:
+async def fetch_customers(connection: AsyncConnection, meter: str, until: int) -> set[str]:
     """Who has, or had, places of a meter before a Unix second."""
     end = until * 1000
     now = sa.select(holdings.c.customer).where(holdings.c.meter == meter, holdings.c.taken_at < end)

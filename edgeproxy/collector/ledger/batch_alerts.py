@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 from edgeproxy.collector.alerts.alert import Alert, Severity
 from edgeproxy.collector.ledger.chain import Verdict
-from edgeproxy.collector.ledger.received_batch import Arrival
+from edgeproxy.collector.ledger.received_batch import ReceivedBatch
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.wire.batch import ANONYMOUS, Batch
 
 CUSTOMERS_MAX = 50
 """Customers of a batch who have an alert each: who reports wrong costs does so of all, and each is a message."""
-ALARMS: dict[Verdict, tuple[Severity, str]] = {
+ALERTS_BY_VERDICT: dict[Verdict, tuple[Severity, str]] = {
     Verdict.GAP: ("page", "edges of the token {} owned up to batches that are gone: what they counted is missing"),
     Verdict.QUARANTINE: (
         "warn",
@@ -26,16 +26,16 @@ ALARMS: dict[Verdict, tuple[Severity, str]] = {
 """By what became of a batch, how loud that is, and what is said of its token."""
 
 
-def alarms(settled: Iterable[tuple[Arrival, Verdict, str]], at: float) -> Iterator[Alert]:
+def make_batch_alerts(settled: Iterable[tuple[ReceivedBatch, Verdict, str]], at: float) -> Iterator[Alert]:
     """The alerts of batches of which this has become, each with the token it came with.
 
     There is one for each token and day of UTC, with the first batch of that day; others are counted in it: whoever has
     a token can invent edges, and each alert is a message to people. What was refused is not counted.
     """
     for arrival, verdict, token in settled:
-        if verdict not in ALARMS:
+        if verdict not in ALERTS_BY_VERDICT:
             continue
-        severity, title = ALARMS[verdict]
+        severity, title = ALERTS_BY_VERDICT[verdict]
         gap = None if arrival.batch is None else arrival.batch.gap
         details = {"token": token, "edge": arrival.edge, "seq": arrival.seq, "why": arrival.why}
         if gap is not None:
@@ -51,14 +51,14 @@ def alarms(settled: Iterable[tuple[Arrival, Verdict, str]], at: float) -> Iterat
         )
 
 
-def above_caps(counted: Iterable[Batch]) -> Iterator[Alert]:
+def make_cap_alerts(counted: Iterable[Batch]) -> Iterator[Alert]:
     """The alerts of answers that have cost more than their customers' caps allow a request: one for each customer and
     day of UTC, with the first of that day. Of more customers than CUSTOMERS_MAX of a batch one tells of its edge.
     """
     for batch in counted:
         day = f"{datetime.fromtimestamp(batch.minute, UTC):%Y-%m-%d}"
-        found = {row[0]: row for row in reversed(batch.rows) if row[1] == OVER_CAP}
-        for customer, (_, _, route, above, *_) in sorted(found.items())[:CUSTOMERS_MAX]:
+        rows = {row[0]: row for row in reversed(batch.rows) if row[1] == OVER_CAP}
+        for customer, (_, _, route, above, *_) in sorted(rows.items())[:CUSTOMERS_MAX]:
             yield Alert(
                 key=f"request_cap:{customer}:{day}",
                 kind="request_cap",
@@ -68,12 +68,12 @@ def above_caps(counted: Iterable[Batch]) -> Iterator[Alert]:
                 details={"route": route, "above": above, "edge": batch.edge},
                 at=batch.since,
             )
-        if len(found) > CUSTOMERS_MAX:
+        if len(rows) > CUSTOMERS_MAX:
             yield Alert(
                 key=f"request_caps:{batch.edge}:{day}",
                 kind="request_cap",
                 severity="warn",
-                title=f"answers to {len(found)} customers of {batch.edge} have cost more than a request may",
-                details={"edge": batch.edge, "customers": len(found)},
+                title=f"answers to {len(rows)} customers of {batch.edge} have cost more than a request may",
+                details={"edge": batch.edge, "customers": len(rows)},
                 at=batch.since,
             )

@@ -19,15 +19,23 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
-from edgeproxy.collector.ledger.batch_alerts import above_caps, alarms
-from edgeproxy.collector.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved, refused
-from edgeproxy.collector.ledger.chain_audit import hash_before
-from edgeproxy.collector.ledger.dimension_values import Values
-from edgeproxy.collector.ledger.edge_capacity import EdgeRoom
-from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
+from edgeproxy.collector.ledger.batch_alerts import make_batch_alerts, make_cap_alerts
+from edgeproxy.collector.ledger.chain import (
+    SettledBatch,
+    Shipper,
+    Verdict,
+    Watermark,
+    advance_watermark,
+    find_refusal,
+    judge_batch,
+)
+from edgeproxy.collector.ledger.chain_audit import find_previous_hash
+from edgeproxy.collector.ledger.dimension_values import DimensionValues
+from edgeproxy.collector.ledger.edge_capacity import EdgeCapacity
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.quarantine_capacity import QuarantineRoom
-from edgeproxy.collector.ledger.received_batch import Arrival
+from edgeproxy.collector.ledger.quarantine_capacity import QuarantineCapacity
+from edgeproxy.collector.ledger.received_batch import ReceivedBatch
 from edgeproxy.config.collector.settings import Edges
 from edgeproxy.wire.edge_report import EdgeReport
 
@@ -41,10 +49,10 @@ RETRY_SECONDS_MAX = 30.0
 """Seconds after which senders are asked to come back at the latest."""
 
 
-UNSAID = EdgeReport()
+EMPTY_REPORT = EdgeReport()
 
 
-class Outcome(NamedTuple):
+class BatchOutcome(NamedTuple):
     """What became of a batch: `watermark` is the edge's after it, or as it stood where it was refused."""
 
     verdict: Verdict
@@ -52,18 +60,18 @@ class Outcome(NamedTuple):
     why: str = ""
 
 
-class Unavailable(Exception):
+class DatabaseUnavailableError(Exception):
     """The database cannot be had now; what was sent may have been settled, or not."""
 
 
-class Waiting(NamedTuple):
-    arrival: Arrival
+class WaitingBatch(NamedTuple):
+    arrival: ReceivedBatch
     shipper: Shipper
     about: EdgeReport
-    answer: "asyncio.Future[Outcome]"
+    answer: "asyncio.Future[BatchOutcome]"
 
 
-class IngestMetrics(Protocol):
+class BatchMetrics(Protocol):
     """What ingest reports of itself, to whoever presents metrics."""
 
     def queued(self, batches: int) -> None:
@@ -79,29 +87,29 @@ class IngestMetrics(Protocol):
         """A batch was settled, and so many of its rows were counted."""
 
 
-class Ingest:
+class BatchWriter:
     """The queue to the database. `run` serves it until `end`."""
 
     def __init__(
         self,
         database: Database,
         names: Names,
-        metrics: IngestMetrics,
-        heard: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+        metrics: BatchMetrics,
+        on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:
         """`heard` is called with the customers and meters of which something was counted."""
-        self._heard = heard
+        self._on_counted = on_counted
         self._database = database
         self._names = names
         self._metrics = metrics
-        self._ledger = Ledger(database)
-        self.values = Values(database, {})
+        self._ledger = LedgerWriter(database)
+        self.values = DimensionValues(database, {})
         """The values of dimensions that customers have."""
         self.edges_per_token = Edges().per_token
         """Edges that a token may introduce."""
         self._log = log.get_logger()
         self._squeeze = zstandard.ZstdCompressor(level=1)
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[WaitingBatch] = deque()
         self._filled = asyncio.Event()
         self._ending = False
         self._held = 0
@@ -112,7 +120,7 @@ class Ingest:
 
     # ---- how much is held
 
-    def hold(self, size: int, *, already: int = 0) -> bool:
+    def reserve_bytes(self, size: int, *, already: int = 0) -> bool:
         """Make room for so many bytes, to be given back by `free`; False where there is none.
 
         Who holds `already` all that is held gets whatever it wants: one batch always fits.
@@ -122,16 +130,16 @@ class Ingest:
         self._held += size
         return True
 
-    def free(self, size: int) -> None:
+    def release_bytes(self, size: int) -> None:
         """Give back what `hold` has given."""
         self._held -= size
 
-    def back_in(self) -> int:
+    def estimate_retry_seconds(self) -> int:
         """Seconds after which there should be room again."""
         seconds = self._held / self._speed if self._speed else RETRY_SECONDS_MIN
         return math.ceil(min(max(seconds, RETRY_SECONDS_MIN), RETRY_SECONDS_MAX))
 
-    def failing(self) -> str | None:
+    def find_failure(self) -> str | None:
         """Why nothing can be settled now, as far as that is known; None where it can.
 
         Only the next batch can tell whether it is over, so that a while later it is anybody's guess.
@@ -142,10 +150,10 @@ class Ingest:
 
     # ---- the queue
 
-    async def settle(self, arrival: Arrival, shipper: Shipper, about: EdgeReport = UNSAID) -> Outcome:
+    async def settle_batch(self, arrival: ReceivedBatch, shipper: Shipper, about: EdgeReport = EMPTY_REPORT) -> BatchOutcome:
         """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(arrival, shipper, about, answer))
+        answer: asyncio.Future[BatchOutcome] = asyncio.get_running_loop().create_future()
+        self._queue.append(WaitingBatch(arrival, shipper, about, answer))
         self._metrics.queued(len(self._queue))
         self._filled.set()
         return await answer
@@ -158,45 +166,45 @@ class Ingest:
                     return
                 self._filled.clear()
                 await self._filled.wait()
-            await self._settle_together(self._take())
+            await self._settle_together(self._take_waiting())
 
     def end(self) -> None:
         """Let `run` return once nothing is queued."""
         self._ending = True
         self._filled.set()
 
-    def _take(self) -> list[Waiting]:
+    def _take_waiting(self) -> list[WaitingBatch]:
         """What the next transaction settles."""
         taken = [self._queue.popleft()]
-        rows = weight(taken[0].arrival)
-        while self._queue and rows + weight(self._queue[0].arrival) <= TRANSACTION_ROWS_MAX:
+        rows = estimate_rows(taken[0].arrival)
+        while self._queue and rows + estimate_rows(self._queue[0].arrival) <= TRANSACTION_ROWS_MAX:
             taken.append(self._queue.popleft())
-            rows += weight(taken[-1].arrival)
+            rows += estimate_rows(taken[-1].arrival)
         self._metrics.queued(len(self._queue))
         return taken
 
     # ---- a transaction
 
-    async def _settle_together(self, group: Sequence[Waiting]) -> None:
+    async def _settle_together(self, group: Sequence[WaitingBatch]) -> None:
         """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
         arrivals = [waiting.arrival for waiting in group]
         began = time.monotonic()
         try:
-            outcomes = await self._write(group)
+            outcomes = await self._write_group(group)
         except asyncio.CancelledError:
             raise
-        except Exception as failure:
+        except Exception as error:
             self._ledger.forget(arrival.edge for arrival in arrivals)
             self.values.forget()
-            if isinstance(failure, TooMuch) or is_too_much(failure):
+            if isinstance(error, SumTooLargeError) or is_too_much(error):
                 if len(group) > 1:
                     for waiting in group:
                         await self._settle_together([waiting])
                     return
                 if arrivals[0].batch is not None:
-                    await self._settle_together([group[0]._replace(arrival=unreadable(arrivals[0], TOO_LARGE))])
+                    await self._settle_together([group[0]._replace(arrival=mark_unreadable(arrivals[0], TOO_LARGE))])
                     return
-            self._fail(group, failure)
+            self._fail_group(group, error)
             return
         self._failed = None
         took = time.monotonic() - began
@@ -204,22 +212,22 @@ class Ingest:
         self._speed = (self._speed + size / max(took, 0.001)) / 2
         self._metrics.committed(took)
         for waiting, outcome in zip(group, outcomes, strict=True):
-            self._note(waiting.arrival, outcome)
+            self._report_outcome(waiting.arrival, outcome)
             if not waiting.answer.done():  # Whoever sent it may have left.
                 waiting.answer.set_result(outcome)
 
-    def _fail(self, group: Sequence[Waiting], failure: Exception) -> None:
+    def _fail_group(self, group: Sequence[WaitingBatch], error: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
-        self._log.error("batches could not be settled", batches=len(group), why=reason(failure))
-        if not isinstance(failure, LOST):
-            self._log.error("a fault in the collector", exc_info=failure)
+        self._log.error("batches could not be settled", batches=len(group), why=reason(error))
+        if not isinstance(error, LOST):
+            self._log.error("a fault in the collector", exc_info=error)
         self._metrics.failed()
-        self._failed = time.monotonic(), reason(failure)
+        self._failed = time.monotonic(), reason(error)
         for waiting in group:
             if not waiting.answer.done():
-                waiting.answer.set_exception(Unavailable())
+                waiting.answer.set_exception(DatabaseUnavailableError())
 
-    def _note(self, arrival: Arrival, outcome: Outcome) -> None:
+    def _report_outcome(self, arrival: ReceivedBatch, outcome: BatchOutcome) -> None:
         """Count it, and say aloud what somebody must look after."""
         counted = outcome.verdict in (Verdict.COUNT, Verdict.MEND) and arrival.batch is not None
         self._metrics.settled(outcome.verdict, len(arrival.batch.rows) if counted and arrival.batch else 0)
@@ -229,42 +237,44 @@ class Ingest:
             why = outcome.why or (gap.why if gap is not None else "")
             self._log.warning("a batch was not counted", what=outcome.verdict.value, why=why, **about)
 
-    async def _write(self, group: Sequence[Waiting]) -> list[Outcome]:
+    async def _write_group(self, group: Sequence[WaitingBatch]) -> list[BatchOutcome]:
         """Judge these in their order, and write what comes of it, in one transaction."""
         arrivals = [waiting.arrival for waiting in group]
         now = round(time.time() * 1000)
         async with self._database.writing() as connection:
-            marks, excess = await self._marks(connection, group, now)
-            settled = await self._settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
-            room = await QuarantineRoom.of(connection, [one.shipper.token for one in group if not one.arrival.batch])
-            outcomes: list[Outcome] = []
+            marks, excess = await self._lock_watermarks(connection, group, now)
+            settled = await self._fetch_settled(connection, [one for one in arrivals if one.seq <= marks[one.edge].seq])
+            room = await QuarantineCapacity.fetch(
+                connection, [one.shipper.token for one in group if not one.arrival.batch]
+            )
+            outcomes: list[BatchOutcome] = []
             new: list[dict[str, Any]] = []
             mended: list[dict[str, Any]] = []
-            last: dict[str, Waiting] = {}
+            last: dict[str, WaitingBatch] = {}
             for waiting in group:
                 arrival, shipper = waiting.arrival, waiting.shipper
                 mark, key = marks[arrival.edge], (arrival.edge, arrival.seq)
-                verdict, why = judge(mark, settled.get(key), arrival, shipper), arrival.why
+                verdict, why = judge_batch(mark, settled.get(key), arrival, shipper), arrival.why
                 if verdict in REFUSED:
-                    why = refused(mark, shipper, arrival) or UNANNOUNCED.format(arrival.edge)
+                    why = find_refusal(mark, shipper, arrival) or UNANNOUNCED.format(arrival.edge)
                 if verdict in BEGINS and (arrival.edge, shipper.token) in excess:
                     verdict, why = Verdict.TOO_MANY_EDGES, NO_MORE_EDGES.format(shipper.token, self.edges_per_token)
                 if verdict is Verdict.QUARANTINE and not room.admit(shipper.token, len(arrival.body)):
                     verdict, why = Verdict.FULL, NO_ROOM.format(shipper.token)
-                if verdict is Verdict.MEND and not await self._follows(connection, settled, arrival):
+                if verdict is Verdict.MEND and not await self._follows_previous(connection, settled, arrival):
                     verdict, why = Verdict.UNREADABLE, NOT_NEXT
-                marks[arrival.edge] = moved(mark, verdict, arrival, shipper)
-                outcomes.append(Outcome(verdict, marks[arrival.edge].seq, why))
+                marks[arrival.edge] = advance_watermark(mark, verdict, arrival, shipper)
+                outcomes.append(BatchOutcome(verdict, marks[arrival.edge].seq, why))
                 if verdict in STATES:
-                    (mended if key in settled else new).append(self._kept(arrival, STATES[verdict], now))
-                    settled[key] = Settled(arrival.hash, STATES[verdict])
+                    (mended if key in settled else new).append(self._build_row(arrival, STATES[verdict], now))
+                    settled[key] = SettledBatch(arrival.hash, STATES[verdict])
                     if verdict is not Verdict.MEND:
                         last[arrival.edge] = waiting
             counted = zip(arrivals, outcomes, strict=True)
             some = [one.batch for one, outcome in counted if outcome.verdict in (Verdict.COUNT, Verdict.MEND)]
             as_sent = [batch for batch in some if batch is not None]
             as_counted, notes, passed = await self.values.fold_batches(connection, as_sent)
-            begun = await self._ledger.count(connection, as_counted)
+            begun = await self._ledger.add_batches(connection, as_counted)
             folded = {(one.edge, one.seq): note for one, note in zip(as_sent, notes, strict=True) if note is not None}
             for row in (*new, *mended):
                 row["folded"] = folded.get((row["edge"], row["seq"])) if row["state"] == COUNTED else None
@@ -274,21 +284,21 @@ class Ingest:
             for row in mended:
                 key_of = (batches.c.edge == row["edge"]) & (batches.c.seq == row["seq"])
                 await connection.execute(sa.update(batches).where(key_of).values(row))
-            await self._move(connection, marks, last, now)
+            await self._update_watermarks(connection, marks, last, now)
             if any(outcome.verdict is Verdict.FULL for outcome in outcomes):
-                await _forget_idle(connection, [edge for edge, mark in marks.items() if mark == Mark()])
+                await _delete_idle_edges(connection, [edge for edge, mark in marks.items() if mark == Watermark()])
             judged = [
                 (waiting.arrival, outcome.verdict, waiting.shipper.token)
                 for waiting, outcome in zip(group, outcomes, strict=True)
             ]
-            await raise_alerts(connection, [*alarms(judged, now / 1000), *above_caps(as_sent), *passed])
-        self._heard({row[:2] for batch in some if batch is not None for row in batch.rows})
-        await self._names.found((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
+            await raise_alerts(connection, [*make_batch_alerts(judged, now / 1000), *make_cap_alerts(as_sent), *passed])
+        self._on_counted({row[:2] for batch in some if batch is not None for row in batch.rows})
+        await self._names.record_names((customer for customer, *_ in begun), (meter for _, meter, *_ in begun))
         return outcomes
 
-    async def _marks(
-        self, connection: AsyncConnection, group: Sequence[Waiting], now: int
-    ) -> tuple[dict[str, Mark], set[tuple[str, str]]]:
+    async def _lock_watermarks(
+        self, connection: AsyncConnection, group: Sequence[WaitingBatch], now: int
+    ) -> tuple[dict[str, Watermark], set[tuple[str, str]]]:
         """The watermarks of these edges, which nobody else moves until the transaction ends; and edges with the tokens
         that may introduce no further ones.
 
@@ -302,50 +312,52 @@ class Ingest:
             .order_by(edges.c.edge)  # So that two collectors never wait for each other.
             .with_for_update()
         )
-        found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
-        start = Mark()
+        watermarks = {edge: Watermark(*mark) for edge, *mark in await connection.execute(statement)}
+        start = Watermark()
         begun = {
             (one.arrival.edge, one.shipper.token): None
             for one in group
-            if one.arrival.edge not in found and judge(start, None, one.arrival, one.shipper) in BEGINS
+            if one.arrival.edge not in watermarks and judge_batch(start, None, one.arrival, one.shipper) in BEGINS
         }
         if not begun:
-            return dict.fromkeys(names, start) | found, set()
-        room = await EdgeRoom.of(self._database, connection, [token for _, token in begun], self.edges_per_token)
+            return dict.fromkeys(names, start) | watermarks, set()
+        room = await EdgeCapacity.fetch(self._database, connection, [token for _, token in begun], self.edges_per_token)
         admitted = {(edge, token) for edge, token in begun if room.admit(token)}
         fresh = sorted({edge for edge, _ in admitted})
         if fresh:
             rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in fresh]
             await self._database.begin_edges(connection, rows)
-            found = {edge: Mark(*mark) for edge, *mark in await connection.execute(statement)}
-        return dict.fromkeys(names, start) | found, begun.keys() - admitted
+            watermarks = {edge: Watermark(*mark) for edge, *mark in await connection.execute(statement)}
+        return dict.fromkeys(names, start) | watermarks, begun.keys() - admitted
 
-    async def _follows(
-        self, connection: AsyncConnection, settled: Mapping[tuple[str, int], Settled], arrival: Arrival
+    async def _follows_previous(
+        self, connection: AsyncConnection, settled: Mapping[tuple[str, int], SettledBatch], arrival: ReceivedBatch
     ) -> bool:
         """Whether a batch that came broken at first names the one before it; nobody could tell then."""
         assert arrival.batch is not None
         before = settled.get((arrival.edge, arrival.seq - 1))
         if before is None:
-            wanted = await hash_before(connection, arrival.edge, arrival.seq)
+            expected = await find_previous_hash(connection, arrival.edge, arrival.seq)
         else:
-            wanted = before.hash if before.state != GAP else None
-        return wanted in (None, arrival.batch.prev)
+            expected = before.hash if before.state != GAP else None
+        return expected in (None, arrival.batch.prev)
 
-    async def _settled(self, connection: AsyncConnection, some: Sequence[Arrival]) -> dict[tuple[str, int], Settled]:
+    async def _fetch_settled(
+        self, connection: AsyncConnection, some: Sequence[ReceivedBatch]
+    ) -> dict[tuple[str, int], SettledBatch]:
         """The batches that have the edge and the seq of these."""
         if not some:
             return {}
         keys = sorted({(arrival.edge, arrival.seq) for arrival in some})
         columns = batches.c
-        found = await connection.execute(
+        rows = await connection.execute(
             sa.select(columns.edge, columns.seq, columns.hash, columns.state).where(
                 sa.tuple_(columns.edge, columns.seq).in_(keys)
             )
         )
-        return {(edge, seq): Settled(digest, state) for edge, seq, digest, state in found}
+        return {(edge, seq): SettledBatch(digest, state) for edge, seq, digest, state in rows}
 
-    def _kept(self, arrival: Arrival, state: str, now: int) -> dict[str, Any]:
+    def _build_row(self, arrival: ReceivedBatch, state: str, now: int) -> dict[str, Any]:
         """The row of a batch."""
         batch = arrival.batch
         if batch is None:
@@ -359,8 +371,8 @@ class Ingest:
             own |= {"coding": ZSTD if packed else PLAIN, "body": small if packed else arrival.body}
         return {"edge": arrival.edge, "seq": arrival.seq, "hash": arrival.hash, "state": state, "received": now, **own}
 
-    async def _move(
-        self, connection: AsyncConnection, marks: dict[str, Mark], last: dict[str, Waiting], now: int
+    async def _update_watermarks(
+        self, connection: AsyncConnection, marks: dict[str, Watermark], last: dict[str, WaitingBatch], now: int
     ) -> None:
         """Write the watermarks of the edges of which something was settled."""
         readable = [(edge, one.arrival.batch) for edge, one in last.items() if one.arrival.batch is not None]
@@ -405,17 +417,17 @@ NOT_NEXT = "has a prev that is not the hash of the batch before"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
 
-async def _forget_idle(connection: AsyncConnection, names: Sequence[str]) -> None:
+async def _delete_idle_edges(connection: AsyncConnection, names: Sequence[str]) -> None:
     """Take out the rows of edges of which nothing was written: what there is no room for shall not fill the table."""
     columns = edges.c
     await connection.execute(sa.delete(edges).where(columns.edge.in_(names), columns.token.is_(None), columns.seq == 0))
 
 
-def weight(arrival: Arrival) -> int:
+def estimate_rows(arrival: ReceivedBatch) -> int:
     """Roughly how many rows a batch costs, so that empty ones are bounded too."""
     return 50 + (len(arrival.batch.rows) if arrival.batch is not None else 0)
 
 
-def unreadable(arrival: Arrival, why: str) -> Arrival:
+def mark_unreadable(arrival: ReceivedBatch, why: str) -> ReceivedBatch:
     """A batch that is to be treated as one that nobody can read."""
     return arrival._replace(batch=None, why=why)

@@ -28,7 +28,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from edgeproxy.collector.database.schema import QUARANTINED
-from edgeproxy.collector.ledger.received_batch import Arrival
+from edgeproxy.collector.ledger.received_batch import ReceivedBatch
 from edgeproxy.wire.batch import FIRST
 
 
@@ -50,7 +50,7 @@ class Verdict(Enum):
     TOO_MANY_EDGES = "too_many_edges"
 
 
-class Mark(NamedTuple):
+class Watermark(NamedTuple):
     """How far an edge has come: the last seq that is settled, and the hash of its body; None where nobody knows it.
 
     `token` and `region` are what the edge is bound to, None until its first batch. A chain may begin with a gap up to
@@ -71,14 +71,14 @@ class Shipper(NamedTuple):
     region: str | None = None
 
 
-class Settled(NamedTuple):
+class SettledBatch(NamedTuple):
     """A batch that was there before."""
 
     hash: str
     state: str
 
 
-def refused(mark: Mark, shipper: Shipper, arrival: Arrival) -> str | None:
+def find_refusal(mark: Watermark, shipper: Shipper, arrival: ReceivedBatch) -> str | None:
     """Return why the shipper may not ship this as its edge; None where it may."""
     if mark.token not in (None, shipper.token):
         return f"the edge {arrival.edge} is bound to another token than {shipper.token}"
@@ -91,9 +91,9 @@ def refused(mark: Mark, shipper: Shipper, arrival: Arrival) -> str | None:
     return None
 
 
-def judge(mark: Mark, settled: Settled | None, arrival: Arrival, shipper: Shipper) -> Verdict:
+def judge_batch(mark: Watermark, settled: SettledBatch | None, arrival: ReceivedBatch, shipper: Shipper) -> Verdict:
     """What becomes of an arrival; `settled` is what has its edge and seq already."""
-    if refused(mark, shipper, arrival) is not None:
+    if find_refusal(mark, shipper, arrival) is not None:
         return Verdict.FOREIGN
     gap = arrival.batch.gap if arrival.batch is not None else None
     if gap is not None and mark.seq == 0 and gap.to_seq > mark.gap_to:
@@ -119,7 +119,7 @@ def judge(mark: Mark, settled: Settled | None, arrival: Arrival, shipper: Shippe
     return Verdict.COUNT if gap is None else Verdict.GAP
 
 
-def moved(mark: Mark, verdict: Verdict, arrival: Arrival, shipper: Shipper) -> Mark:
+def advance_watermark(mark: Watermark, verdict: Verdict, arrival: ReceivedBatch, shipper: Shipper) -> Watermark:
     """The mark after this. What moves it also binds the edge, if nothing has before."""
     region = mark.region or shipper.region or (arrival.batch.region if arrival.batch is not None else None)
     bound = mark._replace(token=mark.token or shipper.token, region=region)

@@ -7,18 +7,18 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import COUNTED, GAP, QUARANTINED, ZSTD, batches, checkpoints, series
-from edgeproxy.collector.ledger.dimension_values import unfolded
+from edgeproxy.collector.ledger.dimension_values import apply_note
 from edgeproxy.wire.batch import BODY_BYTES_MAX, FIRST, Batch, InvalidBatchError, compute_digest, count_key, parse_batch
 
-What = tuple[str, str, str, str, str]
+SeriesKey = tuple[str, str, str, str, str]
 """Region, customer, meter, route and dimensions as text: with the edge, what a series is of."""
 
 
-class Broken(Exception):
+class BrokenChainError(Exception):
     """The first break: a sentence that names it."""
 
 
-class Walk:
+class ChainWalk:
     """Along an edge's chain, from the checkpoint up to which its batches were dropped."""
 
     def __init__(self, edge: str, checkpoint: sa.Row[Any] | None) -> None:
@@ -36,61 +36,67 @@ class Walk:
         # Those that were in quarantine stay, and are counted later: what was before them is gone.
         late = row.seq <= self.dropped
         if not late and row.seq != self.settled + 1:
-            raise Broken(f"edge {self.edge}: batch {self.settled + 1} is missing, the next is {row.seq}")
+            raise BrokenChainError(f"edge {self.edge}: batch {self.settled + 1} is missing, the next is {row.seq}")
         batch = None
         if row.state != QUARANTINED:
             # What was counted in the place of a body that nobody could read: only that is kept for the chain.
             replayed = row.state == COUNTED and row.replay is not None
-            batch = _read(where, row, row.replay, ZSTD) if replayed else _read(where, row, _own(where, row), None)
-            told = (row.last, row.since, row.state == COUNTED)
-            if told != (batch.last, batch.since, batch.gap is None):
-                raise Broken(f"{where} is not what is said of it")
-            batch = _as_counted(where, batch, row.folded)
+            batch = (
+                _parse_body(where, row, row.replay, ZSTD)
+                if replayed
+                else _parse_body(where, row, _read_own_body(where, row), None)
+            )
+            recorded = (row.last, row.since, row.state == COUNTED)
+            if recorded != (batch.last, batch.since, batch.gap is None):
+                raise BrokenChainError(f"{where} is not what is said of it")
+            batch = _apply_folded(where, batch, row.folded)
             # Who lost batches may have lost the hash before them too.
             any_prev = late or self.hash is None or (batch.gap is not None and batch.prev == FIRST)
             if not any_prev and batch.prev != self.hash:
-                raise Broken(f"{where} does not follow the one before: its prev is {batch.prev}, not {self.hash}")
+                raise BrokenChainError(
+                    f"{where} does not follow the one before: its prev is {batch.prev}, not {self.hash}"
+                )
         if not late:
             self.settled, self.hash = row.last, None if row.state == GAP else row.hash
         return batch
 
 
-def _as_counted(where: str, batch: Batch, folded: str | None) -> Batch:
+def _apply_folded(where: str, batch: Batch, folded: str | None) -> Batch:
     """A batch with values beyond a bound folded as they were when it was counted."""
     try:
-        return unfolded(batch, folded)
+        return apply_note(batch, folded)
     except (ValueError, LookupError, AttributeError, TypeError):
-        raise Broken(f"{where}: what of it was folded is not what its rows are") from None
+        raise BrokenChainError(f"{where}: what of it was folded is not what its rows are") from None
 
 
-def _own(where: str, row: sa.Row[Any]) -> bytes:
+def _read_own_body(where: str, row: sa.Row[Any]) -> bytes:
     """The body in a row, which must be what was hashed."""
-    body = _plain(where, row.body, row.coding)
+    body = _decompress(where, row.body, row.coding)
     if compute_digest(body) != row.hash:
-        raise Broken(f"{where} is not the body that was hashed")
+        raise BrokenChainError(f"{where} is not the body that was hashed")
     return body
 
 
-def _read(where: str, row: sa.Row[Any], body: bytes, coding: str | None) -> Batch:
+def _parse_body(where: str, row: sa.Row[Any], body: bytes, coding: str | None) -> Batch:
     try:
-        batch = parse_batch(_plain(where, body, coding))
-    except InvalidBatchError as bad:
-        raise Broken(f"{where} cannot be read: {bad}") from None
+        batch = parse_batch(_decompress(where, body, coding))
+    except InvalidBatchError as error:
+        raise BrokenChainError(f"{where} cannot be read: {error}") from None
     if (batch.edge, batch.seq) != (row.edge, row.seq):
-        raise Broken(f"{where} is another's: {batch.edge}, {batch.seq}")
+        raise BrokenChainError(f"{where} is another's: {batch.edge}, {batch.seq}")
     return batch
 
 
-def _plain(where: str, body: bytes, coding: str | None) -> bytes:
+def _decompress(where: str, body: bytes, coding: str | None) -> bytes:
     if coding != ZSTD:
         return body
     try:
         return zstandard.ZstdDecompressor().decompress(body, max_output_size=BODY_BYTES_MAX)
-    except zstandard.ZstdError as bad:
-        raise Broken(f"{where} cannot be read: {bad}") from None
+    except zstandard.ZstdError as error:
+        raise BrokenChainError(f"{where} cannot be read: {error}") from None
 
 
-def add(sums: dict[int, dict[What, int]], time: int, batch: Batch) -> None:
+def add_rows(sums: dict[int, dict[SeriesKey, int]], time: int, batch: Batch) -> None:
     """Add what a batch counts to sums of its edge, as of this minute (hour, day)."""
     values = sums.setdefault(time, {})
     for row in batch.rows:
@@ -98,12 +104,12 @@ def add(sums: dict[int, dict[What, int]], time: int, batch: Batch) -> None:
         values[of] = values.get(of, 0) + row[3]
 
 
-async def checkpoint_of(connection: AsyncConnection, edge: str) -> sa.Row[Any] | None:
+async def find_checkpoint(connection: AsyncConnection, edge: str) -> sa.Row[Any] | None:
     """How far the batches of an edge were dropped: its row of `checkpoints`; None where none were."""
     return (await connection.execute(sa.select(checkpoints).where(checkpoints.c.edge == edge))).one_or_none()
 
 
-async def hash_before(connection: AsyncConnection, edge: str, seq: int) -> str | None:
+async def find_previous_hash(connection: AsyncConnection, edge: str, seq: int) -> str | None:
     """The hash that this batch of an edge must name as its `prev`; None where nobody knows it."""
     if seq == 1:
         return FIRST
@@ -117,16 +123,16 @@ async def hash_before(connection: AsyncConnection, edge: str, seq: int) -> str |
     row = (await connection.execute(before)).one_or_none()
     if row is not None and row.last == seq - 1:
         return None if row.state == GAP else row.hash
-    at = await checkpoint_of(connection, edge)
+    at = await find_checkpoint(connection, edge)
     return at.hash if at is not None and at.seq == seq - 1 else None
 
 
-async def series_of(connection: AsyncConnection, edge: str) -> dict[What, int]:
+async def fetch_series_numbers(connection: AsyncConnection, edge: str) -> dict[SeriesKey, int]:
     """The numbers of an edge's series."""
     columns = series.c
-    found = await connection.execute(
+    rows = await connection.execute(
         sa.select(columns.id, columns.region, columns.customer, columns.meter, columns.route, columns.dimensions).where(
             columns.edge == edge
         )
     )
-    return {(region, *names): number for number, region, *names in found}
+    return {(region, *names): number for number, region, *names in rows}

@@ -33,7 +33,7 @@ OWNERS_MAX = 1_000
 """Customers' dimensions whose values one statement asks for."""
 
 
-class Owner(NamedTuple):
+class ValueOwner(NamedTuple):
     """Whose values are counted: a customer's, of a dimension of a meter, in a month, by the second it begins with."""
 
     customer: str
@@ -42,7 +42,7 @@ class Owner(NamedTuple):
     name: str
 
 
-class Use(NamedTuple):
+class DimensionUse(NamedTuple):
     """Usage with dimensions, given as text, at a Unix second."""
 
     customer: str
@@ -51,7 +51,7 @@ class Use(NamedTuple):
     split: str
 
 
-def beyond(owner: Owner, bound: int) -> Alert:
+def make_bound_alert(owner: ValueOwner, bound: int) -> Alert:
     """The alert of a bound that is passed: one for each month."""
     month = f"{datetime.fromtimestamp(owner.month, UTC):%Y-%m}"
     return Alert(
@@ -65,20 +65,20 @@ def beyond(owner: Owner, bound: int) -> Alert:
     )
 
 
-class Values:
+class DimensionValues:
     """The values that this process knows to be taken."""
 
     def __init__(self, database: Database, meters: Mapping[str, Meter]) -> None:
         self._database = database
-        self._taken: OrderedDict[Owner, set[str]] = OrderedDict()
-        self._whole: set[Use] = set()
+        self._taken: OrderedDict[ValueOwner, set[str]] = OrderedDict()
+        self._whole: set[DimensionUse] = set()
         """Uses, at the beginning of their month, that count as they are: all of their values are taken."""
-        self._passed: set[Owner] = set()
+        self._passed: set[ValueOwner] = set()
         """Those of whose passed bound somebody was told."""
         self._bounds: dict[tuple[str, str], int] = {}
-        self.use(meters)
+        self.set_bounds(meters)
 
-    def use(self, meters: Mapping[str, Meter]) -> None:
+    def set_bounds(self, meters: Mapping[str, Meter]) -> None:
         """Hold dimensions to the bounds of these."""
         self._bounds = {
             (name, dimension): settings.values
@@ -92,34 +92,40 @@ class Values:
         self._whole.clear()
         self._passed.clear()
 
-    async def fold(self, connection: AsyncConnection, uses: Iterable[Use]) -> tuple[dict[Use, str], list[Alert]]:
+    async def fold(
+        self, connection: AsyncConnection, uses: Iterable[DimensionUse]
+    ) -> tuple[dict[DimensionUse, str], list[Alert]]:
         """As what these count where that is something else, as text; and what is to be raised where a bound is passed.
 
         Who calls has locked the edge that they are of.
         """
-        asked = {use: Use(use.customer, use.meter, month_of(use.second), use.split) for use in uses}
-        said = {
+        monthly_uses = {
+            use: DimensionUse(use.customer, use.meter, find_month_start(use.second), use.split) for use in uses
+        }
+        dimensions_by_use = {
             use: dimensions.parse_dimensions(use.split)
-            for use, of_month in asked.items()
+            for use, of_month in monthly_uses.items()
             if of_month not in self._whole
         }
-        wanted: dict[Owner, dict[str, None]] = {}
-        owned: dict[Use, list[tuple[Owner, str]]] = {}
-        for use, split in said.items():
-            month = asked[use].second
-            pairs = [(Owner(use.customer, use.meter, month, name), value) for name, value in split.items()]
+        values_by_owner: dict[ValueOwner, dict[str, None]] = {}
+        owned: dict[DimensionUse, list[tuple[ValueOwner, str]]] = {}
+        for use, split in dimensions_by_use.items():
+            month = monthly_uses[use].second
+            pairs = [(ValueOwner(use.customer, use.meter, month, name), value) for name, value in split.items()]
             owned[use] = [(owner, value) for owner, value in pairs if value != OTHER]
             for owner, value in owned[use]:
-                wanted.setdefault(owner, {})[value] = None
-        await self._take(connection, wanted)
-        changed: dict[Use, str] = {}
-        passed: dict[Owner, Alert] = {}
+                values_by_owner.setdefault(owner, {})[value] = None
+        await self._take_values(connection, values_by_owner)
+        changed: dict[DimensionUse, str] = {}
+        passed: dict[ValueOwner, Alert] = {}
         for use, values in owned.items():
             if over := [owner for owner, value in values if value not in self._taken[owner]]:
-                changed[use] = dimensions.format_dimensions({**said[use], **{owner.name: OTHER for owner in over}})
-                passed |= {owner: beyond(owner, self._bound(owner)) for owner in over if owner not in self._passed}
+                changed[use] = dimensions.format_dimensions({**dimensions_by_use[use], **{owner.name: OTHER for owner in over}})
+                passed |= {
+                    owner: make_bound_alert(owner, self._bound(owner)) for owner in over if owner not in self._passed
+                }
             else:
-                self._whole.add(asked[use])
+                self._whole.add(monthly_uses[use])
         self._passed.update(passed)
         if len(self._passed) > REMEMBERED_MAX:
             self._passed.clear()
@@ -133,72 +139,78 @@ class Values:
         self, connection: AsyncConnection, batches: Sequence[Batch]
     ) -> tuple[list[Batch], list[str | None], list[Alert]]:
         """Batches as they count; by each, what was folded in it, as `folded` of its row; and what is to be raised."""
-        uses = [use_of(batch, row[4], row) for batch in batches for row in batch.rows if len(row) == 5]
+        uses = [build_use(batch, row[4], row) for batch in batches for row in batch.rows if len(row) == 5]
         if not uses:
             return list(batches), [None] * len(batches), []
         changed, passed = await self.fold(connection, uses)
-        notes = [note_of(batch, changed) for batch in batches]
-        return [unfolded(batch, note) for batch, note in zip(batches, notes, strict=True)], notes, passed
+        notes = [format_note(batch, changed) for batch in batches]
+        return [apply_note(batch, note) for batch, note in zip(batches, notes, strict=True)], notes, passed
 
-    def _bound(self, owner: Owner) -> int:
+    def _bound(self, owner: ValueOwner) -> int:
         return self._bounds.get((owner.meter, owner.name), VALUES_DEFAULT)
 
-    async def _take(self, connection: AsyncConnection, wanted: Mapping[Owner, Iterable[str]]) -> None:
+    async def _take_values(
+        self, connection: AsyncConnection, values_by_owner: Mapping[ValueOwner, Iterable[str]]
+    ) -> None:
         """Take of these values as many as there is room for, the first ones first."""
-        await self._learn(connection, [owner for owner in wanted if owner not in self._taken])
-        if not (growing := [owner for owner, values in wanted.items() if self._new(owner, values)]):
+        await self._load_taken(connection, [owner for owner in values_by_owner if owner not in self._taken])
+        if not (growing := [owner for owner, values in values_by_owner.items() if self._select_new(owner, values)]):
             return
         await self._database.hold(connection, "dimension values")
-        await self._learn(connection, growing)  # Another collector may have taken some meanwhile.
-        rows = [{**owner._asdict(), "value": value} for owner in growing for value in self._new(owner, wanted[owner])]
+        await self._load_taken(connection, growing)  # Another collector may have taken some meanwhile.
+        rows = [
+            {**owner._asdict(), "value": value}
+            for owner in growing
+            for value in self._select_new(owner, values_by_owner[owner])
+        ]
         if rows:
             await connection.execute(sa.insert(dimension_values), rows)
         for row in rows:
             value = row.pop("value")
-            self._taken[Owner(**row)].add(value)
+            self._taken[ValueOwner(**row)].add(value)
 
-    def _new(self, owner: Owner, values: Iterable[str]) -> list[str]:
+    def _select_new(self, owner: ValueOwner, values: Iterable[str]) -> list[str]:
         """Those of these values that are not taken and can be."""
         taken = self._taken[owner]
         room = max(0, self._bound(owner) - len(taken))
         return [value for value in values if value not in taken][:room] if room else []
 
-    async def _learn(self, connection: AsyncConnection, owners: Sequence[Owner]) -> None:
+    async def _load_taken(self, connection: AsyncConnection, owners: Sequence[ValueOwner]) -> None:
         """Read which values these have taken."""
         self._taken |= {owner: set() for owner in owners}
         columns = dimension_values.c
         for begin in range(0, len(owners), OWNERS_MAX):
             some = set(owners[begin : begin + OWNERS_MAX])
             # By the names of all together, as indexes serve that; what is not asked for is passed over.
-            within = [columns[name].in_({getattr(one, name) for one in some}) for name in Owner._fields]
+            within = [columns[name].in_({getattr(one, name) for one in some}) for name in ValueOwner._fields]
             for *owner, value in await connection.execute(sa.select(dimension_values).where(*within)):
-                if (one := Owner(*owner)) in some:
+                if (one := ValueOwner(*owner)) in some:
                     self._taken[one].add(value)
 
 
 @lru_cache(1 << 12)
-def month_of(second: int) -> int:
+def find_month_start(second: int) -> int:
     """The Unix second at which the month begins, of UTC."""
     at = datetime.fromtimestamp(second, UTC)
     return int(datetime(at.year, at.month, 1, tzinfo=UTC).timestamp())
 
 
-def use_of(batch: Batch, split: str, row: Sequence[object]) -> Use:
+def build_use(batch: Batch, split: str, row: Sequence[object]) -> DimensionUse:
     """The use that a row of a batch is."""
-    return Use(str(row[0]), str(row[1]), batch.minute, split)
+    return DimensionUse(str(row[0]), str(row[1]), batch.minute, split)
 
 
-def note_of(batch: Batch, changed: Mapping[Use, str]) -> str | None:
+def format_note(batch: Batch, changed: Mapping[DimensionUse, str]) -> str | None:
     """What is kept of a batch beside its body: as what rows count that were folded; None where none was."""
     folded = {
         str(index): changed[use]
         for index, row in enumerate(batch.rows)
-        if len(row) == 5 and (use := use_of(batch, row[4], row)) in changed
+        if len(row) == 5 and (use := build_use(batch, row[4], row)) in changed
     }
     return orjson.dumps(folded).decode() if folded else None
 
 
-def unfolded(batch: Batch, note: str | None) -> Batch:
+def apply_note(batch: Batch, note: str | None) -> Batch:
     """A batch as it counts, given what is kept beside its body; raises ValueError where that cannot be of it."""
     if note is None:
         return batch

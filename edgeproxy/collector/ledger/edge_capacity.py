@@ -10,7 +10,7 @@ from edgeproxy.collector.database.schema import edges
 from edgeproxy.collector.ledger.edges import SERVING
 
 
-class EdgeRoom:
+class EdgeCapacity:
     """How many edges of some tokens there are, within one transaction. Retired ones do not count."""
 
     def __init__(self, counts: dict[str, int], most: int) -> None:
@@ -18,7 +18,9 @@ class EdgeRoom:
         self._most = most
 
     @classmethod
-    async def of(cls, database: Database, connection: AsyncConnection, tokens: Iterable[str], most: int) -> "EdgeRoom":
+    async def fetch(
+        cls, database: Database, connection: AsyncConnection, tokens: Iterable[str], most: int
+    ) -> "EdgeCapacity":
         """Look up how many edges these have, and let no other collector add to them until the transaction ends."""
         names = sorted(set(tokens))
         for name in names:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, GAP, NOT_COUNTED, QUARANTINED, batches, edges
-from edgeproxy.collector.ledger.queries import written
+from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.wire.batch import FIRST, NAME
 
 LISTED_MAX = 1000
@@ -28,7 +28,7 @@ ODD = NOT_COUNTED & batches.c.state.in_([GAP, QUARANTINED])
 """Which batches are gaps, or in quarantine."""
 
 
-class EdgeStanding(NamedTuple):
+class EdgeStatus(NamedTuple):
     """How edges are, in figures. Retired ones count in `gaps` and `quarantined` alone."""
 
     edges: int
@@ -46,7 +46,7 @@ class EdgeStanding(NamedTuple):
         return self.edges - len(self.gaps_of)
 
 
-async def standing(connection: AsyncConnection) -> EdgeStanding:
+async def fetch_status(connection: AsyncConnection) -> EdgeStatus:
     """The figures of this moment."""
     serving = sa.func.coalesce(sa.func.sum(sa.case((SERVING, 1), else_=0)), 0)
     count, active = (await connection.execute(sa.select(sa.func.count(), serving).where(EDGES))).one()
@@ -65,13 +65,13 @@ async def standing(connection: AsyncConnection) -> EdgeStanding:
         .limit(SHOWN_MAX)
     )
     gaps_of = dict.fromkeys(until, 0) | {row[0]: row[1] for row in await connection.execute(most)}
-    return EdgeStanding(active, count - active, odd.get(GAP, 0), odd.get(QUARANTINED, 0), until, gaps_of)
+    return EdgeStatus(active, count - active, odd.get(GAP, 0), odd.get(QUARANTINED, 0), until, gaps_of)
 
 
-async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
+async def list_edges(connection: AsyncConnection, now: float) -> list[dict[str, Any]]:
     """How each edge is: its watermark, its last batch, how far it is behind, what it lacks, what it says of itself."""
-    found = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
-    told = {
+    rows = (await connection.execute(sa.select(edges).where(EDGES).order_by(edges.c.edge))).all()
+    edge_reports = {
         row.edge: {
             "edge": row.edge,
             "region": row.region,
@@ -79,7 +79,11 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
             "watermark": row.seq,
             "last": None
             if row.until is None
-            else {"from": written(row.since), "to": written(row.until), "received": written(row.received // 1000)},
+            else {
+                "from": format_time(row.since),
+                "to": format_time(row.until),
+                "received": format_time(row.received // 1000),
+            },
             "lag_s": None if row.until is None else max(0, round(now - row.until)),
             "retired": row.retired == row.seq,
             "version": row.version,
@@ -87,7 +91,7 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
             "gaps": [],
             "quarantined": [],
         }
-        for row in found
+        for row in rows
     }
     columns = batches.c
     odd = await connection.execute(
@@ -98,35 +102,35 @@ async def listing(connection: AsyncConnection, now: float) -> list[dict[str, Any
     )
     for edge, seq, last, state, why in odd:
         if state == GAP:
-            told[edge]["gaps"].append({"from_seq": seq, "to_seq": last, "why": why})
+            edge_reports[edge]["gaps"].append({"from_seq": seq, "to_seq": last, "why": why})
         else:
-            told[edge]["quarantined"].append({"seq": seq, "why": why})
-    return list(told.values())
+            edge_reports[edge]["quarantined"].append({"seq": seq, "why": why})
+    return list(edge_reports.values())
 
 
-async def bound(connection: AsyncConnection, edge: str) -> dict[str, Any] | None:
+async def find_binding(connection: AsyncConnection, edge: str) -> dict[str, Any] | None:
     """Return what can be changed of an edge, locked until the transaction ends; None where there is no such edge."""
     if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
         return None
     columns = edges.c
-    wanted = sa.select(columns.token, columns.region, columns.gap_to, columns.retired, columns.seq)
-    row = (await connection.execute(wanted.where(columns.edge == edge).with_for_update())).one_or_none()
+    statement = sa.select(columns.token, columns.region, columns.gap_to, columns.retired, columns.seq)
+    row = (await connection.execute(statement.where(columns.edge == edge).with_for_update())).one_or_none()
     if row is None:
         return None
     return {"token": row.token, "region": row.region, "gap_to": row.gap_to, "retired": row.retired == row.seq}
 
 
-async def retire(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
+async def set_retired(connection: AsyncConnection, edge: str, *, retired: bool) -> int | None:
     """Say that an edge is gone for good, or that it is not; its watermark, None where there is no such edge."""
-    return await _change(connection, edge, retired=edges.c.seq if retired else sa.null())
+    return await _update_edge(connection, edge, retired=edges.c.seq if retired else sa.null())
 
 
-async def move(connection: AsyncConnection, edge: str, *, token: str, region: str) -> int | None:
+async def rebind_edge(connection: AsyncConnection, edge: str, *, token: str, region: str) -> int | None:
     """Bind an edge to another token and region; return its watermark, None where there is no such edge."""
-    return await _change(connection, edge, token=token, region=region)
+    return await _update_edge(connection, edge, token=token, region=region)
 
 
-async def consent(connection: AsyncConnection, database: Database, edge: str, gap_to: int) -> int | None:
+async def allow_initial_gap(connection: AsyncConnection, database: Database, edge: str, gap_to: int) -> int | None:
     """Let the chain of an edge begin with a gap up to `gap_to`, also where the edge is not known yet.
 
     Return its watermark, 0; None where the name is none, or the edge has begun already.
@@ -135,13 +139,15 @@ async def consent(connection: AsyncConnection, database: Database, edge: str, ga
         return None
     begun = {"edge": edge, "seq": 0, "hash": FIRST, "received": round(time.time() * 1000)}
     await database.begin_edges(connection, [begun])
-    return await _change(connection, edge, edges.c.seq == 0, gap_to=gap_to)
+    return await _update_edge(connection, edge, edges.c.seq == 0, gap_to=gap_to)
 
 
-async def _change(connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: Any) -> int | None:
+async def _update_edge(
+    connection: AsyncConnection, edge: str, *where: sa.ColumnElement[bool], **values: Any
+) -> int | None:
     """Change these columns of an edge of which all this holds; return its watermark, None where there is none such."""
     if not NAME.fullmatch(edge):  # Not every database takes a NUL, even to find nothing.
         return None
     changed = sa.update(edges).where(edges.c.edge == edge, *where).values(values).returning(edges.c.seq)
-    found: int | None = (await connection.execute(changed)).scalar_one_or_none()
-    return found
+    watermark: int | None = (await connection.execute(changed)).scalar_one_or_none()
+    return watermark

@@ -15,24 +15,24 @@ from edgeproxy.wire.batch import Batch, CountKey, count_key
 SERIES_REMEMBERED_MAX = 1_000_000
 """Series whose numbers are remembered, some 200 bytes each; those of edges that were quiet longest are forgotten."""
 
-Where = tuple[str, str]
+EdgeRegion = tuple[str, str]
 """Edge and region."""
 
 
-class TooMuch(Exception):
+class SumTooLargeError(Exception):
     """What one minute of a series would have come to is more than the ledger can hold (MINUTE_VALUE_MAX)."""
 
 
-class Ledger:
+class LedgerWriter:
     """The series that this process knows by number. Only what is locked by the transaction may be asked for."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[Where, dict[CountKey, int]] = OrderedDict()
+        self._known: OrderedDict[EdgeRegion, dict[CountKey, int]] = OrderedDict()
         self._latest: dict[str, int] = {}
         """The latest minute of edges."""
 
-    async def count(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[CountKey]:
+    async def add_batches(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[CountKey]:
         """Add the rows of these batches, whose edges are locked; raises TooMuch. The series that are new here.
 
         What belongs to minutes that are rolled up is added to their hours and days too, and it is noted of which hours
@@ -44,7 +44,7 @@ class Ledger:
         latest: dict[str, int] = {}
         touched: set[tuple[str, int]] = set()
         for batch in batches:
-            numbers = await self._numbers(connection, batch, begun)
+            numbers = await self._resolve_numbers(connection, batch, begun)
             values = grown[batch.minute]
             for number, row in zip(numbers, batch.rows, strict=True):
                 values[number] = values.get(number, 0) + row[3]
@@ -53,14 +53,14 @@ class Ledger:
                 touched.add((batch.edge, batch.minute - batch.minute % HOUR))
         highest = max((max(values.values()) for values in grown.values() if values), default=0)
         if highest > MINUTE_VALUE_MAX:
-            raise TooMuch
+            raise SumTooLargeError
         if highest:
-            rolled = await rollup.held(self._database, connection)
-            for table, grows in zip((ledger, hours, days), rolled.divide(grown), strict=True):
+            rolled = await rollup.lock_state(self._database, connection)
+            for table, grows in zip((ledger, hours, days), rolled.split_increments(grown), strict=True):
                 await self._database.add(connection, table, grows)
             late = ((edge, hour) for edge, hour in touched if rolled.hours_from <= hour < rolled.hour)
             await self._database.note_late(connection, late)
-            await self._come_to(connection, latest)
+            await self._update_latest(connection, latest)
         return begun
 
     def forget(self, names: Iterable[str]) -> None:
@@ -71,7 +71,7 @@ class Ledger:
         for edge in gone:
             self._latest.pop(edge, None)
 
-    async def _come_to(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
+    async def _update_latest(self, connection: AsyncConnection, latest: Mapping[str, int]) -> None:
         """Note the latest minute of edges where it is later than before."""
         later = {edge: minute for edge, minute in latest.items() if minute > self._latest.get(edge, -1)}
         if later:
@@ -81,19 +81,19 @@ class Ledger:
             await connection.execute(one.values(latest=sa.bindparam("minute")), rows)
             self._latest |= later
 
-    async def _numbers(self, connection: AsyncConnection, batch: Batch, begun: set[CountKey]) -> list[int]:
+    async def _resolve_numbers(self, connection: AsyncConnection, batch: Batch, begun: set[CountKey]) -> list[int]:
         """The number of the series of each row; those that have none yet get one, and are added to `begun`."""
         where = (batch.edge, batch.region)
         known = self._known.get(where)
         if known is None:
             known = self._known[where] = {}
-            await self._learn(connection, where, known)
+            await self._load_series(connection, where, known)
         self._known.move_to_end(where)
         counted = [count_key(row) for row in batch.rows]
         missing = {one for one in counted if one not in known}
         if missing:
             await self._database.begin_series(connection, [(*where, *one) for one in sorted(missing)])
-            await self._learn(connection, where, known)
+            await self._load_series(connection, where, known)
             split = [
                 {"series": known[one], "name": name, "value": value}
                 for one in missing
@@ -102,22 +102,22 @@ class Ledger:
             if split:
                 await self._database.split_series(connection, split)
             begun |= missing
-            self._make_room()
+            self._evict_series()
         return [known[one] for one in counted]
 
-    async def _learn(self, connection: AsyncConnection, where: Where, known: dict[CountKey, int]) -> None:
+    async def _load_series(self, connection: AsyncConnection, where: EdgeRegion, known: dict[CountKey, int]) -> None:
         """Read the series of an edge that are not known yet: their numbers are above those that are."""
         above = max(known.values(), default=-1)
         columns = series.c
-        found = await connection.execute(
+        rows = await connection.execute(
             sa.select(columns.id, columns.customer, columns.meter, columns.route, columns.dimensions).where(
                 columns.edge == where[0], columns.region == where[1], columns.id > above
             )
         )
-        for number, customer, meter, route, split in found:
+        for number, customer, meter, route, split in rows:
             known[customer, meter, route, split] = number
 
-    def _make_room(self) -> None:
+    def _evict_series(self) -> None:
         size = sum(map(len, self._known.values()))
         while size > SERIES_REMEMBERED_MAX and len(self._known) > 1:
             _, gone = self._known.popitem(last=False)

@@ -6,13 +6,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.ledger import readings, rollup
 from edgeproxy.collector.ledger.aggregates import ReadAs
-from edgeproxy.collector.ledger.queries import Asked, shown, statement_of
+from edgeproxy.collector.ledger.queries import LedgerQuery, build_statement, format_rows
 
 NONE = ""
 """The value of what has no such dimension."""
 
 
-async def quantity(
+async def fetch_quantity(
     connection: AsyncConnection,
     customer: str,
     meter: str,
@@ -28,11 +28,11 @@ async def quantity(
     With a `dimension`, only what has this `value` of it; an empty one is that of usage without the dimension. Raises
     queries.BadQuery where minutes or hours that are asked for are not kept any more.
     """
-    found = await quantities(connection, customer, meter, since, until, aggregate=aggregate, by=dimension)
-    return found.get(value if dimension is not None else NONE, 0)
+    by_value = await fetch_quantities(connection, customer, meter, since, until, aggregate=aggregate, by=dimension)
+    return by_value.get(value if dimension is not None else NONE, 0)
 
 
-async def quantities(
+async def fetch_quantities(
     connection: AsyncConnection,
     customer: str,
     meter: str,
@@ -50,8 +50,8 @@ async def quantities(
         return {}
     if aggregate != "sum":
         names = () if by is None else (by,)
-        whole = await readings.quantities(connection, customer, meter, (since, until), aggregate, names, without)
+        whole = await readings.fetch_quantities(connection, customer, meter, (since, until), aggregate, names, without)
         return {values[0] if values else NONE: value for values, value in whole.items()}
-    question = Asked(customer, meter, since, until, () if by is None else (by,))
-    found = (await connection.execute(statement_of(question, await rollup.read(connection)))).all()
-    return {str(row[by]) if by is not None else NONE: row["value"] for row in shown(question.by, found)}
+    question = LedgerQuery(customer, meter, since, until, () if by is None else (by,))
+    rows = (await connection.execute(build_statement(question, await rollup.fetch_state(connection)))).all()
+    return {str(row[by]) if by is not None else NONE: row["value"] for row in format_rows(question.by, rows)}

@@ -16,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.database import Database, is_too_much
 from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
-from edgeproxy.collector.ledger.batch_alerts import above_caps
+from edgeproxy.collector.ledger.batch_alerts import make_cap_alerts
 from edgeproxy.collector.ledger.batch_writer import TOO_LARGE
-from edgeproxy.collector.ledger.chain_audit import hash_before
-from edgeproxy.collector.ledger.dimension_values import Values
-from edgeproxy.collector.ledger.ledger_writer import Ledger, TooMuch
-from edgeproxy.collector.ledger.queries import written
-from edgeproxy.collector.ledger.received_batch import Named, arrive, inflate
+from edgeproxy.collector.ledger.chain_audit import find_previous_hash
+from edgeproxy.collector.ledger.dimension_values import DimensionValues
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
+from edgeproxy.collector.ledger.queries import format_time
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, inflate, parse_batch
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import (
     FIRST,
@@ -42,7 +42,7 @@ UNKNOWN = "unknown"
 """The region of an edge of which nothing could be read yet."""
 
 
-class Refused(Exception):
+class ReplayRejectedError(Exception):
     """A batch is not replayed: a sentence why, and the status that says so over HTTP."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -50,7 +50,7 @@ class Refused(Exception):
         self.status = status
 
 
-class Replayed(NamedTuple):
+class ReplayResult(NamedTuple):
     """What a replay came to."""
 
     rows: int
@@ -63,25 +63,25 @@ class Replayed(NamedTuple):
     begun: set[CountKey]
     """The series that it began."""
 
-    def told(self) -> dict[str, Any]:
+    def to_response(self) -> dict[str, Any]:
         """Return this as the JSON object of an answer."""
-        return {"rows": self.rows, "total": self.total, "minute": written(self.minute), "again": self.again}
+        return {"rows": self.rows, "total": self.total, "minute": format_time(self.minute), "again": self.again}
 
 
-Record = Callable[[AsyncConnection, Replayed], Awaitable[None]]
+RecordReplay = Callable[[AsyncConnection, ReplayResult], Awaitable[None]]
 """Puts a replay on record."""
 
 
-async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
+async def list_batches(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
     """`{count, batches}`: what is in quarantine, all or of one edge; the first LISTED_MAX by edge and seq."""
-    if edge is not None and not _can_be(edge):
+    if edge is not None and not _is_possible(edge):
         return {"count": 0, "batches": []}
     columns = batches.c
     there = NOT_COUNTED & (columns.state == QUARANTINED)
     if edge is not None:
         there &= columns.edge == edge
     count = (await connection.execute(sa.select(sa.func.count()).select_from(batches).where(there))).scalar_one()
-    found = await connection.execute(
+    rows_found = await connection.execute(
         sa.select(
             columns.edge, columns.seq, columns.received, sa.func.length(columns.body), columns.coding, columns.why
         )
@@ -90,19 +90,19 @@ async def listing(connection: AsyncConnection, edge: str | None = None) -> dict[
         .limit(LISTED_MAX)
     )
     names = ("edge", "seq", "received", "size", "coding", "why")
-    rows = [dict(zip(names, row, strict=True)) for row in found]
-    return {"count": count, "batches": [{**row, "received": written(row["received"] // 1000)} for row in rows]}
+    rows = [dict(zip(names, row, strict=True)) for row in rows_found]
+    return {"count": count, "batches": [{**row, "received": format_time(row["received"] // 1000)} for row in rows]}
 
 
-async def shown(connection: AsyncConnection, edge: str, seq: int) -> dict[str, Any] | None:
+async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[str, Any] | None:
     """What is known of a batch that is in quarantine, or was replayed; None where there is no such batch.
 
     `prev` is what a body has to name that is counted in its place; None where any will do.
     """
-    row = await _row(connection, edge, seq)
-    if row is None or (row.state != QUARANTINED and not _was_there(row)):
+    row = await _find_row(connection, edge, seq)
+    if row is None or (row.state != QUARANTINED and not _was_quarantined(row)):
         return None
-    text = _plain(row.body, row.coding)
+    text = _decompress(row.body, row.coding)
     return {
         "edge": edge,
         "seq": seq,
@@ -110,99 +110,103 @@ async def shown(connection: AsyncConnection, edge: str, seq: int) -> dict[str, A
         "why": row.why,
         "hash": row.hash,
         "sha256": compute_digest(text),
-        "prev": await hash_before(connection, edge, seq),
-        "received": written(row.received // 1000),
+        "prev": await find_previous_hash(connection, edge, seq),
+        "received": format_time(row.received // 1000),
         "coding": row.coding,
         "size": len(row.body),
         "begins": text[:200].decode("utf-8", "backslashreplace"),
     }
 
 
-async def content(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
+async def find_body(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
     """The body of such a batch: uncompressed where that can be done, else as it came."""
-    row = await _row(connection, edge, seq)
-    if row is None or (row.state != QUARANTINED and not _was_there(row)):
+    row = await _find_row(connection, edge, seq)
+    if row is None or (row.state != QUARANTINED and not _was_quarantined(row)):
         return None
-    return _plain(row.body, row.coding)
+    return _decompress(row.body, row.coding)
 
 
-async def nothing(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
+async def build_empty_body(connection: AsyncConnection, edge: str, seq: int) -> bytes | None:
     """A body that counts nothing, for a batch of which nobody will know what was in it; None where it is not there."""
-    row = await _row(connection, edge, seq)
+    row = await _find_row(connection, edge, seq)
     if row is None or row.state != QUARANTINED:
         return None
     region = (await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))).scalar_one_or_none()
     at = row.received // 1000
-    return format_batch(Batch(edge, region or UNKNOWN, seq, at, at, await hash_before(connection, edge, seq) or FIRST))
+    return format_batch(Batch(edge, region or UNKNOWN, seq, at, at, await find_previous_hash(connection, edge, seq) or FIRST))
 
 
-async def replay(
+async def replay_batch(
     database: Database,
     edge: str,
     seq: int,
     given: bytes | None = None,
     *,
-    record: Record | None = None,
+    record: RecordReplay | None = None,
     meters: Mapping[str, Meter] | None = None,
-) -> Replayed:
+) -> ReplayResult:
     """Count a batch that is in quarantine: by its own body, which a later version may be able to read, or by the one
     that is `given` in its place, uncompressed. `record` is called within the transaction that counts; `meters` bound
     the values of their dimensions. Raises Refused.
     """
     try:
         async with database.writing() as connection:
-            done = await _replay(connection, Ledger(database), Values(database, meters or {}), edge, seq, given)
-            if record is not None and not done.again:
-                await record(connection, done)
-            return done
-    except TooMuch:
-        raise Refused(422, TOO_LARGE) from None
-    except sa.exc.DBAPIError as failure:
-        if is_too_much(failure):
-            raise Refused(422, TOO_LARGE) from None
+            result = await _count_replay(
+                connection, LedgerWriter(database), DimensionValues(database, meters or {}), edge, seq, given
+            )
+            if record is not None and not result.again:
+                await record(connection, result)
+            return result
+    except SumTooLargeError:
+        raise ReplayRejectedError(422, TOO_LARGE) from None
+    except sa.exc.DBAPIError as error:
+        if is_too_much(error):
+            raise ReplayRejectedError(422, TOO_LARGE) from None
         raise
 
 
-async def _replay(
-    connection: AsyncConnection, counts: Ledger, values: Values, edge: str, seq: int, given: bytes | None
-) -> Replayed:
-    if not _can_be(edge, seq):
-        raise Refused(404, f"there is no batch {seq} of {edge}")
+async def _count_replay(
+    connection: AsyncConnection, counts: LedgerWriter, values: DimensionValues, edge: str, seq: int, given: bytes | None
+) -> ReplayResult:
+    if not _is_possible(edge, seq):
+        raise ReplayRejectedError(404, f"there is no batch {seq} of {edge}")
     # Locked as by whoever counts an edge's batches: two who replay, and an edge that sends it once more, take turns.
     await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
-    row = await _row(connection, edge, seq)
+    row = await _find_row(connection, edge, seq)
     if row is None:
-        raise Refused(404, f"there is no batch {seq} of {edge}")
+        raise ReplayRejectedError(404, f"there is no batch {seq} of {edge}")
     if row.state == GAP:
-        raise Refused(409, "it owns up to a gap, and counts nothing")
+        raise ReplayRejectedError(409, "it owns up to a gap, and counts nothing")
     if row.state == COUNTED:
-        own = _plain(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
+        own = _decompress(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
         if given not in (None, own):
-            raise Refused(409, "it is counted already, with another body")
-        return _counted(parse_batch(own), again=True)
-    batch = _meant(row, given)
-    prev = await hash_before(connection, edge, seq)
+            raise ReplayRejectedError(409, "it is counted already, with another body")
+        return _build_result(parse_batch(own), again=True)
+    batch = _parse_replacement(row, given)
+    prev = await find_previous_hash(connection, edge, seq)
     if prev not in (None, batch.prev):
-        raise Refused(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
+        raise ReplayRejectedError(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
     (as_counted,), (folded,), passed = await values.fold_batches(connection, [batch])
-    begun = await counts.count(connection, [as_counted])
-    await raise_alerts(connection, [*above_caps([batch]), *passed])
+    begun = await counts.add_batches(connection, [as_counted])
+    await raise_alerts(connection, [*make_cap_alerts([batch]), *passed])
     note = f"replayed on {datetime.fromtimestamp(time.time(), UTC):%Y-%m-%d %H:%M:%S} UTC: it {row.why}"
-    said: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
-    said |= {"since": batch.since, "until": batch.until, "folded": folded}
-    whole = _plain(row.body, row.coding) if given is None else given
+    values_to_store: dict[str, Any] = {"state": COUNTED, "why": note, "rows": len(batch.rows)}
+    values_to_store |= {"since": batch.since, "until": batch.until, "folded": folded}
+    whole = _decompress(row.body, row.coding) if given is None else given
     small = zstandard.ZstdCompressor().compress(whole)
     # Where it is what the edge has hashed, it is the batch itself that came broken at first.
-    said |= {"coding": ZSTD, "body": small} if compute_digest(whole) == row.hash else {"replay": small}
-    await connection.execute(sa.update(batches).where((batches.c.edge == edge) & (batches.c.seq == seq)).values(said))
-    return _counted(batch, again=False, begun=begun)
+    values_to_store |= {"coding": ZSTD, "body": small} if compute_digest(whole) == row.hash else {"replay": small}
+    await connection.execute(
+        sa.update(batches).where((batches.c.edge == edge) & (batches.c.seq == seq)).values(values_to_store)
+    )
+    return _build_result(batch, again=False, begun=begun)
 
 
-def _meant(row: Any, given: bytes | None) -> Batch:
+def _parse_replacement(row: Any, given: bytes | None) -> Batch:
     """The batch that is to be counted; raises Refused."""
     try:
         if given is None:
-            arrival = arrive(Named(row.edge, row.seq, row.hash), row.body, row.coding)
+            arrival = parse_batch(BatchHeaders(row.edge, row.seq, row.hash), row.body, row.coding)
             if arrival.batch is None:
                 raise InvalidBatchError([arrival.why])
             batch = arrival.batch
@@ -212,39 +216,39 @@ def _meant(row: Any, given: bytes | None) -> Batch:
                 raise InvalidBatchError(["has another edge or seq than the one that it stands for"])
         if batch.gap is not None:
             raise InvalidBatchError(["owns up to a gap, and counts nothing"])
-    except InvalidBatchError as bad:
-        raise Refused(422, f"the body {bad}") from None
+    except InvalidBatchError as error:
+        raise ReplayRejectedError(422, f"the body {error}") from None
     return batch
 
 
-def _counted(batch: Batch, *, again: bool, begun: set[CountKey] | None = None) -> Replayed:
+def _build_result(batch: Batch, *, again: bool, begun: set[CountKey] | None = None) -> ReplayResult:
     total = sum(row[3] for row in batch.rows)
-    return Replayed(len(batch.rows), total, batch.minute, again, begun or set())
+    return ReplayResult(len(batch.rows), total, batch.minute, again, begun or set())
 
 
-def _was_there(row: Any) -> bool:
+def _was_quarantined(row: Any) -> bool:
     """Whether a batch that is counted was in quarantine before."""
     return row.state == COUNTED and row.why is not None
 
 
-def _plain(kept: bytes, coding: str) -> bytes:
+def _decompress(stored: bytes, coding: str) -> bytes:
     """What is kept, uncompressed where that can be done."""
     try:
-        return inflate(kept, coding)
+        return inflate(stored, coding)
     except InvalidBatchError:
-        return kept
+        return stored
 
 
-async def _row(connection: AsyncConnection, edge: str, seq: int) -> Any:
+async def _find_row(connection: AsyncConnection, edge: str, seq: int) -> Any:
     """The row of a batch; None where there is none."""
-    if not _can_be(edge, seq):
+    if not _is_possible(edge, seq):
         return None
     return (
         await connection.execute(sa.select(batches).where(batches.c.edge == edge, batches.c.seq == seq))
     ).one_or_none()
 
 
-def _can_be(edge: str, seq: int = 1) -> bool:
+def _is_possible(edge: str, seq: int = 1) -> bool:
     """Whether there can be such a batch. Names and numbers that no batch can have are asked of no database: not all of
     them take a NUL, or what is no text, and none a number beyond its integers.
     """

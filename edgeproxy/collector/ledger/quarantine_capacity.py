@@ -13,30 +13,30 @@ BYTES_MAX = 256 << 20
 """Bytes of their bodies, as they came."""
 
 
-class QuarantineRoom:
+class QuarantineCapacity:
     """What the edges of some tokens have in quarantine, within one transaction."""
 
-    def __init__(self, kept: dict[str, tuple[int, int]]) -> None:
-        self._kept = kept
+    def __init__(self, used: dict[str, tuple[int, int]]) -> None:
+        self._used = used
 
     @classmethod
-    async def of(cls, connection: AsyncConnection, tokens: Iterable[str]) -> "QuarantineRoom":
+    async def fetch(cls, connection: AsyncConnection, tokens: Iterable[str]) -> "QuarantineCapacity":
         """Look up what is kept for these; asks nothing where there are none."""
         names = sorted(set(tokens))
         if not names:
             return cls({})
-        found = await connection.execute(
+        rows = await connection.execute(
             sa.select(edges.c.token, sa.func.count(), sa.func.sum(sa.func.length(batches.c.body)))
             .join_from(batches, edges, batches.c.edge == edges.c.edge)
             .where(NOT_COUNTED, batches.c.state == QUARANTINED, edges.c.token.in_(names))
             .group_by(edges.c.token)
         )
-        return cls({token: (count, int(size)) for token, count, size in found})
+        return cls({token: (count, int(size)) for token, count, size in rows})
 
     def admit(self, token: str, size: int) -> bool:
         """Count one more batch of so many bytes; False, and nothing is counted, where there is no room for it."""
-        count, held = self._kept.get(token, (0, 0))
+        count, held = self._used.get(token, (0, 0))
         if count >= BATCHES_MAX or held + size > BYTES_MAX:
             return False
-        self._kept[token] = count + 1, held + size
+        self._used[token] = count + 1, held + size
         return True

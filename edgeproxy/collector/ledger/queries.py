@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, customers, ledger, series, series_dimensions
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.rollup import Rolled
-from edgeproxy.collector.ledger.sources import NotKept, Source, sources
+from edgeproxy.collector.ledger.rollup import RollupState
+from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
 from edgeproxy.config import dimensions
 from edgeproxy.wire.batch import ROUTE_CHARACTERS_MAX, UNIX_SECONDS_MAX
 
@@ -49,12 +49,12 @@ Key = tuple[int | str, ...]
 """The fields of a row but for its value: Unix seconds and names."""
 
 
-class BadQuery(Exception):
+class InvalidQueryError(Exception):
     """What was asked cannot be answered: a sentence for who asked."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class LedgerQuery:
     """A question: whose usage of what, of minutes that begin from `since` on and before `until`, and how grouped.
 
     Of the rows after the one with the fields `after` the first `limit`; None where nobody said how many.
@@ -68,15 +68,15 @@ class Asked:
     limit: int | None = None
     after: Key | None = None
 
-    def cursor(self, after: Key) -> str:
+    def build_cursor(self, after: Key) -> str:
         """What asks for the rows after this one of the same question, whenever that is."""
-        said = orjson.dumps([self._digest(), self.since, self.until, *after])
-        return base64.urlsafe_b64encode(said).rstrip(b"=").decode()
+        token = orjson.dumps([self._digest(), self.since, self.until, *after])
+        return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
-    def following(self, cursor: str, *, since: int | None, until: int | None) -> "Asked":
+    def continue_from(self, cursor: str, *, since: int | None, until: int | None) -> "LedgerQuery":
         """This question after a cursor, of its times unless others are given; raises BadQuery."""
         try:
-            digest, *times, after = _read_cursor(cursor)
+            digest, *times, after = _parse_cursor(cursor)
             if len(after) != len(self.by) or not self.by:
                 raise ValueError
             for name, field in zip(self.by, after, strict=True):
@@ -86,11 +86,13 @@ class Asked:
                 elif not isinstance(field, str) or not (is_name(field) or (field == "" and name not in NAMES)):
                     raise ValueError
         except (ValueError, binascii.Error):
-            raise BadQuery("cursor: is none that was given here as next for such a question") from None
+            raise InvalidQueryError("cursor: is none that was given here as next for such a question") from None
         if digest != self._digest() or times != [
             t if a is None else a for t, a in zip(times, (since, until), strict=True)
         ]:
-            raise BadQuery("cursor: is of another question; customer, meter, from, to and by must stay as they were")
+            raise InvalidQueryError(
+                "cursor: is of another question; customer, meter, from, to and by must stay as they were"
+            )
         return replace(self, since=times[0], until=times[1], after=tuple(after))
 
     def _digest(self) -> str:
@@ -102,36 +104,38 @@ class Asked:
         return min((SECONDS[name] for name in self.by if name in SECONDS), default=DAY)
 
 
-def split_by(query: Mapping[str, str]) -> set[str]:
+def list_dimension_names(query: Mapping[str, str]) -> set[str]:
     """What a query string asks to group by that must be a dimension."""
     return {name for name in query.get("by", "").split(",") if name not in FIELDS and dimensions.NAME.fullmatch(name)}
 
 
-def asked(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> Asked:
+def parse_query(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> LedgerQuery:
     """The question of a query string; by default of the month so far. `known`: the dimensions that there are. Raises
     BadQuery.
     """
     unknown = [name for name in query if name not in PARAMETERS]
     if unknown:
-        raise BadQuery(f"{unknown[0][:40]!r} is not known here, there are {', '.join(PARAMETERS)}")
+        raise InvalidQueryError(f"{unknown[0][:40]!r} is not known here, there are {', '.join(PARAMETERS)}")
     by = tuple(filter(None, query.get("by", "").split(",")))
     for field in by:
         if field not in FIELDS and field not in known:
-            raise BadQuery(f"by: {field[:40]!r} is not known, there are {', '.join((*FIELDS, *sorted(known)))}")
+            raise InvalidQueryError(
+                f"by: {field[:40]!r} is not known, there are {', '.join((*FIELDS, *sorted(known)))}"
+            )
     if len(set(by)) < len(by):
-        raise BadQuery("by: names something twice")
+        raise InvalidQueryError("by: names something twice")
     for name in ("customer", "meter"):
         if name in query and not is_name(query[name]):
-            raise BadQuery(f"{name}: {query[name][:40]!r} is no name")
+            raise InvalidQueryError(f"{name}: {query[name][:40]!r} is no name")
     if query.get("format", "json") not in FORMATS:
-        raise BadQuery(f"format: {query['format'][:40]!r} is not known, there are {', '.join(FORMATS)}")
+        raise InvalidQueryError(f"format: {query['format'][:40]!r} is not known, there are {', '.join(FORMATS)}")
     limit = query.get("limit")
     if limit is not None and not (LIMIT.fullmatch(limit) and int(limit) <= ROWS_MAX):
-        raise BadQuery(f"limit: {limit[:40]!r} is no whole number from 1 to {ROWS_MAX}")
+        raise InvalidQueryError(f"limit: {limit[:40]!r} is no whole number from 1 to {ROWS_MAX}")
     month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    since = moment("from", query["from"]) if "from" in query else None
-    until = moment("to", query["to"]) if "to" in query else None
-    question = Asked(
+    since = parse_time("from", query["from"]) if "from" in query else None
+    until = parse_time("to", query["to"]) if "to" in query else None
+    question = LedgerQuery(
         query.get("customer"),
         query.get("meter"),
         int(month.timestamp()) if since is None else since,
@@ -140,24 +144,24 @@ def asked(query: Mapping[str, str], now: float, known: Collection[str] = ()) -> 
         None if limit is None else int(limit),
     )
     if "cursor" in query:
-        question = question.following(query["cursor"], since=since, until=until)
+        question = question.continue_from(query["cursor"], since=since, until=until)
     if question.until < question.since:
-        raise BadQuery("to: is before from")
+        raise InvalidQueryError("to: is before from")
     return question
 
 
-def is_name(said: str) -> bool:
+def is_name(text: str) -> bool:
     """Whether there can be usage under it."""
-    return 1 <= len(said) <= ROUTE_CHARACTERS_MAX and said.isascii() and said.isprintable()
+    return 1 <= len(text) <= ROUTE_CHARACTERS_MAX and text.isascii() and text.isprintable()
 
 
-def _read_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
+def _parse_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
     """Digest, since, until and the fields; raises ValueError and binascii.Error."""
     padded = cursor + "=" * (-len(cursor) % 4)
-    said = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
-    if not isinstance(said, list) or len(said) < 3:
+    fields = orjson.loads(base64.b64decode(padded, b"-_", validate=True))
+    if not isinstance(fields, list) or len(fields) < 3:
         raise ValueError
-    digest, since, until, *after = said
+    digest, since, until, *after = fields
     if not isinstance(digest, str) or not all(
         type(time) is int and 0 <= time <= UNIX_SECONDS_MAX for time in (since, until)
     ):
@@ -165,7 +169,7 @@ def _read_cursor(cursor: str) -> tuple[str, int, int, list[Any]]:
     return digest, since, until, after
 
 
-def moment(name: str, written: str) -> int:
+def parse_time(name: str, written: str) -> int:
     """The Unix second of a time of RFC 3339, or of a date; what is between two seconds is the later one."""
     # In a query + is a space, unless it was written as %2B.
     match = MOMENT.fullmatch(written.replace(" ", "+") if "T" in written.upper() else written)
@@ -178,11 +182,13 @@ def moment(name: str, written: str) -> int:
         second = int(at) + (1 if re.search(r"\.\d*[1-9]", written) else 0)
         datetime.fromtimestamp(second, UTC)  # In UTC it may be in no year that there is.
     except (ValueError, OverflowError):
-        raise BadQuery(f"{name}: {written[:40]!r} is no time such as 2027-01-01T12:00:00Z, and no date") from None
+        raise InvalidQueryError(
+            f"{name}: {written[:40]!r} is no time such as 2027-01-01T12:00:00Z, and no date"
+        ) from None
     return second
 
 
-def written(second: int) -> str:
+def format_time(second: int) -> str:
     """A Unix second as RFC 3339."""
     day, rest = divmod(second, DAY)
     return f"{_date(day)}{CLOCK[rest // MINUTE]}{SIXTY[rest % MINUTE]}Z"
@@ -193,36 +199,40 @@ def _date(day: int) -> str:
     return datetime.fromtimestamp(day * DAY, UTC).strftime("%Y-%m-%d")
 
 
-async def usage(connection: AsyncConnection, question: Asked) -> dict[str, Any]:
+async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dict[str, Any]:
     """`{total, rows}` of a transaction that reads one moment; raises BadQuery.
 
     `total` is that of the whole question, however many of its rows these are; where there are more, `next` is the
     cursor that asks for them.
     """
-    rolled = await rollup.read(connection)
+    rolled = await rollup.fetch_state(connection)
     limit = ROWS_MAX if question.limit is None else question.limit
-    found = (await connection.execute(statement_of(question, rolled).limit(limit + 1))).all() if question.by else []
-    page = found[:limit]
-    rows = shown(question.by, page)
-    if question.by and len(found) <= limit and question.after is None:
+    rows_found = (
+        (await connection.execute(build_statement(question, rolled).limit(limit + 1))).all() if question.by else []
+    )
+    page = rows_found[:limit]
+    rows = format_rows(question.by, page)
+    if question.by and len(rows_found) <= limit and question.after is None:
         total = sum(row["value"] for row in rows)
     else:
         # Without groups it is a question of days, as far as there are any, whatever its rows are.
-        whole = (await connection.execute(statement_of(replace(question, by=(), after=None), rolled))).all()
-        (grouped,) = shown((), whole)
+        whole = (await connection.execute(build_statement(replace(question, by=(), after=None), rolled))).all()
+        (grouped,) = format_rows((), whole)
         total = grouped["value"]
         if not question.by and total:
             rows = [grouped]
-    more = {"next": question.cursor(tuple(page[-1][:-2]))} if len(found) > limit else {}
+    more = {"next": question.build_cursor(tuple(page[-1][:-2]))} if len(rows_found) > limit else {}
     return {"total": total, "rows": rows, **more}
 
 
-async def usage_of_meters(connection: AsyncConnection, question: Asked) -> tuple[dict[str, Any], dict[str, int]]:
+async def fetch_usage_by_meter(
+    connection: AsyncConnection, question: LedgerQuery
+) -> tuple[dict[str, Any], dict[str, int]]:
     """What `usage` returns for a question of all meters, and the whole question's total of each meter."""
     totals = Counter[str]()
     if "meter" not in question.by and question.limit is None and question.after is None:
         # One statement for both: the rows of the meters follow each other.
-        split = await usage(connection, replace(question, by=(*question.by, "meter")))
+        split = await fetch_usage(connection, replace(question, by=(*question.by, "meter")))
         if "next" not in split:
             rows: list[dict[str, Any]] = []
             for row in split["rows"]:
@@ -232,48 +242,52 @@ async def usage_of_meters(connection: AsyncConnection, question: Asked) -> tuple
                 else:
                     rows.append(row)
             return split | {"rows": rows}, totals
-    found = await usage(connection, question)
-    by_meter = found
-    if "meter" not in question.by or question.after is not None or "next" in found:
-        by_meter = await usage(connection, replace(question, by=("meter",), limit=None, after=None))
+    result = await fetch_usage(connection, question)
+    by_meter = result
+    if "meter" not in question.by or question.after is not None or "next" in result:
+        by_meter = await fetch_usage(connection, replace(question, by=("meter",), limit=None, after=None))
     for row in by_meter["rows"]:
         totals[row["meter"]] += row["value"]
-    return found, totals
+    return result, totals
 
 
-async def stream(connection: AsyncConnection, question: Asked) -> AsyncGenerator[list[dict[str, Any]], None]:
+async def stream_usage(
+    connection: AsyncConnection, question: LedgerQuery
+) -> AsyncGenerator[list[dict[str, Any]], None]:
     """All rows of a question, some at a time; raises BadQuery before the first."""
-    statement = statement_of(question, await rollup.read(connection))
+    statement = build_statement(question, await rollup.fetch_state(connection))
     async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
         async for some in result.partitions():
-            rows = shown(question.by, some)
+            rows = format_rows(question.by, some)
             yield rows if question.by else [row for row in rows if row["value"]]
 
 
-def shown(by: Sequence[str], found: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
+def format_rows(by: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[str, Any]]:
     """Rows as they are shown, of their fields and the sums of the halves of their values."""
-    if not found:
+    if not rows:
         return []
-    *fields, high, low = zip(*found, strict=True)  # Column by column, as there may be a hundred thousand.
-    told = [map(written, field) if name in SECONDS else field for name, field in zip(by, fields, strict=True)]
+    *fields, high, low = zip(*rows, strict=True)  # Column by column, as there may be a hundred thousand.
+    fields_shown = [
+        map(format_time, field) if name in SECONDS else field for name, field in zip(by, fields, strict=True)
+    ]
     values = [((upper or 0) << 32) + (lower or 0) for upper, lower in zip(high, low, strict=True)]
     names = (*by, "value")
-    return [dict(zip(names, row, strict=True)) for row in zip(*told, values, strict=True)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*fields_shown, values, strict=True)]
 
 
-def statement_of(question: Asked, rolled: Rolled) -> sa.Select[Any]:
+def build_statement(question: LedgerQuery, rolled: RollupState) -> sa.Select[Any]:
     """Its rows in order, with the sums of both halves of their values; raises BadQuery."""
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
         since = max(since, int(question.after[0]))  # Nothing before it is asked for.
     try:
-        taken = sources(question.seconds, since, question.until, rolled)
-    except NotKept as gone:
-        raise BadQuery(str(gone).format(written(gone.since))) from None
+        taken = select_sources(question.seconds, since, question.until, rolled)
+    except NotRetainedError as error:
+        raise InvalidQueryError(str(error).format(format_time(error.since))) from None
     if not taken:
         taken = [Source(ledger, 0, 0)]
-    of = _series_of(question)
-    parts = [_part(source, question, rolled, of) for source in taken]
+    of = _select_series(question)
+    parts = [_select_part(source, question, rolled, of) for source in taken]
     part = sa.union_all(*parts).subquery() if len(parts) > 1 else parts[0].subquery()
     keys = [part.c[name] for name in question.by]
     value = part.c.value
@@ -286,7 +300,7 @@ def statement_of(question: Asked, rolled: Rolled) -> sa.Select[Any]:
     return statement.group_by(*keys).order_by(*keys)
 
 
-def _part(source: Source, question: Asked, rolled: Rolled, of: sa.FromClause) -> sa.Select[Any]:
+def _select_part(source: Source, question: LedgerQuery, rolled: RollupState, of: sa.FromClause) -> sa.Select[Any]:
     """What a table has of it, each row by itself: its fields and its value."""
     times = {name: (source.time - source.time % seconds) for name, seconds in SECONDS.items()}
     keys: Iterable[sa.ColumnElement[Any]] = [
@@ -298,20 +312,20 @@ def _part(source: Source, question: Asked, rolled: Rolled, of: sa.FromClause) ->
         .select_from(table.join(of, of.c.id == table.c.series))
         .where(source.condition(rolled))
     )
-    return statement if of is not series else statement.where(*_asked_for(question))
+    return statement if of is not series else statement.where(*_build_conditions(question))
 
 
-def _asked_for(question: Asked) -> list[sa.ColumnElement[bool]]:
+def _build_conditions(question: LedgerQuery) -> list[sa.ColumnElement[bool]]:
     """Whose series and of what."""
-    found = []
+    conditions = []
     if question.customer is not None:
-        found.append(series.c.customer == question.customer)
+        conditions.append(series.c.customer == question.customer)
     if question.meter is not None:
-        found.append(series.c.meter == question.meter)
-    return found
+        conditions.append(series.c.meter == question.meter)
+    return conditions
 
 
-def _series_of(question: Asked) -> sa.FromClause:
+def _select_series(question: LedgerQuery) -> sa.FromClause:
     """The series; where dimensions are asked for, with the value that each has of these.
 
     These are put together before anything is counted: of a series once, and not once a minute.
@@ -326,20 +340,20 @@ def _series_of(question: Asked) -> sa.FromClause:
         whole = whole.outerjoin(of_name, (of_name.c.name == name) & (of_name.c.series == series.c.id))
         values.append(sa.func.coalesce(of_name.c.value, "").label(name))
     columns = [column for name, column in NAMES.items() if name in question.by]
-    found = sa.select(series.c.id, *columns, *values).select_from(whole).where(*_asked_for(question))
-    return found.cte("split").prefix_with("MATERIALIZED")
+    statement = sa.select(series.c.id, *columns, *values).select_from(whole).where(*_build_conditions(question))
+    return statement.cte("split").prefix_with("MATERIALIZED")
 
 
-async def dimensions_among(connection: AsyncConnection, some: Iterable[str]) -> set[str]:
+async def fetch_known_dimensions(connection: AsyncConnection, names: Iterable[str]) -> set[str]:
     """Which of these are dimensions of usage in the ledger."""
-    found: set[str] = set()
-    for name in some:
+    known: set[str] = set()
+    for name in names:
         there = sa.select(series_dimensions.c.name).where(series_dimensions.c.name == name).limit(1)
-        found.update((await connection.execute(there)).scalars())
-    return found
+        known.update((await connection.execute(there)).scalars())
+    return known
 
 
-async def names(connection: AsyncConnection, limit: int) -> tuple[set[str], set[str]]:
+async def fetch_names(connection: AsyncConnection, limit: int) -> tuple[set[str], set[str]]:
     """Names with usage: of at most `limit` customers that the database does not know otherwise, and of all meters."""
     is_known = sa.exists().where(customers.c.name == series.c.customer)
     others = await connection.execute(sa.select(series.c.customer).where(~is_known).distinct().limit(limit))

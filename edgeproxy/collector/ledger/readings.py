@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.schema import EVENTS_REGION, EVENTS_ROUTE, MINUTE, events
 from edgeproxy.collector.ledger import allocation_levels
 from edgeproxy.collector.ledger.aggregates import GAUGES, ReadAs, Reading
-from edgeproxy.collector.ledger.queries import ROWS_MAX, SECONDS, Asked, BadQuery, Key, written
-from edgeproxy.collector.ledger.sources import up
+from edgeproxy.collector.ledger.queries import ROWS_MAX, SECONDS, InvalidQueryError, Key, LedgerQuery, format_time
+from edgeproxy.collector.ledger.sources import round_up
 from edgeproxy.config import dimensions
 
 SPLIT = sa.func.coalesce(events.c.folded, events.c.dimensions)
@@ -23,11 +23,11 @@ ZERO: sa.ColumnElement[int] = sa.literal_column("0")
 ITEMS_MAX = 1_000_000
 """Different items that one question may be about, where it is grouped."""
 
-Values = tuple[str, ...]
+DimensionGroup = tuple[str, ...]
 """The values of the dimensions that are asked for, each empty where there is none."""
 
 
-async def quantities(
+async def fetch_quantities(
     connection: AsyncConnection,
     customer: str,
     meter: str,
@@ -35,83 +35,94 @@ async def quantities(
     aggregate: ReadAs,
     names: Sequence[str],
     without: Sequence[tuple[int, int]] = (),
-) -> dict[Values, int]:
+) -> dict[DimensionGroup, int]:
     """What a customer's readings come to within a time that is not empty, by the values of these dimensions; of what
     counts once, in other times than those `without`.
     """
     if aggregate == "unique" and not names:
-        items = sa.select(sa.func.count(events.c.item.distinct())).where(_items(customer, meter, span, without))
+        items = sa.select(sa.func.count(events.c.item.distinct())).where(_is_item_of(customer, meter, span, without))
         return {(): (await connection.execute(items)).scalar_one()}
-    by_time = await _by_time(connection, customer, meter, span, aggregate, names, span[1] - span[0], without)
+    by_time = await _compute_by_time(connection, customer, meter, span, aggregate, names, span[1] - span[0], without)
     return {values: value for (_, values), value in by_time.items()}
 
 
-async def usage(connection: AsyncConnection, question: Asked, aggregate: ReadAs, now: float) -> dict[str, Any]:
+async def fetch_usage(
+    connection: AsyncConnection, question: LedgerQuery, aggregate: ReadAs, now: float
+) -> dict[str, Any]:
     """`{total, rows}` of a question about such a meter, up to now; `next` where there are more rows. Raises BadQuery.
 
     The total is that of a customer; several customers' levels come to nothing together.
     """
     if question.customer is None and "customer" not in question.by:
-        raise BadQuery(f"meter: what {question.meter} comes to is a customer's: name one, or group by customer too")
+        raise InvalidQueryError(
+            f"meter: what {question.meter} comes to is a customer's: name one, or group by customer too"
+        )
     assert question.meter is not None
     customer, meter = question.customer, question.meter
-    since, until = up(question.since, MINUTE), min(up(question.until, MINUTE), up(int(now) + 1, MINUTE))
+    since, until = (
+        round_up(question.since, MINUTE),
+        min(round_up(question.until, MINUTE), round_up(int(now) + 1, MINUTE)),
+    )
     if until <= since:
         return {"total": 0 if customer is not None else None, "rows": []}
     units = [SECONDS[name] for name in question.by if name in SECONDS]
     names = [name for name in question.by if name not in (*SECONDS, *CONSTANT, "customer", "meter")]
     unit = min(units) if units else until - since
-    found: dict[Key, int] = {}
-    for one in [customer] if customer is not None else await _customers(connection, meter, until):
-        of_one = await _by_time(connection, one, meter, (since, until), aggregate, names, unit)
+    values_by_key: dict[Key, int] = {}
+    for one in [customer] if customer is not None else await _fetch_customers(connection, meter, until):
+        of_one = await _compute_by_time(connection, one, meter, (since, until), aggregate, names, unit)
         for (at, values), value in of_one.items():
-            told: dict[str, int | str] = {"customer": one, "meter": meter, **CONSTANT}
-            told |= zip(names, values, strict=True)
-            told |= {name: at - at % SECONDS[name] for name in SECONDS}
+            fields: dict[str, int | str] = {"customer": one, "meter": meter, **CONSTANT}
+            fields |= zip(names, values, strict=True)
+            fields |= {name: at - at % SECONDS[name] for name in SECONDS}
             if value:
-                found[tuple(told[name] for name in question.by)] = value
-        if len(found) > ROWS_MAX:
-            raise BadQuery(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
-    keys = sorted(key for key in found if question.after is None or key > question.after)
+                values_by_key[tuple(fields[name] for name in question.by)] = value
+        if len(values_by_key) > ROWS_MAX:
+            raise InvalidQueryError(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
+    keys = sorted(key for key in values_by_key if question.after is None or key > question.after)
     page = keys[: ROWS_MAX if question.limit is None else question.limit]
-    rows = [_row(question.by, key, found[key]) for key in page]
+    rows = [_format_row(question.by, key, values_by_key[key]) for key in page]
     total = None
     if customer is not None:
-        total = (await quantities(connection, customer, meter, (since, until), aggregate, ())).get((), 0)
-    return {"total": total, "rows": rows, **({"next": question.cursor(page[-1])} if len(page) < len(keys) else {})}
+        total = (await fetch_quantities(connection, customer, meter, (since, until), aggregate, ())).get((), 0)
+    return {
+        "total": total,
+        "rows": rows,
+        **({"next": question.build_cursor(page[-1])} if len(page) < len(keys) else {}),
+    }
 
 
 CONSTANT: dict[str, int | str] = {"route": EVENTS_ROUTE, "region": EVENTS_REGION}
 """Fields that are the same of all readings."""
 
 
-def _row(by: Sequence[str], key: Key, value: int) -> dict[str, Any]:
-    told = {name: written(int(field)) if name in SECONDS else field for name, field in zip(by, key, strict=True)}
-    return {**told, "value": value}
+def _format_row(by: Sequence[str], key: Key, value: int) -> dict[str, Any]:
+    fields = {name: format_time(int(field)) if name in SECONDS else field for name, field in zip(by, key, strict=True)}
+    return {**fields, "value": value}
 
 
-def _of(customer: str, meter: str) -> sa.ColumnElement[bool]:
+def _is_reading_of(customer: str, meter: str) -> sa.ColumnElement[bool]:
     return (events.c.is_summed == ZERO) & (events.c.customer == customer) & (events.c.meter == meter)
 
 
-def _items(
+def _is_item_of(
     customer: str, meter: str, span: tuple[int, int], without: Sequence[tuple[int, int]]
 ) -> sa.ColumnElement[bool]:
     columns = events.c
     within = (columns.time >= span[0]) & (columns.time < span[1])
     for start, end in without:
         within &= (columns.time < start) | (columns.time >= end)
-    return _of(customer, meter) & columns.item.is_not(None) & within
+    return _is_reading_of(customer, meter) & columns.item.is_not(None) & within
 
 
-async def _customers(connection: AsyncConnection, meter: str, until: int) -> Sequence[str]:
+async def _fetch_customers(connection: AsyncConnection, meter: str, until: int) -> Sequence[str]:
     columns = events.c
     having = sa.select(columns.customer).where(columns.is_summed == ZERO, columns.meter == meter, columns.time < until)
     read = set((await connection.execute(having.distinct())).scalars())
-    return sorted(read | await allocation_levels.customers(connection, meter, until))
+    return sorted(read | await allocation_levels.fetch_customers(connection, meter, until))
 
 
-async def _by_time(
+async def _compute_by_time(
     connection: AsyncConnection,
     customer: str,
     meter: str,
@@ -120,73 +131,73 @@ async def _by_time(
     names: Sequence[str],
     unit: int,
     without: Sequence[tuple[int, int]] = (),
-) -> dict[tuple[int, Values], int]:
+) -> dict[tuple[int, DimensionGroup], int]:
     """What readings come to by the second at which each unit of time begins, and by the values of dimensions."""
-    values: dict[str, Values] = {}
+    values: dict[str, DimensionGroup] = {}
 
-    def of(series: str) -> Values:
+    def of(series: str) -> DimensionGroup:
         if series not in values:
-            said = dimensions.parse_dimensions(series)
-            values[series] = tuple(said.get(name, "") for name in names)
+            split_values = dimensions.parse_dimensions(series)
+            values[series] = tuple(split_values.get(name, "") for name in names)
         return values[series]
 
     if aggregate == "unique":
         at = sa.literal(span[0], sa.BigInteger) if unit == span[1] - span[0] else events.c.time - events.c.time % unit
-        different = sa.select(at, SPLIT, events.c.item).where(_items(customer, meter, span, without)).distinct()
-        items: dict[tuple[int, Values], set[str]] = defaultdict(set)
-        found = (await connection.execute(different.limit(ITEMS_MAX + 1))).all()
-        if len(found) > ITEMS_MAX:
-            raise BadQuery(f"by: is of more than {ITEMS_MAX} different items, ask for less at once")
-        for second, series, item in found:
+        different = sa.select(at, SPLIT, events.c.item).where(_is_item_of(customer, meter, span, without)).distinct()
+        items: dict[tuple[int, DimensionGroup], set[str]] = defaultdict(set)
+        rows = (await connection.execute(different.limit(ITEMS_MAX + 1))).all()
+        if len(rows) > ITEMS_MAX:
+            raise InvalidQueryError(f"by: is of more than {ITEMS_MAX} different items, ask for less at once")
+        for second, series, item in rows:
             items[second, of(series)].add(item)
         return {key: len(some) for key, some in items.items()}
-    levels, readings = await _gauge(connection, customer, meter, span)
-    before: dict[Values, dict[str, int]] = defaultdict(dict)
-    within: dict[Values, list[Reading]] = defaultdict(list)
+    levels, readings = await _fetch_levels(connection, customer, meter, span)
+    before: dict[DimensionGroup, dict[str, int]] = defaultdict(dict)
+    within: dict[DimensionGroup, list[Reading]] = defaultdict(list)
     for series, level in levels.items():
         before[of(series)][series] = level
     for reading in readings:
         within[of(reading.series)].append(reading)
-    starts = _starts(span, unit)
+    starts = _list_unit_starts(span, unit)
     if len(starts) * len(before.keys() | within.keys()) > 2 * ROWS_MAX:
-        raise BadQuery(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
+        raise InvalidQueryError(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
     return {
         (second, group): value
         for group in before.keys() | within.keys()
-        for second, value in _levels(before[group], within[group], starts, span[1], aggregate)
+        for second, value in _aggregate_units(before[group], within[group], starts, span[1], aggregate)
     }
 
 
-def _starts(span: tuple[int, int], unit: int) -> list[int]:
+def _list_unit_starts(span: tuple[int, int], unit: int) -> list[int]:
     """The seconds at which units of time begin, the first one where the span does."""
     since, until = span
     if unit == until - since:
         return [since]
-    return [since, *range(up(since + 1, unit), until, unit)]
+    return [since, *range(round_up(since + 1, unit), until, unit)]
 
 
-def _levels(
+def _aggregate_units(
     before: Mapping[str, int], readings: Iterable[Reading], starts: Sequence[int], until: int, aggregate: ReadAs
 ) -> list[tuple[int, int]]:
     """What a gauge comes to in each unit of time."""
     levels, rest, place = dict(before), list(readings), 0
-    found = []
+    aggregated = []
     for since, end in zip(starts, [*starts[1:], until], strict=True):
         begin = place
         while place < len(rest) and rest[place].second < end:
             place += 1
         some = rest[begin:place]
-        found.append((since, GAUGES[aggregate](levels, some, since, end)))
+        aggregated.append((since, GAUGES[aggregate](levels, some, since, end)))
         levels |= {reading.series: reading.value for reading in some}
-    return found
+    return aggregated
 
 
-async def _gauge(
+async def _fetch_levels(
     connection: AsyncConnection, customer: str, meter: str, span: tuple[int, int]
 ) -> tuple[Mapping[str, int], list[Reading]]:
     """The levels of a gauge's series before, and what was read from then on, in order."""
     columns = events.c
-    gauge = _of(customer, meter) & columns.item.is_(None)
+    gauge = _is_reading_of(customer, meter) & columns.item.is_(None)
     split = SPLIT.label("split")
     latest = (
         sa.select(split, sa.func.max(columns.time).label("second"))
@@ -202,10 +213,10 @@ async def _gauge(
     )
     before: dict[str, int] = {row.split: row.highest for row in await connection.execute(level)}
     within = sa.select(columns.time, split, columns.value).where(gauge, columns.time >= span[0], columns.time < span[1])
-    found = [Reading(*row) for row in await connection.execute(within)]
-    for reading in await allocation_levels.readings(connection, customer, meter, *span):
+    readings = [Reading(*row) for row in await connection.execute(within)]
+    for reading in await allocation_levels.fetch_levels(connection, customer, meter, *span):
         if reading.second < span[0]:
             before[reading.series] = reading.value
         else:
-            found.append(reading)
-    return before, sorted(found)
+            readings.append(reading)
+    return before, sorted(readings)

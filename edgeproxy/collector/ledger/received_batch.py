@@ -16,7 +16,7 @@ BEGINNING = 64 << 10
 """Bytes that are kept of what cannot be a batch for its size alone."""
 
 
-class Named(NamedTuple):
+class BatchHeaders(NamedTuple):
     """What the headers say: edge, seq, and the SHA-256 of the uncompressed body."""
 
     edge: str
@@ -24,7 +24,7 @@ class Named(NamedTuple):
     hash: str
 
 
-class Arrival(NamedTuple):
+class ReceivedBatch(NamedTuple):
     """A batch whose headers are whole. `batch` is None where nobody can read it, and `why` says what is wrong.
 
     `body` is then as it came, in its `coding`, otherwise uncompressed.
@@ -39,7 +39,7 @@ class Arrival(NamedTuple):
     coding: str = "identity"
 
 
-def named(headers: Mapping[str, str]) -> Named | str:
+def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
     """What the headers say; a sentence where they are not whole."""
     edge, seq, digest = (headers.get(name, "") for name in ("Edge-Id", "Edge-Seq", "Edge-Hash"))
     if not NAME.fullmatch(edge):
@@ -48,21 +48,23 @@ def named(headers: Mapping[str, str]) -> Named | str:
         return "Edge-Seq is missing, or is no whole number from 1"
     if not HASH.fullmatch(digest.lower()):
         return "Edge-Hash is missing, or is no SHA-256 in hex"
-    return Named(edge, int(seq), digest.lower())
+    return BatchHeaders(edge, int(seq), digest.lower())
 
 
-def arrive(said: Named, sent: bytes, coding: str) -> Arrival:
+def parse_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
     """What these bytes are, which came in the Content-Encoding `coding`."""
     try:
         body = inflate(sent, coding)
-        if batches.compute_digest(body) != said.hash:
+        if batches.compute_digest(body) != headers.hash:
             raise InvalidBatchError(["has another SHA-256 than its Edge-Hash"])
         batch = batches.parse_batch(body)
-        if (batch.edge, batch.seq) != (said.edge, said.seq):
+        if (batch.edge, batch.seq) != (headers.edge, headers.seq):
             raise InvalidBatchError(["has another edge or seq than its headers"])
-    except InvalidBatchError as bad:
-        return Arrival(*said, None, str(bad), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding)
-    return Arrival(*said, batch, "", body)
+    except InvalidBatchError as error:
+        return ReceivedBatch(
+            *headers, None, str(error), sent if len(sent) <= BODY_BYTES_MAX else sent[:BEGINNING], coding
+        )
+    return ReceivedBatch(*headers, batch, "", body)
 
 
 def is_small(sent: bytes, coding: str) -> bool:

@@ -12,14 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import HOUR, ledger, series, series_dimensions
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.sources import Source, sources
+from edgeproxy.collector.ledger.sources import Source, select_sources
 from edgeproxy.config.meters import CERTAIN, LIMIT
 
 LISTED_MAX = 50
 """Customers and limits that are named."""
 
 
-class Refusing(NamedTuple):
+class RefusalCount(NamedTuple):
     """How often a limit refused a customer, or all of them."""
 
     customer: str
@@ -30,22 +30,22 @@ class Refusing(NamedTuple):
     """So many of them while the edge did not know of all that counts."""
 
 
-class Refusals(NamedTuple):
+class RefusalReport(NamedTuple):
     """The refusals of a time."""
 
     refused: int
     uncertain: int
-    customers: Sequence[Refusing]
+    customers: Sequence[RefusalCount]
     """Customers and limits, those first that refused most."""
-    limits: Sequence[Refusing]
+    limits: Sequence[RefusalCount]
 
 
-async def refusals(connection: AsyncConnection, meters: Sequence[str], since: int, until: int) -> Refusals:
+async def fetch_refusals(connection: AsyncConnection, meters: Sequence[str], since: int, until: int) -> RefusalReport:
     """Return the refusals that these meters counted within [since, until), Unix seconds.
 
     In a transaction that reads one moment; raises NotKept.
     """
-    rolled = await rollup.read(connection)
+    rolled = await rollup.fetch_state(connection)
     certain, limit = series_dimensions.alias("certain"), series_dimensions.alias("limited_by")
     of = (
         sa.select(series.c.id, series.c.customer, limit.c.value.label("by"), certain.c.value.label("certain"))
@@ -55,7 +55,7 @@ async def refusals(connection: AsyncConnection, meters: Sequence[str], since: in
         .cte("refused")
         .prefix_with("MATERIALIZED")
     )
-    taken = sources(HOUR, since, until, rolled) or [Source(ledger, 0, 0)]
+    taken = select_sources(HOUR, since, until, rolled) or [Source(ledger, 0, 0)]
     parts = [
         sa.select(of.c.customer, of.c.by, of.c.certain, source.table.c.value)
         .select_from(of.join(source.table, source.table.c.series == of.c.id))
@@ -75,9 +75,9 @@ async def refusals(connection: AsyncConnection, meters: Sequence[str], since: in
     total, uncertain = (await connection.execute(sa.select(*sums))).one()
     by_customer = await largest(columns.customer, columns.by)
     by_limit = await largest(columns.by)
-    return Refusals(
+    return RefusalReport(
         total or 0,
         uncertain or 0,
-        [Refusing(row["customer"], row["by"], row["refused"], row["uncertain"]) for row in by_customer],
-        [Refusing("", row["by"], row["refused"], row["uncertain"]) for row in by_limit],
+        [RefusalCount(row["customer"], row["by"], row["refused"], row["uncertain"]) for row in by_customer],
+        [RefusalCount("", row["by"], row["refused"], row["uncertain"]) for row in by_limit],
     )

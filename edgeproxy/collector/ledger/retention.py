@@ -32,7 +32,14 @@ from edgeproxy.collector.database.schema import (
 )
 from edgeproxy.collector.database.schema import rollup as rolled
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
+from edgeproxy.collector.ledger.chain_audit import (
+    BrokenChainError,
+    ChainWalk,
+    SeriesKey,
+    add_rows,
+    fetch_series_numbers,
+    find_checkpoint,
+)
 from edgeproxy.config.collector.settings import Retention as Kept
 from edgeproxy.wire.batch import Batch
 
@@ -47,9 +54,9 @@ UNUSED_SERIES_SECONDS = 120.0
 class Retention:
     """What is to be dropped. `step` does a little of it, in short transactions."""
 
-    def __init__(self, database: Database, kept: Kept, *, unused: float = UNUSED_SERIES_SECONDS) -> None:
+    def __init__(self, database: Database, settings: Kept, *, unused: float = UNUSED_SERIES_SECONDS) -> None:
         self._database = database
-        self._kept = kept
+        self._settings = settings
         self._unused = unused
         self._log = log.get_logger()
         self._minutes = None if database.has_partitions else Sweep(database, ledger)
@@ -63,54 +70,54 @@ class Retention:
         self.broken: dict[str, str] = {}
         """The first break of edges whose batches are not dropped for it."""
 
-    async def begin(self, now: float) -> None:
+    async def begin_round(self, now: float) -> None:
         """Begin a round: see from when on minutes and hours are kept, and whose batches there are."""
-        self._from, before = await self._move(now), self._from
+        self._from, before = await self._advance_limits(now), self._from
         if self._from != before:
             self._since = time.monotonic()
-        if self._kept.batches is not None:
+        if self._settings.batches is not None:
             async with self._database.reading() as connection:
-                found = await connection.execute(sa.select(edges.c.edge).order_by(edges.c.edge.desc()))
-                self._edges = list(found.scalars())
+                names = await connection.execute(sa.select(edges.c.edge).order_by(edges.c.edge.desc()))
+                self._edges = list(names.scalars())
 
-    async def step(self, now: float) -> bool:
+    async def drop_next(self, now: float) -> bool:
         """Drop a little; False where this round is over."""
         minutes_from, hours_from = self._from
         if self._minutes is not None:
-            more = await self._minutes.step(minutes_from)
+            more = await self._minutes.delete_next(minutes_from)
         else:
             more = time.monotonic() - self._since >= self._unused and await self._database.drop_month(minutes_from)
-        if more or await self._hours.step(hours_from):
+        if more or await self._hours.delete_next(hours_from):
             return True
         if not self._edges:
             return False
         edge = self._edges[-1]
         try:
-            more = await self._drop_batches(edge, round((now - (self._kept.batches or 0)) * 1000))
+            more = await self._drop_batches(edge, round((now - (self._settings.batches or 0)) * 1000))
             self.broken.pop(edge, None)
-        except Broken as no:
+        except BrokenChainError as error:
             more = False
-            if self.broken.get(edge) != str(no):
-                self._log.error("batches are not dropped, as they prove nothing", edge=edge, why=str(no))
-                self.broken[edge] = str(no)
+            if self.broken.get(edge) != str(error):
+                self._log.error("batches are not dropped, as they prove nothing", edge=edge, why=str(error))
+                self.broken[edge] = str(error)
         if not more:
             self._edges.pop()
         return True
 
     # ---- minutes and hours
 
-    async def _move(self, now: float) -> tuple[int, int]:
+    async def _advance_limits(self, now: float) -> tuple[int, int]:
         """From when on minutes and hours are kept; what was given up once is not kept again."""
         async with self._database.writing() as connection:
-            at = await rollup.held(self._database, connection, alone=True)
+            at = await rollup.lock_state(self._database, connection, exclusive=True)
             minutes_from, hours_from = at.minutes_from, at.hours_from
             # All that is dropped is rolled up, in whole days.
             last = at.hour - at.hour % DAY
-            if self._kept.minutes is not None:
-                before = max(0, min(last, int(now - self._kept.minutes)))
+            if self._settings.minutes is not None:
+                before = max(0, min(last, int(now - self._settings.minutes)))
                 minutes_from = max(minutes_from, self._database.droppable(before))
-            if self._kept.hours is not None:
-                before = max(0, int(now - self._kept.hours))
+            if self._settings.hours is not None:
+                before = max(0, int(now - self._settings.hours))
                 hours_from = max(hours_from, min(minutes_from, before - before % DAY))
             if (minutes_from, hours_from) != (at.minutes_from, at.hours_from):
                 await connection.execute(sa.update(rolled).values(minutes_from=minutes_from, hours_from=hours_from))
@@ -126,55 +133,59 @@ class Retention:
         Raises Broken where they are not the chain that they should be.
         """
         async with self._database.reading(whole=True) as connection:
-            at = await checkpoint_of(connection, edge)
-            seqs = await _droppable(connection, edge, 0 if at is None else at.seq, before)
+            checkpoint = await find_checkpoint(connection, edge)
+            seqs = await _list_droppable(connection, edge, 0 if checkpoint is None else checkpoint.seq, before)
             if not seqs:
                 return False
-            found = sa.select(batches).where(batches.c.edge == edge, batches.c.seq.in_(seqs)).order_by(batches.c.seq)
-            rows = (await connection.execute(found)).all()
-            numbers = await series_of(connection, edge)
-        walk = Walk(edge, at)
-        counted = await asyncio.to_thread(_counted, walk, rows)
-        by_day: dict[int, dict[What, int]] = {}
+            statement = (
+                sa.select(batches).where(batches.c.edge == edge, batches.c.seq.in_(seqs)).order_by(batches.c.seq)
+            )
+            rows = (await connection.execute(statement)).all()
+            numbers = await fetch_series_numbers(connection, edge)
+        walk = ChainWalk(edge, checkpoint)
+        counted = await asyncio.to_thread(_parse_counted, walk, rows)
+        by_day: dict[int, dict[SeriesKey, int]] = {}
         for batch in counted:
-            add(by_day, batch.minute - batch.minute % DAY, batch)
+            add_rows(by_day, batch.minute - batch.minute % DAY, batch)
         for what in {what for values in by_day.values() for what in values} - numbers.keys():
-            raise Broken(f"edge {edge}: {' '.join(what)} is in its batches, and not in the ledger")
+            raise BrokenChainError(f"edge {edge}: {' '.join(what)} is in its batches, and not in the ledger")
         grown = {day: {numbers[what]: value for what, value in values.items()} for day, values in by_day.items()}
-        latest = [-1 if at is None else at.minute, *(batch.minute for batch in counted if batch.rows)]
-        said = {"edge": edge, "seq": walk.settled, "hash": walk.hash, "minute": max(latest)}
-        said["batches"] = len(counted) + (0 if at is None else at.batches)
+        latest = [-1 if checkpoint is None else checkpoint.minute, *(batch.minute for batch in counted if batch.rows)]
+        new_checkpoint = {"edge": edge, "seq": walk.settled, "hash": walk.hash, "minute": max(latest)}
+        new_checkpoint["batches"] = len(counted) + (0 if checkpoint is None else checkpoint.batches)
         async with self._database.writing() as connection:
             # Locked as by whoever counts.
             await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
-            if await checkpoint_of(connection, edge) != at:
+            if await find_checkpoint(connection, edge) != checkpoint:
                 return True  # Another collector was faster.
             await self._database.add(connection, dropped, grown)
-            if at is None:
-                await connection.execute(sa.insert(checkpoints).values(said))
+            if checkpoint is None:
+                await connection.execute(sa.insert(checkpoints).values(new_checkpoint))
             else:
-                await connection.execute(sa.update(checkpoints).where(checkpoints.c.edge == edge).values(said))
+                await connection.execute(
+                    sa.update(checkpoints).where(checkpoints.c.edge == edge).values(new_checkpoint)
+                )
             gone = [batch.seq for batch in counted]
             await connection.execute(sa.delete(batches).where(batches.c.edge == edge, batches.c.seq.in_(gone)))
         return True
 
 
-async def _droppable(connection: AsyncConnection, edge: str, seq: int, before: int) -> list[int]:
+async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, before: int) -> list[int]:
     """The next batches after a checkpoint, and those before it that were counted since: not too many at once."""
     columns = batches.c
     which = sa.select(columns.seq, columns.last, columns.rows, columns.received).where(columns.edge == edge)
     late = which.where(columns.seq <= seq, columns.state == COUNTED, columns.received < before).limit(BATCHES_PER_STEP)
-    found = list((await connection.execute(late)).all())
-    if not found:
+    rows_found = list((await connection.execute(late)).all())
+    if not rows_found:
         tip = sa.select(edges.c.seq).where(edges.c.edge == edge).scalar_subquery()
         next_ = which.where(columns.seq > seq, columns.last < tip).order_by(columns.seq).limit(BATCHES_PER_STEP)
         for row in await connection.execute(next_):
             if row.received >= before:
                 break
-            found.append(row)
+            rows_found.append(row)
     taken: list[int] = []
     rows = 0
-    for row in found:
+    for row in rows_found:
         if taken and rows + row.rows > ROWS_PER_STEP:
             break
         rows += row.rows
@@ -182,10 +193,10 @@ async def _droppable(connection: AsyncConnection, edge: str, seq: int, before: i
     return taken
 
 
-def _counted(walk: Walk, rows: Sequence[sa.Row[Any]]) -> list[Batch]:
+def _parse_counted(walk: ChainWalk, rows: Sequence[sa.Row[Any]]) -> list[Batch]:
     """Those that count something of these rows; raises Broken."""
-    found = [walk.follow(row) for row in rows]
-    return [batch for batch in found if batch is not None and batch.gap is None]
+    batches_found = [walk.follow(row) for row in rows]
+    return [batch for batch in batches_found if batch is not None and batch.gap is None]
 
 
 class Sweep:
@@ -202,7 +213,7 @@ class Sweep:
         self._size = 16
         """Series that are swept at once."""
 
-    async def step(self, before: int) -> bool:
+    async def delete_next(self, before: int) -> bool:
         """Delete some; False where there is nothing left before this Unix second."""
         if self._swept >= before:
             return False
@@ -220,16 +231,16 @@ class Sweep:
             .limit(self._size)
         )
         async with self._database.reading() as connection:
-            found = (await connection.execute(having)).all()
-        if not found:
+            rows = (await connection.execute(having)).all()
+        if not rows:
             self._swept, self._above = before, 0
             return False
-        until = min(before, min(first for _, first in found) + DAY)
-        which = sa.delete(self._table).where(number.in_([one for one, _ in found]), time_ < until)
+        until = min(before, min(first for _, first in rows) + DAY)
+        which = sa.delete(self._table).where(number.in_([one for one, _ in rows]), time_ < until)
         async with self._database.writing() as connection:
             gone = (await connection.execute(which)).rowcount
         if until == before:
-            self._above = found[-1][0]
+            self._above = rows[-1][0]
         if gone < ROWS_PER_STEP // 2:
             self._size = min(2 * self._size, 4096)
         elif gone > ROWS_PER_STEP:

@@ -21,14 +21,14 @@ GRACE = 300
 SERIES_PER_STEP = 2000
 """Series of a slice; fully used they have sixty minutes each."""
 
-AN_HOUR = 20
+SERIES_PER_HOUR = 20
 """As many series of a slice does a look at an hour stand for."""
 
-Grown = Mapping[int, Mapping[int, int]]
+Increments = Mapping[int, Mapping[int, int]]
 """By how much: by the Unix second at which a minute (hour, day) begins, then by series."""
 
 
-class Rolled(NamedTuple):
+class RollupState(NamedTuple):
     """What is rolled up, and from which Unix seconds on minutes and hours are kept: the row of `rollup`."""
 
     hour: int
@@ -36,16 +36,16 @@ class Rolled(NamedTuple):
     minutes_from: int
     hours_from: int
 
-    def has(self, minute: int, number: int) -> bool:
+    def covers(self, minute: int, number: int) -> bool:
         """Whether this minute of the series of this number is rolled up."""
         hour = minute - minute % HOUR
         return hour < self.hour or (hour == self.hour and number <= self.series)
 
-    def divide(self, grown: Grown) -> tuple[Grown, Grown, Grown]:
+    def split_increments(self, increments: Increments) -> tuple[Increments, Increments, Increments]:
         """What is to be added to the minutes, the hours and the days where minutes have grown so."""
         by_hour: dict[int, dict[int, int]] = defaultdict(dict)
         by_day: dict[int, dict[int, int]] = defaultdict(dict)
-        for minute, values in grown.items():
+        for minute, values in increments.items():
             hour, day = minute - minute % HOUR, minute - minute % DAY
             if hour > self.hour:
                 continue
@@ -54,90 +54,92 @@ class Rolled(NamedTuple):
                 if hour < self.hour or number <= self.series:
                     in_hour[number] = in_hour.get(number, 0) + value
                     in_day[number] = in_day.get(number, 0) + value
-        kept = {minute: values for minute, values in grown.items() if minute >= self.minutes_from}
-        return kept, {hour: values for hour, values in by_hour.items() if hour >= self.hours_from}, by_day
+        minutes = {minute: values for minute, values in increments.items() if minute >= self.minutes_from}
+        return minutes, {hour: values for hour, values in by_hour.items() if hour >= self.hours_from}, by_day
 
 
-ROLLED = sa.select(*(rollup.c[name] for name in Rolled._fields))
+SELECT_STATE = sa.select(*(rollup.c[name] for name in RollupState._fields))
 
 
-async def read(connection: AsyncConnection) -> Rolled:
+async def fetch_state(connection: AsyncConnection) -> RollupState:
     """What is rolled up, as this transaction sees it."""
-    return Rolled(*(await connection.execute(ROLLED)).one())
+    return RollupState(*(await connection.execute(SELECT_STATE)).one())
 
 
-async def held(database: Database, connection: AsyncConnection, *, alone: bool = False) -> Rolled:
+async def lock_state(database: Database, connection: AsyncConnection, *, exclusive: bool = False) -> RollupState:
     """Return what is rolled up and lock it until the transaction ends; with `alone`, ingest waits for that too."""
-    await database.hold_rollup(connection, alone=alone)
-    return await read(connection)
+    await database.hold_rollup(connection, alone=exclusive)
+    return await fetch_state(connection)
 
 
-async def step(database: Database, now: float, *, size: int = SERIES_PER_STEP) -> bool:
+async def roll_up_slice(database: Database, now: float, *, size: int = SERIES_PER_STEP) -> bool:
     """Roll up the next slice of what ended long enough ago; False where nothing is left.
 
     A slice is so many series of an hour, or where it has fewer, of as many hours as have these.
     """
     async with database.writing() as connection:
-        at = await held(database, connection, alone=True)
+        state = await lock_state(database, connection, exclusive=True)
         due = int(now - GRACE) // HOUR * HOUR
-        if at.hour >= due:
+        if state.hour >= due:
             return False
-        hour, above = await _first(connection, due) if at.hour == at.series == 0 else (at.hour, at.series)
-        grown: dict[int, dict[int, int]] = {}
-        looked = 0
-        while hour < due and looked < size:
-            found = (await connection.execute(_slice(hour, above, size - looked))).all()
-            grown[hour] = {number: value for number, value in found if value is not None}
-            if len(found) == size - looked:
-                above = found[-1][0]
-            elif above or grown[hour]:
+        hour, above = (
+            await _find_first_hour(connection, due) if state.hour == state.series == 0 else (state.hour, state.series)
+        )
+        increments: dict[int, dict[int, int]] = {}
+        examined = 0
+        while hour < due and examined < size:
+            rows = (await connection.execute(_select_slice(hour, above, size - examined))).all()
+            increments[hour] = {number: value for number, value in rows if value is not None}
+            if len(rows) == size - examined:
+                above = rows[-1][0]
+            elif above or increments[hour]:
                 hour, above = hour + HOUR, 0
             else:  # Nothing in the whole hour: nor may there be in the next ones.
-                first = (await connection.execute(_next(hour))).scalar_one()
+                first = (await connection.execute(_select_next_minute(hour))).scalar_one()
                 hour = due if first is None else min(due, first - first % HOUR)
-            looked += len(found) + AN_HOUR
+            examined += len(rows) + SERIES_PER_HOUR
         by_day: dict[int, dict[int, int]] = defaultdict(dict)
-        for one, values in grown.items():
-            add(by_day[one - one % DAY], values)
-        await database.add(connection, hours, grown)
+        for one, values in increments.items():
+            add_values(by_day[one - one % DAY], values)
+        await database.add(connection, hours, increments)
         await database.add(connection, days, by_day)
         await connection.execute(sa.update(rollup).values(hour=hour, series=above))
     return hour < due
 
 
-def add(sums: dict[int, int], values: Mapping[int, int]) -> None:
+def add_values(sums: dict[int, int], values: Mapping[int, int]) -> None:
     """Add values to sums, by series."""
     for number, value in values.items():
         sums[number] = sums.get(number, 0) + value
 
 
-async def _first(connection: AsyncConnection, due: int) -> tuple[int, int]:
+async def _find_first_hour(connection: AsyncConnection, due: int) -> tuple[int, int]:
     """The first hour to be rolled up where none ever was, and the series after which it begins."""
     first = (await connection.execute(sa.select(sa.func.min(ledger.c.minute)))).scalar_one()
     return (due if first is None else min(due, first - first % HOUR)), 0
 
 
-def _slice(hour: int, above: int, size: int) -> sa.Select[int, int | None]:
+def _select_slice(hour: int, above: int, size: int) -> sa.Select[int, int | None]:
     """The series after `above` of edges that have anything from this hour on, and what each has come to in it.
 
     Series are for ever, and those of edges that are gone get ever more: they are not looked up in the ledger.
     """
     value = sa.select(sa.cast(sa.func.sum(ledger.c.value), sa.BigInteger)).where(ledger.c.minute < hour + HOUR)
     return (
-        sa.select(series.c.id, _of_each(value, hour))
-        .where(series.c.id > above, series.c.edge.in_(_live(hour)))
+        sa.select(series.c.id, _select_of_each(value, hour))
+        .where(series.c.id > above, series.c.edge.in_(_select_live_edges(hour)))
         .order_by(series.c.id)
         .limit(size)
     )
 
 
-def _next(hour: int) -> sa.Select[int | None]:
+def _select_next_minute(hour: int) -> sa.Select[int | None]:
     """The first minute from this hour on that has anything."""
-    first = _of_each(sa.select(sa.func.min(ledger.c.minute)), hour)
-    return sa.select(sa.func.min(first)).select_from(series).where(series.c.edge.in_(_live(hour)))
+    first = _select_of_each(sa.select(sa.func.min(ledger.c.minute)), hour)
+    return sa.select(sa.func.min(first)).select_from(series).where(series.c.edge.in_(_select_live_edges(hour)))
 
 
-def _of_each(what: sa.Select[Any], hour: int) -> sa.ScalarSelect[Any]:
+def _select_of_each(what: sa.Select[Any], hour: int) -> sa.ScalarSelect[Any]:
     """Something of the minutes from this hour on of each series.
 
     Looked up one by one: to the planner of PostgreSQL an hour may look like much of a month.
@@ -145,6 +147,6 @@ def _of_each(what: sa.Select[Any], hour: int) -> sa.ScalarSelect[Any]:
     return what.where(ledger.c.series == series.c.id, ledger.c.minute >= hour).correlate(series).scalar_subquery()
 
 
-def _live(hour: int) -> sa.Select[str]:
+def _select_live_edges(hour: int) -> sa.Select[str]:
     """The edges that have anything from this hour on."""
     return sa.select(edges.c.edge).where(edges.c.latest >= hour)

@@ -10,13 +10,13 @@ from typing import NamedTuple
 import sqlalchemy as sa
 
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger
-from edgeproxy.collector.ledger.rollup import Rolled
+from edgeproxy.collector.ledger.rollup import RollupState
 
 Span = tuple[int, int]
 """Unix seconds: from the first one on, before the second one."""
 
 
-class NotKept(Exception):
+class NotRetainedError(Exception):
     """What is asked for was dropped for its age: a sentence for who asked, with {} for the time that it begins with."""
 
     def __init__(self, sentence: str, since: int) -> None:
@@ -37,7 +37,7 @@ class Source(NamedTuple):
         """When its minutes (hours, days) begin."""
         return list(self.table.primary_key)[1]
 
-    def condition(self, rolled: Rolled) -> sa.ColumnElement[bool]:
+    def condition(self, rolled: RollupState) -> sa.ColumnElement[bool]:
         """Which rows of the table these are."""
         within = (self.time >= self.since) & (self.time < self.until)
         if not self.unrolled:
@@ -45,35 +45,35 @@ class Source(NamedTuple):
         return within & ((self.time >= rolled.hour + HOUR) | (self.table.c.series > rolled.series))
 
 
-def sources(seconds: int, since: int, until: int, rolled: Rolled) -> list[Source]:
+def select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> list[Source]:
     """Where the minutes are that begin within [since, until), if they are told apart by so many seconds: a MINUTE, an
     HOUR or a DAY. Raises NotKept.
     """
-    asked = (up(since, MINUTE), up(until, MINUTE))
-    whole_hours = within(asked, HOUR) if seconds >= HOUR else None
-    whole_days = within(asked, DAY) if seconds >= DAY else None
-    found = [Source(days, *whole_days)] if whole_days else []
-    found += [Source(hours, *span) for span in without(whole_hours, whole_days)]
-    found += [Source(ledger, *span) for span in without(asked, whole_hours)]
-    for source in found:
-        _must_be_kept(source, rolled)
+    whole_minutes = (round_up(since, MINUTE), round_up(until, MINUTE))
+    whole_hours = find_whole_steps(whole_minutes, HOUR) if seconds >= HOUR else None
+    whole_days = find_whole_steps(whole_minutes, DAY) if seconds >= DAY else None
+    selected = [Source(days, *whole_days)] if whole_days else []
+    selected += [Source(hours, *span) for span in subtract_span(whole_hours, whole_days)]
+    selected += [Source(ledger, *span) for span in subtract_span(whole_minutes, whole_hours)]
+    for source in selected:
+        _require_retained(source, rolled)
     if whole_hours and whole_hours[1] > rolled.hour:
-        found.append(Source(ledger, max(whole_hours[0], rolled.hour), whole_hours[1], unrolled=True))
-    return found
+        selected.append(Source(ledger, max(whole_hours[0], rolled.hour), whole_hours[1], unrolled=True))
+    return selected
 
 
-def up(second: int, step: int) -> int:
+def round_up(second: int, step: int) -> int:
     """The first multiple of `step` that is no less."""
     return -(-second // step) * step
 
 
-def within(span: Span, step: int) -> Span | None:
+def find_whole_steps(span: Span, step: int) -> Span | None:
     """The whole steps in a span, None where there are none."""
-    since, until = up(span[0], step), span[1] - span[1] % step
+    since, until = round_up(span[0], step), span[1] - span[1] % step
     return (since, until) if since < until else None
 
 
-def without(span: Span | None, inner: Span | None) -> list[Span]:
+def subtract_span(span: Span | None, inner: Span | None) -> list[Span]:
     """What is left of a span without one that is within it."""
     if span is None:
         return []
@@ -81,15 +81,15 @@ def without(span: Span | None, inner: Span | None) -> list[Span]:
     return [(since, until) for since, until in pieces if since < until]
 
 
-def _must_be_kept(source: Source, rolled: Rolled) -> None:
+def _require_retained(source: Source, rolled: RollupState) -> None:
     if source.table is ledger and source.since < rolled.minutes_from:
-        raise NotKept(
+        raise NotRetainedError(
             "minutes before {} are not kept any more: what begins or ends before that does so at whole hours, "
             "and is by hour or day",
             rolled.minutes_from,
         )
     if source.table is hours and source.since < rolled.hours_from:
-        raise NotKept(
+        raise NotRetainedError(
             "hours before {} are not kept any more: what begins or ends before that does so at whole days of UTC, "
             "and is by day",
             rolled.hours_from,

@@ -37,15 +37,22 @@ from edgeproxy.collector.database.schema import (
     series_dimensions,
 )
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.chain_audit import Broken, Walk, What, add, checkpoint_of, series_of
-from edgeproxy.collector.ledger.rollup import Rolled
+from edgeproxy.collector.ledger.chain_audit import (
+    BrokenChainError,
+    ChainWalk,
+    SeriesKey,
+    add_rows,
+    fetch_series_numbers,
+    find_checkpoint,
+)
+from edgeproxy.collector.ledger.rollup import RollupState
 from edgeproxy.config import dimensions
 
 Cells = dict[tuple[int, int], int]
 """Values by the Unix second at which a minute (hour, day) begins, and the number of a series."""
 
 
-class Sums(NamedTuple):
+class LedgerTotals(NamedTuple):
     """What was found: how many there are of each, and the sum of all values."""
 
     edges: int = 0
@@ -59,78 +66,78 @@ class Sums(NamedTuple):
     """Events that services reported."""
 
     def __str__(self) -> str:
-        said = f", {format_count(self.events, 'event')}" if self.events else ""
-        gone = f" ({self.dropped} of them dropped)" if self.dropped else ""
+        events = f", {format_count(self.events, 'event')}" if self.events else ""
+        dropped = f" ({self.dropped} of them dropped)" if self.dropped else ""
         return (
-            f"{format_count(self.edges, 'edge')}, {format_count(self.batches, 'batch')}{gone}, "
+            f"{format_count(self.edges, 'edge')}, {format_count(self.batches, 'batch')}{dropped}, "
             f"{format_count(self.gaps, 'gap')}, "
-            f"{self.quarantined} quarantined{said}; total {self.total}"
+            f"{self.quarantined} quarantined{events}; total {self.total}"
         )
 
 
-async def verify(database: Database) -> Sums:
+async def verify_ledger(database: Database) -> LedgerTotals:
     """The sums of a database in which all agrees; raises Broken."""
-    sums = Sums()
+    totals = LedgerTotals()
     async with database.reading(whole=True) as connection:
-        rolled = await rollup.read(connection)
+        rolled = await rollup.fetch_state(connection)
         for mark in (await connection.execute(sa.select(edges).order_by(edges.c.edge))).all():
-            edge = Edge(connection, mark.edge, rolled)
-            found = await (edge.verify_events() if mark.edge == EVENTS else edge.verify(mark.seq, mark.hash))
-            sums = Sums(*(one + other for one, other in zip(sums, found, strict=True)))
-        strangers = sa.select(series.c.edge).where(series.c.edge.not_in(sa.select(edges.c.edge))).limit(1)
-        stranger = (await connection.execute(strangers)).scalar_one_or_none()
-        if stranger is not None:
-            raise Broken(f"edge {stranger} has usage, and never shipped")
+            edge = EdgeVerifier(connection, mark.edge, rolled)
+            edge_totals = await (edge.verify_events() if mark.edge == EVENTS else edge.verify(mark.seq, mark.hash))
+            totals = LedgerTotals(*(one + other for one, other in zip(totals, edge_totals, strict=True)))
+        unknown_edges = sa.select(series.c.edge).where(series.c.edge.not_in(sa.select(edges.c.edge))).limit(1)
+        unknown_edge = (await connection.execute(unknown_edges)).scalar_one_or_none()
+        if unknown_edge is not None:
+            raise BrokenChainError(f"edge {unknown_edge} has usage, and never shipped")
         await _verify_dimensions(connection)
-    return sums
+    return totals
 
 
 async def _verify_dimensions(connection: AsyncConnection) -> None:
     """Whether usage is grouped by the dimensions that it has; raises Broken."""
     one = series_dimensions.c
-    wanted = {
+    expected = {
         (number, name): value
         for number, text in await connection.execute(
             sa.select(series.c.id, series.c.dimensions).where(series.c.dimensions != "")
         )
         for name, value in dimensions.parse_dimensions(text).items()
     }
-    found = {
+    actual = {
         (number, name): value
         for number, name, value in await connection.execute(sa.select(one.series, one.name, one.value))
     }
-    for number, name in sorted(wanted.keys() | found.keys()):
-        if wanted.get((number, name)) != found.get((number, name)):
-            raise Broken(
-                f"series {number} is grouped by {name} as {found.get((number, name))}, "
-                f"and is of {wanted.get((number, name))}"
+    for number, name in sorted(expected.keys() | actual.keys()):
+        if expected.get((number, name)) != actual.get((number, name)):
+            raise BrokenChainError(
+                f"series {number} is grouped by {name} as {actual.get((number, name))}, "
+                f"and is of {expected.get((number, name))}"
             )
 
 
-class Edge:
+class EdgeVerifier:
     """An edge, whose batches are held against what the ledger has of it."""
 
-    def __init__(self, connection: AsyncConnection, edge: str, rolled: Rolled) -> None:
+    def __init__(self, connection: AsyncConnection, edge: str, rolled: RollupState) -> None:
         self._connection = connection
         self._edge = edge
         self._rolled = rolled
-        self._numbers: dict[What, int] = {}
-        self._names: dict[int, What] = {}
+        self._numbers: dict[SeriesKey, int] = {}
+        self._names: dict[int, SeriesKey] = {}
         self._partly = -1
         """The latest minute that dropped batches have something of."""
 
-    async def verify(self, watermark: int, tip: str | None) -> Sums:
+    async def verify(self, watermark: int, tip: str | None) -> LedgerTotals:
         """What there is of it, where all agrees; raises Broken."""
-        at = await checkpoint_of(self._connection, self._edge)
-        self._partly = -1 if at is None else at.minute
-        self._numbers = await series_of(self._connection, self._edge)
+        checkpoint = await find_checkpoint(self._connection, self._edge)
+        self._partly = -1 if checkpoint is None else checkpoint.minute
+        self._numbers = await fetch_series_numbers(self._connection, self._edge)
         self._names = {number: what for what, number in self._numbers.items()}
-        walk = Walk(self._edge, at)
-        await self._comes_to(watermark, walk.settled)
-        last = await self._last_of_days()
-        others = await self._days() - last.keys()
+        walk = ChainWalk(self._edge, checkpoint)
+        await self._verify_watermark(watermark, walk.settled)
+        last = await self._find_last_of_days()
+        others = await self._find_days() - last.keys()
         count = {COUNTED: 0, GAP: 0, QUARANTINED: 0}
-        said: dict[int, dict[int, dict[What, int]]] = defaultdict(dict)
+        reported: dict[int, dict[int, dict[SeriesKey, int]]] = defaultdict(dict)
         total = 0
         statement = sa.select(batches).where(batches.c.edge == self._edge).order_by(batches.c.seq)
         async for row in await self._connection.stream(statement):
@@ -138,21 +145,21 @@ class Edge:
             count[row.state] += 1
             if batch is not None and row.state == COUNTED:
                 day = batch.minute - batch.minute % DAY
-                add(said[day], batch.minute, batch)
+                add_rows(reported[day], batch.minute, batch)
                 if row.seq == last[day]:
-                    total += await self._day(day, said.pop(day))
+                    total += await self._verify_day(day, reported.pop(day))
         if walk.hash != tip:
-            raise Broken(f"edge {self._edge}: its watermark has another hash than batch {walk.settled}")
+            raise BrokenChainError(f"edge {self._edge}: its watermark has another hash than batch {walk.settled}")
         for day in sorted(others):
-            total += await self._day(day, {})
-        gone = 0 if at is None else at.batches
-        return Sums(1, count[COUNTED] + gone, count[GAP], count[QUARANTINED], total, gone)
+            total += await self._verify_day(day, {})
+        gone = 0 if checkpoint is None else checkpoint.batches
+        return LedgerTotals(1, count[COUNTED] + gone, count[GAP], count[QUARANTINED], total, gone)
 
-    async def verify_events(self) -> Sums:
+    async def verify_events(self) -> LedgerTotals:
         """What there is of usage that services reported, where it is what their events say; raises Broken."""
-        self._numbers = await series_of(self._connection, self._edge)
+        self._numbers = await fetch_series_numbers(self._connection, self._edge)
         self._names = {number: what for what, number in self._numbers.items()}
-        others = await self._days()
+        others = await self._find_days()
         columns = events.c
         minute = (columns.time - columns.time % MINUTE).label("minute")
         split = sa.func.coalesce(columns.folded, columns.dimensions).label("split")
@@ -166,48 +173,48 @@ class Edge:
         readings = sa.select(sa.func.count()).select_from(events).where(columns.is_summed == 0)
         number = (await self._connection.execute(readings)).scalar_one()
         total = 0
-        said: dict[int, dict[What, int]] = {}
+        reported: dict[int, dict[SeriesKey, int]] = {}
         day = None
         async for at, customer, meter, text, sum_, count in await self._connection.stream(statement):
             if day is not None and at - at % DAY != day:
-                total += await self._day(day, said)
-                said = {}
+                total += await self._verify_day(day, reported)
+                reported = {}
             day = at - at % DAY
             others.discard(day)
-            said.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE, text] = sum_
+            reported.setdefault(at, {})[EVENTS_REGION, customer, meter, EVENTS_ROUTE, text] = sum_
             number += count
         if day is not None:
-            total += await self._day(day, said)
+            total += await self._verify_day(day, reported)
         for other in sorted(others):
-            total += await self._day(other, {})
-        return Sums(total=total, events=number)
+            total += await self._verify_day(other, {})
+        return LedgerTotals(total=total, events=number)
 
-    async def _comes_to(self, watermark: int, settled: int) -> None:
+    async def _verify_watermark(self, watermark: int, settled: int) -> None:
         """Whether its batches come to its watermark; raises Broken."""
         columns = batches.c
         last = sa.select(columns.last).where(columns.edge == self._edge).order_by(columns.seq.desc()).limit(1)
         settled = max(settled, (await self._connection.execute(last)).scalar_one_or_none() or 0)
         if settled != watermark:
-            raise Broken(f"edge {self._edge}: its watermark is {watermark}, and its last batch {settled}")
+            raise BrokenChainError(f"edge {self._edge}: its watermark is {watermark}, and its last batch {settled}")
 
-    async def _last_of_days(self) -> dict[int, int]:
+    async def _find_last_of_days(self) -> dict[int, int]:
         """By day the last batch that counts something in it."""
         day = batches.c.since - batches.c.since % DAY
-        found = await self._connection.execute(
+        rows = await self._connection.execute(
             sa.select(day, sa.func.max(batches.c.seq))
             .where(batches.c.edge == self._edge, batches.c.state == COUNTED)
             .group_by(sa.literal_column("1"))
         )
-        return {row[0]: row[1] for row in found}
+        return {row[0]: row[1] for row in rows}
 
-    async def _days(self) -> set[int]:
+    async def _find_days(self) -> set[int]:
         """The days of which anything is there, whether batches say so or not."""
-        found: set[int] = set()
+        days_with_usage: set[int] = set()
         for table in (hours, days, dropped):
             number, time = table.primary_key
             there = sa.select(time - time % DAY).join(series, series.c.id == number)
             of_edge = there.where(series.c.edge == self._edge).distinct()
-            found.update((await self._connection.execute(of_edge)).scalars())
+            days_with_usage.update((await self._connection.execute(of_edge)).scalars())
         # Of minutes there are too many to look at each for that: from one day to the next, by the index.
         after: sa.BindParameter[int] = sa.bindparam("after", type_=sa.BigInteger)
         minute = sa.select(sa.func.min(ledger.c.minute)).where(ledger.c.series == series.c.id, ledger.c.minute >= after)
@@ -215,89 +222,95 @@ class Edge:
         next_ = first.select_from(series).where(series.c.edge == self._edge)
         at = (await self._connection.execute(next_, {"after": self._rolled.minutes_from})).scalar_one()
         while at is not None:
-            found.add(at - at % DAY)
+            days_with_usage.add(at - at % DAY)
             at = (await self._connection.execute(next_, {"after": at - at % DAY + DAY})).scalar_one()
-        return found
+        return days_with_usage
 
-    async def _day(self, day: int, said: Mapping[int, Mapping[What, int]]) -> int:
+    async def _verify_day(self, day: int, reported: Mapping[int, Mapping[SeriesKey, int]]) -> int:
         """What this day comes to, of which batches say so much, by minute; raises Broken."""
         rolled = self._rolled
-        wanted = self._numbered(said)
-        minutes = await self._cells(ledger, day, rolled.minutes_from)
-        by_hour = await self._cells(hours, day, rolled.hours_from)
-        by_day = await self._cells(days, day)
-        self._same_minutes(minutes, wanted)
-        settled = {cell: value for cell, value in minutes.items() if rolled.has(*cell)}
+        expected = self._resolve_numbers(reported)
+        minutes = await self._fetch_cells(ledger, day, rolled.minutes_from)
+        by_hour = await self._fetch_cells(hours, day, rolled.hours_from)
+        by_day = await self._fetch_cells(days, day)
+        self._compare_minutes(minutes, expected)
+        settled = {cell: value for cell, value in minutes.items() if rolled.covers(*cell)}
         if day >= rolled.minutes_from:
-            self._same("hour", by_hour, summed(settled, HOUR), "its minutes")
+            self._compare_sums("hour", by_hour, sum_cells(settled, HOUR), "its minutes")
         if day >= rolled.hours_from:
-            self._same("day", by_day, summed(by_hour, DAY), "its hours")
+            self._compare_sums("day", by_day, sum_cells(by_hour, DAY), "its hours")
         # Together with what is not rolled up yet, a day is all that there ever was of it.
         rest = {cell: value for cell, value in minutes.items() if cell not in settled}
-        total = added(by_day, summed(rest, DAY))
-        self._same("day", total, added(summed(wanted, DAY), await self._cells(dropped, day)), "its batches")
+        total = add_cells(by_day, sum_cells(rest, DAY))
+        self._compare_sums(
+            "day", total, add_cells(sum_cells(expected, DAY), await self._fetch_cells(dropped, day)), "its batches"
+        )
         return sum(total.values())
 
-    def _numbered(self, said: Mapping[int, Mapping[What, int]]) -> Cells:
+    def _resolve_numbers(self, reported: Mapping[int, Mapping[SeriesKey, int]]) -> Cells:
         """What batches say, with the numbers of series; raises Broken where one has none."""
-        for minute, values in said.items():
+        for minute, values in reported.items():
             for what in values.keys() - self._numbers.keys():
-                raise Broken(
-                    f"edge {self._edge}: {named(what)} in the minute {minute} is not in the ledger, "
+                raise BrokenChainError(
+                    f"edge {self._edge}: {describe_series(what)} in the minute {minute} is not in the ledger, "
                     f"and {values[what]} in its batches"
                 )
         return {
-            (minute, self._numbers[what]): value for minute, values in said.items() for what, value in values.items()
+            (minute, self._numbers[what]): value
+            for minute, values in reported.items()
+            for what, value in values.items()
         }
 
-    async def _cells(self, table: sa.Table, day: int, since: int = 0) -> Cells:
+    async def _fetch_cells(self, table: sa.Table, day: int, since: int = 0) -> Cells:
         """What a table of sums has of this day, from a Unix second on."""
         number, time = table.primary_key
-        found = await self._connection.execute(
+        rows = await self._connection.execute(
             sa.select(time, number, table.c.value)
             .join(series, series.c.id == number)
             .where(series.c.edge == self._edge, time >= max(day, since), time < day + DAY)
         )
-        return {(time, number): value for time, number, value in found}
+        return {(time, number): value for time, number, value in rows}
 
-    def _same_minutes(self, minutes: Cells, wanted: Cells) -> None:
+    def _compare_minutes(self, minutes: Cells, expected: Cells) -> None:
         """Whether these minutes are what batches say; raises Broken."""
-        for cell in self._cells_of(minutes, wanted):
-            value, there = wanted.get(cell, 0), minutes.get(cell)
+        for cell in self._iterate_cells(minutes, expected):
+            value, there = expected.get(cell, 0), minutes.get(cell)
             if cell[0] < self._rolled.minutes_from:
                 continue
             if there is None or (there != value and (cell[0] > self._partly or there < value)):
-                told = "not" if there is None else there
-                raise Broken(f"{self._cell('minute', cell)} is {told} in the ledger, and {value} in its batches")
+                actual = "not" if there is None else there
+                raise BrokenChainError(
+                    f"{self._describe_cell('minute', cell)} is {actual} in the ledger, and {value} in its batches"
+                )
 
-    def _same(self, unit: str, found: Cells, wanted: Cells, of: str) -> None:
+    def _compare_sums(self, unit: str, actual: Cells, expected: Cells, of: str) -> None:
         """Whether these hours or days are the sums that they should be; raises Broken."""
-        for cell in self._cells_of(found, wanted):
-            one, other = found.get(cell, 0), wanted.get(cell, 0)
+        for cell in self._iterate_cells(actual, expected):
+            one, other = actual.get(cell, 0), expected.get(cell, 0)
             if one != other:
-                raise Broken(f"{self._cell(unit, cell)} is {one} in the ledger, and {other} in {of}")
+                raise BrokenChainError(f"{self._describe_cell(unit, cell)} is {one} in the ledger, and {other} in {of}")
 
-    def _cells_of(self, *some: Cells) -> Iterator[tuple[int, int]]:
+    def _iterate_cells(self, *some: Cells) -> Iterator[tuple[int, int]]:
         return iter(sorted(set().union(*some)))
 
-    def _cell(self, unit: str, cell: tuple[int, int]) -> str:
-        return f"edge {self._edge}: {named(self._names[cell[1]])} in the {unit} {cell[0]}"
+    def _describe_cell(self, unit: str, cell: tuple[int, int]) -> str:
+        return f"edge {self._edge}: {describe_series(self._names[cell[1]])} in the {unit} {cell[0]}"
 
 
-def named(what: What) -> str:
+def describe_series(what: SeriesKey) -> str:
     """A series in words."""
     region, customer, meter, route, dimensions = what
     return f"{customer} {meter} {route}{' ' if dimensions else ''}{dimensions} of {region}"
 
 
-def summed(cells: Cells, unit: int) -> Cells:
+def sum_cells(cells: Cells, unit: int) -> Cells:
     """Add cells up by the hour or day: `unit` is its length in seconds."""
-    found: Cells = defaultdict(int)
+    sums: Cells = defaultdict(int)
     for (time, number), value in cells.items():
-        found[time - time % unit, number] += value
-    return dict(found)
+        sums[time - time % unit, number] += value
+    return dict(sums)
 
 
-def added(one: Cells, other: Cells) -> Cells:
+def add_cells(one: Cells, other: Cells) -> Cells:
     """Both together."""
     return {cell: one.get(cell, 0) + other.get(cell, 0) for cell in one.keys() | other.keys()}

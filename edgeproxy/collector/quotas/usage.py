@@ -12,9 +12,9 @@ from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, series
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.quantity import quantity
+from edgeproxy.collector.ledger.quantity import fetch_quantity
 from edgeproxy.collector.ledger.queries import HALF
-from edgeproxy.collector.ledger.sources import NotKept, Source, sources
+from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
 from edgeproxy.collector.quotas import allocations
 from edgeproxy.collector.quotas.customer_quotas import Held
 from edgeproxy.collector.quotas.quota_status import Standing
@@ -76,7 +76,7 @@ def _span(quota: Quota, at: Period) -> Asked:
 
 async def _used(connection: AsyncConnection, meter: str, since: int, until: int, names: list[str]) -> Mapping[str, int]:
     """Return what these customers have used of a meter between two Unix seconds, as far as they have."""
-    rolled = await rollup.read(connection)
+    rolled = await rollup.fetch_state(connection)
     sums: dict[str, int] = defaultdict(int)
     for source in _sources(since, until, rolled):
         table = source.table
@@ -98,14 +98,14 @@ async def _read(
     connection: AsyncConnection, meter: str, since: int, until: int, names: list[str], aggregate: AggregateName
 ) -> Mapping[str, int]:
     """Return what these customers' readings of a meter come to."""
-    return {name: await quantity(connection, name, meter, since, until, aggregate=aggregate) for name in names}
+    return {name: await fetch_quantity(connection, name, meter, since, until, aggregate=aggregate) for name in names}
 
 
-def _sources(since: int, until: int, rolled: rollup.Rolled) -> list[Source]:
+def _sources(since: int, until: int, rolled: rollup.RollupState) -> list[Source]:
     """Return where this is; where its first minutes are kept no more, the whole hour or day in which it begins."""
     for step in (MINUTE, HOUR):
         try:
-            return sources(DAY, since - since % step, until, rolled)
-        except NotKept:
+            return select_sources(DAY, since - since % step, until, rolled)
+        except NotRetainedError:
             continue
-    return sources(DAY, since - since % DAY, until, rolled)
+    return select_sources(DAY, since - since % DAY, until, rolled)

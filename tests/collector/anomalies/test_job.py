@@ -20,7 +20,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import audit, directory_outbox
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.ledger import rollup
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.settings import Settings, Token
 from edgeproxy.config.tiers import Tier
 from edgeproxy.wire.batch import FIRST, Batch
@@ -70,7 +70,7 @@ class Books:
         row = {"edge": "edge-1", "region": "eu", "seq": 0, "hash": FIRST, "received": 0}
         async with self.database.writing() as connection:
             await self.database.begin_edges(connection, [row])
-            await Ledger(self.database).count(connection, batches)
+            await LedgerWriter(self.database).add_batches(connection, batches)
 
     async def look(self, now: float, times: int = 1) -> None:
         for _ in range(times):
@@ -106,7 +106,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
         books = Books(opened, customers={"ignored": {"ignore": "true"}}, keep="7day")
         names = ("acme", "bolt", "ignored", "-")
         await books.count(weeks(*names))
-        while await rollup.step(opened, TODAY + 400):
+        while await rollup.roll_up_slice(opened, TODAY + 400):
             pass
         await books.look(TODAY + GRACE_SECONDS, 3)
         assert await books.told() == [], "three weeks as they usually are"

@@ -12,10 +12,10 @@ from aiohttp import web
 
 from edgeproxy.collector.api import usage_csv
 from edgeproxy.collector.api.usage_csv import Exports
-from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.ledger.queries import LedgerQuery
 from tests.support.ports import HOST
 
-QUESTION = Asked(None, None, 0, 60, ("route",))
+QUESTION = LedgerQuery(None, None, 0, 60, ("route",))
 ROWS = [{"route": "x" * 255, "value": 1}] * 2000
 
 
@@ -34,7 +34,7 @@ async def served(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Any]
 ) -> AsyncIterator[tuple[int, asyncio.Event]]:
     """The port of a server that exports what `stream` makes, and what is set once an export has ended."""
-    monkeypatch.setattr(usage_csv, "stream", lambda *_: stream())
+    monkeypatch.setattr(usage_csv, "stream_usage", lambda *_: stream())
     exports, ended = Exports(Nowhere()), asyncio.Event()  # type: ignore[arg-type]
 
     async def handle(request: web.Request) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from edgeproxy.collector.ledger.queries import BadQuery, asked
+from edgeproxy.collector.ledger.queries import InvalidQueryError, parse_query
 from edgeproxy.wire.batch import Row
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
@@ -114,8 +114,8 @@ def test_the_month_so_far_is_the_default(collector: Collector) -> None:
     ],
 )
 def test_what_cannot_be_asked(query: dict[str, str], said: str) -> None:
-    with pytest.raises(BadQuery) as caught:
-        asked(query, time.time())
+    with pytest.raises(InvalidQueryError) as caught:
+        parse_query(query, time.time())
     assert str(caught.value) == said
 
 
@@ -164,8 +164,8 @@ def test_edges_tell_how_far_they_are(collector: Collector) -> None:
 
 @pytest.mark.parametrize("limit", ["0", "-1", "x", "100001", "1e3", ""])
 def test_a_limit_is_a_number_of_rows(limit: str) -> None:
-    with pytest.raises(BadQuery, match="is no whole number from 1 to 100000"):
-        asked({"limit": limit}, time.time())
+    with pytest.raises(InvalidQueryError, match="is no whole number from 1 to 100000"):
+        parse_query({"limit": limit}, time.time())
 
 
 @pytest.mark.parametrize("name", ["a\0b", "", "ä", "x" * 256])

@@ -13,9 +13,9 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.jobs.operator_alerts import Watch, certificate_alerts, denial_alert
-from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, above_caps, alarms
+from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import Verdict
-from edgeproxy.collector.ledger.received_batch import Named, arrive
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, parse_batch
 from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.settings import Settings, Token
 from edgeproxy.config.meters import OVER_CAP
@@ -58,15 +58,15 @@ def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> No
     chain = Chain("edge-1")
     batches = [chain.next(gap=Gap(1, 3, "disk lost")), chain.next(gap=Gap(4, 4, "again")), chain.next()]
     arrived = [
-        arrive(Named(one.edge, one.seq, compute_digest(format_batch(one))), format_batch(one), "identity")
+        parse_batch(BatchHeaders(one.edge, one.seq, compute_digest(format_batch(one))), format_batch(one), "identity")
         for one in batches
     ]
     settled = [(arrived[0], Verdict.GAP, "t"), (arrived[1], Verdict.GAP, "t"), (arrived[2], Verdict.COUNT, "t")]
-    first, again = alarms(settled, NOW)
+    first, again = make_batch_alerts(settled, NOW)
     assert (first.key, first.severity) == ("gap:t:2026-10-01", "page")
     assert first.key == again.key
     assert first.details == {"token": "t", "edge": "edge-1", "seq": 1, "to_seq": 3, "why": "disk lost"}
-    (bad,) = alarms([(arrived[2], Verdict.QUARANTINE, "t")], NOW)
+    (bad,) = make_batch_alerts([(arrived[2], Verdict.QUARANTINE, "t")], NOW)
     assert (bad.key, bad.severity) == ("quarantined:t:2026-10-01", "warn")
 
 
@@ -75,7 +75,7 @@ def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edg
 
     def told(*names: str) -> list[tuple[str, str | None]]:
         rows = tuple((name, OVER_CAP, route, 5) for name in names for route in ("v1", "v2"))
-        return [(one.key, one.customer) for one in above_caps([chain.next(*rows)])]
+        return [(one.key, one.customer) for one in make_cap_alerts([chain.next(*rows)])]
 
     assert told("acme", ANONYMOUS) == [
         ("request_cap:-:2026-09-21", None),

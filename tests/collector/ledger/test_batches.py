@@ -225,10 +225,10 @@ def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
 
     async def play() -> None:
         names = Names((), ("requests",), metrics, among)
-        await names.found(["new", "stranger"], ["requests"])
+        await names.record_names(["new", "stranger"], ["requests"])
         assert counts == {"customer": 2, "meter": 0}
         made.add("new")
-        await names.look_again()
+        await names.refresh_unknown()
         assert counts == {"customer": 1, "meter": 0}
 
     asyncio.run(play())

@@ -3,8 +3,8 @@
 import pytest
 
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.ledger.detail import require
-from edgeproxy.collector.ledger.queries import Asked, BadQuery
+from edgeproxy.collector.ledger.detail import require_detail
+from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
 from edgeproxy.wire.batch import UNIX_SECONDS_MAX
 
 NOW = 1_795_305_600.0 + 3600
@@ -32,9 +32,9 @@ WEEK = 7.0 * DAY
 def test_older_usage_is_shown_by_the_month(
     since: int, until: int, by: tuple[str, ...], kept: float | None, is_shown: bool
 ) -> None:
-    question = Asked("acme", None, since, until, by)
+    question = LedgerQuery("acme", None, since, until, by)
     if is_shown:
-        require(question, kept, NOW)
+        require_detail(question, kept, NOW)
     else:
-        with pytest.raises(BadQuery, match="detail is shown for 7 days, since 2026-11-15T00:00:00Z"):
-            require(question, kept, NOW)
+        with pytest.raises(InvalidQueryError, match="detail is shown for 7 days, since 2026-11-15T00:00:00Z"):
+            require_detail(question, kept, NOW)

@@ -13,10 +13,10 @@ from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, batches, even
 from edgeproxy.collector.events.event import Event
 from edgeproxy.collector.events.event_writer import Intake, Sent
 from edgeproxy.collector.ledger import queries, readings, rollup
-from edgeproxy.collector.ledger.chain_audit import Broken
-from edgeproxy.collector.ledger.dimension_values import month_of
-from edgeproxy.collector.ledger.quantity import quantities, quantity
-from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.ledger.chain_audit import BrokenChainError
+from edgeproxy.collector.ledger.dimension_values import find_month_start
+from edgeproxy.collector.ledger.quantity import fetch_quantities, fetch_quantity
+from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.meters import Meter
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
@@ -46,7 +46,7 @@ class Services:
 
     def __init__(self, books: Books) -> None:
         self._intake = Intake(books.database, books.ingest._names, Quiet())
-        self._intake.values.use(METERS)
+        self._intake.values.set_bounds(METERS)
         self._running = asyncio.get_running_loop().create_task(self._intake.run())
 
     async def report(self, *some: Event) -> tuple[int, int, int]:
@@ -78,7 +78,7 @@ def test_each_count_is_of_its_dimensions_whatever_is_rolled_up(
 
 async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:  # noqa: F811
     books = await Books.open(url, clock, of_days(2, None, 1))
-    books.ingest.values.use(METERS)
+    books.ingest.values.set_bounds(METERS)
     services = Services(books)
     chains = [Chain(f"edge-{number}", f"region-{number}", since=NOON) for number in range(2)]
     counted: Counter[tuple[int, str, str, str]] = Counter()
@@ -88,7 +88,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
         """The value that a customer's usage counts as, of those that came first."""
         if model is None:
             return ""
-        values = taken.setdefault((month_of(minute), customer), [])
+        values = taken.setdefault((find_month_start(minute), customer), [])
         if model not in values and len(values) < BOUND:
             values.append(model)
         return model if model in values else "~other"
@@ -118,7 +118,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
         assert await services.report(one, one._replace(value=6, dimensions=split("new"))) == (0, 1, 1)
         counted[one.minute, "acme", as_counted(one.minute, "acme", model), ""] += 5
         for _ in range(chance.randrange(5)):
-            await rollup.step(books.database, clock.now, size=chance.choice([1, 100]))
+            await rollup.roll_up_slice(books.database, clock.now, size=chance.choice([1, 100]))
         if chance.random() < 0.3:
             await books.retain()
         await books.verify()
@@ -129,18 +129,20 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
                 fields: dict[str, Any] = {"customer": customer, "model": value, "agent": agent}
                 fields |= {name: minute - minute % unit for name, unit in units.items()}
                 wanted[tuple(fields[name] for name in by)] += count
-            question = Asked(None, "tokens", 0, int(clock.now) + DAY, by)
+            question = LedgerQuery(None, "tokens", 0, int(clock.now) + DAY, by)
             async with books.database.reading(whole=True) as connection:
-                found = await queries.usage(connection, question)
-                first = await queries.usage(connection, queries.replace(question, limit=2))
+                found = await queries.fetch_usage(connection, question)
+                first = await queries.fetch_usage(connection, queries.replace(question, limit=2))
                 pages = list(first["rows"])
                 while "next" in first:
-                    after = question.following(first["next"], since=None, until=None)
-                    first = await queries.usage(connection, queries.replace(after, limit=2))
+                    after = question.continue_from(first["next"], since=None, until=None)
+                    first = await queries.fetch_usage(connection, queries.replace(after, limit=2))
                     pages += first["rows"]
-                whole = await quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
+                whole = await fetch_quantities(connection, "acme", "tokens", 0, int(clock.now) + DAY, by="model")
             told = {
-                tuple(queries.written(part) if name in units else part for name, part in zip(by, key, strict=True)): n
+                tuple(
+                    queries.format_time(part) if name in units else part for name, part in zip(by, key, strict=True)
+                ): n
                 for key, n in wanted.items()
             }
             assert {tuple(row[name] for name in by): row["value"] for row in found["rows"]} == told
@@ -151,7 +153,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
                 if customer == "acme":
                     own[value] += count
             assert whole == own
-    passed = {(month_of(minute), customer) for minute, customer, value, _ in counted if value == "~other"}
+    passed = {(find_month_start(minute), customer) for minute, customer, value, _ in counted if value == "~other"}
     assert passed, "the bound was never passed"
     async with books.database.reading() as connection:
         raised = (await connection.execute(sa.select(alerts.c.customer, alerts.c.kind))).all()
@@ -164,12 +166,12 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
     (some,), *_ = await books.all(sa.select(of.value).where(of.name == "model", of.value != "~other"))
     async with books.database.writing() as connection:
         await connection.execute(sa.update(series_dimensions).where(of.value == some).values(value="x"))
-    with pytest.raises(Broken, match=f"is grouped by model as x, and is of {some}"):
+    with pytest.raises(BrokenChainError, match=f"is grouped by model as x, and is of {some}"):
         await books.verify()
     async with books.database.writing() as connection:
         await connection.execute(sa.update(series_dimensions).where(of.value == "x").values(value=some))
         await connection.execute(sa.update(events).values(folded=split("m9")))
-    with pytest.raises(Broken, match="m9"):
+    with pytest.raises(BrokenChainError, match="m9"):
         await books.verify()
     await services.close()
     await books.close()
@@ -183,7 +185,7 @@ def test_what_was_folded_can_be_nothing_else(database: str, clock: Clock) -> Non
         for note in ('{"0":"{\\"model\\":\\"m2\\"}"}', '{"7":"{}"}', "[]"):
             async with books.database.writing() as connection:
                 await connection.execute(sa.update(batches).values(folded=note))
-            with pytest.raises(Broken, match="what of it was folded"):
+            with pytest.raises(BrokenChainError, match="what of it was folded"):
                 await books.verify()
         await books.close()
 
@@ -194,7 +196,7 @@ def test_q_is_what_the_readings_say(database: str, clock: Clock) -> None:  # noq
     async def run() -> None:
         books = await Books.open(database, clock)
         services = Services(books)
-        month = month_of(NOON)
+        month = find_month_start(NOON)
         teams = ['{"team":"x"}', '{"team":"y"}']
         said = [
             event(1, month - 40 * DAY, "seats", 7, teams[0], is_summed=False),
@@ -208,7 +210,7 @@ def test_q_is_what_the_readings_say(database: str, clock: Clock) -> None:  # noq
         async with books.database.reading() as connection:
 
             async def q(meter: str, aggregate: Any, **also: Any) -> int:
-                return await quantity(connection, "acme", meter, month, end, aggregate=aggregate, **also)
+                return await fetch_quantity(connection, "acme", meter, month, end, aggregate=aggregate, **also)
 
             assert await q("seats", "max") == 7 + 3
             assert await q("seats", "last") == 1 + 3
@@ -216,10 +218,10 @@ def test_q_is_what_the_readings_say(database: str, clock: Clock) -> None:  # noq
             assert await q("seats", "max", dimension="team", value="y") == 3
             assert await q("seats", "average", dimension="team", value="x") == (7 * 20 + 10) // 30
             assert await q("users", "unique") == 3
-            found = await quantities(connection, "acme", "users", month, month + 3, aggregate="unique", by="team")
+            found = await fetch_quantities(connection, "acme", "users", month, month + 3, aggregate="unique", by="team")
             assert found == {"x": 2, "y": 1}
-            assert await quantity(connection, "acme", "seats", month, end) == 0, "a reading is in no sum"
-            nothing = await readings.usage(connection, Asked("nobody", "seats", month, end, ()), "max", end)
+            assert await fetch_quantity(connection, "acme", "seats", month, end) == 0, "a reading is in no sum"
+            nothing = await readings.fetch_usage(connection, LedgerQuery("nobody", "seats", month, end, ()), "max", end)
             assert nothing == {"total": 0, "rows": []}
         assert (await books.verify()).events == 9
         await services.close()

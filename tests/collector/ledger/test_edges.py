@@ -14,7 +14,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import COUNTED, GAP, batches
 from edgeproxy.collector.database.schema import edges as edges_table
 from edgeproxy.collector.ledger import edges
-from edgeproxy.collector.ledger.edges import SHOWN_MAX, EdgeStanding
+from edgeproxy.collector.ledger.edges import SHOWN_MAX, EdgeStatus
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.wire.batch import Gap
 from tests.support.ask import Answer
@@ -93,7 +93,7 @@ def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> 
     def row(number: int) -> dict[str, Any]:
         return {"edge": f"e{number:04}", "seq": 1, "received": 0, "since": number, "until": number}
 
-    async def look() -> EdgeStanding:
+    async def look() -> EdgeStatus:
         opened = await Database.connect(database)
         try:
             async with opened.writing() as connection:
@@ -103,7 +103,7 @@ def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> 
                 of = [{"edge": edge, "seq": seq, "state": state, **kept} for edge, seq, state in odd]
                 await connection.execute(batches.insert(), of)
             async with opened.reading() as connection:
-                return await edges.standing(connection)
+                return await edges.fetch_status(connection)
         finally:
             await opened.close()
 

@@ -12,14 +12,14 @@ from typer.testing import CliRunner, Result
 from edgeproxy import cli
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import quarantine, quarantine_capacity, queries
-from edgeproxy.collector.ledger.batch_writer import Ingest
+from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.ledger.chain import Shipper
-from edgeproxy.collector.ledger.edges import listing
+from edgeproxy.collector.ledger.edges import list_edges
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.quarantine import Refused, Replayed
-from edgeproxy.collector.ledger.received_batch import Arrival, arrive, named
+from edgeproxy.collector.ledger.quarantine import ReplayRejectedError, ReplayResult
+from edgeproxy.collector.ledger.received_batch import ReceivedBatch, parse_batch, parse_headers
 from edgeproxy.collector.ledger.retention import Retention
-from edgeproxy.collector.ledger.verification import verify
+from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector import settings
 from edgeproxy.wire.batch import FIRST, NUMBER_MAX, Batch, Gap, compute_digest, format_batch, format_headers
@@ -34,38 +34,38 @@ class Kept:
     def __init__(self, database: Database) -> None:
         self.database = database
         metrics = Metrics()
-        self._ingest = Ingest(database, Names((), (), metrics), metrics)
+        self._ingest = BatchWriter(database, Names((), (), metrics), metrics)
 
-    async def settle(self, *arrivals: Arrival) -> list[str]:
+    async def settle(self, *arrivals: ReceivedBatch) -> list[str]:
         """What becomes of each."""
         running = asyncio.ensure_future(self._ingest.run())  # noqa: TID251 - awaited below
-        outcomes = await asyncio.gather(*[self._ingest.settle(arrival, Shipper("edges")) for arrival in arrivals])
+        outcomes = await asyncio.gather(*[self._ingest.settle_batch(arrival, Shipper("edges")) for arrival in arrivals])
         self._ingest.end()
         await running
-        self._ingest = Ingest(self.database, Names((), (), Metrics()), Metrics())
+        self._ingest = BatchWriter(self.database, Names((), (), Metrics()), Metrics())
         return [outcome.verdict.value for outcome in outcomes]
 
-    async def replay(self, chain: Chain, seq: int, given: bytes | None = None) -> Replayed:
-        return await quarantine.replay(self.database, chain.edge, seq, given)
+    async def replay(self, chain: Chain, seq: int, given: bytes | None = None) -> ReplayResult:
+        return await quarantine.replay_batch(self.database, chain.edge, seq, given)
 
     async def refused(self, chain: Chain, seq: int, given: bytes | None = None) -> tuple[int, str]:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(ReplayRejectedError) as caught:
             await self.replay(chain, seq, given)
         return caught.value.status, str(caught.value)
 
     async def total(self, **query: str) -> int:
         async with self.database.reading() as connection:
-            question = queries.asked({"from": "1970-01-01", **query}, 0)
-            found: int = (await queries.usage(connection, question))["total"]
+            question = queries.parse_query({"from": "1970-01-01", **query}, 0)
+            found: int = (await queries.fetch_usage(connection, question))["total"]
         return found
 
     async def edges(self) -> list[str]:
         async with self.database.reading() as connection:
-            return [edge["edge"] for edge in await listing(connection, 0.0)]
+            return [edge["edge"] for edge in await list_edges(connection, 0.0)]
 
     async def shown(self, chain: Chain, seq: int) -> dict[str, object] | None:
         async with self.database.reading() as connection:
-            return await quarantine.shown(connection, chain.edge, seq)
+            return await quarantine.find_batch(connection, chain.edge, seq)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def keeping(database: str) -> Callable[[Callable[[Kept], Awaitable[None]]], None
         opened = await Database.connect(database)
         try:
             await work(Kept(opened))
-            await verify(opened)
+            await verify_ledger(opened)
         finally:
             await opened.close()
 
@@ -86,22 +86,22 @@ def keeping(database: str) -> Callable[[Callable[[Kept], Awaitable[None]]], None
 Keeping = Callable[[Callable[[Kept], Awaitable[None]]], None]
 
 
-def whole(batch: Batch) -> Arrival:
+def whole(batch: Batch) -> ReceivedBatch:
     """A batch as it arrives."""
     sent = format_batch(batch)
-    said = named(format_headers(batch, sent))
+    said = parse_headers(format_headers(batch, sent))
     assert not isinstance(said, str)
-    return arrive(said, sent, "identity")
+    return parse_batch(said, sent, "identity")
 
 
-def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) -> Arrival:
+def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) -> ReceivedBatch:
     """What arrives in its place where it was torn: before its edge hashed it, unless something else was `hashed`."""
-    said = named({"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)})
+    said = parse_headers({"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)})
     assert not isinstance(said, str)
-    return arrive(said, sent, "identity")
+    return parse_batch(said, sent, "identity")
 
 
-def torn_chain() -> tuple[Chain, Batch, list[Arrival]]:
+def torn_chain() -> tuple[Chain, Batch, list[ReceivedBatch]]:
     """Three batches, the second torn at its edge; the second as it was meant, and the three as they come."""
     chain = Chain()
     first, second = chain.next(), chain.next()
@@ -112,7 +112,7 @@ def torn_chain() -> tuple[Chain, Batch, list[Arrival]]:
 def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine_capacity, "BATCHES_MAX", 3)
 
-    def torn(count: int) -> tuple[Chain, list[Arrival]]:
+    def torn(count: int) -> tuple[Chain, list[ReceivedBatch]]:
         chain = Chain()
         return chain, [broken(chain.next()) for _ in range(count)]
 
@@ -129,7 +129,7 @@ def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monke
         monkeypatch.setattr(quarantine_capacity, "BYTES_MAX", 4 * len(b"torn"))
         assert await kept.settle(more[1], more[2]) == ["quarantined", "full"]
         async with kept.database.reading() as connection:
-            nothing = await quarantine.nothing(connection, chain.edge, 1)
+            nothing = await quarantine.build_empty_body(connection, chain.edge, 1)
         await kept.replay(chain, 1, nothing)
         assert await kept.settle(more[2]) == ["quarantined"], "there is room again"
 
@@ -143,12 +143,12 @@ def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keepi
         later = whole(Chain(chain.edge, chain.region).next()._replace(seq=4, since=NOON + 600, until=NOON + 605,
                                                                       prev=arrivals[-1].hash))  # fmt: skip
         assert await kept.settle(later) == ["counted"]
-        await verify(kept.database)
+        await verify_ledger(kept.database)
         counts = await asyncio.gather(*(kept.replay(chain, 2, format_batch(second)) for _ in range(4)))
         assert sorted(done.again for done in counts) == [False, True, True, True]
         assert {(done.rows, done.total, done.minute) for done in counts} == {(2, 7, NOON)}
         assert (await kept.replay(chain, 2)).again
-        minute = {"from": queries.written(NOON), "to": queries.written(NOON + 60)}
+        minute = {"from": queries.format_time(NOON), "to": queries.format_time(NOON + 60)}
         assert (await kept.total(**minute), await kept.total()) == (21, 28)
         shown = await kept.shown(chain, 2)
         assert shown is not None
@@ -191,11 +191,11 @@ def test_a_replay_before_and_right_after_what_was_dropped_for_its_age(keeping: K
         held = settings.Retention.model_construct(minutes=None, hours=None, batches=2 * 86400)
         retention = Retention(kept.database, held, unused=0.0)
         later = time.time() + 3 * 86400
-        await retention.begin(later)
-        while await retention.step(later):
+        await retention.begin_round(later)
+        while await retention.drop_next(later):
             pass
         assert retention.broken == {}
-        await verify(kept.database)
+        await verify_ledger(kept.database)
         shown = await kept.shown(chain, seq)
         assert shown is not None
         wrong = format_batch(made[-1]._replace(prev="a" * 64))
@@ -259,11 +259,11 @@ def test_a_batch_of_which_nobody_will_know_anything_counts_nothing(keeping: Keep
         chain, _, arrivals = torn_chain()
         await kept.settle(*arrivals)
         async with kept.database.reading() as connection:
-            given = await quarantine.nothing(connection, chain.edge, 2)
+            given = await quarantine.build_empty_body(connection, chain.edge, 2)
         assert (await kept.replay(chain, 2, given)).rows == 0
         async with kept.database.reading() as connection:
-            assert (await quarantine.listing(connection))["count"] == 0
-            assert await quarantine.nothing(connection, chain.edge, 2) is None
+            assert (await quarantine.list_batches(connection))["count"] == 0
+            assert await quarantine.build_empty_body(connection, chain.edge, 2) is None
         assert await kept.total() == 14
 
     keeping(work)

@@ -13,10 +13,17 @@ from sqlalchemy.dialects.postgresql import asyncpg
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, days, hours, ledger
 from edgeproxy.collector.ledger import queries, rollup
-from edgeproxy.collector.ledger.batch_writer import Unavailable
-from edgeproxy.collector.ledger.queries import Asked, BadQuery, asked, statement_of, usage, written
-from edgeproxy.collector.ledger.rollup import Rolled
-from edgeproxy.collector.ledger.sources import NotKept, Source, sources
+from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
+from edgeproxy.collector.ledger.queries import (
+    InvalidQueryError,
+    LedgerQuery,
+    build_statement,
+    fetch_usage,
+    format_time,
+    parse_query,
+)
+from edgeproxy.collector.ledger.rollup import RollupState
+from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
 from tests.collector.api.year import fill, month
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
@@ -24,7 +31,7 @@ from tests.support.postgresql import Postgresql
 
 D = NOON - NOON % DAY
 """The Unix second at which a day begins."""
-NOTHING = Rolled(0, 0, 0, 0)
+NOTHING = RollupState(0, 0, 0, 0)
 
 # ---- where the answer is
 
@@ -33,19 +40,19 @@ NOTHING = Rolled(0, 0, 0, 0)
     ("seconds", "since", "until", "rolled", "found"),
     [
         (DAY, D, D + DAY, NOTHING, [(days, D, D + DAY), (ledger, D, D + DAY, True)]),
-        (DAY, D, D + DAY, Rolled(D + DAY, 0, 0, 0), [(days, D, D + DAY)]),
-        (DAY, D, D + DAY, Rolled(D + HOUR, 7, 0, 0), [(days, D, D + DAY), (ledger, D + HOUR, D + DAY, True)]),
-        (HOUR, D, D + DAY, Rolled(D + DAY, 0, 0, 0), [(hours, D, D + DAY)]),
-        (MINUTE, D, D + DAY, Rolled(D + DAY, 0, 0, 0), [(ledger, D, D + DAY)]),
+        (DAY, D, D + DAY, RollupState(D + DAY, 0, 0, 0), [(days, D, D + DAY)]),
+        (DAY, D, D + DAY, RollupState(D + HOUR, 7, 0, 0), [(days, D, D + DAY), (ledger, D + HOUR, D + DAY, True)]),
+        (HOUR, D, D + DAY, RollupState(D + DAY, 0, 0, 0), [(hours, D, D + DAY)]),
+        (MINUTE, D, D + DAY, RollupState(D + DAY, 0, 0, 0), [(ledger, D, D + DAY)]),
         (DAY, D, D, NOTHING, []),
         (DAY, D + 1, D + MINUTE, NOTHING, []),
         (DAY, D + 1, D + MINUTE + 1, NOTHING, [(ledger, D + MINUTE, D + 2 * MINUTE)]),
-        (DAY, D + 90, D + HOUR - 90, Rolled(D + DAY, 0, 0, 0), [(ledger, D + 120, D + HOUR - MINUTE)]),
+        (DAY, D + 90, D + HOUR - 90, RollupState(D + DAY, 0, 0, 0), [(ledger, D + 120, D + HOUR - MINUTE)]),
         (
             DAY,
             D - HOUR - 90,
             D + 2 * DAY + HOUR + 90,
-            Rolled(D + DAY + HOUR, 5, 0, 0),
+            RollupState(D + DAY + HOUR, 5, 0, 0),
             [
                 (days, D, D + 2 * DAY),
                 (hours, D - HOUR, D),
@@ -58,9 +65,9 @@ NOTHING = Rolled(0, 0, 0, 0)
     ],
 )
 def test_each_count_is_taken_from_the_coarsest_table_that_has_it(
-    seconds: int, since: int, until: int, rolled: Rolled, found: list[Any]
+    seconds: int, since: int, until: int, rolled: RollupState, found: list[Any]
 ) -> None:
-    assert sources(seconds, since, until, rolled) == [Source(*each) for each in found]
+    assert select_sources(seconds, since, until, rolled) == [Source(*each) for each in found]
 
 
 @pytest.mark.parametrize(
@@ -80,12 +87,12 @@ def test_each_count_is_taken_from_the_coarsest_table_that_has_it(
 def test_what_was_dropped_is_not_answered(seconds: int, since: int, until: int, kept: int | None) -> None:
     """`kept`: from when on what is missing is kept; None where all that is asked for is."""
     minutes_from = D + 1 if kept == D + 1 else D
-    rolled = Rolled(D, 0, minutes_from, D - DAY)
+    rolled = RollupState(D, 0, minutes_from, D - DAY)
     if kept is None:
-        assert sources(seconds, since, until, rolled)
+        assert select_sources(seconds, since, until, rolled)
         return
-    with pytest.raises(NotKept) as caught:
-        sources(seconds, since, until, rolled)
+    with pytest.raises(NotRetainedError) as caught:
+        select_sources(seconds, since, until, rolled)
     assert caught.value.since == kept
 
 
@@ -114,18 +121,18 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random, moments:
             rows = [(f"c{chance.randrange(4)}", meter, "v1", chance.randint(1, 9)) for meter in ("requests", "bytes")]
             await books.ship(chain.next(*rows))
         for _ in range(chance.randrange(12)):
-            await rollup.step(books.database, clock.now, size=chance.choice([1, 3, 100]))
+            await rollup.roll_up_slice(books.database, clock.now, size=chance.choice([1, 3, 100]))
         if chance.random() < 0.1:
             await books.retain()
         for _ in range(4):
             question = _drawn(chance, int(clock.now))
             wanted = _of(books.counted, question)
             async with books.database.reading(whole=True) as connection:
-                at = await rollup.read(connection)
+                at = await rollup.fetch_state(connection)
                 try:
-                    told = await usage(connection, question)
+                    told = await fetch_usage(connection, question)
                     pages = await _paged(connection, question, chance, len(wanted))
-                except BadQuery:
+                except InvalidQueryError:
                     assert question.since < at.minutes_from
                     continue
             answered += 1
@@ -135,17 +142,17 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random, moments:
     await books.close()
 
 
-def _drawn(chance: random.Random, now: int) -> Asked:
+def _drawn(chance: random.Random, now: int) -> LedgerQuery:
     """A question of some time before now, or around it."""
     step = chance.choice([1, MINUTE, HOUR, DAY])
     since = (now - chance.choice([HOUR, DAY, 5 * DAY, 60 * DAY])) // step * step
     until = chance.choice([since + chance.choice([0, 1, 7 * MINUTE, HOUR, 2 * DAY]), now, now + 2 * DAY]) // step * step
     by = chance.sample(queries.FIELDS, chance.choice([0, 1, 1, 2, 3]))
     customer = chance.choice([None, f"c{chance.randrange(4)}"])
-    return Asked(customer, chance.choice([None, "requests"]), since, max(since, until), tuple(by))
+    return LedgerQuery(customer, chance.choice([None, "requests"]), since, max(since, until), tuple(by))
 
 
-def _of(counted: Mapping[Cell, int], question: Asked) -> dict[tuple[Any, ...], int]:
+def _of(counted: Mapping[Cell, int], question: LedgerQuery) -> dict[tuple[Any, ...], int]:
     """What was counted of it, by the fields of its rows."""
     found: dict[tuple[Any, ...], int] = defaultdict(int)
     for (minute, region, customer, meter, route), value in counted.items():
@@ -157,11 +164,11 @@ def _of(counted: Mapping[Cell, int], question: Asked) -> dict[tuple[Any, ...], i
     return found
 
 
-def _rows(question: Asked, wanted: Mapping[tuple[Any, ...], int]) -> list[dict[str, Any]]:
+def _rows(question: LedgerQuery, wanted: Mapping[tuple[Any, ...], int]) -> list[dict[str, Any]]:
     return [
         {
             **{
-                name: written(field) if name in queries.SECONDS else field
+                name: format_time(field) if name in queries.SECONDS else field
                 for name, field in zip(question.by, key, strict=True)
             },
             "value": wanted[key],
@@ -170,16 +177,16 @@ def _rows(question: Asked, wanted: Mapping[tuple[Any, ...], int]) -> list[dict[s
     ]
 
 
-async def _paged(connection: Any, question: Asked, chance: random.Random, size: int) -> list[dict[str, Any]]:
+async def _paged(connection: Any, question: LedgerQuery, chance: random.Random, size: int) -> list[dict[str, Any]]:
     """The rows of its pages, at most three; each page must tell the same total."""
     rows, totals = [], Counter[int]()
-    said = {"by": ",".join(question.by), "from": written(question.since), "to": written(question.until)}
+    said = {"by": ",".join(question.by), "from": format_time(question.since), "to": format_time(question.until)}
     said |= {name: value for name in ("customer", "meter") if (value := getattr(question, name)) is not None}
     limit = size // 3 + chance.randint(1, 2)
     page: dict[str, Any] = {}
     while not rows or "next" in page:
         cursor = {"cursor": page["next"]} if page else {}
-        page = await usage(connection, asked({**said, "limit": str(limit), **cursor}, 0))
+        page = await fetch_usage(connection, parse_query({**said, "limit": str(limit), **cursor}, 0))
         totals[page["total"]] += 1
         rows += page["rows"]
         if "next" not in page:
@@ -202,7 +209,7 @@ def test_pages_are_neither_repeated_nor_passed_over_while_batches_come(
         while "next" in page:
             cursor = {"cursor": page["next"]} if page["next"] else {}
             async with books.database.reading(whole=True) as connection:
-                page = await usage(connection, asked({**said, **cursor}, clock.now))
+                page = await fetch_usage(connection, parse_query({**said, **cursor}, clock.now))
             seen += [row["customer"] for row in page["rows"]]
             # Before where the next page begins, and behind all.
             await books.ship(chain.next((f"c{len(seen) // 2}x", "requests", "v1", 1), ("z", "requests", "v1", 1)))
@@ -216,23 +223,23 @@ def test_pages_are_neither_repeated_nor_passed_over_while_batches_come(
 # ---- cursors
 
 
-def question(**query: str) -> Asked:
+def question(**query: str) -> LedgerQuery:
     """A question that is asked at noon."""
-    return asked({"by": "customer,hour", **query}, NOON)
+    return parse_query({"by": "customer,hour", **query}, NOON)
 
 
 def test_a_cursor_keeps_the_times_of_its_question() -> None:
     first = question()
-    cursor = first.cursor(("acme", D))
-    later = asked({"by": "customer,hour", "cursor": cursor}, NOON + 40 * DAY)
+    cursor = first.build_cursor(("acme", D))
+    later = parse_query({"by": "customer,hour", "cursor": cursor}, NOON + 40 * DAY)
     assert (later.since, later.until, later.after) == (first.since, first.until, ("acme", D))
-    assert question(cursor=cursor, **{"from": written(first.since)}).after == ("acme", D)
+    assert question(cursor=cursor, **{"from": format_time(first.since)}).after == ("acme", D)
 
 
 @pytest.mark.parametrize("query", [{"customer": "acme"}, {"meter": "x"}, {"from": "2026-01-01"}, {"to": "2027-01-01"}])
 def test_a_cursor_is_of_one_question(query: dict[str, str]) -> None:
-    cursor = question().cursor(("acme", D))
-    with pytest.raises(BadQuery, match="of another question"):
+    cursor = question().build_cursor(("acme", D))
+    with pytest.raises(InvalidQueryError, match="of another question"):
         question(cursor=cursor, **query)
 
 
@@ -240,13 +247,13 @@ def test_a_cursor_is_of_one_question(query: dict[str, str]) -> None:
     "after", [(), ("acme",), ("acme", "x"), (D, "acme"), ("a\0", D), ("acme", -1), ("acme", 2**63)]
 )
 def test_a_cursor_that_was_made_up_is_refused(after: Any) -> None:
-    with pytest.raises(BadQuery, match="none that was given here"):
-        question(cursor=question().cursor(after))
+    with pytest.raises(InvalidQueryError, match="none that was given here"):
+        question(cursor=question().build_cursor(after))
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!", "eyJ9", "W10", "WzEsMiwzXQ", "ä", "W1sxXSwxLDJd"])
 def test_what_is_no_cursor_is_refused(cursor: str) -> None:
-    with pytest.raises(BadQuery, match="none that was given here"):
+    with pytest.raises(InvalidQueryError, match="none that was given here"):
         question(cursor=cursor)
 
 
@@ -262,9 +269,9 @@ def test_a_month_of_a_customer_is_looked_up_in_indexes(postgresql: Postgresql) -
         database = await Database.connect(url)
         found = []
         async with database.reading(whole=True) as connection:
-            rolled = await rollup.read(connection)
+            rolled = await rollup.fetch_state(connection)
             for by in ((), ("day",), ("hour",), ("minute",), ("minute", "route")):
-                statement = statement_of(Asked("customer-200", None, *month(2), by), rolled)
+                statement = build_statement(LedgerQuery("customer-200", None, *month(2), by), rolled)
                 options = {"literal_binds": True}
                 written_out = str(statement.compile(dialect=asyncpg.dialect(), compile_kwargs=options))
                 plan = await connection.exec_driver_sql(f"EXPLAIN {written_out}")
@@ -293,11 +300,11 @@ def test_a_ledger_that_somebody_has_changed_is_looked_at_anew(
         async with books.database.writing() as connection:
             await connection.exec_driver_sql("DELETE FROM ledger")
         batch = chain.next()
-        with pytest.raises(Unavailable):
+        with pytest.raises(DatabaseUnavailableError):
             await books.ship(batch)
         await books.ship(batch)
         async with books.database.reading(whole=True) as connection:
-            found = await usage(connection, asked({"from": "1970-01-01"}, NOON))
+            found = await fetch_usage(connection, parse_query({"from": "1970-01-01"}, NOON))
         await books.close()
         total: int = found["total"]
         return total

@@ -4,7 +4,7 @@ import asyncio
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, ledger, series
-from edgeproxy.collector.ledger.refusals import Refusing, refusals
+from edgeproxy.collector.ledger.refusals import RefusalCount, fetch_refusals
 from edgeproxy.config import dimensions
 
 NOON = 1_790_000_040 - 1_790_000_040 % 86400 + 43200
@@ -41,14 +41,15 @@ def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
                     values = {numbers[key]: value for key, value in counted.items()}
                     await opened.add(connection, ledger, {minute: values})
             async with opened.reading(whole=True) as connection:
-                found = await refusals(connection, ["refused"], NOON - 7, NOON + HOUR)
+                found = await fetch_refusals(connection, ["refused"], NOON - 7, NOON + HOUR)
                 assert (found.refused, found.uncertain) == (100, 2)
                 assert found.customers == [
-                    Refusing("bolt", "basic", 90, 0), Refusing("acme", "basic", 7, 2), Refusing("bolt", "burst", 3, 0),
+                    RefusalCount("bolt", "basic", 90, 0), RefusalCount("acme", "basic", 7, 2),
+                    RefusalCount("bolt", "burst", 3, 0),
                 ]  # fmt: skip
-                assert found.limits == [Refusing("", "basic", 97, 2), Refusing("", "burst", 3, 0)]
-                assert (await refusals(connection, ["refused"], NOON, NOON + 2 * HOUR)).refused == 200
-                assert await refusals(connection, ["refused"], NOON - 7 * HOUR, NOON) == (0, 0, [], [])
+                assert found.limits == [RefusalCount("", "basic", 97, 2), RefusalCount("", "burst", 3, 0)]
+                assert (await fetch_refusals(connection, ["refused"], NOON, NOON + 2 * HOUR)).refused == 200
+                assert await fetch_refusals(connection, ["refused"], NOON - 7 * HOUR, NOON) == (0, 0, [], [])
         finally:
             await opened.close()
 

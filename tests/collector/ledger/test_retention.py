@@ -199,13 +199,13 @@ def test_sweeping_goes_on_where_it_was_left(tmp_path, clock: Clock) -> None:  # 
                 " (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40) SELECT 'e', 'r', i, 'm', 'r' FROM n"
             )
         sweep, steps = Sweep(books.database, hours), 0
-        while await sweep.step(NOON):
+        while await sweep.delete_next(NOON):
             steps += 1
         assert 3 < steps < 30
         assert await books.rows(hours) == 40 * 100
         assert await books.all(sa.select(sa.func.min(hours.c.hour))) == [(NOON,)]
-        assert not await sweep.step(NOON)
-        assert await sweep.step(NOON + HOUR)
+        assert not await sweep.delete_next(NOON)
+        assert await sweep.delete_next(NOON + HOUR)
         await books.close()
 
     asyncio.run(run())

@@ -15,8 +15,8 @@ from sqlalchemy import event
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE_VALUE_MAX, batches, edges, hours, ledger
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.chain import Verdict
-from edgeproxy.collector.ledger.edges import consent
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.edges import allow_initial_gap
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.collector.ledger.rollup import GRACE
 from edgeproxy.wire.batch import Gap, Row
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
@@ -110,7 +110,7 @@ async def at_random(url: str, clock: Clock, chance: random.Random, steps: int) -
             seq = chain.made[-1].last + 1 if chain.made else 1
             if not chain.made:  # An admin consents to a chain that begins so.
                 async with books.database.writing() as connection:
-                    assert await consent(connection, books.database, chain.edge, seq + 2) == 0
+                    assert await allow_initial_gap(connection, books.database, chain.edge, seq + 2) == 0
             gap = chain.next(gap=Gap(seq, seq + chance.randrange(3), "lost"))
             assert (await books.ship(gap)).verdict is Verdict.GAP
         elif what < 0.6 and torn:
@@ -119,12 +119,12 @@ async def at_random(url: str, clock: Clock, chance: random.Random, steps: int) -
         elif what < 0.8:
             clock.now += chance.choice([HOUR, HOUR, DAY, 4 * DAY])
             for _ in range(chance.randrange(30)):
-                if not await rollup.step(books.database, clock.now, size=chance.choice([1, 2, 5, 100])):
+                if not await rollup.roll_up_slice(books.database, clock.now, size=chance.choice([1, 2, 5, 100])):
                     break
         else:
-            await books.retention.begin(clock.now)
+            await books.retention.begin_round(clock.now)
             for _ in range(chance.randrange(20)):
-                if not await books.retention.step(clock.now):
+                if not await books.retention.drop_next(clock.now):
                     break
         if step % 10 == 0:
             await books.check()
@@ -168,7 +168,7 @@ def test_collectors_that_do_all_at_once_do_not_disturb_each_other(
         async def keep_up(books: Books) -> None:
             while not ending:
                 for _ in range(5):
-                    await rollup.step(books.database, clock.now, size=chance.choice([1, 3, 10]))
+                    await rollup.roll_up_slice(books.database, clock.now, size=chance.choice([1, 3, 10]))
                 await books.retain()
                 await asyncio.sleep(0)
 
@@ -217,10 +217,10 @@ def test_what_is_lost_at_its_commit_is_done_again_as_if_it_never_was(database: s
                     return await step()
                 await books.check()
 
-        while await done(lambda: rollup.step(books.database, clock.now, size=5)):
+        while await done(lambda: rollup.roll_up_slice(books.database, clock.now, size=5)):
             await books.check()
-        await done(lambda: books.retention.begin(clock.now))
-        while await done(lambda: books.retention.step(clock.now)):
+        await done(lambda: books.retention.begin_round(clock.now))
+        while await done(lambda: books.retention.drop_next(clock.now)):
             await books.check()
         assert (await books.rows(ledger), await books.rows(hours), await books.rows(batches)) == (8, 8, 2)
         assert next(commits) > 15
@@ -251,8 +251,8 @@ def test_an_hour_is_not_rolled_up_while_another_collector_counts_in_it(
                 return bool(found.scalar_one())
 
         async with one.database.writing() as connection:
-            await Ledger(one.database).count(connection, [batch])
-            rolling = asyncio.ensure_future(rollup.step(other.database, clock.now))  # noqa: TID251
+            await LedgerWriter(one.database).add_batches(connection, [batch])
+            rolling = asyncio.ensure_future(rollup.roll_up_slice(other.database, clock.now))  # noqa: TID251
             while not await waits():
                 assert not rolling.done()
         await rolling

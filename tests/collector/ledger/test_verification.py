@@ -10,8 +10,8 @@ import pytest
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
-from edgeproxy.collector.ledger.chain_audit import Broken
-from edgeproxy.collector.ledger.verification import verify
+from edgeproxy.collector.ledger.chain_audit import BrokenChainError
+from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.wire.batch import Gap, compute_digest
 from tests.support.books import Books, of_days, set_clock
 from tests.support.chains import NOON, Chain
@@ -148,8 +148,8 @@ def found(file: Path) -> str:
     async def look() -> str:
         database = await Database.connect(f"sqlite:///{file}", as_it_is=True)
         try:
-            return str(await verify(database))
-        except Broken as no:
+            return str(await verify_ledger(database))
+        except BrokenChainError as no:
             return str(no)
         finally:
             await database.close()

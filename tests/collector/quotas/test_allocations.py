@@ -150,7 +150,7 @@ def test_who_is_erased_has_none(database: str) -> None:
                 left = set((await connection.execute(sa.select(alert_deliveries.c.recipient))).scalars())
                 assert left == {None, "bob@example.com"}
                 assert [await allocations.used(connection, name, "seats") for name in ("acme", "bolt")] == [0, 1]
-                assert await allocation_levels.customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
+                assert await allocation_levels.fetch_customers(connection, "seats", 1 << 40) == {"acme", "bolt"}, (
                     "it is billed still"
                 )
         finally:

@@ -164,7 +164,7 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
             return month.used
 
         assert await used() == 7 * len(kept)
-        while await rollup.step(world.databases[0], now):
+        while await rollup.roll_up_slice(world.databases[0], now):
             pass
         assert await used() == 7 * len(kept), "also where it is rolled up"
 
@@ -172,13 +172,13 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
 
 
 def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, read = NOON + 3 * HOUR, rollup.read
+    now, read = NOON + 3 * HOUR, rollup.fetch_state
 
-    async def overtaken(connection: AsyncConnection) -> rollup.Rolled:
-        monkeypatch.setattr(rollup, "read", read)
+    async def overtaken(connection: AsyncConnection) -> rollup.RollupState:
+        monkeypatch.setattr(rollup, "fetch_state", read)
         rolled = await read(connection)
         other = await Database.connect(database)
-        while await rollup.step(other, now):
+        while await rollup.roll_up_slice(other, now):
             pass
         await other.close()
         return rolled
@@ -189,9 +189,9 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
         world.tasks.start("intake", intake.run())
         await intake.settle(Sent("worker", [(0, Event("test", "1", "acme", "tokens", 600, NOON))], ()))
         monkeypatch.setattr(usage, "edge_time", lambda: now - EPOCH)
-        monkeypatch.setattr(rollup, "read", overtaken)
+        monkeypatch.setattr(rollup, "fetch_state", overtaken)
         assert not await watch._failed_of({"acme": {"tokens"}})
-        assert rollup.read is read
+        assert rollup.fetch_state is read
         assert await world.raised() == [], "600 of 1000 are used"
 
     in_a_world(database, play)

@@ -6,9 +6,9 @@ from typing import NamedTuple, TypeVar
 
 from edgeproxy.collector.api.handlers.ledger import verdict_of
 from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
-from edgeproxy.collector.ledger.batch_writer import STATES, Outcome
-from edgeproxy.collector.ledger.chain import Mark, Settled, Shipper, Verdict, judge, moved
-from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive
+from edgeproxy.collector.ledger.batch_writer import STATES, BatchOutcome
+from edgeproxy.collector.ledger.chain import SettledBatch, Shipper, Verdict, Watermark, advance_watermark, judge_batch
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, parse_batch
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.segment import Mark as RowMark
 from edgeproxy.edge.usage.spool import Spool
@@ -46,8 +46,8 @@ async def inline(work: Callable[..., T], *given: object) -> T:
 class Kept(NamedTuple):
     """What a backup of a collector has."""
 
-    mark: Mark
-    settled: dict[int, Settled]
+    mark: Watermark
+    settled: dict[int, SettledBatch]
     bodies: dict[int, bytes]
     values: Counter[int]
 
@@ -56,8 +56,8 @@ class Peer:
     """A collector. `has` are the bodies that it took, by their seq; `values` what it counted, by the seq too."""
 
     def __init__(self) -> None:
-        self.mark = Mark(gap_to=GAP_SEQ_MAX)
-        self.settled: dict[int, Settled] = {}
+        self.mark = Watermark(gap_to=GAP_SEQ_MAX)
+        self.settled: dict[int, SettledBatch] = {}
         self.has: dict[int, bytes] = {}
         self.values: Counter[int] = Counter()
         self.unreadable: Counter[int] = Counter()
@@ -68,22 +68,22 @@ class Peer:
     def take(self, batch: Batch, sent: bytes) -> Reply:
         """Settle a batch, and answer."""
         self.asked.append(batch.seq)
-        arrival = arrive(Named(batch.edge, batch.seq, compute_digest(sent)), sent, "identity")
+        arrival = parse_batch(BatchHeaders(batch.edge, batch.seq, compute_digest(sent)), sent, "identity")
         if self.unreadable[batch.seq]:
             self.unreadable[batch.seq] -= 1
             arrival = arrival._replace(batch=None, why="cannot be read")
         return self._settle(arrival)
 
-    def _settle(self, arrival: Arrival) -> Reply:
-        verdict = judge(self.mark, self.settled.get(arrival.seq), arrival, SHIPPER)
-        self.mark = moved(self.mark, verdict, arrival, SHIPPER)
+    def _settle(self, arrival: ReceivedBatch) -> Reply:
+        verdict = judge_batch(self.mark, self.settled.get(arrival.seq), arrival, SHIPPER)
+        self.mark = advance_watermark(self.mark, verdict, arrival, SHIPPER)
         if verdict in STATES:
-            self.settled[arrival.seq] = Settled(arrival.hash, STATES[verdict])
+            self.settled[arrival.seq] = SettledBatch(arrival.hash, STATES[verdict])
             self.has[arrival.seq] = arrival.body
         if verdict in (Verdict.COUNT, Verdict.MEND):
             assert arrival.batch is not None
             self.values[arrival.seq] += sum(value for *_, value in arrival.batch.rows)
-        answer = verdict_of(Outcome(verdict, self.mark.seq, arrival.why))
+        answer = verdict_of(BatchOutcome(verdict, self.mark.seq, arrival.why))
         assert isinstance(answer.body, bytes)
         return Reply(answer.status, answer.body)
 

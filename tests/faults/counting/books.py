@@ -21,12 +21,12 @@ from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import batches, ledger, series
 from edgeproxy.collector.ledger import edges
-from edgeproxy.collector.ledger.batch_writer import Ingest, Unavailable
+from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavailableError
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.queries import asked, usage
-from edgeproxy.collector.ledger.received_batch import arrive, named
-from edgeproxy.collector.ledger.verification import Sums, verify
+from edgeproxy.collector.ledger.queries import fetch_usage, parse_query
+from edgeproxy.collector.ledger.received_batch import parse_batch, parse_headers
+from edgeproxy.collector.ledger.verification import LedgerTotals, verify_ledger
 from edgeproxy.collector.metrics import Metrics
 
 Name = tuple[str, str, str]
@@ -65,15 +65,15 @@ class Books:
         self._copies = folder / "copy.db"
         self._has_copy = False
         self.dies = ""
-        self._up: tuple[Mortal, Ingest] | None = None
+        self._up: tuple[Mortal, BatchWriter] | None = None
         self._tasks = Tasks()
 
-    async def _start(self) -> tuple[Mortal, Ingest]:
+    async def _start(self) -> tuple[Mortal, BatchWriter]:
         if self._up is None:
             database = await Mortal.connect(f"sqlite:///{self._file}")
             assert isinstance(database, Mortal)
             metrics = Metrics()
-            ingest = Ingest(database, Names((), (), metrics), metrics)
+            ingest = BatchWriter(database, Names((), (), metrics), metrics)
             self._settling = self._tasks.start("ingest", ingest.run())
             self._up = database, ingest
         return self._up
@@ -82,22 +82,22 @@ class Books:
         """The answer to a batch that came with these fields; raises OSError where it dies meanwhile."""
         database, ingest = await self._start()
         database.dies = self.dies
-        said = named(fields)
+        said = parse_headers(fields)
         if isinstance(said, str):
             return 422, b"{}"
-        outcome = self._tasks.start("settle", ingest.settle(arrive(said, body, coding), Shipper("edges")))
+        outcome = self._tasks.start("settle", ingest.settle_batch(parse_batch(said, body, coding), Shipper("edges")))
         await asyncio.wait((outcome, self._settling), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
             outcome.cancel()
             raise ConnectionResetError("the collector died")
         try:
             result = outcome.result()
-        except Unavailable:
+        except DatabaseUnavailableError:
             return 503, b"{}"
         if result.verdict is Verdict.UNANNOUNCED:
             # An admin looks into it, and consents.
             async with database.writing() as connection:
-                assert await edges.consent(connection, database, said.edge, GAP_SEQ_MAX) == 0
+                assert await edges.allow_initial_gap(connection, database, said.edge, GAP_SEQ_MAX) == 0
             return 403, b"{}"
         answer = verdict_of(result)
         assert isinstance(answer.body, bytes)
@@ -137,10 +137,10 @@ class Books:
 
     # ---- what it has
 
-    async def verify(self) -> Sums:
+    async def verify(self) -> LedgerTotals:
         """What `edgeproxy verify` finds; raises Broken."""
         database, _ = await self._start()
-        return await verify(database)
+        return await verify_ledger(database)
 
     async def counted(self) -> dict[str, Counter[Name]]:
         """The ledger, by edge."""
@@ -172,7 +172,7 @@ class Books:
         """What `/v1/usage` says of all times, grouped so."""
         database, _ = await self._start()
         async with database.reading() as connection:
-            found = await usage(connection, asked({"from": "1970-01-01", "by": by}, time.time()))
+            found = await fetch_usage(connection, parse_query({"from": "1970-01-01", "by": by}, time.time()))
         total: int = found["total"]
         assert total == sum(row["value"] for row in found["rows"])
         return total

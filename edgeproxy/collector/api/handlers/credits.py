@@ -53,7 +53,7 @@ class CreditHandlers(BillingHandlers):
     async def balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
         """Tell what a customer has to spend, now or at a moment."""
         whose, meters = self._whose(call), self._meters()
-        at = None if call.query.at is None else queries.moment("at", call.query.at) * 1000
+        at = None if call.query.at is None else queries.parse_time("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, whose)
             booked = await journal.fetch_balance(connection, row.id, at)

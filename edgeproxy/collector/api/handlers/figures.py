@@ -17,7 +17,7 @@ from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, Day
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import refusals
-from edgeproxy.collector.ledger.refusals import Refusals
+from edgeproxy.collector.ledger.refusals import RefusalReport
 from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.meters import MEASURES
 
@@ -98,10 +98,10 @@ class FigureHandlers:
         meters = [name for name, meter in self._settings.meters.items() if MEASURES[meter.count].is_of_refusals]
         until = int(time.time())
         since = until - hours * 3600
-        found = Refusals(0, 0, (), ())
+        found = RefusalReport(0, 0, (), ())
         if meters:
             async with self._database.reading(whole=True) as connection:
-                found = await refusals.refusals(connection, meters, since, until)
+                found = await refusals.fetch_refusals(connection, meters, since, until)
         return {
             "since": format_timestamp(since * 1000),
             "until": format_timestamp(until * 1000),

@@ -21,11 +21,11 @@ from edgeproxy.collector.api.request_reader import body_of
 from edgeproxy.collector.api.responses import Refused, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import detail, edges, queries, readings
-from edgeproxy.collector.ledger.batch_writer import REFUSED, Ingest, Outcome
+from edgeproxy.collector.ledger.batch_writer import REFUSED, BatchOutcome, BatchWriter
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.queries import Asked
-from edgeproxy.collector.ledger.received_batch import Arrival, Named, arrive, is_small, named
+from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, is_small, parse_batch, parse_headers
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.customers import Customer
@@ -43,7 +43,7 @@ FULL_RETRY = {"Retry-After": "60"}
 class LedgerHandlers:
     """Takes batches, and tells what was counted."""
 
-    def __init__(self, database: Database, ingest: Ingest, names: Names, metrics: Metrics) -> None:
+    def __init__(self, database: Database, ingest: BatchWriter, names: Names, metrics: Metrics) -> None:
         self._database = database
         self.last_used = LastUsedDays(database)
         """On which day keys were used last; somebody has to `write` it."""
@@ -69,27 +69,27 @@ class LedgerHandlers:
         has_certificate = request.transport and request.transport.get_extra_info("peercert")
         if request.app[LISTENER].asks_for_certificates and not has_certificate:
             raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
-        said = named(request.headers)
+        said = parse_headers(request.headers)
         if isinstance(said, str):
             return answer(422, {"error": "headers", "detail": said})
         auth.require_edge(token, said.edge)
         # One that does not say how long its body is may take all there is.
         size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
-        if not self._ingest.hold(size):
+        if not self._ingest.reserve_bytes(size):
             return self._busy()
         try:
             sent = await body_of(request)
             coding = request.headers.get("Content-Encoding", "identity").strip().lower()
             arrival = await self._arrival(said, sent, coding)
             more = max(0, len(arrival.body) - size)
-            if more and not self._ingest.hold(more, already=size):
+            if more and not self._ingest.reserve_bytes(more, already=size):
                 return self._busy()
             size += more
             # Settled whether its sender waits or not: half of a transaction cannot be taken back.
             shipper, about = Shipper(token.label, token.region), parse_fields(request.headers)
-            outcome = await self._ingest.settle(arrival, shipper, about)
+            outcome = await self._ingest.settle_batch(arrival, shipper, about)
         finally:
-            self._ingest.free(size)
+            self._ingest.release_bytes(size)
         if outcome.verdict in REFUSED:
             raise auth.Denied(403, outcome.why)
         if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
@@ -97,15 +97,15 @@ class LedgerHandlers:
         self.last_used.record(*parse_field(request.headers.get(FIELD)))
         return verdict_of(outcome)
 
-    async def _arrival(self, said: Named, sent: bytes, coding: str) -> Arrival:
+    async def _arrival(self, said: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
         """Read a batch, beside the event loop where that takes longer."""
         if is_small(sent, coding):
-            return arrive(said, sent, coding)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, arrive, said, sent, coding)
+            return parse_batch(said, sent, coding)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, parse_batch, said, sent, coding)
 
     def _busy(self) -> web.Response:
         self._metrics.busy.inc()
-        later = {"Retry-After": str(self._ingest.back_in())}
+        later = {"Retry-After": str(self._ingest.estimate_retry_seconds())}
         return problem(429, "more batches are waiting than can be held", later)
 
     async def usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
@@ -116,19 +116,19 @@ class LedgerHandlers:
         customer = auth.customer_of(call.holder, call.query.customer)
         said = call.query.model_dump(by_alias=True, exclude_none=True)
         known = set(self._dimensions)
-        if other := queries.split_by(said) - known:
+        if other := queries.list_dimension_names(said) - known:
             async with self._database.reading() as connection:
-                known |= await queries.dimensions_among(connection, other)
-        question = queries.asked({**said, **({"customer": customer} if customer else {})}, time.time(), known)
+                known |= await queries.fetch_known_dimensions(connection, other)
+        question = queries.parse_query({**said, **({"customer": customer} if customer else {})}, time.time(), known)
         if call.holder.customer is not None:
-            detail.require(question, await self._detail_of(call.holder.customer), time.time())
+            detail.require_detail(question, await self._detail_of(call.holder.customer), time.time())
         if question.meter is None and not question.by:
             question = replace(question, by=("meter",))
         is_csv = usage_csv.is_wanted(call.request)
         aggregate = self._aggregates.get(question.meter or "", "sum")
         if aggregate != "sum":
             async with self._database.reading(whole=True) as connection:
-                found = await readings.usage(connection, question, aggregate, time.time())
+                found = await readings.fetch_usage(connection, question, aggregate, time.time())
             if is_csv:
                 return usage_csv.page(call.request, question, found)
             return await self._told(question, found)
@@ -136,11 +136,11 @@ class LedgerHandlers:
             return await self._exports.send(call.request, question)
         async with self._database.reading(whole=True) as connection:
             if question.meter is None:
-                found, totals = await queries.usage_of_meters(connection, question)
+                found, totals = await queries.fetch_usage_by_meter(connection, question)
                 if len(totals) > 1:
                     found |= {"total": None, "totals": totals}
             else:
-                found = await queries.usage(connection, question)
+                found = await queries.fetch_usage(connection, question)
         if is_csv:
             return usage_csv.page(call.request, question, found)
         return await self._told(question, found)
@@ -153,28 +153,28 @@ class LedgerHandlers:
             tier = self._customers[customer].tier
         return self._tiers[tier].analytics if tier is not None and tier in self._tiers else None
 
-    async def _told(self, question: Asked, found: dict[str, Any]) -> web.Response:
-        unknown = await self._names.unknown_in(question, found["rows"])
+    async def _told(self, question: LedgerQuery, found: dict[str, Any]) -> web.Response:
+        unknown = await self._names.find_unknown(question, found["rows"])
         return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
     async def edges(self, _: Call[Query, Nothing]) -> web.Response:
         """Tell how each edge is."""
         async with self._database.reading(whole=True) as connection:
-            return answer(200, {"edges": await edges.listing(connection, time.time())})
+            return answer(200, {"edges": await edges.list_edges(connection, time.time())})
 
     async def change_edge(self, call: Call[Query, UpdateEdgeRequest]) -> web.Response:
         """Change an edge in one of the forms of EdgeChange."""
         change, edge = call.body, call.path("edge")
         said = change.model_dump(exclude_unset=True)
         async with self._database.writing() as connection:
-            before = await edges.bound(connection, edge)
+            before = await edges.find_binding(connection, edge)
             if change.retired is not None:
-                watermark = await edges.retire(connection, edge, retired=change.retired)
+                watermark = await edges.set_retired(connection, edge, retired=change.retired)
             elif change.token is not None and change.region is not None:
-                watermark = await edges.move(connection, edge, token=change.token, region=change.region)
+                watermark = await edges.rebind_edge(connection, edge, token=change.token, region=change.region)
             else:
                 assert change.gap_to is not None
-                watermark = await edges.consent(connection, self._database, edge, change.gap_to)
+                watermark = await edges.allow_initial_gap(connection, self._database, edge, change.gap_to)
                 if watermark is None and NAME.fullmatch(edge):
                     raise Refused(409, f"the chain of {edge} has begun already")
             if watermark is not None:
@@ -186,7 +186,7 @@ class LedgerHandlers:
         return answer(200, {"edge": edge, "watermark": watermark, **said})
 
 
-def verdict_of(outcome: Outcome) -> web.Response:
+def verdict_of(outcome: BatchOutcome) -> web.Response:
     """Make the answer that a sender gets."""
     verdict, watermark, why = outcome
     if verdict is Verdict.EXPECTED:

@@ -41,18 +41,18 @@ class QuarantineHandlers:
     async def listing(self, call: Call[QuarantineQuery, Nothing]) -> web.Response:
         """List what is in quarantine."""
         async with self._database.reading(whole=True) as connection:
-            return answer(200, await quarantine.listing(connection, call.query.edge))
+            return answer(200, await quarantine.list_batches(connection, call.query.edge))
 
     async def shown(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell what is known of a batch there."""
         async with self._database.reading(whole=True) as connection:
-            found = await quarantine.shown(connection, *asked_for(call))
+            found = await quarantine.find_batch(connection, *asked_for(call))
         return problem(404, NOT_THERE) if found is None else answer(200, found)
 
     async def body(self, call: Call[Query, Nothing]) -> web.Response:
         """Send its body, uncompressed where that can be done, else as it came."""
         async with self._database.reading() as connection:
-            body = await quarantine.content(connection, *asked_for(call))
+            body = await quarantine.find_body(connection, *asked_for(call))
         if body is None:
             return problem(404, NOT_THERE)
         return web.Response(body=body, content_type=BYTES)
@@ -62,8 +62,8 @@ class QuarantineHandlers:
         edge, seq = asked_for(call)
         given = await content_of(call)
 
-        async def record(connection: AsyncConnection, done: quarantine.Replayed) -> None:
-            after = {**done.told(), "own_body": not given}
+        async def record(connection: AsyncConnection, done: quarantine.ReplayResult) -> None:
+            after = {**done.to_response(), "own_body": not given}
             await audit.append_entry(
                 connection, call.caller, AuditEntry("quarantine.replay", f"{edge}/{seq}", None, after)
             )
@@ -71,17 +71,21 @@ class QuarantineHandlers:
         try:
             if given:
                 given = inflate(given, call.request.headers.get("Content-Encoding", "identity").strip().lower())
-            done = await quarantine.replay(self._database, edge, seq, given or None, record=record, meters=self._meters)
+            done = await quarantine.replay_batch(
+                self._database, edge, seq, given or None, record=record, meters=self._meters
+            )
         except InvalidBatchError as bad:
             return problem(422, f"the body {bad}")
-        except quarantine.Refused as no:
+        except quarantine.ReplayRejectedError as no:
             return problem(no.status, str(no))
         if not done.again:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(done.rows)
-            await self._names.found((customer for customer, *_ in done.begun), (meter for _, meter, *_ in done.begun))
+            await self._names.record_names(
+                (customer for customer, *_ in done.begun), (meter for _, meter, *_ in done.begun)
+            )
             log.get_logger().info("a batch was replayed", edge=edge, seq=seq, rows=done.rows, total=done.total)
-        return answer(200, done.told())
+        return answer(200, done.to_response())
 
 
 def asked_for(call: Call[Query, Nothing]) -> tuple[str, int]:

@@ -15,7 +15,7 @@ from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.reports import status as billing_standing
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.ledger import edges
-from edgeproxy.collector.ledger.batch_writer import Ingest
+from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.billing import Billing
@@ -31,7 +31,7 @@ READY_TIMEOUT = 2.0
 class StandingHandlers:
     """Tells how the collector is."""
 
-    def __init__(self, database: Database, ingest: Ingest, metrics: Metrics) -> None:
+    def __init__(self, database: Database, ingest: BatchWriter, metrics: Metrics) -> None:
         self._database = database
         self._ingest = ingest
         self._metrics = metrics
@@ -63,7 +63,7 @@ class StandingHandlers:
 
     def _unable(self) -> str | None:
         """Say why no batches can be taken, as far as that is known without asking the database."""
-        failing = self._ingest.failing()
+        failing = self._ingest.find_failure()
         return self.unready or (f"batches cannot be settled: {failing}" if failing else None)
 
     async def metrics(self, call: Call[Query, Nothing]) -> web.Response:
@@ -76,7 +76,7 @@ class StandingHandlers:
         standing = billing = None
         try:
             async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:
-                standing = await edges.standing(connection)
+                standing = await edges.fetch_status(connection)
                 if self._billing is not None:
                     billing = await billing_standing.fetch_status(connection, self._billing, time.time())
         except Exception as failure:  # Whatever it is, the rest is to be told.

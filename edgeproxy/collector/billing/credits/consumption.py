@@ -23,7 +23,7 @@ from edgeproxy.collector.database.credit_tables import credit_balances, credit_e
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 from edgeproxy.collector.ledger import queries
-from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.ledger.queries import LedgerQuery
 
 COMPLETE_SECONDS = 900
 """Seconds after its end at which an hour is complete; edges ship each minute, and what comes later is a revision."""
@@ -116,7 +116,7 @@ async def fetch_pending_by_name(connection: AsyncConnection, meters: CreditMeter
 
 def format_source(customer: str, hour: int, revision: int) -> str:
     """Return the source of a consumption, which is unique: customer, hour and revision."""
-    return f"{customer}/{queries.written(hour)}/{revision}"
+    return f"{customer}/{queries.format_time(hour)}/{revision}"
 
 
 def _book_usage(
@@ -239,7 +239,9 @@ async def _fetch_usage(
     usage: dict[str, dict[str, int]] = {}
 
     async def add_usage(only: str | None, since: int, until: int) -> None:
-        async for rows in queries.stream(connection, Asked(only, meter, since, until, ("customer", *split))):
+        async for rows in queries.stream_usage(
+            connection, LedgerQuery(only, meter, since, until, ("customer", *split))
+        ):
             for row in rows:
                 if row["customer"] in payers:
                     usage.setdefault(row["customer"], {})[row.get(MODEL, "")] = row["value"]
@@ -265,9 +267,9 @@ async def _list_late_hours(connection: AsyncConnection, meters: CreditMeters, da
         booked_hours = booked.get(payers[customer].id, {})
         if sum(amounts.values()) <= sum(booked_hours.values()):
             continue
-        query = Asked(customer, meters.cost, max(day, payers[customer].since), until, ("hour",))
-        async for rows in queries.stream(connection, query):
-            hours = ((queries.moment("hour", row["hour"]), row["value"]) for row in rows)
+        query = LedgerQuery(customer, meters.cost, max(day, payers[customer].since), until, ("hour",))
+        async for rows in queries.stream_usage(connection, query):
+            hours = ((queries.parse_time("hour", row["hour"]), row["value"]) for row in rows)
             late += [LateHour(customer, hour) for hour, value in hours if value > booked_hours.get(hour, 0)]
     return late
 

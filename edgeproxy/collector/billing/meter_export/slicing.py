@@ -23,7 +23,7 @@ from edgeproxy.collector.database.delivery_tables import billing_exporter, billi
 from edgeproxy.collector.database.schema import edges
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.edges import SERVING
-from edgeproxy.collector.ledger.queries import Asked, statement_of
+from edgeproxy.collector.ledger.queries import LedgerQuery, build_statement
 
 CAUGHT_UP_MAX = 48
 """Slices that are fixed one after the other before anything else is done."""
@@ -64,8 +64,8 @@ async def fetch_watermarks(connection: AsyncConnection) -> list[int | None]:
 
 async def fetch_usage(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
     """Return what each customer used of each meter in a time of whole minutes; the caller holds the roll-up."""
-    query = Asked(customer, None, span.start, span.end, ("customer", "meter"))
-    rows = await connection.execute(statement_of(query, await rollup.read(connection)))
+    query = LedgerQuery(customer, None, span.start, span.end, ("customer", "meter"))
+    rows = await connection.execute(build_statement(query, await rollup.fetch_state(connection)))
     return {(name, meter): ((high or 0) << 32) + (low or 0) for name, meter, high, low in rows}
 
 

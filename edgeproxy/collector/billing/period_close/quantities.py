@@ -12,8 +12,8 @@ from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, Usage
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.aggregates import ReadAs
-from edgeproxy.collector.ledger.quantity import quantities as ledger_quantities
-from edgeproxy.collector.ledger.queries import Asked, BadQuery
+from edgeproxy.collector.ledger.quantity import fetch_quantities as ledger_quantities
+from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.meters import Meter
 
@@ -108,8 +108,8 @@ def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int 
 async def fetch_sums(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:
     """Return the sums of what a customer used of each meter; raises UsageNotStoredError."""
     try:
-        result = await queries.usage(connection, Asked(customer, None, span.start, span.end, ("meter",)))
-    except BadQuery as error:
+        result = await queries.fetch_usage(connection, LedgerQuery(customer, None, span.start, span.end, ("meter",)))
+    except InvalidQueryError as error:
         raise UsageNotStoredError(str(error)) from None
     return {row["meter"]: row["value"] for row in result["rows"]}
 
@@ -143,7 +143,7 @@ async def _fetch_quantity(
 ) -> dict[str, int]:
     try:
         return await ledger_quantities(connection, customer, meter, *span, aggregate=aggregate, by=by, without=without)
-    except BadQuery as error:
+    except InvalidQueryError as error:
         raise UsageNotStoredError(str(error)) from None
 
 

@@ -26,7 +26,7 @@ from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.collector.ledger import queries, rollup
-from edgeproxy.collector.ledger.queries import Asked
+from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.catalog import get_plan_name
 
 LISTED_MAX = 10
@@ -239,11 +239,11 @@ async def fetch_costliest_models(
     connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]
 ) -> list[ModelCost]:
     """Return the models whose usage cost most between these Unix seconds, the costliest first."""
-    rolled = await rollup.read(connection)
+    rolled = await rollup.fetch_state(connection)
     costs = []
     for meter, price in cogs.items():
-        statement = queries.statement_of(Asked(None, meter, begin, end, (MODEL,)), rolled)
-        for row in queries.shown((MODEL,), (await connection.execute(statement)).all()):
+        statement = queries.build_statement(LedgerQuery(None, meter, begin, end, (MODEL,)), rolled)
+        for row in queries.format_rows((MODEL,), (await connection.execute(statement)).all()):
             costs.append(ModelCost(row[MODEL], meter, row["value"], compute_millicredits(row["value"], price)))
     return sorted(costs, key=lambda model_cost: (-model_cost.cost, model_cost.model, model_cost.meter))[:LISTED_MAX]
 
@@ -312,10 +312,10 @@ async def _fetch_usage_revenue(connection: AsyncConnection, begin: int, end: int
 
 async def _fetch_costs(connection: AsyncConnection, begin: int, end: int, cogs: Mapping[str, int]) -> dict[int, int]:
     """Return the cost of usage, by the Unix second at which its day begins."""
-    rolled = await rollup.read(connection)
+    rolled = await rollup.fetch_state(connection)
     costs: dict[int, int] = {}
     for meter, price in cogs.items():
-        by_day = queries.statement_of(Asked(None, meter, begin, end, ("day",)), rolled)
+        by_day = queries.build_statement(LedgerQuery(None, meter, begin, end, ("day",)), rolled)
         for at, high, low in await connection.execute(by_day):
             costs[at] = costs.get(at, 0) + compute_millicredits(((high or 0) << 32) + (low or 0), price)
     return costs
@@ -323,8 +323,8 @@ async def _fetch_costs(connection: AsyncConnection, begin: int, end: int, cogs: 
 
 async def _fetch_largest_customers(connection: AsyncConnection, begin: int, end: int) -> list[Volume]:
     """Return the customers with the largest usage of each meter."""
-    query = Asked(None, None, begin, end, ("meter", "customer"))
-    used = queries.statement_of(query, await rollup.read(connection)).order_by(None).subquery()
+    query = LedgerQuery(None, None, begin, end, ("meter", "customer"))
+    used = queries.build_statement(query, await rollup.fetch_state(connection)).order_by(None).subquery()
     meter, customer, high, low = used.c
     about = high * float(1 << 32) + low  # The sums themselves may be larger than whole numbers of the database.
     ranked = sa.select(

@@ -220,7 +220,7 @@ async def waits(database: Database) -> bool:
 def test_an_hour_that_is_rolled_up_while_it_is_booked_is_booked_once(
     postgresql: Postgresql, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url, look = postgresql.database(), rollup.read
+    url, look = postgresql.database(), rollup.fetch_state
 
     async def work(shop: Shop) -> None:
         await write(shop.database, credits.book_gift, ALICE, "id-acme", "g", 100, "welcome", None)
@@ -229,16 +229,16 @@ def test_an_hour_that_is_rolled_up_while_it_is_booked_is_booked_once(
         other = await Database.connect(url)
         rolling: list[asyncio.Task[bool]] = []
 
-        async def overtaken(connection: AsyncConnection) -> rollup.Rolled:
-            monkeypatch.setattr(rollup, "read", look)
+        async def overtaken(connection: AsyncConnection) -> rollup.RollupState:
+            monkeypatch.setattr(rollup, "fetch_state", look)
             rolled = await look(connection)
-            rolling.append(asyncio.get_running_loop().create_task(rollup.step(other, now)))
+            rolling.append(asyncio.get_running_loop().create_task(rollup.roll_up_slice(other, now)))
             async with asyncio.timeout(60):
                 while not rolling[0].done() and not await waits(other):
                     await asyncio.wait(rolling, timeout=0.02)
             return rolled
 
-        monkeypatch.setattr(rollup, "read", overtaken)
+        monkeypatch.setattr(rollup, "fetch_state", overtaken)
         assert await consumption.book_next_hour(shop.database, METERS, now)
         await rolling[0]
         await other.close()

@@ -38,7 +38,7 @@ from edgeproxy.collector.database.delivery_tables import billing_exporter, billi
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
 from edgeproxy.collector.events.event import Event
 from edgeproxy.collector.events.event_writer import batches_of, grown_by
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.settings import Settings
 from edgeproxy.wire.batch import FIRST
 from tests.support.counting_stripe import CountingStripe, Killed
@@ -79,7 +79,7 @@ class World:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await self.database.begin_edges(connection, [row])
         self.of = Slicing(self.database, "acct_1")
-        self.ledger = Ledger(self.database)
+        self.ledger = LedgerWriter(self.database)
         await self.take_over()
 
     async def take_over(self) -> None:
@@ -96,7 +96,7 @@ class World:
             return
         events = [Event("test", "", customer, meter, value, minute) for minute, (customer, meter), value in some]
         async with self.database.writing() as connection:
-            await self.ledger.count(connection, batches_of(grown_by(events).sums, {}))
+            await self.ledger.add_batches(connection, batches_of(grown_by(events).sums, {}))
 
     def use(self, *, late: bool) -> None:
         """Customers use something, now or as an edge tells of it hours later."""
@@ -209,7 +209,7 @@ def play(folder: Path, seeds: range) -> None:
         assert len(seeds) < 100 or min(calls.values()) > 0, "every fault has come about"
 
     # The times of one schedule are those of the next: what asks for their usage is put together once.
-    with mock.patch.object(slicing, "statement_of", lru_cache(4096)(slicing.statement_of)):
+    with mock.patch.object(slicing, "build_statement", lru_cache(4096)(slicing.build_statement)):
         asyncio.run(one_by_one())
 
 
@@ -376,7 +376,7 @@ def test_what_two_collectors_find_lacking_becomes_one_revision(postgresql: Postg
         async with one.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await one.begin_edges(connection, [row])
-            await Ledger(one).count(connection, batches_of(grown_by([event]).sums, {}))
+            await LedgerWriter(one).add_batches(connection, batches_of(grown_by([event]).sums, {}))
         async with one.writing() as connection:
             assert await slicing.update_outbox(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1
             brought = asyncio.get_running_loop().create_task(bring(other, day))

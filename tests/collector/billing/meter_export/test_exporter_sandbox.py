@@ -25,7 +25,7 @@ from edgeproxy.collector.billing.stripe.request_rates import Bucket
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.billing import Stripe as Settings
 from edgeproxy.wire.batch import FIRST, Batch
 from tests.support.stripe_sandbox import KEY, Sandbox
@@ -73,7 +73,7 @@ def test_the_sandbox_has_each_row_once_whatever_is_lost(tmp_path: Path, own_sand
                 await database.begin_edges(connection, [edge])
                 times = [begin + 60 * minute for minute in range(MINUTES)]
                 batches = [Batch(EVENTS, EVENTS_REGION, 0, at, at + 60, FIRST, rows) for at in times]
-                await Ledger(database).count(connection, batches)
+                await LedgerWriter(database).add_batches(connection, batches)
             events = StripeMeterEvents(stripe)
             events.customers, events.meters = customers, meters
             of = Slicing(database, "acct_sandbox")

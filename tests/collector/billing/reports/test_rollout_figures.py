@@ -25,7 +25,7 @@ from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY, EVENTS, EVENTS_REGION, HOUR
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.credits import Credits
 from edgeproxy.wire.batch import FIRST, Batch
@@ -71,7 +71,9 @@ async def good(of: Database) -> None:
         edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         await of.begin_edges(connection, [edge])
         used = (("acme", "tokens", "-", 10_000),)  # A dollar.
-        await Ledger(of).count(connection, [Batch(EVENTS, EVENTS_REGION, 0, BEGAN, BEGAN + 60, FIRST, used)])
+        await LedgerWriter(of).add_batches(
+            connection, [Batch(EVENTS, EVENTS_REGION, 0, BEGAN, BEGAN + 60, FIRST, used)]
+        )
         for n in range(7):
             await raise_once(connection, unpaid(n, BEGAN - n * DAY))
         await raise_once(connection, unpaid(8, NOW - HOUR))

@@ -25,7 +25,7 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers, webhook_events
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, customers, directory_outbox
-from edgeproxy.collector.ledger.ledger_writer import Ledger
+from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.billing import Billing, Rollout
 from edgeproxy.config.collector.load import load_plans
 from edgeproxy.wire.batch import FIRST, Batch
@@ -162,7 +162,7 @@ def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
         async with books.writing() as connection:
             edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
             await books.begin_edges(connection, [edge])
-            await Ledger(books).count(connection, rows)
+            await LedgerWriter(books).add_batches(connection, rows)
             waiver = {"since": begin + 60, "until": begin + 120, "who": "me", "why": "a trial"}
             await connection.execute(sa.insert(waivers), [waiver])
         async with books.reading(whole=True) as connection:

@@ -16,7 +16,7 @@ from edgeproxy.collector.ledger import batch_writer, rollup
 from edgeproxy.collector.ledger.batch_writer import BatchOutcome, BatchWriter
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.names import Names
-from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, parse_batch
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.rollup import RollupState
 from edgeproxy.collector.ledger.verification import LedgerTotals, verify_ledger
@@ -90,7 +90,7 @@ class Books:
         """Have a batch settled; with `sent`, these bytes come in the place of its body."""
         whole = format_batch(batch)
         said = BatchHeaders(batch.edge, batch.seq, compute_digest(whole))
-        return await self.settle(parse_batch(said, whole if sent is None else sent, "identity"))
+        return await self.settle(decode_batch(said, whole if sent is None else sent, "identity"))
 
     async def settle(self, arrival: ReceivedBatch) -> BatchOutcome:
         """Have it settled, and note what is counted."""

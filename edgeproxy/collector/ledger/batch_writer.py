@@ -150,7 +150,9 @@ class BatchWriter:
 
     # ---- the queue
 
-    async def settle_batch(self, arrival: ReceivedBatch, shipper: Shipper, about: EdgeReport = EMPTY_REPORT) -> BatchOutcome:
+    async def settle_batch(
+        self, arrival: ReceivedBatch, shipper: Shipper, about: EdgeReport = EMPTY_REPORT
+    ) -> BatchOutcome:
         """What became of this batch, once it is on disk; raises Unavailable. `about`: its edge, for people to see."""
         answer: asyncio.Future[BatchOutcome] = asyncio.get_running_loop().create_future()
         self._queue.append(WaitingBatch(arrival, shipper, about, answer))

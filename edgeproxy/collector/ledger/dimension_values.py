@@ -120,7 +120,9 @@ class DimensionValues:
         passed: dict[ValueOwner, Alert] = {}
         for use, values in owned.items():
             if over := [owner for owner, value in values if value not in self._taken[owner]]:
-                changed[use] = dimensions.format_dimensions({**dimensions_by_use[use], **{owner.name: OTHER for owner in over}})
+                changed[use] = dimensions.format_dimensions(
+                    {**dimensions_by_use[use], **{owner.name: OTHER for owner in over}}
+                )
                 passed |= {
                     owner: make_bound_alert(owner, self._bound(owner)) for owner in over if owner not in self._passed
                 }

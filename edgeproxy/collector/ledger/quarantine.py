@@ -22,7 +22,7 @@ from edgeproxy.collector.ledger.chain_audit import find_previous_hash
 from edgeproxy.collector.ledger.dimension_values import DimensionValues
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
 from edgeproxy.collector.ledger.queries import format_time
-from edgeproxy.collector.ledger.received_batch import BatchHeaders, inflate, parse_batch
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, decode_batch, inflate
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import (
     FIRST,
@@ -133,7 +133,9 @@ async def build_empty_body(connection: AsyncConnection, edge: str, seq: int) -> 
         return None
     region = (await connection.execute(sa.select(edges.c.region).where(edges.c.edge == edge))).scalar_one_or_none()
     at = row.received // 1000
-    return format_batch(Batch(edge, region or UNKNOWN, seq, at, at, await find_previous_hash(connection, edge, seq) or FIRST))
+    return format_batch(
+        Batch(edge, region or UNKNOWN, seq, at, at, await find_previous_hash(connection, edge, seq) or FIRST)
+    )
 
 
 async def replay_batch(
@@ -206,7 +208,7 @@ def _parse_replacement(row: Any, given: bytes | None) -> Batch:
     """The batch that is to be counted; raises Refused."""
     try:
         if given is None:
-            arrival = parse_batch(BatchHeaders(row.edge, row.seq, row.hash), row.body, row.coding)
+            arrival = decode_batch(BatchHeaders(row.edge, row.seq, row.hash), row.body, row.coding)
             if arrival.batch is None:
                 raise InvalidBatchError([arrival.why])
             batch = arrival.batch

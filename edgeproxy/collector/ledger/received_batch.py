@@ -51,7 +51,7 @@ def parse_headers(headers: Mapping[str, str]) -> BatchHeaders | str:
     return BatchHeaders(edge, int(seq), digest.lower())
 
 
-def parse_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
+def decode_batch(headers: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
     """What these bytes are, which came in the Content-Encoding `coding`."""
     try:
         body = inflate(sent, coding)

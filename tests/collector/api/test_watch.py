@@ -15,7 +15,7 @@ from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.jobs.operator_alerts import Watch, certificate_alerts, denial_alert
 from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import Verdict
-from edgeproxy.collector.ledger.received_batch import BatchHeaders, parse_batch
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, decode_batch
 from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.settings import Settings, Token
 from edgeproxy.config.meters import OVER_CAP
@@ -58,7 +58,7 @@ def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> No
     chain = Chain("edge-1")
     batches = [chain.next(gap=Gap(1, 3, "disk lost")), chain.next(gap=Gap(4, 4, "again")), chain.next()]
     arrived = [
-        parse_batch(BatchHeaders(one.edge, one.seq, compute_digest(format_batch(one))), format_batch(one), "identity")
+        decode_batch(BatchHeaders(one.edge, one.seq, compute_digest(format_batch(one))), format_batch(one), "identity")
         for one in batches
     ]
     settled = [(arrived[0], Verdict.GAP, "t"), (arrived[1], Verdict.GAP, "t"), (arrived[2], Verdict.COUNT, "t")]

@@ -17,7 +17,7 @@ from edgeproxy.collector.ledger.chain import Shipper
 from edgeproxy.collector.ledger.edges import list_edges
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.quarantine import ReplayRejectedError, ReplayResult
-from edgeproxy.collector.ledger.received_batch import ReceivedBatch, parse_batch, parse_headers
+from edgeproxy.collector.ledger.received_batch import ReceivedBatch, decode_batch, parse_headers
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
@@ -91,14 +91,16 @@ def whole(batch: Batch) -> ReceivedBatch:
     sent = format_batch(batch)
     said = parse_headers(format_headers(batch, sent))
     assert not isinstance(said, str)
-    return parse_batch(said, sent, "identity")
+    return decode_batch(said, sent, "identity")
 
 
 def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) -> ReceivedBatch:
     """What arrives in its place where it was torn: before its edge hashed it, unless something else was `hashed`."""
-    said = parse_headers({"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)})
+    said = parse_headers(
+        {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)}
+    )
     assert not isinstance(said, str)
-    return parse_batch(said, sent, "identity")
+    return decode_batch(said, sent, "identity")
 
 
 def torn_chain() -> tuple[Chain, Batch, list[ReceivedBatch]]:

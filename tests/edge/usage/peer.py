@@ -8,7 +8,7 @@ from edgeproxy.collector.api.handlers.ledger import verdict_of
 from edgeproxy.collector.api.ledger_models import GAP_SEQ_MAX
 from edgeproxy.collector.ledger.batch_writer import STATES, BatchOutcome
 from edgeproxy.collector.ledger.chain import SettledBatch, Shipper, Verdict, Watermark, advance_watermark, judge_batch
-from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, parse_batch
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.segment import Mark as RowMark
 from edgeproxy.edge.usage.spool import Spool
@@ -68,7 +68,7 @@ class Peer:
     def take(self, batch: Batch, sent: bytes) -> Reply:
         """Settle a batch, and answer."""
         self.asked.append(batch.seq)
-        arrival = parse_batch(BatchHeaders(batch.edge, batch.seq, compute_digest(sent)), sent, "identity")
+        arrival = decode_batch(BatchHeaders(batch.edge, batch.seq, compute_digest(sent)), sent, "identity")
         if self.unreadable[batch.seq]:
             self.unreadable[batch.seq] -= 1
             arrival = arrival._replace(batch=None, why="cannot be read")

@@ -25,7 +25,7 @@ from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavail
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import fetch_usage, parse_query
-from edgeproxy.collector.ledger.received_batch import parse_batch, parse_headers
+from edgeproxy.collector.ledger.received_batch import decode_batch, parse_headers
 from edgeproxy.collector.ledger.verification import LedgerTotals, verify_ledger
 from edgeproxy.collector.metrics import Metrics
 
@@ -85,7 +85,7 @@ class Books:
         said = parse_headers(fields)
         if isinstance(said, str):
             return 422, b"{}"
-        outcome = self._tasks.start("settle", ingest.settle_batch(parse_batch(said, body, coding), Shipper("edges")))
+        outcome = self._tasks.start("settle", ingest.settle_batch(decode_batch(said, body, coding), Shipper("edges")))
         await asyncio.wait((outcome, self._settling), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
             outcome.cancel()

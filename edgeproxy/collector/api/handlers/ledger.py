@@ -25,7 +25,7 @@ from edgeproxy.collector.ledger.batch_writer import REFUSED, BatchOutcome, Batch
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.ledger.queries import LedgerQuery
-from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, is_small, parse_batch, parse_headers
+from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch, is_small, parse_headers
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import Settings
 from edgeproxy.config.customers import Customer
@@ -100,8 +100,8 @@ class LedgerHandlers:
     async def _arrival(self, said: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
         """Read a batch, beside the event loop where that takes longer."""
         if is_small(sent, coding):
-            return parse_batch(said, sent, coding)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, parse_batch, said, sent, coding)
+            return decode_batch(said, sent, coding)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, said, sent, coding)
 
     def _busy(self) -> web.Response:
         self._metrics.busy.inc()

@@ -11,7 +11,7 @@ import uvloop
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import FRAME_BYTES_MAX, Channel, ChannelClosed, Frame, Outbox, UnknownMessage
+from edgeproxy.edge.channel import FRAME_BYTES_MAX, Channel, ChannelClosedError, Frame, Outbox, UnknownMessageError
 from edgeproxy.edge.messages import (
     Alive,
     Commit,
@@ -27,7 +27,7 @@ from edgeproxy.edge.messages import (
     Ready,
     ToSupervisor,
     ToWorker,
-    packed,
+    pack_for_workers,
 )
 
 Supervisor: TypeAlias = Channel[ToWorker, ToSupervisor]
@@ -39,7 +39,10 @@ def between(scene: Callable[[Supervisor, Worker], Awaitable[None]]) -> None:
 
     async def play() -> None:
         above, below = socket.socketpair()
-        one, other = await Channel.over(above, messages.SUPERVISOR), await Channel.over(below, messages.WORKER)
+        one, other = (
+            await Channel.from_socket(above, messages.SUPERVISOR),
+            await Channel.from_socket(below, messages.WORKER),
+        )
         async with asyncio.timeout(5):
             await scene(one, other)
         one.close()
@@ -54,7 +57,7 @@ def beside(scene: Callable[[Worker, socket.socket], Awaitable[None]]) -> None:
     async def play() -> None:
         mine, raw = socket.socketpair()
         raw.setblocking(False)
-        channel = await Channel.over(mine, messages.WORKER)
+        channel = await Channel.from_socket(mine, messages.WORKER)
         with raw:
             async with asyncio.timeout(5):
                 await scene(channel, raw)
@@ -106,7 +109,7 @@ def test_a_message_of_many_megabytes_arrives() -> None:
 
 def test_a_frame_split_at_every_byte_is_one_message() -> None:
     async def scene(channel: Worker, raw: socket.socket) -> None:
-        for byte in packed(Commit(7)).data:
+        for byte in pack_for_workers(Commit(7)).data:
             raw.send(bytes([byte]))
             await asyncio.sleep(0)
         assert await channel.receive() == Commit(7)
@@ -117,7 +120,7 @@ def test_a_frame_split_at_every_byte_is_one_message() -> None:
 def test_the_end_of_the_stream_is_a_closed_channel() -> None:
     async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.shutdown(socket.SHUT_RDWR)
-        with pytest.raises(ChannelClosed, match="is gone"):
+        with pytest.raises(ChannelClosedError, match="is gone"):
             await channel.receive()
 
     beside(scene)
@@ -127,7 +130,7 @@ def test_the_end_of_the_stream_in_the_middle_of_a_message_is_a_closed_channel() 
     async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.send(struct.pack(">I", 100) + b"{")
         raw.shutdown(socket.SHUT_WR)
-        with pytest.raises(ChannelClosed, match="is gone"):
+        with pytest.raises(ChannelClosedError, match="is gone"):
             await channel.receive()
 
     beside(scene)
@@ -136,19 +139,20 @@ def test_the_end_of_the_stream_in_the_middle_of_a_message_is_a_closed_channel() 
 def test_a_frame_longer_than_any_message_is_a_closed_channel() -> None:
     async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.send(struct.pack(">I", FRAME_BYTES_MAX + 1))
-        with pytest.raises(ChannelClosed, match="longer than any message"):
+        with pytest.raises(ChannelClosedError, match="longer than any message"):
             await channel.receive()
 
     beside(scene)
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"\x81", packed(Commit(7)).data[4:-1], b"\x82\xa4type\xafForgetCustomers\xa5names\x91\xa1\xff"]
+    "body",
+    [b"", b"\x81", pack_for_workers(Commit(7)).data[4:-1], b"\x82\xa4type\xafForgetCustomers\xa5names\x91\xa1\xff"],
 )
 def test_a_frame_that_cannot_be_read_is_a_closed_channel(body: bytes) -> None:
     async def scene(channel: Worker, raw: socket.socket) -> None:
         await sends(raw, framed(body))
-        with pytest.raises(ChannelClosed, match="cannot be read"):
+        with pytest.raises(ChannelClosedError, match="cannot be read"):
             await channel.receive()
 
     beside(scene)
@@ -167,8 +171,8 @@ def test_a_frame_that_cannot_be_read_is_a_closed_channel(body: bytes) -> None:
 )
 def test_after_a_frame_that_holds_no_message_that_is_known_the_next_can_be_read(body: bytes, why: str) -> None:
     async def scene(channel: Worker, raw: socket.socket) -> None:
-        sending = Tasks().start("send", sends(raw, framed(body) + packed(Commit(7)).data))
-        with pytest.raises(UnknownMessage, match=why):
+        sending = Tasks().start("send", sends(raw, framed(body) + pack_for_workers(Commit(7)).data))
+        with pytest.raises(UnknownMessageError, match=why):
             await channel.receive()
         assert await channel.receive() == Commit(7)
         await sending
@@ -184,7 +188,7 @@ def test_sending_to_nobody_is_a_closed_channel() -> None:
 
     async def scene(channel: Worker, raw: socket.socket) -> None:
         raw.close()
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ChannelClosedError):
             await sends_on(channel)
 
     beside(scene)
@@ -200,7 +204,7 @@ def delivered(scene: Callable[[Outbox[ToWorker], Worker], Awaitable[None]]) -> N
         await scene(outbox, other)
         other.close()
         while not delivery.done():  # It ends when it has something to send.
-            outbox.put(LoadCertificates())
+            outbox.send_latest(LoadCertificates())
             await asyncio.sleep(0)
         await delivery
         await tasks.cancel()
@@ -212,9 +216,9 @@ def test_what_is_put_in_an_outbox_is_sent_in_its_order() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         sent = [Commit(1), endpoints(1), Drain(1.0)]
         for message in sent:
-            outbox.put(message)
+            outbox.send_latest(message)
         assert [await other.receive() for _ in sent] == sent
-        outbox.put(endpoints(2))
+        outbox.send_latest(endpoints(2))
         assert await other.receive() == endpoints(2)
 
     delivered(scene)
@@ -222,10 +226,10 @@ def test_what_is_put_in_an_outbox_is_sent_in_its_order() -> None:
 
 def test_of_what_waits_only_the_last_of_its_type_is_sent() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
-        outbox.put(endpoints(0))
-        outbox.put(LoadCertificates())
+        outbox.send_latest(endpoints(0))
+        outbox.send_latest(LoadCertificates())
         for n in range(1, 100):
-            outbox.put(endpoints(n))
+            outbox.send_latest(endpoints(n))
         assert await other.receive() == endpoints(99)
         assert await other.receive() == LoadCertificates()
 
@@ -236,7 +240,7 @@ def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         large = "x" * (4 << 20)
         for n in range(50):
-            outbox.put(endpoints(n, large))
+            outbox.send_latest(endpoints(n, large))
             await asyncio.sleep(0)
         heard = 1
         while await other.receive() != endpoints(49, large):
@@ -249,13 +253,13 @@ def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
 def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
     async def scene(one: Supervisor, other: Worker) -> None:
         message = Prepare(2, b"x" * 100_000, {})
-        frame: Frame[ToWorker] = packed(message)
+        frame: Frame[ToWorker] = pack_for_workers(message)
         await one.send(frame)
         assert await other.receive() == message
         outbox, tasks = Outbox(one), Tasks()
-        outbox.put(Prepare(1, b"", {}))
-        outbox.put(Drain(1.0))
-        outbox.put(frame)
+        outbox.send_latest(Prepare(1, b"", {}))
+        outbox.send_latest(Drain(1.0))
+        outbox.send_latest(frame)
         tasks.start("deliver", outbox.deliver())
         assert await other.receive() == message
         assert await other.receive() == Drain(1.0)
@@ -266,11 +270,11 @@ def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
 
 def test_of_what_is_added_each_is_sent_in_its_order() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
-        outbox.put(Discard(1))
+        outbox.send_latest(Discard(1))
         added = [*(KeysLookedUp({}, [bytes([n])], []) for n in range(3)), ForgetCustomers(None)]
         for n, message in enumerate(added):
-            outbox.add(message)
-            outbox.put(endpoints(n))
+            outbox.append(message)
+            outbox.send_latest(endpoints(n))
         heard = [await other.receive() for _ in range(2 + len(added))]
         assert heard[0] == Discard(1)
         assert [each for each in heard if isinstance(each, KeysLookedUp | ForgetCustomers)] == added

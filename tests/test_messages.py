@@ -2,12 +2,12 @@
 
 import pytest
 
-from edgeproxy.edge.channel import UnknownMessage
+from edgeproxy.edge.channel import UnknownMessageError
 from edgeproxy.edge.limits.rate_terms import RateTerms
-from edgeproxy.edge.messages import FOLLOWER, LEADER, ClaimsUnused, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
+from edgeproxy.edge.messages import FOLLOWER, LEADER, ClaimsUnused, HubAnswered, LimitRow, LimitsUsed, RateUse, TotalUse
 
 TERMS = RateTerms(1000, 60.0, 28, 5, 2.5, "strict")
-USES = LimitsUsed([RateUse.of("customers", 3, 4096, 17, TERMS, True)], [TotalUse("quotas", 1, 64, 2, 100)])
+USES = LimitsUsed([RateUse.from_terms("customers", 3, 4096, 17, TERMS, True)], [TotalUse("quotas", 1, 64, 2, 100)])
 USES_OF_0_1_0 = (
     b'{"type":"uses","rates":[["people",3,4096,17,1000,60.0,28,5,2.5,"strict",true]],"totals":[["quotas",1,64,2,100]]}'
 )
@@ -18,7 +18,7 @@ def test_the_first_version_is_understood_and_understands() -> None:
     assert FOLLOWER.pack(USES).data[4:] == USES_OF_0_1_0
     unused = ClaimsUnused([LimitRow("customers", 3, 4096, 17)])
     for message, said in (
-        (HubHeard(), b'{"type":"heard"}'),
+        (HubAnswered(), b'{"type":"heard"}'),
         (unused, b'{"type":"unused","rows":[["people",3,4096,17]]}'),
     ):
         assert FOLLOWER.unpack(said) == message
@@ -31,11 +31,11 @@ def test_what_a_newer_version_adds_is_ignored() -> None:
 
 @pytest.mark.parametrize("said", [b'{"type":"new"}', USES_OF_0_1_0.replace(b"17", b'"17"'), b"[]"])
 def test_what_another_version_says_otherwise_is_no_message(said: bytes) -> None:
-    with pytest.raises(UnknownMessage):
+    with pytest.raises(UnknownMessageError):
         LEADER.unpack(said)
 
 
 def test_the_terms_of_rows_that_are_held_to_the_same_are_one() -> None:
-    first, other = (RateUse.of("customers", 3, row, 17, TERMS, False) for row in (64, 128))
+    first, other = (RateUse.from_terms("customers", 3, row, 17, TERMS, False) for row in (64, 128))
     assert first.terms == TERMS
     assert first.terms is other.terms

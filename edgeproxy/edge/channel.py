@@ -22,11 +22,11 @@ FRAME_BYTES_MAX = 1 << 30
 """Bytes of one message; a configuration with a million keys is some two hundred megabytes."""
 
 
-class ChannelClosed(Exception):
+class ChannelClosedError(Exception):
     """The other side of the channel is gone, or what it sends cannot be read; the text says what is wrong with that."""
 
 
-class UnknownMessage(ChannelClosed):
+class UnknownMessageError(ChannelClosedError):
     """A frame has come whole, and holds no message that this end knows. The next one can be read all the same."""
 
 
@@ -50,16 +50,16 @@ class Codec(Generic[Sent, Received]):
         return Frame(type(message), LENGTH.pack(len(body)) + body)
 
     def unpack(self, body: bytes) -> Received:
-        """The message in a frame; raises UnknownMessage, or ChannelClosed."""
+        """The message in a frame; raises UnknownMessageError, or ChannelClosedError."""
         try:
             return self._decode(body)
         except (msgspec.ValidationError, RecursionError) as wrong:
-            raise UnknownMessage(f"a frame of {len(body)} bytes is no message that is known: {wrong}") from wrong
+            raise UnknownMessageError(f"a frame of {len(body)} bytes is no message that is known: {wrong}") from wrong
         except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-            raise ChannelClosed(f"a frame of {len(body)} bytes cannot be read: {wrong}") from wrong
+            raise ChannelClosedError(f"a frame of {len(body)} bytes cannot be read: {wrong}") from wrong
 
 
-def type_of(message: Sent | Frame[Sent]) -> type[Sent]:
+def get_message_type(message: Sent | Frame[Sent]) -> type[Sent]:
     """The type of a message, packed or not."""
     return message.type if isinstance(message, Frame) else type(message)
 
@@ -75,21 +75,21 @@ class Channel(Generic[Sent, Received]):
         self._codec = codec
 
     @classmethod
-    async def over(cls, end: socket.socket, codec: Codec[Sent, Received]) -> "Channel[Sent, Received]":
+    async def from_socket(cls, end: socket.socket, codec: Codec[Sent, Received]) -> "Channel[Sent, Received]":
         """The channel over this end of a socket pair, which it owns from here on."""
         reader, writer = await asyncio.open_unix_connection(sock=end)
         return cls(reader, writer, codec)
 
     async def send(self, message: Sent | Frame[Sent]) -> None:
-        """Send one message; raises ChannelClosed where nobody is there to read it."""
+        """Send one message; raises ChannelClosedError where nobody is there to read it."""
         frame = message if isinstance(message, Frame) else self._codec.pack(message)
         try:
             self._writer.write(frame.data)
             await self._writer.drain()
         except (ConnectionError, RuntimeError) as lost:
-            raise ChannelClosed("the other side is gone") from lost
+            raise ChannelClosedError("the other side is gone") from lost
 
-    def offer(self, message: Sent) -> bool:
+    def try_send(self, message: Sent) -> bool:
         """Send one message, unless something that was sent before still waits to be read; whether it was sent."""
         transport = self._writer.transport
         if transport.is_closing() or transport.get_write_buffer_size():
@@ -98,15 +98,15 @@ class Channel(Generic[Sent, Received]):
         return True
 
     async def receive(self) -> Received:
-        """The next message; raises ChannelClosed at the end of the stream or on a frame that cannot be, and
-        UnknownMessage, which is one too, on a frame that holds no message of this version."""
+        """The next message; raises ChannelClosedError at the end of the stream or on a frame that cannot be, and
+        UnknownMessageError, which is one too, on a frame that holds no message of this version."""
         try:
             (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
             if length > FRAME_BYTES_MAX:
-                raise ChannelClosed(f"a frame of {length} bytes is longer than any message")
+                raise ChannelClosedError(f"a frame of {length} bytes is longer than any message")
             body = await self._reader.readexactly(length)
         except (asyncio.IncompleteReadError, ConnectionError) as lost:
-            raise ChannelClosed("the other side is gone") from lost
+            raise ChannelClosedError("the other side is gone") from lost
         return self._codec.unpack(body)
 
     def close(self) -> None:
@@ -128,12 +128,12 @@ class Outbox(Generic[Sent]):
         self._added: deque[Sent] = deque()
         self._some = asyncio.Event()
 
-    def put(self, message: Sent | Frame[Sent]) -> None:
+    def send_latest(self, message: Sent | Frame[Sent]) -> None:
         """Send this, after what waits already, and in place of a message of its type that does."""
-        self._waiting[type_of(message)] = message
+        self._waiting[get_message_type(message)] = message
         self._some.set()
 
-    def add(self, message: Sent) -> None:
+    def append(self, message: Sent) -> None:
         """Send this, after all others that were added, and in place of none."""
         self._added.append(message)
         self._some.set()
@@ -149,5 +149,5 @@ class Outbox(Generic[Sent]):
                     if self._added:
                         await self._send(self._added.popleft())
                 self._some.clear()
-        except ChannelClosed:
+        except ChannelClosedError:
             pass

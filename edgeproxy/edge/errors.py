@@ -1,7 +1,7 @@
 """What can go wrong with a request, in the three facts that decide what to do: kind, whose side, retry or not.
 
-`Refused` is the edge's own no: nothing was forwarded. `Fault` is an upstream's failure: something may have been.
-Neither carries a traceback that anybody reads, so both are plain values that are raised.
+`RejectedError` is the edge's own no: nothing was forwarded. `UpstreamError` is an upstream's failure: something may
+have been. Neither carries a traceback that anybody reads, so both are plain values that are raised.
 """
 
 
@@ -12,7 +12,7 @@ class EdgeError(Exception):
     detail: str
 
 
-class Refused(EdgeError):
+class RejectedError(EdgeError):
     """The client's request is not forwarded.
 
     `status` is the HTTP status of the answer, `detail` one sentence for the person who reads it. `close` says
@@ -28,7 +28,7 @@ class Refused(EdgeError):
         self.fields = fields
 
 
-class RefusedCustomer(Refused):
+class RejectedCustomerError(RejectedError):
     """A request whose customer is known, by name and tier, and is not served."""
 
     def __init__(self, status: int, detail: str, *, customer: str, tier: str) -> None:
@@ -36,7 +36,7 @@ class RefusedCustomer(Refused):
         self.customer, self.tier = customer, tier
 
 
-class Answered(Refused):
+class DirectResponse(RejectedError):
     """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` have its type."""
 
     def __init__(self, status: int, detail: str, *, fields: bytes = b"", content: bytes = b"") -> None:
@@ -44,7 +44,7 @@ class Answered(Refused):
         self.content = content
 
 
-class Fault(EdgeError):
+class UpstreamError(EdgeError):
     """An upstream failed the request.
 
     `error` is a proxy error type of RFC 9209 section 2.3 (`connection_refused`, `http_protocol_error`, …), shown
@@ -52,9 +52,9 @@ class Fault(EdgeError):
     upstream is not to blame.
     """
 
-    def __init__(self, error: str, detail: str, *, status: int = 502, ours: bool = False) -> None:
+    def __init__(self, error: str, detail: str, *, status: int = 502, is_local: bool = False) -> None:
         super().__init__(error, detail)
         self.status = status
         self.error = error
         self.detail = detail
-        self.ours = ours
+        self.is_local = is_local

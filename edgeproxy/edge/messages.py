@@ -59,7 +59,7 @@ class RateUse(LimitRow, array_like=True, frozen=True, gc=False):
     refused: bool
 
     @classmethod
-    def of(cls, table: str, file: int, row: int, generation: int, terms: RateTerms, refused: bool) -> "RateUse":
+    def from_terms(cls, table: str, file: int, row: int, generation: int, terms: RateTerms, refused: bool) -> "RateUse":
         """What is said of a row that is held to these terms."""
         limit, span, cells, depth, rate, mode = terms
         return cls(table, file, row, generation, limit, span, cells, depth, rate, mode, refused)
@@ -141,7 +141,7 @@ class Drain(Message):
     deadline: float
 
 
-class HubHeard(Message, tag="heard"):
+class HubAnswered(Message, tag="heard"):
     """Answers of the hub are in the tables, or it was lost or reached: who waits for it looks again."""
 
 
@@ -258,7 +258,7 @@ ToWorker: TypeAlias = (
     | Discard
     | LoadCertificates
     | Drain
-    | HubHeard
+    | HubAnswered
     | ClaimsUnused
     | KeysLookedUp
     | ForgetCustomers
@@ -271,7 +271,7 @@ ToSupervisor: TypeAlias = (
 )
 ToLeader: TypeAlias = LimitsUsed
 """What a supervisor says to the one that speaks for its workers too."""
-FromLeader: TypeAlias = HubHeard | ClaimsUnused
+FromLeader: TypeAlias = HubAnswered | ClaimsUnused
 
 _to_worker: msgpack.Decoder[ToWorker] = msgpack.Decoder(ToWorker)
 _to_supervisor: msgpack.Decoder[ToSupervisor] = msgpack.Decoder(ToSupervisor)
@@ -283,34 +283,34 @@ _CURRENT_KINDS = {former: kind for kind, former in FORMER_KINDS.items()}
 R = TypeVar("R", bound=LimitRow)
 
 
-def _renamed(rows: list[R], names: Mapping[str, str]) -> list[R]:
+def _rename_tables(rows: list[R], names: Mapping[str, str]) -> list[R]:
     """The rows under other names of their tables: 0.1.0 knows the former ones."""
     return [replace(row, table=names.get(row.table, row.table)) for row in rows]
 
 
-def _to_leader_as(message: ToLeader, names: Mapping[str, str]) -> ToLeader:
-    return LimitsUsed(_renamed(message.rates, names), _renamed(message.totals, names))
+def _translate_to_leader(message: ToLeader, names: Mapping[str, str]) -> ToLeader:
+    return LimitsUsed(_rename_tables(message.rates, names), _rename_tables(message.totals, names))
 
 
-def _from_leader_as(message: FromLeader, names: Mapping[str, str]) -> FromLeader:
-    return ClaimsUnused(_renamed(message.rows, names)) if isinstance(message, ClaimsUnused) else message
+def _translate_from_leader(message: FromLeader, names: Mapping[str, str]) -> FromLeader:
+    return ClaimsUnused(_rename_tables(message.rows, names)) if isinstance(message, ClaimsUnused) else message
 
 
 # The ends of a channel, by who is there.
 SUPERVISOR: Codec[ToWorker, ToSupervisor] = Codec(msgpack.Encoder().encode, _to_supervisor.decode)
 WORKER: Codec[ToSupervisor, ToWorker] = Codec(msgpack.Encoder().encode, _to_worker.decode)
 LEADER: Codec[FromLeader, ToLeader] = Codec(
-    lambda message: _json.encode(_from_leader_as(message, FORMER_KINDS)),
-    lambda body: _to_leader_as(_to_leader.decode(body), _CURRENT_KINDS),
+    lambda message: _json.encode(_translate_from_leader(message, FORMER_KINDS)),
+    lambda body: _translate_to_leader(_to_leader.decode(body), _CURRENT_KINDS),
 )
 FOLLOWER: Codec[ToLeader, FromLeader] = Codec(
-    lambda message: _json.encode(_to_leader_as(message, FORMER_KINDS)),
-    lambda body: _from_leader_as(_from_leader.decode(body), _CURRENT_KINDS),
+    lambda message: _json.encode(_translate_to_leader(message, FORMER_KINDS)),
+    lambda body: _translate_from_leader(_from_leader.decode(body), _CURRENT_KINDS),
 )
 
 M = TypeVar("M", bound=ToWorker)
 
 
-def packed(message: M) -> Frame[M]:
+def pack_for_workers(message: M) -> Frame[M]:
     """The frame of a message, made once for all workers that get it."""
     return Frame(type(message), SUPERVISOR.pack(message).data)

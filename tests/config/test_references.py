@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.config import parsers
-from edgeproxy.edge.http1.fields import RESPONSE, Kind
+from edgeproxy.edge.http1.fields import RESPONSE, FieldKind
 from tests.config.conftest import LEAST
 
 
@@ -282,7 +282,7 @@ def test_nothing_else_is(problems, what):
 
 def test_the_fields_of_the_edge_itself_are_those_that_are_read_or_dropped_in_answers():
     """The two tables are in rooms of which the lower must not know the other."""
-    own = {name.decode() for name, kind in RESPONSE.items() if kind not in (Kind.SECURITY, Kind.PLACE)}
+    own = {name.decode() for name, kind in RESPONSE.items() if kind not in (FieldKind.SECURITY, FieldKind.PLACE)}
     assert own == parsers.OWN_FIELDS
 
 

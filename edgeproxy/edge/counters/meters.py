@@ -49,7 +49,7 @@ class SharedGauge:
     """A number of things that exist now in all workers of the edge together, and a bound that holds for all of them.
 
         if not pending.claim(100):      # one more, unless that would be more than 100 on the whole edge
-            raise Fault(...)
+            raise UpstreamError(...)
         ...
         pending.add(-1)                 # it is over
 

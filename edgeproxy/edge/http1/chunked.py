@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Final
 
-from edgeproxy.edge.errors import EdgeError, Fault, Refused
+from edgeproxy.edge.errors import EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import NOT_IN_TRAILERS
 
@@ -49,12 +49,12 @@ SIZE, DATA, DATA_END, TRAILER, DONE = State
 
 def of_request(detail: str) -> EdgeError:
     """The error of a client's body."""
-    return Refused(400, f"The chunked body is malformed: {detail}")
+    return RejectedError(400, f"The chunked body is malformed: {detail}")
 
 
 def of_response(detail: str) -> EdgeError:
     """The error of an upstream's body."""
-    return Fault("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
+    return UpstreamError("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
 
 
 class Chunked:
@@ -63,7 +63,7 @@ class Chunked:
     __slots__ = ("_excess", "_left", "_line", "_malformed", "_most", "_room", "_state", "rest", "trailers")
 
     def __init__(
-        self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.Limits = grammar.LIMITS
+        self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.HeadLimits = grammar.LIMITS
     ) -> None:
         self._malformed = malformed
         self._state = SIZE
@@ -153,7 +153,7 @@ class Chunked:
         if not line:
             self._state = DONE
             return
-        split = grammar.split_line(line)
+        split = grammar.parse_field_line(line)
         if split is None:
             raise self._malformed("a trailer field line is malformed")
         self._room -= len(line) + 2

@@ -5,12 +5,12 @@ What every request needs is found as its head is read; this is for what few rout
 
 from collections.abc import Collection
 
-from edgeproxy.edge.http1.grammar import OWS, name_of
+from edgeproxy.edge.http1.grammar import OWS, parse_field_name
 
 
 def values(lines: bytes, name: bytes) -> list[bytes]:
     """The values of the fields of this name, which is in lower case; `lines` each end with CRLF."""
-    return [line.partition(b":")[2].strip(OWS) for line in lines.split(b"\r\n") if name_of(line) == name]
+    return [line.partition(b":")[2].strip(OWS) for line in lines.split(b"\r\n") if parse_field_name(line) == name]
 
 
 def value(lines: bytes, name: bytes) -> bytes | None:
@@ -21,4 +21,4 @@ def value(lines: bytes, name: bytes) -> bytes | None:
 
 def without(lines: bytes, names: Collection[bytes]) -> bytes:
     """The lines but for the fields of these names, which are in lower case."""
-    return b"".join([line + b"\r\n" for line in lines.split(b"\r\n")[:-1] if name_of(line) not in names])
+    return b"".join([line + b"\r\n" for line in lines.split(b"\r\n")[:-1] if parse_field_name(line) not in names])

@@ -9,7 +9,7 @@ from edgeproxy.edge.http1.security_fields import BITS, PLACES
 from edgeproxy.edge.http1.stamps import STAMPS
 
 
-class Kind(IntEnum):
+class FieldKind(IntEnum):
     """What is to be done with a field. Those without a remark are read by the rule of their name."""
 
     MALFORMED = auto()
@@ -58,34 +58,34 @@ class Kind(IntEnum):
     """Passed on; where it is missing it is added (RFC 9110 section 6.6.1)."""
 
 
-REQUEST: Final[dict[bytes, Kind]] = {
-    b"host": Kind.HOST,
-    b"content-length": Kind.LENGTH,
-    b"transfer-encoding": Kind.CODING,
-    b"connection": Kind.CONNECTION,
-    b"upgrade": Kind.UPGRADE,
-    b"te": Kind.TE,
-    b"expect": Kind.EXPECT,
-    b"via": Kind.VIA,
-    b"max-forwards": Kind.MAX_FORWARDS,
-    b"keep-alive": Kind.HOP,
-    b"proxy-connection": Kind.HOP,
-    b"proxy-authorization": Kind.PROXY_CREDENTIALS,
-    b"proxy-authenticate": Kind.HOP,
-    b"proxy": Kind.HOP,  # No field of HTTP; servers that hand fields on as variables take it for HTTP_PROXY.
-    b"trailer": Kind.HOP,
-    b"authorization": Kind.CREDENTIALS,
-    b"x-api-key": Kind.API_KEY,
-    b"traceparent": Kind.TRACEPARENT,
-    b"tracestate": Kind.TRACESTATE,
-    b"x-request-id": Kind.REQUEST_ID,
-    b"x-forwarded-for": Kind.FORWARDED_FOR,
-    b"x-forwarded-proto": Kind.FORWARDED_PROTO,
-    b"x-forwarded-host": Kind.FORWARDED_HOST,
-    b"x-forwarded-port": Kind.ORIGIN,
-    b"x-real-ip": Kind.ORIGIN,
-    b"forwarded": Kind.ORIGIN,
-    **{name.lower(): Kind.STAMP for name in STAMPS},
+REQUEST: Final[dict[bytes, FieldKind]] = {
+    b"host": FieldKind.HOST,
+    b"content-length": FieldKind.LENGTH,
+    b"transfer-encoding": FieldKind.CODING,
+    b"connection": FieldKind.CONNECTION,
+    b"upgrade": FieldKind.UPGRADE,
+    b"te": FieldKind.TE,
+    b"expect": FieldKind.EXPECT,
+    b"via": FieldKind.VIA,
+    b"max-forwards": FieldKind.MAX_FORWARDS,
+    b"keep-alive": FieldKind.HOP,
+    b"proxy-connection": FieldKind.HOP,
+    b"proxy-authorization": FieldKind.PROXY_CREDENTIALS,
+    b"proxy-authenticate": FieldKind.HOP,
+    b"proxy": FieldKind.HOP,  # No field of HTTP; servers that hand fields on as variables take it for HTTP_PROXY.
+    b"trailer": FieldKind.HOP,
+    b"authorization": FieldKind.CREDENTIALS,
+    b"x-api-key": FieldKind.API_KEY,
+    b"traceparent": FieldKind.TRACEPARENT,
+    b"tracestate": FieldKind.TRACESTATE,
+    b"x-request-id": FieldKind.REQUEST_ID,
+    b"x-forwarded-for": FieldKind.FORWARDED_FOR,
+    b"x-forwarded-proto": FieldKind.FORWARDED_PROTO,
+    b"x-forwarded-host": FieldKind.FORWARDED_HOST,
+    b"x-forwarded-port": FieldKind.ORIGIN,
+    b"x-real-ip": FieldKind.ORIGIN,
+    b"forwarded": FieldKind.ORIGIN,
+    **{name.lower(): FieldKind.STAMP for name in STAMPS},
 }
 """Request fields that are more than a line to pass on. Their other spellings never pass at all."""
 
@@ -94,43 +94,51 @@ AUTHORIZATION: Final = b"authorization"
 KEY_FIELDS: Final = (b"x-api-key", AUTHORIZATION)
 """Where keys come unless a configuration says otherwise."""
 
-FOLDED: Final = bytes(each if chr(each).isalnum() and each < 128 else ord("-") for each in range(256))
+FOLD_TABLE: Final = bytes(each if chr(each).isalnum() and each < 128 else ord("-") for each in range(256))
 """Servers that hand fields on as variables (CGI, WSGI, PHP) cannot tell X_Customer.Id from X-Customer-Id."""
 
-RESPONSE: Final[dict[bytes, Kind]] = {
-    b"content-length": Kind.LENGTH,
-    b"transfer-encoding": Kind.CODING,
-    b"connection": Kind.CONNECTION,
-    b"upgrade": Kind.UPGRADE,
-    b"keep-alive": Kind.HOP,
-    b"proxy-connection": Kind.HOP,
-    b"proxy-authenticate": Kind.HOP,
-    b"proxy-authentication-info": Kind.HOP,
-    b"te": Kind.HOP,
-    b"trailer": Kind.HOP,
-    b"x-request-id": Kind.STAMP,
-    b"ratelimit": Kind.RATE,
-    b"ratelimit-policy": Kind.RATE,
-    b"ratelimit-limit": Kind.RATE,
-    b"ratelimit-remaining": Kind.RATE,
-    b"ratelimit-reset": Kind.RATE,
-    **dict.fromkeys(BITS, Kind.SECURITY),
-    **dict.fromkeys(PLACES, Kind.PLACE),
-    b"date": Kind.DATE,
+RESPONSE: Final[dict[bytes, FieldKind]] = {
+    b"content-length": FieldKind.LENGTH,
+    b"transfer-encoding": FieldKind.CODING,
+    b"connection": FieldKind.CONNECTION,
+    b"upgrade": FieldKind.UPGRADE,
+    b"keep-alive": FieldKind.HOP,
+    b"proxy-connection": FieldKind.HOP,
+    b"proxy-authenticate": FieldKind.HOP,
+    b"proxy-authentication-info": FieldKind.HOP,
+    b"te": FieldKind.HOP,
+    b"trailer": FieldKind.HOP,
+    b"x-request-id": FieldKind.STAMP,
+    b"ratelimit": FieldKind.RATE,
+    b"ratelimit-policy": FieldKind.RATE,
+    b"ratelimit-limit": FieldKind.RATE,
+    b"ratelimit-remaining": FieldKind.RATE,
+    b"ratelimit-reset": FieldKind.RATE,
+    **dict.fromkeys(BITS, FieldKind.SECURITY),
+    **dict.fromkeys(PLACES, FieldKind.PLACE),
+    b"date": FieldKind.DATE,
 }
 """Response fields that are more than a line to pass on. The last three RateLimit fields are those of earlier drafts."""
 
-FRESH: Final = frozenset(
+UNCACHED: Final = frozenset(
     (
-        *(Kind.TRACEPARENT, Kind.TRACESTATE, Kind.REQUEST_ID, Kind.STAMP, Kind.ORIGIN),
-        *(Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.CREDENTIALS, Kind.API_KEY),
-        *(Kind.COOKIE, Kind.PROTOCOLS),
-        Kind.PROXY_CREDENTIALS,
+        *(FieldKind.TRACEPARENT, FieldKind.TRACESTATE, FieldKind.REQUEST_ID, FieldKind.STAMP, FieldKind.ORIGIN),
+        *(
+            FieldKind.FORWARDED_FOR,
+            FieldKind.FORWARDED_PROTO,
+            FieldKind.FORWARDED_HOST,
+            FieldKind.CREDENTIALS,
+            FieldKind.API_KEY,
+        ),
+        *(FieldKind.COOKIE, FieldKind.PROTOCOLS),
+        FieldKind.PROXY_CREDENTIALS,
     )
 )
 """Kinds of request lines that are new each time, or nobody's key until proven: not remembered by line."""
 
-NEVER_NAMED: Final = frozenset(name for name, kind in REQUEST.items() if kind in (Kind.HOST, Kind.LENGTH, Kind.ORIGIN))
+PROTECTED_FIELDS: Final = frozenset(
+    name for name, kind in REQUEST.items() if kind in (FieldKind.HOST, FieldKind.LENGTH, FieldKind.ORIGIN)
+)
 """Fields that stay though Connection names them, or a client could take them from under the upstream. The stamps
 need no mention here: they are added after Connection has been heeded."""
 
@@ -172,34 +180,34 @@ class FieldRules:
     ) -> None:
         self.keys, self.cookie, self.protocols = keys, cookie, protocols
         self._table = {name: kind for name, kind in REQUEST.items() if name not in KEY_FIELDS}
-        self._table |= {name: Kind.CREDENTIALS if name == AUTHORIZATION else Kind.API_KEY for name in keys}
+        self._table |= {name: FieldKind.CREDENTIALS if name == AUTHORIZATION else FieldKind.API_KEY for name in keys}
         if cookie is not None:
-            self._table[b"cookie"] = Kind.COOKIE
+            self._table[b"cookie"] = FieldKind.COOKIE
         if protocols:
-            self._table[b"sec-websocket-protocol"] = Kind.PROTOCOLS
+            self._table[b"sec-websocket-protocol"] = FieldKind.PROTOCOLS
         self._is_stripped, self._is_excepted = create_matcher(strip), create_matcher(strip_except)
 
-    def kind(self, name: bytes) -> Kind:
+    def classify(self, name: bytes) -> FieldKind:
         """The kind of a request's field; the name as it was sent."""
-        kind = _kind(name, self._table)
-        if kind is not Kind.PASS:
+        kind = _classify(name, self._table)
+        if kind is not FieldKind.PASS:
             return kind
-        folded = name.lower().translate(FOLDED)
-        rule = self._table.get(folded) or (Kind.ORIGIN if self._is_origin(folded.decode("ascii")) else None)
+        folded = name.lower().translate(FOLD_TABLE)
+        rule = self._table.get(folded) or (FieldKind.ORIGIN if self._is_origin(folded.decode("ascii")) else None)
         if rule is None:
-            return Kind.PASS
-        return rule if folded == name.lower() else Kind.HOP
+            return FieldKind.PASS
+        return rule if folded == name.lower() else FieldKind.HOP
 
     def _is_origin(self, name: str) -> bool:
         return self._is_stripped(name) or (is_proxy_field(name) and not self._is_excepted(name))
 
 
-def response_kind(name: bytes) -> Kind:
+def classify_response_field(name: bytes) -> FieldKind:
     """The kind of a response's field; the name as it was sent."""
-    return _kind(name, RESPONSE)
+    return _classify(name, RESPONSE)
 
 
-def _kind(name: bytes, table: dict[bytes, Kind]) -> Kind:
+def _classify(name: bytes, table: dict[bytes, FieldKind]) -> FieldKind:
     if not name or name.translate(None, TOKEN):
-        return Kind.MALFORMED
-    return table.get(name.lower(), Kind.PASS)
+        return FieldKind.MALFORMED
+    return table.get(name.lower(), FieldKind.PASS)

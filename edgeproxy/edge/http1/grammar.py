@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from edgeproxy.config.edge import methods
 
 
-class Limits(NamedTuple):
+class HeadLimits(NamedTuple):
     """How much of a head is read, in bytes and in field lines."""
 
     line: int = 8192
@@ -30,7 +30,7 @@ TOKEN: Final = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijkl
 VALUE: Final = bytes([9, *range(32, 127), *range(128, 256)])
 """HTAB, SP, VCHAR and obs-text: what a field value or a reason phrase is made of (RFC 9110 section 5.5)."""
 
-AS_VALUE: Final = bytes([each if each in VALUE else each ^ 1 for each in range(256)])
+VALUE_TABLE: Final = bytes([each if each in VALUE else each ^ 1 for each in range(256)])
 """What bytes are translated by to see whether all are in VALUE: then they stay what they are.
 
 To take those out that are would be four times as dear, as CPython 3.11 makes a table for it each time.
@@ -73,33 +73,33 @@ LATER_TRACEPARENT: Final = re.compile(
 REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
 
 
-LIMITS: Final = Limits()
+LIMITS: Final = HeadLimits()
 """What holds unless the configuration says otherwise."""
 
 
-def split_line(line: bytes) -> tuple[bytes, bytes] | None:
+def parse_field_line(line: bytes) -> tuple[bytes, bytes] | None:
     """(lower-case name, value without the whitespace around it) of a field line; None where it is malformed.
 
     RFC 9112 section 5.1: no whitespace before the colon, which also refuses folded lines (5.2), as those begin
     with whitespace; and no CR, LF or NUL in the value (RFC 9110 section 5.5).
     """
     name, colon, value = line.partition(b":")
-    if not colon or not name or name.translate(None, TOKEN) or value.translate(AS_VALUE) != value:
+    if not colon or not name or name.translate(None, TOKEN) or value.translate(VALUE_TABLE) != value:
         return None
     return name.lower(), value.strip(OWS)
 
 
-def name_of(line: bytes) -> bytes:
+def parse_field_name(line: bytes) -> bytes:
     """The lower-case field name of a line that is known to be well-formed."""
     return line.partition(b":")[0].lower()
 
 
-def members(value: bytes) -> list[bytes]:
+def parse_list(value: bytes) -> list[bytes]:
     """The members of a comma-separated list in lower case, empty ones left out (RFC 9110 section 5.6.1)."""
     return [member for part in value.lower().split(b",") if (member := part.strip(OWS))]
 
 
-def host_of(authority: bytes) -> bytes | None:
+def parse_host(authority: bytes) -> bytes | None:
     """The name that routing looks at: lower case, no port, no trailing dot; None where the authority is malformed."""
     match = AUTHORITY.fullmatch(authority)
     if match is None or int(match[2] or 0) > 65535:
@@ -113,7 +113,7 @@ def host_of(authority: bytes) -> bytes | None:
     return host.removesuffix(b".") or None
 
 
-def later_trace(traceparent: bytes) -> tuple[bytes, bytes] | None:
+def parse_later_traceparent(traceparent: bytes) -> tuple[bytes, bytes] | None:
     """(trace-id, flags) of a traceparent with more in it than this version defines; None where it is invalid.
 
     Trace Context section 3.2.2.5.2: flags that nobody has defined yet are not passed on.

@@ -8,15 +8,15 @@ are the edge's, wherever the key was.
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.fields import FieldRules, Kind
+from edgeproxy.edge.http1.fields import FieldKind, FieldRules
 from edgeproxy.edge.http1.lines import Field
 
 PROTOCOL_PREFIX: Final = b"api-key."
 """A subprotocol that begins so is a key: browsers can set no field for a WebSocket, but subprotocols."""
 
-Found = Mapping[Kind, Sequence[Field]]
+Found = Mapping[FieldKind, Sequence[Field]]
 
 
 class Carried(NamedTuple):
@@ -32,13 +32,13 @@ class Carried(NamedTuple):
 def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
     """Read the lines of keys. `named`: the fields that Connection names, which are not forwarded.
 
-    Raises Refused(400) where a field that may hold one is repeated.
+    Raises RejectedError(400) where a field that may hold one is repeated.
     """
     fields: dict[bytes, Field] = {}
-    for field in (*found.get(Kind.API_KEY, ()), *found.get(Kind.BEARER, ())):
-        name = grammar.name_of(field.line)
+    for field in (*found.get(FieldKind.API_KEY, ()), *found.get(FieldKind.BEARER, ())):
+        name = grammar.parse_field_name(field.line)
         if name in fields:
-            raise Refused(400, f"{field.line.partition(b':')[0].decode()} is repeated")
+            raise RejectedError(400, f"{field.line.partition(b':')[0].decode()} is repeated")
         fields[name] = field
     ordered = sorted(fields, key=rules.keys.index)
     holder = next((name for name in ordered if fields[name].value), ordered[0] if ordered else None)
@@ -55,12 +55,12 @@ def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
         else:
             others.append(field.line)
     unkeyed = b""
-    for kind, read in ((Kind.PROTOCOLS, _without_protocol), (Kind.COOKIE, _without_cookie)):
+    for kind, read in ((FieldKind.PROTOCOLS, _without_protocol), (FieldKind.COOKIE, _without_cookie)):
         for field in found.get(kind, ()):
             one, rest = read(field.value, rules)
             if one is not None and key is None:
                 key = one
-            name = grammar.name_of(field.line)
+            name = grammar.parse_field_name(field.line)
             if name in named:
                 continue
             if one is None:

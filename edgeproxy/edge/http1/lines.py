@@ -7,10 +7,10 @@ seen before costs one look-up. The memories hold cookies and API keys: they are 
 from collections.abc import Callable
 from typing import Final
 
-from edgeproxy.edge.errors import Fault, Refused
+from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.fields import FRESH, FieldRules, Kind, response_kind
-from edgeproxy.edge.http1.grammar import AS_VALUE, OWS
+from edgeproxy.edge.http1.fields import UNCACHED, FieldKind, FieldRules, classify_response_field
+from edgeproxy.edge.http1.grammar import OWS, VALUE_TABLE
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES, said_by
 
 LINES_MOST: Final = 4096
@@ -25,7 +25,7 @@ class Field:
 
     __slots__ = ("gone", "host", "kind", "length", "line", "said", "tail", "trace", "value")
 
-    kind: Kind
+    kind: FieldKind
     line: bytes
     """The line to forward, without its CRLF."""
     value: bytes
@@ -43,21 +43,21 @@ class Field:
     said: int
     """SECURITY, PLACE: what the answer says with it, as security_fields.py has it."""
 
-    def __init__(self, kind: Kind, line: bytes = b"", value: bytes = b"", gone: bool = False) -> None:
+    def __init__(self, kind: FieldKind, line: bytes = b"", value: bytes = b"", gone: bool = False) -> None:
         self.kind = kind
         self.line = line
         self.value = value
         self.gone = gone
 
 
-PASSED: Final = Field(Kind.PASS)
+PASSED: Final = Field(FieldKind.PASS)
 """The meaning of every line that passes as it came."""
 
-DROPPED: Final = Field(Kind.HOP, gone=True)
+DROPPED: Final = Field(FieldKind.HOP, gone=True)
 """The meaning of every line that never passes and says nothing."""
 
 
-Reader = Callable[[Kind, bytes, bytes], Field]
+Reader = Callable[[FieldKind, bytes, bytes], Field]
 """(kind, line, value) -> meaning."""
 
 
@@ -92,28 +92,28 @@ class Memory(dict[bytes, Field]):
         self.clear()
 
 
-class Names(dict[bytes, Kind]):
+class Names(dict[bytes, FieldKind]):
     """Field name as sent -> kind, read by `read` where it is new; for the lines that are not remembered."""
 
     __slots__ = ("_read",)
 
-    def __init__(self, read: Callable[[bytes], Kind]) -> None:
+    def __init__(self, read: Callable[[bytes], FieldKind]) -> None:
         super().__init__()
         self._read = read
 
-    def __missing__(self, name: bytes) -> Kind:
+    def __missing__(self, name: bytes) -> FieldKind:
         kind = self._read(name)
-        if kind is not Kind.MALFORMED and len(name) <= LINE_LONGEST:
+        if kind is not FieldKind.MALFORMED and len(name) <= LINE_LONGEST:
             if len(self) >= NAMES_MOST:
                 self.clear()
             self[name] = kind
         return kind
 
 
-MALFORMED, PASS = Kind.MALFORMED, Kind.PASS
+MALFORMED, PASS = FieldKind.MALFORMED, FieldKind.PASS
 
 RESPONSE_LINES: Final = Memory()
-RESPONSE_NAMES: Final = Names(response_kind)
+RESPONSE_NAMES: Final = Names(classify_response_field)
 STATUS_LINES: Final[dict[bytes, int]] = {}
 """Status line -> its status; 0 where the response needs a closer look."""
 
@@ -137,7 +137,7 @@ class RequestLines:
         self.passes = self.passed.__contains__
         self.known = Memory()
         """What others mean."""
-        self.names = Names(rules.kind)
+        self.names = Names(rules.classify)
         self.recall = self.known.get
         """What a line means that was read before, and does not just pass; None for any other."""
 
@@ -154,19 +154,20 @@ class RequestLines:
         """
         for line in credentials.split(b"\r\n")[:-1]:
             field = self.field(line)
-            if field.kind is not Kind.PROXY_CREDENTIALS:  # Of which nobody knows whether they are good.
+            if field.kind is not FieldKind.PROXY_CREDENTIALS:  # Of which nobody knows whether they are good.
                 self.known.pin(line, field)
 
     def field(self, line: bytes) -> Field:
         """What a request's field line means, read anew, and remembered where that is of use.
 
-        Raises Refused(400) where the line (RFC 9112 section 5), its Host or its Content-Length is malformed. Whitespace
-        before the colon makes the name malformed, and so does the folding of a line before (sections 5.1 and 5.2).
+        Raises RejectedError(400) where the line (RFC 9112 section 5), its Host or its Content-Length is malformed.
+        Whitespace before the colon makes the name malformed, and so does the folding of a line before (sections 5.1 and
+        5.2).
         """
         name, colon, value = line.partition(b":")
         kind = self.names[name]
-        if kind is MALFORMED or not colon or value.translate(AS_VALUE) != value:
-            raise Refused(400, "A header field line is malformed")
+        if kind is MALFORMED or not colon or value.translate(VALUE_TABLE) != value:
+            raise RejectedError(400, "A header field line is malformed")
         if kind is PASS:
             if len(line) <= LINE_LONGEST:  # As a Memory would keep it, for 2,300 instructions less of a new head.
                 if len(self.passed) >= LINES_MOST:
@@ -174,14 +175,14 @@ class RequestLines:
                 self.passed.add(line)
             return PASSED
         field = REQUEST_READERS[kind](kind, line, value.strip(OWS))
-        return field if kind in FRESH else self.known.keep(line, field)
+        return field if kind in UNCACHED else self.known.keep(line, field)
 
 
 def response_field(line: bytes) -> Field:
     """What a response's field line means, read anew, and remembered where that is of use.
 
-    Raises Fault where the line or its Content-Length is malformed. Whitespace before the colon is removed, as RFC
-    9112 section 5.1 asks of proxies; a folded line (5.2) is a fault.
+    Raises UpstreamError where the line or its Content-Length is malformed. Whitespace before the colon is removed, as
+    RFC 9112 section 5.1 asks of proxies; a folded line (5.2) is a fault.
     """
     name, colon, value = line.partition(b":")
     kind = RESPONSE_NAMES[name]
@@ -190,12 +191,12 @@ def response_field(line: bytes) -> Field:
         name = name.rstrip(OWS)
         kind = RESPONSE_NAMES[name]
         tidy = name + colon + value
-    if kind is MALFORMED or not colon or value.translate(AS_VALUE) != value:
-        raise Fault("http_protocol_error", "The upstream sent a malformed header field line")
+    if kind is MALFORMED or not colon or value.translate(VALUE_TABLE) != value:
+        raise UpstreamError("http_protocol_error", "The upstream sent a malformed header field line")
     if kind is PASS:
         return RESPONSE_LINES.keep(line, PASSED if tidy is line else Field(kind, tidy))
     field = RESPONSE_READERS[kind](kind, tidy, value.strip(OWS))
-    return field if kind is Kind.STAMP else RESPONSE_LINES.keep(line, field)
+    return field if kind is FieldKind.STAMP else RESPONSE_LINES.keep(line, field)
 
 
 def plain_status(line: bytes) -> int:
@@ -210,41 +211,41 @@ def plain_status(line: bytes) -> int:
     return status
 
 
-def _plainly(kind: Kind, line: bytes, value: bytes) -> Field:
+def _plainly(kind: FieldKind, line: bytes, value: bytes) -> Field:
     return Field(kind, line, value)
 
 
-def _dropped(kind: Kind, line: bytes, value: bytes) -> Field:
+def _dropped(kind: FieldKind, line: bytes, value: bytes) -> Field:
     return DROPPED
 
 
-def _of_peer(kind: Kind, line: bytes, value: bytes) -> Field:
+def _of_peer(kind: FieldKind, line: bytes, value: bytes) -> Field:
     return Field(kind, line, value, gone=True)
 
 
-def _host(kind: Kind, line: bytes, value: bytes) -> Field:
-    host = grammar.host_of(value)
+def _host(kind: FieldKind, line: bytes, value: bytes) -> Field:
+    host = grammar.parse_host(value)
     if host is None:  # RFC 9112 section 3.2
-        raise Refused(400, "Host is malformed")
+        raise RejectedError(400, "Host is malformed")
     field = Field(kind, line, value)
     field.host = host
     field.tail = b"X-Forwarded-Host: " + value + b"\r\nVia: 1.1 edgeproxy\r\n"
     return field
 
 
-def _length(kind: Kind, line: bytes, value: bytes) -> Field:
+def _length(kind: FieldKind, line: bytes, value: bytes) -> Field:
     if not grammar.CONTENT_LENGTH.fullmatch(value):  # RFC 9112 section 6.3
-        raise Refused(400, "Content-Length is malformed")
+        raise RejectedError(400, "Content-Length is malformed")
     return _number(kind, line, value)
 
 
-def _answer_length(kind: Kind, line: bytes, value: bytes) -> Field:
+def _answer_length(kind: FieldKind, line: bytes, value: bytes) -> Field:
     if not grammar.CONTENT_LENGTH.fullmatch(value):
-        raise Fault("http_protocol_error", "The upstream's Content-Length is malformed")
+        raise UpstreamError("http_protocol_error", "The upstream's Content-Length is malformed")
     return _number(kind, line, value)
 
 
-def _number(kind: Kind, line: bytes, value: bytes) -> Field:
+def _number(kind: FieldKind, line: bytes, value: bytes) -> Field:
     # Written anew: with leading zeros it would be another number to who reads octal.
     length = int(value)
     field = Field(kind, b"Content-Length: %d" % length, value)
@@ -252,80 +253,80 @@ def _number(kind: Kind, line: bytes, value: bytes) -> Field:
     return field
 
 
-def _authorization(kind: Kind, line: bytes, value: bytes) -> Field:
+def _authorization(kind: FieldKind, line: bytes, value: bytes) -> Field:
     # RFC 6750 section 2.1, RFC 9110 section 11.1; a tab is no separator there, but the key behind it is a key.
     if value[:6].lower() != b"bearer" or value[6:7] not in OWS:
         return Field(kind, line, value)
-    return _apart(Kind.BEARER, line, value[6:].strip(OWS))
+    return _apart(FieldKind.BEARER, line, value[6:].strip(OWS))
 
 
-def _apart(kind: Kind, line: bytes, value: bytes) -> Field:
+def _apart(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind, line, value)
     field.tail = line + b"\r\n"
     return field
 
 
-def _connection(kind: Kind, line: bytes, value: bytes) -> Field:
+def _connection(kind: FieldKind, line: bytes, value: bytes) -> Field:
     return Field(kind, line, value, gone=value.lower() == b"keep-alive")
 
 
-def _security(kind: Kind, line: bytes, value: bytes) -> Field:
+def _security(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind, line, value)
-    field.said = said_by(grammar.name_of(line), value)
+    field.said = said_by(grammar.parse_field_name(line), value)
     return field
 
 
-def _place(kind: Kind, line: bytes, value: bytes) -> Field:
+def _place(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind, line, value)
     field.said = NAMES_PLACES
     return field
 
 
-def _traceparent(kind: Kind, line: bytes, value: bytes) -> Field:
+def _traceparent(kind: FieldKind, line: bytes, value: bytes) -> Field:
     field = Field(kind)
     match = grammar.TRACEPARENT.fullmatch(value)
-    field.trace = (match[1], match[2]) if match is not None else grammar.later_trace(value)
+    field.trace = (match[1], match[2]) if match is not None else grammar.parse_later_traceparent(value)
     return field
 
 
-REQUEST_READERS: Final[dict[Kind, Reader]] = {
-    Kind.HOP: _dropped,
-    Kind.STAMP: _dropped,
-    Kind.ORIGIN: _of_peer,
-    Kind.FORWARDED_FOR: _of_peer,
-    Kind.FORWARDED_PROTO: _of_peer,
-    Kind.FORWARDED_HOST: _of_peer,
-    Kind.REQUEST_ID: _of_peer,
-    Kind.HOST: _host,
-    Kind.LENGTH: _length,
-    Kind.CONNECTION: _connection,
-    Kind.CREDENTIALS: _authorization,
-    Kind.API_KEY: _apart,
-    Kind.COOKIE: _plainly,
-    Kind.PROTOCOLS: _plainly,
-    Kind.PROXY_CREDENTIALS: _apart,
-    Kind.TRACEPARENT: _traceparent,
-    Kind.CODING: _plainly,
-    Kind.UPGRADE: _plainly,
-    Kind.TE: _plainly,
-    Kind.EXPECT: _plainly,
-    Kind.VIA: _plainly,
-    Kind.MAX_FORWARDS: _plainly,
-    Kind.TRACESTATE: _plainly,
+REQUEST_READERS: Final[dict[FieldKind, Reader]] = {
+    FieldKind.HOP: _dropped,
+    FieldKind.STAMP: _dropped,
+    FieldKind.ORIGIN: _of_peer,
+    FieldKind.FORWARDED_FOR: _of_peer,
+    FieldKind.FORWARDED_PROTO: _of_peer,
+    FieldKind.FORWARDED_HOST: _of_peer,
+    FieldKind.REQUEST_ID: _of_peer,
+    FieldKind.HOST: _host,
+    FieldKind.LENGTH: _length,
+    FieldKind.CONNECTION: _connection,
+    FieldKind.CREDENTIALS: _authorization,
+    FieldKind.API_KEY: _apart,
+    FieldKind.COOKIE: _plainly,
+    FieldKind.PROTOCOLS: _plainly,
+    FieldKind.PROXY_CREDENTIALS: _apart,
+    FieldKind.TRACEPARENT: _traceparent,
+    FieldKind.CODING: _plainly,
+    FieldKind.UPGRADE: _plainly,
+    FieldKind.TE: _plainly,
+    FieldKind.EXPECT: _plainly,
+    FieldKind.VIA: _plainly,
+    FieldKind.MAX_FORWARDS: _plainly,
+    FieldKind.TRACESTATE: _plainly,
 }
 """How the line of each kind is read."""
 
-RESPONSE_READERS: Final[dict[Kind, Reader]] = {
-    Kind.HOP: _dropped,
-    Kind.STAMP: _dropped,
-    Kind.LENGTH: _answer_length,
-    Kind.CONNECTION: _connection,
-    Kind.RATE: _apart,
-    Kind.SECURITY: _security,
-    Kind.PLACE: _place,
-    Kind.DATE: _plainly,
-    Kind.CODING: _plainly,
-    Kind.UPGRADE: _plainly,
+RESPONSE_READERS: Final[dict[FieldKind, Reader]] = {
+    FieldKind.HOP: _dropped,
+    FieldKind.STAMP: _dropped,
+    FieldKind.LENGTH: _answer_length,
+    FieldKind.CONNECTION: _connection,
+    FieldKind.RATE: _apart,
+    FieldKind.SECURITY: _security,
+    FieldKind.PLACE: _place,
+    FieldKind.DATE: _plainly,
+    FieldKind.CODING: _plainly,
+    FieldKind.UPGRADE: _plainly,
 }
 
 REQUESTS: Final = RequestLines(FieldRules())

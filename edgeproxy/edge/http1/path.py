@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
 
 UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
@@ -34,15 +34,15 @@ def resolve(target: bytes) -> bytes:
     """The target with its path in the one form that there is of it; its query is left alone.
 
     `target` is in origin-form or `*`. Escapes of unreserved characters are undone and other escapes written in upper
-    case (RFC 3986 section 6.2.2), dot segments removed (section 5.2.4); `//` stays. Raises Refused(400) for a path
-    that climbs above the root, for escaped `\\` and NUL, for a dot segment beside an escaped `/`, and for what is
+    case (RFC 3986 section 6.2.2), dot segments removed (section 5.2.4); `//` stays. Raises RejectedError(400) for a
+    path that climbs above the root, for escaped `\\` and NUL, for a dot segment beside an escaped `/`, and for what is
     malformed.
     """
     path, question, query = target.partition(b"?")
     if target == b"*":
         return target
     if not path.startswith(b"/") or path.translate(None, grammar.TARGET) or query.translate(None, grammar.QUERY):
-        raise Refused(400, "The path is malformed")
+        raise RejectedError(400, "The path is malformed")
     if is_plain(path):
         return target
     return _without_dots(ESCAPE.sub(_unescape, path)) + question + query
@@ -51,10 +51,10 @@ def resolve(target: bytes) -> bytes:
 def _unescape(match: re.Match[bytes]) -> bytes:
     digits: bytes | None = match[1]
     if digits is None:
-        raise Refused(400, "The path has a percent sign without two hex digits")
+        raise RejectedError(400, "The path has a percent sign without two hex digits")
     code = int(digits, 16)
     if code in FORBIDDEN:
-        raise Refused(400, "The path has an escaped backslash or NUL")
+        raise RejectedError(400, "The path has an escaped backslash or NUL")
     return bytes((code,)) if code in UNRESERVED else match[0].upper()
 
 
@@ -65,13 +65,13 @@ def _without_dots(path: bytes) -> bytes:
     for segment in segments:
         if segment == b"..":
             if not kept:
-                raise Refused(400, "The path climbs above its root")
+                raise RejectedError(400, "The path climbs above its root")
             kept.pop()
         elif DOTS_AND_MORE.fullmatch(segment):
-            raise Refused(400, "The path has a dot segment with parameters")
+            raise RejectedError(400, "The path has a dot segment with parameters")
         elif segment != b".":
             if ESCAPED_SLASH in segment and _hides_dots(segment):
-                raise Refused(400, "The path has a dot segment beside an escaped slash")
+                raise RejectedError(400, "The path has a dot segment beside an escaped slash")
             kept.append(segment)
     if segments[-1] in (b".", b".."):
         kept.append(b"")

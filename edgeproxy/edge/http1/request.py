@@ -8,9 +8,9 @@ can read a block they agree (tests/edge/http1/test_request.py holds them to that
 from itertools import filterfalse
 from typing import Final
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.fields import NEVER_NAMED, Kind
+from edgeproxy.edge.http1.fields import PROTECTED_FIELDS, FieldKind
 from edgeproxy.edge.http1.keys import read_keys
 from edgeproxy.edge.http1.lines import PASSED, REQUESTS, Field, RequestLines
 from edgeproxy.edge.http1.request_line import RequestLine, read_request_line
@@ -70,9 +70,9 @@ class RequestHead:
 
 
 HOST, BEARER, API_KEY, LENGTH, TRACEPARENT, ORIGIN = (
-    *(Kind.HOST, Kind.BEARER, Kind.API_KEY, Kind.LENGTH, Kind.TRACEPARENT, Kind.ORIGIN),
+    *(FieldKind.HOST, FieldKind.BEARER, FieldKind.API_KEY, FieldKind.LENGTH, FieldKind.TRACEPARENT, FieldKind.ORIGIN),
 )
-IN_PLACE: Final = frozenset((Kind.PASS, HOST, LENGTH, Kind.CREDENTIALS))
+IN_PLACE: Final = frozenset((FieldKind.PASS, HOST, LENGTH, FieldKind.CREDENTIALS))
 """Kinds whose lines are forwarded, in their place, whoever sent them."""
 
 ENOUGH_SAID: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
@@ -93,14 +93,14 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, kn
     by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the head not
     plain, see `agree`.
 
-    Raises Refused: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
+    Raises RejectedError: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
     """
     if trusted:
         return _with_care(block, trusted, most, known)
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > most:
-        raise Refused(431, "Too many header fields")
+        raise RejectedError(431, "Too many header fields")
     host: Field | None = None
     key: bytes | None = None
     length: int | None = None
@@ -155,7 +155,7 @@ def read_head(
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > most:
-        raise Refused(431, "Too many header fields")
+        raise RejectedError(431, "Too many header fields")
     keep: list[bytes] = []
     found: Found = {}
     for line in lines:
@@ -173,13 +173,13 @@ def read_head(
     named = _read_connection(head, found, minor)
     if named:
         named = {name for name in named if known.names[name] is not ORIGIN}
-        keep = [line for line in keep if grammar.name_of(line) not in named]
+        keep = [line for line in keep if grammar.parse_field_name(line) not in named]
     keep += _read_key(head, found, named, known)
     _read_expectation(head, found, minor)
     if b"max-forwards" not in named and not _read_forwards(head, found):
-        keep += [field.line for field in found.get(Kind.MAX_FORWARDS, ())]
+        keep += [field.line for field in found.get(FieldKind.MAX_FORWARDS, ())]
     if _read_trace(head, found):
-        keep += [field.line for field in found.get(Kind.TRACESTATE, ())]
+        keep += [field.line for field in found.get(FieldKind.TRACESTATE, ())]
     if trusted:
         _read_peer(head, found)
     keep += _own_lines(head, found, minor)
@@ -188,23 +188,23 @@ def read_head(
     return head
 
 
-Found = dict[Kind, list[Field]]
+Found = dict[FieldKind, list[Field]]
 """The lines that are more than passed on, by kind, in the order in which they came."""
 
 
-def _only(found: Found, name: str, kind: Kind) -> Field | None:
-    """The one field of this kind, None where there is none; Refused where there are several."""
+def _only(found: Found, name: str, kind: FieldKind) -> Field | None:
+    """The one field of this kind, None where there is none; RejectedError where there are several."""
     fields = found.get(kind)
     if fields is None:
         return None
     if len(fields) > 1:
-        raise Refused(400, f"{name} is repeated")
+        raise RejectedError(400, f"{name} is repeated")
     return fields[0]
 
 
-def _members(found: Found, kind: Kind) -> set[bytes]:
+def _members(found: Found, kind: FieldKind) -> set[bytes]:
     """The members of all the lists of this kind, in lower case."""
-    return {member for field in found.get(kind, ()) for member in grammar.members(field.value)}
+    return {member for field in found.get(kind, ()) for member in grammar.parse_list(field.value)}
 
 
 def _read_host(head: RequestHead, found: Found) -> None:
@@ -217,33 +217,33 @@ def _read_host(head: RequestHead, found: Found) -> None:
 def _read_framing(head: RequestHead, found: Found, minor: int) -> None:
     """RFC 9112 sections 6.1 to 6.3: where the body ends, and nothing that two readers could take differently."""
     length = _only(found, "Content-Length", LENGTH)
-    coding = _only(found, "Transfer-Encoding", Kind.CODING)
+    coding = _only(found, "Transfer-Encoding", FieldKind.CODING)
     if length is not None:
         head.length, head.has_length = length.length, True
     if coding is None:
         return
     if length is not None:
-        raise Refused(400, "Content-Length stands beside Transfer-Encoding")
+        raise RejectedError(400, "Content-Length stands beside Transfer-Encoding")
     if minor == 0:
-        raise Refused(400, "HTTP/1.0 has no Transfer-Encoding")
+        raise RejectedError(400, "HTTP/1.0 has no Transfer-Encoding")
     if coding.value.lower() != b"chunked":
-        if b"chunked" in grammar.members(coding.value)[:-1]:  # RFC 9112 sections 6.1 and 6.3
-            raise Refused(400, "The transfer coding chunked is not the last one, or there twice")
-        raise Refused(501, "The only transfer coding known here is chunked")
+        if b"chunked" in grammar.parse_list(coding.value)[:-1]:  # RFC 9112 sections 6.1 and 6.3
+            raise RejectedError(400, "The transfer coding chunked is not the last one, or there twice")
+        raise RejectedError(501, "The only transfer coding known here is chunked")
     head.chunked, head.plain = True, False
 
 
 def _read_key(head: RequestHead, found: Found, named: set[bytes], known: RequestLines) -> list[bytes]:
     """The key, and the lines without it. Returns those of fields that hold no key of the edge's: they are forwarded."""
     bearer = _only(found, "Authorization", BEARER)
-    other = _only(found, "Authorization", Kind.CREDENTIALS)
+    other = _only(found, "Authorization", FieldKind.CREDENTIALS)
     if bearer is not None and other is not None:
-        raise Refused(400, "Authorization is repeated")
+        raise RejectedError(400, "Authorization is repeated")
     carried = read_keys(found, named, known.rules)
     head.key, head.credentials, head.unkeyed = carried.key, carried.credentials, carried.unkeyed
     head.plain = head.plain and not carried.unkeyed
     if b"proxy-authorization" not in named:
-        head.credentials += b"".join([field.tail for field in found.get(Kind.PROXY_CREDENTIALS, ())])
+        head.credentials += b"".join([field.tail for field in found.get(FieldKind.PROXY_CREDENTIALS, ())])
     return carried.others
 
 
@@ -252,24 +252,24 @@ def _read_connection(head: RequestHead, found: Found, minor: int) -> set[bytes]:
 
     Returns the names of the fields that are removed because Connection names them (section 7.6.1).
     """
-    fields = found.get(Kind.CONNECTION)
+    fields = found.get(FieldKind.CONNECTION)
     if fields is None:
         return NOTHING
     if len(fields) == 1 and fields[0].gone:
         head.keep_alive = True
         return NOTHING
-    options = _members(found, Kind.CONNECTION)
+    options = _members(found, FieldKind.CONNECTION)
     head.close = b"close" in options
     head.keep_alive = b"keep-alive" in options
-    head.trailers = b"te" in options and b"trailers" in _members(found, Kind.TE)
+    head.trailers = b"te" in options and b"trailers" in _members(found, FieldKind.TE)
     # With a body, where the tunnel begins would be a matter of opinion. No WebSocket handshake has one (RFC 6455
     # section 4.1), and HTTP/1.0 knows no upgrade.
     if b"upgrade" in options and minor and not head.chunked and not head.length:
-        offered = [member for field in found.get(Kind.UPGRADE, ()) for member in grammar.members(field.value)]
+        offered = [member for field in found.get(FieldKind.UPGRADE, ()) for member in grammar.parse_list(field.value)]
         head.upgrade = tuple(dict.fromkeys(offered))
     if head.close or head.trailers or head.upgrade:
         head.plain = False
-    return options - ENOUGH_SAID - NEVER_NAMED
+    return options - ENOUGH_SAID - PROTECTED_FIELDS
 
 
 NOTHING: Final[set[bytes]] = set()
@@ -277,18 +277,18 @@ NOTHING: Final[set[bytes]] = set()
 
 def _read_expectation(head: RequestHead, found: Found, minor: int) -> None:
     """RFC 9110 section 10.1.1; HTTP/1.0 does not know it."""
-    if not minor or Kind.EXPECT not in found:
+    if not minor or FieldKind.EXPECT not in found:
         return
-    expectations = _members(found, Kind.EXPECT)
+    expectations = _members(found, FieldKind.EXPECT)
     if expectations - {b"100-continue"}:
-        raise Refused(417, "The only expectation that can be met is 100-continue")
+        raise RejectedError(417, "The only expectation that can be met is 100-continue")
     if expectations:
         head.expect, head.plain = True, False
 
 
 def _read_forwards(head: RequestHead, found: Found) -> bool:
     """RFC 9110 section 7.6.2: whether there is one Max-Forwards, and a number in it."""
-    fields = found.get(Kind.MAX_FORWARDS, ())
+    fields = found.get(FieldKind.MAX_FORWARDS, ())
     if len(fields) != 1 or not fields[0].value.isdigit():
         return False
     # Of a number with more digits than 63 bits hold the first ones: it may be made less.
@@ -313,20 +313,20 @@ def _read_peer(head: RequestHead, found: Found) -> None:
     if PEER_SAYS.isdisjoint(found):
         return
     head.plain = False
-    head.forwarded_for = _joined(found, Kind.FORWARDED_FOR)
-    head.forwarded_proto = _joined(found, Kind.FORWARDED_PROTO)
-    head.forwarded_host = _joined(found, Kind.FORWARDED_HOST)
-    ids = found.get(Kind.REQUEST_ID)
+    head.forwarded_for = _joined(found, FieldKind.FORWARDED_FOR)
+    head.forwarded_proto = _joined(found, FieldKind.FORWARDED_PROTO)
+    head.forwarded_host = _joined(found, FieldKind.FORWARDED_HOST)
+    ids = found.get(FieldKind.REQUEST_ID)
     if ids is not None and len(ids) == 1 and grammar.REQUEST_ID.fullmatch(ids[0].value):
         head.request_id = ids[0].value
 
 
 PEER_SAYS: Final = frozenset(
-    (Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.REQUEST_ID),
+    (FieldKind.FORWARDED_FOR, FieldKind.FORWARDED_PROTO, FieldKind.FORWARDED_HOST, FieldKind.REQUEST_ID),
 )
 
 
-def _joined(found: Found, kind: Kind) -> bytes | None:
+def _joined(found: Found, kind: FieldKind) -> bytes | None:
     fields = found.get(kind)
     return None if fields is None else b", ".join([field.value for field in fields])
 
@@ -341,7 +341,7 @@ def _own_lines(head: RequestHead, found: Found, minor: int) -> list[bytes]:
     host = head.authority if head.forwarded_host is None else head.forwarded_host
     if host is not None:
         lines.append(b"X-Forwarded-Host: " + host)
-    stations = [field.value + b", " for field in found.get(Kind.VIA, ()) if field.value]  # RFC 9110 section 7.6.3
+    stations = [field.value + b", " for field in found.get(FieldKind.VIA, ()) if field.value]  # RFC 9110 section 7.6.3
     lines.append(b"Via: %b1.%d edgeproxy\r\n" % (b"".join(stations), minor))
     return lines
 
@@ -350,18 +350,18 @@ def agree(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
     """(host, lines): what routing looks at, and the Host lines that `keep` lacks, where it is known what they say.
 
     The rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may name no
-    host at all: then `host` is None, and the caller says which Host the upstream is to see. Raises Refused(400)
+    host at all: then `host` is None, and the caller says which Host the upstream is to see. Raises RejectedError(400)
     where HTTP/1.1 has no Host, and where an absolute-form target names another host than Host does.
     """
     if head.authority is None and line.version == (1, 1):
-        raise Refused(400, "Host is missing")
+        raise RejectedError(400, "Host is missing")
     if line.authority is None:
         return head.host, b""
     if head.authority is None:
         lines = b"Host: %b\r\nX-Forwarded-Host: %b\r\n" % (line.authority, line.authority)
-        return grammar.host_of(line.authority), lines
+        return grammar.parse_host(line.authority), lines
     if _origin(line.authority, line.scheme) != _origin(head.authority, line.scheme):
-        raise Refused(400, "The request target names another host than Host does")
+        raise RejectedError(400, "The request target names another host than Host does")
     return head.host, b""
 
 

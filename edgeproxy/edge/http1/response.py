@@ -2,13 +2,13 @@
 
 from typing import Final
 
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.fields import NEVER_NAMED, Kind
+from edgeproxy.edge.http1.fields import PROTECTED_FIELDS, FieldKind
 from edgeproxy.edge.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
 from edgeproxy.edge.http1.security_fields import ALL
 
-DATE, LENGTH, RATE = Kind.DATE, Kind.LENGTH, Kind.RATE
+DATE, LENGTH, RATE = FieldKind.DATE, FieldKind.LENGTH, FieldKind.RATE
 PlainAnswer = tuple[int, int, bytes, bytes, int, bool]
 """(status, length, keep, rate, said, dated) of a plain head, see `read_plain_response`."""
 
@@ -16,10 +16,10 @@ ODD: Final[PlainAnswer] = (0, -1, b"", b"", 0, True)
 """What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
-SAYING: Final = (Kind.PLACE, Kind.SECURITY)
+SAYING: Final = (FieldKind.PLACE, FieldKind.SECURITY)
 """Kinds whose lines are passed on, and say something as security_fields.py has it."""
 
-IN_PLACE: Final = frozenset((Kind.PASS, DATE, LENGTH, *SAYING))
+IN_PLACE: Final = frozenset((FieldKind.PASS, DATE, LENGTH, *SAYING))
 """Kinds whose lines are passed on, in their place."""
 
 
@@ -58,7 +58,7 @@ def read_plain_response(block: bytes) -> PlainAnswer:
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes
     that follow the head, unless the request was HEAD; that of ODD is -1. The rest is as ResponseHead describes it.
     Depends on nothing but the bytes, so it may be remembered.
-    Raises Fault for a malformed field line.
+    Raises UpstreamError for a malformed field line.
     """
     lines = block.split(b"\r\n")
     lines.pop()
@@ -109,7 +109,7 @@ def read_plain_response(block: bytes) -> PlainAnswer:
 def read_response(block: bytes) -> ResponseHead:
     """What the head of a response means, every rule applied; `block` as in `read_plain_response`.
 
-    Raises Fault(http_protocol_error) where the head is malformed, or the end of its body in doubt.
+    Raises UpstreamError(http_protocol_error) where the head is malformed, or the end of its body in doubt.
     """
     first, *lines = block.split(b"\r\n")
     lines.pop()
@@ -128,23 +128,25 @@ def read_response(block: bytes) -> ResponseHead:
         found.setdefault(field.kind, []).append(field)
         if field.kind in IN_PLACE:
             keep.append(field.line)
-    options = {option for field in found.get(Kind.CONNECTION, ()) for option in grammar.members(field.value)}
+    options = {option for field in found.get(FieldKind.CONNECTION, ()) for option in grammar.parse_list(field.value)}
     _read_connection(head, found, options)
     _read_framing(head, found)
-    named = options - NEVER_NAMED
+    named = options - PROTECTED_FIELDS
     if head.bodiless and head.status != 304:
         named.add(b"content-length")  # RFC 9110 section 8.6
     if named:
-        keep = [line for line in keep if grammar.name_of(line) not in named]
+        keep = [line for line in keep if grammar.parse_field_name(line) not in named]
     head.keep = b"\r\n".join([b"HTTP/1.1 %d %b" % (head.status, match[3] or b""), *keep, b""])
-    head.rate = b"".join([field.tail for field in found.get(RATE, ()) if grammar.name_of(field.tail) not in named])
+    head.rate = b"".join(
+        [field.tail for field in found.get(RATE, ()) if grammar.parse_field_name(field.tail) not in named]
+    )
     head.said = _said(head, found, named)
     head.dated = DATE in found and b"date" not in named
     return head
 
 
 def check_unfinished(data: bytes) -> None:
-    """Raise Fault(http_protocol_error) where `data`, a head without its end, cannot become one, whatever follows.
+    """Raise UpstreamError(http_protocol_error) where `data`, a head without its end, can never become a valid one.
 
     Otherwise whoever speaks another protocol, or ends lines in another way, would be waited for until a time-out.
     """
@@ -156,15 +158,15 @@ def check_unfinished(data: bytes) -> None:
 
 VERSION: Final = b"HTTP/1."
 
-Found = dict[Kind, list[Field]]
+Found = dict[FieldKind, list[Field]]
 """The lines that are more than passed on, by kind, in the order in which they came."""
 
 
-def _fault(what: str) -> Fault:
-    return Fault("http_protocol_error", f"The upstream {what}")
+def _fault(what: str) -> UpstreamError:
+    return UpstreamError("http_protocol_error", f"The upstream {what}")
 
 
-def _only(found: Found, name: str, kind: Kind) -> Field | None:
+def _only(found: Found, name: str, kind: FieldKind) -> Field | None:
     fields = found.get(kind)
     if fields is None:
         return None
@@ -177,7 +179,7 @@ def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> N
     """RFC 9112 section 9.3, and the Upgrade of RFC 9110 section 7.8."""
     head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
     if b"upgrade" in options or head.status == 101:
-        protocols = [field.value.lower() for field in found.get(Kind.UPGRADE, ()) if field.value]
+        protocols = [field.value.lower() for field in found.get(FieldKind.UPGRADE, ()) if field.value]
         head.upgrade = b", ".join(protocols) or None
 
 
@@ -189,7 +191,7 @@ def _said(head: ResponseHead, found: Found, named: set[bytes]) -> int:
     said = ALL if head.status == 304 else 0
     for kind in SAYING:
         for field in found.get(kind, ()):
-            if grammar.name_of(field.line) not in named:
+            if grammar.parse_field_name(field.line) not in named:
                 said |= field.said
     return said
 
@@ -197,7 +199,7 @@ def _said(head: ResponseHead, found: Found, named: set[bytes]) -> int:
 def _read_framing(head: ResponseHead, found: Found) -> None:
     """RFC 9112 sections 6.1 to 6.3: where the body ends."""
     length = _only(found, "Content-Length", LENGTH)
-    coding = _only(found, "Transfer-Encoding", Kind.CODING)
+    coding = _only(found, "Transfer-Encoding", FieldKind.CODING)
     if coding is not None:
         if length is not None:
             raise _fault("sent Content-Length beside Transfer-Encoding")

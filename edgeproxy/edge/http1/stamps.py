@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from edgeproxy.edge.http1.grammar import name_of
+from edgeproxy.edge.http1.grammar import parse_field_name
 
 
 class Binding(NamedTuple):
@@ -42,7 +42,7 @@ def lines(binding: Binding) -> bytes:
 def with_empty(block: bytes) -> bytes:
     """Return these lines, which `lines` made, and an empty one for each stamp of its kind that has no value: who
     overwrites fields with what stands here overwrites a client's too."""
-    present = {name_of(line) for line in block.split(b"\r\n")}
+    present = {parse_field_name(line) for line in block.split(b"\r\n")}
     missing = [name for name, value in STAMPS.items() if value is not None and name.lower() not in present]
     return block + b"".join([b"%b: \r\n" % name for name in missing])
 

@@ -13,7 +13,7 @@ import orjson
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.config.addresses import Address
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import resolve
 from edgeproxy.edge.http1.request_line import read_request_line
@@ -230,7 +230,7 @@ def asked(request: Logged) -> bytes:
     try:
         line = read_request_line(request.first.partition(b"\r\n")[0])
         path = resolve(line.target).partition(b"?")[0]
-    except Refused:
+    except RejectedError:
         return members({"request_id": shown(rid), "client": client.peer})
     method = line.method if line.method in METHODS else OTHER
     return members(understood(request, client.peer, method, b"", path, line.version[1]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_ip, subject_of
 from edgeproxy.config.addresses import Network
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.admission import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
@@ -72,11 +72,14 @@ class Address:
         return self._guarded
 
     def limit_set(self, binding: BoundByAddress) -> LimitSet:
-        """What holds this address on a route binding that differs by address. Raises Refused where it may not come."""
+        """What holds this address on a route binding that differs by address.
+
+        Raises RejectedError where it may not come.
+        """
         limit_set = self._limit_sets.get(binding)
         if limit_set is None:
             if binding.networks is not None and not binding.networks.admits(parse_ip(self.text)):
-                raise Refused(403, "This API key is not for use from this address", close=False)
+                raise RejectedError(403, "This API key is not for use from this address", close=False)
             if len(self._limit_sets) >= LIMIT_SETS_MAX:
                 self._limit_sets.clear()
             limit_set = self._limit_sets[binding] = binding.limits.limit_set(self.subject)

@@ -8,11 +8,11 @@ decided on.
 import re
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.errors import Answered, Refused
+from edgeproxy.edge.errors import DirectResponse, RejectedError
 from edgeproxy.edge.http1 import message, stamps
 from edgeproxy.edge.http1.field_values import value
-from edgeproxy.edge.http1.fields import FOLDED, KEY_FIELDS, FieldRules, Kind
-from edgeproxy.edge.http1.grammar import OWS, host_of, name_of
+from edgeproxy.edge.http1.fields import FOLD_TABLE, KEY_FIELDS, FieldKind, FieldRules
+from edgeproxy.edge.http1.grammar import OWS, parse_field_name, parse_host
 from edgeproxy.edge.http1.path import resolve
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy.client import Client
@@ -50,7 +50,7 @@ UNSIGNED: Final = stamps.opening(b"X-Edge-Signature") + b"\r\n"
 SEPARATORS: Final = {b"cookie": b"; "}
 """What stands between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
 
-GRANTED: Final = Answered(200, "Granted")
+GRANTED: Final = DirectResponse(200, "Granted")
 """The answer to what may pass."""
 
 
@@ -63,21 +63,21 @@ def compile_suspects(foreign: tuple[bytes, ...]) -> re.Pattern[bytes]:
 
 
 def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> None:
-    """Raise Refused(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
+    """Raise RejectedError(400) where a head has a field that nobody may be believed in, and that the proxy passes on.
 
     Such are those of another kind of proxy; those that override what is decided on, unless `strip_except` has them; and
     stamps in another spelling, which services that cannot tell the two apart (WSGI, CGI) take for the stamps.
     """
     for line in head.split(b"\r\n")[1:]:
-        name = name_of(line)
-        folded = name.translate(FOLDED)
+        name = parse_field_name(line)
+        folded = name.translate(FOLD_TABLE)
         if name in foreign:
             detail = f"{name.title().decode()} is not how requests are stated here, see the listener's authorize"
-            raise Refused(400, detail, close=False)
+            raise RejectedError(400, detail, close=False)
         if folded in STAMP_NAMES and name != folded:
-            raise Refused(400, "A stamp may not be sent in another spelling", close=False)
-        if folded in OVERRIDES and rules.kind(name) is not Kind.PASS:
-            raise Refused(400, f"{folded.title().decode()} may not override what is decided on", close=False)
+            raise RejectedError(400, "A stamp may not be sent in another spelling", close=False)
+        if folded in OVERRIDES and rules.classify(name) is not FieldKind.PASS:
+            raise RejectedError(400, f"{folded.title().decode()} may not override what is decided on", close=False)
 
 
 class Authorization(Exchange):
@@ -94,7 +94,7 @@ class Authorization(Exchange):
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the method and the target of the request; `target` is that of the question, as it came.
 
-        Raises Refused where the proxy does not state them, each once.
+        Raises RejectedError where the proxy does not state them, each once.
         """
         raise NotImplementedError
 
@@ -102,7 +102,7 @@ class Authorization(Exchange):
         """What the question says of the request; the client is the one that the proxy asks for."""
         self.outer = b""
         if not self.client.trusted:
-            raise Refused(403, "Only trusted proxies may ask here")
+            raise RejectedError(403, "Only trusted proxies may ask here")
         super().read(data, end)
         self.outer = self.method
         if self.suspects.search(data, 0, end):
@@ -112,23 +112,23 @@ class Authorization(Exchange):
         check_sizes(len(line), 0, self.snapshot.sizes)
         request = read_request_line(line)
         if request.authority is not None:
-            raise Refused(400, "The target of the request is a path, with its query", close=False)
+            raise RejectedError(400, "The target of the request is a path, with its query", close=False)
         path = target.partition(b"?")[0]
         if resolve(request.target).partition(b"?")[0] != path:
             # The proxy forwards it as it is: a service that reads it in another way would serve what nobody decided on.
-            raise Refused(400, "The path is not in its normal form, in which alone it is decided on", close=False)
+            raise RejectedError(400, "The path is not in its normal form, in which alone it is decided on", close=False)
         self.method, self.path = request.method, path
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         query_key = self.snapshot.query_key
         if query_key is not None and key_in(self.first, query_key) is not None:
-            raise Refused(400, "A key in the query would go on to the service: send it in a field", close=False)
+            raise RejectedError(400, "A key in the query would go on to the service: send it in a field", close=False)
         self.snapshot.paths.check(self.path, self.method, self.site)
 
     def enter(self, door: "Door") -> None:
         """Who may come is decided here; redirects, fixed answers and preflights are the proxy's affair."""
         door.admit(self)
 
-    def asked_about(self, refusal: Refused) -> "Route":
+    def asked_about(self, refusal: RejectedError) -> "Route":
         """No route is found for a preflight: nobody answers it here."""
         raise refusal
 
@@ -175,7 +175,7 @@ class Authorization(Exchange):
         lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
         rests = dict.fromkeys((*KEY_FIELDS, *snapshot.lines.rules.keys, b"cookie", b"sec-websocket-protocol"), b"")
         for line in lines.split(b"\r\n"):
-            name = name_of(line)
+            name = parse_field_name(line)
             if name in rests:
                 rest = line.partition(b":")[2].strip(OWS)
                 rests[name] = rests[name] + SEPARATORS.get(name, b", ") + rest if rests[name] else rest
@@ -191,11 +191,11 @@ class FieldsAuthorization(Authorization):
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the values of the fields, which the proxy overwrites where its client sent them."""
         if self.path != PATH:
-            raise Refused(404, "Questions are asked at /v1/authorize", close=False)
+            raise RejectedError(404, "Questions are asked at /v1/authorize", close=False)
         method, uri = (value(self.keep, name) for name in self.fields)
         if not method or not uri:
             names = " and ".join(name.title().decode() for name in self.fields)
-            raise Refused(400, f"{names} state the request, each once", close=False)
+            raise RejectedError(400, f"{names} state the request, each once", close=False)
         return method, uri
 
 
@@ -216,9 +216,9 @@ class ForwardedAuthorization(FieldsAuthorization):
         """Return the values of the fields, and take the site of the host that is stated beside them."""
         statement = super().parse_statement(target)
         authority = self.head.forwarded_host
-        host = None if authority is None else host_of(authority)
+        host = None if authority is None else parse_host(authority)
         if host is None:
-            raise Refused(400, "X-Forwarded-Host states the host of the request, once", close=False)
+            raise RejectedError(400, "X-Forwarded-Host states the host of the request, once", close=False)
         self.site = self.snapshot.router.site(host)
         return statement
 
@@ -232,7 +232,7 @@ class PathAuthorization(Authorization):
     def parse_statement(self, target: bytes) -> tuple[bytes, bytes]:
         """Return the question's method, and what follows in its target."""
         if not target.startswith(PATH + b"/"):
-            raise Refused(404, "Questions are asked at /v1/authorize, followed by the path", close=False)
+            raise RejectedError(404, "Questions are asked at /v1/authorize, followed by the path", close=False)
         return self.method, target[len(PATH) :]
 
 

@@ -3,10 +3,10 @@
 Nothing is held here but what one chunk's first line may need; back-pressure is the connections' business.
 """
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.chunked import Chunked, encode, finish
-from edgeproxy.edge.http1.fields import Kind
+from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http1.lines import REQUESTS, Names
 
 NO_LIMIT = 1 << 62
@@ -52,18 +52,21 @@ class ChunkedBody:
         self.rest = b""
 
     def feed(self, data: bytes) -> bytes:
-        """What goes to the upstream; raises Refused on what is no chunked body, 413 past the limit on its size."""
+        """What goes to the upstream;
+
+        raises RejectedError on what is no chunked body, 413 past the limit on its size.
+        """
         parts = self._decoder.feed(data)
         self.size += sum(map(len, parts))
         if self.size > self._most:
-            raise Refused(413, "The body is larger than this edge accepts")
+            raise RejectedError(413, "The body is larger than this edge accepts")
         if not self._decoder.done:
             return encode(parts)
         self.done = True
         self.rest = self._decoder.rest
         names = self._names
         return encode(parts) + finish(
-            line for line in self._decoder.trailers if names[grammar.name_of(line)] is Kind.PASS
+            line for line in self._decoder.trailers if names[grammar.parse_field_name(line)] is FieldKind.PASS
         )
 
 

@@ -13,7 +13,7 @@ from typing import IO
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
@@ -21,9 +21,9 @@ LOG_SECONDS = 60.0
 """Seconds between two log lines about bodies for which there is no room."""
 
 
-def no_room() -> Refused:
+def no_room() -> RejectedError:
     """What a client is told whose body cannot be kept."""
-    return Refused(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
+    return RejectedError(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
 
 
 class BodySpace:

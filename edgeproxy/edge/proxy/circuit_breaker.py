@@ -4,7 +4,7 @@ What waits here waits in a queue that grows; what is refused at once can go else
 """
 
 from edgeproxy.edge.counters.meters import SharedGauge
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 
 
 class Breaker:
@@ -17,9 +17,9 @@ class Breaker:
         self._pending = pending
 
     def enter(self) -> None:
-        """A request is about to be sent. Raises Fault(503) where as many wait as may."""
+        """A request is about to be sent. Raises UpstreamError(503) where as many wait as may."""
         if not self._pending.claim(self._most):
-            raise Fault("connection_limit_reached", "Too many requests wait for this upstream", status=503)
+            raise UpstreamError("connection_limit_reached", "Too many requests wait for this upstream", status=503)
 
     def leave(self) -> None:
         """Its answer has begun, or none will come."""

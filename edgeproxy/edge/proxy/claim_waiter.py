@@ -111,7 +111,9 @@ class ClaimWaiter:
             table, terms = self._said[gate]
             row = gate.row
             generation = table.generation(row)
-            rates.append(RateUse.of(table.name, table.file.generation, row, generation, terms, gate.has_refused))
+            rates.append(
+                RateUse.from_terms(table.name, table.file.generation, row, generation, terms, gate.has_refused)
+            )
         return LimitsUsed(rates, list(self._totals.values()))
 
     def _taken(self) -> None:

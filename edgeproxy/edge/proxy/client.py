@@ -8,7 +8,7 @@ import asyncio
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.errors import EdgeError, Fault, Refused
+from edgeproxy.edge.errors import EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1.request import PLAIN
 from edgeproxy.edge.http1.request_line import check_unfinished
 from edgeproxy.edge.proxy import client_certificate
@@ -211,7 +211,7 @@ class Client(asyncio.Protocol):
         plain = head is PLAIN  # Its class says all of it, and is slow to look into.
         unclear = len(data) < after or (not plain and (head.chunked or head.expect))
         close = unclear or self.last or (not plain and head.close)
-        close = close or (isinstance(refusal, Refused) and refusal.close)
+        close = close or (isinstance(refusal, RejectedError) and refusal.close)
         self.answer(exchange.own_answer(refusal, close=close), close=close)
         return b"" if close or len(data) == after else data[after:]
 
@@ -225,7 +225,7 @@ class Client(asyncio.Protocol):
                 return
         try:
             check_unfinished(data, self.runtime.snapshot.sizes)
-        except Refused as refusal:
+        except RejectedError as refusal:
             self.refuse(refusal, data)
             return
         self.buffer = data
@@ -234,7 +234,7 @@ class Client(asyncio.Protocol):
         elif data:
             self.deadline = deadline or monotonic() + self.runtime.snapshot.header_timeout
 
-    def refuse(self, refusal: Refused, data: bytes) -> None:
+    def refuse(self, refusal: RejectedError, data: bytes) -> None:
         """Answer what has not become a request, and will not."""
         exchange = self.exchange = Exchange(self, self.runtime)
         exchange.first = data
@@ -318,7 +318,7 @@ class Client(asyncio.Protocol):
         elif self.body is not None:
             try:
                 data = self.take(data)
-            except Refused as refusal:
+            except RejectedError as refusal:
                 exchange.fail(refusal)
                 return
             if server is not None:
@@ -517,7 +517,7 @@ class Client(asyncio.Protocol):
         elif self.gone:
             self.abort()
         elif exchange is None and self.buffer and not self.choked:
-            late = Refused(408, "The request's head did not arrive in time")
+            late = RejectedError(408, "The request's head did not arrive in time")
             self.refuse(late, self.buffer)
         elif exchange is None:
             # Idle as far as requests go; the last answer may still be on its way out.
@@ -540,9 +540,9 @@ class Client(asyncio.Protocol):
         if exchange.answered:
             self.abort()
         elif self.body is not None and self.reading:
-            exchange.fail(Refused(408, "The request's body did not arrive in time"))
+            exchange.fail(RejectedError(408, "The request's body did not arrive in time"))
         else:
-            exchange.fail(Fault("http_response_timeout", "The upstream did not answer in time", status=504))
+            exchange.fail(UpstreamError("http_response_timeout", "The upstream did not answer in time", status=504))
 
     def takes(self) -> bool:
         """Whether the client has taken enough of what is on its way since this was last asked."""

@@ -13,7 +13,7 @@ import zstandard
 
 from edgeproxy.config.edge.compression import STREAMS
 from edgeproxy.edge.http1.field_values import value, values, without
-from edgeproxy.edge.http1.grammar import members
+from edgeproxy.edge.http1.grammar import parse_list
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.compression import Compress
@@ -107,13 +107,13 @@ class Compression:
             return False
         if values(lines, b"content-encoding") or values(lines, b"content-range"):
             return False
-        return b"no-transform" not in members(b",".join(values(lines, b"cache-control")))
+        return b"no-transform" not in parse_list(b",".join(values(lines, b"cache-control")))
 
 
 def accepted(lines: bytes) -> set[bytes]:
     """The codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
     found = set()
-    for member in members(b",".join(values(lines, b"accept-encoding"))):
+    for member in parse_list(b",".join(values(lines, b"accept-encoding"))):
         coding, _, parameter = member.partition(b";")
         match = QVALUE.fullmatch(parameter.strip())
         if match is None or match[1].rstrip(b"0.") != b"":

@@ -6,7 +6,7 @@ from time import monotonic
 
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import format_tls_error
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.dial import HandshakeFailed, dial
 from edgeproxy.edge.proxy.exchange import Exchange
@@ -43,20 +43,26 @@ class UpstreamConnector:
                     tls = exchange.snapshot.outward[service.name] if endpoint.scheme == "https" else None
                     await dial(endpoint, server, tls)
             except TimeoutError:
-                fault = Fault("connection_timeout", "The upstream did not take the connection in time", status=504)
+                fault = UpstreamError(
+                    "connection_timeout", "The upstream did not take the connection in time", status=504
+                )
                 why = f"no connection within {service.connect_timeout:g} s"
             except HandshakeFailed as failure:
-                fault = Fault(fault_of(failure.why), "TLS with the upstream could not be agreed on")
+                fault = UpstreamError(fault_of(failure.why), "TLS with the upstream could not be agreed on")
                 why = format_tls_error(failure.why)
             except OSError as refusal:
-                fault = Fault("connection_refused", "The upstream could not be connected to")
+                fault = UpstreamError("connection_refused", "The upstream could not be connected to")
                 if refusal.errno in OUT_OF_RESOURCES:
-                    fault = Fault("proxy_internal_error", "The edge has no connection to spare", status=503, ours=True)
+                    fault = UpstreamError(
+                        "proxy_internal_error", "The edge has no connection to spare", status=503, is_local=True
+                    )
                 why = str(refusal)
             except Exception as unforeseen:
                 # Nobody else would ever tell the client.
                 self._log.exception("connecting failed", endpoint=f"{endpoint.host}:{endpoint.port}")
-                fault = Fault("proxy_internal_error", "The edge could not connect to the upstream", ours=True)
+                fault = UpstreamError(
+                    "proxy_internal_error", "The edge could not connect to the upstream", is_local=True
+                )
                 why = repr(unforeseen)
             else:
                 exchange.connected(server)

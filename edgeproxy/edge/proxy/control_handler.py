@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import TlsFilesError
-from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.index import NoRow
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import (
     Alive,
     ClaimsUnused,
@@ -23,7 +23,7 @@ from edgeproxy.edge.messages import (
     Drain,
     Endpoints,
     ForgetCustomers,
-    HubHeard,
+    HubAnswered,
     IssuerKeys,
     KeysLookedUp,
     LoadCertificates,
@@ -47,7 +47,7 @@ ALIVE_SECONDS = 1.0
 
 Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
 """What is done in turn."""
-Urgent = HubHeard | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
+Urgent = HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
 """What does not wait for its turn."""
 
 
@@ -68,7 +68,7 @@ class ControlHandler:
         self._log = log.get_logger()
 
     async def until_drain(self) -> float:
-        """Take orders until the one to leave; returns the seconds that there are for it. Raises ChannelClosed.
+        """Take orders until the one to leave; returns the seconds that there are for it. Raises ChannelClosedError.
 
         That one does not wait for its turn: nobody needs what is still being prepared then.
         """
@@ -90,7 +90,7 @@ class ControlHandler:
                 message = await self._channel.receive()
                 if isinstance(message, Urgent):
                     self._heed(message)
-        except ChannelClosed:
+        except ChannelClosedError:
             self.orphaned()
 
     def orphaned(self) -> None:
@@ -102,7 +102,7 @@ class ControlHandler:
     def _heed(self, message: Urgent) -> None:
         """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""
         match message:
-            case HubHeard():
+            case HubAnswered():
                 self._runtime.claim_waiter.heard()
             case ClaimsUnused(rows=rows):
                 self._runtime.claim_waiter.unused(rows)
@@ -127,17 +127,17 @@ class ControlHandler:
                 order = await self._told.get()
                 try:
                     await self._do(order)
-                except ChannelClosed:
+                except ChannelClosedError:
                     raise
                 except Exception as unforeseen:  # What is told next must be heard all the same.
                     self._log.error("an order could not be followed", order=type(order).__name__, exc_info=unforeseen)
-        except ChannelClosed:
+        except ChannelClosedError:
             pass
 
     async def live(self) -> None:
         """Give signs of life; until cancelled. None is added to one that was not taken yet."""
         while True:
-            self._channel.offer(Alive())
+            self._channel.try_send(Alive())
             await asyncio.sleep(ALIVE_SECONDS)
 
     async def _do(self, order: Order) -> None:
@@ -164,7 +164,7 @@ class ControlHandler:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
             self._generations.prepare(number, draft, services)
-        except (TlsFilesError, NoRow, Refused) as failure:
+        except (TlsFilesError, NoRow, RejectedError) as failure:
             answer = PrepareFailed(number, why_not(failure))
         except Exception as unforeseen:  # Whatever it is, it must not end what is served.
             self._log.error("configuration could not be prepared", number=number, exc_info=unforeseen)
@@ -172,8 +172,8 @@ class ControlHandler:
         await self._channel.send(answer)
 
 
-def why_not(failure: TlsFilesError | NoRow | Refused) -> str:
+def why_not(failure: TlsFilesError | NoRow | RejectedError) -> str:
     """Why a configuration cannot be served, for who wrote it."""
     if isinstance(failure, NoRow):
         return f"the table of {failure} has no room for what is to be counted; it is made anew at the next start"
-    return failure.detail if isinstance(failure, Refused) else str(failure)
+    return failure.detail if isinstance(failure, RejectedError) else str(failure)

@@ -9,10 +9,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.edge.errors import Answered, EdgeError, Fault, Refused, RefusedCustomer
+from edgeproxy.edge.errors import DirectResponse, EdgeError, RejectedCustomerError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.http1.field_values import value, values
-from edgeproxy.edge.http1.grammar import IDEMPOTENT, METHODS, host_of
+from edgeproxy.edge.http1.grammar import IDEMPOTENT, METHODS, parse_host
 from edgeproxy.edge.http1.host import with_host
 from edgeproxy.edge.http1.path import is_plain, resolve
 from edgeproxy.edge.http1.request import PLAIN, RequestHead, agree, read_head
@@ -231,7 +231,7 @@ class Exchange:
             if refusing is not None:
                 return refusing
             if self.length > self.snapshot.longest_body:
-                return Refused(413, "The body is larger than this edge accepts")
+                return RejectedError(413, "The body is larger than this edge accepts")
             if not self.find():
                 return self.park(AWAITS_KEY, data, end)
             return self.proceed(data, end)
@@ -314,7 +314,7 @@ class Exchange:
         if client.trusted:
             client.on_behalf(self.head)
             if not client.address.admitted:
-                raise Refused(403, "This address may not come here", close=False)
+                raise RejectedError(403, "This address may not come here", close=False)
         guard = client.address.guard
         if guard is None:
             return None
@@ -330,11 +330,11 @@ class Exchange:
     def find(self) -> bool:
         """The route, then the binding of who asks on it; False where the supervisor was asked whose the key is.
 
-        Raises Refused where there is no route, or who asks may not use it.
+        Raises RejectedError where there is no route, or who asks may not use it.
         """
         try:
             self.route = route = self.site.match(self.path, self.method)
-        except Refused as refusal:
+        except RejectedError as refusal:
             self.route = route = self.asked_about(refusal)
         if route.door is not None:
             self.enter(route.door)
@@ -351,7 +351,8 @@ class Exchange:
     def admit(self) -> LimitSet | Literal[Progress.PARKED] | None:
         """All that holds the route binding is charged, or nothing is: None, and the request goes on.
 
-        Else the limits of which one refuses, or PARKED where it waits for claims. Raises Refused where load is shed.
+        Else the limits of which one refuses, or PARKED where it waits for claims. Raises RejectedError where load is
+        shed.
         """
         binding = self.binding
         assert binding is not None
@@ -448,13 +449,13 @@ class Exchange:
             client.next()
 
     def inquire(self, stranger: "Identity") -> None:
-        """Have the supervisor asked for whose the key is; raises Refused(503) where nobody says so in time."""
+        """Have the supervisor asked for whose the key is; raises RejectedError(503) where nobody says so in time."""
         runtime = self.runtime
         assert isinstance(stranger, Stranger)
         if not runtime.key_lookup.ask(stranger.digest, self, runtime.key_lookup.left(self.started)):
             runtime.metrics.auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
-            raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
+            raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")
         self.awaited_key = stranger.digest
 
     def meet(self, data: bytes, end: int) -> Outcome:
@@ -470,8 +471,8 @@ class Exchange:
 
     def identify(self, identity: "Identity", route: "Route") -> "Identity | None":
         """Who asks, where the field lines do not settle it: their key may be in the query, a certificate may say who
-        they are, and they may be known no longer. None where the supervisor has to be asked. Raises Refused where the
-        query has several keys."""
+        they are, and they may be known no longer. None where the supervisor has to be asked. Raises RejectedError where
+        the query has several keys."""
         snapshot = self.snapshot
         directory = snapshot.directory
         if identity is directory.nobody and snapshot.query_key is not None:
@@ -496,13 +497,13 @@ class Exchange:
         self.message = b"".join((self.first, self.keep, binding.stamps, self.client.forwarded, self.rid, closing))
 
     def select(self) -> None:
-        """The endpoint that the request goes to. Raises Fault where there is none that may be asked."""
+        """The endpoint that the request goes to. Raises UpstreamError where there is none that may be asked."""
         binding = self.binding
         assert binding is not None
         service, prefer = binding.route.service, binding.prefer
         try:
             self.endpoint = endpoint = service.select() if prefer is None else service.select_in(prefer)
-        except Fault as fault:
+        except UpstreamError as fault:
             self.runtime.metrics.upstream_error(service.name, fault.error)
             raise
         endpoint.outstanding += 1
@@ -598,7 +599,7 @@ class Exchange:
     # ---- what holds a request, beyond the ordinary
 
     def shed(self, limit_set: LimitSet) -> bool:
-        """The worker has too much to do: raise Refused(503) for as many as must wait, the lowest priority first.
+        """The worker has too much to do: raise RejectedError(503) for as many as must wait, the lowest priority first.
 
         True where burst credits are to buy passage, once nothing else refuses: those of a plan without limits do.
         """
@@ -611,7 +612,7 @@ class Exchange:
                 return True
         runtime.metrics.shed(binding.priority)
         why = binding.message or "There is more to do than this edge can"
-        raise Refused(503, why, close=False, fields=b"Retry-After: 1\r\n")
+        raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")
 
     def note(self, noted: Noted) -> bytes:
         """The fields that an answer has besides: which limits would have refused, which soft quotas are passed."""
@@ -653,10 +654,10 @@ class Exchange:
     def gathers(self, most: int) -> bool:
         """Whether the body is taken in first; no endpoint waits for it meanwhile. False where it is there already.
 
-        Raises Refused where it is larger than `most` bytes.
+        Raises RejectedError where it is larger than `most` bytes.
         """
         if max(self.length, self.bytes_in) > most:
-            raise Refused(413, "The body is larger than this service accepts")
+            raise RejectedError(413, "The body is larger than this service accepts")
         client = self.client
         if client.body is None:
             return False
@@ -676,7 +677,7 @@ class Exchange:
         most = self.binding.route.service.buffer
         assert most is not None
         if self.bytes_in > most:
-            self.fail(Refused(413, "The body is larger than this service accepts"))
+            self.fail(RejectedError(413, "The body is larger than this service accepts"))
             return
         if overflow is None and len(self.message) + len(data) <= GATHERED_BYTES_MAX:
             self.message += data
@@ -713,7 +714,7 @@ class Exchange:
         self.away += monotonic() - self.away_since
         try:
             self.select()
-        except Fault as fault:
+        except UpstreamError as fault:
             self.fail(fault.with_traceback(None))
             return
         assert self.endpoint is not None
@@ -758,7 +759,7 @@ class Exchange:
         door.admit(self)
         door.answer(self)
 
-    def asked_about(self, refusal: Refused) -> "Route":
+    def asked_about(self, refusal: RejectedError) -> "Route":
         """The route that a preflight asks about, where its own method has none; raises the refusal for all others."""
         if refusal.status != 405 or not is_preflight(self):
             raise refusal
@@ -780,7 +781,7 @@ class Exchange:
         host, lines = agree(request, head)
         if head.authority is None and not lines:
             said = (head.forwarded_host or b"").partition(b",")[0].strip()
-            lines = NO_HOST if host_of(said) is None else b"Host: %b\r\n" % said
+            lines = NO_HOST if parse_host(said) is None else b"Host: %b\r\n" % said
         self.keep = lines + head.keep
         self.head = PLAIN if head.plain else head
         self.length, self.trace, self.credentials = head.length, head.trace, head.credentials
@@ -825,7 +826,7 @@ class Exchange:
         """RFC 9110 section 7.6.2: whoever asks how far its OPTIONS comes is answered here where it may not go on."""
         if self.method == b"OPTIONS":
             if not left:
-                raise Answered(204, "Max-Forwards ends here")
+                raise DirectResponse(204, "Max-Forwards ends here")
             left -= 1
         self.keep += b"Max-Forwards: %d\r\n" % left
 
@@ -833,7 +834,7 @@ class Exchange:
         """A 1xx answer: passed on at once, to whom can be sent one (RFC 9110 section 15.2)."""
         self.interims += 1
         if self.interims > INTERIM_ANSWERS_MAX:
-            raise Fault("http_protocol_error", "The upstream sent too many interim answers")
+            raise UpstreamError("http_protocol_error", "The upstream sent too many interim answers")
         if self.minor:
             assert self.binding is not None
             keep, metered_by = head.keep, self.binding.metering
@@ -1019,7 +1020,7 @@ class Exchange:
         )
         route, tier = self.labels()
         whose = None
-        if isinstance(reason, RefusedCustomer):
+        if isinstance(reason, RejectedCustomerError):
             tier, whose = reason.tier, (reason.customer, reason.tier)
         self.runtime.metrics.requests(route, tier, made.status).add(1)
         self.status, self.bytes_out = made.status, made.body_size
@@ -1084,7 +1085,7 @@ class Exchange:
         try:
             # It was refused before anybody looked.
             return self.site.match(self.path, self.method).cors
-        except Refused:
+        except RejectedError:
             return self.snapshot.cors
 
     # ---- connecting
@@ -1101,7 +1102,7 @@ class Exchange:
             server.idle_again(monotonic())
         elif server.transport.is_closing():
             # Nothing was written, so this may be done again with any request.
-            fault = Fault("connection_terminated", "The upstream closed the connection at once")
+            fault = UpstreamError("connection_terminated", "The upstream closed the connection at once")
             if self.retry(fault, same=True):
                 self.connect()
             else:
@@ -1124,12 +1125,12 @@ class Exchange:
             if client.choked:
                 server.pause()
 
-    def unreachable(self, fault: Fault) -> None:
+    def unreachable(self, fault: UpstreamError) -> None:
         """The endpoint could not be reached. Nothing was sent, so another one is asked, or it once more."""
         if not self.retry(fault, same=fault.error in UNREACHED):
             self.fail(fault)
 
-    def retry(self, fault: Fault, *, same: bool) -> bool:
+    def retry(self, fault: UpstreamError, *, same: bool) -> bool:
         """Choose the endpoint to which the request is sent once more; False where it must not be, or there is none.
 
         Rather another one than the same, which is taken only if `same` allows it. `fault` is what the last one is to
@@ -1143,7 +1144,7 @@ class Exchange:
         if other is None or len(tried) >= service.attempts or not service.budget.spend():
             return False
         metrics.upstream_error(service.name, fault.error)
-        if not fault.ours:
+        if not fault.is_local:
             endpoint.failed(monotonic())
         metrics.upstream_retry(service.name)
         endpoint.outstanding -= 1
@@ -1180,7 +1181,7 @@ class Exchange:
         charged for it (RFC 9112 section 9.3.1).
         """
         error = "http_response_incomplete" if self.answered else "connection_terminated"
-        fault = Fault(error, "The upstream closed the connection before its answer was complete")
+        fault = UpstreamError(error, "The upstream closed the connection before its answer was complete")
         self.server = None
         held = self.client.body is None and not self.streamed
         silent = not (begun or self.answered or self.interims)
@@ -1197,16 +1198,16 @@ class Exchange:
     def fail(self, error: EdgeError) -> None:
         """It cannot go on: an answer where none has begun, else an abort, so that no part passes for a whole."""
         client, endpoint = self.client, self.endpoint
-        if endpoint is not None and isinstance(error, Fault):
+        if endpoint is not None and isinstance(error, UpstreamError):
             self.runtime.metrics.upstream_error(endpoint.service.name, error.error)
             failed_already = self.answered and self.status >= 500  # By its status.
-            if not error.ours and not failed_already:
+            if not error.is_local and not failed_already:
                 endpoint.failed(monotonic())
         server = self.server
         if server is not None:
             server.abort()
         if self.answered:
-            self.over(error.error if isinstance(error, Fault) else error.detail)
+            self.over(error.error if isinstance(error, UpstreamError) else error.detail)
             self.release()
             client.exchange = None
             client.cut()

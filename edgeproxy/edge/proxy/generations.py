@@ -34,7 +34,7 @@ LOST_LINES_LOG_SECONDS = 10.0
 """Between two log lines about an access log that loses lines."""
 
 
-class Prepared:
+class PreparedSnapshot:
     """A snapshot that may be served next."""
 
     def __init__(self, number: int, snapshot: Snapshot, endpoints: Services) -> None:
@@ -52,7 +52,7 @@ class Generations:
         self.number = number
         self.introduced = asyncio.Event()
         """The supervisor has told of the endpoints of what is served."""
-        self._prepared: Prepared | None = None
+        self._prepared: PreparedSnapshot | None = None
         self._before: list[ref[Snapshot]] = []
         """Those that were served before, oldest first; each is there for as long as a request of it is under way."""
         self._services: list[Service] = []
@@ -64,12 +64,15 @@ class Generations:
     # ---- the next one
 
     def prepare(self, number: int, draft: "PreparedConfiguration", endpoints: Services) -> None:
-        """Make ready to serve this one, in place of another that was prepared. Raises NoRow, or Refused for it."""
+        """Make ready to serve this one, in place of another that was prepared.
+
+        Raises NoRow, or RejectedError for it.
+        """
         self.discard()
         runtime = self._runtime
         before, key_lookup = runtime.snapshot, runtime.key_lookup
         snapshot = Snapshot(draft, self._store, runtime.metrics, before=before, key_lookup=key_lookup)
-        self._prepared = Prepared(number, snapshot, endpoints)
+        self._prepared = PreparedSnapshot(number, snapshot, endpoints)
 
     def discard(self, number: int | None = None) -> None:
         """What was prepared, under this number if one is given, is not going to be served."""

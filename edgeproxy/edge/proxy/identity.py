@@ -26,7 +26,7 @@ from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import KeyOwner, format_customer_lookup, parse_customer, parse_key
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.key_form import is_miswritten
-from edgeproxy.edge.errors import Refused, RefusedCustomer
+from edgeproxy.edge.errors import RejectedError, RejectedCustomerError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.limits.limit_set import RouteLimits
@@ -76,7 +76,10 @@ class TokenDigest(NamedTuple):
 
 
 class RouteBindings(dict[Route, RouteBinding]):
-    """An identity's binding on each route, made when first used. What it may not use raises Refused every time."""
+    """An identity's binding on each route, made when first used.
+
+    What it may not use raises RejectedError every time.
+    """
 
     def __init__(self, make: Callable[[Route], RouteBinding]) -> None:
         super().__init__()
@@ -272,7 +275,7 @@ class Directory:
         if key_lookup.valid_until <= now:
             self._metrics.auth_failure("stale")
             why = "What this edge knows of its customers is too old to be believed"
-            raise Refused(503, why, close=False, fields=b"Retry-After: 10\r\n")
+            raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
         certified = isinstance(identity, CertificateHolder)
         unknown = self.uncertified if certified else self.unknown
         known = key_lookup.known(identity.digest)
@@ -318,7 +321,7 @@ class Directory:
             if key_lookup.valid_until <= now:
                 self._metrics.auth_failure("stale")
                 why = "What this edge knows of its customers is too old to be believed"
-                raise Refused(503, why, close=False, fields=b"Retry-After: 10\r\n")
+                raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
             known = key_lookup.known(holder.digest)
             if known is None and not key_lookup.is_unknown(holder.digest):
                 return None
@@ -334,7 +337,7 @@ class Directory:
 
     def _token_binding(self, claims: "Claims", person: KeyOwner | None, route: Route) -> RouteBinding:
         """The binding of the customer whom a token names: of the files, else the directory's (`person`), else one of
-        whom nothing but the tier is known. Raises Refused as `_told_binding`."""
+        whom nothing but the tier is known. Raises RejectedError as `_told_binding`."""
         key = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
         if self._customers.has_customer(claims.customer):
             customer = self._customers.get_customer(claims.customer)
@@ -347,7 +350,7 @@ class Directory:
             customer = Customer(tier=claims.tier)
         else:
             self._metrics.auth_failure("unserved")
-            raise Refused(403, "The token names neither a customer nor a tier that is known here", close=False)
+            raise RejectedError(403, "The token names neither a customer nor a tier that is known here", close=False)
         if claims.id is not None and claims.id in customer.revoked:
             return self._open(route, "revoked", "The token was revoked")
         if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
@@ -395,7 +398,7 @@ class Directory:
         return known
 
     def _told_binding(self, person: KeyOwner, key: "Key | None", route: Route, by: str = "key") -> RouteBinding:
-        """The binding of a customer who is in none of the files; raises Refused as `_binding`, and 503 where their
+        """Return the binding of a customer of the directory; raises RejectedError as `_binding`, and 503 where their
         limits are not known here: nobody is served without them. `key`: None where it is not understood."""
         if route.auth == "none":
             return self._anonymous(route)
@@ -412,10 +415,10 @@ class Directory:
         self._metrics.auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
-        raise Refused(503, "This edge does not know the plan of this customer", close=False, fields=again)
+        raise RejectedError(503, "This edge does not know the plan of this customer", close=False, fields=again)
 
     def _binding(self, key: "Key", customer: "Customer", route: Route, by: str = "key") -> RouteBinding:
-        """The route binding of a key's customer; raises Refused where it may not be used, and says why.
+        """The route binding of a key's customer; raises RejectedError where it may not be used, and says why.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
         route asks for scopes that the key lacks or the customer is not served in this region.
@@ -448,7 +451,7 @@ class Directory:
         return self._make(route, key.customer, tier, allowance, limits, prefer, networks)
 
     def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
-        """Raise Refused(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
+        """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
         name = route.settings.flag
         if name is None:
             return
@@ -459,18 +462,21 @@ class Directory:
             raise no_route()
 
     def _fence(self, key: "Key", customer: "Customer") -> None:
-        """Raise Refused(403) where the customer is not to be served in this region."""
+        """Raise RejectedError(403) where the customer is not to be served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
             self._metrics.auth_failure("region")
             why = f"This customer is not served in the region {self._edge_region}"
             raise self._refused(403, why, key, customer)
 
-    def _refused(self, status: int, why: str, key: "Key", customer: "Customer") -> Refused:
-        return RefusedCustomer(status, why, customer=key.customer, tier=customer.tier)
+    def _refused(self, status: int, why: str, key: "Key", customer: "Customer") -> RejectedError:
+        return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier)
 
     def _open(self, route: Route, reason: str, why: str) -> RouteBinding:
-        """The route binding without a key; raises Refused: 401 where the route wants one, 404 where it has a flag."""
+        """The route binding without a key;
+
+        raises RejectedError: 401 where the route wants one, 404 where it has a flag.
+        """
         # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
         if route.auth == "none" or keyless:
@@ -480,7 +486,7 @@ class Directory:
         self._metrics.auth_failure(reason)
         challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
-        raise Refused(401, why, close=False, fields=fields)
+        raise RejectedError(401, why, close=False, fields=fields)
 
     def _anonymous(self, route: Route) -> RouteBinding:
         """The route binding of those who need no key: held by address where there is a tier for them."""

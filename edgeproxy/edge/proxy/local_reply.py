@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from edgeproxy.edge.errors import Answered, EdgeError, Fault, Refused
+from edgeproxy.edge.errors import DirectResponse, EdgeError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message
 from edgeproxy.edge.limits.admission import Hopeless
 
@@ -31,17 +31,17 @@ def of(
     `date`, `limits` (RateLimit and what else limits have to say) and `browsers` (security fields, and whose pages may
     see it) are lines with their CRLF, or nothing.
     """
-    if isinstance(reason, Fault):
+    if isinstance(reason, UpstreamError):
         # 502, 503 or 504, with the reason in Proxy-Status (RFC 9209).
         status, why = reason.status, reason.error
         fields = b"Proxy-Status: edgeproxy; error=%b\r\n" % why.encode()
         if status == 503:
             fields += b"Retry-After: 1\r\n"
     else:
-        assert isinstance(reason, Refused)
+        assert isinstance(reason, RejectedError)
         status, why, fields = reason.status, reason.detail, reason.fields
     kind = b""
-    if isinstance(reason, Answered):
+    if isinstance(reason, DirectResponse):
         body = reason.content
     else:
         kind, body = message.PROBLEM, message.problem(status, reason.detail, request_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.config.meters import MEASURES, Measure
 from edgeproxy.edge.counters.index import NoRow
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 
 if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
@@ -217,7 +217,7 @@ class Capped:
         if n > self._most:
             try:
                 self._above().add(n - self._most)
-            except (NoRow, Refused):
+            except (NoRow, RejectedError):
                 pass  # It is paid for in any case: nobody is refused an answer for that.
 
 

@@ -4,7 +4,7 @@ configuration rejects."""
 import re
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import TARGET
 from edgeproxy.edge.http1.path import ESCAPED_SLASH, readings
 
@@ -28,31 +28,32 @@ class PathRules:
         but for escapes and dot segments, which always are; None for any other line."""
 
     def check(self, path: bytes, method: bytes, site: "Site[Route]") -> None:
-        """Raise Refused(400) for a resolved path that is rejected, or that is another route's to who unescapes it."""
+        """Raise RejectedError(400) for a resolved path that is rejected, or that is another route's to who unescapes
+        it."""
         for part in self.rejected:
             if part in path:
-                raise Refused(400, f"The path has {part.decode()}, which is not accepted here")
+                raise RejectedError(400, f"The path has {part.decode()}, which is not accepted here")
         if ESCAPED_SLASH in path:
             check_slashes(path, method, site)
 
 
 def check_slashes(path: bytes, method: bytes, site: "Site[Route]") -> None:
-    """Raise Refused(400) where a server that takes escaped slashes for slashes would be asked for another route's path.
+    """Raise RejectedError(400) where a server that unescapes slashes would take the path for another route's.
 
     Else whoever may use one route could reach, through it, what another one guards.
     """
     try:
         route = site.match(path, method)
-    except Refused:
+    except RejectedError:
         return  # As will be said in its turn, once the address is charged.
     for reading in readings(path):
         if led(reading, method, site) is not route:
-            raise Refused(400, "The path has an escaped slash, and would be another route's with a plain one")
+            raise RejectedError(400, "The path has an escaped slash, and would be another route's with a plain one")
 
 
 def led(path: bytes, method: bytes, site: "Site[Route]") -> "Route | None":
     """Return the route that this path would take."""
     try:
         return site.match(path, method)
-    except Refused:
+    except RejectedError:
         return None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeproxy.base import log
 from edgeproxy.config import addresses
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.messages import EndpointAddresses
 from edgeproxy.edge.proxy.circuit_breaker import Breaker
 from edgeproxy.edge.proxy.idle_lifetime import KeptIdle
@@ -245,7 +245,7 @@ class Service:
     def select(self) -> Endpoint:
         """The endpoint that a request is to go to: the less loaded of two taken at random, see load_balancing.py.
 
-        Raises Fault: dns_error where no address is known, destination_unavailable where all are down,
+        Raises UpstreamError: dns_error where no address is known, destination_unavailable where all are down,
         connection_limit_reached where the breaker is open. With a breaker, each ends with one call of `heard`.
         """
         if self.breaker is not None:
@@ -313,8 +313,8 @@ class Service:
     def _no_pair(self) -> NoReturn:
         self.heard()
         if self.endpoints:
-            raise Fault("destination_unavailable", "No endpoint of the upstream is up", status=503)
-        raise Fault("dns_error", "The upstream's name could not be resolved")
+            raise UpstreamError("destination_unavailable", "No endpoint of the upstream is up", status=503)
+        raise UpstreamError("dns_error", "The upstream's name could not be resolved")
 
     # ---- what is learnt of endpoints
 

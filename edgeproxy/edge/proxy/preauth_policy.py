@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
-from edgeproxy.edge.errors import Answered, Refused
+from edgeproxy.edge.errors import DirectResponse, RejectedError
 from edgeproxy.edge.http1.field_values import value, values
 from edgeproxy.edge.limits.admission import LimitSet, denied
 from edgeproxy.edge.limits.rule import Rule
@@ -81,27 +81,27 @@ class Door:
         return bool(self._rules) or any(each is not None for each in asks)
 
     def admit(self, request: Knocking) -> None:
-        """Raise Refused where a request does not come in."""
+        """Raise RejectedError where a request does not come in."""
         if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
-            raise Refused(403, "This address may not come here", close=False)
+            raise RejectedError(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
             if rule.meets(request):
                 self._obey(rule, limit, request)
 
     def answer(self, request: Knocking) -> None:
-        """Raise Answered where no upstream is to be asked, and Refused where a page may not."""
+        """Raise DirectResponse where no upstream is to be asked, and RejectedError where a page may not."""
         if self._cors is not None:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond
         if redirect is not None and not (redirect.to == "https" and request.is_secure()):
             place = location(redirect, self._prefix, request.first, request.keep)
-            raise Answered(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
+            raise DirectResponse(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
         if respond is not None:
             kind = f"Content-Type: {respond.type}\r\n".encode() if respond.body else b""
-            raise Answered(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
+            raise DirectResponse(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
 
     def _obey(self, rule: Condition, limit: Rule | None, request: Knocking) -> None:
-        """A rule is about a request. Raises Refused where it does not pass."""
+        """A rule is about a request. Raises RejectedError where it does not pass."""
         name, action = rule.settings.name, rule.settings.action
         if action == "log":
             about = {"method": request.method.decode(), "path": request.path.decode("ascii", "backslashreplace")}
@@ -115,10 +115,10 @@ class Door:
             _, again = denied(LimitSet((policy,)), request.now)
             self._count(name, "limit")
             fields = b"Retry-After: %d\r\n" % again
-            raise Refused(429, f"Over the limit of the rule {name}", close=False, fields=fields)
+            raise RejectedError(429, f"Over the limit of the rule {name}", close=False, fields=fields)
         self._count(name, action)
         if action == "deny":
-            raise Refused(403, f"Refused by the rule {name}", close=False)
+            raise RejectedError(403, f"Refused by the rule {name}", close=False)
 
 
 def limit_of(rule: Condition) -> Rule | None:
@@ -139,9 +139,9 @@ def check_origin(cors: CrossOrigin, request: Knocking) -> None:
     origins = values(request.keep, ORIGIN)
     allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == own_origin(request))
     if origins and not allowed:
-        raise Refused(403, "Pages of this origin may not call here", close=False)
+        raise RejectedError(403, "Pages of this origin may not call here", close=False)
     if preflight:
-        raise Answered(204, "A preflight", fields=cors.preflight(request.keep))
+        raise DirectResponse(204, "A preflight", fields=cors.preflight(request.keep))
 
 
 def own_origin(request: Knocking) -> bytes:

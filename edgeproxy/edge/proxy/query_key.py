@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote_to_bytes
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 
 VERSION_BYTES = len(b" HTTP/1.1\r\n")
 
@@ -10,12 +10,12 @@ VERSION_BYTES = len(b" HTTP/1.1\r\n")
 def key_in(first: bytes, name: bytes) -> bytes | None:
     """The key in the query of a request line, under the parameter `name`; None where there is no such parameter.
 
-    Raises Refused(400) where there are several.
+    Raises RejectedError(400) where there are several.
     """
     _, _, query = first[:-VERSION_BYTES].partition(b"?")
     values = [value for pair in query.split(b"&") for each, _, value in (pair.partition(b"="),) if _is(each, name)]
     if len(values) > 1:
-        raise Refused(400, f"The parameter {name.decode()} is repeated", close=False)
+        raise RejectedError(400, f"The parameter {name.decode()} is repeated", close=False)
     return unquote_to_bytes(values[0]) if values else None
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER, VALUE
 from edgeproxy.config.meters import CERTAIN, LIMIT
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering import Count
 
 
@@ -34,7 +34,7 @@ class Refusals:
                 counters = self._counter(
                     dimensions.format_dimensions({LIMIT: value, CERTAIN: "yes" if certain else "no"})
                 )
-            except Refused:
+            except RejectedError:
                 return
             self._made[limit, certain] = counters
         for counter in counters:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.identity import Stranger
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.states import AWAITS_KEY
@@ -69,7 +69,7 @@ class _Recheck:
                 self.ask()
             else:
                 identity.bindings[exchange.route]
-        except Refused as no:
+        except RejectedError as no:
             if no.status in ENDING:
                 end(exchange, no)
 
@@ -80,12 +80,12 @@ class _Recheck:
         return exchange.client.exchange is exchange and exchange.state is not AWAITS_KEY
 
 
-def end(exchange: "Exchange", why: Refused) -> None:
+def end(exchange: "Exchange", why: RejectedError) -> None:
     """End what is under way: a WebSocket with a word, all else at once."""
     client: Any = exchange.client
     server = exchange.server
     if server is None or server.tunnel is None:
-        exchange.fail(Refused(why.status, why.detail))
+        exchange.fail(RejectedError(why.status, why.detail))
         return
     server.tunnel.leave(POLICY_VIOLATION)
 

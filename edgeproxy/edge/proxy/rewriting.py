@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.field_values import value, values
-from edgeproxy.edge.http1.fields import FOLDED
-from edgeproxy.edge.http1.grammar import host_of, name_of
+from edgeproxy.edge.http1.fields import FOLD_TABLE
+from edgeproxy.edge.http1.grammar import parse_field_name, parse_host
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
@@ -24,13 +24,13 @@ class Edit:
 
     def __call__(self, lines: bytes) -> bytes:
         """The lines as they go on."""
-        kept = [line for line in lines.split(b"\r\n")[:-1] if folded(name_of(line)) not in self._gone]
+        kept = [line for line in lines.split(b"\r\n")[:-1] if folded(parse_field_name(line)) not in self._gone]
         return b"".join([line + b"\r\n" for line in kept]) + self.added
 
 
 def folded(name: bytes) -> bytes:
     """The name of a field as it is to servers that hand fields on as variables."""
-    return name.lower().translate(FOLDED)
+    return name.lower().translate(FOLD_TABLE)
 
 
 class Rewriter:
@@ -70,15 +70,15 @@ def location(settings: "Redirect", prefix: str | None, first: bytes, lines: byte
 
     Of what the client said, the path has no byte that could end the line, and what it puts into the place of the `*`
     cannot lead to another host: a `/` of the configuration stands before it, and another one does not follow. Raises
-    Refused(400) where it is to lead to the host that was asked for, and none was.
+    RejectedError(400) where it is to lead to the host that was asked for, and none was.
     """
     target = first.split(b" ", 2)[1]
     path, question, query = target.partition(b"?")
     if settings.to == "https":
         # Without X-Forwarded-Host nobody named a host: the one that is there is made up for the upstream.
-        host = host_of(value(lines, b"host") or b"") if values(lines, b"x-forwarded-host") else None
+        host = parse_host(value(lines, b"host") or b"") if values(lines, b"x-forwarded-host") else None
         if host is None:
-            raise Refused(400, "The request names no host, and cannot be sent to https", close=False)
+            raise RejectedError(400, "The request names no host, and cannot be sent to https", close=False)
         return b"https://%b%b" % (host, target)
     to = settings.to.encode()
     if to.endswith(b"*"):

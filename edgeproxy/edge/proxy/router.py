@@ -8,7 +8,7 @@ so nothing can be routed as one thing and served as another.
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar, Union
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 
 
 class Routable(Protocol):
@@ -39,7 +39,7 @@ class Site(Generic[R]):
         self._layers = tuple(layers)
 
     def match(self, path: bytes, method: bytes) -> R:
-        """The route for this path and method; raises Refused(404), or 405 where other methods have a route."""
+        """The route for this path and method; raises RejectedError(404), or 405 where other methods have a route."""
         for exact, prefixes, lengths in self._layers:
             found = exact.get(path) if exact else None
             if found is None:
@@ -102,9 +102,9 @@ class Router(Generic[R]):
         return self._anywhere
 
 
-def no_route() -> Refused:
+def no_route() -> RejectedError:
     """What is said of a path that leads nowhere, or nowhere for the one who asks."""
-    return Refused(404, "No route leads here", close=False)
+    return RejectedError(404, "No route leads here", close=False)
 
 
 _Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
@@ -153,4 +153,4 @@ def _by_method(routes: list[R], method: bytes) -> R:
     if not allowed:
         raise no_route()
     allow = b", ".join(sorted(allowed))
-    raise Refused(405, "The method is not allowed here", close=False, fields=b"Allow: %b\r\n" % allow)
+    raise RejectedError(405, "The method is not allowed here", close=False, fields=b"Allow: %b\r\n" % allow)

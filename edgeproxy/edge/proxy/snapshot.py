@@ -103,7 +103,7 @@ class Snapshot:
         """Whether any of the edge's own answers has fields that are for browsers alone."""
         self._access_log = settings.access_log
         self.access = self._log(before)
-        self.sizes = grammar.Limits(head=settings.limits.head, fields=settings.limits.fields)
+        self.sizes = grammar.HeadLimits(head=settings.limits.head, fields=settings.limits.fields)
         self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
         self.buffered = settings.limits.buffered
         self.header_timeout = settings.limits.header_timeout
@@ -177,7 +177,7 @@ class Snapshot:
         return AccessLog(self._access_log, self._region)
 
     def understand(self, block: bytes, trusted: bool) -> Meaning:
-        """What a block of field lines means; raises Refused where it has no one meaning.
+        """What a block of field lines means; raises RejectedError where it has no one meaning.
 
         Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown
         key must not be known to anyone, and what a trusted proxy says of its client is that client's alone.

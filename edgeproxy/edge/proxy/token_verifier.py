@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import orjson
 
 from edgeproxy.config.subject_names import subject_name
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 
 if TYPE_CHECKING:
     import jwt
@@ -83,7 +83,10 @@ class Issuers:
         self._keys, self._hurry = keys, hurry
 
     def verify(self, token: bytes) -> Claims:
-        """What a token says, if it is genuine and counts now. Raises NotGenuine, or Refused where nobody can say."""
+        """What a token says, if it is genuine and counts now.
+
+        Raises NotGenuine, or RejectedError where nobody can say.
+        """
         if len(token) > TOKEN_BYTES_MAX:
             raise NotGenuine("The token is too long")
         try:
@@ -104,7 +107,7 @@ class Issuers:
         known = self._keys.get(name)
         if known is None:
             again = b"Retry-After: 1\r\n"
-            raise Refused(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
+            raise RejectedError(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
         keys = [key for key in known if kid is None or key.key_id == kid]
         if not keys:
             self._hurry(name)

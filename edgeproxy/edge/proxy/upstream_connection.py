@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Literal
 
 from edgeproxy.base.client_tls import format_tls_error
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.chunked import Chunked, encode, finish, of_response
 from edgeproxy.edge.http1.keep_alive import idle_at_most
 from edgeproxy.edge.http1.response import (
@@ -154,7 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
                 if end < 0:
                     self.incomplete(data)
                     return
-        except Fault as fault:
+        except UpstreamError as fault:
             exchange.fail(fault)
             return
         if not self.reused:
@@ -205,7 +205,7 @@ class UpstreamConnection(asyncio.Protocol):
             if len(data) > self.endpoint.service.head:
                 raise too_long()
             check_unfinished(data)
-        except Fault as fault:
+        except UpstreamError as fault:
             exchange.fail(fault)
         else:
             self.buffer = data
@@ -269,7 +269,7 @@ class UpstreamConnection(asyncio.Protocol):
         decoder = self._decoder
         try:
             parts = decoder.feed(data)
-        except Fault as fault:
+        except UpstreamError as fault:
             self.pass_on(exchange)
             exchange.fail(fault)
             return
@@ -349,7 +349,7 @@ class UpstreamConnection(asyncio.Protocol):
         client = exchange.client
         offered = exchange.protocols()
         if not offered or (head.upgrade is not None and head.upgrade not in offered) or client.body is not None:
-            raise Fault("http_upgrade_failed", "The upstream switched protocols unasked")
+            raise UpstreamError("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
         spoken = offered[0] if head.upgrade is None and len(offered) == 1 else head.upgrade
         tunnel = self.tunnel = Tunnel(exchange, client, self, framed=spoken == b"websocket")
@@ -513,7 +513,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.endpoint.forget(self):
             self.endpoint.closed_idle(self.idle_since, monotonic())
 
-    def tls_broke(self, exchange: Exchange, failure: ssl.SSLError) -> Fault:
+    def tls_broke(self, exchange: Exchange, failure: ssl.SSLError) -> UpstreamError:
         """TLS had been agreed on, and is of no use any more: what the request fails of.
 
         In TLS 1.3 that is also how an upstream refuses the edge's certificate.
@@ -522,12 +522,12 @@ class UpstreamConnection(asyncio.Protocol):
         self.runtime.endpoint_log.error(
             "TLS with an upstream broke", about, why=format_tls_error(failure), request_id=asked
         )
-        return Fault(fault_of(failure), "TLS with the upstream broke")
+        return UpstreamError(fault_of(failure), "TLS with the upstream broke")
 
 
-def too_long() -> Fault:
+def too_long() -> UpstreamError:
     """An answer's head is longer than any that is read."""
-    return Fault("http_response_header_section_size", "The upstream's answer has a head that is too long")
+    return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")
 
 
 def understand(block: bytes, date: bytes) -> PlainAnswer:
@@ -539,7 +539,7 @@ def understand(block: bytes, date: bytes) -> PlainAnswer:
             return ODD
         try:
             plain = read_plain_response(block)
-        except Fault:
+        except UpstreamError:
             # The reader that knows every rule will say so again, where there is somebody to hear it.
             return ODD
         if plain[5]:

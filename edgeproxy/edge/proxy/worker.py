@@ -20,7 +20,7 @@ import uvloop
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.columns import NoFreeColumn
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.index import NoRow
@@ -178,10 +178,10 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    channel = await Channel.over(end, messages.WORKER)
+    channel = await Channel.from_socket(end, messages.WORKER)
     start = await channel.receive()
     if not isinstance(start, messages.Start):
-        raise ChannelClosed(f"{type(start).__name__} is not what a worker is told first")
+        raise ChannelClosedError(f"{type(start).__name__} is not what a worker is told first")
     tables = start.tables_dir
     try:
         store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
@@ -196,7 +196,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     worker.generations.number = start.number
     try:
         draft = PreparedConfiguration(start.settings)
-        runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.offer), KeyLookup(channel.offer)
+        runtime.claim_waiter, runtime.key_lookup = ClaimWaiter(channel.try_send), KeyLookup(channel.try_send)
         runtime.snapshot = Snapshot(
             draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup
         )
@@ -220,7 +220,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
         await channel.send(messages.Ready(column))
-    except ChannelClosed:
+    except ChannelClosedError:
         pass  # Clients may have connected already.
     await stop.wait()
     store.serve_no_longer()
@@ -256,7 +256,7 @@ async def until_told(
         runtime.tasks.start("the hub's answers", handler.until_gone())
         stop.set()
         return deadline
-    except ChannelClosed as lost:
+    except ChannelClosedError as lost:
         logger.warning("the supervisor is lost; serving on until another one serves", why=str(lost))
         channel.close()
     handler.orphaned()
@@ -286,6 +286,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listening = [socket.socket(fileno=int(number)) for number in options.listen.split(",")]
     try:
         return uvloop.run(serve(socket.socket(fileno=options.channel), listening))
-    except ChannelClosed as lost:
+    except ChannelClosedError as lost:
         print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {lost}", file=sys.stderr)
         return 1

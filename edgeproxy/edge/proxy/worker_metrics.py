@@ -4,7 +4,7 @@ from edgeproxy.base import log
 from edgeproxy.edge.counters.index import NoRow, TableBusy
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.labels import code_label
 from edgeproxy.edge.proxy.split_metering import Values
 
@@ -54,13 +54,15 @@ class WorkerMetrics:
     def usage(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
         """What is billed, of dimensions as text.
 
-        Raises Refused(503) where the table is busy for too long: nothing is served uncounted.
+        Raises RejectedError(503) where the table is busy for too long: nothing is served uncounted.
         """
         try:
             return self._billing.counter(customer, meter, route, split)
         except TableBusy as busy:
             again = b"Retry-After: 1\r\n"
-            raise Refused(503, "This edge cannot count the request at the moment", close=False, fields=again) from busy
+            raise RejectedError(
+                503, "This edge cannot count the request at the moment", close=False, fields=again
+            ) from busy
 
     def requests(self, route: str, tier: str, status: int) -> Counter:
         """Requests answered with this status."""

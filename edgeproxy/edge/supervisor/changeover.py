@@ -11,7 +11,7 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.channel import Frame
-from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, packed
+from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, pack_for_workers
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.probe import Prober
 from edgeproxy.edge.supervisor.upstreams import Upstreams
@@ -111,4 +111,4 @@ class Changeover:
         """What workers begin with from here on, and what those that there are prepare; seconds, for many keys."""
         start = self._start(self._number, settings)
         prepare = Prepare(self._number, start.settings, services)
-        return packed(start), packed(prepare)
+        return pack_for_workers(start), pack_for_workers(prepare)

@@ -85,7 +85,7 @@ class Supervisor:
             settings.workers,
             command,
             listening,
-            messages.packed(self._start(1, settings)),
+            messages.pack_for_workers(self._start(1, settings)),
             heed=self._heed,
             patient=store.identity.try_acquire,
         )

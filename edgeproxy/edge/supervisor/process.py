@@ -126,7 +126,7 @@ class Process:
             except BaseException:
                 ours.close()
                 raise
-        return cls(child, await Channel.over(ours, messages.SUPERVISOR))
+        return cls(child, await Channel.from_socket(ours, messages.SUPERVISOR))
 
     @property
     def ready(self) -> bool:
@@ -137,7 +137,7 @@ class Process:
         """Take note of what the worker says."""
         match message:
             case LimitsUsed() | LookUpKeys() | FetchIssuerKeys():
-                self.heed(message, self.outbox.add)
+                self.heed(message, self.outbox.append)
             case Alive():
                 self.heartbeat.beat()
             case Ready(column=column):

@@ -10,7 +10,7 @@ from time import monotonic
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.edge.channel import ChannelClosed, Frame, UnknownMessage, type_of
+from edgeproxy.edge.channel import ChannelClosedError, Frame, UnknownMessageError, get_message_type
 from edgeproxy.edge.messages import (
     Commit,
     Discard,
@@ -111,16 +111,16 @@ class Workers:
     def tell(self, message: Message) -> None:
         """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
         for process in self.workers:
-            process.outbox.put(message)
+            process.outbox.send_latest(message)
 
     def add(self, message: ToWorker) -> None:
         """Tell all workers that there are, after all else that was added, and in place of none of it."""
         for process in self.workers:
-            process.outbox.add(message)
+            process.outbox.append(message)
 
     def publish(self, message: Message) -> None:
         """Tell all workers, and those that start from now on, until another message of this type is published."""
-        self._standing[type_of(message)] = message
+        self._standing[get_message_type(message)] = message
         self.tell(message)
 
     # ---- from one configuration to another
@@ -188,10 +188,10 @@ class Workers:
         if process.number == self.number or process.dismissed:
             return
         if process.prepared == self.number:
-            process.outbox.put(Commit(self.number))
+            process.outbox.send_latest(Commit(self.number))
             if Endpoints in self._standing:
                 # It may have been told before it had begun to prepare, when they meant nothing to it.
-                process.outbox.put(self._standing[Endpoints])
+                process.outbox.send_latest(self._standing[Endpoints])
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 
@@ -200,7 +200,7 @@ class Workers:
         process.dismissed = True
         process.why = why
         self._log.error("worker cannot be reloaded, replacing it", pid=process.pid, why=why)
-        process.outbox.put(Drain(LEFT_BEHIND_SECONDS))
+        process.outbox.send_latest(Drain(LEFT_BEHIND_SECONDS))
 
     # ---- the end
 
@@ -248,18 +248,18 @@ class Workers:
         process.number = self.number
         process.heed = self._heed
         for message in self._standing.values():
-            process.outbox.put(message)
+            process.outbox.send_latest(message)
         if self._offered is not None:
-            process.outbox.put(self._offered)
+            process.outbox.send_latest(self._offered)
         telling = self._tasks.start(f"tell {process.pid}", process.outbox.deliver())
         try:
             while True:
                 said = await process.channel.receive()
                 process.heard(said)
                 self._heard(place, process, said)
-        except UnknownMessage as error:
+        except UnknownMessageError as error:
             process.why = str(error)
-        except ChannelClosed:
+        except ChannelClosedError:
             pass  # It is gone, or about to go.
         if not self._leaving.is_set():
             await asyncio.wait([process.ended], timeout=LAST_WORDS_SECONDS)

@@ -23,7 +23,7 @@ from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, LimitUse, RateUse
+from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, LimitRow, LimitsUsed, LimitUse, RateUse
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.sync.leader import Leader
 from edgeproxy.edge.sync.pace import REPORTS_PER_ROUND_MAX, Pace
@@ -363,7 +363,7 @@ class Coordinator:
     def _tell_heard(self) -> None:
         """Have workers decide again on requests that wait."""
         self._is_heard = False
-        self._leader.tell(HubHeard())
+        self._leader.tell(HubAnswered())
 
     # ---- claims
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import Channel, ChannelClosed, Outbox, UnknownMessage
+from edgeproxy.edge.channel import Channel, ChannelClosedError, Outbox, UnknownMessageError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import FromLeader, LimitsUsed, LimitUse, ToLeader
 from edgeproxy.edge.sync.pending_reports import PendingReports, Place, place_of
@@ -104,7 +104,7 @@ class Leader:
         """Send a message to all workers, those of other supervisors included."""
         self._to_workers(message)
         for outbox in self._others.values():
-            outbox.put(message)
+            outbox.send_latest(message)
 
     async def end(self) -> None:
         """Stop leading, and close the socket."""
@@ -120,9 +120,9 @@ class Leader:
             while True:
                 try:
                     take(await channel.receive())
-                except UnknownMessage as error:
+                except UnknownMessageError as error:
                     self._seldom.error("what another supervisor says is not understood, and ignored", str(error))
-        except ChannelClosed:
+        except ChannelClosedError:
             pass
 
     # ---- while another supervisor leads
@@ -149,7 +149,7 @@ class Leader:
         except OSError:
             end.close()
             return None
-        return await Channel.over(end, messages.FOLLOWER)
+        return await Channel.from_socket(end, messages.FOLLOWER)
 
     async def _by_way_of(self, channel: FollowerEnd) -> None:
         """Pass messages between the leader and these workers, until it is gone."""
@@ -165,7 +165,7 @@ class Leader:
             while True:
                 await self._some.wait()
                 await channel.send(self.noted())
-        except ChannelClosed:
+        except ChannelClosedError:
             pass
 
 

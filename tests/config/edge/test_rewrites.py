@@ -16,16 +16,38 @@ from edgeproxy.config.edge.rewrites import (
     read_set_response_field,
     read_value,
 )
-from edgeproxy.edge.http1.fields import REQUEST, RESPONSE, Kind
+from edgeproxy.edge.http1.fields import REQUEST, RESPONSE, FieldKind
 from edgeproxy.edge.http1.stamps import STAMPS
 from tests.config.conftest import LEAST
 
 UPSTREAM = LEAST.splitlines()[0] + "\n"
 
-OURS = (Kind.STAMP, Kind.ORIGIN, Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO, Kind.FORWARDED_HOST, Kind.REQUEST_ID,
-        Kind.HOST, Kind.LENGTH, Kind.CODING, Kind.CONNECTION, Kind.UPGRADE, Kind.TE, Kind.EXPECT,
-        Kind.MAX_FORWARDS, Kind.TRACEPARENT)  # fmt: skip
-THEIRS = (Kind.STAMP, Kind.LENGTH, Kind.CODING, Kind.CONNECTION, Kind.UPGRADE, Kind.RATE, Kind.DATE)
+OURS = (
+    FieldKind.STAMP,
+    FieldKind.ORIGIN,
+    FieldKind.FORWARDED_FOR,
+    FieldKind.FORWARDED_PROTO,
+    FieldKind.FORWARDED_HOST,
+    FieldKind.REQUEST_ID,
+    FieldKind.HOST,
+    FieldKind.LENGTH,
+    FieldKind.CODING,
+    FieldKind.CONNECTION,
+    FieldKind.UPGRADE,
+    FieldKind.TE,
+    FieldKind.EXPECT,
+    FieldKind.MAX_FORWARDS,
+    FieldKind.TRACEPARENT,
+)
+THEIRS = (
+    FieldKind.STAMP,
+    FieldKind.LENGTH,
+    FieldKind.CODING,
+    FieldKind.CONNECTION,
+    FieldKind.UPGRADE,
+    FieldKind.RATE,
+    FieldKind.DATE,
+)
 
 
 @pytest.mark.parametrize("name", [name.decode() for name, kind in REQUEST.items() if kind in OURS])
@@ -33,7 +55,7 @@ def test_what_the_edge_says_to_upstreams_is_left_alone(name):
     for spelling in (name, name.title(), name.replace("-", "_"), name.replace("-", ".")):
         with pytest.raises(PydanticCustomError):
             read_request_field(spelling)
-    assert {stamp.lower() for stamp in STAMPS} <= {each for each, kind in REQUEST.items() if kind is Kind.STAMP}
+    assert {stamp.lower() for stamp in STAMPS} <= {each for each, kind in REQUEST.items() if kind is FieldKind.STAMP}
 
 
 @pytest.mark.parametrize("name", [name.decode() for name, kind in RESPONSE.items() if kind in THEIRS])

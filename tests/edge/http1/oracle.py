@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import httptools
 
-from edgeproxy.edge.errors import Fault, Refused
+from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1.grammar import LIMITS
 from edgeproxy.edge.http1.message import switch_to
 from edgeproxy.edge.http1.request import RequestHead, agree, read_head
@@ -140,7 +140,7 @@ def our_request(data: bytes) -> Request | Rejected | Unfinished:
         line = read_request_line(first)
         head = read_head(block, minor=line.version[1])
         return Request(first, block, line, head, agree(line, head)[1])
-    except Refused as refusal:
+    except RejectedError as refusal:
         return Rejected(refusal.status, refusal.detail)
 
 
@@ -152,7 +152,7 @@ def our_response(data: bytes) -> Response | Rejected | Unfinished:
     block = data[: end + 2]
     try:
         return Response(block, read_response(block))
-    except Fault as fault:
+    except UpstreamError as fault:
         return Rejected(fault.status, fault.detail)
 
 

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from edgeproxy.edge.http1.grammar import host_of
-from edgeproxy.edge.http1.grammar import members as list_of
+from edgeproxy.edge.http1.grammar import parse_host
+from edgeproxy.edge.http1.grammar import parse_list as list_of
 from tests.edge.http1.oracle import CHUNKED, CRLF, UNTIL_CLOSE, Outcome, Reading, Rejected, without_empty_lines
 
 COMMON: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
@@ -230,7 +230,7 @@ STRICTER_REQUESTS: Final = (
         "The request target names no valid host",
         400,
         "RFC 9110 sections 4.2.1 and 4.2.4: neither an empty host nor user information",
-        lambda theirs, head: host_of(authority(theirs) or b"") is None,
+        lambda theirs, head: parse_host(authority(theirs) or b"") is None,
         b"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
     ),
     Stricter(
@@ -258,7 +258,7 @@ STRICTER_REQUESTS: Final = (
         "Host is malformed",
         400,
         "RFC 9112 section 3.2: a valid Host; RFC 9110 section 7.2 says what that is",
-        lambda theirs, head: any(host_of(host) is None for host in named(theirs, b"host")),
+        lambda theirs, head: any(parse_host(host) is None for host in named(theirs, b"host")),
         b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
     ),
     Stricter(

@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
-from edgeproxy.edge.errors import Fault
-from edgeproxy.edge.http1.fields import REQUEST, Kind
+from edgeproxy.edge.errors import UpstreamError
+from edgeproxy.edge.http1.fields import REQUEST, FieldKind
 from edgeproxy.edge.http1.request import PLAIN, read_fields
 from edgeproxy.edge.http1.response import ODD, read_plain_response
 from tests.edge.http1 import oracle, stance
@@ -120,7 +120,7 @@ def plain_agrees(ours: Response) -> None:
     head = ours.head
     try:
         plain = read_plain_response(ours.block)
-    except Fault:
+    except UpstreamError:
         pytest.fail(f"a head that is read with care is a fault at a glance: {ours.block!r}")
     if plain != ODD:
         length = 0 if head.bodiless else head.length
@@ -131,7 +131,16 @@ def plain_agrees(ours: Response) -> None:
 NEVER_FORWARDED = frozenset(
     name
     for name, kind in REQUEST.items()
-    if kind in (Kind.HOP, Kind.STAMP, Kind.ORIGIN, Kind.API_KEY, Kind.TE, Kind.FORWARDED_FOR, Kind.FORWARDED_PROTO)
+    if kind
+    in (
+        FieldKind.HOP,
+        FieldKind.STAMP,
+        FieldKind.ORIGIN,
+        FieldKind.API_KEY,
+        FieldKind.TE,
+        FieldKind.FORWARDED_FOR,
+        FieldKind.FORWARDED_PROTO,
+    )
 )
 
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.errors import Fault, Refused
+from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1.chunked import Chunked, encode, finish, of_response
-from edgeproxy.edge.http1.grammar import LIMITS, Limits
+from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
 
 END = b"0\r\n\r\n"
 
 
-def decode(pieces: list[bytes], limits: Limits = LIMITS) -> tuple[bytes, bool, bytes, list[bytes]]:
+def decode(pieces: list[bytes], limits: HeadLimits = LIMITS) -> tuple[bytes, bool, bytes, list[bytes]]:
     """(payload, done, rest, trailers) after these reads."""
     decoder = Chunked(limits=limits)
     payload = b"".join(part for piece in pieces for part in decoder.feed(piece))
@@ -86,13 +86,13 @@ MALFORMED = [
 @pytest.mark.parametrize(("rule", "data"), MALFORMED, ids=[case[0] for case in MALFORMED])
 def test_a_malformed_body_is_refused_however_its_bytes_come(rule: str, data: bytes) -> None:
     for pieces in ([data], [data[i : i + 1] for i in range(len(data))]):
-        with pytest.raises(Refused) as refusal:
+        with pytest.raises(RejectedError) as refusal:
             decode(pieces)
         assert refusal.value.status == 400
 
 
 def test_an_upstream_that_sends_a_malformed_body_is_at_fault() -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(UpstreamError) as fault:
         Chunked(of_response).feed(b"x\r\n")
     assert (fault.value.error, fault.value.status) == ("http_protocol_error", 502)
 
@@ -107,24 +107,24 @@ def test_extensions_are_limited_by_what_the_payload_amounts_to() -> None:
     assert len(decode([signed * 2000 + END])[0]) == 2000 * 4096
     few = b"1;" + b"a" * 4000 + b"\r\nx\r\n"
     assert decode([few * 4 + END])[0] == b"xxxx"
-    with pytest.raises(Refused):
+    with pytest.raises(RejectedError):
         decode([few * 5])
 
 
 def test_a_body_that_goes_on_too_long_is_noticed_at_its_first_byte_too_many() -> None:
     decoder = Chunked()
     assert decoder.feed(b"3\r\nabc") == [b"abc"]
-    with pytest.raises(Refused):
+    with pytest.raises(RejectedError):
         decoder.feed(b"d")
 
 
 def test_trailer_sections_are_limited() -> None:
     """RFC 9112 section 7.1.2: as any header section is."""
-    limits = Limits(head=20, fields=2)
+    limits = HeadLimits(head=20, fields=2)
     assert decode([b"0\r\nA: 1\r\nB: 2\r\n\r\n"], limits)[1]
     assert decode([b"0\r\nA: 1234567890123\r\n\r\n"], limits)[1]
     for trailers in (b"A: 1\r\nB: 2\r\nC: 3\r\n", b"A: 12345678901234\r\n\r\n", b"A: 123456789012345678"):
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             decode([b"0\r\n" + trailers], limits)
 
 
@@ -167,7 +167,7 @@ def test_bytes_that_come_one_by_one_cost_the_same_each() -> None:
     def seconds(length: int) -> float:
         best = []
         for _ in range(3):
-            decoder = Chunked(limits=Limits(head=1 << 20))
+            decoder = Chunked(limits=HeadLimits(head=1 << 20))
             decoder.feed(b"0\r\nA: ")
             began = perf_counter()
             for _ in range(length):
@@ -229,7 +229,7 @@ def test_any_split_of_any_stream_comes_to_the_same(data: bytes, places: list[int
     def outcome(pieces: list[bytes]) -> object:
         try:
             return decode(pieces)
-        except Refused:
+        except RejectedError:
             return "refused"
 
     assert outcome(cut(data, places)) == outcome([data])

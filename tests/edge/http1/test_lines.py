@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgeproxy.edge.errors import Fault, Refused
-from edgeproxy.edge.http1.fields import Kind
+from edgeproxy.edge.errors import RejectedError, UpstreamError
+from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http1.lines import (
     DROPPED,
     LINE_LONGEST,
@@ -68,9 +68,9 @@ def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
 def test_a_key_is_remembered_once_it_is_vouched_for() -> None:
     line = b"Authorization: Bearer ek_1"
     REQUESTS.vouch(line + b"\r\nX-API-Key: ek_2\r\n")
-    assert REQUESTS.known[line].kind is Kind.BEARER
+    assert REQUESTS.known[line].kind is FieldKind.BEARER
     assert REQUESTS.known[line].value == b"ek_1"
-    assert REQUESTS.known[b"X-API-Key: ek_2"].kind is Kind.API_KEY
+    assert REQUESTS.known[b"X-API-Key: ek_2"].kind is FieldKind.API_KEY
 
 
 def test_nothing_is_vouched_for_by_no_credentials() -> None:
@@ -113,14 +113,14 @@ def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
 
 def test_a_malformed_line_is_refused_however_often_it_comes() -> None:
     for _ in range(2):
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             REQUESTS.field(b"Na me: a")
-        with pytest.raises(Fault):
+        with pytest.raises(UpstreamError):
             response_field(b"Na me: a")
-        with pytest.raises(Refused):
+        with pytest.raises(RejectedError):
             REQUESTS.field(b"Accept")
     REQUESTS.field(b"Accept: a")
-    with pytest.raises(Refused):  # a name that is known, but no colon
+    with pytest.raises(RejectedError):  # a name that is known, but no colon
         REQUESTS.field(b"Accept")
 
 

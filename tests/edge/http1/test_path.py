@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.path import is_plain, readings, resolve
 
@@ -71,7 +71,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("rule", "target"), REFUSED, ids=[case[0] for case in REFUSED])
 def test_a_path_that_servers_could_read_differently_is_refused(rule: str, target: bytes) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RejectedError) as refusal:
         resolve(target)
     assert refusal.value.status == 400
 
@@ -94,7 +94,7 @@ TARGETS = st.one_of(
 def test_what_is_resolved_is_in_its_one_form(target: bytes) -> None:
     try:
         resolved = resolve(target)
-    except Refused:
+    except RejectedError:
         return
     assert resolve(resolved) == resolved
     path, _, query = resolved.partition(b"?")
@@ -123,7 +123,7 @@ def test_what_is_resolved_does_not_depend_on_what_was_resolved_before(one: bytes
     def outcome(target: bytes) -> bytes | int:
         try:
             return resolve(target)
-        except Refused as refusal:
+        except RejectedError as refusal:
             return refusal.status
 
     before = outcome(one)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import lines
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import RequestLines
@@ -39,10 +39,10 @@ def kept(head: RequestHead) -> list[str]:
 
 def status_of(fields: bytes, **how: object) -> int:
     """The status with which a block is refused, by both readers alike."""
-    with pytest.raises(Refused) as careful:
+    with pytest.raises(RejectedError) as careful:
         read_head(fields, **how)  # type: ignore[arg-type]
     if "minor" not in how:
-        with pytest.raises(Refused) as quick:
+        with pytest.raises(RejectedError) as quick:
             read_fields(fields, **how)  # type: ignore[arg-type]
         assert quick.value.status == careful.value.status
     assert careful.value.close
@@ -276,7 +276,7 @@ def test_a_key_may_come_elsewhere(
 
 
 def test_a_field_of_keys_that_is_repeated_is_refused() -> None:
-    with pytest.raises(Refused, match="x-key is repeated"):
+    with pytest.raises(RejectedError, match="x-key is repeated"):
         read_head(block(HOST, "X-Key: a", "x-key: b"), known=PLACES)
 
 
@@ -454,7 +454,7 @@ def test_target_and_host_must_agree(
     if not isinstance(outcome, int):
         assert agree(request, head) == outcome
         return
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RejectedError) as refusal:
         agree(request, head)
     assert refusal.value.status == outcome
 
@@ -470,7 +470,7 @@ def quick(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
     """What the quick reader makes of a block, with its head taken apart; or the status with which it refuses."""
     try:
         *most, head = read_fields(fields, trusted)
-    except Refused as refusal:
+    except RejectedError as refusal:
         return refusal.status
     return (*most, None if head is PLAIN else vars(head))
 
@@ -479,7 +479,7 @@ def careful(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
     """The same of the reader that has every rule."""
     try:
         head = read_head(fields, trusted)
-    except Refused as refusal:
+    except RejectedError as refusal:
         return refusal.status
     summary = (head.host, head.key, head.credentials, head.keep, head.length, head.trace)
     return (*summary, None if head.plain else vars(head))
@@ -517,7 +517,7 @@ def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) ->
     try:
         head = read_head(fields, trusted)
         again = read_head(head.keep + switch_to(head.upgrade), True)
-    except Refused:
+    except RejectedError:
         return
     assert (again.authority, again.length, again.has_length, again.chunked, again.expect, again.upgrade) == (
         *(head.authority, head.length, head.has_length, head.chunked, head.expect, head.upgrade),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgeproxy.edge.errors import Refused
-from edgeproxy.edge.http1.grammar import METHODS, Limits
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.http1.grammar import METHODS, HeadLimits
 from edgeproxy.edge.http1.request_line import RequestLine, check_sizes, check_unfinished, read_request_line
 
 READ = [
@@ -91,13 +91,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("rule", "line", "status"), REFUSED, ids=[case[0] for case in REFUSED])
 def test_a_request_line_is_refused(rule: str, line: bytes, status: int) -> None:
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RejectedError) as refusal:
         read_request_line(line)
     assert refusal.value.status == status
     assert refusal.value.close
 
 
-LIMITS = Limits(line=20, head=50)
+LIMITS = HeadLimits(line=20, head=50)
 
 SIZES = [
     ("RFC 9112 3 line", 20, 50, None),
@@ -112,7 +112,7 @@ def test_sizes_are_limited(rule: str, line: int, head: int, status: int | None) 
     if status is None:
         check_sizes(line, head, LIMITS)
         return
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RejectedError) as refusal:
         check_sizes(line, head, LIMITS)
     assert refusal.value.status == status
 
@@ -143,6 +143,6 @@ def test_half_a_head_is_refused_as_soon_as_it_cannot_become_a_whole_one(
     if status is None:
         check_unfinished(data, LIMITS)
         return
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RejectedError) as refusal:
         check_unfinished(data, LIMITS)
     assert refusal.value.status == status

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import lines
 from edgeproxy.edge.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
 from edgeproxy.edge.http1.security_fields import (
@@ -293,7 +293,7 @@ FAULTS = [
 
 @pytest.mark.parametrize(("rule", "head"), FAULTS, ids=[case[0] for case in FAULTS])
 def test_a_head_that_is_malformed_or_ambiguous_is_a_fault(rule: str, head: list[str]) -> None:
-    with pytest.raises(Fault) as fault:
+    with pytest.raises(UpstreamError) as fault:
         read_response(block(*head))
     assert (fault.value.error, fault.value.status) == ("http_protocol_error", 502)
     assert plainly(block(*head)) in (ODD, "fault")
@@ -310,7 +310,7 @@ def plainly(head: bytes) -> tuple[int, int, bytes, bytes, int, bool] | str:
     """What the quick reader says."""
     try:
         return read_plain_response(head)
-    except Fault:
+    except UpstreamError:
         return "fault"
 
 
@@ -318,7 +318,7 @@ def carefully(head: bytes) -> ResponseHead | None:
     """What the reader says that has every rule; None for a fault."""
     try:
         return read_response(head)
-    except Fault:
+    except UpstreamError:
         return None
 
 
@@ -343,7 +343,7 @@ def test_no_beginning_of_a_head_that_can_be_read_is_refused(head: bytes, end: in
 
 @pytest.mark.parametrize("begun", [b"\r\n", b"220 ready\r\n", b"http/1.1 200", b"HTTP/2", b"HTTP/1.1 200 OK\nA: b\n\n"])
 def test_the_beginning_of_something_else_is_refused_before_its_end(begun: bytes) -> None:
-    with pytest.raises(Fault, match=r"status line|carriage return"):
+    with pytest.raises(UpstreamError, match=r"status line|carriage return"):
         check_unfinished(begun)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.http1.request import read_fields, read_head
 
@@ -75,7 +75,7 @@ def test_no_bytes_of_a_client_put_a_stamp_upstream(block: bytes, named: bytes, t
     try:
         _, _, credentials, quick, *_ = read_fields(block, trusted)
         head = read_head(block, trusted, minor=minor)
-    except Refused:
+    except RejectedError:
         return
     dropped = {name.lower() for name in stamps.STAMPS}
     for line in (credentials + quick + head.credentials + head.keep).split(b"\r\n"):

@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.config.edge.load import dump_settings
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import Alive, Start, ToSupervisor, ToWorker
 from edgeproxy.edge.supervisor.process import WORKER
@@ -44,7 +44,7 @@ class Process:
 
     async def is_configured(self, orphan_deadline: float = 60.0) -> None:
         """Tell it what to serve."""
-        self.channel = await Channel.over(self._mine, messages.SUPERVISOR)
+        self.channel = await Channel.from_socket(self._mine, messages.SUPERVISOR)
         await self.channel.send(
             Start(
                 1,
@@ -65,7 +65,7 @@ class Process:
 
     async def hangs_up(self) -> None:
         """It has nothing more to say, and closes the channel."""
-        with pytest.raises(ChannelClosed):
+        with pytest.raises(ChannelClosedError):
             await self.hears()
 
     async def asks(self, request: bytes) -> int:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.proxy.body import ChunkedBody, SizedBody
@@ -67,7 +67,7 @@ def test_no_trailer_says_what_only_a_proxy_may_say() -> None:
     ],
 )
 def test_what_is_no_chunked_body_is_refused(malformed: bytes) -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RejectedError) as raised:
         fed(ChunkedBody(), malformed, b"\r\n\r\n")
     assert (raised.value.status, raised.value.close) == (400, True)
 
@@ -75,7 +75,7 @@ def test_what_is_no_chunked_body_is_refused(malformed: bytes) -> None:
 def test_a_chunked_body_past_the_limit_is_413() -> None:
     body = ChunkedBody(most=4)
     body.feed(b"4\r\nabcd\r\n")
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RejectedError) as raised:
         body.feed(b"1\r\ne\r\n")
     assert (raised.value.status, raised.value.close) == (413, True)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy.circuit_breaker import Breaker
 from tests.edge.proxy.failing import is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
@@ -51,7 +51,7 @@ def test_the_bound_is_that_of_all_workers_together(stores: list[Store]) -> None:
     two.enter()
     one.enter()
     for worker in (one, two):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(UpstreamError) as fault:
             worker.enter()
         assert (fault.value.status, fault.value.error) == (503, "connection_limit_reached")
     two.leave()
@@ -67,7 +67,7 @@ def test_what_waited_in_a_worker_that_died_waits_no_more(stores: list[Store]) ->
     stores[1].close()
     for _ in range(3):
         one.enter()
-    with pytest.raises(Fault):
+    with pytest.raises(UpstreamError):
         one.enter()
     stores[0].close()
 

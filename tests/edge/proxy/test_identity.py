@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edgeproxy.config.key_form import generate_key
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import FetchIssuerKeys
 from edgeproxy.edge.proxy import identity
 from edgeproxy.edge.proxy.identity import Directory
@@ -32,9 +32,9 @@ def line(key: str) -> bytes:
     return b"X-API-Key: %b\r\n" % key.encode()
 
 
-def refusal(people: Directory, key: str | None, leads: Route) -> Refused:
+def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
     who = people.resolve(None if key is None else key.encode(), b"" if key is None else line(key))
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RejectedError) as raised:
         who.bindings[leads]
     return raised.value
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.query_key import key_in, without_key
 from tests.support.transcript import EXPIRED, KEY, UNLIMITED, Edge, get, ok
 
@@ -91,5 +91,5 @@ def test_a_parameter_is_found_and_taken_out_whatever_its_spelling() -> None:
     assert without_key(LINE % b"akey=1", b"key") == LINE % b"akey=1"
     assert without_key(LINE % b"key", b"key") == b"GET /p HTTP/1.1\r\n"
     assert without_key(b"GET /p HTTP/1.1\r\n", b"key") == b"GET /p HTTP/1.1\r\n"
-    with pytest.raises(Refused):
+    with pytest.raises(RejectedError):
         key_in(LINE % b"key=a&key=a", b"key")

@@ -12,7 +12,7 @@ import pytest
 
 from edgeproxy.config.edge.load import dump_settings
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import Channel, ChannelClosed
+from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.messages import (
     Alive,
     Commit,
@@ -110,7 +110,7 @@ async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: 
         await worker.channel.send(message)
     await worker.channel.send(Drain(5.0))
     answers = 0
-    with suppress(ChannelClosed):
+    with suppress(ChannelClosedError):
         while await worker.hears():
             answers += 1
     assert answers < 20
@@ -138,7 +138,7 @@ async def test_without_a_word_of_the_supervisor_the_drain_is_that_of_what_is_ser
 async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_handler, "ALIVE_SECONDS", 0.0)
     mine, theirs = socket.socketpair()
-    channel = await Channel.over(theirs, messages.WORKER)
+    channel = await Channel.from_socket(theirs, messages.WORKER)
     await edge.client()
     worker = edge.worker
     handler = ControlHandler(channel, worker.runtime, worker.generations, worker.certificates_changed)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import pytest
 
 from edgeproxy.config.edge.paths import Paths
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.path_rules import PathRules
 from edgeproxy.edge.proxy.router import Router
 
@@ -35,7 +35,7 @@ def test_an_escaped_slash_passes_within_its_route(path):
     [b"/admin%2Fa", b"/%2Fadmin/a", b"/%2F%2Fadmin%2Fa", b"//admin%2Fa", b"/put%2Fa", b"/api%2Fv4/x"],
 )
 def test_an_escaped_slash_that_leads_past_a_route_is_refused(path):
-    with pytest.raises(Refused) as refusal:
+    with pytest.raises(RejectedError) as refusal:
         PathRules(Paths()).check(path, b"GET", SITE)
     assert refusal.value.status == 400
 
@@ -46,7 +46,7 @@ def test_what_takes_no_route_is_not_asked_further():
 
 def test_what_is_rejected_is_rejected_everywhere():
     rules = PathRules(Paths(reject=("%2F",)))
-    with pytest.raises(Refused, match="which is not accepted here"):
+    with pytest.raises(RejectedError, match="which is not accepted here"):
         rules.check(b"/api/v4/a%2Fb", b"GET", SITE)
     rules.check(b"/api/v4/a", b"GET", SITE)
 
@@ -54,6 +54,6 @@ def test_what_is_rejected_is_rejected_everywhere():
 def test_parameters_of_segments_are_refused_where_the_configuration_says_so():
     PathRules(Paths()).check(b"/admin;x/a", b"GET", SITE)
     rules = PathRules(Paths(reject=(";",)))
-    with pytest.raises(Refused, match="The path has ;"):
+    with pytest.raises(RejectedError, match="The path has ;"):
         rules.check(b"/admin;x/a", b"GET", SITE)
     assert rules.usual_line(b"GET /a;b HTTP/1.1\r\n") is None

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.edge.upstreams import Upstream
-from edgeproxy.edge.errors import Fault
+from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy import pool
 from edgeproxy.edge.proxy.pool import Endpoint, Service
 from tests.edge.proxy.services import Seconds, at, chosen, service, told
@@ -232,7 +232,7 @@ def test_a_name_has_no_address_until_it_is_told() -> None:
     of = service(endpoints=[at("api.internal", weight=3)])
     assert of.endpoints == ()
     for _ in range(2):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(UpstreamError) as fault:
             of.select()
         assert (fault.value.status, fault.value.error) == (502, "dns_error")
     assert of.update(told("10.0.0.1 10.0.0.2")) == []
@@ -244,7 +244,7 @@ def test_with_every_address_down_it_is_unavailable_until_one_is_up() -> None:
     of = service(2)
     of.update(told("-10.0.0.1", "-10.0.0.1"))
     for _ in range(2):
-        with pytest.raises(Fault) as fault:
+        with pytest.raises(UpstreamError) as fault:
             of.select()
         assert (fault.value.status, fault.value.error) == (503, "destination_unavailable")
     of.update(told("-10.0.0.1", "10.0.0.1"))

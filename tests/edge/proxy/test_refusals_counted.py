@@ -1,6 +1,6 @@
 """Refusals as they are counted: by the limit, and by whether the edge knew of all that counts."""
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.refusal_meters import Refusals
 from tests.edge.proxy.asking import is_limited, request
 from tests.support.transcript import Edge, ok
@@ -23,7 +23,7 @@ def test_refusals_are_counted_by_limit_and_certainty_and_a_busy_table_refuses_no
 
     def counter(split: str) -> tuple[Tally, ...]:
         if busy:
-            raise Refused(503, "busy")
+            raise RejectedError(503, "busy")
         return (made.setdefault(split, Tally()),)
 
     refusals = Refusals(counter)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.router import Router
 
 
@@ -26,8 +26,8 @@ def found(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = 
     return Router(routes).site(host).match(path, method).to
 
 
-def refusal(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = b"GET") -> Refused:
-    with pytest.raises(Refused) as raised:
+def refusal(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = b"GET") -> RejectedError:
+    with pytest.raises(RejectedError) as raised:
         found(routes, host, path, method)
     return raised.value
 

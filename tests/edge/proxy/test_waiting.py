@@ -14,9 +14,9 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX
-from edgeproxy.edge.messages import Drain, HubHeard, LimitRow
+from edgeproxy.edge.messages import Drain, HubAnswered, LimitRow
 from edgeproxy.edge.proxy import revocation
 from edgeproxy.edge.proxy.worker import until_told
 from tests.edge.proxy.asking import asks, is_limited, request
@@ -153,7 +153,7 @@ async def test_what_ends_it_ends_the_connection_where_its_body_could_pass_for_a_
     await client.sends(body[first : first + 20])
     await edge.settles()
     exchange: Any = next(iter(edge.runtime.connections.clients)).exchange
-    revocation.end(exchange, Refused(401, "The key was revoked"))
+    revocation.end(exchange, RejectedError(401, "The key was revoked"))
     answer = await client.gets_answer()
     assert (answer.status, answer["Connection"]) == (401, "close")
     await client.sends(body[first + 20 :])
@@ -202,7 +202,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     monkeypatch.setitem(WAIT_SECONDS_MAX, "bounded", 60.0)
     upstream = await shared.begins()
     above, below = socket.socketpair()
-    mine, its = await Channel.over(above, messages.SUPERVISOR), await Channel.over(below, messages.WORKER)
+    mine, its = await Channel.from_socket(above, messages.SUPERVISOR), await Channel.from_socket(below, messages.WORKER)
     stop = asyncio.Event()
     tasks = Tasks()
     told = tasks.start("told", until_told(its, edge.worker, own=1, orphan_deadline=0.0, stop=stop))
@@ -212,7 +212,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     client, gate = await shared.asked(request())
     if supervisor == "answers":
         shared.gives(gate)
-        await mine.send(HubHeard())
+        await mine.send(HubAnswered())
     else:
         mine.close()
     assert (await upstream.serves(client, ok())).status == 200

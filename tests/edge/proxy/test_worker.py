@@ -163,7 +163,7 @@ def test_what_it_cannot_understand_is_the_end_of_its_supervisor_and_not_of_its_r
 
 def test_what_comes_before_the_configuration_ends_it_with_a_word(worker: Process) -> None:
     async def scene() -> None:
-        channel = await Channel.over(worker._mine, messages.SUPERVISOR)
+        channel = await Channel.from_socket(worker._mine, messages.SUPERVISOR)
         await channel.send(Drain(5.0))
 
     uvloop.run(scene())

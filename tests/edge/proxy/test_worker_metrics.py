@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from edgeproxy.base import log
 from edgeproxy.edge.counters.index import TableBusy, TableFull
-from edgeproxy.edge.errors import Refused
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy import worker_metrics
 from edgeproxy.edge.proxy.worker_metrics import UNSEEN, WorkerMetrics
 from tests.support.transcript import KEY, Edge, get, ok
@@ -68,7 +68,7 @@ def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals()
 
 
 def test_what_cannot_be_billed_now_is_not_served_now() -> None:
-    with pytest.raises(Refused) as raised:
+    with pytest.raises(RejectedError) as raised:
         WorkerMetrics(Store(billing=TableBusy())).usage("acme", "requests", "v1")
     assert (raised.value.status, raised.value.close) == (503, False)
     assert raised.value.fields == b"Retry-After: 1\r\n"

@@ -25,7 +25,7 @@ from typing import Any
 
 from msgspec import msgpack
 
-from edgeproxy.edge.channel import Channel, ChannelClosed, Codec
+from edgeproxy.edge.channel import Channel, ChannelClosedError, Codec
 
 BEAT = 0.02
 """Seconds between two words that it lives."""
@@ -62,7 +62,7 @@ async def beat(channel: WorkerEnd) -> None:
         while True:
             await channel.send({"type": "Alive"})
             await asyncio.sleep(BEAT)
-    except ChannelClosed:
+    except ChannelClosedError:
         pass
 
 
@@ -88,7 +88,7 @@ async def hear(channel: WorkerEnd) -> str:
 
 
 async def live(end: socket.socket, listening: list[socket.socket]) -> int:
-    channel: WorkerEnd = await Channel.over(end, Codec(msgpack.encode, msgpack.decode))
+    channel: WorkerEnd = await Channel.from_socket(end, Codec(msgpack.encode, msgpack.decode))
     start = await channel.receive()
     behaviour = start["settings"].decode()
     if behaviour == "dies":
@@ -114,7 +114,7 @@ async def live(end: socket.socket, listening: list[socket.socket]) -> int:
     try:
         while await hear(channel) != "Drain" or behaviour == "deaf":
             pass
-    except ChannelClosed:
+    except ChannelClosedError:
         return 0
     beating.cancel()
     for server in servers:

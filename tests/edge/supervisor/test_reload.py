@@ -394,13 +394,13 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put(LoadCertificates())
+        one.outbox.send_latest(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
         assert await made.settle(10) == []
         assert not other.ready
-        other.outbox.put(LoadCertificates())
+        other.outbox.send_latest(LoadCertificates())
         await turned(lambda: made.ready == 2, "the other is ready")
         await served(address, {one.pid: [1, 2], other.pid: [1, 2]})
 
@@ -411,14 +411,14 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put(LoadCertificates())
+        one.outbox.send_latest(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         os.kill(other.pid, signal.SIGSTOP)
         assert await made.prepare(2, offer(2), 10) == []
         made.commit(2, start("late", number=2))
         made.publish(Endpoints(2, {}))
         os.kill(other.pid, signal.SIGCONT)
-        other.outbox.put(LoadCertificates())
+        other.outbox.send_latest(LoadCertificates())
         await turned(lambda: made.ready == 2, "the other is ready")
         told: list[str] = []
         while told[-2:] != ["Commit", "Endpoints"]:
@@ -432,13 +432,13 @@ def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put(LoadCertificates())
+        one.outbox.send_latest(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         # As if this had been overtaken by what is offered next.
         assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
         made.commit(2, start(number=2))
         assert await made.settle(0.1) == [other.pid]
-        other.outbox.put(LoadCertificates())
+        other.outbox.send_latest(LoadCertificates())
         await turned(lambda: other.ready, "the other serves, but not what it should")
         assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
         made.discard(3)
@@ -453,11 +453,11 @@ def test_one_that_cannot_follow_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
-        one.outbox.put(LoadCertificates())
+        one.outbox.send_latest(LoadCertificates())
         await turned(lambda: one.welcome, "one is ready")
         assert await made.prepare(2, offer(2, refuse=[other.pid]), 10) == []
         made.commit(2, start(number=2))
-        other.outbox.put(LoadCertificates())
+        other.outbox.send_latest(LoadCertificates())
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
         assert other.ended.result() == 0
         assert await made.settle(10) == []

@@ -31,7 +31,9 @@ def used(store: Store, now: float) -> LimitsUsed:
     rates = []
     for number in range(MANY):
         row, generation, _ = table.find(table.key(b"customer-%d" % number), WIDTH, now)
-        rates.append(RateUse.of("customers", table.file.generation, row, generation, RateTerms(100, 60.0, 28), False))
+        rates.append(
+            RateUse.from_terms("customers", table.file.generation, row, generation, RateTerms(100, 60.0, 28), False)
+        )
     return LimitsUsed(rates, [])
 
 

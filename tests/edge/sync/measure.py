@@ -31,7 +31,7 @@ import uvloop
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge import messages
-from edgeproxy.edge.channel import Channel, ChannelClosed, Outbox
+from edgeproxy.edge.channel import Channel, ChannelClosedError, Outbox
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Policies
@@ -71,7 +71,7 @@ def supervise(state: Path, url: str, rows: int, line: socket.socket, control: Co
 
 async def _supervise(store: Store, settings: Hub, line: socket.socket, control: Connection) -> None:
     loop, ended, tasks = asyncio.get_running_loop(), asyncio.Event(), Tasks()
-    channel = await Channel.over(line, messages.SUPERVISOR)
+    channel = await Channel.from_socket(line, messages.SUPERVISOR)
     outbox = Outbox(channel)
     late: list[float] = []
 
@@ -81,7 +81,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
                 message = await channel.receive()
                 if isinstance(message, LimitsUsed):
                     coordinator.uses(message)
-        except ChannelClosed:
+        except ChannelClosedError:
             ended.set()
 
     async def look() -> None:
@@ -106,7 +106,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
         )
         late.clear()
 
-    coordinator = Coordinator(store, settings, outbox.put)
+    coordinator = Coordinator(store, settings, outbox.send_latest)
     loop.add_reader(control.fileno(), asked)
     tasks.start("to the worker", outbox.deliver())
     tasks.start("from the worker", hear())
@@ -203,8 +203,8 @@ def work(state: Path, load: Load, line: socket.socket, control: Connection) -> N
 
 
 async def _work(store: Store, load: Load, line: socket.socket, control: Connection) -> None:
-    channel, tasks = await Channel.over(line, messages.WORKER), Tasks()
-    worker = Worker(store, ClaimWaiter(channel.offer))
+    channel, tasks = await Channel.from_socket(line, messages.WORKER), Tasks()
+    worker = Worker(store, ClaimWaiter(channel.try_send))
 
     async def hear() -> None:
         try:
@@ -214,7 +214,7 @@ async def _work(store: Store, load: Load, line: socket.socket, control: Connecti
                     worker.asking.unused(message.rows)
                 else:
                     worker.asking.heard()
-        except ChannelClosed:
+        except ChannelClosedError:
             pass
 
     tasks.start("from the supervisor", hear())

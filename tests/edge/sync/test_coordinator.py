@@ -15,7 +15,7 @@ from edgeproxy.edge.channel import LENGTH
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.limits.rate_terms import RateTerms
-from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubHeard, LimitRow, LimitsUsed, RateUse, TotalUse
+from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, LimitRow, LimitsUsed, RateUse, TotalUse
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.edge.sync.leader import SOCKET_NAME
 from edgeproxy.edge.sync.shared import Shared
@@ -74,7 +74,9 @@ class Host:
         """The worker waits for so many claims; what it says then."""
         self.table.words[self.row + self.table.layout.head(0) + at.WANT] = self.word(at.GIVEN) + many
         terms = RateTerms(LIMIT, 60.0, self.table.layout.cells)
-        use = RateUse.of("customers", self.table.file.generation, self.row, self.generation, terms, refused=False)
+        use = RateUse.from_terms(
+            "customers", self.table.file.generation, self.row, self.generation, terms, refused=False
+        )
         return LimitsUsed([use], [])
 
     def waits_no_more(self) -> None:
@@ -236,8 +238,8 @@ def test_one_supervisor_speaks_for_two_and_the_other_takes_over(tmp_path: Path, 
                 async with host.coordinator(host.first) as (older, mine):
                     older.uses(host.wants(3))
                     await turned(lambda: host.word(at.GIVEN) == 3, "who waits is heard of by the one that speaks")
-                    await turned(lambda: HubHeard() in mine, "its workers are told")
-                    assert HubHeard() in its
+                    await turned(lambda: HubAnswered() in mine, "its workers are told")
+                    assert HubAnswered() in its
                     assert not older._tables, "it has no part in it"
                     await newer.end()
                     host.wants(2)
@@ -254,7 +256,7 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
             async with host.coordinator(host.first) as (coordinator, _):
                 await turned(lambda: coordinator._hub.is_up, "the hub is reached")
                 for place in (("customers", 1, 1 << 40, 2), ("nobody", 1, host.row, 2)):
-                    rate = RateUse.of(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
+                    rate = RateUse.from_terms(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
                     coordinator.uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
                     await turned(lambda: not coordinator._used, "it is looked at")
                 coordinator.uses(host.wants(3))
@@ -345,7 +347,9 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                 await turned(is_removed, "nobody counts in the old file any more")
                 coordinator._changed()
                 terms = RateTerms(LIMIT, 60.0, 28)
-                rate = RateUse.of("customers", later.customers.file.generation, row, generation, terms, refused=False)
+                rate = RateUse.from_terms(
+                    "customers", later.customers.file.generation, row, generation, terms, refused=False
+                )
                 head = row + later.customers.layout.head(0)
                 later.customers.words[head + at.WANT] = 2
                 coordinator.uses(LimitsUsed([rate], []))
@@ -364,8 +368,8 @@ def test_what_another_supervisor_says_and_nobody_here_knows_ends_nothing(tmp_pat
                 uses = messages.FOLLOWER.pack(host.wants(3)).data
                 writer.write(LENGTH.pack(14) + b'{"type":"new"}' + uses)
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
-                await turned(lambda: HubHeard() in told, "workers are told")
-                assert await reader.readexactly(LENGTH.size + 16) == messages.LEADER.pack(HubHeard()).data
+                await turned(lambda: HubAnswered() in told, "workers are told")
+                assert await reader.readexactly(LENGTH.size + 16) == messages.LEADER.pack(HubAnswered()).data
                 writer.write(LENGTH.pack(2) + b"{]")
                 while await reader.read(1 << 16):
                     pass  # To the end: it has closed the line.
@@ -386,6 +390,6 @@ def test_a_supervisor_that_follows_passes_over_what_it_does_not_know(tmp_path: P
                 await asyncio.start_unix_server(answer, tmp_path / SOCKET_NAME),
                 host.coordinator(host.first) as (_, told),
             ):
-                await turned(lambda: told == [HubHeard()], "its workers are told what it knows")
+                await turned(lambda: told == [HubAnswered()], "its workers are told what it knows")
 
     asyncio.run(play())

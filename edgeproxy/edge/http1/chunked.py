@@ -23,14 +23,14 @@ PLAIN_CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 CHUNK_LINE_BYTES_MAX: Final = 4096
 """Bytes of a chunk's line with its CRLF."""
 
-LINE_ORDINARY: Final = 16
+LINE_BYTES_FREE: Final = 16
 """Bytes of a chunk's line that any chunk may have, whatever it holds."""
 
-EXCESS_MOST: Final = 16 << 10
+EXCESS_BYTES_MAX: Final = 16 << 10
 """Bytes of extensions that a body may have beyond twice its payload."""
 
 
-class State(Enum):
+class DecoderState(Enum):
     """What the decoder waits for."""
 
     SIZE = auto()
@@ -44,34 +44,44 @@ class State(Enum):
     DONE = auto()
 
 
-SIZE, DATA, DATA_END, TRAILER, DONE = State
+SIZE, DATA, DATA_END, TRAILER, DONE = DecoderState
 
 
-def of_request(detail: str) -> EdgeError:
+def create_request_error(detail: str) -> EdgeError:
     """The error of a client's body."""
     return RejectedError(400, f"The chunked body is malformed: {detail}")
 
 
-def of_response(detail: str) -> EdgeError:
+def create_response_error(detail: str) -> EdgeError:
     """The error of an upstream's body."""
     return UpstreamError("http_protocol_error", f"The upstream's chunked body is malformed: {detail}")
 
 
-class Chunked:
+class ChunkedDecoder:
     """Decodes one body. `malformed` makes the error that `feed` raises; no more may be fed after that."""
 
-    __slots__ = ("_excess", "_left", "_line", "_malformed", "_most", "_room", "_state", "rest", "trailers")
+    __slots__ = (
+        "_excess",
+        "_left",
+        "_line",
+        "_malformed",
+        "_state",
+        "_trailer_bytes_left",
+        "_trailers_left",
+        "rest",
+        "trailers",
+    )
 
     def __init__(
-        self, malformed: Callable[[str], EdgeError] = of_request, limits: grammar.HeadLimits = grammar.LIMITS
+        self, malformed: Callable[[str], EdgeError] = create_request_error, limits: grammar.HeadLimits = grammar.LIMITS
     ) -> None:
         self._malformed = malformed
         self._state = SIZE
         self._left = 0  # bytes of payload still to come in this chunk
         self._excess = 0  # bytes of extensions beyond what the payload is worth
         self._line = bytearray()  # the beginning of a line whose end has not come
-        self._room = limits.head  # bytes that the trailer section may still have
-        self._most = limits.fields  # and field lines
+        self._trailer_bytes_left = limits.head  # bytes that the trailer section may still have
+        self._trailers_left = limits.fields  # and field lines
         self.trailers: list[bytes] = []
         """The trailer lines that may be passed on, without CRLF."""
         self.rest = b""
@@ -99,12 +109,12 @@ class Chunked:
                 self.rest += data[position:]
                 break
             elif state is SIZE and not self._line:
-                position = self._whole_chunk(data, position, pieces)
+                position = self._decode_whole_chunk(data, position, pieces)
             else:
-                position = self._gather(data, position)
+                position = self._read_line(data, position)
         return pieces
 
-    def _whole_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
+    def _decode_whole_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
         """The short way past a chunk that is all there; anything else takes the way of every other line."""
         match = PLAIN_CHUNK_LINE.match(data, position)
         if match is not None:
@@ -113,18 +123,18 @@ class Chunked:
             if stop > start and data[stop : stop + 2] == b"\r\n":
                 pieces.append(data[start:stop])
                 return stop + 2
-        return self._gather(data, position)
+        return self._read_line(data, position)
 
-    def _gather(self, data: bytes, position: int) -> int:
+    def _read_line(self, data: bytes, position: int) -> int:
         """Take what belongs to the present line; act on it once it is whole. Returns where `data` goes on."""
-        found = data.find(b"\n", position)
-        stop = found + 1 if found >= 0 else len(data)
+        newline = data.find(b"\n", position)
+        stop = newline + 1 if newline >= 0 else len(data)
         line = self._line
-        longest = self._room if self._state is TRAILER else LINE_BYTES_MAX[self._state]
+        longest = self._trailer_bytes_left if self._state is TRAILER else LINE_BYTES_MAX[self._state]
         if len(line) + stop - position > longest:
             raise self._malformed("a line is too long")
         line += data[position:stop]
-        if found >= 0:
+        if newline >= 0:
             if line[-2:] != b"\r\n":
                 raise self._malformed("a line ends with a bare LF")
             whole = bytes(line[:-2])
@@ -134,40 +144,40 @@ class Chunked:
             raise self._malformed("a chunk is longer than it says")
         return stop
 
-    def _size(self, line: bytes) -> None:
+    def _read_size(self, line: bytes) -> None:
         match = CHUNK_LINE.fullmatch(line)
         if match is None:
             raise self._malformed("a chunk size is not one")
         self._left = int(match[1], 16)
         # Section 7.1.1: extensions are limited as a whole, by what the payload that they are about amounts to.
-        self._excess = max(0, self._excess + len(line) - LINE_ORDINARY - 2 * self._left)
-        if self._excess > EXCESS_MOST:
+        self._excess = max(0, self._excess + len(line) - LINE_BYTES_FREE - 2 * self._left)
+        if self._excess > EXCESS_BYTES_MAX:
             raise self._malformed("its chunk extensions are longer than what they are about")
         self._state = DATA if self._left else TRAILER
 
-    def _data_end(self, line: bytes) -> None:
+    def _read_data_end(self, line: bytes) -> None:
         # A line of two bytes that ends with CRLF is empty.
         self._state = SIZE
 
-    def _trailer(self, line: bytes) -> None:
+    def _read_trailer(self, line: bytes) -> None:
         if not line:
             self._state = DONE
             return
         split = grammar.parse_field_line(line)
         if split is None:
             raise self._malformed("a trailer field line is malformed")
-        self._room -= len(line) + 2
-        self._most -= 1
-        if self._most < 0:
+        self._trailer_bytes_left -= len(line) + 2
+        self._trailers_left -= 1
+        if self._trailers_left < 0:
             raise self._malformed("it has too many trailer fields")
         if split[0].replace(b"_", b"-") not in NOT_IN_TRAILERS:
             self.trailers.append(line)
 
 
-STATES: Final[dict[State, Callable[[Chunked, bytes], None]]] = {
-    SIZE: Chunked._size,  # -> DATA, or TRAILER after the size 0
-    DATA_END: Chunked._data_end,  # -> SIZE
-    TRAILER: Chunked._trailer,  # -> TRAILER, or DONE after the empty line
+STATES: Final[dict[DecoderState, Callable[[ChunkedDecoder, bytes], None]]] = {
+    SIZE: ChunkedDecoder._read_size,  # -> DATA, or TRAILER after the size 0
+    DATA_END: ChunkedDecoder._read_data_end,  # -> SIZE
+    TRAILER: ChunkedDecoder._read_trailer,  # -> TRAILER, or DONE after the empty line
 }
 """What a whole line does in each state that waits for one. DATA goes to DATA_END by itself, DONE nowhere."""
 
@@ -175,12 +185,12 @@ LINE_BYTES_MAX: Final = {SIZE: CHUNK_LINE_BYTES_MAX, DATA_END: 2}
 """Bytes of a line in each state, with its CRLF; a trailer section is bounded as a whole."""
 
 
-def encode(parts: Iterable[bytes]) -> bytes:
+def encode_chunk(parts: Iterable[bytes]) -> bytes:
     """One chunk of all these pieces of payload; nothing where they are empty, as an empty chunk would end the body."""
     payload = b"".join(parts)
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
-def finish(trailers: Iterable[bytes] = ()) -> bytes:
+def encode_last_chunk(trailers: Iterable[bytes] = ()) -> bytes:
     """The end of a chunked body, with these trailer lines (each without CRLF)."""
     return b"".join([b"0\r\n", *(line + b"\r\n" for line in trailers), b"\r\n"])

@@ -13,7 +13,7 @@ MARGIN: Final = 1.0
 """Seconds by which to be earlier than the other side: its clock began before ours, and ours is looked at seldom."""
 
 
-def idle_at_most(block: bytes) -> float:
+def parse_idle_timeout(block: bytes) -> float:
     """Seconds for which a connection may be kept idle, by the head of an answer on it; infinite where it says nothing.
 
     `block` is the head, whole lines and no part of a body. A second less than the other side says, but no less than
@@ -22,9 +22,9 @@ def idle_at_most(block: bytes) -> float:
     match = TIMEOUT.search(block)
     if match is None:
         return float("inf")
-    return earlier(int(match[1]))
+    return subtract_margin(int(match[1]))
 
 
-def earlier(seconds: float) -> float:
+def subtract_margin(seconds: float) -> float:
     """For how long a connection may be kept that the other side closes after so many seconds."""
     return max(seconds - MARGIN, seconds / 2)

@@ -16,10 +16,10 @@ from edgeproxy.edge.http1.lines import Field
 PROTOCOL_PREFIX: Final = b"api-key."
 """A subprotocol that begins so is a key: browsers can set no field for a WebSocket, but subprotocols."""
 
-Found = Mapping[FieldKind, Sequence[Field]]
+FieldsByKind = Mapping[FieldKind, Sequence[Field]]
 
 
-class Carried(NamedTuple):
+class KeyLines(NamedTuple):
     """What the lines that may hold keys say: the key (None: there is no place for one), the lines for upstreams that
     are to see keys, those for all others in their place, and those that are forwarded as they came."""
 
@@ -29,13 +29,13 @@ class Carried(NamedTuple):
     others: list[bytes]
 
 
-def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
+def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldRules) -> KeyLines:
     """Read the lines of keys. `named`: the fields that Connection names, which are not forwarded.
 
     Raises RejectedError(400) where a field that may hold one is repeated.
     """
     fields: dict[bytes, Field] = {}
-    for field in (*found.get(FieldKind.API_KEY, ()), *found.get(FieldKind.BEARER, ())):
+    for field in (*by_kind.get(FieldKind.API_KEY, ()), *by_kind.get(FieldKind.BEARER, ())):
         name = grammar.parse_field_name(field.line)
         if name in fields:
             raise RejectedError(400, f"{field.line.partition(b':')[0].decode()} is repeated")
@@ -47,7 +47,7 @@ def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
     others: list[bytes] = []
     for name in ordered:
         field = fields[name]
-        if name in named:
+        if name in connection_names:
             continue
         # Whatever field it comes in once more, a key is a key.
         if name == holder or field.value == key or not field.value:
@@ -55,13 +55,13 @@ def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
         else:
             others.append(field.line)
     unkeyed = b""
-    for kind, read in ((FieldKind.PROTOCOLS, _without_protocol), (FieldKind.COOKIE, _without_cookie)):
-        for field in found.get(kind, ()):
+    for kind, read in ((FieldKind.PROTOCOLS, _split_protocols), (FieldKind.COOKIE, _split_cookies)):
+        for field in by_kind.get(kind, ()):
             one, rest = read(field.value, rules)
             if one is not None and key is None:
                 key = one
             name = grammar.parse_field_name(field.line)
-            if name in named:
+            if name in connection_names:
                 continue
             if one is None:
                 others.append(field.line)
@@ -69,10 +69,10 @@ def read_keys(found: Found, named: set[bytes], rules: FieldRules) -> Carried:
             credentials += field.line + b"\r\n"
             if rest:
                 unkeyed += b"%b: %b\r\n" % (field.line.partition(b":")[0], rest)
-    return Carried(key, credentials, unkeyed, others)
+    return KeyLines(key, credentials, unkeyed, others)
 
 
-def _without_protocol(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
+def _split_protocols(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
     """(the key among the subprotocols of a line, the others) (RFC 6455 section 4.1)."""
     members = [member.strip(grammar.OWS) for member in value.split(b",")]
     keys = [member for member in members if member.startswith(PROTOCOL_PREFIX)]
@@ -80,7 +80,7 @@ def _without_protocol(value: bytes, rules: FieldRules) -> tuple[bytes | None, by
     return (keys[0][len(PROTOCOL_PREFIX) :] if keys else None), rest
 
 
-def _without_cookie(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
+def _split_cookies(value: bytes, rules: FieldRules) -> tuple[bytes | None, bytes]:
     """(the key in a Cookie line, the other cookies) (RFC 6265 section 4.2)."""
     assert rules.cookie is not None
     pairs = [pair.strip(grammar.OWS) for pair in value.split(b";")]

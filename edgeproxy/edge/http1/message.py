@@ -56,7 +56,7 @@ QUOTE, BACKSLASH = b'"\\'
 """What would have to be escaped in a JSON string; as integers, which bytes are searched for at once."""
 
 
-def answer(
+def format_response(
     status: int, fields: bytes = b"", body: bytes = b"", *, close: bool = False, head_only: bool = False
 ) -> bytes:
     """A whole response: status line, `fields` (lines with their CRLF), Content-Length and `body`.
@@ -71,22 +71,22 @@ def answer(
     return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, fields, length, ending, content)
 
 
-def problem(status: int, detail: str, instance: bytes) -> bytes:
+def format_problem(status: int, detail: str, instance: bytes) -> bytes:
     """The body of an error, `application/problem+json` (RFC 9457).
 
     `instance` is the request id: 1 to 128 visible ASCII characters. The type is `about:blank`, whose title is the
     reason phrase (section 4.2.1).
     """
-    return _with_instance(_opening(status, detail), instance)
+    return _append_instance(_format_problem_opening(status, detail), instance)
 
 
-def _with_instance(opening: bytes, instance: bytes) -> bytes:
+def _append_instance(opening: bytes, instance: bytes) -> bytes:
     if QUOTE in instance or BACKSLASH in instance:
         instance = orjson.dumps(instance.decode("ascii"))[1:-1]
     return b'%b,"instance":"%b"}' % (opening, instance)
 
 
-def limited(
+def format_limited(
     fields: bytes,
     violated: tuple[str, ...],
     instance: bytes,
@@ -97,20 +97,28 @@ def limited(
 ) -> bytes:
     """A 429, whole, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
 
-    `fields` and `instance` as in `answer` and `problem`; X-Request-Id is added. `detail`: what is said instead of which
-    limits were passed.
+    `fields` and `instance` as in `format_response` and `format_problem`; X-Request-Id is added. `detail`: what is said
+    instead of which limits were passed.
     """
     if head_only or QUOTE in instance or BACKSLASH in instance:
-        body = _with_instance(_quota_opening(violated, detail), instance)
+        body = _append_instance(_format_quota_opening(violated, detail), instance)
         fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
-        return answer(429, fields, body, close=close, head_only=head_only)
+        return format_response(429, fields, body, close=close, head_only=head_only)
     # What a client gets who does not heed it, a thousand times a second: remembered but for what changes.
     return b"".join(
-        (LIMITED, fields, b"X-Request-Id: ", instance, _limited(violated, detail, len(instance), close), instance, END)
+        (
+            LIMITED,
+            fields,
+            b"X-Request-Id: ",
+            instance,
+            _format_limited_middle(violated, detail, len(instance), close),
+            instance,
+            END,
+        )
     )
 
 
-def spent(
+def format_credits_spent(
     fields: bytes,
     violated: tuple[str, ...],
     instance: bytes,
@@ -119,10 +127,10 @@ def spent(
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
-    """A 402, whole: what was paid in advance is spent. Arguments are those of `limited`."""
-    body = _with_instance(_spent_opening(violated, detail), instance)
+    """A 402, whole: what was paid in advance is spent. Arguments are those of `format_limited`."""
+    body = _append_instance(_format_spent_opening(violated, detail), instance)
     fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
-    return answer(402, fields, body, close=close, head_only=head_only)
+    return format_response(402, fields, body, close=close, head_only=head_only)
 
 
 PROBLEM: Final = b"Content-Type: application/problem+json\r\n"
@@ -131,15 +139,15 @@ END: Final = b'"}'
 
 
 @lru_cache(maxsize=1024)
-def _limited(violated: tuple[str, ...], detail: str | None, instance: int, close: bool) -> bytes:
+def _format_limited_middle(violated: tuple[str, ...], detail: str | None, instance: int, close: bool) -> bytes:
     """What stands between the two places where the request id, of `instance` bytes, does."""
-    opening = _quota_opening(violated, detail) + b',"instance":"'
+    opening = _format_quota_opening(violated, detail) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
     return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(END), ending, opening)
 
 
 @lru_cache(maxsize=1024)
-def _spent_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
+def _format_spent_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
     why = "The credits that were paid in advance are spent; service goes on once there are more"
     members = {
         "type": CREDITS_SPENT,
@@ -155,13 +163,13 @@ def _spent_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _opening(status: int, detail: str) -> bytes:
+def _format_problem_opening(status: int, detail: str) -> bytes:
     members = {"type": "about:blank", "title": REASONS[status], "status": status, "detail": detail}
     return orjson.dumps(members)[:-1]
 
 
 @lru_cache(maxsize=1024)
-def _quota_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
+def _format_quota_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
     members = {
         "type": QUOTA_EXCEEDED,
         "title": QUOTA_EXCEEDED_TITLE,
@@ -172,6 +180,6 @@ def _quota_opening(violated: tuple[str, ...], detail: str | None) -> bytes:
     return orjson.dumps(members)[:-1]
 
 
-def switch_to(protocols: Sequence[bytes]) -> bytes:
+def format_upgrade(protocols: Sequence[bytes]) -> bytes:
     """The lines that ask to switch to one of these protocols, or say to which; each with its CRLF (RFC 9110 7.8)."""
     return b"%bUpgrade: %b\r\n" % (SWITCHING, b", ".join(protocols)) if protocols else b""

@@ -1,4 +1,4 @@
-"""The one rule about paths: what `resolve` returns is what routes are matched with and what is forwarded."""
+"""The one rule about paths: what `normalize_target` returns is what routes are matched with and what is forwarded."""
 
 import re
 from typing import Final
@@ -30,7 +30,7 @@ def is_plain(path: bytes) -> bool:
     return PERCENT not in path and (DOT not in path or path.find(b"/.") < 0)
 
 
-def resolve(target: bytes) -> bytes:
+def normalize_target(target: bytes) -> bytes:
     """The target with its path in the one form that there is of it; its query is left alone.
 
     `target` is in origin-form or `*`. Escapes of unreserved characters are undone and other escapes written in upper
@@ -45,7 +45,7 @@ def resolve(target: bytes) -> bytes:
         raise RejectedError(400, "The path is malformed")
     if is_plain(path):
         return target
-    return _without_dots(ESCAPE.sub(_unescape, path)) + question + query
+    return _remove_dot_segments(ESCAPE.sub(_unescape, path)) + question + query
 
 
 def _unescape(match: re.Match[bytes]) -> bytes:
@@ -58,32 +58,32 @@ def _unescape(match: re.Match[bytes]) -> bytes:
     return bytes((code,)) if code in UNRESERVED else match[0].upper()
 
 
-def _without_dots(path: bytes) -> bytes:
+def _remove_dot_segments(path: bytes) -> bytes:
     """RFC 3986 section 5.2.4, but climbing above the root is refused, not ignored."""
-    kept: list[bytes] = []
+    remaining: list[bytes] = []
     segments = path.split(b"/")[1:]
     for segment in segments:
         if segment == b"..":
-            if not kept:
+            if not remaining:
                 raise RejectedError(400, "The path climbs above its root")
-            kept.pop()
+            remaining.pop()
         elif DOTS_AND_MORE.fullmatch(segment):
             raise RejectedError(400, "The path has a dot segment with parameters")
         elif segment != b".":
-            if ESCAPED_SLASH in segment and _hides_dots(segment):
+            if ESCAPED_SLASH in segment and _has_hidden_dots(segment):
                 raise RejectedError(400, "The path has a dot segment beside an escaped slash")
-            kept.append(segment)
+            remaining.append(segment)
     if segments[-1] in (b".", b".."):
-        kept.append(b"")
-    return b"/" + b"/".join(kept)
+        remaining.append(b"")
+    return b"/" + b"/".join(remaining)
 
 
-def _hides_dots(segment: bytes) -> bool:
+def _has_hidden_dots(segment: bytes) -> bool:
     """Whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
     return any(part.partition(b";")[0] in (b".", b"..") for part in segment.split(ESCAPED_SLASH))
 
 
-def readings(path: bytes) -> tuple[bytes, bytes]:
+def list_readings(path: bytes) -> tuple[bytes, bytes]:
     """What a server may take a resolved path for that unescapes its slashes, and one that also merges them."""
     unescaped = path.replace(ESCAPED_SLASH, b"/")
     return unescaped, SLASHES.sub(b"/", unescaped)

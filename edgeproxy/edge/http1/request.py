@@ -15,9 +15,18 @@ from edgeproxy.edge.http1.keys import read_keys
 from edgeproxy.edge.http1.lines import PASSED, REQUESTS, Field, RequestLines
 from edgeproxy.edge.http1.request_line import RequestLine, read_request_line
 
-__all__ = ["PLAIN", "Fields", "RequestHead", "RequestLine", "agree", "read_fields", "read_head", "read_request_line"]
+__all__ = [
+    "PLAIN",
+    "RequestFields",
+    "RequestHead",
+    "RequestLine",
+    "check_host",
+    "read_fields",
+    "read_head",
+    "read_request_line",
+]
 
-FIELDS_MOST: Final = grammar.LIMITS.fields
+FIELDS_MAX: Final = grammar.LIMITS.fields
 
 
 class RequestHead:
@@ -75,28 +84,30 @@ HOST, BEARER, API_KEY, LENGTH, TRACEPARENT, ORIGIN = (
 IN_PLACE: Final = frozenset((FieldKind.PASS, HOST, LENGTH, FieldKind.CREDENTIALS))
 """Kinds whose lines are forwarded, in their place, whoever sent them."""
 
-ENOUGH_SAID: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
+CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 """Connection options that name no field to be removed, or one that is not forwarded anyway."""
 
 PLAIN: Final = RequestHead()
 """The head of every block in which nothing is out of the ordinary. Holds no host, key or lines of its own."""
 
-Fields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes] | None, RequestHead]
+RequestFields = tuple[bytes | None, bytes | None, bytes, bytes, int, tuple[bytes, bytes] | None, RequestHead]
 """(host, key, credentials, keep, length, trace, head), each as RequestHead describes it; head is PLAIN or all of it."""
 
 
-def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, known: RequestLines = REQUESTS) -> Fields:
+def read_fields(
+    block: bytes, trusted: bool = False, most: int = FIELDS_MAX, request_lines: RequestLines = REQUESTS
+) -> RequestFields:
     """What the field lines of an HTTP/1.1 request mean.
 
     `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose
-    word counts. `known` has the rules of the configuration. The result depends on nothing else, so it may be remembered
-    by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the head not
-    plain, see `agree`.
+    word counts. `request_lines` has the rules of the configuration. The result depends on nothing else, so it may be
+    remembered by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the
+    head not plain, see `check_host`.
 
     Raises RejectedError: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
     """
     if trusted:
-        return _with_care(block, trusted, most, known)
+        return _read_with_every_rule(block, trusted, most, request_lines)
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > most:
@@ -106,10 +117,10 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, kn
     length: int | None = None
     trace: tuple[bytes, bytes] | None = None
     credentials = b""
-    gone: list[bytes] = []
+    dropped: list[bytes] = []
     # The price of every head not seen before: one look-up a line, and most lines pass as they are.
-    for line in filterfalse(known.passes, lines):
-        field = known.recall(line) or known.field(line)
+    for line in filterfalse(request_lines.passes, lines):
+        field = request_lines.recall(line) or request_lines.parse_field(line)
         if field is PASSED:
             continue
         kind = field.kind
@@ -118,35 +129,35 @@ def read_fields(block: bytes, trusted: bool = False, most: int = FIELDS_MOST, kn
         elif (kind is BEARER or kind is API_KEY) and key is None:
             key = field.value
             credentials = field.tail
-            gone.append(line)
-        elif field.gone:
-            gone.append(line)
+            dropped.append(line)
+        elif field.dropped:
+            dropped.append(line)
         elif kind is LENGTH and length is None:
             length = field.length
             if line != field.line:
                 lines[lines.index(line)] = field.line
         elif kind is TRACEPARENT and trace is None and field.trace is not None:
             trace = field.trace
-            gone.append(line)
+            dropped.append(line)
         else:
             host = None
             break
     if host is None:
-        return _with_care(block, trusted, most, known)
-    for line in gone:
+        return _read_with_every_rule(block, trusted, most, request_lines)
+    for line in dropped:
         lines.remove(line)
     lines.append(host.tail)
     return host.host, key, credentials, b"\r\n".join(lines), length or 0, trace, PLAIN
 
 
-def _with_care(block: bytes, trusted: bool, most: int, known: RequestLines) -> Fields:
-    head = read_head(block, trusted, most, known=known)
+def _read_with_every_rule(block: bytes, trusted: bool, most: int, request_lines: RequestLines) -> RequestFields:
+    head = read_head(block, trusted, most, request_lines=request_lines)
     shown = PLAIN if head.plain else head
     return head.host, head.key, head.credentials, head.keep, head.length, head.trace, shown
 
 
 def read_head(
-    block: bytes, trusted: bool = False, most: int = FIELDS_MOST, minor: int = 1, known: RequestLines = REQUESTS
+    block: bytes, trusted: bool = False, most: int = FIELDS_MAX, minor: int = 1, request_lines: RequestLines = REQUESTS
 ) -> RequestHead:
     """What the field lines of a request mean, every rule applied; HTTP/1.0 (`minor` 0) has some of its own.
 
@@ -157,44 +168,44 @@ def read_head(
     if len(lines) > most:
         raise RejectedError(431, "Too many header fields")
     keep: list[bytes] = []
-    found: Found = {}
+    by_kind: FieldsByKind = {}
     for line in lines:
-        field = PASSED if known.passes(line) else known.recall(line) or known.field(line)
+        field = PASSED if request_lines.passes(line) else request_lines.recall(line) or request_lines.parse_field(line)
         if field is PASSED:
             keep.append(line)
             continue
         kind = field.kind
-        found.setdefault(kind, []).append(field)
+        by_kind.setdefault(kind, []).append(field)
         if kind in IN_PLACE or (trusted and kind is ORIGIN):
             keep.append(field.line)
     head = RequestHead()
-    _read_host(head, found)
-    _read_framing(head, found, minor)
-    named = _read_connection(head, found, minor)
-    if named:
-        named = {name for name in named if known.names[name] is not ORIGIN}
-        keep = [line for line in keep if grammar.parse_field_name(line) not in named]
-    keep += _read_key(head, found, named, known)
-    _read_expectation(head, found, minor)
-    if b"max-forwards" not in named and not _read_forwards(head, found):
-        keep += [field.line for field in found.get(FieldKind.MAX_FORWARDS, ())]
-    if _read_trace(head, found):
-        keep += [field.line for field in found.get(FieldKind.TRACESTATE, ())]
+    _read_host(head, by_kind)
+    _read_framing(head, by_kind, minor)
+    connection_names = _read_connection(head, by_kind, minor)
+    if connection_names:
+        connection_names = {name for name in connection_names if request_lines.names[name] is not ORIGIN}
+        keep = [line for line in keep if grammar.parse_field_name(line) not in connection_names]
+    keep += _read_key(head, by_kind, connection_names, request_lines)
+    _read_expectation(head, by_kind, minor)
+    if b"max-forwards" not in connection_names and not _read_forwards(head, by_kind):
+        keep += [field.line for field in by_kind.get(FieldKind.MAX_FORWARDS, ())]
+    if _read_trace(head, by_kind):
+        keep += [field.line for field in by_kind.get(FieldKind.TRACESTATE, ())]
     if trusted:
-        _read_peer(head, found)
-    keep += _own_lines(head, found, minor)
+        _read_peer(head, by_kind)
+    keep += _format_own_lines(head, by_kind, minor)
     head.keep = b"\r\n".join(keep)
     head.plain = head.plain and head.host is not None
     return head
 
 
-Found = dict[FieldKind, list[Field]]
+FieldsByKind = dict[FieldKind, list[Field]]
 """The lines that are more than passed on, by kind, in the order in which they came."""
 
 
-def _only(found: Found, name: str, kind: FieldKind) -> Field | None:
+def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | None:
     """The one field of this kind, None where there is none; RejectedError where there are several."""
-    fields = found.get(kind)
+    fields = by_kind.get(kind)
     if fields is None:
         return None
     if len(fields) > 1:
@@ -202,22 +213,22 @@ def _only(found: Found, name: str, kind: FieldKind) -> Field | None:
     return fields[0]
 
 
-def _members(found: Found, kind: FieldKind) -> set[bytes]:
+def _collect_members(by_kind: FieldsByKind, kind: FieldKind) -> set[bytes]:
     """The members of all the lists of this kind, in lower case."""
-    return {member for field in found.get(kind, ()) for member in grammar.parse_list(field.value)}
+    return {member for field in by_kind.get(kind, ()) for member in grammar.parse_list(field.value)}
 
 
-def _read_host(head: RequestHead, found: Found) -> None:
+def _read_host(head: RequestHead, by_kind: FieldsByKind) -> None:
     """RFC 9112 section 3.2: one Host."""
-    field = _only(found, "Host", HOST)
+    field = _get_single(by_kind, "Host", HOST)
     if field is not None:
         head.authority, head.host = field.value, field.host
 
 
-def _read_framing(head: RequestHead, found: Found, minor: int) -> None:
+def _read_framing(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
     """RFC 9112 sections 6.1 to 6.3: where the body ends, and nothing that two readers could take differently."""
-    length = _only(found, "Content-Length", LENGTH)
-    coding = _only(found, "Transfer-Encoding", FieldKind.CODING)
+    length = _get_single(by_kind, "Content-Length", LENGTH)
+    coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if length is not None:
         head.length, head.has_length = length.length, True
     if coding is None:
@@ -233,105 +244,107 @@ def _read_framing(head: RequestHead, found: Found, minor: int) -> None:
     head.chunked, head.plain = True, False
 
 
-def _read_key(head: RequestHead, found: Found, named: set[bytes], known: RequestLines) -> list[bytes]:
+def _read_key(
+    head: RequestHead, by_kind: FieldsByKind, connection_names: set[bytes], request_lines: RequestLines
+) -> list[bytes]:
     """The key, and the lines without it. Returns those of fields that hold no key of the edge's: they are forwarded."""
-    bearer = _only(found, "Authorization", BEARER)
-    other = _only(found, "Authorization", FieldKind.CREDENTIALS)
+    bearer = _get_single(by_kind, "Authorization", BEARER)
+    other = _get_single(by_kind, "Authorization", FieldKind.CREDENTIALS)
     if bearer is not None and other is not None:
         raise RejectedError(400, "Authorization is repeated")
-    carried = read_keys(found, named, known.rules)
+    carried = read_keys(by_kind, connection_names, request_lines.rules)
     head.key, head.credentials, head.unkeyed = carried.key, carried.credentials, carried.unkeyed
     head.plain = head.plain and not carried.unkeyed
-    if b"proxy-authorization" not in named:
-        head.credentials += b"".join([field.tail for field in found.get(FieldKind.PROXY_CREDENTIALS, ())])
+    if b"proxy-authorization" not in connection_names:
+        head.credentials += b"".join([field.tail for field in by_kind.get(FieldKind.PROXY_CREDENTIALS, ())])
     return carried.others
 
 
-def _read_connection(head: RequestHead, found: Found, minor: int) -> set[bytes]:
+def _read_connection(head: RequestHead, by_kind: FieldsByKind, minor: int) -> set[bytes]:
     """What holds for this connection only: RFC 9112 section 9.3, RFC 9110 sections 10.1.4 (TE) and 7.8 (Upgrade).
 
     Returns the names of the fields that are removed because Connection names them (section 7.6.1).
     """
-    fields = found.get(FieldKind.CONNECTION)
+    fields = by_kind.get(FieldKind.CONNECTION)
     if fields is None:
         return NOTHING
-    if len(fields) == 1 and fields[0].gone:
+    if len(fields) == 1 and fields[0].dropped:
         head.keep_alive = True
         return NOTHING
-    options = _members(found, FieldKind.CONNECTION)
+    options = _collect_members(by_kind, FieldKind.CONNECTION)
     head.close = b"close" in options
     head.keep_alive = b"keep-alive" in options
-    head.trailers = b"te" in options and b"trailers" in _members(found, FieldKind.TE)
+    head.trailers = b"te" in options and b"trailers" in _collect_members(by_kind, FieldKind.TE)
     # With a body, where the tunnel begins would be a matter of opinion. No WebSocket handshake has one (RFC 6455
     # section 4.1), and HTTP/1.0 knows no upgrade.
     if b"upgrade" in options and minor and not head.chunked and not head.length:
-        offered = [member for field in found.get(FieldKind.UPGRADE, ()) for member in grammar.parse_list(field.value)]
+        offered = [member for field in by_kind.get(FieldKind.UPGRADE, ()) for member in grammar.parse_list(field.value)]
         head.upgrade = tuple(dict.fromkeys(offered))
     if head.close or head.trailers or head.upgrade:
         head.plain = False
-    return options - ENOUGH_SAID - PROTECTED_FIELDS
+    return options - CONNECTION_OPTIONS - PROTECTED_FIELDS
 
 
 NOTHING: Final[set[bytes]] = set()
 
 
-def _read_expectation(head: RequestHead, found: Found, minor: int) -> None:
+def _read_expectation(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
     """RFC 9110 section 10.1.1; HTTP/1.0 does not know it."""
-    if not minor or FieldKind.EXPECT not in found:
+    if not minor or FieldKind.EXPECT not in by_kind:
         return
-    expectations = _members(found, FieldKind.EXPECT)
+    expectations = _collect_members(by_kind, FieldKind.EXPECT)
     if expectations - {b"100-continue"}:
         raise RejectedError(417, "The only expectation that can be met is 100-continue")
     if expectations:
         head.expect, head.plain = True, False
 
 
-def _read_forwards(head: RequestHead, found: Found) -> bool:
+def _read_forwards(head: RequestHead, by_kind: FieldsByKind) -> bool:
     """RFC 9110 section 7.6.2: whether there is one Max-Forwards, and a number in it."""
-    fields = found.get(FieldKind.MAX_FORWARDS, ())
+    fields = by_kind.get(FieldKind.MAX_FORWARDS, ())
     if len(fields) != 1 or not fields[0].value.isdigit():
         return False
     # Of a number with more digits than 63 bits hold the first ones: it may be made less.
-    head.forwards, head.plain = int(fields[0].value.lstrip(b"0")[:DIGITS_MOST] or b"0"), False
+    head.forwards, head.plain = int(fields[0].value.lstrip(b"0")[:DIGITS_MAX] or b"0"), False
     return True
 
 
-DIGITS_MOST: Final = 18
+DIGITS_MAX: Final = 18
 
 
-def _read_trace(head: RequestHead, found: Found) -> bool:
+def _read_trace(head: RequestHead, by_kind: FieldsByKind) -> bool:
     """W3C Trace Context sections 3.2 and 3.3: whether there is one valid traceparent; tracestate needs it."""
-    parents = found.get(TRACEPARENT)
+    parents = by_kind.get(TRACEPARENT)
     if parents is None or len(parents) > 1:
         return False
     head.trace = parents[0].trace
     return head.trace is not None
 
 
-def _read_peer(head: RequestHead, found: Found) -> None:
+def _read_peer(head: RequestHead, by_kind: FieldsByKind) -> None:
     """What a trusted proxy says of the request that it received."""
-    if PEER_SAYS.isdisjoint(found):
+    if PEER_KINDS.isdisjoint(by_kind):
         return
     head.plain = False
-    head.forwarded_for = _joined(found, FieldKind.FORWARDED_FOR)
-    head.forwarded_proto = _joined(found, FieldKind.FORWARDED_PROTO)
-    head.forwarded_host = _joined(found, FieldKind.FORWARDED_HOST)
-    ids = found.get(FieldKind.REQUEST_ID)
+    head.forwarded_for = _join_values(by_kind, FieldKind.FORWARDED_FOR)
+    head.forwarded_proto = _join_values(by_kind, FieldKind.FORWARDED_PROTO)
+    head.forwarded_host = _join_values(by_kind, FieldKind.FORWARDED_HOST)
+    ids = by_kind.get(FieldKind.REQUEST_ID)
     if ids is not None and len(ids) == 1 and grammar.REQUEST_ID.fullmatch(ids[0].value):
         head.request_id = ids[0].value
 
 
-PEER_SAYS: Final = frozenset(
+PEER_KINDS: Final = frozenset(
     (FieldKind.FORWARDED_FOR, FieldKind.FORWARDED_PROTO, FieldKind.FORWARDED_HOST, FieldKind.REQUEST_ID),
 )
 
 
-def _joined(found: Found, kind: FieldKind) -> bytes | None:
-    fields = found.get(kind)
+def _join_values(by_kind: FieldsByKind, kind: FieldKind) -> bytes | None:
+    fields = by_kind.get(kind)
     return None if fields is None else b", ".join([field.value for field in fields])
 
 
-def _own_lines(head: RequestHead, found: Found, minor: int) -> list[bytes]:
+def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> list[bytes]:
     """The lines that the edge writes itself, the last one with its CRLF."""
     lines = []
     if head.chunked:
@@ -341,12 +354,14 @@ def _own_lines(head: RequestHead, found: Found, minor: int) -> list[bytes]:
     host = head.authority if head.forwarded_host is None else head.forwarded_host
     if host is not None:
         lines.append(b"X-Forwarded-Host: " + host)
-    stations = [field.value + b", " for field in found.get(FieldKind.VIA, ()) if field.value]  # RFC 9110 section 7.6.3
+    stations = [
+        field.value + b", " for field in by_kind.get(FieldKind.VIA, ()) if field.value
+    ]  # RFC 9110 section 7.6.3
     lines.append(b"Via: %b1.%d edgeproxy\r\n" % (b"".join(stations), minor))
     return lines
 
 
-def agree(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
+def check_host(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
     """(host, lines): what routing looks at, and the Host lines that `keep` lacks, where it is known what they say.
 
     The rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may name no
@@ -360,11 +375,11 @@ def agree(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
     if head.authority is None:
         lines = b"Host: %b\r\nX-Forwarded-Host: %b\r\n" % (line.authority, line.authority)
         return grammar.parse_host(line.authority), lines
-    if _origin(line.authority, line.scheme) != _origin(head.authority, line.scheme):
+    if _normalize_authority(line.authority, line.scheme) != _normalize_authority(head.authority, line.scheme):
         raise RejectedError(400, "The request target names another host than Host does")
     return head.host, b""
 
 
-def _origin(authority: bytes, scheme: bytes | None) -> bytes:
+def _normalize_authority(authority: bytes, scheme: bytes | None) -> bytes:
     port = b":443" if scheme == b"https" else b":80"
     return authority.lower().removesuffix(port).removesuffix(b":")

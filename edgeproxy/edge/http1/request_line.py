@@ -37,7 +37,7 @@ def read_request_line(line: bytes) -> RequestLine:
     method, target, version = parts
     if not method or method.translate(None, grammar.TOKEN):
         raise RejectedError(400, "The method is malformed")
-    minor = _minor(version)
+    minor = _parse_minor(version)
     path, _, query = target.partition(b"?")
     if query.translate(None, grammar.QUERY):
         for raw, escaped in grammar.ENCODED_IN_QUERY.items():
@@ -53,10 +53,10 @@ def read_request_line(line: bytes) -> RequestLine:
         if method != b"OPTIONS":  # RFC 9112 section 3.2.4
             raise RejectedError(400, "Only OPTIONS may ask for *")
         return RequestLine(method, target, (1, minor))
-    return _absolute(method, target, minor)
+    return _parse_absolute(method, target, minor)
 
 
-def _minor(version: bytes) -> int:
+def _parse_minor(version: bytes) -> int:
     match = grammar.VERSION.fullmatch(version)
     if match is None:
         raise RejectedError(400, "The HTTP version is malformed")
@@ -65,7 +65,7 @@ def _minor(version: bytes) -> int:
     return int(match[2])
 
 
-def _absolute(method: bytes, target: bytes, minor: int) -> RequestLine:
+def _parse_absolute(method: bytes, target: bytes, minor: int) -> RequestLine:
     match = ABSOLUTE.fullmatch(target)
     if match is None:
         raise RejectedError(400, "The request target is neither a path nor an http URI")

@@ -5,21 +5,28 @@ from typing import Final
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import grammar
 from edgeproxy.edge.http1.fields import PROTECTED_FIELDS, FieldKind
-from edgeproxy.edge.http1.lines import PASSED, RESPONSE_LINES, STATUS_LINES, Field, plain_status, response_field
+from edgeproxy.edge.http1.lines import (
+    PASSED,
+    RESPONSE_LINES,
+    STATUS_LINES,
+    Field,
+    parse_plain_status,
+    parse_response_field,
+)
 from edgeproxy.edge.http1.security_fields import ALL
 
 DATE, LENGTH, RATE = FieldKind.DATE, FieldKind.LENGTH, FieldKind.RATE
-PlainAnswer = tuple[int, int, bytes, bytes, int, bool]
-"""(status, length, keep, rate, said, dated) of a plain head, see `read_plain_response`."""
+PlainResponse = tuple[int, int, bytes, bytes, int, bool]
+"""(status, length, keep, rate, flags, dated) of a plain head, see `read_plain_response`."""
 
-ODD: Final[PlainAnswer] = (0, -1, b"", b"", 0, True)
+NOT_PLAIN: Final[PlainResponse] = (0, -1, b"", b"", 0, True)
 """What `read_plain_response` says of a head that is not plain."""
 recall = RESPONSE_LINES.get
 
-SAYING: Final = (FieldKind.PLACE, FieldKind.SECURITY)
+FLAGGED_KINDS: Final = (FieldKind.PLACE, FieldKind.SECURITY)
 """Kinds whose lines are passed on, and say something as security_fields.py has it."""
 
-IN_PLACE: Final = frozenset((FieldKind.PASS, DATE, LENGTH, *SAYING))
+IN_PLACE: Final = frozenset((FieldKind.PASS, DATE, LENGTH, *FLAGGED_KINDS))
 """Kinds whose lines are passed on, in their place."""
 
 
@@ -35,7 +42,7 @@ class ResponseHead:
     Transfer-Encoding, hop-by-hop fields and X-Request-Id."""
     rate: bytes = b""
     """The upstream's own RateLimit lines, each with its CRLF."""
-    said: int = 0
+    flags: int = 0
     """What is said in it already, as security_fields.py has it: to browsers, and of places."""
     dated: bool = False
     """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
@@ -51,8 +58,8 @@ class ResponseHead:
     """The value of Upgrade in lower case, where Connection names it; with 101, what is spoken from here on, if said."""
 
 
-def read_plain_response(block: bytes) -> PlainAnswer:
-    """(status, length, keep, rate, said, dated) of a plain response's head; ODD where `read_response` must read it.
+def read_plain_response(block: bytes) -> PlainResponse:
+    """(status, length, keep, rate, flags, dated) of a plain response's head; ODD where `read_response` must read it.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes
@@ -64,46 +71,46 @@ def read_plain_response(block: bytes) -> PlainAnswer:
     lines.pop()
     status = STATUS_LINES.get(lines[0])
     if status is None:
-        status = plain_status(lines[0])
+        status = parse_plain_status(lines[0])
     if not status:
-        return ODD
+        return NOT_PLAIN
     keep = [lines[0]]
     rate = b""
     length = -1
-    said = 0
+    flags = 0
     dated = False
     del lines[0]
     for line in lines:
         field = recall(line)
         if field is None:
-            field = response_field(line)
+            field = parse_response_field(line)
         if field is PASSED:
             keep.append(line)
         elif field.kind is DATE:
             keep.append(field.line)
             dated = True
-        elif field.gone:
+        elif field.dropped:
             pass
         elif field.kind is LENGTH and length < 0:
             length = field.length
             keep.append(field.line)
         elif field.kind is RATE:
             rate += field.tail
-        elif field.kind in SAYING:
+        elif field.kind in FLAGGED_KINDS:
             keep.append(field.line)
-            said |= field.said
+            flags |= field.flags
         else:
-            return ODD
+            return NOT_PLAIN
     if status in (204, 304):
         if status == 204 and length >= 0:
-            return ODD
+            return NOT_PLAIN
         length = 0
         if status == 304:
-            said |= ALL
+            flags |= ALL
     elif length < 0:
-        return ODD
+        return NOT_PLAIN
     keep.append(b"")
-    return status, length, b"\r\n".join(keep), rate, said, dated
+    return status, length, b"\r\n".join(keep), rate, flags, dated
 
 
 def read_response(block: bytes) -> ResponseHead:
@@ -115,33 +122,33 @@ def read_response(block: bytes) -> ResponseHead:
     lines.pop()
     match = grammar.STATUS_LINE.fullmatch(first)
     if match is None:
-        raise _fault("sent a malformed status line")
+        raise _create_protocol_error("sent a malformed status line")
     head = ResponseHead()
     head.status, head.minor = int(match[2]), int(match[1])
     keep: list[bytes] = []
-    found: Found = {}
+    by_kind: FieldsByKind = {}
     for line in lines:
-        field = recall(line) or response_field(line)
+        field = recall(line) or parse_response_field(line)
         if field is PASSED:
             keep.append(line)
             continue
-        found.setdefault(field.kind, []).append(field)
+        by_kind.setdefault(field.kind, []).append(field)
         if field.kind in IN_PLACE:
             keep.append(field.line)
-    options = {option for field in found.get(FieldKind.CONNECTION, ()) for option in grammar.parse_list(field.value)}
-    _read_connection(head, found, options)
-    _read_framing(head, found)
-    named = options - PROTECTED_FIELDS
+    options = {option for field in by_kind.get(FieldKind.CONNECTION, ()) for option in grammar.parse_list(field.value)}
+    _read_connection(head, by_kind, options)
+    _read_framing(head, by_kind)
+    connection_names = options - PROTECTED_FIELDS
     if head.bodiless and head.status != 304:
-        named.add(b"content-length")  # RFC 9110 section 8.6
-    if named:
-        keep = [line for line in keep if grammar.parse_field_name(line) not in named]
+        connection_names.add(b"content-length")  # RFC 9110 section 8.6
+    if connection_names:
+        keep = [line for line in keep if grammar.parse_field_name(line) not in connection_names]
     head.keep = b"\r\n".join([b"HTTP/1.1 %d %b" % (head.status, match[3] or b""), *keep, b""])
     head.rate = b"".join(
-        [field.tail for field in found.get(RATE, ()) if grammar.parse_field_name(field.tail) not in named]
+        [field.tail for field in by_kind.get(RATE, ()) if grammar.parse_field_name(field.tail) not in connection_names]
     )
-    head.said = _said(head, found, named)
-    head.dated = DATE in found and b"date" not in named
+    head.flags = _collect_flags(head, by_kind, connection_names)
+    head.dated = DATE in by_kind and b"date" not in connection_names
     return head
 
 
@@ -151,62 +158,62 @@ def check_unfinished(data: bytes) -> None:
     Otherwise whoever speaks another protocol, or ends lines in another way, would be waited for until a time-out.
     """
     if not data.startswith(VERSION[: len(data)]):
-        raise _fault("sent a malformed status line")
+        raise _create_protocol_error("sent a malformed status line")
     if b"\n\n" in data:
-        raise _fault("ended its lines without a carriage return")
+        raise _create_protocol_error("ended its lines without a carriage return")
 
 
 VERSION: Final = b"HTTP/1."
 
-Found = dict[FieldKind, list[Field]]
+FieldsByKind = dict[FieldKind, list[Field]]
 """The lines that are more than passed on, by kind, in the order in which they came."""
 
 
-def _fault(what: str) -> UpstreamError:
+def _create_protocol_error(what: str) -> UpstreamError:
     return UpstreamError("http_protocol_error", f"The upstream {what}")
 
 
-def _only(found: Found, name: str, kind: FieldKind) -> Field | None:
-    fields = found.get(kind)
+def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | None:
+    fields = by_kind.get(kind)
     if fields is None:
         return None
     if len(fields) > 1:
-        raise _fault(f"repeated {name}")
+        raise _create_protocol_error(f"repeated {name}")
     return fields[0]
 
 
-def _read_connection(head: ResponseHead, found: Found, options: set[bytes]) -> None:
+def _read_connection(head: ResponseHead, by_kind: FieldsByKind, options: set[bytes]) -> None:
     """RFC 9112 section 9.3, and the Upgrade of RFC 9110 section 7.8."""
     head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
     if b"upgrade" in options or head.status == 101:
-        protocols = [field.value.lower() for field in found.get(FieldKind.UPGRADE, ()) if field.value]
+        protocols = [field.value.lower() for field in by_kind.get(FieldKind.UPGRADE, ()) if field.value]
         head.upgrade = b", ".join(protocols) or None
 
 
-def _said(head: ResponseHead, found: Found, named: set[bytes]) -> int:
+def _collect_flags(head: ResponseHead, by_kind: FieldsByKind, connection_names: set[bytes]) -> int:
     """What is said to browsers, and of places. A 304 repeats what it changes and no more, and browsers take from it
     what it has into the answer that they hold (RFC 9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added
     there, or it would take the place of what the upstream said with the answer itself.
     """
-    said = ALL if head.status == 304 else 0
-    for kind in SAYING:
-        for field in found.get(kind, ()):
-            if grammar.parse_field_name(field.line) not in named:
-                said |= field.said
-    return said
+    flags = ALL if head.status == 304 else 0
+    for kind in FLAGGED_KINDS:
+        for field in by_kind.get(kind, ()):
+            if grammar.parse_field_name(field.line) not in connection_names:
+                flags |= field.flags
+    return flags
 
 
-def _read_framing(head: ResponseHead, found: Found) -> None:
+def _read_framing(head: ResponseHead, by_kind: FieldsByKind) -> None:
     """RFC 9112 sections 6.1 to 6.3: where the body ends."""
-    length = _only(found, "Content-Length", LENGTH)
-    coding = _only(found, "Transfer-Encoding", FieldKind.CODING)
+    length = _get_single(by_kind, "Content-Length", LENGTH)
+    coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if coding is not None:
         if length is not None:
-            raise _fault("sent Content-Length beside Transfer-Encoding")
+            raise _create_protocol_error("sent Content-Length beside Transfer-Encoding")
         if head.minor == 0:
-            raise _fault("sent Transfer-Encoding in HTTP/1.0")
+            raise _create_protocol_error("sent Transfer-Encoding in HTTP/1.0")
         if coding.value.lower() != b"chunked":
-            raise _fault("sent a transfer coding that is not known here")
+            raise _create_protocol_error("sent a transfer coding that is not known here")
     head.bodiless = head.status < 200 or head.status in (204, 304)
     if not head.bodiless or head.status == 304:
         head.chunked = coding is not None

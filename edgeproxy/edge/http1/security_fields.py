@@ -41,7 +41,7 @@ BITS: Final[dict[bytes, int]] = {
 FRAME_OPTIONS: Final[dict[bytes, int]] = {b"deny": FRAMED_BY_NONE, b"sameorigin": FRAMED_BY_SELF}
 
 
-def said_by(name: bytes, value: bytes) -> int:
+def parse_flags(name: bytes, value: bytes) -> int:
     """What an answer says that has this field, of those in BITS; the name in lower case.
 
     A policy with frame-ancestors makes browsers ignore X-Frame-Options (CSP level 3 section 6.4.2.1), so each of the
@@ -54,15 +54,15 @@ def said_by(name: bytes, value: bytes) -> int:
     return BITS[name]
 
 
-def _added(said: int, secure: bool) -> bytes:
-    framed = said & FRAMED
+def _format_missing(flags: int, secure: bool) -> bytes:
+    framed = flags & FRAMED
     lines = (
-        HSTS if secure and not said & SET_HSTS else b"",
-        b"" if said & SET_SNIFFING else NO_SNIFFING,
+        HSTS if secure and not flags & SET_HSTS else b"",
+        b"" if flags & SET_SNIFFING else NO_SNIFFING,
         b"" if framed else b"X-Frame-Options: SAMEORIGIN\r\n",
-        b"" if said & SET_POLICY else POLICIES[framed],
-        b"" if said & SET_AUDITOR else NO_AUDITOR,
-        b"" if said & SET_REFERRER else REFERRER,
+        b"" if flags & SET_POLICY else POLICIES[framed],
+        b"" if flags & SET_AUDITOR else NO_AUDITOR,
+        b"" if flags & SET_REFERRER else REFERRER,
     )
     return b"".join(lines)
 
@@ -74,8 +74,13 @@ POLICIES: Final[dict[int, bytes]] = {
     FRAMED: b"",
 }
 
-ADDED: Final = tuple(tuple(_added(said, secure) for said in range(2 * NAMES_PLACES)) for secure in (False, True))
-"""The lines to add to an upstream's answer: `ADDED[secure][said]`. HSTS over TLS alone (RFC 6797 section 7.2)."""
+MISSING_LINES: Final = tuple(
+    tuple(_format_missing(said, secure) for said in range(2 * NAMES_PLACES)) for secure in (False, True)
+)
+"""The lines to add to an upstream's answer:
+
+`MISSING_LINES[secure][flags]`. HSTS over TLS alone (RFC 6797 section 7.2).
+"""
 
 _OWN: Final = (
     NO_SNIFFING
@@ -83,5 +88,5 @@ _OWN: Final = (
     + NO_AUDITOR
     + b"Referrer-Policy: no-referrer\r\n"
 )
-OWN: Final = (_OWN, HSTS + _OWN)
-"""The lines of the edge's own answers, which are no pages: `OWN[secure]`."""
+OWN_LINES: Final = (_OWN, HSTS + _OWN)
+"""The lines of the edge's own answers, which are no pages: `OWN_LINES[secure]`."""

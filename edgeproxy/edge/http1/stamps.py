@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from edgeproxy.edge.http1.grammar import parse_field_name
 
 
-class Binding(NamedTuple):
+class StampValues(NamedTuple):
     """What stamps tell of who asks: the edge's region, and the customer and the tier; None where there is none."""
 
     region: str
@@ -20,7 +20,7 @@ class Binding(NamedTuple):
     tier: str | None
 
 
-Value = Callable[[Binding], str | None]
+Value = Callable[[StampValues], str | None]
 """The value of a stamp; None where there is to be no such field."""
 
 STAMPS: Final[dict[bytes, Value | None]] = {
@@ -29,25 +29,25 @@ STAMPS: Final[dict[bytes, Value | None]] = {
     b"X-Customer-Tier": lambda binding: binding.tier,
     b"X-Edge-Signature": None,
 }
-"""Each stamp, and how its value is made; None: anew for each request, of which `opening` is the beginning."""
+"""Each stamp, and how its value is made; None: anew for each request, of which `format_opening` makes the beginning."""
 
 
-def lines(binding: Binding) -> bytes:
+def format_lines(binding: StampValues) -> bytes:
     """The lines of all stamps that are the same for each request of a route binding, each with its CRLF."""
     values = [(name, value(binding)) for name, value in STAMPS.items() if value is not None]
     return b"".join([b"%b: %b\r\n" % (name, value.encode()) for name, value in values if value is not None])
 
 
 @lru_cache(maxsize=4096)
-def with_empty(block: bytes) -> bytes:
-    """Return these lines, which `lines` made, and an empty one for each stamp of its kind that has no value: who
+def append_empty(block: bytes) -> bytes:
+    """Return these lines, which `format_lines` made, and an empty one for each stamp of its kind that has no value: who
     overwrites fields with what stands here overwrites a client's too."""
     present = {parse_field_name(line) for line in block.split(b"\r\n")}
     missing = [name for name, value in STAMPS.items() if value is not None and name.lower() not in present]
     return block + b"".join([b"%b: \r\n" % name for name in missing])
 
 
-def opening(name: bytes) -> bytes:
+def format_opening(name: bytes) -> bytes:
     """The line of a stamp up to its value. Raises ValueError where clients could send this field too."""
     if name not in STAMPS:
         raise ValueError(f"{name.decode()} is no stamp: clients could send it too")

@@ -183,8 +183,8 @@ def _answer(
     rid = runtime.ids.bare(now + EPOCH)
     fields = b"%b%b%bX-Request-Id: %b\r\n" % (message.PROBLEM, runtime.date, fields, rid)
     if snapshot.security_headers:
-        fields += security_fields.OWN[False]
-    body = message.problem(status, detail, rid)
+        fields += security_fields.OWN_LINES[False]
+    body = message.format_problem(status, detail, rid)
     if snapshot.access is not None:
         snapshot.access.turned_away(now, rid, peer, status, detail, 0 if head_only else len(body))
-    return message.answer(status, fields, body, close=True, head_only=head_only)
+    return message.format_response(status, fields, body, close=True, head_only=head_only)

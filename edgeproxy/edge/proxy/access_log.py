@@ -15,7 +15,7 @@ from edgeproxy.base.clock import EPOCH
 from edgeproxy.config.addresses import Address
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import METHODS
-from edgeproxy.edge.http1.path import resolve
+from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import read_request_line
 from edgeproxy.edge.proxy.bounded_cache import keep
 from edgeproxy.edge.proxy.log_file import LogFile
@@ -229,7 +229,7 @@ def asked(request: Logged) -> bytes:
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     try:
         line = read_request_line(request.first.partition(b"\r\n")[0])
-        path = resolve(line.target).partition(b"?")[0]
+        path = normalize_target(line.target).partition(b"?")[0]
     except RejectedError:
         return members({"request_id": shown(rid), "client": client.peer})
     method = line.method if line.method in METHODS else OTHER

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from edgeproxy.edge.errors import DirectResponse, RejectedError
 from edgeproxy.edge.http1 import message, stamps
-from edgeproxy.edge.http1.field_values import value
+from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.fields import FOLD_TABLE, KEY_FIELDS, FieldKind, FieldRules
 from edgeproxy.edge.http1.grammar import OWS, parse_field_name, parse_host
-from edgeproxy.edge.http1.path import resolve
+from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy.client import Client
 from edgeproxy.edge.proxy.exchange import Exchange, Outcome, Refusal
@@ -45,7 +45,7 @@ OVERRIDES: Final = frozenset(
 
 See config/edge/proxy_fields.py."""
 
-UNSIGNED: Final = stamps.opening(b"X-Edge-Signature") + b"\r\n"
+UNSIGNED: Final = stamps.format_opening(b"X-Edge-Signature") + b"\r\n"
 
 SEPARATORS: Final = {b"cookie": b"; "}
 """What stands between the values of a field that was sent in several lines (RFC 9113 section 8.2.3); else a comma."""
@@ -114,7 +114,7 @@ class Authorization(Exchange):
         if request.authority is not None:
             raise RejectedError(400, "The target of the request is a path, with its query", close=False)
         path = target.partition(b"?")[0]
-        if resolve(request.target).partition(b"?")[0] != path:
+        if normalize_target(request.target).partition(b"?")[0] != path:
             # The proxy forwards it as it is: a service that reads it in another way would serve what nobody decided on.
             raise RejectedError(400, "The path is not in its normal form, in which alone it is decided on", close=False)
         self.method, self.path = request.method, path
@@ -155,7 +155,7 @@ class Authorization(Exchange):
         fields = b"".join((self.runtime.date, self.stamp_lines(), self.unkeyed_lines(), self.rate_fields(), self.notes))
         self.status = 200
         self.over()
-        return message.answer(200, fields, close=close, head_only=self.outer == b"HEAD")
+        return message.format_response(200, fields, close=close, head_only=self.outer == b"HEAD")
 
     def stamp_lines(self) -> bytes:
         """The lines of every stamp and of the request id. A stamp without a value is empty, so that the proxy
@@ -165,7 +165,7 @@ class Authorization(Exchange):
         request_id, signature = self.request_id(), UNSIGNED
         if snapshot.sign is not None:
             signature = snapshot.sign(request_id, binding, self.now, self.first, None)
-        return b"%b%bX-Request-Id: %b\r\n" % (stamps.with_empty(binding.stamps), signature, request_id)
+        return b"%b%bX-Request-Id: %b\r\n" % (stamps.append_empty(binding.stamps), signature, request_id)
 
     def unkeyed_lines(self) -> bytes:
         """The lines of every field that may hold a key, with what the service is to get of it: empty where that is
@@ -192,7 +192,7 @@ class FieldsAuthorization(Authorization):
         """Return the values of the fields, which the proxy overwrites where its client sent them."""
         if self.path != PATH:
             raise RejectedError(404, "Questions are asked at /v1/authorize", close=False)
-        method, uri = (value(self.keep, name) for name in self.fields)
+        method, uri = (find_value(self.keep, name) for name in self.fields)
         if not method or not uri:
             names = " and ".join(name.title().decode() for name in self.fields)
             raise RejectedError(400, f"{names} state the request, each once", close=False)

@@ -5,9 +5,9 @@ Nothing is held here but what one chunk's first line may need; back-pressure is 
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.chunked import Chunked, encode, finish
+from edgeproxy.edge.http1.chunked import ChunkedDecoder, encode_chunk, encode_last_chunk
 from edgeproxy.edge.http1.fields import FieldKind
-from edgeproxy.edge.http1.lines import REQUESTS, Names
+from edgeproxy.edge.http1.lines import REQUESTS, NameCache
 
 NO_LIMIT = 1 << 62
 
@@ -41,10 +41,10 @@ class ChunkedBody:
 
     __slots__ = ("_decoder", "_most", "_names", "done", "rest", "size")
 
-    def __init__(self, most: int = NO_LIMIT, names: Names = REQUESTS.names) -> None:
+    def __init__(self, most: int = NO_LIMIT, names: NameCache = REQUESTS.names) -> None:
         """`names`: what fields are to the configuration. Those that pass as they came, and no others, may be trailers:
         some servers take trailers for fields of the head."""
-        self._decoder = Chunked()
+        self._decoder = ChunkedDecoder()
         self._most, self._names = most, names
         self.size = 0
         """Bytes of it that have come, without their framing."""
@@ -61,11 +61,11 @@ class ChunkedBody:
         if self.size > self._most:
             raise RejectedError(413, "The body is larger than this edge accepts")
         if not self._decoder.done:
-            return encode(parts)
+            return encode_chunk(parts)
         self.done = True
         self.rest = self._decoder.rest
         names = self._names
-        return encode(parts) + finish(
+        return encode_chunk(parts) + encode_last_chunk(
             line for line in self._decoder.trailers if names[grammar.parse_field_name(line)] is FieldKind.PASS
         )
 

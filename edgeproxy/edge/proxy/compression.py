@@ -89,8 +89,8 @@ class Compression:
         # HTTP/1.0 has no chunks, without which nobody could tell a whole answer from one that was cut off.
         if algorithm is None or not request.minor:
             return None
-        etag = value(head.keep, b"etag")
-        lines = without(head.keep, NOT_OF_IT) + f"Content-Encoding: {algorithm}\r\n".encode()
+        etag = find_value(head.keep, b"etag")
+        lines = remove_fields(head.keep, NOT_OF_IT) + f"Content-Encoding: {algorithm}\r\n".encode()
         if etag is not None:
             lines += b"ETag: %b\r\n" % (etag if etag.startswith(b"W/") else b"W/" + etag)
         head.keep = lines
@@ -102,18 +102,18 @@ class Compression:
         lines = head.keep
         if head.status not in WHOLE or 0 <= head.length < self._least:
             return False
-        kind = (value(lines, b"content-type") or b"").partition(b";")[0].strip().lower()
+        kind = (find_value(lines, b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind == STREAMS.encode() or not {kind, kind.partition(b"/")[0] + b"/*"} & self._types:
             return False
-        if values(lines, b"content-encoding") or values(lines, b"content-range"):
+        if find_values(lines, b"content-encoding") or find_values(lines, b"content-range"):
             return False
-        return b"no-transform" not in parse_list(b",".join(values(lines, b"cache-control")))
+        return b"no-transform" not in parse_list(b",".join(find_values(lines, b"cache-control")))
 
 
 def accepted(lines: bytes) -> set[bytes]:
     """The codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
     found = set()
-    for member in parse_list(b",".join(values(lines, b"accept-encoding"))):
+    for member in parse_list(b",".join(find_values(lines, b"accept-encoding"))):
         coding, _, parameter = member.partition(b";")
         match = QVALUE.fullmatch(parameter.strip())
         if match is None or match[1].rstrip(b"0.") != b"":
@@ -123,8 +123,8 @@ def accepted(lines: bytes) -> set[bytes]:
 
 def weakened(lines: bytes, asked: bytes) -> bytes:
     """The lines of a 304, whose ETag is as weak as the one that the client asks about: it holds what was compressed."""
-    etag = value(lines, b"etag")
-    known = b",".join(values(asked, b"if-none-match"))
+    etag = find_value(lines, b"etag")
+    known = b",".join(find_values(asked, b"if-none-match"))
     if etag is None or etag.startswith(b"W/") or b"W/" + etag not in known:
         return lines
-    return without(lines, (b"etag",)) + b"ETag: W/%b\r\n" % etag
+    return remove_fields(lines, (b"etag",)) + b"ETag: W/%b\r\n" % etag

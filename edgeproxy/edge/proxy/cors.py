@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING, Final
 
-from edgeproxy.edge.http1.field_values import value
+from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.grammar import TOKEN
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class CrossOrigin:
         """The lines that the answer to a preflight has besides; `lines` are the fields of the request."""
         headers = self._headers
         if self._any_header:
-            asked = value(lines, HEADERS) or b""
+            asked = find_value(lines, HEADERS) or b""
             headers = asked if len(asked) <= ASKED_BYTES_MAX and not asked.translate(None, TOKEN + b", ") else b""
         allowed = b"Access-Control-Allow-Headers: %b\r\n" % headers if headers else b""
         vary = b"Vary: Access-Control-Request-Method, Access-Control-Request-Headers\r\n"

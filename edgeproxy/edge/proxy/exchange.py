@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Final, Literal
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.errors import DirectResponse, EdgeError, RejectedCustomerError, RejectedError, UpstreamError
 from edgeproxy.edge.http1 import message, security_fields
-from edgeproxy.edge.http1.field_values import value, values
+from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.grammar import IDEMPOTENT, METHODS, parse_host
-from edgeproxy.edge.http1.host import with_host
-from edgeproxy.edge.http1.path import is_plain, resolve
-from edgeproxy.edge.http1.request import PLAIN, RequestHead, agree, read_head
+from edgeproxy.edge.http1.host import replace_host
+from edgeproxy.edge.http1.path import is_plain, normalize_target
+from edgeproxy.edge.http1.request import PLAIN, RequestHead, check_host, read_head
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.http1.security_fields import NAMES_PLACES
 from edgeproxy.edge.limits.admission import (
@@ -73,7 +73,7 @@ from edgeproxy.edge.proxy.states import (
 )
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.http1.response import PlainAnswer, ResponseHead
+    from edgeproxy.edge.http1.response import PlainResponse, ResponseHead
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.proxy.cors import CrossOrigin
     from edgeproxy.edge.proxy.exchange_sides import ClientSide, UpstreamSide
@@ -303,7 +303,7 @@ class Exchange:
             if alone and known is not None:
                 remember(snapshot.whole_heads[client.trusted], data, (method, path, self.first, known))
         else:
-            path = resolve(path)
+            path = normalize_target(path)
             self.first = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")
             snapshot.paths.check(path, method, self.site)
         self.path = path
@@ -544,7 +544,7 @@ class Exchange:
             return False
         return True
 
-    def respond_whole(self, server: "UpstreamSide[Exchange]", plain: "PlainAnswer", data: bytes, end: int) -> None:
+    def respond_whole(self, server: "UpstreamSide[Exchange]", plain: "PlainResponse", data: bytes, end: int) -> None:
         """An ordinary answer that came in one piece: count it, write it, and both connections are free again."""
         client, binding, endpoint = self.client, self.binding, self.endpoint
         assert binding is not None
@@ -568,7 +568,7 @@ class Exchange:
         if self.snapshot.legacy_headers:
             keep = self.kept(keep)
         if self.snapshot.security_headers:
-            rate += security_fields.ADDED[self.is_secure()][said]
+            rate += security_fields.MISSING_LINES[self.is_secure()][said]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= COPIED_BYTES_MAX:
@@ -719,7 +719,7 @@ class Exchange:
             return
         assert self.endpoint is not None
         if self.endpoint.sent_host is not None:
-            self.message = with_host(self.message, self.endpoint.sent_host)
+            self.message = replace_host(self.message, self.endpoint.sent_host)
         self.whole = self.head is PLAIN and self.overflow is None and self.method != b"HEAD"
         self.relay()
         if self.server is not None:
@@ -778,7 +778,7 @@ class Exchange:
             # Nothing after this request: what HTTP/1.0 says of persistence is not worth its rules.
             client.last = True
         head = read_head(block, client.trusted, snapshot.sizes.fields, self.minor, snapshot.lines)
-        host, lines = agree(request, head)
+        host, lines = check_host(request, head)
         if head.authority is None and not lines:
             said = (head.forwarded_host or b"").partition(b",")[0].strip()
             lines = NO_HOST if parse_host(said) is None else b"Host: %b\r\n" % said
@@ -786,7 +786,7 @@ class Exchange:
         self.head = PLAIN if head.plain else head
         self.length, self.trace, self.credentials = head.length, head.trace, head.credentials
         self.site = snapshot.router.site(host)
-        target = resolve(request.target)
+        target = normalize_target(request.target)
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         self.path = target.partition(b"?")[0]
         snapshot.paths.check(self.path, self.method, self.site)
@@ -802,7 +802,7 @@ class Exchange:
             self.head = FINISHED
         assert self.endpoint is not None
         if self.endpoint.sent_host is not None:
-            self.keep = with_host(self.keep, self.endpoint.sent_host)
+            self.keep = replace_host(self.keep, self.endpoint.sent_host)
         if binding.route.total_timeout is not None:
             self.client.bound(self, self.started + binding.route.total_timeout)
         if binding.forwards_key:
@@ -816,7 +816,7 @@ class Exchange:
         if rewriter is not None:
             self.first, self.keep = rewriter.first(self.first), rewriter.fields(self.keep)
         if head.upgrade:
-            self.keep += message.switch_to(self.protocols())
+            self.keep += message.format_upgrade(self.protocols())
         if self.snapshot.sign is not None:
             there = not head.chunked and len(data) - end - 4 >= self.length
             body = data[end + 4 : end + 4 + self.length] if there else None
@@ -857,7 +857,7 @@ class Exchange:
         self.meter(101)
         self.reported(head.keep)
         head.keep = self.meter_head(101, head.keep)
-        if head.said >= NAMES_PLACES:
+        if head.flags >= NAMES_PLACES:
             head.keep = self.map_places(head.keep)
         client = self.client
         client.last = True
@@ -865,7 +865,7 @@ class Exchange:
         assert self.binding is not None
         if self.binding.route.finish is not None:
             self.binding.route.finish.apply(head, self)
-        offered = message.SWITCHING if head.upgrade is None else message.switch_to((head.upgrade,))
+        offered = message.SWITCHING if head.upgrade is None else message.format_upgrade((head.upgrade,))
         client.write(self.head_of(head, offered))
 
     def protocols(self) -> tuple[bytes, ...]:
@@ -893,7 +893,7 @@ class Exchange:
         self.meter(head.status)
         self.reported(head.keep)
         head.keep = self.meter_head(head.status, head.keep)
-        if head.said >= NAMES_PLACES:
+        if head.flags >= NAMES_PLACES:
             head.keep = self.map_places(head.keep)
         assert self.binding is not None
         finish = self.binding.route.finish
@@ -917,7 +917,7 @@ class Exchange:
         mapping = self.route.reverse
         if mapping is None and self.minor:
             return lines
-        asked = values(self.keep, FORWARDED_HOST)
+        asked = find_values(self.keep, FORWARDED_HOST)
         if asked:
             asked_for = asked[0].partition(b",")[0].strip()
             return lines if mapping is None else mapping.apply(lines, asked_for, self.endpoint.authorities)
@@ -929,7 +929,7 @@ class Exchange:
         fields = (self.rate_fields() or head.rate) + self.notes
         keep = self.kept(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
-            fields += security_fields.ADDED[self.is_secure()][head.said]
+            fields += security_fields.MISSING_LINES[self.is_secure()][head.flags]
         return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid)
 
     def bodiless(self, status: int) -> bool:
@@ -1055,7 +1055,7 @@ class Exchange:
         else:
             fields, detail = runtime.date + told, local_reply.never_passes(hopeless(limit_set)[0], detail)
         head_only = self.method == b"HEAD"
-        answered = message.spent if status == 402 else message.limited
+        answered = message.format_credits_spent if status == 402 else message.format_limited
         answer = answered(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
         if self.snapshot.access is not None:
             self.status, self.bytes_out = status, local_reply.body_size(answer)
@@ -1072,9 +1072,9 @@ class Exchange:
         snapshot = self.snapshot
         if not snapshot.speaks_to_browsers:
             return b""
-        fields = security_fields.OWN[self.is_secure()] if snapshot.security_headers else b""
+        fields = security_fields.OWN_LINES[self.is_secure()] if snapshot.security_headers else b""
         cors = self.cross_origin()
-        return fields if cors is None else fields + cors.fields(value(self.keep, ORIGIN))
+        return fields if cors is None else fields + cors.fields(find_value(self.keep, ORIGIN))
 
     def cross_origin(self) -> "CrossOrigin | None":
         """Which pages may see an answer of the edge's own; None where nothing is said of that."""
@@ -1150,7 +1150,7 @@ class Exchange:
         endpoint.outstanding -= 1
         other.outstanding += 1
         if other.sent_host is not None and other.sent_host != endpoint.sent_host:
-            self.message = with_host(self.message, other.sent_host)
+            self.message = replace_host(self.message, other.sent_host)
         self.endpoint, self.tried, self.server = other, tried, None
         return True
 

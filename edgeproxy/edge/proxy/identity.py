@@ -259,7 +259,7 @@ class Directory:
         known[secret] = identity
         if len(known) > IDENTITIES_MAX:
             known.popitem(last=False)
-        self._lines.vouch(credentials)
+        self._lines.pin_credentials(credentials)
 
     def anew(self, identity: Identity, route: Route, now: float) -> Identity | None:
         """Who it is on this route whose identity is not valid at edge time `now`; None where that has to be asked."""
@@ -508,13 +508,13 @@ class Directory:
         networks: Networks | None = None,
     ) -> RouteBinding:
         anonymous = customer == NO_LABEL
-        who = stamps.Binding(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
+        who = stamps.StampValues(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
         return RouteBinding(
             route,
             customer,
             tier,
             limits,
-            stamps.lines(who),
+            stamps.format_lines(who),
             self._metrics,
             self._meters,
             priority=0 if allowance is None else allowance.priority,

@@ -6,7 +6,7 @@ connection is lent about the time at which the endpoint closes it.
 
 from collections import deque
 
-from edgeproxy.edge.http1.keep_alive import earlier
+from edgeproxy.edge.http1.keep_alive import subtract_margin
 
 CLOSINGS = 3
 """Closings that have to agree."""
@@ -62,7 +62,7 @@ class KeptIdle:
         shortest = min(each for _, each in closings)
         longest = max(each for _, each in closings)
         if len(closings) == CLOSINGS and longest <= shortest * AGREE_RATIO + AGREE_SECONDS:
-            self.seconds = earlier(shortest)
+            self.seconds = subtract_margin(shortest)
             self._until = now + FORGET_SECONDS
 
     def look(self, now: float) -> None:

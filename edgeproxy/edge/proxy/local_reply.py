@@ -44,9 +44,9 @@ def of(
     if isinstance(reason, DirectResponse):
         body = reason.content
     else:
-        kind, body = message.PROBLEM, message.problem(status, reason.detail, request_id)
+        kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id)
     lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, browsers)
-    data = message.answer(status, lines, body, close=close, head_only=head_only)
+    data = message.format_response(status, lines, body, close=close, head_only=head_only)
     return OwnAnswer(status, data, 0 if head_only else len(body), why)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import TARGET
-from edgeproxy.edge.http1.path import ESCAPED_SLASH, readings
+from edgeproxy.edge.http1.path import ESCAPED_SLASH, list_readings
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.paths import Paths
@@ -46,7 +46,7 @@ def check_slashes(path: bytes, method: bytes, site: "Site[Route]") -> None:
         route = site.match(path, method)
     except RejectedError:
         return  # As will be said in its turn, once the address is charged.
-    for reading in readings(path):
+    for reading in list_readings(path):
         if led(reading, method, site) is not route:
             raise RejectedError(400, "The path has an escaped slash, and would be another route's with a plain one")
 

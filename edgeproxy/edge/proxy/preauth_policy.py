@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.edge.errors import DirectResponse, RejectedError
-from edgeproxy.edge.http1.field_values import value, values
+from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.limits.admission import LimitSet, denied
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.cors import METHOD, ORIGIN, CrossOrigin
@@ -136,7 +136,7 @@ def check_origin(cors: CrossOrigin, request: Knocking) -> None:
     preflight = is_preflight(request)
     if not preflight and not request.head.upgrade:
         return
-    origins = values(request.keep, ORIGIN)
+    origins = find_values(request.keep, ORIGIN)
     allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == own_origin(request))
     if origins and not allowed:
         raise RejectedError(403, "Pages of this origin may not call here", close=False)
@@ -156,9 +156,11 @@ def own_origin(request: Knocking) -> bytes:
 
 def is_preflight(request: Knocking) -> bool:
     """Whether a browser asks what a page may do."""
-    return request.method == b"OPTIONS" and asked_method(request) is not None and bool(values(request.keep, ORIGIN))
+    return (
+        request.method == b"OPTIONS" and asked_method(request) is not None and bool(find_values(request.keep, ORIGIN))
+    )
 
 
 def asked_method(request: Knocking) -> bytes | None:
     """The method that a preflight asks about."""
-    return value(request.keep, METHOD)
+    return find_value(request.keep, METHOD)

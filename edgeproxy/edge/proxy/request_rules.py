@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 
-from edgeproxy.edge.http1.field_values import values
-from edgeproxy.edge.http1.path import readings
+from edgeproxy.edge.http1.field_values import find_values
+from edgeproxy.edge.http1.path import list_readings
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.rules import RequestRule
@@ -43,13 +43,13 @@ class Condition:
         if settings.larger is not None and not (request.length > settings.larger or request.head.chunked):
             return False
         return self._field is None or any(
-            self._contains in value.lower() for value in values(request.keep, self._field)
+            self._contains in value.lower() for value in find_values(request.keep, self._field)
         )
 
     def _leads(self, path: bytes) -> bool:
         """Whether this is the path that is meant, or some server may take it for that one."""
         exact = self._exact
-        paths = (path, *readings(path))
+        paths = (path, *list_readings(path))
         if exact is None:
             return any((one + b"/").startswith(self._prefix) for one in paths)
         return exact in paths

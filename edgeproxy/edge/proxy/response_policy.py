@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.http1.field_values import value, without
-from edgeproxy.edge.http1.security_fields import BITS, said_by
+from edgeproxy.edge.http1.field_values import find_value, remove_fields
+from edgeproxy.edge.http1.security_fields import BITS, parse_flags
 from edgeproxy.edge.proxy.compression import Asked, Compression, Compressor
 from edgeproxy.edge.proxy.cors import ANSWERED, ORIGIN
 from edgeproxy.edge.proxy.rewriting import Edit
@@ -27,7 +27,7 @@ class Finish:
         self._said = 0
         for name, said in fields.set.items():
             if name.lower().encode() in BITS:
-                self._said |= said_by(name.lower().encode(), said.encode())
+                self._said |= parse_flags(name.lower().encode(), said.encode())
 
     def __bool__(self) -> bool:
         """Whether it does anything."""
@@ -38,8 +38,8 @@ class Finish:
         lines = head.keep
         if self._edit:
             lines = self._edit(lines)
-            head.said |= self._said
+            head.flags |= self._said
         if self._cors is not None:
-            lines = without(lines, ANSWERED) + self._cors.fields(value(request.keep, ORIGIN))
+            lines = remove_fields(lines, ANSWERED) + self._cors.fields(find_value(request.keep, ORIGIN))
         head.keep = lines
         return None if self._compression is None else self._compression.apply(head, request)

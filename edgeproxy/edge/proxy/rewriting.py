@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.http1.field_values import value, values
+from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.fields import FOLD_TABLE
 from edgeproxy.edge.http1.grammar import parse_field_name, parse_host
 
@@ -76,7 +76,7 @@ def location(settings: "Redirect", prefix: str | None, first: bytes, lines: byte
     path, question, query = target.partition(b"?")
     if settings.to == "https":
         # Without X-Forwarded-Host nobody named a host: the one that is there is made up for the upstream.
-        host = parse_host(value(lines, b"host") or b"") if values(lines, b"x-forwarded-host") else None
+        host = parse_host(find_value(lines, b"host") or b"") if find_values(lines, b"x-forwarded-host") else None
         if host is None:
             raise RejectedError(400, "The request names no host, and cannot be sent to https", close=False)
         return b"https://%b%b" % (host, target)

@@ -24,7 +24,7 @@ class Signature:
         self._keyed = hmac.new(secret.encode(), digestmod=hashlib.sha256)
         self._region = region
         self._whole = whole
-        self._opening = stamps.opening(b"X-Edge-Signature")
+        self._opening = stamps.format_opening(b"X-Edge-Signature")
 
     def __call__(self, request_id: bytes, binding: RouteBinding, now: float, first: bytes, body: bytes | None) -> bytes:
         """The line for a request at this edge time, with its CRLF. `first`: its request line as it is sent; `body`:

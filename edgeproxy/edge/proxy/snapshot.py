@@ -233,7 +233,7 @@ class Snapshot:
         for whole in self.whole_heads:
             whole.clear()
         self.lines.forget()
-        lines.forget()
+        lines.clear_response_caches()
 
 
 def _rules(settings: "Settings") -> FieldRules:

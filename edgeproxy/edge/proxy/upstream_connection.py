@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.edge.errors import UpstreamError
-from edgeproxy.edge.http1.chunked import Chunked, encode, finish, of_response
-from edgeproxy.edge.http1.keep_alive import idle_at_most
+from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error, encode_chunk, encode_last_chunk
+from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
 from edgeproxy.edge.http1.response import (
-    ODD,
-    PlainAnswer,
+    NOT_PLAIN,
+    PlainResponse,
     ResponseHead,
     check_unfinished,
     read_plain_response,
@@ -39,10 +39,10 @@ DROPPED = "its connection is closed"
 PLAIN_HEAD_BYTES_MAX = 16 << 10
 """Bytes of a head that may be plain. No service may send less, so its own bound is looked at where a head is longer."""
 
-ANSWERS: dict[bytes, PlainAnswer] = {}
+ANSWERS: dict[bytes, PlainResponse] = {}
 """Heads of answers seen before, which mean what their bytes say and nothing else."""
 
-UNDATED: dict[bytes, PlainAnswer] = {}
+UNDATED: dict[bytes, PlainResponse] = {}
 """Those without Date, to which the time is still to be added at which they came."""
 
 # What the bytes from an upstream are. Zero is where an ordinary answer never leaves.
@@ -176,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
     def begin_body(self, exchange: Exchange, head: ResponseHead, data: bytes) -> None:
         """How the answer's body ends (RFC 9112 section 6.3), and the part of it that came with the head."""
         if head.chunked:
-            self._state, self._decoder = CHUNKED, Chunked(of_response)
+            self._state, self._decoder = CHUNKED, ChunkedDecoder(create_response_error)
         elif head.length >= 0:
             self._state, self._left = SIZED, head.length
             if not head.length:
@@ -262,7 +262,7 @@ class UpstreamConnection(asyncio.Protocol):
         for counter in exchange.outward:
             counter.add(len(packed))
         if packed or last:
-            self.pass_on(exchange, encode([packed]) + (finish() if last else b""))
+            self.pass_on(exchange, encode_chunk([packed]) + (encode_last_chunk() if last else b""))
 
     def relay_chunked(self, exchange: Exchange, data: bytes) -> None:
         """A piece of a chunked body: chunked again for the client, or bare for one that knows no chunks."""
@@ -284,9 +284,9 @@ class UpstreamConnection(asyncio.Protocol):
             counter.add(size)
         trailers = exchange.read_trailers(decoder.trailers) if decoder.done else []
         if self._rechunk:
-            end = finish(trailers) if decoder.done else b""
+            end = encode_last_chunk(trailers) if decoder.done else b""
             if size or end:
-                self.pass_on(exchange, encode(parts) + end)
+                self.pass_on(exchange, encode_chunk(parts) + end)
         elif parts or self._head:
             self.pass_on(exchange, b"".join(parts))
         if decoder.done:
@@ -300,7 +300,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange.bytes_out += len(data)
         for counter in exchange.outward:
             counter.add(len(data))
-        self.pass_on(exchange, encode([data]) if self._rechunk else data)
+        self.pass_on(exchange, encode_chunk([data]) if self._rechunk else data)
 
     def relay_tunnel(self, exchange: Exchange, data: bytes) -> None:
         """Bytes of a protocol that is not ours."""
@@ -382,7 +382,7 @@ class UpstreamConnection(asyncio.Protocol):
     def learn(self, block: bytes) -> None:
         """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
         self.reused = True
-        self.keep_at_most(min(idle_at_most(block), self.endpoint.kept_idle.seconds))
+        self.keep_at_most(min(parse_idle_timeout(block), self.endpoint.kept_idle.seconds))
 
     def keep_at_most(self, seconds: float) -> None:
         """Keep it idle for no longer than this, from its last answer on."""
@@ -449,7 +449,7 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         if self._rechunk:
-            exchange.client.write(finish())
+            exchange.client.write(encode_last_chunk())
         self.abort()
         exchange.complete()
 
@@ -494,7 +494,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self.compressor is not None:
                 self.write_packed(exchange, self.compressor.end(), last=True)
             elif self._rechunk:
-                exchange.client.write(finish())
+                exchange.client.write(encode_last_chunk())
             exchange.complete()
         elif self._state == TUNNEL:
             exchange.end_tunnel()
@@ -530,18 +530,18 @@ def too_long() -> UpstreamError:
     return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")
 
 
-def understand(block: bytes, date: bytes) -> PlainAnswer:
+def understand(block: bytes, date: bytes) -> PlainResponse:
     """What the head of an answer means, where it is plain; remembered, but for the Date line that it gets if it has
     none: `date`, with its CRLF."""
     plain = UNDATED.get(block)
     if plain is None:
         if len(block) > PLAIN_HEAD_BYTES_MAX:
-            return ODD
+            return NOT_PLAIN
         try:
             plain = read_plain_response(block)
         except UpstreamError:
             # The reader that knows every rule will say so again, where there is somebody to hear it.
-            return ODD
+            return NOT_PLAIN
         if plain[5]:
             return remember(ANSWERS, block, plain)
         remember(UNDATED, block, plain)

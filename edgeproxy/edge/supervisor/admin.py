@@ -15,7 +15,7 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.directory.cache import Error
-from edgeproxy.edge.http1.message import problem
+from edgeproxy.edge.http1.message import format_problem
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.admin_access import Asked, Refused, caller
 from edgeproxy.edge.supervisor.exposition import CONTENT_TYPE, exposition
@@ -227,7 +227,7 @@ WHY = {
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status,
-        body=problem(status, detail, str(uuid.uuid4()).encode()),
+        body=format_problem(status, detail, str(uuid.uuid4()).encode()),
         headers={"Content-Type": "application/problem+json", **(headers or {})},
     )
 

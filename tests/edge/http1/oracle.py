@@ -10,8 +10,8 @@ import httptools
 
 from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1.grammar import LIMITS
-from edgeproxy.edge.http1.message import switch_to
-from edgeproxy.edge.http1.request import RequestHead, agree, read_head
+from edgeproxy.edge.http1.message import format_upgrade
+from edgeproxy.edge.http1.request import RequestHead, check_host, read_head
 from edgeproxy.edge.http1.request_line import RequestLine, check_sizes, check_unfinished, read_request_line
 from edgeproxy.edge.http1.response import ResponseHead, read_response
 
@@ -94,7 +94,7 @@ class Request(NamedTuple):
     def forwarded(self) -> bytes:
         """The head that the upstream gets, but for the stamps that depend on the customer."""
         return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (
-            *(self.line.method, self.line.target, self.host, self.head.keep, switch_to(self.head.upgrade)),
+            *(self.line.method, self.line.target, self.host, self.head.keep, format_upgrade(self.head.upgrade)),
         )
 
 
@@ -139,7 +139,7 @@ def our_request(data: bytes) -> Request | Rejected | Unfinished:
         check_sizes(len(first), end, LIMITS)
         line = read_request_line(first)
         head = read_head(block, minor=line.version[1])
-        return Request(first, block, line, head, agree(line, head)[1])
+        return Request(first, block, line, head, check_host(line, head)[1])
     except RejectedError as refusal:
         return Rejected(refusal.status, refusal.detail)
 

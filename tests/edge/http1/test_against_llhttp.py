@@ -9,7 +9,7 @@ import pytest
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1.fields import REQUEST, FieldKind
 from edgeproxy.edge.http1.request import PLAIN, read_fields
-from edgeproxy.edge.http1.response import ODD, read_plain_response
+from edgeproxy.edge.http1.response import NOT_PLAIN, read_plain_response
 from tests.edge.http1 import oracle, stance
 from tests.edge.http1.corpus import REQUESTS, RESPONSES
 from tests.edge.http1.mutants import REQUEST_LINES, STATUS_LINES, mutants
@@ -122,9 +122,9 @@ def plain_agrees(ours: Response) -> None:
         plain = read_plain_response(ours.block)
     except UpstreamError:
         pytest.fail(f"a head that is read with care is a fault at a glance: {ours.block!r}")
-    if plain != ODD:
+    if plain != NOT_PLAIN:
         length = 0 if head.bodiless else head.length
-        assert plain == (head.status, length, head.keep, head.rate, head.said, head.dated), ours.block
+        assert plain == (head.status, length, head.keep, head.rate, head.flags, head.dated), ours.block
         assert (head.minor, head.chunked, head.close, head.upgrade) == (1, False, False, None), ours.block
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.errors import RejectedError, UpstreamError
-from edgeproxy.edge.http1.chunked import Chunked, encode, finish, of_response
+from edgeproxy.edge.http1.chunked import ChunkedDecoder, create_response_error, encode_chunk, encode_last_chunk
 from edgeproxy.edge.http1.grammar import LIMITS, HeadLimits
 
 END = b"0\r\n\r\n"
@@ -16,7 +16,7 @@ END = b"0\r\n\r\n"
 
 def decode(pieces: list[bytes], limits: HeadLimits = LIMITS) -> tuple[bytes, bool, bytes, list[bytes]]:
     """(payload, done, rest, trailers) after these reads."""
-    decoder = Chunked(limits=limits)
+    decoder = ChunkedDecoder(limits=limits)
     payload = b"".join(part for piece in pieces for part in decoder.feed(piece))
     return payload, decoder.done, decoder.rest, decoder.trailers
 
@@ -93,7 +93,7 @@ def test_a_malformed_body_is_refused_however_its_bytes_come(rule: str, data: byt
 
 def test_an_upstream_that_sends_a_malformed_body_is_at_fault() -> None:
     with pytest.raises(UpstreamError) as fault:
-        Chunked(of_response).feed(b"x\r\n")
+        ChunkedDecoder(create_response_error).feed(b"x\r\n")
     assert (fault.value.error, fault.value.status) == ("http_protocol_error", 502)
 
 
@@ -112,7 +112,7 @@ def test_extensions_are_limited_by_what_the_payload_amounts_to() -> None:
 
 
 def test_a_body_that_goes_on_too_long_is_noticed_at_its_first_byte_too_many() -> None:
-    decoder = Chunked()
+    decoder = ChunkedDecoder()
     assert decoder.feed(b"3\r\nabc") == [b"abc"]
     with pytest.raises(RejectedError):
         decoder.feed(b"d")
@@ -154,11 +154,11 @@ def test_what_follows_the_body_is_kept_over_several_reads() -> None:
 
 def test_payload_passes_in_large_pieces() -> None:
     large = b"x" * (1 << 20)
-    decoder = Chunked()
+    decoder = ChunkedDecoder()
     assert decoder.feed(b"200000\r\n") == []
     assert decoder.feed(large)[0] is large
     assert decoder.feed(large + b"\r\n") == [large]
-    assert Chunked().feed(b"100000\r\n" + large + b"\r\n") == [large]
+    assert ChunkedDecoder().feed(b"100000\r\n" + large + b"\r\n") == [large]
 
 
 def test_bytes_that_come_one_by_one_cost_the_same_each() -> None:
@@ -167,7 +167,7 @@ def test_bytes_that_come_one_by_one_cost_the_same_each() -> None:
     def seconds(length: int) -> float:
         best = []
         for _ in range(3):
-            decoder = Chunked(limits=HeadLimits(head=1 << 20))
+            decoder = ChunkedDecoder(limits=HeadLimits(head=1 << 20))
             decoder.feed(b"0\r\nA: ")
             began = perf_counter()
             for _ in range(length):
@@ -182,17 +182,17 @@ def test_bytes_that_come_one_by_one_cost_the_same_each() -> None:
 
 
 def test_pieces_become_one_chunk() -> None:
-    assert encode([b"abc", b"", b"0123456789abc"]) == b"10\r\nabc0123456789abc\r\n"
+    assert encode_chunk([b"abc", b"", b"0123456789abc"]) == b"10\r\nabc0123456789abc\r\n"
 
 
 def test_nothing_becomes_nothing_and_not_the_last_chunk() -> None:
     """RFC 9112 section 7.1: a chunk of size 0 would end the body."""
-    assert encode([]) == encode([b"", b""]) == b""
+    assert encode_chunk([]) == encode_chunk([b"", b""]) == b""
 
 
 def test_the_end_carries_the_trailers() -> None:
-    assert finish() == END
-    assert finish([b"A: b", b"C: d"]) == b"0\r\nA: b\r\nC: d\r\n\r\n"
+    assert encode_last_chunk() == END
+    assert encode_last_chunk([b"A: b", b"C: d"]) == b"0\r\nA: b\r\nC: d\r\n\r\n"
 
 
 PAYLOADS = st.lists(st.binary(max_size=40), max_size=8)
@@ -209,7 +209,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 def test_what_is_encoded_decodes_to_the_same(
     pieces: list[bytes], trailers: list[bytes], rest: bytes, places: list[int]
 ) -> None:
-    data = b"".join(encode([piece]) for piece in pieces) + finish(trailers) + rest
+    data = b"".join(encode_chunk([piece]) for piece in pieces) + encode_last_chunk(trailers) + rest
     assert decode(cut(data, places)) == (b"".join(pieces), True, rest, trailers)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.http1.host import with_host
+from edgeproxy.edge.http1.host import replace_host
 
 
 @pytest.mark.parametrize(
@@ -15,8 +15,8 @@ from edgeproxy.edge.http1.host import with_host
     ids=["first", "in any case", "a body stays"],
 )
 def test_the_line_is_replaced(lines: bytes, changed: bytes) -> None:
-    assert with_host(lines, b"new") == changed
+    assert replace_host(lines, b"new") == changed
 
 
 def test_the_name_is_taken_as_it_is() -> None:
-    assert with_host(b"Host: a\r\n", rb"\1") == b"Host: \\1\r\n"
+    assert replace_host(b"Host: a\r\n", rb"\1") == b"Host: \\1\r\n"

@@ -4,7 +4,7 @@ from math import inf
 
 import pytest
 
-from edgeproxy.edge.http1.keep_alive import idle_at_most
+from edgeproxy.edge.http1.keep_alive import parse_idle_timeout
 
 
 def block(*lines: str) -> bytes:
@@ -29,8 +29,8 @@ def block(*lines: str) -> bytes:
 def test_a_connection_is_given_up_a_second_before_the_server_does_or_at_half_its_time(
     line: str, seconds: float
 ) -> None:
-    assert idle_at_most(block("Content-Length: 0", line, "X-A: b")) == seconds
-    assert idle_at_most(block(line)) == seconds
+    assert parse_idle_timeout(block("Content-Length: 0", line, "X-A: b")) == seconds
+    assert parse_idle_timeout(block(line)) == seconds
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_a_connection_is_given_up_a_second_before_the_server_does_or_at_half_its
     ],
 )
 def test_where_nothing_is_said_nothing_is_known(lines: tuple[str, ...]) -> None:
-    assert idle_at_most(block(*lines)) == inf
+    assert parse_idle_timeout(block(*lines)) == inf

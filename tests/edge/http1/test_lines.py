@@ -6,25 +6,25 @@ from edgeproxy.edge.errors import RejectedError, UpstreamError
 from edgeproxy.edge.http1.fields import FieldKind
 from edgeproxy.edge.http1.lines import (
     DROPPED,
-    LINE_LONGEST,
-    LINES_MOST,
-    NAMES_MOST,
+    LINE_BYTES_MAX,
+    LINES_MAX,
+    NAMES_MAX,
     PASSED,
-    PINNED_MOST,
+    PINNED_LINES_MAX,
     REQUESTS,
     RESPONSE_LINES,
     RESPONSE_NAMES,
     STATUS_LINES,
-    forget,
-    plain_status,
-    response_field,
+    clear_response_caches,
+    parse_plain_status,
+    parse_response_field,
 )
 
 
 @pytest.fixture(autouse=True)
 def without_memories() -> None:
     REQUESTS.forget()
-    forget()
+    clear_response_caches()
 
 
 REMEMBERED = (
@@ -49,63 +49,63 @@ NEW_EACH_TIME = (
 
 @pytest.mark.parametrize("line", REMEMBERED)
 def test_a_line_that_will_come_again_is_remembered(line: bytes) -> None:
-    meaning = REQUESTS.field(line)
-    assert line in REQUESTS.passed if meaning is PASSED else REQUESTS.known[line] is meaning
+    meaning = REQUESTS.parse_field(line)
+    assert line in REQUESTS.passing if meaning is PASSED else REQUESTS.cache[line] is meaning
 
 
 @pytest.mark.parametrize("line", NEW_EACH_TIME)
 def test_a_line_that_is_new_each_time_is_not_remembered(line: bytes) -> None:
-    REQUESTS.field(line)
-    assert line not in REQUESTS.known
-    assert line not in REQUESTS.passed
+    REQUESTS.parse_field(line)
+    assert line not in REQUESTS.cache
+    assert line not in REQUESTS.passing
 
 
 def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
-    assert response_field(b"X-Request-Id: 1") is DROPPED
+    assert parse_response_field(b"X-Request-Id: 1") is DROPPED
     assert not RESPONSE_LINES
 
 
 def test_a_key_is_remembered_once_it_is_vouched_for() -> None:
     line = b"Authorization: Bearer ek_1"
-    REQUESTS.vouch(line + b"\r\nX-API-Key: ek_2\r\n")
-    assert REQUESTS.known[line].kind is FieldKind.BEARER
-    assert REQUESTS.known[line].value == b"ek_1"
-    assert REQUESTS.known[b"X-API-Key: ek_2"].kind is FieldKind.API_KEY
+    REQUESTS.pin_credentials(line + b"\r\nX-API-Key: ek_2\r\n")
+    assert REQUESTS.cache[line].kind is FieldKind.BEARER
+    assert REQUESTS.cache[line].value == b"ek_1"
+    assert REQUESTS.cache[b"X-API-Key: ek_2"].kind is FieldKind.API_KEY
 
 
 def test_nothing_is_vouched_for_by_no_credentials() -> None:
-    REQUESTS.vouch(b"")
-    assert not REQUESTS.known
+    REQUESTS.pin_credentials(b"")
+    assert not REQUESTS.cache
 
 
 def test_every_memory_is_bounded() -> None:
-    for number in range(2 * LINES_MOST + 10):
-        REQUESTS.field(b"X-%d: 1" % number)
-        REQUESTS.field(b"Upgrade: %d" % number)
-        assert len(REQUESTS.known) <= LINES_MOST
-        response_field(b"X-%d: 1" % number)
-        plain_status(b"HTTP/1.1 200 %d" % number)
-        assert max(len(REQUESTS.passed), len(RESPONSE_LINES), len(STATUS_LINES)) <= LINES_MOST
-        assert max(len(REQUESTS.names), len(RESPONSE_NAMES)) <= NAMES_MOST
+    for number in range(2 * LINES_MAX + 10):
+        REQUESTS.parse_field(b"X-%d: 1" % number)
+        REQUESTS.parse_field(b"Upgrade: %d" % number)
+        assert len(REQUESTS.cache) <= LINES_MAX
+        parse_response_field(b"X-%d: 1" % number)
+        parse_plain_status(b"HTTP/1.1 200 %d" % number)
+        assert max(len(REQUESTS.passing), len(RESPONSE_LINES), len(STATUS_LINES)) <= LINES_MAX
+        assert max(len(REQUESTS.names), len(RESPONSE_NAMES)) <= NAMES_MAX
 
 
 def test_known_keys_are_bounded_too() -> None:
-    for number in range(2 * PINNED_MOST + 10):
-        REQUESTS.vouch(b"X-API-Key: %d\r\n" % number)
-        assert len(REQUESTS.known) <= PINNED_MOST
-    REQUESTS.field(b"Accept: */*")
-    assert len(REQUESTS.known) <= PINNED_MOST + LINES_MOST
+    for number in range(2 * PINNED_LINES_MAX + 10):
+        REQUESTS.pin_credentials(b"X-API-Key: %d\r\n" % number)
+        assert len(REQUESTS.cache) <= PINNED_LINES_MAX
+    REQUESTS.parse_field(b"Accept: */*")
+    assert len(REQUESTS.cache) <= PINNED_LINES_MAX + LINES_MAX
 
 
 def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
-    long = b"x" * LINE_LONGEST
-    assert REQUESTS.field(b"A: " + long) is PASSED
-    assert response_field(b"A: " + long) is PASSED
-    assert REQUESTS.field(long + b"x: a") is PASSED
-    assert plain_status(b"HTTP/1.1 200 " + long) == 200
-    REQUESTS.vouch(b"X-API-Key: " + long + b"\r\n")
-    assert not REQUESTS.known
-    assert not REQUESTS.passed
+    long = b"x" * LINE_BYTES_MAX
+    assert REQUESTS.parse_field(b"A: " + long) is PASSED
+    assert parse_response_field(b"A: " + long) is PASSED
+    assert REQUESTS.parse_field(long + b"x: a") is PASSED
+    assert parse_plain_status(b"HTTP/1.1 200 " + long) == 200
+    REQUESTS.pin_credentials(b"X-API-Key: " + long + b"\r\n")
+    assert not REQUESTS.cache
+    assert not REQUESTS.passing
     assert not RESPONSE_LINES
     assert not STATUS_LINES
     assert set(REQUESTS.names) == {b"A", b"X-API-Key"}
@@ -114,14 +114,14 @@ def test_long_lines_names_and_status_lines_are_not_remembered() -> None:
 def test_a_malformed_line_is_refused_however_often_it_comes() -> None:
     for _ in range(2):
         with pytest.raises(RejectedError):
-            REQUESTS.field(b"Na me: a")
+            REQUESTS.parse_field(b"Na me: a")
         with pytest.raises(UpstreamError):
-            response_field(b"Na me: a")
+            parse_response_field(b"Na me: a")
         with pytest.raises(RejectedError):
-            REQUESTS.field(b"Accept")
-    REQUESTS.field(b"Accept: a")
+            REQUESTS.parse_field(b"Accept")
+    REQUESTS.parse_field(b"Accept: a")
     with pytest.raises(RejectedError):  # a name that is known, but no colon
-        REQUESTS.field(b"Accept")
+        REQUESTS.parse_field(b"Accept")
 
 
 STATUS = [
@@ -136,4 +136,4 @@ STATUS = [
 
 @pytest.mark.parametrize(("rule", "line", "status"), STATUS, ids=[case[0] for case in STATUS])
 def test_a_plain_status_line_is_one_that_may_be_passed_on_as_it_is(rule: str, line: bytes, status: int) -> None:
-    assert plain_status(line) == status
+    assert parse_plain_status(line) == status

@@ -3,34 +3,44 @@
 import orjson
 import pytest
 
-from edgeproxy.edge.http1.message import CONTINUE, REASONS, answer, limited, problem, spent
+from edgeproxy.edge.http1.message import (
+    CONTINUE,
+    REASONS,
+    format_credits_spent,
+    format_limited,
+    format_problem,
+    format_response,
+)
 
 
 def test_an_answer_is_a_status_line_fields_and_a_body_with_its_length() -> None:
     """RFC 9112 section 2.1."""
-    assert answer(404, b"Content-Type: text/plain\r\n", b"no\n") == (
+    assert format_response(404, b"Content-Type: text/plain\r\n", b"no\n") == (
         b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 3\r\n\r\nno\n"
     )
 
 
 def test_an_answer_that_ends_its_connection_says_so() -> None:
     """RFC 9112 section 9.6."""
-    assert answer(400, close=True) == b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    assert (
+        format_response(400, close=True)
+        == b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    )
 
 
 def test_the_answer_to_head_has_the_length_and_not_the_body() -> None:
     """RFC 9110 section 9.3.2."""
-    assert answer(200, b"", b"body", head_only=True) == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
+    assert format_response(200, b"", b"body", head_only=True) == b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"
 
 
 def test_a_204_has_neither_body_nor_length() -> None:
     """RFC 9110 section 8.6."""
-    assert answer(204, b"A: b\r\n", b"body") == b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"
+    assert format_response(204, b"A: b\r\n", b"body") == b"HTTP/1.1 204 No Content\r\nA: b\r\n\r\n"
 
 
 def test_a_status_without_a_reason_phrase_keeps_its_space() -> None:
     """RFC 9112 section 4."""
-    assert answer(299).startswith(b"HTTP/1.1 299 \r\n")
+    assert format_response(299).startswith(b"HTTP/1.1 299 \r\n")
 
 
 def test_the_interim_answer_is_a_whole_head() -> None:
@@ -40,7 +50,7 @@ def test_the_interim_answer_is_a_whole_head() -> None:
 @pytest.mark.parametrize("status", REASONS)
 def test_a_problem_without_a_type_of_its_own_has_its_status_for_a_title(status: int) -> None:
     """RFC 9457 section 4.2.1."""
-    assert orjson.loads(problem(status, "What happened", b"018f-id")) == {
+    assert orjson.loads(format_problem(status, "What happened", b"018f-id")) == {
         "type": "about:blank",
         "title": REASONS[status],
         "status": status,
@@ -53,7 +63,9 @@ def test_a_problem_without_a_type_of_its_own_has_its_status_for_a_title(status: 
 @pytest.mark.parametrize("close", [False, True])
 def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) -> None:
     """draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
-    head, _, body = limited(b"Retry-After: 7\r\n", ("basic", "export"), instance, close=close).partition(b"\r\n\r\n")
+    head, _, body = format_limited(b"Retry-After: 7\r\n", ("basic", "export"), instance, close=close).partition(
+        b"\r\n\r\n"
+    )
     assert head.split(b"\r\n") == [
         b"HTTP/1.1 429 Too Many Requests",
         b"Content-Type: application/problem+json",
@@ -76,7 +88,7 @@ def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) ->
     ("detail", "more"), [(None, ""), ("Buy some at example.com", ". Buy some at example.com")], ids=["", "words"]
 )
 def test_who_has_spent_the_credits_is_told_so(detail: str | None, more: str) -> None:
-    head, _, body = spent(b"X-A: 1\r\n", ("credits",), b"018f-id", detail=detail).partition(b"\r\n\r\n")
+    head, _, body = format_credits_spent(b"X-A: 1\r\n", ("credits",), b"018f-id", detail=detail).partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[:4] == [
         b"HTTP/1.1 402 Payment Required",
         b"Content-Type: application/problem+json",
@@ -96,22 +108,23 @@ def test_who_has_spent_the_credits_is_told_so(detail: str | None, more: str) -> 
 @pytest.mark.parametrize("head_only", [False, True])
 def test_the_operators_words_take_the_place_of_the_names(head_only: bool) -> None:
     words = 'Schreiben Sie "uns" \\ an'
-    said = limited(b"", ("a",), b"1", detail=words)
+    said = format_limited(b"", ("a",), b"1", detail=words)
     body = said.partition(b"\r\n\r\n")[2]
     assert (orjson.loads(body)["detail"], orjson.loads(body)["violated-policies"]) == (words, ["a"])
-    assert b"Content-Length: %d\r\n" % len(body) in limited(b"", ("a",), b"1", detail=words, head_only=head_only)
-    assert orjson.loads(limited(b"", ("a",), b"1").partition(b"\r\n\r\n")[2])["detail"] == "Over the limit a"
+    assert b"Content-Length: %d\r\n" % len(body) in format_limited(b"", ("a",), b"1", detail=words, head_only=head_only)
+    assert orjson.loads(format_limited(b"", ("a",), b"1").partition(b"\r\n\r\n")[2])["detail"] == "Over the limit a"
 
 
 def test_a_refusal_of_head_has_the_length_of_the_body_that_get_would_have() -> None:
     """RFC 9110 section 9.3.2."""
     assert (
-        limited(b"", ("a",), b"1", head_only=True) == limited(b"", ("a",), b"1").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+        format_limited(b"", ("a",), b"1", head_only=True)
+        == format_limited(b"", ("a",), b"1").partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
     )
 
 
 @pytest.mark.parametrize("instance", [b'"', b"\\", b'a"b\\c', b'","status":200,"x":"', bytes(range(33, 127))])
 def test_a_request_id_cannot_break_out_of_its_string(instance: bytes) -> None:
-    said = orjson.loads(problem(400, "No", instance))
+    said = orjson.loads(format_problem(400, "No", instance))
     assert said["instance"] == instance.decode()
     assert said["status"] == 400

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
-from edgeproxy.edge.http1.path import is_plain, readings, resolve
+from edgeproxy.edge.http1.path import is_plain, list_readings, normalize_target
 
 RESOLVED = [
     ("RFC 9112 3.2.4", b"*", b"*"),
@@ -38,7 +38,7 @@ RESOLVED = [
 
 @pytest.mark.parametrize(("rule", "target", "resolved"), RESOLVED, ids=[case[0] for case in RESOLVED])
 def test_a_path_is_brought_into_its_one_form(rule: str, target: bytes, resolved: bytes) -> None:
-    assert resolve(target) == resolved
+    assert normalize_target(target) == resolved
 
 
 REFUSED = [
@@ -72,7 +72,7 @@ REFUSED = [
 @pytest.mark.parametrize(("rule", "target"), REFUSED, ids=[case[0] for case in REFUSED])
 def test_a_path_that_servers_could_read_differently_is_refused(rule: str, target: bytes) -> None:
     with pytest.raises(RejectedError) as refusal:
-        resolve(target)
+        normalize_target(target)
     assert refusal.value.status == 400
 
 
@@ -93,17 +93,17 @@ TARGETS = st.one_of(
 @given(TARGETS)
 def test_what_is_resolved_is_in_its_one_form(target: bytes) -> None:
     try:
-        resolved = resolve(target)
+        resolved = normalize_target(target)
     except RejectedError:
         return
-    assert resolve(resolved) == resolved
+    assert normalize_target(resolved) == resolved
     path, _, query = resolved.partition(b"?")
     assert query == target.partition(b"?")[2]
     segments = path.split(b"/")
     assert segments[0] == b""
     assert not {b".", b".."} & set(segments)
-    for reading in readings(path):
-        assert resolve(reading) == reading, "who unescapes a slash finds no dot segment"
+    for reading in list_readings(path):
+        assert normalize_target(reading) == reading, "who unescapes a slash finds no dot segment"
     assert not path.translate(None, grammar.TARGET)
     for escape in re.findall(rb"%.{0,2}", path):
         code = int(escape[1:], 16)
@@ -115,14 +115,14 @@ def test_what_is_resolved_is_in_its_one_form(target: bytes) -> None:
 @given(TARGETS)
 def test_a_plain_path_stays_as_it_is(target: bytes) -> None:
     if is_plain(target.partition(b"?")[0]) and not target.translate(None, grammar.TARGET):
-        assert resolve(target) == target
+        assert normalize_target(target) == target
 
 
 @given(TARGETS, TARGETS)
 def test_what_is_resolved_does_not_depend_on_what_was_resolved_before(one: bytes, other: bytes) -> None:
     def outcome(target: bytes) -> bytes | int:
         try:
-            return resolve(target)
+            return normalize_target(target)
         except RejectedError as refusal:
             return refusal.status
 

@@ -8,8 +8,8 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import lines
 from edgeproxy.edge.http1.fields import FieldRules
 from edgeproxy.edge.http1.lines import RequestLines
-from edgeproxy.edge.http1.message import switch_to
-from edgeproxy.edge.http1.request import PLAIN, RequestHead, agree, read_fields, read_head
+from edgeproxy.edge.http1.message import format_upgrade
+from edgeproxy.edge.http1.request import PLAIN, RequestHead, check_host, read_fields, read_head
 from edgeproxy.edge.http1.request_line import read_request_line
 from tests.edge.http1.corpus import REQUESTS, block_of
 
@@ -268,16 +268,16 @@ ELSEWHERE = [
 def test_a_key_may_come_elsewhere(
     fields: list[str], key: bytes | None, forwarded: list[str], credentials: list[str]
 ) -> None:
-    head = read_head(block(HOST, *fields), known=PLACES)
+    head = read_head(block(HOST, *fields), request_lines=PLACES)
     assert head.key == key
     assert head.credentials == block(*credentials)
     assert sorted((head.unkeyed + head.keep).splitlines()) == sorted(block(HOST, *forwarded, OURS).splitlines())
-    assert (read_fields(block(HOST, *fields), known=PLACES)[-1] is PLAIN) == head.plain
+    assert (read_fields(block(HOST, *fields), request_lines=PLACES)[-1] is PLAIN) == head.plain
 
 
 def test_a_field_of_keys_that_is_repeated_is_refused() -> None:
     with pytest.raises(RejectedError, match="x-key is repeated"):
-        read_head(block(HOST, "X-Key: a", "x-key: b"), known=PLACES)
+        read_head(block(HOST, "X-Key: a", "x-key: b"), request_lines=PLACES)
 
 
 def test_other_credentials_named_in_connection_are_removed() -> None:
@@ -452,10 +452,10 @@ def test_target_and_host_must_agree(
     fields = b"" if host is None else block(f"Host: {host}")
     head = read_head(fields, minor=request.version[1])
     if not isinstance(outcome, int):
-        assert agree(request, head) == outcome
+        assert check_host(request, head) == outcome
         return
     with pytest.raises(RejectedError) as refusal:
-        agree(request, head)
+        check_host(request, head)
     assert refusal.value.status == outcome
 
 
@@ -508,7 +508,7 @@ def test_what_a_block_means_depends_on_nothing_that_was_read_before(
         if isinstance(said, tuple):
             credentials = said[2]
             assert isinstance(credentials, bytes)
-            lines.REQUESTS.vouch(credentials)
+            lines.REQUESTS.pin_credentials(credentials)
 
 
 @given(st.one_of(BLOCKS, WITH_HOST), st.booleans())
@@ -516,7 +516,7 @@ def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) ->
     """An edge behind an edge, as trusted as the first: nothing is lost, nothing framed differently."""
     try:
         head = read_head(fields, trusted)
-        again = read_head(head.keep + switch_to(head.upgrade), True)
+        again = read_head(head.keep + format_upgrade(head.upgrade), True)
     except RejectedError:
         return
     assert (again.authority, again.length, again.has_length, again.chunked, again.expect, again.upgrade) == (
@@ -539,14 +539,14 @@ def test_credentials_for_a_proxy_go_with_the_key_and_are_no_key() -> None:
     assert b"Proxy" not in head.keep
     assert read_fields(sent)[2] == head.credentials
     remembered = RequestLines(FieldRules())
-    remembered.vouch(head.credentials)
-    assert b"X-API-Key: k" in remembered.known
-    assert b"Proxy-Authorization: Basic dTpw" not in remembered.known
+    remembered.pin_credentials(head.credentials)
+    assert b"X-API-Key: k" in remembered.cache
+    assert b"Proxy-Authorization: Basic dTpw" not in remembered.cache
     named = read_head(sent + b"Connection: proxy-authorization\r\n")
     assert named.credentials == b"X-API-Key: k\r\n"
 
 
 def test_the_lines_of_an_upgrade_name_what_is_offered() -> None:
     """RFC 9110 section 7.8."""
-    assert switch_to((b"websocket", b"a/1")) == b"Connection: upgrade\r\nUpgrade: websocket, a/1\r\n"
-    assert switch_to(()) == b""
+    assert format_upgrade((b"websocket", b"a/1")) == b"Connection: upgrade\r\nUpgrade: websocket, a/1\r\n"
+    assert format_upgrade(()) == b""

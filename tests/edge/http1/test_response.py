@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.http1 import lines
-from edgeproxy.edge.http1.response import ODD, ResponseHead, check_unfinished, read_plain_response, read_response
+from edgeproxy.edge.http1.response import NOT_PLAIN, ResponseHead, check_unfinished, read_plain_response, read_response
 from edgeproxy.edge.http1.security_fields import (
     ALL,
     FRAMED,
@@ -89,7 +89,7 @@ def test_a_plain_head_is_read_by_either_reader(
         said |= NAMES_PLACES
     assert read_plain_response(block(*head)) == (status, length, block(*kept), b"", said, False)
     careful = read_response(block(*head))
-    assert (careful.status, careful.keep, careful.rate, careful.said) == (status, block(*kept), b"", said)
+    assert (careful.status, careful.keep, careful.rate, careful.flags) == (status, block(*kept), b"", said)
     assert careful.bodiless == (status in (204, 304))
     assert careful.bodiless or careful.length == length
     assert (careful.minor, careful.chunked, careful.close, careful.upgrade) == (1, False, False, None)
@@ -123,14 +123,14 @@ def test_what_an_answer_says_to_browsers_is_passed_on_and_known(head: list[str],
     kept = block(OK, *(line.replace(" :", ":") for line in head), "Content-Length: 0")
     assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said, False)
     careful = read_response(block(OK, *head, "Content-Length: 0"))
-    assert (careful.keep, careful.said) == (kept, said)
+    assert (careful.keep, careful.flags) == (kept, said)
 
 
 def test_what_connection_names_is_not_said() -> None:
     """RFC 9110 section 7.6.1."""
     lines = ["X-Frame-Options: DENY", "X-XSS-Protection: 1", "Content-Length: 0"]
     careful = read_response(block(OK, "Connection: x-frame-options", *lines))
-    assert (careful.keep, careful.said) == (block(OK, *lines[1:]), SET_AUDITOR)
+    assert (careful.keep, careful.flags) == (block(OK, *lines[1:]), SET_AUDITOR)
 
 
 @pytest.mark.parametrize("line", ["Date: a", "date: a", "DATE:", "Date:a", "Date : a"])
@@ -254,7 +254,7 @@ CAREFUL = [
 def test_a_head_that_needs_care_is_read_by_the_reader_that_has_every_rule(
     rule: str, head: list[str], said: dict[str, object], kept: list[str]
 ) -> None:
-    assert read_plain_response(block(*head)) == ODD
+    assert read_plain_response(block(*head)) == NOT_PLAIN
     careful = read_response(block(*head))
     usual = {"status": 200, "minor": 1, "length": -1, "chunked": False, "close": False, "bodiless": False}
     usual |= {"upgrade": None, "rate": b"", "said": ALL if said.get("status") == 304 else 0}
@@ -296,7 +296,7 @@ def test_a_head_that_is_malformed_or_ambiguous_is_a_fault(rule: str, head: list[
     with pytest.raises(UpstreamError) as fault:
         read_response(block(*head))
     assert (fault.value.error, fault.value.status) == ("http_protocol_error", 502)
-    assert plainly(block(*head)) in (ODD, "fault")
+    assert plainly(block(*head)) in (NOT_PLAIN, "fault")
 
 
 LINES = sorted({line for head in RESPONSES for line in head.split(b"\r\n")[1:-1]})
@@ -328,10 +328,10 @@ def test_both_readers_agree(head: bytes) -> None:
     careful = carefully(head)
     if plain == "fault":
         assert careful is None
-    elif plain != ODD:
+    elif plain != NOT_PLAIN:
         assert careful is not None
         following = 0 if careful.bodiless else careful.length
-        assert plain == (careful.status, following, careful.keep, careful.rate, careful.said, careful.dated)
+        assert plain == (careful.status, following, careful.keep, careful.rate, careful.flags, careful.dated)
         assert (careful.minor, careful.chunked, careful.close, careful.upgrade) == (1, False, False, None)
 
 
@@ -354,11 +354,11 @@ def test_what_a_head_means_depends_on_nothing_that_was_read_before(heads: list[b
         return plainly(head), careful and vars(careful)
 
     def fresh(head: bytes) -> object:
-        lines.forget()
+        lines.clear_response_caches()
         return outcome(head)
 
     meant = {head: fresh(head) for head in heads}
-    lines.forget()
+    lines.clear_response_caches()
     for head in (*heads, *reversed(heads)):
         assert outcome(head) == meant[head]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.edge.http1.security_fields import ADDED, ALL, BITS, OWN, said_by
+from edgeproxy.edge.http1.security_fields import ALL, BITS, MISSING_LINES, OWN_LINES, parse_flags
 
 NAMES = {
     "strict-transport-security",
@@ -26,8 +26,8 @@ def added(*upstream: str, secure: bool = True) -> dict[str, str]:
     said = 0
     for line in upstream:
         name, value = line.split(": ", 1)
-        said |= said_by(name.lower().encode(), value.encode())
-    return fields(ADDED[secure][said])
+        said |= parse_flags(name.lower().encode(), value.encode())
+    return fields(MISSING_LINES[secure][said])
 
 
 def test_an_answer_without_any_gets_them_all() -> None:
@@ -62,10 +62,10 @@ def test_frame_options_that_no_policy_can_repeat_stand_alone() -> None:
 
 
 def test_nothing_is_added_where_all_is_said() -> None:
-    assert ADDED[False][ALL] == ADDED[True][ALL] == b""
+    assert MISSING_LINES[False][ALL] == MISSING_LINES[True][ALL] == b""
 
 
 def test_the_edges_own_answers_have_every_field_and_are_no_pages() -> None:
-    own = fields(OWN[True])
+    own = fields(OWN_LINES[True])
     assert own.keys() == NAMES == {name.decode() for name in BITS}
     assert own["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"

@@ -31,25 +31,25 @@ def test_a_stamp_that_is_added_to_the_table_is_dropped_from_requests() -> None:
 
 
 def test_a_stamp_has_its_line_where_there_is_something_to_say() -> None:
-    assert stamps.lines(stamps.Binding("eu", "acme", "basic")) == (
+    assert stamps.format_lines(stamps.StampValues("eu", "acme", "basic")) == (
         b"X-Edge-Region: eu\r\nX-Customer-Id: acme\r\nX-Customer-Tier: basic\r\n"
     )
-    assert stamps.lines(stamps.Binding("eu", None, "anonymous")) == (
+    assert stamps.format_lines(stamps.StampValues("eu", None, "anonymous")) == (
         b"X-Edge-Region: eu\r\nX-Customer-Tier: anonymous\r\n"
     )
-    assert stamps.opening(b"X-Edge-Signature") == b"X-Edge-Signature: "
+    assert stamps.format_opening(b"X-Edge-Signature") == b"X-Edge-Signature: "
 
 
 def test_a_stamp_without_a_value_can_be_stated_as_empty() -> None:
-    block = stamps.lines(stamps.Binding("eu", None, None))
-    assert stamps.with_empty(block) == block + b"X-Customer-Id: \r\nX-Customer-Tier: \r\n"
-    block = stamps.lines(stamps.Binding("eu", "acme", "basic"))
-    assert stamps.with_empty(block) == block
+    block = stamps.format_lines(stamps.StampValues("eu", None, None))
+    assert stamps.append_empty(block) == block + b"X-Customer-Id: \r\nX-Customer-Tier: \r\n"
+    block = stamps.format_lines(stamps.StampValues("eu", "acme", "basic"))
+    assert stamps.append_empty(block) == block
 
 
 def test_a_field_that_clients_could_send_is_no_stamp() -> None:
     with pytest.raises(ValueError, match="X-Plan is no stamp"):
-        stamps.opening(b"X-Plan")
+        stamps.format_opening(b"X-Plan")
 
 
 @st.composite

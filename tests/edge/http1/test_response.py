@@ -118,7 +118,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("head", "said"), SAID)
+@pytest.mark.parametrize(("head", "flags"), SAID)
 def test_what_an_answer_says_to_browsers_is_passed_on_and_known(head: list[str], said: int) -> None:
     kept = block(OK, *(line.replace(" :", ":") for line in head), "Content-Length: 0")
     assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said, False)
@@ -250,14 +250,14 @@ CAREFUL = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "head", "said", "kept"), CAREFUL, ids=[case[0] for case in CAREFUL])
+@pytest.mark.parametrize(("rule", "head", "flags", "kept"), CAREFUL, ids=[case[0] for case in CAREFUL])
 def test_a_head_that_needs_care_is_read_by_the_reader_that_has_every_rule(
     rule: str, head: list[str], said: dict[str, object], kept: list[str]
 ) -> None:
     assert read_plain_response(block(*head)) == NOT_PLAIN
     careful = read_response(block(*head))
     usual = {"status": 200, "minor": 1, "length": -1, "chunked": False, "close": False, "bodiless": False}
-    usual |= {"upgrade": None, "rate": b"", "said": ALL if said.get("status") == 304 else 0}
+    usual |= {"upgrade": None, "rate": b"", "flags": ALL if said.get("status") == 304 else 0}
     assert {name: getattr(careful, name) for name in usual} == usual | said
     assert careful.keep == block(*kept)
 

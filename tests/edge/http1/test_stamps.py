@@ -22,7 +22,7 @@ block = b"Host: a\\r\\nX-Plan: theirs\\r\\nx-plan: theirs\\r\\nX_PLAN: theirs\\r
 kept = b"".join([read_fields(block, trusted)[3] for trusted in (False, True)])
 assert kept.count(b"earth") == 2
 assert b"theirs" not in kept, kept
-assert b"X-Plan: ours\\r\\n" in stamps.lines(stamps.Binding("eu", None, None))
+assert b"X-Plan: ours\\r\\n" in stamps.format_lines(stamps.StampValues("eu", None, None))
 """
 
 

@@ -118,7 +118,7 @@ SAID = [
 ]
 
 
-@pytest.mark.parametrize(("head", "flags"), SAID)
+@pytest.mark.parametrize(("head", "said"), SAID)
 def test_what_an_answer_says_to_browsers_is_passed_on_and_known(head: list[str], said: int) -> None:
     kept = block(OK, *(line.replace(" :", ":") for line in head), "Content-Length: 0")
     assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said, False)
@@ -250,7 +250,7 @@ CAREFUL = [
 ]
 
 
-@pytest.mark.parametrize(("rule", "head", "flags", "kept"), CAREFUL, ids=[case[0] for case in CAREFUL])
+@pytest.mark.parametrize(("rule", "head", "said", "kept"), CAREFUL, ids=[case[0] for case in CAREFUL])
 def test_a_head_that_needs_care_is_read_by_the_reader_that_has_every_rule(
     rule: str, head: list[str], said: dict[str, object], kept: list[str]
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import zstandard
 
 from edgeproxy.config.edge.compression import STREAMS
-from edgeproxy.edge.http1.field_values import value, values, without
+from edgeproxy.edge.http1.field_values import find_value, find_values, remove_fields
 from edgeproxy.edge.http1.grammar import parse_list
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import KeyOwner, format_customer_lookup, parse_customer, parse_key
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.key_form import is_miswritten
-from edgeproxy.edge.errors import RejectedError, RejectedCustomerError
+from edgeproxy.edge.errors import RejectedCustomerError, RejectedError
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.limits.limit_set import RouteLimits

@@ -4,7 +4,15 @@ import pytest
 
 from edgeproxy.config.edge.proxy_fields import GROUPS
 from edgeproxy.config.edge.readers import REQUEST_FIELDS
-from edgeproxy.edge.http1.fields import KEY_FIELDS, NOT_IN_TRAILERS, REQUEST, RESPONSE, FieldRules, FieldKind, classify_response_field
+from edgeproxy.edge.http1.fields import (
+    KEY_FIELDS,
+    NOT_IN_TRAILERS,
+    REQUEST,
+    RESPONSE,
+    FieldKind,
+    FieldRules,
+    classify_response_field,
+)
 
 request_kind = FieldRules().classify
 

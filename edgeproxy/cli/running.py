@@ -49,9 +49,9 @@ def status(config: AdminFile = None, admin: AdminAddress = None, state: StateFol
 
 def _status(answer: Any) -> tuple[str, int]:
     """What `/status` answers, for people, and how many workers run."""
-    from edgeproxy.edge.supervisor.overview import overview
+    from edgeproxy.edge.supervisor.overview import render_overview
 
-    return overview(answer), len(answer["workers"])
+    return render_overview(answer), len(answer["workers"])
 
 
 def limits(
@@ -71,9 +71,9 @@ def limits(
 
 def _limits(answer: Any) -> tuple[Any, str]:
     """What `/limits/CUSTOMER` answers, and the same for people; nothing where nothing holds the customer."""
-    from edgeproxy.edge.supervisor.overview import limits
+    from edgeproxy.edge.supervisor.overview import render_limits
 
-    return answer, limits(answer["policies"]) if answer["policies"] else ""
+    return answer, render_limits(answer["policies"]) if answer["policies"] else ""
 
 
 def probe(

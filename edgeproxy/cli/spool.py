@@ -10,8 +10,8 @@ from edgeproxy.cli.files import StateFolder, edge_at
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.usage.audit import Verdict
-    from edgeproxy.edge.usage.identity import Identity
+    from edgeproxy.edge.usage.audit import SpoolVerdict
+    from edgeproxy.edge.usage.identity import EdgeIdentity
 
 EdgeFile = Annotated[Path | None, typer.Option("-c", "--config", metavar="FILE", help="The configuration: edge.yaml.")]
 SetAside = Annotated[
@@ -24,29 +24,29 @@ def ls(config: EdgeFile = None, state: StateFolder = None) -> None:
     from datetime import UTC, datetime
 
     from edgeproxy.edge.usage import audit, identity
-    from edgeproxy.edge.usage.spool import Damaged, discarded
+    from edgeproxy.edge.usage.spool import DamagedSpoolError, fetch_discarded
 
     state, _, mine = _sealed(config, state)
     if mine is None:
         typer.echo(f"nothing has been sealed in {state} yet")
     else:
         made_at = datetime.fromtimestamp(mine.made_at, UTC)
-        reached = audit.shipped(_spool(state))
+        reached = audit.fetch_progress(_spool(state))
         typer.echo(f"{mine.id}, made {made_at:%Y-%m-%d %H:%M} UTC; acknowledged up to batch {reached.watermark}")
         if reached.most > reached.watermark:
             typer.echo(f"the collector had them up to batch {reached.most}, and asks for them again: it was restored")
         if reached.last > reached.watermark:
             typer.echo(f"to be shipped: batches {reached.watermark + 1} to {reached.last}, {reached.values} counted")
         try:
-            for given in discarded(_spool(state)):
+            for given in fetch_discarded(_spool(state)):
                 typer.echo(f"given up: batches {given.first} to {given.last}: {given.why}")
-        except (Damaged, OSError) as error:
+        except (DamagedSpoolError, OSError) as error:
             typer.echo(str(error), err=True)
-        for one in audit.listing(_spool(state)):
+        for one in audit.summarize_segments(_spool(state)):
             batches = f"batches {one.first} to {one.last}" if one.last >= one.first else "no batch yet"
             typer.echo(f"{one.path.name}  {batches}, {one.size} bytes")
-    for path in identity.aside(state):
-        put = identity.load(path)
+    for path in identity.list_set_aside(state):
+        put = identity.load_identity(path)
         typer.echo(f"{path.name}  set aside: {put.id if put else 'unknown'}; adopt or discard it")
 
 
@@ -65,14 +65,14 @@ def verify(config: EdgeFile = None, state: StateFolder = None) -> None:
     typer.echo(f"OK: {read} of {mine.id}, each following the one before")
 
 
-def _audited(state: Path, folder: Path, mine: "Identity") -> "Verdict":
+def _audited(state: Path, folder: Path, mine: "EdgeIdentity") -> "SpoolVerdict":
     """What came of reading a whole spool."""
     from edgeproxy.edge.usage import audit
-    from edgeproxy.edge.usage.spool import Damaged
+    from edgeproxy.edge.usage.spool import DamagedSpoolError
 
     try:
-        return audit.verify(_spool(state), mine.id, audit.sealed_in_tables(state, folder))
-    except (Damaged, OSError) as error:
+        return audit.verify_spool(_spool(state), mine.id, audit.fetch_last_sealed(state, folder))
+    except (DamagedSpoolError, OSError) as error:
         fail(str(error), 1)
 
 
@@ -82,8 +82,8 @@ def adopt(config: EdgeFile = None, name: SetAside = None, state: StateFolder = N
 
     state, folder, _ = _sealed(config, state)
     try:
-        adopted, _, put = identity.adopt(state, folder, name)
-    except (identity.Unusable, OSError) as error:
+        adopted, _, put = identity.adopt_identity(state, folder, name)
+    except (identity.IdentityError, OSError) as error:
         fail(str(error), 1)
     typer.echo(f"{adopted.id} goes on in {state}" + (f"; what was there is in {put}" if put else ""))
 
@@ -106,7 +106,7 @@ def discard(
     stopped before them, goes on. What they counted is lost to it.
     """
     from edgeproxy.edge.usage import identity
-    from edgeproxy.edge.usage.spool import discard as give_up
+    from edgeproxy.edge.usage.spool import record_discarded as give_up
 
     state, folder, mine = _sealed(config, state)
     if damaged and name is not None:
@@ -117,7 +117,7 @@ def discard(
             def confirm(lost: Path) -> None:
                 _ask(f"{lost.name} sealed and did not ship: {_unshipped(lost)}", yes)
 
-            typer.echo(f"{identity.discard(state, folder, name, confirm=confirm)} is gone")
+            typer.echo(f"{identity.discard_identity(state, folder, name, confirm=confirm)} is gone")
             return
         unread = () if mine is None else _audited(state, folder, mine).unread
         if not unread:
@@ -126,7 +126,7 @@ def discard(
         give_up(_spool(state), unread)
         for one in unread:
             typer.echo(f"given up: batches {one.first} to {one.last}: {one.why}")
-    except (identity.Unusable, OSError) as error:
+    except (identity.IdentityError, OSError) as error:
         fail(str(error), 1)
 
 
@@ -141,7 +141,7 @@ def show(
     from edgeproxy.edge.usage import audit
 
     state, _, _ = _sealed(config, state)
-    batch = audit.batch_of(_spool(state), seq)
+    batch = audit.find_batch(_spool(state), seq)
     if batch is None:
         fail(f"there is no batch {seq} in {_spool(state)} that can be read", 1)
     since, until = (datetime.fromtimestamp(moment, UTC) for moment in (batch.since, batch.until))
@@ -156,7 +156,7 @@ def _unshipped(state: Path) -> str:
     """What a state directory has sealed and not shipped, by meter, as far as it can be read."""
     from edgeproxy.edge.usage import audit
 
-    found = audit.unshipped(_spool(state)) or {}
+    found = audit.sum_unshipped(_spool(state)) or {}
     return ", ".join(f"{value} {meter}" for meter, value in sorted(found.items())) or "nothing"
 
 
@@ -167,7 +167,7 @@ def _ask(what: str, yes: bool) -> None:
         fail("nothing was dropped", 1)
 
 
-def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, Identity | None]":
+def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, EdgeIdentity | None]":
     """The state directory of an edge, where its tables are, and its identity."""
     from edgeproxy.edge.usage import identity
 
@@ -175,8 +175,8 @@ def _sealed(config: Path | None, state: Path | None) -> "tuple[Path, Path, Ident
         fail("say whose spool: -c FILE, or --state DIR", 2)
     at = edge_at(config, state)
     try:
-        return at.state, at.tables.dir or at.state, identity.load(at.state)
-    except identity.Unusable as error:
+        return at.state, at.tables.dir or at.state, identity.load_identity(at.state)
+    except identity.IdentityError as error:
         fail(str(error), 1)
 
 

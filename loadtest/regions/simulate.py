@@ -24,7 +24,7 @@ from typing import Literal
 from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.limits.gate import UNUSED_SECONDS, WAIT_SECONDS_MAX
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
-from edgeproxy.edge.sync.plan import TICK_SECONDS, Counted, Plan, held_to
+from edgeproxy.edge.sync.plan import TICK_SECONDS, HostCounts, RatePlan, compute_host_share
 from edgeproxy.hub.report import Report, ReportAnswer
 from tests.support.memory_hub import Memory
 
@@ -46,7 +46,7 @@ def round_trips(hosts: int) -> list[float]:
     return [REGIONS[host % len(REGIONS)] for host in range(hosts)]
 
 
-class Delta(Plan):
+class Delta(RatePlan):
     """What is usual elsewhere: what was counted is told every `_tick` seconds, and nobody ever waits or asks.
 
     It is given the same cells, the same hub and absolute counts, which those do not all have.
@@ -55,7 +55,7 @@ class Delta(Plan):
     def ask_from(self, now: float, left: int) -> int | None:
         return None
 
-    def due(self, now: float, counted: Counted) -> float | None:
+    def due(self, now: float, counted: HostCounts) -> float | None:
         return max(now, self.told_at + self._tick) if counted.cum != self.told or counted.refused else None
 
 
@@ -70,9 +70,9 @@ class Host:
         if world.way == "delta":
             # As if it had told the hub of other keys all the time, at moments of its own.
             begin = world.now - world.random.random() * world.tick
-            self.plan: Plan = Delta(b"k", self.terms, 1, world.hosts, rtt, told_at=begin, _tick=world.tick)
+            self.plan: RatePlan = Delta(b"k", self.terms, 1, world.hosts, rtt, told_at=begin, _tick=world.tick)
         else:
-            self.plan = Plan(b"k", self.terms, born=1, hosts=world.hosts, rtt=rtt)
+            self.plan = RatePlan(b"k", self.terms, born=1, hosts=world.hosts, rtt=rtt)
         self.streams: list[Stream] = []
         self.cells: dict[int, int] = {}
         self.cum = self.spent = self.seq = 0
@@ -113,11 +113,11 @@ class Host:
             return self.held - self.own()
         return self.terms.limit - self.own() - self.foreign()
 
-    def counted(self) -> Counted:
+    def counted(self) -> HostCounts:
         while self.recent and self.recent[0][0] < self.world.now - LATELY:
             self._lately -= self.recent.popleft()[1]
         lately = self._lately / LATELY
-        return Counted(self.cells, self.cum, self.left(), self.spent, len(self.waiting), self.refused, lately)
+        return HostCounts(self.cells, self.cum, self.left(), self.spent, len(self.waiting), self.refused, lately)
 
     # ---- requests
 
@@ -252,7 +252,7 @@ class Host:
         """The hub has not answered in time: it is away."""
         if self.held is None and self._unanswered and self._unanswered[0] <= sent_at:
             own = max(0, self.own() - (self.cum - self.plan.acknowledged))
-            self.held = held_to(self.terms, self.world.hosts, own, self.foreign(), self.world.on_loss)
+            self.held = compute_host_share(self.terms, self.world.hosts, own, self.foreign(), self.world.on_loss)
             self._unanswered.clear()
             self._connection += 1
             self.plan.lost()

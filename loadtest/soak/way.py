@@ -6,8 +6,8 @@ from collections.abc import Callable
 from time import sleep
 
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.segment import Record, records
-from edgeproxy.edge.usage.spool import segments
+from edgeproxy.edge.usage.segment import Record, parse_records
+from edgeproxy.edge.usage.spool import list_segments
 from loadtest.soak.fault import Deed
 from loadtest.soak.site import Site
 from tests.support.counted import copied, dies_at, put_back
@@ -69,9 +69,9 @@ class Way:
         with self._site.deed(Deed.TEAR):
             with self._site.well:
                 self._edge.kill_all()
-            path = segments(self._edge.state / "spool")[-1]
+            path = list_segments(self._edge.state / "spool")[-1]
             content = path.read_bytes()
-            last = [one for one in records(content) if isinstance(one, Record)][-1:]
+            last = [one for one in parse_records(content) if isinstance(one, Record)][-1:]
             # Half of a record, as it is when the power goes; or what the file system makes of it.
             part = content[last[0].offset :][: last[0].size // 2] if last else b""
             with path.open("ab") as file:
@@ -94,7 +94,7 @@ class Way:
                 self._edge.end()
             shutil.copytree(old, new, ignore=shutil.ignore_patterns("*.sock"))
             shutil.rmtree(old)
-            identity.adopt(new, new)
+            identity.adopt_identity(new, new)
             self._edge.start(state=str(new))
         self._site.settle()
 

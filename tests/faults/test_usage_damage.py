@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.usage.segment import Record, records
-from edgeproxy.edge.usage.spool import segments
+from edgeproxy.edge.usage.segment import Record, parse_records
+from edgeproxy.edge.usage.spool import list_segments
 from edgeproxy.wire.batch import parse_batch
 from tests.faults.counting.site import Site
 from tests.support.collector import checked
@@ -28,9 +28,9 @@ def test_a_flipped_bit_stops_shipping_until_somebody_owns_up_to_it(site: Site) -
     edge.relay.fates = DOWN
     until(lambda: edge.status()["usage"]["batches"] > 4, "batches wait")
     edge.kill_all()
-    (path,) = segments(edge.state / "spool")
+    (path,) = list_segments(edge.state / "spool")
     content = bytearray(path.read_bytes())
-    found = [one for one in records(bytes(content)) if isinstance(one, Record)]
+    found = [one for one in parse_records(bytes(content)) if isinstance(one, Record)]
     flipped = found[-3]
     content[flipped.offset + flipped.size // 2] ^= 4
     # And the end is torn, which is no damage.

@@ -19,7 +19,7 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.sync.shared import Row, Shared, Use
+from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
 from edgeproxy.hub.calls import build_rate_call
 from edgeproxy.hub.cluster import (
     IS_CLUSTER_NODE,
@@ -71,7 +71,7 @@ class Host:
         self.table, self._worker = limits(path), limits(path, 0)
         self._policies = Policies(self._worker, hosts=2)
         self._seqs = itertools.count(1 << 32)
-        self.shared = Shared(self.table, instance)
+        self.shared = SharedRates(self.table, instance)
         self.shared.hosts = 2
         self.used = {customer: self._policies.of(RULE, customer) for customer in customers}
         self.counted: Counter[bytes] = Counter()
@@ -89,14 +89,14 @@ class Host:
         self.counted[customer] += 1
         row = self._worker.readers[RULE.key(customer)].row
         terms = RateTerms(RULE.limit, RULE.window, LAYOUT.cells)
-        self.shared.use(Use(row, self.table.words[row + at.ROW_GENERATION], terms), self.now())
+        self.shared.use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms), self.now())
 
     def turn(self) -> None:
         """Tell the hub what is due."""
         for row, said in self.shared.reports(self.now(), self._seqs):
             self.hub.report_rate(said).add_done_callback(partial(self._answered, row, said))
 
-    def _answered(self, row: Row, said: Report, answer: Any) -> None:
+    def _answered(self, row: SharedRate, said: Report, answer: Any) -> None:
         if answer.exception() is not None:
             self.away[str(answer.exception())] += 1
             self.shared.away(row, self.now(), "share")

@@ -124,7 +124,7 @@ class Counted(Edge):
     @property
     def id(self) -> str:
         """What the collector knows it by."""
-        mine = identity.load(self.state)
+        mine = identity.load_identity(self.state)
         assert mine is not None
         return mine.id
 

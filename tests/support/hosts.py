@@ -16,7 +16,7 @@ from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.sync.shared import Row, Shared, Use
+from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
 from edgeproxy.hub.report import ReportAnswer
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make
@@ -88,7 +88,7 @@ class Host:
     def begin(self) -> None:
         """The supervisor starts, perhaps after another."""
         self.seqs = itertools.count(next(self.starts) << 32)
-        self.shared = Shared(self.table, self.instance, self.world.random)
+        self.shared = SharedRates(self.table, self.instance, self.world.random)
         self.shared.hosts, self.shared.rtt = self.count, self.rtt
         self.table.words[at.ON_LOSS] = ON_LOSS[self.world.on_loss]
         self.table.words[at.HOSTS] = self.count
@@ -98,7 +98,7 @@ class Host:
         self.under_way: deque[float] = deque()
         self.world.later(LOOK, self.look, self.shared)
 
-    def look(self, shared: Shared) -> None:
+    def look(self, shared: SharedRates) -> None:
         """Claims that nobody has used go back."""
         if shared is self.shared:
             for row, _ in shared.unused(self.world.now):
@@ -107,7 +107,7 @@ class Host:
             self.wake_when_due()
             self.world.later(LOOK, self.look, shared)
 
-    def told_by_worker(self, use: Use) -> None:
+    def told_by_worker(self, use: RowUse) -> None:
         self.shared.use(use, self.world.now)
         if self.away:
             self.shared.lost(self.world.now, self.world.on_loss)
@@ -129,12 +129,12 @@ class Host:
             self.world.later(self.rtt / 2, self.at_hub, row, report, connection)
         self.wake_when_due()
 
-    def at_hub(self, row: Row, report: object, connection: object) -> None:
+    def at_hub(self, row: SharedRate, report: object, connection: object) -> None:
         if self.world.linked:
             told = self.world.hub.report(report)  # type: ignore[arg-type]
             self.world.later(self.rtt / 2, self.answered, row, report.seq, told, connection)  # type: ignore[attr-defined]
 
-    def answered(self, row: Row, seq: int, told: ReportAnswer, connection: object) -> None:
+    def answered(self, row: SharedRate, seq: int, told: ReportAnswer, connection: object) -> None:
         if not self.world.linked or connection is not self.connection:
             return
         self.under_way.popleft()
@@ -224,7 +224,7 @@ class Worker:
     def tell(self, gate: Gate) -> None:
         key = next(key for key, one in self.gates.items() if one is gate)
         words = self.table.words
-        use = Use(gate.row, words[gate.row + at.ROW_GENERATION], self.terms[key], gate.has_refused)
+        use = RowUse(gate.row, words[gate.row + at.ROW_GENERATION], self.terms[key], gate.has_refused)
         gate.has_refused = False
         self.world.later(NEWS, self.host.told_by_worker, use)
 

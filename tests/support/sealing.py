@@ -10,9 +10,9 @@ from pathlib import Path
 
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import tally_key
-from edgeproxy.edge.usage.backlog import passed
-from edgeproxy.edge.usage.segment import Damage, Disk, records
-from edgeproxy.edge.usage.spool import Spool, segments
+from edgeproxy.edge.usage.backlog import find_position
+from edgeproxy.edge.usage.segment import Damage, Disk, parse_records
+from edgeproxy.edge.usage.spool import Spool, list_segments
 from edgeproxy.wire.batch import Batch, compute_digest, is_long, parse_batch
 
 NOW = 1_790_000_000.0
@@ -105,9 +105,9 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
     """All batches of a spool; that they are a chain is asserted. `torn`: there may be junk behind the last one."""
     found: list[Batch] = []
     prev, seq = "0" * 64, 0
-    for path in segments(folder):
-        for one in records(path.read_bytes()):
-            if torn and isinstance(one, Damage) and path == segments(folder)[-1]:
+    for path in list_segments(folder):
+        for one in parse_records(path.read_bytes()):
+            if torn and isinstance(one, Damage) and path == list_segments(folder)[-1]:
                 assert one.until == path.stat().st_size
                 break
             assert not isinstance(one, Damage), f"{path}: {one}"
@@ -134,7 +134,7 @@ def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
 
 def acknowledge(spool: Spool, seq: int) -> None:
     """As when the collector has said so, and the disk has noted it."""
-    spool.acknowledge(passed(spool, seq))
+    spool.acknowledge(find_position(spool, seq))
     spool.save()
 
 

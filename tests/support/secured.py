@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from edgeproxy.edge.usage.answer import Reply
-from edgeproxy.edge.usage.transport import Http
+from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import Batch, format_batch
 from tests.support.ask import Answer, answer_of
 from tests.support.authority import Authority, Pair
@@ -59,7 +59,7 @@ class Secured(Collector):
         """As an edge does."""
 
         async def send() -> Reply:
-            to = Http(f"https://{HOST}:{self.port}", EDGE, tls=context, server_name=name)
+            to = HttpTransport(f"https://{HOST}:{self.port}", EDGE, tls=context, server_name=name)
             try:
                 return await to(batch, format_batch(batch))
             finally:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
-from edgeproxy.edge.usage.transport import Http
+from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import format_batch
 from tests.support.chains import Chain
 from tests.support.collector import EDGE, Collector
@@ -29,7 +29,7 @@ class SpooledEdge:
         """Ship until nothing is left; how often which answer came."""
 
         async def ship() -> dict[str, int]:
-            send = Http(f"http://{HOST}:{collector.port}", EDGE)
+            send = HttpTransport(f"http://{HOST}:{collector.port}", EDGE)
             try:
                 shipper = Shipper(self._spool, send)
                 seconds = 0.0

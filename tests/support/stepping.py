@@ -115,7 +115,7 @@ def step_edge(step: Step) -> None:
     from edgeproxy.edge.usage.seal import Sealer
     from edgeproxy.edge.usage.segment import Disk
     from edgeproxy.edge.usage.spool import Spool
-    from edgeproxy.edge.usage.transport import Http
+    from edgeproxy.edge.usage.transport import HttpTransport
 
     ship.RETRY_SECONDS_MAX = SOON
     ship.Shipper.__init__.__kwdefaults__["clock"] = time.time  # imported before the clock was set, in a copy
@@ -142,7 +142,7 @@ def step_edge(step: Step) -> None:
     step.wrap(Sealer, "look", "look")
     step.wrap(Sealer, "end", "end")
     step.wrap(TallyTable, "mark", "mark")
-    step.wrap(Http, "__call__", "send")
+    step.wrap(HttpTransport, "__call__", "send")
     step.wrap(Spool, "acknowledge", "acknowledge")
     step.wrap(Spool, "save", "save")
     step.wrap(Control, "serve", "serve")

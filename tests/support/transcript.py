@@ -33,7 +33,7 @@ from edgeproxy.edge.proxy.runtime import Runtime
 from edgeproxy.edge.proxy.server_tls import ServerTls
 from edgeproxy.edge.proxy.snapshot import Snapshot
 from edgeproxy.edge.proxy.worker import Worker
-from edgeproxy.edge.supervisor.limit_report import limit_report, of_files
+from edgeproxy.edge.supervisor.limit_report import find_file_customer, list_policies
 from tests.edge.proxy.tls_wire import TlsWire
 from tests.support.wire import PATIENCE, Cut, Message, Wire, shown
 
@@ -421,9 +421,9 @@ class Edge:
         """Name of a policy -> what a customer has used of it, in all, as operators are told at this moment."""
         assert self._supervisor is not None
         settings = self.settings()
-        who = of_files(settings, customer)
+        who = find_file_customer(settings, customer)
         assert who is not None
-        lines = limit_report(self._supervisor.limits, settings, who, self.now())
+        lines = list_policies(self._supervisor.limits, settings, who, self.now())
         sums: Counter[str] = Counter()
         for line in lines:
             sums[line["name"]] += line["used"] or 0

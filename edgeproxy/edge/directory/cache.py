@@ -15,17 +15,17 @@ from typing import NamedTuple
 from edgeproxy.base import log
 from edgeproxy.config.directory import Document, FlagDocument, KeyOwner, parse_customer_lookup, parse_line
 from edgeproxy.config.parsers import NAME
-from edgeproxy.edge.directory.seal import Plain, Seal
+from edgeproxy.edge.directory.seal import PlainSeal, Seal
 
 FILE = "directory.db"
-LAYOUT = 3
+LAYOUT_VERSION = 3
 """Of the file. One that has another is made anew."""
 LOCK_SECONDS = 10.0
 """Seconds that another supervisor on the same state directory may take to write a version."""
 DIGEST_BYTES = 32
 JOURNAL_BYTES = 4 << 20
 """Bytes that the write-ahead log keeps on the disk; a version with everybody in it makes it as large as the file."""
-NAMED_MAX = 1000
+CHANGED_NAMES_MAX = 1000
 """Customers who are named when they have changed; of more it is only said that there are some."""
 
 TABLES = """
@@ -46,11 +46,11 @@ customer's `said` is the name, the tier and what is said of them, a line each; a
 PROOF = b"edgeproxy"
 """What `seal` has, closed: who cannot open it has another key."""
 
-Error = sqlite3.Error
+CacheError = sqlite3.Error
 """The disk is full, or does not answer as it should."""
 
 
-class Held(NamedTuple):
+class CachedVersion(NamedTuple):
     """The version that is here. Moments are Unix seconds."""
 
     token: str
@@ -68,7 +68,7 @@ class Held(NamedTuple):
     """Whether all that it says was signed by who was trusted then."""
 
 
-class Outdated(Exception):
+class OutdatedVersionError(Exception):
     """Another supervisor has written a version meanwhile."""
 
 
@@ -83,13 +83,13 @@ class Survey(NamedTuple):
     """Tiers that the files do not have, and how many customers have each."""
 
 
-class Cache:
+class DirectoryCache:
     """The file. Whatever is done with it may take long, and belongs into a thread."""
 
     def __init__(self, state: Path, seal: Seal | None = None) -> None:
-        """Raises Error, or OSError."""
+        """Raises CacheError, or OSError."""
         self._path = state / FILE
-        self._seal: Seal = seal or Plain()
+        self._seal: Seal = seal or PlainSeal()
         self._one = threading.Lock()
         """Who holds it uses the connection. A thread goes on when nobody waits for it any more, and a connection that
         is closed under it ends the process."""
@@ -107,9 +107,9 @@ class Cache:
     def _opened(self) -> sqlite3.Connection:
         """The file with its tables, those of another layout made anew."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        db = connected(self._path)
+        db = connect(self._path)
         try:
-            wanted = LAYOUT + (self._seal.layout << 16)
+            wanted = LAYOUT_VERSION + (self._seal.layout << 16)
             (layout,) = db.execute("PRAGMA user_version").fetchone()
             if layout not in (0, wanted):
                 db.close()
@@ -142,10 +142,10 @@ class Cache:
         with self._one:
             self._db.close()
 
-    def held(self) -> Held | None:
+    def held(self) -> CachedVersion | None:
         """The version; None where there never was one."""
         with self._one:
-            return version(self._db)
+            return fetch_version(self._db)
 
     def find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None]:
         """Whose these keys are; None where nobody has one."""
@@ -161,14 +161,14 @@ class Cache:
                 if row is None:
                     found[digest] = None
                 else:
-                    name, _, said = opened(self._seal, row[0], row[1])
+                    name, _, said = unseal_customer(self._seal, row[0], row[1])
                     found[digest] = KeyOwner(name, said, self._seal.open(row[2], index).decode())
         return found
 
     def _by_name(self, name: str) -> KeyOwner | None:
-        index = seal_index(self._seal, name)
+        index = compute_text_index(self._seal, name)
         row = self._db.execute("SELECT said FROM customers WHERE name = ?", (index,)).fetchone()
-        return None if row is None else KeyOwner(name, opened(self._seal, index, row[0])[2], "{}")
+        return None if row is None else KeyOwner(name, unseal_customer(self._seal, index, row[0])[2], "{}")
 
     def customer(self, name: str) -> tuple[str, list[bytes]] | None:
         """What is said of a customer, and the digests of the keys; None where there is none of this name."""
@@ -177,7 +177,7 @@ class Cache:
             row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (index,)).fetchone()
         if row is None:
             return None
-        return opened(self._seal, index, row[0])[2], split(self._seal.open(row[1], index))
+        return unseal_customer(self._seal, index, row[0])[2], split_digests(self._seal.open(row[1], index))
 
     def flags(self) -> dict[str, str]:
         """All flags, by name, in JSON."""
@@ -188,7 +188,7 @@ class Cache:
 
     def heard(self, at: float, signed_at: float) -> None:
         """At this moment this is what is so, and `signed_at` the newest signed time."""
-        db = connected(self._path)
+        db = connect(self._path)
         try:
             db.execute("UPDATE version SET heard_at = ?, signed_at = max(signed_at, ?)", (at, signed_at))
         finally:
@@ -199,10 +199,10 @@ class Cache:
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
         grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"  # Of one of each, as SQLite has it.
         known, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
-        db = connected(self._path)
+        db = connect(self._path)
         try:
             unknown = {
-                opened(self._seal, name, said)[1]: count
+                unseal_customer(self._seal, name, said)[1]: count
                 for tier, count, name, said in db.execute(grouped)
                 if tier not in known
             }
@@ -214,24 +214,24 @@ class Cache:
         finally:
             db.close()
 
-    def write(self, token: str | None) -> "Writing":
+    def write(self, token: str | None) -> "VersionWriter":
         """Begin to write what follows the version of this token (None: there is none).
 
-        Raises Outdated where that is not the version here any more, and Error.
+        Raises OutdatedVersionError where that is not the version here any more, and CacheError.
         """
-        db = connected(self._path)
+        db = connect(self._path)
         try:
             db.execute("BEGIN IMMEDIATE")
-            there = version(db)
+            there = fetch_version(db)
             if (None if there is None else there.token) != token:
-                raise Outdated("another supervisor has read the directory meanwhile")
+                raise OutdatedVersionError("another supervisor has read the directory meanwhile")
         except BaseException:
             db.close()
             raise
-        return Writing(db, self._seal)
+        return VersionWriter(db, self._seal)
 
 
-class Writing:
+class VersionWriter:
     """A version that is being written: nobody sees anything of it before `conclude`, or ever where it is dropped."""
 
     def __init__(self, db: sqlite3.Connection, seal: Seal) -> None:
@@ -245,7 +245,7 @@ class Writing:
     @property
     def changed(self) -> set[str] | None:
         """The customers who are not as they were; None where they are too many to be named."""
-        return None if len(self._changed) > NAMED_MAX else self._changed
+        return None if len(self._changed) > CHANGED_NAMES_MAX else self._changed
 
     def begin_whole(self) -> None:
         """What comes is all that there is: who does not come is gone."""
@@ -258,37 +258,38 @@ class Writing:
     def take(self, lines: Sequence[bytes]) -> None:
         """Take in these lines; raises ValueError where one is none."""
         with self._one:
-            read = [_read(line) for line in lines]
+            read = [_parse_line(line) for line in lines]
             said = [one for one in read if isinstance(one, Document)]
             for one in read:
                 if isinstance(one, Document):
                     self._take(one)
                 else:
-                    name = seal_index(self._seal, one.name)
+                    name = compute_text_index(self._seal, one.name)
                     closed = self._seal.close(f"{one.name}\n{one.flag}".encode(), name)
                     self._db.execute("INSERT OR REPLACE INTO flags VALUES (?, ?)", (name, closed))
             if self._whole:
                 self._db.executemany(
-                    "INSERT OR IGNORE INTO came VALUES (?)", [(seal_index(self._seal, one.name),) for one in said]
+                    "INSERT OR IGNORE INTO came VALUES (?)",
+                    [(compute_text_index(self._seal, one.name),) for one in said],
                 )
 
     def _take(self, one: Document) -> None:
-        db, seal, name = self._db, self._seal, seal_index(self._seal, one.name)
+        db, seal, name = self._db, self._seal, compute_text_index(self._seal, one.name)
         row = db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
-        before = None if row is None else (opened(seal, name, row[0])[1:], seal.open(row[1], name))
+        before = None if row is None else (unseal_customer(seal, name, row[0])[1:], seal.open(row[1], name))
         joined = b"".join(one.keys)
         is_same = before == ((one.tier, one.customer), joined)
         if is_same and all(self._key(digest) == (name, said) for digest, said in one.keys.items()):
             return
-        if len(self._changed) <= NAMED_MAX:
+        if len(self._changed) <= CHANGED_NAMES_MAX:
             self._changed.add(one.name)
         if before is not None:
-            self._unlock(name, [digest for digest in split(before[1]) if digest not in one.keys])
+            self._unlock(name, [digest for digest in split_digests(before[1]) if digest not in one.keys])
         if one.customer is None:
             db.execute("DELETE FROM customers WHERE name = ?", (name,))
             return
         said = seal.close(f"{one.name}\n{one.tier}\n{one.customer}".encode(), name)
-        row = (name, seal_index(seal, one.tier), said, seal.close(joined, name))
+        row = (name, compute_text_index(seal, one.tier), said, seal.close(joined, name))
         db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", row)
         rows = [
             (index, name, seal.close(key.encode(), index))
@@ -312,13 +313,13 @@ class Writing:
         stayed = "SELECT name, said, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
         with self._one:
             for name, said, keys in self._db.execute(stayed).fetchall():
-                if len(self._changed) <= NAMED_MAX:
-                    self._changed.add(opened(self._seal, name, said)[0])
-                self._unlock(name, split(self._seal.open(keys, name)))
+                if len(self._changed) <= CHANGED_NAMES_MAX:
+                    self._changed.add(unseal_customer(self._seal, name, said)[0])
+                self._unlock(name, split_digests(self._seal.open(keys, name)))
                 self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
             self._whole = False
 
-    def conclude(self, held: Held) -> None:
+    def conclude(self, held: CachedVersion) -> None:
         """All of it was taken in: from here on it is what is so."""
         with self._one:
             self._db.execute("DELETE FROM version")
@@ -332,7 +333,7 @@ class Writing:
             self._db.close()
 
 
-def _read(line: bytes) -> Document | FlagDocument:
+def _parse_line(line: bytes) -> Document | FlagDocument:
     """What a line says. It is read before it is known whether it is what was pushed: raises ValueError where it is not
     such a line."""
     try:
@@ -348,14 +349,14 @@ def _read(line: bytes) -> Document | FlagDocument:
     return one
 
 
-def is_damage(failure: Exception) -> bool:
+def is_damage_error(failure: Exception) -> bool:
     """Whether it says that what is in the file makes no sense, or is gone with the file, and waiting will not help."""
     return type(failure) is sqlite3.DatabaseError or (
         isinstance(failure, sqlite3.OperationalError) and str(failure).startswith("no such table")
     )
 
 
-def connected(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> sqlite3.Connection:
     """A connection on which every statement is a transaction, unless one was begun."""
     db = sqlite3.connect(path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False)
     try:
@@ -368,23 +369,23 @@ def connected(path: Path) -> sqlite3.Connection:
     return db
 
 
-def version(db: sqlite3.Connection) -> Held | None:
+def fetch_version(db: sqlite3.Connection) -> CachedVersion | None:
     """The version in a file."""
-    row = db.execute(f"SELECT {', '.join(Held._fields)} FROM version").fetchone()
-    return None if row is None else Held(*row)._replace(verified=bool(row[-1]))
+    row = db.execute(f"SELECT {', '.join(CachedVersion._fields)} FROM version").fetchone()
+    return None if row is None else CachedVersion(*row)._replace(verified=bool(row[-1]))
 
 
-def seal_index(seal: Seal, text: str) -> bytes:
+def compute_text_index(seal: Seal, text: str) -> bytes:
     """The index of a text."""
     return seal.index(text.encode())
 
 
-def opened(seal: Seal, row: bytes, written: bytes) -> tuple[str, str, str]:
+def unseal_customer(seal: Seal, row: bytes, written: bytes) -> tuple[str, str, str]:
     """The name and tier of a customer, and what is said of them."""
     name, tier, said = seal.open(written, row).decode().split("\n", 2)
     return name, tier, said
 
 
-def split(digests: bytes) -> list[bytes]:
+def split_digests(digests: bytes) -> list[bytes]:
     """The digests that were joined."""
     return [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]

@@ -8,7 +8,7 @@ import orjson
 
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.tls import CollectorTls
-from edgeproxy.edge.usage.transport import CONNECT_SECONDS, why
+from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
 from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 
@@ -42,17 +42,17 @@ class CollectorClient:
                 allow_redirects=False,
                 server_hostname=self._server_name,
             ) as answer:
-                body = await _whole(answer.content)
+                body = await _read_body(answer.content)
         except TimeoutError as error:
             await self.close()
             raise HubUnavailableError("the collector gave no answer in time") from error
         except aiohttp.ClientError as error:
             await self.close()  # With the next session certificates are read again: they may have been renewed.
-            raise HubUnavailableError(f"the collector: {why(error)}") from error
+            raise HubUnavailableError(f"the collector: {describe_error(error)}") from error
         if answer.status == 404 and missing:
             raise UnreadableDirectoryError("a part of the directory has left the collector")
         if answer.status != 200:
-            raise HubUnavailableError(f"the collector answers {answer.status}: {_detail(body)}")
+            raise HubUnavailableError(f"the collector answers {answer.status}: {_parse_detail(body)}")
         return body
 
     async def close(self) -> None:
@@ -63,7 +63,7 @@ class CollectorClient:
 
     async def _open(self) -> aiohttp.ClientSession:
         """A session with the TLS that is configured. Raises OSError where its files cannot be read."""
-        tls = True if self._tls is None else await asyncio.to_thread(context, self._tls)
+        tls = True if self._tls is None else await asyncio.to_thread(create_tls_context, self._tls)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=tls),
             timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS + ANSWER_SECONDS, connect=CONNECT_SECONDS),
@@ -71,7 +71,7 @@ class CollectorClient:
         )
 
 
-def context(tls: CollectorTls) -> ssl.SSLContext:
+def create_tls_context(tls: CollectorTls) -> ssl.SSLContext:
     """The TLS towards a collector. Raises OSError."""
     made = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
     if tls.cert is not None:
@@ -81,7 +81,7 @@ def context(tls: CollectorTls) -> ssl.SSLContext:
     return made
 
 
-async def _whole(content: aiohttp.StreamReader) -> bytes:
+async def _read_body(content: aiohttp.StreamReader) -> bytes:
     pieces, size = [], 0
     while piece := await content.read(1 << 20):
         size += len(piece)
@@ -91,7 +91,7 @@ async def _whole(content: aiohttp.StreamReader) -> bytes:
     return b"".join(pieces)
 
 
-def _detail(body: bytes) -> str:
+def _parse_detail(body: bytes) -> str:
     """Why, as a problem says it."""
     try:
         return str(orjson.loads(body)["detail"])[:200]

@@ -17,7 +17,7 @@ POLL_SECONDS = 2.0
 """Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
 
 
-class CountedLog:
+class QuotaCountLog:
     """The list in the hub. `ask` asks it; a connection of its own hears what is published."""
 
     def __init__(self, ask: CallHub, hub: Hub) -> None:

@@ -26,11 +26,18 @@ from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner, KnownCustomer, parse_customer, parse_flag
 from edgeproxy.config.edge.directory_settings import Directory
 from edgeproxy.config.edge.settings import Settings
-from edgeproxy.edge.directory.cache import Cache, Error, Held, Outdated, Survey, is_damage
+from edgeproxy.edge.directory.cache import (
+    CachedVersion,
+    CacheError,
+    DirectoryCache,
+    OutdatedVersionError,
+    Survey,
+    is_damage_error,
+)
 from edgeproxy.edge.directory.collector_log import CollectorLog
 from edgeproxy.edge.directory.hub_log import HubLog
-from edgeproxy.edge.directory.lineage import Accepted, Rejected, accept
-from edgeproxy.edge.directory.seal import seal_of
+from edgeproxy.edge.directory.lineage import AcceptedNews, RejectedVersionError, accept_news
+from edgeproxy.edge.directory.seal import load_seal
 from edgeproxy.edge.directory.transport import Transport
 from edgeproxy.edge.messages import DirectoryFlags, DirectoryValid, ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.edge.metrics import Series
@@ -61,7 +68,7 @@ FAILURES_BEFORE_BACKOFF = 3
 POLL_SECONDS_MAX = 30.0
 """Seconds between two such attempts at most."""
 
-CLOCKS_APART_SECONDS = 300.0
+CLOCK_AHEAD_SECONDS_MAX = 300.0
 """By how much the clock of who signs may be ahead of this host's."""
 
 PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directory` of collector.yaml"}
@@ -70,7 +77,7 @@ PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directo
 Reply = Callable[[KeysLookedUp], None]
 
 
-class Follower:
+class DirectoryFollower:
     """The directory of one supervisor."""
 
     def __init__(
@@ -101,8 +108,8 @@ class Follower:
         """Those that this version understands, by name."""
         self._told_flags: dict[str, str] = {}
         """All of them, as workers were told."""
-        self._cache: Cache | None = None
-        self._held: Held | None = None
+        self._cache: DirectoryCache | None = None
+        self._held: CachedVersion | None = None
         self._survey = Survey([], [], {})
         self._noted = 0.0
         self._damaged = False
@@ -170,7 +177,7 @@ class Follower:
     async def follow(self, settings: Settings) -> None:
         """Another configuration serves."""
         before, self._settings = self._settings, settings
-        if _source(before) != _source(settings):
+        if _source_key(before) != _source_key(settings):
             await self.end()
             await self.begin()
         elif self._running:
@@ -202,16 +209,16 @@ class Follower:
         while True:
             try:
                 await self._look(transport)
-            except Rejected as error:
+            except RejectedVersionError as error:
                 self._reject(str(error))
                 in_vain = 0
             except (
                 HubUnavailableError,
                 ResponseError,
                 UnreadableDirectoryError,
-                Outdated,
+                OutdatedVersionError,
                 ValueError,
-                Error,
+                CacheError,
                 OSError,
             ) as error:
                 self._has_failed(error)
@@ -258,7 +265,7 @@ class Follower:
             lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
             self._is_behind(f"the {transport.name} has no directory: {lost}; {PUBLISHED[transport.name]}")
             return
-        accepted = accept(held, news, self._trust)
+        accepted = accept_news(held, news, self._trust)
         if news.lines:
             held = await self._read(transport, cached, held, accepted)
         await self._is_current(cached, accepted.signed_at)
@@ -269,18 +276,20 @@ class Follower:
         A time that lies far ahead, as a clock was wrong where it was signed, counts once, when it is first seen. Else
         whoever kept showing it to this edge could keep all news from it until then.
         """
-        if signed_at <= now + CLOCKS_APART_SECONDS:
+        if signed_at <= now + CLOCK_AHEAD_SECONDS_MAX:
             return min(signed_at, now)
         if signed_at <= self._ahead_at:
             return 0.0
         self._ahead_at = signed_at
         return now
 
-    def _opened(self) -> Cache:
+    def _opened(self) -> DirectoryCache:
         """The file, with the key that is configured. Raises Error and OSError."""
-        return Cache(self._state, seal_of(self._settings.cache_key))
+        return DirectoryCache(self._state, load_seal(self._settings.cache_key))
 
-    async def _read(self, transport: Transport, cached: Cache, held: Held | None, accepted: Accepted) -> Held:
+    async def _read(
+        self, transport: Transport, cached: DirectoryCache, held: CachedVersion | None, accepted: AcceptedNews
+    ) -> CachedVersion:
         """Read the versions that follow the one held, and have them count, all at once."""
         newer = accepted.versions
         began = monotonic()
@@ -297,7 +306,7 @@ class Follower:
                     await asyncio.to_thread(writing.end_whole)
             last, now = newer[-1], time.time()
             signed_at = self._dated(accepted.signed_at, now)
-            new = Held(last.token, last.number, last.at, now, last.customers, last.keys)
+            new = CachedVersion(last.token, last.number, last.at, now, last.customers, last.keys)
             new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
             await asyncio.to_thread(writing.conclude, new)
         except BaseException:
@@ -310,7 +319,7 @@ class Follower:
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
         return new
 
-    async def _take_over(self, held: Held | None, changed: set[str] | None) -> None:
+    async def _take_over(self, held: CachedVersion | None, changed: set[str] | None) -> None:
         """This is what counts from here on. `changed`: the customers who are not as they were; None: any may be."""
         if held == self._held:
             return
@@ -321,7 +330,7 @@ class Follower:
         await self._tell_flags()
         await self._look_around()
 
-    async def _is_current(self, cached: Cache, signed_at: float) -> None:
+    async def _is_current(self, cached: DirectoryCache, signed_at: float) -> None:
         """What is known here is what is so, and that was signed at this Unix second."""
         held = self._held
         assert held is not None
@@ -366,7 +375,7 @@ class Follower:
     def _has_failed(self, why: Exception) -> None:
         """The hub, or what is on the disk, cannot be read."""
         self._is_behind(format_error(why) if isinstance(why, ResponseError) else str(why))
-        self._damaged |= is_damage(why)
+        self._damaged |= is_damage_error(why)
 
     def _is_behind(self, why: str) -> None:
         """It cannot be known whether the hub has what is known here. That is worth a line of the log once it lasts."""
@@ -383,7 +392,7 @@ class Follower:
         known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.heard_at)}
         self._log.warning("the directory cannot be followed; what is known of it counts", why=why, **known)
 
-    async def _remake(self, cached: Cache) -> None:
+    async def _remake(self, cached: DirectoryCache) -> None:
         """The file cannot be read: begin anew with what the hub has."""
         self._log.error("the cached directory is damaged, and made anew")
         await asyncio.to_thread(cached.remake)
@@ -398,7 +407,7 @@ class Follower:
         digests = [bytes.fromhex(key.sha256) for key in settings.keys]
         try:
             survey = await asyncio.to_thread(self._cache.survey, settings.customers, digests, settings.tiers.keys())
-        except Error as error:
+        except CacheError as error:
             self._is_behind(str(error))  # Nobody is served otherwise for that.
             return
         before, self._survey = self._survey, survey
@@ -447,7 +456,7 @@ class Follower:
             changes = self._changes
             try:
                 found = await asyncio.to_thread(self._cache.find, digests)
-            except Error as error:
+            except CacheError as error:
                 self._has_failed(error)
                 return None
             if changes == self._changes:
@@ -475,7 +484,7 @@ class Follower:
             return None
         try:
             found = await asyncio.to_thread(cached.customer, name)
-        except Error as error:
+        except CacheError as error:
             self._has_failed(error)
             raise
         return None if found is None else KnownCustomer(name, parse_customer(found[0]), found[1])
@@ -530,7 +539,7 @@ class Follower:
         ]
 
 
-def _source(settings: Settings) -> tuple[object, ...]:
+def _source_key(settings: Settings) -> tuple[object, ...]:
     """What of a configuration says where the directory is read, and who is trusted with it."""
     directory = settings.directory
     if directory is None:

@@ -8,17 +8,17 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from edgeproxy.edge.directory.cache import Held
+from edgeproxy.edge.directory.cache import CachedVersion
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire.directory_signatures import LineKind, TrustedKeys, UntrustedLineError
 from edgeproxy.wire.directory_versions import Line, Version, parse_line, parse_time
 
 
-class Rejected(Exception):
+class RejectedVersionError(Exception):
     """What is in the log must not count here; the text says which version, and why."""
 
 
-class Accepted(NamedTuple):
+class AcceptedNews(NamedTuple):
     """What is to be read, and the newest signed time (Unix seconds; 0: none is known)."""
 
     versions: list[Version]
@@ -27,8 +27,8 @@ class Accepted(NamedTuple):
     signed_at: float
 
 
-def accept(held: Held | None, news: News, trust: TrustedKeys | None) -> Accepted:
-    """Decide what an edge that has `held` reads of the news. Raises Rejected, and Unreadable.
+def accept_news(held: CachedVersion | None, news: News, trust: TrustedKeys | None) -> AcceptedNews:
+    """Decide what an edge that has `held` reads of the news. Raises RejectedVersionError, and UnreadableDirectoryError.
 
     `trust`: None where the directory is not signed: then whatever is in the log counts.
     """
@@ -36,58 +36,64 @@ def accept(held: Held | None, news: News, trust: TrustedKeys | None) -> Accepted
     versions = [line.version for line in lines]
     newest = lines[-1].hash if lines else held.hash if held is not None else ""
     if trust is None:
-        return Accepted(versions, newest, 0.0)
+        return AcceptedNews(versions, newest, 0.0)
     for line in lines:
         try:
             trust.verify(LineKind.VERSION, line.raw)
         except UntrustedLineError as error:
-            raise Rejected(f"version {line.version.number} {error}") from error
+            raise RejectedVersionError(f"version {line.version.number} {error}") from error
     for before, line in pairwise(lines):
-        _follow(before.hash, before.version.number, line)
+        _check_child(before.hash, before.version.number, line)
     if lines:
-        _descend(held, lines)
+        _check_descent(held, lines)
     number = lines[-1].version.number if lines else held.number if held is not None else 0
     at = lines[-1].version.at if lines else held.pushed_at if held is not None else 0.0
     # The time is signed after the version, and counts alone: it mends what a wrong clock has put into the version.
-    return Accepted(versions, newest, _time(news.time, number, newest, trust) or at)
+    return AcceptedNews(versions, newest, _find_signed_time(news.time, number, newest, trust) or at)
 
 
-def _follow(before: str, number: int, line: Line) -> None:
-    """Raise Rejected where a line is not the one after that with this hash and number."""
+def _check_child(before: str, number: int, line: Line) -> None:
+    """Raise RejectedVersionError where a line is not the one after that with this hash and number."""
     version = line.version
     if version.before != before or (version.number != number + 1 and not version.back):
-        raise Rejected(f"version {version.number} is not a child of version {number}")
+        raise RejectedVersionError(f"version {version.number} is not a child of version {number}")
 
 
-def _descend(held: Held | None, lines: Sequence[Line]) -> None:
-    """Raise Rejected where an edge that has `held` must not go on to these."""
+def _check_descent(held: CachedVersion | None, lines: Sequence[Line]) -> None:
+    """Raise RejectedVersionError where an edge that has `held` must not go on to these."""
     first, newest = lines[0], lines[-1].version
     if held is not None and first.version.before == held.hash:
-        _follow(held.hash, held.number, first)
+        _check_child(held.hash, held.number, first)
         return
     if not first.version.whole:
         known = "nothing" if held is None else f"version {held.number}"
-        raise Rejected(f"version {first.version.number} is not a child of {known}, which is what this edge has")
+        raise RejectedVersionError(
+            f"version {first.version.number} is not a child of {known}, which is what this edge has"
+        )
     if held is None or any(line.version.back and line.version.at > held.pushed_at for line in lines):
         return
     if newest.number <= held.number:
         known = f"version {held.number}, which this edge has"
         what = "older than" if newest.number < held.number else "another one than"
-        raise Rejected(f"version {newest.number} is {what} {known}, and is not signed as going back")
+        raise RejectedVersionError(f"version {newest.number} is {what} {known}, and is not signed as going back")
     same = next((line for line in lines if line.version.number == held.number), None)
     if first.version.number == held.number + 1 or (same is not None and same.hash != held.hash):
-        raise Rejected(f"version {newest.number} is not a child of version {held.number}, which this edge has")
+        raise RejectedVersionError(
+            f"version {newest.number} is not a child of version {held.number}, which this edge has"
+        )
 
 
-def _time(line: bytes | None, number: int, newest: str, trust: TrustedKeys) -> float:
-    """The Unix second at which this was signed as the newest version; 0 where it never was. Raises Rejected."""
+def _find_signed_time(line: bytes | None, number: int, newest: str, trust: TrustedKeys) -> float:
+    """The Unix second at which this was signed as the newest version; 0 where it never was. Raises RejectedVersionError."""
     if line is None:
         return 0.0
     try:
         trust.verify(LineKind.TIME, line)
     except UntrustedLineError as error:
-        raise Rejected(f"the time of the directory {error}") from error
+        raise RejectedVersionError(f"the time of the directory {error}") from error
     said = parse_time(line)
     if said.number > number:
-        raise Rejected(f"the log ends with version {number}, and version {said.number} was signed as the newest")
+        raise RejectedVersionError(
+            f"the log ends with version {number}, and version {said.number} was signed as the newest"
+        )
     return said.at if said.hash == newest else 0.0

@@ -24,7 +24,7 @@ COMMAND_SECONDS = 10.0
 """Seconds that a program may take to print the key."""
 
 
-class KeyUnavailable(OSError):
+class KeyUnavailableError(OSError):
     """The key cannot be had; the text says why, and does not show it."""
 
 
@@ -44,7 +44,7 @@ class Seal(Protocol):
         """The value that was written so; raises sqlite3.DatabaseError where it was not, or by another key."""
 
 
-class Plain:
+class PlainSeal:
     """Everything as it is."""
 
     layout = 0
@@ -62,7 +62,7 @@ class Plain:
         return bytes(written)
 
 
-class Encrypted:
+class EncryptedSeal:
     """Everything encrypted with this key of 32 bytes."""
 
     layout = 1
@@ -91,18 +91,18 @@ class Encrypted:
             raise sqlite3.DatabaseError("what is there was not encrypted with this key") from error
 
 
-def seal_of(settings: CacheKey | None) -> Seal:
-    """The seal that is configured. Runs the command, if there is one. Raises KeyUnavailable."""
+def load_seal(settings: CacheKey | None) -> Seal:
+    """The seal that is configured. Runs the command, if there is one. Raises KeyUnavailableError."""
     if settings is None:
-        return Plain()
+        return PlainSeal()
     if settings.key is not None:
-        return Encrypted(parse_secret_key(settings.key))
+        return EncryptedSeal(parse_secret_key(settings.key))
     if settings.file is not None:
         where = str(settings.file)
         try:
             written = settings.file.read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise KeyUnavailable(f"cache_key: {where} cannot be read: {error}") from error
+            raise KeyUnavailableError(f"cache_key: {where} cannot be read: {error}") from error
     else:
         assert settings.command is not None
         where = settings.command[0]
@@ -111,8 +111,8 @@ def seal_of(settings: CacheKey | None) -> Seal:
             ran = subprocess.run(settings.command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
             written = ran.stdout.decode()
         except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
-            raise KeyUnavailable(f"cache_key: {where} printed no key: {type(error).__name__}") from error
+            raise KeyUnavailableError(f"cache_key: {where} printed no key: {type(error).__name__}") from error
     try:
-        return Encrypted(parse_secret_key(written))
+        return EncryptedSeal(parse_secret_key(written))
     except ValueError as error:
-        raise KeyUnavailable(f"cache_key: what {where} has is no key: {error}") from error
+        raise KeyUnavailableError(f"cache_key: what {where} has is no key: {error}") from error

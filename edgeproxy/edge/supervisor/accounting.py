@@ -20,11 +20,11 @@ from edgeproxy.edge.supervisor.shipping import Shipping
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity, seal
 from edgeproxy.edge.usage.answer import RESULTS
-from edgeproxy.edge.usage.audit import unshipped
+from edgeproxy.edge.usage.audit import sum_unshipped
 from edgeproxy.edge.usage.identity import SPOOL
 from edgeproxy.edge.usage.seal import Sealer
-from edgeproxy.edge.usage.ship import Standing
-from edgeproxy.edge.usage.spool import Broken, Pending, segments, watermark
+from edgeproxy.edge.usage.ship import ShippingStatus
+from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending, fetch_watermark, list_segments
 from edgeproxy.wire.key_uses import KeysUsed
 
 RETRY_SECONDS, IDLE_SEAL_SECONDS = 1.0, 60.0
@@ -42,14 +42,14 @@ NUMBER = re.compile(r"[0-9]+")
 """What may be another one each time that the same thing is told."""
 
 
-class Trouble(NamedTuple):
+class SealingProblem(NamedTuple):
     """Why nothing is sealed, or what is odd about it, and since when (Unix seconds)."""
 
     why: str
     since: float
 
 
-class Facts(NamedTuple):
+class DiskFacts(NamedTuple):
     """What is on the disk: the bytes of the spool, the last batch that was acknowledged, what was set aside."""
 
     spool_bytes: int
@@ -78,8 +78,8 @@ class Accounting:
         """The keys that were used today, of which the collector is to hear."""
         self._sealer: Sealer | None = None
         self._shipping: Shipping | None = None
-        self._trouble: Trouble | None = None
-        self._facts = Facts(0, 0, ())
+        self._trouble: SealingProblem | None = None
+        self._facts = DiskFacts(0, 0, ())
         self._since = time.time()
         """Since when there is no shipping, where there is none."""
         self._waits: float | None = None
@@ -142,7 +142,7 @@ class Accounting:
     async def _pause(self) -> None:
         usage, seconds = self._usage, IDLE_SEAL_SECONDS
         if usage is not None:
-            seconds = RETRY_SECONDS if self._sealer is None else seal.pause(time.time(), usage.every)
+            seconds = RETRY_SECONDS if self._sealer is None else seal.seconds_until_seal(time.time(), usage.every)
         try:
             await asyncio.wait_for(self._wake.wait(), seconds)
         except TimeoutError:
@@ -209,15 +209,15 @@ class Accounting:
         """Do a piece of this work, and know what came of it; it never fails itself."""
         try:
             faults = await work()
-        except (OSError, Broken, identity.Unusable) as error:
-            self._conclude(_why(error))
+        except (OSError, BrokenSpoolError, identity.IdentityError) as error:
+            self._conclude(_describe_error(error))
         except Exception as error:
             self._conclude(f"the supervisor failed: {error!r}", error)
         else:
             self._conclude("; ".join(faults))
         self._waits = None
         try:
-            self._facts = await run_in_thread("look at the spool", partial(look, self._store))
+            self._facts = await run_in_thread("look at the spool", partial(fetch_disk_facts, self._store))
         except OSError:
             pass  # It says how things were when they could last be seen.
 
@@ -229,7 +229,7 @@ class Accounting:
             if before is not None:
                 self._log.info("sealing is well again", seconds=round(time.time() - before.since, 1))
             return
-        self._trouble = Trouble(why, time.time() if before is None else before.since)
+        self._trouble = SealingProblem(why, time.time() if before is None else before.since)
         if before is None or NUMBER.sub("", before.why) != NUMBER.sub("", why):
             self._log.error("sealing is not well; what is counted stays in the tables", why=why, exc_info=unforeseen)
 
@@ -268,7 +268,7 @@ class Accounting:
             *(("edge_usage_batches_total", (result,), (count,)) for result, count in standing.results.items()),
         ]
 
-    def _standing(self) -> Standing:
+    def _standing(self) -> ShippingStatus:
         """How shipping is, also where there is none."""
         if self._shipping is not None:
             return self._shipping.standing
@@ -276,13 +276,13 @@ class Accounting:
         if self._usage is not None:
             trouble = self._trouble
             state, why = ("elsewhere", OTHER) if trouble is None else ("stopped", trouble.why)
-        return Standing(state, why, self._since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
+        return ShippingStatus(state, why, self._since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
 
-    def _sealing(self) -> Trouble | None:
+    def _sealing(self) -> SealingProblem | None:
         """Why nothing is sealed; None where all is well."""
         waited = 0.0 if self._waits is None else time.monotonic() - self._waits
         if self._trouble is None and waited > SLOW_SEAL_SECONDS:
-            return Trouble(f"the disk has not answered for {waited:.0f} s", time.time() - waited)
+            return SealingProblem(f"the disk has not answered for {waited:.0f} s", time.time() - waited)
         return self._trouble
 
     async def _unshipped(self, pending: Pending) -> tuple[int, int]:
@@ -306,7 +306,7 @@ class Accounting:
         if pending.batches:
             spool = self._store.state / SPOOL
             try:
-                sealed = await run_in_thread("read the spool", lambda: unshipped(spool, READ_BYTES_MAX))
+                sealed = await run_in_thread("read the spool", lambda: sum_unshipped(spool, READ_BYTES_MAX))
             except OSError:
                 sealed = None
         if sealed is None:
@@ -314,14 +314,14 @@ class Accounting:
         return {meter: sums.get(meter, 0) + sealed.get(meter, 0) for meter in sorted({*sums, *sealed})}
 
 
-def look(store: Store) -> Facts:
+def fetch_disk_facts(store: Store) -> DiskFacts:
     """What is on the disk. Raises OSError."""
     folder = store.state / SPOOL
-    taken = sum(path.stat().st_size for path in segments(folder))
-    return Facts(taken, watermark(folder), tuple(path.name for path in identity.aside(store.state)))
+    taken = sum(path.stat().st_size for path in list_segments(folder))
+    return DiskFacts(taken, fetch_watermark(folder), tuple(path.name for path in identity.list_set_aside(store.state)))
 
 
-def _why(failure: Exception) -> str:
+def _describe_error(failure: Exception) -> str:
     """What a person is told: of the kernel's errors what it is about and the words for it, without the number."""
     if isinstance(failure, OSError) and failure.strerror:
         return f"{failure.filename}: {failure.strerror}" if failure.filename else failure.strerror

@@ -14,12 +14,12 @@ from edgeproxy.base.web_listener import PEER, Bounds, WebListener, add_response_
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.file import TableError
-from edgeproxy.edge.directory.cache import Error
+from edgeproxy.edge.directory.cache import CacheError
 from edgeproxy.edge.http1.message import format_problem
 from edgeproxy.edge.supervisor import sockets
-from edgeproxy.edge.supervisor.admin_access import Asked, Refused, caller
-from edgeproxy.edge.supervisor.exposition import CONTENT_TYPE, exposition
-from edgeproxy.edge.supervisor.limit_report import Unserved
+from edgeproxy.edge.supervisor.admin_access import AdminRefusedError, AdminRequest, identify_caller
+from edgeproxy.edge.supervisor.exposition import CONTENT_TYPE, render_metrics
+from edgeproxy.edge.supervisor.limit_report import UnservedCustomerError
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.table_reader import TableReader
@@ -29,7 +29,7 @@ READY_TIMEOUT = 2.0
 CONNECTIONS = Bounds(all=200, per_address=100)
 READING = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing (RFC 9110 section 9.2.1)."""
-SAME_SECONDS = 60.0
+LOG_QUIET_SECONDS = 60.0
 """Seconds between two log lines that say the same."""
 PATH_CHARACTERS_SHOWN = 100
 CALLER = web.RequestKey("caller", str)
@@ -41,29 +41,29 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Admin:
     """One supervisor's admin listener: a socket in its state directory, and an address where there is one.
 
-    The address is bound when this is made (raises sockets.Unavailable).
+    The address is bound when this is made (raises sockets.AddressUnavailableError).
     """
 
     def __init__(self, settings: Settings) -> None:
         self._state = settings.state
         address = settings.admin.address
-        self._shared = address is not None and sockets.listened_on(address)
+        self._shared = address is not None and sockets.is_listened_on(address)
         """Whether another supervisor answers at the address; this one then waits until it serves."""
         self._bound = None if address is None else sockets.bind(address)
         self._socket: AdminSocket | None = None
         self._listener = WebListener(CONNECTIONS)
         self._runner: web.AppRunner | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._log = log.RateLimitedLog(SAME_SECONDS)
+        self._log = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     @property
     def address(self) -> Address | None:
         """Where it listens, or will, beside the socket."""
-        return None if self._bound is None else sockets.address_of(self._bound)
+        return None if self._bound is None else sockets.get_address(self._bound)
 
     async def open(self, status: Status, table_reader: TableReader, reloads: Reloads) -> None:
         """Answer from here on, where no other supervisor does."""
-        made = application(status, table_reader, reloads, self._listener)
+        made = create_application(status, table_reader, reloads, self._listener)
         self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=READY_TIMEOUT)
         await self._runner.setup()
         if not self._shared:
@@ -116,7 +116,9 @@ class Admin:
             await self._runner.cleanup()
 
 
-def application(status: Status, table_reader: TableReader, reloads: Reloads, listener: WebListener) -> web.Application:
+def create_application(
+    status: Status, table_reader: TableReader, reloads: Reloads, listener: WebListener
+) -> web.Application:
     """The answers of the admin listener (docs/design/contract.md#admin-listener)."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -129,7 +131,7 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
     async def metrics(_: web.Request) -> web.Response:
         series = await status.series()
         # In a thread, for the event loop's sake: thousands of label values take a tenth of a second.
-        text = await asyncio.to_thread(exposition, series)
+        text = await asyncio.to_thread(render_metrics, series)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})
 
     async def report(_: web.Request) -> web.Response:
@@ -145,9 +147,9 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             if customer is None:
                 return _problem(404, f"no customer is called {name!r} here")
             policies = await table_reader.limits(status.settings, customer, status.told_flags)
-        except Unserved as error:
+        except UnservedCustomerError as error:
             return _problem(404, str(error))
-        except Error as error:
+        except CacheError as error:
             return _problem(503, f"the directory on this host's disk cannot be read: {error}")
         except ValueError:
             return _problem(404, f"this version of edgeproxy does not understand what the directory says of {name!r}")
@@ -162,15 +164,17 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             return _json({"result": outcome.result, "needs_restart": outcome.needs_restart})
         return _json({"result": outcome.result, "errors": outcome.errors}, status=422)
 
-    refusals = log.RateLimitedLog(SAME_SECONDS)
+    refusals = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     @web.middleware
     async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer only who may ask, and name in the log who changes something."""
         peer = request[PEER]
         try:
-            request[CALLER] = who = peer.address if peer.local is None else _caller(request, peer.local, status)
-        except Refused as error:
+            request[CALLER] = who = (
+                peer.address if peer.local is None else _identify_caller(request, peer.local, status)
+            )
+        except AdminRefusedError as error:
             about = f"{peer.address} {error.status} {request.method} {request.path[:PATH_CHARACTERS_SHOWN]}"
             refusals.error("admin request refused", about, why=error.why)
             raise
@@ -180,7 +184,7 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
             )
         return await handler(request)
 
-    made = web.Application(middlewares=[listener.track_request, _problems, known])
+    made = web.Application(middlewares=[listener.track_request, _render_problems, known])
     made.on_response_prepare.append(add_response_fields)
     made.router.add_get("/healthz", healthz)
     made.router.add_get("/readyz", readyz)
@@ -192,25 +196,25 @@ def application(status: Status, table_reader: TableReader, reloads: Reloads, lis
     return made
 
 
-def _caller(request: web.Request, local: str, status: Status) -> str:
+def _identify_caller(request: web.Request, local: str, status: Status) -> str:
     fields = request.headers
     hosts = fields.getall("Host", [])
-    asked = Asked(request.path, hosts, fields.get("Origin"), fields.get("Authorization"), local)
-    return caller(asked, status.settings.admin, time.time())
+    asked = AdminRequest(request.path, hosts, fields.get("Origin"), fields.get("Authorization"), local)
+    return identify_caller(asked, status.settings.admin, time.time())
 
 
 @web.middleware
-async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def _render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every error as problem+json (RFC 9457)."""
     try:
         return await handler(request)
-    except Refused as no:
+    except AdminRefusedError as no:
         return _problem(no.status, no.why, no.headers)
     except web.HTTPException as error:
         if error.status < 400:
             raise
         headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-        return _problem(error.status, WHY.get(error.status, error.reason), headers)
+        return _problem(error.status, DETAILS.get(error.status, error.reason), headers)
     except TableError as error:
         return _problem(500, str(error))
     except Exception as error:
@@ -218,7 +222,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return _problem(500, "the supervisor failed to answer; its log says more")
 
 
-WHY = {
+DETAILS = {
     404: "there are /healthz, /readyz, /metrics, /status, /usage, /limits/CUSTOMER and /reload here",
     405: "the method is not one that this path knows",
 }

@@ -8,7 +8,7 @@ from edgeproxy.base.bearer import InvalidTokenError, Tokens
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.edge.admin import Admin
 
-OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 """What is answered at an address without a token."""
 LOCAL = "local"
 """Who asks at a loopback address for which there are no tokens: anybody on this host."""
@@ -16,7 +16,7 @@ ANYONE = "-"
 """Who asks for what is open."""
 
 
-class Asked(NamedTuple):
+class AdminRequest(NamedTuple):
     """What is to be known of a request at the address."""
 
     path: str
@@ -28,7 +28,7 @@ class Asked(NamedTuple):
     """The IP address that was connected to."""
 
 
-class Refused(Exception):
+class AdminRefusedError(Exception):
     """The answer is no: its status, a sentence why, and further fields."""
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
@@ -38,32 +38,32 @@ class Refused(Exception):
         self.headers = dict(headers or {})
 
 
-def caller(asked: Asked, admin: Admin, now: float) -> str:
-    """Name who asks at the Unix second `now`; raises Refused.
+def identify_caller(asked: AdminRequest, admin: Admin, now: float) -> str:
+    """Name who asks at the Unix second `now`; raises AdminRefusedError.
 
     Neither a page of another site nor one whose name leads here (DNS rebinding) may speak for an operator: no browser
     sends a request of a page without its Origin or its own Host.
     """
     if asked.origin is not None:
-        raise Refused(403, "requests of web pages are not answered here")
-    if len(asked.hosts) > 1 or not all(is_known(host, admin, asked.local) for host in asked.hosts):
-        raise Refused(421, "Host is neither this address nor one of admin.hosts")
-    if asked.path in OPEN:
+        raise AdminRefusedError(403, "requests of web pages are not answered here")
+    if len(asked.hosts) > 1 or not all(is_known_host(host, admin, asked.local) for host in asked.hosts):
+        raise AdminRefusedError(421, "Host is neither this address nor one of admin.hosts")
+    if asked.path in OPEN_PATHS:
         return ANYONE
     if not admin.tokens and is_loopback(asked.local):
         return LOCAL
     try:
         return Tokens(admin.tokens).holder(asked.authorization, now).label
     except InvalidTokenError as error:
-        raise Refused(401, str(error), {"WWW-Authenticate": error.challenge}) from None
+        raise AdminRefusedError(401, str(error), {"WWW-Authenticate": error.challenge}) from None
 
 
-def is_known(host: str, admin: Admin, local: str) -> bool:
+def is_known_host(host: str, admin: Admin, local: str) -> bool:
     """Whether a `Host` field names the listener: by the address that was connected to or is configured, or a name.
 
     The port does not count: it may be published as another one.
     """
-    name = without_port(host).lower().removesuffix(".")
+    name = strip_port(host).lower().removesuffix(".")
     known = {local, *admin.hosts}
     if admin.address is not None:
         known.add(admin.address.host)
@@ -72,7 +72,7 @@ def is_known(host: str, admin: Admin, local: str) -> bool:
     return name in known
 
 
-def without_port(host: str) -> str:
+def strip_port(host: str) -> str:
     """Return the host of a `Host` field; an IPv6 address without brackets, as it is written canonically."""
     if host.startswith("["):
         host = host[1:].partition("]")[0]

@@ -6,7 +6,7 @@ LONG_LIFE_SECONDS = 10.0
 """Seconds of life after which a death says nothing against starting at once."""
 
 
-def after(early: int, lived: float) -> tuple[int, float]:
+def compute_backoff(early: int, lived: float) -> tuple[int, float]:
     """What follows a death: (early deaths in a row by now, seconds to wait before the next start).
 
     `early` is what this function returned for the death before, 0 at first; `lived` is in seconds. The waits

@@ -30,7 +30,7 @@ REMINDER_SECONDS = 86400.0
 """Seconds between two log lines about one certificate that expires."""
 
 
-class Held:
+class CertificateFiles:
     """Files that are used together: a certificate and its key, or authorities alone."""
 
     def __init__(
@@ -70,10 +70,10 @@ class Certificates:
 
     def __init__(self, settings: EdgeFile, changed: Callable[[], None]) -> None:
         self._changed = changed
-        self._held = held_by(settings)
-        self._said: dict[Held, str] = {}
+        self._held = list_certificate_files(settings)
+        self._said: dict[CertificateFiles, str] = {}
         """What was last said of files that cannot be used."""
-        self._reminded: dict[Held, float] = {}
+        self._reminded: dict[CertificateFiles, float] = {}
         self._log = log.get_logger()
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
@@ -84,14 +84,14 @@ class Certificates:
                 self._log.info("certificates changed")
                 self._changed()
 
-    async def consider(self, settings: EdgeFile) -> list[Held]:
+    async def consider(self, settings: EdgeFile) -> list[CertificateFiles]:
         """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
         known = {held.key: held for held in self._held}
-        named = [known.get(held.key, held) for held in held_by(settings)]
+        named = [known.get(held.key, held) for held in list_certificate_files(settings)]
         await run_in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
         return named
 
-    def adopt(self, held: list[Held]) -> None:
+    def adopt(self, held: list[CertificateFiles]) -> None:
         """Watch these, and no others."""
         for gone in set(self._held) - set(held):
             self._said.pop(gone, None)
@@ -111,7 +111,7 @@ class Certificates:
             self._remind(held, now)
         return any(news)
 
-    def _remind(self, held: Held, now: float) -> None:
+    def _remind(self, held: CertificateFiles, now: float) -> None:
         what = None if held.facts is None else describe_expiry(held.facts, now)
         if what is None:
             self._reminded.pop(held, None)
@@ -129,7 +129,9 @@ class Certificates:
         ]
 
 
-def held_by(settings: EdgeFile) -> list[Held]:
+def list_certificate_files(settings: EdgeFile) -> list[CertificateFiles]:
     """All files of certificates that a configuration names."""
-    held = [Held(pair.cert, (pair.cert, pair.key), read_certificate) for pair in list_certificates(settings)]
-    return held + [Held(None, (file,), read_authorities) for file in list_authority_files(settings)]
+    held = [
+        CertificateFiles(pair.cert, (pair.cert, pair.key), read_certificate) for pair in list_certificates(settings)
+    ]
+    return held + [CertificateFiles(None, (file,), read_authorities) for file in list_authority_files(settings)]

@@ -21,18 +21,18 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 
 
-def exposition(series: Iterable[Series]) -> bytes:
+def render_metrics(series: Iterable[Series]) -> bytes:
     """The text of `GET /metrics` for these series; names that METRICS lacks are left out."""
     found: dict[str, dict[tuple[str, ...], Words]] = {name: {} for name in METRICS}
     for name, labels, words in series:
         if name in found:
             found[name][labels] = words
     registry = CollectorRegistry()
-    registry.register(Presenter(found))
+    registry.register(MetricsCollector(found))
     return generate_latest(registry)
 
 
-class Presenter(Collector):
+class MetricsCollector(Collector):
     """The families of METRICS with these words in them, by name and label values."""
 
     def __init__(self, found: Mapping[str, Mapping[tuple[str, ...], Words]]) -> None:
@@ -47,7 +47,7 @@ class Presenter(Collector):
             yield FAMILIES[kind](name, text, labels, rows)
 
 
-def counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
+def build_counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
     """A counter's family; `name` ends in `_total`."""
     family = CounterMetricFamily(name, text, labels=labels)
     for values, words in rows.items():
@@ -55,7 +55,7 @@ def counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str
     return family
 
 
-def gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
+def build_gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
     """A gauge's family."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for values, words in rows.items():
@@ -63,7 +63,7 @@ def gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, 
     return family
 
 
-def histogram(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
+def build_histogram(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
     """A histogram's family: Prometheus wants each bucket to hold all below it, and seconds."""
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, words in rows.items():
@@ -73,4 +73,4 @@ def histogram(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[s
     return family
 
 
-FAMILIES = {"counter": counter, "gauge": gauge, "histogram": histogram}
+FAMILIES = {"counter": build_counter, "gauge": build_gauge, "histogram": build_histogram}

@@ -1,6 +1,6 @@
 """Health checks: what the probes of an address say together, and when each is probed.
 
-`Standing` decides, and knows neither clock nor network; `Health` asks.
+`AddressHealth` decides, and knows neither clock nor network; `Health` asks.
 """
 
 import asyncio
@@ -13,11 +13,11 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import UpstreamTls
 
-TURN = 2
+TURN_PROBES = 2
 """Probes in a row that say the opposite of what an address is taken for, until it is believed."""
 
 
-class Terms(NamedTuple):
+class ProbeTerms(NamedTuple):
     """How a target is probed: what is asked, how many seconds lie between two probes, over which TLS, of which Host."""
 
     path: str
@@ -27,16 +27,16 @@ class Terms(NamedTuple):
     """None: that of the endpoint's URL."""
 
 
-class Target(NamedTuple):
+class ProbeTarget(NamedTuple):
     """What is probed: an address of an endpoint of an upstream, and how. Probed in another way it is another one."""
 
     upstream: str
     url: str
     address: str
-    terms: Terms
+    terms: ProbeTerms
 
 
-class Standing:
+class AddressHealth:
     """What the probes of one address said so far."""
 
     def __init__(self) -> None:
@@ -58,13 +58,13 @@ class Standing:
             self.why = failure or ""
             return False
         self._against += 1
-        if self.up is not None and self._against < TURN:
+        if self.up is not None and self._against < TURN_PROBES:
             return False
         self.up, self.why, self._against = passed, failure or "", 0
         return True
 
 
-def usable(standings: list[Standing]) -> list[bool]:
+def select_usable(standings: list[AddressHealth]) -> list[bool]:
     """Which of a service's addresses may be used: those that are up.
 
     One that was not probed yet is used only where no other is known to be up: it may be the one that has just come,
@@ -74,40 +74,40 @@ def usable(standings: list[Standing]) -> list[bool]:
     return [bool(standing.up) or (standing.up is None and not known) for standing in standings]
 
 
-Ask = Callable[[Target], Awaitable[str | None]]
+Probe = Callable[[ProbeTarget], Awaitable[str | None]]
 """One probe: why it failed, or None. It takes a bounded time."""
 
 
 class Health:
     """The standings of whatever is probed. `learned` is called when one of them is known first, or turned."""
 
-    def __init__(self, ask: Ask, learned: Callable[[], None]) -> None:
+    def __init__(self, ask: Probe, learned: Callable[[], None]) -> None:
         self._ask = ask
         self._learned = learned
-        self._standings: dict[Target, Standing] = {}
-        self._probing: dict[Target, asyncio.Task[None]] = {}
+        self._standings: dict[ProbeTarget, AddressHealth] = {}
+        self._probing: dict[ProbeTarget, asyncio.Task[None]] = {}
         self._log = log.get_logger()
 
-    def __getitem__(self, target: Target) -> Standing:
+    def __getitem__(self, target: ProbeTarget) -> AddressHealth:
         # Of one that is not followed nothing is known: `GET /status` may ask before anything is.
-        return self._standings.get(target) or Standing()
+        return self._standings.get(target) or AddressHealth()
 
     @property
     def asked(self) -> bool:
         """Whether each was probed at least once."""
         return all(standing.up is not None for standing in self._standings.values())
 
-    def follow(self, targets: Iterable[Target], tasks: Tasks) -> None:
+    def follow(self, targets: Iterable[ProbeTarget], tasks: Tasks) -> None:
         """Probe these from now on, and no others; what is known of those that were probed already stays known."""
         wanted = set(targets)
         for gone in self._standings.keys() - wanted:
             del self._standings[gone]
             self._probing.pop(gone).cancel()
         for target in wanted - self._standings.keys():
-            self._standings[target] = Standing()
+            self._standings[target] = AddressHealth()
             self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._keep(target))
 
-    async def _keep(self, target: Target) -> None:
+    async def _keep(self, target: ProbeTarget) -> None:
         standing = self._standings[target]
         every = target.terms.every
         while True:
@@ -122,7 +122,7 @@ class Health:
             # Not all at once, for the service's sake.
             await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
 
-    def _tell(self, target: Target, standing: Standing) -> None:
+    def _tell(self, target: ProbeTarget, standing: AddressHealth) -> None:
         about = {"upstream": target.upstream, "url": target.url, "address": target.address}
         if standing.up:
             self._log.info("upstream address is up", **about)

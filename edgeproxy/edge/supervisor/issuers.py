@@ -30,7 +30,7 @@ JWKS_BYTES_MAX = 1 << 20
 LOG_SECONDS = 60.0
 
 
-class Issuers:
+class IssuerKeyFetcher:
     """The issuers of a configuration. `publish` tells all workers, and those that start later."""
 
     def __init__(self, state: Path, settings: Mapping[str, Issuer], publish: Callable[[IssuerKeys], None]) -> None:
@@ -90,7 +90,7 @@ class Issuers:
         while True:
             hurry.clear()
             try:
-                found = await _fetched(issuer.jwks)
+                found = await _fetch_jwks(issuer.jwks)
             except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
                 told = "the keys of an issuer cannot be had; those that are known count"
                 self._seldom.error(told, name, why=str(error) or type(error).__name__)
@@ -98,7 +98,7 @@ class Issuers:
                 if found != self._known.get(name):
                     self._known[name] = found
                     self._tell()
-                    await asyncio.to_thread(_write, self._file(name), found)
+                    await asyncio.to_thread(_write_whole, self._file(name), found)
             pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
             least = min(pause, HURRY_SECONDS)
             await asyncio.sleep(least)
@@ -109,7 +109,7 @@ class Issuers:
                 continue
 
 
-async def _fetched(where: str) -> str:
+async def _fetch_jwks(where: str) -> str:
     """The JWK Set that is there. Raises OSError, TimeoutError, ClientError, or ValueError where it is none."""
     if "://" not in where:
         body = await asyncio.to_thread(Path(where).read_bytes)
@@ -133,7 +133,7 @@ async def _fetched(where: str) -> str:
     return body.decode()
 
 
-def _write(file: Path, text: str) -> None:
+def _write_whole(file: Path, text: str) -> None:
     """Write a file, whole or not at all."""
     part = file.with_name(f"{file.name}.part")
     part.write_text(text)

@@ -22,8 +22,8 @@ from edgeproxy.config.hub_settings import Hub
 from edgeproxy.edge.counters.rows import NoRow
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
-from edgeproxy.edge.directory.counted_log import CountedLog
-from edgeproxy.edge.sync.ledger_counts import LedgerCount, read, write
+from edgeproxy.edge.directory.counted_log import QuotaCountLog
+from edgeproxy.edge.sync.ledger_counts import LedgerCount, parse_count, write_count
 from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
@@ -35,7 +35,7 @@ UNWRITTEN_MAX = 10_000
 """Counts that are kept for which the table had no row."""
 
 
-class Counts(Protocol):
+class LedgerCountSource(Protocol):
     """Who tells of counts."""
 
     async def news(self) -> list[Any]:
@@ -45,7 +45,7 @@ class Counts(Protocol):
         """It is asked no more."""
 
 
-class CollectorCounts:
+class CollectorCountSource:
     """The counts that the collector tells of."""
 
     def __init__(self, usage: Usage) -> None:
@@ -68,14 +68,14 @@ class CollectorCounts:
         await self._client.close()
 
 
-class LedgerCounts:
+class LedgerCountWriter:
     """The counts of one supervisor's tables."""
 
     def __init__(self, store: Store, settings: Settings, ask: CallHub) -> None:
         """`ask` asks the hub."""
         self._store = store
         self._ask = ask
-        self._sources = sources(settings)
+        self._sources = find_sources(settings)
         self._unwritten: dict[tuple[str, str, str, str], LedgerCount] = {}
         self._tasks = Tasks()
         self._log = log.get_logger()
@@ -89,13 +89,13 @@ class LedgerCounts:
                 self._log.warning("quotas go by this edge alone until it is started anew: usage was not shipped before")
             return
         if usage is not None:
-            self._tasks.start("ledger counts of the collector", self._follow(CollectorCounts(usage)))
+            self._tasks.start("ledger counts of the collector", self._follow(CollectorCountSource(usage)))
         if hub is not None:
-            self._tasks.start("ledger counts of the hub", self._follow(CountedLog(self._ask, hub)))
+            self._tasks.start("ledger counts of the hub", self._follow(QuotaCountLog(self._ask, hub)))
 
     async def follow(self, settings: Settings) -> None:
         """Another configuration serves."""
-        before, self._sources = self._sources, sources(settings)
+        before, self._sources = self._sources, find_sources(settings)
         if before != self._sources:
             await self.end()
             self.begin()
@@ -104,7 +104,7 @@ class LedgerCounts:
         """Follow it no more."""
         await self._tasks.cancel()
 
-    async def _follow(self, counts: Counts) -> None:
+    async def _follow(self, counts: LedgerCountSource) -> None:
         """Take in what is new, until cancelled."""
         in_vain = 0
         try:
@@ -113,7 +113,7 @@ class LedgerCounts:
                     await asyncio.sleep(LEAD_SECONDS)
                     continue
                 try:
-                    found = [read(said) for said in await counts.news()]
+                    found = [parse_count(said) for said in await counts.news()]
                 except (HubUnavailableError, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
                     self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(error))
                     pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
@@ -132,13 +132,13 @@ class LedgerCounts:
         left |= {count[:4]: count for count in found}
         for name, count in left.items():
             try:
-                write(self._store.quotas, count, now)
+                write_count(self._store.quotas, count, now)
             except NoRow:
                 if len(self._unwritten) < UNWRITTEN_MAX:
                     self._unwritten[name] = count
 
 
-def sources(settings: Settings) -> tuple[Usage | None, Hub | None]:
+def find_sources(settings: Settings) -> tuple[Usage | None, Hub | None]:
     """The collector and the hub that are followed; neither where no customer can have a quota."""
     quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
     caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]

@@ -31,11 +31,11 @@ Policy = dict[str, Any]
 """A line of `GET /limits/CUSTOMER`."""
 
 
-class Unserved(LookupError):
+class UnservedCustomerError(LookupError):
     """What holds a customer of the directory is not there: refused at every request. The text says what is missing."""
 
 
-def of_files(settings: Settings, customer: str) -> KnownCustomer | None:
+def find_file_customer(settings: Settings, customer: str) -> KnownCustomer | None:
     """A customer of the configuration; None where none has this name."""
     found = settings.customers.get(customer)
     if found is None:
@@ -45,20 +45,20 @@ def of_files(settings: Settings, customer: str) -> KnownCustomer | None:
     )
 
 
-def limit_report(
+def list_policies(
     tables: Mapping[str, LimitTable],
     settings: Settings,
     who: KnownCustomer,
     now: float,
     told_flags: Mapping[str, Flag] = NO_FLAGS,
 ) -> list[Policy]:
-    """The policies of a customer at edge time `now`, where the directory has these flags; raises Unserved.
+    """The policies of a customer at edge time `now`, where the directory has these flags; raises UnservedCustomerError.
 
     First those that hold wherever the customer asks, then those of each route that the customer can use.
     """
     customer, known, keys = who
     if (missing := find_missing_reference(known, settings.tiers, settings.meters)) is not None:
-        raise Unserved(f"there is no {missing} here, which customer {customer} of the directory needs")
+        raise UnservedCustomerError(f"there is no {missing} here, which customer {customer} of the directory needs")
     allowance = apply_caps(
         compute_effective_allowance(settings.tiers[known.tier], known, {**told_flags, **settings.flags}),
         settings.meters,

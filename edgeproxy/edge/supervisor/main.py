@@ -26,25 +26,25 @@ from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.file_signatures import FileSignature
 from edgeproxy.edge import messages
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.directory.follower import Follower, Reply
+from edgeproxy.edge.directory.follower import DirectoryFollower, Reply
 from edgeproxy.edge.messages import FetchIssuerKeys, FromLeader, LimitsUsed, LookUpKeys, Start
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
-from edgeproxy.edge.supervisor.issuers import Issuers
-from edgeproxy.edge.supervisor.ledger_counts import LedgerCounts
+from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
+from edgeproxy.edge.supervisor.ledger_counts import LedgerCountWriter
 from edgeproxy.edge.supervisor.probe import Prober
-from edgeproxy.edge.supervisor.process import WORKER
+from edgeproxy.edge.supervisor.process import WORKER_COMMAND
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.systemd import Systemd
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.upstreams import Upstreams
-from edgeproxy.edge.supervisor.watch import watch
-from edgeproxy.edge.supervisor.workers import Stillborn, Workers
+from edgeproxy.edge.supervisor.watch import watch_files
+from edgeproxy.edge.supervisor.workers import Workers, WorkersFailedError
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import HubUnavailableError
@@ -55,7 +55,7 @@ TICK_SECONDS = 1.0
 COLUMN_CHECK_SECONDS = 0.25
 """Seconds between two looks whether those have left who are in the way of the workers."""
 
-STOPPING = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """The signals that ask the edge to drain and end."""
 
 ORPHAN_SECONDS = 600.0
@@ -89,11 +89,11 @@ class Supervisor:
             heed=self._heed,
             patient=store.identity.try_acquire,
         )
-        self._follower = Follower(
+        self._follower = DirectoryFollower(
             settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._used
         )
-        self._ledger_counts = LedgerCounts(store, settings, self._ask_hub)
-        self._issuers = Issuers(settings.state, settings.issuers, self._workers.publish)
+        self._ledger_counts = LedgerCountWriter(store, settings, self._ask_hub)
+        self._issuers = IssuerKeyFetcher(settings.state, settings.issuers, self._workers.publish)
         prober = Prober(settings.upstreams)
         self._table_reader = TableReader(store)
         self._upstreams = Upstreams(
@@ -130,7 +130,7 @@ class Supervisor:
         self._log.info(
             "edge starting",
             config=None if self._config_path is None else str(self._config_path),
-            listen=[str(sockets.address_of(one)) for one in self._listening],
+            listen=[str(sockets.get_address(one)) for one in self._listening],
             admin=None if self._admin.address is None else str(self._admin.address),
             workers=self._workers.places,
             state=str(self._reloads.serving.state),
@@ -144,7 +144,7 @@ class Supervisor:
         self._tasks.start("tend", self._tend())
         self._tasks.start("reload", self._reloads.run())
         if self._watched:
-            self._tasks.start("watch", watch(self._reloads))
+            self._tasks.start("watch", watch_files(self._reloads))
         self._tasks.start("vitals", self._status.vitals.watch())
         if self._systemd.watchdog is not None:
             self._tasks.start("watchdog", self._live(self._systemd.watchdog))
@@ -247,8 +247,8 @@ class Supervisor:
         if self._workers.first_ready.done():
             try:
                 self._workers.first_ready.result()
-            except Stillborn as error:
-                complain(f"no worker could start: {error}")
+            except WorkersFailedError as error:
+                print_error(f"no worker could start: {error}")
                 return 1
             self._status.phase = "serving"
             self._store.control.serve(self._token, monotonic())
@@ -269,7 +269,7 @@ class Supervisor:
         self._hand_back()
         # Before the workers close theirs: the last one to close resets what is queued, and only they accept.
         sockets.refuse_handshakes(self._listening)
-        sockets.close(self._listening)
+        sockets.close_all(self._listening)
         await self._workers.drain(seconds)
         await self._accounting.end()
         await self._follower.end()
@@ -293,7 +293,7 @@ class Supervisor:
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in STOPPING:
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)
         # Without a file there is nothing to reload, and this is what a terminal says when it is closed.
         loop.add_signal_handler(signal.SIGHUP, self._reloads.ask if self._config_path else self._stop.set)
@@ -343,7 +343,7 @@ class Supervisor:
         return other_serves(self._token, *self._store.control.serving(monotonic()))
 
 
-STORE_ORDER_KEPT = ("x86_64", "AMD64")
+STORE_ORDER_MACHINES = ("x86_64", "AMD64")
 """Machines on which the tables are known to be right: a word stored later is never seen earlier."""
 
 
@@ -351,7 +351,7 @@ def run(
     settings: Settings,
     config_path: Path | None,
     *,
-    command: Sequence[str] = WORKER,
+    command: Sequence[str] = WORKER_COMMAND,
     watched: Mapping[str, FileSignature] | None = None,
 ) -> int:
     """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
@@ -361,29 +361,29 @@ def run(
     starts a worker. `watched` are the files that were read, where they are to be loaded again when they have changed.
     """
     log.configure("supervisor")
-    if platform.machine() not in STORE_ORDER_KEPT:
-        complain(f"this machine is {platform.machine()}; the tables rely on the order in which x86-64 stores words")
+    if platform.machine() not in STORE_ORDER_MACHINES:
+        print_error(f"this machine is {platform.machine()}; the tables rely on the order in which x86-64 stores words")
         return 2
     raise_descriptor_limit()
     with ExitStack() as owned:
         try:
-            taken = [address for address in addresses(settings) if sockets.listened_on(address)]
+            taken = [address for address in list_addresses(settings) if sockets.is_listened_on(address)]
             listening = sockets.bind_all(listener.address for listener in settings.listen)
-            owned.callback(sockets.close, listening)
+            owned.callback(sockets.close_all, listening)
             admin = Admin(settings)
-            store = state.prepare(settings)
+            store = state.prepare_store(settings)
             owned.callback(store.close)
             state.refuse_log(settings)
-            if taken and not state.in_use(store):
+            if taken and not state.is_in_use(store):
                 # SO_REUSEPORT let it be bound, but clients would be shared with counts that are not.
                 why = f"another process does, which is no edge on the state directory {settings.state}"
-                raise sockets.Unavailable(f"cannot listen on {taken[0]}: {why}")
-        except (sockets.Unavailable, state.Unusable) as error:
-            complain(str(error))
+                raise sockets.AddressUnavailableError(f"cannot listen on {taken[0]}: {why}")
+        except (sockets.AddressUnavailableError, state.StateDirectoryError) as error:
+            print_error(str(error))
             return 2
         code = uvloop.run(_serve(settings, store, listening, admin, config_path, command, watched))
         # A second signal while the process ends must not change how it ends.
-        for number in (*STOPPING, signal.SIGHUP):
+        for number in (*STOP_SIGNALS, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         return code
 
@@ -401,13 +401,13 @@ async def _serve(
     return await Supervisor(settings, store, listening, admin, config_path, command, watched).serve()
 
 
-def addresses(settings: Settings) -> tuple[Address, ...]:
+def list_addresses(settings: Settings) -> tuple[Address, ...]:
     """All that this configuration listens on."""
     listening = tuple(listener.address for listener in settings.listen)
     address = settings.admin.address
     return listening if address is None else (*listening, address)
 
 
-def complain(why: str) -> None:
+def print_error(why: str) -> None:
     """Say to the person who started the edge why it does not run."""
     print(f"edgeproxy: {why}", file=sys.stderr)

@@ -9,28 +9,32 @@ from edgeproxy.base.plural import format_count
 MIB = 1 << 20
 
 
-def overview(status: Mapping[str, Any]) -> str:
+def render_overview(status: Mapping[str, Any]) -> str:
     """The page: the edge and its configuration, then tables of workers, upstreams, and rows in use.
 
     Raises LookupError or TypeError where `status` is not what an edge answers.
     """
-    parts = [_edge(status)]
+    parts = [_format_edge(status)]
     if status["workers"]:
-        parts.append(table(WORKERS, map(_worker, status["workers"])))
+        parts.append(format_table(WORKERS, map(_worker_row, status["workers"])))
     if status["upstreams"]:
-        parts.append(table(UPSTREAMS, (row for each in status["upstreams"].items() for row in _upstream(*each))))
-    parts.append(table(TABLES, (_table(name, rows) for name, rows in status["tables"].items())))
+        parts.append(
+            format_table(UPSTREAMS, (row for each in status["upstreams"].items() for row in _upstream_rows(*each)))
+        )
+    parts.append(format_table(TABLES, (_table_row(name, rows) for name, rows in status["tables"].items())))
     return "\n\n".join("\n".join(part) for part in parts)
 
 
-def _edge(status: Mapping[str, Any]) -> list[str]:
+def _format_edge(status: Mapping[str, Any]) -> list[str]:
     config, hub, usage = status["config"], status["hub"], status["usage"]
     said = [
         f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}",
-        f"config  {config['sha256'][:12]}, loaded {moment(config['loaded_at'])}",
+        f"config  {config['sha256'][:12]}, loaded {format_moment(config['loaded_at'])}",
     ]
     if config["error"] is not None:
-        said.append(f"        its files have changed and are not served, since {moment(config['error']['since'])}:")
+        said.append(
+            f"        its files have changed and are not served, since {format_moment(config['error']['since'])}:"
+        )
         said += [f"        {error}" for error in config["error"]["errors"]]
     if config["needs_restart"]:
         said.append(f"        waits for a restart: {', '.join(config['needs_restart'])}")
@@ -40,10 +44,10 @@ def _edge(status: Mapping[str, Any]) -> list[str]:
     said += [
         f"        its node {node['node']} is away: {node['why']}" for node in hub.get("nodes", ()) if "why" in node
     ]
-    return [*said, *_directory(status["directory"]), *_usage(usage)]
+    return [*said, *_format_directory(status["directory"]), *_format_usage(usage)]
 
 
-def _directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
+def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
     """The customers of the directory, if there are to be any, then what is wrong with them."""
     if directory is None:
         return
@@ -52,7 +56,7 @@ def _directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
         yield "keys    no directory yet"
     else:
         counts = f"{format_count(directory['customers'], 'customer')}, {format_count(directory['keys'], 'key')}"
-        yield f"keys    version {number} of the directory: {counts}, known to be the newest {span(round(age))} ago"
+        yield f"keys    version {number} of the directory: {counts}, known to be the newest {format_duration(round(age))} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"
     if directory["in_files"]:
@@ -61,9 +65,9 @@ def _directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"        {count} refused: there is no tier {tier} here"
 
 
-def _usage(usage: Mapping[str, Any]) -> Iterator[str]:
+def _format_usage(usage: Mapping[str, Any]) -> Iterator[str]:
     """How much is on its way to the collector, then what is wrong with that."""
-    oldest = f", the oldest for {span(usage['oldest_s'])}" if usage["oldest_s"] else ""
+    oldest = f", the oldest for {format_duration(usage['oldest_s'])}" if usage["oldest_s"] else ""
     yield f"usage   {usage['unshipped']} unshipped{oldest}, {usage['spool_bytes']} bytes in the spool"
     by_meter = usage.get("unshipped_by_meter") or {}
     if waiting := [f"{units} {meter}" for meter, units in by_meter.items() if units]:
@@ -73,9 +77,9 @@ def _usage(usage: Mapping[str, Any]) -> Iterator[str]:
         wait = "waits" if usage["batches"] == 1 else "wait"
         yield f"        {usage['edge']}, batch {usage['watermark']} acknowledged, {usage['batches']} {wait}"
     if shipping["why"]:
-        yield f"        shipping is {shipping['state']} since {moment(shipping['since'])}: {shipping['why']}"
+        yield f"        shipping is {shipping['state']} since {format_moment(shipping['since'])}: {shipping['why']}"
     if sealing is not None:
-        yield f"        not sealed since {moment(sealing['since'])}: {sealing['why']}"
+        yield f"        not sealed since {format_moment(sealing['since'])}: {sealing['why']}"
     if usage["aside"]:
         yield f"        set aside: {', '.join(usage['aside'])}; see `edgeproxy spool adopt` and `discard`"
 
@@ -83,16 +87,16 @@ def _usage(usage: Mapping[str, Any]) -> Iterator[str]:
 WORKERS = ("worker", "pid", "connections", "memory", "descriptors", "since")
 
 
-def _worker(worker: Mapping[str, Any]) -> tuple[Any, ...]:
+def _worker_row(worker: Mapping[str, Any]) -> tuple[Any, ...]:
     memory = f"{worker['resident_bytes'] / MIB:.0f} MiB"
-    since = moment(worker["started_at"])
+    since = format_moment(worker["started_at"])
     return worker["place"], worker["pid"], worker["connections"], memory, worker["descriptors"], since
 
 
 UPSTREAMS = ("upstream", "up", "down", "trouble")
 
 
-def _upstream(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
+def _upstream_rows(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
     """A line with how many addresses are up and down, and the first trouble; one more line for each further one."""
     known = [(endpoint["url"], address) for endpoint in endpoints for address in endpoint["addresses"]]
     troubles = [f"{endpoint['url']}: {endpoint['why']}" for endpoint in endpoints if endpoint["why"]]
@@ -106,19 +110,19 @@ def _upstream(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterator[tup
 TABLES = ("table", "rows", "of", "used")
 
 
-def _table(name: str, rows: Mapping[str, int]) -> tuple[Any, ...]:
+def _table_row(name: str, rows: Mapping[str, int]) -> tuple[Any, ...]:
     return name, rows["used"], rows["rows"], f"{rows['used'] / rows['rows']:.0%}"
 
 
 POLICIES = ("policy", "used", "limit", "left", "reset", "window", "scope", "of", "how")
 
 
-def limits(policies: Iterable[Mapping[str, Any]]) -> str:
+def render_limits(policies: Iterable[Mapping[str, Any]]) -> str:
     """The table of a customer's policies. Raises LookupError or TypeError where they are not what an edge answers."""
-    return "\n".join(table(POLICIES, map(_policy, policies)))
+    return "\n".join(format_table(POLICIES, map(_policy_row, policies)))
 
 
-def _policy(policy: Mapping[str, Any]) -> tuple[Any, ...]:
+def _policy_row(policy: Mapping[str, Any]) -> tuple[Any, ...]:
     counts = (policy["used"], policy["limit"], policy["remaining"])
     reset, window = policy["reset_s"], policy["window_s"]
     of = [f"{what} {policy[what]}" for what in ("route", "key") if what in policy]
@@ -134,8 +138,8 @@ def _policy(policy: Mapping[str, Any]) -> tuple[Any, ...]:
     return (
         policy["name"],
         *("" if count is None else count for count in counts),
-        "" if reset is None else span(reset),
-        span(window) if window else "at once",
+        "" if reset is None else format_duration(reset),
+        format_duration(window) if window else "at once",
         policy["scope"],
         ", ".join(of),
         ", ".join(how),
@@ -145,7 +149,7 @@ def _policy(policy: Mapping[str, Any]) -> tuple[Any, ...]:
 UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """A time as people read it, by its two largest units: `1 min 30 s`."""
     parts = []
     for unit, size in UNITS:
@@ -157,7 +161,7 @@ def span(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:
+def format_table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:
     """Lines with columns that stand below their heads: numbers, and what begins with one, at the right."""
     cells = [tuple(map(str, row)) + ("",) * (len(head) - len(row)) for row in rows]
     right = [all(row[at][:1].isdigit() or not row[at] for row in cells) for at in range(len(head))]
@@ -172,6 +176,6 @@ def table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:
     ]
 
 
-def moment(unix: float) -> str:
+def format_moment(unix: float) -> str:
     """A moment in Unix seconds, in UTC as people read it."""
     return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S} UTC"

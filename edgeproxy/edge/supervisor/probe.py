@@ -14,7 +14,7 @@ from edgeproxy.base import log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError, format_tls_error
 from edgeproxy.config.edge.upstreams import Endpoint, Upstream
 from edgeproxy.config.tls import UpstreamTls
-from edgeproxy.edge.supervisor.health import Target
+from edgeproxy.edge.supervisor.health import ProbeTarget
 
 PROBE_SECONDS_MAX = 5.0
 """Seconds that a probe may take, where the next one is not due before."""
@@ -59,19 +59,19 @@ class Prober:
                 self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(error))
         return found
 
-    async def __call__(self, target: Target) -> str | None:
+    async def __call__(self, target: ProbeTarget) -> str | None:
         """Why this address is not well; None where it is."""
         endpoint, terms = Endpoint(url=target.url), target.terms
         seconds = min(terms.every, PROBE_SECONDS_MAX)
         if endpoint.scheme == "http":
-            return await probe(endpoint, target.address, terms.path, seconds, host=terms.host)
+            return await probe_address(endpoint, target.address, terms.path, seconds, host=terms.host)
         tls = self._tls.get(terms.tls)
         if tls is None:
             return "its certificates cannot be loaded"
-        return await probe(endpoint, target.address, terms.path, seconds, tls, terms.host)
+        return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host)
 
 
-class At(AbstractResolver):
+class FixedResolver(AbstractResolver):
     """A resolver that knows one address."""
 
     def __init__(self, address: str) -> None:
@@ -96,7 +96,7 @@ class At(AbstractResolver):
         """Nothing is held."""
 
 
-async def probe(
+async def probe_address(
     endpoint: Endpoint,
     address: str,
     path: str,
@@ -109,7 +109,7 @@ async def probe(
     `tls` is for endpoints of https://, whom workers speak with on the same terms; `host` is sent in the place of what
     the endpoint's URL has.
     """
-    connector = TCPConnector(resolver=At(address), force_close=True, use_dns_cache=False)
+    connector = TCPConnector(resolver=FixedResolver(address), force_close=True, use_dns_cache=False)
     try:
         async with (
             asyncio.timeout(seconds),
@@ -134,10 +134,10 @@ async def probe(
     except TimeoutError:
         return f"no answer within {seconds:g} s"
     except (OSError, ClientError, ValueError) as error:
-        return reason(error)
+        return describe_failure(error)
 
 
-def reason(failure: Exception) -> str:
+def describe_failure(failure: Exception) -> str:
     """Why a probe got no answer, in a few words."""
     cause = failure.__cause__ or failure  # aiohttp's own say less than what they were made of.
     if isinstance(cause, ssl.SSLCertVerificationError):

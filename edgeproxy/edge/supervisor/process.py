@@ -31,10 +31,10 @@ from edgeproxy.edge.messages import (
 )
 from edgeproxy.edge.supervisor.heartbeat import Heartbeat
 
-Heed = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys, Callable[[ToWorker], None]], None]
+MessageHandler = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys, Callable[[ToWorker], None]], None]
 """Hears what a worker says that is not about itself, and by what it can be answered."""
 
-WORKER = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
+WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added. -P: a file of the directory in which an operator
 starts the edge, such as a json.py, is no module of it."""
 
@@ -60,7 +60,7 @@ ENVIRONMENT_PREFIXES = (
 told of the configuration, and serves everybody."""
 
 
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
+def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a worker, made of the supervisor's."""
     kept = {
         name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
@@ -68,7 +68,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return ALLOCATION | kept
 
 
-class Process:
+class WorkerProcess:
     """A worker from its start to its end; made by `start`."""
 
     def __init__(self, child: subprocess.Popen[bytes], channel: Channel[ToWorker, ToSupervisor]) -> None:
@@ -93,7 +93,7 @@ class Process:
         """The one that it last could not be made ready to serve, and why."""
         self.dismissed = False
         """Whether it was told to leave, for it could not follow the others."""
-        self.heed: Heed = lambda message, reply: None
+        self.heed: MessageHandler = lambda message, reply: None
         """Who hears what it says that is not about itself."""
         self.welcome = False
         """Whether it was ready, and served the configuration that all should."""
@@ -105,7 +105,7 @@ class Process:
         loop.add_reader(self._pidfd, self._reap, loop)
 
     @classmethod
-    async def start(cls, command: Sequence[str], listening: Sequence[socket.socket]) -> "Process":
+    async def start(cls, command: Sequence[str], listening: Sequence[socket.socket]) -> "WorkerProcess":
         """Run `command` with one end of a new channel and these sockets; it inherits no other descriptor.
 
         It gets a session of its own: a Ctrl-C in the supervisor's terminal reaches the supervisor alone, and
@@ -121,7 +121,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno(), *numbers],
                     start_new_session=True,
-                    env=environment(os.environ),
+                    env=build_environment(os.environ),
                 )
             except BaseException:
                 ours.close()

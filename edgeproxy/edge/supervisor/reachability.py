@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from edgeproxy.base import log
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 CONNECT_SECONDS = 2.0
 
 
-class Place(NamedTuple):
+class ConnectTarget(NamedTuple):
     """What is connected to: an address of an upstream, and its port."""
 
     upstream: str
@@ -23,20 +23,22 @@ class Place(NamedTuple):
     port: int
 
 
-Refused = Callable[[], Awaitable[Mapping[str, int]]]
+FetchRefusals = Callable[[], Awaitable[Mapping[str, int]]]
 """How many connections to each upstream could not be made until now."""
 
 
 class Reachability:
     """Which places do not take connections, and why. `places` are all that are to be known about at a moment."""
 
-    def __init__(self, refused: Refused, places: Callable[[], Iterable[Place]], every: float = LOOK_SECONDS) -> None:
+    def __init__(
+        self, refused: FetchRefusals, places: Callable[[], Iterable[ConnectTarget]], every: float = CHECK_SECONDS
+    ) -> None:
         self._refused, self._places, self._every = refused, places, every
         self._counted: Mapping[str, int] = {}
-        self._why: dict[Place, str] = {}
+        self._why: dict[ConnectTarget, str] = {}
         self._log = log.get_logger()
 
-    def why(self, place: Place) -> str:
+    def why(self, place: ConnectTarget) -> str:
         """Why it takes no connections; empty where it does, or where no request has found that it does not."""
         return self._why.get(place, "")
 
@@ -55,7 +57,7 @@ class Reachability:
         failing = {name for name, count in self._counted.items() if count > before.get(name, 0)}
         failing.update(place.upstream for place in self._why)
         suspects = [place for place in places if place.upstream in failing]
-        found = dict(zip(suspects, await asyncio.gather(*map(connect, suspects)), strict=True))
+        found = dict(zip(suspects, await asyncio.gather(*map(try_connect, suspects)), strict=True))
         for place, why in found.items():
             if why and place not in self._why:
                 self._log.warning("upstream address takes no connections", why=why, **place._asdict())
@@ -64,7 +66,7 @@ class Reachability:
         self._why = {place: why for place, why in found.items() if why}
 
 
-async def connect(place: Place) -> str:
+async def try_connect(place: ConnectTarget) -> str:
     """Why no connection can be made there; empty where one was made, and closed."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):

@@ -32,7 +32,7 @@ NEED_RESTART = ("region", "listen", "admin", "workers", "state", "tables")
 NO_FILE = "this edge was started without a file, by `edgeproxy quick`: there is nothing to reload"
 
 
-class Outcome(NamedTuple):
+class ReloadOutcome(NamedTuple):
     """How a reload ended."""
 
     result: Result
@@ -47,7 +47,7 @@ class Outcome(NamedTuple):
         return not self.errors
 
 
-class Trouble(NamedTuple):
+class ReloadProblem(NamedTuple):
     """Why what is in the files is not what serves."""
 
     since: float
@@ -58,14 +58,14 @@ class Trouble(NamedTuple):
     errors: tuple[str, ...]
 
 
-class Plan(NamedTuple):
+class ReloadPlan(NamedTuple):
     """What is to serve, and what of the files has to wait."""
 
     settings: Settings
     needs_restart: tuple[str, ...]
 
 
-def plan(serving: Settings, loaded: Settings) -> Plan:
+def plan_reload(serving: Settings, loaded: Settings) -> ReloadPlan:
     """What can be applied of `loaded` while the edge runs: all but what needs a restart, which stays as it is."""
     waits = tuple(field for field in NEED_RESTART if getattr(loaded, field) != getattr(serving, field))
     if loaded.admin.address == serving.admin.address:
@@ -75,14 +75,14 @@ def plan(serving: Settings, loaded: Settings) -> Plan:
         waits = (*waits, "hub")
         if loaded.directory != serving.directory:
             waits = (*waits, "directory")
-    return Plan(loaded.model_copy(update={field: getattr(serving, field) for field in waits}), waits)
+    return ReloadPlan(loaded.model_copy(update={field: getattr(serving, field) for field in waits}), waits)
 
 
-def troubled(before: Trouble | None, outcome: Outcome, now: float) -> Trouble | None:
+def next_problem(before: ReloadProblem | None, outcome: ReloadOutcome, now: float) -> ReloadProblem | None:
     """What there is to say after a reload ended so at `now`: trouble lasts from its first day until a good end."""
     if outcome.well:
         return None
-    return Trouble(now if before is None else before.since, now, outcome.result, outcome.errors)
+    return ReloadProblem(now if before is None else before.since, now, outcome.result, outcome.errors)
 
 
 class Reloads:
@@ -107,7 +107,7 @@ class Reloads:
         """When it was loaded, in Unix seconds."""
         self.needs_restart: tuple[str, ...] = ()
         """What its files say beside it, which waits for a restart."""
-        self.trouble: Trouble | None = None
+        self.trouble: ReloadProblem | None = None
         """Why the files as they are now do not serve; None where they do."""
         self.signs = dict(signs or {})
         """The files that were read last, as they were then."""
@@ -116,10 +116,10 @@ class Reloads:
         self._heed = heed
         self._counts = dict.fromkeys(RESULTS, 0)
         self._asked = asyncio.Event()
-        self._next: asyncio.Future[Outcome] | None = None
+        self._next: asyncio.Future[ReloadOutcome] | None = None
         self._log = log.get_logger()
 
-    def ask(self) -> asyncio.Future[Outcome]:
+    def ask(self) -> asyncio.Future[ReloadOutcome]:
         """A reload that begins after this, and reads what is in the files by then; how it ended.
 
         Whoever asks while one runs waits for the next one, and shares it with all who do.
@@ -147,42 +147,42 @@ class Reloads:
                 self._heed(False)
             finally:
                 if not asked.done():
-                    asked.set_result(Outcome("failed", ("the edge has ended meanwhile",)))
+                    asked.set_result(ReloadOutcome("failed", ("the edge has ended meanwhile",)))
 
     def end(self) -> None:
         """Reload no more; whoever asks from here on, or has asked and waits for a turn, is told so."""
-        self.ask().set_result(Outcome("failed", ("the edge is draining",)))
+        self.ask().set_result(ReloadOutcome("failed", ("the edge is draining",)))
 
-    async def _reload(self) -> Outcome:
+    async def _reload(self) -> ReloadOutcome:
         try:
             return await self._attempt()
         except Exception as error:  # The next one may go well.
             self._log.error("reload died", exc_info=error)
-            return Outcome("failed", (f"the supervisor failed: {error!r}",))
+            return ReloadOutcome("failed", (f"the supervisor failed: {error!r}",))
 
-    async def _attempt(self) -> Outcome:
+    async def _attempt(self) -> ReloadOutcome:
         if self._read is None:
-            return Outcome("refused", (NO_FILE,))
+            return ReloadOutcome("refused", (NO_FILE,))
         # They may be on a file system that does not answer; that must not keep the edge from ending.
         loaded = await run_in_thread("load configuration", self._read)
         self.signs = loaded.signs
         if loaded.settings is None:
-            return Outcome("refused", tuple(map(str, loaded.problems)))
-        settings, needs_restart = plan(self.serving, loaded.settings)
+            return ReloadOutcome("refused", tuple(map(str, loaded.problems)))
+        settings, needs_restart = plan_reload(self.serving, loaded.settings)
         if settings.sha256 == self.serving.sha256:
-            return Outcome("unchanged", (), needs_restart)
+            return ReloadOutcome("unchanged", (), needs_restart)
         loaded_at = time.time()
         whys = await self._apply(settings)
         if whys:
-            return Outcome("failed", tuple(whys), needs_restart)
+            return ReloadOutcome("failed", tuple(whys), needs_restart)
         self.serving, self.loaded_at, self.needs_restart = settings, loaded_at, needs_restart
-        return Outcome("ok", (), needs_restart)
+        return ReloadOutcome("ok", (), needs_restart)
 
-    def _conclude(self, outcome: Outcome, seconds: float) -> None:
+    def _conclude(self, outcome: ReloadOutcome, seconds: float) -> None:
         """Count it, and say it."""
         self._counts[outcome.result] += 1
         if self._read is not None:
-            self.trouble = troubled(self.trouble, outcome, time.time())
+            self.trouble = next_problem(self.trouble, outcome, time.time())
         if outcome.well:
             facts = {"sha256": self.serving.sha256, "needs_restart": outcome.needs_restart}
             self._log.info(RESULTS[outcome.result], **facts, seconds=round(seconds, 3))

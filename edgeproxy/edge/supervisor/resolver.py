@@ -29,7 +29,7 @@ LookUp = Callable[[str], Awaitable[Iterable[str]]]
 """The addresses of a host name as IP literals; raises OSError or UnicodeError where there are none."""
 
 
-class Name:
+class HostName:
     """A host name, and what is known of it."""
 
     def __init__(self, host: str) -> None:
@@ -58,17 +58,17 @@ class Resolver:
         failed: Callable[[str], None] = lambda _: None,
         every: float = LOOKUP_SECONDS,
     ) -> None:
-        self._names: dict[str, Name] = {}
+        self._names: dict[str, HostName] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
         self._learned = learned
         self._notes_failure = failed
-        self._look_up = look_up or System()
+        self._look_up = look_up or SystemResolver()
         self._every = every
         self._log = log.get_logger()
         self._seldom = log.RateLimitedLog(LOG_QUIET_SECONDS)
         self._know(hosts)
 
-    def __getitem__(self, host: str) -> Name:
+    def __getitem__(self, host: str) -> HostName:
         return self._names[host]
 
     @property
@@ -95,21 +95,21 @@ class Resolver:
     def _know(self, hosts: Iterable[str]) -> None:
         for host in hosts:
             if host not in self._names:
-                name = self._names[host] = Name(host)
+                name = self._names[host] = HostName(host)
                 if is_address(host):
                     name.addresses, name.asked, name.why = (host,), True, ""
 
-    async def _follow(self, name: Name) -> None:
+    async def _follow(self, name: HostName) -> None:
         while True:
             await self._look(name)
             # Not all at once, for the name server's sake.
             pause = self._every if name.addresses else min(self._every, FIRST_RETRY_SECONDS)
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))
 
-    async def _look(self, name: Name) -> None:
+    async def _look(self, name: HostName) -> None:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                found = ordered(await self._look_up(name.host))
+                found = sort_addresses(await self._look_up(name.host))
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError.
             why = getattr(error, "strerror", None) or str(error) or f"no answer within {LOOKUP_TIMEOUT:g} s"
             self._failed(name, why)
@@ -120,7 +120,7 @@ class Resolver:
         else:
             self._found(name, found)
 
-    def _failed(self, name: Name, why: str) -> None:
+    def _failed(self, name: HostName, why: str) -> None:
         name.failures += 1
         self._notes_failure(name.host)
         name.why = why
@@ -130,7 +130,7 @@ class Resolver:
             name.asked = True
             self._learned()
 
-    def _found(self, name: Name, found: tuple[str, ...]) -> None:
+    def _found(self, name: HostName, found: tuple[str, ...]) -> None:
         name.why = ""
         if name.asked and found == name.addresses:
             return
@@ -140,7 +140,7 @@ class Resolver:
         self._learned()
 
 
-class System:
+class SystemResolver:
     """Look-ups by the system's resolver, one at a time for each name.
 
     Each has a thread of its own, which nobody waits for at the end: a resolver whose servers are away may take half
@@ -166,10 +166,10 @@ class System:
 def _look_up(host: str) -> tuple[str, ...]:
     """In a thread: the addresses of a host."""
     entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return within_reach({str(entry[4][0]) for entry in entries})
+    return filter_reachable({str(entry[4][0]) for entry in entries})
 
 
-def within_reach(addresses: Iterable[str]) -> tuple[str, ...]:
+def filter_reachable(addresses: Iterable[str]) -> tuple[str, ...]:
     """Those to which this host has a route (RFC 6724 section 5, rule 1); all of them where it has one to none.
 
     On a host without IPv6, half of the requests to a service that has it too would begin with a connection that
@@ -189,7 +189,7 @@ def has_route(address: str) -> bool:
     return True
 
 
-def ordered(addresses: Iterable[str]) -> tuple[str, ...]:
+def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
     """Each address once, IPv4 before IPv6, in the order of their numbers."""
 
     def number(address: str) -> tuple[int, int, str]:

@@ -11,9 +11,9 @@ from typing import Any
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.edge.usage import Usage
-from edgeproxy.edge.usage.ship import Reply, Shipper, Standing
+from edgeproxy.edge.usage.ship import Reply, Shipper, ShippingStatus
 from edgeproxy.edge.usage.spool import Spool
-from edgeproxy.edge.usage.transport import Http
+from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire import edge_report
 from edgeproxy.wire.batch import Batch
 from edgeproxy.wire.key_uses import KeysUsed
@@ -31,16 +31,16 @@ class Shipping:
         self.usage = usage
         self._keys = keys
         self._sync_age = sync_age
-        self._http: Http | None = None
+        self._http: HttpTransport | None = None
         self._renewed = False
         """Whether the certificates are to be loaded anew."""
-        self._shipper = Shipper(spool, self._send, aside=_aside)
+        self._shipper = Shipper(spool, self._send, aside=_run_in_thread)
         self._tasks = Tasks()
         self._running = self._tasks.start("ship", self._shipper.run())
         self._died: float | None = None
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> ShippingStatus:
         """How shipping is."""
         standing = self._shipper.standing
         if not self._running.done():
@@ -77,7 +77,7 @@ class Shipping:
             self._keys.acknowledge()
         return reply
 
-    async def _connect(self) -> Http:
+    async def _connect(self) -> HttpTransport:
         """A way there. Raises OSError where the certificates cannot be loaded: that is tried again, as all else is."""
         usage = self.usage
         context: ssl.SSLContext | None = None
@@ -87,7 +87,7 @@ class Shipping:
             except TlsFilesError as error:
                 raise OSError(f"its certificates cannot be loaded: {error}") from error
             context = outward.context
-        return Http(usage.collector, usage.token or "", tls=context, server_name=usage.tls.server_name)
+        return HttpTransport(usage.collector, usage.token or "", tls=context, server_name=usage.tls.server_name)
 
     async def _hang_up(self) -> None:
         if self._http is not None:
@@ -95,6 +95,6 @@ class Shipping:
             await http.close()
 
 
-def _aside(work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
+def _run_in_thread(work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
     """Do it in a thread that the end of the process does not wait for: the disk may never answer."""
     return run_in_thread("ship", partial(work, *given))

@@ -29,12 +29,12 @@ DROP_SYN = (
 """Instructions of classic BPF: code, jumps if true and if false, operand."""
 
 
-class Unavailable(Exception):
+class AddressUnavailableError(Exception):
     """An address cannot be listened on; the text says which and why."""
 
 
 def bind(address: Address) -> socket.socket:
-    """A non-blocking TCP socket bound to this address; port 0 takes any free one. Raises Unavailable."""
+    """A non-blocking TCP socket bound to this address; port 0 takes any free one. Raises AddressUnavailableError."""
     with ExitStack() as undo:
         try:
             family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -47,12 +47,12 @@ def bind(address: Address) -> socket.socket:
                 made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             made.bind(resolved)
         except OSError as error:
-            raise Unavailable(f"cannot listen on {address}: {error.strerror or error}") from error
+            raise AddressUnavailableError(f"cannot listen on {address}: {error.strerror or error}") from error
         undo.pop_all()
     return made
 
 
-def listened_on(address: Address) -> bool:
+def is_listened_on(address: Address) -> bool:
     """Whether some process listens on this address already, on whatever terms."""
     try:
         family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -65,7 +65,7 @@ def listened_on(address: Address) -> bool:
 
 
 def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
-    """`bind` for each: all of them or, raising Unavailable, none."""
+    """`bind` for each: all of them or, raising AddressUnavailableError, none."""
     with ExitStack() as undo:
         made = tuple(undo.enter_context(bind(address)) for address in addresses)
         undo.pop_all()
@@ -87,13 +87,13 @@ def refuse_handshakes(bound: Sequence[socket.socket]) -> None:
             )
 
 
-def close(bound: Sequence[socket.socket]) -> None:
+def close_all(bound: Sequence[socket.socket]) -> None:
     """Give up this process's hold on them; where another process holds one too, it goes on listening."""
     for one in bound:
         one.close()
 
 
-def address_of(bound: socket.socket) -> Address:
+def get_address(bound: socket.socket) -> Address:
     """The address that a socket is bound to."""
     host, port = bound.getsockname()[:2]
     return Address(host, port)

@@ -17,17 +17,17 @@ from edgeproxy.edge.usage import identity
 NOT_ITS_OWN = "the directory is not the one that was left: a copy, a moved volume, a restored backup"
 
 
-class Unusable(Exception):
+class StateDirectoryError(Exception):
     """The state directory, or a file beside it, cannot be used; the text, for the operator, says why."""
 
 
-def prepare(settings: Settings) -> Store:
-    """The store of these settings, its tables made where they are missing. Raises Unusable."""
+def prepare_store(settings: Settings) -> Store:
+    """The store of these settings, its tables made where they are missing. Raises StateDirectoryError."""
     state, tables = settings.state, settings.tables
     folder = tables.dir or state
     try:
         refuse_other_folder(state, folder)
-        put = identity.settle(state, folder, shared=settings.hub.is_shared) if state.is_dir() else None
+        put = identity.set_aside_if_moved(state, folder, shared=settings.hub.is_shared) if state.is_dir() else None
         if put is not None:
             log.get_logger().error(
                 "the state was set aside, and this edge begins anew", aside=str(put), why=NOT_ITS_OWN
@@ -41,11 +41,11 @@ def prepare(settings: Settings) -> Store:
             hub=settings.hub.is_shared,
             ledger=settings.usage is not None,
         )
-        store.control.stay(identity.Here.of(state).digest)
+        store.control.stay(identity.StateLocation.of(state).digest)
         return store
-    except (OSError, identity.Unusable) as error:
+    except (OSError, identity.IdentityError) as error:
         why = str(error).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
-        raise Unusable(f"the state directory {state} cannot be used: {why}") from error
+        raise StateDirectoryError(f"the state directory {state} cannot be used: {why}") from error
 
 
 def refuse_other_folder(state: Path, folder: Path) -> None:
@@ -68,18 +68,18 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
 
 
 def refuse_log(settings: Settings) -> None:
-    """Raise Unusable where the access log cannot be written, which workers would only find out one by one."""
-    if (why := why_no_log(settings)) is not None:
-        raise Unusable(f"the access log {why}")
+    """Raise StateDirectoryError where the access log cannot be written, which workers would only find out one by one."""
+    if (why := describe_log_fault(settings)) is not None:
+        raise StateDirectoryError(f"the access log {why}")
 
 
 def log_faults(settings: EdgeFile) -> Iterator[Fault]:
     """Yield a fault, with its place in the file, where the access log cannot be written."""
-    if (why := why_no_log(settings)) is not None:
+    if (why := describe_log_fault(settings)) is not None:
         yield Fault(("access_log",), why, "name a file that the edge can write to")
 
 
-def why_no_log(settings: EdgeFile) -> str | None:
+def describe_log_fault(settings: EdgeFile) -> str | None:
     """`FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
     if settings.access_log is None:
         return None
@@ -88,7 +88,7 @@ def why_no_log(settings: EdgeFile) -> str | None:
     return None if why is None else f"{file} cannot be written: {why}"
 
 
-def in_use(store: Store) -> bool:
+def is_in_use(store: Store) -> bool:
     """Whether another supervisor, or a worker that lost its own, uses this state directory."""
     if not store.identity.try_acquire():
         return True

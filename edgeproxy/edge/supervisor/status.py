@@ -10,12 +10,12 @@ from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.tiers import Tier
 from edgeproxy.edge.counters.file import KINDS
-from edgeproxy.edge.directory.follower import Follower
+from edgeproxy.edge.directory.follower import DirectoryFollower
 from edgeproxy.edge.limits.limit_set import CONCURRENCY
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.certificates import Certificates
-from edgeproxy.edge.supervisor.limit_report import of_files
+from edgeproxy.edge.supervisor.limit_report import find_file_customer
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.upstreams import Upstreams
@@ -23,7 +23,7 @@ from edgeproxy.edge.supervisor.vitals import Vitals
 from edgeproxy.edge.supervisor.workers import Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
 
-ALONE = {"url": "memory://", "state": "up", "age_s": 0}
+LOCAL_HUB = {"url": "memory://", "state": "up", "age_s": 0}
 """What is said of the hub where limits are this host's alone."""
 
 Phase = Literal["starting", "serving", "draining"]
@@ -40,7 +40,7 @@ class Status:
         upstreams: Upstreams,
         certificates: Certificates,
         accounting: Accounting,
-        follower: Follower,
+        follower: DirectoryFollower,
         coordinator: Coordinator | None = None,
     ) -> None:
         self.phase: Phase = "starting"
@@ -79,7 +79,7 @@ class Status:
     async def known(self, customer: str) -> KnownCustomer | None:
         """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where
         it is not understood what the directory says."""
-        return of_files(self.settings, customer) or await self._follower.customer(customer)
+        return find_file_customer(self.settings, customer) or await self._follower.customer(customer)
 
     @property
     def told_flags(self) -> Mapping[str, Flag]:
@@ -104,10 +104,10 @@ class Status:
             *(
                 ("edge_rate_limited_total", (name, policy, mode), (0,))
                 for name, tier in settings.tiers.items()
-                for policy, mode in policies(tier, settings.routes)
+                for policy, mode in list_refusing_policies(tier, settings.routes)
             ),
             *(("edge_burst_credits_spent_total", (name,), (0,)) for name, tier in settings.tiers.items()),
-            *(("edge_shed_total", (str(priority),), (0,)) for priority in priorities(settings)),
+            *(("edge_shed_total", (str(priority),), (0,)) for priority in list_priorities(settings)),
             *await self._table_reader.series(),
             *self._upstreams.series(),
             *self._certificates.series(),
@@ -130,13 +130,13 @@ class Status:
             "workers": await self.vitals.report(),
             "upstreams": self._upstreams.report(),
             "tables": self._table_reader.rows(),
-            "hub": ALONE if self._coordinator is None else self._coordinator.report(),
+            "hub": LOCAL_HUB if self._coordinator is None else self._coordinator.report(),
             "directory": self._follower.report(),
             "usage": await self._accounting.report(),
         }
 
 
-def policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
+def list_refusing_policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
     """Name and mode of everything that may refuse customers of a tier, unless they have their own; a name may recur."""
     for limit in (*tier.limits, *(limit for route in routes for limit in route.limits)):
         yield limit.name, limit.mode
@@ -147,6 +147,6 @@ def policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
             yield quota.name, "enforce"
 
 
-def priorities(settings: Settings) -> set[int]:
+def list_priorities(settings: Settings) -> set[int]:
     """Those that requests may have, but for a customer's own: of tiers, and of who has none."""
     return {0, *(tier.priority for tier in settings.tiers.values())}

@@ -18,12 +18,12 @@ from edgeproxy.edge.counters.store import Store, Tended
 from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.counters.usage_key import UsageTotal
 from edgeproxy.edge.metrics import Series
-from edgeproxy.edge.supervisor.limit_report import Policy, limit_report
+from edgeproxy.edge.supervisor.limit_report import Policy, list_policies
 from edgeproxy.edge.usage import seal
 
 EXPENSIVE_SECONDS = 0.05
 """Seconds of CPU that reading takes from which sums over all usage are kept for a while."""
-KEPT_SECONDS = 10.0
+CACHED_TIMES = 10.0
 """For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
 
 CLIENTS = tally_key("edge_connections", "client")
@@ -40,8 +40,8 @@ class TableReader:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._reading = asyncio.Lock()
-        self._meters = Kept(lambda: by_meter(store.usage_totals()))
-        self._unsealed = Kept(lambda: seal.unsealed(store))
+        self._meters = CachedRead(lambda: sum_by_meter(store.usage_totals()))
+        self._unsealed = CachedRead(lambda: seal.sum_unsealed(store))
 
     async def tend(self) -> Tended:
         """One slice of the store's housekeeping, while nobody reads."""
@@ -93,10 +93,10 @@ class TableReader:
         return await self.alone(lambda: {column: of(column) for column in columns})
 
     async def limits(self, settings: Settings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
-        """The policies of this customer as they stand now, where the directory has these flags; raises Unserved."""
+        """The policies of this customer as they stand now, where the directory has these flags; raises UnservedCustomerError."""
         store = self._store
         return await self.alone(
-            lambda: limit_report(store.limits, settings, customer, monotonic() + store.offset, flags)
+            lambda: list_policies(store.limits, settings, customer, monotonic() + store.offset, flags)
         )
 
     async def alone(self, work: Callable[[], T]) -> T:
@@ -104,14 +104,14 @@ class TableReader:
         async with self._reading:
             return await asyncio.to_thread(work)
 
-    async def _kept(self, kept: "Kept[T]") -> T:
+    async def _kept(self, kept: "CachedRead[T]") -> T:
         if monotonic() >= kept.until:
             kept.value, took = await self.alone(kept.timed)
-            kept.until = monotonic() + took * KEPT_SECONDS if took > EXPENSIVE_SECONDS else 0.0
+            kept.until = monotonic() + took * CACHED_TIMES if took > EXPENSIVE_SECONDS else 0.0
         return kept.value
 
 
-class Kept(Generic[T]):
+class CachedRead(Generic[T]):
     """What is read, and kept for a while where reading it takes long. `until` is monotonic."""
 
     value: T
@@ -126,7 +126,7 @@ class Kept(Generic[T]):
         return self._read(), thread_time() - began
 
 
-def by_meter(rows: Iterable[UsageTotal]) -> dict[str, int]:
+def sum_by_meter(rows: Iterable[UsageTotal]) -> dict[str, int]:
     """The sums of `rows` by meter."""
     sums: Counter[str] = Counter()
     for _, meter, _, total, *_ in rows:

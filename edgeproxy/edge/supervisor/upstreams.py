@@ -16,8 +16,8 @@ from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses, Endpoints, Services
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor import resolver
-from edgeproxy.edge.supervisor.health import Ask, Health, Target, Terms, usable
-from edgeproxy.edge.supervisor.reachability import Place, Reachability, Refused
+from edgeproxy.edge.supervisor.health import Health, Probe, ProbeTarget, ProbeTerms, select_usable
+from edgeproxy.edge.supervisor.reachability import ConnectTarget, FetchRefusals, Reachability
 from edgeproxy.edge.supervisor.resolver import LookUp, Resolver
 
 GATHER_SECONDS = 0.05
@@ -37,9 +37,9 @@ class Upstreams:
         self,
         upstreams: Mapping[str, Upstream],
         tell: Callable[[Endpoints], None],
-        ask: Ask,
+        ask: Probe,
         look_up: LookUp | None = None,
-        refused: Refused | None = None,
+        refused: FetchRefusals | None = None,
         *,
         number: int = 1,
         every: float = resolver.LOOKUP_SECONDS,
@@ -146,7 +146,7 @@ class Upstreams:
         return found
 
     def _entries(self, name: str, upstream: Upstream) -> list[dict[str, Any]]:
-        endpoints, terms = upstream.endpoints, terms_of(upstream)
+        endpoints, terms = upstream.endpoints, find_probe_terms(upstream)
         entries: list[dict[str, Any]] = [
             {"url": endpoint.url, "why": self._resolver[endpoint.host].why, "addresses": []} for endpoint in endpoints
         ]
@@ -157,25 +157,25 @@ class Upstreams:
         ]
         if terms is None:
             # Requests go to all of them.
-            whys = [self._unreached(Place(name, address, port)) for _, port, address in reached]
+            whys = [self._unreached(ConnectTarget(name, address, port)) for _, port, address in reached]
             told = [(not why, why) for why in whys]
         else:
-            standings = [self._health[Target(name, entry["url"], address, terms)] for entry, _, address in reached]
-            told = list(zip(usable(standings), (standing.why for standing in standings), strict=True))
+            standings = [self._health[ProbeTarget(name, entry["url"], address, terms)] for entry, _, address in reached]
+            told = list(zip(select_usable(standings), (standing.why for standing in standings), strict=True))
         for (entry, _, address), (up, why) in zip(reached, told, strict=True):
             entry["addresses"].append({"address": address, "up": up, "why": why})
         return entries
 
-    def _unreached(self, place: Place) -> str:
+    def _unreached(self, place: ConnectTarget) -> str:
         return "" if self._reachability is None else self._reachability.why(place)
 
-    def _unprobed(self) -> Iterator[Place]:
+    def _unprobed(self) -> Iterator[ConnectTarget]:
         """The addresses of all upstreams that serve and have no health checks."""
         for name, upstream in self._upstreams.items():
             if upstream.health is None:
                 for endpoint in upstream.endpoints:
                     for address in self._resolver[endpoint.host].addresses:
-                        yield Place(name, address, endpoint.port)
+                        yield ConnectTarget(name, address, endpoint.port)
 
     # ---- what changes
 
@@ -217,9 +217,9 @@ class Upstreams:
         self._resolver.follow(self._hosts(), self._tasks)
         self._health.follow(
             (
-                Target(name, endpoint.url, address, terms)
+                ProbeTarget(name, endpoint.url, address, terms)
                 for name, upstream in self._all()
-                if (terms := terms_of(upstream)) is not None
+                if (terms := find_probe_terms(upstream)) is not None
                 for endpoint in upstream.endpoints
                 for address in self._resolver[endpoint.host].addresses
             ),
@@ -227,9 +227,9 @@ class Upstreams:
         )
 
 
-def terms_of(upstream: Upstream) -> Terms | None:
+def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
     """How the addresses of this upstream are probed; None where they are not."""
     if upstream.health is None:
         return None
     host = None if upstream.host in ("pass", "upstream") else upstream.host
-    return Terms(upstream.health.path, upstream.health.every, upstream.tls, host)
+    return ProbeTerms(upstream.health.path, upstream.health.every, upstream.tls, host)

@@ -20,10 +20,10 @@ SAMPLE_SECONDS = 5.0
 DESCRIPTORS_SCARCE, DESCRIPTORS_AMPLE = 0.9, 0.8
 """Of the descriptors that a process may have: from where on that is said, and below which it may be said again."""
 
-PAGE = resource.getpagesize()
+PAGE_BYTES = resource.getpagesize()
 
 
-class Vital(NamedTuple):
+class ProcessUsage(NamedTuple):
     """What one process uses at a moment: resident bytes, open descriptors, and how many of these it may have."""
 
     resident: int
@@ -31,19 +31,21 @@ class Vital(NamedTuple):
     limit: int
 
 
-def vital(pid: int) -> Vital | None:
+def fetch_usage(pid: int) -> ProcessUsage | None:
     """Of a process of this user; None where it is gone. Takes a millisecond where it has thousands of descriptors."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:
-            resident = int(statm.read().split()[1]) * PAGE
-        return Vital(resident, len(os.listdir(f"/proc/{pid}/fd")), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0])
+            resident = int(statm.read().split()[1]) * PAGE_BYTES
+        return ProcessUsage(
+            resident, len(os.listdir(f"/proc/{pid}/fd")), resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+        )
     except (OSError, IndexError):  # An entry of a process that has just ended may be read, and be empty.
         return None
 
 
-def vitals(pids: Iterable[int]) -> dict[int, Vital]:
+def fetch_usages(pids: Iterable[int]) -> dict[int, ProcessUsage]:
     """`vital` of each that lives."""
-    found = {pid: vital(pid) for pid in pids}
+    found = {pid: fetch_usage(pid) for pid in pids}
     return {pid: one for pid, one in found.items() if one is not None}
 
 
@@ -98,7 +100,7 @@ class Vitals:
         columns = [worker.column for worker in workers.values() if worker.column is not None]
         connections = await self._table_reader.connections(columns)
         found = await self._vitals()
-        unknown = Vital(0, 0, 0)
+        unknown = ProcessUsage(0, 0, 0)
         return [
             {
                 "place": place,
@@ -112,5 +114,5 @@ class Vitals:
             for place, worker in workers.items()
         ]
 
-    async def _vitals(self) -> dict[int, Vital]:
-        return await asyncio.to_thread(vitals, [worker.pid for worker in self._workers.workers])
+    async def _vitals(self) -> dict[int, ProcessUsage]:
+        return await asyncio.to_thread(fetch_usages, [worker.pid for worker in self._workers.workers])

@@ -15,17 +15,17 @@ from edgeproxy.edge.supervisor.reload import Reloads
 CHECK_SECONDS = 0.5
 """Seconds between two looks."""
 
-Signs = Mapping[str, FileSignature]
+FileSignatures = Mapping[str, FileSignature]
 
 
-class Settling:
+class SettlingFiles:
     """What was seen of the files so far."""
 
     def __init__(self) -> None:
-        self._before: Signs = {}
-        self._tried: Signs = {}
+        self._before: FileSignatures = {}
+        self._tried: FileSignatures = {}
 
-    def look(self, read: Signs, seen: Signs) -> bool:
+    def look(self, read: FileSignatures, seen: FileSignatures) -> bool:
         """Whether to load the files that are now as `seen`, and were as `read` when they were loaded last.
 
         True at most once for each state of the files: what came of that was said, and stays so until they change.
@@ -38,17 +38,17 @@ class Settling:
         return True
 
 
-async def watch(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
+async def watch_files(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
     """Look at the files that were read last again and again, and reload what has changed."""
-    settling = Settling()
+    settling = SettlingFiles()
     while True:
         await asyncio.sleep(every)
         read = reloads.signs
-        seen = await run_in_thread("look at configuration", partial(signs_of, read))
+        seen = await run_in_thread("look at configuration", partial(sign_files, read))
         if settling.look(read, seen):
             await reloads.ask()
 
 
-def signs_of(files: Iterable[str]) -> Signs:
+def sign_files(files: Iterable[str]) -> FileSignatures:
     """The files as they are now."""
     return {file: compute_file_signature(file) for file in files}

@@ -25,9 +25,9 @@ from edgeproxy.edge.messages import (
 )
 from edgeproxy.edge.supervisor import backoff
 from edgeproxy.edge.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, HUNG_SECONDS
-from edgeproxy.edge.supervisor.process import Heed, Process
+from edgeproxy.edge.supervisor.process import MessageHandler, WorkerProcess
 
-Message = ToWorker | Frame[ToWorker]
+WorkerMessage = ToWorker | Frame[ToWorker]
 
 LAST_WORDS_SECONDS = 1.0
 """Seconds that a worker gets to end by itself after its channel has ended, and all get beyond the drain."""
@@ -47,7 +47,7 @@ class Workers:
         start: Start | Frame[Start],
         *,
         silence: float = HUNG_SECONDS,
-        heed: Heed = lambda message, reply: None,
+        heed: MessageHandler = lambda message, reply: None,
         patient: Callable[[], bool] = lambda: False,
     ) -> None:
         """`silence` is how many seconds a worker that serves may say nothing until it is replaced; `heed` hears what
@@ -60,16 +60,16 @@ class Workers:
         self.number = 1
         """The configuration that all should serve."""
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Resolves when every place has had a worker that was ready; raises Stillborn when none ever will."""
+        """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
         self._command = command
         self._listening = listening
-        self._standing: dict[type[ToWorker], Message] = {Start: start}
+        self._standing: dict[type[ToWorker], WorkerMessage] = {Start: start}
         """What each worker is told when it starts, by type; what to serve first."""
-        self._offered: Message | None = None
+        self._offered: WorkerMessage | None = None
         """The message by which another configuration is being prepared."""
         self._news = asyncio.Event()
         """A worker has said something, or is gone."""
-        self._held: list[Process | None] = [None] * places
+        self._held: list[WorkerProcess | None] = [None] * places
         self._was_ready = [False] * places
         self._failures: list[str | None] = [None] * places
         self._leaving = asyncio.Event()
@@ -84,12 +84,12 @@ class Workers:
         return len(self._held)
 
     @property
-    def workers(self) -> list[Process]:
+    def workers(self) -> list[WorkerProcess]:
         """The living ones, in the order of their places."""
         return list(self.by_place.values())
 
     @property
-    def by_place(self) -> dict[int, Process]:
+    def by_place(self) -> dict[int, WorkerProcess]:
         """The living ones, each with its place; places are numbered from 0."""
         return {
             place: process
@@ -108,7 +108,7 @@ class Workers:
             self._fills.append(self._tasks.start(f"worker {place}", self._fill(place)))
         self._tasks.start("heartbeats", self._feel())
 
-    def tell(self, message: Message) -> None:
+    def tell(self, message: WorkerMessage) -> None:
         """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
         for process in self.workers:
             process.outbox.send_latest(message)
@@ -118,7 +118,7 @@ class Workers:
         for process in self.workers:
             process.outbox.append(message)
 
-    def publish(self, message: Message) -> None:
+    def publish(self, message: WorkerMessage) -> None:
         """Tell all workers, and those that start from now on, until another message of this type is published."""
         self._standing[get_message_type(message)] = message
         self.tell(message)
@@ -173,7 +173,7 @@ class Workers:
         return self._behind()
 
     @property
-    def _serving(self) -> list[Process]:
+    def _serving(self) -> list[WorkerProcess]:
         return [process for process in self.workers if process.ready and not process.dismissed]
 
     def _behind(self) -> list[int]:
@@ -183,7 +183,7 @@ class Workers:
         await self._news.wait()
         self._news.clear()
 
-    def _lead(self, process: Process) -> None:
+    def _lead(self, process: WorkerProcess) -> None:
         """Bring a worker on to the configuration that all should serve, now that it can be; or have it replaced."""
         if process.number == self.number or process.dismissed:
             return
@@ -195,7 +195,7 @@ class Workers:
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 
-    def _dismiss(self, process: Process, why: str) -> None:
+    def _dismiss(self, process: WorkerProcess, why: str) -> None:
         """Have a worker replaced that cannot follow the others."""
         process.dismissed = True
         process.why = why
@@ -227,7 +227,7 @@ class Workers:
             if self._leaving.is_set():
                 return
             crowded = ended.pop("crowded", False)
-            early, wait = backoff.after(early, monotonic() - began)
+            early, wait = backoff.compute_backoff(early, monotonic() - began)
             self._log.error("worker died", place=place, restart_in=wait, **ended)
             if not (crowded and self._patient()):
                 self._mourn(place, str(ended["why"]))
@@ -239,7 +239,7 @@ class Workers:
     async def _live(self, place: int) -> dict[str, object]:
         """One worker's life in this place; what is known of its end."""
         try:
-            process = self._held[place] = await Process.start(self._command, self._listening)
+            process = self._held[place] = await WorkerProcess.start(self._command, self._listening)
         except OSError as error:
             return {"why": f"it could not be started: {error}"}
         if self._leaving.is_set():
@@ -267,10 +267,10 @@ class Workers:
         code = await process.ended
         telling.cancel()
         process.channel.close()
-        ended = {"pid": process.pid, "exit": code, "why": process.why or reason(code)}
+        ended = {"pid": process.pid, "exit": code, "why": process.why or describe_exit(code)}
         return ended | {"crowded": process.crowded}
 
-    def _heard(self, place: int, process: Process, message: ToSupervisor) -> None:
+    def _heard(self, place: int, process: WorkerProcess, message: ToSupervisor) -> None:
         """A worker has said something, which it was taken note of."""
         self._news.set()
         if isinstance(message, Prepared | PrepareFailed):
@@ -290,7 +290,7 @@ class Workers:
                     process.heartbeat.beat()
                     process.kill()
 
-    def _welcome(self, place: int, process: Process) -> None:
+    def _welcome(self, place: int, process: WorkerProcess) -> None:
         self._log.info("worker ready", place=place, pid=process.pid, column=process.column)
         self._was_ready[place] = True
         if all(self._was_ready) and not self.first_ready.done():
@@ -301,19 +301,19 @@ class Workers:
             return
         self._failures[place] = why
         if not any(self._was_ready) and all(self._failures) and not self.first_ready.done():
-            self.first_ready.set_exception(Stillborn(tuple(why for why in self._failures if why)))
+            self.first_ready.set_exception(WorkersFailedError(tuple(why for why in self._failures if why)))
 
     async def _until_empty(self, seconds: float | None) -> None:
         if self._fills:
             await asyncio.wait(self._fills, timeout=seconds)
 
-    def _kill(self, workers: Sequence[Process]) -> None:
+    def _kill(self, workers: Sequence[WorkerProcess]) -> None:
         for process in workers:
             self._log.warning("worker killed", pid=process.pid, why="it did not leave in time")
             process.kill()
 
 
-class Stillborn(Exception):
+class WorkersFailedError(Exception):
     """No worker came up; `whys` is what the first of each place said."""
 
     def __init__(self, whys: tuple[str, ...]) -> None:
@@ -321,6 +321,6 @@ class Stillborn(Exception):
         self.whys = whys
 
 
-def reason(code: int) -> str:
+def describe_exit(code: int) -> str:
     """What an exit code says by itself."""
     return f"it was killed by signal {-code}" if code < 0 else f"it ended with code {code}"

@@ -27,9 +27,9 @@ from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, Limit
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.sync.leader import Leader
 from edgeproxy.edge.sync.pace import REPORTS_PER_ROUND_MAX, Pace
-from edgeproxy.edge.sync.pending_reports import PendingReports
-from edgeproxy.edge.sync.shared import Row, Shared, Use
-from edgeproxy.edge.sync.totals import Total, Totals
+from edgeproxy.edge.sync.pending_reports import PendingUses
+from edgeproxy.edge.sync.shared import RowUse, SharedRate, SharedRates
+from edgeproxy.edge.sync.totals import SharedTotal, SharedTotals
 from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.hub import Hub, KeyFilter
 from edgeproxy.hub.redis import Tls
@@ -37,9 +37,9 @@ from edgeproxy.hub.report import GaugeTotal, Period, PeriodTotal, Report, Report
 
 ROUND_SECONDS_MIN = 0.002
 """Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
-LOOK_SECONDS_MAX = 1.0
+CHECK_SECONDS_MAX = 1.0
 """Seconds between two looks at what is due at most."""
-CLAIMS_LOOK_SECONDS = 0.25
+CLAIMS_CHECK_SECONDS = 0.25
 """Seconds between two looks for claims that nobody uses."""
 USES_PER_ROUND_MAX = 100
 """Rows that workers use, looked at in one round: few enough that the admin listener has its turn."""
@@ -54,13 +54,13 @@ Key = tuple[str, int]
 """The name of a table, and the number of its file."""
 
 
-class Known(NamedTuple):
+class SharedTable(NamedTuple):
     """The rows of a table that are in use."""
 
     table: LimitTable
     hub_column: HubColumn
-    rates: Shared
-    totals: Totals
+    rates: SharedRates
+    totals: SharedTotals
 
 
 class Coordinator:
@@ -72,9 +72,9 @@ class Coordinator:
         self._leader = Leader(store, tell)
         self._log = log.get_logger()
         self._seldom = log.RateLimitedLog(60.0)
-        self._tables: dict[Key, Known] = {}
+        self._tables: dict[Key, SharedTable] = {}
         """The tables of which the hub is told; none while another supervisor does that."""
-        self._used = PendingReports()
+        self._used = PendingUses()
         self._seqs = itertools.count()
         self._pace = Pace(monotonic())
         self._under_way = 0
@@ -178,7 +178,7 @@ class Coordinator:
         if known is None:
             return
         if isinstance(use, RateUse):
-            known.rates.use(Use(use.row, use.generation, use.terms, use.refused), now)
+            known.rates.use(RowUse(use.row, use.generation, use.terms, use.refused), now)
         else:
             known.totals.use(use.row, use.generation, use.limit, now)
 
@@ -187,13 +187,13 @@ class Coordinator:
         for name, table in self._store.limits.items():
             self._table(name, table.file.generation)
 
-    def _known(self) -> list[Known]:
+    def _known(self) -> list[SharedTable]:
         """The tables of which the hub is told, without those that were removed since."""
         for key in [key for key, known in self._tables.items() if known.table.file.is_closed]:
             del self._tables[key]
         return list(self._tables.values())
 
-    def _table(self, name: str, file: int) -> Known | None:
+    def _table(self, name: str, file: int) -> SharedTable | None:
         """The rows in use of a table; None where it has no column for the hub, or is gone."""
         known = self._tables.get((name, file))
         if known is None:
@@ -206,14 +206,16 @@ class Coordinator:
             if table.hub is None:
                 return None
             instance = self._store.control.instance
-            known = self._tables[name, file] = Known(table, table.hub, Shared(table, instance), Totals(table, instance))
+            known = self._tables[name, file] = SharedTable(
+                table, table.hub, SharedRates(table, instance), SharedTotals(table, instance)
+            )
             known.rates.tick = self._settings.sync
             self._say_hosts(known)
         return known
 
     # ---- the hub
 
-    def _say_hosts(self, known: Known) -> None:
+    def _say_hosts(self, known: SharedTable) -> None:
         hub, column = self._hub, known.hub_column
         column.on_loss = self._settings.on_loss
         if hub.is_up:
@@ -294,7 +296,7 @@ class Coordinator:
         if self._used:
             return 0.0
         kinds = [kind.due() for known in self._known() for kind in (known.rates, known.totals)]
-        return min([LOOK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
+        return min([CHECK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
     def _report(self, now: float) -> None:
         """Send the reports that are due, as many as the pace allows."""
@@ -333,7 +335,7 @@ class Coordinator:
         self._answers_since = 0.0
 
     def _rate_answered(
-        self, rates: Shared, row: Row, report: Report, sent: float, answer: "asyncio.Future[ReportAnswer]"
+        self, rates: SharedRates, row: SharedRate, report: Report, sent: float, answer: "asyncio.Future[ReportAnswer]"
     ) -> None:
         self._answered(sent)
         now, is_waited_for = self._now(), True
@@ -349,8 +351,8 @@ class Coordinator:
 
     def _total_answered(
         self,
-        totals: Totals,
-        total: Total,
+        totals: SharedTotals,
+        total: SharedTotal,
         sent: float,
         answer: "asyncio.Future[PeriodTotal] | asyncio.Future[GaugeTotal]",
     ) -> None:
@@ -370,14 +372,14 @@ class Coordinator:
     async def _look_at_claims(self) -> None:
         """Give unused claims back to the hub, until cancelled."""
         while True:
-            await asyncio.sleep(CLAIMS_LOOK_SECONDS)
+            await asyncio.sleep(CLAIMS_CHECK_SECONDS)
             self._rtt = self._hub.rtt
             self._follow_tables()
             rows = [place for known in self._known() if known.rates.has_claims for place in self._unused(known)]
             if rows:
                 self._leader.tell(ClaimsUnused(rows))
 
-    def _unused(self, known: Known) -> list[LimitRow]:
+    def _unused(self, known: SharedTable) -> list[LimitRow]:
         """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
         table, rates, now = known.table, known.rates, self._now()
         for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
@@ -396,7 +398,7 @@ class Coordinator:
     async def _follow_clock(self) -> None:
         """Move the edge's clock towards the hub's every second, until cancelled; far from it, at once."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS_MAX)
+            await asyncio.sleep(CHECK_SECONDS_MAX)
             self._set_clock()
 
     def _set_clock(self) -> None:
@@ -408,7 +410,7 @@ class Coordinator:
         if abs(away) > JUMP_SECONDS:
             self._log.warning("the edge's clock follows the hub's", seconds=round(away, 3))
         elif self._clock_set:
-            away = max(-SLEW_SECONDS * LOOK_SECONDS_MAX, min(SLEW_SECONDS * LOOK_SECONDS_MAX, away))
+            away = max(-SLEW_SECONDS * CHECK_SECONDS_MAX, min(SLEW_SECONDS * CHECK_SECONDS_MAX, away))
         self._clock_set = True
         self._store.control.move(here + away)
         if away < -BACK_SECONDS:

@@ -22,13 +22,13 @@ from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError, Outbox, UnknownMessageError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import FromLeader, LimitsUsed, LimitUse, ToLeader
-from edgeproxy.edge.sync.pending_reports import PendingReports, Place, place_of
+from edgeproxy.edge.sync.pending_reports import PendingUses, UseKey, use_key
 
 SOCKET_NAME = "hub.sock"
 RETRY_SECONDS = 0.1
 """Seconds between two attempts to take the lock, or to connect to the leader."""
 BACKLOG_CONNECTIONS = 8
-USES_KEPT_SECONDS = 10.0
+USES_VALID_SECONDS = 10.0
 """Seconds for which a use that was noted matters to a supervisor that takes over."""
 
 Received = TypeVar("Received")
@@ -44,9 +44,9 @@ class Leader:
         """Whether this supervisor is the leader; it stays so to its end."""
         self._store = store
         self._to_workers = tell
-        self._noted = PendingReports()
+        self._noted = PendingUses()
         """What its workers use and no leader was told yet."""
-        self._passed: dict[Place, tuple[float, LimitUse]] = {}
+        self._passed: dict[UseKey, tuple[float, LimitUse]] = {}
         """What they used before this supervisor was the leader, and when: one entry a row."""
         self._some = asyncio.Event()
         self._others: dict[LeaderEnd, Outbox[FromLeader]] = {}
@@ -64,7 +64,7 @@ class Leader:
                 await self._by_way_of(channel)
             await asyncio.sleep(RETRY_SECONDS)
         self.leads = True
-        since = monotonic() - USES_KEPT_SECONDS
+        since = monotonic() - USES_VALID_SECONDS
         for moment, use in self._passed.values():
             if moment >= since:
                 self._noted.add_older(use)
@@ -75,7 +75,7 @@ class Leader:
         """Note which rows a worker uses, while this supervisor is not the leader."""
         for use in message:
             self._noted.add(use)
-            self._passed[place_of(use)] = monotonic(), use
+            self._passed[use_key(use)] = monotonic(), use
         self._some.set()
 
     def noted(self) -> LimitsUsed:
@@ -89,7 +89,7 @@ class Leader:
         try:
             path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
             listening = socket.socket(socket.AF_UNIX)
-            _at(self._store.state, listening.bind)
+            _call_with_socket_path(self._store.state, listening.bind)
             path.chmod(0o600)
             self._server = await asyncio.start_unix_server(
                 lambda reader, writer: self._serve(Channel(reader, writer, messages.LEADER), take),
@@ -145,7 +145,7 @@ class Leader:
         end = socket.socket(socket.AF_UNIX)
         end.setblocking(False)
         try:
-            _at(self._store.state, end.connect)
+            _call_with_socket_path(self._store.state, end.connect)
         except OSError:
             end.close()
             return None
@@ -169,7 +169,7 @@ class Leader:
             pass
 
 
-def _at(state: Path, do: Callable[[str], None]) -> None:
+def _call_with_socket_path(state: Path, do: Callable[[str], None]) -> None:
     """Call something with a short path to the socket in a directory: an address has room for 107 bytes only."""
     folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -33,7 +33,7 @@ class LedgerCount(NamedTuple):
     used: int
 
 
-def read(said: Any) -> LedgerCount:
+def parse_count(said: Any) -> LedgerCount:
     """Return a count as the collector tells it; raises ValueError where it cannot be one."""
     try:
         count = LedgerCount(**{name: said[name] for name in LedgerCount._fields})
@@ -49,7 +49,7 @@ def read(said: Any) -> LedgerCount:
     return count._replace(used=min(count.used, COUNT_MAX))
 
 
-def write(table: LimitTable, count: LedgerCount, now: float) -> None:
+def write_count(table: LimitTable, count: LedgerCount, now: float) -> None:
     """Write a count into the table of quotas, which has a column for others; `now`: edge time.
 
     The quota gets a row where it has none, so that it holds before anybody asks here. Raises NoRow.

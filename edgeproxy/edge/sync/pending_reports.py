@@ -6,22 +6,22 @@ from msgspec.structs import replace
 
 from edgeproxy.edge.messages import LimitsUsed, LimitUse, RateUse, TotalUse
 
-Place = tuple[type[LimitUse], str, int, int]
+UseKey = tuple[type[LimitUse], str, int, int]
 """A kind of use, a table, its file, and a row."""
 
 
-class PendingReports:
+class PendingUses:
     """Rows in the order in which they were first said to be used."""
 
     def __init__(self) -> None:
-        self._uses: OrderedDict[Place, LimitUse] = OrderedDict()
+        self._uses: OrderedDict[UseKey, LimitUse] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._uses)
 
     def add(self, use: LimitUse) -> None:
         """Add what a worker says of a row, in the place of what was said before."""
-        place = place_of(use)
+        place = use_key(use)
         if isinstance(use, RateUse) and not use.refused:
             before = self._uses.get(place)
             if isinstance(before, RateUse) and before.refused:
@@ -30,7 +30,7 @@ class PendingReports:
 
     def add_older(self, use: LimitUse) -> None:
         """Add what was said of a row some time ago, unless something newer is there."""
-        self._uses.setdefault(place_of(use), use)
+        self._uses.setdefault(use_key(use), use)
 
     def take(self) -> LimitUse:
         """Take out the row that was first."""
@@ -46,6 +46,6 @@ class PendingReports:
         return said
 
 
-def place_of(use: LimitUse) -> Place:
+def use_key(use: LimitUse) -> UseKey:
     """The rows that are used, without what was said of them."""
     return type(use), use.table, use.file, use.row

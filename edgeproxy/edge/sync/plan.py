@@ -46,7 +46,7 @@ WAITED_FOR, MATTERS, IN_TURN = range(3)
 while; or it is time. Where not all can be told, the first come first."""
 
 
-class Counted(NamedTuple):
+class HostCounts(NamedTuple):
     """What this host has counted, as the map says. `cells`: by number; `cum`: ever; `spent`: claims used or given back.
 
     `waiting`: requests that wait for a claim. `refused`: something was refused since the last report. `lately`:
@@ -63,23 +63,23 @@ class Counted(NamedTuple):
     level: float = 0.0
 
 
-def allowance(most: int, left: int, seen: int) -> int:
+def compute_allowance(most: int, left: int, seen: int) -> int:
     """What a host may let through between answers, if `seen` hosts use the rate: one each, or a fifth together."""
     seen = max(1, seen)
     return int(max(1, min(0.01, 0.2 / seen) * most, 0.5 * max(0, left) / seen))
 
 
-def worth_telling(most: int, left: int, hosts: int) -> int:
+def compute_report_threshold(most: int, left: int, hosts: int) -> int:
     """How many counts that were not reported make a report due before its tick, where `hosts` use the rate."""
     return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
 
 
-def stock(most: int, left: int, hosts: int) -> int:
+def compute_claim_stock(most: int, left: int, hosts: int) -> int:
     """Claims that a strict host keeps in hand while less than half is used."""
     return int(max(1, 0.05 * most / hosts)) if left > most / 2 else 0
 
 
-def held_to(terms: RateTerms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
+def compute_host_share(terms: RateTerms, hosts: int, own: int, foreign: int, on_loss: OnLoss) -> int:
     """What this host may use of a rate while the hub is away; `own` and `foreign` were used at its last answer."""
     if terms.mode == "strict" or on_loss == "deny":
         return 0
@@ -89,14 +89,14 @@ def held_to(terms: RateTerms, hosts: int, own: int, foreign: int, on_loss: OnLos
     return min(terms.most, int(max(cold_allowance(terms.most, hosts), terms.most / max(1, hosts), part)))
 
 
-class Due(NamedTuple):
+class ReportDue(NamedTuple):
     """When a report is due, perhaps in the past, and why."""
 
     at: float
     why: int
 
 
-class Sent(NamedTuple):
+class SentReport(NamedTuple):
     """A report that was sent: its seq, what was counted ever, claims spent ever, claims asked for, if it was whole, and
     claims in hand that the hub has forgotten, asked for on top of that."""
 
@@ -109,7 +109,7 @@ class Sent(NamedTuple):
 
 
 @dataclass(slots=True)
-class Plan:
+class RatePlan:
     """One host's part in one rate. `hosts`: on the hub, this one among them; `rtt`: seconds to the hub and back.
 
     A hub that has lost everything, or this host, says so, and is sent the whole window again. After the connection was
@@ -160,7 +160,7 @@ class Plan:
     _settled: dict[int, int] = field(default_factory=dict)
     _forgotten: int = 0
     """Claims in hand of which the hub does not know any more."""
-    _under_way: list["Sent"] = field(default_factory=list)
+    _under_way: list["SentReport"] = field(default_factory=list)
     """Reports without an answer yet, oldest first."""
 
     # ---- how much may pass
@@ -178,7 +178,7 @@ class Plan:
         if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS:
             return self.acknowledged + cold_allowance(self.terms.most, self.hosts)
         if self.seen > 1:
-            return self.acknowledged + allowance(self.terms.most, left, self.seen)
+            return self.acknowledged + compute_allowance(self.terms.most, left, self.seen)
         return None
 
     @property
@@ -202,36 +202,36 @@ class Plan:
 
     # ---- reports
 
-    def due(self, now: float, counted: Counted) -> float | None:
+    def due(self, now: float, counted: HostCounts) -> float | None:
         """When the next report is due; None where there is nothing to say or to ask."""
         due = self.next(now, counted)
         return None if due is None else max(now, due.at)
 
-    def next(self, now: float, counted: Counted) -> Due | None:
+    def next(self, now: float, counted: HostCounts) -> ReportDue | None:
         """The next report; None where there is nothing to say or to ask."""
         if counted.waiting and self._want(now, counted):
-            return Due(self.told_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
+            return ReportDue(self.told_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
         if not self.has_news(counted):
             return None
         untold, users = counted.cum - self.told, self.users(now)
         if (
-            untold >= worth_telling(self.terms.most, counted.left, users)
+            untold >= compute_report_threshold(self.terms.most, counted.left, users)
             # While an answer is on its way, asking again would bring it no sooner.
             or (counted.refused and (untold or (now - self.answered_at > self.stale and not self._under_way)))
             or (untold and self.answered_at < now - COLD_SECONDS and not self._under_way)
         ):
-            return Due(self.told_at + SOON_SECONDS, MATTERS)
-        return Due(self.told_at + self.step(now), IN_TURN)
+            return ReportDue(self.told_at + SOON_SECONDS, MATTERS)
+        return ReportDue(self.told_at + self.step(now), IN_TURN)
 
     def step(self, now: float) -> float:
         """Seconds from one report to the next that is due for no other reason than the time."""
         return self._tick * (1 if self.users(now) > 1 else ALONE_TICKS)
 
-    def has_news(self, counted: Counted) -> bool:
+    def has_news(self, counted: HostCounts) -> bool:
         """Whether there is anything to report or to ask."""
         return self.is_whole or counted.cum != self.told or counted.refused or counted.spent > self.spent
 
-    def is_through(self, counted: Counted) -> bool:
+    def is_through(self, counted: HostCounts) -> bool:
         """Whether there is nothing to report, and all reports have been answered."""
         return not self._under_way and not self.has_news(counted)
 
@@ -245,7 +245,7 @@ class Plan:
         return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS else self.seen
 
     def report(
-        self, now: float, cell: int, instance: int, seq: int, counted: Counted, tick: float = TICK_SECONDS
+        self, now: float, cell: int, instance: int, seq: int, counted: HostCounts, tick: float = TICK_SECONDS
     ) -> Report:
         """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         terms = self.terms
@@ -270,19 +270,19 @@ class Plan:
         self._tick = tick
         # It would take what it grants for those that are in hand already.
         forgotten = self._forgotten if want and not any(sent.forgotten for sent in self._under_way) else 0
-        self._under_way.append(Sent(seq, counted.cum, counted.spent, want, self.is_whole, forgotten))
+        self._under_way.append(SentReport(seq, counted.cum, counted.spent, want, self.is_whole, forgotten))
         want += forgotten
         self.is_whole = False
         return Report(
             self.key, instance, seq, self.born, now, terms.span, counted.cum, counted.spent, want, window, bucket
         )
 
-    def _want(self, now: float, counted: Counted) -> int:
+    def _want(self, now: float, counted: HostCounts) -> int:
         """How many claims to ask for: for who waits, who will come before the answer does, and to keep in hand."""
         kept = 0
         if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.told):
             # Where nothing is used any more nothing is kept either, once it was given back.
-            kept = stock(self.terms.most, counted.left, self.hosts)
+            kept = compute_claim_stock(self.terms.most, counted.left, self.hosts)
         if not (counted.waiting or kept) or now < self.no_use_until:
             return 0
         ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
@@ -316,7 +316,7 @@ class Plan:
 
     def answer(self, now: float, cell: int, seq: int, told: ReportAnswer) -> int:
         """Take in the answer to a report; returns how many claims it grants."""
-        sent = Sent(0, self.acknowledged, self.spent, 0)
+        sent = SentReport(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
             sent = self._under_way.pop(0)
         self.acknowledged = sent.cum

@@ -15,7 +15,14 @@ from edgeproxy.edge.counters.hub_column import NEVER, HubColumn, OnLoss
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.levels import level_in, scale_of
 from edgeproxy.edge.limits.rate_terms import RateTerms
-from edgeproxy.edge.sync.plan import COLD_SECONDS, COUNTS_PER_REPORT_MAX, Counted, Plan, held_to, worth_telling
+from edgeproxy.edge.sync.plan import (
+    COLD_SECONDS,
+    COUNTS_PER_REPORT_MAX,
+    HostCounts,
+    RatePlan,
+    compute_host_share,
+    compute_report_threshold,
+)
 from edgeproxy.hub.report import Report, ReportAnswer
 
 LATELY_SECONDS = 0.25
@@ -24,7 +31,7 @@ GOOD_SECONDS = COLD_SECONDS
 """Seconds for which an answer of the hub is good."""
 
 
-class Withheld(NamedTuple):
+class WithheldLevel(NamedTuple):
     """Of a bucket, while the hub is away: what really is in it, with so much ever counted, as of when; and how much is
     still to be poured in for the other hosts."""
 
@@ -38,7 +45,7 @@ class Withheld(NamedTuple):
         return max(0.0, self.level - (now - self.at) * rate) + cum - self.cum
 
 
-class Rate:
+class HostRate:
     """A rate in use. `row`: the word at which its row begins; `generation`: that of the row, while it is this rate's.
 
     What is in the map of a supervisor before this one goes on.
@@ -71,7 +78,7 @@ class Rate:
         self._width = table.cell_width(row)
         """Microseconds of a cell."""
         born = table.born(row) << 10 | generation & 0x3FF
-        self.plan = Plan(table.stored_key(row), terms, born, width=self._width / 1e6)
+        self.plan = RatePlan(table.stored_key(row), terms, born, width=self._width / 1e6)
         heads = table.heads(row)
         self.plan.claims = heads.given
         self.plan.spent = heads.spent
@@ -90,7 +97,7 @@ class Rate:
         self._cells_of = (-1, -1)
         self._foreign: Mapping[int, int] | None = None
         """The cells of the hub's column; None: they must be read from the map."""
-        self._withheld: Withheld | None = None
+        self._withheld: WithheldLevel | None = None
         self._counts: list[tuple[float, int]] = []
 
     @property
@@ -105,7 +112,7 @@ class Rate:
 
     # ---- what is counted
 
-    def counted(self, now: float) -> Counted:
+    def counted(self, now: float) -> HostCounts:
         """What this host has counted, older files' counts among it."""
         table, row, terms = self._table, self.row, self.plan.terms
         heads = table.heads(row)
@@ -128,7 +135,7 @@ class Rate:
         if terms.depth:
             level = level_in(heads.each, heads.width, now, terms.rate, scale_of(self._width)).level
             left = min(left, int(terms.depth - level)) if terms.cells else int(terms.depth - level)
-        return Counted(cells, cum, left, heads.spent, heads.waiting, self.refused, self._lately(now, cum), level)
+        return HostCounts(cells, cum, left, heads.spent, heads.waiting, self.refused, self._lately(now, cum), level)
 
     def _lately(self, now: float, cum: int) -> float:
         """Counts a second over the last LATELY_SECONDS."""
@@ -140,7 +147,7 @@ class Rate:
         before, then = counts[0]
         return (cum - then) / max(LATELY_SECONDS, now - before)
 
-    def report(self, now: float, instance: int, seq: int, counted: Counted, tick: float) -> Report:
+    def report(self, now: float, instance: int, seq: int, counted: HostCounts, tick: float) -> Report:
         """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         self.refused = False
         if self._withheld is not None:
@@ -150,7 +157,7 @@ class Rate:
 
     # ---- what the hub says
 
-    def answer(self, now: float, seq: int, told: ReportAnswer) -> tuple[int, Counted]:
+    def answer(self, now: float, seq: int, told: ReportAnswer) -> tuple[int, HostCounts]:
         """Write an answer into the map; returns how many claims it grants, and what is counted now."""
         cell = cell_number(now, self._width)
         granted = self.plan.answer(now, cell, seq, told)
@@ -170,7 +177,7 @@ class Rate:
         """Write anew what is kept for other hosts, as no report of this row is due for now."""
         self._write_others(now)
 
-    def _write_others(self, now: float) -> Counted:
+    def _write_others(self, now: float) -> HostCounts:
         """What is known of others, and what is kept for those who may still come back; returns what is counted."""
         foreign, cell = self.plan.foreign, cell_number(now, self._width)
         withheld = self.plan.withheld(now) if self.plan.terms.cells else 0
@@ -178,7 +185,7 @@ class Rate:
             foreign = {**foreign, cell: foreign.get(cell, 0) + withheld}
         return self._write(now, foreign, withheld)
 
-    def _write(self, now: float, foreign: Mapping[int, int], withheld: int) -> Counted:
+    def _write(self, now: float, foreign: Mapping[int, int], withheld: int) -> HostCounts:
         """The hub's column, and what its answer allows; what is counted in the row then. `withheld`: of what stands in
         the column, for other hosts."""
         hub, row, plan = self._hub, self.row, self.plan
@@ -207,7 +214,7 @@ class Rate:
         if self.held is None:
             ask = plan.ask_from(now, left)
             allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)
-            hub.allow(row, allowed, worth_telling(plan.terms.most, left, plan.users(now)))
+            hub.allow(row, allowed, compute_report_threshold(plan.terms.most, left, plan.users(now)))
         elif self.held:
             # Of what has just not answered nobody is to wait for an answer.
             hub.hold(row)
@@ -241,7 +248,7 @@ class Rate:
             # What is counted at this very moment was in the cells before it was in any sum, so that is read once more.
             known = self.plan.acknowledged
             own = max(0, min(known, own - max(0, self._table.heads(self.row).counted - known)))
-            self.held = held_to(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
+            self.held = compute_host_share(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
         if on_loss == "full" and terms.mode != "strict":
             self._allow(now, counted.left)
         else:
@@ -266,7 +273,7 @@ class Rate:
         self._write(now, plan.foreign, 0)
         return never
 
-    def _pour(self, now: float, counted: Counted, theirs: float) -> int:
+    def _pour(self, now: float, counted: HostCounts, theirs: float) -> int:
         """What is to be poured into a bucket for the other hosts, whose part of it is `theirs`, while the hub is away.
 
         Of what was left when it was lost, and then of what drains; and so much is always in it. Whole tokens; what is
@@ -280,7 +287,7 @@ class Rate:
             owed = max(before.owed + theirs * rate * (now - before.at), theirs * depth - level)
             level = before.level_now(now, counted.cum, rate)
         poured = max(0, int(owed))
-        self._withheld = Withheld(level, counted.cum, now, owed - poured)
+        self._withheld = WithheldLevel(level, counted.cum, now, owed - poured)
         return poured
 
     def let_go(self, now: float) -> None:

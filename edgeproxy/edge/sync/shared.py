@@ -17,24 +17,24 @@ from edgeproxy.edge.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.gate import UNUSED_SECONDS
 from edgeproxy.edge.limits.rate_terms import RateTerms
-from edgeproxy.edge.sync.plan import IN_TURN, TICK_SECONDS, Counted
-from edgeproxy.edge.sync.rate import GOOD_SECONDS, Rate
+from edgeproxy.edge.sync.plan import IN_TURN, TICK_SECONDS, HostCounts
+from edgeproxy.edge.sync.rate import GOOD_SECONDS, HostRate
 from edgeproxy.hub.report import Report, ReportAnswer
 
 IDLE_SECONDS = 5.0
 """Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
 SPREAD_SECONDS = 5.0
 """Seconds over which rows are reported again once the hub is back, if nothing was counted in them meanwhile."""
-LOOKS_PER_ROUND_MAX = 1000
+ROWS_PER_ROUND_MAX = 1000
 """Rows that are looked at in one round."""
-RETOLD_PER_ROUND_MAX = 200
+RESUMED_PER_ROUND_MAX = 200
 """Rows in one round of those that are reported again."""
 URGENT_SHARE = 0.75
 """Of what may be told, the part that those may take which matter most, and of the rest those which matter more than
 others. What they leave is the others', and the other way round."""
 
 
-class Use(NamedTuple):
+class RowUse(NamedTuple):
     """What a worker says of a row that it uses: where it is, and what it is held to. `refused`: something was."""
 
     row: int
@@ -43,7 +43,7 @@ class Use(NamedTuple):
     refused: bool = False
 
 
-class Asleep(NamedTuple):
+class DormantRow(NamedTuple):
     """A row that is no longer in use and fully reported, and whose counts still matter."""
 
     generation: int
@@ -51,12 +51,12 @@ class Asleep(NamedTuple):
     until: float
 
 
-class Row(Rate):
+class SharedRate(HostRate):
     """A rate in use, and when it must be looked at."""
 
     __slots__ = ("due", "times", "used_at", "why")
 
-    def __init__(self, table: LimitTable, use: Use, now: float) -> None:
+    def __init__(self, table: LimitTable, use: RowUse, now: float) -> None:
         super().__init__(table, use.row, use.generation, use.terms, now)
         self.used_at = now
         self.due = 0.0
@@ -66,7 +66,7 @@ class Row(Rate):
         """The number of `_times` when that was set: what is older does not count."""
 
 
-class Shared:
+class SharedRates:
     """The windows and buckets of a table that hosts share. `instance`: of this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
@@ -79,8 +79,8 @@ class Shared:
         self.tick = TICK_SECONDS
         """Seconds between two reports of a row in use, give or take a fifth."""
         self._chance = chance or random.Random()
-        self._rows: dict[int, Row] = {}
-        self._asleep: dict[int, Asleep] = {}
+        self._rows: dict[int, SharedRate] = {}
+        self._asleep: dict[int, DormantRow] = {}
         self._woken: deque[int] = deque()
         """Those of `_asleep` that must be reported again, as the hub may have forgotten them."""
         self._claimed: set[int] = set()
@@ -92,7 +92,7 @@ class Shared:
         self._away = False
         self._on_loss: OnLoss | None = None
         """`on_loss` as of the last call of `lost`."""
-        self._left: deque[Row] = deque()
+        self._left: deque[SharedRate] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Shared:
 
     # ---- what is due
 
-    def use(self, use: Use, now: float) -> None:
+    def use(self, use: RowUse, now: float) -> None:
         """Take in that a worker uses a row, wants claims, or has refused something."""
         if not self.table.has(use.row, use.generation):
             return
@@ -120,15 +120,15 @@ class Shared:
             # It is known, and there is nobody to tell: not with every request.
             row.keep_warm(now)
 
-    def _enter(self, use: Use, now: float) -> Row:
+    def _enter(self, use: RowUse, now: float) -> SharedRate:
         """The row, which hosts share from now on."""
-        row = Row(self.table, use, now)
+        row = SharedRate(self.table, use, now)
         row.plan.hosts, row.plan.rtt = self.hosts, self.rtt
         if row.has_claims:
             self._claimed.add(use.row)
         return row
 
-    def _schedule(self, row: Row, now: float, counted: Counted | None = None) -> None:
+    def _schedule(self, row: SharedRate, now: float, counted: HostCounts | None = None) -> None:
         """Set when the row is due. `counted`: what it holds by now."""
         if self._away:
             return  # When to hold it again is known.
@@ -146,20 +146,20 @@ class Shared:
         else:
             self._look(row, max(now, due.at), due.why)
 
-    def _look(self, row: Row, due: float, why: int) -> None:
+    def _look(self, row: SharedRate, due: float, why: int) -> None:
         """Have the row looked at then, unless it is due before, or for a better reason."""
         if not row.due or why < row.why or (why == row.why and due < row.due):
             row.due, row.why = due, why
             heapq.heappush(self._due[why], (due, row.row))
 
-    def _keep_up(self, row: Row) -> None:
+    def _keep_up(self, row: SharedRate) -> None:
         """Drop what was under way, and when the row was due, if the hub was lost or found since."""
         if row.times != self._times:
             row.times = self._times
             row.plan.lost()
             row.due = 0.0
 
-    def _next(self, why: int) -> tuple[float, Row] | None:
+    def _next(self, why: int) -> tuple[float, SharedRate] | None:
         """The next row that is due for this reason, and when."""
         heap = self._due[why]
         while heap:
@@ -176,13 +176,15 @@ class Shared:
             return 0.0
         return min([found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None], default=None)
 
-    def reports(self, now: float, seqs: Iterator[int], most: int = LOOKS_PER_ROUND_MAX) -> Iterator[tuple[Row, Report]]:
+    def reports(
+        self, now: float, seqs: Iterator[int], most: int = ROWS_PER_ROUND_MAX
+    ) -> Iterator[tuple[SharedRate, Report]]:
         """What is to be told now, first what matters most; of each kind what has been due for the longest time.
 
         Where less may be told than is due, some of it is of those that matter less, so that all have their turn.
         """
         self._find(now)
-        looks = LOOKS_PER_ROUND_MAX
+        looks = ROWS_PER_ROUND_MAX
         for part in (URGENT_SHARE, 1.0):
             for why in range(len(self._due)):
                 enough = most if why == IN_TURN else math.ceil(most * part)
@@ -197,7 +199,7 @@ class Shared:
                         most -= 1
                         yield row, report
 
-    def _report(self, row: Row, now: float, seqs: Iterator[int]) -> Report | None:
+    def _report(self, row: SharedRate, now: float, seqs: Iterator[int]) -> Report | None:
         """The report of a row that was due, if there is one; sets when the row is looked at again, if at all."""
         plan, report = row.plan, None
         if not row.is_there:
@@ -226,9 +228,9 @@ class Shared:
             self._schedule(row, now, counted)
         return report
 
-    def _sleep(self, row: Row, now: float) -> None:
+    def _sleep(self, row: SharedRate, now: float) -> None:
         """Remember a row that is no longer looked at, for as long as its counts matter."""
-        self._asleep[row.row] = Asleep(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
+        self._asleep[row.row] = DormantRow(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
         # For each that comes two are looked at, so that those which count no more are never many.
         for number in tuple(itertools.islice(self._asleep, 2)):
             asleep = self._asleep.pop(number)
@@ -237,12 +239,12 @@ class Shared:
 
     def _awake(self, now: float) -> None:
         """Have the next rows that are not in use reported again."""
-        for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._woken))):
+        for _ in range(min(RESUMED_PER_ROUND_MAX, len(self._woken))):
             number = self._woken.popleft()
             asleep = self._asleep.pop(number, None)
             if asleep is None or asleep.until <= now:
                 continue
-            use = Use(number, asleep.generation, asleep.terms)
+            use = RowUse(number, asleep.generation, asleep.terms)
             if self.table.has(number, use.generation):
                 row = self._rows[number] = self._enter(use, now)
                 row.used_at = asleep.until - use.terms.span
@@ -254,7 +256,7 @@ class Shared:
         """Seconds for which the row that is longest overdue has waited."""
         return max([0.0, *[now - found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None]])
 
-    def answer(self, row: Row, now: float, seq: int, told: ReportAnswer) -> bool:
+    def answer(self, row: SharedRate, now: float, seq: int, told: ReportAnswer) -> bool:
         """Write an answer into the map; returns whether somebody may have waited for it."""
         if not self._has(row):
             return False
@@ -264,7 +266,7 @@ class Shared:
         self._schedule(row, now, counted)
         return bool(granted or counted.waiting)
 
-    def _has(self, row: Row) -> bool:
+    def _has(self, row: SharedRate) -> bool:
         """Whether the row is still in use, and its place in the map not given to another key."""
         return self._rows.get(row.row) is row and row.is_there
 
@@ -275,12 +277,12 @@ class Shared:
         """Whether `left_behind` or `unused` may find something."""
         return bool(self._claimed)
 
-    def left_behind(self, column: int) -> list[Row]:
+    def left_behind(self, column: int) -> list[SharedRate]:
         """The rows that are not settled in a column: for one that nobody holds, see `settle`."""
         rows = [row for number in self._claimed if (row := self._rows.get(number)) is not None]
         return [row for row in rows if row.is_there and not claims.is_settled(self.table, row.row, column)]
 
-    def settle(self, row: Row, column: int, now: float) -> None:
+    def settle(self, row: SharedRate, column: int, now: float) -> None:
         """Give back what is left in a column that nobody uses; for its holder."""
         claims.settle(self.table, row.row, column)
         self._schedule(row, now)
@@ -302,12 +304,12 @@ class Shared:
                 found.append((number, row.generation))
         return found
 
-    def _has_any(self, row: Row) -> bool:
+    def _has_any(self, row: SharedRate) -> bool:
         return any(claims.in_hand(self.table, row.row, column) for column in range(self.table.layout.columns - 1))
 
     # ---- the hub is away
 
-    def lost(self, now: float, on_loss: OnLoss, most: int = LOOKS_PER_ROUND_MAX) -> None:
+    def lost(self, now: float, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
         """The hub is away: hold so many rows to this host's part. Call it again and again, when some are due.
 
         What is known of others counts on where that has not been done yet.
@@ -347,7 +349,7 @@ class Shared:
                 self._hub.write_warm_until(row, 0.0)
                 self.table.announce(row)
 
-    def away(self, row: Row, now: float, on_loss: OnLoss) -> None:
+    def away(self, row: SharedRate, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as the node of the hub that has it did not answer."""
         if self._has(row):
             row.plan.lost()
@@ -366,7 +368,7 @@ class Shared:
 
     def restart(self, now: float) -> None:
         """Begin anew after the clock was set back, as no moment that was noted means anything."""
-        uses = [Use(row.row, row.generation, row.plan.terms) for row in self._rows.values() if row.is_there]
+        uses = [RowUse(row.row, row.generation, row.plan.terms) for row in self._rows.values() if row.is_there]
         self._rows = {use.row: self._enter(use, now) for use in uses}
         if self._away:
             self._turn(away=True)
@@ -384,7 +386,7 @@ class Shared:
     def _find(self, now: float) -> None:
         """Schedule the next of the rows that must be reported again."""
         self._awake(now)
-        for _ in range(min(RETOLD_PER_ROUND_MAX, len(self._left))):
+        for _ in range(min(RESUMED_PER_ROUND_MAX, len(self._left))):
             row = self._left.popleft()
             if not self._has(row):
                 continue

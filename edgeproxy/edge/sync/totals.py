@@ -13,7 +13,7 @@ from itertools import islice
 
 from edgeproxy.edge.counters.hub_column import HubColumn, OnLoss
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.sync.plan import SOON_SECONDS, TICK_SECONDS, worth_telling
+from edgeproxy.edge.sync.plan import SOON_SECONDS, TICK_SECONDS, compute_report_threshold
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal
 
 GAUGE_HOLDS_SECONDS = 5.0
@@ -23,7 +23,7 @@ GAUGE_REPEAT_SECONDS, QUOTA_REPEAT_SECONDS = 2.0, 600.0
 hub has forgotten it."""
 IDLE_SECONDS = 10.0
 """Seconds without a change after which a row is no longer looked at."""
-LOOKS_PER_ROUND_MAX = 500
+ROWS_PER_ROUND_MAX = 500
 """Rows that are looked at in one round."""
 LEFT_BEHIND_PER_ROUND_MAX = 5000
 """Rows looked at in one round, of those that a supervisor before this one may have left behind."""
@@ -34,7 +34,7 @@ NOT_KNOWN = -1
 """In the place of what was reported: not known, so that the row is reported in any case."""
 
 
-class Total:
+class SharedTotal:
     """A row in use, whose number is `told` to the hub as of `told_at`."""
 
     __slots__ = ("due", "generation", "key", "limit", "others", "period", "row", "tick", "told", "told_at", "used_at")
@@ -53,7 +53,7 @@ class Total:
         self.due = 0.0
 
 
-class Totals:
+class SharedTotals:
     """The quotas and gauges of one table that hosts share. `instance`: of this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
@@ -63,12 +63,12 @@ class Totals:
         self.instance = instance
         self.hosts = 1
         self._chance = chance or random.Random()
-        self._rows: dict[int, Total] = {}
+        self._rows: dict[int, SharedTotal] = {}
         self._due: list[tuple[float, int]] = []
         self._away = False
         self._on_loss: OnLoss | None = None
         """`on_loss` as of the last call of `lost`."""
-        self._left: deque[Total] = deque()
+        self._left: deque[SharedTotal] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
         """Rows in which a supervisor before this one may have written what is in use elsewhere, perhaps outdated."""
@@ -84,7 +84,7 @@ class Totals:
             return
         total = self._rows.get(row)
         if total is None or total.generation != generation:
-            total = Total(row, generation, self.table.stored_key(row), limit)
+            total = SharedTotal(row, generation, self.table.stored_key(row), limit)
             self._rows[row] = total
         total.limit = limit
         total.used_at = now
@@ -101,11 +101,11 @@ class Totals:
             return 0.0
         return self._due[0][0] if self._due and not self._away else None
 
-    def reports(self, now: float, most: int = 1000) -> Iterator[tuple[Total, Period | Gauge]]:
+    def reports(self, now: float, most: int = 1000) -> Iterator[tuple[SharedTotal, Period | Gauge]]:
         """The reports to send now."""
         self._look_behind(now)
         self._find(now)
-        looks = LOOKS_PER_ROUND_MAX
+        looks = ROWS_PER_ROUND_MAX
         while self._due and self._due[0][0] <= now and most > 0 and looks > 0:
             looks -= 1
             due, number = heapq.heappop(self._due)
@@ -142,7 +142,7 @@ class Totals:
         """Seconds for which the row that is longest overdue has waited."""
         return max(0.0, now - self._due[0][0]) if self._due else 0.0
 
-    def _schedule(self, total: Total, now: float) -> None:
+    def _schedule(self, total: SharedTotal, now: float) -> None:
         due = max(now, self._worth(total, now))
         if now - total.used_at <= IDLE_SECONDS:
             # Workers do not say each time that they use it.
@@ -151,7 +151,7 @@ class Totals:
             total.due = due
             heapq.heappush(self._due, (due, total.row))
 
-    def _worth(self, total: Total, now: float) -> float:
+    def _worth(self, total: SharedTotal, now: float) -> float:
         """When the next report is due: soon where much has changed, with the next tick where it was used; else rarely.
 
         What is in use is said again before the others forget it, also where it is as it was; and asked what others use.
@@ -159,7 +159,7 @@ class Totals:
         period, count = self._counted(total)
         changed = abs(count - total.told) if period == total.period else count
         left = total.limit - count - total.others
-        if total.told != NOT_KNOWN and changed and changed >= worth_telling(total.limit, left, self.hosts):
+        if total.told != NOT_KNOWN and changed and changed >= compute_report_threshold(total.limit, left, self.hosts):
             return total.told_at + SOON_SECONDS
         if changed or total.used_at > total.told_at:
             return total.told_at + total.tick
@@ -169,10 +169,10 @@ class Totals:
 
     # ---- the map
 
-    def _is_quota(self, total: Total) -> bool:
+    def _is_quota(self, total: SharedTotal) -> bool:
         return self.table.counts_periods(total.row)
 
-    def _counted(self, total: Total) -> tuple[int, int]:
+    def _counted(self, total: SharedTotal) -> tuple[int, int]:
         """The period, 0 for a gauge, and what this host has counted in it, or has in use."""
         table, row = self.table, total.row
         if not self._is_quota(total):
@@ -181,7 +181,7 @@ class Totals:
         period = max(number for number, _ in columns)
         return period, sum(count for number, count in columns if number == period)
 
-    def _report(self, total: Total, now: float) -> Period | Gauge:
+    def _report(self, total: SharedTotal, now: float) -> Period | Gauge:
         total.period, count = self._counted(total)
         if count != total.told:
             total.used_at = now
@@ -190,7 +190,7 @@ class Totals:
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
 
-    def answer(self, total: Total, now: float, told: PeriodTotal | GaugeTotal) -> None:
+    def answer(self, total: SharedTotal, now: float, told: PeriodTotal | GaugeTotal) -> None:
         """Write what others have counted, or have in use, into the map."""
         if not self._is_there(total):
             return
@@ -200,7 +200,7 @@ class Totals:
         elif self._rows.get(total.row) is total:
             self._hub.write_in_use(total.row, told.others)
 
-    def lost(self, on_loss: OnLoss, most: int = LOOKS_PER_ROUND_MAX) -> None:
+    def lost(self, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
         """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
 
         So many rows at a time: call it again and again, when some are due.
@@ -218,14 +218,14 @@ class Totals:
         self._away = away
         self._left = deque(self._rows.values())
 
-    def away(self, total: Total, now: float, on_loss: OnLoss) -> None:
+    def away(self, total: SharedTotal, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
         if self._is_there(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
             total.told, total.told_at = NOT_KNOWN, now
             self._schedule(total, now)
 
-    def _hold(self, total: Total, on_loss: OnLoss) -> None:
+    def _hold(self, total: SharedTotal, on_loss: OnLoss) -> None:
         if not self._is_quota(total):
             # What others had in use when they were last heard of is over soon, and nobody says when.
             parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
@@ -244,7 +244,7 @@ class Totals:
 
     def _find(self, now: float) -> None:
         """Schedule the next of the rows that must be reported again."""
-        for _ in range(min(LOOKS_PER_ROUND_MAX, len(self._left))):
+        for _ in range(min(ROWS_PER_ROUND_MAX, len(self._left))):
             total = self._left.popleft()
             if self._rows.get(total.row) is not total or not self._is_there(total):
                 continue
@@ -254,5 +254,5 @@ class Totals:
             total.told, total.told_at = NOT_KNOWN, now - total.tick + later
             self._schedule(total, now)
 
-    def _is_there(self, total: Total) -> bool:
+    def _is_there(self, total: SharedTotal) -> bool:
         return self.table.has(total.row, total.generation)

@@ -54,7 +54,7 @@ class Act(Enum):
     STOP = "stop"
 
 
-class Heard(NamedTuple):
+class AnswerMeaning(NamedTuple):
     """The meaning of an answer: `result` is one of RESULTS, `why` a sentence where not all is well.
 
     `watermark`, where it is GO_ON: the batch behind which to go on. `retry_after`, where it is AGAIN: the seconds
@@ -68,38 +68,40 @@ class Heard(NamedTuple):
     retry_after: float | None = None
 
 
-def heard(reply: Reply, sent: Batch, last: int) -> Heard:
+def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
     """Interpret the `reply` to the batch `sent`; `last` is the last one that was sealed here."""
-    said = _said(reply.body)
-    detail = _detail(said)
-    watermark, expected = _number(said.get("watermark"), 0), _number(said.get("expected"), 1)
+    said = _parse_object(reply.body)
+    detail = _format_detail(said)
+    watermark, expected = _parse_number(said.get("watermark"), 0), _parse_number(said.get("expected"), 1)
     if reply.status in (200, 409, 422):
         most = max(-1 if watermark is None else watermark, -1 if expected is None else expected - 1)
         if most > last:
-            return Heard(
+            return AnswerMeaning(
                 Act.STOP, "ahead", f"the collector has batch {most} of this edge, and the last one here is {last}"
             )
     if reply.status == 200 and watermark is not None and watermark >= sent.last:
-        return Heard(Act.GO_ON, "acknowledged" if sent.gap is None else "gap", "", watermark)
+        return AnswerMeaning(Act.GO_ON, "acknowledged" if sent.gap is None else "gap", "", watermark)
     if reply.status == 409:
         error = said.get("error")
         if expected is not None and expected != sent.seq:
-            return Heard(Act.GO_ON, "expected", f"the collector wants batch {expected}", expected - 1)
+            return AnswerMeaning(Act.GO_ON, "expected", f"the collector wants batch {expected}", expected - 1)
         if error == "fork" and sent.gap is not None and watermark is not None and watermark >= sent.seq:
             # What is gone here is not gone there. Whether it was this edge's shows with the next batch.
-            return Heard(Act.GO_ON, "expected", f"the collector has batch {sent.seq}", watermark)
+            return AnswerMeaning(Act.GO_ON, "expected", f"the collector has batch {sent.seq}", watermark)
         if error in ("fork", "chain"):
-            return Heard(Act.STOP, error, f"batch {sent.seq}: {detail or error}")
+            return AnswerMeaning(Act.STOP, error, f"batch {sent.seq}: {detail or error}")
     if reply.status == 422 and watermark is not None and watermark >= sent.seq:
         act = Act.GO_ON if sent.gap is None else Act.AGAIN
-        return Heard(act, "quarantined", f"batch {sent.seq}: {detail or 'unreadable'}", watermark)
+        return AnswerMeaning(act, "quarantined", f"batch {sent.seq}: {detail or 'unreadable'}", watermark)
     answered = f"the collector answers {reply.status}" + (f": {detail}" if detail else "")
     if reply.status in (408, 429) or 500 <= reply.status <= 599:
-        return Heard(Act.AGAIN, "busy" if reply.status == 429 else "failed", answered, retry_after=reply.retry_after)
-    return Heard(Act.AGAIN, "refused", answered, retry_after=reply.retry_after)
+        return AnswerMeaning(
+            Act.AGAIN, "busy" if reply.status == 429 else "failed", answered, retry_after=reply.retry_after
+        )
+    return AnswerMeaning(Act.AGAIN, "refused", answered, retry_after=reply.retry_after)
 
 
-def _said(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes) -> dict[str, Any]:
     """Read a body as a JSON object; empty where it is none."""
     try:
         said = orjson.loads(body)
@@ -108,11 +110,11 @@ def _said(body: bytes) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def _number(value: Any, lowest: int) -> int | None:
+def _parse_number(value: Any, lowest: int) -> int | None:
     return value if type(value) is int and value >= lowest else None
 
 
-def _detail(said: dict[str, Any]) -> str:
+def _format_detail(said: dict[str, Any]) -> str:
     """Return the words of an answer in one line."""
     detail = said.get("detail")
     if not isinstance(detail, str):

@@ -8,13 +8,21 @@ from typing import NamedTuple
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.setup import file_name, generations
-from edgeproxy.edge.usage.seal import USAGE, sealed_so_far
-from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, records
-from edgeproxy.edge.usage.spool import Given, Place, discarded, first_of, likely, noted, segments
+from edgeproxy.edge.usage.seal import USAGE, find_last_sealed
+from edgeproxy.edge.usage.segment import MODULUS, Damage, Record, parse_records
+from edgeproxy.edge.usage.spool import (
+    DiscardedRange,
+    LocatedDamage,
+    fetch_discarded,
+    fetch_position,
+    guess_position,
+    list_segments,
+    parse_first_seq,
+)
 from edgeproxy.wire.batch import FIRST, WHY_CHARACTERS_MAX, Batch, InvalidBatchError, compute_digest, parse_batch
 
 
-class Segment(NamedTuple):
+class SegmentSummary(NamedTuple):
     """A segment: its batches, `last` being `first - 1` where it has none yet, and its bytes."""
 
     path: Path
@@ -23,7 +31,7 @@ class Segment(NamedTuple):
     size: int
 
 
-class Shipped(NamedTuple):
+class ShippingProgress(NamedTuple):
     """How far shipping has come: the last batch that the collector has, the last one that it ever had, the last one
     here, and what was counted between the first of these and the last.
     """
@@ -34,7 +42,7 @@ class Shipped(NamedTuple):
     values: int
 
 
-class Verdict(NamedTuple):
+class SpoolVerdict(NamedTuple):
     """The outcome of reading a whole spool: batches that can be read, what is wrong, and what only looks like it.
 
     `unread`: the batches that cannot be read, and that nobody owned up to yet.
@@ -44,64 +52,64 @@ class Verdict(NamedTuple):
     rows: int
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    unread: tuple[Given, ...] = ()
+    unread: tuple[DiscardedRange, ...] = ()
 
 
-def listing(folder: Path) -> list[Segment]:
+def summarize_segments(folder: Path) -> list[SegmentSummary]:
     """List the segments of a spool. Reads the last one only."""
-    paths = segments(folder)
+    paths = list_segments(folder)
     found = []
     for path, following in zip_longest(paths, paths[1:]):
-        last = _last_of(path) if following is None else first_of(following) - 1
-        found.append(Segment(path, first_of(path), last, path.stat().st_size))
+        last = _find_last_seq(path) if following is None else parse_first_seq(following) - 1
+        found.append(SegmentSummary(path, parse_first_seq(path), last, path.stat().st_size))
     return found
 
 
-def shipped(folder: Path) -> Shipped:
+def fetch_progress(folder: Path) -> ShippingProgress:
     """Find how far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
-    paths = segments(folder)
-    found = noted(folder)
-    passed, most = found or (likely(paths), 0)
+    paths = list_segments(folder)
+    found = fetch_position(folder)
+    passed, most = found or (guess_position(paths), 0)
     for path in reversed(paths):
-        last = _last_in(path)
+        last = _find_last_batch(path)
         if last is not None:
             batch, counted = last
-            return Shipped(passed.seq, max(most, passed.seq), batch.last, (counted - passed.counted) % MODULUS)
-    return Shipped(passed.seq, max(most, passed.seq), passed.seq, 0)
+            return ShippingProgress(passed.seq, max(most, passed.seq), batch.last, (counted - passed.counted) % MODULUS)
+    return ShippingProgress(passed.seq, max(most, passed.seq), passed.seq, 0)
 
 
-def batch_of(folder: Path, seq: int) -> Batch | None:
+def find_batch(folder: Path, seq: int) -> Batch | None:
     """Read one batch of a spool; None where it is not there, or cannot be read."""
-    for path in reversed(segments(folder)):
-        if first_of(path) <= seq:
-            return next((one for one in _batches(path) if one.seq <= seq <= one.last), None)
+    for path in reversed(list_segments(folder)):
+        if parse_first_seq(path) <= seq:
+            return next((one for one in _read_batches(path) if one.seq <= seq <= one.last), None)
     return None
 
 
-def unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] | None:
+def sum_unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] | None:
     """Sum what the collector does not have of a spool, by meter, as far as it can be read; None where that would be to
     read more than `bytes_max`."""
-    watermark = shipped(folder).watermark
+    watermark = fetch_progress(folder).watermark
     totals: dict[str, int] = {}
-    paths = segments(folder)
+    paths = list_segments(folder)
     after = [
         path
         for path, following in zip_longest(paths, paths[1:])
-        if following is None or first_of(following) > watermark + 1
+        if following is None or parse_first_seq(following) > watermark + 1
     ]
     if bytes_max is not None and sum(path.stat().st_size for path in after) > bytes_max:
         return None
     for path in after:
-        for batch in _batches(path):
+        for batch in _read_batches(path):
             if batch.seq > watermark:
                 for _, meter, _, value, *_ in batch.rows:
                     totals[meter] = totals.get(meter, 0) + value
     return totals
 
 
-def _batches(path: Path) -> Iterator[Batch]:
+def _read_batches(path: Path) -> Iterator[Batch]:
     """Yield the batches of a segment that can be read."""
-    for one in records(path.read_bytes(), marked=False):
+    for one in parse_records(path.read_bytes(), marked=False):
         if isinstance(one, Record):
             try:
                 yield parse_batch(one.body)
@@ -109,15 +117,15 @@ def _batches(path: Path) -> Iterator[Batch]:
                 continue
 
 
-def _last_of(path: Path) -> int:
+def _find_last_seq(path: Path) -> int:
     """Find the last batch of a segment that can be read."""
-    found = _last_in(path)
-    return first_of(path) - 1 if found is None else found[0].last
+    found = _find_last_batch(path)
+    return parse_first_seq(path) - 1 if found is None else found[0].last
 
 
-def _last_in(path: Path) -> tuple[Batch, int] | None:
+def _find_last_batch(path: Path) -> tuple[Batch, int] | None:
     """Find the last batch that can be read, and what was counted up to it."""
-    for one in reversed(list(records(path.read_bytes(), marked=False))):
+    for one in reversed(list(parse_records(path.read_bytes(), marked=False))):
         if isinstance(one, Record):
             try:
                 return parse_batch(one.body), one.counted
@@ -126,7 +134,7 @@ def _last_in(path: Path) -> tuple[Batch, int] | None:
     return None
 
 
-def sealed_in_tables(state: Path, folder: Path) -> int:
+def fetch_last_sealed(state: Path, folder: Path) -> int:
     """Find the last batch that the tables in `folder` know of; 0 where there are none. Raises TableError."""
     if not (state / "control").exists():
         return 0
@@ -135,54 +143,54 @@ def sealed_in_tables(state: Path, folder: Path) -> int:
     try:
         for number in generations(folder, USAGE):
             files.append(TableFile.open(folder / file_name(USAGE, number), kind=USAGE, instance=control.instance))
-        return sealed_so_far(files)
+        return find_last_sealed(files)
     finally:
         for file in files:
             file.close()
         control.close()
 
 
-def verify(folder: Path, edge: str, sealed: int) -> Verdict:
+def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
     """Read everything: every checksum, every batch, and that each follows the one before.
 
     `edge` is whose spool it is. `sealed` is the last batch that is known to have been sealed, asked for before this.
     """
-    found = noted(folder)
+    found = fetch_position(folder)
     most = 0 if found is None else found[1]
-    given, unread = discarded(folder), []
+    given, unread = fetch_discarded(folder), []
     batches = rows = 0
     problems: list[str] = []
     notes: list[str] = []
     # What could not be read since the last batch, and that nobody knows yet to be more than a torn tail.
-    torn: list[Place] = []
-    paths = segments(folder)
+    torn: list[LocatedDamage] = []
+    paths = list_segments(folder)
     # The first one that there has to be: what was removed had been acknowledged.
-    begins = first_of(paths[0]) if paths else 1
+    begins = parse_first_seq(paths[0]) if paths else 1
     if found is not None:
         begins = min(begins, most + 1)
     # What the next batch must follow; a hash that is not known may be any.
     wanted, prev = 0, FIRST
-    for place, one in _all(folder):
+    for place, one in _read_records(folder):
         if isinstance(one, Damage):
-            torn.append(Place(place, one))
+            torn.append(LocatedDamage(place, one))
             prev = ""
             continue
         try:
             batch = parse_batch(one.body)
         except InvalidBatchError as error:
-            torn.append(Place(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {error}")))
+            torn.append(LocatedDamage(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {error}")))
             prev = ""
             continue
         first = wanted or begins
-        is_given = first < batch.seq and _are_given(given, first, batch.seq - 1)
+        is_given = first < batch.seq and _are_discarded(given, first, batch.seq - 1)
         if is_given:
             notes += [f"{damaged}: given up" for damaged in torn]
-            faults = _faults(batch, edge, batch.seq, "", most)
+            faults = _find_faults(batch, edge, batch.seq, "", most)
         else:
             problems += map(str, torn)
-            faults = _faults(batch, edge, wanted, prev, most)
+            faults = _find_faults(batch, edge, wanted, prev, most)
             if first < batch.seq:
-                unread.append(Given(first, batch.seq - 1, _why(torn)))
+                unread.append(DiscardedRange(first, batch.seq - 1, _describe_damage(torn)))
         problems += [f"{place}:{one.offset}: batch {batch.seq} {why}" for why in faults]
         torn.clear()
         batches, rows = batches + 1, rows + len(batch.rows)
@@ -193,10 +201,10 @@ def verify(folder: Path, edge: str, sealed: int) -> Verdict:
         problems.append(f"{folder}: batch {max(sealed, most)} was sealed, and {there} is the last one here")
     else:
         notes += [f"{damaged}: nothing was sealed there, a start cuts it off" for damaged in torn]
-    return Verdict(batches, rows, tuple(problems), tuple(notes), tuple(unread))
+    return SpoolVerdict(batches, rows, tuple(problems), tuple(notes), tuple(unread))
 
 
-def _are_given(given: tuple[Given, ...], first: int, last: int) -> bool:
+def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> bool:
     """Whether somebody owned up to all of these batches."""
     while first <= last:
         ends = [one.last for one in given if one.first <= first <= one.last]
@@ -206,19 +214,19 @@ def _are_given(given: tuple[Given, ...], first: int, last: int) -> bool:
     return True
 
 
-def _why(torn: list[Place]) -> str:
+def _describe_damage(torn: list[LocatedDamage]) -> str:
     """Say what became of batches, for the collector."""
     said = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
     return "".join(one if one.isprintable() else " " for one in said[:WHY_CHARACTERS_MAX]) or "missing in the spool"
 
 
-def _all(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
-    for path in segments(folder):
-        for one in records(path.read_bytes()):
+def _read_records(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
+    for path in list_segments(folder):
+        for one in parse_records(path.read_bytes()):
             yield path, one
 
 
-def _faults(batch: Batch, edge: str, wanted: int, prev: str, most: int) -> Iterator[str]:
+def _find_faults(batch: Batch, edge: str, wanted: int, prev: str, most: int) -> Iterator[str]:
     """Find what is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
 
     `most` is the last one that was ever acknowledged.

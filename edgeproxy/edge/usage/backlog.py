@@ -10,8 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeproxy.edge.usage.segment import Damage, Record, records
-from edgeproxy.edge.usage.spool import Damaged, End, Given, Passed, Place, Spool, before, discarded, first_of, segments
+from edgeproxy.edge.usage.segment import Damage, Record, parse_records
+from edgeproxy.edge.usage.spool import (
+    DamagedSpoolError,
+    DiscardedRange,
+    LocatedDamage,
+    Position,
+    Spool,
+    SpoolEnd,
+    count_before,
+    fetch_discarded,
+    list_segments,
+    parse_first_seq,
+)
 from edgeproxy.wire.batch import FIRST, Batch, Gap, InvalidBatchError, format_batch, parse_batch
 
 READ_AHEAD_BATCHES_MAX = 64
@@ -25,7 +36,7 @@ class Parcel(NamedTuple):
 
     batch: Batch
     body: bytes
-    passed: Passed
+    passed: Position
 
 
 class Backlog:
@@ -44,7 +55,7 @@ class Backlog:
     def some(self) -> list[Parcel]:
         """Read the next batches, READ_AHEAD_BATCHES_MAX or READ_AHEAD_BYTES_MAX or so; none where all was read.
 
-        Raises Damaged where the next one cannot be read, OSError where the disk does not answer; each time.
+        Raises DamagedSpoolError where the next one cannot be read, OSError where the disk does not answer; each time.
         """
         found: list[Parcel] = []
         size = 0
@@ -55,7 +66,7 @@ class Backlog:
                 parcel = next(reading)
             except StopIteration:
                 return found
-            except (Damaged, OSError):
+            except (DamagedSpoolError, OSError):
                 if found:
                     return found
                 raise
@@ -76,8 +87,8 @@ class Backlog:
             return
         faults: list[str] = []
         for path in self._paths(end):
-            for one in records(*self._content(path, end), marked=False):
-                batch = _batch(path, one, faults)
+            for one in parse_records(*self._content(path, end), marked=False):
+                batch = _parse_record(path, one, faults)
                 if batch is None or isinstance(one, Damage):
                     continue
                 if batch.seq > self._wanted:
@@ -86,20 +97,22 @@ class Backlog:
                 self._path, self._offset = path, one.offset + one.size
                 if batch.seq == self._wanted:
                     self._wanted = batch.last + 1
-                    yield Parcel(batch, one.body, Passed(batch.last, one.counted, batch.until))
+                    yield Parcel(batch, one.body, Position(batch.last, one.counted, batch.until))
         if self._wanted <= end.last.seq:
-            raise Damaged(faults[0] if faults else f"{self._spool.folder}: batch {self._wanted} is missing")
+            raise DamagedSpoolError(faults[0] if faults else f"{self._spool.folder}: batch {self._wanted} is missing")
 
-    def _paths(self, end: End) -> list[Path]:
+    def _paths(self, end: SpoolEnd) -> list[Path]:
         """List the segments from the one with the next batch to the end."""
-        paths = [path for path in segments(self._spool.folder) if first_of(path) <= first_of(end.path)]
+        paths = [
+            path for path in list_segments(self._spool.folder) if parse_first_seq(path) <= parse_first_seq(end.path)
+        ]
         if self._path in paths:
             return paths[paths.index(self._path) :]
         self._path, self._offset = None, 0
-        behind = [place for place, path in enumerate(paths) if first_of(path) <= self._wanted]
+        behind = [place for place, path in enumerate(paths) if parse_first_seq(path) <= self._wanted]
         return paths[behind[-1] :] if behind else paths
 
-    def _content(self, path: Path, end: End) -> tuple[bytes, int]:
+    def _content(self, path: Path, end: SpoolEnd) -> tuple[bytes, int]:
         """Read the rest of a segment, and return it with the offset at which it begins."""
         start = self._offset if path == self._path else 0
         with path.open("rb") as file:
@@ -108,36 +121,41 @@ class Backlog:
             return os.pread(file.fileno(), max(0, size - start), start), start
 
     def _gaps(self, path: Path, one: Record, batch: Batch, faults: list[str]) -> Iterator[Parcel]:
-        """Make the gaps that are shipped in the place of missing batches before `batch`. Raises Damaged."""
-        folder, counted = self._spool.folder, before(batch, one.counted)
-        given = (Given(1, min(self._spool.most, first_of(segments(folder)[0]) - 1), REMOVED), *discarded(folder))
+        """Make the gaps that are shipped in the place of missing batches before `batch`. Raises DamagedSpoolError."""
+        folder, counted = self._spool.folder, count_before(batch, one.counted)
+        given = (
+            DiscardedRange(1, min(self._spool.most, parse_first_seq(list_segments(folder)[0]) - 1), REMOVED),
+            *fetch_discarded(folder),
+        )
         while self._wanted < batch.seq:
             why = [(min(last, batch.seq - 1), why) for first, last, why in given if first <= self._wanted <= last]
             if not why:
-                raise Damaged(faults[0] if faults else f"{path}:{one.offset}: batch {self._wanted} is missing")
+                raise DamagedSpoolError(
+                    faults[0] if faults else f"{path}:{one.offset}: batch {self._wanted} is missing"
+                )
             gap = Gap(self._wanted, *why[0])
             # What it follows may be gone by the time that it is made again; so it names none.
             made = Batch(batch.edge, batch.region, self._wanted, batch.since, batch.since, FIRST, gap=gap)
             self._wanted = gap.to_seq + 1
-            yield Parcel(made, format_batch(made), Passed(gap.to_seq, counted, batch.since))
+            yield Parcel(made, format_batch(made), Position(gap.to_seq, counted, batch.since))
 
 
-def passed(spool: Spool, seq: int) -> Passed:
+def find_position(spool: Spool, seq: int) -> Position:
     """Find how far a collector has come whose last batch is `seq`. Raises OSError. Reads a segment or more."""
     end = spool.end
     if end is not None and seq >= end.last.seq:
-        return Passed(seq, end.last.counted, end.last.until)
+        return Position(seq, end.last.counted, end.last.until)
     try:
         (batch, _, there), *_ = Backlog(spool, seq).some()
-    except (Damaged, ValueError):
+    except (DamagedSpoolError, ValueError):
         return spool.passed._replace(seq=seq)  # Nobody can tell before it is read.
-    return Passed(seq, before(batch, there.counted), batch.since)
+    return Position(seq, count_before(batch, there.counted), batch.since)
 
 
-def _batch(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
+def _parse_record(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
     """Read the batch of a record; None, and a fault is noted, where it is none."""
     if isinstance(one, Damage):
-        faults.append(str(Place(path, one)))
+        faults.append(str(LocatedDamage(path, one)))
         return None
     try:
         return parse_batch(one.body)

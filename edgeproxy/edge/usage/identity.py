@@ -40,11 +40,11 @@ GONE = "discarded.tmp"
 MACHINE = Path("/etc/machine-id")
 
 
-class Unusable(Exception):
+class IdentityError(Exception):
     """The state directory is not as it has to be for what was asked; the text, for the operator, says why."""
 
 
-class Identity(NamedTuple):
+class EdgeIdentity(NamedTuple):
     """An edge's id, and where it is valid. `made_at` is Unix time."""
 
     id: str
@@ -53,22 +53,22 @@ class Identity(NamedTuple):
     made_at: int
 
 
-class Adopted(NamedTuple):
+class Adoption(NamedTuple):
     """An identity that goes on here, `name` being where it was set aside, and where what was here is now."""
 
-    identity: Identity
+    identity: EdgeIdentity
     name: str | None
     put: Path | None
 
 
-class Here(NamedTuple):
+class StateLocation(NamedTuple):
     """Tells this directory from a copy of it. Without a machine id, as in a container, the inode alone does."""
 
     machine: str
     inode: int
 
     @classmethod
-    def of(cls, state: Path) -> "Here":
+    def of(cls, state: Path) -> "StateLocation":
         """Describe the directory as it is now."""
         try:
             machine = MACHINE.read_text().strip()
@@ -81,35 +81,35 @@ class Here(NamedTuple):
         """64 bits for it."""
         return int.from_bytes(blake2b(f"{self.machine} {self.inode}".encode(), digest_size=8).digest(), "little")
 
-    def is_where(self, identity: Identity) -> bool:
+    def is_where(self, identity: EdgeIdentity) -> bool:
         """Whether this is where the identity was made, or adopted."""
         return self == (identity.machine, identity.inode)
 
 
-def load(folder: Path) -> Identity | None:
-    """Load the identity in a directory; None where there is none yet. Raises Unusable where it cannot be understood."""
+def load_identity(folder: Path) -> EdgeIdentity | None:
+    """Load the identity in a directory; None where there is none yet. Raises IdentityError where it cannot be understood."""
     path = folder / IDENTITY_FILE
     try:
         said = orjson.loads(path.read_bytes())
         if said["version"] != VERSION:
-            raise Unusable(f"{path}: has version {said['version']}, and this program reads {VERSION}")
-        return Identity(str(said["id"]), str(said["machine"]), int(said["inode"]), int(said["made_at"]))
+            raise IdentityError(f"{path}: has version {said['version']}, and this program reads {VERSION}")
+        return EdgeIdentity(str(said["id"]), str(said["machine"]), int(said["inode"]), int(said["made_at"]))
     except FileNotFoundError:
         return None
     except (OSError, LookupError, TypeError, ValueError) as error:
-        raise Unusable(f"{path}: is damaged ({error}): restore it") from error
+        raise IdentityError(f"{path}: is damaged ({error}): restore it") from error
 
 
-def write(state: Path, identity: Identity) -> None:
+def write_identity(state: Path, identity: EdgeIdentity) -> None:
     """Make this the identity of a directory, durably. Raises TableError."""
     content = {"version": VERSION, **identity._asdict()}
     write_whole(state / IDENTITY_FILE, orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE))
 
 
-def make(state: Path, now: float) -> Identity:
+def create_identity(state: Path, now: float) -> EdgeIdentity:
     """A new identity for the directory as it is now: what it counted so far, it counts. `now` is Unix time."""
-    identity = Identity(_new_id(), *Here.of(state), int(now))
-    write(state, identity)
+    identity = EdgeIdentity(_new_id(), *StateLocation.of(state), int(now))
+    write_identity(state, identity)
     return identity
 
 
@@ -117,24 +117,24 @@ def _new_id() -> str:
     return f"edge-{secrets.token_hex(8)}"
 
 
-def _name(state: Path) -> Identity:
+def _create_unplaced_identity(state: Path) -> EdgeIdentity:
     """An identity of nowhere for counts that never had one: so they can be set aside, and adopted."""
-    identity = Identity(_new_id(), "", 0, int((state / "control").stat().st_mtime))
-    write(state, identity)
+    identity = EdgeIdentity(_new_id(), "", 0, int((state / "control").stat().st_mtime))
+    write_identity(state, identity)
     return identity
 
 
-def aside(state: Path) -> list[Path]:
+def list_set_aside(state: Path) -> list[Path]:
     """List the states that were set aside, oldest first."""
     found = [path for path in state.iterdir() if ASIDE.fullmatch(path.name)] if state.exists() else []
-    return sorted((path for path in found if (path / IDENTITY_FILE).exists()), key=_number)
+    return sorted((path for path in found if (path / IDENTITY_FILE).exists()), key=_parse_number)
 
 
-def settle(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
+def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
     """Before tables are made: set the state aside where it is not the one that was left. `folder` has the tables.
 
     `shared`: limits are shared with other hosts, so that it matters without an identity too. Returns where it is now,
-    None where there was no need. Where another supervisor tends the tables it is at home. Raises Unusable or OSError.
+    None where there was no need. Where another supervisor tends the tables it is at home. Raises IdentityError or OSError.
     """
     if not state.exists():
         return None
@@ -142,71 +142,71 @@ def settle(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
     if not lock.try_acquire():
         return None
     try:
-        _end_adopting(state, folder)
-        identity = load(state)
-        if identity is None and not (shared and _is_moved(state)):
+        _finish_adoption(state, folder)
+        identity = load_identity(state)
+        if identity is None and not (shared and _has_moved(state)):
             return None
-        if identity is not None and Here.of(state).is_where(identity):
+        if identity is not None and StateLocation.of(state).is_where(identity):
             return None
-        refuse_used(state, folder)
+        refuse_if_used(state, folder)
         if identity is None:
-            _name(state)
-        return set_aside(state, folder)
+            _create_unplaced_identity(state)
+        return set_aside_state(state, folder)
     finally:
         lock.release()
 
 
-def _is_moved(state: Path) -> bool:
+def _has_moved(state: Path) -> bool:
     """Whether a directory without an identity has been elsewhere."""
     if not (state / "control").exists():
         return False
     control = Control.open(state / "control")
     place = control.place
     control.close()
-    return place not in (0, Here.of(state).digest)
+    return place not in (0, StateLocation.of(state).digest)
 
 
-def adopt(state: Path, folder: Path, name: str | None = None) -> Adopted:
+def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adoption:
     """Go on with an identity here: with the directory's own, which was left elsewhere, or with one that was set aside.
 
-    In its place what is here now is set aside. One that was cut off is ended. Raises Unusable or OSError.
+    In its place what is here now is set aside. One that was cut off is ended. Raises IdentityError or OSError.
     """
-    lock, ended = _unused(state, folder)
+    lock, ended = _lock_unused(state, folder)
     try:
         if ended is not None and name in (None, ended.name):
             return ended
-        identity = load(state)
-        if name is None and identity is not None and not Here.of(state).is_where(identity):
-            here = identity._replace(**Here.of(state)._asdict())
-            write(state, here)
-            return Adopted(here, None, None)
-        wanted = _named(state, name)
+        identity = load_identity(state)
+        if name is None and identity is not None and not StateLocation.of(state).is_where(identity):
+            here = identity._replace(**StateLocation.of(state)._asdict())
+            write_identity(state, here)
+            return Adoption(here, None, None)
+        wanted = _get_set_aside(state, name)
         if identity is None and (state / "control").exists():
             if (state / SPOOL).exists():
-                raise Unusable(f"{state} has counts without an identity: serve with them once, and they have one")
-            identity = _name(state)
-        put = None if identity is None else _target(state)
-        said = {"name": wanted.name, "aside": None if put is None else put.name}
+                raise IdentityError(f"{state} has counts without an identity: serve with them once, and they have one")
+            identity = _create_unplaced_identity(state)
+        put = None if identity is None else _choose_target(state)
+        said = {"name": wanted.name, "list_set_aside": None if put is None else put.name}
         write_whole(state / ADOPTING, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
-        adopted = _end_adopting(state, folder)
+        adopted = _finish_adoption(state, folder)
         assert adopted is not None
         return adopted
     finally:
         lock.release()
 
 
-def discard(
+def discard_identity(
     state: Path, folder: Path, name: str | None = None, *, confirm: Callable[[Path], None] = lambda wanted: None
 ) -> Path:
-    """Drop something that was set aside, and what it counted, for good; returns where it was. Raises Unusable.
+    """Drop something that was set aside, and what it counted, for good; returns where it was. Raises IdentityError.
 
     `confirm` is told what it is before it goes, and raises where that is not meant.
     """
-    lock, _ = _unused(state, folder)
+    lock, _ = _lock_unused(state, folder)
     try:
-        wanted = _named(state, name)
+        wanted = _get_set_aside(state, name)
         confirm(wanted)
-        _drop(state, wanted)
+        _remove(state, wanted)
         if folder != state and (folder / wanted.name).exists():
             shutil.rmtree(folder / wanted.name)
         return wanted
@@ -214,33 +214,33 @@ def discard(
         lock.release()
 
 
-def set_aside(state: Path, folder: Path, *, only: tuple[str, ...] | None = None) -> Path:
+def set_aside_state(state: Path, folder: Path, *, only: tuple[str, ...] | None = None) -> Path:
     """Move a state away, its identity last; returns where it is. For the holder of the identity lock.
 
     `only` names what is moved beside the identity, by default all that there is.
     """
-    target = _target(state)
+    target = _choose_target(state)
     target.mkdir(mode=0o700, exist_ok=True)
     if only is None:
         tables = folder / target.name
         tables.mkdir(mode=0o700, exist_ok=True)
         _move([state / name for name in MOVED], target)
-        _move(_tables(folder), tables)
+        _move(_list_table_files(folder), tables)
     else:
         _move([state / name for name in only], target)
     _move([state / IDENTITY_FILE], target)
     return target
 
 
-def _target(state: Path) -> Path:
+def _choose_target(state: Path) -> Path:
     """Choose where the next state is set aside: where the one before was, if that was cut off."""
-    numbers = [_number(path) for path in state.iterdir() if ASIDE.fullmatch(path.name)]
+    numbers = [_parse_number(path) for path in state.iterdir() if ASIDE.fullmatch(path.name)]
     unfinished = [number for number in numbers if not (state / f"aside.{number}" / IDENTITY_FILE).exists()]
     return state / f"aside.{max(unfinished) if unfinished else 1 + max(numbers, default=0)}"
 
 
-def refuse_used(state: Path, folder: Path) -> None:
-    """Raise Unusable while workers count in the tables."""
+def refuse_if_used(state: Path, folder: Path) -> None:
+    """Raise IdentityError while workers count in the tables."""
     if not (state / "control").exists():
         return
     control = Control.open(state / "control")
@@ -250,54 +250,54 @@ def refuse_used(state: Path, folder: Path) -> None:
             held = columns.held(file)
             file.close()
             if held:
-                raise Unusable(f"workers of an edge use {state}: stop it first")
+                raise IdentityError(f"workers of an edge use {state}: stop it first")
     finally:
         control.close()
 
 
-def _unused(state: Path, folder: Path) -> tuple[FileLock, Adopted | None]:
+def _lock_unused(state: Path, folder: Path) -> tuple[FileLock, Adoption | None]:
     """Take the identity lock of a directory that nobody uses, and end an adoption that was cut off there."""
     if not state.exists():
-        raise Unusable(f"there is no state directory {state}")
+        raise IdentityError(f"there is no state directory {state}")
     lock = FileLock(state / "identity.lock")
     if not lock.try_acquire():
-        raise Unusable(f"an edge uses {state}: stop it first")
+        raise IdentityError(f"an edge uses {state}: stop it first")
     try:
-        ended = _end_adopting(state, folder)
-        refuse_used(state, folder)
+        ended = _finish_adoption(state, folder)
+        refuse_if_used(state, folder)
     except BaseException:
         lock.release()
         raise
     return lock, ended
 
 
-def _end_adopting(state: Path, folder: Path) -> Adopted | None:
+def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
     """End what `adopt` began, if it did."""
     path = state / ADOPTING
     if not path.exists():
         return None
     said = orjson.loads(path.read_bytes())
     source = state / said["name"]
-    if said["aside"] is not None and not (state / said["aside"] / IDENTITY_FILE).exists():
-        set_aside(state, folder)
+    if said["list_set_aside"] is not None and not (state / said["list_set_aside"] / IDENTITY_FILE).exists():
+        set_aside_state(state, folder)
     if source.exists():
         if folder != state:
-            _move(_tables(folder / source.name), folder)
-        _move([*_tables(source), *(source / name for name in MOVED)], state)
-        identity = load(source)
+            _move(_list_table_files(folder / source.name), folder)
+        _move([*_list_table_files(source), *(source / name for name in MOVED)], state)
+        identity = load_identity(source)
         assert identity is not None
-        write(state, identity._replace(**Here.of(state)._asdict()))
-        _drop(state, source)
+        write_identity(state, identity._replace(**StateLocation.of(state)._asdict()))
+        _remove(state, source)
     if folder != state and (folder / source.name).exists():
         (folder / source.name).rmdir()
     path.unlink()
     sync_folder(state)
-    adopted = load(state)
+    adopted = load_identity(state)
     assert adopted is not None
-    return Adopted(adopted, source.name, None if said["aside"] is None else state / said["aside"])
+    return Adoption(adopted, source.name, None if said["list_set_aside"] is None else state / said["list_set_aside"])
 
 
-def _drop(state: Path, path: Path) -> None:
+def _remove(state: Path, path: Path) -> None:
     """Remove what was set aside, in one step: half of it would look like one that is being set aside."""
     gone = state / GONE
     if gone.exists():
@@ -307,21 +307,21 @@ def _drop(state: Path, path: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _named(state: Path, name: str | None) -> Path:
-    """Find the state that was set aside under this name, or the only one there is. Raises Unusable."""
-    there = aside(state)
+def _get_set_aside(state: Path, name: str | None) -> Path:
+    """Find the state that was set aside under this name, or the only one there is. Raises IdentityError."""
+    there = list_set_aside(state)
     if name is None and len(there) == 1:
         return there[0]
     names = ", ".join(path.name for path in there)
     if name is None:
-        raise Unusable(f"say which one: {names}" if there else f"nothing was set aside in {state}")
+        raise IdentityError(f"say which one: {names}" if there else f"nothing was set aside in {state}")
     for path in there:
         if path.name == name:
             return path
-    raise Unusable(f"there is no {name} in {state}: {f'there are {names}' if there else 'nothing was set aside'}")
+    raise IdentityError(f"there is no {name} in {state}: {f'there are {names}' if there else 'nothing was set aside'}")
 
 
-def _tables(folder: Path) -> list[Path]:
+def _list_table_files(folder: Path) -> list[Path]:
     """List the files of tables in a directory."""
     return [folder / file_name(kind, number) for kind in KINDS for number in generations(folder, kind)]
 
@@ -337,6 +337,6 @@ def _move(paths: list[Path], target: Path) -> None:
         sync_folder(folder)
 
 
-def _number(path: Path) -> int:
+def _parse_number(path: Path) -> int:
     found = ASIDE.fullmatch(path.name)
     return int(found[1]) if found else 0

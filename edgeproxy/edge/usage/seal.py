@@ -34,9 +34,9 @@ from edgeproxy.edge.counters.store import IDENTITY_FILE, Store
 from edgeproxy.edge.counters.tallies import COUNTER, TallyTable, names
 from edgeproxy.edge.counters.usage_key import counted_by, usage_key
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.identity import SPOOL, Identity
+from edgeproxy.edge.usage.identity import SPOOL, EdgeIdentity
 from edgeproxy.edge.usage.segment import BASE, Disk, Mark
-from edgeproxy.edge.usage.spool import Broken, Spool
+from edgeproxy.edge.usage.spool import BrokenSpoolError, Spool
 from edgeproxy.wire.batch import (
     ANONYMOUS,
     FIRST,
@@ -67,7 +67,7 @@ Increase = tuple[Row, bytes, list[tuple[int, int, int]]]
 """The growth of one name since it was last sealed, its key, and the (file, row, total) that are to be marked."""
 
 
-class Part(NamedTuple):
+class BatchPart(NamedTuple):
     """The content of one batch."""
 
     rows: tuple[Row, ...]
@@ -75,16 +75,16 @@ class Part(NamedTuple):
     marks: tuple[Mark, ...]
 
 
-class Look(NamedTuple):
+class Growth(NamedTuple):
     """The counts found at a moment: `until` in Unix seconds. `closed`: files that nobody counts in any more."""
 
     until: int
-    parts: tuple[Part, ...]
+    parts: tuple[BatchPart, ...]
     closed: frozenset[str]
     faults: tuple[str, ...]
 
 
-class Sealed(NamedTuple):
+class SealResult(NamedTuple):
     """The outcome of one call: batches, their rows, and what is wrong though nothing is lost, for log and alert."""
 
     batches: int
@@ -92,7 +92,7 @@ class Sealed(NamedTuple):
     faults: tuple[str, ...]
 
 
-def pause(now: float, every: float = SEAL_SECONDS) -> float:
+def seconds_until_seal(now: float, every: float = SEAL_SECONDS) -> float:
     """Seconds from `now` (Unix time) until the next look: after `every`, or at the minute if that comes first.
 
     A little after it: seconds are whole in a batch, and what is a moment too early is a second too early.
@@ -100,7 +100,7 @@ def pause(now: float, every: float = SEAL_SECONDS) -> float:
     return min(every, MINUTE_SECONDS - now % MINUTE_SECONDS + 0.001)
 
 
-def sealed_so_far(files: Iterable[TableFile]) -> int:
+def find_last_sealed(files: Iterable[TableFile]) -> int:
     """Find the last batch whose marks are in these tables."""
     return max((file.last_sealed for file in files), default=0)
 
@@ -108,7 +108,7 @@ def sealed_so_far(files: Iterable[TableFile]) -> int:
 class Sealer:
     """Seals the usage of one store. `aside`: where it put a spool that it found broken."""
 
-    def __init__(self, store: Store, spool: Spool, mine: Identity, region: str, aside: Path | None = None) -> None:
+    def __init__(self, store: Store, spool: Spool, mine: EdgeIdentity, region: str, aside: Path | None = None) -> None:
         self.store = store
         self.spool = spool
         self.identity = mine
@@ -116,7 +116,7 @@ class Sealer:
         self.aside = aside
         self.until = mine.made_at
         self._adopts = spool.last is None
-        self._unmarked: tuple[Part, Batch] | None = None
+        self._unmarked: tuple[BatchPart, Batch] | None = None
         """A batch that the disk has, and whose marks are still to be written."""
 
     @classmethod
@@ -124,32 +124,32 @@ class Sealer:
         """Make the sealer of the holder of the identity lock, and repair what a crash left. `now` is Unix time.
 
         To be called before workers are started, and after `identity.settle`. A spool whose end cannot be read is set
-        aside, and the edge goes on with its counts under a new identity. Raises OSError, identity.Unusable, or
-        spool.Broken where a spool is there without its identity.
+        aside, and the edge goes on with its counts under a new identity. Raises OSError, identity.IdentityError, or
+        spool.BrokenSpoolError where a spool is there without its identity.
         """
         if not store.identity.held:
             raise ValueError("only who holds the identity lock seals")
-        mine = identity.load(store.state)
-        sealed = 0 if mine is None else sealed_so_far(_files(store).values())
+        mine = identity.load_identity(store.state)
+        sealed = 0 if mine is None else find_last_sealed(_open_files(store).values())
         aside = None
         try:
             spool = Spool.open(store.state / SPOOL, sealed=sealed, disk=disk)
-        except Broken:
+        except BrokenSpoolError:
             if mine is None:
                 raise
-            aside = identity.set_aside(store.state, store.folder, only=(SPOOL,))
+            aside = identity.set_aside_state(store.state, store.folder, only=(SPOOL,))
             mine = None
             spool = Spool.open(store.state / SPOOL, disk=disk)
         try:
             if mine is None:
                 if spool.last is not None:
-                    raise Broken(
+                    raise BrokenSpoolError(
                         f"{spool.folder} holds batches, and {store.state / IDENTITY_FILE} is missing: put it back"
                     )
                 # What the tables know of was of another identity.
-                for file in _files(store).values():
+                for file in _open_files(store).values():
                     file.last_sealed = 0
-                mine = identity.make(store.state, now)
+                mine = identity.create_identity(store.state, now)
             sealer = cls(store, spool, mine, region, aside)
             sealer.recover()
         except BaseException:
@@ -165,7 +165,7 @@ class Sealer:
             rows = parse_batch(record.body).rows
             for file, number, of, total in record.marks:
                 latest[file, number, usage_key(count_key(rows[of]))] = total
-        files = _files(self.store)
+        files = _open_files(self.store)
         lost: list[tuple[int, int, bytes, int]] = []
         for (file, number, key), total in latest.items():
             if file == BASE:
@@ -216,7 +216,7 @@ class Sealer:
         finally:
             setup.release()
 
-    def seal(self, now: float | None = None) -> Sealed:
+    def seal(self, now: float | None = None) -> SealResult:
         """Seal what has grown. `now` is Unix time. Raises OSError: what was not sealed yet is sealed another time."""
         found = self.look(time.time() if now is None else now)
         rows = 0
@@ -224,9 +224,9 @@ class Sealer:
             self.mark(part, self.append(part, found.until))
             rows += len(part.rows)
         self.end(found)
-        return Sealed(len(found.parts), rows, found.faults)
+        return SealResult(len(found.parts), rows, found.faults)
 
-    def look(self, now: float) -> Look:
+    def look(self, now: float) -> Growth:
         """Find what has grown since it was last sealed, and is to be appended, marked, and then ended.
 
         Where the last batch could not be marked, as on a full disk, that comes first: it would be sealed again. Raises
@@ -243,16 +243,16 @@ class Sealer:
         faults = []
         if latest - now > CLOCK_BEHIND_SECONDS:
             faults.append(f"the clock is {latest - now:.0f} s behind the last batch, whose time is written until then")
-        files = _files(self.store)
+        files = _open_files(self.store)
         current = max(files, default=0)
         # Before they are read: who is gone then has counted all that it ever will.
         closed = frozenset(
             file.path.name for number, file in files.items() if number != current and not columns.held(file)
         )
-        parts = tuple(_parts(self._increases(files, faults)))
+        parts = tuple(_split_parts(self._increases(files, faults)))
         if not parts and until - (self.identity.made_at if last is None else last.until) >= EMPTY_BATCH_SECONDS:
-            parts = (Part((), (), ()),)
-        return Look(until, parts, closed, tuple(faults))
+            parts = (BatchPart((), (), ()),)
+        return Growth(until, parts, closed, tuple(faults))
 
     def _increases(self, files: dict[int, TableFile], faults: list[str]) -> list[Increase]:
         """List the increases in the order of their names."""
@@ -268,7 +268,7 @@ class Sealer:
             values[key] = values.get(key, 0) + total - mark
         increases: list[Increase] = []
         for key, totals in grown.items():
-            name, value = _name(key), values[key]
+            name, value = _parse_key(key), values[key]
             if name is None or value > NUMBER_MAX:
                 # Nothing that an edge counts: the file is damaged. The others are sealed.
                 faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
@@ -277,12 +277,12 @@ class Sealer:
         increases.sort()
         return increases
 
-    def append(self, part: Part, until: int) -> Batch:
+    def append(self, part: BatchPart, until: int) -> Batch:
         """Have the disk keep a batch; raises OSError."""
         last = self.spool.last
         if self.spool.is_full:
             # Who comes after a crash reads the last segment only: what is before it must stand in the tables.
-            _sync(self.store.folder)
+            _sync_tables(self.store.folder)
         seq, prev = (1, FIRST) if last is None else (last.seq + 1, last.digest)
         # The first one has what was counted before there was a spool, whenever that was.
         long = is_long(self.until, until) or self._adopts
@@ -291,9 +291,9 @@ class Sealer:
         self._unmarked = part, batch
         return batch
 
-    def mark(self, part: Part, batch: Batch) -> None:
+    def mark(self, part: BatchPart, batch: Batch) -> None:
         """Write the marks of a batch that the disk has. Raises OSError where there is no room for those of the base."""
-        files = _files(self.store)
+        files = _open_files(self.store)
         tables = {number: TallyTable(file) for number, file in files.items()}
         based: dict[bytes, int] = {}
         for file, number, of, total in part.marks:
@@ -307,7 +307,7 @@ class Sealer:
             one.last_sealed = batch.last
         self._unmarked = None
 
-    def end(self, found: Look) -> None:
+    def end(self, found: Growth) -> None:
         """All that was found is sealed: from then on others have to be looked for."""
         self.until = found.until
         self._adopts = False
@@ -316,7 +316,7 @@ class Sealer:
 
     def _note(self, until: int) -> None:
         last = self.spool.last
-        for file in _files(self.store).values():
+        for file in _open_files(self.store).values():
             file.looked_until = until
             # Another supervisor may have made it since the last batch.
             file.last_sealed = 0 if last is None else last.seq
@@ -326,14 +326,14 @@ class Sealer:
         self.spool.close()
 
 
-def unsealed(store: Store) -> tuple[dict[str, int], int]:
+def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
     """Sum by meter what was counted and is not sealed, with the Unix second up to which all is sealed; 0: nothing was.
 
     Takes about 0.4 µs for each row that there is.
     """
     while True:
         base, began = store.base(), stamp(store.base_path)
-        files = _files(store).values()
+        files = _open_files(store).values()
         grown = [*base.grown(USAGE), *(row[1:] for file in files for row in TallyTable(file).grown())]
         # Another supervisor may have folded a file meanwhile.
         if stamp(store.base_path) == began:
@@ -346,7 +346,7 @@ def unsealed(store: Store) -> tuple[dict[str, int], int]:
             return sums, until
 
 
-def _files(store: Store) -> dict[int, TableFile]:
+def _open_files(store: Store) -> dict[int, TableFile]:
     """Find the files of usage that count, by the number in their names."""
     folded = store.base().folded
     found = {}
@@ -361,7 +361,7 @@ def _files(store: Store) -> dict[int, TableFile]:
     return found
 
 
-def _sync(folder: Path) -> None:
+def _sync_tables(folder: Path) -> None:
     """Wait until the disk has the tables of usage. By their names: nobody else may close them meanwhile."""
     for number in generations(folder, USAGE):
         try:
@@ -374,16 +374,16 @@ def _sync(folder: Path) -> None:
             os.close(fd)
 
 
-def _parts(increases: list[Increase]) -> Iterator[Part]:
+def _split_parts(increases: list[Increase]) -> Iterator[BatchPart]:
     """Increases by the batch."""
     for start in range(0, len(increases), ROWS_MAX):
         some = increases[start : start + ROWS_MAX]
         marks = [Mark(file, row, of, total) for of, (_, _, totals) in enumerate(some) for file, row, total in totals]
-        yield Part(tuple([row for row, _, _ in some]), tuple([key for _, key, _ in some]), tuple(marks))
+        yield BatchPart(tuple([row for row, _, _ in some]), tuple([key for _, key, _ in some]), tuple(marks))
 
 
 @lru_cache(1 << 16)
-def _name(key: bytes) -> CountKey | None:
+def _parse_key(key: bytes) -> CountKey | None:
     """What a key counts; None where it is no row of a batch."""
     try:
         counted = counted_by(key)

@@ -62,7 +62,7 @@ class Damage(NamedTuple):
     why: str
 
 
-def pack(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes:
+def pack_record(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes:
     """A record's bytes; `counted` is the sum of all values up to and including this batch's."""
     by_file: dict[int, tuple[list[int], list[int], list[int]]] = {}
     for file, row, of, total in marks:
@@ -74,10 +74,10 @@ def pack(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes:
     payload = zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress(
         BODY.pack(len(body), counted % MODULUS) + body + private
     )
-    return RECORD.pack(len(payload), _sum(len(payload), payload)) + payload
+    return RECORD.pack(len(payload), _compute_checksum(len(payload), payload)) + payload
 
 
-def records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[Record | Damage]:
+def parse_records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[Record | Damage]:
     """Yield the records of a segment in order, and the damage between them; no byte is left out.
 
     `content` are its bytes from `start` on: from its head, or from where a record begins. Who wants no marks is spared
@@ -89,21 +89,21 @@ def records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[
         if content[: len(HEAD)] != HEAD:
             yield Damage(0, min(len(content), offset), "does not begin as a segment of this version")
     while offset < len(content):
-        payload = _payload(content, offset)
+        payload = _find_payload(content, offset)
         if isinstance(payload, bytes):
-            read = _unpack(start + offset, payload, marked)
+            read = _unpack_payload(start + offset, payload, marked)
             if isinstance(read, Record):
                 yield read
             else:
                 yield Damage(start + offset, start + offset + RECORD.size + len(payload), read)
             offset += RECORD.size + len(payload)
         else:
-            until = _next(content, offset + 1)
+            until = _find_next_record(content, offset + 1)
             yield Damage(start + offset, start + until, payload)
             offset = until
 
 
-def _payload(content: bytes, offset: int) -> bytes | str:
+def _find_payload(content: bytes, offset: int) -> bytes | str:
     """Return the payload of the record at `offset`, or why there is none."""
     if len(content) - offset < RECORD.size:
         return "is cut off"
@@ -113,25 +113,25 @@ def _payload(content: bytes, offset: int) -> bytes | str:
         return "is cut off, or its length is wrong"
     payload = content[start : start + length]
     # A length of zeros has another sum than 0, so that zeros are no record.
-    return payload if _sum(length, payload) == checked else "has another checksum than it should"
+    return payload if _compute_checksum(length, payload) == checked else "has another checksum than it should"
 
 
-def _sum(length: int, payload: bytes) -> int:
+def _compute_checksum(length: int, payload: bytes) -> int:
     checked: int = extend(extend(0, LENGTH.pack(length)), payload)
     return checked
 
 
-def _next(content: bytes, offset: int) -> int:
+def _find_next_record(content: bytes, offset: int) -> int:
     """Find where the next record begins from `offset` on; the end where none does."""
     found = content.find(FRAME, offset + RECORD.size)
     while found >= 0:
-        if isinstance(_payload(content, found - RECORD.size), bytes):
+        if isinstance(_find_payload(content, found - RECORD.size), bytes):
             return found - RECORD.size
         found = content.find(FRAME, found + 1)
     return len(content)
 
 
-def _unpack(offset: int, payload: bytes, marked: bool) -> Record | str:
+def _unpack_payload(offset: int, payload: bytes, marked: bool) -> Record | str:
     """Unpack a payload whose checksum is right, or say why it cannot be."""
     try:
         if not 0 <= zstandard.frame_content_size(payload) <= PAYLOAD_BYTES_MAX:

@@ -16,12 +16,12 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from edgeproxy.base import log
-from edgeproxy.edge.usage.answer import RESULTS, Act, Heard, Reply, heard
-from edgeproxy.edge.usage.backlog import Backlog, Parcel, passed
-from edgeproxy.edge.usage.spool import Damaged, Pending, Spool
+from edgeproxy.edge.usage.answer import RESULTS, Act, AnswerMeaning, Reply, interpret_answer
+from edgeproxy.edge.usage.backlog import Backlog, Parcel, find_position
+from edgeproxy.edge.usage.spool import DamagedSpoolError, Pending, Spool
 from edgeproxy.wire.batch import Batch
 
-__all__ = ["RESULTS", "Act", "Heard", "Reply", "Send", "Shipper", "Standing", "heard"]
+__all__ = ["RESULTS", "Act", "AnswerMeaning", "Reply", "Send", "Shipper", "ShippingStatus", "interpret_answer"]
 
 Send = Callable[[Batch, bytes], Awaitable[Reply]]
 """Ship a batch and its body; raises OSError (TimeoutError among them) where nobody answers."""
@@ -37,7 +37,7 @@ LOGGED_FAILURES = 3
 """Failures in a row of which the log hears."""
 
 
-class Standing(NamedTuple):
+class ShippingStatus(NamedTuple):
     """The state of shipping.
 
     `state`: "idle", all has arrived; "shipping"; "waiting", the last attempt failed and is repeated; "stopped", which
@@ -57,7 +57,7 @@ class Standing(NamedTuple):
 class Shipper:
     """Ships a spool. Lives in one event loop; what reads or writes the disk is done by `aside`, in a thread.
 
-    `send` may be any: over HTTP it is `transport.Http`. `clock` is Unix time. Made anew when `send` is another.
+    `send` may be any: over HTTP it is `transport.HttpTransport`. `clock` is Unix time. Made anew when `send` is another.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class Shipper:
     # ---- what others ask
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> ShippingStatus:
         """The state of shipping now; costs nothing, waits for nothing."""
-        return Standing(self._state, self._why, self._since, dict(self._results), self._spool.pending)
+        return ShippingStatus(self._state, self._why, self._since, dict(self._results), self._spool.pending)
 
     def sealed(self) -> None:
         """Wake up: there is a new batch. From the loop's thread."""
@@ -113,7 +113,7 @@ class Shipper:
                 self._stepped.set()
                 if seconds:
                     # What failed waits for its time, whatever is sealed meanwhile.
-                    await _heard_within(self._woken if self._state == "idle" else self._hurried, seconds)
+                    await _wait_for_event(self._woken if self._state == "idle" else self._hurried, seconds)
                     self._hurried.clear()
         finally:
             self._save()
@@ -149,7 +149,7 @@ class Shipper:
             if not self._ahead and self._spool.pending.batches:
                 self._ahead.extend(await self._aside(self._backlog.some))
             await self._tend()
-        except Damaged as error:
+        except DamagedSpoolError as error:
             self._stands("stopped", str(error))
             return RETRY_SECONDS_MAX  # Somebody may own up to it meanwhile.
         except OSError as error:
@@ -170,7 +170,7 @@ class Shipper:
             return self._later(f"nobody answers: {str(error) or type(error).__name__}")
         last = self._spool.last
         assert last is not None
-        answer = heard(reply, parcel.batch, last.seq)
+        answer = interpret_answer(reply, parcel.batch, last.seq)
         self._results[answer.result] += 1
         if answer.result == "quarantined" and self._doubted != parcel.batch.seq:
             # What was garbled on its way is counted after all once it comes whole: the same again, once.
@@ -184,7 +184,7 @@ class Shipper:
             return self._later(answer.why, answer.retry_after)
         return await self._go_on(parcel, answer)
 
-    async def _go_on(self, parcel: Parcel, answer: Heard) -> float:
+    async def _go_on(self, parcel: Parcel, answer: AnswerMeaning) -> float:
         """Go on behind what the collector says that it has."""
         seconds = 0.0
         if answer.watermark > self._spool.most:
@@ -215,7 +215,7 @@ class Shipper:
 
     def _move(self, seq: int) -> None:
         """Have the watermark somewhere else, and go on there. Raises OSError."""
-        self._spool.acknowledge(passed(self._spool, seq))
+        self._spool.acknowledge(find_position(self._spool, seq))
         self._backlog = Backlog(self._spool, seq)
         self._ahead.clear()
 
@@ -264,7 +264,7 @@ class Shipper:
         self._why = why
 
 
-async def _heard_within(event: asyncio.Event, seconds: float) -> None:
+async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
     """Wait for an event, so many seconds at most."""
     try:
         async with asyncio.timeout(None if seconds == math.inf else seconds):

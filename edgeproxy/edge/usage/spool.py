@@ -1,7 +1,7 @@
 """The spool: sealed batches on disk, in order, until long after the collector has them.
 
     spool/NNNNNNNNNN.seg     records (segment.py); the number is that of its first batch
-    spool/watermark.json     {seq, counted, until}, see Passed, and `most`, the last batch that was ever acknowledged
+    spool/watermark.json     {seq, counted, until}, see Position, and `most`, the last batch that was ever acknowledged
     spool/discarded.json     [[from, to, why], …]: batches that cannot be read, and that somebody owned up to
 
 Only who holds the identity lock appends. A new segment is begun only when the disk has the tables with all marks of
@@ -21,14 +21,14 @@ from typing import NamedTuple
 import orjson
 
 from edgeproxy.edge.counters.file import sync_folder, write_whole
-from edgeproxy.edge.usage.segment import HEAD, MODULUS, Damage, Disk, Mark, Record, pack, records
+from edgeproxy.edge.usage.segment import HEAD, MODULUS, Damage, Disk, Mark, Record, pack_record, parse_records
 from edgeproxy.wire.batch import Batch, InvalidBatchError, compute_digest, parse_batch
 
 SEGMENT_BYTES = 1 << 20
 """Bytes from which on the next record begins another segment: what is read at each start, in half a second."""
-KEPT_SECONDS = 7 * 86400.0
-KEPT_BYTES = 1 << 30
-KEPT_SHARE = 4
+RETENTION_SECONDS = 7 * 86400.0
+RETENTION_BYTES = 1 << 30
+RETENTION_SHARE = 4
 """How long, and how much of, what is acknowledged is kept for a collector that was restored from a backup: no more than
 so many bytes, nor than one part of so many of its file system."""
 WATERMARK = "watermark.json"
@@ -36,15 +36,15 @@ DISCARDED = "discarded.json"
 SEGMENT = re.compile(r"([0-9]{10,19})\.seg")
 
 
-class Broken(Exception):
+class BrokenSpoolError(Exception):
     """The end of the spool cannot be read though it was sealed: nobody knows what the next batch has to follow."""
 
 
-class Damaged(Exception):
+class DamagedSpoolError(Exception):
     """A batch that is needed cannot be read."""
 
 
-class Last(NamedTuple):
+class LastBatch(NamedTuple):
     """The batch that the next one follows. `counted`: see segment.py."""
 
     seq: int
@@ -53,15 +53,15 @@ class Last(NamedTuple):
     counted: int = 0
 
 
-class End(NamedTuple):
+class SpoolEnd(NamedTuple):
     """Up to where the spool can be read: `size` bytes of the segment `path`, whose last record is that of `last`."""
 
     path: Path
     size: int
-    last: Last
+    last: LastBatch
 
 
-class Passed(NamedTuple):
+class Position(NamedTuple):
     """How far the collector has come: the last batch that it has, what was counted up to it, and until when."""
 
     seq: int
@@ -79,7 +79,7 @@ class Pending(NamedTuple):
     since: int | None
 
 
-class Given(NamedTuple):
+class DiscardedRange(NamedTuple):
     """Batches that cannot be read, both ends included, and that somebody owned up to; `why` is what was wrong."""
 
     first: int
@@ -87,7 +87,7 @@ class Given(NamedTuple):
     why: str
 
 
-class Place(NamedTuple):
+class LocatedDamage(NamedTuple):
     """Damage, and in which file."""
 
     path: Path
@@ -97,27 +97,27 @@ class Place(NamedTuple):
         return f"{self.path}:{self.damage.offset}: {self.damage.why} ({self.damage.until - self.damage.offset} bytes)"
 
 
-def segments(folder: Path) -> list[Path]:
+def list_segments(folder: Path) -> list[Path]:
     """List the segments, oldest first."""
     try:
         found = [path for path in folder.iterdir() if SEGMENT.fullmatch(path.name)]
     except FileNotFoundError:
         return []
-    return sorted(found, key=first_of)
+    return sorted(found, key=parse_first_seq)
 
 
-def first_of(path: Path) -> int:
+def parse_first_seq(path: Path) -> int:
     """Read the number of the first batch of a segment off its name."""
     return int(path.stem)
 
 
-def watermark(folder: Path) -> int:
+def fetch_watermark(folder: Path) -> int:
     """The last batch that the collector acknowledged, as the disk has it; 0 where none, or nobody knows."""
-    found = noted(folder)
+    found = fetch_position(folder)
     return 0 if found is None else found[0].seq
 
 
-def noted(folder: Path) -> tuple[Passed, int] | None:
+def fetch_position(folder: Path) -> tuple[Position, int] | None:
     """Read how far the collector has come, and the last batch that it ever acknowledged; None where nobody knows."""
     try:
         said = orjson.loads((folder / WATERMARK).read_bytes())
@@ -126,47 +126,49 @@ def noted(folder: Path) -> tuple[Passed, int] | None:
         return None
     if not all(type(value) is int and value >= 0 for value in (seq, counted, until, most)):
         return None
-    return Passed(seq, counted, until), max(seq, most)
+    return Position(seq, counted, until), max(seq, most)
 
 
-def likely(paths: list[Path]) -> Passed:
+def guess_position(paths: list[Path]) -> Position:
     """Guess how far the collector has come where nobody noted it: what is not here any more was acknowledged."""
     if not paths:
-        return Passed(0, 0, 0)
-    seq = first_of(paths[0]) - 1
-    for one in records(paths[0].read_bytes(), marked=False):
+        return Position(0, 0, 0)
+    seq = parse_first_seq(paths[0]) - 1
+    for one in parse_records(paths[0].read_bytes(), marked=False):
         if isinstance(one, Record):
             try:
                 batch = parse_batch(one.body)
             except InvalidBatchError:
                 continue
-            return Passed(seq, before(batch, one.counted), batch.since)
-    return Passed(seq, 0, 0)
+            return Position(seq, count_before(batch, one.counted), batch.since)
+    return Position(seq, 0, 0)
 
 
-def before(batch: Batch, counted: int) -> int:
+def count_before(batch: Batch, counted: int) -> int:
     """Return what had been counted before this batch, `counted` being what had with it."""
-    return (counted - values(batch)) % MODULUS
+    return (counted - sum_values(batch)) % MODULUS
 
 
-def values(batch: Batch) -> int:
+def sum_values(batch: Batch) -> int:
     """Sum the values of a batch."""
     return sum(row[3] for row in batch.rows)
 
 
-def discarded(folder: Path) -> tuple[Given, ...]:
-    """Read which batches were given up. Raises OSError, or Damaged where nobody can tell."""
+def fetch_discarded(folder: Path) -> tuple[DiscardedRange, ...]:
+    """Read which batches were given up. Raises OSError, or DamagedSpoolError where nobody can tell."""
     try:
-        return tuple(Given(first, last, why) for first, last, why in orjson.loads((folder / DISCARDED).read_bytes()))
+        return tuple(
+            DiscardedRange(first, last, why) for first, last, why in orjson.loads((folder / DISCARDED).read_bytes())
+        )
     except FileNotFoundError:
         return ()
     except (ValueError, TypeError) as error:
-        raise Damaged(f"{folder / DISCARDED} is damaged ({error}): remove it, and discard again") from error
+        raise DamagedSpoolError(f"{folder / DISCARDED} is damaged ({error}): remove it, and discard again") from error
 
 
-def discard(folder: Path, more: tuple[Given, ...]) -> None:
-    """Own up to these too, durably, all or none. Raises OSError or Damaged. The edge may ship meanwhile."""
-    said = [list(given) for given in (*discarded(folder), *more)]
+def record_discarded(folder: Path, more: tuple[DiscardedRange, ...]) -> None:
+    """Own up to these too, durably, all or none. Raises OSError or DamagedSpoolError. The edge may ship meanwhile."""
+    said = [list(given) for given in (*fetch_discarded(folder), *more)]
     write_whole(folder / DISCARDED, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
 
 
@@ -178,10 +180,10 @@ class Spool:
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self.folder = folder
-        self.end: End | None = None
+        self.end: SpoolEnd | None = None
         self.recent: tuple[Record, ...] = ()
-        self.damage: tuple[Place, ...] = ()
-        self.passed = Passed(0, 0, 0)
+        self.damage: tuple[LocatedDamage, ...] = ()
+        self.passed = Position(0, 0, 0)
         self.most = 0
         self._disk = disk
         # Of who appends:
@@ -191,11 +193,11 @@ class Spool:
         self._dirty = False
         # Of who ships:
         self._since = 0
-        self._saved: tuple[Passed, int] | None = None
+        self._saved: tuple[Position, int] | None = None
         self._saving = threading.Lock()
 
     @property
-    def last(self) -> Last | None:
+    def last(self) -> LastBatch | None:
         """The batch that the next one follows; None where that is the first."""
         return None if self.end is None else self.end.last
 
@@ -209,27 +211,27 @@ class Spool:
         """Open or make the spool, and cut off what a crash left behind its last record.
 
         `sealed` is the last batch that is known to have been sealed: where it cannot be read, that is no torn tail.
-        Raises Broken then, or OSError; the spool is as it was.
+        Raises BrokenSpoolError then, or OSError; the spool is as it was.
         """
         spool = cls(folder, disk or Disk())
         spool._open(sealed)
         return spool
 
     def _open(self, sealed: int) -> None:
-        paths = segments(self.folder)
+        paths = list_segments(self.folder)
         content = paths[-1].read_bytes() if paths else b""
-        found = list(records(content)) if paths else []
+        found = list(parse_records(content)) if paths else []
         self.recent = tuple(one for one in found if isinstance(one, Record))
-        self.end = _end(paths, self.recent)
-        self._saved = noted(self.folder)
-        self.passed, most = self._saved or (likely(paths), 0)
+        self.end = _find_end(paths, self.recent)
+        self._saved = fetch_position(self.folder)
+        self.passed, most = self._saved or (guess_position(paths), 0)
         self.most = max(most, self.passed.seq)
-        begun = first_of(paths[-1]) - 1 if paths else 0
+        begun = parse_first_seq(paths[-1]) - 1 if paths else 0
         wanted = max(sealed, self.most, begun)
         there = 0 if self.last is None else self.last.seq
         if there < wanted:
             why = f"batch {wanted} was sealed, and {f'{there} is the last one' if there else 'none'} that can be read"
-            raise Broken(f"{self.folder}: {why}")
+            raise BrokenSpoolError(f"{self.folder}: {why}")
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True)
             sync_folder(self.folder.parent)
@@ -238,9 +240,11 @@ class Spool:
         if not paths:
             self._saved = self.passed, self.most
             return
-        size = _size(self.recent) if self.recent else len(HEAD)
+        size = _end_offset(self.recent) if self.recent else len(HEAD)
         self.damage = tuple(
-            Place(paths[-1], one) for one in found if isinstance(one, Damage) and one.offset < size and self.recent
+            LocatedDamage(paths[-1], one)
+            for one in found
+            if isinstance(one, Damage) and one.offset < size and self.recent
         )
         fd = os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -261,8 +265,8 @@ class Spool:
 
     def append(self, batch: Batch, body: bytes, marks: tuple[Mark, ...]) -> None:
         """Have the disk keep a batch, the one that follows `last`. Raises OSError, and then it is not sealed."""
-        counted = ((0 if self.end is None else self.end.last.counted) + values(batch)) % MODULUS
-        data = pack(body, marks, counted)
+        counted = ((0 if self.end is None else self.end.last.counted) + sum_values(batch)) % MODULUS
+        data = pack_record(body, marks, counted)
         if self.is_full:
             self._begin(batch.seq)
         fd = self._fd
@@ -284,7 +288,7 @@ class Spool:
         self._size += len(data)
         if not self.pending.values:
             self._since = batch.since
-        self.end = End(self._path, self._size, Last(batch.last, compute_digest(body), batch.until, counted))
+        self.end = SpoolEnd(self._path, self._size, LastBatch(batch.last, compute_digest(body), batch.until, counted))
 
     def _begin(self, seq: int) -> None:
         """Make the segment whose first batch is `seq` the current one."""
@@ -315,9 +319,9 @@ class Spool:
     @property
     def size(self) -> int:
         """Bytes that the segments take on disk."""
-        return sum(path.stat().st_size for path in segments(self.folder))
+        return sum(path.stat().st_size for path in list_segments(self.folder))
 
-    def acknowledge(self, passed: Passed) -> None:
+    def acknowledge(self, passed: Position) -> None:
         """The collector has all batches up to this one, and says so of none behind it.
 
         The disk knows it once `save` was called; at once, where it is less than before: what was removed meanwhile
@@ -337,14 +341,16 @@ class Spool:
         """Have the disk know what was acknowledged. Raises OSError."""
         self._save(self.passed, self.most)
 
-    def _save(self, passed: Passed, most: int) -> None:
+    def _save(self, passed: Position, most: int) -> None:
         with self._saving:
             if self._saved != (passed, most):
                 said = {**passed._asdict(), "most": most}
                 write_whole(self.folder / WATERMARK, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
                 self._saved = passed, most
 
-    def prune(self, now: float, *, kept_for: float = KEPT_SECONDS, kept_bytes: int | None = None) -> tuple[Path, ...]:
+    def prune(
+        self, now: float, *, kept_for: float = RETENTION_SECONDS, kept_bytes: int | None = None
+    ) -> tuple[Path, ...]:
         """Remove what was acknowledged and is older than that, or more. `now` is Unix time.
 
         Never what the disk does not know to be acknowledged, and never the end.
@@ -354,14 +360,14 @@ class Spool:
             return ()
         if kept_bytes is None:
             there = os.statvfs(self.folder)
-            kept_bytes = min(KEPT_BYTES, there.f_frsize * there.f_blocks // KEPT_SHARE)
-        paths = segments(self.folder)
+            kept_bytes = min(RETENTION_BYTES, there.f_frsize * there.f_blocks // RETENTION_SHARE)
+        paths = list_segments(self.folder)
         taken = sum(path.stat().st_size for path in paths)
         removed = []
         for path, following in pairwise(paths):
             status = path.stat()
             is_kept = taken <= kept_bytes and now - status.st_mtime < kept_for
-            if path == end.path or first_of(following) - 1 > min(saved[0].seq, self.passed.seq) or is_kept:
+            if path == end.path or parse_first_seq(following) - 1 > min(saved[0].seq, self.passed.seq) or is_kept:
                 break
             path.unlink()
             taken -= status.st_size
@@ -375,27 +381,27 @@ class Spool:
             self._fd = None
 
 
-def _end(paths: list[Path], recent: tuple[Record, ...]) -> End | None:
-    """Find the end of a spool whose last segment has these records; None where there is none. Raises Broken."""
+def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
+    """Find the end of a spool whose last segment has these records; None where there is none. Raises BrokenSpoolError."""
     if recent:
-        return End(paths[-1], _size(recent), _last(recent))
+        return SpoolEnd(paths[-1], _end_offset(recent), _parse_last(recent))
     if len(paths) > 1:
         # It was just begun. The one before ended with the record that came before its first one.
-        former = tuple(one for one in records(paths[-2].read_bytes()) if isinstance(one, Record))
+        former = tuple(one for one in parse_records(paths[-2].read_bytes()) if isinstance(one, Record))
         if former:
-            return End(paths[-2], _size(former), _last(former))
+            return SpoolEnd(paths[-2], _end_offset(former), _parse_last(former))
     return None
 
 
-def _size(found: tuple[Record, ...]) -> int:
+def _end_offset(found: tuple[Record, ...]) -> int:
     """Find where the last of these records ends."""
     return found[-1].offset + found[-1].size
 
 
-def _last(found: tuple[Record, ...]) -> Last:
-    """Return the batch of the last of these records. Raises Broken where that holds none."""
+def _parse_last(found: tuple[Record, ...]) -> LastBatch:
+    """Return the batch of the last of these records. Raises BrokenSpoolError where that holds none."""
     try:
         batch = parse_batch(found[-1].body)
     except InvalidBatchError as error:
-        raise Broken(f"the last record of the spool holds no batch: {error}") from error
-    return Last(batch.last, compute_digest(found[-1].body), batch.until, found[-1].counted)
+        raise BrokenSpoolError(f"the last record of the spool holds no batch: {error}") from error
+    return LastBatch(batch.last, compute_digest(found[-1].body), batch.until, found[-1].counted)

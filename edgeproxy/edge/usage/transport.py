@@ -25,11 +25,11 @@ THREAD_BYTES_MIN = 64 << 10
 SECONDS = re.compile(r"[0-9]{1,9}")
 
 
-class Unanswered(OSError):
+class UnansweredError(OSError):
     """Nobody answers, or nothing that is HTTP; the text says what happened."""
 
 
-class Http:
+class HttpTransport:
     """A `ship.Send` to the collector at `url`, such as http://127.0.0.1:9100, on one connection that is kept.
 
     `token`: empty for none. `tls`: for https; None for the authorities of the system. `server_name`: the name in the
@@ -73,12 +73,12 @@ class Http:
                 server_hostname=self._server_name,
             ) as answer:
                 # Where there is more, the connection is closed with the answer.
-                said = await _beginning(answer.content, ANSWER_BYTES_MAX)
-                return Reply(answer.status, said, _seconds(answer.headers.get("Retry-After")))
+                said = await _read_prefix(answer.content, ANSWER_BYTES_MAX)
+                return Reply(answer.status, said, _parse_retry_after(answer.headers.get("Retry-After")))
         except TimeoutError as error:
             raise TimeoutError(str(error) or "no answer in time") from None
         except aiohttp.ClientError as error:
-            raise Unanswered(why(error)) from error
+            raise UnansweredError(describe_error(error)) from error
 
     def _open(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -95,7 +95,7 @@ class Http:
             await session.close()
 
 
-async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
+async def _read_prefix(content: aiohttp.StreamReader, most: int) -> bytes:
     """Read the first bytes of a body, `most` at most."""
     pieces, size = [], 0
     while size < most and (piece := await content.read(most - size)):
@@ -104,7 +104,7 @@ async def _beginning(content: aiohttp.StreamReader, most: int) -> bytes:
     return b"".join(pieces)
 
 
-def why(failure: aiohttp.ClientError) -> str:
+def describe_error(failure: aiohttp.ClientError) -> str:
     """Say why it failed. Where nobody could connect aiohttp speaks of TLS, whether there is any or not."""
     if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
         cause = failure.os_error
@@ -113,6 +113,6 @@ def why(failure: aiohttp.ClientError) -> str:
     return str(failure) or type(failure).__name__
 
 
-def _seconds(retry_after: str | None) -> float | None:
+def _parse_retry_after(retry_after: str | None) -> float | None:
     """Read the seconds of a Retry-After; None where it has a date, or nothing."""
     return float(retry_after) if retry_after is not None and SECONDS.fullmatch(retry_after.strip()) else None

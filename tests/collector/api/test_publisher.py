@@ -16,8 +16,8 @@ from edgeproxy.collector.database.schema import customers, directory_outbox
 from edgeproxy.collector.directory import publisher, version_log
 from edgeproxy.collector.directory.publisher import BACK, Publisher
 from edgeproxy.config.collector.settings import Published
-from edgeproxy.edge.directory.cache import Held
-from edgeproxy.edge.directory.lineage import accept
+from edgeproxy.edge.directory.cache import CachedVersion
+from edgeproxy.edge.directory.lineage import accept_news
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire import directory_signatures
 from edgeproxy.wire.directory_signatures import TrustedKeys
@@ -49,10 +49,12 @@ async def adds(database: Database, name: str) -> None:
         await documents.enqueue_changes(connection, "customer", [name])
 
 
-async def published(log: version_log.DirectoryLog, trust: TrustedKeys, held: Held | None) -> tuple[set[str], Held]:
+async def published(
+    log: version_log.DirectoryLog, trust: TrustedKeys, held: CachedVersion | None
+) -> tuple[set[str], CachedVersion]:
     """Whom an edge knows that reads all of the log, which it has to accept."""
     follows, lines = await log.list_lines_after(None if held is None else held.token)
-    accepted = accept(held, News(tuple(lines), follows, None), trust)
+    accepted = accept_news(held, News(tuple(lines), follows, None), trust)
     known: set[str] = set()
     for line in await log.list_lines():
         version = line.version
@@ -62,7 +64,7 @@ async def published(log: version_log.DirectoryLog, trust: TrustedKeys, held: Hel
             known.clear()
         known |= {orjson.loads(each)["name"] for part in parts for each in (part or b"").split(b"\n") if each}
     last = (await log.list_lines())[-1]
-    return known, Held(last.version.token, last.version.number, last.version.at, 0.0, 0, 0, accepted.hash)
+    return known, CachedVersion(last.version.token, last.version.number, last.version.at, 0.0, 0, 0, accepted.hash)
 
 
 @pytest.mark.parametrize("whole", [False, True])

@@ -16,8 +16,15 @@ import pytest
 from edgeproxy.config.directory import render_removal
 from edgeproxy.config.edge.directory_settings import CacheKey
 from edgeproxy.edge.directory import cache
-from edgeproxy.edge.directory.cache import FILE, Cache, Held, Outdated, Survey, is_damage
-from edgeproxy.edge.directory.seal import Encrypted, KeyUnavailable, Plain, seal_of
+from edgeproxy.edge.directory.cache import (
+    FILE,
+    CachedVersion,
+    DirectoryCache,
+    OutdatedVersionError,
+    Survey,
+    is_damage_error,
+)
+from edgeproxy.edge.directory.seal import EncryptedSeal, KeyUnavailableError, PlainSeal, load_seal
 from tests.support.program import Program
 
 
@@ -31,11 +38,11 @@ def line(name: str, tier: str = "t", *keys: str, **said: Any) -> bytes:
     return orjson.dumps({"name": name, "customer": {"tier": tier, **said}, "keys": found})
 
 
-def held(number: int) -> Held:
-    return Held(f"token {number}", number, 1000.0, 2000.0, 0, 0)
+def held(number: int) -> CachedVersion:
+    return CachedVersion(f"token {number}", number, 1000.0, 2000.0, 0, 0)
 
 
-def write(there: Cache, number: int, *lines: bytes, whole: bool = False) -> set[str] | None:
+def write(there: DirectoryCache, number: int, *lines: bytes, whole: bool = False) -> set[str] | None:
     """A version with these lines; the customers whose lines they were."""
     writing = there.write(f"token {number - 1}" if number > 1 else None)
     if whole:
@@ -47,18 +54,18 @@ def write(there: Cache, number: int, *lines: bytes, whole: bool = False) -> set[
     return writing.changed
 
 
-def who(there: Cache, key: str) -> str | None:
+def who(there: DirectoryCache, key: str) -> str | None:
     """Whose a key is."""
     person = there.find([digest(key)])[digest(key)]
     return None if person is None else person.name
 
 
 @pytest.fixture
-def there(tmp_path: Path) -> Cache:
-    return Cache(tmp_path)
+def there(tmp_path: Path) -> DirectoryCache:
+    return DirectoryCache(tmp_path)
 
 
-def test_a_version_changes_those_it_names(there: Cache) -> None:
+def test_a_version_changes_those_it_names(there: DirectoryCache) -> None:
     write(there, 1, line("a", "t", "a1", "a2"), line("b", "t", "b1"), line("c", "t", "c1"))
     write(there, 2, line("a", "t", "a2", "a3"), render_removal("b"))
     assert [who(there, key) for key in ("a1", "a2", "a3", "b1", "c1")] == [None, "a", "a", None, "c"]
@@ -66,14 +73,16 @@ def test_a_version_changes_those_it_names(there: Cache) -> None:
 
 
 @pytest.mark.parametrize("first", ["a", "b"])
-def test_a_key_may_go_from_one_customer_to_another(there: Cache, first: str) -> None:
+def test_a_key_may_go_from_one_customer_to_another(there: DirectoryCache, first: str) -> None:
     write(there, 1, line("a", "t", "k"), line("b"))
     news = [line("a"), line("b", "t", "k")]
     write(there, 2, *(news if first == "a" else news[::-1]))
     assert who(there, "k") == "b"
 
 
-def test_it_is_told_who_has_changed_unless_they_are_many(there: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_told_who_has_changed_unless_they_are_many(
+    there: DirectoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     crowd = [line(f"c{n}", "t", f"k{n}") for n in range(5)]
     write(there, 1, *crowd)
     assert write(there, 2, *crowd, line("d"), render_removal("e")) == {"d", "e"}
@@ -84,11 +93,11 @@ def test_it_is_told_who_has_changed_unless_they_are_many(there: Cache, monkeypat
     assert write(there, 5, *(line(f"m{n}") for n in range(5))) is None
 
 
-def test_nobody_sees_a_version_before_it_is_complete(there: Cache, tmp_path: Path) -> None:
+def test_nobody_sees_a_version_before_it_is_complete(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a", "t", "k"))
     writing = there.write("token 1")
     writing.take([line("b", "t", "k"), render_removal("a")])
-    another = Cache(tmp_path)
+    another = DirectoryCache(tmp_path)
     for each in (there, another):
         assert (who(each, "k"), each.held()) == ("a", held(1))
     writing.conclude(held(2))
@@ -101,7 +110,7 @@ def test_nobody_sees_a_version_before_it_is_complete(there: Cache, tmp_path: Pat
     assert (who(another, "k"), another.held()) == ("b", held(2))
 
 
-def test_a_writer_that_is_killed_leaves_the_version_before(there: Cache, tmp_path: Path) -> None:
+def test_a_writer_that_is_killed_leaves_the_version_before(there: DirectoryCache, tmp_path: Path) -> None:
     crowd = [line(f"c{n}", "t", f"k{n}") for n in range(500)]
     write(there, 1, *crowd)
     begins = (
@@ -114,7 +123,7 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: Cache, tmp_pat
         assert who(there, "k7") == "c7"
         writer.kill()
     assert (who(there, "k7"), there.held()) == ("c7", held(1))
-    assert write(Cache(tmp_path), 2, render_removal("c7")) == {"c7"}
+    assert write(DirectoryCache(tmp_path), 2, render_removal("c7")) == {"c7"}
     assert who(there, "k7") is None
 
 
@@ -133,7 +142,7 @@ class HeldUp(list[bytes]):
 
 
 @pytest.mark.parametrize("ends", ["drop", "close", "remake"])
-def test_nothing_is_closed_under_a_thread_that_uses_it(there: Cache, ends: str) -> None:
+def test_nothing_is_closed_under_a_thread_that_uses_it(there: DirectoryCache, ends: str) -> None:
     """It would end the process: threads go on when nobody waits for them any more."""
     write(there, 1, line("a", "t", "k"))
     writing = there.write("token 1")
@@ -151,13 +160,13 @@ def test_nothing_is_closed_under_a_thread_that_uses_it(there: Cache, ends: str) 
         ended.result(10)
 
 
-def test_what_follows_another_version_is_not_written(there: Cache, tmp_path: Path) -> None:
+def test_what_follows_another_version_is_not_written(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     for token in (None, "another"):
-        with pytest.raises(Outdated):
+        with pytest.raises(OutdatedVersionError):
             there.write(token)
-    write(Cache(tmp_path), 2, line("b"))
-    with pytest.raises(Outdated):
+    write(DirectoryCache(tmp_path), 2, line("b"))
+    with pytest.raises(OutdatedVersionError):
         there.write("token 1")
 
 
@@ -168,7 +177,7 @@ def test_what_follows_another_version_is_not_written(there: Cache, tmp_path: Pat
      b'{"name":5}', b'{"name":"a","customer":{"tier":18446744073709551615},"keys":{}}',
      b'{"name":"a","customer":{"tier":"t"},"keys":{"00":{}}}'],
 )  # fmt: skip
-def test_a_line_that_is_none_spoils_the_version(there: Cache, odd: bytes) -> None:
+def test_a_line_that_is_none_spoils_the_version(there: DirectoryCache, odd: bytes) -> None:
     writing = there.write(None)
     with pytest.raises(ValueError, match="a line of the directory"):
         writing.take([line("a"), odd])
@@ -176,13 +185,13 @@ def test_a_line_that_is_none_spoils_the_version(there: Cache, odd: bytes) -> Non
     assert there.held() is None
 
 
-def test_it_is_told_what_the_files_have_and_what_they_lack(there: Cache) -> None:
+def test_it_is_told_what_the_files_have_and_what_they_lack(there: DirectoryCache) -> None:
     write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin"))
     assert there.survey(["b", "x"], [digest("a1"), digest("x1")], {"gold"}) == (["b"], [digest("a1")], {"tin": 2})
 
 
 def test_the_log_of_a_large_version_leaves_the_disk(
-    there: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    there: DirectoryCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache, "JOURNAL_BYTES", 64 << 10)
     write(there, 1, *(line(f"c{n}", "t", f"k{n}", message="x" * 1000) for n in range(5000)), whole=True)
@@ -193,7 +202,7 @@ def test_the_log_of_a_large_version_leaves_the_disk(
     assert who(there, "k4999") == "c4999"
 
 
-def test_nobody_else_may_read_the_file(there: Cache, tmp_path: Path) -> None:
+def test_nobody_else_may_read_the_file(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     for file in tmp_path.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
@@ -201,31 +210,31 @@ def test_nobody_else_may_read_the_file(there: Cache, tmp_path: Path) -> None:
 
 def test_a_file_that_is_none_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"this is no database" * 1000)
-    there = Cache(tmp_path)
+    there = DirectoryCache(tmp_path)
     assert there.held() is None
     write(there, 1, line("a", "t", "k"))
     assert who(there, "k") == "a"
 
 
-def test_a_file_of_another_layout_is_made_anew(there: Cache, tmp_path: Path) -> None:
+def test_a_file_of_another_layout_is_made_anew(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     there.close()
     with sqlite3.connect(tmp_path / FILE) as db:
-        db.execute(f"PRAGMA user_version = {cache.LAYOUT + 1}")
+        db.execute(f"PRAGMA user_version = {cache.LAYOUT_VERSION + 1}")
     db.close()
-    assert Cache(tmp_path).held() is None
+    assert DirectoryCache(tmp_path).held() is None
 
 
-def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Cache, tmp_path: Path) -> None:
+def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, *(line(f"c{n}", "t", f"k{n}") for n in range(3000)))
     there.close()
     content = bytearray((tmp_path / FILE).read_bytes())
     content[24576:] = b"\x5a" * (len(content) - 24576)
     (tmp_path / FILE).write_bytes(content)
-    there = Cache(tmp_path)
-    with pytest.raises(cache.Error) as found:
+    there = DirectoryCache(tmp_path)
+    with pytest.raises(cache.CacheError) as found:
         there.find([digest(f"k{n}") for n in range(3000)])
-    assert is_damage(found.value)
+    assert is_damage_error(found.value)
     there.remake()
     assert there.held() is None
     write(there, 1, line("a", "t", "k"))
@@ -234,12 +243,12 @@ def test_damage_within_the_file_is_known_and_it_can_be_made_anew(there: Cache, t
 
 def test_a_disk_without_a_file_system_to_write_to_is_told(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="gone"):
-        Cache(tmp_path / "gone")
+        DirectoryCache(tmp_path / "gone")
 
 
 def test_with_a_key_the_disk_says_nothing_of_anybody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     key, other = bytes(range(32)), bytes(32)
-    there = Cache(tmp_path, Encrypted(key))
+    there = DirectoryCache(tmp_path, EncryptedSeal(key))
     acme = line("acme-limited", "gold-tier", "k1", "k2")
     assert write(there, 1, acme, line("zed", "t", "z1"), whole=True) == {"acme-limited", "zed"}
     assert write(there, 2, acme, line("zed", "t", "z2")) == {"zed"}, "what is as it was has not changed"
@@ -251,28 +260,28 @@ def test_with_a_key_the_disk_says_nothing_of_anybody(tmp_path: Path, capsys: pyt
     written = b"".join(file.read_bytes() for file in tmp_path.iterdir())
     for secret in (b"acme-limited", b"gold-tier", b"zed", digest("k1"), b"scopes"):
         assert secret not in written
-    assert who(Cache(tmp_path, Encrypted(key)), "k2") == "acme-limited"
+    assert who(DirectoryCache(tmp_path, EncryptedSeal(key)), "k2") == "acme-limited"
     # A value that was moved to another row is none there.
     with sqlite3.connect(tmp_path / FILE) as db:
         one, two = db.execute("SELECT digest, said FROM keys").fetchall()
         db.execute("UPDATE keys SET said = ? WHERE digest = ?", (one[1], two[0]))
-    moved = Cache(tmp_path, Encrypted(key))
+    moved = DirectoryCache(tmp_path, EncryptedSeal(key))
     with pytest.raises(sqlite3.DatabaseError, match="not encrypted with this key") as odd:
         moved.find([digest("k1"), digest("k2")])
-    assert is_damage(odd.value), "which is read anew from the hub or the collector"
-    for seal in (Encrypted(other), Plain()):
-        assert Cache(tmp_path, seal).held() is None, "another key, or none any more: made anew"
+    assert is_damage_error(odd.value), "which is read anew from the hub or the collector"
+    for seal in (EncryptedSeal(other), PlainSeal()):
+        assert DirectoryCache(tmp_path, seal).held() is None, "another key, or none any more: made anew"
 
 
 def test_the_key_comes_from_the_configuration_a_file_or_a_program(tmp_path: Path) -> None:
     text = base64.b64encode(bytes(range(32))).decode()
     file = tmp_path / "key"
     file.write_text(text + "\n")
-    wanted = Encrypted(bytes(range(32))).index(b"x")
+    wanted = EncryptedSeal(bytes(range(32))).index(b"x")
     for said in ({"key": text}, {"key": bytes(range(32)).hex()}, {"file": file}, {"command": ("cat", str(file))}):
-        assert seal_of(CacheKey(**said)).index(b"x") == wanted
+        assert load_seal(CacheKey(**said)).index(b"x") == wanted
     file.write_text("short")
     for said in ({"file": file}, {"file": tmp_path / "none"}, {"command": ("false",)}, {"command": ("cat", str(file))}):
-        with pytest.raises(KeyUnavailable, match="cache_key: ") as why:
-            seal_of(CacheKey(**said))
+        with pytest.raises(KeyUnavailableError, match="cache_key: ") as why:
+            load_seal(CacheKey(**said))
         assert "short" not in str(why.value)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.hub_settings import Hub
-from edgeproxy.edge.directory.counted_log import CountedLog
+from edgeproxy.edge.directory.counted_log import QuotaCountLog
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 from edgeproxy.wire.quota_counts import format_line
 
@@ -30,7 +30,7 @@ class List:
 def test_it_is_read_on_from_where_it_was() -> None:
     async def run() -> None:
         there = List()
-        log = CountedLog(there.ask, Hub())
+        log = QuotaCountLog(there.ask, Hub())
 
         async def new() -> list[str]:
             return await log._look()

@@ -20,8 +20,8 @@ from edgeproxy.collector.directory.hub_push import PushOptions, push_lines
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.directory import cache, follower
-from edgeproxy.edge.directory.cache import FILE, Cache, Error
-from edgeproxy.edge.directory.follower import Follower
+from edgeproxy.edge.directory.cache import FILE, CacheError, DirectoryCache
+from edgeproxy.edge.directory.follower import DirectoryFollower
 from edgeproxy.edge.messages import ForgetCustomers, KeysLookedUp, LookUpKeys
 from edgeproxy.hub.redis import HubUnavailableError, Link
 from edgeproxy.wire import directory_signatures
@@ -54,7 +54,7 @@ class Room:
         """How often the hub was asked something."""
         self.told: list[ForgetCustomers] = []
         self.replies: list[KeysLookedUp] = []
-        self.people = Follower(folder, self.settings(), self.ask, self.told.append)
+        self.people = DirectoryFollower(folder, self.settings(), self.ask, self.told.append)
 
     def settings(self, more: str = "directory: {from: hub}\n") -> Settings:
         file = self.folder / "edge.yaml"
@@ -130,7 +130,7 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
         await room.hub("DEL", TIME)
         await room.hub("RPUSH", TIME, format_time(newest, time.time() + 31_536_000, signer))
         signed = f"directory: {{from: hub, trust: '{signer.public_key}'}}\n"
-        room.people = Follower(tmp_path, room.settings(signed), room.ask, room.told.append)
+        room.people = DirectoryFollower(tmp_path, room.settings(signed), room.ask, room.told.append)
         await room.people.begin()
         await room.knows(1)
         assert room.said()["signed_age_s"] < 60
@@ -182,7 +182,7 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Told what was before, after workers had forgotten it, they would remember it."""
-    looked = Cache.find
+    looked = DirectoryCache.find
     looks = 0
 
     async def scene(room: Room) -> None:
@@ -190,7 +190,7 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
         await room.people.begin()
         loop = asyncio.get_running_loop()
 
-        def find(there: Cache, digests: Any) -> dict[bytes, Any]:
+        def find(there: DirectoryCache, digests: Any) -> dict[bytes, Any]:
             nonlocal looks
             looks += 1
             answer = looked(there, digests)
@@ -200,7 +200,7 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
                 asyncio.run_coroutine_threadsafe(changed, loop).result(10)
             return answer
 
-        monkeypatch.setattr(Cache, "find", find)
+        monkeypatch.setattr(DirectoryCache, "find", find)
         answer = await room.asks("a")
         assert looks == 2
         assert list(answer.known) == [hashed("a")]
@@ -358,8 +358,8 @@ def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
             def fail(*_: Any) -> None:
                 raise RuntimeError("unforeseen")
 
-            broken.setattr(Cache, "find", fail)
-            broken.setattr(Cache, "write", fail)
+            broken.setattr(DirectoryCache, "find", fail)
+            broken.setattr(DirectoryCache, "write", fail)
             await room.pushes(line("a"), line("b"))
             await turned(lambda: "unforeseen" in room.said().get("why", ""), "it says that it failed")
             assert (await room.asks("a")).untold == [hashed("a")]
@@ -380,13 +380,13 @@ def test_damage_on_the_disk_is_repaired_from_the_hub(
     async def scene(room: Room) -> None:
         await room.pushes(line("a"))
         await room.people.begin()
-        looked = Cache.find
+        looked = DirectoryCache.find
 
-        def broken(there: Cache, digests: Any) -> dict[bytes, Any]:
-            monkeypatch.setattr(Cache, "find", looked)
+        def broken(there: DirectoryCache, digests: Any) -> dict[bytes, Any]:
+            monkeypatch.setattr(DirectoryCache, "find", looked)
             raise sqlite3.DatabaseError("database disk image is malformed")
 
-        monkeypatch.setattr(Cache, "find", broken)
+        monkeypatch.setattr(DirectoryCache, "find", broken)
         assert (await room.asks("a")).untold
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
@@ -404,12 +404,12 @@ def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
         await room.pushes(line("a"))
         await room.people.begin()
 
-        def broken(there: Cache, name: str) -> Any:
+        def broken(there: DirectoryCache, name: str) -> Any:
             raise sqlite3.DatabaseError("database disk image is malformed")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Cache, "customer", broken)
-            with pytest.raises(Error, match="malformed"):
+            patched.setattr(DirectoryCache, "customer", broken)
+            with pytest.raises(CacheError, match="malformed"):
                 await room.people.get_customer("a")
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
@@ -431,7 +431,7 @@ def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_por
         await room.pushes(line("a"), line("b"))
         await room.knows(2)
         assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
-        assert Cache(tmp_path).held() is not None
+        assert DirectoryCache(tmp_path).held() is not None
 
     played(tmp_path, redis_port, scene)
 
@@ -445,11 +445,11 @@ def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
         await room.pushes(line("a"))
         await room.people.begin()
 
-        def full(there: Cache, token: str | None) -> Any:
+        def full(there: DirectoryCache, token: str | None) -> Any:
             raise sqlite3.OperationalError("database or disk is full")
 
         with monkeypatch.context() as patched:
-            patched.setattr(Cache, "write", full)
+            patched.setattr(DirectoryCache, "write", full)
             await room.pushes(line("a"), line("b"))
             await turned(lambda: room.said().get("why") == "database or disk is full", "it says so")
             assert (room.said()["state"], room.said()["version"]) == ("behind", 1)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.directory.cache import Held
-from edgeproxy.edge.directory.lineage import Rejected, accept
+from edgeproxy.edge.directory.cache import CachedVersion
+from edgeproxy.edge.directory.lineage import RejectedVersionError, accept_news
 from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire import directory_signatures, directory_versions
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError, LineKind, Signer, TrustedKeys
@@ -48,10 +48,10 @@ def chain(signer: Signer, numbers: range) -> list[Line]:
     return lines
 
 
-def held(line: Line) -> Held:
+def held(line: Line) -> CachedVersion:
     """As an edge has it that has read this version."""
     version = line.version
-    return Held(version.token, version.number, version.at, 0.0, 1, 1, line.hash, version.at, True)
+    return CachedVersion(version.token, version.number, version.at, 0.0, 1, 1, line.hash, version.at, True)
 
 
 def news(*lines: Line, follows: bool = False, time: bytes | None = None) -> News:
@@ -59,12 +59,12 @@ def news(*lines: Line, follows: bool = False, time: bytes | None = None) -> News
 
 
 def numbers(had: Line | None, found: News, signer: Signer) -> list[int]:
-    accepted = accept(None if had is None else held(had), found, TrustedKeys([signer.public_key]))
+    accepted = accept_news(None if had is None else held(had), found, TrustedKeys([signer.public_key]))
     return [version.number for version in accepted.versions]
 
 
 def why(had: Line | None, found: News, signer: Signer) -> str:
-    with pytest.raises(Rejected) as rejected:
+    with pytest.raises(RejectedVersionError) as rejected:
         numbers(had, found, signer)
     return str(rejected.value)
 
@@ -90,7 +90,9 @@ def test_what_is_not_signed_by_who_is_trusted_is_refused(ours: Signer, theirs: S
     assert why(first, news(moved, follows=True), ours) == forged, "signed as something else"
     assert why(None, news(*chain(theirs, range(1, 3))), ours).startswith("version 1 has no signature")
     both = TrustedKeys([theirs.public_key, ours.public_key])
-    assert accept(held(first), news(made(2, first, theirs), follows=True), both).hash, "while one replaces the other"
+    assert accept_news(held(first), news(made(2, first, theirs), follows=True), both).hash, (
+        "while one replaces the other"
+    )
 
 
 def test_what_is_older_or_no_child_is_refused(ours: Signer) -> None:
@@ -124,11 +126,11 @@ def test_the_signed_time_is_that_of_the_newest_version_alone(ours: Signer, their
     trust = TrustedKeys([ours.public_key])
 
     def signed(of: Line, by: Signer = ours) -> float:
-        return accept(held(log[2]), news(follows=True, time=format_time(of, 9000.0, by)), trust).signed_at
+        return accept_news(held(log[2]), news(follows=True, time=format_time(of, 9000.0, by)), trust).signed_at
 
     assert signed(log[2]) == 9000.0
     assert signed(log[1]) == 300.0, "the version itself was signed then"
-    with pytest.raises(Rejected, match="the time of the directory has no signature"):
+    with pytest.raises(RejectedVersionError, match="the time of the directory has no signature"):
         signed(log[2], theirs)
     withheld = format_time(made(4, log[2], ours), 9000.0, ours)
     assert why(log[2], news(follows=True, time=withheld), ours) == (
@@ -138,7 +140,7 @@ def test_the_signed_time_is_that_of_the_newest_version_alone(ours: Signer, their
 
 def test_without_trust_whatever_is_in_the_log_counts(theirs: Signer) -> None:
     log = chain(theirs, range(1, 4))
-    assert [each.number for each in accept(held(log[2]), news(*log), None).versions] == [1, 2, 3]
+    assert [each.number for each in accept_news(held(log[2]), news(*log), None).versions] == [1, 2, 3]
 
 
 def test_a_private_key_is_for_its_owner_alone_and_never_written_over(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.usage import look
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 from edgeproxy.edge.sync import plan
-from edgeproxy.edge.sync.shared import Shared, Use
-from edgeproxy.edge.sync.totals import Totals
+from edgeproxy.edge.sync.shared import RowUse, SharedRates
+from edgeproxy.edge.sync.totals import SharedTotals
 from edgeproxy.hub.report import Cell, Gauge, Report, Window
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make, opened
@@ -50,8 +50,8 @@ class Host:
         self.hub = Memory()
         file = opened(path)
         self.table, self.worker = limits(path), LimitTable(file, columns.take([file]))
-        self.shared = Shared(self.table, 1, random.Random(1))
-        self.totals = Totals(self.table, 1, random.Random(1))
+        self.shared = SharedRates(self.table, 1, random.Random(1))
+        self.totals = SharedTotals(self.table, 1, random.Random(1))
         self.shared.hosts = self.totals.hosts = self.table.words[at.HOSTS] = 2
         self.policies = Policies(self.worker)
         self.on_loss: OnLoss = "share"
@@ -67,7 +67,7 @@ class Host:
         row = self.row(rule)
         cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
         terms = plan.RateTerms(rule.limit, 60.0, cells, rule.depth, 1.0 if rule.depth else 0.0, mode)
-        self.shared.use(Use(row, self.table.words[row + at.ROW_GENERATION], terms, refused=refused), self.now)
+        self.shared.use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms, refused=refused), self.now)
         self.after(0.0)
         self._held.append(policy)
         return policy
@@ -256,14 +256,14 @@ def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Po
     row = host.row(rule)
     cells = LAYOUT.cells if rule.algorithm != "token_bucket" else 0
     terms = plan.RateTerms(limit, window, cells, changed.depth, limit / window if rule.depth else 0.0)
-    host.shared.use(Use(row, host.table.words[row + at.ROW_GENERATION], terms), host.now)
+    host.shared.use(RowUse(row, host.table.words[row + at.ROW_GENERATION], terms), host.now)
     host.after(1.0)
     return policy
 
 
 def begins_anew(host: Host) -> None:
     """Another supervisor takes over while the hub is away."""
-    host.shared = Shared(host.table, 1, random.Random(2))
+    host.shared = SharedRates(host.table, 1, random.Random(2))
     host.shared.hosts = 2
 
 

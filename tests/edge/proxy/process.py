@@ -13,7 +13,7 @@ from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import Alive, Start, ToSupervisor, ToWorker
-from edgeproxy.edge.supervisor.process import WORKER
+from edgeproxy.edge.supervisor.process import WORKER_COMMAND
 from tests.support import process
 from tests.support.transcript import Edge
 from tests.support.wire import Wire
@@ -30,7 +30,7 @@ class Process:
         self.address = self._listening.getsockname()
         self._mine, theirs = socket.socketpair()
         passed = (theirs.fileno(), self._listening.fileno())
-        command = [*WORKER, "--channel", str(passed[0]), "--listen", str(passed[1])]
+        command = [*WORKER_COMMAND, "--channel", str(passed[0]), "--listen", str(passed[1])]
         self.process = process.Process(command, self.state.parent / f"worker-{self.address[1]}.log", keep=passed)
         theirs.close()
         self.channel: Channel[ToWorker, ToSupervisor]

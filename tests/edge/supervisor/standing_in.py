@@ -44,10 +44,10 @@ def run(
         workers = Workers(places, STAND_IN, listening, start(behaviour), silence=silence, patient=patient)
         workers.start()
         try:
-            await within(60, scene(workers, sockets.address_of(listening[0])))
+            await within(60, scene(workers, sockets.get_address(listening[0])))
         finally:
             living = workers.workers
-            sockets.close(listening)
+            sockets.close_all(listening)
             await within(30, workers.drain(deadline))
         assert not workers.workers
         return [process.ended.result() for process in living]

@@ -21,7 +21,7 @@ from edgeproxy.edge.supervisor import accounting
 from edgeproxy.edge.supervisor.accounting import OTHER, Accounting
 from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.seal import Look, Sealer
+from edgeproxy.edge.usage.seal import Growth, Sealer
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.wire.batch import parse_batch
 from tests.edge.supervisor.certified import serving
@@ -179,7 +179,7 @@ def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_
 
 
 def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
-    identity.make(room.state, time.time() + 1000)
+    identity.create_identity(room.state, time.time() + 1000)
 
     async def scene() -> None:
         with structlog.testing.capture_logs() as logs:
@@ -200,7 +200,7 @@ def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
 def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     look, fails = Sealer.look, [True, True]
 
-    def looks(sealer: Sealer, now: float) -> Look:
+    def looks(sealer: Sealer, now: float) -> Growth:
         if fails and fails.pop():
             raise RuntimeError("unforeseen")
         return look(sealer, now)

@@ -18,14 +18,14 @@ from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.load import Loaded
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.directory.follower import Follower
+from edgeproxy.edge.directory.follower import DirectoryFollower
 from edgeproxy.edge.limits.limit_set import rule_of
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.metrics import METRICS
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
-from edgeproxy.edge.supervisor.health import Target
+from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.reload import Reloads
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.table_reader import TableReader
@@ -110,7 +110,7 @@ def ask(
     A reload has `read` load the files; `apply` is why the workers do not serve what it loaded.
     """
 
-    async def ill(target: Target) -> str:
+    async def ill(target: ProbeTarget) -> str:
         return "status 500"
 
     async def play() -> None:
@@ -129,7 +129,7 @@ def ask(
         reloads = Reloads(settings, read, applied)
         tasks.start("reload", reloads.run())
         accounting = Accounting(room.store, table_reader, settings.region, settings.usage)
-        people = Follower(settings.state, settings, nobody, workers.add)
+        people = DirectoryFollower(settings.state, settings, nobody, workers.add)
         status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people)
         admin = Admin(settings)
         await admin.open(status, table_reader, reloads)
@@ -279,10 +279,10 @@ def test_an_unknown_customer_is_a_404(room: Room) -> None:
 
 
 def test_a_directory_that_cannot_be_read_is_a_503(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def broken(people: Follower, name: str) -> Any:
+    async def broken(people: DirectoryFollower, name: str) -> Any:
         raise sqlite3.DatabaseError("database disk image is malformed")
 
-    monkeypatch.setattr(Follower, "customer", broken)
+    monkeypatch.setattr(DirectoryFollower, "customer", broken)
 
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/limits/nobody", 503)
@@ -483,7 +483,7 @@ def test_sums_over_large_tables_are_kept_for_a_while(room: Room, monkeypatch: py
         counter.add(1)
         assert await table_reader.meters() == {"requests": 2}
         monkeypatch.setattr("edgeproxy.edge.supervisor.table_reader.EXPENSIVE_SECONDS", 0.0)
-        monkeypatch.setattr("edgeproxy.edge.supervisor.table_reader.KEPT_SECONDS", 1e9)
+        monkeypatch.setattr("edgeproxy.edge.supervisor.table_reader.CACHED_TIMES", 1e9)
         assert await table_reader.meters() == {"requests": 2}
         counter.add(1)
         assert await table_reader.meters() == {"requests": 2}

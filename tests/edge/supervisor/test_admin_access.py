@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.admin import Admin
 from edgeproxy.config.tokens import AdminToken
-from edgeproxy.edge.supervisor.admin_access import Asked, Refused, caller
+from edgeproxy.edge.supervisor.admin_access import AdminRefusedError, AdminRequest, identify_caller
 
 NOW = 1_800_000_000.0
 
@@ -31,8 +31,8 @@ def asked(
     origin: str | None = None,
     secret: str | None = None,
     local: str = "10.0.0.7",
-) -> Asked:
-    return Asked(path, hosts, origin, None if secret is None else f"Bearer {secret}", local)
+) -> AdminRequest:
+    return AdminRequest(path, hosts, origin, None if secret is None else f"Bearer {secret}", local)
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,8 @@ def asked(
         (asked("/status", "localhost", local="127.0.0.1"), LOOPBACK, "local"),
     ],
 )
-def test_who_asks_has_a_name(request_: Asked, admin: Admin, name: str) -> None:
-    assert caller(request_, admin, NOW) == name
+def test_who_asks_has_a_name(request_: AdminRequest, admin: Admin, name: str) -> None:
+    assert identify_caller(request_, admin, NOW) == name
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_who_asks_has_a_name(request_: Asked, admin: Admin, name: str) -> None:
         (asked("/metrics", "10.0.0.7", origin="http://10.0.0.7:9090"), ANYWHERE, 403, None),
     ],
 )
-def test_who_may_not_ask(request_: Asked, admin: Admin, status: int, challenge: str | None) -> None:
-    with pytest.raises(Refused) as refused:
-        caller(request_, admin, NOW)
+def test_who_may_not_ask(request_: AdminRequest, admin: Admin, status: int, challenge: str | None) -> None:
+    with pytest.raises(AdminRefusedError) as refused:
+        identify_caller(request_, admin, NOW)
     assert (refused.value.status, refused.value.headers.get("WWW-Authenticate")) == (status, challenge)

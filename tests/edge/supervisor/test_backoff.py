@@ -1,11 +1,11 @@
-from edgeproxy.edge.supervisor.backoff import FIRST_WAIT_SECONDS, LONG_LIFE_SECONDS, MAX_WAIT_SECONDS, after
+from edgeproxy.edge.supervisor.backoff import FIRST_WAIT_SECONDS, LONG_LIFE_SECONDS, MAX_WAIT_SECONDS, compute_backoff
 
 
 def waits(*lives: float) -> list[float]:
     """The waits after workers that lived so long, one after the other."""
     early, found = 0, []
     for lived in lives:
-        early, wait = after(early, lived)
+        early, wait = compute_backoff(early, lived)
         found.append(wait)
     return found
 
@@ -28,4 +28,4 @@ def test_a_long_life_starts_the_series_anew() -> None:
 
 
 def test_a_year_of_early_deaths_does_not_overflow() -> None:
-    assert after(10_000_000, 0.0) == (10_000_001, MAX_WAIT_SECONDS)
+    assert compute_backoff(10_000_000, 0.0) == (10_000_001, MAX_WAIT_SECONDS)

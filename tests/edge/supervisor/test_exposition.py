@@ -2,7 +2,7 @@ import pytest
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.metrics import METRICS
-from edgeproxy.edge.supervisor.exposition import exposition
+from edgeproxy.edge.supervisor.exposition import render_metrics
 from tests.edge.supervisor.scraped import families, value
 
 
@@ -46,4 +46,4 @@ def test_what_the_table_of_metrics_lacks_is_left_out() -> None:
 
 def test_a_histogram_of_another_shape_is_an_error() -> None:
     with pytest.raises(ValueError, match="zip"):
-        exposition([("edge_overhead_seconds", (), [1, 2, 3])])
+        render_metrics([("edge_overhead_seconds", (), [1, 2, 3])])

@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import UpstreamTls
-from edgeproxy.edge.supervisor.health import Health, Standing, Target, Terms, usable
+from edgeproxy.edge.supervisor.health import AddressHealth, Health, ProbeTarget, ProbeTerms, select_usable
 from tests.support.waiting import turned, within
 
-OFTEN, SELDOM = Terms("/", 0.01, UpstreamTls()), Terms("/", 1000.0, UpstreamTls())
-ONE = Target("api", "http://a:80", "10.0.0.1", OFTEN)
-TWO = Target("api", "http://a:80", "10.0.0.2", OFTEN)
+OFTEN, SELDOM = ProbeTerms("/", 0.01, UpstreamTls()), ProbeTerms("/", 1000.0, UpstreamTls())
+ONE = ProbeTarget("api", "http://a:80", "10.0.0.1", OFTEN)
+TWO = ProbeTarget("api", "http://a:80", "10.0.0.2", OFTEN)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ TWO = Target("api", "http://a:80", "10.0.0.2", OFTEN)
     ],
 )
 def test_two_probes_in_a_row_turn_an_address_and_the_first_one_of_all(probes: str, states: str, turns: str) -> None:
-    standing = Standing()
+    standing = AddressHealth()
     assert standing.up is None
     for probe, state, turn in zip(probes, states, turns, strict=True):
         assert standing.heard(None if probe == "+" else "status 500") == (turn == "*")
@@ -44,7 +44,7 @@ def test_two_probes_in_a_row_turn_an_address_and_the_first_one_of_all(probes: st
 
 
 def test_why_is_the_newest_failure_of_an_address_that_is_down() -> None:
-    standing = Standing()
+    standing = AddressHealth()
     assert standing.why == "not probed yet"
     standing.heard("status 500")
     standing.heard("no answer within 5 s")
@@ -55,8 +55,8 @@ def test_why_is_the_newest_failure_of_an_address_that_is_down() -> None:
     assert standing.why == ""
 
 
-def standings(states: str) -> list[Standing]:
-    made = [Standing() for _ in states]
+def standings(states: str) -> list[AddressHealth]:
+    made = [AddressHealth() for _ in states]
     for standing, state in zip(made, states, strict=True):
         if state != "?":
             standing.heard(None if state == "u" else "status 500")
@@ -67,17 +67,17 @@ def standings(states: str) -> list[Standing]:
     ("states", "used"), [("??", "xx"), ("u?", "x."), ("d?", ".x"), ("dd", ".."), ("ud", "x."), ("", "")]
 )
 def test_an_address_not_probed_yet_is_used_where_none_is_known_to_be_up(states: str, used: str) -> None:
-    assert usable(standings(states)) == [mark == "x" for mark in used]
+    assert select_usable(standings(states)) == [mark == "x" for mark in used]
 
 
 class Service:
     """Answers probes as a test says: a reason, None, or an exception."""
 
     def __init__(self) -> None:
-        self.says: dict[Target, str | Exception | None] = {}
-        self.asked: Counter[Target] = Counter()
+        self.says: dict[ProbeTarget, str | Exception | None] = {}
+        self.asked: Counter[ProbeTarget] = Counter()
 
-    async def __call__(self, target: Target) -> str | None:
+    async def __call__(self, target: ProbeTarget) -> str | None:
         await asyncio.sleep(0)
         self.asked[target] += 1
         said = self.says.get(target)

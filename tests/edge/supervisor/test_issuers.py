@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
 from edgeproxy.edge.supervisor import issuers as issuers_module
-from edgeproxy.edge.supervisor.issuers import Issuers
+from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
 from tests.support.waiting import until
 
 KEYS = '{"keys": []}'
@@ -31,7 +31,7 @@ def test_keys_count_no_more_where_others_are_configured_and_at_once_after_a_rest
     ours, elsewhere = issuer(str(file)), issuer(str(tmp_path / "missing"))
 
     async def scenario() -> None:
-        issuers = Issuers(tmp_path, ours, publish)
+        issuers = IssuerKeyFetcher(tmp_path, ours, publish)
         await issuers.begin()
         await asyncio.to_thread(until, lambda: [*tmp_path.glob("issuer-id-*.jwks")], "they are on the disk")
         await issuers.follow(elsewhere)
@@ -39,7 +39,7 @@ def test_keys_count_no_more_where_others_are_configured_and_at_once_after_a_rest
         await issuers.end()
         for settings, known in ((elsewhere, {}), (ours, {"id": KEYS})):
             told.clear()
-            restarted = Issuers(tmp_path, settings, publish)
+            restarted = IssuerKeyFetcher(tmp_path, settings, publish)
             await restarted.begin()
             assert told[0] == known
             await restarted.end()
@@ -60,7 +60,7 @@ def test_keys_are_fetched_early_where_one_is_wanted_and_no_more_often_than_may_b
     monkeypatch.setattr(issuers_module, "HURRY_SECONDS", 0.2)
 
     async def scenario() -> None:
-        issuers = Issuers(tmp_path, issuer("https://id.test/keys"), lambda _: None)
+        issuers = IssuerKeyFetcher(tmp_path, issuer("https://id.test/keys"), lambda _: None)
         await issuers.begin()
         while len(fetched) < 4:
             issuers.hurry("id")

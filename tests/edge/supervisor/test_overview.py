@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.edge.supervisor.overview import limits, overview, span
+from edgeproxy.edge.supervisor.overview import format_duration, render_limits, render_overview
 
 STATUS: dict[str, Any] = {
     "region": "eu-west",
@@ -78,7 +78,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_page_shows_all_there_is() -> None:
-    assert overview(STATUS) == PAGE
+    assert render_overview(STATUS) == PAGE
 
 
 def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
@@ -95,7 +95,7 @@ def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
         "        d\n"
         "        waits for a restart: listen, region\n"
         "hub     memory://, up\n"
-    ) in overview(changed(config=config))
+    ) in render_overview(changed(config=config))
 
 
 def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
@@ -118,11 +118,11 @@ def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
         "        shipping is waiting since 1970-01-01 00:01:00 UTC: nobody answers\n"
         "        not sealed since 1970-01-01 00:02:00 UTC: No space left on device\n"
         "        set aside: aside.1, aside.2; see `edgeproxy spool adopt` and `discard`\n"
-    ) in overview(changed(usage=usage))
+    ) in render_overview(changed(usage=usage))
 
 
 def test_where_there_are_no_workers_there_is_no_table_of_them() -> None:
-    page = overview(changed(workers=[], upstreams={}))
+    page = render_overview(changed(workers=[], upstreams={}))
     assert "worker" not in page
     assert "upstream" not in page
 
@@ -132,7 +132,7 @@ def test_what_is_no_status_is_not_shown_as_one(missing: str) -> None:
     status = changed()
     del status[missing]
     with pytest.raises(LookupError):
-        overview(status)
+        render_overview(status)
 
 
 LINE: dict[str, Any] = {
@@ -169,9 +169,9 @@ trial              0      60    60        0 s  1 min    customer                
 
 
 def test_a_customers_policies_are_a_table() -> None:
-    assert limits(POLICIES) == LIMITS
+    assert render_limits(POLICIES) == LIMITS
     held_back = {**POLICIES[0], "held_back": 30}
-    assert limits([held_back]).splitlines()[-1].endswith("30 held back")
+    assert render_limits([held_back]).splitlines()[-1].endswith("30 held back")
 
 
 @pytest.mark.parametrize("missing", LINE)
@@ -179,7 +179,7 @@ def test_what_is_no_policy_is_not_shown_as_one(missing: str) -> None:
     line = dict(LINE)
     del line[missing]
     with pytest.raises(LookupError):
-        limits([line])
+        render_limits([line])
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_what_is_no_policy_is_not_shown_as_one(missing: str) -> None:
     ],
 )
 def test_times_are_told_by_their_two_largest_units(seconds: float, text: str) -> None:
-    assert span(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong() -> None:
@@ -206,17 +206,17 @@ def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong
     known = {"version": 7, "customers": 1000, "keys": 1200, "age_s": 65.4}
     status["directory"] = {**known, "state": "current", "in_files": 0, "unknown_tiers": {}}
     line = "keys    version 7 of the directory: 1000 customers, 1200 keys, known to be the newest 1 min 5 s ago"
-    assert overview(status).splitlines()[3] == line
+    assert render_overview(status).splitlines()[3] == line
     status["directory"] |= {"state": "behind", "why": "no answer", "in_files": 2, "unknown_tiers": {"gold": 3}}
-    assert overview(status).splitlines()[4:7] == [
+    assert render_overview(status).splitlines()[4:7] == [
         "        not followed: no answer",
         "        2 of them are in the files too, which count",
         "        3 refused: there is no tier gold here",
     ]
     status["directory"] |= {"customers": 1, "keys": 1}
-    assert "the directory: 1 customer, 1 key, known" in overview(status)
+    assert "the directory: 1 customer, 1 key, known" in render_overview(status)
     status["directory"] |= {"version": None, "age_s": None, "in_files": 0, "unknown_tiers": {}}
-    assert overview(status).splitlines()[3:5] == [
+    assert render_overview(status).splitlines()[3:5] == [
         "keys    no directory yet",
         "        not followed: no answer",
     ]

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from edgeproxy.config.edge.upstreams import Endpoint, Health, Upstream
 from edgeproxy.config.tls import UpstreamTls
-from edgeproxy.edge.supervisor.health import Target, Terms
-from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe
+from edgeproxy.edge.supervisor.health import ProbeTarget, ProbeTerms
+from edgeproxy.edge.supervisor.probe import BODY_BYTES_MAX, Prober, probe_address
 from tests.edge.supervisor.certified import serving, tls_upstream
 from tests.support.authority import Authority
 from tests.support.waiting import within
@@ -65,7 +65,7 @@ def play(
 
 
 async def asked(server: Server, seconds: float = 10.0, path: str = "/healthz") -> str | None:
-    return await probe(Endpoint(url=f"http://127.0.0.1:{server.port}"), "127.0.0.1", path, seconds)
+    return await probe_address(Endpoint(url=f"http://127.0.0.1:{server.port}"), "127.0.0.1", path, seconds)
 
 
 # ---- what is asked
@@ -74,7 +74,7 @@ async def asked(server: Server, seconds: float = 10.0, path: str = "/healthz") -
 def test_a_probe_is_a_get_of_the_path_with_the_configured_authority() -> None:
     async def scene(server: Server) -> None:
         endpoint = Endpoint(url=f"http://api.internal:{server.port}")
-        assert await probe(endpoint, "127.0.0.1", "/health%20z?deep=%2F", 10.0) is None
+        assert await probe_address(endpoint, "127.0.0.1", "/health%20z?deep=%2F", 10.0) is None
         line, *fields = server.heads[0].decode().rstrip().split("\r\n")
         assert line == "GET /health%20z?deep=%2F HTTP/1.1"
         assert f"Host: api.internal:{server.port}" in fields
@@ -86,7 +86,7 @@ def test_a_probe_is_a_get_of_the_path_with_the_configured_authority() -> None:
 def test_a_probe_may_ask_for_another_host() -> None:
     async def scene(server: Server) -> None:
         endpoint = Endpoint(url=f"http://api.internal:{server.port}")
-        assert await probe(endpoint, "127.0.0.1", "/", 10.0, host="shop.test:81") is None
+        assert await probe_address(endpoint, "127.0.0.1", "/", 10.0, host="shop.test:81") is None
         assert [line for line in server.heads[0].split(b"\r\n") if line.startswith(b"Host")] == [b"Host: shop.test:81"]
 
     play(scene)
@@ -94,8 +94,8 @@ def test_a_probe_may_ask_for_another_host() -> None:
 
 def test_an_address_of_ipv6_is_probed_too() -> None:
     async def scene(server: Server) -> None:
-        assert await probe(Endpoint(url=f"http://api.internal:{server.port}"), "::1", "/", 10.0) is None
-        assert await probe(Endpoint(url=f"http://[::1]:{server.port}"), "::1", "/", 10.0) is None
+        assert await probe_address(Endpoint(url=f"http://api.internal:{server.port}"), "::1", "/", 10.0) is None
+        assert await probe_address(Endpoint(url=f"http://[::1]:{server.port}"), "::1", "/", 10.0) is None
         assert f"Host: [::1]:{server.port}\r\n".encode() in server.heads[1]
 
     play(scene, host="::1")
@@ -160,7 +160,7 @@ def test_a_port_that_nobody_listens_on() -> None:
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
             endpoint = Endpoint(url=f"http://127.0.0.1:{held.getsockname()[1]}")
-            assert await probe(endpoint, "127.0.0.1", "/", 10.0) == "connection refused"
+            assert await probe_address(endpoint, "127.0.0.1", "/", 10.0) == "connection refused"
 
     uvloop.run(scene())
 
@@ -170,7 +170,9 @@ def test_a_port_that_nobody_listens_on() -> None:
 
 async def over_tls(upstream: Upstream) -> str | None:
     endpoint = upstream.endpoints[0]
-    return await Prober({"api": upstream})(Target("api", endpoint.url, "127.0.0.1", Terms("/", 5.0, upstream.tls)))
+    return await Prober({"api": upstream})(
+        ProbeTarget("api", endpoint.url, "127.0.0.1", ProbeTerms("/", 5.0, upstream.tls))
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +235,7 @@ def test_renewed_certificates_are_those_of_the_next_probe(tmp_path: Path) -> Non
     async def scene(server: Server) -> None:
         upstream = tls_upstream(server.port, ca=str(file))
         prober = Prober({"api": upstream})
-        target = Target("api", upstream.endpoints[0].url, "127.0.0.1", Terms("/", 5.0, upstream.tls))
+        target = ProbeTarget("api", upstream.endpoints[0].url, "127.0.0.1", ProbeTerms("/", 5.0, upstream.tls))
         assert await prober(target) is not None
         file.write_bytes(new.file.read_bytes())
         prober.renew()
@@ -262,7 +264,7 @@ def test_an_endpoint_without_tls_beside_others_with_it(tmp_path: Path) -> None:
             health=Health(path="/"),
             tls=UpstreamTls(server_name="api.internal"),
         )
-        target = Target("api", plain.url, "127.0.0.1", Terms("/", 5.0, upstream.tls))
+        target = ProbeTarget("api", plain.url, "127.0.0.1", ProbeTerms("/", 5.0, upstream.tls))
         assert await Prober({"api": upstream})(target) is None
 
     play(scene)
@@ -275,7 +277,7 @@ def test_after_a_reload_both_old_and_new_terms_hold_until_the_old_are_forgotten(
         old, new = tls_upstream(server.port), tls_upstream(server.port, ca=str(authority.file))
         prober = Prober({"api": old})
         url = old.endpoints[0].url
-        targets = [Target("api", url, "127.0.0.1", Terms("/", 5.0, upstream.tls)) for upstream in (old, new)]
+        targets = [ProbeTarget("api", url, "127.0.0.1", ProbeTerms("/", 5.0, upstream.tls)) for upstream in (old, new)]
         assert await prober(targets[1]) == "its certificates cannot be loaded"
         prober.follow({"api": old}, {"api": new})
         assert "is refused" in str(await prober(targets[0]))

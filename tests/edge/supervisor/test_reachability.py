@@ -5,16 +5,16 @@ import socket
 
 import uvloop
 
-from edgeproxy.edge.supervisor.reachability import Place, Reachability
+from edgeproxy.edge.supervisor.reachability import ConnectTarget, Reachability
 
 
 def test_what_refuses_is_found_once_a_request_has_failed_and_until_it_takes_connections() -> None:
     refused: dict[str, int] = {}
     with socket.create_server(("127.0.0.1", 0)) as open_one, socket.socket() as shut_one:
         shut_one.bind(("127.0.0.1", 0))
-        well = Place("api", "127.0.0.1", open_one.getsockname()[1])
-        ill = Place("api", "127.0.0.1", shut_one.getsockname()[1])
-        other = Place("other", *shut_one.getsockname())
+        well = ConnectTarget("api", "127.0.0.1", open_one.getsockname()[1])
+        ill = ConnectTarget("api", "127.0.0.1", shut_one.getsockname()[1])
+        other = ConnectTarget("other", *shut_one.getsockname())
 
         async def told() -> dict[str, int]:
             return dict(refused)

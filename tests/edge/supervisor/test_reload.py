@@ -23,11 +23,11 @@ from edgeproxy.edge.messages import Endpoints, LoadCertificates, Prepare, Start
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
-from edgeproxy.edge.supervisor.health import Target
+from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.probe import Prober
-from edgeproxy.edge.supervisor.reload import Outcome, Reloads, plan, troubled
+from edgeproxy.edge.supervisor.reload import ReloadOutcome, Reloads, next_problem, plan_reload
 from edgeproxy.edge.supervisor.upstreams import Upstreams
-from edgeproxy.edge.supervisor.watch import Settling, watch
+from edgeproxy.edge.supervisor.watch import SettlingFiles, watch_files
 from edgeproxy.edge.supervisor.workers import Workers
 from tests.edge.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
 from tests.support.waiting import turned, within
@@ -60,24 +60,24 @@ def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: P
         + "listen: 127.0.0.1:1\nadmin: 127.0.0.1:2\ntables: {customers: 7}\nlegacy_headers: true\ndrain: 3s\n"
     )
     loaded = load_edge(file, {})
-    settings, waits = plan(before, loaded)
+    settings, waits = plan_reload(before, loaded)
     assert waits == ("region", "listen", "admin", "workers", "tables")
     assert settings.sha256 == loaded.sha256
     assert (settings.legacy_headers, settings.drain) == (True, 3.0)
     for field in waits:
         assert getattr(settings, field) == getattr(before, field)
     file.write_text(CONFIG.replace("state: state", "state: other"))
-    assert plan(before, load_edge(file, {})).needs_restart == ("state",)
+    assert plan_reload(before, load_edge(file, {})).needs_restart == ("state",)
     file.write_text(CONFIG + "# nothing\n")
-    assert plan(before, load_edge(file, {})).needs_restart == ()
+    assert plan_reload(before, load_edge(file, {})).needs_restart == ()
 
 
 def test_trouble_lasts_from_its_first_day_until_a_good_end() -> None:
-    first = troubled(None, Outcome("refused", ("a",)), 1.0)
+    first = next_problem(None, ReloadOutcome("refused", ("a",)), 1.0)
     assert first == (1.0, 1.0, "refused", ("a",))
-    assert troubled(first, Outcome("failed", ("b",)), 2.0) == (1.0, 2.0, "failed", ("b",))
-    assert troubled(first, Outcome("unchanged"), 3.0) is None
-    assert troubled(None, Outcome("ok"), 3.0) is None
+    assert next_problem(first, ReloadOutcome("failed", ("b",)), 2.0) == (1.0, 2.0, "failed", ("b",))
+    assert next_problem(first, ReloadOutcome("unchanged"), 3.0) is None
+    assert next_problem(None, ReloadOutcome("ok"), 3.0) is None
 
 
 A: dict[str, FileSignature] = {"edge.yaml": (1, 1, 1, 1)}
@@ -98,7 +98,7 @@ C: dict[str, FileSignature] = {"edge.yaml": None}
     ],
 )  # fmt: skip
 def test_a_change_is_loaded_once_it_has_settled_and_once(looks: list[tuple[Any, Any]], reloads: str) -> None:
-    settling = Settling()
+    settling = SettlingFiles()
     assert "".join(".*"[settling.look(read, seen)] for read, seen in looks) == reloads
 
 
@@ -157,7 +157,7 @@ def test_whoever_asks_while_a_reload_runs_waits_for_the_next_one(file: Path) -> 
         assert first is not second
         assert second is third
         room.gate.set()
-        assert (await first, await second) == (Outcome("ok"), Outcome("ok"))
+        assert (await first, await second) == (ReloadOutcome("ok"), ReloadOutcome("ok"))
         assert [settings.drain for settings in room.applied] == [1.0, 2.0]
         assert room.reloads.serving is room.applied[-1]
         assert room.begun == [True, False, True, False]
@@ -179,7 +179,7 @@ def test_a_file_that_is_gone_or_unreadable_or_half_written_changes_nothing(file:
         assert room.applied == []
         assert room.reloads.series()[-1] == ("edge_config_ok", (), (0,))
         room.write("")
-        assert await room.reloads.ask() == Outcome("unchanged")
+        assert await room.reloads.ask() == ReloadOutcome("unchanged")
         assert room.reloads.series()[-1] == ("edge_config_ok", (), (1,))
 
     play(file, scene)
@@ -208,7 +208,7 @@ def test_a_reload_that_dies_is_not_the_last_one(file: Path, monkeypatch: pytest.
             raise MemoryError
 
         monkeypatch.setattr(room.reloads, "_read", broken)
-        assert await room.reloads.ask() == Outcome("failed", ("the supervisor failed: MemoryError()",))
+        assert await room.reloads.ask() == ReloadOutcome("failed", ("the supervisor failed: MemoryError()",))
         monkeypatch.setattr(room.reloads, "_read", room.read)
         assert (await room.reloads.ask()).result == "unchanged"
 
@@ -279,7 +279,7 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
         return [words[0] for name, _, words in reloads.series() if name == "edge_config_reloads_total"]
 
     async def scene(room: Room, tasks: Tasks) -> None:
-        tasks.start("watch", watch(room.reloads, 0.01))
+        tasks.start("watch", watch_files(room.reloads, 0.01))
         turn("two")
         await turned(lambda: results(room.reloads) == [1, 0, 0, 0], "it is reloaded")
         (tmp_path / "two" / "more.yaml").write_text("tiers: {basic: {}, pro: {}}\n")
@@ -496,7 +496,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
     )
     probed: list[str] = []
 
-    async def probe(target: Target) -> str | None:
+    async def probe(target: ProbeTarget) -> str | None:
         probed.append(target.address)
         return None
 
@@ -508,7 +508,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
 
     async def change() -> None:
         listening = sockets.bind_all([Address("127.0.0.1", 0)])
-        address = sockets.address_of(listening[0])
+        address = sockets.get_address(listening[0])
         made = Workers(1, STAND_IN, listening, start())
         upstreams = Upstreams(one.upstreams, made.publish, probe)
         prober = Prober(one.upstreams)
@@ -533,7 +533,7 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
         assert await within(20, changeover(one)) == []
         assert made.number == 4
         assert upstreams.report().keys() == {"api"}
-        sockets.close(listening)
+        sockets.close_all(listening)
         await within(20, made.drain(5.0))
         await upstreams.end()
 

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.supervisor import resolver
-from edgeproxy.edge.supervisor.resolver import Resolver, System, has_route, ordered, within_reach
+from edgeproxy.edge.supervisor.resolver import Resolver, SystemResolver, filter_reachable, has_route, sort_addresses
 from tests.support.waiting import turned, within
 
 
@@ -129,7 +129,7 @@ def test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other(monkeypatc
 
 def test_the_system_knows_localhost() -> None:
     async def scene() -> None:
-        assert "127.0.0.1" in await System()("localhost")
+        assert "127.0.0.1" in await SystemResolver()("localhost")
 
     uvloop.run(scene())
 
@@ -140,10 +140,10 @@ def test_the_system_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def scene() -> None:
         with pytest.raises(UnicodeError):
-            await System()("a" * 64 + ".invalid")
+            await SystemResolver()("a" * 64 + ".invalid")
         monkeypatch.setattr(socket, "getaddrinfo", unknown)
         with pytest.raises(socket.gaierror, match="not known"):
-            await System()("a")
+            await SystemResolver()("a")
 
     uvloop.run(scene())
 
@@ -158,7 +158,7 @@ def test_a_name_has_one_look_up_at_a_time_however_many_gave_up_waiting(monkeypat
 
     async def scene() -> None:
         monkeypatch.setattr(socket, "getaddrinfo", slow)
-        system = System()
+        system = SystemResolver()
         for _ in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
@@ -175,8 +175,8 @@ def test_a_name_has_one_look_up_at_a_time_however_many_gave_up_waiting(monkeypat
 
 def test_addresses_without_a_route_are_left_out_where_there_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resolver, "has_route", lambda address: ":" not in address)
-    assert within_reach(["::2", "10.0.0.1", "::1"]) == ("10.0.0.1",)
-    assert within_reach(["::2", "::1"]) == ("::2", "::1")
+    assert filter_reachable(["::2", "10.0.0.1", "::1"]) == ("10.0.0.1",)
+    assert filter_reachable(["::2", "::1"]) == ("::2", "::1")
 
 
 def test_there_is_a_route_to_this_host_and_none_to_nowhere() -> None:
@@ -185,7 +185,7 @@ def test_there_is_a_route_to_this_host_and_none_to_nowhere() -> None:
 
 
 def test_addresses_are_in_the_order_of_their_numbers() -> None:
-    assert ordered(["fe80::1%b", "10.0.0.10", "10.0.0.9", "fe80::1%a", "::1", "10.0.0.9"]) == (
+    assert sort_addresses(["fe80::1%b", "10.0.0.10", "10.0.0.9", "fe80::1%a", "::1", "10.0.0.9"]) == (
         "10.0.0.9",
         "10.0.0.10",
         "::1",

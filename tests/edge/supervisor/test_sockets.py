@@ -11,36 +11,36 @@ HERE = Address("127.0.0.1", 0)
 
 
 def test_two_supervisors_can_bind_the_same_address() -> None:
-    with sockets.bind(HERE) as first, sockets.bind(sockets.address_of(first)) as second:
-        assert sockets.address_of(first) == sockets.address_of(second)
+    with sockets.bind(HERE) as first, sockets.bind(sockets.get_address(first)) as second:
+        assert sockets.get_address(first) == sockets.get_address(second)
         assert not first.getblocking()
 
 
 def test_a_bound_socket_takes_no_connection_before_it_listens() -> None:
     with sockets.bind(HERE) as bound:
         with pytest.raises(ConnectionRefusedError):
-            socket.create_connection(sockets.address_of(bound), timeout=5)
+            socket.create_connection(sockets.get_address(bound), timeout=5)
         bound.listen()
-        socket.create_connection(sockets.address_of(bound), timeout=5).close()
+        socket.create_connection(sockets.get_address(bound), timeout=5).close()
 
 
 def test_a_foreign_listener_is_named_with_the_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as foreign:
         taken = Address(*foreign.getsockname())
-        with pytest.raises(sockets.Unavailable, match=rf"cannot listen on {taken}: Address already in use"):
+        with pytest.raises(sockets.AddressUnavailableError, match=rf"cannot listen on {taken}: Address already in use"):
             sockets.bind(taken)
 
 
 def test_an_address_of_another_host_is_unavailable() -> None:
-    with pytest.raises(sockets.Unavailable, match=r"192\.0\.2\.1:0: Cannot assign"):
+    with pytest.raises(sockets.AddressUnavailableError, match=r"192\.0\.2\.1:0: Cannot assign"):
         sockets.bind(Address("192.0.2.1", 0))
 
 
 def test_all_addresses_are_bound_or_none() -> None:
     with socket.create_server(("127.0.0.1", 0)) as foreign, sockets.bind(HERE) as held:
-        wanted = sockets.address_of(held)
+        wanted = sockets.get_address(held)
         held.close()
-        with pytest.raises(sockets.Unavailable):
+        with pytest.raises(sockets.AddressUnavailableError):
             sockets.bind_all([wanted, Address(*foreign.getsockname())])
         # Without SO_REUSEPORT this fails where the first one was left bound.
         with socket.create_server(wanted):
@@ -49,24 +49,24 @@ def test_all_addresses_are_bound_or_none() -> None:
 
 def test_ipv4_and_ipv6_take_the_same_port_side_by_side() -> None:
     with sockets.bind(Address("0.0.0.0", 0)) as four:
-        port = sockets.address_of(four).port
+        port = sockets.get_address(four).port
         with sockets.bind(Address("::", port)) as six:
-            assert str(sockets.address_of(six)) == f"[::]:{port}"
+            assert str(sockets.get_address(six)) == f"[::]:{port}"
 
 
 def test_it_is_seen_whether_somebody_listens() -> None:
     with sockets.bind(HERE) as bound:
-        assert not sockets.listened_on(sockets.address_of(bound))
+        assert not sockets.is_listened_on(sockets.get_address(bound))
         bound.listen()
-        assert sockets.listened_on(sockets.address_of(bound))
-    assert not sockets.listened_on(HERE)
+        assert sockets.is_listened_on(sockets.get_address(bound))
+    assert not sockets.is_listened_on(HERE)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_where_handshakes_are_refused_the_queue_stays_and_nobody_joins_it(host: str) -> None:
     bound = sockets.bind(Address(host, 0))
     bound.listen()
-    address = sockets.address_of(bound)
+    address = sockets.get_address(bound)
     with socket.create_connection(address) as early, socket.socket(bound.family) as late:
         sockets.refuse_handshakes([bound])
         late.setblocking(False)

@@ -36,9 +36,9 @@ def settings(directory: Path, tables: str | None = None) -> Settings:
 
 @pytest.mark.parametrize(("before", "after"), [(None, "tables"), ("tables", None), ("tables", "others")])
 def test_tables_are_not_looked_for_elsewhere(tmp_path: Path, before: str | None, after: str | None) -> None:
-    state.prepare(settings(tmp_path, before)).close()
-    with pytest.raises(state.Unusable) as refused:
-        state.prepare(settings(tmp_path, after))
+    state.prepare_store(settings(tmp_path, before)).close()
+    with pytest.raises(state.StateDirectoryError) as refused:
+        state.prepare_store(settings(tmp_path, after))
     folder = tmp_path / (after or "state")
     assert str(refused.value) == (
         f"the state directory {tmp_path / 'state'} cannot be used: its tables are not in {folder}, and what they count "
@@ -46,17 +46,17 @@ def test_tables_are_not_looked_for_elsewhere(tmp_path: Path, before: str | None,
     )
     if after is not None:
         assert not (tmp_path / after).exists()
-    state.prepare(settings(tmp_path, before)).close()
+    state.prepare_store(settings(tmp_path, before)).close()
 
 
 def test_tables_in_memory_may_be_gone_after_a_reboot(tmp_path: Path) -> None:
-    state.prepare(settings(tmp_path, "tables")).close()
+    state.prepare_store(settings(tmp_path, "tables")).close()
     control = Control.open(tmp_path / "state" / "control")
     control.begin_boot(1, 0.0)
     control.close()
     for table in (tmp_path / "tables").iterdir():
         table.unlink()
-    state.prepare(settings(tmp_path, "tables")).close()
+    state.prepare_store(settings(tmp_path, "tables")).close()
 
 
 def test_tables_have_columns_for_as_many_workers_as_may_be_configured() -> None:
@@ -65,37 +65,37 @@ def test_tables_have_columns_for_as_many_workers_as_may_be_configured() -> None:
 
 def test_what_is_wrong_with_the_directory_is_said_once(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(state.Unusable) as refused:
-        state.prepare(settings(tmp_path))
+    with pytest.raises(state.StateDirectoryError) as refused:
+        state.prepare_store(settings(tmp_path))
     assert str(refused.value) == f"the state directory {tmp_path / 'state'} cannot be used: File exists"
 
 
 def test_a_directory_is_in_use_by_a_supervisor_or_by_a_worker(tmp_path: Path) -> None:
-    store = state.prepare(settings(tmp_path))
-    assert not state.in_use(store)
+    store = state.prepare_store(settings(tmp_path))
+    assert not state.is_in_use(store)
     store.identity.release()
     worker = Store.join(tmp_path / "state")
-    assert state.in_use(store)
+    assert state.is_in_use(store)
     store.identity.release()
     worker.close()
-    assert not state.in_use(store)
-    other = state.prepare(settings(tmp_path))
-    assert state.in_use(other)
+    assert not state.is_in_use(store)
+    other = state.prepare_store(settings(tmp_path))
+    assert state.is_in_use(other)
     other.close()
     store.close()
 
 
 def test_a_directory_that_was_copied_is_set_aside(tmp_path: Path) -> None:
-    store = state.prepare(settings(tmp_path))
-    identity.make(tmp_path / "state", 1e9)
+    store = state.prepare_store(settings(tmp_path))
+    identity.create_identity(tmp_path / "state", 1e9)
     store.close()
-    state.prepare(settings(tmp_path)).close()
-    assert identity.aside(tmp_path / "state") == []
+    state.prepare_store(settings(tmp_path)).close()
+    assert identity.list_set_aside(tmp_path / "state") == []
     copy = tmp_path / "copy"
     copy.mkdir()
     shutil.copytree(tmp_path / "state", copy / "state")
-    store = state.prepare(settings(copy))
-    assert identity.aside(copy / "state") == [copy / "state" / "aside.1"]
+    store = state.prepare_store(settings(copy))
+    assert identity.list_set_aside(copy / "state") == [copy / "state" / "aside.1"]
     assert store.control.instance != Control.open(tmp_path / "state" / "control").instance
     store.close()
 
@@ -104,7 +104,7 @@ def test_a_directory_that_was_copied_is_set_aside(tmp_path: Path) -> None:
 def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Path, tables: str | None) -> None:
     def instance(directory: Path) -> int:
         shared = settings(directory, tables).model_copy(update={"hub": Hub(url="redis://127.0.0.1:9/0")})
-        with closing(state.prepare(shared)) as store:
+        with closing(state.prepare_store(shared)) as store:
             return store.control.instance
 
     first, copy = tmp_path / "first", tmp_path / "copy"
@@ -116,25 +116,25 @@ def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Pa
     assert another != made, "who has the counts of another must not pass for it"
     assert instance(copy) == another
     assert instance(first) == made
-    (put,) = identity.aside(copy / "state")
+    (put,) = identity.list_set_aside(copy / "state")
     # Where the other is gone for good, its counts go on.
-    identity.discard(copy / "state", copy / (tables or "state"), put.name)
+    identity.discard_identity(copy / "state", copy / (tables or "state"), put.name)
     shutil.rmtree(copy)
     shutil.copytree(first, copy)
     instance(copy)
-    identity.adopt(copy / "state", copy / (tables or "state"))
+    identity.adopt_identity(copy / "state", copy / (tables or "state"))
     assert instance(copy) == made
 
 
 def test_a_copy_on_whose_tables_workers_count_is_not_touched(tmp_path: Path) -> None:
-    store = state.prepare(settings(tmp_path))
-    identity.make(tmp_path / "state", 1e9)
+    store = state.prepare_store(settings(tmp_path))
+    identity.create_identity(tmp_path / "state", 1e9)
     store.close()
     copy = tmp_path / "copy"
     copy.mkdir()
     shutil.copytree(tmp_path / "state", copy / "state")
     worker = Store.join(copy / "state")
-    with pytest.raises(state.Unusable) as refused:
-        state.prepare(settings(copy))
+    with pytest.raises(state.StateDirectoryError) as refused:
+        state.prepare_store(settings(copy))
     assert str(refused.value).endswith(f"cannot be used: workers of an edge use {copy / 'state'}: stop it first")
     worker.close()

@@ -16,7 +16,7 @@ from edgeproxy.edge.limits.admission import LimitSet, admit, report
 from edgeproxy.edge.limits.limit_set import RouteLimits, Tables
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.proxy.identity import has_flag
-from edgeproxy.edge.supervisor.limit_report import Policy, limit_report, of_files
+from edgeproxy.edge.supervisor.limit_report import Policy, find_file_customer, list_policies
 
 KEYS = {"acme": ("one", "two"), "small": ("three",), "plain": ()}
 
@@ -92,9 +92,9 @@ class Room:
         return held.limit_set(b"\x7f\0\0\1")
 
     def limit_report(self, customer: str) -> list[Policy]:
-        who = of_files(self.settings, customer)
+        who = find_file_customer(self.settings, customer)
         assert who is not None
-        return limit_report(self.store.limits, self.settings, who, self.now)
+        return list_policies(self.store.limits, self.settings, who, self.now)
 
     def line(self, customer: str, name: str, **of: Any) -> Policy:
         """The only line of this name, and about this route or key."""

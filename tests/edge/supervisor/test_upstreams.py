@@ -9,7 +9,7 @@ import uvloop
 
 from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses, Endpoints
-from edgeproxy.edge.supervisor.health import Target
+from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from tests.support.waiting import turned, within
 
@@ -33,7 +33,7 @@ class World:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return self.names[host]
 
-    async def ask(self, target: Target) -> str | None:
+    async def ask(self, target: ProbeTarget) -> str | None:
         await self._answered(target.address)
         return self.ill.get(target.address)
 

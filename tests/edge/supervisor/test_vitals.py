@@ -16,7 +16,7 @@ from edgeproxy.config.addresses import Address
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.table_reader import TableReader
-from edgeproxy.edge.supervisor.vitals import Vitals, vital
+from edgeproxy.edge.supervisor.vitals import Vitals, fetch_usage
 from edgeproxy.edge.supervisor.workers import Workers
 from tests.edge.supervisor.standing_in import STAND_IN, importable, ready, start
 from tests.support.waiting import turned, within
@@ -35,7 +35,7 @@ def play(tmp_path: Path, scene: Callable[[Workers, Vitals], Awaitable[None]], be
         try:
             await scene(workers, Vitals(workers, TableReader(store)))
         finally:
-            sockets.close(listening)
+            sockets.close_all(listening)
             await within(30, workers.drain(1.0))
             store.close()
 
@@ -43,12 +43,12 @@ def play(tmp_path: Path, scene: Callable[[Workers, Vitals], Awaitable[None]], be
 
 
 def test_a_process_is_seen_as_it_is() -> None:
-    before = vital(os.getpid())
+    before = fetch_usage(os.getpid())
     assert before is not None
     assert 1 << 20 < before.resident < 1 << 33
     assert before.limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     with open(os.devnull), open(os.devnull):
-        after = vital(os.getpid())
+        after = fetch_usage(os.getpid())
         assert after is not None
         assert after.descriptors == before.descriptors + 2
 
@@ -57,9 +57,9 @@ def test_of_a_process_that_is_gone_nothing_is_known() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         # Ended, and not waited for: its entries are there, and empty.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        found = vital(child.pid)
+        found = fetch_usage(child.pid)
         assert found is None or found.resident == 0
-    assert vital(child.pid) is None
+    assert fetch_usage(child.pid) is None
 
 
 def test_workers_are_known_by_their_places_whoever_holds_them(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_worker_that_runs_out_of_descriptors_is_told_of_once(tmp_path: Path) -
         await ready(workers)
         scarce, other = workers.workers
         _, most = resource.prlimit(scarce.pid, resource.RLIMIT_NOFILE)
-        used = vital(scarce.pid)
+        used = fetch_usage(scarce.pid)
         assert used is not None
 
         async def said(limit: int) -> list[dict[str, Any]]:

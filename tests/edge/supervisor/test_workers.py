@@ -13,7 +13,7 @@ from msgspec import to_builtins
 from edgeproxy.config.addresses import Address
 from edgeproxy.edge.messages import EndpointAddresses, Endpoints, LoadCertificates
 from edgeproxy.edge.supervisor import workers
-from edgeproxy.edge.supervisor.workers import Stillborn, Workers
+from edgeproxy.edge.supervisor.workers import Workers, WorkersFailedError
 from tests.edge.supervisor.standing_in import ask, importable, ready, run, start
 from tests.support.waiting import turned, within
 
@@ -56,7 +56,7 @@ def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str, mo
     monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 20.0)  # A busy machine takes its time to end a process.
 
     async def scene(workers: Workers, address: Address) -> None:
-        with pytest.raises(Stillborn, match=f"^{why}$"):
+        with pytest.raises(WorkersFailedError, match=f"^{why}$"):
             await ready(workers)
 
     run(scene, behaviour)
@@ -69,7 +69,7 @@ def test_where_workers_find_no_column_it_depends_on_who_has_them() -> None:
         await turned(lambda: workers.restarts >= 2, "it is tried again")
         assert not workers.first_ready.done()
         leaving.clear()
-        with pytest.raises(Stillborn, match=r"^no free column in /state$"):
+        with pytest.raises(WorkersFailedError, match=r"^no free column in /state$"):
             await ready(workers)
 
     run(scene, "crowded", places=1, patient=lambda: bool(leaving))
@@ -79,7 +79,7 @@ def test_a_command_that_cannot_be_run_is_told_as_such() -> None:
     async def scene() -> None:
         workers = Workers(1, ["/nonexistent/worker"], (), start())
         workers.start()
-        with pytest.raises(Stillborn, match=r"it could not be started: .*No such file"):
+        with pytest.raises(WorkersFailedError, match=r"it could not be started: .*No such file"):
             await ready(workers)
         await within(5, workers.drain(1.0))
 

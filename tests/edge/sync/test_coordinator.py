@@ -18,7 +18,7 @@ from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, LimitRow, LimitsUsed, RateUse, TotalUse
 from edgeproxy.edge.sync.coordinator import Coordinator
 from edgeproxy.edge.sync.leader import SOCKET_NAME
-from edgeproxy.edge.sync.shared import Shared
+from edgeproxy.edge.sync.shared import SharedRates
 from tests.support.redis import SERVER, Redis
 from tests.support.tables import WIDTH
 from tests.support.waiting import turned
@@ -280,7 +280,7 @@ def test_a_fault_with_one_row_ends_nothing(
                     raise ValueError("a row that nobody thought of")
 
                 with monkeypatch.context() as patched:
-                    patched.setattr(Shared, fault, faulty)
+                    patched.setattr(SharedRates, fault, faulty)
                     coordinator.uses(host.wants(3))
                     if fault == "lost":
                         await coordinator.follow(Hub(url=NOBODY))

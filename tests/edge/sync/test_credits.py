@@ -11,7 +11,7 @@ from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, terms_of
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.sync.shared import Use
+from edgeproxy.edge.sync.shared import RowUse
 from tests.support.hosts import LAYOUT, NEWS, WORKERS, Host, World
 from tests.support.tables import limits
 
@@ -57,7 +57,7 @@ class Customers:
 
     def tell(self, gate: Gate) -> None:
         words = self.table.words
-        use = Use(gate.row, words[gate.row + at.ROW_GENERATION], self.said[gate], gate.has_refused)
+        use = RowUse(gate.row, words[gate.row + at.ROW_GENERATION], self.said[gate], gate.has_refused)
         gate.has_refused = False
         self.world.later(NEWS, self.host.told_by_worker, use)
 

@@ -8,7 +8,7 @@ from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.sync.rate import GOOD_SECONDS
-from edgeproxy.edge.sync.shared import Use
+from edgeproxy.edge.sync.shared import RowUse
 from tests.support.hosts import WORKERS, World
 
 MINUTE = 60.0
@@ -138,7 +138,7 @@ def test_while_the_hub_is_away_workers_do_not_tell_of_every_request(tmp_path: Pa
     spread(world, of, "bounded", 0, 40, 600)
     world.later(10, setattr, world, "linked", False)
     world.run(20)
-    told: list[Use] = []
+    told: list[RowUse] = []
     for host in world.hosts:
         tell = host.told_by_worker
         host.told_by_worker = lambda use, tell=tell: (told.append(use), tell(use))  # type: ignore[assignment,misc]

@@ -14,7 +14,7 @@ from edgeproxy.edge.counters.reclaim import PERIOD_KEPT_SECONDS, Reclaim
 from edgeproxy.edge.counters.rows import LimitTable, NoRow
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import Quota
-from edgeproxy.edge.sync.ledger_counts import LedgerCount, read, write
+from edgeproxy.edge.sync.ledger_counts import LedgerCount, parse_count, write_count
 from tests.support.tables import limits, make, number_of
 
 QUOTAS = Layout("quotas", 5, 5, ring=1, cells=1, width=HEAD_WORDS)
@@ -41,9 +41,9 @@ def test_it_holds_a_worker_that_counts_already_and_one_that_comes_later(path: Pa
     supervisor, worker = limits(path), limits(path, 0)
     one = quota(worker)
     assert one.left(NOON) == 100
-    write(supervisor, count(60), NOON)
+    write_count(supervisor, count(60), NOON)
     assert one.left(NOON) == 40
-    write(supervisor, count(100), NOON)
+    write_count(supervisor, count(100), NOON)
     assert one.left(NOON) == quota(limits(path, 1)).left(NOON) == 0
     assert one.retry_after(NOON) > 0
     assert one.left(NOVEMBER.until) == 100, "the next month is another one"
@@ -52,19 +52,19 @@ def test_it_holds_a_worker_that_counts_already_and_one_that_comes_later(path: Pa
 def test_what_this_host_counted_is_not_counted_twice(path: Path) -> None:
     supervisor, one = limits(path), quota(limits(path, 0))
     one.count(30, NOON)
-    write(supervisor, count(50), NOON)
+    write_count(supervisor, count(50), NOON)
     assert one.left(NOON) == 50
     one.count(10, NOON)
     assert one.left(NOON) == 40
-    write(supervisor, count(60), NOON)
+    write_count(supervisor, count(60), NOON)
     assert one.left(NOON) == 40, "all of it is known there"
-    write(supervisor, count(20), NOON)
+    write_count(supervisor, count(20), NOON)
     assert one.left(NOON) == 40, "an older count takes nothing away"
 
 
 def test_it_holds_before_anybody_asks_here_and_until_the_period_is_over(path: Path) -> None:
     supervisor = limits(path)
-    write(supervisor, count(100), NOON)
+    write_count(supervisor, count(100), NOON)
     (row,) = supervisor.rows()
     reclaim = Reclaim(supervisor)
     reclaim.slice(NOVEMBER.until + PERIOD_KEPT_SECONDS - 1, float("inf"))
@@ -77,27 +77,27 @@ def test_it_holds_before_anybody_asks_here_and_until_the_period_is_over(path: Pa
 @pytest.mark.parametrize(("months", "left"), [(-1, 100), (0, 0), (1, 0), (2, 100)])
 def test_of_another_month_only_the_next_counts(path: Path, months: int, left: int) -> None:
     """A collector's clock may be ahead a little; a month that is over matters no more."""
-    write(limits(path), count(100, NOVEMBER.number + months), NOON)
+    write_count(limits(path), count(100, NOVEMBER.number + months), NOON)
     assert quota(limits(path, 0)).left(NOON) == left
 
 
 def test_a_full_table_has_no_row(path: Path) -> None:
     supervisor = limits(path)
     for number in range(5):
-        write(supervisor, count(1, customer=f"c{number}"), NOON)
+        write_count(supervisor, count(1, customer=f"c{number}"), NOON)
     with pytest.raises(NoRow):
-        write(supervisor, count(1), NOON)
+        write_count(supervisor, count(1), NOON)
 
 
 def test_what_is_no_count_is_not_read() -> None:
     good = {**count(5)._asdict(), "seq": 1}
-    assert read(good) == count(5)
-    assert read({**good, "used": 1 << 70}).used == 1 << 62
+    assert parse_count(good) == count(5)
+    assert parse_count({**good, "used": 1 << 70}).used == 1 << 62
     wrong: list[Any] = [{"used": -1}, {"used": 1.5}, {"used": True}, {"per": "week"}, {"timezone": "Nowhere"}]
     wrong += [{"timezone": "../x"}, {"customer": None}, {"period": "1"}, {"customer": "\ud800"}]
     for some in wrong:
         with pytest.raises(ValueError, match="cannot be read"):
-            read({**good, **some})
+            parse_count({**good, **some})
     for said in (None, [], {}, "x"):
         with pytest.raises(ValueError, match="cannot be read"):
-            read(said)
+            parse_count(said)

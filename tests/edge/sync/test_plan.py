@@ -3,7 +3,7 @@
 import itertools
 
 from edgeproxy.edge.limits.rate_terms import RateTerms
-from edgeproxy.edge.sync.plan import RETURNING_SECONDS, Counted, Plan, stock
+from edgeproxy.edge.sync.plan import RETURNING_SECONDS, HostCounts, RatePlan, compute_claim_stock
 from edgeproxy.hub.report import Bucket, Cell, Report, ReportAnswer, Window
 from tests.support.memory_hub import Memory
 
@@ -17,10 +17,10 @@ def told(claims: int) -> ReportAnswer:
 
 
 def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
-    plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28), 1, hosts=2)
+    plan = RatePlan(b"k", RateTerms(LIMIT, 60.0, 28), 1, hosts=2)
 
     def report(seq: int, waiting: int, spent: int) -> None:
-        plan.report(NOW, CELL, 1, seq, Counted({}, spent, LIMIT, spent, waiting))
+        plan.report(NOW, CELL, 1, seq, HostCounts({}, spent, LIMIT, spent, waiting))
 
     report(1, 10, 0)
     assert plan.answer(NOW, CELL, 1, told(10)) == 10
@@ -35,7 +35,7 @@ def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
 
 
 def test_of_a_window_with_a_bucket_the_same_part_is_kept_for_others_as_while_the_hub_was_away() -> None:
-    plan = Plan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
+    plan = RatePlan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
     plan.found(NOW, 30)
     assert plan.withheld(NOW) == LIMIT // 2
     assert plan.withheld(NOW + RETURNING_SECONDS) == 0
@@ -59,7 +59,7 @@ class Strict:
 
     def __init__(self) -> None:
         self.terms = RateTerms(60_000, 3600.0, 60, mode="strict")
-        self.plan = Plan(b"k", self.terms, 1, width=60.0)
+        self.plan = RatePlan(b"k", self.terms, 1, width=60.0)
         self.hub = Memory()
         self.now, self.cum, self.spent = 1_000_000.0, 0, 0
         self._seqs = itertools.count(1)
@@ -72,7 +72,7 @@ class Strict:
         self.cum += requests - waiting
         self.spent += requests - waiting
         left = self.terms.limit - self.cum
-        counted = Counted({cell: self.cum}, self.cum, left, self.spent, waiting, False, 20.0)
+        counted = HostCounts({cell: self.cum}, self.cum, left, self.spent, waiting, False, 20.0)
         seq = next(self._seqs)
         told = self.hub.report(self.plan.report(self.now, cell, 7, seq, counted))
         return self.plan.answer(self.now, cell, seq, told)
@@ -88,7 +88,7 @@ def test_claims_that_a_hub_forgot_are_known_to_it_again_before_it_is_taken_to_ha
             strict.asks(20)
             assert strict.plan.no_use_until < strict.now
         in_hand = strict.plan.claims - strict.spent
-        assert in_hand >= stock(60_000, 59_000, 1) - 20, "as before"
+        assert in_hand >= compute_claim_stock(60_000, 59_000, 1) - 20, "as before"
         # Nobody used them, and they were given back.
         strict.spent = strict.plan.claims
         strict.asks(0)

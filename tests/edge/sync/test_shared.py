@@ -18,9 +18,9 @@ from edgeproxy.edge.limits.gate import UNUSED_SECONDS, Gate
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.sync.plan import ALONE_TICKS, Counted
+from edgeproxy.edge.sync.plan import ALONE_TICKS, HostCounts
 from edgeproxy.edge.sync.rate import GOOD_SECONDS
-from edgeproxy.edge.sync.shared import SPREAD_SECONDS, Row, Shared, Use
+from edgeproxy.edge.sync.shared import SPREAD_SECONDS, RowUse, SharedRate, SharedRates
 from edgeproxy.hub.report import Bucket, Cell, Report, Window
 from tests.support.memory_hub import Memory
 from tests.support.tables import limits, make
@@ -48,7 +48,7 @@ class Edge:
 
     def begin(self) -> None:
         """The supervisor starts, perhaps after another."""
-        self.shared = Shared(self._table, 1, random.Random(self._seed))
+        self.shared = SharedRates(self._table, 1, random.Random(self._seed))
         self.shared.hosts = self._hosts
         self._table.words[at.HOSTS] = self._hosts
         self._seqs = itertools.count(next(self._starts) << 32)
@@ -69,7 +69,7 @@ class Edge:
         """The supervisor is told that it is used."""
         row = self.rows[name]
         generation = self._worker.words[row + at.ROW_GENERATION]
-        self.shared.use(Use(row, generation, TERMS, refused), self.now)
+        self.shared.use(RowUse(row, generation, TERMS, refused), self.now)
 
     def wait(self, name: str, column: int = 0) -> None:
         """A request waits for a claim."""
@@ -79,7 +79,7 @@ class Edge:
     def told(self, most: int = 1000) -> list[str]:
         """Whom the hub is told of now; it answers."""
         names = {row: name for name, row in self.rows.items()}
-        said: list[tuple[Row, Report]] = list(self.shared.reports(self.now, self._seqs, most))
+        said: list[tuple[SharedRate, Report]] = list(self.shared.reports(self.now, self._seqs, most))
         for row, report in said:
             self.shared.answer(row, self.now, report.seq, self.hub.report(report))
         return [names[row.row] for row, _ in said]
@@ -195,13 +195,13 @@ def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
     (row,) = edge.shared._rows.values()
     read = row.counted
 
-    def counted(self: Row, now: float) -> Counted:
+    def counted(self: SharedRate, now: float) -> HostCounts:
         """Another request is counted after the sums were read, and before the cells are."""
         found = read(now)
         edge._used["new"]()
         return found._replace(cells={of: count + 1 for of, count in found.cells.items()}, left=found.left - 1)
 
-    monkeypatch.setattr(Row, "counted", counted)
+    monkeypatch.setattr(SharedRate, "counted", counted)
     edge.shared.lost(edge.now, "share", 1)
     assert row.held == 300, "half of it, and not all"
 
@@ -216,7 +216,7 @@ def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: 
     assert isinstance(counts, Counts)
     cells = LAYOUT.cells if algorithm == "sliding_window" else 0
     terms = RateTerms(600, 600.0, cells, 0 if cells else 600, 0.0 if cells else 1.0)
-    edge.shared.use(Use(counts.row, edge._worker.words[counts.row + at.ROW_GENERATION], terms), edge.now)
+    edge.shared.use(RowUse(counts.row, edge._worker.words[counts.row + at.ROW_GENERATION], terms), edge.now)
     edge.rows["acme"] = counts.row
     key, cell = edge.shared.table.stored_key(counts.row), cell_number(edge.now, width_us(600.0, LAYOUT.cells))
     window = Window(600, cells, cell, (Cell(cell, 100, 0),)) if cells else None
@@ -254,7 +254,7 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
     assert isinstance(counts, Counts)
     gate = Gate(edge._worker, counts, 20, "bounded", lambda gate: None)
     words, generation = edge._worker.words, edge._worker.words[gate.row + at.ROW_GENERATION]
-    edge.shared.use(Use(gate.row, generation, RateTerms(0, 60.0, 0, 20, 10.0)), edge.now)
+    edge.shared.use(RowUse(gate.row, generation, RateTerms(0, 60.0, 0, 20, 10.0)), edge.now)
     edge.rows["acme"] = gate.row
     assert edge.told() == ["acme"]
     (row,) = edge.shared._rows.values()

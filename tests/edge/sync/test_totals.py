@@ -12,7 +12,13 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import OnLoss
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import HAS_GAUGES, HAS_PERIODS
-from edgeproxy.edge.sync.totals import GAUGE_HOLDS_SECONDS, GAUGE_REPEAT_SECONDS, IDLE_SECONDS, SPREAD_SECONDS, Totals
+from edgeproxy.edge.sync.totals import (
+    GAUGE_HOLDS_SECONDS,
+    GAUGE_REPEAT_SECONDS,
+    IDLE_SECONDS,
+    SPREAD_SECONDS,
+    SharedTotals,
+)
 from edgeproxy.hub.report import Gauge, Period
 from tests.support.memory_hub import Memory
 from tests.support.tables import WIDTH, limits, make
@@ -31,7 +37,7 @@ class Edge:
         self.now = 50_000_000.0
         self.hub = Memory()
         self.table = limits(make(folder, QUOTAS))
-        self.totals = Totals(self.table, 1, random.Random(seed))
+        self.totals = SharedTotals(self.table, 1, random.Random(seed))
         self.totals.hosts = 2
 
     def quota(self, name: str, count: int) -> int:
@@ -175,7 +181,7 @@ def test_what_a_supervisor_has_left_behind_is_asked_anew(edge: Edge) -> None:
         edge.table.words[row + HUB + at.GAUGE] = 3
     closing = rows.pop()
     edge.table.words[closing + at.ROW_GENERATION] += 1
-    edge.totals = Totals(edge.table, 1, random.Random(1))
+    edge.totals = SharedTotals(edge.table, 1, random.Random(1))
     edge.totals.hosts = 2
     elsewhere(edge, b"g-7", 1)
     assert edge.totals.due() == 0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.usage.answer import RESULTS, Act, Heard, Reply, heard
+from edgeproxy.edge.usage.answer import RESULTS, Act, AnswerMeaning, Reply, interpret_answer
 from edgeproxy.wire.batch import FIRST, Batch, Gap
 
 SENT = Batch("edge-1", "here", 5, 0, 0, FIRST, (("acme", "requests", "v1", 1),))
@@ -16,8 +16,8 @@ LAST = 9
 FAR = "the collector has batch 10 of this edge, and the last one here is 9"
 
 
-def hear(status: int, said: object = None, sent: Batch = SENT) -> Heard:
-    return heard(Reply(status, b"" if said is None else orjson.dumps(said), 7.0), sent, LAST)
+def hear(status: int, said: object = None, sent: Batch = SENT) -> AnswerMeaning:
+    return interpret_answer(Reply(status, b"" if said is None else orjson.dumps(said), 7.0), sent, LAST)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_it_goes_on(sent: Batch, status: int, said: object, result: str, waterma
     ],
 )
 def test_it_stops(sent: Batch, status: int, said: object, result: str, why: str) -> None:
-    assert hear(status, said, sent) == Heard(Act.STOP, result, why)
+    assert hear(status, said, sent) == AnswerMeaning(Act.STOP, result, why)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_it_stops(sent: Batch, status: int, said: object, result: str, why: str)
     ],
 )
 def test_it_tries_again(status: int, said: object, result: str, why: str) -> None:
-    assert hear(status, said) == Heard(Act.AGAIN, result, why, retry_after=7.0)
+    assert hear(status, said) == AnswerMeaning(Act.AGAIN, result, why, retry_after=7.0)
 
 
 def test_a_gap_that_came_broken_is_sent_until_it_comes_whole() -> None:
@@ -121,7 +121,7 @@ def test_whatever_is_answered_means_something(status: int, said: object, sent: B
         body = said
     else:
         body = orjson.dumps(said, option=orjson.OPT_NON_STR_KEYS, default=str) if _is_small(said) else b"{"
-    answer = heard(Reply(status, body), sent, LAST)
+    answer = interpret_answer(Reply(status, body), sent, LAST)
     assert answer.result in RESULTS
     assert answer.why.isprintable()
     assert len(answer.why) < 300

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.edge.usage.audit import listing, sealed_in_tables, verify
-from edgeproxy.edge.usage.spool import Spool, segments
+from edgeproxy.edge.usage.audit import fetch_last_sealed, summarize_segments, verify_spool
+from edgeproxy.edge.usage.spool import Spool, list_segments
 from edgeproxy.wire.batch import FIRST, Batch, format_batch
 from tests.support.sealing import acknowledge
 
@@ -28,8 +28,8 @@ def spool(tmp_path: Path) -> Spool:
 
 def problems(spool: Spool) -> list[str]:
     """What is wrong, without the places."""
-    (path,) = segments(spool.folder)
-    found = verify(spool.folder, "edge-1", 0).problems
+    (path,) = list_segments(spool.folder)
+    found = verify_spool(spool.folder, "edge-1", 0).problems
     assert all(one.startswith(f"{path}:") for one in found)
     return [one.split(": ", 1)[1] for one in found]
 
@@ -65,18 +65,18 @@ def test_a_record_without_a_batch_is_told_of(spool: Spool) -> None:
     assert problems(spool)[0].startswith("holds no batch: it has no edge; ")
     assert problems(spool)[1:] == ["batch 3 is where batch 2 should be"]
     append(spool, 4, content=b"{}")
-    assert listing(spool.folder)[0].last == 3
+    assert summarize_segments(spool.folder)[0].last == 3
 
 
 def test_a_segment_that_was_just_begun_has_no_batch_yet(spool: Spool) -> None:
     spool.folder.joinpath("0000000005.seg").write_bytes(b"")
-    (one,) = listing(spool.folder)
+    (one,) = summarize_segments(spool.folder)
     assert (one.first, one.last) == (5, 4)
 
 
 def test_an_edge_that_has_sealed_nothing_yet_has_no_segments(tmp_path: Path) -> None:
-    assert listing(tmp_path) == []
+    assert summarize_segments(tmp_path) == []
 
 
 def test_without_tables_nothing_is_known_to_be_sealed(tmp_path: Path) -> None:
-    assert sealed_in_tables(tmp_path, tmp_path) == 0
+    assert fetch_last_sealed(tmp_path, tmp_path) == 0

@@ -6,10 +6,20 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.usage import backlog
-from edgeproxy.edge.usage.audit import verify
-from edgeproxy.edge.usage.backlog import REMOVED, Backlog, passed
-from edgeproxy.edge.usage.segment import HEAD, pack
-from edgeproxy.edge.usage.spool import DISCARDED, WATERMARK, Damaged, Given, Spool, discard, discarded, likely, segments
+from edgeproxy.edge.usage.audit import verify_spool
+from edgeproxy.edge.usage.backlog import REMOVED, Backlog, find_position
+from edgeproxy.edge.usage.segment import HEAD, pack_record
+from edgeproxy.edge.usage.spool import (
+    DISCARDED,
+    WATERMARK,
+    DamagedSpoolError,
+    DiscardedRange,
+    Spool,
+    fetch_discarded,
+    guess_position,
+    list_segments,
+    record_discarded,
+)
 from edgeproxy.wire.batch import Gap
 from tests.edge.usage.peer import EDGE, append
 from tests.support.sealing import NOW, Faulty, acknowledge
@@ -43,7 +53,7 @@ def test_a_parcel_says_how_far_the_collector_is_with_it(spool: Spool) -> None:
     assert [parcel.passed for parcel in Backlog(spool, 0)] == [
         (seq, sum(range(seq + 1)), int(NOW) + seq + 1) for seq in range(1, 6)
     ]
-    assert [passed(spool, seq) for seq in (0, 3, 5)] == [
+    assert [find_position(spool, seq) for seq in (0, 3, 5)] == [
         (0, 0, int(NOW) + 1),
         (3, 6, int(NOW) + 4),
         (5, 15, int(NOW) + 6),
@@ -52,7 +62,7 @@ def test_a_parcel_says_how_far_the_collector_is_with_it(spool: Spool) -> None:
 
 def test_what_is_under_way_is_not_read(spool: Spool) -> None:
     append(spool, 2)
-    (path,) = segments(spool.folder)
+    (path,) = list_segments(spool.folder)
     waiting = Backlog(spool, 0)
     with path.open("ab") as file:
         file.write(b"half a rec")
@@ -72,33 +82,33 @@ def test_most_bytes_are_read_ahead(spool: Spool, monkeypatch: pytest.MonkeyPatch
 def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None:
     append(spool, 11)
     acknowledge(spool, 2)
-    first, second, *_ = segments(spool.folder)
+    first, second, *_ = list_segments(spool.folder)
     second.unlink()
-    with pytest.raises(Damaged, match=r"0000000007.seg:16: batch 4 is missing"):
+    with pytest.raises(DamagedSpoolError, match=r"0000000007.seg:16: batch 4 is missing"):
         seqs(spool, 3)
     first.unlink()
     # Those up to 2 may be gone, those behind may not.
     waiting = Backlog(spool, 0)
     assert [parcel.batch.gap for parcel in waiting.some()] == [Gap(1, 2, REMOVED)]
     for _ in range(2):
-        with pytest.raises(Damaged, match="batch 3 is missing"):
+        with pytest.raises(DamagedSpoolError, match="batch 3 is missing"):
             waiting.some()
-    for path in segments(spool.folder):
+    for path in list_segments(spool.folder):
         path.unlink()
-    with pytest.raises(Damaged, match="spool: batch 3 is missing"):
+    with pytest.raises(DamagedSpoolError, match="spool: batch 3 is missing"):
         seqs(spool, 2)
 
 
 def test_damage_is_told_of_again_until_it_is_given_up(spool: Spool) -> None:
     append(spool, 8)
-    _, second, _ = segments(spool.folder)
+    _, second, _ = list_segments(spool.folder)
     flip(second, 100)
     waiting = Backlog(spool, 0)
     assert [parcel.batch.seq for parcel in waiting.some()] == [1, 2, 3]
     for _ in range(2):
-        with pytest.raises(Damaged, match=f"{second}:16: has another checksum"):
+        with pytest.raises(DamagedSpoolError, match=f"{second}:16: has another checksum"):
             waiting.some()
-    discard(spool.folder, (Given(4, 4, "torn"),))
+    record_discarded(spool.folder, (DiscardedRange(4, 4, "torn"),))
     given, *others = waiting.some()
     assert given.batch.gap == Gap(4, 4, "torn")
     assert given.passed.counted == 1 + 2 + 3 + 4
@@ -110,63 +120,63 @@ def test_damage_is_told_of_again_until_it_is_given_up(spool: Spool) -> None:
 
 def test_no_more_is_given_up_than_was_owned_up_to(spool: Spool) -> None:
     append(spool, 8)
-    _, second, third = segments(spool.folder)
+    _, second, third = list_segments(spool.folder)
     second.unlink()
-    discard(spool.folder, (Given(4, 5, "one"),))
+    record_discarded(spool.folder, (DiscardedRange(4, 5, "one"),))
     waiting = Backlog(spool, 3)
     assert [parcel.batch.gap for parcel in waiting.some()] == [Gap(4, 5, "one")]
-    with pytest.raises(Damaged, match="batch 6 is missing"):
+    with pytest.raises(DamagedSpoolError, match="batch 6 is missing"):
         waiting.some()
-    discard(spool.folder, (Given(6, 99, "two"),))
+    record_discarded(spool.folder, (DiscardedRange(6, 99, "two"),))
     assert [parcel.batch.gap for parcel in waiting.some()] == [Gap(6, 6, "two"), None, None]
-    assert discarded(spool.folder) == ((4, 5, "one"), (6, 99, "two"))
+    assert fetch_discarded(spool.folder) == ((4, 5, "one"), (6, 99, "two"))
     flip(third, 30)
     assert seqs(spool, 3) == [(4, 5), (6, 7), (8, 8)]
 
 
 def test_damage_at_the_end_is_told_of(spool: Spool) -> None:
     append(spool, 2)
-    (path,) = segments(spool.folder)
+    (path,) = list_segments(spool.folder)
     flip(path, spool.size - 3)
     waiting = Backlog(spool, 0)
     assert len(waiting.some()) == 1
-    with pytest.raises(Damaged, match="has another checksum"):
+    with pytest.raises(DamagedSpoolError, match="has another checksum"):
         waiting.some()
-    assert passed(spool, 1) == spool.passed._replace(seq=1)
+    assert find_position(spool, 1) == spool.passed._replace(seq=1)
 
 
 def test_a_list_of_what_was_given_up_that_cannot_be_read_is_no_list(spool: Spool) -> None:
     append(spool, 8)
-    segments(spool.folder)[1].unlink()
+    list_segments(spool.folder)[1].unlink()
     (spool.folder / DISCARDED).write_bytes(b"[[1]]")
-    with pytest.raises(Damaged, match=r"discarded.json is damaged .*remove it, and discard again"):
+    with pytest.raises(DamagedSpoolError, match=r"discarded.json is damaged .*remove it, and discard again"):
         seqs(spool, 3)
 
 
 def test_what_cannot_be_read_is_found(spool: Spool) -> None:
     append(spool, 12)
-    first, second, third, _ = segments(spool.folder)
+    first, second, third, _ = list_segments(spool.folder)
     flip(first, 20)
     flip(second, 20)
     third.unlink()
-    found = verify(spool.folder, EDGE, 12)
+    found = verify_spool(spool.folder, EDGE, 12)
     assert [(first, last) for first, last, _ in found.unread] == [(1, 1), (4, 4), (7, 9)]
     why = [given.why for given in found.unread]
     assert why[0] == "0000000001.seg:16: has another checksum than it should"
     assert why[2] == "missing in the spool"
-    discard(spool.folder, found.unread)
-    found = verify(spool.folder, EDGE, 12)
+    record_discarded(spool.folder, found.unread)
+    found = verify_spool(spool.folder, EDGE, 12)
     assert (found.problems, found.unread) == ((), ())
     assert all(note.endswith(": given up") for note in found.notes)
     assert seqs(spool) == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 9), (10, 10), (11, 11), (12, 12)]
-    assert verify(spool.folder, "edge-2", 12).problems
+    assert verify_spool(spool.folder, "edge-2", 12).problems
     # What was removed because it had been acknowledged, is not damage.
     acknowledge(spool, 6)
     first.unlink()
     second.unlink()
-    assert verify(spool.folder, EDGE, 12).problems == ()
+    assert verify_spool(spool.folder, EDGE, 12).problems == ()
     (spool.folder / DISCARDED).unlink()
-    assert verify(spool.folder, EDGE, 12).unread == ((7, 9, "missing in the spool"),)
+    assert verify_spool(spool.folder, EDGE, 12).unread == ((7, 9, "missing in the spool"),)
 
 
 def test_what_is_pending_is_known_without_reading_it(spool: Spool) -> None:
@@ -202,9 +212,9 @@ def test_where_the_watermark_is_lost_what_is_gone_was_acknowledged(spool: Spool)
     acknowledge(spool, 11)
     assert len(spool.prune(NOW, kept_bytes=0)) == 1
     # Where nobody can read that either, all the same.
-    path = segments(spool.folder)[0]
-    path.write_bytes(HEAD + pack(b"{}", ()) + b"junk")
-    assert likely([path]) == (9, 0, 0)
+    path = list_segments(spool.folder)[0]
+    path.write_bytes(HEAD + pack_record(b"{}", ()) + b"junk")
+    assert guess_position([path]) == (9, 0, 0)
     # What was cut off while it was written is not left.
     left = spool.folder / f"{WATERMARK}.99.tmp"
     left.write_bytes(b"{")
@@ -217,13 +227,13 @@ def test_where_the_watermark_is_lost_what_is_gone_was_acknowledged(spool: Spool)
 def test_a_watermark_that_goes_back_is_written_at_once_and_nothing_behind_it_is_removed(spool: Spool) -> None:
     append(spool, 11)
     acknowledge(spool, 11)
-    spool.acknowledge(passed(spool, 4))
+    spool.acknowledge(find_position(spool, 4))
     assert not spool.is_unsaved
     for there in (spool, reopened(spool)):
         assert (there.watermark, there.most) == (4, 11)
         assert [path.name for path in there.prune(NOW, kept_bytes=0)] == (["0000000001.seg"] if there is spool else [])
     # Forward it is written when that is asked for, and until then nothing is removed.
-    there.acknowledge(passed(there, 8))
+    there.acknowledge(find_position(there, 8))
     assert there.is_unsaved
     assert there.prune(NOW, kept_bytes=0) == ()
     there.save()
@@ -252,7 +262,7 @@ def test_the_last_batch_is_kept_though_another_segment_was_begun(spool: Spool) -
     disk.acts, disk.way = 3, "full"
     with pytest.raises(OSError, match="No space"):
         append(spool)
-    assert len(segments(spool.folder)) == 2
+    assert len(list_segments(spool.folder)) == 2
     assert spool.prune(NOW, kept_bytes=0) == ()
     assert seqs(spool, 2) == [(3, 3)]
     spool = reopened(spool)

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.usage import audit
-from edgeproxy.edge.usage.identity import settle
+from edgeproxy.edge.usage.identity import set_aside_if_moved
 from edgeproxy.edge.usage.seal import Sealer
-from edgeproxy.edge.usage.spool import Spool, segments
+from edgeproxy.edge.usage.spool import Spool, list_segments
 from tests.support.sealing import NOW, acknowledge, count, name, prepare
 
 
@@ -30,7 +30,7 @@ class Edge:
         self.now = NOW
 
     def serve(self, seals: int = 1) -> str:
-        settle(self.state, self.state)
+        set_aside_if_moved(self.state, self.state)
         store = prepare(self.state)
         sealer = Sealer.open(store, "here", self.now)
         worker = Store.join(self.state)
@@ -64,7 +64,7 @@ def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
     first = edge.serve(4)
     lines = edge.spool("ls").stdout.splitlines()
     assert re.fullmatch(rf"{first}, made 2026-09-2. ..:.. UTC; acknowledged up to batch 0", lines[0])
-    listed = audit.listing(edge.state / "spool")
+    listed = audit.summarize_segments(edge.state / "spool")
     assert listed[-1].last == 4
     assert len(listed) > 1
     assert lines[1] == "to be shipped: batches 1 to 4, 4 counted"
@@ -78,7 +78,7 @@ def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
 
 def test_verify_names_what_is_damaged(edge: Edge) -> None:
     edge.serve(5)
-    path = segments(edge.state / "spool")[0]
+    path = list_segments(edge.state / "spool")[0]
     whole = path.read_bytes()
     path.write_bytes(whole[:70] + bytes([whole[70] ^ 1]) + whole[71:])
     result = edge.spool("verify")
@@ -92,9 +92,9 @@ def test_verify_names_what_is_damaged(edge: Edge) -> None:
 def test_verify_names_what_is_missing_and_what_does_not_follow(edge: Edge) -> None:
     edge.serve(8)
     spool = edge.state / "spool"
-    paths = segments(spool)
+    paths = list_segments(spool)
     contents = [path.read_bytes() for path in paths]
-    listed = audit.listing(spool)
+    listed = audit.summarize_segments(spool)
     paths[1].unlink()
     result = edge.spool("verify")
     assert result.exit_code == 1
@@ -108,7 +108,7 @@ def test_verify_names_what_is_missing_and_what_does_not_follow(edge: Edge) -> No
 
 def test_verify_knows_a_torn_tail_from_damage(edge: Edge) -> None:
     edge.serve(2)
-    path = segments(edge.state / "spool")[-1]
+    path = list_segments(edge.state / "spool")[-1]
     whole = path.read_bytes()
     path.write_bytes(whole + b"a record that was cut off")
     result = edge.spool("verify")
@@ -132,16 +132,16 @@ def test_a_batch_is_shown(edge: Edge) -> None:
     assert [len(row.split("  ")) for row in rows] == [4]
     result = edge.spool("show", "99")
     assert (result.exit_code, result.stderr[:20]) == (1, "there is no batch 99")
-    first_segment = segments(edge.state / "spool")[0]
-    assert sum(audit.unshipped(edge.state / "spool").values()) == audit.shipped(edge.state / "spool").values
+    first_segment = list_segments(edge.state / "spool")[0]
+    assert sum(audit.sum_unshipped(edge.state / "spool").values()) == audit.fetch_progress(edge.state / "spool").values
     first_segment.write_bytes(first_segment.read_bytes()[:-1])
     assert edge.spool("show", "2").exit_code == 1
 
 
 def test_a_spool_of_another_edge_is_told_of(edge: Edge) -> None:
     mine = edge.serve(1)
-    verdict = audit.verify(edge.state / "spool", "edge-other", 0)
-    (path,) = segments(edge.state / "spool")
+    verdict = audit.verify_spool(edge.state / "spool", "edge-other", 0)
+    (path,) = list_segments(edge.state / "spool")
     assert verdict.problems == (f"{path}:16: batch 1 is of {mine}, and the spool of edge-other",)
 
 
@@ -174,7 +174,7 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     nothing = f"no batch in {folder} is damaged, and shipping does not wait for this\n"
     result = edge.spool("discard", "--damaged", "--yes")
     assert (result.exit_code, result.stderr) == (1, nothing)
-    first, second, *_ = segments(folder)
+    first, second, *_ = list_segments(folder)
     content = bytearray(second.read_bytes())
     content[40] ^= 1
     second.write_bytes(content)

@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.usage.seal import Sealer
 from edgeproxy.edge.usage.segment import Disk
-from edgeproxy.edge.usage.spool import segments
+from edgeproxy.edge.usage.spool import list_segments
 from tests.support.sealing import NOW, batches, count, name, prepare, sums, totals
 
 
@@ -60,6 +60,6 @@ def test_a_full_disk_stops_sealing_and_nothing_else(tmp_path: Path, small: Path)
     assert sealer.seal(NOW + step + 200).rows == 5
     assert batches(state / "spool")[-1].long
     assert sums(state / "spool") == totals(store)
-    assert len(segments(state / "spool")) == 1
+    assert len(list_segments(state / "spool")) == 1
     for one in (sealer, worker, store):
         one.close()

@@ -8,7 +8,14 @@ import pytest
 from edgeproxy.edge.counters.locks import FileLock
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.identity import Unusable, adopt, aside, discard, load, settle
+from edgeproxy.edge.usage.identity import (
+    IdentityError,
+    adopt_identity,
+    discard_identity,
+    list_set_aside,
+    load_identity,
+    set_aside_if_moved,
+)
 from edgeproxy.edge.usage.seal import Sealer
 from tests.support.sealing import NOW, Killed, batches, count, sums
 
@@ -25,7 +32,7 @@ class Home:
 
     def serve(self, counted: int = 1, sealed: bool = True) -> str:
         """Be an edge for a while; returns its id."""
-        settle(self.state, self.folder)
+        set_aside_if_moved(self.state, self.folder)
         tables = None if self.folder == self.state else self.folder
         store = Store.prepare(
             self.state, workers=1, customers=40, addresses=8, tables_dir=tables, boot="one", offset=5e7
@@ -56,7 +63,7 @@ class Home:
         return [batch.seq for batch in batches(self.state / "spool")]
 
     def names(self) -> list[str]:
-        return [path.name for path in aside(self.state)]
+        return [path.name for path in list_set_aside(self.state)]
 
 
 PLACES = ("one directory", "tables elsewhere")
@@ -101,7 +108,7 @@ def test_another_machine_begins_anew(home: Home, monkeypatch: pytest.MonkeyPatch
 def test_a_moved_directory_is_adopted_before_it_serves(home: Home) -> None:
     first = home.serve(2)
     moved = home.copied("moved")
-    adopted, _, put = adopt(moved.state, moved.folder)
+    adopted, _, put = adopt_identity(moved.state, moved.folder)
     assert (adopted.id, put) == (first, None)
     assert moved.serve(3) == first
     assert (moved.seqs, moved.names()) == ([1, 2], [])
@@ -113,14 +120,14 @@ def test_what_was_set_aside_is_adopted_and_what_was_there_meanwhile_is_kept(home
     home.serve(7, sealed=False)
     moved = home.copied("moved")
     second = moved.serve(40)
-    adopted, _, put = adopt(moved.state, moved.folder)
+    adopted, _, put = adopt_identity(moved.state, moved.folder)
     assert (adopted.id, put) == (first, moved.state / "aside.2")
     assert moved.names() == ["aside.2"]
     assert moved.serve(1) == first
     assert sums(moved.state / "spool") == {ACME: 10}
     assert [path.name for path in moved.folder.glob("aside.1")] == []
     # And back.
-    adopted, _, put = adopt(moved.state, moved.folder, "aside.2")
+    adopted, _, put = adopt_identity(moved.state, moved.folder, "aside.2")
     assert (adopted.id, put) == (second, moved.state / "aside.3")
     assert moved.serve(2) == second
     assert sums(moved.state / "spool") == {ACME: 42}
@@ -133,12 +140,12 @@ def test_one_of_several_has_to_be_named(home: Home) -> None:
     again = moved.copied("again")
     again.serve()
     assert again.names() == ["aside.1", "aside.2"]
-    for act in (adopt, discard):
-        with pytest.raises(Unusable, match=r"say which one: aside.1, aside.2"):
+    for act in (adopt_identity, discard_identity):
+        with pytest.raises(IdentityError, match=r"say which one: aside.1, aside.2"):
             act(again.state, again.folder)
-        with pytest.raises(Unusable, match=r"there is no aside.7 in .*: there are aside.1, aside.2"):
+        with pytest.raises(IdentityError, match=r"there is no aside.7 in .*: there are aside.1, aside.2"):
             act(again.state, again.folder, "aside.7")
-    assert discard(again.state, again.folder, "aside.1").name == "aside.1"
+    assert discard_identity(again.state, again.folder, "aside.1").name == "aside.1"
     assert again.names() == ["aside.2"]
 
 
@@ -148,20 +155,20 @@ def test_nothing_is_moved_while_an_edge_is_there(home: Home) -> None:
     store = Store.prepare(moved.state, workers=1, customers=40, addresses=8, boot="one", offset=5e7,
                           tables_dir=None if moved.folder == moved.state else moved.folder)  # fmt: skip
     worker = Store.join(moved.state, tables_dir=None if moved.folder == moved.state else moved.folder)
-    acts: tuple[Callable[[Path, Path], object], ...] = (settle, adopt, discard)
+    acts: tuple[Callable[[Path, Path], object], ...] = (set_aside_if_moved, adopt_identity, discard_identity)
     for act in acts:
-        with pytest.raises(Unusable, match="workers of an edge use"):
+        with pytest.raises(IdentityError, match="workers of an edge use"):
             act(moved.state, moved.folder)
     lock = FileLock(moved.state / "identity.lock")
     assert lock.try_acquire()
-    assert settle(moved.state, moved.folder) is None
+    assert set_aside_if_moved(moved.state, moved.folder) is None
     for act in acts[1:]:
-        with pytest.raises(Unusable, match="an edge uses"):
+        with pytest.raises(IdentityError, match="an edge uses"):
             act(moved.state, moved.folder)
     lock.release()
     worker.close()
     store.close()
-    assert settle(moved.state, moved.folder) == moved.state / "aside.1"
+    assert set_aside_if_moved(moved.state, moved.folder) == moved.state / "aside.1"
 
 
 def test_counts_without_an_identity_are_not_set_aside(tmp_path: Path) -> None:
@@ -170,15 +177,15 @@ def test_counts_without_an_identity_are_not_set_aside(tmp_path: Path) -> None:
     moved = home.copied("moved")
     moved.serve()
     (moved.state / "identity.json").unlink()
-    with pytest.raises(Unusable, match="has counts without an identity"):
-        adopt(moved.state, moved.folder)
+    with pytest.raises(IdentityError, match="has counts without an identity"):
+        adopt_identity(moved.state, moved.folder)
 
 
 def test_a_directory_that_is_not_there_has_nothing_to_settle(tmp_path: Path) -> None:
-    assert settle(tmp_path / "no", tmp_path / "no") is None
-    assert aside(tmp_path / "no") == []
-    for act in (adopt, discard):
-        with pytest.raises(Unusable, match="there is no state directory"):
+    assert set_aside_if_moved(tmp_path / "no", tmp_path / "no") is None
+    assert list_set_aside(tmp_path / "no") == []
+    for act in (adopt_identity, discard_identity):
+        with pytest.raises(IdentityError, match="there is no state directory"):
             act(tmp_path / "no", tmp_path / "no")
 
 
@@ -188,8 +195,8 @@ def test_a_directory_that_is_not_there_has_nothing_to_settle(tmp_path: Path) -> 
 )
 def test_an_identity_that_cannot_be_understood_is_told_of(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "identity.json").write_bytes(content)
-    with pytest.raises(Unusable, match=why):
-        load(tmp_path)
+    with pytest.raises(IdentityError, match=why):
+        load_identity(tmp_path)
 
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:
@@ -227,20 +234,20 @@ def test_killed_at_any_step_of_adopting_everything_is_still_there(
         step += 1
         moved = home.copied(f"moved-{step}")
         second = moved.serve(40)
-        was_killed = killed_at(step, monkeypatch, lambda moved=moved: adopt(moved.state, moved.folder))  # type: ignore[misc]
+        was_killed = killed_at(step, monkeypatch, lambda moved=moved: adopt_identity(moved.state, moved.folder))  # type: ignore[misc]
         if then == "adopts" and was_killed:
-            ended = adopt(moved.state, moved.folder, "aside.1")
+            ended = adopt_identity(moved.state, moved.folder, "aside.1")
             assert (ended.identity.id, ended.put) == (first, moved.state / "aside.2")
         served = moved.serve(1)
         # Whichever of the two it is, it is whole, and so is the other one.
         assert served in (first, second)
         counted = {first: 10, second: 41}[served]
         assert sums(moved.state / "spool") == {ACME: counted}
-        (put,) = aside(moved.state)
-        other = load(put)
+        (put,) = list_set_aside(moved.state)
+        other = load_identity(put)
         assert other is not None
         assert other.id == {first: second, second: first}[served]
-        adopt(moved.state, moved.folder)
+        adopt_identity(moved.state, moved.folder)
         moved.serve(100)
         assert sums(moved.state / "spool") == {ACME: 140 if other.id == second else 109}
     assert step > 8
@@ -256,11 +263,11 @@ def test_killed_at_any_step_of_setting_aside_the_next_start_ends_it(
     while was_killed:
         step += 1
         copy = home.copied(f"copy-{step}")
-        was_killed = killed_at(step, monkeypatch, lambda copy=copy: settle(copy.state, copy.folder))  # type: ignore[misc]
+        was_killed = killed_at(step, monkeypatch, lambda copy=copy: set_aside_if_moved(copy.state, copy.folder))  # type: ignore[misc]
         assert copy.serve(3) != first
         assert sums(copy.state / "spool") == {ACME: 3}
         assert copy.names() == ["aside.1"]
-        assert adopt(copy.state, copy.folder).identity.id == first
+        assert adopt_identity(copy.state, copy.folder).identity.id == first
         copy.serve(1)
         assert sums(copy.state / "spool") == {ACME: 10}
     assert step > 6

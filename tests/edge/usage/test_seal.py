@@ -15,8 +15,8 @@ from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import tally_key
 from edgeproxy.edge.usage import identity
-from edgeproxy.edge.usage.seal import Sealer, pause
-from edgeproxy.edge.usage.spool import Broken, segments
+from edgeproxy.edge.usage.seal import Sealer, seconds_until_seal
+from edgeproxy.edge.usage.spool import BrokenSpoolError, list_segments
 from edgeproxy.wire.batch import Batch
 from tests.support.sealing import NOW, Faulty, batches, count, name, prepare, sums, totals
 
@@ -183,7 +183,7 @@ def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
     ("now", "every", "seconds"), [(0, 5, 5), (51, 5, 5), (57, 5, 3.001), (59.5, 5, 0.501), (60, 90, 60.001)]
 )
 def test_the_next_look_is_after_a_while_or_at_the_minute(now: float, every: float, seconds: float) -> None:
-    assert pause(MINUTE + now, every) == pytest.approx(seconds, abs=1e-6)
+    assert seconds_until_seal(MINUTE + now, every) == pytest.approx(seconds, abs=1e-6)
 
 
 def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) -> None:
@@ -315,14 +315,14 @@ def test_a_broken_spool_is_set_aside_and_the_counts_go_on_under_another_identity
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
     before = edge.sealer.identity
-    (path,) = segments(edge.state / "spool")
+    (path,) = list_segments(edge.state / "spool")
     content = bytearray(path.read_bytes())
     content[60] ^= 4
     path.write_bytes(content)
     count(edge.worker, ACME, 2)
     edge.again(MINUTE + 2)
     assert edge.sealer.aside == edge.state / "aside.1"
-    assert identity.load(edge.state / "aside.1") == before
+    assert identity.load_identity(edge.state / "aside.1") == before
     assert (edge.state / "aside.1" / "spool" / path.name).read_bytes() == content
     edge.sealer.seal(MINUTE + 3)
     assert edge.last.edge == edge.sealer.identity.id != before.id
@@ -337,7 +337,7 @@ def test_a_spool_without_its_identity_is_refused(edge: Edge) -> None:
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
     (edge.state / "identity.json").rename(edge.state / "elsewhere")
-    with pytest.raises(Broken, match=r"identity\.json is missing: put it back"):
+    with pytest.raises(BrokenSpoolError, match=r"identity\.json is missing: put it back"):
         edge.again(MINUTE + 2)
 
 

@@ -6,7 +6,7 @@ from google_crc32c import extend
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.usage.segment import BODY, HEAD, LENGTH, RECORD, Damage, Mark, Record, pack, records
+from edgeproxy.edge.usage.segment import BODY, HEAD, LENGTH, RECORD, Damage, Mark, Record, pack_record, parse_records
 
 BODIES = [b'{"batch":%d}' % number * (number + 1) for number in range(6)]
 MARKS = tuple(Mark(1 + row % 2, row, row, 1 << row) for row in range(20))
@@ -16,13 +16,13 @@ def content() -> tuple[bytes, list[int]]:
     """A segment of six records, and where they begin and end."""
     written, places = HEAD, [len(HEAD)]
     for body in BODIES:
-        written += pack(body, MARKS)
+        written += pack_record(body, MARKS)
         places.append(len(written))
     return written, places
 
 
 def read(written: bytes) -> tuple[list[bytes], list[Damage]]:
-    found = list(records(written))
+    found = list(parse_records(written))
     return [one.body for one in found if isinstance(one, Record)], [one for one in found if isinstance(one, Damage)]
 
 
@@ -34,7 +34,7 @@ def read(written: bytes) -> tuple[list[bytes], list[Damage]]:
 def test_any_body_and_marks_are_read_as_they_were(
     body: bytes, marks: list[tuple[int, int, int, int]], counted: int
 ) -> None:
-    (found,) = records(HEAD + pack(body, tuple(Mark(*mark) for mark in marks), counted))
+    (found,) = parse_records(HEAD + pack_record(body, tuple(Mark(*mark) for mark in marks), counted))
     assert isinstance(found, Record)
     assert found.body == body
     assert sorted(found.marks) == sorted(marks)
@@ -43,14 +43,14 @@ def test_any_body_and_marks_are_read_as_they_were(
 
 def test_what_follows_a_record_is_read_without_what_is_before_it() -> None:
     written, places = content()
-    whole = list(records(written))
+    whole = list(parse_records(written))
     for number, start in enumerate(places):
-        assert list(records(written[start:], start)) == whole[number:]
+        assert list(parse_records(written[start:], start)) == whole[number:]
     flipped = bytearray(written)
     flipped[places[2] + 20] ^= 1
-    (damage,) = [one for one in records(bytes(flipped[places[1] :]), places[1]) if isinstance(one, Damage)]
+    (damage,) = [one for one in parse_records(bytes(flipped[places[1] :]), places[1]) if isinstance(one, Damage)]
     assert (damage.offset, damage.until) == (places[2], places[3])
-    assert all(isinstance(one, Record) and not one.marks for one in records(written, marked=False))
+    assert all(isinstance(one, Record) and not one.marks for one in parse_records(written, marked=False))
 
 
 def test_a_segment_cut_anywhere_has_the_records_before_the_cut() -> None:
@@ -98,7 +98,7 @@ def test_junk_is_no_record(junk: bytes) -> None:
 def test_a_record_of_something_else_is_damage(payload: bytes) -> None:
     length = len(payload)
     checked = extend(extend(0, LENGTH.pack(length)), payload)
-    written = HEAD + RECORD.pack(length, checked) + payload + pack(b"next", ())
+    written = HEAD + RECORD.pack(length, checked) + payload + pack_record(b"next", ())
     bodies, damage = read(written)
     assert bodies == [b"next"]
     assert [(one.offset, one.until) for one in damage] == [(len(HEAD), len(HEAD) + RECORD.size + length)]

@@ -14,7 +14,7 @@ from edgeproxy.edge.usage import ship
 from edgeproxy.edge.usage.answer import RESULTS, Reply
 from edgeproxy.edge.usage.backlog import REMOVED
 from edgeproxy.edge.usage.ship import Send, Shipper
-from edgeproxy.edge.usage.spool import Given, Spool, discard, segments, watermark
+from edgeproxy.edge.usage.spool import DiscardedRange, Spool, fetch_watermark, list_segments, record_discarded
 from edgeproxy.wire.batch import Batch, parse_batch
 from tests.edge.usage.peer import Peer, append, inline
 from tests.support.sealing import NOW, acknowledge
@@ -110,14 +110,14 @@ def test_while_it_catches_up_the_watermark_is_written_once_a_second(edge: Edge) 
     for number in range(20):
         edge.network.now = NOW + number * 0.25
         edge.steps(1)
-        written.append(watermark(edge.spool.folder))
+        written.append(fetch_watermark(edge.spool.folder))
     assert written == [0] * 4 + [4] * 4 + [8] * 4 + [12] * 4 + [16] * 4
     # Whoever comes after ships a few again, one of which tells it how far the collector is.
     edge.reopen()
     assert edge.spool.watermark == 16
     edge.steps()
     assert edge.peer.asked[20:] == [17]
-    assert watermark(edge.spool.folder) == 20
+    assert fetch_watermark(edge.spool.folder) == 20
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_where_another_ships_as_this_edge_it_stops_for_good(edge: Edge, tmp_path
 
 def test_damage_stops_shipping_and_names_the_place_until_somebody_owns_up(edge: Edge) -> None:
     append(edge.spool, 8)
-    path = segments(edge.spool.folder)[1]
+    path = list_segments(edge.spool.folder)[1]
     content = bytearray(path.read_bytes())
     content[40] ^= 1
     path.write_bytes(content)
@@ -262,7 +262,7 @@ def test_damage_stops_shipping_and_names_the_place_until_somebody_owns_up(edge: 
         assert edge.steps() == [30.0]
     assert said == []
     assert edge.shipper.standing.pending == (6, 4 + 5 + 6 + 7 + 8 + 9, int(NOW) + 4)
-    discard(edge.spool.folder, (Given(4, 4, "was damaged"),))
+    record_discarded(edge.spool.folder, (DiscardedRange(4, 4, "was damaged"),))
     edge.steps()
     assert edge.peer.asked == [1, 2, 3, 4, 5, 6, 7, 8, 9]
     assert edge.results() == {"acknowledged": 8, "gap": 1}
@@ -285,7 +285,7 @@ def test_a_watermark_that_cannot_be_written_does_not_stop_shipping(edge: Edge, m
     with monkeypatch.context() as patched, capture_logs() as said:
         patched.setattr("edgeproxy.edge.usage.spool.write_whole", fail)
         edge.steps()
-        assert (edge.state, edge.spool.watermark, watermark(edge.spool.folder)) == ("idle", 4, 0)
+        assert (edge.state, edge.spool.watermark, fetch_watermark(edge.spool.folder)) == ("idle", 4, 0)
         # But nothing is shipped anew of which the disk does not know.
         edge.peer.restore(Peer().backup())
         append(edge.spool)
@@ -294,7 +294,7 @@ def test_a_watermark_that_cannot_be_written_does_not_stop_shipping(edge: Edge, m
     assert [one["event"] for one in said] == ["the watermark cannot be written"]
     edge.steps()
     assert edge.peer.asked == [1, 2, 3, 4, 5, 5, 1, 2, 3, 4, 5]
-    assert watermark(edge.spool.folder) == 5
+    assert fetch_watermark(edge.spool.folder) == 5
 
 
 def fail(*_: object) -> bytes:
@@ -304,16 +304,16 @@ def fail(*_: object) -> bytes:
 def test_what_was_shipped_long_ago_is_removed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     append(edge.spool, 8)
     edge.steps()
-    assert len(segments(edge.spool.folder)) == 3
+    assert len(list_segments(edge.spool.folder)) == 3
     # Whatever stands on the files.
-    edge.network.now = segments(edge.spool.folder)[-1].stat().st_mtime + 8 * 86400
+    edge.network.now = list_segments(edge.spool.folder)[-1].stat().st_mtime + 8 * 86400
     with monkeypatch.context() as patched, capture_logs() as said:
         patched.setattr(Path, "unlink", fail)
         edge.steps()
     assert [one["event"] for one in said] == ["what was shipped cannot be removed"]
     edge.network.now += 61
     edge.steps()
-    assert [path.name for path in segments(edge.spool.folder)] == ["0000000007.seg"]
+    assert [path.name for path in list_segments(edge.spool.folder)] == ["0000000007.seg"]
 
 
 def test_two_collectors_under_one_address_are_not_asked_in_a_hurry(edge: Edge) -> None:
@@ -369,7 +369,7 @@ def test_it_wakes_when_something_was_sealed(edge: Edge) -> None:
 
     running(edge, work)
     assert edge.peer.asked == [1, 2, 3, 4, 5]
-    assert watermark(edge.spool.folder) == 5
+    assert fetch_watermark(edge.spool.folder) == 5
 
 
 def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -409,10 +409,10 @@ def test_whoever_is_cancelled_in_the_midst_of_it_says_how_far_it_has_come(edge: 
 
     async def work(shipper: Shipper) -> None:
         await until(lambda: edge.spool.watermark == 3)
-        assert watermark(edge.spool.folder) == 0
+        assert fetch_watermark(edge.spool.folder) == 0
 
     running(edge, work)
-    assert watermark(edge.spool.folder) == 3
+    assert fetch_watermark(edge.spool.folder) == 3
 
 
 def test_at_the_end_nobody_waits_for_a_collector_that_does_not_answer(edge: Edge) -> None:
@@ -435,7 +435,7 @@ def test_at_the_end_nobody_waits_for_what_has_stopped(edge: Edge, why: str) -> N
     if why == "fork":
         edge.network.says((409, {"error": "fork"}))
     else:
-        path = segments(edge.spool.folder)[0]
+        path = list_segments(edge.spool.folder)[0]
         path.write_bytes(path.read_bytes().replace(b"\x28\xb5\x2f\xfd", b"junk", 1))
     threaded(edge)
 

@@ -6,7 +6,14 @@ import pytest
 
 from edgeproxy.edge.usage.backlog import Backlog
 from edgeproxy.edge.usage.segment import HEAD, Mark
-from edgeproxy.edge.usage.spool import Broken, Damaged, Spool, first_of, segments, watermark
+from edgeproxy.edge.usage.spool import (
+    BrokenSpoolError,
+    DamagedSpoolError,
+    Spool,
+    fetch_watermark,
+    list_segments,
+    parse_first_seq,
+)
 from edgeproxy.wire.batch import Batch, format_batch
 from tests.support.sealing import NOW, Faulty, Killed, acknowledge, batches
 
@@ -49,18 +56,18 @@ def reopened(spool: Spool, *, sealed: int = 0, disk: Faulty | None = None) -> Sp
 def test_what_was_sealed_and_cannot_be_read_is_no_torn_tail(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 3)
-    (path,) = segments(folder)
+    (path,) = list_segments(folder)
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[:-5] + b"X" + whole[-4:], whole[:40], b""):
         path.write_bytes(damaged)
-        with pytest.raises(Broken, match="batch 3 was sealed, and "):
+        with pytest.raises(BrokenSpoolError, match="batch 3 was sealed, and "):
             reopened(spool, sealed=3)
         assert path.read_bytes() == damaged
     path.unlink()
-    with pytest.raises(Broken, match="and none that can be read"):
+    with pytest.raises(BrokenSpoolError, match="and none that can be read"):
         reopened(spool, sealed=3)
     folder.rmdir()
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenSpoolError):
         reopened(spool, sealed=3)
     assert not folder.exists()
 
@@ -69,17 +76,17 @@ def test_what_was_acknowledged_was_sealed(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 2)
     acknowledge(spool, 2)
-    assert (spool.pending, watermark(folder)) == ((0, 0, None), 2)
-    (path,) = segments(folder)
+    assert (spool.pending, fetch_watermark(folder)) == ((0, 0, None), 2)
+    (path,) = list_segments(folder)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(Broken):
+    with pytest.raises(BrokenSpoolError):
         reopened(spool)
 
 
 def test_a_damaged_record_in_the_middle_is_told_of_and_not_skipped(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 4)
-    (path,) = segments(folder)
+    (path,) = list_segments(folder)
     content = bytearray(path.read_bytes())
     hit = Spool.open(folder).recent[1]
     content[hit.offset + 30] ^= 1
@@ -91,7 +98,7 @@ def test_a_damaged_record_in_the_middle_is_told_of_and_not_skipped(folder: Path)
     append(spool)
     shipped = iter(Backlog(spool, 0))
     assert next(shipped)[0].seq == 1
-    with pytest.raises(Damaged, match=f"{path.name}:{hit.offset}: has another checksum"):
+    with pytest.raises(DamagedSpoolError, match=f"{path.name}:{hit.offset}: has another checksum"):
         next(shipped)
 
 
@@ -108,7 +115,7 @@ def test_a_segment_that_was_just_begun_follows_the_one_before(folder: Path) -> N
         assert path.read_bytes() == HEAD
         path.unlink()
     (folder / "0000000005.seg").write_bytes(b"")
-    with pytest.raises(Broken, match="batch 4 was sealed, and 3 is the last one"):
+    with pytest.raises(BrokenSpoolError, match="batch 4 was sealed, and 3 is the last one"):
         reopened(spool)
 
 
@@ -177,11 +184,11 @@ def test_killed_at_any_act_the_spool_goes_on(folder: Path, act: int, way: str, m
 def test_what_is_acknowledged_is_kept_for_a_while(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 11)
-    paths = segments(folder)
+    paths = list_segments(folder)
 
     def left(prune: Callable[[], object]) -> list[int]:
         prune()
-        return [first_of(path) for path in segments(folder)]
+        return [parse_first_seq(path) for path in list_segments(folder)]
 
     now = paths[0].stat().st_mtime
     assert left(lambda: spool.prune(now + 1e9)) == [1, 4, 7, 10]
@@ -209,13 +216,13 @@ def test_what_is_acknowledged_is_kept_for_a_while(folder: Path) -> None:
 def test_a_watermark_that_cannot_be_read_is_none(folder: Path, content: bytes) -> None:
     folder.mkdir()
     (folder / "watermark.json").write_bytes(content)
-    assert watermark(folder) == 0
+    assert fetch_watermark(folder) == 0
 
 
 def test_a_last_record_without_a_batch_ends_the_spool(folder: Path) -> None:
     spool = Spool.open(folder)
     spool.append(Batch("edge-1", "here", 1, 0, 0, "0" * 64, ROWS), b"{}", MARKS)
-    with pytest.raises(Broken, match="holds no batch"):
+    with pytest.raises(BrokenSpoolError, match="holds no batch"):
         reopened(spool)
-    with pytest.raises(Damaged, match=r"0000000001.seg:16: has no edge"):
+    with pytest.raises(DamagedSpoolError, match=r"0000000001.seg:16: has no edge"):
         list(Backlog(spool, 0))

@@ -14,7 +14,7 @@ from edgeproxy.edge.usage import transport
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
-from edgeproxy.edge.usage.transport import Http
+from edgeproxy.edge.usage.transport import HttpTransport
 from edgeproxy.wire.batch import Batch, compute_digest, format_batch
 from tests.edge.usage.peer import append
 from tests.support.authority import Authority
@@ -65,12 +65,12 @@ class Server:
             writer.close()
 
 
-def with_server(server: Server, work: Callable[[Http], Awaitable[None]], **options: object) -> None:
+def with_server(server: Server, work: Callable[[HttpTransport], Awaitable[None]], **options: object) -> None:
     """Do `work` with a transport to it, which is closed then."""
 
     async def both() -> None:
         async with asyncio.timeout(20), server:
-            http = Http(f"http://127.0.0.1:{server.port}", **options)  # type: ignore[arg-type]
+            http = HttpTransport(f"http://127.0.0.1:{server.port}", **options)  # type: ignore[arg-type]
             try:
                 await work(http)
             finally:
@@ -83,7 +83,7 @@ def ask(server: Server, **options: object) -> Reply | OSError:
     """What becomes of one batch."""
     found: list[Reply | OSError] = []
 
-    async def work(http: Http) -> None:
+    async def work(http: HttpTransport) -> None:
         try:
             found.append(await http(BATCH, BODY))
         except OSError as failure:
@@ -108,7 +108,7 @@ def test_one_connection_is_kept_and_closed_at_the_end(monkeypatch: pytest.Monkey
     monkeypatch.setattr(transport, "THREAD_BYTES_MIN", 10)
     server = Server()
 
-    async def work(http: Http) -> None:
+    async def work(http: HttpTransport) -> None:
         for _ in range(5):
             assert (await http(BATCH, BODY)).status == 200
         assert (server.connections, server.ended) == (1, 0)
@@ -151,7 +151,7 @@ def test_no_more_of_an_answer_is_read_than_a_collector_says() -> None:
 
     server = Server(flood)
 
-    async def work(http: Http) -> None:
+    async def work(http: HttpTransport) -> None:
         reply = await http(BATCH, BODY)
         assert (reply.status, len(reply.body)) == (200, transport.ANSWER_BYTES_MAX)
         # The rest is not waited for: its connection is closed, and the next one has another.
@@ -201,7 +201,7 @@ def test_nobody_there_is_an_error_of_the_system() -> None:
         port = listening.getsockname()[1]
 
     async def work() -> None:
-        http = Http(f"http://127.0.0.1:{port}/")
+        http = HttpTransport(f"http://127.0.0.1:{port}/")
         with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             await http(BATCH, BODY)
         await http.close()
@@ -229,7 +229,7 @@ def test_over_tls_the_name_is_checked_and_a_certificate_shown(tmp_path: Path) ->
                 (None, "collector.example", "certificate verify failed"),
                 (strange, "collector.example", "."),
             ):
-                http = Http(url, tls=tls, server_name=name)
+                http = HttpTransport(url, tls=tls, server_name=name)
                 if why:
                     with pytest.raises(OSError, match=why):
                         await http(BATCH, BODY)
@@ -246,7 +246,7 @@ def test_a_real_collector_that_does_not_know_the_token_is_told_of(tmp_path: Path
     append(spool)
 
     async def work() -> None:
-        http = Http(f"http://127.0.0.1:{sqlite_collector.port}", "not-one")
+        http = HttpTransport(f"http://127.0.0.1:{sqlite_collector.port}", "not-one")
         shipper = Shipper(spool, http)
         assert 0 < await shipper.step() <= 0.1
         assert shipper.standing.why == "the collector answers 401: the token is not known here"

@@ -13,9 +13,9 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.counters.tallies import TallyTable
 from edgeproxy.edge.usage import audit, identity
 from edgeproxy.edge.usage.seal import EMPTY_BATCH_SECONDS, Sealer
-from edgeproxy.edge.usage.segment import Record, records
+from edgeproxy.edge.usage.segment import Record, parse_records
 from edgeproxy.edge.usage.ship import Shipper
-from edgeproxy.edge.usage.spool import discard, segments
+from edgeproxy.edge.usage.spool import list_segments, record_discarded
 from edgeproxy.wire.batch import parse_batch
 from tests.faults.counting.wire import Wire
 from tests.support.power import Memory, Pages
@@ -90,7 +90,7 @@ class Life:
     def up(self) -> Sealer:
         """Who seals, put up again where it died; raises OSError or Killed."""
         if self.supervisor is None:
-            identity.settle(self.state, self.state)
+            identity.set_aside_if_moved(self.state, self.state)
             if self.chance.random() < 0.3:
                 self.customers = self.chance.choice((40, 45, 50))
             self.supervisor = prepare(self.state, customers=self.customers)
@@ -190,8 +190,8 @@ class Life:
         """A byte of the spool is another one, in any record but the last."""
         self.remember()
         found = []
-        for path in segments(self.state / "spool"):
-            found += [(path, one) for one in records(path.read_bytes()) if isinstance(one, Record)]
+        for path in list_segments(self.state / "spool"):
+            found += [(path, one) for one in parse_records(path.read_bytes()) if isinstance(one, Record)]
         if len(found) < 2:
             return
         path, one = self.chance.choice(found[:-1])
@@ -205,9 +205,9 @@ class Life:
         """Somebody says that what cannot be read is lost."""
         spool = self.state / "spool"
         if self.id:
-            unread = audit.verify(spool, self.id, audit.sealed_in_tables(self.state, self.state)).unread
+            unread = audit.verify_spool(spool, self.id, audit.fetch_last_sealed(self.state, self.state)).unread
             if unread:
-                discard(spool, unread)
+                record_discarded(spool, unread)
 
     def move(self) -> None:
         """The directory is copied to another place, and goes on there; nobody adopts the old one."""
@@ -216,12 +216,12 @@ class Life:
             self.worker_dies()
         self.moves += 1
         there = self.state.with_name(f"{self.state.name}.{self.moves}")
-        if not self.state.exists() or identity.load(self.state) is None:
+        if not self.state.exists() or identity.load_identity(self.state) is None:
             return
         shutil.copytree(self.state, there, ignore=shutil.ignore_patterns("*.sock"))
         shutil.rmtree(self.state)
         self.state = there
-        identity.adopt(there, there)
+        identity.adopt_identity(there, there)
 
     # ---- shipping
 
@@ -262,8 +262,8 @@ class Life:
     def remember(self) -> set[int]:
         """Note all batches that are in the spool; returns their numbers."""
         there = set()
-        for path in segments(self.state / "spool"):
-            for one in records(path.read_bytes()):
+        for path in list_segments(self.state / "spool"):
+            for one in parse_records(path.read_bytes()):
                 if isinstance(one, Record):
                     seq = parse_batch(one.body).seq
                     assert self.sealed.setdefault(seq, one.body) == one.body, f"batch {seq} was another one"

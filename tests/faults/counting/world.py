@@ -18,7 +18,7 @@ from tests.faults.counting.wire import Wire
 from tests.support.power import Pages
 from tests.support.sealing import Killed, batches, sums, totals
 
-sync, mark = seal._sync, TallyTable.mark
+sync, mark = seal._sync_tables, TallyTable.mark
 
 ROUNDS = 40
 STEPS = 4

@@ -84,7 +84,10 @@ def _check_descent(held: CachedVersion | None, lines: Sequence[Line]) -> None:
 
 
 def _find_signed_time(line: bytes | None, number: int, newest: str, trust: TrustedKeys) -> float:
-    """The Unix second at which this was signed as the newest version; 0 where it never was. Raises RejectedVersionError."""
+    """Return the Unix second at which this was signed as the newest version; 0 where it never was.
+
+    Raises RejectedVersionError.
+    """
     if line is None:
         return 0.0
     try:

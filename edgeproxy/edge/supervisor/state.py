@@ -68,7 +68,7 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
 
 
 def refuse_log(settings: Settings) -> None:
-    """Raise StateDirectoryError where the access log cannot be written, which workers would only find out one by one."""
+    """Raise StateDirectoryError where the access log cannot be written: workers would only find out one by one."""
     if (why := describe_log_fault(settings)) is not None:
         raise StateDirectoryError(f"the access log {why}")
 

@@ -93,7 +93,10 @@ class TableReader:
         return await self.alone(lambda: {column: of(column) for column in columns})
 
     async def limits(self, settings: Settings, customer: KnownCustomer, flags: Mapping[str, Flag]) -> list[Policy]:
-        """The policies of this customer as they stand now, where the directory has these flags; raises UnservedCustomerError."""
+        """Return the policies of a customer and their present use; `flags` are those of the directory.
+
+        Raises UnservedCustomerError.
+        """
         store = self._store
         return await self.alone(
             lambda: list_policies(store.limits, settings, customer, monotonic() + store.offset, flags)

@@ -87,7 +87,7 @@ class StateLocation(NamedTuple):
 
 
 def load_identity(folder: Path) -> EdgeIdentity | None:
-    """Load the identity in a directory; None where there is none yet. Raises IdentityError where it cannot be understood."""
+    """Load the identity in a directory; None where there is none yet. Raises IdentityError where it is damaged."""
     path = folder / IDENTITY_FILE
     try:
         said = orjson.loads(path.read_bytes())
@@ -131,10 +131,11 @@ def list_set_aside(state: Path) -> list[Path]:
 
 
 def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
-    """Before tables are made: set the state aside where it is not the one that was left. `folder` has the tables.
+    """Set the state aside, before tables are made, where it is not the one that was left. `folder` has the tables.
 
-    `shared`: limits are shared with other hosts, so that it matters without an identity too. Returns where it is now,
-    None where there was no need. Where another supervisor tends the tables it is at home. Raises IdentityError or OSError.
+    `shared`: limits are shared with other hosts, so that it matters without an identity too. Returns the path to which
+    the state was moved, or None where there was no need; a state that another supervisor uses is in its place. Raises
+    IdentityError or OSError.
     """
     if not state.exists():
         return None

@@ -57,7 +57,7 @@ class ShippingStatus(NamedTuple):
 class Shipper:
     """Ships a spool. Lives in one event loop; what reads or writes the disk is done by `aside`, in a thread.
 
-    `send` may be any: over HTTP it is `transport.HttpTransport`. `clock` is Unix time. Made anew when `send` is another.
+    `send`: over HTTP, `transport.HttpTransport`. `clock` is Unix time. A new `send` needs a new shipper.
     """
 
     def __init__(

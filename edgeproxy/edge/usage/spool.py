@@ -382,7 +382,10 @@ class Spool:
 
 
 def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
-    """Find the end of a spool whose last segment has these records; None where there is none. Raises BrokenSpoolError."""
+    """Find the end of a spool whose last segment has these records; None where it is empty.
+
+    Raises BrokenSpoolError.
+    """
     if recent:
         return SpoolEnd(paths[-1], _end_offset(recent), _parse_last(recent))
     if len(paths) > 1:

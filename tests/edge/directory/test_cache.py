@@ -88,7 +88,7 @@ def test_it_is_told_who_has_changed_unless_they_are_many(
     assert write(there, 2, *crowd, line("d"), render_removal("e")) == {"d", "e"}
     scoped = orjson.dumps({"name": "c1", "customer": {"tier": "t"}, "keys": {digest("k1").hex(): {}}})
     assert write(there, 3, *crowd[:1], scoped, line("c2", "t", "k2", priority=1)) == {"c1", "c2"}
-    monkeypatch.setattr(cache, "NAMED_MAX", 4)
+    monkeypatch.setattr(cache, "CHANGED_NAMES_MAX", 4)
     assert write(there, 4, *(line(f"n{n}") for n in range(4))) == {f"n{n}" for n in range(4)}
     assert write(there, 5, *(line(f"m{n}") for n in range(5))) is None
 
@@ -114,8 +114,8 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: DirectoryCache
     crowd = [line(f"c{n}", "t", f"k{n}") for n in range(500)]
     write(there, 1, *crowd)
     begins = (
-        "import sys, time; from pathlib import Path; from edgeproxy.edge.directory.cache import Cache\n"
-        "writing = Cache(Path(sys.argv[1])).write('token 1'); writing.begin_whole(); writing.end_whole()\n"
+        "import sys, time; from pathlib import Path; from edgeproxy.edge.directory.cache import DirectoryCache\n"
+        "writing = DirectoryCache(Path(sys.argv[1])).write('token 1'); writing.begin_whole(); writing.end_whole()\n"
         "print('written', flush=True); time.sleep(60)"
     )
     with Program("-c", begins, tmp_path) as writer:

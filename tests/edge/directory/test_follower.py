@@ -161,7 +161,7 @@ def test_where_many_have_changed_everybody_is_forgotten(
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache, "NAMED_MAX", 3)
+    monkeypatch.setattr(cache, "CHANGED_NAMES_MAX", 3)
 
     async def scene(room: Room) -> None:
         crowd = [line(f"c{n}") for n in range(50)]

@@ -56,7 +56,7 @@ def test_keys_are_fetched_early_where_one_is_wanted_and_no_more_often_than_may_b
         fetched.append(time.monotonic())
         return KEYS
 
-    monkeypatch.setattr(issuers_module, "_fetched", fetch)
+    monkeypatch.setattr(issuers_module, "_fetch_jwks", fetch)
     monkeypatch.setattr(issuers_module, "HURRY_SECONDS", 0.2)
 
     async def scenario() -> None:

@@ -81,7 +81,7 @@ class World:
         """Everything, from the first count until all is well."""
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(spool, "write_whole", self.write_whole)
-            patched.setattr(seal, "_sync", self.sync)
+            patched.setattr(seal, "_sync_tables", self.sync)
             patched.setattr(TallyTable, "mark", self._marking())
             for _ in range(ROUNDS):
                 await self._round()

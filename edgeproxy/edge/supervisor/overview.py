@@ -56,7 +56,8 @@ def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
         yield "keys    no directory yet"
     else:
         counts = f"{format_count(directory['customers'], 'customer')}, {format_count(directory['keys'], 'key')}"
-        yield f"keys    version {number} of the directory: {counts}, known to be the newest {format_duration(round(age))} ago"
+        since = format_duration(round(age))
+        yield f"keys    version {number} of the directory: {counts}, known to be the newest {since} ago"
     if "why" in directory:
         yield f"        not followed: {directory['why']}"
     if directory["in_files"]:

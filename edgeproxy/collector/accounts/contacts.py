@@ -53,25 +53,30 @@ class Contacts(Body):
     """All contacts of a customer."""
 
     emails: Annotated[tuple[str, ...], BeforeValidator(parse_contacts), WithJsonSchema(EMAILS_SCHEMA)]
+    """The e-mail addresses of all contacts; an address that is not in the list loses its access."""
 
 
 class ContactList(TypedDict):
     """Who may sign in for a customer."""
 
     emails: list[str]
+    """The e-mail addresses of all contacts."""
 
 
 class AlertAddress(Body):
     """Where a customer's own alerts are mailed: to a contact of the customer; null: nowhere."""
 
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)]
+    """The e-mail address of a contact of the customer; null: no alerts are mailed."""
 
 
 class CustomerAlertAddress(TypedDict):
     """Where a customer's own alerts are mailed, and whether this collector mails any to customers."""
 
     email: str | None
+    """The e-mail address; null where no alerts are mailed."""
     is_mailed: bool
+    """Whether this collector mails alerts to customers at all."""
 
 
 def format_label(email: str) -> str:

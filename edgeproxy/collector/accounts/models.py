@@ -197,9 +197,13 @@ class CreateCustomerRequest(Customer):
     """A customer as it is made: the settings of `customers` in edge.yaml, and what is told of the customer beside."""
 
     name: Annotated[Name, AfterValidator(parse_customer_name)]
+    """The name of the customer; it cannot be changed."""
     external_id: Text | None = None
+    """The id of the customer in another system."""
     metadata: Metadata | None = None
+    """Texts of your own, by name."""
     rotate_every: Span | None = None
+    """The age at which a key is due for rotation, such as 90d; by default none."""
 
     @model_validator(mode="before")
     @classmethod
@@ -245,27 +249,37 @@ class CreateKeyRequest(_Limited):
     """A key as it is made."""
 
     name: Text | None = None
+    """A name for people."""
     prefix: Prefix = PREFIX
+    """The letters and digits with which the key begins."""
     sha256: Digest | None = None
-    """Of a key that is there already, and moves here; then no secret is made."""
+    """The SHA-256 of an existing key that moves here, in hex digits; no secret is created then."""
     scopes: Scopes | None = None
+    """The scopes that the key has; by default all."""
     limits: tuple[KeyLimit, ...] | None = None
+    """Limits of the key's own, which apply beside those of the customer."""
     expires_at: End | None = None
+    """The time at which the key ends; by default never."""
 
 
 class UpdateKeyRequest(_Limited):
     """What is to be changed of a key. What is not there stays; null takes it away."""
 
     name: Text | None = None
+    """A name for people."""
     scopes: Scopes | None = None
+    """The scopes that the key has; null: all."""
     limits: tuple[KeyLimit, ...] | None = None
+    """Limits of the key's own, which apply beside those of the customer."""
     expires_at: End | None = None
+    """The time at which the key ends; null: never."""
 
 
 class RotateKeyRequest(Body):
     """How a key is replaced."""
 
     overlap: Span = 7 * 86400
+    """The time for which the old key stays valid, such as 7d; 0s ends it at once."""
 
 
 def _build_schema(field: str, kind: str) -> dict[str, Any]:
@@ -281,7 +295,9 @@ class LeakReport(Body):
     )
 
     key: Secret | None = None
+    """A leaked key itself."""
     keys: LeakedKeys | None = None
+    """Several leaked keys."""
 
     @model_validator(mode="before")
     @classmethod
@@ -312,79 +328,119 @@ class CustomerResponse(TypedDict):
     """A customer."""
 
     id: str
+    """The id of the customer."""
     name: str
+    """The name of the customer."""
     tier: str
+    """The tier that the customer pays for."""
     external_id: str | None
+    """The id of the customer in another system; null where there is none."""
     metadata: dict[str, str]
+    """Texts of the operator's own, by name."""
     flags: list[str]
+    """The flags that the customer has of its own."""
     paused: dict[str, Any] | None
+    """`why` the customer is not served and with which `status`; null where it is served."""
     limits: list[dict[str, Any]] | None
+    """The customer's own limits, as in edge.yaml; null where the tier's apply."""
     quotas: list[dict[str, Any]] | None
+    """The customer's own quotas, as in edge.yaml; null where the tier's apply."""
     regions: dict[str, Any] | None
+    """The regions that the customer may use (`allow`) and prefers (`prefer`); null where all are alike."""
     rotate_every: str | None
+    """The age at which a key is due for rotation, such as 90d; null where there is none."""
     created_at: str
+    """The time at which the customer was created."""
     state: str
+    """`active`, `paused`, `deleting` or `deleted`."""
     deleting_since: str | None
+    """The time at which the deletion began; null where the customer is not being deleted."""
 
 
 class CustomerList(TypedDict):
     """A page of customers, oldest first."""
 
     customers: list[CustomerResponse]
+    """The customers of this page, oldest first."""
     next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 class Key(TypedDict):
     """A key, without its secret."""
 
     id: str
+    """The id of the key."""
     customer: str
+    """The customer that the key belongs to, by name."""
     start: str
+    """The first characters of the key, by which people recognise it."""
     name: str | None
+    """A name for people; null where there is none."""
     scopes: list[str] | None
+    """The scopes that the key has; null: all."""
     limits: list[dict[str, Any]] | None
+    """The limits of the key's own, as in edge.yaml; null where there are none."""
     created_at: str
+    """The time at which the key was created."""
     expires_at: str | None
+    """The time at which the key ends; null: never."""
     revoked_at: str | None
+    """The time at which the key was revoked; null where it was not."""
     last_used_on: str | None
+    """The day in UTC on which the key was last used; null where it was not."""
     rotate_by: str | None
+    """The time by which the key should be rotated; null where there is none."""
     rotated_to: str | None
+    """The id of the key that replaces this one; null where there is none."""
     restorable_until: str | None
-    """Until when an admin can take the revocation back; null where nobody can."""
+    """The time until which an admin can take the revocation back; null where none can."""
     state: str
+    """`active`, `rotating`, `due` (for rotation), `expired` or `revoked`."""
 
 
 class KeyWithSecret(Key):
     """A key, with its secret, which is told this once."""
 
     secret: NotRequired[str]
+    """The key itself. It is in this answer alone."""
     replaces: NotRequired[str]
+    """The id of the key that this one replaces."""
 
 
 class KeyList(TypedDict):
     """A page of keys, oldest first."""
 
     keys: list[Key]
+    """The keys of this page, oldest first."""
     next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 class LeakReportResult(TypedDict):
     """What is said whether there was such a key or not."""
 
     received: bool
+    """Always true, whether there was such a key or not."""
 
 
 class FlagResponse(TypedDict):
     """A flag."""
 
     name: str
+    """The name of the flag."""
     percent: int
+    """The share of customers that has the flag, in percent."""
     tiers: list[str]
+    """The tiers whose customers have the flag."""
     customers: list[str]
+    """The customers that have the flag, by name."""
     updated_at: str
+    """The time of the last change."""
 
 
 class FlagList(TypedDict):
     """All flags."""
 
     flags: list[FlagResponse]
+    """The flags."""

@@ -42,47 +42,63 @@ class CreateTokenRequest(Body):
     model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["role"]}, {"required": ["customer"]}]})
 
     name: Name
+    """The name of the token."""
     role: Role | None = None
+    """The role of the token, which decides what it may do."""
     customer: Name | None = None
-    """The only customer that it may ask about, instead of a role."""
+    """The only customer that the token may ask about, by name, instead of a role."""
     edge: Name | None = None
-    """The only edge that may ship with it."""
+    """The only edge that may send batches with the token, by id."""
     region: Name | None = None
-    """The only region whose edges may."""
+    """The only region whose edges may use the token."""
     expires_at: End | None = None
+    """The time at which the token ends; by default never."""
 
 
 class CreateTokenSecretRequest(Body):
     """How a token gets another secret: those before it end after the overlap."""
 
     overlap: Span = 7 * 86400
+    """The time for which the old secrets stay valid, such as 7d; 0s ends them at once."""
 
 
 class TokenResponse(TypedDict):
     """A token, without its secrets."""
 
     name: str
+    """The name of the token."""
     role: str | None
+    """The role of the token; null where it is a customer's."""
     customer: str | None
+    """The only customer that the token may ask about, by name; null where it has a role."""
     edge: str | None
+    """The only edge that may send batches with the token; null: any."""
     region: str | None
+    """The only region whose edges may use the token; null: any."""
     source: str
+    """`api` for a token created over the API, `file` for one of the collector's file."""
     created_at: str | None
+    """The time at which the token was created; null for those of the file."""
     created_by: str | None
+    """The token or operator that created it; null for those of the file."""
     expires_at: str | None
+    """The time at which the token ends; null: never."""
     secrets: int
+    """The number of secrets that are valid now."""
 
 
 class TokenWithSecret(TokenResponse):
     """A token, with its secret, which is told this once."""
 
     secret: NotRequired[str]
+    """The secret itself. It is in this answer alone."""
 
 
 class TokenList(TypedDict):
     """All tokens, by name."""
 
     tokens: list[TokenResponse]
+    """The tokens, by name."""
 
 
 FIELDS = ("role", "customer", "edge", "region")

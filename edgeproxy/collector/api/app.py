@@ -165,7 +165,7 @@ class Service:
         groups = listener.settings.groups
         table = [one.narrow(groups) for one in self.endpoints if one.groups & groups]
         made[LISTENER] = listener
-        made[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.description(table)))
+        made[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
         made.on_response_prepare.append(add_response_fields)
         for one in table:
             made.router.add_route(one.method, routed(one.path), self._through(one))

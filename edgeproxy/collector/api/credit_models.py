@@ -79,29 +79,34 @@ class BalanceQuery(WhoseQuery):
     """Whose balance, and of which moment; by default of now."""
 
     at: Annotated[str, WithJsonSchema(A_MOMENT)] | None = None
+    """The time of the balance, in UTC; by default now."""
 
 
 class PurchasesQuery(WhoseQuery):
     """Which purchases."""
 
     limit: PageLimit = 100
+    """The number of purchases on the page, at most."""
     cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
-    """The `next` of the page before."""
+    """The `next` of the page before; by default the first page."""
 
 
 class Checkout(Body):
     """Credits that somebody wants to buy."""
 
     millicredits: Bought
+    """The credits to buy, in millicredits: whole cents from 5 to 10,000 US dollars."""
     success_url: Url
-    """Where the browser is sent once it is paid."""
+    """The page to which the browser is sent after the payment."""
     cancel_url: Url | None = None
+    """The page to which the browser is sent if the customer turns back."""
 
 
 class Portal(Body):
     """Where the browser is sent back to from the customer portal."""
 
     return_url: Url
+    """The page to which the browser is sent back from Stripe's customer portal."""
 
 
 class CreateAdjustmentRequest(Body):
@@ -110,12 +115,15 @@ class CreateAdjustmentRequest(Body):
     model_config = ConfigDict(json_schema_extra={"examples": [{"customer": "acme", "millicredits": 5, "why": "sorry"}]})
 
     customer: Name
+    """The customer, by name."""
     millicredits: Change
+    """The change in millicredits: above zero credits are given, below zero they are withdrawn."""
     why: Text
+    """The reason, for the audit log."""
     expires_at: End | None = None
-    """Of a gift: when what is left of it is void."""
+    """The time at which what is left of a gift becomes void; by default never."""
     consumption: Id | None = None
-    """The id of a consumption."""
+    """The id of a consumption: the change returns usage of it instead of giving credits."""
 
 
 class CreateRefundRequest(Body):
@@ -124,127 +132,179 @@ class CreateRefundRequest(Body):
     purchase: Id
     """The id of the purchase."""
     millicredits: Back | None = None
-    """How much of it: whole cents, by default all that is unspent."""
+    """The credits to refund, in millicredits that are whole cents; by default all that are unspent."""
     why: Text
+    """The reason, for the audit log."""
 
 
 class AccountingQuery(Query):
     """In which form."""
 
     format: Literal["csv", "quickbooks", "xero"] | None = None
+    """The format of a CSV file; by default the answer is JSON."""
 
 
 class CreditGrant(TypedDict):
     """Credits that came at once, and what is left of them."""
 
     id: str
+    """The id of the grant."""
     millicredits: int
+    """The credits that are left of the grant."""
     expires_at: str | None
+    """The time at which they become void; null where they do not."""
     refundable: int
+    """The millicredits of them that can be refunded."""
 
 
 class CreditBalanceResponse(TypedDict):
     """What a customer has. Amounts are millicredits, of which 1,000,000 are one US dollar."""
 
     customer: str
+    """The customer, by name."""
     balance: int
-    """What is booked."""
+    """The credits that are booked, in millicredits."""
     pending: int
-    """What was used and is not booked yet."""
+    """The credits that were used and are not booked yet, in millicredits."""
     available: int
+    """The booked credits less those that are pending, in millicredits."""
     usd: str
-    """What is available, in US dollars."""
+    """The available credits in US dollars, as a decimal number."""
     grants: list[CreditGrant]
+    """The grants with credits left, those that are used first in front; none for a time in the past."""
     at: str | None
+    """The time of the balance; null where it is that of now."""
 
 
 class CreditStatementList(TypedDict):
     """The months of which there are statements, newest first."""
 
     customer: str
+    """The customer, by name."""
     statements: list[str]
+    """The months with a statement, newest first, such as 2027-03."""
 
 
 class CreditStatementLine(TypedDict):
     """A line of a statement."""
 
     at: str | None
+    """The time of the booking."""
     kind: str
+    """The kind of the booking, such as `purchase` or `consumption`."""
     reference: str
+    """The id of the purchase, consumption or adjustment that was booked."""
     meter: str | None
+    """The meter of usage; null for other lines."""
     model: str | None
+    """The model that was used; null where there is none."""
     millicredits: int
+    """The change of the balance, in millicredits."""
 
 
 class CreditStatement(TypedDict):
     """A month: opening and lines come to the closing. Amounts are millicredits."""
 
     customer: str
+    """The customer, by name."""
     month: str
+    """The calendar month in UTC, such as 2027-03."""
     opening: int
+    """The balance at the beginning of the month."""
     lines: list[CreditStatementLine]
+    """The bookings of the month, oldest first."""
     closing: int
+    """The balance at the end of the month."""
 
 
 class CreditPurchase(TypedDict):
     """Credits that were bought: how many, what was paid in cents, and how many have gone back since."""
 
     id: str
+    """The id of the purchase."""
     at: str | None
+    """The time of the purchase."""
     millicredits: int
+    """The credits bought, in millicredits."""
     cents: int
+    """The amount paid, in cents without tax."""
     tax: int
+    """The tax paid, in cents."""
     returned: int
+    """The millicredits that have been refunded since."""
     has_receipt: bool
+    """Whether there is a receipt."""
 
 
 class CreditPurchaseList(TypedDict):
     """A page of purchases, the last first."""
 
     customer: str
+    """The customer, by name."""
     purchases: list[CreditPurchase]
+    """The purchases of this page, latest first."""
     next: NotRequired[int]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 class StripeSession(TypedDict):
     """Where the browser is to be sent."""
 
     id: str
+    """The id of the session at Stripe."""
     url: str | None
+    """The page at Stripe to which the browser is to be sent."""
 
 
 class CreditAdjustment(TypedDict):
     """What was booked, and what there is now."""
 
     id: str
+    """The id of the adjustment."""
     kind: str
+    """`gift`, `withdrawal` or `usage_refund`."""
     customer: str
+    """The customer, by name."""
     millicredits: int
+    """The change of the balance, in millicredits."""
     balance: int
+    """The balance after the change, in millicredits."""
 
 
 class Refund(TypedDict):
     """A refund: `held` until the payment service has told what became of it."""
 
     id: str
+    """The id of the refund."""
     customer: str
+    """The customer, by name."""
     purchase: str
+    """The id of the purchase."""
     cents: int
+    """The amount, in cents."""
     state: str
+    """`held` until Stripe has confirmed or refused the refund."""
 
 
 class AccountMovement(TypedDict):
     """What one kind of happening has moved on an account, in millicredits: a debit above zero, a credit below."""
 
     account: str
+    """The account of the books."""
     kind: str
+    """The kind of the booking."""
     customer: str
+    """The customer, by name."""
     millicredits: int
+    """The movement in millicredits: a debit above zero, a credit below."""
 
 
 class AccountingDay(TypedDict):
     """A day of the books: the exact movements, and whole cents by account."""
 
     date: str
+    """The day in UTC, such as 2027-01-31."""
     movements: list[AccountMovement]
+    """The exact movements of the day, by account, kind and customer."""
     cents: dict[str, int]
+    """The whole cents of the day by account."""

@@ -8,7 +8,13 @@ from edgeproxy.collector.api.handlers.delivery import DeliveryHandlers
 from edgeproxy.collector.api.request_limits import Often
 
 OFTEN = Often(100, "customer")
-SIGNATURE = {"Stripe-Signature": HeadField({"type": "string", "maxLength": 1000}, required=True)}
+SIGNATURE = {
+    "Stripe-Signature": HeadField(
+        {"type": "string", "maxLength": 1000},
+        "The time and the signatures by which Stripe proves that the event is its own.",
+        required=True,
+    )
+}
 
 
 def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], ...]:

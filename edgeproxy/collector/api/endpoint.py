@@ -95,6 +95,7 @@ class HeadField(NamedTuple):
     """A field of the head that an endpoint reads."""
 
     schema: dict[str, Any]
+    description: str
     required: bool = False
 
 

@@ -99,11 +99,11 @@ class Handlers(NamedTuple):
 
 
 BATCH_FIELDS = {
-    name: HeadField({"type": "string", "pattern": pattern}, required=True)
-    for name, pattern in (
-        ("Edge-Id", "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"),
-        ("Edge-Seq", "^[1-9][0-9]{0,14}$"),
-        ("Edge-Hash", "^[0-9a-f]{64}$"),
+    name: HeadField({"type": "string", "pattern": pattern}, description, required=True)
+    for name, pattern, description in (
+        ("Edge-Id", "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$", "The id of the edge."),
+        ("Edge-Seq", "^[1-9][0-9]{0,14}$", "The number of the batch."),
+        ("Edge-Hash", "^[0-9a-f]{64}$", "The hash of the batch, in hex digits."),
     )
 }
 """The fields of the head that say which batch it is."""

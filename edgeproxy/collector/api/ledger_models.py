@@ -88,75 +88,105 @@ class UsageQuery(Query):
     """Which usage, and how it is grouped; `collector/ledger/queries.py` reads it."""
 
     customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
+    """Only usage of this customer, by name. A customer's own token sees its own alone."""
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
+    """Only usage of this meter."""
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
+    """The beginning of the time, in UTC."""
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
+    """The end of the time, in UTC; usage at this moment is not counted."""
     by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(FIELDS)})?$"})] | None = None
-    """Any of minute, hour, day, customer, meter, route, region and the dimensions of meters, with commas between."""
+    """The fields to group by, separated by commas: minute, hour, day, customer, meter, route, region or a dimension
+    of a meter."""
     limit: Annotated[str, WithJsonSchema({"type": "integer", "minimum": 1, "maximum": ROWS_MAX})] | None = None
+    """The number of rows on the page, at most."""
     cursor: str | None = None
+    """The `next` of the page before; by default the first page."""
     format: Annotated[str, WithJsonSchema({"enum": list(FORMATS)})] | None = None
+    """The format of the answer; by default the Accept field decides."""
 
 
 class Usage(TypedDict):
     """What was used."""
 
     total: int | None
+    """The units used in all, in the meter's own unit; null where several meters with different units are added."""
     totals: NotRequired[dict[str, int]]
+    """The units used of each meter, where there are several."""
     rows: list[dict[str, Any]]
+    """The groups: each has the fields it is grouped by, and `value`, its units."""
     next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
     unknown: NotRequired[dict[str, list[str]]]
+    """The names in rows that no file and no account has, by field."""
 
 
 class EventRejected(TypedDict):
     """An event that was not counted: its place in the request, from 0, and why."""
 
     index: int
+    """The place of the event in the request, from 0."""
     error: str
+    """The reason why it was rejected."""
 
 
 class EventsResult(TypedDict):
     """What became of events."""
 
     accepted: int
+    """The number of events counted."""
     duplicates: int
+    """The number of events that had been counted before."""
     rejected: list[EventRejected]
+    """The events that were not counted; they are stored as dead letters."""
 
 
 class DeadLettersQuery(Query):
     """Which dead letters."""
 
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_LETTERS_MAX)), in_query(1, PAGE_LETTERS_MAX)] = 100
+    """The number of dead letters on the page, at most."""
     cursor: Printed = ""
+    """The `next` of the page before; by default the first page."""
 
 
 class WhyQuery(Query):
     """Why something is done."""
 
     why: Printed
+    """The reason, for the audit log."""
 
 
 class DeadLetter(TypedDict):
     """An event that was rejected."""
 
     id: str
+    """The id of the dead letter."""
     received: str
+    """The time at which the event came."""
     token: str
+    """The name of the token by which it came."""
     error: str
+    """The reason why it was rejected."""
     event: Any
+    """The event as it came."""
 
 
 class DeadLetterList(TypedDict):
     """Events that were rejected, oldest first."""
 
     dead_letters: list[DeadLetter]
+    """The dead letters of this page, oldest first."""
     next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 class EdgeList(TypedDict):
     """How each edge is."""
 
     edges: list[dict[str, Any]]
+    """Each with `edge`, `region`, `token`, `watermark`, its `last` batch, `lag_s` and `sync_age_s` in seconds,
+    `retired`, `version`, `gaps` and `quarantined`."""
 
 
 GapTo = Annotated[
@@ -177,9 +207,13 @@ class UpdateEdgeRequest(BaseModel):
     )
 
     retired: Boolean | None = None
+    """True retires the edge, which then raises no alert; false takes it back."""
     token: Name | None = None
+    """The token that the edge is bound to, by name; together with `region`."""
     region: Name | None = None
+    """The region that the edge is bound to; together with `token`."""
     gap_to: GapTo | None = None
+    """The number of the batch up to which the edge's first batches may be missing."""
 
     @model_validator(mode="after")
     def is_of_one_form(self) -> Self:
@@ -196,64 +230,99 @@ class EdgeUpdated(TypedDict):
     """The watermark of an edge, and what was changed."""
 
     edge: str
+    """The id of the edge."""
     watermark: int
+    """The number of the batch up to which all of the edge's batches are settled."""
 
 
 class Watermark(TypedDict):
     """The batch up to which all of the edge is settled."""
 
     watermark: int
+    """The number of the batch up to which all of the edge's batches are settled."""
 
 
 class QuarantineQuery(Query):
     """Whose batches."""
 
     edge: str | None = None
+    """Only batches of this edge, by id."""
 
 
 class QuarantineList(TypedDict):
     """What is in quarantine."""
 
     count: int
+    """The number of batches in quarantine."""
     batches: list[dict[str, Any]]
+    """Each with `edge`, `seq`, `received`, `size` in bytes, `coding` and `why`; the first of them, by edge and seq."""
 
 
 class QuarantinedBatch(TypedDict):
     """What is known of a batch in quarantine."""
 
     edge: str
+    """The id of the edge."""
     seq: int
+    """The number of the batch."""
     state: str
+    """The state of the batch: in quarantine, or counted after a replay."""
     why: str
+    """The reason why it could not be read."""
     hash: str
+    """The hash of the batch in the edge's chain, in hex digits."""
+    sha256: str
+    """The SHA-256 of the uncompressed body, in hex digits."""
+    prev: str | None
+    """The hash of the batch before it, which a body sent for a replay must name; null where any will do."""
+    received: str
+    """The time at which the batch came."""
+    coding: str
+    """The content coding of the stored body, such as `zstd`."""
+    size: int
+    """The size of the stored body in bytes."""
+    begins: str
+    """The first bytes of the uncompressed body, as text."""
 
 
 class ReplayResult(TypedDict):
     """What a replay came to."""
 
     rows: int
+    """The number of rows counted."""
     total: int
+    """The sum of the values of these rows."""
     minute: str
+    """The beginning of the minute in which they are counted."""
     again: bool
+    """Whether the batch had been counted before, so that nothing changed."""
 
 
 class AuditQuery(Query):
     """Which entries."""
 
     after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
+    """The number of the entry after which the page begins; by default 0."""
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_ENTRIES_MAX)), in_query(1, PAGE_ENTRIES_MAX)] = 100
+    """The number of entries on the page, at most."""
     order: Literal["oldest", "newest"] = "oldest"
-    """Which come first; with `newest` those before `after` follow."""
+    """`oldest` begins with the oldest entry; `newest` goes back from the latest, or from `after`."""
     actor: Printed | None = None
+    """Only entries of this token or operator."""
     action: Printed | None = None
+    """Only entries of this action, such as `customer.change`."""
     target: Printed | None = None
+    """Only entries about this target, such as a customer's name."""
 
 
 class AuditPage(TypedDict):
     """A page of the audit log, oldest first."""
 
     entries: list[dict[str, Any]]
+    """Each with `seq`, `at`, `actor`, `origin`, `action`, `target`, its values `before` and `after`, `request_id`
+    and `hash`."""
     next: NotRequired[int]
+    """The `after` of the next page; missing on the last one."""
 
 
 def read_cursor(value: object) -> str:
@@ -271,33 +340,42 @@ class ChangeQuery(Query):
     """How a change is made."""
 
     dry_run: Truth = False
-    """Whether it is only shown."""
+    """True checks the change and shows its result without making it."""
 
 
 class CustomersQuery(Query):
     """Which customers."""
 
     limit: PageLimit = 100
+    """The number of customers on the page, at most."""
     cursor: Cursor | None = None
+    """The `next` of the page before; by default the first page."""
     name: Printed | None = None
+    """Only the customer of this name."""
     tier: Printed | None = None
+    """Only customers of this tier."""
     external_id: Printed | None = None
+    """Only the customer with this id in another system."""
     search: Printed | None = None
-    """How a name or a key begins, an external id, or an id. Those that are found are one page."""
+    """The beginning of a name or a key, an external id, or an id; the matches are one page."""
 
 
 class KeysQuery(Query):
     """Which of the keys."""
 
     limit: PageLimit = 100
+    """The number of keys on the page, at most."""
     cursor: Cursor | None = None
+    """The `next` of the page before; by default the first page."""
 
 
 class Ready(TypedDict):
     """Whether batches can be taken now."""
 
     ready: bool
+    """Whether batches can be taken now."""
     reason: str | None
+    """The reason why not; null where they can."""
 
 
 # ---- regions
@@ -315,11 +393,13 @@ class RegionReport(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     network: Short
-    """192.0.2.0/24 or 2001:db8:1::/48."""
+    """The network of the client: 192.0.2.0/24 or 2001:db8:1::/48."""
     voter: Short
-    """Who in that network, so that nobody votes twice; no address."""
+    """The client within its network, so that none counts twice; no address."""
     country: CountryCode | None = None
+    """The country of the client (ISO 3166-1 alpha-2), such as DE."""
     measured: Annotated[dict[Name, Milliseconds], Field(min_length=1, max_length=REGIONS_MAX)]
+    """The round trip to each region, in milliseconds."""
 
 
 class RegionReports(BaseModel):
@@ -328,47 +408,57 @@ class RegionReports(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     reports: Annotated[list[RegionReport], Field(max_length=REPORTS_MAX)]
+    """The reports, one for each client."""
 
 
 class RegionReportsResult(TypedDict):
     """How many of the reports count: others are about regions that are not known here."""
 
     taken: int
+    """The number of reports that count; others are about regions that are not configured."""
 
 
 class BestRegionQuery(Query):
     """For whom: an address or its network; the country, where somebody knows it; the customer, where it has a wish."""
 
     address: Short | None = None
+    """The address of the client, or its network."""
     country: CountryCode | None = None
+    """The country of the client (ISO 3166-1 alpha-2), such as DE."""
     customer: Name | None = None
+    """The customer whose preferred and allowed regions count, by name."""
 
 
 class BestRegion(TypedDict):
     """The best region, by what it was chosen (prefer, network, country or default), and all others in their order."""
 
     region: str
+    """The best region, by name."""
     because: str
+    """The reason of the choice: `prefer`, `network`, `country` or `default`."""
     order: list[str]
+    """All regions, best first."""
     measured: dict[str, float]
+    """The round trip to each region, in milliseconds, as far as it is known."""
     network: str | None
+    """The network that was looked up; null where no address was given."""
 
 
 class DirectoryQuery(Query):
     """What of the directory is asked for."""
 
     after: Annotated[str, Field(pattern="^[0-9a-f]{32}$")] | None = None
-    """The token of the version that is known; by default none is."""
+    """The token of the version that the edge has; by default it has none."""
     wait: Annotated[int, BeforeValidator(Whole(0, DIRECTORY_WAIT_SECONDS_MAX)), in_query(0, 30)] = 0
-    """Seconds to wait until there is another version."""
+    """The seconds to wait for a version where there is no later one yet."""
 
 
 class DirectoryChanges(TypedDict):
     """What there is beside the version that is known."""
 
     follows: bool
-    """Whether that version is in the log."""
+    """Whether the version named in the query is in the log."""
     lines: list[str]
-    """Those after it where it is, else all."""
+    """The signed lines after that version where it is in the log; all lines otherwise."""
     time: str | None
-    """When which version was the newest, signed."""
+    """The signed time at which a version was the newest; null where there is none."""

@@ -1,7 +1,10 @@
-"""The OpenAPI 3.1 description of the collector, made of the table of endpoints and of the models that check."""
+"""The OpenAPI 3.1 description of the collector, made of the table of endpoints and of the models that check.
+
+The text of a field is the docstring below it (api/descriptions.py).
+"""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
@@ -10,6 +13,7 @@ from pydantic_core import core_schema
 
 import edgeproxy.config.collector.schema  # noqa: F401 - it adds its forms
 from edgeproxy import __version__
+from edgeproxy.collector.api.descriptions import PATH_PARAMETERS, RESPONSE_HEADERS, TAGS, add_texts, find_tag
 from edgeproxy.collector.api.endpoint import JSON, Endpoint, Nothing
 from edgeproxy.collector.api.responses import PROBLEM, Problem
 from edgeproxy.config import units
@@ -18,9 +22,13 @@ from edgeproxy.config.schema import FORMS, Editor
 Schema = dict[str, Any]
 REF = "#/components/schemas/{model}"
 SUFFIX = re.compile(r"(?<=[a-z])Response$")
-NAMED = re.compile(r"\{([a-z_]+)\}")
-PATHS = {name: {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"} for name in ("seq", "alert")}
-"""Parameters of paths that have a form of their own."""
+PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
+PATH_SCHEMAS = {name: {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"} for name in ("seq", "alert")}
+"""Path parameters that have a form of their own."""
+ABOUT = (
+    "Customers, keys, usage, limits and billing. Times are RFC 3339 in UTC; names of units are part of a field's "
+    "description. Errors are problems of RFC 9457. Lists come in pages: send `next` as `cursor` for the next one."
+)
 STATUSES = {
     400: "The request cannot be read",
     401: "The token is missing or not known, has expired, or shows no second factor where one is asked for",
@@ -36,8 +44,14 @@ STATUSES = {
 }
 
 
-class Written(Editor):
-    """Makes the schema of what is sent, without the variables that files may have."""
+class RequestSchema(Editor):
+    """Generate the schema of what is sent, without the variables that files may have."""
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> Schema:
+        """Describe each field by the docstring below it."""
+        model: type[BaseModel] = schema["cls"]
+        aliases = {name: field.alias for name, field in model.model_fields.items() if field.alias is not None}
+        return add_texts(super().model_schema(schema), model, aliases, examples=False)
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> Schema:
         """Describe what the reader takes; what has no form says so itself (WithJsonSchema)."""
@@ -51,134 +65,191 @@ class Written(Editor):
         return self.generate_inner(schema["schema"])
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
-        """One of these words."""
+        """Describe one of these words."""
         return {"enum": list(schema["expected"])}
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
-        """In JSON null says that a field has no value."""
+        """Allow null, by which JSON says that a field has no value."""
         return GenerateJsonSchema.nullable_schema(self, schema)
 
 
-def description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
-    """Describe the API."""
+class ResponseSchema(GenerateJsonSchema):
+    """Generate the schema of an answer."""
+
+    def typed_dict_schema(self, schema: core_schema.TypedDictSchema) -> Schema:
+        """Describe each field by the docstring below it."""
+        generated = super().typed_dict_schema(schema)
+        return add_texts(generated, schema["cls"], {}, examples=True) if "cls" in schema else generated
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        """Leave titles out: the names of fields say enough."""
+        return False
+
+
+def build_description(endpoints: Iterable[Endpoint[Any, Any]]) -> Schema:
+    """Build the OpenAPI document of these endpoints."""
     table = tuple(endpoints)
-    sent = {one.sends for one in table if one.sends is not Nothing}
-    order = sorted(sent, key=lambda model: model.__name__)
-    refs, made = models_json_schema(
-        [(model, "validation") for model in order], ref_template=REF, schema_generator=Written
+    bodies = {endpoint.sends for endpoint in table if endpoint.sends is not Nothing}
+    models = sorted(bodies, key=lambda model: model.__name__)
+    refs, generated = models_json_schema(
+        [(model, "validation") for model in models], ref_template=REF, schema_generator=RequestSchema
     )
-    schemas: Schema = made.get("$defs", {})
+    schemas: Schema = generated.get("$defs", {})
     paths: dict[str, Schema] = {}
-    for one in table:
-        body = refs[one.sends, "validation"] if one.sends is not Nothing else None
-        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, body, schemas)
+    for endpoint in table:
+        body = refs[endpoint.sends, "validation"] if endpoint.sends is not Nothing else None
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _build_operation(endpoint, body, schemas)
+    tags = {find_tag(endpoint.path) for endpoint in table}
     document: Schema = {
         "openapi": "3.1.0",
-        "info": {"title": "edgeproxy collector", "version": __version__, "license": {"name": "Apache-2.0"}},
+        "info": {
+            "title": "edgeproxy collector",
+            "version": __version__,
+            "description": ABOUT,
+            "license": {"name": "Apache-2.0"},
+        },
+        "tags": [{"name": tag.name, "description": tag.description} for tag in TAGS if tag.name in tags],
         "paths": paths,
         "components": {
-            "schemas": schemas,
+            "schemas": _select_used(paths, schemas),
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
         },
     }
-    renamed: Schema = _without_suffix(document)
+    renamed: Schema = _strip_suffixes(document)
     return renamed
 
 
-def _operation(one: Endpoint[Any, Any], body: Schema | None, schemas: Schema) -> Schema:
-    made: Schema = {
-        "operationId": one.name,
-        "summary": one.about,
-        "parameters": [*_path(one), *_query(one.query), *_head(one)],
-        "responses": _responses(one, schemas),
+def _build_operation(endpoint: Endpoint[Any, Any], body: Schema | None, schemas: Schema) -> Schema:
+    operation: Schema = {
+        "operationId": endpoint.name,
+        "tags": [find_tag(endpoint.path)],
+        "summary": endpoint.about,
+        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint.query), *_header_parameters(endpoint)],
+        "responses": _build_responses(endpoint, schemas),
     }
-    if one.roles is not None:
-        made["security"] = [{"bearer": []}]
-        made["x-roles"] = sorted(one.roles)
-        made["x-sensitive"] = one.sensitive
-    media: Schema = {kind: {"schema": {}} for kind in one.media}
+    if endpoint.roles is not None:
+        operation["security"] = [{"bearer": []}]
+        operation["x-roles"] = sorted(endpoint.roles)
+        operation["x-sensitive"] = endpoint.sensitive
+    media: Schema = {kind: {"schema": {}} for kind in endpoint.media}
     if body is not None:
         media[JSON] = {"schema": body}
     if media:
-        made["requestBody"] = {"required": body is not None, "content": media}
-    return made
+        operation["requestBody"] = {"required": body is not None, "content": media}
+    return operation
 
 
-def _path(one: Endpoint[Any, Any]) -> list[Schema]:
-    return [
-        {"name": name, "in": "path", "required": True, "schema": PATHS.get(name, {"type": "string", "minLength": 1})}
-        for name in NAMED.findall(one.path)
-    ]
+def _path_parameters(endpoint: Endpoint[Any, Any]) -> Iterator[Schema]:
+    for name in PATH_PARAMETER.findall(endpoint.path):
+        schema = PATH_SCHEMAS.get(name, {"type": "string", "minLength": 1})
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": PATH_PARAMETERS[name],
+            "schema": schema,
+        }
 
 
-def _query(model: type[BaseModel]) -> list[Schema]:
-    schema = model.model_json_schema(by_alias=True, schema_generator=Written)
-    return [
-        {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": _given(said)}
-        for name, said in schema.get("properties", {}).items()
-    ]
+def _query_parameters(model: type[BaseModel]) -> Iterator[Schema]:
+    schema = model.model_json_schema(by_alias=True, schema_generator=RequestSchema)
+    for name, field in schema.get("properties", {}).items():
+        about = {"description": field.pop("description")} if "description" in field else {}
+        required = name in schema.get("required", ())
+        yield {"name": name, "in": "query", "required": required, **about, "schema": _without_null(field)}
 
 
-def _given(said: Schema) -> Schema:
-    """A parameter is left out where it has no value: it is never null."""
-    choices = [one for one in said.get("anyOf", ()) if one != {"type": "null"}]
-    return choices[0] if len(choices) == 1 else {key: value for key, value in said.items() if key != "title"}
+def _without_null(schema: Schema) -> Schema:
+    """Return the schema of a parameter: it is left out where it has no value, and never null."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    return choices[0] if len(choices) == 1 else {key: value for key, value in schema.items() if key != "title"}
 
 
-def _head(one: Endpoint[Any, Any]) -> list[Schema]:
-    return [
-        {"name": name, "in": "header", "required": field.required, "schema": field.schema}
-        for name, field in one.fields.items()
-    ]
+def _header_parameters(endpoint: Endpoint[Any, Any]) -> Iterator[Schema]:
+    for name, field in endpoint.fields.items():
+        yield {
+            "name": name,
+            "in": "header",
+            "required": field.required,
+            "description": field.description,
+            "schema": field.schema,
+        }
 
 
-def _responses(one: Endpoint[Any, Any], schemas: Schema) -> Schema:
-    media: Schema = {kind: {"schema": {"type": "string"}} for kind in one.gives}
-    if one.answers is not None:
-        media[JSON] = {"schema": _of(one.answers, schemas)}
-    success: Schema = {"description": one.about}
+def _build_responses(endpoint: Endpoint[Any, Any], schemas: Schema) -> Schema:
+    media: Schema = {kind: {"schema": {"type": "string"}} for kind in endpoint.gives}
+    if endpoint.answers is not None:
+        media[JSON] = {"schema": _build_schema(endpoint.answers, schemas)}
+    success: Schema = {"description": endpoint.about}
     if media:
         success["content"] = media
-    if one.shows:
-        success["headers"] = {name: {"schema": {"type": "string"}} for name in one.shows}
-    told: Schema = {str(one.status): success}
-    if one.again or (one.status != 200 and "dry_run" in one.query.model_fields):
-        told["200"] = success
-    refused = {PROBLEM: {"schema": _of(Problem, schemas)}}
-    if one.media:  # What is no JSON may be refused with a verdict.
-        refused[JSON] = {"schema": {"type": "object"}}
-    for status in sorted(one.statuses):
-        told[str(status)] = {"description": STATUSES[status], "content": refused}
-    return told
+    if endpoint.shows:
+        success["headers"] = {
+            name: {"description": RESPONSE_HEADERS[name], "schema": {"type": "string"}} for name in endpoint.shows
+        }
+    responses: Schema = {str(endpoint.status): success}
+    if endpoint.again or (endpoint.status != 200 and "dry_run" in endpoint.query.model_fields):
+        responses["200"] = success
+    problem = {PROBLEM: {"schema": _build_schema(Problem, schemas)}}
+    if endpoint.media:  # What is no JSON may be refused with a verdict.
+        problem[JSON] = {"schema": {"type": "object"}}
+    for status in sorted(endpoint.statuses):
+        responses[str(status)] = {"description": STATUSES[status], "content": problem}
+    return responses
 
 
-def _of(kind: Any, schemas: Schema) -> Schema:
-    made = TypeAdapter(kind).json_schema(ref_template=REF, mode="serialization")
-    schemas |= made.pop("$defs", {})
-    if "title" not in made:
-        return made
-    schemas[made["title"]] = made
-    return {"$ref": REF.format(model=made["title"])}
+def _build_schema(kind: Any, schemas: Schema) -> Schema:
+    """Return the schema of an answer; a named one goes to `schemas`, and a reference to it is returned."""
+    adapter = TypeAdapter(kind)
+    schema = adapter.json_schema(ref_template=REF, mode="serialization", schema_generator=ResponseSchema)
+    schemas |= schema.pop("$defs", {})
+    if "title" not in schema:
+        return schema
+    schemas[schema["title"]] = schema
+    return {"$ref": REF.format(model=schema["title"])}
 
 
-def _without_suffix(node: Any) -> Any:
+def _select_used(paths: Schema, schemas: Schema) -> Schema:
+    """Return the schemas that the paths refer to, themselves or by way of others, in the order of `schemas`."""
+    used: set[str] = set()
+    waiting = [*_references(paths)]
+    while waiting:
+        name = waiting.pop()
+        if name not in used:
+            used.add(name)
+            waiting += _references(schemas[name])
+    return {name: schema for name, schema in schemas.items() if name in used}
+
+
+def _references(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if isinstance(node.get("$ref"), str):
+            yield node["$ref"].rpartition("/")[2]
+        for value in node.values():
+            yield from _references(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _references(value)
+
+
+def _strip_suffixes(node: Any) -> Any:
     """Name a schema `Customer` whose class is `CustomerResponse`: another class in the code has the short name."""
     if isinstance(node, dict):
-        return {SUFFIX.sub("", key): _without_suffix(value) for key, value in node.items()}
+        return {SUFFIX.sub("", key): _strip_suffixes(value) for key, value in node.items()}
     if isinstance(node, list):
-        return [_without_suffix(value) for value in node]
+        return [_strip_suffixes(value) for value in node]
     return SUFFIX.sub("", node) if isinstance(node, str) else node
 
 
 def _without_variables(schema: Schema) -> Schema:
-    """Take out what config/schema.py adds to each form for `${VARIABLE}`."""
+    """Return a schema without what config/schema.py adds to each form for `${VARIABLE}`."""
     pattern = schema.get("pattern")
     if isinstance(pattern, str):
         schema = {**schema, "pattern": pattern.removesuffix(r"|\$\{")}
     choices = schema.get("anyOf")
     if isinstance(choices, list):
-        kept = [one for one in choices if one not in VARIABLES]
-        schema = kept[0] if len(kept) == 1 and len(schema) == 1 else {**schema, "anyOf": kept}
+        plain = [choice for choice in choices if choice not in VARIABLES]
+        schema = plain[0] if len(plain) == 1 and len(schema) == 1 else {**schema, "anyOf": plain}
     return schema
 
 

@@ -32,20 +32,28 @@ class FieldError(TypedDict):
     """What is wrong with a field, as in `errors` of a problem."""
 
     field: str
+    """The field, such as `limits.0.rate`."""
     detail: str
+    """What is wrong with it."""
 
 
 class Problem(TypedDict):
     """An error (RFC 9457)."""
 
     type: str
+    """The type of the problem: `about:blank`, its status says it all."""
     title: str
+    """The phrase of the status."""
     status: int
+    """The HTTP status."""
     detail: NotRequired[str]
+    """A sentence about this error."""
     errors: NotRequired[list[FieldError]]
+    """The fields that are wrong."""
     used: NotRequired[int]
-    """Of what is used up: how much is used, and how much is allowed."""
+    """The number of units in use, where a quota is used up."""
     allowed: NotRequired[int]
+    """The number of units that the quota allows."""
 
 
 class Refused(Exception):

@@ -34,46 +34,63 @@ class CreateIncidentRequest(Body):
     """An incident as it begins."""
 
     severity: Severity
-    """P0: nobody is served; P1: many are not; P2: some are not, or all are slow; P3: hardly anybody notices."""
+    """P0: nobody is served; P1: many are not; P2: some are not, or all are slow; P3: hardly anyone notices."""
     title: Text
+    """The title, as the status page shows it."""
     regions: Annotated[tuple[Name, ...], Field(max_length=REGIONS_MAX)] = ()
-    """The regions that it is about; none: all."""
+    """The regions that are affected; by default all."""
     state: State = "investigating"
+    """The state of the incident."""
     message: Message
+    """The first message to readers of the status page."""
 
 
 class IncidentUpdate(Body):
     """What is known by now."""
 
     state: State
+    """The state of the incident; `resolved` ends it."""
     message: Message
+    """The message to readers of the status page."""
 
 
 class IncidentUpdateEntry(TypedDict):
     """An update of an incident."""
 
     at: str
+    """The time of the update."""
     state: str
+    """The state of the incident since then."""
     message: str
+    """The message to readers of the status page."""
 
 
 class Incident(TypedDict):
     """An incident, its last update first."""
 
     id: str
+    """The id of the incident."""
     severity: str
+    """`P0`, the worst, to `P3`."""
     title: str
+    """The title, as the status page shows it."""
     regions: list[str]
+    """The regions that are affected; an empty list: all."""
     began_at: str
+    """The time at which the incident began."""
     ended_at: str | None
+    """The time at which it was resolved; null until then."""
     state: str
+    """`investigating`, `identified`, `monitoring` or `resolved`."""
     updates: list[IncidentUpdateEntry]
+    """The updates, latest first."""
 
 
 class IncidentList(TypedDict):
     """Incidents, the last one first."""
 
     incidents: list[Incident]
+    """The incidents, latest first."""
 
 
 async def listing(connection: AsyncConnection, now: float) -> list[Incident]:

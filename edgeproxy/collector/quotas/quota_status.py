@@ -17,15 +17,25 @@ class QuotaStatus(TypedDict):
     """A quota of a customer, and what is used of it."""
 
     quota: str
+    """The name of the quota."""
     meter: str
+    """The meter that is counted."""
     per: Literal["day", "month"] | None
+    """The period after which the count begins again; null where the quota counts what exists."""
     cap: Literal["soft", "hard"]
+    """`soft` lets requests above the limit pass and marks them, `hard` refuses them."""
     limit: int
+    """The units that are included in a period."""
     used: int
+    """The units used in this period."""
     percent: float
+    """The share of the limit that is used, in percent."""
     projected: int | None
+    """The units at the end of the period at its pace so far; null where there is no period."""
     since: str | None
+    """The beginning of the period; null where there is none."""
     resets: str | None
+    """The end of the period; null where there is none."""
 
 
 class Standing(NamedTuple):

@@ -59,45 +59,75 @@ class InvoiceLine(TypedDict):
     """A line of an invoice. Amounts are cents; `unit_price` is cents a unit, None of fees."""
 
     kind: str
+    """`fee`, `proration`, `usage`, or `late` for usage reported after its period."""
     plan: str
+    """The version of the plan that sets the price."""
     meter: str | None
+    """The meter; null for fees."""
     value: str | None
+    """The value of the dimension that sets the price; null where the price has no dimension."""
     tier: int
+    """The number of the price tier, from 0."""
     quantity: int
+    """The units billed by this line."""
     unit_price: str | None
+    """The price of a unit in cents, as a decimal number; null for fees."""
     amount: int
+    """The amount of the line, in cents before tax; below zero it is returned."""
     start: str | None
+    """The beginning of the time that the line is about."""
     end: str | None
+    """The end of the time that the line is about."""
     text: str
+    """The line as the customer reads it."""
 
 
 class Invoice(TypedDict):
     """An invoice, without its lines in a list of several."""
 
     id: str
+    """The id of the invoice."""
     customer: str
+    """The customer, by name."""
     period: str
+    """The first day of the period in UTC, such as 2027-03-01."""
     kind: str
+    """The kind of the invoice, such as that of a whole period."""
     state: str
+    """`draft`, `closing`, `held`, `open`, `paid`, `voiding`, `void`, `waived` or `uncollectible`."""
     subtotal: int
+    """The sum of the lines, in cents before tax."""
     total: int
+    """The sum that is due, in cents."""
     currency: str
+    """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
+    """The beginning of the period."""
     period_end: str | None
+    """The end of the period."""
     closes_at: str | None
+    """The time at which the invoice is closed: usage that comes until then is on it."""
     held_why: str | None
+    """The reason why the invoice was held or voided; null for customers."""
     accepted_why: str | None
+    """The reason why a held invoice was accepted; null for customers."""
     stripe_id: str | None
+    """The id of the invoice at Stripe; null until it is there."""
     url: str | None
+    """Stripe's page of the invoice; null until it is open."""
     created_at: str | None
+    """The time at which the invoice was created."""
     lines: NotRequired[list[InvoiceLine]]
+    """The lines; missing in a list of invoices."""
 
 
 class InvoiceList(TypedDict):
     """A page of invoices, newest first."""
 
     invoices: list[Invoice]
+    """The invoices of this page, newest first."""
     next: NotRequired[str]
+    """The `cursor` of the next page; missing on the last one."""
 
 
 class InvoiceRow(NamedTuple):

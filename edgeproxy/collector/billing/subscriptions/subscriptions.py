@@ -42,15 +42,25 @@ class Subscription(TypedDict):
     """A subscription, as the API writes it."""
 
     id: str
+    """The id of the subscription."""
     customer: str
+    """The customer, by name."""
     plan: str
+    """The version of the plan, such as `standard@3`."""
     interval: str
+    """`month` or `year`: the time for which the fee is paid in advance."""
     state: str
+    """The state of the subscription, such as `active`; `changing` until Stripe has the change too."""
     period_start: str | None
+    """The beginning of the period."""
     period_end: str | None
+    """The end of the period."""
     next_plan: str | None
+    """The version of the plan after this period; null where it stays."""
     cancel_at: str | None
+    """The time at which the subscription ends; null where it goes on."""
     created_at: str | None
+    """The time at which the subscription was created."""
 
 
 class SubscriptionRow(NamedTuple):

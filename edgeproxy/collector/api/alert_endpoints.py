@@ -15,24 +15,24 @@ from edgeproxy.collector.api.handlers.alerts import AlertHandlers
 
 
 def alert_endpoints(alerts: AlertHandlers) -> tuple[Endpoint[Any, Any], ...]:
-    """List them."""
+    """Return the rows."""
     return (
         Endpoint(
-            *("GET", "/v1/alerts", READERS | OWN, alerts.alerts, "Alerts, the latest first."),
+            *("GET", "/v1/alerts", READERS | OWN, alerts.alerts, "List alerts, latest first."),
             query=AlertsQuery,
             answers=AlertList,
             own="the handler lists the customer's own alone",
         ),
         Endpoint(
             *("POST", "/v1/alerts/{alert}/replay", ADMIN, alerts.replay),
-            "Send an alert again: by a channel, or by all that have given it up.",
+            "Send an alert again by one channel, or by all that have given it up.",
             query=ReplayQuery,
             answers=AlertResponse,
             refuses=(409,),
         ),
         Endpoint(
             *("GET", "/v1/anomalies", READERS | OWN, alerts.anomalies),
-            "Days on which usage was not as usual, those found last first.",
+            "List days with unusual usage, latest finding first.",
             query=AnomaliesQuery,
             answers=AnomalyList,
             own="the handler lists the customer's own alone",

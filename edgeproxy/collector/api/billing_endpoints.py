@@ -18,7 +18,7 @@ OWN_ALONE = "the handler reads and changes what is the customer's alone"
 
 
 def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...]:
-    """List them."""
+    """Return the rows."""
     changes = CHANGES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 412, 422)}
     creates = CREATES | {"query": models.WhoseChangeQuery, "often": CHANGE, "refuses": (404, 409, 422)}
     decides: Any = {
@@ -30,35 +30,47 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
     }
     return (
         Endpoint(
-            *("GET", "/billing/plans", ANYONE, billing.plans, "What is sold."),
+            *("GET", "/billing/plans", ANYONE, billing.plans, "List the plans that are sold."),
             serve=API_USERS,
             answers=models.PlanList,
             often=PUBLIC,
             refuses=(404,),
         ),
         Endpoint(
-            *("GET", "/billing/status", ANYONE, billing.status, "Whether anything can be bought and is charged."),
+            *(
+                "GET",
+                "/billing/status",
+                ANYONE,
+                billing.status,
+                "Fetch the status of billing: whether customers can buy, and are charged.",
+            ),
             serve=API_USERS,
             answers=models.BillingStatusResponse,
             often=PUBLIC,
             refuses=(404,),
         ),
         Endpoint(
-            *("GET", SUBSCRIPTION, MONEY_READERS | OWN, billing.subscription, "Who has which plan."),
+            *("GET", SUBSCRIPTION, MONEY_READERS | OWN, billing.subscription, "Fetch the subscription of a customer."),
             **READS,
             answers=Subscription,
             shows=("ETag",),
             own=OWN_ALONE,
         ),
         Endpoint(
-            *("POST", SUBSCRIPTION, BILLING | OWN, billing.subscribe, "Begin a subscription; its first fee is due."),
+            *(
+                "POST",
+                SUBSCRIPTION,
+                BILLING | OWN,
+                billing.subscribe,
+                "Create a subscription; its first fee is due at once.",
+            ),
             **creates,
             sends=models.CreateSubscriptionRequest,
             answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
-            *("PUT", SUBSCRIPTION, BILLING | OWN, billing.change, "Change to another plan."),
+            *("PUT", SUBSCRIPTION, BILLING | OWN, billing.change, "Change a subscription to another plan."),
             **changes,
             sends=models.UpdateSubscriptionRequest,
             answers=Subscription,
@@ -66,14 +78,14 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         ),
         Endpoint(
             *("DELETE", SUBSCRIPTION, BILLING | OWN, billing.cancel),
-            "End a subscription: when what is paid ends, or now.",
+            "Cancel a subscription at the end of its paid period, or now.",
             **(changes | {"query": models.CancelQuery}),
             answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("POST", f"{SUBSCRIPTION}/preview", BILLING | OWN, billing.preview),
-            "What a change would come to; nothing is changed.",
+            "Preview the cost of a change or a new subscription; nothing is changed.",
             **(READS | {"often": CHANGE, "refuses": (404, 409, 422)}),
             sends=models.PreviewSubscriptionRequest,
             answers=models.SubscriptionPreview,
@@ -81,50 +93,68 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         ),
         Endpoint(
             *("POST", "/billing/upgrade", BILLING | OWN, billing.upgrade),
-            "Change to the plan with this tier, which costs more, now.",
+            "Upgrade a subscription at once to the plan with this tier.",
             **(changes | {"query": models.UpgradeQuery}),
             answers=Subscription,
             own=OWN_ALONE,
         ),
         Endpoint(
-            *("GET", "/billing/usage", MONEY_READERS | OWN, billing.usage, "What was used of what the plan bills."),
+            *(
+                "GET",
+                "/billing/usage",
+                MONEY_READERS | OWN,
+                billing.usage,
+                "Report the usage of this period, of all meters that the plan bills or caps.",
+            ),
             **READS,
             answers=models.BilledUsage,
             own=OWN_ALONE,
         ),
         Endpoint(
-            *("GET", "/billing/usage/{meter}", MONEY_READERS | OWN, billing.usage_of, "What was used of a meter."),
+            *(
+                "GET",
+                "/billing/usage/{meter}",
+                MONEY_READERS | OWN,
+                billing.usage_of,
+                "Report the usage of a meter in this period.",
+            ),
             **READS,
             answers=models.BilledUsage,
             own=OWN_ALONE,
         ),
         Endpoint(
             *("GET", "/billing/quotas", MONEY_READERS | OWN, billing.quotas),
-            "What is used of what a plan allows and does not bill.",
+            "Report the usage of this period of meters that the plan caps.",
             **READS,
             answers=models.BilledUsage,
             own=OWN_ALONE,
         ),
         Endpoint(
-            *("GET", INVOICES, MONEY_READERS | OWN, billing.invoices, "Invoices, newest first, without their lines."),
+            *(
+                "GET",
+                INVOICES,
+                MONEY_READERS | OWN,
+                billing.invoices,
+                "List invoices, newest first, without their lines.",
+            ),
             **(READS | {"query": models.InvoicesQuery}),
             answers=InvoiceList,
             own="the handler lists those of the customer alone",
         ),
         Endpoint(
             *("GET", f"{INVOICES}/upcoming", MONEY_READERS | OWN, billing.upcoming),
-            "The next invoice, if nothing more were used, and as it will be at the pace of the last seven days.",
+            "Preview the next invoice as of now and, if the query asks, at the pace of the last seven days.",
             **(READS | {"query": models.UpcomingQuery}),
             answers=models.UpcomingInvoiceResponse,
             own=OWN_ALONE,
         ),
         Endpoint(
-            *("GET", AN_INVOICE, MONEY_READERS | OWN, billing.invoice, "An invoice with its lines."),
+            *("GET", AN_INVOICE, MONEY_READERS | OWN, billing.invoice, "Fetch an invoice with its lines."),
             often=READ,
             answers=Invoice,
         ),
         Endpoint(
-            *("GET", f"{AN_INVOICE}/pdf", MONEY_READERS | OWN, billing.pdf, "Where its PDF is."),
+            *("GET", f"{AN_INVOICE}/pdf", MONEY_READERS | OWN, billing.pdf, "Redirect to the PDF of an invoice."),
             often=READ,
             status=303,
             shows=("Location",),
@@ -132,17 +162,24 @@ def billing_endpoints(billing: BillingHandlers) -> tuple[Endpoint[Any, Any], ...
         ),
         Endpoint(
             *("POST", f"{AN_INVOICE}/hold", BILLING, billing.hold),
-            "Hold a draft: it is not sent until accepted.",
+            "Hold a draft invoice: it is not sent until it is accepted.",
             **decides,
         ),
         Endpoint(
-            *("POST", f"{AN_INVOICE}/accept", BILLING, billing.accept, "Send one that is held as it is."), **decides
+            *("POST", f"{AN_INVOICE}/accept", BILLING, billing.accept, "Accept a held invoice: it is sent as it is."),
+            **decides,
         ),
         Endpoint(
-            *("POST", f"{AN_INVOICE}/void", BILLING, billing.void, "Take one back that is held or open."), **decides
+            *("POST", f"{AN_INVOICE}/void", BILLING, billing.void, "Void an invoice that is held or open."), **decides
         ),
         Endpoint(
-            *("POST", f"{AN_INVOICE}/credit", BILLING, billing.credit, "Take back some of one that is open or paid."),
+            *(
+                "POST",
+                f"{AN_INVOICE}/credit",
+                BILLING,
+                billing.credit,
+                "Create a credit note for an invoice that is open or paid.",
+            ),
             **(
                 CREATES
                 | {

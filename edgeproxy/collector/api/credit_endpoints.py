@@ -14,7 +14,7 @@ OWN_ALONE = "the handler reads and changes what is the customer's alone"
 
 
 def credit_endpoints(credits: CreditHandlers) -> tuple[Endpoint[Any, Any], ...]:
-    """List them."""
+    """Return the rows."""
     reads: Any = {"query": WhoseQuery, "often": READ, "refuses": (404, 422), "own": OWN_ALONE}
     buys: Any = {
         "query": WhoseQuery,
@@ -28,62 +28,92 @@ def credit_endpoints(credits: CreditHandlers) -> tuple[Endpoint[Any, Any], ...]:
     decides: Any = CREATES | {"sensitive": True, "often": READ, "refuses": (404, 409)}
     return (
         Endpoint(
-            *("GET", "/billing/balance", MONEY_READERS | OWN, credits.balance, "What a customer has to spend."),
+            *(
+                "GET",
+                "/billing/balance",
+                MONEY_READERS | OWN,
+                credits.balance,
+                "Fetch the credit balance of a customer.",
+            ),
             **reads | {"query": models.BalanceQuery},
             answers=models.CreditBalanceResponse,
         ),
         Endpoint(
             *("GET", "/billing/statements", MONEY_READERS | OWN, credits.statements),
-            "The months of which there are statements of credits.",
+            "List the months that have a credit statement.",
             **reads,
             answers=models.CreditStatementList,
         ),
         Endpoint(
             *("GET", "/billing/statements/{month}", MONEY_READERS | OWN, credits.statement),
-            "A statement: 2027-03, 2027-03.csv, 2027-03.pdf.",
+            "Fetch the credit statement of a month, as JSON, CSV or PDF.",
             **reads,
             answers=models.CreditStatement,
             gives=(CSV, PDF),
         ),
         Endpoint(
-            *("GET", "/billing/purchases", MONEY_READERS | OWN, credits.purchases, "Credits that were bought."),
+            *(
+                "GET",
+                "/billing/purchases",
+                MONEY_READERS | OWN,
+                credits.purchases,
+                "List credit purchases, latest first.",
+            ),
             **reads | {"query": models.PurchasesQuery},
             answers=models.CreditPurchaseList,
         ),
         Endpoint(
             *("GET", "/billing/purchases/{purchase}/receipt", MONEY_READERS | OWN, credits.receipt),
-            "Where the receipt of a purchase is.",
+            "Redirect to the receipt of a purchase.",
             often=READ,
             status=303,
             shows=("Location",),
             refuses=(409,),
         ),
         Endpoint(
-            *("POST", "/billing/checkout", BILLING | OWN, credits.checkout, "Begin to buy credits, at Stripe."),
+            *(
+                "POST",
+                "/billing/checkout",
+                BILLING | OWN,
+                credits.checkout,
+                "Create a checkout session at Stripe, to buy credits.",
+            ),
             **buys,
             sends=models.Checkout,
         ),
         Endpoint(
-            *("POST", "/billing/portal", BILLING | OWN, credits.portal, "Begin a session of Stripe's customer portal."),
+            *(
+                "POST",
+                "/billing/portal",
+                BILLING | OWN,
+                credits.portal,
+                "Create a session of Stripe's customer portal.",
+            ),
             **buys,
             sends=models.Portal,
         ),
         Endpoint(
             *("POST", "/billing/credits/adjust", BILLING, credits.adjust),
-            "Give credits, take gifts back, or take usage back.",
+            "Adjust credits: give some, withdraw gifts, or return usage.",
             **decides,
             sends=models.CreateAdjustmentRequest,
             answers=models.CreditAdjustment,
         ),
         Endpoint(
             *("POST", "/billing/refunds", BILLING, credits.refund),
-            "Have money go back: at most what is unspent of a purchase.",
+            "Refund a purchase: at most what is unspent of it.",
             **decides | {"status": 202, "refuses": (404, 409, 503)},
             sends=models.CreateRefundRequest,
             answers=models.Refund,
         ),
         Endpoint(
-            *("GET", "/billing/accounting/{date}", BILLING, credits.accounting, "A day of the books, once it is over."),
+            *(
+                "GET",
+                "/billing/accounting/{date}",
+                BILLING,
+                credits.accounting,
+                "Fetch the accounting journal of a day that is over.",
+            ),
             query=models.AccountingQuery,
             answers=models.AccountingDay,
             gives=(CSV,),

@@ -18,11 +18,11 @@ SIGNATURE = {
 
 
 def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], ...]:
-    """List them."""
+    """Return the rows."""
     return (
         Endpoint(
             *("POST", "/billing/webhooks/stripe", ANYONE, delivery.take),
-            "Take an event of Stripe's, by its signature; answered once it is on disk.",
+            "Receive an event of Stripe with its signature; the answer comes once it is on disk.",
             serve=frozenset({"webhooks"}),
             media=(JSON,),
             answers=models.WebhookReceipt,
@@ -30,14 +30,20 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
             refuses=(404, 413),
         ),
         Endpoint(
-            *("GET", "/billing/webhooks", BILLING, delivery.webhooks, "Events of Stripe's, without their payload."),
+            *(
+                "GET",
+                "/billing/webhooks",
+                BILLING,
+                delivery.webhooks,
+                "List events of Stripe, latest first, without their payload.",
+            ),
             query=models.WebhooksQuery,
             answers=models.WebhookEventList,
             often=OFTEN,
         ),
         Endpoint(
             *("POST", "/billing/webhooks/{event}/replay", BILLING, delivery.replay),
-            "Apply an event once more, of those kept here or else of Stripe's.",
+            "Apply an event again, from this database or else from Stripe.",
             answers=models.WebhookReplayResult,
             status=202,
             often=OFTEN,
@@ -45,7 +51,7 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
         ),
         Endpoint(
             *("GET", "/billing/reconciliation", BILLING, delivery.reconciliation),
-            "What was held against what, and what to do about each row that differs.",
+            "List reconciliations, with advice for each row that differs.",
             query=models.ReconciliationQuery,
             answers=models.ReconciliationList,
             often=OFTEN,
@@ -53,14 +59,14 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
         ),
         Endpoint(
             *("GET", "/billing/rollout", BILLING, delivery.show_rollout),
-            "Who is charged now, the gates of the next step up with their figures, and when nobody was charged.",
+            "Fetch the roll-out of billing: who is charged, the gates of the next step, past stops.",
             answers=models.RolloutRequirements,
             often=OFTEN,
             refuses=(404,),
         ),
         Endpoint(
             *("GET", "/billing/report", BILLING, delivery.report),
-            "What one rating of all usage comes to, charged or not, beside what was charged.",
+            "Compare the shadow rating of all usage with the amounts charged.",
             query=models.ReportQuery,
             answers=models.RatingReport,
             often=OFTEN,
@@ -68,7 +74,7 @@ def delivery_endpoints(delivery: DeliveryHandlers) -> tuple[Endpoint[Any, Any], 
         ),
         Endpoint(
             *("PUT", "/billing/rollout", BILLING, delivery.change_rollout),
-            "Charge more customers, fewer or nobody. A step up is refused while a gate is closed.",
+            "Update the roll-out of billing: charge more customers, fewer or none. A closed gate refuses a step up.",
             sends=models.UpdateRolloutRequest,
             answers=models.Rollout,
             sensitive=True,

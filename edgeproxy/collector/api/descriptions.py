@@ -61,14 +61,21 @@ TAGS: Final = (
     Tag(
         "credits",
         "Prepaid credits. Amounts are millicredits: 1,000,000 are one US dollar.",
-        ("/billing/balance", "/billing/statements", "/billing/purchases", "/billing/checkout", "/billing/credits"),
+        (
+            "/billing/balance",
+            "/billing/statements",
+            "/billing/purchases",
+            "/billing/checkout",
+            "/billing/credits",
+            "/billing/refunds",
+        ),
     ),
     Tag(
         "reports",
         "Roll-out of billing, reconciliation, the books and the business.",
         ("/billing/reconciliation", "/billing/rollout", "/billing/report", "/billing/accounting", "/billing/executive"),
     ),
-    Tag("billing", "Plans, subscriptions, billed usage, refunds and the customer portal.", ("/billing",)),
+    Tag("billing", "Plans, subscriptions, billed usage and the customer portal.", ("/billing",)),
     Tag(
         "service",
         "The collector itself: health, metrics and this description.",

@@ -123,21 +123,34 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     return (
         # The ledger: what edges have counted.
         Endpoint(
-            *("POST", "/v1/batches", EDGE, ledger.take, "Take a batch of an edge; answered once it is on disk."),
+            *(
+                "POST",
+                "/v1/batches",
+                EDGE,
+                ledger.take,
+                "Ingest a batch of an edge; the answer comes once it is on disk.",
+            ),
             media=(BYTES,),
             answers=ledger_models.Watermark,
             fields=BATCH_FIELDS,
             refuses=(409, 422, 429),
         ),
         Endpoint(
-            *("GET", "/v1/usage", READERS | OWN, ledger.usage, "What was used, by any of its dimensions."),
+            *("GET", "/v1/usage", READERS | OWN, ledger.usage, "Report usage, grouped by any of its dimensions."),
             query=ledger_models.UsageQuery,
             answers=ledger_models.Usage,
             gives=(CSV,),
             refuses=(429,),
             own="the handler asks for the customer's usage alone",
         ),
-        Endpoint("GET", "/v1/edges", READERS, ledger.edges, "How each edge is.", answers=ledger_models.EdgeList),
+        Endpoint(
+            "GET",
+            "/v1/edges",
+            READERS,
+            ledger.edges,
+            "List edges with their watermarks, delays and gaps.",
+            answers=ledger_models.EdgeList,
+        ),
         Endpoint(
             *("PATCH", "/v1/edges/{edge}", ADMIN, ledger.change_edge),
             "Retire an edge or take it back, bind it to another token and region, or consent to a gap.",
@@ -147,95 +160,119 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         # Usage that services report.
         Endpoint(
-            *("POST", "/v1/events", SERVICE, events.take, "Take events; answered once they are on disk."),
+            *(
+                "POST",
+                "/v1/events",
+                SERVICE,
+                events.take,
+                "Ingest usage events; the answer comes once they are on disk.",
+            ),
             media=EVENT_MEDIA,
             answers=ledger_models.EventsResult,
             status=202,
             refuses=(413, 415, 429),
         ),
         Endpoint(
-            *("GET", "/v1/dead-letters", ADMIN, events.letters, "Events that were rejected."),
+            *("GET", "/v1/dead-letters", ADMIN, events.letters, "List the events that were rejected, oldest first."),
             query=ledger_models.DeadLettersQuery,
             answers=ledger_models.DeadLetterList,
         ),
         Endpoint(
-            "GET", A_LETTER, ADMIN, events.letter, "An event that was rejected.", answers=ledger_models.DeadLetter
+            "GET", A_LETTER, ADMIN, events.letter, "Fetch an event that was rejected.", answers=ledger_models.DeadLetter
         ),
         Endpoint(
             *("POST", f"{A_LETTER}/replay", ADMIN, events.replay),
-            "Count it after all, as it is or as it is sent.",
+            "Count a rejected event after all, as it is or as the request has it.",
             media=(JSON,),
             answers=ledger_models.EventsResult,
             refuses=(409, 422),
         ),
         Endpoint(
-            *("DELETE", A_LETTER, ADMIN, events.discard, "Take it out for good."),
+            *("DELETE", A_LETTER, ADMIN, events.discard, "Discard a rejected event for good."),
             query=ledger_models.WhyQuery,
             status=204,
         ),
         # What edges must know of customers and keys.
         Endpoint(
             *("GET", "/v1/directory", EDGE, directory.news),
-            "The signed lines of the directory behind a version; waits until there are some.",
+            "Fetch the signed lines of the directory after a version; the answer waits until there are some.",
             query=ledger_models.DirectoryQuery,
             answers=ledger_models.DirectoryChanges,
             refuses=(404,),
         ),
         Endpoint(
-            *("GET", "/v1/directory/parts/{token}/{place}", EDGE, directory.part, "A part of a version of it."),
+            *(
+                "GET",
+                "/v1/directory/parts/{token}/{place}",
+                EDGE,
+                directory.part,
+                "Fetch a part of a version of the directory.",
+            ),
             gives=(BYTES,),
         ),
         # What nobody could read.
         Endpoint(
-            *("GET", "/v1/quarantine", ADMIN, quarantine.listing, "The batches in quarantine."),
+            *("GET", "/v1/quarantine", ADMIN, quarantine.listing, "List the batches in quarantine."),
             query=ledger_models.QuarantineQuery,
             answers=ledger_models.QuarantineList,
         ),
         Endpoint(
-            "GET", A_BATCH, ADMIN, quarantine.shown, "A batch in quarantine.", answers=ledger_models.QuarantinedBatch
+            "GET",
+            A_BATCH,
+            ADMIN,
+            quarantine.shown,
+            "Fetch a batch in quarantine, without its body.",
+            answers=ledger_models.QuarantinedBatch,
         ),
-        Endpoint("GET", f"{A_BATCH}/body", ADMIN, quarantine.body, "Its body.", gives=(BYTES,)),
+        Endpoint(
+            "GET",
+            f"{A_BATCH}/body",
+            ADMIN,
+            quarantine.body,
+            "Download the body of a batch in quarantine.",
+            gives=(BYTES,),
+        ),
         Endpoint(
             *("POST", f"{A_BATCH}/replay", ADMIN, quarantine.replay),
-            "Count it after all, by its own body or by the one that is sent.",
+            "Count a batch in quarantine after all, by its own body or by the one in the request.",
             media=(BYTES,),
             answers=ledger_models.ReplayResult,
             refuses=(409, 422),
         ),
         # Who did what.
         Endpoint(
-            *("GET", "/v1/audit", ADMIN, audit.page, "The audit log, oldest first."),
+            *("GET", "/v1/audit", ADMIN, audit.page, "List the audit log, oldest entry first."),
             query=ledger_models.AuditQuery,
             answers=ledger_models.AuditPage,
         ),
         # Customers.
         Endpoint(
-            *("GET", "/v1/customers", READERS | OWN, accounts.customers, "Customers, oldest first."),
+            *("GET", "/v1/customers", READERS | OWN, accounts.customers, "List customers, oldest first."),
             query=ledger_models.CustomersQuery,
             answers=CustomerList,
             own="the handler lists the customer alone",
         ),
         Endpoint(
-            *("POST", "/v1/customers", ADMIN, accounts.create_customer, "Make a customer."),
+            *("POST", "/v1/customers", ADMIN, accounts.create_customer, "Create a customer."),
             **CREATES,
             sends=CreateCustomerRequest,
             answers=CustomerResponse,
         ),
         Endpoint(
-            *("GET", A_CUSTOMER, READERS | OWN, accounts.customer, "A customer, by id or name."),
+            *("GET", A_CUSTOMER, READERS | OWN, accounts.customer, "Fetch a customer by id or name."),
             answers=CustomerResponse,
             shows=("ETag",),
         ),
         Endpoint(
             *("PATCH", A_CUSTOMER, SUPPORT, accounts.change_customer),
-            "Change a customer: null takes a field away. Support may change nothing but `paused`.",
+            "Update a customer: null removes a field. Support may update `paused` alone.",
             **CHANGES,
             sends=UpdateCustomerRequest,
             answers=CustomerResponse,
         ),
         Endpoint(
             *("DELETE", A_CUSTOMER, ADMIN, accounts.delete_customer),
-            "Begin to delete a customer: edges answer its keys 401, tokens of issuers 403. What was counted stays.",
+            "Begin to delete a customer: edges answer its keys with 401, tokens of issuers with 403. Usage stays.",
             **CHANGES,
             answers=CustomerResponse,
             status=202,
@@ -251,47 +288,55 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         *quota_endpoints(quotas),
         # Keys.
         Endpoint(
-            *("GET", f"{A_CUSTOMER}/keys", READERS | OWN, accounts.keys, "The keys of a customer, without secrets."),
+            *(
+                "GET",
+                f"{A_CUSTOMER}/keys",
+                READERS | OWN,
+                accounts.keys,
+                "List the keys of a customer, without secrets.",
+            ),
             query=ledger_models.KeysQuery,
             answers=KeyList,
         ),
         Endpoint(
             *("POST", f"{A_CUSTOMER}/keys", ADMIN | OWN, accounts.create_key),
-            "Make a key; its secret is in this answer and nowhere else. A customer's is as narrow as one that it has.",
+            "Create a key; its secret is in this answer alone. A customer's is at most as wide as one it has.",
             **CREATES,
             sends=CreateKeyRequest,
             answers=KeyWithSecret,
         ),
-        Endpoint("GET", A_KEY, READERS | OWN, accounts.key, "A key.", answers=Key, shows=("ETag",)),
+        Endpoint(
+            "GET", A_KEY, READERS | OWN, accounts.key, "Fetch a key, without its secret.", answers=Key, shows=("ETag",)
+        ),
         Endpoint(
             *("PATCH", A_KEY, ADMIN | OWN, accounts.change_key),
-            "Change a key: null takes a field away. A customer can make it narrower, not wider.",
+            "Update a key: null removes a field. A customer can make it narrower, not wider.",
             **CHANGES,
             sends=UpdateKeyRequest,
             answers=Key,
         ),
         Endpoint(
-            *("DELETE", A_KEY, SUPPORT | OWN, accounts.revoke_key, "End a key at once."),
+            *("DELETE", A_KEY, SUPPORT | OWN, accounts.revoke_key, "Revoke a key at once."),
             **CHANGES,
             answers=Key,
         ),
         Endpoint(
             *("POST", f"{A_KEY}/restore", ADMIN, accounts.restore_key),
-            "Take the revocation of a key back, within 24 hours and as long as it would have lived.",
+            "Restore a revoked key, within 24 hours and before it would have expired.",
             **CHANGES,
             answers=Key,
             sensitive=True,
         ),
         Endpoint(
             *("POST", f"{A_KEY}/rotate", SUPPORT | OWN, accounts.rotate_key),
-            "Make a key in the place of this one, which ends after the overlap.",
+            "Rotate a key: create its replacement, and end it after the overlap.",
             **CREATES,
             sends=RotateKeyRequest,
             answers=KeyWithSecret,
         ),
         Endpoint(
             *("POST", "/v1/keys/leaked", ANYONE, accounts.leaked),
-            "End keys that you found; only a key itself is proof. The answer does not tell whether there were any.",
+            "Report leaked keys, which are revoked; only a key itself is proof. The answer is always the same.",
             serve=frozenset({"customers"}),
             sends=LeakReport,
             answers=LeakReportResult,
@@ -300,39 +345,39 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         # Tokens.
         Endpoint(
-            *("GET", "/v1/tokens", ADMIN, tokens.tokens, "All tokens, without secrets."),
+            *("GET", "/v1/tokens", ADMIN, tokens.tokens, "List all tokens, without secrets."),
             answers=TokenList,
         ),
         Endpoint(
             *("POST", "/v1/tokens", ADMIN, tokens.create_token),
-            "Make a token; its secret is in this answer and nowhere else. To give a role of people is sensitive.",
+            "Create a token; its secret is in this answer alone. Roles of people need a second factor.",
             **CREATES,
             sends=CreateTokenRequest,
             answers=TokenWithSecret,
         ),
-        Endpoint("GET", A_TOKEN, ADMIN, tokens.token, "A token.", answers=TokenResponse),
+        Endpoint("GET", A_TOKEN, ADMIN, tokens.token, "Fetch a token, without its secrets.", answers=TokenResponse),
         Endpoint(
             *("POST", A_TOKEN, ADMIN, tokens.add_secret),
-            "Give a token another secret; those that it has end after the overlap.",
+            "Add a secret to a token; its other secrets end after the overlap.",
             **CREATES,
             sends=CreateTokenSecretRequest,
             answers=TokenWithSecret,
         ),
         Endpoint(
-            *("DELETE", A_TOKEN, ADMIN, tokens.revoke_token, "End a token and all of its secrets at once."),
+            *("DELETE", A_TOKEN, ADMIN, tokens.revoke_token, "Revoke a token and all of its secrets at once."),
             query=ledger_models.ChangeQuery,
             answers=TokenResponse,
         ),
         # Flags.
-        Endpoint("GET", "/v1/flags", READERS, accounts.flags, "All flags.", answers=FlagList),
-        Endpoint("GET", A_FLAG, READERS, accounts.flag, "A flag.", answers=FlagResponse, shows=("ETag",)),
+        Endpoint("GET", "/v1/flags", READERS, accounts.flags, "List all flags.", answers=FlagList),
+        Endpoint("GET", A_FLAG, READERS, accounts.flag, "Fetch a flag.", answers=FlagResponse, shows=("ETag",)),
         Endpoint(
             *(
                 "PUT",
                 A_FLAG,
                 ADMIN,
                 accounts.put_flag,
-                "Say who has a flag. What an edge's own files say of it counts there.",
+                "Set who has a flag; where an edge's own files set it, those count there.",
             ),
             **CHANGES,
             sends=FlagRequest,
@@ -340,13 +385,19 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         # Which region is nearest to whom.
         Endpoint(
-            *("POST", "/v1/regions/reports", BEACON, regions.take, "Take what clients have measured to each region."),
+            *(
+                "POST",
+                "/v1/regions/reports",
+                BEACON,
+                regions.take,
+                "Ingest the round trips that clients have measured to each region.",
+            ),
             sends=ledger_models.RegionReports,
             answers=ledger_models.RegionReportsResult,
             refuses=(404,),
         ),
         Endpoint(
-            *("GET", "/v1/regions/best", BEACON | EDGE | READERS, regions.best, "The best region for a client."),
+            *("GET", "/v1/regions/best", BEACON | EDGE | READERS, regions.best, "Find the best region for a client."),
             query=ledger_models.BestRegionQuery,
             answers=ledger_models.BestRegion,
             refuses=(404,),
@@ -360,21 +411,29 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         *figure_endpoints(handlers.figures),
         # The collector itself.
         Endpoint(
-            *("GET", "/healthz", ANYONE, standing.healthz, "Whether it is alive."), serve=EVERYWHERE, gives=(TEXT,)
+            *("GET", "/healthz", ANYONE, standing.healthz, "Check that the collector is alive."),
+            serve=EVERYWHERE,
+            gives=(TEXT,),
         ),
         Endpoint(
-            *("GET", "/readyz", ANYONE, standing.readyz, "Whether it takes batches now."),
+            *("GET", "/readyz", ANYONE, standing.readyz, "Check that the collector takes batches now."),
             serve=EVERYWHERE,
             answers=ledger_models.Ready,
         ),
         Endpoint(
-            *("GET", "/metrics", ANYONE, standing.metrics, "Metrics for Prometheus."),
+            *("GET", "/metrics", ANYONE, standing.metrics, "Fetch the metrics, for Prometheus."),
             serve=frozenset({"metrics"}),
             gives=(TEXT,),
             refuses=(401,),
         ),
         Endpoint(
-            *("GET", "/v1/openapi.json", ANYONE, standing.openapi, "What this listener answers."),
+            *(
+                "GET",
+                "/v1/openapi.json",
+                ANYONE,
+                standing.openapi,
+                "Fetch the OpenAPI description of what this listener answers.",
+            ),
             serve=API_USERS,
             answers=dict[str, Any],
         ),

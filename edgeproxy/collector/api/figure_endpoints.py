@@ -8,18 +8,18 @@ from edgeproxy.collector.api.handlers.figures import FigureHandlers
 
 
 def figure_endpoints(figures: FigureHandlers) -> tuple[Endpoint[Any, Any], ...]:
-    """List them."""
+    """Return the rows."""
     return (
         Endpoint(
             *("GET", "/billing/executive", BILLING, figures.executive),
-            "Revenue, cost and margin by day, the week's largest and the month; 429 until they are worked out.",
+            "Report revenue, cost and margin; the answer is 429 until they are computed.",
             query=models.ExecutiveQuery,
             answers=models.BusinessReport,
             refuses=(404, 429),
         ),
         Endpoint(
             *("GET", "/v1/refusals", READERS, figures.refusals),
-            "Who was refused most, and by which limits; 429 until that is worked out.",
+            "Report the customers and limits with most refusals; the answer is 429 until they are computed.",
             query=models.RefusalsQuery,
             answers=models.RefusalReport,
             refuses=(429,),

@@ -20,41 +20,59 @@ def page_endpoints(
     made = {**creates, "shows": ("Idempotent-Replayed",)}
     return (
         Endpoint(
-            *("GET", CONTACTS, READERS | OWN, contacts.contacts, "Who may sign in for a customer."),
+            *(
+                "GET",
+                CONTACTS,
+                READERS | OWN,
+                contacts.contacts,
+                "List the contacts of a customer, who may sign in for it.",
+            ),
             answers=ContactList,
         ),
         Endpoint(
             *("PUT", CONTACTS, ADMIN, contacts.put_contacts),
-            "Say who may sign in for a customer, by links that are mailed; the sessions of all others end.",
+            "Replace the contacts of a customer; the sessions of those removed end.",
             query=ChangeQuery,
             sends=Contacts,
             answers=ContactList,
         ),
         Endpoint(
-            *("GET", ALERT_ADDRESS, READERS | OWN, contacts.alert_address, "Where a customer's own alerts are mailed."),
+            *(
+                "GET",
+                ALERT_ADDRESS,
+                READERS | OWN,
+                contacts.alert_address,
+                "Fetch the address to which a customer's alerts are mailed.",
+            ),
             answers=CustomerAlertAddress,
         ),
         Endpoint(
             *("PUT", ALERT_ADDRESS, SUPPORT | OWN, contacts.put_alert_address),
-            "Have a customer's own alerts mailed to one of its contacts, or nowhere.",
+            "Set the contact to which a customer's alerts are mailed, or none.",
             query=ChangeQuery,
             sends=AlertAddress,
             answers=CustomerAlertAddress,
         ),
         Endpoint(
-            *("GET", "/v1/incidents", READERS, incidents.incidents, "The incidents of 90 days, the last one first."),
+            *(
+                "GET",
+                "/v1/incidents",
+                READERS,
+                incidents.incidents,
+                "List the incidents of the last 90 days, latest first.",
+            ),
             answers=IncidentList,
         ),
         Endpoint(
             *("POST", "/v1/incidents", SUPPORT, incidents.begin_incident),
-            "Begin an incident. The status page tells of it to everybody.",
+            "Create an incident; the status page shows it to everyone.",
             **made,
             sends=CreateIncidentRequest,
             answers=Incident,
         ),
         Endpoint(
             *("POST", "/v1/incidents/{incident}/updates", SUPPORT, incidents.update_incident),
-            "Tell what is known of an incident by now; with the state resolved it ends.",
+            "Add an update to an incident; the state `resolved` ends it.",
             **made,
             sends=IncidentUpdate,
             answers=Incident,

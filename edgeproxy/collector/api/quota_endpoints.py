@@ -17,29 +17,35 @@ HOLDINGS = "/v1/customers/{customer}/holdings/{meter}"
 
 
 def quota_endpoints(quotas: QuotaHandlers) -> tuple[Endpoint[Any, Any], ...]:
-    """List them."""
+    """Return the rows."""
     return (
         Endpoint(
             *("GET", "/v1/customers/{customer}/quotas", READERS | OWN, quotas.quotas),
-            "What is used of each quota of a customer, and will be by the end of its period.",
+            "List the quotas of a customer with usage and projection.",
             answers=QuotaList,
             refuses=(409,),
         ),
         Endpoint(
             *("GET", "/v1/directory/quotas", EDGE, quotas.news),
-            "What the ledger has counted of quotas that are nearly used up; waits until there is more.",
+            "Fetch the counts of quotas that are nearly used up; the answer waits until there are newer ones.",
             query=QuotaNewsQuery,
             answers=QuotaCounts,
         ),
         Endpoint(
-            *("GET", HOLDINGS, READERS | SERVICE | OWN, quotas.page, "The places that a customer has taken."),
+            *(
+                "GET",
+                HOLDINGS,
+                READERS | SERVICE | OWN,
+                quotas.page,
+                "List the items that a customer has allocated of a quota.",
+            ),
             query=HoldingsQuery,
             answers=AllocationList,
             refuses=(409,),
         ),
         Endpoint(
             *("PUT", f"{HOLDINGS}/{{item}}", SERVICE, quotas.take),
-            "Take a place, or keep it: 201 where it was not taken before, 409 where there is none left.",
+            "Allocate an item, or renew it: 201 where it is new, 409 where the quota is used up.",
             media=(JSON,),
             answers=AllocationResult,
             status=201,
@@ -48,7 +54,7 @@ def quota_endpoints(quotas: QuotaHandlers) -> tuple[Endpoint[Any, Any], ...]:
         ),
         Endpoint(
             *("DELETE", f"{HOLDINGS}/{{item}}", SERVICE, quotas.give_back),
-            "Give a place back, whether it was taken or not.",
+            "Release an item, whether it was allocated or not.",
             status=204,
             refuses=(409, 422),
         ),

@@ -20,7 +20,7 @@ import asyncpg
 
 from edgeproxy.collector.database.database import LEDGER_FILL_PERCENT
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE
-from edgeproxy.collector.pages.sessions import digest
+from edgeproxy.collector.pages.sessions import compute_digest
 
 MODELS, REGIONS, EDGES, BATCHES = 5, 10, 300, 1000
 PAYING, REFUSED, ACTIVE = 10, 100, 10
@@ -190,7 +190,7 @@ def sign_ins(customers: int, now: int) -> Iterator[str]:
             ("operator", f"operator:{number}", "admin", "NULL"),
             ("customer", f"contact:{name}@example.com", "customer", f"'{name}'"),
         ):
-            sha256 = digest(secret_of(who, number))
+            sha256 = compute_digest(secret_of(who, number))
             yield f"""{into} ('{sha256}', '{label}', '["{role}"]', {of}, {now}, {now})"""
 
 

@@ -12,11 +12,11 @@ from edgeproxy.collector.api.internal_client import Inside
 from edgeproxy.collector.api.sign_in_policy import OfCustomers, OfOperators
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import console, credits, money, plans, portal, tokens
-from edgeproxy.collector.pages.checks import Checks
-from edgeproxy.collector.pages.forms import origin_of
-from edgeproxy.collector.pages.sign_in import SignIn
+from edgeproxy.collector.pages.checks import RegionChecks
+from edgeproxy.collector.pages.forms import normalize_origin
+from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Page, Site
-from edgeproxy.collector.pages.status import Status
+from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
 from edgeproxy.config.collector.settings import Settings
@@ -40,9 +40,11 @@ class PagesService:
         if (theirs := pages.customers) is not None:
             client = Client(theirs.issuer, theirs.client, theirs.client_secret, "openid email")
             self._customers = CodeFlow(client, OfCustomers(theirs).judge)
-        self._checks = Checks(database, pages.status)
-        self._status = Status(database, pages.status, url_of(settings, listener_of(settings, "status")), self._checks)
-        self._consoles: list[tuple[CollectorListener, SignIn]] = []
+        self._checks = RegionChecks(database, pages.status)
+        self._status = StatusPages(
+            database, pages.status, url_of(settings, listener_of(settings, "status")), self._checks
+        )
+        self._consoles: list[tuple[CollectorListener, SignInPages]] = []
         """The listeners that serve the console, and how operators sign in there."""
 
     def add_to(self, application: web.Application, listener: CollectorListener) -> None:
@@ -56,7 +58,7 @@ class PagesService:
             *(lambda: service.billing_message, groups),
         )
         site.has_issuer = self._operators is not None
-        sign_in = SignIn(site, self._operators, self._customers)
+        sign_in = SignInPages(site, self._operators, self._customers)
         site.add_to(application, [*sign_in.pages(), *signed_in(sells=self._settings.billing is not None)])
         if "status" in groups:
             self._status.add_to(application)
@@ -85,8 +87,8 @@ class PagesService:
 
 def signed_in(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
-    sold = [*plans.pages(), *credits.pages(), *money.pages()] if sells else []
-    return [*console.pages(), *tokens.pages(), *portal.pages(), *sold]
+    sold = [*plans.list_pages(), *credits.list_pages(), *money.list_pages()] if sells else []
+    return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *sold]
 
 
 def listener_of(settings: Settings, group: str) -> CollectorListener:
@@ -98,4 +100,4 @@ def url_of(settings: Settings, listener: CollectorListener) -> str:
     """Return how browsers reach the pages of a listener, without a slash at its end."""
     assert settings.pages is not None
     scheme = "https" if listener.resolve_tls(settings.tls) else "http"
-    return origin_of(listener.url or settings.pages.url or f"{scheme}://{listener.address}")
+    return normalize_origin(listener.url or settings.pages.url or f"{scheme}://{listener.address}")

@@ -11,7 +11,7 @@ import tempfile
 from contextlib import closing
 from pathlib import Path
 
-from edgeproxy.collector.pages.site import Who
+from edgeproxy.collector.pages.site import Audience
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import fill, held, invoice_of, pages_of
 from tests.support.process import ROOT
@@ -23,7 +23,7 @@ LOOKS = {"wide": (1280, "light"), "narrow": (360, "dark")}
 HEIGHT_MAX = 2000
 """Pixels; what is below is not in the picture."""
 QUALITY = 55
-WHOSE: dict[Who, str] = {
+WHOSE: dict[Audience, str] = {
     "operator": "The operators' console",
     "customer": "A customer's portal",
     "anyone": "Everybody's",
@@ -58,7 +58,7 @@ async def take(page: Tab, url: str, name: str) -> str:
 async def gallery(stage: PagesStage, browser: Chromium) -> str:
     """Take all pictures; return the page that shows them."""
     said, held_one = HEAD, held(stage)
-    visitors: dict[Who, Visitor | None] = {
+    visitors: dict[Audience, Visitor | None] = {
         "operator": stage.operator,
         "customer": stage.customer("acme"),
         "anyone": None,

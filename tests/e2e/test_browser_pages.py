@@ -13,8 +13,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from edgeproxy.collector.pages.languages import catalog
-from edgeproxy.collector.pages.site import Who
+from edgeproxy.collector.pages.languages import load_catalog
+from edgeproxy.collector.pages.site import Audience
 from tests.collector.pages.test_operators import Stage
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.collector import ADMIN, SERVICE
@@ -111,7 +111,7 @@ async def overflowing(page: Tab, where: str) -> list[str]:
 
 @pytest.mark.parametrize("whose", ["operator", "customer", "anyone"])
 def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
-    stage: PagesStage, invoice: str, browser: Chromium, whose: Who
+    stage: PagesStage, invoice: str, browser: Chromium, whose: Audience
 ) -> None:
     if not AXE.exists():
         pytest.skip("axe-core is not on this machine")
@@ -181,7 +181,7 @@ def test_a_customer_signs_in_and_rotates_a_key_by_keyboard_alone(
 def test_a_customer_asks_for_a_link_changes_plan_and_pays_at_stripe_by_keyboard_alone(
     stage: PagesStage, browser: Chromium
 ) -> None:
-    say = catalog("nl").gettext
+    say = load_catalog("nl").gettext
 
     async def visit() -> None:
         stage.join("dirk")

@@ -8,7 +8,7 @@ from functools import partial
 
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.availability import DAYS
-from edgeproxy.collector.pages.site import Who
+from edgeproxy.collector.pages.site import Audience
 from edgeproxy.collector.pages_service import signed_in
 from edgeproxy.wire.edge_report import format_fields
 from tests.support.chains import Chain
@@ -21,7 +21,7 @@ ELSEWHERE = ("/receipt", "/pdf")
 """How paths end that lead to another site."""
 
 
-def pages_of(who: Who, invoice: str, customer: str = "acme") -> dict[str, str]:
+def pages_of(who: Audience, invoice: str, customer: str = "acme") -> dict[str, str]:
     """By its path in the table of all pages the path of each that is for operators, or for a customer."""
     places = PLACES | {"customer": customer, "invoice": invoice, "month": datetime.now(UTC).strftime("%Y-%m")}
     shown = [page.path for page in signed_in(sells=True) if (page.method, page.who) == ("GET", who)]

@@ -12,7 +12,7 @@ from typing import Any
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
-from edgeproxy.collector.pages.sign_in import link_to
+from edgeproxy.collector.pages.sign_in import format_link
 from tests.support.collector import ADMIN, Collector, sha256
 from tests.support.mailbox import Mailbox
 from tests.support.ports import HOST
@@ -146,11 +146,11 @@ class PagesStage:
             database = await Database.connect(self.collector.settings["database"])
             try:
                 async with database.writing() as connection:
-                    return await sessions.make_link(connection, link, time.time()) or ""
+                    return await sessions.create_link(connection, link, time.time()) or ""
             finally:
                 await database.close()
 
-        return link_to(self.site, asyncio.run(make()))
+        return format_link(self.site, asyncio.run(make()))
 
     def close(self) -> None:
         """End it all."""

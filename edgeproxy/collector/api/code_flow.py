@@ -18,7 +18,7 @@ import jwt
 
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetched, read_json
-from edgeproxy.collector.pages.api import Denied
+from edgeproxy.collector.pages.api import SignInDeniedError
 from edgeproxy.config.collector.operators import read_issuer
 
 AWAY = "the issuer does not answer as it should: try again later"
@@ -69,21 +69,21 @@ class CodeFlow(Generic[T]):
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
         """Return who signed in; raises Denied."""
         if not hmac.compare_digest(query.get("state", "").encode(), made_of(secret, "state").encode()):
-            raise Denied(403, "the sign-in was not begun in this browser: begin again")
+            raise SignInDeniedError(403, "the sign-in was not begun in this browser: begin again")
         if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
-            raise Denied(403, "another issuer answered")
+            raise SignInDeniedError(403, "another issuer answered")
         if "code" not in query:
-            raise Denied(403, f"the issuer let nobody sign in: {printable(query.get('error', 'no code'))}")
+            raise SignInDeniedError(403, f"the issuer let nobody sign in: {printable(query.get('error', 'no code'))}")
         token = await self._exchanged(query["code"], made_of(secret, "verifier"), back)
         try:
             who = await self._judge(token)
         except auth.Denied as no:
-            raise Denied(no.status, no.detail, no.actor) from None
+            raise SignInDeniedError(no.status, no.detail, no.actor) from None
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
         if not is_for(claims, self._client.id):
-            raise Denied(403, "the token was made for another client")
+            raise SignInDeniedError(403, "the token was made for another client")
         if not hmac.compare_digest(str(claims.get("nonce")).encode(), made_of(secret, "nonce").encode()):
-            raise Denied(403, "the token was made for another sign-in")
+            raise SignInDeniedError(403, "the token was made for another sign-in")
         return who
 
     async def _discovered(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class CodeFlow(Generic[T]):
             for name in ("authorization_endpoint", "token_endpoint"):
                 read_issuer(str(said.get(name)))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise Denied(503, AWAY) from None
+            raise SignInDeniedError(503, AWAY) from None
         self._said, self._fresh_until = said, time.monotonic() + FRESH_SECONDS
         return said
 
@@ -116,10 +116,10 @@ class CodeFlow(Generic[T]):
             ):
                 found = await read_json(answer, "the token endpoint")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise Denied(403, "the issuer did not accept the sign-in: begin again") from None
+            raise SignInDeniedError(403, "the issuer did not accept the sign-in: begin again") from None
         token = found.get("id_token")
         if not isinstance(token, str):
-            raise Denied(403, "the issuer sent no ID token")
+            raise SignInDeniedError(403, "the issuer sent no ID token")
         return token
 
 

@@ -9,9 +9,9 @@ from aiohttp import web
 from edgeproxy.collector.api.app import Said, Service, path_of
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.endpoint import CALLER, Endpoint
-from edgeproxy.collector.pages.api import Told
+from edgeproxy.collector.pages.api import ApiResponse
 from edgeproxy.collector.pages.sessions import Session
-from edgeproxy.collector.pages.site import to
+from edgeproxy.collector.pages.site import format_path
 
 
 class Inside:
@@ -37,19 +37,19 @@ class Inside:
         body: Mapping[str, Any] | None = None,
         given: bytes = b"",
         once: str | None = None,
-    ) -> Told:
+    ) -> ApiResponse:
         """Ask an endpoint; see collector/pages/api.py."""
         names = names or {}
         who = session.who
         holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
-        inner = request.clone(method=method, rel_url=to(path, **names), headers=fields)
+        inner = request.clone(method=method, rel_url=format_path(path, **names), headers=fields)
         said = Said(names, query or {}, None if body is None else dict(body), given)
         answer = await self._service.ask(inner, holder, self._table[method, path], said)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
         body = orjson.loads(content) if content and "json" in answer.content_type else None
-        return Told(answer.status, body, content, answer.headers)
+        return ApiResponse(answer.status, body, content, answer.headers)
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Put on record that a page was denied."""

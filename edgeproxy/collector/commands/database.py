@@ -194,7 +194,7 @@ REFUSED_SHOWN_MAX = 20
 def sign_in_link(settings: Settings, customer: str | None) -> Said:
     """A link by which an operator, or somebody for a customer, signs in to the pages once."""
     from edgeproxy.collector.pages import sessions
-    from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, link_to
+    from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, format_link
     from edgeproxy.collector.pages_service import listener_of, url_of
 
     async def make(database: Database) -> str:
@@ -203,11 +203,11 @@ def sign_in_link(settings: Settings, customer: str | None) -> Said:
                 raise No(f"there is no customer {customer} in {database.name}")
             label = LINK_LABEL if customer is None else f"command line: {getpass.getuser()}"
             link = sessions.Link(label, customer)
-            secret = await sessions.make_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
+            secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
             caller = audit.Caller(f"command line: {getpass.getuser()}")
             await audit.append_entry(connection, caller, audit.AuditEntry("session.link", customer or label))
         assert secret is not None
-        return link_to(url_of(settings, listener), secret)
+        return format_link(url_of(settings, listener), secret)
 
     if settings.pages is None:
         return 1, "the collector has no pages: write pages: {}"

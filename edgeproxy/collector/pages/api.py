@@ -8,7 +8,7 @@ from aiohttp import web
 from edgeproxy.collector.pages.sessions import Session
 
 
-class Told(NamedTuple):
+class ApiResponse(NamedTuple):
     """What the API answered."""
 
     status: int
@@ -25,7 +25,7 @@ class Told(NamedTuple):
         return self.status < 400
 
 
-class Api(Protocol):
+class ApiClient(Protocol):
     """The endpoints of the collector, as over HTTP: the same roles, checks, audit entries."""
 
     async def ask(
@@ -40,7 +40,7 @@ class Api(Protocol):
         body: Mapping[str, Any] | None = None,
         given: bytes = b"",
         once: str | None = None,
-    ) -> Told:
+    ) -> ApiResponse:
         """Ask an endpoint, by its `path` as `endpoints.py` has it, whose parameters are `names`.
 
         `body` is the JSON that is sent, `given` are the bytes for an endpoint that reads them itself, `once` is the
@@ -54,7 +54,7 @@ class Api(Protocol):
         """Return from where a request comes, and its id, for the audit log."""
 
 
-class Denied(Exception):
+class SignInDeniedError(Exception):
     """Nobody signs in: the status, and a sentence why."""
 
     def __init__(self, status: int, why: str, actor: str | None = None) -> None:

@@ -11,7 +11,7 @@ DAYS = 90
 """Days over which objectives hold."""
 
 
-class Day(NamedTuple):
+class RegionDay(NamedTuple):
     """A day of a region."""
 
     second: int
@@ -25,11 +25,11 @@ class Day(NamedTuple):
         return None if self.total == 0 else 1 - self.failed / self.total
 
 
-class Region(NamedTuple):
+class RegionAvailability(NamedTuple):
     """A region over DAYS."""
 
     name: str
-    days: list[Day]
+    days: list[RegionDay]
     total: int
     failed: int
     fast: int
@@ -65,14 +65,16 @@ class Region(NamedTuple):
         return 1 - self.failed / may if may else float(self.failed == 0)
 
     @property
-    def is_kept(self) -> bool | None:
+    def meets_objectives(self) -> bool | None:
         """Whether both objectives are kept; None: nothing was measured."""
         if self.available is None:
             return None
         return self.available >= self.objective and (self.fast_share or 0) >= self.fast_objective
 
 
-def regions_of(counts: Mapping[Row, int], settings: StatusPage, last: Mapping[str, bool], now: float) -> list[Region]:
+def compute_regions(
+    counts: Mapping[Row, int], settings: StatusPage, last: Mapping[str, bool], now: float
+) -> list[RegionAvailability]:
     """Return how the configured regions were, up to the Unix second `now`."""
     today = int(now) // DAY * DAY
     seconds = [today - (DAYS - 1 - number) * DAY for number in range(DAYS)]
@@ -84,18 +86,18 @@ def regions_of(counts: Mapping[Row, int], settings: StatusPage, last: Mapping[st
             failed = counts.get((name, second, FAILED), 0)
             buckets = {end: counts.get((name, second, str(end)), 0) for end in BUCKETS_MS}
             well = sum(buckets.values())
-            days.append(Day(second, well + failed, failed))
+            days.append(RegionDay(second, well + failed, failed))
             fast += counts.get((name, second, FAST), 0)
             latest = buckets if well else latest
         made.append(
-            Region(
+            RegionAvailability(
                 name,
                 days,
                 sum(day.total for day in days),
                 sum(day.failed for day in days),
                 fast,
-                quantile(latest, 0.5),
-                quantile(latest, 0.95),
+                compute_quantile(latest, 0.5),
+                compute_quantile(latest, 0.95),
                 last.get(name),
                 settings.availability,
                 settings.fast,
@@ -105,7 +107,7 @@ def regions_of(counts: Mapping[Row, int], settings: StatusPage, last: Mapping[st
     return made
 
 
-def quantile(buckets: Mapping[int, int], share: float) -> float | None:
+def compute_quantile(buckets: Mapping[int, int], share: float) -> float | None:
     """Return the latency in ms within which this share of the answers came, between the ends of its bucket."""
     rank, begin, before = share * sum(buckets.values()), 0.0, 0
     for end, count in sorted(buckets.items()):

@@ -25,19 +25,19 @@ class Chart(NamedTuple):
     most: float
 
 
-def height(value: float, most: float) -> float:
+def compute_height(value: float, most: float) -> float:
     """How high a value is drawn where `most` fills the drawing; nothing is drawn below zero."""
     return round(HEIGHT * max(value, 0) / most, 1) if most > 0 else 0.0
 
 
-def bars(values: Sequence[float], places: int | None = None, most: float | None = None) -> Chart:
+def draw_bars(values: Sequence[float], places: int | None = None, most: float | None = None) -> Chart:
     """Draw values from left to right; `places` is for how many there is room, by default for these, and `most` is the
     value that fills the drawing, by default the largest of these.
     """
     step = WIDTH / max(places or len(values), 1)
     most = max(values, default=0) if most is None else most
-    made = []
+    drawn = []
     for number, value in enumerate(values):
-        tall = height(value, most)
-        made.append(Bar(round(number * step, 1), round(HEIGHT - tall, 1), round(step - GAP, 1), tall, value))
-    return Chart(made, WIDTH, HEIGHT, most)
+        tall = compute_height(value, most)
+        drawn.append(Bar(round(number * step, 1), round(HEIGHT - tall, 1), round(step - GAP, 1), tall, value))
+    return Chart(drawn, WIDTH, HEIGHT, most)

@@ -33,7 +33,7 @@ Row = tuple[str, int, str]
 """A region, the Unix second at which a day begins, and a result."""
 
 
-class Checks:
+class RegionChecks:
     """Asks the regions, for ever."""
 
     def __init__(self, database: Database, settings: StatusPage) -> None:
@@ -72,7 +72,7 @@ class Checks:
         """Count what came of a check at the Unix second `now`; `seconds` is None where it failed."""
         day = int(now) // DAY * DAY
         self.last[region] = seconds is not None
-        self._counts[region, day, FAILED if seconds is None else bucket_of(seconds)] += 1
+        self._counts[region, day, FAILED if seconds is None else find_bucket(seconds)] += 1
         if seconds is not None and seconds <= objective:
             self._counts[region, day, FAST] += 1
 
@@ -81,31 +81,31 @@ class Checks:
         counts, self._counts = self._counts, Counter()
         try:
             async with self._database.writing() as connection:
-                await add(connection, counts)
+                await add_counts(connection, counts)
         except Exception:  # They are written the next time.
             self._counts.update(counts)
             raise
 
 
-def bucket_of(seconds: float) -> str:
+def find_bucket(seconds: float) -> str:
     """Return the bucket of a latency: its end, in milliseconds."""
     return str(next((end for end in BUCKETS_MS if seconds * 1000 <= end), BUCKETS_MS[-1]))
 
 
-async def add(connection: AsyncConnection, counts: Mapping[Row, int]) -> None:
+async def add_counts(connection: AsyncConnection, counts: Mapping[Row, int]) -> None:
     """Add to what is counted."""
     columns = checks.c
     for (region, day, result), count in counts.items():
-        one = (columns.region == region) & (columns.day == day) & (columns.result == result)
-        grown = await connection.execute(sa.update(checks).where(one).values(count=columns.count + count))
+        is_same = (columns.region == region) & (columns.day == day) & (columns.result == result)
+        grown = await connection.execute(sa.update(checks).where(is_same).values(count=columns.count + count))
         if not grown.rowcount:
             row = {"region": region, "day": day, "result": result, "count": count}
             await connection.execute(sa.insert(checks), [row])
             await connection.execute(sa.delete(checks).where(columns.day < day - KEPT_DAYS * DAY))
 
 
-async def read(connection: AsyncConnection, since: int) -> dict[Row, int]:
+async def fetch_counts(connection: AsyncConnection, since: int) -> dict[Row, int]:
     """Return what was counted on the days that begin from the Unix second `since` on."""
     columns = checks.c
-    wanted = sa.select(columns.region, columns.day, columns.result, columns.count).where(columns.day >= since)
-    return {(region, day, result): count for region, day, result, count in await connection.execute(wanted)}
+    statement = sa.select(columns.region, columns.day, columns.result, columns.count).where(columns.day >= since)
+    return {(region, day, result): count for region, day, result, count in await connection.execute(statement)}

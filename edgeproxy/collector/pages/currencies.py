@@ -13,7 +13,7 @@ from edgeproxy.config.collector.currencies import CHARGED, ExchangeRate
 CENTS = 100
 
 
-class Beside(NamedTuple):
+class DisplayCurrency(NamedTuple):
     """A currency, how much of it a US dollar is, and the Unix second of the day on which it was."""
 
     code: str
@@ -25,18 +25,18 @@ class Beside(NamedTuple):
         return Decimal(cents) * self.rate / CENTS
 
 
-def beside(rates: Mapping[str, ExchangeRate], chosen: str | None, locale: Locale) -> Beside | None:
+def choose_currency(rates: Mapping[str, ExchangeRate], chosen: str | None, locale: Locale) -> DisplayCurrency | None:
     """Return the currency that was `chosen`, else that of where somebody reads; None: US dollars are enough.
 
     Who reads Dutch or German, and does not say where, is taken for living where most who read it do.
     """
     if chosen == CHARGED:
         return None
-    code = chosen if chosen in rates else next((one for one in spent_in(locale) if one in rates), None)
-    return None if code is None else Beside(code, rates[code].rate, rates[code].date)
+    code = chosen if chosen in rates else next((one for one in list_currencies(locale) if one in rates), None)
+    return None if code is None else DisplayCurrency(code, rates[code].rate, rates[code].date)
 
 
-def spent_in(locale: Locale) -> list[str]:
+def list_currencies(locale: Locale) -> list[str]:
     """List the currencies of where a locale is spoken."""
     territory = locale.territory
     if territory is None:

@@ -13,7 +13,7 @@ MEDIA = "application/x-www-form-urlencoded"
 PORTS = {"http": ":80", "https": ":443"}
 
 
-class BadForm(Exception):
+class InvalidFormError(Exception):
     """A form cannot be used: the status, and a sentence why."""
 
     def __init__(self, status: int, why: str) -> None:
@@ -22,10 +22,10 @@ class BadForm(Exception):
         self.why = why
 
 
-async def read(request: web.Request) -> dict[str, str]:
+async def parse_form(request: web.Request) -> dict[str, str]:
     """Return the fields of a form; raises BadForm."""
     if request.content_type != MEDIA:
-        raise BadForm(415, f"send {MEDIA}")
+        raise InvalidFormError(415, f"send {MEDIA}")
     pieces, size = [], 0
     try:
         async with asyncio.timeout(FORM_SECONDS_MAX):
@@ -33,25 +33,25 @@ async def read(request: web.Request) -> dict[str, str]:
                 pieces.append(piece)
                 size += len(piece)
                 if size > FORM_BYTES_MAX:
-                    raise BadForm(413, f"the form has more than {FORM_BYTES_MAX} bytes")
+                    raise InvalidFormError(413, f"the form has more than {FORM_BYTES_MAX} bytes")
     except TimeoutError:
-        raise BadForm(408, "the form came too slowly") from None
+        raise InvalidFormError(408, "the form came too slowly") from None
     try:
         fields = parse_qsl(
             b"".join(pieces).decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"
         )
     except ValueError:  # Of UTF-8 too.
-        raise BadForm(400, "the form cannot be read") from None
+        raise InvalidFormError(400, "the form cannot be read") from None
     return {name: value.replace("\r\n", "\n") for name, value in fields}
 
 
-def origin_of(url: str) -> str:
+def normalize_origin(url: str) -> str:
     """Return a URL of a scheme, a host and a port as browsers have it in `Origin`."""
     scheme = url.partition("://")[0]
     return url.rstrip("/").removesuffix(PORTS.get(scheme, ":"))
 
 
-def is_own(fields: Mapping[str, str], origins: frozenset[str]) -> bool:
+def is_same_origin(fields: Mapping[str, str], origins: frozenset[str]) -> bool:
     """Whether a request that changes something comes from one of our pages, as the fields say that browsers set.
 
     All browsers send `Origin` with a form; whatever sends none is no page.

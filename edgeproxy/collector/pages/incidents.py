@@ -24,7 +24,7 @@ LISTED_MAX = 100
 UPDATES_MAX = 100
 """Updates of an incident."""
 RESOLVED = "resolved"
-NOT_THERE = "there is no such incident"
+NOT_FOUND = "there is no such incident"
 Severity = Literal["P0", "P1", "P2", "P3"]
 State = Literal["investigating", "identified", "monitoring", "resolved"]
 Message = Annotated[str, Field(min_length=1, max_length=2000, pattern=r"^[^\x00]*$")]
@@ -93,16 +93,18 @@ class IncidentList(TypedDict):
     """The incidents, latest first."""
 
 
-async def listing(connection: AsyncConnection, now: float) -> list[Incident]:
+async def list_incidents(connection: AsyncConnection, now: float) -> list[Incident]:
     """Tell the incidents of DAYS, and those that go on; the last one first."""
     columns = incidents.c
     lately = columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)
-    wanted = sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc()).limit(LISTED_MAX)
-    rows = (await connection.execute(wanted)).all()
-    return await _told(connection, rows)
+    statement = (
+        sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc()).limit(LISTED_MAX)
+    )
+    rows = (await connection.execute(statement)).all()
+    return await _to_responses(connection, rows)
 
 
-async def begin(connection: AsyncConnection, caller: Caller, new: CreateIncidentRequest) -> Incident:
+async def begin_incident(connection: AsyncConnection, caller: Caller, new: CreateIncidentRequest) -> Incident:
     """Begin an incident."""
     id_, at = generate_id(), now_ms() // 1000
     row = {
@@ -114,51 +116,51 @@ async def begin(connection: AsyncConnection, caller: Caller, new: CreateIncident
         "ended_at": at if new.state == RESOLVED else None,
     }
     await connection.execute(sa.insert(incidents), [row])
-    await _add(connection, id_, at, new.state, new.message)
-    (told,) = await _told(connection, [await _find(connection, id_)])
-    await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, dict(told)))
-    return told
+    await _insert_update(connection, id_, at, new.state, new.message)
+    (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
+    await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, dict(incident)))
+    return incident
 
 
-async def update(connection: AsyncConnection, caller: Caller, id_: str, said: IncidentUpdate) -> Incident:
+async def update_incident(connection: AsyncConnection, caller: Caller, id_: str, change: IncidentUpdate) -> Incident:
     """Add an update;
 
     with the state `resolved` the incident ends, with another one it goes on. Raises ChangeRejectedError.
     """
-    row = await _find(connection, id_, lock=True)
+    row = await _get_row(connection, id_, lock=True)
     at = now_ms() // 1000
     there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == id_)
     if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
         raise ChangeRejectedError(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
-    ended = (row.ended_at or at) if said.state == RESOLVED else None
+    ended = (row.ended_at or at) if change.state == RESOLVED else None
     await connection.execute(sa.update(incidents).where(incidents.c.id == id_).values(ended_at=ended))
-    await _add(connection, id_, at, said.state, said.message)
-    (told,) = await _told(connection, [await _find(connection, id_)])
-    await audit.append_entry(connection, caller, AuditEntry("incident.update", id_, None, said.model_dump()))
-    return told
+    await _insert_update(connection, id_, at, change.state, change.message)
+    (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
+    await audit.append_entry(connection, caller, AuditEntry("incident.update", id_, None, change.model_dump()))
+    return incident
 
 
-async def _add(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
+async def _insert_update(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
     row = {"id": generate_id(), "incident": incident, "at": at, "state": state, "message": message}
     await connection.execute(sa.insert(incident_updates), [row])
 
 
-async def _find(connection: AsyncConnection, id_: str, *, lock: bool = False) -> sa.Row[Any]:
+async def _get_row(connection: AsyncConnection, id_: str, *, lock: bool = False) -> sa.Row[Any]:
     row = None
     if is_id(id_):
-        wanted = sa.select(incidents).where(incidents.c.id == id_)
-        row = (await connection.execute(wanted.with_for_update() if lock else wanted)).one_or_none()
+        statement = sa.select(incidents).where(incidents.c.id == id_)
+        row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
-        raise ChangeRejectedError(404, NOT_THERE)
+        raise ChangeRejectedError(404, NOT_FOUND)
     return row
 
 
-async def _told(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Incident]:
+async def _to_responses(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Incident]:
     ids = [row.id for row in rows]
-    made: dict[str, list[IncidentUpdateEntry]] = {id_: [] for id_ in ids}
+    incident_updates_by_id: dict[str, list[IncidentUpdateEntry]] = {id_: [] for id_ in ids}
     updates = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
     for row in await connection.execute(updates.order_by(incident_updates.c.id.desc())):
-        made[row.incident].append(
+        incident_updates_by_id[row.incident].append(
             {"at": format_timestamp(row.at * 1000) or "", "state": row.state, "message": row.message}
         )
     return [
@@ -169,8 +171,8 @@ async def _told(connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> lis
             "regions": orjson.loads(row.regions),
             "began_at": format_timestamp(row.began_at * 1000) or "",
             "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
-            "state": made[row.id][0]["state"],
-            "updates": made[row.id],
+            "state": incident_updates_by_id[row.id][0]["state"],
+            "updates": incident_updates_by_id[row.id],
         }
         for row in rows
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from edgeproxy.collector.pages.site import Fault, Page, Visit, Who, to
+from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
 
 OVERLAPS = ("0s", "1h", "1d", "7d", "30d")
 """After what time a key ends that is rotated."""
@@ -14,25 +14,25 @@ LISTED_MAX = 50
 """Keys of a page."""
 
 
-def forms_of(root: str, who: Who) -> list[Page]:
+def list_forms(root: str, who: Audience) -> list[Page]:
     """List the forms of keys whose paths begin with `root`."""
     return [
-        Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate),
-        Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke),
-        *([Page("POST", f"{root}/keys/{{key}}/restore", who, restore)] if who == "operator" else []),
+        Page("POST", f"{root}/keys/{{key}}/rotate", who, rotate_key),
+        Page("POST", f"{root}/keys/{{key}}/revoke", who, revoke_key),
+        *([Page("POST", f"{root}/keys/{{key}}/restore", who, restore_key)] if who == "operator" else []),
     ]
 
 
-async def listed(visit: Visit, customer: str) -> dict[str, Any]:
+async def list_keys(visit: Visit, customer: str) -> dict[str, Any]:
     """Return what a page needs to show the keys of a customer."""
     query = {"limit": str(LISTED_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
-    found = await visit.ask("GET", "/v1/customers/{customer}/keys", names={"customer": customer}, query=query)
-    return {"keys": found["keys"], "more": found.get("next"), "overlaps": OVERLAPS, "customer": customer}
+    body = await visit.fetch("GET", "/v1/customers/{customer}/keys", names={"customer": customer}, query=query)
+    return {"keys": body["keys"], "more": body.get("next"), "overlaps": OVERLAPS, "customer": customer}
 
 
-async def create(visit: Visit, customer: str, back: str) -> web.Response:
+async def create_key(visit: Visit, customer: str, back: str) -> web.Response:
     """Make a key, and show its secret this once."""
     body: dict[str, Any] = {}
     if name := visit.form.get("name", "").strip():
@@ -40,38 +40,44 @@ async def create(visit: Visit, customer: str, back: str) -> web.Response:
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
     names = {"customer": customer}
-    made = await visit.ask("POST", "/v1/customers/{customer}/keys", names=names, body=body, once=once_of(visit))
-    return visit.page("key_made.html", key=made, back=back)
+    key = await visit.fetch(
+        "POST", "/v1/customers/{customer}/keys", names=names, body=body, once=read_idempotency_key(visit)
+    )
+    return visit.render("key_secret.html", key=key, back=back)
 
 
-async def rotate(visit: Visit) -> web.Response:
+async def rotate_key(visit: Visit) -> web.Response:
     """Make a key in the place of another one, and show its secret this once."""
     body = {"overlap": visit.form.get("overlap", "7d")}
-    names = {"key": visit.name("key")}
-    made = await visit.ask("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=once_of(visit))
-    return visit.page("key_made.html", key=made, back=back_of(visit, made["customer"]))
+    names = {"key": visit.path_parameter("key")}
+    key = await visit.fetch("POST", "/v1/keys/{key}/rotate", names=names, body=body, once=read_idempotency_key(visit))
+    return visit.render("key_secret.html", key=key, back=find_keys_page(visit, key["customer"]))
 
 
-async def revoke(visit: Visit) -> web.Response:
+async def revoke_key(visit: Visit) -> web.Response:
     """End a key at once."""
-    told = await visit.ask("DELETE", "/v1/keys/{key}", names={"key": visit.name("key")})
-    return visit.go(back_of(visit, told["customer"]), done="revoked")
+    key = await visit.fetch("DELETE", "/v1/keys/{key}", names={"key": visit.path_parameter("key")})
+    return visit.redirect(find_keys_page(visit, key["customer"]), done="revoked")
 
 
-async def restore(visit: Visit) -> web.Response:
+async def restore_key(visit: Visit) -> web.Response:
     """Take the revocation of a key back."""
-    key = await visit.ask("POST", "/v1/keys/{key}/restore", names={"key": visit.name("key")})
-    return visit.go(back_of(visit, key["customer"]), done="key-restored")
+    key = await visit.fetch("POST", "/v1/keys/{key}/restore", names={"key": visit.path_parameter("key")})
+    return visit.redirect(find_keys_page(visit, key["customer"]), done="key-restored")
 
 
-def back_of(visit: Visit, customer: str) -> str:
+def find_keys_page(visit: Visit, customer: str) -> str:
     """Return the page with the keys of a customer."""
-    return "/account/keys" if visit.known.who.customer else to("/console/customers/{customer}", customer=customer)
+    return (
+        "/account/keys"
+        if visit.signed_in.who.customer
+        else format_path("/console/customers/{customer}", customer=customer)
+    )
 
 
-def once_of(visit: Visit) -> str:
+def read_idempotency_key(visit: Visit) -> str:
     """Return what makes a form one that may be sent again and is done once; raises Fault."""
     once = visit.form.get("once", "")
     if not (16 <= len(once) <= 64 and once.isalnum() and once.isascii()):
-        raise Fault(400, "the form is not whole: open the page again")
+        raise PageError(400, "the form is not whole: open the page again")
     return once

@@ -12,7 +12,7 @@ from babel import Locale, UnknownLocaleError, dates, numbers
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
-from edgeproxy.collector.pages.currencies import Beside
+from edgeproxy.collector.pages.currencies import DisplayCurrency
 
 LANGUAGES = {"en": "English", "nl": "Nederlands", "de": "Deutsch"}
 DEFAULT = "en"
@@ -22,7 +22,7 @@ DOMAIN = "pages"
 
 
 @cache
-def catalog(language: str) -> gettext.NullTranslations:
+def load_catalog(language: str) -> gettext.NullTranslations:
     """Return the texts of a language; the texts in the templates are the English ones."""
     if language == DEFAULT:
         return gettext.NullTranslations()
@@ -61,11 +61,11 @@ class Reader(NamedTuple):
         """Write an amount of whole cents."""
         return numbers.format_currency(cents / 100, currency, locale=self.locale)
 
-    def approximate(self, cents: float, beside: Beside) -> str:
+    def approximate(self, cents: float, beside: DisplayCurrency) -> str:
         """Write roughly what so many cents of US dollars are in another currency."""
         return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
 
-    def rate(self, beside: Beside) -> str:
+    def rate(self, beside: DisplayCurrency) -> str:
         """Write what a US dollar is in another currency, with all places of the rate."""
         return numbers.format_currency(
             beside.rate, beside.code, locale=self.locale, currency_digits=False, decimal_quantization=False
@@ -87,18 +87,18 @@ class Reader(NamedTuple):
 
     def month(self, written: str) -> str:
         """Write a month such as 2027-03."""
-        return dates.format_skeleton("yMMMM", moment(f"{written}-01"), locale=self.locale)
+        return dates.format_skeleton("yMMMM", parse_time(f"{written}-01"), locale=self.locale)
 
     def moment(self, written: str | float | None) -> str:
         """Write a time of RFC 3339 or a Unix second, in UTC; a dash where there is none."""
         if written is None:
             return "–"
-        at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else moment(written)
+        at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
         return f"{dates.format_datetime(at, 'medium', tzinfo=UTC, locale=self.locale)} UTC"
 
     def day(self, written: str | None) -> str:
         """Write the day of a time of RFC 3339; a dash where there is none."""
-        return "–" if written is None else dates.format_date(moment(written).date(), "medium", locale=self.locale)
+        return "–" if written is None else dates.format_date(parse_time(written).date(), "medium", locale=self.locale)
 
     def times(self, value: float) -> str:
         """Write how many times as much something is: 4.2 ×."""
@@ -109,30 +109,30 @@ class Reader(NamedTuple):
         return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)
 
 
-def moment(written: str) -> datetime:
+def parse_time(written: str) -> datetime:
     """Read a time of RFC 3339, or a date, as one of UTC."""
     at = datetime.fromisoformat(written.replace("Z", "+00:00"))
     return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
-def reader(chosen: str | None, accepted: str | None) -> Reader:
+def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
     """Return who reads: by the language that was `chosen`, else by Accept-Language (RFC 9110 section 12.5.4).
 
     A chosen language is written as where Accept-Language says, if it says so of this language.
     """
-    wanted = list(ranked((accepted or "")[:HEADER_CHARACTERS_MAX]))
+    ranked = list(rank_languages((accepted or "")[:HEADER_CHARACTERS_MAX]))
     language = chosen if chosen in LANGUAGES else None
-    for tag in wanted:
+    for tag in ranked:
         spoken = tag.partition("-")[0].lower()
         if spoken in LANGUAGES and language in (None, spoken):
-            return Reader(spoken, locale_of(tag, spoken))
+            return Reader(spoken, find_locale(tag, spoken))
     language = language or DEFAULT
     return Reader(language, Locale.parse(language))
 
 
-def ranked(accepted: str) -> list[str]:
+def rank_languages(accepted: str) -> list[str]:
     """List the languages of Accept-Language, the most wanted first."""
-    found = []
+    ranked_tags = []
     for place, one in enumerate(accepted.split(",")):
         tag, _, weight = one.strip().partition(";")
         try:
@@ -140,11 +140,11 @@ def ranked(accepted: str) -> list[str]:
         except ValueError:
             continue
         if rank > 0 and tag:
-            found.append((-rank, place, tag.strip()))
-    return [tag for _, _, tag in sorted(found)]
+            ranked_tags.append((-rank, place, tag.strip()))
+    return [tag for _, _, tag in sorted(ranked_tags)]
 
 
-def locale_of(tag: str, language: str) -> Locale:
+def find_locale(tag: str, language: str) -> Locale:
     """Return the locale that a tag such as de-CH names, or that of its language."""
     try:
         return Locale.parse(tag, sep="-")

@@ -9,24 +9,24 @@ from edgeproxy.config.collector.pages import SignInMail
 
 SECONDS_MAX = 30.0
 """Seconds that a server may take."""
-FAILED = (aiosmtplib.SMTPException, OSError, TimeoutError)
+MAIL_ERRORS = (aiosmtplib.SMTPException, OSError, TimeoutError)
 """What says that mail was not taken."""
 
 
-def message(sender: str, to: str, subject: str, text: str) -> EmailMessage:
+def create_message(sender: str, to: str, subject: str, text: str) -> EmailMessage:
     """Make a mail of plain text."""
-    made = EmailMessage()
-    made["From"], made["To"], made["Subject"] = sender, to, subject
-    made["Date"], made["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
-    made["Auto-Submitted"] = "auto-generated"
-    made.set_content(text)
-    return made
+    mail = EmailMessage()
+    mail["From"], mail["To"], mail["Subject"] = sender, to, subject
+    mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
+    mail["Auto-Submitted"] = "auto-generated"
+    mail.set_content(text)
+    return mail
 
 
-async def send(mail: SignInMail, made: EmailMessage) -> None:
+async def send_message(mail: SignInMail, message: EmailMessage) -> None:
     """Hand mail to the server; raises one of FAILED."""
     await aiosmtplib.send(
-        made,
+        message,
         hostname=mail.server.host,
         port=mail.server.port,
         use_tls=mail.tls == "tls",

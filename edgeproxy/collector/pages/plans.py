@@ -5,79 +5,81 @@ from typing import Any
 from aiohttp import web
 
 from edgeproxy.collector.pages import keys
-from edgeproxy.collector.pages.site import Fault, Page, Visit
+from edgeproxy.collector.pages.site import Page, PageError, Visit
 
 PLAN, INVOICES = "/account/plan", "/account/invoices"
 INVOICES_MAX = 24
 INTERVALS = ("month", "year")
 
 
-def pages() -> list[Page]:
+def list_pages() -> list[Page]:
     """List the pages and the forms."""
     own = (
-        ("GET", PLAN, shown),
-        ("POST", f"{PLAN}/preview", preview),
-        ("POST", PLAN, change),
-        ("POST", f"{PLAN}/end", end),
-        ("POST", f"{PLAN}/keep", keep),
-        ("GET", INVOICES, invoices),
-        ("GET", f"{INVOICES}/{{invoice}}", invoice),
-        ("GET", f"{INVOICES}/{{invoice}}/pdf", pdf),
+        ("GET", PLAN, show_plans),
+        ("POST", f"{PLAN}/preview", preview_change),
+        ("POST", PLAN, change_plan),
+        ("POST", f"{PLAN}/end", end_plan),
+        ("POST", f"{PLAN}/keep", keep_plan),
+        ("GET", INVOICES, show_invoices),
+        ("GET", f"{INVOICES}/{{invoice}}", show_invoice),
+        ("GET", f"{INVOICES}/{{invoice}}/pdf", open_pdf),
     )
     return [Page(method, path, "customer", handler) for method, path, handler in own]
 
 
-async def subscription(visit: Visit) -> dict[str, Any] | None:
+async def find_subscription(visit: Visit) -> dict[str, Any] | None:
     """Return the customer's subscription; None where there is none."""
-    told = await visit.tell("GET", "/billing/subscription")
-    if told.status == 404:
+    response = await visit.call("GET", "/billing/subscription")
+    if response.status == 404:
         return None
-    if not told.is_success:
-        raise Fault(told.status, str(told.body.get("detail", "")))
-    found: dict[str, Any] = told.body
-    return found
+    if not response.is_success:
+        raise PageError(response.status, str(response.body.get("detail", "")))
+    body: dict[str, Any] = response.body
+    return body
 
 
-async def shown(visit: Visit) -> web.Response:
+async def show_plans(visit: Visit) -> web.Response:
     """Show the plan, and all others beside it."""
-    sold = await visit.ask("GET", "/billing/plans")
-    charged = await visit.ask("GET", "/billing/status")
-    return visit.page("plan.html", sold=sold, charged=charged, held=await subscription(visit), intervals=INTERVALS)
+    sold = await visit.fetch("GET", "/billing/plans")
+    charged = await visit.fetch("GET", "/billing/status")
+    return visit.render(
+        "plan.html", sold=sold, charged=charged, held=await find_subscription(visit), intervals=INTERVALS
+    )
 
 
-async def preview(visit: Visit) -> web.Response:
+async def preview_change(visit: Visit) -> web.Response:
     """Show what a change would come to; nothing is changed."""
-    held = await subscription(visit)
-    body = asked(visit, held)
-    told = await visit.ask("POST", "/billing/subscription/preview", body=body)
-    return visit.page("preview.html", told=told, body=body, held=held)
+    held = await find_subscription(visit)
+    body = parse_change(visit, held)
+    response = await visit.fetch("POST", "/billing/subscription/preview", body=body)
+    return visit.render("preview.html", preview=response, body=body, held=held)
 
 
-async def change(visit: Visit) -> web.Response:
+async def change_plan(visit: Visit) -> web.Response:
     """Change to another plan, or begin with one."""
-    held = await subscription(visit)
-    body = asked(visit, held)
+    held = await find_subscription(visit)
+    body = parse_change(visit, held)
     if held is None:
-        await visit.ask("POST", "/billing/subscription", body=body, once=keys.once_of(visit))
+        await visit.fetch("POST", "/billing/subscription", body=body, once=keys.read_idempotency_key(visit))
     else:
-        await visit.ask("PUT", "/billing/subscription", body=body)
-    return visit.go(PLAN, done="plan")
+        await visit.fetch("PUT", "/billing/subscription", body=body)
+    return visit.redirect(PLAN, done="plan")
 
 
-async def end(visit: Visit) -> web.Response:
+async def end_plan(visit: Visit) -> web.Response:
     """Have the plan end when what is paid ends."""
-    await visit.ask("DELETE", "/billing/subscription", query={"when": "period_end"})
-    return visit.go(PLAN, done="ending")
+    await visit.fetch("DELETE", "/billing/subscription", query={"when": "period_end"})
+    return visit.redirect(PLAN, done="ending")
 
 
-async def keep(visit: Visit) -> web.Response:
+async def keep_plan(visit: Visit) -> web.Response:
     """Have the plan go on that was to end, or to change."""
-    held = await visit.ask("GET", "/billing/subscription")
-    await visit.ask("PUT", "/billing/subscription", body={"plan": held["plan"]})
-    return visit.go(PLAN, done="kept")
+    held = await visit.fetch("GET", "/billing/subscription")
+    await visit.fetch("PUT", "/billing/subscription", body={"plan": held["plan"]})
+    return visit.redirect(PLAN, done="kept")
 
 
-def asked(visit: Visit, held: dict[str, Any] | None) -> dict[str, Any]:
+def parse_change(visit: Visit, held: dict[str, Any] | None) -> dict[str, Any]:
     """Return the change that a form asks for."""
     body = {"plan": visit.form.get("plan", "")}
     if held is None and (interval := visit.form.get("interval")):
@@ -85,26 +87,28 @@ def asked(visit: Visit, held: dict[str, Any] | None) -> dict[str, Any]:
     return body
 
 
-async def invoices(visit: Visit) -> web.Response:
+async def show_invoices(visit: Visit) -> web.Response:
     """Show invoices, the newest first."""
     query = {"limit": str(INVOICES_MAX)}
     if cursor := visit.request.query.get("cursor"):
         query["cursor"] = cursor
-    found = await visit.ask("GET", "/billing/invoices", query=query)
+    body = await visit.fetch("GET", "/billing/invoices", query=query)
     upcoming = None
-    if await subscription(visit) is not None:
-        told = await visit.tell("GET", "/billing/invoices/upcoming")
-        upcoming = told.body if told.is_success else None
-    return visit.page("invoices.html", invoices=found["invoices"], more=found.get("next"), upcoming=upcoming)
+    if await find_subscription(visit) is not None:
+        response = await visit.call("GET", "/billing/invoices/upcoming")
+        upcoming = response.body if response.is_success else None
+    return visit.render("invoices.html", invoices=body["invoices"], more=body.get("next"), upcoming=upcoming)
 
 
-async def invoice(visit: Visit) -> web.Response:
+async def show_invoice(visit: Visit) -> web.Response:
     """Show an invoice with its lines."""
-    names = {"invoice": visit.name("invoice")}
-    return visit.page("invoice.html", found=await visit.ask("GET", "/billing/invoices/{invoice}", names=names))
+    names = {"invoice": visit.path_parameter("invoice")}
+    return visit.render("invoice.html", result=await visit.fetch("GET", "/billing/invoices/{invoice}", names=names))
 
 
-async def pdf(visit: Visit) -> web.Response:
+async def open_pdf(visit: Visit) -> web.Response:
     """Send the browser to the PDF of an invoice."""
-    told = await visit.told("GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.name("invoice")})
-    return visit.go(told.fields["Location"])
+    response = await visit.require(
+        "GET", "/billing/invoices/{invoice}/pdf", names={"invoice": visit.path_parameter("invoice")}
+    )
+    return visit.redirect(response.fields["Location"])

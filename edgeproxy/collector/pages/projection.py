@@ -8,7 +8,7 @@ PART_MIN = 0.03
 """The part of a month after which anything can be said of the rest: a day."""
 
 
-class Month(NamedTuple):
+class MonthProgress(NamedTuple):
     """A month of UTC, and how far it has come."""
 
     begins: datetime
@@ -21,9 +21,9 @@ class Month(NamedTuple):
         return None if self.part < PART_MIN else round(used / self.part)
 
 
-def month_of(second: float) -> Month:
+def find_month(second: float) -> MonthProgress:
     """Return the month that a Unix second is in."""
     at = datetime.fromtimestamp(second, UTC)
     begins = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     days = monthrange(at.year, at.month)[1]
-    return Month(begins, days, (at - begins).total_seconds() / (days * 86400))
+    return MonthProgress(begins, days, (at - begins).total_seconds() / (days * 86400))

@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from edgeproxy.collector.pages.languages import LANGUAGES, Reader, catalog
+from edgeproxy.collector.pages.languages import LANGUAGES, Reader, load_catalog
 from edgeproxy.collector.pages.words import WORDS
 
 STATIC = {"style.css": "text/css", "copy.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -39,30 +39,30 @@ PRIVATE = {"Cache-Control": "no-store"}
 LASTING = {"Cache-Control": "public, max-age=31536000, immutable"}
 
 
-def shown(said: object, most: int = TEXT_CHARACTERS_MAX) -> str:
+def escape_invisible(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
     """Return a text of somebody else so that it can deceive nobody: what cannot be seen is written out (\\u202e)."""
-    text = str(said)
+    text = str(value)
     cut = text[:most]
     seen = "".join(one if one.isprintable() or one == "\n" else one.encode("unicode_escape").decode() for one in cut)
     return seen if len(text) <= most else f"{seen}…"
 
 
 @cache
-def static(name: str) -> bytes:
+def read_static(name: str) -> bytes:
     """Return a file that pages refer to."""
     return (files("edgeproxy.collector.pages") / "static" / name).read_bytes()
 
 
 @cache
-def place_of(name: str) -> str:
+def find_static_path(name: str) -> str:
     """Return the path of such a file, another one for each content: it can be kept for ever."""
-    return f"/pages/{hashlib.sha256(static(name)).hexdigest()[:12]}/{name}"
+    return f"/pages/{hashlib.sha256(read_static(name)).hexdigest()[:12]}/{name}"
 
 
 @cache
-def environment(language: str) -> Environment:
+def create_environment(language: str) -> Environment:
     """Return where templates are, with the texts of a language."""
-    made = Environment(
+    templates = Environment(
         loader=PackageLoader("edgeproxy.collector.pages"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -71,20 +71,20 @@ def environment(language: str) -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    texts: Any = made
-    texts.install_gettext_translations(catalog(language), newstyle=True)
-    made.filters["shown"] = shown
-    made.globals |= {"place_of": place_of, "languages": LANGUAGES}
-    say = catalog(language).gettext
-    made.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
-    return made
+    texts: Any = templates
+    texts.install_gettext_translations(load_catalog(language), newstyle=True)
+    templates.filters["shown"] = escape_invisible
+    templates.globals |= {"place_of": find_static_path, "languages": LANGUAGES}
+    say = load_catalog(language).gettext
+    templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
+    return templates
 
 
-def render(template: str, reader: Reader, **values: Any) -> str:
+def render_template(template: str, reader: Reader, **values: Any) -> str:
     """Return a page."""
-    return environment(reader.language).get_template(template).render(reader=reader, **values)
+    return create_environment(reader.language).get_template(template).render(reader=reader, **values)
 
 
-def html(text: str, status: int = 200) -> web.Response:
+def respond_html(text: str, status: int = 200) -> web.Response:
     """Answer with a page that is for nobody else, and is not kept."""
     return web.Response(status=status, text=text, content_type="text/html", headers={**SECURITY, **PRIVATE})

@@ -14,9 +14,9 @@ from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.database.database import LOST, reason
 from edgeproxy.collector.pages import mail, sessions
-from edgeproxy.collector.pages.api import Denied, Issuer
+from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
 from edgeproxy.collector.pages.sessions import Link, SignedIn
-from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Fault, Page, Site, Visit
+from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import MAILBOX
 
 PENDING_COOKIE = "edgeproxy-sign-in"
@@ -26,14 +26,14 @@ LINK_LABEL = "operator:link"
 FIRST_LINK_SECONDS = 3600
 MAILS_MAX = 20
 """Mails that are under way at once; more are not sent."""
-UNUSABLE = "the link was used already, or has ended: ask for another one"
+LINK_UNUSABLE = "the link was used already, or has ended: ask for another one"
 
 
 NOT_BEGUN = "the sign-in was not begun here, or took too long: begin again"
 T = TypeVar("T")
 
 
-class Way(Generic[T]):
+class IssuerSignIn(Generic[T]):
     """The way to an issuer and back, to the path `back`; the browser keeps one secret in `cookie` meanwhile."""
 
     def __init__(self, site: Site, issuer: Issuer[T], cookie: str, back: str) -> None:
@@ -47,10 +47,10 @@ class Way(Generic[T]):
         secret = secrets.token_urlsafe(32)
         try:
             where = await self._issuer.begin(secret, self._back, again=again)
-        except Denied as no:
-            raise Fault(no.status, no.why) from None
-        answer = visit.go(where)
-        pending = f"{secret}.{within(visit.request.query.get('next', ''))}"
+        except SignInDeniedError as error:
+            raise PageError(error.status, error.why) from None
+        answer = visit.redirect(where)
+        pending = f"{secret}.{find_local_path(visit.request.query.get('next', ''))}"
         self._site.remember(answer, self._cookie, pending, PENDING_SECONDS)
         return answer
 
@@ -58,27 +58,27 @@ class Way(Generic[T]):
         """Return who came back, and the path to which they wanted; raises Fault."""
         secret, _, next_ = visit.request.cookies.get(self._cookie, "").partition(".")
         if not secret:
-            raise Fault(400, NOT_BEGUN)
+            raise PageError(400, NOT_BEGUN)
         try:
             return await self._issuer.finish(secret, self._back, visit.request.query), next_
-        except Denied as no:
-            self._site.api.deny(visit.request, no.actor, no.status, no.why)
-            raise Fault(no.status, no.why) from None
+        except SignInDeniedError as error:
+            self._site.api.deny(visit.request, error.actor, error.status, error.why)
+            raise PageError(error.status, error.why) from None
 
     def forget(self, answer: web.StreamResponse) -> None:
         """Have the browser keep the secret no longer."""
         self._site.forget(answer, self._cookie)
 
 
-class SignIn:
+class SignInPages:
     """The pages by which sessions begin and end."""
 
     def __init__(self, site: Site, issuer: Issuer[SignedIn] | None, customers: Issuer[str] | None = None) -> None:
         self._site = site
-        self._operators = None if issuer is None else Way(site, issuer, PENDING_COOKIE, f"{SIGN_IN}/back")
+        self._operators = None if issuer is None else IssuerSignIn(site, issuer, PENDING_COOKIE, f"{SIGN_IN}/back")
         self._customers = None
         if customers is not None:
-            self._customers = Way(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
+            self._customers = IssuerSignIn(site, customers, f"{PENDING_COOKIE}-customer", f"{SIGN_IN}/customer/back")
         self._mails = Tasks()
         self._under_way = 0
         self._log = log.RateLimitedLog(60.0)
@@ -101,26 +101,26 @@ class SignIn:
     async def first(self, visit: Visit) -> web.Response:
         """Send the browser where its session begins."""
         session = visit.session
-        return visit.go(self._site.home(session.who) if session and self._site.is_home(session.who) else SIGN_IN)
+        return visit.redirect(self._site.home(session.who) if session and self._site.is_home(session.who) else SIGN_IN)
 
     async def shown(self, visit: Visit) -> web.Response:
         """Show the ways to sign in."""
-        return visit.page(
+        return visit.render(
             "sign_in.html",
             has_console=self._site.groups >= CONSOLE,
             has_portal=self._site.groups >= PORTAL,
             has_issuer=self._operators is not None,
             has_customers=self._customers is not None,
             has_mail=self._site.settings.mail is not None,
-            next=within(visit.request.query.get("next", "")),
+            next=find_local_path(visit.request.query.get("next", "")),
         )
 
     async def sign_out(self, visit: Visit) -> web.Response:
         """End the session."""
         async with self._site.database.writing() as connection:
-            await sessions.end(connection, visit.known)
-            await self._record(connection, visit, visit.known.who, "session.end")
-        answer = visit.go(SIGN_IN, done="signed-out")
+            await sessions.end_session(connection, visit.signed_in)
+            await self._record(connection, visit, visit.signed_in.who, "session.end")
+        answer = visit.redirect(SIGN_IN, done="signed-out")
         self._site.forget(answer, self._site.cookie)
         return answer
 
@@ -130,54 +130,56 @@ class SignIn:
         """Send a link to a contact. What is shown, and when, does not tell whether there is such a contact."""
         email = visit.form.get("email", "").strip()
         if self._site.settings.mail is None:
-            raise Fault(404, "this collector sends no mail: an operator can give its settings a mail server")
+            raise PageError(404, "this collector sends no mail: an operator can give its settings a mail server")
         if not MAILBOX.fullmatch(email):
-            raise Fault(422, "this is not an e-mail address")
+            raise PageError(422, "this is not an e-mail address")
         if self._under_way < MAILS_MAX:
             self._under_way += 1
             self._mails.start("sign-in mail", self._mail(visit, email.lower()))
         else:
             self._log.error("links are not mailed: as many as may be are under way", "mail")
-        return visit.page("sent.html", email=email)
+        return visit.render("sent.html", email=email)
 
     async def _mail(self, visit: Visit, email: str) -> None:
         try:
             for customer, secret in await self._links(email):
                 await self._send(visit, email, customer, secret)
-        except mail.FAILED as failure:
-            self._log.error("a link could not be mailed", "mail", why=str(failure)[:200])
-        except LOST as failure:
-            self._log.error("a link could not be made", "database", why=reason(failure))
+        except mail.MAIL_ERRORS as error:
+            self._log.error("a link could not be mailed", "mail", why=str(error)[:200])
+        except LOST as error:
+            self._log.error("a link could not be made", "database", why=reason(error))
         finally:
             self._under_way -= 1
 
     async def _links(self, email: str) -> list[tuple[str, str]]:
         """Make a link for each customer whose contact this is."""
         async with self._site.database.reading() as connection:
-            found = await contacts.list_customers(connection, email)
-        made = []
-        if found:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
+            customers = await contacts.list_customers(connection, email)
+        links = []
+        if customers:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
             async with self._site.database.writing() as connection:
-                for customer in found:
+                for customer in customers:
                     link = Link(contacts.format_label(email), customer)
-                    secret = await sessions.make_link(connection, link, time.time())
+                    secret = await sessions.create_link(connection, link, time.time())
                     if secret is not None:
-                        made.append((customer, secret))
-        return made
+                        links.append((customer, secret))
+        return links
 
     async def _send(self, visit: Visit, email: str, customer: str, secret: str) -> None:
         settings = self._site.settings
         assert settings.mail is not None
         minutes = sessions.LINK_SECONDS // 60
-        text = visit.text("mail.txt", customer=customer, link=link_to(self._site.url, secret), minutes=minutes)
+        text = visit.render_text(
+            "mail.txt", customer=customer, link=format_link(self._site.url, secret), minutes=minutes
+        )
         subject, _, body = text.partition("\n\n")
-        await mail.send(settings.mail, mail.message(settings.mail.sender, email, subject, body))
+        await mail.send_message(settings.mail, mail.create_message(settings.mail.sender, email, subject, body))
 
     # ---- links
 
     async def link(self, visit: Visit) -> web.Response:
         """Ask whether to sign in: what looks at links in mails uses none up."""
-        return visit.page("link.html", token=visit.request.query.get("token", ""))
+        return visit.render("link.html", token=visit.request.query.get("token", ""))
 
     async def by_link(self, visit: Visit) -> web.Response:
         """Begin a session by a link."""
@@ -188,12 +190,12 @@ class SignIn:
             link = None  # It stays good where the pages are to which it leads.
         if link is not None:  # Whoever asks in vain, which anybody may, keeps no batch waiting.
             async with self._site.database.writing() as connection:
-                link = await sessions.take_link(connection, secret, now)
+                link = await sessions.use_up_link(connection, secret, now)
                 if link is not None and not await contacts.can_sign_in(connection, link.label, link.customer):
                     link = None
         if link is None:
-            self._site.api.deny(visit.request, None, 403, UNUSABLE)
-            raise Fault(403, UNUSABLE)
+            self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
+            raise PageError(403, LINK_UNUSABLE)
         roles = frozenset({"admin"} if link.customer is None else {"customer"})
         return await self._begin(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
 
@@ -201,22 +203,22 @@ class SignIn:
         """Make the link by which the first operator signs in, once."""
         async with self._site.database.writing() as connection:
             link = Link(LINK_LABEL, None)
-            secret = await sessions.make_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
+            secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
         assert secret is not None
-        return link_to(self._site.url, secret)
+        return format_link(self._site.url, secret)
 
     # ---- operators
 
     async def to_issuer(self, visit: Visit) -> web.Response:
         """Send an operator to the issuer; with `again` for a second factor."""
         if self._operators is None:
-            raise Fault(404, "operators sign in by the link that the collector printed when it started")
+            raise PageError(404, "operators sign in by the link that the collector printed when it started")
         return await self._operators.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_issuer(self, visit: Visit) -> web.Response:
         """Begin the session of an operator who comes back from the issuer."""
         if self._operators is None:
-            raise Fault(400, NOT_BEGUN)
+            raise PageError(400, NOT_BEGUN)
         who, next_ = await self._operators.finish(visit)
         answer = await self._begin(visit, who, next_)
         self._operators.forget(answer)
@@ -227,31 +229,37 @@ class SignIn:
     async def to_customers_issuer(self, visit: Visit) -> web.Response:
         """Send somebody of a customer to the issuer."""
         if self._customers is None:
-            raise Fault(404, "customers sign in by a link that is mailed")
+            raise PageError(404, "customers sign in by a link that is mailed")
         return await self._customers.begin(visit, again=False)
 
     async def from_customers_issuer(self, visit: Visit) -> web.Response:
         """Begin the session of a contact who comes back from the issuer; of several customers, ask for which."""
         if self._customers is None:
-            raise Fault(400, NOT_BEGUN)
+            raise PageError(400, NOT_BEGUN)
         email, next_ = await self._customers.finish(visit)
-        label, ways = contacts.format_label(email), []
+        label, secrets_of_links = contacts.format_label(email), []
         before = None if visit.session is None else visit.session.who
         async with self._site.database.writing() as connection:
-            found = await contacts.list_customers(connection, email)
-            if before is not None and before.label == label and before.customer in found:
-                found = [before.customer]  # Whoever has chosen a customer goes on with that one.
-            if len(found) > 1:
-                links = [Link(label, customer, by_issuer=True) for customer in found]
-                ways = [await sessions.make_link(connection, link, time.time(), most=None) for link in links]
-        if not found:
+            customers = await contacts.list_customers(connection, email)
+            if before is not None and before.label == label and before.customer in customers:
+                customers = [before.customer]  # Whoever has chosen a customer goes on with that one.
+            if len(customers) > 1:
+                links = [Link(label, customer, by_issuer=True) for customer in customers]
+                secrets_of_links = [
+                    await sessions.create_link(connection, link, time.time(), most=None) for link in links
+                ]
+        if not customers:
             why = "nobody has this address as a contact: ask whom you buy from"
             self._site.api.deny(visit.request, label, 403, why)
-            raise Fault(403, why)
-        if ways:
-            answer = visit.page("customers_of.html", email=email, links=list(zip(found, ways, strict=True)))
+            raise PageError(403, why)
+        if secrets_of_links:
+            answer = visit.render(
+                "choose_customer.html", email=email, links=list(zip(customers, secrets_of_links, strict=True))
+            )
         else:
-            answer = await self._begin(visit, SignedIn(label, frozenset({"customer"}), found[0], by_issuer=True), next_)
+            answer = await self._begin(
+                visit, SignedIn(label, frozenset({"customer"}), customers[0], by_issuer=True), next_
+            )
         self._customers.forget(answer)
         return answer
 
@@ -261,10 +269,10 @@ class SignIn:
         """Begin a session in the place of the one that there is."""
         async with self._site.database.writing() as connection:
             if visit.session is not None:
-                await sessions.end(connection, visit.session)
-            secret = await sessions.begin(connection, who, time.time())
+                await sessions.end_session(connection, visit.session)
+            secret = await sessions.begin_session(connection, who, time.time())
             await self._record(connection, visit, who, "session.begin")
-        answer = visit.go(within(next_) or self._site.home(who))
+        answer = visit.redirect(find_local_path(next_) or self._site.home(who))
         self._site.remember(answer, self._site.cookie, secret)
         return answer
 
@@ -275,12 +283,12 @@ class SignIn:
         await audit.append_entry(connection, caller, AuditEntry(action, who.label, None, after))
 
 
-def link_to(url: str, secret: str) -> str:
+def format_link(url: str, secret: str) -> str:
     """Return the URL of a link, at the site whose pages are at `url`."""
     return f"{url}{SIGN_IN}/link?{urlencode({'token': secret})}"
 
 
-def within(path: str) -> str:
+def find_local_path(path: str) -> str:
     """Return a path of this site as it is; an empty text for whatever leads elsewhere."""
     try:
         parts = urlsplit(path)

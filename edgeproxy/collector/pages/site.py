@@ -13,8 +13,8 @@ from aiohttp import web
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import LOST, Database, reason
 from edgeproxy.collector.pages import currencies, forms, languages, rendering, sessions
-from edgeproxy.collector.pages.api import Api, Told
-from edgeproxy.collector.pages.forms import BadForm
+from edgeproxy.collector.pages.api import ApiClient, ApiResponse
+from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.languages import Reader
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
 from edgeproxy.config.collector.currencies import CHARGED, CODE
@@ -26,8 +26,8 @@ from edgeproxy.config.tiers import Tier
 
 StepUp = Literal["done", "needed", "impossible"]
 """Whether a second factor was shown a moment ago, can be shown now, or cannot, as operators sign in by a link."""
-Who = Literal["anyone", "someone", "operator", "customer"]
-WAITING_SECONDS = 3
+Audience = Literal["anyone", "someone", "operator", "customer"]
+REFRESH_SECONDS = 3
 """After which a page looks again for figures that are worked out."""
 LANGUAGE_COOKIE = "edgeproxy-language"
 CURRENCY_COOKIE = "edgeproxy-currency"
@@ -40,7 +40,7 @@ HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """Where a session begins: an operator's, a customer's."""
 
 
-class Fault(Exception):
+class PageError(Exception):
     """A page that says what is wrong: the status, a sentence, what is wrong with each field of a form, and the
     seconds after which to try again.
     """
@@ -66,7 +66,7 @@ class Visit:
     form: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def known(self) -> Session:
+    def signed_in(self) -> Session:
         """The session, of a page that is not for anyone."""
         assert self.session is not None
         return self.session
@@ -74,10 +74,10 @@ class Visit:
     @property
     def customer(self) -> str:
         """The customer who looks at a page of the portal."""
-        assert self.known.who.customer is not None
-        return self.known.who.customer
+        assert self.signed_in.who.customer is not None
+        return self.signed_in.who.customer
 
-    def part(self, whole: Sequence[dict[str, Any]], name: str, most: int) -> tuple[Sequence[dict[str, Any]], str]:
+    def paginate(self, whole: Sequence[dict[str, Any]], name: str, most: int) -> tuple[Sequence[dict[str, Any]], str]:
         """Return so many of a list as a page has: those behind the one whose `name` is the query's `cursor`; and the
         cursor of the next page, which is empty where there is none.
         """
@@ -94,64 +94,66 @@ class Visit:
         return "done" if is_factor_recent(self.session.who.factor_at, time.time()) else "needed"
 
     @property
-    def back(self) -> str:
+    def referring_page(self) -> str:
         """The page of ours from which a form was sent; empty where the browser does not say."""
         try:
-            said = urlsplit(self.request.headers.get("Referer", ""))
+            referrer = urlsplit(self.request.headers.get("Referer", ""))
         except ValueError:
             return ""
-        is_ours = forms.origin_of(f"{said.scheme}://{said.netloc}") in self.site.origins(self.request)
-        return said._replace(scheme="", netloc="", fragment="").geturl() if is_ours else ""
+        is_ours = forms.normalize_origin(f"{referrer.scheme}://{referrer.netloc}") in self.site.origins(self.request)
+        return referrer._replace(scheme="", netloc="", fragment="").geturl() if is_ours else ""
 
     @property
     def currency(self) -> str | None:
         """The currency that was chosen to read amounts in; None where none was."""
         return self.request.query.get("currency") or self.request.cookies.get(CURRENCY_COOKIE)
 
-    def name(self, parameter: str) -> str:
+    def path_parameter(self, parameter: str) -> str:
         """Return a parameter of the path."""
         return self.request.match_info[parameter]
 
-    async def tell(self, method: str, path: str, **said: Any) -> Told:
+    async def call(self, method: str, path: str, **request: Any) -> ApiResponse:
         """Ask the API; the answer, whatever it is."""
-        return await self.site.api.ask(self.request, self.known, method, path, **said)
+        return await self.site.api.ask(self.request, self.signed_in, method, path, **request)
 
-    async def told(self, method: str, path: str, **said: Any) -> Told:
+    async def require(self, method: str, path: str, **request: Any) -> ApiResponse:
         """Ask the API; raises Fault where it refuses."""
-        told = await self.tell(method, path, **said)
-        if not told.is_success:
-            body = told.body or {}
-            raise Fault(told.status, str(body.get("detail", "")), body.get("errors"), told.fields.get("Retry-After"))
-        return told
+        response = await self.call(method, path, **request)
+        if not response.is_success:
+            body = response.body or {}
+            raise PageError(
+                response.status, str(body.get("detail", "")), body.get("errors"), response.fields.get("Retry-After")
+            )
+        return response
 
-    async def ask(self, method: str, path: str, **said: Any) -> Any:
+    async def fetch(self, method: str, path: str, **request: Any) -> Any:
         """Ask the API for JSON; raises Fault where it refuses."""
-        return (await self.told(method, path, **said)).body
+        return (await self.require(method, path, **request)).body
 
-    def page(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
+    def render(self, template: str, *, status: int = 200, **values: Any) -> web.Response:
         """Answer with a page."""
-        return rendering.html(self.text(template, **values), status)
+        return rendering.respond_html(self.render_text(template, **values), status)
 
-    def figures(self, template: str, told: Told, **values: Any) -> web.Response:
+    def render_report(self, template: str, response: ApiResponse, **values: Any) -> web.Response:
         """Answer with a page of figures that take long; while they are worked out, with one that looks again."""
-        if told.status == 429:
-            answer = self.page("waiting.html")
-            answer.headers["Refresh"] = str(WAITING_SECONDS)
+        if response.status == 429:
+            answer = self.render("waiting.html")
+            answer.headers["Refresh"] = str(REFRESH_SECONDS)
             return answer
-        if not told.is_success:
-            raise Fault(told.status, str(told.body.get("detail", "")))
-        return self.page(template, found=told.body, **values)
+        if not response.is_success:
+            raise PageError(response.status, str(response.body.get("detail", "")))
+        return self.render(template, result=response.body, **values)
 
-    def fault(self, status: int, why: str = "", errors: Sequence[dict[str, str]] = ()) -> web.Response:
+    def render_error(self, status: int, why: str = "", errors: Sequence[dict[str, str]] = ()) -> web.Response:
         """Answer with a page that says what is wrong."""
-        return self.page("error.html", status=status, code=status, why=why, errors=errors, back=self.back)
+        return self.render("error.html", status=status, code=status, why=why, errors=errors, back=self.referring_page)
 
-    def text(self, template: str, **values: Any) -> str:
+    def render_text(self, template: str, **values: Any) -> str:
         """Return the HTML of a page."""
         who = None if self.session is None else self.session.who
         billing = self.site.settings_now().billing
         rates = {} if billing is None or who is None or who.customer is None else billing.currencies
-        return rendering.render(
+        return rendering.render_template(
             template,
             self.reader,
             name=self.site.settings.status.name,
@@ -167,16 +169,16 @@ class Visit:
             has_status="status" in self.site.groups,
             sells_credits=billing is not None and billing.credits is not None,
             currencies=[CHARGED, *rates] if rates else [],
-            beside=currencies.beside(rates, self.currency, self.reader.locale),
+            beside=currencies.choose_currency(rates, self.currency, self.reader.locale),
             **values,
         )
 
-    def file(self, told: Told) -> web.Response:
+    def send_file(self, response: ApiResponse) -> web.Response:
         """Answer with a file that the API gave, for the browser to keep."""
-        kept = {name: told.fields[name] for name in ("Content-Type", "Content-Disposition")}
-        return web.Response(body=told.content, headers={**kept, **rendering.SECURITY, **rendering.PRIVATE})
+        fields = {name: response.fields[name] for name in ("Content-Type", "Content-Disposition")}
+        return web.Response(body=response.content, headers={**fields, **rendering.SECURITY, **rendering.PRIVATE})
 
-    def go(self, path: str, **query: str) -> web.Response:
+    def redirect(self, path: str, **query: str) -> web.Response:
         """Send the browser to another page, after what it asked for was done."""
         where = f"{path}?{urlencode(query)}" if query else path
         return web.Response(status=303, headers={"Location": where, **rendering.SECURITY, **rendering.PRIVATE})
@@ -190,7 +192,7 @@ class Page(NamedTuple):
 
     method: str
     path: str
-    who: Who
+    who: Audience
     """Who may: anyone, someone who has signed in, operators as their roles let them, customers what is theirs."""
     handler: Handler
     of: frozenset[str] = SIGNED_IN
@@ -210,7 +212,7 @@ class Site:
         database: Database,
         settings: Pages,
         url: str,
-        api: Api,
+        api: ApiClient,
         now: Callable[[], Settings],
         notice: Callable[[], str | None],
         groups: frozenset[str] = PAGE_GROUPS,
@@ -243,25 +245,27 @@ class Site:
             if page.method == "GET":
                 application.router.add_route("HEAD", page.path, self._through(page))
         for name, media in rendering.STATIC.items():
-            application.router.add_get(rendering.place_of(name), given(rendering.static(name), media))
+            application.router.add_get(
+                rendering.find_static_path(name), create_file_handler(rendering.read_static(name), media)
+            )
 
     def _through(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def serve(request: web.Request) -> web.StreamResponse:
             chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
-            visit = Visit(self, request, languages.reader(chosen, request.headers.get("Accept-Language")))
+            visit = Visit(self, request, languages.choose_reader(chosen, request.headers.get("Accept-Language")))
             try:
                 answer = await self._serve(page, visit)
-            except (Fault, BadForm) as fault:
-                errors = fault.errors if isinstance(fault, Fault) else []
-                answer = visit.fault(fault.status, fault.why, errors)
-                if isinstance(fault, Fault) and fault.retry_after is not None:
-                    answer.headers["Retry-After"] = fault.retry_after
-            except LOST as failure:
-                self._log.error("the database cannot be used", path=request.path, why=reason(failure))
-                answer = visit.fault(503)
-            except Exception as failure:
-                self._log.error("a page failed", path=request.path, exc_info=failure)
-                answer = visit.fault(500)
+            except (PageError, InvalidFormError) as page_error:
+                errors = page_error.errors if isinstance(page_error, PageError) else []
+                answer = visit.render_error(page_error.status, page_error.why, errors)
+                if isinstance(page_error, PageError) and page_error.retry_after is not None:
+                    answer.headers["Retry-After"] = page_error.retry_after
+            except LOST as error:
+                self._log.error("the database cannot be used", path=request.path, why=reason(error))
+                answer = visit.render_error(503)
+            except Exception as error:
+                self._log.error("a page failed", path=request.path, exc_info=error)
+                answer = visit.render_error(500)
             if self.is_secure:
                 answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
             if request.query.get("lang") in languages.LANGUAGES:
@@ -274,27 +278,29 @@ class Site:
 
     async def _serve(self, page: Page, visit: Visit) -> web.StreamResponse:
         request, is_form = visit.request, page.method == "POST"
-        if is_form and not forms.is_own(request.headers, self.origins(request)):
+        if is_form and not forms.is_same_origin(request.headers, self.origins(request)):
             raise self._denied(request, "the form was not sent by a page of this site")
         visit.session = await self._session(request)
         if page.who != "anyone":
             if visit.session is None:
                 if is_form:
-                    raise Fault(401, "the session has ended: sign in, and send the form again")
-                return visit.go(SIGN_IN, next=request.path_qs)
+                    raise PageError(401, "the session has ended: sign in, and send the form again")
+                return visit.redirect(SIGN_IN, next=request.path_qs)
             who = visit.session.who
             if page.who not in ("operator" if who.customer is None else "customer", "someone"):
                 raise self._denied(request, "this page is not for you", who)
             if page.who != "someone" and (way := self._confirmed_at(visit.session)):
                 if is_form:
-                    raise Fault(401, "the session has to be confirmed: open the page again, and send the form again")
-                return visit.go(way, next=request.path_qs)
+                    raise PageError(
+                        401, "the session has to be confirmed: open the page again, and send the form again"
+                    )
+                return visit.redirect(way, next=request.path_qs)
         if is_form:
-            visit.form = await forms.read(request)
+            visit.form = await forms.parse_form(request)
             if page.who != "anyone" and not hmac.compare_digest(
-                visit.form.get("form", "").encode(), visit.known.form.encode()
+                visit.form.get("form", "").encode(), visit.signed_in.form.encode()
             ):
-                raise self._denied(request, "the form is of another session: open the page again", visit.known.who)
+                raise self._denied(request, "the form is of another session: open the page again", visit.signed_in.who)
         return await page.handler(visit)
 
     def _confirmed_at(self, session: Session) -> str | None:
@@ -305,15 +311,15 @@ class Site:
             return f"{SIGN_IN}/operator" if self.has_issuer else None
         return f"{SIGN_IN}/customer" if session.who.by_issuer else None
 
-    def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> Fault:
+    def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> PageError:
         """Put a denial on record; the page that says it."""
         self.api.deny(request, None if who is None else who.label, 403, why)
-        return Fault(403, why)
+        return PageError(403, why)
 
     def origins(self, request: web.Request) -> frozenset[str]:
         """Return the origins of our pages, as this request reached us and as they are configured."""
         here = f"{self.url.partition('://')[0]}://{request.host}"
-        return frozenset({forms.origin_of(here), forms.origin_of(self.url)})
+        return frozenset({forms.normalize_origin(here), forms.normalize_origin(self.url)})
 
     async def _session(self, request: web.Request) -> Session | None:
         secret = request.cookies.get(self.cookie)
@@ -321,11 +327,11 @@ class Site:
             return None
         now = time.time()
         async with self.database.reading() as connection:
-            found = await sessions.find(connection, secret, now)
-        if found is not None and now - found.seen_at >= sessions.SEEN_SECONDS:
+            session = await sessions.find_session(connection, secret, now)
+        if session is not None and now - session.seen_at >= sessions.RECORD_USE_SECONDS:
             async with self.database.writing() as connection:
-                await sessions.see(connection, found, now)
-        return found
+                await sessions.record_use(connection, session, now)
+        return session
 
     @property
     def tiers(self) -> Mapping[str, Tier]:
@@ -351,7 +357,7 @@ class Site:
         return bool((CONSOLE if who.customer is None else PORTAL) & self.groups)
 
 
-def given(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+def create_file_handler(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     """Return what answers with a file."""
 
     async def answer(_: web.Request) -> web.Response:
@@ -361,6 +367,6 @@ def given(content: bytes, media: str) -> Callable[[web.Request], Awaitable[web.R
     return answer
 
 
-def to(path: str, **names: str) -> str:
+def format_path(path: str, **names: str) -> str:
     """Return a path with its parameters."""
     return path.format(**{name: quote(value, safe="") for name, value in names.items()})

@@ -22,9 +22,9 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.periodic import guarded
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import availability, checks, incidents, languages, rendering
-from edgeproxy.collector.pages.availability import Region
+from edgeproxy.collector.pages.availability import RegionAvailability
 from edgeproxy.collector.pages.charts import WIDTH
-from edgeproxy.collector.pages.checks import Checks, Row
+from edgeproxy.collector.pages.checks import RegionChecks, Row
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.languages import LANGUAGES, Reader
 from edgeproxy.collector.pages.site import CHOICE_SECONDS, LANGUAGE_COOKIE
@@ -32,7 +32,7 @@ from edgeproxy.config.collector.pages import StatusPage
 
 REFRESH_SECONDS = 15.0
 """Seconds between two looks at the database."""
-OLD_SECONDS = 120.0
+STALE_SECONDS = 120.0
 """From this age on the page says how old it is."""
 FEED_ENTRIES_MAX = 50
 CACHED = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
@@ -40,7 +40,7 @@ ATOM = "http://www.w3.org/2005/Atom"
 ANYWHERE = {**rendering.SECURITY, "Access-Control-Allow-Origin": "*", "Cross-Origin-Resource-Policy": "cross-origin"}
 
 
-class Known(NamedTuple):
+class StatusSnapshot(NamedTuple):
     """What was read, and when."""
 
     counts: Mapping[Row, int]
@@ -48,7 +48,7 @@ class Known(NamedTuple):
     at: float
 
 
-class Made(NamedTuple):
+class CachedAnswer(NamedTuple):
     """An answer, ready to be sent."""
 
     body: bytes
@@ -57,28 +57,32 @@ class Made(NamedTuple):
     media: str
 
     @classmethod
-    def of(cls, text: str | bytes, media: str) -> "Made":
+    def of(cls, text: str | bytes, media: str) -> "CachedAnswer":
         """Make one."""
         body = text.encode() if isinstance(text, str) else text
         return cls(body, gzip.compress(body, 6, mtime=0), f'"{hashlib.sha256(body).hexdigest()[:16]}"', media)
 
 
-class Status:
+class StatusPages:
     """Answers with how all is."""
 
-    def __init__(self, database: Database, settings: StatusPage, url: str, asked: Checks) -> None:
+    def __init__(self, database: Database, settings: StatusPage, url: str, region_checks: RegionChecks) -> None:
         self._database = database
         self._settings = settings
         self._url = url
-        self._checks = asked
-        self._known = Known({}, [], 0.0)
-        self.answers: dict[str, Made] = {}
+        self._checks = region_checks
+        self._known = StatusSnapshot({}, [], 0.0)
+        self.answers: dict[str, CachedAnswer] = {}
         """What is answered: `page LANGUAGE`, `json`, `feed`."""
         self._log = log.RateLimitedLog(600.0)
 
     def add_to(self, application: web.Application) -> None:
         """Serve it."""
-        for path, answer in (("/status", self.page), ("/status.json", self.json), ("/status.atom", self.feed)):
+        for path, answer in (
+            ("/status", self.answer_page),
+            ("/status.json", self.answer_json),
+            ("/status.atom", self.answer_feed),
+        ):
             application.router.add_get(path, answer)  # With HEAD.
 
     async def run(self) -> None:
@@ -96,27 +100,29 @@ class Status:
     async def _look(self, now: float) -> None:
         today = int(now) // DAY * DAY
         async with self._database.reading() as connection:
-            counts = await checks.read(connection, today - availability.DAYS * DAY)
-            self._known = Known(counts, await incidents.listing(connection, now), now)
+            counts = await checks.fetch_counts(connection, today - availability.DAYS * DAY)
+            self._known = StatusSnapshot(counts, await incidents.list_incidents(connection, now), now)
 
-    def _made(self, last: Mapping[str, bool], now: float) -> dict[str, Made]:
+    def _made(self, last: Mapping[str, bool], now: float) -> dict[str, CachedAnswer]:
         """Make all answers."""
         known = self._known
-        regions = availability.regions_of(known.counts, self._settings, last, now)
+        regions = availability.compute_regions(known.counts, self._settings, last, now)
         made = {
-            f"page {language}": Made.of(
-                page(Reader(language, Locale.parse(language)), self._settings, regions, known, now), "text/html"
+            f"page {language}": CachedAnswer.of(
+                render_page(Reader(language, Locale.parse(language)), self._settings, regions, known, now), "text/html"
             )
             for language in LANGUAGES
         }
-        made["json"] = Made.of(told(self._settings, regions, known), "application/json")
-        made["feed"] = Made.of(feed(self._settings, self._url, known), "application/atom+xml")
+        made["json"] = CachedAnswer.of(format_status(self._settings, regions, known), "application/json")
+        made["feed"] = CachedAnswer.of(format_feed(self._settings, self._url, known), "application/atom+xml")
         return made
 
-    async def page(self, request: web.Request) -> web.Response:
+    async def answer_page(self, request: web.Request) -> web.Response:
         """Answer with the page."""
         chosen = request.query.get("lang")
-        language = spoken(chosen or request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language"))
+        language = choose_language(
+            chosen or request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language")
+        )
         answer = self._answer(request, f"page {language}", rendering.SECURITY)
         answer.headers["Vary"] = "Accept-Language, Accept-Encoding, Cookie"
         if chosen in LANGUAGES:
@@ -124,11 +130,11 @@ class Status:
             answer.headers["Cache-Control"] = "no-store"
         return answer
 
-    async def json(self, request: web.Request) -> web.Response:
+    async def answer_json(self, request: web.Request) -> web.Response:
         """Answer with JSON of the same."""
         return self._answer(request, "json", ANYWHERE)
 
-    async def feed(self, request: web.Request) -> web.Response:
+    async def answer_feed(self, request: web.Request) -> web.Response:
         """Answer with the incidents as an Atom feed (RFC 4287)."""
         return self._answer(request, "feed", ANYWHERE)
 
@@ -136,26 +142,28 @@ class Status:
         made = self.answers.get(name)
         if made is None:
             return web.Response(status=503, text="The status is not known yet.", headers={"Retry-After": "5"})
-        said = {**fields, **CACHED, "ETag": made.tag, "Vary": "Accept-Encoding"}
+        headers = {**fields, **CACHED, "ETag": made.tag, "Vary": "Accept-Encoding"}
         if request.headers.get("If-None-Match") == made.tag:
-            return web.Response(status=304, headers=said)
+            return web.Response(status=304, headers=headers)
         body = made.body
         if "gzip" in request.headers.get("Accept-Encoding", ""):
-            said["Content-Encoding"], body = "gzip", made.zipped
-        return web.Response(body=body, content_type=made.media, charset="utf-8", headers=said)
+            headers["Content-Encoding"], body = "gzip", made.zipped
+        return web.Response(body=body, content_type=made.media, charset="utf-8", headers=headers)
 
 
 @lru_cache(1000)
-def spoken(chosen: str | None, accepted: str | None) -> str:
+def choose_language(chosen: str | None, accepted: str | None) -> str:
     """Return the language in which somebody reads."""
-    return languages.reader(chosen, accepted).language
+    return languages.choose_reader(chosen, accepted).language
 
 
-def page(reader: Reader, settings: StatusPage, regions: list[Region], known: Known, now: float) -> str:
+def render_page(
+    reader: Reader, settings: StatusPage, regions: list[RegionAvailability], known: StatusSnapshot, now: float
+) -> str:
     """Return the page."""
     age = now - known.at
     step = WIDTH / availability.DAYS
-    return rendering.render(
+    return rendering.render_template(
         "status.html",
         reader,
         name=settings.name,
@@ -173,14 +181,14 @@ def page(reader: Reader, settings: StatusPage, regions: list[Region], known: Kno
         going_on=[one for one in known.incidents if one["ended_at"] is None],
         over=[one for one in known.incidents if one["ended_at"] is not None],
         known_at=known.at or None,
-        age=age if age > OLD_SECONDS else None,
+        age=age if age > STALE_SECONDS else None,
         days=availability.DAYS,
         step=step,
-        level=level,
+        level=classify_day,
     )
 
 
-def level(available: float | None, objective: float) -> str:
+def classify_day(available: float | None, objective: float) -> str:
     """Return how a day is drawn."""
     if available is None:
         return "none"
@@ -189,21 +197,21 @@ def level(available: float | None, objective: float) -> str:
     return "most" if available >= 1 - 10 * (1 - objective) else "few"
 
 
-def told(settings: StatusPage, regions: list[Region], known: Known) -> bytes:
+def format_status(settings: StatusPage, regions: list[RegionAvailability], known: StatusSnapshot) -> bytes:
     """Return the JSON of the same."""
     return orjson.dumps(
         {
             "name": settings.name,
-            "as_of": written(known.at) if known.at else None,
+            "as_of": format_time(known.at) if known.at else None,
             "objectives": {"availability": settings.availability, "fast": settings.fast, "days": availability.DAYS},
-            "regions": [of_region(region) for region in regions],
+            "regions": [format_region(region) for region in regions],
             "incidents": known.incidents,
         },
         option=orjson.OPT_INDENT_2,
     )
 
 
-def of_region(region: Region) -> dict[str, Any]:
+def format_region(region: RegionAvailability) -> dict[str, Any]:
     """Return what the JSON says of a region."""
     return {
         "region": region.name,
@@ -216,14 +224,14 @@ def of_region(region: Region) -> dict[str, Any]:
         "p95_ms": region.p95_ms,
         "checks": region.total,
         "days": [
-            {"date": written(day.second)[:10], "checks": day.total, "failed": day.failed}
+            {"date": format_time(day.second)[:10], "checks": day.total, "failed": day.failed}
             for day in region.days
             if day.total
         ],
     }
 
 
-def feed(settings: StatusPage, url: str, known: Known) -> bytes:
+def format_feed(settings: StatusPage, url: str, known: StatusSnapshot) -> bytes:
     """Return the updates of incidents as Atom, the last one first."""
     ElementTree.register_namespace("", ATOM)
     root = ElementTree.Element(f"{{{ATOM}}}feed")
@@ -236,7 +244,7 @@ def feed(settings: StatusPage, url: str, known: Known) -> bytes:
     updates = [
         (update, one, number) for one in known.incidents for number, update in enumerate(reversed(one["updates"]))
     ]
-    updates.sort(key=lambda found: found[0]["at"], reverse=True)
+    updates.sort(key=lambda entry_key: entry_key[0]["at"], reverse=True)
     add(root, "title", settings.name)
     add(root, "id", f"{url}/status")
     add(root, "updated", updates[0][0]["at"] if updates else "2026-01-01T00:00:00Z")
@@ -254,6 +262,6 @@ def feed(settings: StatusPage, url: str, known: Known) -> bytes:
     return made
 
 
-def written(second: float) -> str:
+def format_time(second: float) -> str:
     """Write a Unix second as RFC 3339."""
     return datetime.fromtimestamp(int(second), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -14,41 +14,43 @@ LISTED_MAX = 50
 FIELDS = ("name", "role", "customer", "edge", "region")
 
 
-def pages() -> list[Page]:
+def list_pages() -> list[Page]:
     """List the page and its forms."""
     own = (
-        ("GET", TOKENS, shown),
-        ("POST", TOKENS, create),
+        ("GET", TOKENS, show_tokens),
+        ("POST", TOKENS, create_token),
         ("POST", f"{TOKENS}/{{token}}/secret", add_secret),
-        ("POST", f"{TOKENS}/{{token}}/revoke", revoke),
+        ("POST", f"{TOKENS}/{{token}}/revoke", revoke_token),
     )
     return [Page(method, path, "operator", handler) for method, path, handler in own]
 
 
-async def shown(visit: Visit) -> web.Response:
+async def show_tokens(visit: Visit) -> web.Response:
     """Show tokens, a page of them at a time: those behind the name `cursor`."""
-    found = (await visit.ask("GET", "/v1/tokens"))["tokens"]
-    some, more = visit.part(found, "name", LISTED_MAX)
-    return visit.page("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
+    tokens = (await visit.fetch("GET", "/v1/tokens"))["tokens"]
+    some, more = visit.paginate(tokens, "name", LISTED_MAX)
+    return visit.render("tokens.html", tokens=some, more=more, roles=ROLES, overlaps=keys.OVERLAPS)
 
 
-async def create(visit: Visit) -> web.Response:
+async def create_token(visit: Visit) -> web.Response:
     """Make a token, and show its secret this once."""
-    body: dict[str, Any] = {name: said for name in FIELDS if (said := visit.form.get(name, "").strip())}
+    body: dict[str, Any] = {name: value for name in FIELDS if (value := visit.form.get(name, "").strip())}
     if expires := visit.form.get("expires", "").strip():
         body["expires_at"] = expires
-    made = await visit.ask("POST", "/v1/tokens", body=body, once=keys.once_of(visit))
-    return visit.page("token_made.html", token=made)
+    token = await visit.fetch("POST", "/v1/tokens", body=body, once=keys.read_idempotency_key(visit))
+    return visit.render("token_secret.html", token=token)
 
 
 async def add_secret(visit: Visit) -> web.Response:
     """Give a token another secret, and show it this once."""
-    names, body = {"token": visit.name("token")}, {"overlap": visit.form.get("overlap", "7d")}
-    made = await visit.ask("POST", "/v1/tokens/{token}", names=names, body=body, once=keys.once_of(visit))
-    return visit.page("token_made.html", token=made)
+    names, body = {"token": visit.path_parameter("token")}, {"overlap": visit.form.get("overlap", "7d")}
+    token = await visit.fetch(
+        "POST", "/v1/tokens/{token}", names=names, body=body, once=keys.read_idempotency_key(visit)
+    )
+    return visit.render("token_secret.html", token=token)
 
 
-async def revoke(visit: Visit) -> web.Response:
+async def revoke_token(visit: Visit) -> web.Response:
     """End a token at once."""
-    await visit.ask("DELETE", "/v1/tokens/{token}", names={"token": visit.name("token")})
-    return visit.go(TOKENS, done="token")
+    await visit.fetch("DELETE", "/v1/tokens/{token}", names={"token": visit.path_parameter("token")})
+    return visit.redirect(TOKENS, done="token")

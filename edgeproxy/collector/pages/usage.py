@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from edgeproxy.collector.pages import charts
 from edgeproxy.collector.pages.charts import Chart
-from edgeproxy.collector.pages.languages import moment
-from edgeproxy.collector.pages.projection import month_of
+from edgeproxy.collector.pages.languages import parse_time
+from edgeproxy.collector.pages.projection import find_month
 from edgeproxy.collector.pages.site import Visit
 
 METERS_MAX = 12
@@ -51,54 +51,54 @@ class Split(NamedTuple):
     """A value, what was used of it, and its share; an empty value is that of usage without the dimension."""
 
 
-async def this_month(visit: Visit, customer: str) -> list[MeterUsage]:
+async def fetch_month(visit: Visit, customer: str) -> list[MeterUsage]:
     """Ask what a customer used."""
     now = time.time()
-    month = month_of(now)
+    month = find_month(now)
     since = month.begins.strftime("%Y-%m-%dT%H:%M:%SZ")
     query = {"customer": customer, "from": since, "by": "meter,day", "limit": str(METERS_MAX * 40)}
-    found = await visit.ask("GET", "/v1/usage", query=query)
-    return meters_of(found["rows"], now)
+    response = await visit.fetch("GET", "/v1/usage", query=query)
+    return compute_meters(response["rows"], now)
 
 
-async def splits(visit: Visit, customer: str) -> list[Split]:
+async def fetch_splits(visit: Visit, customer: str) -> list[Split]:
     """Ask what a customer used in this month by the dimensions of meters."""
     meters = visit.site.settings_now().meters
     names = list(dict.fromkeys(name for meter in meters.values() for name in meter.dimensions))[:DIMENSIONS_MAX]
     if not names:
         return []
     # By all of them in one question: that has few more rows, as most meters have one dimension or none.
-    whole = await _by(visit, customer, names)
-    found = []
+    whole = await _fetch_usage(visit, customer, names)
+    result = []
     for name in names:
-        told = await _by(visit, customer, [name]) if "next" in whole and len(names) > 1 else whole
+        answer = await _fetch_usage(visit, customer, [name]) if "next" in whole and len(names) > 1 else whole
         of = {meter for meter, one in meters.items() if name in one.dimensions}
-        found += splits_of(told["rows"], name, of)
-    return found
+        result += compute_splits(answer["rows"], name, of)
+    return result
 
 
-async def _by(visit: Visit, customer: str, names: Sequence[str]) -> dict[str, Any]:
+async def _fetch_usage(visit: Visit, customer: str, names: Sequence[str]) -> dict[str, Any]:
     query = {"customer": customer, "by": ",".join(("meter", *names)), "limit": str(ROWS_MAX)}
-    told: dict[str, Any] = await visit.ask("GET", "/v1/usage", query=query)
-    return told
+    answer: dict[str, Any] = await visit.fetch("GET", "/v1/usage", query=query)
+    return answer
 
 
-def splits_of(rows: list[dict[str, Any]], dimension: str, of: Collection[str]) -> list[Split]:
+def compute_splits(rows: list[dict[str, Any]], dimension: str, of: Collection[str]) -> list[Split]:
     """Make of rows, by meter and dimension, what is shown of the meters that have it."""
     by_meter: dict[str, dict[str, int]] = {}
     for row in rows:
         if row["meter"] in of:
             values = by_meter.setdefault(row["meter"], {})
             values[row[dimension]] = values.get(row[dimension], 0) + row["value"]
-    made = []
+    result = []
     for meter, values in sorted(by_meter.items()):
         total = sum(values.values()) or 1
         most = sorted(values.items(), key=lambda one: -one[1])[:VALUES_MAX]
-        made.append(Split(meter, dimension, [(value, used, used / total) for value, used in most]))
-    return made
+        result.append(Split(meter, dimension, [(value, used, used / total) for value, used in most]))
+    return result
 
 
-def costs_of(upcoming: dict[str, Any]) -> list[MeterCost]:
+def compute_costs(upcoming: dict[str, Any]) -> list[MeterCost]:
     """Make the next invoice, with its projection, what it comes to meter by meter; lines are rated already."""
     sums: dict[str, list[int]] = {}
     for place, lines in ((0, upcoming["lines"]), (2, upcoming["projected"]["lines"])):
@@ -110,20 +110,20 @@ def costs_of(upcoming: dict[str, Any]) -> list[MeterCost]:
     return [MeterCost(meter, *figures) for meter, figures in sorted(sums.items(), key=lambda one: -one[1][3])]
 
 
-def meters_of(rows: list[dict[str, Any]], now: float) -> list[MeterUsage]:
+def compute_meters(rows: list[dict[str, Any]], now: float) -> list[MeterUsage]:
     """Make the rows of an answer, by meter and day, what is shown at the Unix second `now`."""
-    month = month_of(now)
+    month = find_month(now)
     begins = month.begins.timestamp()
     passed = int((now - begins) // 86400) + 1
     by_meter: dict[str, list[int]] = {}
     for row in rows:
         values = by_meter.setdefault(row["meter"], [0] * passed)
-        place = int((moment(row["day"]).timestamp() - begins) // 86400)
+        place = int((parse_time(row["day"]).timestamp() - begins) // 86400)
         if 0 <= place < passed:
             values[place] += row["value"]
-    made = []
+    result = []
     for meter, values in sorted(by_meter.items(), key=lambda one: -sum(one[1]))[:METERS_MAX]:
         total = sum(values)
         days = [(begins + number * 86400, value) for number, value in enumerate(values)]
-        made.append(MeterUsage(meter, total, month.projected(total), charts.bars(values, month.days), days))
-    return made
+        result.append(MeterUsage(meter, total, month.projected(total), charts.draw_bars(values, month.days), days))
+    return result

@@ -73,8 +73,8 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_is_said_twice(
     database: str, settings: Published, monkeypatch: pytest.MonkeyPatch, step: int, whole: bool
 ) -> None:
     module, name = STEPS[step]
-    if whole and name == "documents":
-        name = "every"
+    if whole and name == "fetch_lines":
+        name = "stream_lines"
 
     def dies(*_: Any, **__: Any) -> Any:
         raise Killed

@@ -9,9 +9,9 @@ import pytest
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import checks, sessions
-from edgeproxy.collector.pages.checks import Checks
+from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.sessions import Link, SignedIn
-from edgeproxy.collector.pages.status import Status
+from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.config.collector.pages import StatusPage
 from tests.support.credited import run
 
@@ -22,21 +22,24 @@ OPS = SignedIn("operator:ops", frozenset({"admin"}), None, NOW)
 def test_a_session_ends_when_it_is_idle_when_it_is_old_and_when_there_are_too_many(database: str) -> None:
     async def work(opened: Database) -> None:
         async with opened.writing() as connection:
-            secret = await sessions.begin(connection, OPS, NOW)
+            secret = await sessions.begin_session(connection, OPS, NOW)
         async with opened.reading() as connection:
-            found = await sessions.find(connection, secret, NOW + sessions.IDLE_SECONDS)
+            found = await sessions.find_session(connection, secret, NOW + sessions.IDLE_SECONDS)
             assert found is not None
             assert (found.who, secret in found.form) == (OPS, False)
-            assert await sessions.find(connection, found.sha256, NOW) is None
-            assert await sessions.find(connection, secret, NOW + sessions.IDLE_SECONDS + 1) is None
+            assert await sessions.find_session(connection, found.sha256, NOW) is None
+            assert await sessions.find_session(connection, secret, NOW + sessions.IDLE_SECONDS + 1) is None
         late = NOW + sessions.SECONDS_MAX
         async with opened.writing() as connection:
-            await sessions.see(connection, found, late)
-            assert await sessions.find(connection, secret, late) is not None
-            assert await sessions.find(connection, secret, late + 1) is None
-            secrets = [await sessions.begin(connection, OPS, late + n) for n in range(sessions.OF_ONE_MAX + 1)]
-            alive = [await sessions.find(connection, one, late + 20) is not None for one in secrets]
-            assert alive == [False, *[True] * sessions.OF_ONE_MAX]
+            await sessions.record_use(connection, found, late)
+            assert await sessions.find_session(connection, secret, late) is not None
+            assert await sessions.find_session(connection, secret, late + 1) is None
+            secrets = [
+                await sessions.begin_session(connection, OPS, late + n)
+                for n in range(sessions.SESSIONS_PER_PERSON_MAX + 1)
+            ]
+            alive = [await sessions.find_session(connection, one, late + 20) is not None for one in secrets]
+            assert alive == [False, *[True] * sessions.SESSIONS_PER_PERSON_MAX]
 
     run(database, work)
 
@@ -45,13 +48,13 @@ def test_a_link_works_once_for_a_while_and_there_are_few(database: str) -> None:
     async def work(opened: Database) -> None:
         async with opened.writing() as connection:
             link = Link("contact:a@b.example", "acme")
-            made = [await sessions.make_link(connection, link, NOW) for _ in range(sessions.LINKS_MAX + 1)]
+            made = [await sessions.create_link(connection, link, NOW) for _ in range(sessions.LINKS_MAX + 1)]
             assert made[-1] is None
-            assert await sessions.make_link(connection, Link(link.label, "bolt"), NOW) is not None
+            assert await sessions.create_link(connection, Link(link.label, "bolt"), NOW) is not None
             first, second = made[0] or "", made[1] or ""
-            assert await sessions.take_link(connection, first, NOW) == link
-            assert await sessions.take_link(connection, first, NOW) is None
-            assert await sessions.take_link(connection, second, NOW + sessions.LINK_SECONDS) is None
+            assert await sessions.use_up_link(connection, first, NOW) == link
+            assert await sessions.use_up_link(connection, first, NOW) is None
+            assert await sessions.use_up_link(connection, second, NOW + sessions.LINK_SECONDS) is None
 
     run(database, work)
 
@@ -70,7 +73,7 @@ def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_awa
     settings = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x"}}})
 
     async def work(opened: Database) -> None:
-        asked = Checks(opened, settings)
+        asked = RegionChecks(opened, settings)
         asked.note("eu", NOW, 0.05, 1.0)
         asked.note("eu", NOW, None, 1.0)
         await asked.write()
@@ -78,12 +81,12 @@ def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_awa
         await asked.write()
         async with opened.reading() as connection:
             day = int(NOW) // DAY * DAY
-            assert await checks.read(connection, day) == {
+            assert await checks.fetch_counts(connection, day) == {
                 ("eu", day, "50"): 2,
                 ("eu", day, "fast"): 2,
                 ("eu", day, "failed"): 1,
             }
-        status = Status(opened, settings, "http://127.0.0.1:9100", asked)
+        status = StatusPages(opened, settings, "http://127.0.0.1:9100", asked)
         await status.refresh(NOW)
         before = status.answers["page en"].body.decode()
         assert "66.666%" in before
@@ -103,4 +106,4 @@ def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_awa
     ("seconds", "bucket"), [(0.0, "10"), (0.01, "10"), (0.0101, "25"), (9.0, "10000"), (60, "10000")]
 )
 def test_latencies_are_counted_in_buckets(seconds: float, bucket: str) -> None:
-    assert checks.bucket_of(seconds) == bucket
+    assert checks.find_bucket(seconds) == bucket

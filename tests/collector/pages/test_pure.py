@@ -8,12 +8,12 @@ from aiohttp.test_utils import make_mocked_request
 
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import forms, languages, rendering
-from edgeproxy.collector.pages.availability import DAYS, quantile, regions_of
-from edgeproxy.collector.pages.money import cents
-from edgeproxy.collector.pages.projection import month_of
-from edgeproxy.collector.pages.sign_in import SignIn, within
-from edgeproxy.collector.pages.site import Fault, Site, Visit
-from edgeproxy.collector.pages.usage import meters_of, splits_of
+from edgeproxy.collector.pages.availability import DAYS, compute_quantile, compute_regions
+from edgeproxy.collector.pages.money import parse_cents
+from edgeproxy.collector.pages.projection import find_month
+from edgeproxy.collector.pages.sign_in import SignInPages, find_local_path
+from edgeproxy.collector.pages.site import PageError, Site, Visit
+from edgeproxy.collector.pages.usage import compute_meters, compute_splits
 from edgeproxy.config.collector.pages import Pages, StatusPage
 
 NOW = 1_800_000_000
@@ -32,34 +32,36 @@ def test_a_region_is_judged_by_90_days_and_not_by_what_was_not_measured() -> Non
         ("eu", TODAY - 90 * DAY, "failed"): 5000,  # Too long ago.
         ("us", TODAY, "failed"): 5000,  # No region of the settings.
     }
-    (region,) = regions_of(counts, REGION, {"eu": True}, NOW)
+    (region,) = compute_regions(counts, REGION, {"eu": True}, NOW)
     assert (len(region.days), region.total, region.failed) == (DAYS, 2000, 1)
     assert region.available == pytest.approx(0.9995)
     assert region.budget_left == pytest.approx(0.5)  # 2 of 2000 may fail.
     assert region.fast_share == pytest.approx(1900 / 1999)
-    assert region.is_kept
+    assert region.meets_objectives
     assert [day.available for day in region.days[1:-1]] == [None] * 88
-    (worse,) = regions_of({**counts, ("eu", TODAY, "failed"): 4}, REGION, {}, NOW)
+    (worse,) = compute_regions({**counts, ("eu", TODAY, "failed"): 4}, REGION, {}, NOW)
     assert worse.budget_left is not None
     assert worse.budget_left < 0
-    assert (worse.is_kept, worse.is_well) == (False, None)
-    (unknown,) = regions_of({}, REGION, {}, NOW)
-    assert (unknown.available, unknown.budget_left, unknown.is_kept, unknown.p95_ms) == (None,) * 4
+    assert (worse.meets_objectives, worse.is_well) == (False, None)
+    (unknown,) = compute_regions({}, REGION, {}, NOW)
+    assert (unknown.available, unknown.budget_left, unknown.meets_objectives, unknown.p95_ms) == (None,) * 4
 
 
 def test_a_quantile_lies_within_its_bucket() -> None:
-    assert quantile({50: 90, 100: 0, 200: 10}, 0.95) == 150
-    assert quantile({50: 10}, 0.5) == 25
-    assert quantile({50: 0}, 0.5) is None
+    assert compute_quantile({50: 90, 100: 0, 200: 10}, 0.95) == 150
+    assert compute_quantile({50: 10}, 0.5) == 25
+    assert compute_quantile({50: 0}, 0.5) is None
 
 
 def test_usage_is_projected_from_the_part_of_the_month_that_is_over() -> None:
-    month = month_of(1_782_864_000 + 15 * 86400)  # 2026-07-16
+    month = find_month(1_782_864_000 + 15 * 86400)  # 2026-07-16
     assert (month.days, round(month.part, 3)) == (31, 0.484)
     assert month.projected(1500) == 3100
-    assert month_of(1_782_864_000 + 3600).projected(1500) is None
+    assert find_month(1_782_864_000 + 3600).projected(1500) is None
     rows = [{"meter": "requests", "day": f"2026-07-{day:02}T00:00:00Z", "value": 100} for day in (1, 15)]
-    (meter,) = meters_of([*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000)
+    (meter,) = compute_meters(
+        [*rows, {"meter": "requests", "day": "2026-07-16T00:00:00Z", "value": 1300}], 1_784_160_000
+    )
     assert (meter.total, meter.projected, len(meter.days)) == (1500, 3100, 16)
     assert [bar.height for bar in meter.chart.bars if bar.height] == [9.2, 9.2, 120.0]
 
@@ -70,8 +72,10 @@ def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:
         for model, kind, value in (("large", "input", 3), ("large", "output", 4), ("small", "input", 1))
     ]
     rows.append({"meter": "requests", "model": "", "kind": "", "value": 9})
-    assert splits_of(rows, "model", {"tokens"}) == [("tokens", "model", [("large", 7, 0.875), ("small", 1, 0.125)])]
-    assert splits_of(rows, "kind", {"tokens"}) == [("tokens", "kind", [("input", 4, 0.5), ("output", 4, 0.5)])]
+    assert compute_splits(rows, "model", {"tokens"}) == [
+        ("tokens", "model", [("large", 7, 0.875), ("small", 1, 0.125)])
+    ]
+    assert compute_splits(rows, "kind", {"tokens"}) == [("tokens", "kind", [("input", 4, 0.5), ("output", 4, 0.5)])]
 
 
 @pytest.mark.parametrize(
@@ -88,55 +92,55 @@ def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:
 def test_a_reader_has_the_language_and_the_figures_of_a_locale(
     chosen: str | None, accepted: str | None, language: str, number: str, money: str
 ) -> None:
-    reader = languages.reader(chosen, accepted)
+    reader = languages.choose_reader(chosen, accepted)
     assert reader.language == language
     assert reader.number(1234.5) == number
     assert reader.money(1234).replace("\xa0", " ") == money
 
 
 def test_shares_are_cut_off_so_that_nothing_less_is_called_100_percent() -> None:
-    assert languages.reader("en", None).share(0.99999) == "99.99%"
-    assert languages.reader("de", None).share(0.9995, 3) == "99,950\xa0%"
-    assert languages.reader("en", None).share(1.0, 0) == "100%"
+    assert languages.choose_reader("en", None).share(0.99999) == "99.99%"
+    assert languages.choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
+    assert languages.choose_reader("en", None).share(1.0, 0) == "100%"
 
 
 def test_a_form_counts_only_from_a_page_of_this_site() -> None:
     ours = frozenset({"https://console.example.com"})
-    assert forms.origin_of("https://console.example.com:443") == "https://console.example.com"
-    assert forms.is_own({"Origin": "https://console.example.com"}, ours)
-    assert forms.is_own({"Origin": "https://console.example.com", "Sec-Fetch-Site": "same-origin"}, ours)
+    assert forms.normalize_origin("https://console.example.com:443") == "https://console.example.com"
+    assert forms.is_same_origin({"Origin": "https://console.example.com"}, ours)
+    assert forms.is_same_origin({"Origin": "https://console.example.com", "Sec-Fetch-Site": "same-origin"}, ours)
     for fields in (
         {},
         {"Origin": "null"},
         {"Origin": "https://evil.example.com"},
         {"Origin": "https://console.example.com", "Sec-Fetch-Site": "cross-site"},
     ):
-        assert not forms.is_own(fields, ours)
+        assert not forms.is_same_origin(fields, ours)
 
 
 def test_who_signs_in_is_sent_to_pages_of_this_site_alone() -> None:
-    assert within("/console?q=1") == "/console?q=1"
+    assert find_local_path("/console?q=1") == "/console?q=1"
     strange = ("console", "/a\nb", "//[", "")
     for elsewhere in ("//evil.example.com", "/\\evil.example.com", "https://evil.example.com", *strange):
-        assert within(elsewhere) == ""
+        assert find_local_path(elsewhere) == ""
 
 
 def test_a_page_of_a_referer_that_is_no_url_is_none_of_ours() -> None:
     request = make_mocked_request("GET", "/", headers={"Referer": "http://[", "Host": "console.example.com"})
     site = Site(Any, Pages(), "https://console.example.com", Any, Any, Any)  # type: ignore[arg-type]
-    assert Visit(site, request, languages.reader(None, None)).back == ""
+    assert Visit(site, request, languages.choose_reader(None, None)).referring_page == ""
 
 
 @pytest.mark.parametrize("said", ["", "x", "nan", "inf", "-inf", "12.345", "1e999999", "1e900000", "1e17"])
 def test_an_amount_that_no_invoice_has_is_refused(said: str) -> None:
-    with pytest.raises(Fault):
-        cents(said)
-    assert cents(" 12.34 ") == 1234
+    with pytest.raises(PageError):
+        parse_cents(said)
+    assert parse_cents(" 12.34 ") == 1234
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:
-    assert rendering.shown("a\u202eb\x00c\nd") == "a\\u202eb\\x00c\nd"
-    assert rendering.shown("x" * 65536) == "x" * 2000 + "…"
+    assert rendering.escape_invisible("a\u202eb\x00c\nd") == "a\\u202eb\\x00c\nd"
+    assert rendering.escape_invisible("x" * 65536) == "x" * 2000 + "…"
 
 
 def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in() -> None:
@@ -148,8 +152,8 @@ def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in(
 
     for url, prefix in (("https://edge.example.com", "__Host-"), ("http://127.0.0.1:9100", "")):
         site: Any = Site(None, Pages(), url, None, None, None)  # type: ignore[arg-type]
-        visit = Visit(site, make_mocked_request("GET", "/sign-in/operator"), languages.reader(None, None))
-        answer = asyncio.run(SignIn(site, There()).to_issuer(visit))  # type: ignore[arg-type]
+        visit = Visit(site, make_mocked_request("GET", "/sign-in/operator"), languages.choose_reader(None, None))
+        answer = asyncio.run(SignInPages(site, There()).to_issuer(visit))  # type: ignore[arg-type]
         (cookie,) = answer.cookies.values()
         assert cookie.key == f"{prefix}edgeproxy-sign-in"
         assert (cookie["path"], cookie["domain"], bool(cookie["secure"])) == ("/", "", bool(prefix))

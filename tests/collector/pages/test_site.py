@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from edgeproxy.collector.pages.sessions import Link
-from edgeproxy.collector.pages.site import Page, Who
+from edgeproxy.collector.pages.site import Audience, Page
 from edgeproxy.collector.pages_service import signed_in
 from edgeproxy.wire.batch import Gap
 from tests.support.ask import Answer, ask
@@ -386,7 +386,7 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
     seen = set()
     try:
         with stage.customer("odd") as customer:
-            visitors: dict[Who, Visitor] = {"operator": stage.operator, "customer": customer}
+            visitors: dict[Audience, Visitor] = {"operator": stage.operator, "customer": customer}
             for who, visitor in visitors.items():
                 for page, path in pages_of(who, invoice["id"], "odd").items():
                     read = visitor.get(path)

@@ -14,7 +14,7 @@ def test_the_pages_of_a_list_are_all_of_it_once() -> None:
         cursor, pages = "", 0
         while cursor or not pages:
             request = make_mocked_request("GET", f"/?cursor={cursor}")
-            some, cursor = Visit(cast(Any, None), request, cast(Any, None)).part(whole, "name", most)
+            some, cursor = Visit(cast(Any, None), request, cast(Any, None)).paginate(whole, "name", most)
             seen += some
             pages += 1
         assert (seen, pages) == (whole, -(-5 // most))

@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.collector.billing.reports import business_report
 from edgeproxy.collector.pages import words
-from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES, catalog
+from edgeproxy.collector.pages.languages import DEFAULT, LANGUAGES, load_catalog
 from tests.collector.pages.catalogues import texts, translations
 
 HOLE = re.compile(r"%\((\w+)\)s")
@@ -21,7 +21,7 @@ def test_a_language_has_every_text(language: str) -> None:
     assert sorted(there.keys() - wanted) == []
     for text, translated in there.items():
         assert set(HOLE.findall(translated)) == set(HOLE.findall(text)), text
-        assert catalog(language).gettext(text) == translated != "", text
+        assert load_catalog(language).gettext(text) == translated != "", text
 
 
 def test_what_figures_mean_is_said_as_the_api_says_it() -> None:

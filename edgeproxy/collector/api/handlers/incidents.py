@@ -20,13 +20,13 @@ class IncidentHandlers(AccountHandlers):
     async def incidents(self, _: Call[Query, Nothing]) -> web.Response:
         """List the incidents of 90 days."""
         async with self._database.reading() as connection:
-            return answer(200, {"incidents": await incidents.listing(connection, time.time())})
+            return answer(200, {"incidents": await incidents.list_incidents(connection, time.time())})
 
     async def begin_incident(self, call: Call[ChangeQuery, CreateIncidentRequest]) -> web.Response:
         """Begin an incident."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 201, await incidents.begin(connection, call.caller, call.body), None
+            return 201, await incidents.begin_incident(connection, call.caller, call.body), None
 
         return await self._change(call, make, creates=True)
 
@@ -34,6 +34,6 @@ class IncidentHandlers(AccountHandlers):
         """Tell what is known of an incident by now."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            return 201, await incidents.update(connection, call.caller, call.path("incident"), call.body), None
+            return 201, await incidents.update_incident(connection, call.caller, call.path("incident"), call.body), None
 
         return await self._change(call, make, creates=True)

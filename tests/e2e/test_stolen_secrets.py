@@ -112,7 +112,7 @@ def test_each_user_of_the_hub_may_do_what_is_its_own(redis: Redis) -> None:
 
 @needs_redis
 def test_the_signing_key_brings_no_customer_by_an_edges_user(redis: Redis, tmp_path: Path) -> None:
-    directory_signatures.keygen(tmp_path / "directory.key")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
     signer = Signer.of(tmp_path / "directory.key")
 
     def bring(user: str) -> None:
@@ -278,7 +278,7 @@ def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
 ) -> None:
     """All that is in the files of an edge, used by somebody else."""
     folder = tmp_path / "owned"
-    directory_signatures.keygen(tmp_path / "directory.key")
+    directory_signatures.create_key_file(tmp_path / "directory.key")
     signer = Signer.of(tmp_path / "directory.key")
 
     async def prepare() -> None:

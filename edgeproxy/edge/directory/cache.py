@@ -90,11 +90,11 @@ class DirectoryCache:
         """Raises CacheError, or OSError."""
         self._path = state / FILE
         self._seal: Seal = seal or PlainSeal()
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
         """Who holds it uses the connection. A thread goes on when nobody waits for it any more, and a connection that
         is closed under it ends the process."""
         try:
-            self._db = self._opened()
+            self._db = self._open_database()
         except sqlite3.OperationalError:
             raise  # The disk, or another one who holds it: what is there may be well.
         except sqlite3.DatabaseError as error:
@@ -102,24 +102,24 @@ class DirectoryCache:
                 "the cached directory is damaged, and made anew", file=str(self._path), why=str(error)
             )
             self._remove()
-            self._db = self._opened()
+            self._db = self._open_database()
 
-    def _opened(self) -> sqlite3.Connection:
+    def _open_database(self) -> sqlite3.Connection:
         """The file with its tables, those of another layout made anew."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         db = connect(self._path)
         try:
-            wanted = LAYOUT_VERSION + (self._seal.layout << 16)
+            expected = LAYOUT_VERSION + (self._seal.layout << 16)
             (layout,) = db.execute("PRAGMA user_version").fetchone()
-            if layout not in (0, wanted):
+            if layout not in (0, expected):
                 db.close()
                 self._remove()
-                return self._opened()
-            if layout != wanted:
+                return self._open_database()
+            if layout != expected:
                 proof = f"INSERT INTO seal VALUES (x'{self._seal.close(PROOF, b'').hex()}');"
-                db.executescript(f"BEGIN IMMEDIATE; {TABLES} {proof} PRAGMA user_version = {wanted}; COMMIT")
-            found = db.execute("SELECT proof FROM seal").fetchone()
-            if found is None or self._seal.open(found[0], b"") != PROOF:
+                db.executescript(f"BEGIN IMMEDIATE; {TABLES} {proof} PRAGMA user_version = {expected}; COMMIT")
+            row = db.execute("SELECT proof FROM seal").fetchone()
+            if row is None or self._seal.open(row[0], b"") != PROOF:
                 raise sqlite3.DatabaseError("the file has no seal")
         except BaseException:
             db.close()
@@ -132,40 +132,40 @@ class DirectoryCache:
 
     def remake(self) -> None:
         """What is there cannot be read: begin with nothing."""
-        with self._one:
+        with self._lock:
             self._db.close()
             self._remove()
-            self._db = self._opened()
+            self._db = self._open_database()
 
     def close(self) -> None:
         """It is needed no more."""
-        with self._one:
+        with self._lock:
             self._db.close()
 
     def held(self) -> CachedVersion | None:
         """The version; None where there never was one."""
-        with self._one:
+        with self._lock:
             return fetch_version(self._db)
 
     def find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None]:
         """Whose these keys are; None where nobody has one."""
         sql = "SELECT c.name, c.said, k.said FROM keys k JOIN customers c ON c.name = k.customer WHERE k.digest = ?"
-        found: dict[bytes, KeyOwner | None] = {}
-        with self._one:
+        owners: dict[bytes, KeyOwner | None] = {}
+        with self._lock:
             for digest in digests:
                 if (name := parse_customer_lookup(digest)) is not None:
-                    found[digest] = self._by_name(name)
+                    owners[digest] = self._find_by_name(name)
                     continue
                 index = self._seal.index(digest)
                 row = self._db.execute(sql, (index,)).fetchone()
                 if row is None:
-                    found[digest] = None
+                    owners[digest] = None
                 else:
                     name, _, said = unseal_customer(self._seal, row[0], row[1])
-                    found[digest] = KeyOwner(name, said, self._seal.open(row[2], index).decode())
-        return found
+                    owners[digest] = KeyOwner(name, said, self._seal.open(row[2], index).decode())
+        return owners
 
-    def _by_name(self, name: str) -> KeyOwner | None:
+    def _find_by_name(self, name: str) -> KeyOwner | None:
         index = compute_text_index(self._seal, name)
         row = self._db.execute("SELECT said FROM customers WHERE name = ?", (index,)).fetchone()
         return None if row is None else KeyOwner(name, unseal_customer(self._seal, index, row[0])[2], "{}")
@@ -173,7 +173,7 @@ class DirectoryCache:
     def customer(self, name: str) -> tuple[str, list[bytes]] | None:
         """What is said of a customer, and the digests of the keys; None where there is none of this name."""
         index = self._seal.index(name.encode())
-        with self._one:
+        with self._lock:
             row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (index,)).fetchone()
         if row is None:
             return None
@@ -181,10 +181,10 @@ class DirectoryCache:
 
     def flags(self) -> dict[str, str]:
         """All flags, by name, in JSON."""
-        with self._one:
+        with self._lock:
             rows = self._db.execute("SELECT name, said FROM flags").fetchall()
-        said = [self._seal.open(closed, name).decode().split("\n", 1) for name, closed in rows]
-        return dict(said)
+        flags = [self._seal.open(closed, name).decode().split("\n", 1) for name, closed in rows]
+        return dict(flags)
 
     def heard(self, at: float, signed_at: float) -> None:
         """At this moment this is what is so, and `signed_at` the newest signed time."""
@@ -198,13 +198,13 @@ class DirectoryCache:
         """What there is beside the customers, keys and tiers of the files."""
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
         grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"  # Of one of each, as SQLite has it.
-        known, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
+        tier_indexes, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
         db = connect(self._path)
         try:
             unknown = {
                 unseal_customer(self._seal, name, said)[1]: count
                 for tier, count, name, said in db.execute(grouped)
-                if tier not in known
+                if tier not in tier_indexes
             }
             return Survey(
                 [name for name in names if db.execute(customer, (index(name.encode()),)).fetchone()],
@@ -237,7 +237,7 @@ class VersionWriter:
     def __init__(self, db: sqlite3.Connection, seal: Seal) -> None:
         self._db = db
         self._seal = seal
-        self._one = threading.Lock()
+        self._lock = threading.Lock()
         """As that of Cache."""
         self._whole = False
         self._changed: set[str] = set()
@@ -249,7 +249,7 @@ class VersionWriter:
 
     def begin_whole(self) -> None:
         """What comes is all that there is: who does not come is gone."""
-        with self._one:
+        with self._lock:
             self._whole = True
             self._db.execute("DELETE FROM flags")
             self._db.execute("DROP TABLE IF EXISTS temp.came")
@@ -257,9 +257,9 @@ class VersionWriter:
 
     def take(self, lines: Sequence[bytes]) -> None:
         """Take in these lines; raises ValueError where one is none."""
-        with self._one:
+        with self._lock:
             read = [_parse_line(line) for line in lines]
-            said = [one for one in read if isinstance(one, Document)]
+            customers = [one for one in read if isinstance(one, Document)]
             for one in read:
                 if isinstance(one, Document):
                     self._take(one)
@@ -270,58 +270,58 @@ class VersionWriter:
             if self._whole:
                 self._db.executemany(
                     "INSERT OR IGNORE INTO came VALUES (?)",
-                    [(compute_text_index(self._seal, one.name),) for one in said],
+                    [(compute_text_index(self._seal, one.name),) for one in customers],
                 )
 
-    def _take(self, one: Document) -> None:
-        db, seal, name = self._db, self._seal, compute_text_index(self._seal, one.name)
+    def _take(self, document: Document) -> None:
+        db, seal, name = self._db, self._seal, compute_text_index(self._seal, document.name)
         row = db.execute("SELECT said, keys FROM customers WHERE name = ?", (name,)).fetchone()
         before = None if row is None else (unseal_customer(seal, name, row[0])[1:], seal.open(row[1], name))
-        joined = b"".join(one.keys)
-        is_same = before == ((one.tier, one.customer), joined)
-        if is_same and all(self._key(digest) == (name, said) for digest, said in one.keys.items()):
+        joined = b"".join(document.keys)
+        is_same = before == ((document.tier, document.customer), joined)
+        if is_same and all(self._find_key(digest) == (name, closed) for digest, closed in document.keys.items()):
             return
         if len(self._changed) <= CHANGED_NAMES_MAX:
-            self._changed.add(one.name)
+            self._changed.add(document.name)
         if before is not None:
-            self._unlock(name, [digest for digest in split_digests(before[1]) if digest not in one.keys])
-        if one.customer is None:
+            self._delete_keys(name, [digest for digest in split_digests(before[1]) if digest not in document.keys])
+        if document.customer is None:
             db.execute("DELETE FROM customers WHERE name = ?", (name,))
             return
-        said = seal.close(f"{one.name}\n{one.tier}\n{one.customer}".encode(), name)
-        row = (name, compute_text_index(seal, one.tier), said, seal.close(joined, name))
+        closed = seal.close(f"{document.name}\n{document.tier}\n{document.customer}".encode(), name)
+        row = (name, compute_text_index(seal, document.tier), closed, seal.close(joined, name))
         db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", row)
         rows = [
             (index, name, seal.close(key.encode(), index))
-            for index, key in ((seal.index(digest), key) for digest, key in one.keys.items())
+            for index, key in ((seal.index(digest), key) for digest, key in document.keys.items())
         ]
         db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", rows)
 
-    def _key(self, digest: bytes) -> tuple[bytes, str] | None:
+    def _find_key(self, digest: bytes) -> tuple[bytes, str] | None:
         """Whose a key is, by the index of the name, and what is said of it."""
         index = self._seal.index(digest)
-        found = self._db.execute("SELECT customer, said FROM keys WHERE digest = ?", (index,)).fetchone()
-        return None if found is None else (found[0], self._seal.open(found[1], index).decode())
+        row = self._db.execute("SELECT customer, said FROM keys WHERE digest = ?", (index,)).fetchone()
+        return None if row is None else (row[0], self._seal.open(row[1], index).decode())
 
-    def _unlock(self, name: bytes, digests: Iterable[bytes]) -> None:
+    def _delete_keys(self, name: bytes, digests: Iterable[bytes]) -> None:
         """These are the keys of the customer of this index no more, unless another one's line has taken them over."""
         gone = [(self._seal.index(digest), name) for digest in digests]
         self._db.executemany("DELETE FROM keys WHERE digest = ? AND customer = ?", gone)
 
     def end_whole(self) -> None:
         """All that there is has come."""
-        stayed = "SELECT name, said, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
-        with self._one:
-            for name, said, keys in self._db.execute(stayed).fetchall():
+        query = "SELECT name, said, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
+        with self._lock:
+            for name, said, keys in self._db.execute(query).fetchall():
                 if len(self._changed) <= CHANGED_NAMES_MAX:
                     self._changed.add(unseal_customer(self._seal, name, said)[0])
-                self._unlock(name, split_digests(self._seal.open(keys, name)))
+                self._delete_keys(name, split_digests(self._seal.open(keys, name)))
                 self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
             self._whole = False
 
     def conclude(self, held: CachedVersion) -> None:
         """All of it was taken in: from here on it is what is so."""
-        with self._one:
+        with self._lock:
             self._db.execute("DELETE FROM version")
             self._db.execute("INSERT INTO version VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", held)
             self._db.execute("COMMIT")
@@ -329,7 +329,7 @@ class VersionWriter:
 
     def drop(self) -> None:
         """Nothing of it counts."""
-        with self._one:
+        with self._lock:
             self._db.close()
 
 

@@ -30,29 +30,29 @@ class CollectorClient:
         self._tls = usage.tls if usage.collector.startswith("https://") else None
         self._session: aiohttp.ClientSession | None = None
 
-    async def get(self, path: str, asked: dict[str, str], *, missing: bool = False) -> bytes:
+    async def get(self, path: str, params: dict[str, str], *, missing: bool = False) -> bytes:
         """Return what is there. Raises Away, and Unreadable where it is `missing`."""
         if self._session is None:
             self._session = await self._open()
         try:
             async with self._session.get(
                 self._url + path,
-                params=asked,
+                params=params,
                 headers=self._fields,
                 allow_redirects=False,
                 server_hostname=self._server_name,
-            ) as answer:
-                body = await _read_body(answer.content)
+            ) as response:
+                body = await _read_body(response.content)
         except TimeoutError as error:
             await self.close()
             raise HubUnavailableError("the collector gave no answer in time") from error
         except aiohttp.ClientError as error:
             await self.close()  # With the next session certificates are read again: they may have been renewed.
             raise HubUnavailableError(f"the collector: {describe_error(error)}") from error
-        if answer.status == 404 and missing:
+        if response.status == 404 and missing:
             raise UnreadableDirectoryError("a part of the directory has left the collector")
-        if answer.status != 200:
-            raise HubUnavailableError(f"the collector answers {answer.status}: {_parse_detail(body)}")
+        if response.status != 200:
+            raise HubUnavailableError(f"the collector answers {response.status}: {_parse_detail(body)}")
         return body
 
     async def close(self) -> None:
@@ -73,12 +73,12 @@ class CollectorClient:
 
 def create_tls_context(tls: CollectorTls) -> ssl.SSLContext:
     """The TLS towards a collector. Raises OSError."""
-    made = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
+    context = ssl.create_default_context(cafile=None if tls.ca is None else str(tls.ca))
     if tls.cert is not None:
-        made.load_cert_chain(tls.cert, tls.key)
+        context.load_cert_chain(tls.cert, tls.key)
     if not tls.verify:
-        made.check_hostname, made.verify_mode = False, ssl.CERT_NONE
-    return made
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 async def _read_body(content: aiohttp.StreamReader) -> bytes:

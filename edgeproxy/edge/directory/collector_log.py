@@ -21,21 +21,21 @@ class CollectorLog:
 
     def __init__(self, usage: Usage) -> None:
         self._client = CollectorClient(usage)
-        self._is_patient = False
+        self._is_caught_up = False
         """Whether what there was is known: then a look waits for more."""
-        self._looked_at = 0.0
+        self._fetched_at = 0.0
 
     async def look(self, token: str | None, number: int) -> News:
         """As Transport."""
-        wait = WAIT_SECONDS if self._is_patient and token is not None else 0
-        self._is_patient = False
-        asked = {"wait": str(wait)} if token is None else {"after": token, "wait": str(wait)}
-        self._looked_at = monotonic()
-        body = await self._client.get("", asked)
+        wait = WAIT_SECONDS if self._is_caught_up and token is not None else 0
+        self._is_caught_up = False
+        params = {"wait": str(wait)} if token is None else {"after": token, "wait": str(wait)}
+        self._fetched_at = monotonic()
+        body = await self._client.get("", params)
         try:
-            said = orjson.loads(body)
-            follows, time = said["follows"], said["time"]
-            lines = tuple([line.encode() for line in said["lines"]])
+            document = orjson.loads(body)
+            follows, time = document["follows"], document["time"]
+            lines = tuple([line.encode() for line in document["lines"]])
             news = News(lines, follows is True, None if time is None else time.encode())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UnreadableDirectoryError("the collector's answer cannot be read: is it one?") from error
@@ -47,8 +47,8 @@ class CollectorLog:
 
     async def wait(self, seconds: float) -> None:
         """As Transport: the next look waits, in the collector."""
-        self._is_patient = True
-        await asyncio.sleep(max(0.0, REST_SECONDS - (monotonic() - self._looked_at)))
+        self._is_caught_up = True
+        await asyncio.sleep(max(0.0, REST_SECONDS - (monotonic() - self._fetched_at)))
 
     async def close(self) -> None:
         """As Transport."""

@@ -32,31 +32,31 @@ class QuotaCountLog:
     async def news(self) -> list[Any]:
         """Return what is new, once there is something or a while is over. Raises Away, ResponseError and Unreadable."""
         self._more.clear()
-        found = await self._look()
-        if not found:
+        counts = await self._fetch_new()
+        if not counts:
             try:
                 async with asyncio.timeout(POLL_SECONDS * random.uniform(0.8, 1.2)):
                     await self._more.wait()
             except TimeoutError:
                 pass
-            found = await self._look()
-        return found
+            counts = await self._fetch_new()
+        return counts
 
-    async def _look(self) -> list[Any]:
+    async def _fetch_new(self) -> list[Any]:
         try:
             last = await self._ask("LINDEX", COUNTS_KEY, -1)
             newest = 0 if last is None else parse_line(last)[0]
             if newest == self._seq:
                 return []
-            known = self._seq if self._seq < newest else 0  # Of another database, or one that was restored.
-            lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, known - newest - 1, -1)]
-            if lines and lines[0][0] > known:
+            known_seq = self._seq if self._seq < newest else 0  # Of another database, or one that was restored.
+            lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, known_seq - newest - 1, -1)]
+            if lines and lines[0][0] > known_seq:
                 lines = [parse_line(raw) for raw in await self._ask("LRANGE", COUNTS_KEY, 0, -1)]
-            found = [orjson.loads(said) for seq, said in lines if seq > known]
+            counts = [orjson.loads(count) for seq, count in lines if seq > known_seq]
         except ValueError as error:
             raise UnreadableDirectoryError(f"what the hub has of quotas cannot be read: {error}") from error
         self._seq = lines[-1][0] if lines else newest
-        return found
+        return counts
 
     async def close(self) -> None:
         """It is read no more."""

@@ -91,11 +91,11 @@ class DirectoryFollower:
     ) -> None:
         """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
         too, until the next one. `used` hears which keys are in use."""
-        self._used = used
+        self._record_used = used
         self._state = state
         self._settings = settings
-        self._ask = ask
-        self._tell = tell
+        self._call_hub = ask
+        self._send = tell
         self._publish = publish
         self._transport: Transport | None = None
         self._trust: TrustedKeys | None = None
@@ -106,25 +106,25 @@ class DirectoryFollower:
         """The newest signed time that this host's clock had not reached."""
         self.flags: dict[str, Flag] = {}
         """Those that this version understands, by name."""
-        self._told_flags: dict[str, str] = {}
+        self._published_flags: dict[str, str] = {}
         """All of them, as workers were told."""
         self._cache: DirectoryCache | None = None
         self._held: CachedVersion | None = None
         self._survey = Survey([], [], {})
-        self._noted = 0.0
+        self._confirmed_at = 0.0
         self._damaged = False
         self._why: str | None = "not read yet"
-        self._is_told = False
+        self._is_behind_logged = False
         """Whether the log says so, or is not to."""
-        self._told_at = -LOG_QUIET_SECONDS
+        self._behind_logged_at = -LOG_QUIET_SECONDS
         """When the log said why it is behind, since it was current."""
         self._changes = 0
         """How often workers were told to forget."""
         self._parts = 0
         """How many parts of versions were read."""
-        self._under_way: str | None = None
+        self._progress: str | None = None
         """What is being read."""
-        self._asked: list[tuple[list[bytes], Reply]] = []
+        self._pending_lookups: list[tuple[list[bytes], Reply]] = []
         self._lookups: Counter[str] = Counter()
         self._wake = asyncio.Event()
         self._looked = asyncio.Event()
@@ -146,13 +146,13 @@ class DirectoryFollower:
         self._trust = TrustedKeys(directory.trust) if directory.trust else None
         self._transport = self._open(directory)
         if self._trust is None:
-            told = "the directory is not signed: who can write to the hub can make keys; see directory.trust"
-            self._log.warning(told)
-        self._why, self._is_told = "not read yet", False
+            message = "the directory is not signed: who can write to the hub can make keys; see directory.trust"
+            self._log.warning(message)
+        self._why, self._is_behind_logged = "not read yet", False
         self._ahead_at = 0.0
         self._looked.clear()
         self._tasks.start("directory", self._follow())
-        self._tasks.start("look keys up", self._answer())
+        self._tasks.start("look keys up", self._answer_lookups())
         until = monotonic() + FIRST_READ_SECONDS
         while not self._looked.is_set():
             read = self._parts
@@ -163,8 +163,8 @@ class DirectoryFollower:
                 if not self._running:
                     return  # A reload has taken it away meanwhile.
                 if self._parts == read or monotonic() > until:
-                    told = "the directory was not read yet; its customers are served once it is"
-                    self._log.error(told, why=self._under_way or self._why)
+                    message = "the directory was not read yet; its customers are served once it is"
+                    self._log.error(message, why=self._progress or self._why)
                     self._looked.set()
 
     def _open(self, directory: Directory) -> Transport:
@@ -172,7 +172,7 @@ class DirectoryFollower:
         if directory.from_ == "collector":
             assert self._settings.usage is not None
             return CollectorLog(self._settings.usage)
-        return HubLog(self._ask, self._settings.hub)
+        return HubLog(self._call_hub, self._settings.hub)
 
     async def follow(self, settings: Settings) -> None:
         """Another configuration serves."""
@@ -181,21 +181,21 @@ class DirectoryFollower:
             await self.end()
             await self.begin()
         elif self._running:
-            self._tell_validity()
-            await self._look_around()
+            self._publish_validity()
+            await self._survey_files()
 
     async def end(self) -> None:
         """Follow it no more."""
         self._running = False
         await self._tasks.cancel()
-        self._reply(self._asked, None)
-        self._asked = []
+        self._reply(self._pending_lookups, None)
+        self._pending_lookups = []
         self._rejected = None
         transport, self._transport = self._transport, None
         if transport is not None:
             await transport.close()
         cached, self._cache, self._held = self._cache, None, None
-        await self._tell_flags()
+        await self._publish_flags()
         if cached is not None:
             await asyncio.to_thread(cached.close)
 
@@ -208,7 +208,7 @@ class DirectoryFollower:
         in_vain = 0
         while True:
             try:
-                await self._look(transport)
+                await self._fetch_and_apply(transport)
             except RejectedVersionError as error:
                 self._reject(str(error))
                 in_vain = 0
@@ -221,16 +221,16 @@ class DirectoryFollower:
                 CacheError,
                 OSError,
             ) as error:
-                self._has_failed(error)
+                self._record_failure(error)
                 in_vain = 0 if isinstance(error, HubUnavailableError) else in_vain + 1
             except Exception as error:  # It is followed for as long as the edge serves, whatever is in the hub.
                 self._seldom.error("the directory could not be read", repr(error), exc_info=error)
-                self._is_behind(repr(error))
+                self._record_behind(repr(error))
                 in_vain += 1
             else:
                 self._looked.set()
                 in_vain = 0
-            new_trouble = self._why is not None and not self._is_told
+            new_trouble = self._why is not None and not self._is_behind_logged
             pause = FIRST_POLL_SECONDS if self._held is None or new_trouble else POLL_SECONDS
             if in_vain > FAILURES_BEFORE_BACKOFF:
                 # What cannot be taken in would be read in full each time, by every edge.
@@ -238,21 +238,21 @@ class DirectoryFollower:
             pause *= random.uniform(0.8, 1.0)
             await (transport.wait(pause) if self._why is None else asyncio.sleep(pause))
 
-    async def _look(self, transport: Transport) -> None:
+    async def _fetch_and_apply(self, transport: Transport) -> None:
         """Take in what is new."""
         cached = self._cache
         if cached is not None and self._damaged:
-            await self._remake(cached)
+            await self._recreate_cache(cached)
         if cached is None:
-            cached = self._cache = await asyncio.to_thread(self._opened)
+            cached = self._cache = await asyncio.to_thread(self._open_cache)
             self._held = await asyncio.to_thread(cached.held)
             if self._held is not None and self._trust is not None and not self._held.verified:
                 self._log.warning("the cached directory was read unsigned, and is read anew")
                 await asyncio.to_thread(cached.remake)
                 self._held = None
-            self._tell_validity()
-            await self._tell_flags()
-            await self._look_around()
+            self._publish_validity()
+            await self._publish_flags()
+            await self._survey_files()
             if self._held is not None:
                 self._looked.set()
         there = await asyncio.to_thread(cached.held)
@@ -263,14 +263,14 @@ class DirectoryFollower:
         news = await transport.look(None if held is None else held.token, 0 if held is None else held.number)
         if news.is_empty:
             lost = "it has lost the directory, and what was known counts on" if held else "nobody has pushed to it"
-            self._is_behind(f"the {transport.name} has no directory: {lost}; {PUBLISHED[transport.name]}")
+            self._record_behind(f"the {transport.name} has no directory: {lost}; {PUBLISHED[transport.name]}")
             return
         accepted = accept_news(held, news, self._trust)
         if news.lines:
-            held = await self._read(transport, cached, held, accepted)
-        await self._is_current(cached, accepted.signed_at)
+            held = await self._read_versions(transport, cached, held, accepted)
+        await self._record_current(cached, accepted.signed_at)
 
-    def _dated(self, signed_at: float, now: float) -> float:
+    def _clamp_signed_at(self, signed_at: float, now: float) -> float:
         """Return the Unix second at which something was signed, no later than `now`.
 
         A time that lies far ahead, as a clock was wrong where it was signed, counts once, when it is first seen. Else
@@ -283,11 +283,11 @@ class DirectoryFollower:
         self._ahead_at = signed_at
         return now
 
-    def _opened(self) -> DirectoryCache:
+    def _open_cache(self) -> DirectoryCache:
         """The file, with the key that is configured. Raises Error and OSError."""
         return DirectoryCache(self._state, load_seal(self._settings.cache_key))
 
-    async def _read(
+    async def _read_versions(
         self, transport: Transport, cached: DirectoryCache, held: CachedVersion | None, accepted: AcceptedNews
     ) -> CachedVersion:
         """Read the versions that follow the one held, and have them count, all at once."""
@@ -296,7 +296,7 @@ class DirectoryFollower:
         writing = await asyncio.to_thread(cached.write, None if held is None else held.token)
         try:
             for version in newer:
-                self._under_way = f"version {version.number} is being read"
+                self._progress = f"version {version.number} is being read"
                 if version.whole:
                     await asyncio.to_thread(writing.begin_whole)
                 async for part in directory_versions.fetch_parts(transport.part, version):
@@ -305,7 +305,7 @@ class DirectoryFollower:
                 if version.whole:
                     await asyncio.to_thread(writing.end_whole)
             last, now = newer[-1], time.time()
-            signed_at = self._dated(accepted.signed_at, now)
+            signed_at = self._clamp_signed_at(accepted.signed_at, now)
             new = CachedVersion(last.token, last.number, last.at, now, last.customers, last.keys)
             new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
             await asyncio.to_thread(writing.conclude, new)
@@ -313,7 +313,7 @@ class DirectoryFollower:
             await asyncio.to_thread(writing.drop)
             raise
         finally:
-            self._under_way = None
+            self._progress = None
         await self._take_over(new, writing.changed)
         seconds = round(monotonic() - began, 3)
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
@@ -325,44 +325,44 @@ class DirectoryFollower:
             return
         self._held = held
         self._changes += 1
-        self._tell(ForgetCustomers(None if changed is None else sorted(changed), self._changes))
-        self._tell_validity()
-        await self._tell_flags()
-        await self._look_around()
+        self._send(ForgetCustomers(None if changed is None else sorted(changed), self._changes))
+        self._publish_validity()
+        await self._publish_flags()
+        await self._survey_files()
 
-    async def _is_current(self, cached: DirectoryCache, signed_at: float) -> None:
+    async def _record_current(self, cached: DirectoryCache, signed_at: float) -> None:
         """What is known here is what is so, and that was signed at this Unix second."""
         held = self._held
         assert held is not None
         now = time.time()
-        signed_at = max(held.signed_at, self._dated(signed_at, now))
+        signed_at = max(held.signed_at, self._clamp_signed_at(signed_at, now))
         self._held = held._replace(heard_at=now, signed_at=signed_at)
         self._rejected = None
         if signed_at > held.signed_at:
-            self._tell_validity()
+            self._publish_validity()
         if self._why is not None:
             self._log.info("the directory is followed", version=held.number, customers=held.customers)
-            self._why, self._told_at = None, -LOG_QUIET_SECONDS
-        if monotonic() - self._noted > NOTE_SECONDS:
-            self._noted = monotonic()
+            self._why, self._behind_logged_at = None, -LOG_QUIET_SECONDS
+        if monotonic() - self._confirmed_at > NOTE_SECONDS:
+            self._confirmed_at = monotonic()
             await asyncio.to_thread(cached.heard, now, signed_at)
 
-    def _tell_validity(self) -> None:
+    def _publish_validity(self) -> None:
         """Tell workers until when what is known counts."""
         directory, held = self._settings.directory, self._held
         most = None if directory is None or self._trust is None else directory.age_seconds_max
         self._publish(DirectoryValid(None if held is None or most is None else held.signed_at + most - EPOCH))
 
-    async def _tell_flags(self) -> None:
+    async def _publish_flags(self) -> None:
         """Tell workers which flags there are, where others are than before."""
-        said = {} if self._cache is None else await asyncio.to_thread(self._cache.flags)
-        if said == self._told_flags:
+        flags = {} if self._cache is None else await asyncio.to_thread(self._cache.flags)
+        if flags == self._published_flags:
             return
-        self._told_flags, self.flags = said, {}
-        for name, flag in said.items():
+        self._published_flags, self.flags = flags, {}
+        for name, flag in flags.items():
             with contextlib.suppress(ValueError):  # Of which workers speak in the log.
                 self.flags[name] = parse_flag(flag)
-        self._publish(DirectoryFlags(said))
+        self._publish(DirectoryFlags(flags))
 
     def _reject(self, why: str) -> None:
         """What is there must not count."""
@@ -370,36 +370,36 @@ class DirectoryFollower:
         if why != self._rejected:
             self._rejected = why
             self._seldom.error("a version of the directory was refused; what was known counts", why)
-        self._is_behind(why)
+        self._record_behind(why)
 
-    def _has_failed(self, why: Exception) -> None:
+    def _record_failure(self, why: Exception) -> None:
         """The hub, or what is on the disk, cannot be read."""
-        self._is_behind(format_error(why) if isinstance(why, ResponseError) else str(why))
+        self._record_behind(format_error(why) if isinstance(why, ResponseError) else str(why))
         self._damaged |= is_damage_error(why)
 
-    def _is_behind(self, why: str) -> None:
+    def _record_behind(self, why: str) -> None:
         """It cannot be known whether the hub has what is known here. That is worth a line of the log once it lasts."""
         if why != self._why:
-            self._why, self._is_told = why, False
+            self._why, self._is_behind_logged = why, False
             return
-        if self._is_told:
+        if self._is_behind_logged:
             return
-        self._is_told, now = True, monotonic()
-        if now - self._told_at < LOG_QUIET_SECONDS:
+        self._is_behind_logged, now = True, monotonic()
+        if now - self._behind_logged_at < LOG_QUIET_SECONDS:
             return  # A hub that is no Redis may give another reason each time.
-        self._told_at = now
+        self._behind_logged_at = now
         held = self._held
         known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.heard_at)}
         self._log.warning("the directory cannot be followed; what is known of it counts", why=why, **known)
 
-    async def _remake(self, cached: DirectoryCache) -> None:
+    async def _recreate_cache(self, cached: DirectoryCache) -> None:
         """The file cannot be read: begin anew with what the hub has."""
         self._log.error("the cached directory is damaged, and made anew")
         await asyncio.to_thread(cached.remake)
         self._damaged = False
         await self._take_over(None, None)
 
-    async def _look_around(self) -> None:
+    async def _survey_files(self) -> None:
         """What the directory and the files say of the same, and what it needs of them and is not there: tell it."""
         if self._cache is None or self._held is None:
             return
@@ -408,12 +408,14 @@ class DirectoryFollower:
         try:
             survey = await asyncio.to_thread(self._cache.survey, settings.customers, digests, settings.tiers.keys())
         except CacheError as error:
-            self._is_behind(str(error))  # Nobody is served otherwise for that.
+            self._record_behind(str(error))  # Nobody is served otherwise for that.
             return
         before, self._survey = self._survey, survey
         if survey.names and survey.names != before.names:
-            told = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}
-            self._log.warning("customers are in the files and in the directory: what the files say counts", **told)
+            log_fields = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}
+            self._log.warning(
+                "customers are in the files and in the directory: what the files say counts", **log_fields
+            )
         if survey.keys and survey.keys != before.keys:
             shown = [digest.hex()[:8] for digest in survey.keys[:NAMES_LOGGED_MAX]]
             self._log.warning("keys are in the files and in the directory: what the files say counts", such_as=shown)
@@ -427,54 +429,54 @@ class DirectoryFollower:
         if not self._running:
             self._reply([(message.digests, reply)], None)
             return
-        self._asked.append((message.digests, reply))
+        self._pending_lookups.append((message.digests, reply))
         self._wake.set()
 
-    async def _answer(self) -> None:
+    async def _answer_lookups(self) -> None:
         """For ever, answer those who ask, all who do at a time."""
         await self._looked.wait()
         while True:
             await self._wake.wait()
             self._wake.clear()
-            asked, self._asked = self._asked, []
-            began, found = monotonic(), None
+            lookups, self._pending_lookups = self._pending_lookups, []
+            began, owners = monotonic(), None
             try:
-                found = await self._find({digest for digests, _ in asked for digest in digests})
+                owners = await self._find_owners({digest for digests, _ in lookups for digest in digests})
             except Exception as error:  # Others will ask too.
                 self._seldom.error("keys could not be looked up", repr(error), exc_info=error)
             finally:
-                self._reply(asked, found)
+                self._reply(lookups, owners)
             await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))
 
-    def _reply(self, asked: list[tuple[list[bytes], Reply]], found: dict[bytes, KeyOwner | None] | None) -> None:
-        for digests, reply in asked:
-            reply(self._answer_to(digests, found))
+    def _reply(self, lookups: list[tuple[list[bytes], Reply]], owners: dict[bytes, KeyOwner | None] | None) -> None:
+        for digests, reply in lookups:
+            reply(self._build_answer(digests, owners))
 
-    async def _find(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None] | None:
+    async def _find_owners(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None] | None:
         """Whose keys these are in the version that counts; None where that cannot be said."""
         while self._cache is not None and self._held is not None:
             changes = self._changes
             try:
-                found = await asyncio.to_thread(self._cache.find, digests)
+                owners = await asyncio.to_thread(self._cache.find, digests)
             except CacheError as error:
-                self._has_failed(error)
+                self._record_failure(error)
                 return None
             if changes == self._changes:
-                return found
+                return owners
             # Workers were told to forget meanwhile, and must not be told what was before.
         return None
 
-    def _answer_to(self, digests: list[bytes], found: Mapping[bytes, KeyOwner | None] | None) -> KeysLookedUp:
+    def _build_answer(self, digests: list[bytes], owners: Mapping[bytes, KeyOwner | None] | None) -> KeysLookedUp:
         """The answer to a worker."""
         known, unknown, untold = {}, [], []
-        if found is None:
+        if owners is None:
             untold = digests
         else:
-            known = {digest: owner for digest in digests if (owner := found.get(digest)) is not None}
+            known = {digest: owner for digest in digests if (owner := owners.get(digest)) is not None}
             unknown = [digest for digest in digests if digest not in known]
-        self._used(known)
+        self._record_used(known)
         self._lookups.update(known=len(known), unknown=len(unknown), untold=len(untold))
-        return KeysLookedUp(known, unknown, untold, 0 if found is None else self._changes)
+        return KeysLookedUp(known, unknown, untold, 0 if owners is None else self._changes)
 
     async def customer(self, name: str) -> KnownCustomer | None:
         """A customer of the directory; None where there is none. Raises ValueError where this edge cannot tell what
@@ -483,11 +485,11 @@ class DirectoryFollower:
         if cached is None or self._held is None:
             return None
         try:
-            found = await asyncio.to_thread(cached.customer, name)
+            row = await asyncio.to_thread(cached.customer, name)
         except CacheError as error:
-            self._has_failed(error)
+            self._record_failure(error)
             raise
-        return None if found is None else KnownCustomer(name, parse_customer(found[0]), found[1])
+        return None if row is None else KnownCustomer(name, parse_customer(row[0]), row[1])
 
     # ---- for those who look
 
@@ -496,7 +498,7 @@ class DirectoryFollower:
         if not self._running:
             return None
         directory = self._settings.directory
-        said: dict[str, Any] = {
+        status: dict[str, Any] = {
             "from": "hub" if directory is None else directory.from_,
             "state": "current" if self._why is None else "behind",
             "signed": self._trust is not None,
@@ -504,15 +506,15 @@ class DirectoryFollower:
         }
         held = self._held
         if held is None:
-            said |= {"state": "unknown", "version": None, "customers": 0, "keys": 0, "pushed_at": None, "age_s": None}
+            status |= {"state": "unknown", "version": None, "customers": 0, "keys": 0, "pushed_at": None, "age_s": None}
         else:
-            said |= {"version": held.number, "customers": held.customers, "keys": held.keys}
-            said |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
+            status |= {"version": held.number, "customers": held.customers, "keys": held.keys}
+            status |= {"pushed_at": held.pushed_at, "age_s": round(time.time() - held.heard_at, 3)}
             if self._trust is not None:
-                said["signed_age_s"] = round(time.time() - held.signed_at, 3)
+                status["signed_age_s"] = round(time.time() - held.signed_at, 3)
         survey = self._survey
-        said |= {"in_files": len(survey.names), "unknown_tiers": survey.tiers}
-        return said if self._why is None else said | {"why": self._under_way or self._why}
+        status |= {"in_files": len(survey.names), "unknown_tiers": survey.tiers}
+        return status if self._why is None else status | {"why": self._progress or self._why}
 
     def series(self) -> list[Series]:
         """Its metrics."""

@@ -47,9 +47,9 @@ def accept_news(held: CachedVersion | None, news: News, trust: TrustedKeys | Non
     if lines:
         _check_descent(held, lines)
     number = lines[-1].version.number if lines else held.number if held is not None else 0
-    at = lines[-1].version.at if lines else held.pushed_at if held is not None else 0.0
+    pushed_at = lines[-1].version.at if lines else held.pushed_at if held is not None else 0.0
     # The time is signed after the version, and counts alone: it mends what a wrong clock has put into the version.
-    return AcceptedNews(versions, newest, _find_signed_time(news.time, number, newest, trust) or at)
+    return AcceptedNews(versions, newest, _find_signed_time(news.time, number, newest, trust) or pushed_at)
 
 
 def _check_child(before: str, number: int, line: Line) -> None:
@@ -94,9 +94,9 @@ def _find_signed_time(line: bytes | None, number: int, newest: str, trust: Trust
         trust.verify(LineKind.TIME, line)
     except UntrustedLineError as error:
         raise RejectedVersionError(f"the time of the directory {error}") from error
-    said = parse_time(line)
-    if said.number > number:
+    time = parse_time(line)
+    if time.number > number:
         raise RejectedVersionError(
-            f"the log ends with version {number}, and version {said.number} was signed as the newest"
+            f"the log ends with version {number}, and version {time.number} was signed as the newest"
         )
-    return said.at if said.hash == newest else 0.0
+    return time.at if time.hash == newest else 0.0

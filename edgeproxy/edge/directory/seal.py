@@ -100,7 +100,7 @@ def load_seal(settings: CacheKey | None) -> Seal:
     if settings.file is not None:
         where = str(settings.file)
         try:
-            written = settings.file.read_text()
+            text = settings.file.read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise KeyUnavailableError(f"cache_key: {where} cannot be read: {error}") from error
     else:
@@ -108,11 +108,11 @@ def load_seal(settings: CacheKey | None) -> Seal:
         where = settings.command[0]
         try:
             # In a thread, as everything here.
-            ran = subprocess.run(settings.command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
-            written = ran.stdout.decode()
+            completed = subprocess.run(settings.command, capture_output=True, timeout=COMMAND_SECONDS, check=True)
+            text = completed.stdout.decode()
         except (OSError, subprocess.SubprocessError, UnicodeDecodeError) as error:
             raise KeyUnavailableError(f"cache_key: {where} printed no key: {type(error).__name__}") from error
     try:
-        return EncryptedSeal(parse_secret_key(written))
+        return EncryptedSeal(parse_secret_key(text))
     except ValueError as error:
         raise KeyUnavailableError(f"cache_key: what {where} has is no key: {error}") from error

@@ -74,7 +74,7 @@ class Coordinator:
         self._seldom = log.RateLimitedLog(60.0)
         self._tables: dict[Key, SharedTable] = {}
         """The tables of which the hub is told; none while another supervisor does that."""
-        self._used = PendingUses()
+        self._pending_uses = PendingUses()
         self._seqs = itertools.count()
         self._pace = Pace(monotonic())
         self._under_way = 0
@@ -86,20 +86,22 @@ class Coordinator:
         self._rtt = 0.0
         self._answers_since = 0.0
         self._wake = asyncio.Event()
-        self._is_heard = False
+        self._is_wake_scheduled = False
         self._clock_set = False
         self._errors = 0
         self._since = monotonic()
         """When the coordinator began, or the hub before this one answered last; monotonic seconds."""
         self._tasks = Tasks()
-        self._hub = self._connected(settings)
+        self._hub = self._create_hub(settings)
         if settings.is_exposed:
             self._log.warning("the hub's password can be read on the way", hub=settings.name)
 
-    def _connected(self, settings: hub_settings.Hub) -> Hub:
+    def _create_hub(self, settings: hub_settings.Hub) -> Hub:
         tls = Tls.from_settings(settings.tls)
         control = self._store.control
-        return Hub(settings.url, control.instance, self._changed, tls, self._renewed, hosts=control.hosts)
+        return Hub(
+            settings.url, control.instance, self._handle_hub_change, tls, self._report_again, hosts=control.hosts
+        )
 
     # ---- its life
 
@@ -116,11 +118,11 @@ class Coordinator:
         gc.freeze()
         gc.set_threshold(2_000, 10, 10_000)
         self._seqs = itertools.count(self._store.control.start() << 32)
-        self._follow_tables()
+        self._update_tables()
         self.uses(self._leader.noted())
         self._tasks.start("limit sync", self._run())
         self._tasks.start("the hub's clock", self._follow_clock())
-        self._tasks.start("claims", self._look_at_claims())
+        self._tasks.start("claims", self._return_claims())
         await self._leader.listen(self.uses)
 
     async def follow(self, settings: hub_settings.Hub) -> None:
@@ -128,20 +130,20 @@ class Coordinator:
         if settings == self._settings:
             return
         before, self._settings = self._settings, settings
-        for known in self._known():
-            known.rates.tick = settings.sync
-            self._say_hosts(known)
+        for shared in self._list_tables():
+            shared.rates.tick = settings.sync
+            self._write_hosts(shared)
         self._wake.set()
         if (before.url, before.tls) != (settings.url, settings.tls):
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
             self._errors += self._hub.errors
             self._since = max(self._since, self._hub.last_answer_at)
-            self._hub = self._connected(settings)
-            for known in self._known():
+            self._hub = self._create_hub(settings)
+            for shared in self._list_tables():
                 # What was known is of another hub: until this one is reached nobody waits for it.
-                known.hub_column.say_away()
-            self._changed()
+                shared.hub_column.say_away()
+            self._handle_hub_change()
             self._running = self._tasks.start("hub", self._hub.run())
 
     async def end(self) -> None:
@@ -161,42 +163,42 @@ class Coordinator:
             self._leader.note(message)
             return
         for use in message:
-            self._used.add(use)
+            self._pending_uses.add(use)
         self._wake.set()
 
-    def _take_uses(self, now: float) -> None:
+    def _apply_uses(self, now: float) -> None:
         """Pass on to the tables what workers use."""
-        for _ in range(min(USES_PER_ROUND_MAX, len(self._used))):
-            use = self._used.take()
+        for _ in range(min(USES_PER_ROUND_MAX, len(self._pending_uses))):
+            use = self._pending_uses.take()
             try:
-                self._use(use, now)
+                self._apply_use(use, now)
             except (LookupError, ValueError) as error:  # It is of another version.
                 self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(error))
 
-    def _use(self, use: LimitUse, now: float) -> None:
-        known = self._table(use.table, use.file)
-        if known is None:
+    def _apply_use(self, use: LimitUse, now: float) -> None:
+        shared = self._table(use.table, use.file)
+        if shared is None:
             return
         if isinstance(use, RateUse):
-            known.rates.use(RowUse(use.row, use.generation, use.terms, use.refused), now)
+            shared.rates.use(RowUse(use.row, use.generation, use.terms, use.refused), now)
         else:
-            known.totals.use(use.row, use.generation, use.limit, now)
+            shared.totals.use(use.row, use.generation, use.limit, now)
 
-    def _follow_tables(self) -> None:
+    def _update_tables(self) -> None:
         """Write how many hosts there are into the current tables, even before a row of them is used."""
         for name, table in self._store.limits.items():
             self._table(name, table.file.generation)
 
-    def _known(self) -> list[SharedTable]:
+    def _list_tables(self) -> list[SharedTable]:
         """The tables of which the hub is told, without those that were removed since."""
-        for key in [key for key, known in self._tables.items() if known.table.file.is_closed]:
+        for key in [key for key, shared in self._tables.items() if shared.table.file.is_closed]:
             del self._tables[key]
         return list(self._tables.values())
 
     def _table(self, name: str, file: int) -> SharedTable | None:
         """The rows in use of a table; None where it has no column for the hub, or is gone."""
-        known = self._tables.get((name, file))
-        if known is None:
+        shared = self._tables.get((name, file))
+        if shared is None:
             table = self._store.limits[name]
             try:
                 if table.file.generation != file:
@@ -206,61 +208,61 @@ class Coordinator:
             if table.hub is None:
                 return None
             instance = self._store.control.instance
-            known = self._tables[name, file] = SharedTable(
+            shared = self._tables[name, file] = SharedTable(
                 table, table.hub, SharedRates(table, instance), SharedTotals(table, instance)
             )
-            known.rates.tick = self._settings.sync
-            self._say_hosts(known)
-        return known
+            shared.rates.tick = self._settings.sync
+            self._write_hosts(shared)
+        return shared
 
     # ---- the hub
 
-    def _say_hosts(self, known: SharedTable) -> None:
-        hub, column = self._hub, known.hub_column
+    def _write_hosts(self, shared: SharedTable) -> None:
+        hub, column = self._hub, shared.hub_column
         column.on_loss = self._settings.on_loss
         if hub.is_up:
             self._store.control.know(hub.hosts)
         if hub.tried or not column.is_known:
             # Else what a supervisor before this one knew of it is good still.
             column.say_hosts(hub.hosts, is_away=not hub.is_up)
-        known.rates.hosts = known.totals.hosts = hub.hosts
-        known.rates.rtt = hub.rtt
+        shared.rates.hosts = shared.totals.hosts = hub.hosts
+        shared.rates.rtt = hub.rtt
 
-    def _renewed(self, has: KeyFilter) -> None:
+    def _report_again(self, has: KeyFilter) -> None:
         """Report these keys again: another server of the hub has them now."""
-        for known in self._known():
-            known.rates.renew(has, self._now())
-            known.totals.renew(has, self._now())
+        for shared in self._list_tables():
+            shared.rates.renew(has, self._now())
+            shared.totals.renew(has, self._now())
         self._wake.set()
 
-    def _changed(self) -> None:
+    def _handle_hub_change(self) -> None:
         """Note that the hub was lost or reached, or that the number of hosts changed."""
         now, is_up = self._now(), self._hub.is_up
-        for known in self._known():
-            self._say_hosts(known)
+        for shared in self._list_tables():
+            self._write_hosts(shared)
             if is_up and not self._was_up:
-                known.rates.found()
-                known.totals.found()
+                shared.rates.found()
+                shared.totals.found()
         if is_up and not self._was_up:
             self._pace.anew()
         self._was_up = is_up
         if not is_up:
             self._clock_set = False
             if self._hub.tried:
-                self._lost(now)
-                self._tell_heard()
+                self._hold_rows(now)
+                self._wake_waiting()
         self._wake.set()
 
-    def _lost(self, now: float) -> None:
+    def _hold_rows(self, now: float) -> None:
         """Hold the next rows to this host's part."""
         try:
-            for known in self._known():
-                known.rates.lost(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
-                known.totals.lost(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+            for shared in self._list_tables():
+                shared.rates.lost(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
+                shared.totals.lost(self._settings.on_loss, REPORTS_PER_ROUND_MAX)
         except Exception as error:
-            self._is_wrong(error)
+            self._log_fault(error)
 
-    def _is_wrong(self, unforeseen: Exception) -> None:
+    def _log_fault(self, unforeseen: Exception) -> None:
         """Log a fault with one row, which must not stop the coordination of all others."""
         self._seldom.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
 
@@ -272,18 +274,18 @@ class Coordinator:
             if self._hub.is_up and not self._clock_set:
                 self._set_clock()  # Before anything is told: by a wrong clock it would be of another time.
             began, now = thread_time(), self._now()
-            self._take_uses(now)
+            self._apply_uses(now)
             if self._hub.is_up:
                 try:
-                    self._report(now)
+                    self._send_reports(now)
                 except Exception as error:
-                    self._is_wrong(error)
+                    self._log_fault(error)
             elif self._hub.tried:
-                self._lost(now)
+                self._hold_rows(now)
             self._pace.spent(thread_time() - began)
             await asyncio.sleep(ROUND_SECONDS_MIN)
             now = self._now()
-            if pause := self._pause(now):
+            if pause := self._seconds_until_due(now):
                 self._sleeps_until = now + pause
                 timer = later(pause, self._wake.set)
                 await self._wake.wait()
@@ -291,18 +293,18 @@ class Coordinator:
                 self._sleeps_until = 0.0
             await asyncio.sleep(self._pace.pause(monotonic()))
 
-    def _pause(self, now: float) -> float:
+    def _seconds_until_due(self, now: float) -> float:
         """Seconds until something is due; 0 where something is due now."""
-        if self._used:
+        if self._pending_uses:
             return 0.0
-        kinds = [kind.due() for known in self._known() for kind in (known.rates, known.totals)]
+        kinds = [kind.due() for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
         return min([CHECK_SECONDS_MAX, *[max(0.0, moment - now) for moment in kinds if moment is not None]])
 
-    def _report(self, now: float) -> None:
+    def _send_reports(self, now: float) -> None:
         """Send the reports that are due, as many as the pace allows."""
         sent = monotonic()
         room = min(REPORTS_PER_ROUND_MAX, self._pace.window - self._under_way)
-        tables = self._known()
+        tables = self._list_tables()
         self._rounds += 1
         for number in range(len(tables)):
             # Where there is too much, each table is the first in turn.
@@ -311,33 +313,35 @@ class Coordinator:
             for row, report in rates.reports(now, self._seqs, room) if room > 0 else ():
                 room -= 1
                 self._under_way += 1
-                self._hub.report_rate(report).add_done_callback(partial(self._rate_answered, rates, row, report, sent))
+                self._hub.report_rate(report).add_done_callback(
+                    partial(self._apply_rate_answer, rates, row, report, sent)
+                )
             for total, said in totals.reports(now, room) if room > 0 else ():
                 room -= 1
                 self._under_way += 1
-                answered = partial(self._total_answered, totals, total, sent)
+                answered = partial(self._apply_total_answer, totals, total, sent)
                 if isinstance(said, Period):
                     self._hub.report_period(said).add_done_callback(answered)
                 else:
                     self._hub.report_gauge(said).add_done_callback(answered)
 
-    def _answered(self, sent: float) -> None:
+    def _record_answer(self, sent: float) -> None:
         if not self._answers_since:
             # Those that come together are timed together.
             self._answers_since = thread_time()
-            asyncio.get_running_loop().call_soon(self._answers_taken)
+            asyncio.get_running_loop().call_soon(self._charge_answers)
         now = monotonic()
         self._under_way -= 1
         self._pace.answered(now, now - sent, self._rtt)
 
-    def _answers_taken(self) -> None:
+    def _charge_answers(self) -> None:
         self._pace.spent(thread_time() - self._answers_since)
         self._answers_since = 0.0
 
-    def _rate_answered(
+    def _apply_rate_answer(
         self, rates: SharedRates, row: SharedRate, report: Report, sent: float, answer: "asyncio.Future[ReportAnswer]"
     ) -> None:
-        self._answered(sent)
+        self._record_answer(sent)
         now, is_waited_for = self._now(), True
         if answer.exception() is not None:
             rates.away(row, now, self._settings.on_loss)
@@ -345,43 +349,48 @@ class Coordinator:
             is_waited_for = rates.answer(row, now, report.seq, answer.result())
         if row.due < self._sleeps_until:
             self._wake.set()
-        if is_waited_for and not self._is_heard:
-            self._is_heard = True
-            asyncio.get_running_loop().call_soon(self._tell_heard)
+        if is_waited_for and not self._is_wake_scheduled:
+            self._is_wake_scheduled = True
+            asyncio.get_running_loop().call_soon(self._wake_waiting)
 
-    def _total_answered(
+    def _apply_total_answer(
         self,
         totals: SharedTotals,
         total: SharedTotal,
         sent: float,
         answer: "asyncio.Future[PeriodTotal] | asyncio.Future[GaugeTotal]",
     ) -> None:
-        self._answered(sent)
+        self._record_answer(sent)
         if answer.exception() is not None:
             totals.away(total, self._now(), self._settings.on_loss)
         else:
             totals.answer(total, self._now(), answer.result())
 
-    def _tell_heard(self) -> None:
+    def _wake_waiting(self) -> None:
         """Have workers decide again on requests that wait."""
-        self._is_heard = False
+        self._is_wake_scheduled = False
         self._leader.tell(HubAnswered())
 
     # ---- claims
 
-    async def _look_at_claims(self) -> None:
+    async def _return_claims(self) -> None:
         """Give unused claims back to the hub, until cancelled."""
         while True:
             await asyncio.sleep(CLAIMS_CHECK_SECONDS)
             self._rtt = self._hub.rtt
-            self._follow_tables()
-            rows = [place for known in self._known() if known.rates.has_claims for place in self._unused(known)]
+            self._update_tables()
+            rows = [
+                place
+                for shared in self._list_tables()
+                if shared.rates.has_claims
+                for place in self._list_unused_claims(shared)
+            ]
             if rows:
                 self._leader.tell(ClaimsUnused(rows))
 
-    def _unused(self, known: SharedTable) -> list[LimitRow]:
+    def _list_unused_claims(self, shared: SharedTable) -> list[LimitRow]:
         """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
-        table, rates, now = known.table, known.rates, self._now()
+        table, rates, now = shared.table, shared.rates, self._now()
         for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
             if rates.left_behind(column):
                 with columns.borrowed(table.file, column) as is_free:
@@ -405,18 +414,18 @@ class Coordinator:
         there = self._hub.offset
         if there is None:
             return
-        here, wanted = self._store.offset, max(0.0, there - EPOCH)
-        away = wanted - here
-        if abs(away) > JUMP_SECONDS:
-            self._log.warning("the edge's clock follows the hub's", seconds=round(away, 3))
+        here, target = self._store.offset, max(0.0, there - EPOCH)
+        difference = target - here
+        if abs(difference) > JUMP_SECONDS:
+            self._log.warning("the edge's clock follows the hub's", seconds=round(difference, 3))
         elif self._clock_set:
-            away = max(-SLEW_SECONDS * CHECK_SECONDS_MAX, min(SLEW_SECONDS * CHECK_SECONDS_MAX, away))
+            difference = max(-SLEW_SECONDS * CHECK_SECONDS_MAX, min(SLEW_SECONDS * CHECK_SECONDS_MAX, difference))
         self._clock_set = True
-        self._store.control.move(here + away)
-        if away < -BACK_SECONDS:
-            for known in self._known():
-                known.rates.restart(self._now())
-                known.totals.found()
+        self._store.control.move(here + difference)
+        if difference < -BACK_SECONDS:
+            for shared in self._list_tables():
+                shared.rates.restart(self._now())
+                shared.totals.found()
             self._wake.set()
 
     # ---- for those who look
@@ -427,10 +436,10 @@ class Coordinator:
 
     def behind(self) -> float:
         """Seconds by which reports, or the hub's answers, are late; before the first answer, since the start."""
-        heard = self._hub.last_answer_at or self._since
+        answered_at = self._hub.last_answer_at or self._since
         now = self._now()
-        kinds = [kind for known in self._known() for kind in (known.rates, known.totals)]
-        return max([monotonic() - heard, *[kind.overdue(now) for kind in kinds]])
+        kinds = [kind for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
+        return max([monotonic() - answered_at, *[kind.overdue(now) for kind in kinds]])
 
     def series(self) -> list[Series]:
         """The metrics of the coordination."""
@@ -442,5 +451,9 @@ class Coordinator:
             ("edge_hub_errors_total", (), (self._errors + hub.errors,)),
             ("edge_hub_hosts", (), (hub.hosts,)),
             ("edge_limit_sync_age_seconds", (), (round(self.behind()),)),
-            ("edge_limits_shared", (), (sum(len(known.rates) + len(known.totals) for known in self._known()),)),
+            (
+                "edge_limits_shared",
+                (),
+                (sum(len(shared.rates) + len(shared.totals) for shared in self._list_tables()),),
+            ),
         ]

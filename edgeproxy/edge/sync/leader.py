@@ -44,11 +44,11 @@ class Leader:
         """Whether this supervisor is the leader; it stays so to its end."""
         self._store = store
         self._to_workers = tell
-        self._noted = PendingUses()
+        self._pending_uses = PendingUses()
         """What its workers use and no leader was told yet."""
-        self._passed: dict[UseKey, tuple[float, LimitUse]] = {}
+        self._last_uses: dict[UseKey, tuple[float, LimitUse]] = {}
         """What they used before this supervisor was the leader, and when: one entry a row."""
-        self._some = asyncio.Event()
+        self._has_uses = asyncio.Event()
         self._others: dict[LeaderEnd, Outbox[FromLeader]] = {}
         """Connections of supervisors whose workers this one leads."""
         self._server: asyncio.Server | None = None
@@ -59,29 +59,29 @@ class Leader:
     async def until_it_leads(self) -> None:
         """Follow another leader as long as there is one; return as the leader."""
         while not self._store.identity.try_acquire():
-            channel = await self._reach()
+            channel = await self._connect_to_leader()
             if channel is not None:
-                await self._by_way_of(channel)
+                await self._relay_through(channel)
             await asyncio.sleep(RETRY_SECONDS)
         self.leads = True
         since = monotonic() - USES_VALID_SECONDS
-        for moment, use in self._passed.values():
+        for moment, use in self._last_uses.values():
             if moment >= since:
-                self._noted.add_older(use)
-        self._passed.clear()
+                self._pending_uses.add_older(use)
+        self._last_uses.clear()
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
     def note(self, message: LimitsUsed) -> None:
         """Note which rows a worker uses, while this supervisor is not the leader."""
         for use in message:
-            self._noted.add(use)
-            self._passed[use_key(use)] = monotonic(), use
-        self._some.set()
+            self._pending_uses.add(use)
+            self._last_uses[use_key(use)] = monotonic(), use
+        self._has_uses.set()
 
     def noted(self) -> LimitsUsed:
         """What was noted since the last call."""
-        self._some.clear()
-        return self._noted.message()
+        self._has_uses.clear()
+        return self._pending_uses.message()
 
     async def listen(self, take: Callable[[LimitsUsed], None]) -> None:
         """Lead the workers of other supervisors too: `take` is called with what they use."""
@@ -140,7 +140,7 @@ class Leader:
 
     # ---- where another supervisor leads
 
-    async def _reach(self) -> FollowerEnd | None:
+    async def _connect_to_leader(self) -> FollowerEnd | None:
         """A connection to the leader; None where there is none to be reached."""
         end = socket.socket(socket.AF_UNIX)
         end.setblocking(False)
@@ -151,7 +151,7 @@ class Leader:
             return None
         return await Channel.from_socket(end, messages.FOLLOWER)
 
-    async def _by_way_of(self, channel: FollowerEnd) -> None:
+    async def _relay_through(self, channel: FollowerEnd) -> None:
         """Pass messages between the leader and these workers, until it is gone."""
         passing = self._tasks.start("pass on what limits workers use", self._pass_on(channel))
         try:
@@ -163,7 +163,7 @@ class Leader:
     async def _pass_on(self, channel: FollowerEnd) -> None:
         try:
             while True:
-                await self._some.wait()
+                await self._has_uses.wait()
                 await channel.send(self.noted())
         except ChannelClosedError:
             pass

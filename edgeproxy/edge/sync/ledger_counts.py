@@ -33,10 +33,10 @@ class LedgerCount(NamedTuple):
     used: int
 
 
-def parse_count(said: Any) -> LedgerCount:
+def parse_count(fields: Any) -> LedgerCount:
     """Return a count as the collector tells it; raises ValueError where it cannot be one."""
     try:
-        count = LedgerCount(**{name: said[name] for name in LedgerCount._fields})
+        count = LedgerCount(**{name: fields[name] for name in LedgerCount._fields})
         texts, numbers = count[:4], count[4:]
         if not all(isinstance(one, str) for one in texts) or not all(type(one) is int and one >= 0 for one in numbers):
             raise ValueError

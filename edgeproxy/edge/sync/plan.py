@@ -155,7 +155,7 @@ class RatePlan:
     _tick: float = TICK_SECONDS
     _lowest: int = 0
     """The lowest cell that counted when the last report was made."""
-    _said: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _reported_cells: dict[int, tuple[int, int]] = field(default_factory=dict)
     _granted: dict[int, int] = field(default_factory=dict)
     _settled: dict[int, int] = field(default_factory=dict)
     _forgotten: int = 0
@@ -191,7 +191,7 @@ class RatePlan:
         """Claims asked for in reports that have no answer yet."""
         return sum(sent.want for sent in self._under_way)
 
-    def _some_again(self, now: float, cell: int) -> float:
+    def _find_next_room(self, now: float, cell: int) -> float:
         """When there may be room again, where there is none now."""
         terms, moments = self.terms, []
         if terms.cells:
@@ -209,7 +209,7 @@ class RatePlan:
 
     def next(self, now: float, counted: HostCounts) -> ReportDue | None:
         """The next report; None where there is nothing to say or to ask."""
-        if counted.waiting and self._want(now, counted):
+        if counted.waiting and self._compute_request(now, counted):
             return ReportDue(self.told_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
         if not self.has_news(counted):
             return None
@@ -249,19 +249,19 @@ class RatePlan:
     ) -> Report:
         """The report to send now. `tick`: seconds until the next report, unless something makes it due before."""
         terms = self.terms
-        want = self._want(now, counted)
+        want = self._compute_request(now, counted)
         self.spent = counted.spent
         if self._granted:
-            self._settle()
+            self._settle_claims()
         window = bucket = None
         if terms.cells:
             lowest = cell - terms.cells
             if lowest != self._lowest:
                 self._lowest = lowest
-                for cells in (self._said, self._granted, self._settled):
+                for cells in (self._reported_cells, self._granted, self._settled):
                     for old in [old for old in cells if old < lowest - CELLS_BEHIND]:
                         del cells[old]
-            window = Window(terms.limit, terms.cells, cell, tuple(self._changed(counted.cells, lowest)))
+            window = Window(terms.limit, terms.cells, cell, tuple(self._list_changed_cells(counted.cells, lowest)))
         if terms.depth:
             own = min(counted.level, float(counted.cum - self.acknowledged))
             bucket = Bucket(terms.depth, terms.rate, counted.level - own, own)
@@ -277,20 +277,20 @@ class RatePlan:
             self.key, instance, seq, self.born, now, terms.span, counted.cum, counted.spent, want, window, bucket
         )
 
-    def _want(self, now: float, counted: HostCounts) -> int:
+    def _compute_request(self, now: float, counted: HostCounts) -> int:
         """How many claims to ask for: for who waits, who will come before the answer does, and to keep in hand."""
-        kept = 0
+        in_stock = 0
         if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.told):
             # Where nothing is used any more nothing is kept either, once it was given back.
-            kept = compute_claim_stock(self.terms.most, counted.left, self.hosts)
-        if not (counted.waiting or kept) or now < self.no_use_until:
+            in_stock = compute_claim_stock(self.terms.most, counted.left, self.hosts)
+        if not (counted.waiting or in_stock) or now < self.no_use_until:
             return 0
         ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
         # What is in hand is another worker's, for those who wait: theirs had none.
-        more = max(0, int(ahead + kept) - (self.claims - counted.spent))
+        more = max(0, int(ahead + in_stock) - (self.claims - counted.spent))
         return max(0, counted.waiting + more - self.asked)
 
-    def _settle(self) -> None:
+    def _settle_claims(self) -> None:
         """Claims that are not in hand any more are settled, those that were granted first before the others."""
         unsettled = {cell: many - self._settled.get(cell, 0) for cell, many in self._granted.items()}
         spent = sum(unsettled.values()) - self.in_hand
@@ -301,20 +301,20 @@ class RatePlan:
             self._settled[cell] = self._settled.get(cell, 0) + some
             spent -= some
 
-    def _changed(self, counted: Mapping[int, int], lowest: int) -> list[Cell]:
+    def _list_changed_cells(self, counted: Mapping[int, int], lowest: int) -> list[Cell]:
         """The cells of which there is something new, or all."""
         changed = []
         for cell in sorted({*counted, *self._settled}) if self._settled else counted:
             if cell >= lowest:
-                said = counted.get(cell, 0), self._settled.get(cell, 0)
-                if self.is_whole or self._said.get(cell, (0, 0)) != said:
-                    self._said[cell] = said
-                    changed.append(Cell(cell, *said))
+                counts = counted.get(cell, 0), self._settled.get(cell, 0)
+                if self.is_whole or self._reported_cells.get(cell, (0, 0)) != counts:
+                    self._reported_cells[cell] = counts
+                    changed.append(Cell(cell, *counts))
         return changed
 
     # ---- answers
 
-    def answer(self, now: float, cell: int, seq: int, told: ReportAnswer) -> int:
+    def answer(self, now: float, cell: int, seq: int, answer: ReportAnswer) -> int:
         """Take in the answer to a report; returns how many claims it grants."""
         sent = SentReport(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
@@ -324,35 +324,35 @@ class RatePlan:
         if self.is_cold(now):
             self.warm_since = now
         self.answered_at = now
-        self.seen = told.hosts
+        self.seen = answer.hosts
         # A replica that has become the primary knows this host, and perhaps not all that it has said.
-        has_forgotten = not told.known or told.where != self._where
-        self._where = told.where
-        if has_forgotten and self._said:
+        has_forgotten = not answer.known or answer.where != self._where
+        self._where = answer.where
+        if has_forgotten and self._reported_cells:
             # The others have to tell it everything again too. Until they have, what it said before still holds.
             self._forgetful_until = now + COLD_SECONDS
         if now < self._forgetful_until:
-            cells = {*self.foreign, *told.foreign}
-            self.foreign = {of: max(self.foreign.get(of, 0), told.foreign.get(of, 0)) for of in cells if of >= lowest}
+            cells = {*self.foreign, *answer.foreign}
+            self.foreign = {of: max(self.foreign.get(of, 0), answer.foreign.get(of, 0)) for of in cells if of >= lowest}
         else:
-            self.foreign = told.foreign
-        self.level = max(0.0, told.level - told.claims), told.now
+            self.foreign = answer.foreign
+        self.level = max(0.0, answer.level - answer.claims), answer.now
         self.others += COUNTS_PER_REPORT_MAX
-        if has_forgotten and self._said and not sent.whole:
+        if has_forgotten and self._reported_cells and not sent.whole:
             self.is_whole = True
             self.told_at = -1e9
         # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
         # One that came after a later one, or after all is told anew, is of before what was spent since.
         granted = 0
         if sent.seq == seq:
-            more = told.claims - (self.claims - sent.spent)
+            more = answer.claims - (self.claims - sent.spent)
             granted, self._forgotten = max(0, more), max(0, -more)
         self.claims += granted
-        for known, said in ((self._granted, told.granted), (self._settled, told.settled)):
+        for known, said in ((self._granted, answer.granted), (self._settled, answer.settled)):
             for of, many in said.items():
                 known[of] = max(many, known.get(of, 0))
         if granted < sent.want and (sent.forgotten or not self._forgotten):
-            self.no_use_until = self._some_again(now, cell)
+            self.no_use_until = self._find_next_room(now, cell)
         return granted
 
     def found(self, now: float, part: int) -> None:

@@ -56,7 +56,7 @@ class HostRate:
         "_cells_of",
         "_counts",
         "_foreign",
-        "_held_by",
+        "_hold_terms",
         "_hub",
         "_table",
         "_width",
@@ -90,7 +90,7 @@ class HostRate:
         """When claims were last given."""
         self.held: int | None = None
         """What this host may use while the hub is away."""
-        self._held_by: tuple[OnLoss, RateTerms] | None = None
+        self._hold_terms: tuple[OnLoss, RateTerms] | None = None
         """The settings by which `held` was found."""
         self._cells: dict[int, int] = {}
         """What was counted in each cell, as of this sum of all counts, and this present cell."""
@@ -135,9 +135,11 @@ class HostRate:
         if terms.depth:
             level = level_in(heads.each, heads.width, now, terms.rate, scale_of(self._width)).level
             left = min(left, int(terms.depth - level)) if terms.cells else int(terms.depth - level)
-        return HostCounts(cells, cum, left, heads.spent, heads.waiting, self.refused, self._lately(now, cum), level)
+        return HostCounts(
+            cells, cum, left, heads.spent, heads.waiting, self.refused, self._measure_rate(now, cum), level
+        )
 
-    def _lately(self, now: float, cum: int) -> float:
+    def _measure_rate(self, now: float, cum: int) -> float:
         """Counts a second over the last LATELY_SECONDS."""
         counts = self._counts
         if not counts or cum != counts[-1][1]:
@@ -157,10 +159,10 @@ class HostRate:
 
     # ---- what the hub says
 
-    def answer(self, now: float, seq: int, told: ReportAnswer) -> tuple[int, HostCounts]:
+    def answer(self, now: float, seq: int, answer: ReportAnswer) -> tuple[int, HostCounts]:
         """Write an answer into the map; returns how many claims it grants, and what is counted now."""
         cell = cell_number(now, self._width)
-        granted = self.plan.answer(now, cell, seq, told)
+        granted = self.plan.answer(now, cell, seq, answer)
         self.let_go(now)
         self._withheld = None
         if granted:
@@ -183,9 +185,9 @@ class HostRate:
         withheld = self.plan.withheld(now) if self.plan.terms.cells else 0
         if withheld:
             foreign = {**foreign, cell: foreign.get(cell, 0) + withheld}
-        return self._write(now, foreign, withheld)
+        return self._write_column(now, foreign, withheld)
 
-    def _write(self, now: float, foreign: Mapping[int, int], withheld: int) -> HostCounts:
+    def _write_column(self, now: float, foreign: Mapping[int, int], withheld: int) -> HostCounts:
         """The hub's column, and what its answer allows; what is counted in the row then. `withheld`: of what stands in
         the column, for other hosts."""
         hub, row, plan = self._hub, self.row, self.plan
@@ -202,12 +204,12 @@ class HostRate:
             hub.write_level(row, tick << scale.bits | scale.packed(level), plan.acknowledged + plan.others)
         hub.write_total(row, plan.others)
         counted = self.counted(now)
-        self._allow(now, counted.left)
+        self._write_allowance(now, counted.left)
         # Last, for it is what makes workers look.
         self._table.announce(row)
         return counted
 
-    def _allow(self, now: float, left: int) -> None:
+    def _write_allowance(self, now: float, left: int) -> None:
         """Write how much may be counted before the hub must be asked, and before it should be told."""
         hub, row, plan = self._hub, self.row, self.plan
         vain_until = plan.no_use_until
@@ -234,12 +236,12 @@ class HostRate:
     def hold(self, now: float, hosts: int, on_loss: OnLoss) -> None:
         """Hold the rate to this host's part. Call it again and again: buckets drain, and windows move on."""
         terms = self.plan.terms
-        is_other = self.held is not None and self._held_by != (on_loss, terms)
+        is_other = self.held is not None and self._hold_terms != (on_loss, terms)
         is_forgotten = False
         if is_other or (self.held is None and on_loss == "full" and self.withholds):
             # Somebody says otherwise since.
-            is_forgotten = self._forget(now)
-        self._held_by = on_loss, terms
+            is_forgotten = self._release_hold(now)
+        self._hold_terms = on_loss, terms
         counted = self.counted(now)
         own = sum(counted.cells.values())
         foreign = max(0, terms.limit - own - counted.left) if terms.cells else 0
@@ -250,18 +252,18 @@ class HostRate:
             own = max(0, min(known, own - max(0, self._table.heads(self.row).counted - known)))
             self.held = compute_host_share(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
         if on_loss == "full" and terms.mode != "strict":
-            self._allow(now, counted.left)
+            self._write_allowance(now, counted.left)
         else:
             theirs = max(0, terms.limit - terms.limit * self.held // terms.most)
             withheld = theirs if terms.cells else 0
             if terms.depth:
-                poured = self._pour(now, counted, 1 - self.held / terms.most)
+                poured = self._pour_for_others(now, counted, 1 - self.held / terms.most)
                 self.plan.others += poured
                 if not terms.cells and self._withheld is not None:
                     withheld = max(0, math.ceil(counted.level + poured - self._withheld.level))
-            self._write(now, {cell_number(now, self._width): theirs} if terms.cells else {}, withheld)
+            self._write_column(now, {cell_number(now, self._width): theirs} if terms.cells else {}, withheld)
 
-    def _forget(self, now: float) -> bool:
+    def _release_hold(self, now: float) -> bool:
         """It is held to no part any more, and the others are as they were last heard of; returns whether they never
         were, as this supervisor found the hub away. What of a bucket is for others is known then, if it is alone."""
         plan, never = self.plan, self.plan.answered_at < 0
@@ -270,10 +272,10 @@ class HostRate:
             plan.level = max(0.0, self.counted(now).level - withheld), now
         self.held = self._withheld = None
         plan.others += COUNTS_PER_REPORT_MAX
-        self._write(now, plan.foreign, 0)
+        self._write_column(now, plan.foreign, 0)
         return never
 
-    def _pour(self, now: float, counted: HostCounts, theirs: float) -> int:
+    def _pour_for_others(self, now: float, counted: HostCounts, theirs: float) -> int:
         """What is to be poured into a bucket for the other hosts, whose part of it is `theirs`, while the hub is away.
 
         Of what was left when it was lost, and then of what drains; and so much is always in it. Whole tokens; what is

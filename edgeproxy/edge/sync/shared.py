@@ -78,7 +78,7 @@ class SharedRates:
         self.rtt = 0.0
         self.tick = TICK_SECONDS
         """Seconds between two reports of a row in use, give or take a fifth."""
-        self._chance = chance or random.Random()
+        self._random = chance or random.Random()
         self._rows: dict[int, SharedRate] = {}
         self._asleep: dict[int, DormantRow] = {}
         self._woken: deque[int] = deque()
@@ -92,7 +92,7 @@ class SharedRates:
         self._away = False
         self._on_loss: OnLoss | None = None
         """`on_loss` as of the last call of `lost`."""
-        self._left: deque[SharedRate] = deque()
+        self._unvisited: deque[SharedRate] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
 
     def __len__(self) -> int:
@@ -107,7 +107,7 @@ class SharedRates:
         row = self._rows.get(use.row)
         if row is None or row.generation != use.generation:
             self._asleep.pop(use.row, None)
-            row = self._rows[use.row] = self._enter(use, now)
+            row = self._rows[use.row] = self._create_row(use, now)
         row.plan.terms = use.terms
         row.refused |= use.refused
         row.used_at = now
@@ -115,12 +115,12 @@ class SharedRates:
             self._schedule(row, now)
         elif row.held is None:
             # At once: whatever this host's part is, it must not pass more.
-            self._left.appendleft(row)
+            self._unvisited.appendleft(row)
         else:
             # It is known, and there is nobody to tell: not with every request.
             row.keep_warm(now)
 
-    def _enter(self, use: RowUse, now: float) -> SharedRate:
+    def _create_row(self, use: RowUse, now: float) -> SharedRate:
         """The row, which hosts share from now on."""
         row = SharedRate(self.table, use, now)
         row.plan.hosts, row.plan.rtt = self.hosts, self.rtt
@@ -132,7 +132,7 @@ class SharedRates:
         """Set when the row is due. `counted`: what it holds by now."""
         if self._away:
             return  # When to hold it again is known.
-        self._keep_up(row)
+        self._reset_if_stale(row)
         plan = row.plan
         plan.hosts, plan.rtt = self.hosts, self.rtt
         due = plan.next(now, counted or row.counted(now))
@@ -140,26 +140,26 @@ class SharedRates:
             # While it is warm workers do not say that they use it, unless that is worth telling.
             step, warm_until = plan.step(now), plan.answered_at + GOOD_SECONDS
             again = min(plan.told_at + step if plan.told_at + step > now else now + step, warm_until)
-            self._look(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
+            self._schedule_at(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
         elif row.held is not None and plan.told_at + self.tick > now:
-            self._look(row, plan.told_at + self.tick, IN_TURN)
+            self._schedule_at(row, plan.told_at + self.tick, IN_TURN)
         else:
-            self._look(row, max(now, due.at), due.why)
+            self._schedule_at(row, max(now, due.at), due.why)
 
-    def _look(self, row: SharedRate, due: float, why: int) -> None:
+    def _schedule_at(self, row: SharedRate, due: float, why: int) -> None:
         """Have the row looked at then, unless it is due before, or for a better reason."""
         if not row.due or why < row.why or (why == row.why and due < row.due):
             row.due, row.why = due, why
             heapq.heappush(self._due[why], (due, row.row))
 
-    def _keep_up(self, row: SharedRate) -> None:
+    def _reset_if_stale(self, row: SharedRate) -> None:
         """Drop what was under way, and when the row was due, if the hub was lost or found since."""
         if row.times != self._times:
             row.times = self._times
             row.plan.lost()
             row.due = 0.0
 
-    def _next(self, why: int) -> tuple[float, SharedRate] | None:
+    def _peek_due(self, why: int) -> tuple[float, SharedRate] | None:
         """The next row that is due for this reason, and when."""
         heap = self._due[why]
         while heap:
@@ -172,9 +172,11 @@ class SharedRates:
 
     def due(self) -> float | None:
         """When the next row is due."""
-        if self._left or self._woken:
+        if self._unvisited or self._woken:
             return 0.0
-        return min([found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None], default=None)
+        return min(
+            [entry[0] for why in range(len(self._due)) if (entry := self._peek_due(why)) is not None], default=None
+        )
 
     def reports(
         self, now: float, seqs: Iterator[int], most: int = ROWS_PER_ROUND_MAX
@@ -183,23 +185,23 @@ class SharedRates:
 
         Where less may be told than is due, some of it is of those that matter less, so that all have their turn.
         """
-        self._find(now)
+        self._schedule_resumed(now)
         looks = ROWS_PER_ROUND_MAX
         for part in (URGENT_SHARE, 1.0):
             for why in range(len(self._due)):
                 enough = most if why == IN_TURN else math.ceil(most * part)
-                while enough > 0 and looks > 0 and (found := self._next(why)) is not None and found[0] <= now:
+                while enough > 0 and looks > 0 and (entry := self._peek_due(why)) is not None and entry[0] <= now:
                     heapq.heappop(self._due[why])
                     looks -= 1
-                    row = found[1]
+                    row = entry[1]
                     row.due = 0.0
-                    report = self._report(row, now, seqs)
+                    report = self._build_report(row, now, seqs)
                     if report is not None:
                         enough -= 1
                         most -= 1
                         yield row, report
 
-    def _report(self, row: SharedRate, now: float, seqs: Iterator[int]) -> Report | None:
+    def _build_report(self, row: SharedRate, now: float, seqs: Iterator[int]) -> Report | None:
         """The report of a row that was due, if there is one; sets when the row is looked at again, if at all."""
         plan, report = row.plan, None
         if not row.is_there:
@@ -213,22 +215,22 @@ class SharedRates:
         due = plan.next(now, counted)
         # What the hub has refused is tried again with the next tick.
         if due is not None and due.at <= now and (row.held is None or plan.told_at + self.tick <= now):
-            tick = self.tick * self._chance.uniform(0.8, 1.2)
+            tick = self.tick * self._random.uniform(0.8, 1.2)
             report = row.report(now, self.instance, next(seqs), counted, tick)
-            self._look(row, now + plan.step(now), IN_TURN)
+            self._schedule_at(row, now + plan.step(now), IN_TURN)
         elif now - row.used_at > IDLE_SECONDS and not counted.waiting and not plan.in_hand and plan.is_through(counted):
             if row.withholds:
                 row.withhold(now)
             if row.withholds:
-                self._look(row, now + self.tick, IN_TURN)  # It is over soon, and nobody would hear of it.
+                self._schedule_at(row, now + self.tick, IN_TURN)  # It is over soon, and nobody would hear of it.
             else:
                 del self._rows[row.row]
-                self._sleep(row, now)
+                self._put_to_sleep(row, now)
         else:
             self._schedule(row, now, counted)
         return report
 
-    def _sleep(self, row: SharedRate, now: float) -> None:
+    def _put_to_sleep(self, row: SharedRate, now: float) -> None:
         """Remember a row that is no longer looked at, for as long as its counts matter."""
         self._asleep[row.row] = DormantRow(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
         # For each that comes two are looked at, so that those which count no more are never many.
@@ -237,7 +239,7 @@ class SharedRates:
             if asleep.until > now:
                 self._asleep[number] = asleep
 
-    def _awake(self, now: float) -> None:
+    def _wake_rows(self, now: float) -> None:
         """Have the next rows that are not in use reported again."""
         for _ in range(min(RESUMED_PER_ROUND_MAX, len(self._woken))):
             number = self._woken.popleft()
@@ -246,27 +248,29 @@ class SharedRates:
                 continue
             use = RowUse(number, asleep.generation, asleep.terms)
             if self.table.has(number, use.generation):
-                row = self._rows[number] = self._enter(use, now)
+                row = self._rows[number] = self._create_row(use, now)
                 row.used_at = asleep.until - use.terms.span
                 row.times = self._times
                 row.plan.told = row.counted(now).cum
-                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
+                self._schedule_at(row, now + self._random.uniform(0, SPREAD_SECONDS), IN_TURN)
 
     def overdue(self, now: float) -> float:
         """Seconds for which the row that is longest overdue has waited."""
-        return max([0.0, *[now - found[0] for why in range(len(self._due)) if (found := self._next(why)) is not None]])
+        return max(
+            [0.0, *[now - entry[0] for why in range(len(self._due)) if (entry := self._peek_due(why)) is not None]]
+        )
 
-    def answer(self, row: SharedRate, now: float, seq: int, told: ReportAnswer) -> bool:
+    def answer(self, row: SharedRate, now: float, seq: int, answer: ReportAnswer) -> bool:
         """Write an answer into the map; returns whether somebody may have waited for it."""
-        if not self._has(row):
+        if not self._is_in_use(row):
             return False
-        granted, counted = row.answer(now, seq, told)
+        granted, counted = row.answer(now, seq, answer)
         if granted:
             self._claimed.add(row.row)
         self._schedule(row, now, counted)
         return bool(granted or counted.waiting)
 
-    def _has(self, row: SharedRate) -> bool:
+    def _is_in_use(self, row: SharedRate) -> bool:
         """Whether the row is still in use, and its place in the map not given to another key."""
         return self._rows.get(row.row) is row and row.is_there
 
@@ -292,7 +296,7 @@ class SharedRates:
 
         The hub is told of it when they have.
         """
-        found = []
+        rows = []
         for number in tuple(self._claimed):
             row = self._rows.get(number)
             if row is None or not row.is_there:
@@ -301,8 +305,8 @@ class SharedRates:
                 self._claimed.discard(number)
                 self._schedule(row, now)
             elif now - row.given_at >= UNUSED_SECONDS[row.plan.terms.mode] and self._has_any(row):
-                found.append((number, row.generation))
-        return found
+                rows.append((number, row.generation))
+        return rows
 
     def _has_any(self, row: SharedRate) -> bool:
         return any(claims.in_hand(self.table, row.row, column) for column in range(self.table.layout.columns - 1))
@@ -316,15 +320,15 @@ class SharedRates:
         """
         if not self._away or on_loss != self._on_loss:
             self._on_loss = on_loss
-            self._turn(away=True)
+            self._reset_schedule(away=True)
         for _ in range(most):
-            if self._left:
-                row = self._left.popleft()
-            elif (found := self._next(IN_TURN)) is not None and found[0] <= now:
-                row = found[1]
+            if self._unvisited:
+                row = self._unvisited.popleft()
+            elif (entry := self._peek_due(IN_TURN)) is not None and entry[0] <= now:
+                row = entry[1]
             else:
                 break
-            self._keep_up(row)
+            self._reset_if_stale(row)
             row.due = 0.0
             if self._rows.get(row.row) is not row:
                 continue  # Its place is another one's by now.
@@ -334,14 +338,14 @@ class SharedRates:
                 row.hold(now, self.hosts, on_loss)
                 # Buckets drain all the time; in a window it stands as long as the window is.
                 terms = row.plan.terms
-                self._look(row, now + (self.tick if terms.depth else max(self.tick, terms.span / 4)), IN_TURN)
+                self._schedule_at(row, now + (self.tick if terms.depth else max(self.tick, terms.span / 4)), IN_TURN)
 
-    def _turn(self, *, away: bool) -> None:
+    def _reset_schedule(self, *, away: bool) -> None:
         """Look at all rows anew, as the hub was lost or found."""
         self._away = away
         self._times += 1
         self._due = [], [], []
-        self._left = deque(self._rows.values())
+        self._unvisited = deque(self._rows.values())
         self._woken.clear()
         if away:
             # What an answer has allowed is over in all of them at once, though it takes a while until each is held.
@@ -351,7 +355,7 @@ class SharedRates:
 
     def away(self, row: SharedRate, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as the node of the hub that has it did not answer."""
-        if self._has(row):
+        if self._is_in_use(row):
             row.plan.lost()
             row.hold(now, self.hosts, on_loss)
             row.plan.told_at = now
@@ -362,16 +366,16 @@ class SharedRates:
         for row in self._rows.values():
             if has(row.plan.key):
                 row.plan.is_whole = True
-                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
+                self._schedule_at(row, now + self._random.uniform(0, SPREAD_SECONDS), IN_TURN)
         if not self._away:
             self._woken.extend([number for number in self._asleep if has(self.table.stored_key(number))])
 
     def restart(self, now: float) -> None:
         """Begin anew after the clock was set back, as no moment that was noted means anything."""
         uses = [RowUse(row.row, row.generation, row.plan.terms) for row in self._rows.values() if row.is_there]
-        self._rows = {use.row: self._enter(use, now) for use in uses}
+        self._rows = {use.row: self._create_row(use, now) for use in uses}
         if self._away:
-            self._turn(away=True)
+            self._reset_schedule(away=True)
         else:
             self.found()
 
@@ -380,21 +384,21 @@ class SharedRates:
 
         At once of what was counted meanwhile, over the next seconds of all else.
         """
-        self._turn(away=False)
+        self._reset_schedule(away=False)
         self._woken.extend(self._asleep)
 
-    def _find(self, now: float) -> None:
+    def _schedule_resumed(self, now: float) -> None:
         """Schedule the next of the rows that must be reported again."""
-        self._awake(now)
-        for _ in range(min(RESUMED_PER_ROUND_MAX, len(self._left))):
-            row = self._left.popleft()
-            if not self._has(row):
+        self._wake_rows(now)
+        for _ in range(min(RESUMED_PER_ROUND_MAX, len(self._unvisited))):
+            row = self._unvisited.popleft()
+            if not self._is_in_use(row):
                 continue
-            self._keep_up(row)
+            self._reset_if_stale(row)
             row.let_go(now)
             row.plan.told_at = -1e9
             counted = row.counted(now)
             if counted.cum != row.plan.told or counted.waiting:
                 self._schedule(row, now, counted)
             else:
-                self._look(row, now + self._chance.uniform(0, SPREAD_SECONDS), IN_TURN)
+                self._schedule_at(row, now + self._random.uniform(0, SPREAD_SECONDS), IN_TURN)

@@ -62,13 +62,13 @@ class SharedTotals:
         self._hub: HubColumn = table.hub
         self.instance = instance
         self.hosts = 1
-        self._chance = chance or random.Random()
+        self._random = chance or random.Random()
         self._rows: dict[int, SharedTotal] = {}
         self._due: list[tuple[float, int]] = []
         self._away = False
         self._on_loss: OnLoss | None = None
         """`on_loss` as of the last call of `lost`."""
-        self._left: deque[SharedTotal] = deque()
+        self._unvisited: deque[SharedTotal] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
         """Rows in which a supervisor before this one may have written what is in use elsewhere, perhaps outdated."""
@@ -91,20 +91,20 @@ class SharedTotals:
         if total.told == NOT_KNOWN:
             total.told_at = min(total.told_at, now - total.tick)  # It has its turn in some seconds, and is wanted now.
         if self._away:
-            self._left.appendleft(total)
+            self._unvisited.appendleft(total)
         else:
             self._schedule(total, now)
 
     def due(self) -> float | None:
         """When the next row is due."""
-        if self._left or (self._left_behind is not None and not self._away):
+        if self._unvisited or (self._left_behind is not None and not self._away):
             return 0.0
         return self._due[0][0] if self._due and not self._away else None
 
     def reports(self, now: float, most: int = 1000) -> Iterator[tuple[SharedTotal, Period | Gauge]]:
         """The reports to send now."""
-        self._look_behind(now)
-        self._find(now)
+        self._report_left_behind(now)
+        self._schedule_resumed(now)
         looks = ROWS_PER_ROUND_MAX
         while self._due and self._due[0][0] <= now and most > 0 and looks > 0:
             looks -= 1
@@ -113,12 +113,12 @@ class SharedTotals:
             if total is None or total.due != due:
                 continue
             total.due = 0.0
-            if not self._is_there(total):
+            if not self._is_current(total):
                 del self._rows[number]
                 continue
-            if self._worth(total, now) <= now:
+            if self._find_report_time(total, now) <= now:
                 most -= 1
-                yield total, self._report(total, now)
+                yield total, self._build_report(total, now)
             if now - total.used_at > IDLE_SECONDS and not total.told:
                 del self._rows[number]
                 if not self._is_quota(total):
@@ -126,7 +126,7 @@ class SharedTotals:
             else:
                 self._schedule(total, now)
 
-    def _look_behind(self, now: float) -> None:
+    def _report_left_behind(self, now: float) -> None:
         """Report rows that hold what was in use elsewhere and that no worker of this supervisor uses."""
         if self._left_behind is None:
             return
@@ -143,7 +143,7 @@ class SharedTotals:
         return max(0.0, now - self._due[0][0]) if self._due else 0.0
 
     def _schedule(self, total: SharedTotal, now: float) -> None:
-        due = max(now, self._worth(total, now))
+        due = max(now, self._find_report_time(total, now))
         if now - total.used_at <= IDLE_SECONDS:
             # Workers do not say each time that they use it.
             due = min(due, now + TICK_SECONDS)
@@ -151,12 +151,12 @@ class SharedTotals:
             total.due = due
             heapq.heappush(self._due, (due, total.row))
 
-    def _worth(self, total: SharedTotal, now: float) -> float:
+    def _find_report_time(self, total: SharedTotal, now: float) -> float:
         """When the next report is due: soon where much has changed, with the next tick where it was used; else rarely.
 
         What is in use is said again before the others forget it, also where it is as it was; and asked what others use.
         """
-        period, count = self._counted(total)
+        period, count = self._read_count(total)
         changed = abs(count - total.told) if period == total.period else count
         left = total.limit - count - total.others
         if total.told != NOT_KNOWN and changed and changed >= compute_report_threshold(total.limit, left, self.hosts):
@@ -172,7 +172,7 @@ class SharedTotals:
     def _is_quota(self, total: SharedTotal) -> bool:
         return self.table.counts_periods(total.row)
 
-    def _counted(self, total: SharedTotal) -> tuple[int, int]:
+    def _read_count(self, total: SharedTotal) -> tuple[int, int]:
         """The period, 0 for a gauge, and what this host has counted in it, or has in use."""
         table, row = self.table, total.row
         if not self._is_quota(total):
@@ -181,24 +181,24 @@ class SharedTotals:
         period = max(number for number, _ in columns)
         return period, sum(count for number, count in columns if number == period)
 
-    def _report(self, total: SharedTotal, now: float) -> Period | Gauge:
-        total.period, count = self._counted(total)
+    def _build_report(self, total: SharedTotal, now: float) -> Period | Gauge:
+        total.period, count = self._read_count(total)
         if count != total.told:
             total.used_at = now
-        total.told, total.told_at, total.tick = count, now, TICK_SECONDS * self._chance.uniform(0.8, 1.2)
+        total.told, total.told_at, total.tick = count, now, TICK_SECONDS * self._random.uniform(0.8, 1.2)
         if self._is_quota(total):
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
 
-    def answer(self, total: SharedTotal, now: float, told: PeriodTotal | GaugeTotal) -> None:
+    def answer(self, total: SharedTotal, now: float, answer: PeriodTotal | GaugeTotal) -> None:
         """Write what others have counted, or have in use, into the map."""
-        if not self._is_there(total):
+        if not self._is_current(total):
             return
-        total.others = told.others
-        if isinstance(told, PeriodTotal):
-            self._hub.write_period(total.row, told.period, max(0, told.others))
+        total.others = answer.others
+        if isinstance(answer, PeriodTotal):
+            self._hub.write_period(total.row, answer.period, max(0, answer.others))
         elif self._rows.get(total.row) is total:
-            self._hub.write_in_use(total.row, told.others)
+            self._hub.write_in_use(total.row, answer.others)
 
     def lost(self, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
         """The hub is away. Of what may be in use at once this host keeps its part; quotas go on with what is known.
@@ -207,20 +207,20 @@ class SharedTotals:
         """
         if not self._away or on_loss != self._on_loss:
             self._on_loss = on_loss
-            self._turn(away=True)
-        for _ in range(min(most, len(self._left))):
-            total = self._left.popleft()
-            if self._rows.get(total.row) is total and self._is_there(total):
+            self._reset_schedule(away=True)
+        for _ in range(min(most, len(self._unvisited))):
+            total = self._unvisited.popleft()
+            if self._rows.get(total.row) is total and self._is_current(total):
                 self._hold(total, on_loss)
 
-    def _turn(self, *, away: bool) -> None:
+    def _reset_schedule(self, *, away: bool) -> None:
         """Look at all rows anew, as the hub was lost or found."""
         self._away = away
-        self._left = deque(self._rows.values())
+        self._unvisited = deque(self._rows.values())
 
     def away(self, total: SharedTotal, now: float, on_loss: OnLoss) -> None:
         """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
-        if self._is_there(total) and self._rows.get(total.row) is total:
+        if self._is_current(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
             total.told, total.told_at = NOT_KNOWN, now
             self._schedule(total, now)
@@ -235,24 +235,24 @@ class SharedTotals:
         """Report these keys again over the next seconds: their new server may lack the last reports."""
         for total in self._rows.values():
             if has(total.key):
-                total.told, total.told_at = NOT_KNOWN, now - total.tick + self._chance.uniform(0, SPREAD_SECONDS)
+                total.told, total.told_at = NOT_KNOWN, now - total.tick + self._random.uniform(0, SPREAD_SECONDS)
                 self._schedule(total, now)
 
     def found(self) -> None:
         """Report all rows again, as the hub is back: at once those that have changed."""
-        self._turn(away=False)
+        self._reset_schedule(away=False)
 
-    def _find(self, now: float) -> None:
+    def _schedule_resumed(self, now: float) -> None:
         """Schedule the next of the rows that must be reported again."""
-        for _ in range(min(ROWS_PER_ROUND_MAX, len(self._left))):
-            total = self._left.popleft()
-            if self._rows.get(total.row) is not total or not self._is_there(total):
+        for _ in range(min(ROWS_PER_ROUND_MAX, len(self._unvisited))):
+            total = self._unvisited.popleft()
+            if self._rows.get(total.row) is not total or not self._is_current(total):
                 continue
-            period, count = self._counted(total)
+            period, count = self._read_count(total)
             changed = (period, count) != (total.period, total.told)
-            later = 0.0 if changed else self._chance.uniform(0, SPREAD_SECONDS)
+            later = 0.0 if changed else self._random.uniform(0, SPREAD_SECONDS)
             total.told, total.told_at = NOT_KNOWN, now - total.tick + later
             self._schedule(total, now)
 
-    def _is_there(self, total: SharedTotal) -> bool:
+    def _is_current(self, total: SharedTotal) -> bool:
         return self.table.has(total.row, total.generation)

@@ -33,7 +33,7 @@ def test_it_is_read_on_from_where_it_was() -> None:
         log = QuotaCountLog(there.ask, Hub())
 
         async def new() -> list[str]:
-            return await log._look()
+            return await log._fetch_new()
 
         try:
             assert await new() == []

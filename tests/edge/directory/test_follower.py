@@ -294,7 +294,7 @@ def test_who_asks_when_it_ends_is_answered(
             begun.set()
             await asyncio.Event().wait()
 
-        monkeypatch.setattr(room.people, "_find", never)
+        monkeypatch.setattr(room.people, "_find_owners", never)
         for name in "ab":
             room.people.asked(LookUpKeys([hashed(name)]), room.replies.append)
             await begun.wait()

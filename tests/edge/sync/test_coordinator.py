@@ -258,7 +258,7 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
                 for place in (("customers", 1, 1 << 40, 2), ("nobody", 1, host.row, 2)):
                     rate = RateUse.from_terms(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
                     coordinator.uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
-                    await turned(lambda: not coordinator._used, "it is looked at")
+                    await turned(lambda: not coordinator._pending_uses, "it is looked at")
                 coordinator.uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
 
@@ -345,7 +345,7 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                     return host.table.file.is_closed
 
                 await turned(is_removed, "nobody counts in the old file any more")
-                coordinator._changed()
+                coordinator._handle_hub_change()
                 terms = RateTerms(LIMIT, 60.0, 28)
                 rate = RateUse.from_terms(
                     "customers", later.customers.file.generation, row, generation, terms, refused=False

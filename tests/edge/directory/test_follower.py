@@ -410,10 +410,10 @@ def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
         with monkeypatch.context() as patched:
             patched.setattr(DirectoryCache, "customer", broken)
             with pytest.raises(CacheError, match="malformed"):
-                await room.people.get_customer("a")
+                await room.people.customer("a")
         await turned(lambda: len(room.told) == 3, "it is read anew")
         await room.knows(1)
-        assert await room.people.get_customer("a") is not None
+        assert await room.people.customer("a") is not None
 
     played(tmp_path, redis_port, scene)
 

@@ -85,7 +85,7 @@ def back(
     """Have the publisher sign that what it says next is meant though edges know more: after a restored database."""
     import asyncio
 
-    from edgeproxy.collector.database.database import Unusable
+    from edgeproxy.collector.database.database import UnusableDatabaseError
     from edgeproxy.collector.directory.publisher import enqueue_rollback
     from edgeproxy.config.collector.load import load_collector
     from edgeproxy.config.problems import ConfigError
@@ -94,6 +94,6 @@ def back(
         asyncio.run(enqueue_rollback(load_collector(config, os.environ)))
     except ConfigError as error:
         fail(str(error), 2)
-    except Unusable as error:
+    except UnusableDatabaseError as error:
         fail(str(error), 2)
     typer.echo("the next version of the directory is signed as going back")

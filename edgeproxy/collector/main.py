@@ -38,8 +38,8 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.client import StripeConfigurationError as UnusableStripe
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
-from edgeproxy.collector.database.database import LOST, Database, Unusable, reason
-from edgeproxy.collector.database.periodic import guarded, repeat
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, reason
+from edgeproxy.collector.database.periodic import repeat, run_guarded
 from edgeproxy.collector.directory.publisher import Publisher
 from edgeproxy.collector.events.event_writer import Intake
 from edgeproxy.collector.jobs.billing import BillingJobs, processor_of
@@ -85,8 +85,8 @@ def run(settings: Settings, file: Path) -> int:
     log.configure("collector")
     raise_descriptor_limit()
     try:
-        return uvloop.run(serve(settings, file, _end_soon))
-    except (Unavailable, Unusable, BadCertificate, InvalidSigningKeyError, UnusableStripe, PlanEditedError) as error:
+        return uvloop.run(serve(settings, file, _exit_after_timeout))
+    except (Unavailable, UnusableDatabaseError, BadCertificate, InvalidSigningKeyError, UnusableStripe, PlanEditedError) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
 
@@ -111,15 +111,15 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
 
     try:
         return 0, uvloop.run(look())
-    except (BrokenChainError, audit.AuditTamperedError, journal.JournalTamperedError) as no:
-        return 1, str(no)
-    except Unusable as no:
-        return 2, str(no)
-    except LOST as failure:
-        return 2, f"the database cannot be read: {reason(failure)}"
+    except (BrokenChainError, audit.AuditTamperedError, journal.JournalTamperedError) as error:
+        return 1, str(error)
+    except UnusableDatabaseError as error:
+        return 2, str(error)
+    except CONNECTION_ERRORS as error:
+        return 2, f"the database cannot be read: {reason(error)}"
 
 
-def _end_soon() -> None:
+def _exit_after_timeout() -> None:
     """Have the process end though a thread of a library does not: all is on disk by now, and who waits for it waits for
     the port too. Where it comes to that, the log has what each thread was at."""
 
@@ -138,17 +138,17 @@ async def serve(settings: Settings, file: Path, stopped: Callable[[], None] = la
 
     `stopped` is called once all has been answered and written, before the database is closed.
     """
-    stop, asked = asyncio.Event(), asyncio.Event()
+    stop, reload_requested = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in STOPPING:
         loop.add_signal_handler(number, stop.set)
-    loop.add_signal_handler(signal.SIGHUP, asked.set)
+    loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     with ExitStack() as bound:
         listening = [bound.enter_context(closing(bind(listener.address))) for listener in settings.listen]
         database = await Database.connect(settings.database)
         try:
-            await collect(settings, file, database, listening, stop, asked)
+            await collect(settings, file, database, listening, stop, reload_requested)
             stopped()
         finally:
             await database.close()
@@ -161,7 +161,7 @@ async def collect(
     database: Database,
     listening: Sequence[socket.socket],
     stop: asyncio.Event,
-    asked: asyncio.Event,
+    reload_requested: asyncio.Event,
 ) -> None:
     """Answer on these sockets, one of each listener, until `stop` is set, then finish what has begun; read `file` again
     when `asked` is."""
@@ -176,8 +176,8 @@ async def collect(
         try:
             async with database.reading() as connection:
                 return await customers.filter_existing_names(connection, some)
-        except LOST as failure:
-            logger.error("customers could not be looked up, and are looked up again later", why=reason(failure))
+        except CONNECTION_ERRORS as error:
+            logger.error("customers could not be looked up, and are looked up again later", why=reason(error))
             return set()
 
     names = Names(settings.customers, settings.meters, metrics, among)
@@ -243,7 +243,7 @@ async def collect(
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
     tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
     tasks.start("certificates", listeners.watch())
-    watch, seldom = Watch(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
+    watch, limited_log = Watch(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     delivery = AlertDelivery(database, settings.alerts, metrics, customers.fetch_alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
@@ -263,16 +263,16 @@ async def collect(
     )
     refunds = None if stripe is None else RefundSender(database, stripe)
     tasks.start("credits", CreditsJob(database, lambda: service.settings.billing, refunds).run())
-    record = partial(put_on_record, service, watch, seldom)
+    record = partial(put_on_record, service, watch, limited_log)
     tasks.start("audit", put_on_record_every_minute(record))
     if pages is not None:
         await pages.begin(tasks)
-    tasks.start("last used", record_last_used(service.handlers.ledger.last_used, seldom))
+    tasks.start("last used", record_last_used(service.handlers.ledger.last_used, limited_log))
     tasks.start("names", look_for_names(names))
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
     reload = Reload(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans)
-    tasks.start("reload", reload.watch(file, asked))
+    tasks.start("reload", reload.watch(file, reload_requested))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
     await asyncio.wait([stopped, settling, counting], return_when=asyncio.FIRST_COMPLETED)
@@ -290,7 +290,7 @@ async def collect(
     await record()
     await service.handlers.figures.end()
     await service.handlers.delivery.end()
-    await write_last_used(service.handlers.ledger.last_used, seldom)
+    await write_last_used(service.handlers.ledger.last_used, limited_log)
     await tasks.cancel()
     if stripe is not None:
         await stripe.close()
@@ -329,7 +329,7 @@ async def put_on_record_every_minute(record: Callable[[], Awaitable[None]]) -> N
         await record()
 
 
-async def put_on_record(service: Service, watch: Watch, seldom: log.RateLimitedLog) -> None:
+async def put_on_record(service: Service, watch: Watch, limited_log: log.RateLimitedLog) -> None:
     """Write what is gathered for the audit log, or the next time where the database cannot be used; `watch` hears how
     many were denied.
     """
@@ -337,21 +337,21 @@ async def put_on_record(service: Service, watch: Watch, seldom: log.RateLimitedL
     async def write() -> None:
         await watch.denied(await service.denials.write(), time.time())
 
-    await guarded(seldom, "denials could not be put on record", write())
+    await run_guarded(limited_log, "denials could not be put on record", write())
     places = service.handlers.quotas.places
-    await guarded(seldom, "takes of places could not be put on record", places.write())
+    await run_guarded(limited_log, "takes of places could not be put on record", places.write())
 
 
-async def record_last_used(last_used: LastUsedDays, seldom: log.RateLimitedLog) -> None:
+async def record_last_used(last_used: LastUsedDays, limited_log: log.RateLimitedLog) -> None:
     """Write now and then on which day keys were used, until cancelled."""
     while True:
         await asyncio.sleep(WRITE_SECONDS)
-        await write_last_used(last_used, seldom)
+        await write_last_used(last_used, limited_log)
 
 
-async def write_last_used(last_used: LastUsedDays, seldom: log.RateLimitedLog) -> None:
+async def write_last_used(last_used: LastUsedDays, limited_log: log.RateLimitedLog) -> None:
     """Write on which day keys were used, or the next time where the database cannot be used."""
-    await guarded(seldom, "when keys were used could not be written", last_used.write())
+    await run_guarded(limited_log, "when keys were used could not be written", last_used.write())
 
 
 def bind(address: Address) -> socket.socket:
@@ -367,8 +367,8 @@ def bind(address: Address) -> socket.socket:
         except OSError:
             made.close()
             raise
-    except OSError as failure:
-        raise Unavailable(f"cannot listen on {address}: {failure.strerror}") from failure
+    except OSError as error:
+        raise Unavailable(f"cannot listen on {address}: {error.strerror}") from error
     return made
 
 

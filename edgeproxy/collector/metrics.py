@@ -165,7 +165,7 @@ class Metrics:
         if kind == PAUSE:
             self.breaker.inc()
         elif kind == "quota":
-            name, percent = quota_alerts.reached(key)
+            name, percent = quota_alerts.parse_alert_key(key)
             if percent == 100:  # Each cap has this threshold, or nobody wants to hear of it.
                 self.cap_hits.labels(name).inc()
 
@@ -178,9 +178,9 @@ class Metrics:
         self.alert_deliveries.labels("due").set(due)
         self.alert_deliveries.labels("dead").set(dead)
 
-    def took(self, takings: RevenueFigures | None) -> None:
+    def took(self, revenue: RevenueFigures | None) -> None:
         """Tell of these figures from now on; None: another collector does."""
-        self.takings = takings
+        self.takings = revenue
 
     def billing_answered(self, status: int, seconds: float) -> None:
         """Count an answer of the API of billing."""
@@ -230,7 +230,7 @@ class Metrics:
     def exposition(
         self,
         ready: bool,
-        standing: EdgeStatus | None,
+        status: EdgeStatus | None,
         billing: BillingStanding | None = None,
         *,
         tells_money: bool = True,
@@ -246,8 +246,8 @@ class Metrics:
         families.append(
             labelled("collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left)
         )
-        if standing is not None:
-            families += of_edges(standing, now)
+        if status is not None:
+            families += of_edges(status, now)
         if billing is not None:
             families += of_billing(billing)
         if self.takings is not None and tells_money:
@@ -267,14 +267,14 @@ class Given(CollectorRegistry):
         return iter(self._families)
 
 
-def of_edges(standing: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
+def of_edges(status: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
     """What is told of edges."""
-    lags = {edge: max(0.0, now - until) for edge, until in standing.until.items()}
+    lags = {edge: max(0.0, now - until) for edge, until in status.until.items()}
     return [
-        family("collector_edges", "Edges that have shipped, without those that are retired", standing.edges),
-        family("collector_edges_retired", "Edges that are gone for good, as somebody said", standing.retired),
+        family("collector_edges", "Edges that have shipped, without those that are retired", status.edges),
+        family("collector_edges_retired", "Edges that are gone for good, as somebody said", status.retired),
         family(
-            "collector_edges_unshown", "Edges whose lag and gaps are not below, as others' are worse", standing.unshown
+            "collector_edges_unshown", "Edges whose lag and gaps are not below, as others' are worse", status.unshown
         ),
         family(
             "collector_lag_seconds",
@@ -282,9 +282,9 @@ def of_edges(standing: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
             max(lags.values(), default=0),
         ),
         labelled("collector_edge_lag_seconds", "The same of each edge, those most behind", "edge", lags),
-        family("collector_gaps", "Gaps that edges have owned up to", standing.gaps),
-        labelled("collector_edge_gaps", "The same of each edge, those that have most", "edge", standing.gaps_of),
-        family("collector_quarantined_batches", "Batches that nobody could read", standing.quarantined),
+        family("collector_gaps", "Gaps that edges have owned up to", status.gaps),
+        labelled("collector_edge_gaps", "The same of each edge, those that have most", "edge", status.gaps_of),
+        family("collector_quarantined_batches", "Batches that nobody could read", status.quarantined),
     ]
 
 
@@ -295,7 +295,7 @@ def family(name: str, about: str, value: float) -> GaugeMetricFamily:
 
 def labelled(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
     """A gauge with a value for each of what its label can be."""
-    made = GaugeMetricFamily(name, about, labels=[label])
-    for said, value in values.items():
-        made.add_metric([said], value)
-    return made
+    family = GaugeMetricFamily(name, about, labels=[label])
+    for label_value, value in values.items():
+        family.add_metric([label_value], value)
+    return family

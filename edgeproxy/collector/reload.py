@@ -12,8 +12,8 @@ from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.listener import Listeners
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
-from edgeproxy.collector.database.database import LOST
-from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.database.database import CONNECTION_ERRORS
+from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.jobs.operator_alerts import Watch
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
@@ -65,15 +65,15 @@ class Reload:
         self._anomalies = anomalies
         self._record = record
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(0.0)
+        self._limited_log = log.RateLimitedLog(0.0)
         metrics.config_ok.set(1)
 
-    async def watch(self, file: Path, asked: asyncio.Event) -> None:
+    async def watch(self, file: Path, requested: asyncio.Event) -> None:
         """Reload whenever `asked` is set."""
         while True:
-            await asked.wait()
-            asked.clear()
-            await guarded(self._seldom, "the configuration was not taken over", self.reload(file))
+            await requested.wait()
+            requested.clear()
+            await run_guarded(self._limited_log, "the configuration was not taken over", self.reload(file))
 
     async def reload(self, file: Path) -> None:
         """All that a file says is put to use, or none of it; certificates are read anew in any case."""
@@ -81,9 +81,9 @@ class Reload:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
             await self._record(new)
             await self._listeners.use(new.tls)
-        except (ConfigError, InvalidCertificateError, PlanEditedError, *LOST) as wrong:
+        except (ConfigError, InvalidCertificateError, PlanEditedError, *CONNECTION_ERRORS) as error:
             self._metrics.config_ok.set(0)
-            self._log.error("the configuration was refused; what served before serves on", why=str(wrong))
+            self._log.error("the configuration was refused; what served before serves on", why=str(error))
             return
         self._service.use(new)
         self._names.set_known(new.customers, new.meters)

@@ -22,8 +22,8 @@ from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.collector.alerts.retries import compute_wait
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
 from edgeproxy.collector.database.database import Database, insert_new
-from edgeproxy.collector.database.periodic import guarded, repeat
-from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.collector.database.periodic import repeat, run_guarded
+from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.config.collector.alerts import Alerts
 
 POLL_SECONDS = 1.0
@@ -97,7 +97,7 @@ class AlertDelivery:
         for channel in sorted(due_channels - self._busy):
             self._busy.add(channel)
             failed = "a channel of alerts could not be served, and is later"
-            self._tasks.start(f"alerts by {channel}", guarded(self._limited_log, failed, self._drain_channel(channel)))
+            self._tasks.start(f"alerts by {channel}", run_guarded(self._limited_log, failed, self._drain_channel(channel)))
 
     # ---- where to
 
@@ -184,7 +184,7 @@ class AlertDelivery:
     async def _drain_channel(self, channel: str) -> None:
         """Send what is due by a channel, the oldest first, until it fails."""
         try:
-            async with alone(self._database, f"alerts-{channel.partition(':')[0]}") as mine:
+            async with try_exclusive(self._database, f"alerts-{channel.partition(':')[0]}") as mine:
                 while mine and (rows := await self._fetch_due(channel)):
                     for row in rows:
                         if not await self._attempt_delivery(channel, row):

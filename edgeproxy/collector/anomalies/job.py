@@ -19,7 +19,7 @@ from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import DAY, HOUR, WEEK, WEEKS, Baseline, Hours
 from edgeproxy.collector.anomalies.judgement import Finding, judge_day, judge_hour, judge_pause, start_of_day
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.collector.database.periodic import repeat, run_exclusively
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.anomalies import Thresholds
 from edgeproxy.config.collector.settings import Settings
@@ -64,7 +64,7 @@ class AnomalyJob:
         """Do what is due, where nobody else does it."""
         if not self._settings.anomalies.enabled:
             return
-        await do_alone(self._database, "anomalies", lambda: self._run_due(now))
+        await run_exclusively(self._database, "anomalies", lambda: self._run_due(now))
 
     async def _run_due(self, now: float) -> None:
         await self._rebuild_baselines(now)

@@ -43,7 +43,7 @@ from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, Refused, 
 from edgeproxy.collector.billing.credits import purchase_list
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
-from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
 from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.events.event_writer import Intake
 from edgeproxy.collector.jobs.quotas import QuotaWatch
@@ -325,7 +325,7 @@ class Service:
                 if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
-        if isinstance(failure, LOST):
+        if isinstance(failure, CONNECTION_ERRORS):
             log.get_logger().error("the database cannot be used", path=request.path, why=reason(failure))
             return problem(503, "the database cannot be used now", RETRY_LATER)
         log.get_logger().error("a request failed", path=request.path, exc_info=failure)

@@ -18,7 +18,13 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.collector.accounts import audit, customers, transfer
 from edgeproxy.collector.billing.reports import accounting
 from edgeproxy.collector.database import row_security
-from edgeproxy.collector.database.database import LOST, Database, Unusable, owner_only, reason
+from edgeproxy.collector.database.database import (
+    CONNECTION_ERRORS,
+    Database,
+    UnusableDatabaseError,
+    open_owner_only,
+    reason,
+)
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.config.collector.settings import Settings
 
@@ -66,11 +72,11 @@ def listed(settings: Settings) -> Said:
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            found = await quarantine.list_batches(connection)
-        rows = found["batches"]
+            report = await quarantine.list_batches(connection)
+        rows = report["batches"]
         lines = [f"{one['edge']} {one['seq']}  {one['received']}, {one['size']} bytes: {one['why']}" for one in rows]
-        if found["count"] > len(rows):
-            lines.append(f"and {found['count'] - len(rows)} more")
+        if report["count"] > len(rows):
+            lines.append(f"and {report['count'] - len(rows)} more")
         return "\n".join(lines) or "nothing is in quarantine"
 
     return at(settings, look)
@@ -81,18 +87,18 @@ def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
 
     def write(body: bytes) -> None:
         if file is not None:
-            with open(file, "wb", opener=owner_only) as opened:
+            with open(file, "wb", opener=open_owner_only) as opened:
                 opened.write(body)
 
     async def look(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            found = await quarantine.find_batch(connection, edge, seq)
+            report = await quarantine.find_batch(connection, edge, seq)
             body = await quarantine.find_body(connection, edge, seq)
-        if found is None or body is None:
+        if report is None or body is None:
             raise No(f"there is no batch {seq} of {edge} in quarantine")
         write(body)
-        width = max(map(len, found))
-        return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in found.items())
+        width = max(map(len, report))
+        return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in report.items())
 
     return at(settings, look)
 
@@ -102,8 +108,8 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
 
     try:
         given = file.read_bytes() if file is not None else None
-    except OSError as failure:
-        return 2, str(failure)
+    except OSError as error:
+        return 2, str(error)
 
     async def count(database: Database) -> str:
         body = given
@@ -119,8 +125,8 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
             )
 
         done = await quarantine.replay_batch(database, edge, seq, body, record=record, meters=settings.meters)
-        told = done.to_response()
-        what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {told['minute']}"
+        response = done.to_response()
+        what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {response['minute']}"
         return f"batch {seq} of {edge} {'was format_count before' if done.again else 'is format_count'}: {what}"
 
     return at(settings, count)
@@ -134,8 +140,8 @@ def backed_up(settings: Settings, to: Path) -> Said:
             raise No(f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations/backup.md")
         try:
             return f"{to} has {database.copy(to)} bytes"
-        except (sqlite3.Error, OSError) as failure:
-            raise No(f"{to} cannot be written: {failure}") from None
+        except (sqlite3.Error, OSError) as error:
+            raise No(f"{to} cannot be written: {error}") from None
 
     return (1, f"{to} is there already") if to.exists() else at(settings, copy)
 
@@ -145,12 +151,12 @@ def imported(settings: Settings, *, dry: bool) -> Said:
 
     async def bring(database: Database) -> str:
         caller = audit.Caller(f"command line: {getpass.getuser()}")
-        found = await transfer.import_settings(database, settings, caller, dry=dry)
+        results = await transfer.import_settings(database, settings, caller, dry=dry)
         lines = [
             f"{what}: {done.added} new, {done.changed} changed, {done.same} as they were"
-            for what, done in found.items()
+            for what, done in results.items()
         ]
-        refused = [why for done in found.values() for why in done.refused]
+        refused = [why for done in results.values() for why in done.refused]
         if refused:
             more = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
             raise No("\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more]))
@@ -179,10 +185,10 @@ def accounted(settings: Settings, day: date, form: accounting.Format) -> Said:
     async def write(database: Database) -> str:
         try:
             async with database.writing() as connection:
-                found = await accounting.fetch_day_journal(connection, day, time.time())
-        except accounting.DayNotOverError as no:
-            raise No(str(no)) from None
-        return accounting.render_journal(found, form, names).decode()
+                journal = await accounting.fetch_day_journal(connection, day, time.time())
+        except accounting.DayNotOverError as error:
+            raise No(str(error)) from None
+        return accounting.render_journal(journal, form, names).decode()
 
     return at(settings, write)
 
@@ -230,9 +236,9 @@ def at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
 
     try:
         return 0, uvloop.run(do())
-    except (quarantine.ReplayRejectedError, No) as no:
-        return 1, str(no)
-    except Unusable as no:
-        return 2, str(no)
-    except LOST as failure:
-        return 2, str(failure) if isinstance(failure, OSError) else f"the database cannot be used: {reason(failure)}"
+    except (quarantine.ReplayRejectedError, No) as error:
+        return 1, str(error)
+    except UnusableDatabaseError as error:
+        return 2, str(error)
+    except CONNECTION_ERRORS as error:
+        return 2, str(error) if isinstance(error, OSError) else f"the database cannot be used: {reason(error)}"

@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfiguratio
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.config.collector.settings import Settings
 
 LISTED_MAX = 1000
@@ -43,21 +43,21 @@ def closed(settings: Settings, period: str, *, dry: bool) -> Said:
             raise No(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
         of_period = table.c.period.like(f"{period}%") if len(period) < len("2027-01-01") else table.c.period == period
         if dry:
-            return await _shown(database, of_period)
+            return await _format_invoices(database, of_period)
         try:
             stripe = Stripe(settings.billing.stripe)
-        except StripeConfigurationError as no:
-            raise No(str(no)) from None
+        except StripeConfigurationError as error:
+            raise No(str(error)) from None
         try:
             await _close(database, PeriodCloseJob(database, stripe, lambda: settings), of_period)
         finally:
             await stripe.close()
-        said = await _shown(database, of_period)
+        text = await _format_invoices(database, of_period)
         async with database.reading() as connection:
             left = sa.select(table.c.id).where(of_period, table.c.state.in_(UNSETTLED)).limit(1)
             if (await connection.execute(left)).first() is not None:
-                raise No(said)
-        return said
+                raise No(text)
+        return text
 
     return at(settings, close)
 
@@ -66,7 +66,7 @@ async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.Colu
     """Do what the run does, with the freeze of these invoices over; raises No where another one does not let go."""
     async with asyncio.timeout(ALONE_SECONDS) as patience:
         while True:
-            async with alone(database, JOB) as mine:
+            async with try_exclusive(database, JOB) as mine:
                 if mine:
                     patience.reschedule(None)
                     now = int(time.time())
@@ -80,7 +80,7 @@ async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.Colu
             await asyncio.sleep(0.2)
 
 
-async def _shown(database: Database, of_period: sa.ColumnElement[bool]) -> str:
+async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]) -> str:
     """How many invoices of a period are in which state, and those that are held."""
     async with database.reading() as connection:
         rows = (await connection.execute(invoices.select_invoices().where(of_period).order_by(table.c.id))).all()
@@ -99,15 +99,15 @@ def listed(settings: Settings, *, customer: str | None, period: str | None, stat
             if customer is not None:
                 try:
                     number = (await customers.get_row(connection, customer)).id
-                except ChangeRejectedError as no:
-                    raise No(no.why) from None
-            found = await invoices.list_invoices(
+                except ChangeRejectedError as error:
+                    raise No(error.why) from None
+            invoices_found = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state
             )
         rows = [
             f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {format_usd(one['total']):>14}  "
             f"{one['customer']}"
-            for one in found
+            for one in invoices_found
         ]
         return "\n".join(rows) or "there is no such invoice"
 

@@ -31,14 +31,14 @@ def synced(settings: Settings, *, dry: bool) -> Said:
 
     try:
         steps = uvloop.run(work())
-    except StripeConfigurationError as no:
-        return 2, str(no)
-    except StripeCallError as failure:
-        return 1, f"Stripe does not do it: {failure}"
-    said = "\n".join(map(str, steps)) or "Stripe has all of it"
+    except StripeConfigurationError as error:
+        return 2, str(error)
+    except StripeCallError as error:
+        return 1, f"Stripe does not do it: {error}"
+    text = "\n".join(map(str, steps)) or "Stripe has all of it"
     if dry and steps:
-        said += "\nnothing was changed: it was a dry run"
-    return (1 if any(not step.call for step in steps) else 0), said
+        text += "\nnothing was changed: it was a dry run"
+    return (1 if any(not step.call for step in steps) else 0), text
 
 
 def recovered(settings: Settings, since: float) -> Said:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from edgeproxy.base.plural import format_count
 from edgeproxy.collector.commands.database import No, Said, at
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.config.collector.settings import Settings
 
@@ -31,7 +31,7 @@ def exported(settings: Settings, url: str) -> Said:
             f"all before {format_time(done.until)} is there"
         )
 
-    return _alone(settings, export)
+    return _run_exclusively(settings, export)
 
 
 def checked(settings: Settings, url: str) -> Said:
@@ -45,17 +45,17 @@ def checked(settings: Settings, url: str) -> Said:
     async def check(database: Database) -> str:
         return str(await verify(database, Place(url, os.environ)))
 
-    return _alone(settings, check)
+    return _run_exclusively(settings, check)
 
 
-def _alone(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+def _run_exclusively(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
     """Do it while nobody else exports from this database."""
     from edgeproxy.collector.exports.exporter import Lost
     from edgeproxy.collector.exports.manifest import Damaged
     from edgeproxy.collector.exports.storage import Overtaken, Unusable
 
     async def do(database: Database) -> str:
-        async with alone(database, "parquet") as is_alone:
+        async with try_exclusive(database, "parquet") as is_alone:
             if not is_alone:
                 raise No("an export from this database is under way")
             try:

@@ -65,7 +65,7 @@ VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 WHOLE = "whole"
 """The option of a connection to SQLite that says whether its statements are one transaction."""
 
-LOST = (
+CONNECTION_ERRORS = (
     sa.exc.OperationalError,
     sa.exc.InterfaceError,
     sa.exc.TimeoutError,
@@ -74,11 +74,11 @@ LOST = (
     TimeoutError,
 )
 """What says that the database cannot be had now, whatever it was asked."""
-AWAY = ("08", "53", "57P")
+UNAVAILABLE_STATES = ("08", "53", "57P")
 """How the SQLSTATE of what says so of PostgreSQL begins: no connection, no resources, the server starts or ends."""
-LOCKED = "55P03"
+LOCK_TIMEOUT_STATE = "55P03"
 """The SQLSTATE of a lock that was waited for too long."""
-TOO_MUCH = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
+OVERFLOW_MESSAGES = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
 """What says that a sum is too large: the limit of a minute; beyond 63 bits SQLite's strict tables, and PostgreSQL."""
 
 
@@ -95,15 +95,15 @@ Month = tuple[int, int]
 """Year and month, of UTC."""
 
 
-class Unusable(Exception):
+class UnusableDatabaseError(Exception):
     """The database cannot be used: a sentence for who started the collector."""
 
 
-class LedgerChanged(OSError):
+class LedgerChangedError(OSError):
     """Somebody else than collectors has changed the ledger; what was remembered of it is forgotten."""
 
 
-def owner_only(path: str | Path, flags: int) -> int:
+def open_owner_only(path: str | Path, flags: int) -> int:
     """Open a file, as an `opener`; a new one is for its owner alone: it says what customers do."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
@@ -119,14 +119,16 @@ class Database:
         self.has_partitions = not self.is_sqlite
         """Whether the ledger has a partition for each month (`drop_month`)."""
         self._given = given
-        self._add = {table.name: self._adding(table) for table in (ledger, hours, days, dropped)}
+        self._add_statements = {
+            table.name: self._build_add_statement(table) for table in (ledger, hours, days, dropped)
+        }
         self.file = Path(given.database or "") if self.is_sqlite else None
         """The file of a database of SQLite."""
         self.row_security_gap: str | None = None
         """Why row-level security does not hold transactions that serve one customer; None where it does."""
         self._months: set[Month] = set()
         """Those that have a partition, as far as is known."""
-        self._there: dict[int, set[int]] = {}
+        self._present: dict[int, set[int]] = {}
         """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
         if self.is_sqlite:
             self._writer = _sqlite(given, "BEGIN IMMEDIATE", 1)
@@ -144,18 +146,18 @@ class Database:
         With `as_it_is` it must be there and up to date already, and is not changed.
         """
         database = cls(url)
-        if as_it_is and database.is_sqlite and not database._is_there():
-            raise Unusable(f"{database.name} is not there")
+        if as_it_is and database.is_sqlite and not database._exists():
+            raise UnusableDatabaseError(f"{database.name} is not there")
         try:
-            await (database._look() if as_it_is else database._prepare())
-        except BaseException as failure:
+            await (database._check_revision() if as_it_is else database._migrate())
+        except BaseException as error:
             await database.close()
-            if isinstance(failure, Unusable):
+            if isinstance(error, UnusableDatabaseError):
                 raise
-            if isinstance(failure, row_security.HiddenRowsError):
-                raise Unusable(f"{database.name} cannot be used: {failure}") from failure
-            if isinstance(failure, Exception):
-                raise Unusable(f"{database.name} cannot be used: {reason(failure)}") from failure
+            if isinstance(error, row_security.HiddenRowsError):
+                raise UnusableDatabaseError(f"{database.name} cannot be used: {error}") from error
+            if isinstance(error, Exception):
+                raise UnusableDatabaseError(f"{database.name} cannot be used: {reason(error)}") from error
             raise
         return database
 
@@ -166,28 +168,28 @@ class Database:
         if not self.is_sqlite:
             await self.locks.dispose()
 
-    async def _prepare(self) -> None:
+    async def _migrate(self) -> None:
         if self.is_sqlite:
             assert self._given.database is not None
             file = Path(self._given.database)
             file.parent.mkdir(parents=True, exist_ok=True)
             # What SQLite writes beside it gets the same mode.
-            os.close(owner_only(file, os.O_RDWR | os.O_CREAT))
+            os.close(open_owner_only(file, os.O_RDWR | os.O_CREAT))
         async with self._writer.begin() as connection:
             if not self.is_sqlite:
                 version = (await connection.exec_driver_sql("SHOW server_version_num")).scalar_one()
                 if int(version) < POSTGRESQL_VERSION_MIN:
-                    raise Unusable(
+                    raise UnusableDatabaseError(
                         f"{self.name} is PostgreSQL {int(version) // 10000}, and 15 is the oldest that will do"
                     )
                 await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
-            if await connection.run_sync(_revision) != REVISION:
-                from edgeproxy.collector.database.migrate import Later, upgrade
+            if await connection.run_sync(_fetch_revision) != REVISION:
+                from edgeproxy.collector.database.migrate import LaterRevisionError, upgrade
 
                 try:
                     await connection.run_sync(upgrade)
-                except Later as failure:
-                    raise Unusable(f"{self.name} was made by a later version: {failure}") from failure
+                except LaterRevisionError as error:
+                    raise UnusableDatabaseError(f"{self.name} was made by a later version: {error}") from error
         await self.enforce_row_security()
 
     async def enforce_row_security(self) -> None:
@@ -198,14 +200,14 @@ class Database:
         if not self.is_sqlite:
             self.row_security_gap = await row_security.enforce(self._writer.begin)
 
-    def _is_there(self) -> bool:
+    def _exists(self) -> bool:
         return os.path.exists(self._given.database or "")
 
-    async def _look(self) -> None:
+    async def _check_revision(self) -> None:
         async with self._reader.connect() as connection:
-            revision = await connection.run_sync(_revision)
+            revision = await connection.run_sync(_fetch_revision)
             if revision != REVISION:
-                raise Unusable(
+                raise UnusableDatabaseError(
                     f"{self.name} is of revision {revision}, not {REVISION}: start the collector on it first"
                 )
             if not self.is_sqlite:
@@ -225,7 +227,7 @@ class Database:
                 yield connection
         except BaseException:
             self._months.clear()  # Some may have been made by what is rolled back.
-            self._there.clear()
+            self._present.clear()
             raise
 
     @asynccontextmanager
@@ -256,7 +258,7 @@ class Database:
         part.unlink(missing_ok=True)
         try:
             source = sqlite3.connect(self._given.database or "", timeout=LOCK_TIMEOUT)
-            os.close(owner_only(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+            os.close(open_owner_only(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
             with closing(source), closing(sqlite3.connect(part)) as target:
                 source.backup(target)  # In one step: one that rests in between begins anew after each commit.
             with part.open("rb") as copied:
@@ -275,44 +277,44 @@ class Database:
         """A text in the order of its characters, which is that of the index by which `beginning` finds it."""
         return column if self.is_sqlite else sa.collate(column, "C")
 
-    async def begin_edges(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
+    async def begin_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of edges that are new, unless another collector has made them meanwhile."""
-        await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(found))
+        await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(rows))
 
-    async def begin_series(self, connection: AsyncConnection, found: Sequence[Sequence[str]]) -> None:
+    async def begin_series(self, connection: AsyncConnection, keys: Sequence[Sequence[str]]) -> None:
         """Make series that are new: [edge, region, customer, meter, route, dimensions] each."""
         names = [column.name for column in series.columns if column.name != "id"]
         insert = self._insert(series)
-        rows: Any = [dict(zip(names, one, strict=True)) for one in found]
+        rows: Any = [dict(zip(names, one, strict=True)) for one in keys]
         if not self.is_sqlite:
             lists = {name: sa.bindparam(name, type_=ARRAY(sa.Text())) for name in names}
-            insert = insert.from_select(names, _unnested(lists))
+            insert = insert.from_select(names, _unnest(lists))
             rows = {name: [row[name] for row in rows] for name in names}
         await connection.execute(insert.on_conflict_do_nothing(), rows)
 
-    async def split_series(self, connection: AsyncConnection, found: Sequence[Mapping[str, Any]]) -> None:
+    async def split_series(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
-        await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(found))
+        await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(rows))
 
-    async def note_late(self, connection: AsyncConnection, found: Iterable[tuple[str, int]]) -> None:
+    async def note_late(self, connection: AsyncConnection, hours: Iterable[tuple[str, int]]) -> None:
         """Count once more that these hours of edges have grown after they were closed."""
-        rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(found)]
+        rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(hours)]
         if rows:
             statement = self._insert(late_hours).on_conflict_do_update(
                 index_elements=list(late_hours.primary_key), set_={"times": late_hours.c.times + 1}
             )
             await connection.execute(statement, rows)
 
-    async def begin_events(self, connection: AsyncConnection, found: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
+    async def begin_events(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
         """Make rows of events, in the order of the table's columns; return source and id of those that were there."""
         if not self.is_sqlite:
-            columns = zip(events.columns.keys(), zip(*found, strict=True), strict=True)
-            texts = {name: _json_text(values) for name, values in columns}
+            columns = zip(events.columns.keys(), zip(*rows, strict=True), strict=True)
+            texts = {name: _format_json_array(values) for name, values in columns}
             return {(source, number) for source, number in await connection.execute(BEGIN_EVENTS, texts)}
         # Nobody else writes meanwhile: to look for those that are there first is cheaper than to be told.
-        identities = orjson.dumps([row[:2] for row in found]).decode()
+        identities = orjson.dumps([row[:2] for row in rows]).decode()
         there = {(source, number) for source, number in await connection.execute(EVENTS_THERE, {"sent": identities})}
-        if new := [row for row in found if tuple(row[:2]) not in there] if there else found:
+        if new := [row for row in rows if tuple(row[:2]) not in there] if there else rows:
             # Past SQLAlchemy, as in `add`.
             places = ", ".join("?" * len(events.columns))
             await connection.exec_driver_sql(f"INSERT INTO {events.name} VALUES ({places})", list(new))
@@ -330,56 +332,65 @@ class Database:
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
             await connection.execute(sa.select(lock(ROLLUP_LOCK)))
 
-    async def add(self, connection: AsyncConnection, table: sa.Table, grown: Mapping[int, Mapping[int, int]]) -> None:
+    async def add(
+        self, connection: AsyncConnection, table: sa.Table, increments: Mapping[int, Mapping[int, int]]
+    ) -> None:
         """Add to a table of sums: by how much each series has grown in each minute (hour, day), then by series."""
-        rows = [(one, time, value) for time, values in grown.items() for one, value in values.items()]
+        rows = [(one, time, value) for time, values in increments.items() for one, value in values.items()]
         if not rows:
             return
         if self.is_sqlite:
             # Past SQLAlchemy, which would look at every value of every row once more: that takes half of the time.
-            await connection.exec_driver_sql(self._add[table.name], rows)
+            await connection.exec_driver_sql(self._add_statements[table.name], rows)
             return
         if table is ledger:
-            await self._partition(connection, grown)
-            for minute, values in grown.items():
-                rows = [(one, minute, value) for one, value in (await self._grow(connection, minute, values)).items()]
+            await self._create_partitions(connection, increments)
+            for minute, values in increments.items():
+                rows = [
+                    (one, minute, value)
+                    for one, value in (await self._update_present(connection, minute, values)).items()
+                ]
                 await self._upsert(connection, table, rows)
-                self._remember(minute, values)
+                self._remember_present(minute, values)
             return
         await self._upsert(connection, table, rows)
 
     async def _upsert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[int, int, int]]) -> None:
         """Add these rows to a table of sums of PostgreSQL, whether they are there or not."""
         if rows:
-            columns = map(_text, zip(*rows, strict=True))
-            await connection.execute(self._add[table.name], dict(zip(table.columns.keys(), columns, strict=True)))
+            columns = map(_format_array, zip(*rows, strict=True))
+            await connection.execute(
+                self._add_statements[table.name], dict(zip(table.columns.keys(), columns, strict=True))
+            )
 
-    async def _grow(self, connection: AsyncConnection, minute: int, values: Mapping[int, int]) -> Mapping[int, int]:
+    async def _update_present(
+        self, connection: AsyncConnection, minute: int, values: Mapping[int, int]
+    ) -> Mapping[int, int]:
         """Let those rows of a minute grow that are known to be there, which takes three quarters of the CPU that it
         takes to look whether they are; the rest is returned.
         """
-        there = self._there.get(minute, set())
+        there = self._present.get(minute, set())
         old = {one: value for one, value in values.items() if one in there}
         if old:
-            own = {"of": minute, "those": _text(old), "by": _text(old.values())}
+            own = {"of": minute, "those": _format_array(old), "by": _format_array(old.values())}
             if (await connection.execute(GROW, own)).rowcount != len(old):
                 # Another database than a moment ago: a restored one, maybe. Who sends it again finds it as it is now.
-                raise LedgerChanged(f"the ledger lacks rows of the minute {minute} that it had")
+                raise LedgerChangedError(f"the ledger lacks rows of the minute {minute} that it had")
         return {one: value for one, value in values.items() if one not in there} if old else values
 
-    def _remember(self, minute: int, series: Iterable[int]) -> None:
+    def _remember_present(self, minute: int, series: Iterable[int]) -> None:
         """These series have a row in this minute."""
-        self._there.setdefault(minute, set()).update(series)
-        while len(self._there) > MINUTES_REMEMBERED or sum(map(len, self._there.values())) > ROWS_REMEMBERED_MAX:
-            del self._there[min(self._there)]
+        self._present.setdefault(minute, set()).update(series)
+        while len(self._present) > MINUTES_REMEMBERED or sum(map(len, self._present.values())) > ROWS_REMEMBERED_MAX:
+            del self._present[min(self._present)]
 
-    def _adding(self, table: sa.Table) -> Any:
+    def _build_add_statement(self, table: sa.Table) -> Any:
         """The statement that adds to a table of sums."""
         insert = self._insert(table)
         names = table.columns.keys()
         if not self.is_sqlite:
             texts = {name: sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in names}
-            insert = insert.from_select(names, _unnested(texts))
+            insert = insert.from_select(names, _unnest(texts))
         statement = insert.on_conflict_do_update(
             index_elements=list(table.primary_key),
             set_={"value": table.c.value + insert.excluded.value},
@@ -390,15 +401,15 @@ class Database:
         assert compiled.positiontup == names
         return str(compiled)
 
-    async def _partition(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
+    async def _create_partitions(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
         """Make the partitions of these minutes that are not there yet."""
-        wanted = {_month(minute) for minute in minutes}
+        wanted = {_month_of(minute) for minute in minutes}
         if wanted <= self._months:
             return
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
-        there = await _partitions(connection)
+        there = await _fetch_partitions(connection)
         for month in sorted(wanted - there):
-            name, (since, until) = _name(month), _span(month)
+            name, (since, until) = _partition_name(month), _month_span(month)
             # Attached, as making it in one step would wait for all who read the ledger, and they for it.
             for statement in (
                 f"CREATE TABLE {name} (LIKE ledger INCLUDING CONSTRAINTS) WITH (fillfactor = {LEDGER_FILL_PERCENT})",
@@ -409,7 +420,7 @@ class Database:
 
     def droppable(self, second: int) -> int:
         """The Unix second before which minutes can be dropped, where those before `second` are no longer kept."""
-        return _span(_month(second))[0] if self.has_partitions else second - second % DAY
+        return _month_span(_month_of(second))[0] if self.has_partitions else second - second % DAY
 
     async def drop_month(self, before: int) -> bool:
         """Drop the oldest partition of the ledger that ends there or earlier.
@@ -418,14 +429,14 @@ class Database:
         """
         async with self.writing() as connection:
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
-            old = sorted(month for month in await _partitions(connection) if _span(month)[1] <= before)
+            old = sorted(month for month in await _fetch_partitions(connection) if _month_span(month)[1] <= before)
             if not old:
                 return False
             await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PARTITION_LOCK_TIMEOUT}'")
             try:
-                await connection.exec_driver_sql(f"DROP TABLE {_name(old[0])}")
-            except sa.exc.DBAPIError as failure:
-                if getattr(failure.orig, "sqlstate", None) != LOCKED:
+                await connection.exec_driver_sql(f"DROP TABLE {_partition_name(old[0])}")
+            except sa.exc.DBAPIError as error:
+                if getattr(error.orig, "sqlstate", None) != LOCK_TIMEOUT_STATE:
                     raise
                 await connection.rollback()
                 return False
@@ -436,7 +447,7 @@ class Database:
         return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
 
-async def _partitions(connection: AsyncConnection) -> set[Month]:
+async def _fetch_partitions(connection: AsyncConnection) -> set[Month]:
     """The months that have a partition."""
     names = await connection.exec_driver_sql(
         "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'ledger'::regclass"
@@ -444,19 +455,19 @@ async def _partitions(connection: AsyncConnection) -> set[Month]:
     return {(int(year), int(month)) for _, year, month in (name.split("_") for name in names.scalars())}
 
 
-def _month(second: int) -> Month:
+def _month_of(second: int) -> Month:
     """The month of UTC that a Unix second is in."""
     at = datetime.fromtimestamp(second, UTC)
     return at.year, at.month
 
 
-def _span(month: Month) -> tuple[int, int]:
+def _month_span(month: Month) -> tuple[int, int]:
     """The Unix second at which a month begins, and that at which the next one does."""
     begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
     return begin, begin + monthrange(*month)[1] * DAY
 
 
-def _name(month: Month) -> str:
+def _partition_name(month: Month) -> str:
     """The table that is a month's partition."""
     return f"ledger_{month[0]:04}_{month[1]:02}"
 
@@ -467,31 +478,31 @@ def insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any
     return insert(table).on_conflict_do_nothing(index_elements=names)
 
 
-def is_too_much(failure: Exception) -> bool:
+def is_too_much(error: Exception) -> bool:
     """Whether the database could not hold a number."""
-    return isinstance(failure, sa.exc.DBAPIError) and any(said in str(failure.orig) for said in TOO_MUCH)
+    return isinstance(error, sa.exc.DBAPIError) and any(message in str(error.orig) for message in OVERFLOW_MESSAGES)
 
 
-def reason(failure: Exception) -> str:
+def reason(error: Exception) -> str:
     """What a driver says, in a line."""
-    said = getattr(failure, "orig", None) or failure
-    return str(said).partition("\n")[0].rpartition("'>: ")[2] or type(said).__name__
+    driver_error = getattr(error, "orig", None) or error
+    return str(driver_error).partition("\n")[0].rpartition("'>: ")[2] or type(driver_error).__name__
 
 
-def _unnested(arrays: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
+def _unnest(arrays: Mapping[str, sa.ColumnElement[Any]]) -> sa.Select[Any]:
     """The rows that arrays make, one for each column: one statement for any number of rows."""
     made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
     return sa.select(*made.render_derived().columns)
 
 
-def _text(numbers: Iterable[int]) -> str:
+def _format_array(numbers: Iterable[int]) -> str:
     """An array for PostgreSQL, as text: the driver looks at each number of a list three times, which takes longer than
     all the rest.
     """
     return "{" + ",".join(map(str, numbers)) + "}"
 
 
-def _growing() -> sa.Update:
+def _build_grow_statement() -> sa.Update:
     """The statement that lets rows of one minute grow which are there, on PostgreSQL."""
     texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
     grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
@@ -503,25 +514,25 @@ def _growing() -> sa.Update:
     )
 
 
-GROW = _growing()
+GROW = _build_grow_statement()
 
 
-def _json_text(values: Iterable[str | int | bool | None]) -> str:
+def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
     """The same of texts in printable ASCII, which PostgreSQL writes as JSON does; and NULL too."""
     return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
 
 
-def _beginning_events() -> sa.Select[Any]:
+def _build_insert_events() -> sa.Select[Any]:
     """The statement that makes rows of events and says which were there, on PostgreSQL."""
     texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
-    sent = _unnested(texts).cte("sent")
+    sent = _unnest(texts).cte("sent")
     insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
     made = insert.returning(events.c.source, events.c.id).cte("made")
     is_made = sa.exists().where(made.c.source == sent.c.source, made.c.id == sent.c.id)
     return sa.select(sent.c.source, sent.c.id).where(~is_made)
 
 
-def _events_there() -> sa.Select[Any]:
+def _build_select_events() -> sa.Select[Any]:
     """The statement that says which of some events are there, on SQLite."""
     sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
     same = [
@@ -531,8 +542,8 @@ def _events_there() -> sa.Select[Any]:
     return sa.select(events.c.source, events.c.id).select_from(sent).join(events, sa.and_(*same))
 
 
-BEGIN_EVENTS = _beginning_events()
-EVENTS_THERE = _events_there()
+BEGIN_EVENTS = _build_insert_events()
+EVENTS_THERE = _build_select_events()
 
 
 def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
@@ -589,18 +600,18 @@ def _postgresql(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "handle_error")
     def tell_lost(context: Any) -> Exception | None:
         """What a server says that starts or ends is LOST, and no fault of ours."""
-        said = context.original_exception
+        original = context.original_exception
         # The server was killed while the connection waited for it: the driver takes it for in use ever after.
-        is_stuck = isinstance(said.__cause__, asyncpg.InternalClientError)
-        if not (is_stuck or str(getattr(said, "sqlstate", None)).startswith(AWAY)):
+        is_stuck = isinstance(original.__cause__, asyncpg.InternalClientError)
+        if not (is_stuck or str(getattr(original, "sqlstate", None)).startswith(UNAVAILABLE_STATES)):
             return None
         context.is_disconnect |= is_stuck
-        return sa.exc.OperationalError(context.statement, context.parameters, said)
+        return sa.exc.OperationalError(context.statement, context.parameters, original)
 
     return engine
 
 
-def _revision(connection: sa.Connection) -> str | None:
+def _fetch_revision(connection: sa.Connection) -> str | None:
     """Of which revision the tables are; None where there are none yet."""
     if not sa.inspect(connection).has_table(VERSION.name):
         return None

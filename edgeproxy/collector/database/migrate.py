@@ -8,7 +8,7 @@ from alembic.config import Config
 from alembic.util.exc import CommandError
 
 
-class Later(Exception):
+class LaterRevisionError(Exception):
     """The tables are of a revision that is not known here; says which."""
 
 
@@ -19,5 +19,5 @@ def upgrade(connection: sa.Connection) -> None:
     config.attributes["connection"] = connection
     try:
         command.upgrade(config, "head")
-    except CommandError as failure:
-        raise Later(str(failure)) from failure
+    except CommandError as error:
+        raise LaterRevisionError(str(error)) from error

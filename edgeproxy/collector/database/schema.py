@@ -132,7 +132,7 @@ dimension_values = Table(
 )
 
 
-def sums(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
+def build_sums_table(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
     """A table of what each series comes to in each `unit` of time, which is known by the Unix second it begins with."""
     return Table(
         name,
@@ -148,7 +148,7 @@ def sums(name: str, unit: str, *more: SchemaItem, **options: Any) -> Table:
 
 
 # On PostgreSQL a month is a partition, made by `Database.add`.
-ledger = sums(
+ledger = build_sums_table(
     "ledger",
     "minute",
     CheckConstraint(f"value <= {MINUTE_VALUE_MAX}", name="ledger_most"),
@@ -156,8 +156,8 @@ ledger = sums(
 )
 
 # What the minutes that are rolled up come to, by hour and by day of UTC; a day has what there is of it so far.
-hours = sums("hours", "hour")
-days = sums("days", "day", postgresql_with={"fillfactor": 70})  # A row grows with each of its hours.
+hours = build_sums_table("hours", "hour")
+days = build_sums_table("days", "day", postgresql_with={"fillfactor": 70})  # A row grows with each of its hours.
 
 # One row. Rolled up are all hours before `hour`, and of `hour` the series up to `series`: each count of these is in
 # `hours` and `days`, those of later ones in `ledger` alone. What is older than what is kept is in the coarser tables
@@ -195,7 +195,7 @@ checkpoints = Table(
     Column("minute", INTEGER, nullable=False),  # The latest that these have rows of; -1 where they have none.
     sqlite_strict=True,
 )
-dropped = sums("dropped", "day", postgresql_with={"fillfactor": 70})
+dropped = build_sums_table("dropped", "day", postgresql_with={"fillfactor": 70})
 
 # What services reported, each event once: the rows of the ledger whose edge is EVENTS are made of these.
 events = Table(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.database import Database, owner_only, reason
+from edgeproxy.collector.database.database import Database, open_owner_only, reason
 
 LOCK_CLASS = 7305
 """The first number of the advisory locks of jobs; those of `database.py` have one number alone: others than these."""
@@ -25,57 +25,57 @@ LOOK_SECONDS = 2.0
 """Seconds between two looks whether the session that holds a lock is still there."""
 
 
-class LockLost(OSError):
+class LockLostError(OSError):
     """The lock of a job went with the connection to the server; another collector may do the job now."""
 
 
-class Lock(NamedTuple):
+class JobLock(NamedTuple):
     """What `taken` gives."""
 
     is_ours: bool
     session: AsyncConnection | None = None
     """On PostgreSQL, what holds it."""
 
-    async def lost(self) -> str:
+    async def wait_until_lost(self) -> str:
         """Wait until it is lost, which on SQLite it never is; why."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             if self.session is not None:
                 try:
                     await self.session.execute(sa.select(1))
-                except Exception as failure:
-                    return reason(failure)
+                except Exception as error:
+                    return reason(error)
 
 
 @asynccontextmanager
-async def taken(database: Database, name: str) -> AsyncIterator[Lock]:
+async def acquire_lock(database: Database, name: str) -> AsyncIterator[JobLock]:
     """Take the lock of this name until the block ends, unless somebody else has it now.
 
     Names are parts of names of files. Nobody waits: who does not get it asks again later.
     """
     if database.file is not None:
-        handle = owner_only(f"{database.file}.{name}.lock", os.O_RDWR | os.O_CREAT)
+        handle = open_owner_only(f"{database.file}.{name}.lock", os.O_RDWR | os.O_CREAT)
         try:
-            yield Lock(_locked(handle))
+            yield JobLock(_try_file_lock(handle))
         finally:
             os.close(handle)
         return
     async with database.locks.connect() as connection:
         # Of a transaction, so that it is given back with the connection, whatever becomes of both.
-        lock = sa.func.pg_try_advisory_xact_lock(LOCK_CLASS, _number(name))
-        yield Lock(bool((await connection.execute(sa.select(lock))).scalar_one()), connection)
+        lock = sa.func.pg_try_advisory_xact_lock(LOCK_CLASS, _number_of(name))
+        yield JobLock(bool((await connection.execute(sa.select(lock))).scalar_one()), connection)
 
 
 @asynccontextmanager
-async def alone(database: Database, name: str) -> AsyncIterator[bool]:
+async def try_exclusive(database: Database, name: str) -> AsyncIterator[bool]:
     """Whether the job of this name is the caller's to do until the block ends: see `taken`. For what takes a moment;
     what takes longer is for `do_alone`, which ends it where the lock is lost.
     """
-    async with taken(database, name) as lock:
+    async with acquire_lock(database, name) as lock:
         yield lock.is_ours
 
 
-def _locked(handle: int) -> bool:
+def _try_file_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -83,6 +83,6 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _number(name: str) -> int:
+def _number_of(name: str) -> int:
     """What stands for a name, of 32 bits with a sign."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big", signed=True)

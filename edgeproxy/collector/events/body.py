@@ -56,11 +56,11 @@ def read_all(body: bytes, meters: Mapping[str, Meter], now: float) -> tuple[list
     if (sound := read_sound(body, meters, now)) is not None:
         return list(enumerate(sound)), []
     events, rejected = [], []
-    for position, said in enumerate(objects(body)):
+    for position, document in enumerate(objects(body)):
         try:
-            events.append((position, read(said, meters, now)))
-        except BadEvent as bad:
-            rejected.append(Rejection(position, str(bad), said))
+            events.append((position, read(document, meters, now)))
+        except BadEvent as error:
+            rejected.append(Rejection(position, str(error), document))
     return events, rejected
 
 
@@ -68,18 +68,18 @@ def read_sound(body: bytes, meters: Mapping[str, Meter], now: float) -> list[Eve
     """The events in a body, if all are in our form and nothing is wrong with any: as `objects` and `read` have them."""
     try:
         if body.startswith(b"["):
-            said = LIST.decode(body)
-        elif len(said := LINE.decode_lines(body)) != sum(map(bool, map(bytes.strip, body.split(b"\n")))):
+            records = LIST.decode(body)
+        elif len(records := LINE.decode_lines(body)) != sum(map(bool, map(bytes.strip, body.split(b"\n")))):
             return None  # Several in a line, or one over several: for `objects` to judge.
-        return list(_sound(said, meters, now)) if 0 < len(said) <= EVENTS_MAX else None
+        return list(_sound(records, meters, now)) if 0 < len(records) <= EVENTS_MAX else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadEvent):
         return None
 
 
-def _sound(said: Iterable[Ours], meters: Mapping[str, Meter], now: float) -> Iterable[Event]:
+def _sound(records: Iterable[Ours], meters: Mapping[str, Meter], now: float) -> Iterable[Event]:
     """Raises BadEvent, which need not say why, where one is not sound."""
     names: set[tuple[str, str]] = set()
-    for one in said:
+    for one in records:
         meter = meters.get(one.meter)
         if meter is None or not TEXT.fullmatch(one.id):
             raise BadEvent
@@ -102,7 +102,7 @@ def _sound(said: Iterable[Ours], meters: Mapping[str, Meter], now: float) -> Ite
             int(now) if one.time is None else second_of(one.time, now),
             one.time is not None,
             one.request_id,
-            _split(raw, tuple(meter.dimensions)),
+            _parse_split(raw, tuple(meter.dimensions)),
             None,
             item,
             meter.aggregate == "sum",
@@ -110,7 +110,7 @@ def _sound(said: Iterable[Ours], meters: Mapping[str, Meter], now: float) -> Ite
 
 
 @lru_cache(1 << 12)
-def _split(raw: bytes, known: tuple[str, ...]) -> str:
+def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
     """The dimensions that this JSON says, as text; raises BadEvent."""
     try:
         return split_of(orjson.loads(raw), "", known)

@@ -24,14 +24,14 @@ class Letter(NamedTuple):
 
 async def page(connection: AsyncConnection, after: str, limit: int) -> list[Letter]:
     """The letters after one, oldest first."""
-    wanted = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
-    return [_letter(row) for row in await connection.execute(wanted)]
+    statement = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
+    return [_parse_letter(row) for row in await connection.execute(statement)]
 
 
 async def find(connection: AsyncConnection, id_: str) -> Letter | None:
     """A letter; None where there is none such."""
     row = (await connection.execute(sa.select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
-    return None if row is None else _letter(row)
+    return None if row is None else _parse_letter(row)
 
 
 async def remove(connection: AsyncConnection, id_: str) -> bool:
@@ -40,5 +40,5 @@ async def remove(connection: AsyncConnection, id_: str) -> bool:
     return gone.rowcount > 0
 
 
-def _letter(row: sa.Row[Any]) -> Letter:
+def _parse_letter(row: sa.Row[Any]) -> Letter:
     return Letter(row.id, row.received, row.token, row.error, orjson.loads(row.event))

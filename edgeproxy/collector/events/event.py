@@ -83,28 +83,28 @@ def objects(body: bytes) -> list[Any]:
     if len(body) > BODY_BYTES_MAX:
         raise BadBody(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     try:
-        said = orjson.loads(body)
-        found = said if isinstance(said, list) else [said]
-    except orjson.JSONDecodeError as whole:
+        document = orjson.loads(body)
+        events = document if isinstance(document, list) else [document]
+    except orjson.JSONDecodeError as document_error:
         lines = body.split(b"\n")
         try:
-            found = [orjson.loads(line) for line in lines if line.strip()]
+            events = [orjson.loads(line) for line in lines if line.strip()]
         except orjson.JSONDecodeError:
-            raise BadBody(f"the body is neither JSON nor JSON lines: {whole}") from None
-    if not found:
+            raise BadBody(f"the body is neither JSON nor JSON lines: {document_error}") from None
+    if not events:
         raise BadBody("there is no event in the body")
-    if len(found) > EVENTS_MAX:
-        raise BadBody(f"there are {len(found)} events in the body, and {EVENTS_MAX} is the most")
-    return found
+    if len(events) > EVENTS_MAX:
+        raise BadBody(f"there are {len(events)} events in the body, and {EVENTS_MAX} is the most")
+    return events
 
 
 def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
     """Return the event that this JSON says; raises BadEvent. `meters`: those that count events."""
     if not isinstance(said, dict):
         raise BadEvent("is not an object")
-    fields = _of_cloud(said) if "specversion" in said else _known(said, FIELDS, "")
-    source, id_ = _text(fields, "source"), _text(fields, "id")
-    customer, name = _name(fields, "customer"), _name(fields, "meter")
+    fields = _convert_cloud_event(said) if "specversion" in said else _require_known_fields(said, FIELDS, "")
+    source, id_ = _parse_text(fields, "source"), _parse_text(fields, "id")
+    customer, name = _parse_name(fields, "customer"), _parse_name(fields, "meter")
     meter = meters.get(name)
     if meter is None:
         raise BadEvent(f"meter: {name} is no meter that counts events")
@@ -117,14 +117,14 @@ def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
         value=1 if item is not None else value_of(fields.get("value")),
         time=int(now) if fields.get("time") is None else second_of(fields["time"], now),
         is_dated=fields.get("time") is not None,
-        request_id=None if fields.get("request_id") is None else _text(fields, "request_id"),
+        request_id=None if fields.get("request_id") is None else _parse_text(fields, "request_id"),
         dimensions=split_of(fields.get("dimensions"), name, meter.dimensions),
         item=item,
         is_summed=meter.aggregate == "sum",
     )
 
 
-def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
+def _convert_cloud_event(said: dict[str, Any]) -> dict[str, Any]:
     """The fields of a CloudEvent as ours; further attributes are its sender's own."""
     if said["specversion"] != "1.0":
         raise BadEvent("specversion: is not 1.0")
@@ -134,12 +134,12 @@ def _of_cloud(said: dict[str, Any]) -> dict[str, Any]:
     data = said.get("data")
     if not isinstance(data, dict):
         raise BadEvent('data: is not an object such as {"value": 1}')
-    _known(data, DATA_FIELDS, "data.")
+    _require_known_fields(data, DATA_FIELDS, "data.")
     ours = {"customer": said.get("subject"), "meter": said.get("type")}
     return {**{name: said.get(name) for name in ("id", "source", "time")}, **ours, **data}
 
 
-def _known(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
+def _require_known_fields(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
     for name in said:
         if name not in names:
             near = find_nearest(name, names)
@@ -152,56 +152,56 @@ def shown(name: str) -> str:
     return "".join(one if one.isprintable() else "?" for one in name[:40])
 
 
-def _text(fields: dict[str, Any], name: str) -> str:
-    said = fields.get(name)
-    if not isinstance(said, str) or not TEXT.fullmatch(said):
+def _parse_text(fields: dict[str, Any], name: str) -> str:
+    text = fields.get(name)
+    if not isinstance(text, str) or not TEXT.fullmatch(text):
         raise BadEvent(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
-    return said
+    return text
 
 
-def _name(fields: dict[str, Any], name: str) -> str:
-    said = fields.get(name)
-    if not isinstance(said, str) or not NAME.fullmatch(said):
+def _parse_name(fields: dict[str, Any], name: str) -> str:
+    text = fields.get(name)
+    if not isinstance(text, str) or not NAME.fullmatch(text):
         raise BadEvent(f"{name}: is not a name")
-    return said
+    return text
 
 
-def value_of(said: Any) -> int:
+def value_of(value: Any) -> int:
     """What is added up, or the level of a gauge; raises BadEvent."""
-    if type(said) is not int or not 0 <= said <= VALUE_MAX:
+    if type(value) is not int or not 0 <= value <= VALUE_MAX:
         raise BadEvent(f"value: is not a whole number from 0 to {VALUE_MAX}")
-    return said
+    return value
 
 
-def item_of(said: Any) -> str:
+def item_of(value: Any) -> str:
     """What is counted once: a text, or a number as text; raises BadEvent."""
-    if type(said) is int and 0 <= said <= VALUE_MAX:
-        return str(said)
-    if not isinstance(said, str) or not TEXT.fullmatch(said):
+    if type(value) is int and 0 <= value <= VALUE_MAX:
+        return str(value)
+    if not isinstance(value, str) or not TEXT.fullmatch(value):
         raise BadEvent(f"value: is neither a whole number nor a text of 1 to {CHARACTERS_MAX} printable characters")
-    return said
+    return value
 
 
-def split_of(said: Any, name: str, known: Collection[str]) -> str:
+def split_of(value_by_name: Any, name: str, known: Collection[str]) -> str:
     """The dimensions as text, those of the meter being `known`; raises BadEvent."""
-    if said is None or said == {}:
+    if value_by_name is None or value_by_name == {}:
         return ""
-    if not isinstance(said, dict):
+    if not isinstance(value_by_name, dict):
         raise BadEvent('dimensions: are no object such as {"model": "m1"}')
-    for dimension, value in said.items():
+    for dimension, value in value_by_name.items():
         if dimension not in known:
             near = find_nearest(dimension, known)
             hint = f", did you mean {near}?" if near else ""
             raise BadEvent(f"dimensions: {shown(dimension)} is no dimension of {name}{hint}")
         if not isinstance(value, str) or not VALUE.fullmatch(value):
             raise BadEvent(f"dimensions: {dimension} is not {A_VALUE}")
-    return format_dimensions(said)
+    return format_dimensions(value_by_name)
 
 
-def second_of(said: Any, now: float) -> int:
+def second_of(text: Any, now: float) -> int:
     """The Unix second of a time of RFC 3339 that is not too far from now; raises BadEvent."""
     try:
-        if not isinstance(said, str) or len(said) > 40 or "T" not in (upper := said.upper()):
+        if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):
             raise ValueError
         at = datetime.fromisoformat(upper)
         if at.tzinfo is None:
@@ -219,9 +219,9 @@ def second_of(said: Any, now: float) -> int:
 def differences(counted: Event, sent: Event) -> list[str]:
     """The fields in which an event that was counted differs from one of the same id that is sent now."""
     compared = ("customer", "meter", "value", "dimensions", "request_id")
-    found = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
-    if counted.item != sent.item and "value" not in found:
-        found.append("value")
+    differing = [name for name in compared if getattr(counted, name) != getattr(sent, name)]
+    if counted.item != sent.item and "value" not in differing:
+        differing.append("value")
     if counted.is_dated and sent.is_dated and counted.time != sent.time:
-        found.append("time")
-    return found
+        differing.append("time")
+    return differing

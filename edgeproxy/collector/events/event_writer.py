@@ -19,7 +19,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts.ids import format_timestamp as moment_ms
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
-from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
 from edgeproxy.collector.events.event import Event, Rejection, differences
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
@@ -95,10 +95,10 @@ class Intake:
         database: Database,
         names: Names,
         metrics: IntakeMetrics,
-        heard: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
+        on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:
         """`heard` is called with the customers and meters of which something was counted."""
-        self._heard = heard
+        self._on_counted = on_counted
         self._database = database
         self._names = names
         self._metrics = metrics
@@ -149,38 +149,38 @@ class Intake:
     async def _settle_together(self, group: Sequence[Waiting]) -> None:
         """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
         try:
-            receipts = await self._write([waiting.sent for waiting in group])
+            receipts = await self._write_group([waiting.sent for waiting in group])
         except asyncio.CancelledError:
             raise
         except Exception as failure:
             self._ledger.forget([EVENTS])
             self.values.forget()
             is_much = isinstance(failure, SumTooLargeError) or is_too_much(failure)
-            if len(group) > 1 and (is_much or not isinstance(failure, LOST)):
+            if len(group) > 1 and (is_much or not isinstance(failure, CONNECTION_ERRORS)):
                 for waiting in group:
                     await self._settle_together([waiting])
                 return
             if is_much and group[0].sent.events:
                 await self._settle_together([group[0]._replace(sent=too_large(group[0].sent))])
                 return
-            self._fail(group, failure)
+            self._fail_group(group, failure)
             return
         for waiting, receipt in zip(group, receipts, strict=True):
             self._metrics.events_settled(receipt)
             if not waiting.answer.done():
                 waiting.answer.set_result(receipt)
 
-    def _fail(self, group: Sequence[Waiting], failure: Exception) -> None:
+    def _fail_group(self, group: Sequence[Waiting], failure: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
         log.get_logger().error("events could not be counted", requests=len(group), why=reason(failure))
-        if not isinstance(failure, LOST):
+        if not isinstance(failure, CONNECTION_ERRORS):
             log.get_logger().error("a fault in the collector", exc_info=failure)
         self._metrics.failed()
         for waiting in group:
             if not waiting.answer.done():
                 waiting.answer.set_exception(DatabaseUnavailableError())
 
-    async def _write(self, group: Sequence[Sent]) -> list[Receipt]:
+    async def _write_group(self, group: Sequence[Sent]) -> list[Receipt]:
         """Count what is new of these, in their order, in one transaction."""
         first: dict[Identity, Event] = {}
         for sent in group:
@@ -192,23 +192,23 @@ class Intake:
         async with self._database.writing() as connection:
             passed: list[Alert] = []
             if first:
-                await self._lock(connection)
+                await self._lock_events(connection)
                 there = await self._database.begin_events(connection, sorted(first.values()))
-                counted = await self._counted(connection, sorted(there))
+                counted = await self._fetch_counted(connection, sorted(there))
                 new = [event for one, event in first.items() if one not in there]
                 grown = grown_by(new)
-                folded, passed = await self._fold(connection, grown, new)
+                folded, passed = await self._fold_dimensions(connection, grown, new)
                 begun = await self._ledger.add_batches(connection, batches_of(grown.sums, folded))
             known = {**first, **counted}
             fresh = first.keys() - counted.keys()
             receipts = [judged(sent, fresh, known) for sent in group]
-            await raise_alerts(connection, [*await self._bury(connection, group, receipts), *passed])
-        self._heard({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
+            await raise_alerts(connection, [*await self._store_dead_letters(connection, group, receipts), *passed])
+        self._on_counted({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
         await self._names.record_names(customers, (meter for _, meter, *_ in begun))
         return receipts
 
-    async def _fold(
+    async def _fold_dimensions(
         self, connection: AsyncConnection, grown: Grown, new: Sequence[Event]
     ) -> tuple[dict[DimensionUse, str], list[Alert]]:
         """As what uses count whose values are beyond a bound, which is kept; and what is to be raised."""
@@ -227,13 +227,15 @@ class Intake:
             await connection.execute(sa.update(events).where(its).values(folded=sa.bindparam("split")), rows)
         return changed, passed
 
-    async def _lock(self, connection: AsyncConnection) -> None:
+    async def _lock_events(self, connection: AsyncConnection) -> None:
         """Let no other collector count events until the transaction ends: series get their numbers under this lock."""
         row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         await self._database.begin_edges(connection, [row])
         await connection.execute(sa.select(edges.c.edge).where(edges.c.edge == EVENTS).with_for_update())
 
-    async def _counted(self, connection: AsyncConnection, identities: Sequence[Identity]) -> dict[Identity, Event]:
+    async def _fetch_counted(
+        self, connection: AsyncConnection, identities: Sequence[Identity]
+    ) -> dict[Identity, Event]:
         """The events that were counted before under these identities."""
         found: dict[Identity, Event] = {}
         for begin in range(0, len(identities), LOOKED_UP_MAX):
@@ -243,7 +245,7 @@ class Intake:
                 found[row.source, row.id] = Event(*row)
         return found
 
-    async def _bury(
+    async def _store_dead_letters(
         self, connection: AsyncConnection, group: Sequence[Sent], receipts: Sequence[Receipt]
     ) -> list[Alert]:
         """Keep what was rejected, as far as there is room; return what is to be raised."""
@@ -335,14 +337,14 @@ def too_large(sent: Sent) -> Sent:
 
 def told(event: Event) -> dict[str, Any]:
     """An event as JSON has it."""
-    said = event._asdict()
-    is_dated = said.pop("is_dated")
-    del said["is_summed"], said["folded"]
-    said["time"] = moment(event.time) if is_dated else None
-    said["dimensions"] = dimensions.parse_dimensions(event.dimensions) or None
-    if (item := said.pop("item")) is not None:
-        said["value"] = item
-    return {name: value for name, value in said.items() if value is not None}
+    document = event._asdict()
+    is_dated = document.pop("is_dated")
+    del document["is_summed"], document["folded"]
+    document["time"] = moment(event.time) if is_dated else None
+    document["dimensions"] = dimensions.parse_dimensions(event.dimensions) or None
+    if (item := document.pop("item")) is not None:
+        document["value"] = item
+    return {name: value for name, value in document.items() if value is not None}
 
 
 def written(said: Any) -> str:

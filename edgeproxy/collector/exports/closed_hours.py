@@ -48,16 +48,16 @@ async def readings(connection: AsyncConnection, at_hour: int) -> reading_files.R
     """The readings of an hour."""
     columns = (said.source, said.id, said.time, said.customer, said.meter, SPLIT, said.value, said.item)
     within = (said.is_summed == ZERO) & (said.time >= at_hour) & (said.time < at_hour + HOUR)
-    found = await connection.stream(sa.select(*columns).where(within))
-    return {(source, number): Said(*rest) async for source, number, *rest in found}
+    rows = await connection.stream(sa.select(*columns).where(within))
+    return {(source, number): Said(*rest) async for source, number, *rest in rows}
 
 
 async def late(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
     """By hour, how often it was added to after it was closed."""
     times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
     within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
-    found = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))
-    return {row[0]: row[1] for row in found}
+    rows = await connection.execute(sa.select(late_hours.c.hour, times).where(within).group_by(late_hours.c.hour))
+    return {row[0]: row[1] for row in rows}
 
 
 async def hourly(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:

@@ -65,11 +65,11 @@ class Exporter:
     def __init__(self, database: Database, place: Place) -> None:
         self._database = database
         self._place = place
-        found = {path: place.get(path) for path in place.sizes() if path.startswith(FOLDER)}
-        self._book = Book({path: body for path, (body, _) in found.items()})
-        self._tags = {path: tag for path, (_, tag) in found.items()}
+        manifests = {path: place.get(path) for path in place.sizes() if path.startswith(FOLDER)}
+        self._book = Book({path: body for path, (body, _) in manifests.items()})
+        self._tags = {path: tag for path, (_, tag) in manifests.items()}
         self._files = self._rows = 0
-        self._kept_from = 0
+        self._retained_from = 0
         """Of hours before this Unix second the ledger has readings alone."""
 
     async def run(self) -> Done:
@@ -78,20 +78,22 @@ class Exporter:
             there = await closed_hours.read(connection)
             late = await closed_hours.late(connection, there.kept_from, there.until)
             readings = await closed_hours.readings_by_hour(connection, 0, there.until)
-        new, grown = self._due(there, late, readings)
+        new, grown = self._list_due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
-                self._take_down(hour)
+                self._write_manifest(hour)
         due = {*new, *grown}
         days = sorted({hour - hour % DAY for hour in due})
         for day, then in zip(days, [*days, None][1:], strict=True):
             before = self._files
-            await self._day(day, {hour for hour in due if day <= hour < day + DAY})
+            await self._export_day(day, {hour for hour in due if day <= hour < day + DAY})
             if self._files > before or then is None or month_of(then) != month_of(day):
-                self._take_down(day)
+                self._write_manifest(day)
         return Done(len(new), len(grown), self._files, self._rows, self._book.until)
 
-    def _due(self, there: Closed, late: Mapping[int, int], readings: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    def _list_due(
+        self, there: Closed, late: Mapping[int, int], readings: Mapping[int, int]
+    ) -> tuple[list[int], list[int]]:
         """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
         begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
@@ -106,10 +108,10 @@ class Exporter:
         grown |= {hour for hour in readings if hour < begin and readings[hour] != self._book.readings(hour)}
         return new, sorted(grown)
 
-    async def _day(self, day: int, due: set[int]) -> None:
+    async def _export_day(self, day: int, due: set[int]) -> None:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
-            self._kept_from = (await rollup.fetch_state(connection)).hours_from  # It may have moved on since.
+            self._retained_from = (await rollup.fetch_state(connection)).hours_from  # It may have moved on since.
             late = await closed_hours.late(connection, day, day + DAY)
             read = await closed_hours.readings_by_hour(
                 connection, day, day + DAY
@@ -117,18 +119,18 @@ class Exporter:
             async for hour, rows in closed_hours.hourly(connection, day, day + DAY):
                 if hour in due:
                     readings = await closed_hours.readings(connection, hour) if hour in read else {}
-                    self._hour(hour, rows, late.get(hour, 0), readings)
+                    self._export_hour(hour, rows, late.get(hour, 0), readings)
 
-    def _hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
+    def _export_hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
         """Export what of an hour no file has."""
         before = self._book.hour(hour)
-        if hour < self._kept_from:  # What is left of its usage, if any, is being dropped.
+        if hour < self._retained_from:  # What is left of its usage, if any, is being dropped.
             late, usage = before.late, before.files
         else:
-            usage = self._exported(USAGE, hour, rows, before.files)
-        self._book.put(hour, late, usage, self._exported(READINGS, hour, readings, before.readings))
+            usage = self._export_rows(USAGE, hour, rows, before.files)
+        self._book.put(hour, late, usage, self._export_rows(READINGS, hour, readings, before.readings))
 
-    def _exported(self, form: Form[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
+    def _export_rows(self, form: Form[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
         """Export rows of an hour that no file has, and return all of its files."""
         named = [*before]
         for file in before:
@@ -146,7 +148,7 @@ class Exporter:
             self._rows += len(taken)
         return tuple(named)
 
-    def _take_down(self, hour: int) -> None:
+    def _write_manifest(self, hour: int) -> None:
         """Write the manifest of the month that has this hour."""
         path, text = self._book.month(hour)
         self._tags[path] = self._place.replace(path, text, self._tags.get(path))

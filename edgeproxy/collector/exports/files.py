@@ -71,8 +71,8 @@ def columns_of(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
         if not table.schema.equals(schema):
             raise Damaged(f"{path}: has other columns than such files have")
         return [column.to_pylist() for column in table.columns]
-    except (pa.ArrowException, OSError) as wrong:
-        raise Damaged(f"{path}: cannot be read: {str(wrong).partition(chr(10))[0]}") from None
+    except (pa.ArrowException, OSError) as error:
+        raise Damaged(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}") from None
 
 
 def described(path: str, body: bytes, rows: int) -> File:

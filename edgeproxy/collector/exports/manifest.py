@@ -61,7 +61,7 @@ class Book:
         for path in sorted(bodies):
             month = read(path, bodies[path])
             since, until = second(month.since), second(month.until)
-            if self.until not in (None, since) or path != path_of(since) or not since < until <= _end(since):
+            if self.until not in (None, since) or path != path_of(since) or not since < until <= _find_month_end(since):
                 raise Damaged(f"{path}: does not go on where the month before it ends")
             self.since, self.until = since if self.since is None else self.since, until
             self.hours |= {second(hour.hour): hour for hour in month.hours}
@@ -103,7 +103,7 @@ class Book:
         assert self.since is not None
         assert self.until is not None
         begin = month_of(of)
-        since, until = max(begin, self.since), min(_end(begin), self.until)
+        since, until = max(begin, self.since), min(_find_month_end(begin), self.until)
         hours = tuple(self.hours[hour] for hour in sorted(self.hours) if since <= hour < until)
         text = msgspec.json.encode(Month(FORMAT, moment(since), moment(until), hours))
         return path_of(of), msgspec.json.format(text, indent=1) + b"\n"
@@ -113,8 +113,8 @@ def read(path: str, body: bytes) -> Month:
     """The manifest that this text is; raises Damaged."""
     try:
         return msgspec.json.decode(body, type=Month)
-    except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-        raise Damaged(f"{path}: is no manifest: {wrong}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Damaged(f"{path}: is no manifest: {error}") from None
 
 
 def path_of(hour: int) -> str:
@@ -143,7 +143,7 @@ def month_of(hour: int) -> int:
     return second(moment(hour).replace(day=1, hour=0))
 
 
-def _end(hour: int) -> int:
+def _find_month_end(hour: int) -> int:
     """The Unix second at which its month is over."""
     at = moment(hour)
     return second(datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC))

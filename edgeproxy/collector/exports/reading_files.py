@@ -58,8 +58,8 @@ def read(path: str, hour: int, body: bytes) -> Rows:
     times, sources, ids, *names, splits, values, items = columns_of(path, body, SCHEMA)
     seconds = [second(time) for time in times]
     texts = [dimensions.format_dimensions(dict(some)) for some in splits]
-    said = map(Said, seconds, *names, texts, values, items)
-    rows = dict(zip(zip(sources, ids, strict=True), said, strict=True))
+    readings = map(Said, seconds, *names, texts, values, items)
+    rows = dict(zip(zip(sources, ids, strict=True), readings, strict=True))
     if len(rows) != len(times) or any(not hour <= one < hour + HOUR for one in seconds):
         raise Damaged(f"{path}: has readings twice, or of another hour")
     return rows
@@ -67,7 +67,7 @@ def read(path: str, hour: int, body: bytes) -> Rows:
 
 def less(path: str, rows: Rows, taken: Mapping[Key, Said]) -> Rows:
     """What is left of readings without those of a file; raises Damaged where the file has others."""
-    for key, said in taken.items():
-        if rows.get(key) != said:
+    for key, reading in taken.items():
+        if rows.get(key) != reading:
             raise Damaged(f"{path}: says of the event {' '.join(key)} what the ledger does not")
-    return {key: said for key, said in rows.items() if key not in taken}
+    return {key: reading for key, reading in rows.items() if key not in taken}

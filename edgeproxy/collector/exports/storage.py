@@ -49,25 +49,25 @@ class Place:
         if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
             self._store = LocalStore(parts.path, mkdir=True)
         elif parts.scheme == "s3":
-            self._store = _bucket(url, environ)
+            self._store = _open_bucket(url, environ)
         else:
             raise Unusable(f"--parquet: is no place for files: write {A_PLACE}")
         self._is_here = parts.scheme == "file"
 
     def sizes(self) -> dict[str, int]:
         """All files that are there, and how many bytes they have."""
-        with _heard(self.url):
+        with _convert_errors(self.url):
             return {one["path"]: one["size"] for some in self._store.list() for one in some}
 
     def get(self, path: str) -> tuple[bytes, str | None]:
         """A file, and the tag of this version of it; raises FileNotFoundError."""
-        with _heard(self.url):
-            found = self._store.get(path)
-            return bytes(found.bytes()), found.meta["e_tag"]
+        with _convert_errors(self.url):
+            response = self._store.get(path)
+            return bytes(response.bytes()), response.meta["e_tag"]
 
     def create(self, path: str, body: bytes) -> bool:
         """Make a file, whole or not at all; False where there is one."""
-        with _heard(self.url):
+        with _convert_errors(self.url):
             try:
                 self._store.put(path, body, mode="create", use_multipart=False)
             except exceptions.AlreadyExistsError:
@@ -92,18 +92,18 @@ class Place:
         mode: Any = "create" if tag is None else {"e_tag": tag}
         if self._is_here:  # Where only one exporter of this host's is.
             mode = "overwrite"
-        with _heard(self.url):
+        with _convert_errors(self.url):
             try:
-                done = self._store.put(path, body, mode=mode, use_multipart=False)
+                response = self._store.put(path, body, mode=mode, use_multipart=False)
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 raise Overtaken(f"{path} was written by somebody else meanwhile: say it again") from None
             except NotImplementedError:
-                done = self._store.put(path, body, use_multipart=False)
-        new: str | None = done["e_tag"]
+                response = self._store.put(path, body, use_multipart=False)
+        new: str | None = response["e_tag"]
         return new
 
 
-def _bucket(url: str, environ: Mapping[str, str]) -> S3Store:
+def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise Unusable("--parquet: has credentials in it: they belong into the environment, or into a file")
@@ -122,7 +122,7 @@ def _bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     options = {"allow_http": is_plain, "timeout": timedelta(seconds=REQUEST_SECONDS_MAX)}
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     config |= {"region": region} if region else {}
-    with _heard(url):
+    with _convert_errors(url):
         return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
 
 
@@ -131,21 +131,21 @@ def credentials(environ: Mapping[str, str]) -> dict[str, str]:
     that is left to the host's role. Raises Unusable.
     """
     names = ("access_key_id", "secret_access_key", "session_token")
-    found = {name: environ[f"AWS_{name.upper()}"] for name in names if environ.get(f"AWS_{name.upper()}")}
+    keys = {name: environ[f"AWS_{name.upper()}"] for name in names if environ.get(f"AWS_{name.upper()}")}
     given = environ.get("AWS_SHARED_CREDENTIALS_FILE")
     file = Path(given or Path(environ.get("HOME", "/nonexistent")) / ".aws/credentials")
-    if not found and (given or file.is_file()):
+    if not keys and (given or file.is_file()):
         profile = environ.get("AWS_PROFILE", "default")
         parser = configparser.RawConfigParser()
         try:
             parser.read_string(file.read_text())
-            said = parser[profile]
-        except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as wrong:
-            raise Unusable(f"{file}: has no credentials of the profile {profile}: {type(wrong).__name__}") from None
-        found = {name: said[f"aws_{name}"] for name in names if f"aws_{name}" in said}
-    if found and not {*names[:2]} <= found.keys():
+            section = parser[profile]
+        except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as error:
+            raise Unusable(f"{file}: has no credentials of the profile {profile}: {type(error).__name__}") from None
+        keys = {name: section[f"aws_{name}"] for name in names if f"aws_{name}" in section}
+    if keys and not {*names[:2]} <= keys.keys():
         raise Unusable("the credentials are half there: an access key has an id and a secret")
-    return found
+    return keys
 
 
 def _is_loopback(endpoint: str) -> bool:
@@ -158,7 +158,7 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 @contextmanager
-def _heard(url: str) -> Iterator[None]:
+def _convert_errors(url: str) -> Iterator[None]:
     """Raise what the library raises as Unavailable, in a line."""
     try:
         yield

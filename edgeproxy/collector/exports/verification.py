@@ -42,11 +42,11 @@ async def verify(database: Database, place: Place) -> Sums:
             raise Damaged(f"{path}: no manifest names it: it is not of the export, or one was broken off: export again")
     rows = 0
     for day in range(book.since - book.since % DAY, book.until, DAY):
-        rows += await _day(database, place, book, day)
+        rows += await _verify_day(database, place, book, day)
     return Sums(len(book.paths()), rows, book.until)
 
 
-async def _day(database: Database, place: Place, book: Book, day: int) -> int:
+async def _verify_day(database: Database, place: Place, book: Book, day: int) -> int:
     """How many rows the files of a day have; raises Damaged."""
     assert book.since is not None
     assert book.until is not None
@@ -59,7 +59,7 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
             known = book.hours.get(hour)
             left = rows
             for file in known.files if known is not None else ():
-                found = files.read(file.path, hour, _body(place, file))
+                found = files.read(file.path, hour, _fetch_body(place, file))
                 count += len(found)
                 if hour >= kept_from:
                     left = files.less(file.path, left, found)
@@ -67,7 +67,7 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
             if known is not None and known.readings:
                 readings = await closed_hours.readings(connection, hour)
                 for file in known.readings:
-                    some = reading_files.read(file.path, hour, _body(place, file))
+                    some = reading_files.read(file.path, hour, _fetch_body(place, file))
                     count += len(some)
                     readings = reading_files.less(file.path, readings, some)
             # What came since the last export is exported by the next.
@@ -79,7 +79,7 @@ async def _day(database: Database, place: Place, book: Book, day: int) -> int:
     return count
 
 
-def _body(place: Place, file: File) -> bytes:
+def _fetch_body(place: Place, file: File) -> bytes:
     """The bytes of a file that is what the manifest says; raises Damaged."""
     try:
         body, _ = place.get(file.path)

@@ -32,8 +32,8 @@ from edgeproxy.collector.billing.stripe.webhook_event import REPORT
 from edgeproxy.collector.billing.subscriptions import subscriptions
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
-from edgeproxy.collector.database.database import LOST, Database
-from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
+from edgeproxy.collector.database.periodic import repeat, run_exclusively
 from edgeproxy.config.collector.settings import Settings
 
 LOOK_SECONDS = 2.0
@@ -79,7 +79,7 @@ def processor_of(
     database: Database,
     stripe: Stripe,
     applied: Callable[[float], None],
-    seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, found: None,
+    seen: Callable[[Sequence[str], Mapping[str, Any]], None] = lambda types, object_: None,
 ) -> Processor:
     """Make what applies events, each type of object by its own room; raises Unusable."""
     assert settings.billing is not None
@@ -108,28 +108,28 @@ class BillingJobs:
         self._tell = tell
         self._answers = answers
         self._took = took
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     def start(
         self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: MeterExportJob | None
     ) -> None:
         """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
-        tasks.start("charging", self._every(Job("charging", LOOK_SECONDS, self._follow)))
+        tasks.start("charging", self._repeat(Job("charging", LOOK_SECONDS, self._follow_charging)))
         tasks.start(
-            "answers", self._every(Job("answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)))
+            "answers", self._repeat(Job("answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)))
         )
         books = (
-            Job("unpaid", UNPAID_SECONDS, self._dun),
-            Job("balances", BALANCES_SECONDS, self._reconcile),
+            Job("unpaid", UNPAID_SECONDS, self._pause_unpaid),
+            Job("balances", BALANCES_SECONDS, self._reconcile_credits),
             Job("graces", PASSES_SECONDS, self._follow_passes),
             Job("plans", PLANS_SECONDS, self._follow_plans),
         )
-        tasks.start("billing books", self._alone("billing-books", books))
+        tasks.start("billing books", self._run_exclusively("billing-books", books))
         if processor is not None:
             jobs = (Job("events", EVENTS_SECONDS, processor.step), Job("poll", POLL_SECONDS, processor.poll))
-            tasks.start("webhooks", self._alone("billing-webhooks", jobs))
+            tasks.start("webhooks", self._run_exclusively("billing-webhooks", jobs))
         if exports is not None:
-            told = (
+            export_jobs = (
                 Job("subscriptions at Stripe", LOOK_SECONDS, lambda: self._follow_subscriptions(exports)),
                 Job("slices", CUT_SECONDS, exports.fix_slices),
                 Job("exports", SEND_SECONDS, exports.send_rows),
@@ -137,11 +137,13 @@ class BillingJobs:
                 Job("revisions", COMPARE_SECONDS, exports.compare_outbox),
                 Job("Stripe's sums", COMPARE_SECONDS, exports.reconcile_days),
             )
-            tasks.start("exports", self._alone("billing-exports", told, exports.take_over))
-        tasks.start("takings", self._alone("billing-takings", (Job("takings", TAKINGS_SECONDS, self._look),)))
+            tasks.start("exports", self._run_exclusively("billing-exports", export_jobs, exports.take_over))
+        tasks.start(
+            "takings", self._run_exclusively("billing-takings", (Job("takings", TAKINGS_SECONDS, self._fetch_revenue),))
+        )
         if stripe is not None:
             payments = Job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))
-            tasks.start("payments", self._alone("billing-payments", (payments,)))
+            tasks.start("payments", self._run_exclusively("billing-payments", (payments,)))
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
         """Have Stripe's subscriptions follow ours; where none has to, rest for longer the more there are."""
@@ -149,7 +151,7 @@ class BillingJobs:
         if not await exports.subscriptions.step():
             await asyncio.sleep(SUBSCRIPTIONS_RESTS * (time.monotonic() - began))
 
-    async def _follow(self) -> None:
+    async def _follow_charging(self) -> None:
         """Do what the file says about charging, and know what holds."""
         billing = self._known().billing
         if billing is None:
@@ -165,7 +167,7 @@ class BillingJobs:
                 pass  # Another collector has done it.
         self._tell(now)
 
-    async def _dun(self) -> None:
+    async def _pause_unpaid(self) -> None:
         """Pause who has not paid, and release who has."""
         settings = self._known()
         if settings.billing is None or settings.billing.mode == "off":
@@ -210,18 +212,18 @@ class BillingJobs:
             try:
                 async with self._database.writing() as connection:
                     await follow(connection, customer)
-            except LOST:
+            except CONNECTION_ERRORS:
                 raise
-            except Exception as fault:
+            except Exception as error:
                 failed = "the caps of a plan could not be brought to hold a customer, and are looked at again"
-                self._seldom.error(failed, repr(fault), customer=customer, exc_info=fault)
+                self._limited_log.error(failed, repr(error), customer=customer, exc_info=error)
 
-    async def _reconcile(self) -> None:
+    async def _reconcile_credits(self) -> None:
         """Hold credit entries against balances."""
         if self._known().billing is not None:
             await credits.reconcile_balances(self._database, time.time())
 
-    async def _look(self) -> None:
+    async def _fetch_revenue(self) -> None:
         """Read what was taken."""
         billing = self._known().billing
         if billing is not None:
@@ -234,7 +236,7 @@ class BillingJobs:
         if billing is not None and billing.mode != "off":
             await reconcile_payments.reconcile_days(self._database, stripe, time.time())
 
-    async def _alone(
+    async def _run_exclusively(
         self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None
     ) -> None:
         """Do jobs while no other collector does, until cancelled; `begin` comes before them, each time."""
@@ -242,17 +244,17 @@ class BillingJobs:
         async def work() -> None:
             if begin is not None:
                 await begin()
-            await asyncio.gather(*(self._every(job) for job in jobs))
+            await asyncio.gather(*(self._repeat(job) for job in jobs))
 
         failed = "the lock of a job cannot be had"
-        await repeat(STAND_BY_SECONDS, self._seldom, failed, lambda: do_alone(self._database, lock, work))
+        await repeat(STAND_BY_SECONDS, self._limited_log, failed, lambda: run_exclusively(self._database, lock, work))
 
-    async def _every(self, job: Job) -> None:
+    async def _repeat(self, job: Job) -> None:
         """Do a job for ever, whatever becomes of it."""
         failed = f"{job.name} could not go on, and is tried again"
         await repeat(
             job.seconds,
-            self._seldom,
+            self._limited_log,
             failed,
             job.work,
             StripeUnavailableError,

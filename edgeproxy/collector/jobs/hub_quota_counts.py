@@ -5,7 +5,7 @@ import asyncio
 import orjson
 
 from edgeproxy.base import log
-from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.directory.hub_quota_counts import HubUnavailableError, QuotaCountMirror, ResponseError
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.config.hub_settings import Hub
@@ -22,14 +22,14 @@ class QuotaCopy:
     def __init__(self, hub: Hub, watch: QuotaWatch) -> None:
         self._copy = QuotaCountMirror(hub)
         self._watch = watch
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
         """Copy, for ever."""
         try:
             while True:
                 failed = "quotas could not be copied to the hub, and are copied again"
-                if not await guarded(self._seldom, failed, self.step(), HubUnavailableError, ResponseError, ValueError):
+                if not await run_guarded(self._limited_log, failed, self.step(), HubUnavailableError, ResponseError, ValueError):
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             await self._copy.close()

@@ -11,7 +11,7 @@ import time
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
@@ -28,12 +28,12 @@ REST_SECONDS = 3.0
 class Upkeep:
     """Rolls up and drops until it is cancelled."""
 
-    def __init__(self, database: Database, kept: Kept, metrics: Metrics) -> None:
+    def __init__(self, database: Database, retention: Kept, metrics: Metrics) -> None:
         self._database = database
         self._metrics = metrics
-        self._retention = Retention(database, kept)
-        self._deleted_seconds = kept.deleted
-        self._events_seconds = kept.webhooks
+        self._retention = Retention(database, retention)
+        self._deleted_seconds = retention.deleted
+        self._events_seconds = retention.webhooks
         self._round = 0.0
         """When the next round begins, of the monotonic clock."""
         self._log = log.get_logger()
@@ -44,12 +44,12 @@ class Upkeep:
             began = time.monotonic()
             try:
                 busy = await self.step(time.time())
-            except Exception as failure:
+            except Exception as error:
                 busy = False
                 self._metrics.upkeep_failures.inc()
-                self._log.error("roll-up and retention failed, and go on later", why=reason(failure))
-                if not isinstance(failure, LOST):
-                    self._log.error("a fault in the collector", exc_info=failure)
+                self._log.error("roll-up and retention failed, and go on later", why=reason(error))
+                if not isinstance(error, CONNECTION_ERRORS):
+                    self._log.error("a fault in the collector", exc_info=error)
             await asyncio.sleep(REST_SECONDS * (time.monotonic() - began) if busy else CHECK_SECONDS)
 
     async def step(self, now: float) -> bool:

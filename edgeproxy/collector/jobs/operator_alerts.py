@@ -37,7 +37,7 @@ class Watch:
         self._expiry = expiry
         self._raised: set[str] = set()
         """The keys of alerts about certificates that are raised already."""
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
         """Look by these from now on."""
@@ -46,17 +46,17 @@ class Watch:
     async def run(self) -> None:
         """Look every minute."""
         failed = "nobody looked after what is due, and somebody does later"
-        await repeat(WATCH_SECONDS, self._seldom, failed, lambda: self.step(time.time()))
+        await repeat(WATCH_SECONDS, self._limited_log, failed, lambda: self.step(time.time()))
 
     async def step(self, now: float) -> None:
         """Look once."""
-        found = [one for one in certificate_alerts(self._expiry(), now) if one.key not in self._raised]
+        expiring = [one for one in certificate_alerts(self._expiry(), now) if one.key not in self._raised]
         async with self._database.reading() as connection:
             due = await rotation.list_due_alerts(connection, now, self._settings.rotation)
-        if found or due:
+        if expiring or due:
             async with self._database.writing() as connection:
-                await raise_alerts(connection, [*found, *due])
-            self._raised.update(one.key for one in found)
+                await raise_alerts(connection, [*expiring, *due])
+            self._raised.update(one.key for one in expiring)
 
     async def denied(self, counts: Counter[tuple[Any, ...]], now: float) -> None:
         """Hear what was denied in the last minute, by actor, origin, target, status and why."""
@@ -68,14 +68,14 @@ class Watch:
 
 def certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
     """The alerts of certificates that expire at these Unix seconds: of each the loudest that is due. Pure."""
-    found = []
+    alerts = []
     for file, end in expiry.items():
         due = [(days, severity) for days, severity in CERTIFICATE_DAYS if end - now < days * DAY_SECONDS]
         if due:
             days, severity = due[-1]
             at = datetime.fromtimestamp(end, UTC)
             when = f"expired on {at:%Y-%m-%d}" if end <= now else f"expires on {at:%Y-%m-%d %H:%M} UTC"
-            found.append(
+            alerts.append(
                 Alert(
                     key=f"certificate:{file}:{int(end)}:{days}",
                     kind="certificate",
@@ -85,7 +85,7 @@ def certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
                     at=now,
                 )
             )
-    return found
+    return alerts
 
 
 def denial_alert(counts: Counter[tuple[Any, ...]], most: int, now: float) -> Alert | None:

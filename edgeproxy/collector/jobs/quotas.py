@@ -21,15 +21,15 @@ from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
-from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, usage
 from edgeproxy.collector.quotas.cap_breaches import is_passed
-from edgeproxy.collector.quotas.counts import Change, QuotaCount
-from edgeproxy.collector.quotas.customer_quotas import Held
-from edgeproxy.collector.quotas.quota_alerts import alarms
-from edgeproxy.collector.quotas.quota_status import Standing
+from edgeproxy.collector.quotas.counts import CountChange, QuotaCount
+from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
+from edgeproxy.collector.quotas.quota_alerts import make_quota_alerts
+from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.collector.settings import Settings
 
 UTC = ZoneInfo("UTC")
@@ -62,7 +62,7 @@ class QuotaWatch:
         self._waiting: dict[str, set[str]] = defaultdict(set)
         """Who has usage that was not looked at, of which meters."""
         self._some = asyncio.Event()
-        self._told: dict[Quota, QuotaCount] = {}
+        self._published: dict[Quota, QuotaCount] = {}
         self._raised: dict[str, None] = {}
         """The keys of alerts that are raised already, as far as that is remembered."""
         self._passed: dict[tuple[str, str, Period | None], None] = {}
@@ -73,7 +73,7 @@ class QuotaWatch:
         """Set, and replaced, whenever there is another."""
         self._ended = False
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Settings) -> None:
         """Go by the tiers and customers of these."""
@@ -106,7 +106,7 @@ class QuotaWatch:
             after = ""
             while True:
                 began = time.monotonic()
-                page = await self._page(after)
+                page = await self._fetch_page(after)
                 if not page:
                     break
                 await self._failed_of(page)
@@ -114,7 +114,7 @@ class QuotaWatch:
                 await asyncio.sleep(ROUND_RESTS * (time.monotonic() - began))
             await asyncio.sleep(ROUND_SECONDS)
 
-    async def _page(self, after: str) -> Mapping[str, set[str]]:
+    async def _fetch_page(self, after: str) -> Mapping[str, set[str]]:
         """The next customers that have usage, and of which meters."""
         found: dict[str, set[str]] = defaultdict(set)
         try:
@@ -127,16 +127,16 @@ class QuotaWatch:
                 for customer, meter in await connection.execute(pairs) if some else ():
                     found[customer].add(meter)
         except Exception as failure:  # The next round is to be made too.
-            self._has_failed(failure)
+            self._record_failure(failure)
         return found
 
     async def _failed_of(self, some: Mapping[str, set[str]]) -> Mapping[str, set[str]]:
         """Look at these customers' quotas of these meters; return those of whom it could not be done."""
         try:
-            await self._look(some)
-        except Exception as failure:  # It goes on for as long as the collector serves.
-            if isinstance(failure, LOST) or len(some) == 1:
-                self._has_failed(failure)
+            await self._check_quotas(some)
+        except Exception as error:  # It goes on for as long as the collector serves.
+            if isinstance(error, CONNECTION_ERRORS) or len(some) == 1:
+                self._record_failure(error)
                 return some
             # Halved until whoever cannot be read is alone, and in nobody's way.
             names, failed = list(some), dict[str, set[str]]()
@@ -145,47 +145,56 @@ class QuotaWatch:
             return failed
         return {}
 
-    def _has_failed(self, failure: Exception) -> None:
+    def _record_failure(self, failure: Exception) -> None:
         self._metrics.quota_failures.inc()
-        self._seldom.error("quotas could not be looked at, and are looked at again", reason(failure))
-        if not isinstance(failure, LOST):
+        self._limited_log.error("quotas could not be looked at, and are looked at again", reason(failure))
+        if not isinstance(failure, CONNECTION_ERRORS):
             self._log.error("a fault in the collector", exc_info=failure)
 
-    async def _look(self, some: Mapping[str, set[str]]) -> None:
+    async def _check_quotas(self, some: Mapping[str, set[str]]) -> None:
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
-            known = await customer_quotas.among(connection, some, self._settings)
-            held = [one for one in (_of(found, some[found.customer]) for found in known.values()) if one.quotas]
-            found = await usage.standings(connection, held, self._settings.meters, now) if held else {}
-            credits = await self._balances(connection, some)
+            known = await customer_quotas.fetch_quotas(connection, some, self._settings)
+            held = [
+                one
+                for one in (
+                    _select_periodic(statuses_by_customer, some[statuses_by_customer.customer])
+                    for statuses_by_customer in known.values()
+                )
+                if one.quotas
+            ]
+            statuses_by_customer = (
+                await usage.fetch_statuses(connection, held, self._settings.meters, now) if held else {}
+            )
+            credits = await self._fetch_balances(connection, some)
         changes = [
             count
-            for customer, standings in found.items()
+            for customer, standings in statuses_by_customer.items()
             for standing in standings
             if (count := count_of(customer, standing)) is not None
-            and counts.is_worth_telling(self._told.get(count[:4]), count, standing.quota.included)
+            and counts.is_worth_publishing(self._published.get(count[:4]), count, standing.quota.included)
         ]
         changes += [
             count
             for count, granted in credits
-            if counts.is_balance_worth_telling(self._told.get(count[:4]), count, granted)
+            if counts.is_balance_worth_publishing(self._published.get(count[:4]), count, granted)
         ]
         due = [
             alert
-            for customer, standings in found.items()
+            for customer, standings in statuses_by_customer.items()
             for standing in standings
-            for alert in alarms(customer, standing, self._settings.alerts.thresholds, now)
+            for alert in make_quota_alerts(customer, standing, self._settings.alerts.thresholds, now)
             if alert.key not in self._raised
         ]
         passed = {
             (customer, standing.quota.meter): standing
-            for customer, standings in found.items()
+            for customer, standings in statuses_by_customer.items()
             for standing in standings
             if is_passed(standing) and (customer, standing.quota.meter, standing.period) not in self._passed
         }
         if changes or due or passed:
             async with self._database.writing() as connection:
-                await counts.write(self._database, connection, changes)
+                await counts.write_counts(self._database, connection, changes)
                 await raise_alerts(connection, due)
                 await cap_breaches.write(connection, passed, now)
             self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
@@ -194,14 +203,14 @@ class QuotaWatch:
             while len(self._raised) + len(due) > TOLD_MAX:
                 self._raised.pop(next(iter(self._raised)))
             self._raised |= dict.fromkeys(alert.key for alert in due)
-            while len(self._told) + len(changes) > TOLD_MAX:
-                self._told.pop(next(iter(self._told)))
+            while len(self._published) + len(changes) > TOLD_MAX:
+                self._published.pop(next(iter(self._published)))
             for count in changes:
-                self._told.pop(count[:4], None)
-                self._told[count[:4]] = count
-            await self._look_for_newest()
+                self._published.pop(count[:4], None)
+                self._published[count[:4]] = count
+            await self._refresh_newest()
 
-    async def _balances(
+    async def _fetch_balances(
         self, connection: AsyncConnection, some: Mapping[str, set[str]]
     ) -> list[tuple[QuotaCount, int]]:
         """What those of these have spent of prepaid credits who have used what spends them, and all that they had."""
@@ -221,14 +230,14 @@ class QuotaWatch:
 
     # ---- for edges
 
-    async def behind(self, seq: int, seconds: float) -> tuple[int, list[Change]]:
+    async def behind(self, seq: int, seconds: float) -> tuple[int, list[CountChange]]:
         """The newest number, and changes behind `seq`, once there are some or the time is over.
 
         Where that number is of another database, or of one that was restored, they are those from the first on.
         """
         until = time.monotonic() + seconds
         while True:
-            await self._look_for_newest()
+            await self._refresh_newest()
             left = until - time.monotonic()
             if self._newest != seq or left <= 0 or self._ended:
                 break
@@ -239,32 +248,32 @@ class QuotaWatch:
             except TimeoutError:
                 pass
         async with self._database.reading(whole=True) as connection:
-            newest = await counts.newest(connection)
-            return newest, list(await counts.behind(connection, seq if seq <= newest else 0))
+            newest = await counts.fetch_newest(connection)
+            return newest, list(await counts.list_changes(connection, seq if seq <= newest else 0))
 
     def end(self) -> None:
         """Nobody waits here any more."""
         self._ended = True
         self._changed.set()
 
-    async def _look_for_newest(self) -> None:
+    async def _refresh_newest(self) -> None:
         async with self._database.reading() as connection:
-            newest = await counts.newest(connection)
+            newest = await counts.fetch_newest(connection)
         if newest != self._newest:
             self._newest, before = newest, self._changed
             self._changed = asyncio.Event()
             before.set()
 
 
-def _of(held: Held, meters: set[str]) -> Held:
+def _select_periodic(held: CustomerQuotas, meters: set[str]) -> CustomerQuotas:
     """The same customer with the quotas of these meters that have periods."""
     some = tuple(quota for quota in held.quotas if quota.per is not None and quota.meter in meters)
     return held._replace(quotas=some)
 
 
-def count_of(customer: str, standing: Standing) -> QuotaCount | None:
+def count_of(customer: str, status: QuotaUsage) -> QuotaCount | None:
     """What edges are told of it; None where it has no periods."""
-    quota, period = standing.quota, standing.period
+    quota, period = status.quota, status.period
     if quota.per is None or period is None:
         return None
-    return QuotaCount(customer, quota.meter, quota.per, quota.timezone, period.number, standing.used)
+    return QuotaCount(customer, quota.meter, quota.per, quota.timezone, period.number, status.used)

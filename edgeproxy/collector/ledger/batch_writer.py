@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import raise_alerts
-from edgeproxy.collector.database.database import LOST, Database, is_too_much, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, is_too_much, reason
 from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import (
@@ -221,7 +221,7 @@ class BatchWriter:
     def _fail_group(self, group: Sequence[WaitingBatch], error: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
         self._log.error("batches could not be settled", batches=len(group), why=reason(error))
-        if not isinstance(error, LOST):
+        if not isinstance(error, CONNECTION_ERRORS):
             self._log.error("a fault in the collector", exc_info=error)
         self._metrics.failed()
         self._failed = time.monotonic(), reason(error)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import checks
-from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.pages import StatusPage, WatchedRegion
 
@@ -55,7 +55,7 @@ class RegionChecks:
                 await asyncio.gather(*(self._check(session, name, region) for name, region in regions.items()))
                 # Where another collector began the same day, its row is there the next time.
                 failed = "checks of regions could not be written, and are the next time"
-                await guarded(self._log, failed, self.write(), sa.exc.IntegrityError)
+                await run_guarded(self._log, failed, self.write(), sa.exc.IntegrityError)
                 await asyncio.sleep(max(0.0, self._settings.every - (time.monotonic() - began)))
 
     async def _check(self, session: aiohttp.ClientSession, name: str, region: WatchedRegion) -> None:

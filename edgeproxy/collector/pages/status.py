@@ -19,7 +19,7 @@ from babel import Locale
 
 from edgeproxy.base import log
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import guarded
+from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import availability, checks, incidents, languages, rendering
 from edgeproxy.collector.pages.availability import RegionAvailability
@@ -93,7 +93,7 @@ class StatusPages:
 
     async def refresh(self, now: float) -> None:
         """Make it anew; of what was known where the database is away."""
-        await guarded(self._log, "the status is not known now, and is told as it was", self._look(now))
+        await run_guarded(self._log, "the status is not known now, and is told as it was", self._look(now))
         last = dict(self._checks.last)
         self.answers = await asyncio.to_thread(self._made, last, now)
 

@@ -20,7 +20,7 @@ ITEM = re.compile(r"[!-.0-~]{1,200}")
 """The id of what exists: visible characters of ASCII, but for /."""
 
 
-class Holding(NamedTuple):
+class Allocation(NamedTuple):
     """A place that is taken. Times are Unix milliseconds."""
 
     item: str
@@ -29,10 +29,10 @@ class Holding(NamedTuple):
     """When it is given back by itself; None: never."""
 
 
-class Taken(NamedTuple):
+class AllocationResult(NamedTuple):
     """What came of taking a place."""
 
-    holding: Holding | None
+    holding: Allocation | None
     """None where there was none left."""
     is_new: bool
     used: int
@@ -41,7 +41,7 @@ class Taken(NamedTuple):
     """How many places were found whose time was over."""
 
 
-async def take(
+async def allocate(
     database: Database,
     connection: AsyncConnection,
     customer: str,
@@ -51,7 +51,7 @@ async def take(
     allowed: int | None,
     seconds: int | None,
     token: str,
-) -> Taken:
+) -> AllocationResult:
     """Take the place of an item, or keep it: it ends in `seconds` (None: never), also where it was taken before.
 
     `allowed`: how many places there are, None: any number. `token`: of who takes it.
@@ -59,45 +59,49 @@ async def take(
     await database.hold(connection, f"holdings {customer} {meter}")
     now = now_ms()
     expires_at = None if seconds is None else now + seconds * 1000
-    own = _of(customer, meter)
-    expired = await _end(connection, customer, meter, holdings.c.expires_at <= now, now)
+    own = _is_of(customer, meter)
+    expired = await _end_allocations(connection, customer, meter, holdings.c.expires_at <= now, now)
     this = own & (holdings.c.item == item)
     taken_at = (await connection.execute(sa.select(holdings.c.taken_at).where(this))).scalar_one_or_none()
     count = (await connection.execute(sa.select(sa.func.count()).select_from(holdings).where(own))).scalar_one()
     if taken_at is not None:
         await connection.execute(sa.update(holdings).where(this).values(expires_at=expires_at))
-        return Taken(Holding(item, taken_at, expires_at), False, count, expired)
+        return AllocationResult(Allocation(item, taken_at, expires_at), False, count, expired)
     if allowed is not None and count >= allowed:
-        return Taken(None, False, count, expired)
+        return AllocationResult(None, False, count, expired)
     row = {"customer": customer, "meter": meter, "item": item, "taken_at": now}
     await connection.execute(sa.insert(holdings), [{**row, "expires_at": expires_at, "token": token}])
-    return Taken(Holding(item, now, expires_at), True, count + 1, expired)
+    return AllocationResult(Allocation(item, now, expires_at), True, count + 1, expired)
 
 
-async def give_back(connection: AsyncConnection, customer: str, meter: str, item: str) -> bool:
+async def release(connection: AsyncConnection, customer: str, meter: str, item: str) -> bool:
     """Free the place of an item; whether it had one."""
-    return await _end(connection, customer, meter, holdings.c.item == item, now_ms()) > 0
+    return await _end_allocations(connection, customer, meter, holdings.c.item == item, now_ms()) > 0
 
 
 async def used(connection: AsyncConnection, customer: str, meter: str) -> int:
     """Count the places that are taken."""
-    there = sa.select(sa.func.count()).select_from(holdings).where(_of(customer, meter), _is_held())
+    there = sa.select(sa.func.count()).select_from(holdings).where(_is_of(customer, meter), _is_held())
     count: int = (await connection.execute(there)).scalar_one()
     return count
 
 
-async def page(connection: AsyncConnection, customer: str, meter: str, after: str | None, limit: int) -> list[Holding]:
+async def page(
+    connection: AsyncConnection, customer: str, meter: str, after: str | None, limit: int
+) -> list[Allocation]:
     """Return the places that are taken, in the order of their items; at most `limit`, behind the item `after`."""
     of = holdings.c
-    wanted = sa.select(of.item, of.taken_at, of.expires_at).where(_of(customer, meter), _is_held())
+    statement = sa.select(of.item, of.taken_at, of.expires_at).where(_is_of(customer, meter), _is_held())
     if after is not None:
-        wanted = wanted.where(of.item > after)
-    return [Holding(*row) for row in await connection.execute(wanted.order_by(of.item).limit(limit))]
+        statement = statement.where(of.item > after)
+    return [Allocation(*row) for row in await connection.execute(statement.order_by(of.item).limit(limit))]
 
 
-async def _end(connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int) -> int:
+async def _end_allocations(
+    connection: AsyncConnection, customer: str, meter: str, which: sa.ColumnElement[bool], now: int
+) -> int:
     """Free some places of a customer, and keep from when to when they were held. Return how many there were."""
-    gone = sa.delete(holdings).where(_of(customer, meter), which)
+    gone = sa.delete(holdings).where(_is_of(customer, meter), which)
     ended = await connection.execute(gone.returning(holdings.c.taken_at, holdings.c.expires_at))
     rows = [
         {
@@ -113,7 +117,7 @@ async def _end(connection: AsyncConnection, customer: str, meter: str, which: sa
     return len(rows)
 
 
-def _of(customer: str, meter: str) -> sa.ColumnElement[bool]:
+def _is_of(customer: str, meter: str) -> sa.ColumnElement[bool]:
     return (holdings.c.customer == customer) & (holdings.c.meter == meter)
 
 

@@ -7,28 +7,28 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.database.quota_tables import quota_passes
-from edgeproxy.collector.quotas.quota_status import Standing
+from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Entitlement
 
 
-def is_passed(standing: Standing) -> bool:
+def is_passed(status: QuotaUsage) -> bool:
     """Whether more is used than a soft cap with a grace includes in a period."""
-    quota = standing.quota
-    has_grace = isinstance(quota, Entitlement) and quota.grace is not None and standing.period is not None
-    return has_grace and standing.used > quota.included
+    quota = status.quota
+    has_grace = isinstance(quota, Entitlement) and quota.grace is not None and status.period is not None
+    return has_grace and status.used > quota.included
 
 
-async def write(connection: AsyncConnection, passed: Mapping[tuple[str, str], Standing], now: float) -> None:
+async def write(connection: AsyncConnection, breaches: Mapping[tuple[str, str], QuotaUsage], now: float) -> None:
     """Write that customers have passed caps of meters by edge time `now`, unless it is known in this period."""
     of = quota_passes.c
-    for (customer, meter), standing in passed.items():
-        assert standing.period is not None
-        assert isinstance(standing.quota, Entitlement)
-        number, own = standing.period.number, (of.customer == customer) & (of.meter == meter)
+    for (customer, meter), status in breaches.items():
+        assert status.period is not None
+        assert isinstance(status.quota, Entitlement)
+        number, own = status.period.number, (of.customer == customer) & (of.meter == meter)
         if (await connection.execute(sa.select(of.period).where(own, of.period >= number))).first() is not None:
             continue
         await connection.execute(sa.delete(quota_passes).where(own))
         at = int(now + EPOCH)
-        ends = {"due": at + (standing.quota.grace or 0), "until": int(standing.period.until + EPOCH), "is_over": 0}
+        ends = {"due": at + (status.quota.grace or 0), "until": int(status.period.until + EPOCH), "is_over": 0}
         row = {"customer": customer, "meter": meter, "period": number, "at": at, **ends}
         await connection.execute(sa.insert(quota_passes), [row])

@@ -37,39 +37,41 @@ class QuotaCount(NamedTuple):
     used: int
 
 
-class Change(NamedTuple):
+class CountChange(NamedTuple):
     """A count, and the number of the change that made it."""
 
     seq: int
     said: QuotaCount
 
 
-def is_worth_telling(told: QuotaCount | None, now: QuotaCount, included: int, near_percent: int = NEAR_PERCENT) -> bool:
+def is_worth_publishing(
+    published: QuotaCount | None, now: QuotaCount, included: int, near_percent: int = NEAR_PERCENT
+) -> bool:
     """Whether edges that were `told` this should hear of what is counted `now`."""
     if now.used * 100 < near_percent * included or not now.used:
         return False
-    if told is None or told.period != now.period:
+    if published is None or published.period != now.period:
         return True
-    if told.used < included <= now.used:
+    if published.used < included <= now.used:
         return True
-    return now.used - told.used >= max(1, included // STEPS)
+    return now.used - published.used >= max(1, included // STEPS)
 
 
-def is_balance_worth_telling(told: QuotaCount | None, now: QuotaCount, granted: int) -> bool:
+def is_balance_worth_publishing(published: QuotaCount | None, now: QuotaCount, granted: int) -> bool:
     """The same of credits, of which all that there ever were may be a hundred times what is left: each hundredth of
     what is left is told."""
-    if is_worth_telling(told, now, granted, near_percent=0):
+    if is_worth_publishing(published, now, granted, near_percent=0):
         return True
     left = granted - now.used
-    return told is not None and left > 0 and now.used - told.used >= max(1, left // LEFT_STEPS)
+    return published is not None and left > 0 and now.used - published.used >= max(1, left // LEFT_STEPS)
 
 
-async def write(database: Database, connection: AsyncConnection, counts: Collection[QuotaCount]) -> None:
+async def write_counts(database: Database, connection: AsyncConnection, counts: Collection[QuotaCount]) -> None:
     """Write these, unless more is known already."""
     if not counts:
         return
     await database.hold(connection, "quota counts")
-    seq = await newest(connection)
+    seq = await fetch_newest(connection)
     for count in counts:
         own = (of.customer == count.customer) & (of.meter == count.meter)
         own &= (of.per == count.per) & (of.timezone == count.timezone)
@@ -84,16 +86,16 @@ async def write(database: Database, connection: AsyncConnection, counts: Collect
             await connection.execute(sa.update(quota_counts).where(own).values(changed))
 
 
-async def newest(connection: AsyncConnection) -> int:
+async def fetch_newest(connection: AsyncConnection) -> int:
     """Return the number of the latest change; 0 where there is none."""
     number: int | None = (await connection.execute(sa.select(sa.func.max(of.seq)))).scalar_one()
     return number or 0
 
 
-async def behind(connection: AsyncConnection, seq: int, limit: int = PAGE_MAX) -> Sequence[Change]:
+async def list_changes(connection: AsyncConnection, seq: int, limit: int = PAGE_MAX) -> Sequence[CountChange]:
     """Return the changes behind this number, oldest first."""
     statement = sa.select(quota_counts).where(of.seq > seq).order_by(of.seq).limit(limit)
     return [
-        Change(row.seq, QuotaCount(row.customer, row.meter, row.per, row.timezone, row.period, row.used))
+        CountChange(row.seq, QuotaCount(row.customer, row.meter, row.per, row.timezone, row.period, row.used))
         for row in await connection.execute(statement)
     ]

@@ -20,7 +20,7 @@ NAMES_MAX = 500
 """Customers that one statement looks up."""
 
 
-class Held(NamedTuple):
+class CustomerQuotas(NamedTuple):
     """A customer, and the quotas that hold it."""
 
     customer: str
@@ -28,13 +28,13 @@ class Held(NamedTuple):
     is_leaving: bool = False
     """Whether the customer is being deleted."""
 
-    def of(self, meter: str) -> Quota | None:
+    def find_quota(self, meter: str) -> Quota | None:
         """Return the quota of what exists of this meter, the closest of several; None where there may be any number."""
-        found = [quota for quota in self.quotas if quota.meter == meter and quota.per is None]
-        return min(found, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
+        quotas = [quota for quota in self.quotas if quota.meter == meter and quota.per is None]
+        return min(quotas, key=lambda quota: (quota.cap == "soft", quota.included), default=None)
 
 
-def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
+def resolve_quotas(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
     """Return the quotas of a customer; raises ChangeRejectedError where its tier is not known here."""
     tier = settings.tiers.get(customer.tier)
     if tier is not None:
@@ -46,40 +46,42 @@ def quotas_of(customer: Customer, settings: Settings) -> tuple[Quota, ...]:
     )
 
 
-async def find(connection: AsyncConnection, ref: str, settings: Settings) -> Held:
+async def get_quotas(connection: AsyncConnection, ref: str, settings: Settings) -> CustomerQuotas:
     """Return a customer by id or name, with its quotas; what files say of a name counts. Raises ChangeRejectedError."""
     row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
     if name in settings.customers:
-        return Held(name, quotas_of(settings.customers[name], settings))
+        return CustomerQuotas(name, resolve_quotas(settings.customers[name], settings))
     if row is None:
         raise ChangeRejectedError(404, customers.NOT_FOUND)
-    known = (await _subscribers(connection, sa.select(*COLUMNS).where(schema.customers.c.id == row.id)))[name]
-    return Held(name, quotas_of(known, settings), row.deleting_since is not None)
+    known = (await _fetch_subscribers(connection, sa.select(*COLUMNS).where(schema.customers.c.id == row.id)))[name]
+    return CustomerQuotas(name, resolve_quotas(known, settings), row.deleting_since is not None)
 
 
-async def among(connection: AsyncConnection, names: Iterable[str], settings: Settings) -> Mapping[str, Held]:
+async def fetch_quotas(
+    connection: AsyncConnection, names: Iterable[str], settings: Settings
+) -> Mapping[str, CustomerQuotas]:
     """Return those of these customers whose quotas are known here, by name."""
-    found: dict[str, Customer] = {}
-    asked = []
+    customers_by_name: dict[str, Customer] = {}
+    names_to_fetch = []
     for name in names:
         if name in settings.customers:
-            found[name] = settings.customers[name]
+            customers_by_name[name] = settings.customers[name]
         else:
-            asked.append(name)
-    for at in range(0, len(asked), NAMES_MAX):
-        some = sa.select(*COLUMNS).where(schema.customers.c.name.in_(asked[at : at + NAMES_MAX]))
-        found |= await _subscribers(connection, some)
-    held = {}
-    for name, customer in found.items():
+            names_to_fetch.append(name)
+    for at in range(0, len(names_to_fetch), NAMES_MAX):
+        some = sa.select(*COLUMNS).where(schema.customers.c.name.in_(names_to_fetch[at : at + NAMES_MAX]))
+        customers_by_name |= await _fetch_subscribers(connection, some)
+    quotas_by_customer = {}
+    for name, customer in customers_by_name.items():
         try:
-            held[name] = Held(name, quotas_of(customer, settings))
+            quotas_by_customer[name] = CustomerQuotas(name, resolve_quotas(customer, settings))
         except ChangeRejectedError:
             continue  # Nothing can be said of it.
-    return held
+    return quotas_by_customer
 
 
-async def _subscribers(connection: AsyncConnection, wanted: sa.Select[Any]) -> dict[str, Subscriber]:
+async def _fetch_subscribers(connection: AsyncConnection, wanted: sa.Select[Any]) -> dict[str, Subscriber]:
     """Return the customers of these rows by name, each with what it may use by its plan. Credits are not among it."""
     joined = wanted.select_from(
         schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)

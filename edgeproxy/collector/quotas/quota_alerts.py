@@ -6,40 +6,40 @@ from zoneinfo import ZoneInfo
 
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.alerts.alert import Alert, Severity
-from edgeproxy.collector.quotas.quota_status import Standing
+from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Entitlement
 
 UTC = "UTC"
 
 
-def alarms(customer: str, standing: Standing, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
+def make_quota_alerts(customer: str, status: QuotaUsage, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
     """The alerts of the thresholds, in percent, that are reached at edge time `now`: one for each, quota and period."""
-    quota, period = standing.quota, standing.period
-    if period is None or not standing.used or (isinstance(quota, Entitlement) and quota.why is not None):
+    quota, period = status.quota, status.period
+    if period is None or not status.used or (isinstance(quota, Entitlement) and quota.why is not None):
         return  # The end of a grace is told by the cap that was passed.
     first = datetime.fromtimestamp(period.since + EPOCH, ZoneInfo(quota.timezone))
     when = f"{first:%Y-%m-%d}" if quota.per == "day" else f"{first:%Y-%m}"
     name = quota.name if quota.timezone == UTC else f"{quota.name}@{quota.timezone}"
     for percent in thresholds:
-        if standing.has_reached(percent):
+        if status.has_reached(percent):
             yield Alert(
                 key=f"quota:{customer}:{name}:{when}:{percent}",
                 kind="quota",
-                severity=severity(percent),
+                severity=select_severity(percent),
                 customer=customer,
                 title=f"{customer} has used {percent} % of what is included of {quota.name}, {when}",
-                details={"threshold": percent, **standing.told(now)},
+                details={"threshold": percent, **status.to_response(now)},
                 at=now + EPOCH,
             )
 
 
-def reached(key: str) -> tuple[str, int]:
+def parse_alert_key(key: str) -> tuple[str, int]:
     """Return of the key of such an alert the quota's name and the percent that were reached."""
     _, name, _, percent = key.rsplit(":", 3)
     return name, int(percent)
 
 
-def severity(percent: int) -> Severity:
+def select_severity(percent: int) -> Severity:
     """How loud a threshold is."""
     if percent < 100:
         return "info"

@@ -38,7 +38,7 @@ class QuotaStatus(TypedDict):
     """The end of the period; null where there is none."""
 
 
-class Standing(NamedTuple):
+class QuotaUsage(NamedTuple):
     """A quota, what is used of it, and the period that this is of; None where it counts what exists."""
 
     quota: Quota
@@ -55,7 +55,7 @@ class Standing(NamedTuple):
         """Whether so many percent are used."""
         return self.used * 100 >= percent * self.quota.included
 
-    def projected(self, now: float) -> int | None:
+    def compute_projection(self, now: float) -> int | None:
         """What will be used by the end of the period, at the pace since its beginning; `now`: edge time."""
         if self.period is None:
             return None
@@ -63,7 +63,7 @@ class Standing(NamedTuple):
         over = min(length, max(PACE_SECONDS_MIN, round(now - self.period.since)))
         return -(-self.used * length // over)
 
-    def told(self, now: float) -> QuotaStatus:
+    def to_response(self, now: float) -> QuotaStatus:
         """Tell it as the API does."""
         quota, period = self.quota, self.period
         return {
@@ -74,14 +74,14 @@ class Standing(NamedTuple):
             "limit": quota.included,
             "used": self.used,
             "percent": self.percent,
-            "projected": self.projected(now),
-            "since": None if period is None else written(period.since),
-            "resets": None if period is None else written(period.until),
+            "projected": self.compute_projection(now),
+            "since": None if period is None else format_edge_time(period.since),
+            "resets": None if period is None else format_edge_time(period.until),
         }
 
 
-def written(at: float) -> str:
+def format_edge_time(at: float) -> str:
     """Write edge time as RFC 3339."""
-    said = format_timestamp(round((at + EPOCH) * 1000))
-    assert said is not None
-    return said
+    text = format_timestamp(round((at + EPOCH) * 1000))
+    assert text is not None
+    return text

@@ -16,15 +16,15 @@ from edgeproxy.collector.ledger.quantity import fetch_quantity
 from edgeproxy.collector.ledger.queries import HALF
 from edgeproxy.collector.ledger.sources import NotRetainedError, Source, select_sources
 from edgeproxy.collector.quotas import allocations
-from edgeproxy.collector.quotas.customer_quotas import Held
-from edgeproxy.collector.quotas.quota_status import Standing
+from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
+from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Quota
 from edgeproxy.config.meters import AggregateName, Meter
 
 CUSTOMERS_MAX = 500
 """Customers that one statement sums up."""
 
-Asked = tuple[str, int, int]
+MeterSpan = tuple[str, int, int]
 """A meter, and the Unix seconds from which on and before which it counts."""
 
 
@@ -33,52 +33,54 @@ def edge_time() -> float:
     return time.time() - EPOCH
 
 
-def period(quota: Quota, now: float) -> Period | None:
+def current_period(quota: Quota, now: float) -> Period | None:
     """Return the period of a quota at edge time `now`; None where it counts what exists."""
     return None if quota.per is None else period_of(now, quota.per, ZoneInfo(quota.timezone))
 
 
-async def standings(
-    connection: AsyncConnection, some: Iterable[Held], meters: Mapping[str, Meter], now: float
-) -> Mapping[str, list[Standing]]:
+async def fetch_statuses(
+    connection: AsyncConnection, some: Iterable[CustomerQuotas], meters: Mapping[str, Meter], now: float
+) -> Mapping[str, list[QuotaUsage]]:
     """Return how these customers stand with each of their quotas at edge time `now`, by name. The connection reads one
     moment: else what is rolled up meanwhile counts twice.
     """
-    asked: dict[Asked, set[str]] = defaultdict(set)
-    found: dict[str, list[tuple[Quota, Period | None]]] = {}
+    customers_by_span: dict[MeterSpan, set[str]] = defaultdict(set)
+    periods_by_customer: dict[str, list[tuple[Quota, Period | None]]] = {}
     for held in some:
-        found[held.customer] = periods = [(quota, period(quota, now)) for quota in held.quotas]
+        periods_by_customer[held.customer] = periods = [(quota, current_period(quota, now)) for quota in held.quotas]
         for quota, at in periods:
             if at is not None:
-                asked[_span(quota, at)].add(held.customer)
-    used: dict[Asked, Mapping[str, int]] = {}
-    for span, names in asked.items():
+                customers_by_span[_build_span(quota, at)].add(held.customer)
+    used: dict[MeterSpan, Mapping[str, int]] = {}
+    for span, names in customers_by_span.items():
         meter = meters.get(span[0])
         if meter is None or meter.aggregate == "sum":
-            used[span] = await _used(connection, *span, sorted(names))
+            used[span] = await _fetch_used(connection, *span, sorted(names))
         else:
-            used[span] = await _read(connection, *span, sorted(names), meter.aggregate)
-    told: dict[str, list[Standing]] = {}
-    for name, periods in found.items():
-        told[name] = []
+            used[span] = await _fetch_readings(connection, *span, sorted(names), meter.aggregate)
+    statuses: dict[str, list[QuotaUsage]] = {}
+    for name, periods in periods_by_customer.items():
+        statuses[name] = []
         for quota, at in periods:
             if at is None:
                 count = await allocations.used(connection, name, quota.meter)
             else:
-                count = used[_span(quota, at)].get(name, 0)
-            told[name].append(Standing(quota, count, at))
-    return told
+                count = used[_build_span(quota, at)].get(name, 0)
+            statuses[name].append(QuotaUsage(quota, count, at))
+    return statuses
 
 
-def _span(quota: Quota, at: Period) -> Asked:
+def _build_span(quota: Quota, at: Period) -> MeterSpan:
     return quota.meter, round(at.since + EPOCH), round(at.until + EPOCH)
 
 
-async def _used(connection: AsyncConnection, meter: str, since: int, until: int, names: list[str]) -> Mapping[str, int]:
+async def _fetch_used(
+    connection: AsyncConnection, meter: str, since: int, until: int, names: list[str]
+) -> Mapping[str, int]:
     """Return what these customers have used of a meter between two Unix seconds, as far as they have."""
     rolled = await rollup.fetch_state(connection)
     sums: dict[str, int] = defaultdict(int)
-    for source in _sources(since, until, rolled):
+    for source in _select_sources(since, until, rolled):
         table = source.table
         halves = (table.c.value.op(">>")(HALF), table.c.value.op("&")((1 << 32) - 1))
         for at in range(0, len(names), CUSTOMERS_MAX):
@@ -94,14 +96,14 @@ async def _used(connection: AsyncConnection, meter: str, since: int, until: int,
     return sums
 
 
-async def _read(
+async def _fetch_readings(
     connection: AsyncConnection, meter: str, since: int, until: int, names: list[str], aggregate: AggregateName
 ) -> Mapping[str, int]:
     """Return what these customers' readings of a meter come to."""
     return {name: await fetch_quantity(connection, name, meter, since, until, aggregate=aggregate) for name in names}
 
 
-def _sources(since: int, until: int, rolled: rollup.RollupState) -> list[Source]:
+def _select_sources(since: int, until: int, rolled: rollup.RollupState) -> list[Source]:
     """Return where this is; where its first minutes are kept no more, the whole hour or day in which it begins."""
     for step in (MINUTE, HOUR):
         try:

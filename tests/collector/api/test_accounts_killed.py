@@ -20,7 +20,7 @@ from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.database import schema
-from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import Settings
 from tests.support.collector import ADMIN, Collector, checked
@@ -72,7 +72,7 @@ async def die_at_each_step(server: Postgresql, url: str, known: Settings) -> tup
                     new = CreateCustomerRequest(name=f"c{last}", tier="basic")
                     await customers.create_customer(connection, Caller("test"), new, known)
                 done.append(new.name)
-            except LOST:
+            except CONNECTION_ERRORS:
                 server.start()
                 continue
             server.kill()

@@ -15,7 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from edgeproxy.collector.database.database import Database, Unusable
+from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.schema import REVISION, metadata
 from tests.support.chains import ROWS, Chain
 from tests.support.collector import COMMAND, Collector
@@ -34,7 +34,7 @@ def refused(collector: Collector) -> str:
 
 def unusable(database: str) -> str:
     """Why a database cannot be used."""
-    with pytest.raises(Unusable) as caught:
+    with pytest.raises(UnusableDatabaseError) as caught:
         asyncio.run(Database.connect(database))
     return str(caught.value)
 

@@ -10,8 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import do_alone
-from edgeproxy.collector.database.single_runner import LockLost, alone
+from edgeproxy.collector.database.periodic import run_exclusively
+from edgeproxy.collector.database.single_runner import LockLostError, try_exclusive
 from tests.support.postgresql import Postgresql
 from tests.support.waiting import STEP
 
@@ -22,7 +22,7 @@ def hold(url: str, held: Connection) -> None:
     """Hold the job in a process that is killed."""
 
     async def run() -> None:
-        async with alone(Database(url), "job") as mine:
+        async with try_exclusive(Database(url), "job") as mine:
             held.send(mine)
             await asyncio.Event().wait()
 
@@ -41,7 +41,7 @@ def test_a_job_is_one_collector_s_at_a_time_and_goes_with_its_process(database: 
         one, other = Database(database), Database(database)
 
         async def has() -> bool:
-            async with alone(one, "job") as mine:
+            async with try_exclusive(one, "job") as mine:
                 return mine
 
         try:
@@ -52,12 +52,16 @@ def test_a_job_is_one_collector_s_at_a_time_and_goes_with_its_process(database: 
             async with asyncio.timeout(60):  # PostgreSQL hears of the death of a client a moment later.
                 while not await has():  # noqa: ASYNC110 - the condition is another process's
                     await asyncio.sleep(STEP)
-            async with alone(one, "job") as mine, alone(other, "job") as theirs, alone(other, "another") as free:
+            async with (
+                try_exclusive(one, "job") as mine,
+                try_exclusive(other, "job") as theirs,
+                try_exclusive(other, "another") as free,
+            ):
                 assert (mine, theirs, free) == (True, False, True)
             with pytest.raises(ZeroDivisionError):
-                async with alone(one, "job"):
+                async with try_exclusive(one, "job"):
                     raise ZeroDivisionError
-            async with alone(other, "job") as mine:
+            async with try_exclusive(other, "job") as mine:
                 assert mine, "it was given back"
         finally:
             await one.close()
@@ -79,9 +83,9 @@ def test_who_loses_the_lock_with_the_server_stops(postgresql: Postgresql) -> Non
 
         try:
             async with asyncio.timeout(60):
-                with pytest.raises(LockLost, match="the lock of job is lost: "):
-                    await do_alone(one, "job", loses_it)
-            async with alone(other, "job") as mine:
+                with pytest.raises(LockLostError, match="the lock of job is lost: "):
+                    await run_exclusively(one, "job", loses_it)
+            async with try_exclusive(other, "job") as mine:
                 assert mine
         finally:
             await one.close()

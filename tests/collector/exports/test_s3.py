@@ -14,7 +14,7 @@ import pytest
 from edgeproxy.collector.commands import parquet
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR
-from edgeproxy.collector.database.single_runner import alone
+from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.config.collector.load import load_collector
 from tests.support.books import Books, Clock, clock  # noqa: F401
 from tests.support.chains import NOON, Chain
@@ -129,7 +129,7 @@ def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monke
 
     async def beside() -> tuple[int, str]:
         database = await Database.connect(settings.database)
-        async with alone(database, "parquet") as is_alone:
+        async with try_exclusive(database, "parquet") as is_alone:
             assert is_alone
             found = await asyncio.to_thread(parquet.exported, settings, url)
         await database.close()

@@ -103,7 +103,7 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
     async def take(database: Database, item: str, places: int, seconds: int | None = None) -> bool:
         async with database.writing() as connection:
             about: Any = {"allowed": places, "seconds": seconds, "token": "worker"}
-            taken = await allocations.take(database, connection, "acme", "seats", item, **about)
+            taken = await allocations.allocate(database, connection, "acme", "seats", item, **about)
         return taken.holding is not None
 
     try:
@@ -133,7 +133,7 @@ def test_who_is_erased_has_none(database: str) -> None:
                 await connection.execute(made)
                 for name in ("acme", "bolt"):
                     about: Any = {"allowed": None, "seconds": None, "token": "worker"}
-                    await allocations.take(opened, connection, name, "seats", "ada@example.com", **about)
+                    await allocations.allocate(opened, connection, name, "seats", "ada@example.com", **about)
                 for name in ("acme", "bolt"):
                     about_alert = {"key": name, "kind": "quota", "severity": "info", "title": name}
                     await raise_once(connection, Alert(**about_alert, at=1, customer=name))

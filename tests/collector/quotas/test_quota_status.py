@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.quotas.quota_status import Standing
+from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Quota
 
 HOUR, DAY = 3600, 86400
@@ -16,13 +16,13 @@ JUNE = 1_780_272_000 - EPOCH
 """The first of June 2026, of edge time."""
 
 
-def standing(used: int, included: int = 1000, **more: str) -> Standing:
+def standing(used: int, included: int = 1000, **more: str) -> QuotaUsage:
     quota = Quota.model_validate({"meter": "tokens", "per": "month", "included": str(included), **more})
-    return Standing(quota, used, period_of(JUNE + 1, "month", ZoneInfo(quota.timezone)))
+    return QuotaUsage(quota, used, period_of(JUNE + 1, "month", ZoneInfo(quota.timezone)))
 
 
 def test_what_is_told() -> None:
-    told = standing(250, cap="hard").told(JUNE + 15 * DAY)
+    told = standing(250, cap="hard").to_response(JUNE + 15 * DAY)
     assert told == {
         "quota": "tokens-month",
         "meter": "tokens",
@@ -36,19 +36,19 @@ def test_what_is_told() -> None:
         "resets": "2026-07-01T00:00:00.000Z",
     }
     seats = Quota.model_validate({"meter": "seats", "included": "3"})
-    assert Standing(seats, 3, None).told(JUNE)["projected"] is None
-    assert Standing(seats, 3, None).told(JUNE)["quota"] == "seats"
+    assert QuotaUsage(seats, 3, None).to_response(JUNE)["projected"] is None
+    assert QuotaUsage(seats, 3, None).to_response(JUNE)["quota"] == "seats"
 
 
 def test_the_first_minutes_say_little_about_a_month() -> None:
-    assert standing(1).projected(JUNE + 1) == standing(1).projected(JUNE + HOUR) == 30 * 24
-    assert standing(7).projected(JUNE + 30 * DAY) == 7
-    assert standing(7).projected(JUNE + 31 * DAY) == 7, "a clock that is ahead makes it no less"
+    assert standing(1).compute_projection(JUNE + 1) == standing(1).compute_projection(JUNE + HOUR) == 30 * 24
+    assert standing(7).compute_projection(JUNE + 30 * DAY) == 7
+    assert standing(7).compute_projection(JUNE + 31 * DAY) == 7, "a clock that is ahead makes it no less"
 
 
 @given(st.integers(0, 1 << 70), st.integers(1, 1 << 52), st.integers(0, 30 * DAY))
 def test_no_less_is_foreseen_than_is_used(used: int, included: int, at: int) -> None:
-    projected = standing(used, included).projected(JUNE + at)
+    projected = standing(used, included).compute_projection(JUNE + at)
     assert projected is not None
     assert projected >= used
 

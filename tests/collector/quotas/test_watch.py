@@ -24,8 +24,8 @@ from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import counts, usage
-from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_telling
-from edgeproxy.collector.quotas.customer_quotas import among
+from edgeproxy.collector.quotas.counts import QuotaCount, is_worth_publishing
+from edgeproxy.collector.quotas.customer_quotas import fetch_quotas
 from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.customers import Customer
 from edgeproxy.config.limits import Quota
@@ -156,8 +156,8 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
 
         async def used() -> int:
             async with world.databases[0].reading() as connection:
-                held = await among(connection, ["acme"], SETTINGS)
-                found = await usage.standings(connection, held.values(), SETTINGS.meters, now - EPOCH)
+                held = await fetch_quotas(connection, ["acme"], SETTINGS)
+                found = await usage.fetch_statuses(connection, held.values(), SETTINGS.meters, now - EPOCH)
             month, day, seats, users = found["acme"]
             assert (day.quota.per, seats.period, seats.used) == ("day", None, 0)
             assert users.used == 2, "two different ones"
@@ -201,14 +201,14 @@ def test_what_is_worth_telling() -> None:
     def count(used: int, period: int = 5) -> QuotaCount:
         return QuotaCount("acme", "tokens", "day", "UTC", period, used)
 
-    assert not is_worth_telling(None, count(7999), 10_000)
-    assert is_worth_telling(None, count(8000), 10_000)
-    assert not is_worth_telling(count(8000), count(8009), 10_000)
-    assert is_worth_telling(count(8000), count(8010), 10_000)
-    assert is_worth_telling(count(9999), count(10_000), 10_000), "it is used up"
-    assert is_worth_telling(count(9000), count(8000, 6), 10_000), "another day"
-    assert not is_worth_telling(None, count(0), 0)
-    assert is_worth_telling(None, count(1), 0)
+    assert not is_worth_publishing(None, count(7999), 10_000)
+    assert is_worth_publishing(None, count(8000), 10_000)
+    assert not is_worth_publishing(count(8000), count(8009), 10_000)
+    assert is_worth_publishing(count(8000), count(8010), 10_000)
+    assert is_worth_publishing(count(9999), count(10_000), 10_000), "it is used up"
+    assert is_worth_publishing(count(9000), count(8000, 6), 10_000), "another day"
+    assert not is_worth_publishing(None, count(0), 0)
+    assert is_worth_publishing(None, count(1), 0)
 
 
 def test_a_count_never_falls_and_a_day_that_is_over_never_returns(database: str) -> None:
@@ -216,10 +216,10 @@ def test_a_count_never_falls_and_a_day_that_is_over_never_returns(database: str)
         first = QuotaCount("acme", "tokens", "day", "UTC", 5, 10)
         for one in (first, first._replace(used=9), first._replace(period=4, used=99), first):
             async with world.databases[0].writing() as connection:
-                await counts.write(world.databases[0], connection, [one])
+                await counts.write_counts(world.databases[0], connection, [one])
         later = first._replace(period=6, used=1)
         async with world.databases[0].writing() as connection:
-            await counts.write(world.databases[0], connection, [later])
+            await counts.write_counts(world.databases[0], connection, [later])
         assert await world.news(0, 0) == (2, [later])
 
     in_a_world(database, play)

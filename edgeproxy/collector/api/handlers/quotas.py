@@ -16,8 +16,8 @@ from edgeproxy.collector.api.responses import answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.jobs.quotas import QuotaWatch
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
-from edgeproxy.collector.quotas.allocations import ITEM, Holding
-from edgeproxy.collector.quotas.customer_quotas import Held
+from edgeproxy.collector.quotas.allocations import ITEM, Allocation
+from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
 from edgeproxy.config.collector.settings import Settings
 
 
@@ -45,9 +45,11 @@ class QuotaHandlers:
         """Tell how a customer stands with each quota."""
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
-            held = await customer_quotas.find(connection, call.path("customer"), self._settings)
-            found = await usage.standings(connection, [held], self._settings.meters, now)
-        return answer(200, {"customer": held.customer, "quotas": [one.told(now) for one in found[held.customer]]})
+            held = await customer_quotas.get_quotas(connection, call.path("customer"), self._settings)
+            found = await usage.fetch_statuses(connection, [held], self._settings.meters, now)
+        return answer(
+            200, {"customer": held.customer, "quotas": [one.to_response(now) for one in found[held.customer]]}
+        )
 
     async def take(self, call: Call[Query, Nothing]) -> web.Response:
         """Take a place."""
@@ -56,9 +58,9 @@ class QuotaHandlers:
             held, meter = await self._of(connection, call)
             if held.is_leaving:
                 raise ChangeRejectedError(409, "the customer is being deleted")
-            quota = held.of(meter)
+            quota = held.find_quota(meter)
             allowed = None if quota is None or quota.cap == "soft" else quota.included
-            taken = await allocations.take(
+            taken = await allocations.allocate(
                 self._database,
                 connection,
                 held.customer,
@@ -80,7 +82,7 @@ class QuotaHandlers:
         item = item_of(call)
         async with self._database.writing() as connection:
             held, meter = await self._of(connection, call)
-            was_there = await allocations.give_back(connection, held.customer, meter, item)
+            was_there = await allocations.release(connection, held.customer, meter, item)
         self.places.record(call.caller, f"{held.customer}/{meter}", given_back=was_there)
         return web.Response(status=204)
 
@@ -91,17 +93,17 @@ class QuotaHandlers:
             held, meter = await self._of(connection, call)
             found = await allocations.page(connection, held.customer, meter, call.query.cursor, limit + 1)
             used = await allocations.used(connection, held.customer, meter)
-        quota = held.of(meter)
+        quota = held.find_quota(meter)
         more: dict[str, Any] = {"next": found[limit - 1].item} if len(found) > limit else {}
         counted = {"used": used, "allowed": None if quota is None else quota.included}
         return answer(200, {"holdings": [told(one) for one in found[:limit]], **counted, **more})
 
-    async def _of(self, connection: AsyncConnection, call: Call[Any, Nothing]) -> tuple[Held, str]:
+    async def _of(self, connection: AsyncConnection, call: Call[Any, Nothing]) -> tuple[CustomerQuotas, str]:
         """Return the customer and the meter of a path; raises Refused."""
         meter = self._settings.meters.get(name := call.path("meter"))
         if meter is None or meter.count != "holdings":
             raise ChangeRejectedError(404, "there is no such meter of holdings in the collector's configuration")
-        return await customer_quotas.find(connection, call.path("customer"), self._settings), name
+        return await customer_quotas.get_quotas(connection, call.path("customer"), self._settings), name
 
 
 def item_of(call: Call[Any, Any]) -> str:
@@ -122,7 +124,7 @@ async def _ttl(request: web.Request) -> HoldingTaken:
     return checked(HoldingTaken, said)
 
 
-def told(holding: Holding) -> dict[str, Any]:
+def told(holding: Allocation) -> dict[str, Any]:
     """Tell of a place as the API does."""
     return {
         "item": holding.item,

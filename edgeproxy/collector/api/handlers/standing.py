@@ -13,7 +13,7 @@ from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.reports import status as billing_standing
-from edgeproxy.collector.database.database import LOST, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
@@ -57,7 +57,7 @@ class StandingHandlers:
             try:
                 async with asyncio.timeout(READY_TIMEOUT), self._database.reading() as connection:
                     await connection.exec_driver_sql("SELECT 1")
-            except LOST as failure:
+            except CONNECTION_ERRORS as failure:
                 why = f"the database does not answer: {reason(failure)}"
         return answer(503 if why else 200, {"ready": why is None, "reason": why})
 

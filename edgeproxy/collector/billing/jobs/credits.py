@@ -10,7 +10,7 @@ from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.invoices import bookings
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.collector.database.periodic import repeat, run_exclusively
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.billing import Billing
 
@@ -42,7 +42,7 @@ class CreditsJob:
         message = "credits could not be booked, and are taken up again"
 
         async def work() -> None:
-            await do_alone(self._database, JOB, lambda: self.step(time.time()))
+            await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
 
         await repeat(LOOK_SECONDS, self._limited_log, message, work)
 

@@ -33,7 +33,7 @@ from edgeproxy.collector.billing.subscriptions import changes, subscriptions
 from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.billing_tables import subscriptions as table
-from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import Settings
@@ -125,7 +125,7 @@ class MeterSubscriptions:
                 if isinstance(error, StripeCallError) and error.outcome in (CallOutcome.FAILED, CallOutcome.REUSED):
                     self._tries[number] += 1
                 self._put_off(number, str(error), is_failure=True)
-            except LOST:
+            except CONNECTION_ERRORS:
                 raise
             except Exception as error:  # Of this one: the others go on.
                 log.get_logger().error("a fault in the collector", subscription=number, exc_info=error)

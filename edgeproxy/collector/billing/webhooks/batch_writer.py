@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from edgeproxy.collector.billing.webhooks.receiver import ReceivedEvent
-from edgeproxy.collector.database.database import LOST
+from edgeproxy.collector.database.database import CONNECTION_ERRORS
 
 TOGETHER_MAX = 100
 """Events of a transaction."""
@@ -46,7 +46,7 @@ class BatchWriter:
             try:
                 await self._write(batch.events)
                 batch.is_written = True
-            except LOST:
+            except CONNECTION_ERRORS:
                 raise
             except Exception:  # Of one of them: it must not be in the way of the others.
                 await self._write([event])

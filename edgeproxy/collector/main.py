@@ -86,7 +86,14 @@ def run(settings: Settings, file: Path) -> int:
     raise_descriptor_limit()
     try:
         return uvloop.run(serve(settings, file, _exit_after_timeout))
-    except (Unavailable, UnusableDatabaseError, BadCertificate, InvalidSigningKeyError, UnusableStripe, PlanEditedError) as error:
+    except (
+        Unavailable,
+        UnusableDatabaseError,
+        BadCertificate,
+        InvalidSigningKeyError,
+        UnusableStripe,
+        PlanEditedError,
+    ) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
 

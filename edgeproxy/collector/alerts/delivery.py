@@ -97,7 +97,9 @@ class AlertDelivery:
         for channel in sorted(due_channels - self._busy):
             self._busy.add(channel)
             failed = "a channel of alerts could not be served, and is later"
-            self._tasks.start(f"alerts by {channel}", run_guarded(self._limited_log, failed, self._drain_channel(channel)))
+            self._tasks.start(
+                f"alerts by {channel}", run_guarded(self._limited_log, failed, self._drain_channel(channel))
+            )
 
     # ---- where to
 

@@ -29,7 +29,9 @@ class QuotaCopy:
         try:
             while True:
                 failed = "quotas could not be copied to the hub, and are copied again"
-                if not await run_guarded(self._limited_log, failed, self.step(), HubUnavailableError, ResponseError, ValueError):
+                if not await run_guarded(
+                    self._limited_log, failed, self.step(), HubUnavailableError, ResponseError, ValueError
+                ):
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             await self._copy.close()

@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.period_close.invoice_delivery import InvoiceDel
 from edgeproxy.collector.billing.period_close.period_roll import PeriodRoll
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.periodic import do_alone, repeat
+from edgeproxy.collector.database.periodic import repeat, run_exclusively
 from edgeproxy.config.collector.settings import Settings
 
 JOB = "billing-closing"
@@ -34,7 +34,7 @@ class PeriodCloseJob:
         message = "invoices could not be closed, and are taken up again"
 
         async def work() -> None:
-            await do_alone(self._database, JOB, lambda: self.step(time.time()))
+            await run_exclusively(self._database, JOB, lambda: self.step(time.time()))
 
         await repeat(LOOK_SECONDS, self._limited_log, message, work)
 

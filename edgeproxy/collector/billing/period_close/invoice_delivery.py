@@ -28,7 +28,7 @@ from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.subscriptions.changes import PERIOD
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
-from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import Settings
@@ -126,7 +126,7 @@ class InvoiceDelivery:
                 await self._write_lines(row, now)
             except InvoiceNotReadyError as error:
                 await self._put_off(row, error, now)
-            except LOST:
+            except CONNECTION_ERRORS:
                 raise
             except Exception as error:
                 await self._put_off_unexpected(row, error, now)
@@ -204,7 +204,7 @@ class InvoiceDelivery:
                 return
             try:
                 await self._deliver_credit_note(note, now)
-            except LOST:
+            except CONNECTION_ERRORS:
                 raise
             except Exception as error:  # A fault of this note must not block those behind it.
                 await self._put_off_credit_note(note, error, now)
@@ -267,7 +267,7 @@ class InvoiceDelivery:
                         await apply(row)
                     except StripeCallError as error:
                         await self._put_off(row, error, now)
-                    except LOST:
+                    except CONNECTION_ERRORS:
                         raise
                     except Exception as error:
                         await self._put_off_unexpected(row, error, now)

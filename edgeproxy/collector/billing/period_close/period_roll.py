@@ -11,7 +11,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.subscriptions import subscriptions
-from edgeproxy.collector.database.database import LOST, Database
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.settings import Settings
 
 PAGE = 500
@@ -54,7 +54,7 @@ class PeriodRoll:
         try:
             async with self._database.writing() as connection:
                 await change(connection, subject)
-        except LOST:
+        except CONNECTION_ERRORS:
             raise
         except Exception as error:
             await self._alert_stuck(subject, error, now)

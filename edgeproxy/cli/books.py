@@ -29,7 +29,7 @@ def accounting(
     from edgeproxy.collector.commands import database
 
     wanted: date = day.date()
-    code, said = database.accounted(settings, wanted, form.value)
+    code, said = database.export_journal(settings, wanted, form.value)
     if code:
         fail(said, code)
     sys.stdout.write(said)

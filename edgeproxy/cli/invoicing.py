@@ -23,9 +23,9 @@ def close(
     May be repeated, whatever happened before: there is one invoice. Exit code 1 if one is held or left open.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector.commands.invoices import closed
+    from edgeproxy.collector.commands.invoices import close_invoices
 
-    say(closed(settings, period, dry=dry))
+    say(close_invoices(settings, period, dry=dry))
 
 
 def invoices(
@@ -36,9 +36,9 @@ def invoices(
 ) -> None:
     """List the newest invoices, a line for each."""
     settings = load_collector_file(config)
-    from edgeproxy.collector.commands.invoices import listed
+    from edgeproxy.collector.commands.invoices import list_invoices
 
-    say(listed(settings, customer=customer, period=period, state=state))
+    say(list_invoices(settings, customer=customer, period=period, state=state))
 
 
 def sync(
@@ -50,9 +50,9 @@ def sync(
     Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs, which nobody can change.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector.commands.meters import synced
+    from edgeproxy.collector.commands.meters import sync_catalog
 
-    say(synced(settings, dry=dry))
+    say(sync_catalog(settings, dry=dry))
 
 
 def recover(
@@ -69,6 +69,6 @@ def recover(
     The collector does so by itself where its last heartbeat is over an hour old.
     """
     settings = load_collector_file(config)
-    from edgeproxy.collector.commands.meters import recovered
+    from edgeproxy.collector.commands.meters import recheck_usage
 
-    say(recovered(settings, since.replace(tzinfo=UTC).timestamp()))
+    say(recheck_usage(settings, since.replace(tzinfo=UTC).timestamp()))

@@ -26,7 +26,7 @@ def verify(
     if parquet is not None and not code:
         from edgeproxy.collector.commands import parquet as parquet_export
 
-        code, found = parquet_export.checked(settings, parquet)
+        code, found = parquet_export.verify_hours(settings, parquet)
         said = found if code else f"{said}; {found}"
     if code:
         fail(said, code)
@@ -40,14 +40,14 @@ def backup(
     """Copy the collector's database of SQLite, as it is at one moment; a collector may run meanwhile."""
     from edgeproxy.collector.commands import database
 
-    say(database.backed_up(load_collector_file(config), to))
+    say(database.back_up(load_collector_file(config), to))
 
 
 def quarantine_ls(config: CollectorFile) -> None:
     """List what is in quarantine."""
     from edgeproxy.collector.commands import database
 
-    say(database.listed(load_collector_file(config)))
+    say(database.list_quarantine(load_collector_file(config)))
 
 
 def quarantine_show(
@@ -61,7 +61,7 @@ def quarantine_show(
     """Tell what is known of a batch in quarantine, or of one that was replayed."""
     from edgeproxy.collector.commands import database
 
-    say(database.shown(load_collector_file(config), edge, seq, body))
+    say(database.show_batch(load_collector_file(config), edge, seq, body))
 
 
 def quarantine_replay(
@@ -80,4 +80,4 @@ def quarantine_replay(
         fail("--nothing: there is a --body", 2)
     from edgeproxy.collector.commands import database
 
-    say(database.replayed(load_collector_file(config), edge, seq, body, nothing=nothing))
+    say(database.replay_batch(load_collector_file(config), edge, seq, body, nothing=nothing))

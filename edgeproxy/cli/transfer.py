@@ -20,7 +20,7 @@ def bring(
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import database
 
-    say(database.imported(settings, dry=dry))
+    say(database.import_configuration(settings, dry=dry))
 
 
 def take(
@@ -38,10 +38,10 @@ def take(
     if parquet is not None:
         from edgeproxy.collector.commands import parquet as parquet_export
 
-        say(parquet_export.exported(settings, parquet))
+        say(parquet_export.export_hours(settings, parquet))
         return
     from edgeproxy.collector.commands import database
 
-    code, said = database.exported(settings, sys.stdout)
+    code, said = database.export_configuration(settings, sys.stdout)
     if code:
         fail(said, code)

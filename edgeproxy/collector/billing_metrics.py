@@ -12,7 +12,7 @@ USD = 1_000_000
 """Millicredits of a US dollar."""
 
 
-def of_billing(status: BillingStatus) -> list[GaugeMetricFamily]:
+def build_billing_families(status: BillingStatus) -> list[GaugeMetricFamily]:
     """Tell how billing is."""
     families = [
         _build_labelled_family("billing_outbox_rows", "Usage on its way to Stripe, by state", "state", status.rows),
@@ -37,24 +37,24 @@ def of_billing(status: BillingStatus) -> list[GaugeMetricFamily]:
     return families
 
 
-def of_money(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
+def build_revenue_families(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
     """Tell what was taken."""
     day = revenue.yesterday
     families = [
         _build_labelled_family(
             *("billing_revenue_usd", "Revenue of the last day that is over, by the plan that customers had", "plan"),
-            {plan: usd(amount) for plan, amount in revenue.plans.items()},
+            {plan: to_usd(amount) for plan, amount in revenue.plans.items()},
         ),
-        _build_family("billing_cogs_usd", "What usage of that day cost", usd(day.cost)),
-        _build_family("billing_margin_usd", "Its revenue less its cost", usd(day.revenue - day.cost)),
-        _build_family("billing_liability_usd", "Credits that customers have", usd(revenue.liability)),
-        _build_family("billing_refunds_usd", "What has gone back so far, disputes too", usd(revenue.refunds)),
+        _build_family("billing_cogs_usd", "What usage of that day cost", to_usd(day.cost)),
+        _build_family("billing_margin_usd", "Its revenue less its cost", to_usd(day.revenue - day.cost)),
+        _build_family("billing_liability_usd", "Credits that customers have", to_usd(revenue.liability)),
+        _build_family("billing_refunds_usd", "What has gone back so far, disputes too", to_usd(revenue.refunds)),
         _build_family("billing_package_credits", "Credits that were bought so far", revenue.purchased / CREDIT),
         _build_labelled_family("billing_invoices", "Invoices, by state", "state", revenue.invoices),
         _build_labelled_family("billing_invoice_held", "Invoices that wait for a person, by why", "why", revenue.held),
         _build_labelled_family(
             *("billing_model_cost_usd", "What the dearest models cost on the last day that is over", "model"),
-            {model: usd(cost) for model, cost in revenue.models.items()},
+            {model: to_usd(cost) for model, cost in revenue.models.items()},
         ),
     ]
     if day.margin is not None:
@@ -64,7 +64,7 @@ def of_money(revenue: RevenueFigures) -> list[GaugeMetricFamily]:
     return families
 
 
-def usd(millicredits: int) -> float:
+def to_usd(millicredits: int) -> float:
     """Millicredits in US dollars."""
     return millicredits / USD
 

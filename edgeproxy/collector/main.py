@@ -38,22 +38,22 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.client import StripeConfigurationError as UnusableStripe
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
 from edgeproxy.collector.database.periodic import repeat, run_guarded
 from edgeproxy.collector.directory.publisher import Publisher
-from edgeproxy.collector.events.event_writer import Intake
-from edgeproxy.collector.jobs.billing import BillingJobs, processor_of
-from edgeproxy.collector.jobs.hub_quota_counts import QuotaCopy
-from edgeproxy.collector.jobs.maintenance import Upkeep
-from edgeproxy.collector.jobs.operator_alerts import Watch
-from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.events.event_writer import EventWriter
+from edgeproxy.collector.jobs.billing import BillingJobs, build_processor
+from edgeproxy.collector.jobs.hub_quota_counts import HubQuotaCopy
+from edgeproxy.collector.jobs.maintenance import MaintenanceJobs
+from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
+from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.names import REMEMBERED_MAX, Names
 from edgeproxy.collector.ledger.verification import verify_ledger
 from edgeproxy.collector.metrics import Metrics
-from edgeproxy.collector.reload import Reload
+from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
 from edgeproxy.config.collector.settings import Settings
@@ -73,7 +73,7 @@ END_SECONDS = 10.0
 """Seconds that the process has to end after the last of them."""
 
 
-class Unavailable(Exception):
+class ListenError(Exception):
     """An address cannot be listened on: a sentence for who started the collector."""
 
 
@@ -87,7 +87,7 @@ def run(settings: Settings, file: Path) -> int:
     try:
         return uvloop.run(serve(settings, file, _exit_after_timeout))
     except (
-        Unavailable,
+        ListenError,
         UnusableDatabaseError,
         BadCertificate,
         InvalidSigningKeyError,
@@ -123,7 +123,7 @@ def check_ledger(settings: Settings) -> tuple[int, str]:
     except UnusableDatabaseError as error:
         return 2, str(error)
     except CONNECTION_ERRORS as error:
-        return 2, f"the database cannot be read: {reason(error)}"
+        return 2, f"the database cannot be read: {format_reason(error)}"
 
 
 def _exit_after_timeout() -> None:
@@ -152,7 +152,7 @@ async def serve(settings: Settings, file: Path, stopped: Callable[[], None] = la
     loop.add_signal_handler(signal.SIGHUP, reload_requested.set)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     with ExitStack() as bound:
-        listening = [bound.enter_context(closing(bind(listener.address))) for listener in settings.listen]
+        listening = [bound.enter_context(closing(bind_address(listener.address))) for listener in settings.listen]
         database = await Database.connect(settings.database)
         try:
             await collect(settings, file, database, listening, stop, reload_requested)
@@ -184,7 +184,7 @@ async def collect(
             async with database.reading() as connection:
                 return await customers.filter_existing_names(connection, some)
         except CONNECTION_ERRORS as error:
-            logger.error("customers could not be looked up, and are looked up again later", why=reason(error))
+            logger.error("customers could not be looked up, and are looked up again later", why=format_reason(error))
             return set()
 
     names = Names(settings.customers, settings.meters, metrics, among)
@@ -194,17 +194,17 @@ async def collect(
     async with database.reading() as connection:
         used = await queries.fetch_names(connection, REMEMBERED_MAX + len(settings.customers))
     await names.record_names(*used)
-    quota_watch = QuotaWatch(database, metrics)
+    quota_watch = QuotaMonitor(database, metrics)
     ingest = BatchWriter(database, names, metrics, quota_watch.counted)
     settling = tasks.start("ingest", ingest.run())
-    intake = Intake(database, names, metrics, quota_watch.counted)
+    intake = EventWriter(database, names, metrics, quota_watch.counted)
     counting = tasks.start("events", intake.run())
     service = Service(database, Queues(ingest, intake, quota_watch), settings, names, metrics)
     service.handlers.directory.publisher = publisher
     processor = (
         None
         if stripe is None
-        else processor_of(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
+        else build_processor(settings, database, stripe, metrics.webhook_seconds.observe, metrics.purchased)
     )
     service.handlers.delivery.processor = processor
 
@@ -248,9 +248,9 @@ async def collect(
     service.unready = None
     where = ", ".join(str(address_of(bound)) for bound in listening)
     logger.info("collector serving", version=__version__, listen=where, database=database.name)
-    tasks.start("upkeep", Upkeep(database, settings.retention, metrics).run())
+    tasks.start("upkeep", MaintenanceJobs(database, settings.retention, metrics).run())
     tasks.start("certificates", listeners.watch())
-    watch, limited_log = Watch(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
+    watch, limited_log = OperatorAlerts(database, settings.alerts, listeners.expiry), log.RateLimitedLog(60.0)
     delivery = AlertDelivery(database, settings.alerts, metrics, customers.fetch_alert_addresses)
     tasks.start("watch", watch.run())
     tasks.start("alerts", delivery.run())
@@ -259,7 +259,7 @@ async def collect(
     tasks.start("quotas", quota_watch.run())
     tasks.start("all quotas", quota_watch.run_rounds())
     if settings.directory is not None and settings.directory.hub is not None:
-        tasks.start("quotas to the hub", QuotaCopy(settings.directory.hub, quota_watch).run())
+        tasks.start("quotas to the hub", HubQuotaCopy(settings.directory.hub, quota_watch).run())
     if publisher is not None:
         tasks.start("directory", publisher.run())
     if stripe is not None:
@@ -270,15 +270,15 @@ async def collect(
     )
     refunds = None if stripe is None else RefundSender(database, stripe)
     tasks.start("credits", CreditsJob(database, lambda: service.settings.billing, refunds).run())
-    record = partial(put_on_record, service, watch, limited_log)
-    tasks.start("audit", put_on_record_every_minute(record))
+    record = partial(record_denials, service, watch, limited_log)
+    tasks.start("audit", record_every_minute(record))
     if pages is not None:
         await pages.begin(tasks)
     tasks.start("last used", record_last_used(service.handlers.ledger.last_used, limited_log))
-    tasks.start("names", look_for_names(names))
+    tasks.start("names", refresh_names(names))
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
-    reload = Reload(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans)
+    reload = Reloader(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans)
     tasks.start("reload", reload.watch(file, reload_requested))
     stopped = tasks.start("stop", stop.wait())
     # Without the queues nothing is of use, and whoever looks after the process should know.
@@ -310,7 +310,7 @@ async def record_plans(settings: Settings, database: Database) -> None:
         await plan_versions.record_plans(connection, settings.plans)
 
 
-async def look_for_names(names: Names) -> None:
+async def refresh_names(names: Names) -> None:
     """Look now and then whether names are known by now that were not, until cancelled."""
     await repeat(NAMES_SECONDS, log.RateLimitedLog(60.0), "customers could not be looked up", names.refresh_unknown)
 
@@ -329,14 +329,14 @@ async def enforce_row_security(database: Database) -> None:
     )
 
 
-async def put_on_record_every_minute(record: Callable[[], Awaitable[None]]) -> None:
+async def record_every_minute(record: Callable[[], Awaitable[None]]) -> None:
     """Call this every minute, until cancelled."""
     while True:
         await asyncio.sleep(RECORD_SECONDS)
         await record()
 
 
-async def put_on_record(service: Service, watch: Watch, limited_log: log.RateLimitedLog) -> None:
+async def record_denials(service: Service, watch: OperatorAlerts, limited_log: log.RateLimitedLog) -> None:
     """Write what is gathered for the audit log, or the next time where the database cannot be used; `watch` hears how
     many were denied.
     """
@@ -361,7 +361,7 @@ async def write_last_used(last_used: LastUsedDays, limited_log: log.RateLimitedL
     await run_guarded(limited_log, "when keys were used could not be written", last_used.write())
 
 
-def bind(address: Address) -> socket.socket:
+def bind_address(address: Address) -> socket.socket:
     """A socket that is bound to this address; raises Unavailable."""
     try:
         family, kind, proto, _, where = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -375,7 +375,7 @@ def bind(address: Address) -> socket.socket:
             made.close()
             raise
     except OSError as error:
-        raise Unavailable(f"cannot listen on {address}: {error.strerror}") from error
+        raise ListenError(f"cannot listen on {address}: {error.strerror}") from error
     return made
 
 

@@ -16,7 +16,7 @@ from edgeproxy.collector.billing.meter_export.outbox import Reply
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.reports.rollout_figures import PAUSE
 from edgeproxy.collector.billing.reports.status import BillingStatus as BillingStanding
-from edgeproxy.collector.billing_metrics import of_billing, of_money
+from edgeproxy.collector.billing_metrics import build_billing_families, build_revenue_families
 from edgeproxy.collector.events.event_writer import Receipt
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.edges import EdgeStatus
@@ -244,18 +244,20 @@ class Metrics:
             families.append(family("collector_row_security", about, int(self.row_security())))
         left = {name: int(end - now) for name, end in self.expiry().items()}
         families.append(
-            labelled("collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left)
+            build_labelled_family(
+                "collector_tls_expiry_seconds", "Until a certificate expires; below 0 it has", "name", left
+            )
         )
         if status is not None:
-            families += of_edges(status, now)
+            families += build_edge_families(status, now)
         if billing is not None:
-            families += of_billing(billing)
+            families += build_billing_families(billing)
         if self.takings is not None and tells_money:
-            families += of_money(self.takings)
-        return generate_latest(self._registry) + generate_latest(Given(families))
+            families += build_revenue_families(self.takings)
+        return generate_latest(self._registry) + generate_latest(FixedRegistry(families))
 
 
-class Given(CollectorRegistry):
+class FixedRegistry(CollectorRegistry):
     """Metrics as they are given."""
 
     def __init__(self, families: Iterable[GaugeMetricFamily]) -> None:
@@ -267,7 +269,7 @@ class Given(CollectorRegistry):
         return iter(self._families)
 
 
-def of_edges(status: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
+def build_edge_families(status: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
     """What is told of edges."""
     lags = {edge: max(0.0, now - until) for edge, until in status.until.items()}
     return [
@@ -281,9 +283,11 @@ def of_edges(status: EdgeStatus, now: float) -> list[GaugeMetricFamily]:
             "Since the end of the last batch of the edge most behind",
             max(lags.values(), default=0),
         ),
-        labelled("collector_edge_lag_seconds", "The same of each edge, those most behind", "edge", lags),
+        build_labelled_family("collector_edge_lag_seconds", "The same of each edge, those most behind", "edge", lags),
         family("collector_gaps", "Gaps that edges have owned up to", status.gaps),
-        labelled("collector_edge_gaps", "The same of each edge, those that have most", "edge", status.gaps_of),
+        build_labelled_family(
+            "collector_edge_gaps", "The same of each edge, those that have most", "edge", status.gaps_of
+        ),
         family("collector_quarantined_batches", "Batches that nobody could read", status.quarantined),
     ]
 
@@ -293,7 +297,7 @@ def family(name: str, about: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, about, value=value)
 
 
-def labelled(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+def build_labelled_family(name: str, about: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
     """A gauge with a value for each of what its label can be."""
     family = GaugeMetricFamily(name, about, labels=[label])
     for label_value, value in values.items():

@@ -42,7 +42,7 @@ class PagesService:
             self._customers = CodeFlow(client, OfCustomers(theirs).judge)
         self._checks = RegionChecks(database, pages.status)
         self._status = StatusPages(
-            database, pages.status, url_of(settings, listener_of(settings, "status")), self._checks
+            database, pages.status, build_url(settings, select_listener(settings, "status")), self._checks
         )
         self._consoles: list[tuple[CollectorListener, SignInPages]] = []
         """The listeners that serve the console, and how operators sign in there."""
@@ -52,14 +52,14 @@ class PagesService:
         groups = listener.groups & PAGE_GROUPS
         if not groups:
             return
-        service, url = self._service, url_of(self._settings, listener)
+        service, url = self._service, build_url(self._settings, listener)
         site = Site(
             *(self._database, self._pages, url, self._inside, lambda: service.settings),
             *(lambda: service.billing_message, groups),
         )
         site.has_issuer = self._operators is not None
         sign_in = SignInPages(site, self._operators, self._customers)
-        site.add_to(application, [*sign_in.pages(), *signed_in(sells=self._settings.billing is not None)])
+        site.add_to(application, [*sign_in.pages(), *list_signed_in_pages(sells=self._settings.billing is not None)])
         if "status" in groups:
             self._status.add_to(application)
         if "console" in groups:
@@ -85,18 +85,18 @@ class PagesService:
         )
 
 
-def signed_in(*, sells: bool) -> list[Page]:
+def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for who has signed in; those about money where anything is sold."""
     sold = [*plans.list_pages(), *credits.list_pages(), *money.list_pages()] if sells else []
     return [*console.list_pages(), *tokens.list_pages(), *portal.list_pages(), *sold]
 
 
-def listener_of(settings: Settings, group: str) -> CollectorListener:
+def select_listener(settings: Settings, group: str) -> CollectorListener:
     """Return the first listener that serves a group of pages; the first one of all where none does."""
     return next((one for one in settings.listen if group in one.groups), settings.listen[0])
 
 
-def url_of(settings: Settings, listener: CollectorListener) -> str:
+def build_url(settings: Settings, listener: CollectorListener) -> str:
     """Return how browsers reach the pages of a listener, without a slash at its end."""
     assert settings.pages is not None
     scheme = "https" if listener.resolve_tls(settings.tls) else "http"

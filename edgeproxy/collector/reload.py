@@ -14,7 +14,7 @@ from edgeproxy.collector.api.listener import Listeners
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS
 from edgeproxy.collector.database.periodic import run_guarded
-from edgeproxy.collector.jobs.operator_alerts import Watch
+from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
@@ -41,7 +41,7 @@ LIVE = {
 """What a reload changes; all else needs a restart."""
 
 
-class Reload:
+class Reloader:
     """What a collector serves by, and changes when it is `asked`."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Reload:
         names: Names,
         listeners: Listeners,
         metrics: Metrics,
-        alerting: Sequence[Watch | AlertDelivery],
+        alerting: Sequence[OperatorAlerts | AlertDelivery],
         anomalies: AnomalyJob,
         record: Callable[[Settings], Awaitable[None]],
     ) -> None:
@@ -93,12 +93,12 @@ class Reload:
         self._metrics.config_ok.set(1)
         fixed = CollectorFile.model_fields.keys() - LIVE
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
-        if stripe_of(self._started) != stripe_of(new):
+        if restart_settings_of(self._started) != restart_settings_of(new):
             waiting.append("billing")
         self._log.info("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
 
 
-def stripe_of(settings: Settings) -> object:
+def restart_settings_of(settings: Settings) -> object:
     """What of billing a collector takes over only when it starts: how Stripe is reached, and whether it is at all."""
     billing = settings.billing
     return None if billing is None else (billing.stripe, billing.collection, billing.mode == "off")

@@ -9,7 +9,7 @@ from functools import partial
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.site import Audience
-from edgeproxy.collector.pages_service import signed_in
+from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.edge_report import format_fields
 from tests.support.chains import Chain
 from tests.support.collector import ADMIN, SERVICE
@@ -24,7 +24,7 @@ ELSEWHERE = ("/receipt", "/pdf")
 def pages_of(who: Audience, invoice: str, customer: str = "acme") -> dict[str, str]:
     """By its path in the table of all pages the path of each that is for operators, or for a customer."""
     places = PLACES | {"customer": customer, "invoice": invoice, "month": datetime.now(UTC).strftime("%Y-%m")}
-    shown = [page.path for page in signed_in(sells=True) if (page.method, page.who) == ("GET", who)]
+    shown = [page.path for page in list_signed_in_pages(sells=True) if (page.method, page.who) == ("GET", who)]
     return {path: path.format(**places) for path in shown if not path.endswith(ELSEWHERE)}
 
 

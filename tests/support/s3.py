@@ -60,11 +60,11 @@ class S3:
 
     def _has_bucket(self) -> bool:
         """Whether something can be put there, which makes the bucket."""
-        from edgeproxy.collector.exports.storage import Place, Unavailable
+        from edgeproxy.collector.exports.storage import Storage, StorageUnavailableError
 
         try:
-            Place("s3://usage/first", self.environ).create("file", b"")
-        except Unavailable:
+            Storage("s3://usage/first", self.environ).create("file", b"")
+        except StorageUnavailableError:
             return False
         return True
 

@@ -74,7 +74,7 @@ class Sold:
         """Count usage in a minute."""
         minute = int(at) // 60 * 60
         async with self.database.writing() as connection:
-            await self.database.begin_series(
+            await self.database.insert_series(
                 connection, [[EVENTS, EVENTS_REGION, name, meter, EVENTS_ROUTE, ""] for meter in used]
             )
             rows = await _series(connection, name)

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.alert_tables import alerts
-from edgeproxy.collector.database.database import insert_new
+from edgeproxy.collector.database.database import build_insert_new
 
 Severity = Literal["page", "warn", "info"]
 SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
@@ -60,7 +60,7 @@ async def raise_once(connection: AsyncConnection, alert: Alert) -> bool:
         "details": _dump_details({**alert.details, **alert.gathered}),
         "at": round(alert.at * 1000),
     }
-    inserted = await connection.execute(insert_new(connection, alerts, "key").values(row).returning(alerts.c.id))
+    inserted = await connection.execute(build_insert_new(connection, alerts, "key").values(row).returning(alerts.c.id))
     if inserted.first() is not None:
         return True
     if alert.gathered:

@@ -21,7 +21,7 @@ from edgeproxy.collector.alerts.channels import DeliveryFailure, send_message
 from edgeproxy.collector.alerts.message import AlertMessage
 from edgeproxy.collector.alerts.retries import compute_wait
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
-from edgeproxy.collector.database.database import Database, insert_new
+from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.periodic import repeat, run_guarded
 from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.config.collector.alerts import Alerts
@@ -260,4 +260,4 @@ async def _claim_alerts(connection: AsyncConnection, rows: Sequence[Any], column
 
 async def _insert_deliveries(connection: AsyncConnection, rows: Sequence[dict[str, Any]]) -> None:
     if rows:
-        await connection.execute(insert_new(connection, alert_deliveries, "alert", "channel"), list(rows))
+        await connection.execute(build_insert_new(connection, alert_deliveries, "alert", "channel"), list(rows))

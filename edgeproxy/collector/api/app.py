@@ -43,10 +43,10 @@ from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, Refused, 
 from edgeproxy.collector.billing.credits import purchase_list
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.row_security import serving
-from edgeproxy.collector.events.event_writer import Intake
-from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.events.event_writer import EventWriter
+from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import BatchWriter, DatabaseUnavailableError
 from edgeproxy.collector.ledger.names import Names
@@ -76,8 +76,8 @@ class Queues(NamedTuple):
     """What counts: the batches of edges, and the events of services; and who watches what these come to."""
 
     ingest: BatchWriter
-    intake: Intake
-    watch: QuotaWatch
+    intake: EventWriter
+    watch: QuotaMonitor
 
 
 class Said(NamedTuple):
@@ -326,7 +326,7 @@ class Service:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
         if isinstance(failure, CONNECTION_ERRORS):
-            log.get_logger().error("the database cannot be used", path=request.path, why=reason(failure))
+            log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(failure))
             return problem(503, "the database cannot be used now", RETRY_LATER)
         log.get_logger().error("a request failed", path=request.path, exc_info=failure)
         return problem(500, "the collector failed to answer; its log says more")

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edgeproxy.base import log
 from edgeproxy.base.spreadsheet import escape_formula
-from edgeproxy.collector.database.database import Database, reason
+from edgeproxy.collector.database.database import Database, format_reason
 from edgeproxy.collector.ledger.queries import LedgerQuery, stream_usage
 
 TYPE = "text/csv"
@@ -76,7 +76,7 @@ class Exports:
         except Exception as failure:
             if not response.prepared:
                 raise
-            log.get_logger().warning("an export was cut off", why=reason(failure))
+            log.get_logger().warning("an export was cut off", why=format_reason(failure))
             if request.transport is not None:
                 request.transport.abort()
         return response

@@ -22,16 +22,16 @@ from edgeproxy.collector.database.database import (
     CONNECTION_ERRORS,
     Database,
     UnusableDatabaseError,
+    format_reason,
     open_owner_only,
-    reason,
 )
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.config.collector.settings import Settings
 
-Said = tuple[int, str]
+CommandResult = tuple[int, str]
 
 
-class No(Exception):
+class CommandError(Exception):
     """The answer is no: a sentence why."""
 
 
@@ -64,10 +64,10 @@ def report_row_security(settings: Settings) -> RowSecurityReport:
     try:
         return uvloop.run(look())
     except Exception as error:  # Such as a wrong password, which the driver has a class of its own for.
-        return RowSecurityReport(2, f"the database cannot be read: {reason(error)}")
+        return RowSecurityReport(2, f"the database cannot be read: {format_reason(error)}")
 
 
-def listed(settings: Settings) -> Said:
+def list_quarantine(settings: Settings) -> CommandResult:
     """What is in quarantine, a line each."""
 
     async def look(database: Database) -> str:
@@ -79,10 +79,10 @@ def listed(settings: Settings) -> Said:
             lines.append(f"and {report['count'] - len(rows)} more")
         return "\n".join(lines) or "nothing is in quarantine"
 
-    return at(settings, look)
+    return run_on_database(settings, look)
 
 
-def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
+def show_batch(settings: Settings, edge: str, seq: int, file: Path | None) -> CommandResult:
     """What is known of a batch there; its body goes to `file`."""
 
     def write(body: bytes) -> None:
@@ -95,15 +95,15 @@ def shown(settings: Settings, edge: str, seq: int, file: Path | None) -> Said:
             report = await quarantine.find_batch(connection, edge, seq)
             body = await quarantine.find_body(connection, edge, seq)
         if report is None or body is None:
-            raise No(f"there is no batch {seq} of {edge} in quarantine")
+            raise CommandError(f"there is no batch {seq} of {edge} in quarantine")
         write(body)
         width = max(map(len, report))
         return "\n".join(f"{name:{width}}  {'-' if value is None else value}" for name, value in report.items())
 
-    return at(settings, look)
+    return run_on_database(settings, look)
 
 
-def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, nothing: bool) -> Said:
+def replay_batch(settings: Settings, edge: str, seq: int, file: Path | None, *, nothing: bool) -> CommandResult:
     """Count a batch there by its own body, by the one in `file`, or by one with `nothing` in it."""
 
     try:
@@ -129,24 +129,26 @@ def replayed(settings: Settings, edge: str, seq: int, file: Path | None, *, noth
         what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {response['minute']}"
         return f"batch {seq} of {edge} {'was format_count before' if done.again else 'is format_count'}: {what}"
 
-    return at(settings, count)
+    return run_on_database(settings, count)
 
 
-def backed_up(settings: Settings, to: Path) -> Said:
+def back_up(settings: Settings, to: Path) -> CommandResult:
     """Copy a database of SQLite, as it is at one moment."""
 
     async def copy(database: Database) -> str:
         if not database.is_sqlite:
-            raise No(f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations/backup.md")
+            raise CommandError(
+                f"{database.name} is backed up by pg_dump or pg_basebackup: see docs/operations/backup.md"
+            )
         try:
             return f"{to} has {database.copy(to)} bytes"
         except (sqlite3.Error, OSError) as error:
-            raise No(f"{to} cannot be written: {error}") from None
+            raise CommandError(f"{to} cannot be written: {error}") from None
 
-    return (1, f"{to} is there already") if to.exists() else at(settings, copy)
+    return (1, f"{to} is there already") if to.exists() else run_on_database(settings, copy)
 
 
-def imported(settings: Settings, *, dry: bool) -> Said:
+def import_configuration(settings: Settings, *, dry: bool) -> CommandResult:
     """Have the database say of customers, keys and flags what the files say."""
 
     async def bring(database: Database) -> str:
@@ -159,13 +161,15 @@ def imported(settings: Settings, *, dry: bool) -> Said:
         refused = [why for done in results.values() for why in done.refused]
         if refused:
             more = [f"and {len(refused) - REFUSED_SHOWN_MAX} more"] if len(refused) > REFUSED_SHOWN_MAX else []
-            raise No("\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more]))
+            raise CommandError(
+                "\n".join([*lines, *(f"not brought: {why}" for why in refused[:REFUSED_SHOWN_MAX]), *more])
+            )
         return "\n".join([*lines, *(["nothing was changed: it was a dry run"] if dry else [])])
 
-    return at(settings, bring)
+    return run_on_database(settings, bring)
 
 
-def exported(settings: Settings, to: TextIO) -> Said:
+def export_configuration(settings: Settings, to: TextIO) -> CommandResult:
     """Write customers, keys and flags of the database to `to` as a file of the configuration."""
 
     async def take(database: Database) -> str:
@@ -174,10 +178,10 @@ def exported(settings: Settings, to: TextIO) -> Said:
                 to.write(line + "\n")
         return ""
 
-    return at(settings, take)
+    return run_on_database(settings, take)
 
 
-def accounted(settings: Settings, day: date, form: accounting.Format) -> Said:
+def export_journal(settings: Settings, day: date, form: accounting.Format) -> CommandResult:
     """The journal of a day, as a file that bookkeeping takes."""
 
     names = {} if settings.billing is None else {str(one): name for one, name in settings.billing.accounts.items()}
@@ -187,44 +191,44 @@ def accounted(settings: Settings, day: date, form: accounting.Format) -> Said:
             async with database.writing() as connection:
                 journal = await accounting.fetch_day_journal(connection, day, time.time())
         except accounting.DayNotOverError as error:
-            raise No(str(error)) from None
+            raise CommandError(str(error)) from None
         return accounting.render_journal(journal, form, names).decode()
 
-    return at(settings, write)
+    return run_on_database(settings, write)
 
 
 REFUSED_SHOWN_MAX = 20
 """Things that could not be brought of which is told why."""
 
 
-def sign_in_link(settings: Settings, customer: str | None) -> Said:
+def sign_in_link(settings: Settings, customer: str | None) -> CommandResult:
     """A link by which an operator, or somebody for a customer, signs in to the pages once."""
     from edgeproxy.collector.pages import sessions
     from edgeproxy.collector.pages.sign_in import FIRST_LINK_SECONDS, LINK_LABEL, format_link
-    from edgeproxy.collector.pages_service import listener_of, url_of
+    from edgeproxy.collector.pages_service import build_url, select_listener
 
     async def make(database: Database) -> str:
         async with database.writing() as connection:
             if customer is not None and await customers.find_name(connection, customer) != customer:
-                raise No(f"there is no customer {customer} in {database.name}")
+                raise CommandError(f"there is no customer {customer} in {database.name}")
             label = LINK_LABEL if customer is None else f"command line: {getpass.getuser()}"
             link = sessions.Link(label, customer)
             secret = await sessions.create_link(connection, link, time.time(), FIRST_LINK_SECONDS, most=None)
             caller = audit.Caller(f"command line: {getpass.getuser()}")
             await audit.append_entry(connection, caller, audit.AuditEntry("session.link", customer or label))
         assert secret is not None
-        return format_link(url_of(settings, listener), secret)
+        return format_link(build_url(settings, listener), secret)
 
     if settings.pages is None:
         return 1, "the collector has no pages: write pages: {}"
     group = "console" if customer is None else "portal"
-    listener = listener_of(settings, group)
+    listener = select_listener(settings, group)
     if group not in listener.groups:
         return 1, f"no listener serves the {group}: write it in the serve of one"
-    return at(settings, make)
+    return run_on_database(settings, make)
 
 
-def at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+def run_on_database(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
     """Do something with the database, and say what came of it."""
 
     async def do() -> str:
@@ -236,9 +240,9 @@ def at(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
 
     try:
         return 0, uvloop.run(do())
-    except (quarantine.ReplayRejectedError, No) as error:
+    except (quarantine.ReplayRejectedError, CommandError) as error:
         return 1, str(error)
     except UnusableDatabaseError as error:
         return 2, str(error)
     except CONNECTION_ERRORS as error:
-        return 2, str(error) if isinstance(error, OSError) else f"the database cannot be used: {reason(error)}"
+        return 2, str(error) if isinstance(error, OSError) else f"the database cannot be used: {format_reason(error)}"

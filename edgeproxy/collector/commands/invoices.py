@@ -17,7 +17,7 @@ from edgeproxy.collector.billing.jobs.period_close import JOB, PeriodCloseJob
 from edgeproxy.collector.billing.rating.money import format_usd
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfigurationError
-from edgeproxy.collector.commands.database import No, Said, at
+from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
@@ -31,23 +31,23 @@ ALONE_SECONDS = 30.0
 UNSETTLED = (invoices.DRAFT, invoices.CLOSING, invoices.HELD)
 
 
-def closed(settings: Settings, period: str, *, dry: bool) -> Said:
+def close_invoices(settings: Settings, period: str, *, dry: bool) -> CommandResult:
     """Close the invoices of a period."""
 
     async def close(database: Database) -> str:
         if settings.billing is None or settings.billing.mode == "off":
-            raise No("nobody is charged: see mode of billing")
+            raise CommandError("nobody is charged: see mode of billing")
         async with database.reading() as connection:
             who = await charging.fetch_charging(connection, settings.billing)
         if not who.is_on:
-            raise No(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
+            raise CommandError(f"nobody is charged: {who.stopped_by or 'the configuration'} has stopped it")
         of_period = table.c.period.like(f"{period}%") if len(period) < len("2027-01-01") else table.c.period == period
         if dry:
             return await _format_invoices(database, of_period)
         try:
             stripe = Stripe(settings.billing.stripe)
         except StripeConfigurationError as error:
-            raise No(str(error)) from None
+            raise CommandError(str(error)) from None
         try:
             await _close(database, PeriodCloseJob(database, stripe, lambda: settings), of_period)
         finally:
@@ -56,10 +56,10 @@ def closed(settings: Settings, period: str, *, dry: bool) -> Said:
         async with database.reading() as connection:
             left = sa.select(table.c.id).where(of_period, table.c.state.in_(UNSETTLED)).limit(1)
             if (await connection.execute(left)).first() is not None:
-                raise No(text)
+                raise CommandError(text)
         return text
 
-    return at(settings, close)
+    return run_on_database(settings, close)
 
 
 async def _close(database: Database, closing: PeriodCloseJob, of_period: sa.ColumnElement[bool]) -> None:
@@ -90,7 +90,7 @@ async def _format_invoices(database: Database, of_period: sa.ColumnElement[bool]
     return "\n".join(lines) or "there is no invoice of this period"
 
 
-def listed(settings: Settings, *, customer: str | None, period: str | None, state: str | None) -> Said:
+def list_invoices(settings: Settings, *, customer: str | None, period: str | None, state: str | None) -> CommandResult:
     """List the newest invoices."""
 
     async def look(database: Database) -> str:
@@ -100,7 +100,7 @@ def listed(settings: Settings, *, customer: str | None, period: str | None, stat
                 try:
                     number = (await customers.get_row(connection, customer)).id
                 except ChangeRejectedError as error:
-                    raise No(error.why) from None
+                    raise CommandError(error.why) from None
             invoices_found = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state
             )
@@ -111,4 +111,4 @@ def listed(settings: Settings, *, customer: str | None, period: str | None, stat
         ]
         return "\n".join(rows) or "there is no such invoice"
 
-    return at(settings, look)
+    return run_on_database(settings, look)

@@ -10,13 +10,13 @@ import uvloop
 
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError, StripeConfigurationError
 from edgeproxy.collector.billing.stripe_sync import catalog
-from edgeproxy.collector.commands.database import No, Said, at
+from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter
 from edgeproxy.config.collector.settings import Settings
 
 
-def synced(settings: Settings, *, dry: bool) -> Said:
+def sync_catalog(settings: Settings, *, dry: bool) -> CommandResult:
     """Have Stripe's meters, products and prices as the plans say, or say what is not so."""
     billing = settings.billing
     if billing is None:
@@ -41,18 +41,18 @@ def synced(settings: Settings, *, dry: bool) -> Said:
     return (1 if any(not step.call for step in steps) else 0), text
 
 
-def recovered(settings: Settings, since: float) -> Said:
+def recheck_usage(settings: Settings, since: float) -> CommandResult:
     """Have usage that waits looked up at Stripe before it is sent, as the backup of this Unix second does not know what
     was told since."""
 
     async def mark(database: Database) -> str:
         now = time.time()
         if since >= now:
-            raise No("that is yet to come")
+            raise CommandError("that is yet to come")
         # What waited then may have been sent since, however old it is.
         values = {"recheck_from": 0, "recheck_until": int(now), "stopped": None}
         async with database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(values))
         return "usage until now is looked up at Stripe before it is sent; what Stripe has is not sent again"
 
-    return at(settings, mark)
+    return run_on_database(settings, mark)

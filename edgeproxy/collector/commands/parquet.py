@@ -4,7 +4,7 @@ import os
 from collections.abc import Awaitable, Callable
 
 from edgeproxy.base.plural import format_count
-from edgeproxy.collector.commands.database import No, Said, at
+from edgeproxy.collector.commands.database import CommandError, CommandResult, run_on_database
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.collector.ledger.queries import format_time
@@ -13,16 +13,16 @@ from edgeproxy.config.collector.settings import Settings
 NOT_INSTALLED = "--parquet: obstore and pyarrow are not installed: pip install 'edgeproxy[parquet]'"
 
 
-def exported(settings: Settings, url: str) -> Said:
+def export_hours(settings: Settings, url: str) -> CommandResult:
     """Export the hours that are closed to a place; 0 and what was done."""
     try:
         from edgeproxy.collector.exports import exporter
-        from edgeproxy.collector.exports.storage import Place
+        from edgeproxy.collector.exports.storage import Storage
     except ImportError:
         return 2, NOT_INSTALLED
 
     async def export(database: Database) -> str:
-        done = await exporter.run(database, Place(url, os.environ))
+        done = await exporter.export_hours(database, Storage(url, os.environ))
         if done.until is None:
             return "no hour with usage is closed yet"
         return (
@@ -34,36 +34,36 @@ def exported(settings: Settings, url: str) -> Said:
     return _run_exclusively(settings, export)
 
 
-def checked(settings: Settings, url: str) -> Said:
+def verify_hours(settings: Settings, url: str) -> CommandResult:
     """Whether what was exported to a place is what it should be; 0 and what there is of it."""
     try:
-        from edgeproxy.collector.exports.storage import Place
-        from edgeproxy.collector.exports.verification import verify
+        from edgeproxy.collector.exports.storage import Storage
+        from edgeproxy.collector.exports.verification import verify_export
     except ImportError:
         return 2, NOT_INSTALLED
 
     async def check(database: Database) -> str:
-        return str(await verify(database, Place(url, os.environ)))
+        return str(await verify_export(database, Storage(url, os.environ)))
 
     return _run_exclusively(settings, check)
 
 
-def _run_exclusively(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> Said:
+def _run_exclusively(settings: Settings, work: Callable[[Database], Awaitable[str]]) -> CommandResult:
     """Do it while nobody else exports from this database."""
-    from edgeproxy.collector.exports.exporter import Lost
-    from edgeproxy.collector.exports.manifest import Damaged
-    from edgeproxy.collector.exports.storage import Overtaken, Unusable
+    from edgeproxy.collector.exports.exporter import MissedHoursError
+    from edgeproxy.collector.exports.manifest import DamagedExportError
+    from edgeproxy.collector.exports.storage import ConcurrentExportError, InvalidStorageError
 
     async def do(database: Database) -> str:
         async with try_exclusive(database, "parquet") as is_alone:
             if not is_alone:
-                raise No("an export from this database is under way")
+                raise CommandError("an export from this database is under way")
             try:
                 return await work(database)
-            except (Damaged, Lost, Overtaken) as no:
-                raise No(str(no)) from None
+            except (DamagedExportError, MissedHoursError, ConcurrentExportError) as no:
+                raise CommandError(str(no)) from None
 
     try:
-        return at(settings, do)
-    except Unusable as no:
+        return run_on_database(settings, do)
+    except InvalidStorageError as no:
         return 2, str(no)

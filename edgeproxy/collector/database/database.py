@@ -131,12 +131,12 @@ class Database:
         self._present: dict[int, set[int]] = {}
         """The series that have a row in a minute, as far as is known; only of the latest minutes. PostgreSQL only."""
         if self.is_sqlite:
-            self._writer = _sqlite(given, "BEGIN IMMEDIATE", 1)
-            self._reader = _sqlite(given, "BEGIN", READERS)
+            self._writer = _create_sqlite_engine(given, "BEGIN IMMEDIATE", 1)
+            self._reader = _create_sqlite_engine(given, "BEGIN", READERS)
         else:
-            self._writer = _postgresql(given, 1)
-            self._reader = _postgresql(given, READERS)
-            self.locks = _postgresql(given, 1, more=LOCKS_MAX)
+            self._writer = _create_postgresql_engine(given, 1)
+            self._reader = _create_postgresql_engine(given, READERS)
+            self.locks = _create_postgresql_engine(given, 1, more=LOCKS_MAX)
             """Connections that hold locks of jobs (single_runner.py), of PostgreSQL alone."""
 
     @classmethod
@@ -157,7 +157,7 @@ class Database:
             if isinstance(error, row_security.HiddenRowsError):
                 raise UnusableDatabaseError(f"{database.name} cannot be used: {error}") from error
             if isinstance(error, Exception):
-                raise UnusableDatabaseError(f"{database.name} cannot be used: {reason(error)}") from error
+                raise UnusableDatabaseError(f"{database.name} cannot be used: {format_reason(error)}") from error
             raise
         return database
 
@@ -277,11 +277,11 @@ class Database:
         """A text in the order of its characters, which is that of the index by which `beginning` finds it."""
         return column if self.is_sqlite else sa.collate(column, "C")
 
-    async def begin_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    async def insert_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of edges that are new, unless another collector has made them meanwhile."""
         await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(rows))
 
-    async def begin_series(self, connection: AsyncConnection, keys: Sequence[Sequence[str]]) -> None:
+    async def insert_series(self, connection: AsyncConnection, keys: Sequence[Sequence[str]]) -> None:
         """Make series that are new: [edge, region, customer, meter, route, dimensions] each."""
         names = [column.name for column in series.columns if column.name != "id"]
         insert = self._insert(series)
@@ -292,11 +292,11 @@ class Database:
             rows = {name: [row[name] for row in rows] for name in names}
         await connection.execute(insert.on_conflict_do_nothing(), rows)
 
-    async def split_series(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+    async def insert_series_dimensions(self, connection: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Make rows of the dimensions of series, {name, series, value} each, unless another collector has."""
         await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(rows))
 
-    async def note_late(self, connection: AsyncConnection, hours: Iterable[tuple[str, int]]) -> None:
+    async def record_late_hours(self, connection: AsyncConnection, hours: Iterable[tuple[str, int]]) -> None:
         """Count once more that these hours of edges have grown after they were closed."""
         rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(hours)]
         if rows:
@@ -305,15 +305,15 @@ class Database:
             )
             await connection.execute(statement, rows)
 
-    async def begin_events(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
+    async def insert_events(self, connection: AsyncConnection, rows: Sequence[Sequence[Any]]) -> set[tuple[str, str]]:
         """Make rows of events, in the order of the table's columns; return source and id of those that were there."""
         if not self.is_sqlite:
             columns = zip(events.columns.keys(), zip(*rows, strict=True), strict=True)
             texts = {name: _format_json_array(values) for name, values in columns}
-            return {(source, number) for source, number in await connection.execute(BEGIN_EVENTS, texts)}
+            return {(source, number) for source, number in await connection.execute(INSERT_EVENTS, texts)}
         # Nobody else writes meanwhile: to look for those that are there first is cheaper than to be told.
         identities = orjson.dumps([row[:2] for row in rows]).decode()
-        there = {(source, number) for source, number in await connection.execute(EVENTS_THERE, {"sent": identities})}
+        there = {(source, number) for source, number in await connection.execute(SELECT_EVENTS, {"sent": identities})}
         if new := [row for row in rows if tuple(row[:2]) not in there] if there else rows:
             # Past SQLAlchemy, as in `add`.
             places = ", ".join("?" * len(events.columns))
@@ -326,7 +326,7 @@ class Database:
             number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
 
-    async def hold_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
+    async def lock_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
         """Until the transaction ends nobody else changes what is rolled up; with `alone`, nobody counts either."""
         if not self.is_sqlite:  # There only one writes.
             lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
@@ -373,7 +373,7 @@ class Database:
         old = {one: value for one, value in values.items() if one in there}
         if old:
             own = {"of": minute, "those": _format_array(old), "by": _format_array(old.values())}
-            if (await connection.execute(GROW, own)).rowcount != len(old):
+            if (await connection.execute(UPDATE_PRESENT, own)).rowcount != len(old):
                 # Another database than a moment ago: a restored one, maybe. Who sends it again finds it as it is now.
                 raise LedgerChangedError(f"the ledger lacks rows of the minute {minute} that it had")
         return {one: value for one, value in values.items() if one not in there} if old else values
@@ -472,18 +472,18 @@ def _partition_name(month: Month) -> str:
     return f"ledger_{month[0]:04}_{month[1]:02}"
 
 
-def insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:
+def build_insert_new(connection: AsyncConnection, table: sa.Table, *names: str) -> Any:
     """Begin to insert rows, passing over those whose columns of these names another row has already."""
     insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
     return insert(table).on_conflict_do_nothing(index_elements=names)
 
 
-def is_too_much(error: Exception) -> bool:
+def is_overflow(error: Exception) -> bool:
     """Whether the database could not hold a number."""
     return isinstance(error, sa.exc.DBAPIError) and any(message in str(error.orig) for message in OVERFLOW_MESSAGES)
 
 
-def reason(error: Exception) -> str:
+def format_reason(error: Exception) -> str:
     """What a driver says, in a line."""
     driver_error = getattr(error, "orig", None) or error
     return str(driver_error).partition("\n")[0].rpartition("'>: ")[2] or type(driver_error).__name__
@@ -514,7 +514,7 @@ def _build_grow_statement() -> sa.Update:
     )
 
 
-GROW = _build_grow_statement()
+UPDATE_PRESENT = _build_grow_statement()
 
 
 def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
@@ -542,11 +542,11 @@ def _build_select_events() -> sa.Select[Any]:
     return sa.select(events.c.source, events.c.id).select_from(sent).join(events, sa.and_(*same))
 
 
-BEGIN_EVENTS = _build_insert_events()
-EVENTS_THERE = _build_select_events()
+INSERT_EVENTS = _build_insert_events()
+SELECT_EVENTS = _build_select_events()
 
 
-def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
+def _create_sqlite_engine(url: URL, begin: str, connections: int) -> AsyncEngine:
     """Connections to a file. `begin` begins a transaction: one that reads and then writes must not wait in between."""
     engine = create_async_engine(
         url.set(drivername="sqlite+aiosqlite"),
@@ -576,7 +576,7 @@ def _sqlite(url: URL, begin: str, connections: int) -> AsyncEngine:
     return engine
 
 
-def _postgresql(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
+def _create_postgresql_engine(url: URL, connections: int, *, more: int = 0) -> AsyncEngine:
     """Connections to a server, kept open; `more` are opened where they are needed, and ended again."""
     mode = url.query.get("sslmode")
     engine = create_async_engine(

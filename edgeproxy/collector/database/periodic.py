@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.single_runner import JobLock, LockLostError, acquire_lock
 
 
@@ -19,7 +19,7 @@ async def run_guarded(
     try:
         await work
     except (*CONNECTION_ERRORS, *expected) as error:
-        limited_log.error(failed, reason(error))
+        limited_log.error(failed, format_reason(error))
     except Exception as unexpected_error:
         limited_log.error(failed, repr(unexpected_error), exc_info=unexpected_error)
     else:

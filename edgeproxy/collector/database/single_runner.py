@@ -17,7 +17,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.database import Database, open_owner_only, reason
+from edgeproxy.collector.database.database import Database, format_reason, open_owner_only
 
 LOCK_CLASS = 7305
 """The first number of the advisory locks of jobs; those of `database.py` have one number alone: others than these."""
@@ -44,7 +44,7 @@ class JobLock(NamedTuple):
                 try:
                     await self.session.execute(sa.select(1))
                 except Exception as error:
-                    return reason(error)
+                    return format_reason(error)
 
 
 @asynccontextmanager

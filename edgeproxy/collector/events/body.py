@@ -14,16 +14,16 @@ from edgeproxy.collector.events.event import (
     BODY_BYTES_MAX,
     EVENTS_MAX,
     TEXT,
-    BadBody,
-    BadEvent,
-    Event,
+    InvalidEventBodyError,
+    InvalidEventError,
     Rejection,
-    item_of,
-    objects,
-    read,
-    second_of,
-    split_of,
-    value_of,
+    UsageEvent,
+    parse_dimensions,
+    parse_event,
+    parse_item,
+    parse_objects,
+    parse_second,
+    parse_value,
 )
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import NAME
@@ -32,7 +32,7 @@ SPLIT_BYTES_MAX = 1_000
 """Bytes of an event's dimensions that are remembered."""
 
 
-class Ours(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class EventRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """An event in our form, of which the types alone are known to be right."""
 
     id: str
@@ -45,61 +45,63 @@ class Ours(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     request_id: str | None = None
 
 
-LIST = msgspec.json.Decoder(list[Ours])
-LINE = msgspec.json.Decoder(Ours)
+LIST = msgspec.json.Decoder(list[EventRecord])
+LINE = msgspec.json.Decoder(EventRecord)
 
 
-def read_all(body: bytes, meters: Mapping[str, Meter], now: float) -> tuple[list[tuple[int, Event]], list[Rejection]]:
+def parse_body(
+    body: bytes, meters: Mapping[str, Meter], now: float
+) -> tuple[list[tuple[int, UsageEvent]], list[Rejection]]:
     """The events in a body, with their index, and what else is in it; raises BadBody."""
     if len(body) > BODY_BYTES_MAX:
-        raise BadBody(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
-    if (sound := read_sound(body, meters, now)) is not None:
+        raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
+    if (sound := parse_sound_body(body, meters, now)) is not None:
         return list(enumerate(sound)), []
     events, rejected = [], []
-    for position, document in enumerate(objects(body)):
+    for position, document in enumerate(parse_objects(body)):
         try:
-            events.append((position, read(document, meters, now)))
-        except BadEvent as error:
+            events.append((position, parse_event(document, meters, now)))
+        except InvalidEventError as error:
             rejected.append(Rejection(position, str(error), document))
     return events, rejected
 
 
-def read_sound(body: bytes, meters: Mapping[str, Meter], now: float) -> list[Event] | None:
+def parse_sound_body(body: bytes, meters: Mapping[str, Meter], now: float) -> list[UsageEvent] | None:
     """The events in a body, if all are in our form and nothing is wrong with any: as `objects` and `read` have them."""
     try:
         if body.startswith(b"["):
             records = LIST.decode(body)
         elif len(records := LINE.decode_lines(body)) != sum(map(bool, map(bytes.strip, body.split(b"\n")))):
             return None  # Several in a line, or one over several: for `objects` to judge.
-        return list(_sound(records, meters, now)) if 0 < len(records) <= EVENTS_MAX else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadEvent):
+        return list(_parse_records(records, meters, now)) if 0 < len(records) <= EVENTS_MAX else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, InvalidEventError):
         return None
 
 
-def _sound(records: Iterable[Ours], meters: Mapping[str, Meter], now: float) -> Iterable[Event]:
+def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], now: float) -> Iterable[UsageEvent]:
     """Raises BadEvent, which need not say why, where one is not sound."""
     names: set[tuple[str, str]] = set()
     for one in records:
         meter = meters.get(one.meter)
         if meter is None or not TEXT.fullmatch(one.id):
-            raise BadEvent
+            raise InvalidEventError
         if (who := (one.customer, one.source)) not in names:  # They recur from one to the next.
             if not (NAME.fullmatch(one.customer) and TEXT.fullmatch(one.source)):
-                raise BadEvent
+                raise InvalidEventError
             names.add(who)
         if one.request_id is not None and not TEXT.fullmatch(one.request_id):
-            raise BadEvent
+            raise InvalidEventError
         raw = bytes(one.dimensions)
         if len(raw) > SPLIT_BYTES_MAX:
-            raise BadEvent
-        item = item_of(one.value) if meter.aggregate == "unique" else None
-        yield Event(
+            raise InvalidEventError
+        item = parse_item(one.value) if meter.aggregate == "unique" else None
+        yield UsageEvent(
             one.source,
             one.id,
             one.customer,
             one.meter,
-            1 if item is not None else value_of(one.value),
-            int(now) if one.time is None else second_of(one.time, now),
+            1 if item is not None else parse_value(one.value),
+            int(now) if one.time is None else parse_second(one.time, now),
             one.time is not None,
             one.request_id,
             _parse_split(raw, tuple(meter.dimensions)),
@@ -113,6 +115,6 @@ def _sound(records: Iterable[Ours], meters: Mapping[str, Meter], now: float) -> 
 def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
     """The dimensions that this JSON says, as text; raises BadEvent."""
     try:
-        return split_of(orjson.loads(raw), "", known)
+        return parse_dimensions(orjson.loads(raw), "", known)
     except orjson.JSONDecodeError:
-        raise BadEvent from None
+        raise InvalidEventError from None

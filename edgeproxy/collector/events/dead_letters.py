@@ -12,7 +12,7 @@ PAGE_LETTERS_MAX = 1000
 """Dead letters of a page."""
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """A dead letter. `received` is in Unix milliseconds."""
 
     id: str
@@ -22,23 +22,23 @@ class Letter(NamedTuple):
     event: Any
 
 
-async def page(connection: AsyncConnection, after: str, limit: int) -> list[Letter]:
+async def list_letters(connection: AsyncConnection, after: str, limit: int) -> list[DeadLetter]:
     """The letters after one, oldest first."""
     statement = sa.select(dead_letters).where(dead_letters.c.id > after).order_by(dead_letters.c.id).limit(limit)
     return [_parse_letter(row) for row in await connection.execute(statement)]
 
 
-async def find(connection: AsyncConnection, id_: str) -> Letter | None:
+async def find_letter(connection: AsyncConnection, id_: str) -> DeadLetter | None:
     """A letter; None where there is none such."""
     row = (await connection.execute(sa.select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
     return None if row is None else _parse_letter(row)
 
 
-async def remove(connection: AsyncConnection, id_: str) -> bool:
+async def delete_letter(connection: AsyncConnection, id_: str) -> bool:
     """Take a letter out; whether it was there."""
     gone = await connection.execute(sa.delete(dead_letters).where(dead_letters.c.id == id_))
     return gone.rowcount > 0
 
 
-def _parse_letter(row: sa.Row[Any]) -> Letter:
-    return Letter(row.id, row.received, row.token, row.error, orjson.loads(row.event))
+def _parse_letter(row: sa.Row[Any]) -> DeadLetter:
+    return DeadLetter(row.id, row.received, row.token, row.error, orjson.loads(row.event))

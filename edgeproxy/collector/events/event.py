@@ -35,11 +35,11 @@ CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datac
 DATA_FIELDS = ("value", "dimensions", "request_id")
 
 
-class BadEvent(ValueError):
+class InvalidEventError(ValueError):
     """It is no event: a sentence why."""
 
 
-class BadBody(ValueError):
+class InvalidEventBodyError(ValueError):
     """A body that has no events in any form: a sentence why."""
 
 
@@ -51,7 +51,7 @@ class Rejection(NamedTuple):
     said: Any
 
 
-class Event(NamedTuple):
+class UsageEvent(NamedTuple):
     """Usage that a service reports, in the order of the columns of its table. `time` is in Unix seconds."""
 
     source: str
@@ -78,10 +78,10 @@ class Event(NamedTuple):
         return self.time - self.time % 60
 
 
-def objects(body: bytes) -> list[Any]:
+def parse_objects(body: bytes) -> list[Any]:
     """Return what is sent: a JSON object, an array of them, or JSON lines. Raises BadBody."""
     if len(body) > BODY_BYTES_MAX:
-        raise BadBody(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
+        raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     try:
         document = orjson.loads(body)
         events = document if isinstance(document, list) else [document]
@@ -90,35 +90,35 @@ def objects(body: bytes) -> list[Any]:
         try:
             events = [orjson.loads(line) for line in lines if line.strip()]
         except orjson.JSONDecodeError:
-            raise BadBody(f"the body is neither JSON nor JSON lines: {document_error}") from None
+            raise InvalidEventBodyError(f"the body is neither JSON nor JSON lines: {document_error}") from None
     if not events:
-        raise BadBody("there is no event in the body")
+        raise InvalidEventBodyError("there is no event in the body")
     if len(events) > EVENTS_MAX:
-        raise BadBody(f"there are {len(events)} events in the body, and {EVENTS_MAX} is the most")
+        raise InvalidEventBodyError(f"there are {len(events)} events in the body, and {EVENTS_MAX} is the most")
     return events
 
 
-def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
+def parse_event(said: Any, meters: Mapping[str, Meter], now: float) -> UsageEvent:
     """Return the event that this JSON says; raises BadEvent. `meters`: those that count events."""
     if not isinstance(said, dict):
-        raise BadEvent("is not an object")
+        raise InvalidEventError("is not an object")
     fields = _convert_cloud_event(said) if "specversion" in said else _require_known_fields(said, FIELDS, "")
     source, id_ = _parse_text(fields, "source"), _parse_text(fields, "id")
     customer, name = _parse_name(fields, "customer"), _parse_name(fields, "meter")
     meter = meters.get(name)
     if meter is None:
-        raise BadEvent(f"meter: {name} is no meter that counts events")
-    item = item_of(fields.get("value")) if meter.aggregate == "unique" else None
-    return Event(
+        raise InvalidEventError(f"meter: {name} is no meter that counts events")
+    item = parse_item(fields.get("value")) if meter.aggregate == "unique" else None
+    return UsageEvent(
         source=source,
         id=id_,
         customer=customer,
         meter=name,
-        value=1 if item is not None else value_of(fields.get("value")),
-        time=int(now) if fields.get("time") is None else second_of(fields["time"], now),
+        value=1 if item is not None else parse_value(fields.get("value")),
+        time=int(now) if fields.get("time") is None else parse_second(fields["time"], now),
         is_dated=fields.get("time") is not None,
         request_id=None if fields.get("request_id") is None else _parse_text(fields, "request_id"),
-        dimensions=split_of(fields.get("dimensions"), name, meter.dimensions),
+        dimensions=parse_dimensions(fields.get("dimensions"), name, meter.dimensions),
         item=item,
         is_summed=meter.aggregate == "sum",
     )
@@ -127,13 +127,13 @@ def read(said: Any, meters: Mapping[str, Meter], now: float) -> Event:
 def _convert_cloud_event(said: dict[str, Any]) -> dict[str, Any]:
     """The fields of a CloudEvent as ours; further attributes are its sender's own."""
     if said["specversion"] != "1.0":
-        raise BadEvent("specversion: is not 1.0")
+        raise InvalidEventError("specversion: is not 1.0")
     for name, value in said.items():
         if name != "data" and isinstance(value, dict | list):
-            raise BadEvent(f"{shown(name)}: is neither a text nor a number nor a boolean")
+            raise InvalidEventError(f"{format_name(name)}: is neither a text nor a number nor a boolean")
     data = said.get("data")
     if not isinstance(data, dict):
-        raise BadEvent('data: is not an object such as {"value": 1}')
+        raise InvalidEventError('data: is not an object such as {"value": 1}')
     _require_known_fields(data, DATA_FIELDS, "data.")
     ours = {"customer": said.get("subject"), "meter": said.get("type")}
     return {**{name: said.get(name) for name in ("id", "source", "time")}, **ours, **data}
@@ -143,11 +143,13 @@ def _require_known_fields(said: dict[str, Any], names: tuple[str, ...], prefix: 
     for name in said:
         if name not in names:
             near = find_nearest(name, names)
-            raise BadEvent(f"{prefix}{shown(name)}: unknown field" + (f", did you mean {near}?" if near else ""))
+            raise InvalidEventError(
+                f"{prefix}{format_name(name)}: unknown field" + (f", did you mean {near}?" if near else "")
+            )
     return said
 
 
-def shown(name: str) -> str:
+def format_name(name: str) -> str:
     """The name of a field that anybody can have written, as errors have it: not every database takes a NUL."""
     return "".join(one if one.isprintable() else "?" for one in name[:40])
 
@@ -155,50 +157,52 @@ def shown(name: str) -> str:
 def _parse_text(fields: dict[str, Any], name: str) -> str:
     text = fields.get(name)
     if not isinstance(text, str) or not TEXT.fullmatch(text):
-        raise BadEvent(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
+        raise InvalidEventError(f"{name}: is not a text of 1 to {CHARACTERS_MAX} printable characters of ASCII")
     return text
 
 
 def _parse_name(fields: dict[str, Any], name: str) -> str:
     text = fields.get(name)
     if not isinstance(text, str) or not NAME.fullmatch(text):
-        raise BadEvent(f"{name}: is not a name")
+        raise InvalidEventError(f"{name}: is not a name")
     return text
 
 
-def value_of(value: Any) -> int:
+def parse_value(value: Any) -> int:
     """What is added up, or the level of a gauge; raises BadEvent."""
     if type(value) is not int or not 0 <= value <= VALUE_MAX:
-        raise BadEvent(f"value: is not a whole number from 0 to {VALUE_MAX}")
+        raise InvalidEventError(f"value: is not a whole number from 0 to {VALUE_MAX}")
     return value
 
 
-def item_of(value: Any) -> str:
+def parse_item(value: Any) -> str:
     """What is counted once: a text, or a number as text; raises BadEvent."""
     if type(value) is int and 0 <= value <= VALUE_MAX:
         return str(value)
     if not isinstance(value, str) or not TEXT.fullmatch(value):
-        raise BadEvent(f"value: is neither a whole number nor a text of 1 to {CHARACTERS_MAX} printable characters")
+        raise InvalidEventError(
+            f"value: is neither a whole number nor a text of 1 to {CHARACTERS_MAX} printable characters"
+        )
     return value
 
 
-def split_of(value_by_name: Any, name: str, known: Collection[str]) -> str:
+def parse_dimensions(value_by_name: Any, name: str, known: Collection[str]) -> str:
     """The dimensions as text, those of the meter being `known`; raises BadEvent."""
     if value_by_name is None or value_by_name == {}:
         return ""
     if not isinstance(value_by_name, dict):
-        raise BadEvent('dimensions: are no object such as {"model": "m1"}')
+        raise InvalidEventError('dimensions: are no object such as {"model": "m1"}')
     for dimension, value in value_by_name.items():
         if dimension not in known:
             near = find_nearest(dimension, known)
             hint = f", did you mean {near}?" if near else ""
-            raise BadEvent(f"dimensions: {shown(dimension)} is no dimension of {name}{hint}")
+            raise InvalidEventError(f"dimensions: {format_name(dimension)} is no dimension of {name}{hint}")
         if not isinstance(value, str) or not VALUE.fullmatch(value):
-            raise BadEvent(f"dimensions: {dimension} is not {A_VALUE}")
+            raise InvalidEventError(f"dimensions: {dimension} is not {A_VALUE}")
     return format_dimensions(value_by_name)
 
 
-def second_of(text: Any, now: float) -> int:
+def parse_second(text: Any, now: float) -> int:
     """The Unix second of a time of RFC 3339 that is not too far from now; raises BadEvent."""
     try:
         if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):
@@ -208,15 +212,15 @@ def second_of(text: Any, now: float) -> int:
             raise ValueError
         second = int(at.timestamp() // 1)
     except (ValueError, OverflowError):
-        raise BadEvent("time: is not a time such as 2027-01-01T12:00:00Z") from None
+        raise InvalidEventError("time: is not a time such as 2027-01-01T12:00:00Z") from None
     if second > now + AHEAD_SECONDS:
-        raise BadEvent(f"time: is more than {AHEAD_SECONDS} s ahead")
+        raise InvalidEventError(f"time: is more than {AHEAD_SECONDS} s ahead")
     if second < now - KEPT_SECONDS:
-        raise BadEvent(f"time: is more than {KEPT_SECONDS // 86400} days ago")
+        raise InvalidEventError(f"time: is more than {KEPT_SECONDS // 86400} days ago")
     return second
 
 
-def differences(counted: Event, sent: Event) -> list[str]:
+def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
     """The fields in which an event that was counted differs from one of the same id that is sent now."""
     compared = ("customer", "meter", "value", "dimensions", "request_id")
     differing = [name for name in compared if getattr(counted, name) != getattr(sent, name)]

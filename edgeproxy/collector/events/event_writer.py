@@ -19,9 +19,9 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts.ids import format_timestamp as moment_ms
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, is_too_much, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason, is_overflow
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, MINUTE, dead_letters, edges, events
-from edgeproxy.collector.events.event import Event, Rejection, differences
+from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.collector.ledger.dimension_values import DimensionUse, DimensionValues
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
@@ -46,11 +46,11 @@ TOO_LARGE = "makes a sum that is more than the ledger can hold"
 Identity = tuple[str, str]
 
 
-class Sent(NamedTuple):
+class EventRequest(NamedTuple):
     """A request: the events in it that could be read, with their index, and those that could not."""
 
     token: str
-    events: Sequence[tuple[int, Event]]
+    events: Sequence[tuple[int, UsageEvent]]
     rejected: Sequence[Rejection]
     is_replay: bool = False
     """Whether there is a dead letter of it already."""
@@ -64,7 +64,7 @@ class Receipt(NamedTuple):
     rejected: Sequence[Rejection]
 
 
-class Grown(NamedTuple):
+class UsageIncrements(NamedTuple):
     """What new events come to, by their dimensions and their minute."""
 
     sums: dict[DimensionUse, int]
@@ -72,7 +72,7 @@ class Grown(NamedTuple):
     """Those that are read and not added up, in the order in which they came."""
 
 
-class IntakeMetrics(Protocol):
+class EventMetrics(Protocol):
     """What intake reports of itself."""
 
     def events_settled(self, receipt: Receipt) -> None:
@@ -82,19 +82,19 @@ class IntakeMetrics(Protocol):
         """A transaction failed."""
 
 
-class Waiting(NamedTuple):
-    sent: Sent
+class WaitingRequest(NamedTuple):
+    sent: EventRequest
     answer: "asyncio.Future[Receipt]"
 
 
-class Intake:
+class EventWriter:
     """The queue to the database. `run` serves it until `end`."""
 
     def __init__(
         self,
         database: Database,
         names: Names,
-        metrics: IntakeMetrics,
+        metrics: EventMetrics,
         on_counted: Callable[[Iterable[tuple[str, str]]], None] = lambda _: None,
     ) -> None:
         """`heard` is called with the customers and meters of which something was counted."""
@@ -105,7 +105,7 @@ class Intake:
         self._ledger = LedgerWriter(database)
         self.values = DimensionValues(database, {})
         """The values of dimensions that customers have."""
-        self._queue: deque[Waiting] = deque()
+        self._queue: deque[WaitingRequest] = deque()
         self._held = 0
         self._filled = asyncio.Event()
         self._ending = False
@@ -114,17 +114,17 @@ class Intake:
         """Whether more events may be held."""
         return self._held < WAITING_EVENTS_MAX
 
-    async def settle(self, sent: Sent) -> Receipt:
+    async def settle(self, sent: EventRequest) -> Receipt:
         """What became of these events, once it is on disk; raises Unavailable."""
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self._queue.append(Waiting(sent, answer))
-        self._held += weight(sent)
+        self._queue.append(WaitingRequest(sent, answer))
+        self._held += count_events(sent)
         self._filled.set()
         try:
             # Settled whether its sender waits or not: half of a transaction cannot be taken back.
             return await asyncio.shield(answer)
         finally:
-            self._held -= weight(sent)
+            self._held -= count_events(sent)
 
     async def run(self) -> None:
         """Settle what is queued, until `end` was called and nothing is."""
@@ -135,10 +135,10 @@ class Intake:
                 self._filled.clear()
                 await self._filled.wait()
             group, size = [self._queue.popleft()], 0
-            size = weight(group[0].sent)
-            while self._queue and size + weight(self._queue[0].sent) <= TRANSACTION_EVENTS_MAX:
+            size = count_events(group[0].sent)
+            while self._queue and size + count_events(self._queue[0].sent) <= TRANSACTION_EVENTS_MAX:
                 group.append(self._queue.popleft())
-                size += weight(group[-1].sent)
+                size += count_events(group[-1].sent)
             await self._settle_together(group)
 
     def end(self) -> None:
@@ -146,7 +146,7 @@ class Intake:
         self._ending = True
         self._filled.set()
 
-    async def _settle_together(self, group: Sequence[Waiting]) -> None:
+    async def _settle_together(self, group: Sequence[WaitingRequest]) -> None:
         """Settle these in one transaction, or if one of them is in the way of the others, one by one."""
         try:
             receipts = await self._write_group([waiting.sent for waiting in group])
@@ -155,13 +155,13 @@ class Intake:
         except Exception as failure:
             self._ledger.forget([EVENTS])
             self.values.forget()
-            is_much = isinstance(failure, SumTooLargeError) or is_too_much(failure)
+            is_much = isinstance(failure, SumTooLargeError) or is_overflow(failure)
             if len(group) > 1 and (is_much or not isinstance(failure, CONNECTION_ERRORS)):
                 for waiting in group:
                     await self._settle_together([waiting])
                 return
             if is_much and group[0].sent.events:
-                await self._settle_together([group[0]._replace(sent=too_large(group[0].sent))])
+                await self._settle_together([group[0]._replace(sent=reject_all(group[0].sent))])
                 return
             self._fail_group(group, failure)
             return
@@ -170,9 +170,9 @@ class Intake:
             if not waiting.answer.done():
                 waiting.answer.set_result(receipt)
 
-    def _fail_group(self, group: Sequence[Waiting], failure: Exception) -> None:
+    def _fail_group(self, group: Sequence[WaitingRequest], failure: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
-        log.get_logger().error("events could not be counted", requests=len(group), why=reason(failure))
+        log.get_logger().error("events could not be counted", requests=len(group), why=format_reason(failure))
         if not isinstance(failure, CONNECTION_ERRORS):
             log.get_logger().error("a fault in the collector", exc_info=failure)
         self._metrics.failed()
@@ -180,28 +180,28 @@ class Intake:
             if not waiting.answer.done():
                 waiting.answer.set_exception(DatabaseUnavailableError())
 
-    async def _write_group(self, group: Sequence[Sent]) -> list[Receipt]:
+    async def _write_group(self, group: Sequence[EventRequest]) -> list[Receipt]:
         """Count what is new of these, in their order, in one transaction."""
-        first: dict[Identity, Event] = {}
+        first: dict[Identity, UsageEvent] = {}
         for sent in group:
             for _, event in sent.events:
                 first.setdefault((event.source, event.id), event)
-        counted: dict[Identity, Event] = {}
-        grown = Grown({}, {})
+        counted: dict[Identity, UsageEvent] = {}
+        grown = UsageIncrements({}, {})
         begun: set[CountKey] = set()
         async with self._database.writing() as connection:
             passed: list[Alert] = []
             if first:
                 await self._lock_events(connection)
-                there = await self._database.begin_events(connection, sorted(first.values()))
+                there = await self._database.insert_events(connection, sorted(first.values()))
                 counted = await self._fetch_counted(connection, sorted(there))
                 new = [event for one, event in first.items() if one not in there]
-                grown = grown_by(new)
+                grown = sum_events(new)
                 folded, passed = await self._fold_dimensions(connection, grown, new)
-                begun = await self._ledger.add_batches(connection, batches_of(grown.sums, folded))
+                begun = await self._ledger.add_batches(connection, build_batches(grown.sums, folded))
             known = {**first, **counted}
             fresh = first.keys() - counted.keys()
-            receipts = [judged(sent, fresh, known) for sent in group]
+            receipts = [build_receipt(sent, fresh, known) for sent in group]
             await raise_alerts(connection, [*await self._store_dead_letters(connection, group, receipts), *passed])
         self._on_counted({(use.customer, use.meter) for use in (*grown.sums, *grown.read)})
         customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
@@ -209,7 +209,7 @@ class Intake:
         return receipts
 
     async def _fold_dimensions(
-        self, connection: AsyncConnection, grown: Grown, new: Sequence[Event]
+        self, connection: AsyncConnection, grown: UsageIncrements, new: Sequence[UsageEvent]
     ) -> tuple[dict[DimensionUse, str], list[Alert]]:
         """As what uses count whose values are beyond a bound, which is kept; and what is to be raised."""
         uses = [use for use in (*grown.sums, *grown.read) if use.split]
@@ -220,7 +220,7 @@ class Intake:
             rows = [
                 {"of_source": event.source, "of_id": event.id, "split": changed[use]}
                 for event in new
-                if (use := use_of(event)) in changed
+                if (use := build_use(event)) in changed
             ]
             columns = events.c
             its = (columns.source == sa.bindparam("of_source")) & (columns.id == sa.bindparam("of_id"))
@@ -230,28 +230,34 @@ class Intake:
     async def _lock_events(self, connection: AsyncConnection) -> None:
         """Let no other collector count events until the transaction ends: series get their numbers under this lock."""
         row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-        await self._database.begin_edges(connection, [row])
+        await self._database.insert_edges(connection, [row])
         await connection.execute(sa.select(edges.c.edge).where(edges.c.edge == EVENTS).with_for_update())
 
     async def _fetch_counted(
         self, connection: AsyncConnection, identities: Sequence[Identity]
-    ) -> dict[Identity, Event]:
+    ) -> dict[Identity, UsageEvent]:
         """The events that were counted before under these identities."""
-        found: dict[Identity, Event] = {}
+        found: dict[Identity, UsageEvent] = {}
         for begin in range(0, len(identities), LOOKED_UP_MAX):
             some = identities[begin : begin + LOOKED_UP_MAX]
             wanted = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
             for row in await connection.execute(wanted):
-                found[row.source, row.id] = Event(*row)
+                found[row.source, row.id] = UsageEvent(*row)
         return found
 
     async def _store_dead_letters(
-        self, connection: AsyncConnection, group: Sequence[Sent], receipts: Sequence[Receipt]
+        self, connection: AsyncConnection, group: Sequence[EventRequest], receipts: Sequence[Receipt]
     ) -> list[Alert]:
         """Keep what was rejected, as far as there is room; return what is to be raised."""
         now = round(time.time() * 1000)
         rows = [
-            {"id": generate_id(), "received": now, "token": sent.token, "error": one.error, "event": written(one.said)}
+            {
+                "id": generate_id(),
+                "received": now,
+                "token": sent.token,
+                "error": one.error,
+                "event": format_document(one.said),
+            }
             for sent, receipt in zip(group, receipts, strict=True)
             if not sent.is_replay
             for one in receipt.rejected
@@ -261,10 +267,10 @@ class Intake:
             if kept := rows[: max(0, DEAD_LETTERS_MAX - there)]:
                 await connection.execute(sa.insert(dead_letters), kept)
         first = {row["token"]: row for row in reversed(rows)}
-        return [*map(rejected_alert, first.values())]
+        return [*map(make_rejection_alert, first.values())]
 
 
-def rejected_alert(row: Mapping[str, Any]) -> Alert:
+def make_rejection_alert(row: Mapping[str, Any]) -> Alert:
     """The alert of a dead letter: one for each token and day of UTC, with the first of that day."""
     day = (moment_ms(row["received"]) or "")[:10]
     return Alert(
@@ -277,30 +283,30 @@ def rejected_alert(row: Mapping[str, Any]) -> Alert:
     )
 
 
-def weight(sent: Sent) -> int:
+def count_events(sent: EventRequest) -> int:
     """How many events a request counts for, so that empty ones are bounded too."""
     return len(sent.events) + len(sent.rejected) + 1
 
 
-def use_of(event: Event) -> DimensionUse:
+def build_use(event: UsageEvent) -> DimensionUse:
     """The use of its dimensions that an event is."""
     return DimensionUse(event.customer, event.meter, event.minute, event.dimensions)
 
 
-def grown_by(new: Iterable[Event]) -> Grown:
+def sum_events(new: Iterable[UsageEvent]) -> UsageIncrements:
     """What new events come to."""
     sums: dict[DimensionUse, int] = {}
     read: dict[DimensionUse, None] = {}
     for event in new:
-        use = use_of(event)
+        use = build_use(event)
         if event.is_summed:
             sums[use] = sums.get(use, 0) + event.value
         else:
             read[use] = None
-    return Grown(sums, read)
+    return UsageIncrements(sums, read)
 
 
-def batches_of(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse, str]) -> list[Batch]:
+def build_batches(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse, str]) -> list[Batch]:
     """What events add to the ledger, in the form in which edges say it: a batch for each minute, without a chain."""
     minutes: dict[int, Counter[CountKey]] = defaultdict(Counter)
     for use, value in sums.items():
@@ -311,7 +317,7 @@ def batches_of(sums: Mapping[DimensionUse, int], folded: Mapping[DimensionUse, s
     ]
 
 
-def judged(sent: Sent, fresh: set[Identity], known: Mapping[Identity, Event]) -> Receipt:
+def build_receipt(sent: EventRequest, fresh: set[Identity], known: Mapping[Identity, UsageEvent]) -> Receipt:
     """What became of a request's events: those in `fresh` are accepted, and taken out of it; `known` are all that are
     counted by now.
     """
@@ -322,20 +328,20 @@ def judged(sent: Sent, fresh: set[Identity], known: Mapping[Identity, Event]) ->
         if identity in fresh:
             fresh.discard(identity)
             accepted += 1
-        elif differs := differences(known[identity], event):
-            rejected.append(Rejection(index, OTHER_CONTENT.format(", ".join(differs)), told(event)))
+        elif differs := list_differences(known[identity], event):
+            rejected.append(Rejection(index, OTHER_CONTENT.format(", ".join(differs)), to_json_object(event)))
         else:
             duplicates += 1
     return Receipt(accepted, duplicates, sorted(rejected, key=lambda one: one.position))
 
 
-def too_large(sent: Sent) -> Sent:
+def reject_all(sent: EventRequest) -> EventRequest:
     """The same request with every event rejected."""
-    rejected = [Rejection(index, TOO_LARGE, told(event)) for index, event in sent.events]
+    rejected = [Rejection(index, TOO_LARGE, to_json_object(event)) for index, event in sent.events]
     return sent._replace(events=(), rejected=[*sent.rejected, *rejected])
 
 
-def told(event: Event) -> dict[str, Any]:
+def to_json_object(event: UsageEvent) -> dict[str, Any]:
     """An event as JSON has it."""
     document = event._asdict()
     is_dated = document.pop("is_dated")
@@ -347,7 +353,7 @@ def told(event: Event) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def written(said: Any) -> str:
+def format_document(said: Any) -> str:
     """What was sent, as JSON of a bounded length."""
     try:
         text = orjson.dumps(said).decode()

@@ -9,14 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.schema import HOUR, events, hours, late_hours, series
 from edgeproxy.collector.exports import reading_files
 from edgeproxy.collector.exports.files import Rows
-from edgeproxy.collector.exports.reading_files import Said
+from edgeproxy.collector.exports.reading_files import ReadingRow
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.readings import SPLIT, ZERO
 
-of, at, said = series.c, hours.c, events.c
+of, at, event = series.c, hours.c, events.c
 
 
-class Closed(NamedTuple):
+class ClosedHours(NamedTuple):
     """Which hours are closed, by Unix seconds."""
 
     since: int
@@ -27,32 +27,41 @@ class Closed(NamedTuple):
     """All before it are."""
 
 
-async def read(connection: AsyncConnection) -> Closed:
+async def fetch_closed_hours(connection: AsyncConnection) -> ClosedHours:
     """Which hours are closed, as this transaction sees it."""
     rolled = await rollup.fetch_state(connection)
     # Series by series, as the hours have no index by time.
     first = sa.select(sa.func.min(at.hour)).where(at.series == of.id).correlate(series).scalar_subquery()
     since = (await connection.execute(sa.select(sa.func.min(first)))).scalar_one()
-    return Closed(rolled.hour if since is None else since, rolled.hours_from, rolled.hour)
+    return ClosedHours(rolled.hour if since is None else since, rolled.hours_from, rolled.hour)
 
 
-async def readings_by_hour(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
+async def count_readings(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
     """How many readings each hour has that has any, from `since` on and before `until`."""
-    hour = (said.time - said.time % HOUR).label("hour")
-    within = (said.is_summed == ZERO) & (said.time >= since) & (said.time < until)
+    hour = (event.time - event.time % HOUR).label("hour")
+    within = (event.is_summed == ZERO) & (event.time >= since) & (event.time < until)
     some = sa.select(hour, sa.func.count()).where(within).group_by(hour)
     return {row[0]: row[1] for row in await connection.execute(some)}
 
 
-async def readings(connection: AsyncConnection, at_hour: int) -> reading_files.Rows:
+async def fetch_readings(connection: AsyncConnection, at_hour: int) -> reading_files.Rows:
     """The readings of an hour."""
-    columns = (said.source, said.id, said.time, said.customer, said.meter, SPLIT, said.value, said.item)
-    within = (said.is_summed == ZERO) & (said.time >= at_hour) & (said.time < at_hour + HOUR)
+    columns = (
+        event.source,
+        event.id,
+        event.time,
+        event.customer,
+        event.meter,
+        SPLIT,
+        event.value,
+        event.item,
+    )
+    within = (event.is_summed == ZERO) & (event.time >= at_hour) & (event.time < at_hour + HOUR)
     rows = await connection.stream(sa.select(*columns).where(within))
-    return {(source, number): Said(*rest) async for source, number, *rest in rows}
+    return {(source, number): ReadingRow(*rest) async for source, number, *rest in rows}
 
 
-async def late(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
+async def fetch_late_counts(connection: AsyncConnection, since: int, until: int) -> dict[int, int]:
     """By hour, how often it was added to after it was closed."""
     times = sa.cast(sa.func.sum(late_hours.c.times), sa.BigInteger)
     within = (late_hours.c.hour >= since) & (late_hours.c.hour < until)
@@ -60,7 +69,7 @@ async def late(connection: AsyncConnection, since: int, until: int) -> dict[int,
     return {row[0]: row[1] for row in rows}
 
 
-async def hourly(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:
+async def stream_hours(connection: AsyncConnection, since: int, until: int) -> AsyncIterator[tuple[int, Rows]]:
     """Each hour from `since` on and before `until`, in order, with what each series has come to in it."""
     statement = (
         sa.select(at.hour, of.customer, of.meter, of.region, of.edge, of.route, of.dimensions, at.value)

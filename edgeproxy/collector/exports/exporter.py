@@ -11,17 +11,17 @@ from typing import Generic, NamedTuple, TypeVar
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.exports import closed_hours, files, reading_files
-from edgeproxy.collector.exports.closed_hours import Closed
+from edgeproxy.collector.exports.closed_hours import ClosedHours
 from edgeproxy.collector.exports.files import Rows
-from edgeproxy.collector.exports.manifest import FOLDER, Book, File, file_of, month_of
-from edgeproxy.collector.exports.storage import Place
+from edgeproxy.collector.exports.manifest import FOLDER, File, Manifests, file_path, find_month_start
+from edgeproxy.collector.exports.storage import Storage
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.queries import format_time as moment
 
 R = TypeVar("R", Rows, reading_files.Rows)
 
 
-class Form(NamedTuple, Generic[R]):
+class FileFormat(NamedTuple, Generic[R]):
     """A kind of files."""
 
     folder: str
@@ -30,15 +30,15 @@ class Form(NamedTuple, Generic[R]):
     less: Callable[[str, R, R], R]
 
 
-USAGE = Form(files.FOLDER, files.written, files.read, files.less)
-READINGS = Form(reading_files.FOLDER, reading_files.written, reading_files.read, reading_files.less)
+USAGE = FileFormat(files.FOLDER, files.format_file, files.parse_file, files.subtract)
+READINGS = FileFormat(reading_files.FOLDER, reading_files.format_file, reading_files.parse_file, reading_files.subtract)
 
 
-class Lost(Exception):
+class MissedHoursError(Exception):
     """Hours were dropped from the ledger before they were exported: a sentence that says which."""
 
 
-class Done(NamedTuple):
+class ExportResult(NamedTuple):
     """What a run has done."""
 
     hours: int
@@ -51,33 +51,33 @@ class Done(NamedTuple):
     """All hours before this Unix second are exported; None where none is."""
 
 
-async def run(database: Database, place: Place) -> Done:
+async def export_hours(database: Database, place: Storage) -> ExportResult:
     """Export what is not exported yet. Raises Damaged, Lost, Overtaken and Unavailable; what is done by then is done.
 
     Nobody else may export from this database meanwhile (`single_runner.alone`).
     """
-    return await Exporter(database, place).run()
+    return await ParquetExporter(database, place).run()
 
 
-class Exporter:
+class ParquetExporter:
     """A run."""
 
-    def __init__(self, database: Database, place: Place) -> None:
+    def __init__(self, database: Database, place: Storage) -> None:
         self._database = database
         self._place = place
         manifests = {path: place.get(path) for path in place.sizes() if path.startswith(FOLDER)}
-        self._book = Book({path: body for path, (body, _) in manifests.items()})
+        self._book = Manifests({path: body for path, (body, _) in manifests.items()})
         self._tags = {path: tag for path, (_, tag) in manifests.items()}
         self._files = self._rows = 0
         self._retained_from = 0
         """Of hours before this Unix second the ledger has readings alone."""
 
-    async def run(self) -> Done:
+    async def run(self) -> ExportResult:
         """All of it."""
         async with self._database.reading(whole=True) as connection:
-            there = await closed_hours.read(connection)
-            late = await closed_hours.late(connection, there.kept_from, there.until)
-            readings = await closed_hours.readings_by_hour(connection, 0, there.until)
+            there = await closed_hours.fetch_closed_hours(connection)
+            late = await closed_hours.fetch_late_counts(connection, there.kept_from, there.until)
+            readings = await closed_hours.count_readings(connection, 0, there.until)
         new, grown = self._list_due(there, late, readings)
         if grown and self._book.since is not None and grown[0] < self._book.since:
             for hour in self._book.reach_back(grown[0]):
@@ -87,18 +87,18 @@ class Exporter:
         for day, then in zip(days, [*days, None][1:], strict=True):
             before = self._files
             await self._export_day(day, {hour for hour in due if day <= hour < day + DAY})
-            if self._files > before or then is None or month_of(then) != month_of(day):
+            if self._files > before or then is None or find_month_start(then) != find_month_start(day):
                 self._write_manifest(day)
-        return Done(len(new), len(grown), self._files, self._rows, self._book.until)
+        return ExportResult(len(new), len(grown), self._files, self._rows, self._book.until)
 
     def _list_due(
-        self, there: Closed, late: Mapping[int, int], readings: Mapping[int, int]
+        self, there: ClosedHours, late: Mapping[int, int], readings: Mapping[int, int]
     ) -> tuple[list[int], list[int]]:
         """The hours that are to be exported: those that never were, and those that have grown; raises Lost."""
         begin = min([there.since, *readings]) if self._book.until is None else self._book.until
         new = list(range(begin, there.until, HOUR))
         if new and self._book.until is not None and begin < there.kept_from:
-            raise Lost(
+            raise MissedHoursError(
                 f"hours from {moment(begin)} to {moment(there.kept_from)} are not kept any more (retention.hours), and "
                 "were never exported: export to another prefix"
             )
@@ -112,13 +112,13 @@ class Exporter:
         """Export these hours of a day."""
         async with self._database.reading(whole=True) as connection:
             self._retained_from = (await rollup.fetch_state(connection)).hours_from  # It may have moved on since.
-            late = await closed_hours.late(connection, day, day + DAY)
-            read = await closed_hours.readings_by_hour(
+            late = await closed_hours.fetch_late_counts(connection, day, day + DAY)
+            read = await closed_hours.count_readings(
                 connection, day, day + DAY
             )  # Mostly none: each hour is a question.
-            async for hour, rows in closed_hours.hourly(connection, day, day + DAY):
+            async for hour, rows in closed_hours.stream_hours(connection, day, day + DAY):
                 if hour in due:
-                    readings = await closed_hours.readings(connection, hour) if hour in read else {}
+                    readings = await closed_hours.fetch_readings(connection, hour) if hour in read else {}
                     self._export_hour(hour, rows, late.get(hour, 0), readings)
 
     def _export_hour(self, hour: int, rows: Rows, late: int, readings: reading_files.Rows) -> None:
@@ -130,19 +130,19 @@ class Exporter:
             usage = self._export_rows(USAGE, hour, rows, before.files)
         self._book.put(hour, late, usage, self._export_rows(READINGS, hour, readings, before.readings))
 
-    def _export_rows(self, form: Form[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
+    def _export_rows(self, form: FileFormat[R], hour: int, rows: R, before: tuple[File, ...]) -> tuple[File, ...]:
         """Export rows of an hour that no file has, and return all of its files."""
         named = [*before]
         for file in before:
             body, _ = self._place.get(file.path)
-            rows = form.less(file.path, rows, form.read(file.path, hour, files.intact(file, body)))
+            rows = form.less(file.path, rows, form.read(file.path, hour, files.check_file(file, body)))
         while rows:
-            path = file_of(form.folder, hour, len(named) + 1)
+            path = file_path(form.folder, hour, len(named) + 1)
             body, taken = form.written(hour, rows), rows
             if not self._place.create(path, body):
                 body, _ = self._place.get(path)
                 taken = form.read(path, hour, body)
-            named.append(files.described(path, body, len(taken)))
+            named.append(files.describe_file(path, body, len(taken)))
             rows = form.less(path, rows, taken)
             self._files += 1
             self._rows += len(taken)

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from edgeproxy.collector.exports.manifest import Damaged, File, moment
+from edgeproxy.collector.exports.manifest import DamagedExportError, File, to_datetime
 from edgeproxy.config import dimensions
 
 FOLDER: Final = "usage"
@@ -30,13 +30,13 @@ Key = tuple[str, str, str, str, str, str]
 Rows = dict[Key, int]
 
 
-def written(hour: int, rows: Mapping[Key, int]) -> bytes:
+def format_file(hour: int, rows: Mapping[Key, int]) -> bytes:
     """The file of these rows."""
     keys = sorted(rows)
     columns = list(zip(*keys, strict=True))
     *names, split = columns
     arrays = [
-        [moment(hour)] * len(keys),
+        [to_datetime(hour)] * len(keys),
         *names,
         [list(dimensions.parse_dimensions(text).items()) for text in split],
         [rows[key] for key in keys],
@@ -44,56 +44,58 @@ def written(hour: int, rows: Mapping[Key, int]) -> bytes:
     table = pa.Table.from_arrays(
         [pa.array(array, type=field.type) for array, field in zip(arrays, SCHEMA, strict=True)], schema=SCHEMA
     )
-    return body_of(table)
+    return encode_table(table)
 
 
-def body_of(table: pa.Table) -> bytes:
+def encode_table(table: pa.Table) -> bytes:
     """A table as a file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
 
-def read(path: str, hour: int, body: bytes) -> Rows:
+def parse_file(path: str, hour: int, body: bytes) -> Rows:
     """The rows of a file of this hour; raises Damaged."""
-    at, *names, split, values = columns_of(path, body, SCHEMA)
+    at, *names, split, values = parse_columns(path, body, SCHEMA)
     texts = [dimensions.format_dimensions(dict(some)) for some in split]
     rows: Rows = dict(zip(zip(*names, texts, strict=True), values, strict=True))
-    if len(rows) != len(at) or any(one != moment(hour) for one in at):
-        raise Damaged(f"{path}: has rows twice, or of another hour")
+    if len(rows) != len(at) or any(one != to_datetime(hour) for one in at):
+        raise DamagedExportError(f"{path}: has rows twice, or of another hour")
     return rows
 
 
-def columns_of(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
+def parse_columns(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
     """The columns of a file with this schema; raises Damaged."""
     try:
         table = pq.read_table(pa.BufferReader(body))
         if not table.schema.equals(schema):
-            raise Damaged(f"{path}: has other columns than such files have")
+            raise DamagedExportError(f"{path}: has other columns than such files have")
         return [column.to_pylist() for column in table.columns]
     except (pa.ArrowException, OSError) as error:
-        raise Damaged(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}") from None
+        raise DamagedExportError(f"{path}: cannot be read: {str(error).partition(chr(10))[0]}") from None
 
 
-def described(path: str, body: bytes, rows: int) -> File:
+def describe_file(path: str, body: bytes, rows: int) -> File:
     """What the manifest says of a file."""
     return File(path, rows, len(body), hashlib.sha256(body).hexdigest())
 
 
-def intact(file: File, body: bytes) -> bytes:
+def check_file(file: File, body: bytes) -> bytes:
     """The bytes of a file, if they are those that the manifest names; raises Damaged."""
     if (len(body), hashlib.sha256(body).hexdigest()) != (file.bytes, file.sha256):
-        raise Damaged(f"{file.path}: was changed: it is not what the manifest names")
+        raise DamagedExportError(f"{file.path}: was changed: it is not what the manifest names")
     return body
 
 
-def less(path: str, rows: Rows, taken: Mapping[Key, int]) -> Rows:
+def subtract(path: str, rows: Rows, taken: Mapping[Key, int]) -> Rows:
     """What is left of rows without those of a file; raises Damaged where the file has more."""
     left = dict(rows)
     for key, value in taken.items():
         rest = left.pop(key, 0) - value
         if rest < 0:
-            raise Damaged(f"{path}: has more of {' '.join(key)} than the ledger: `edgeproxy verify` says more")
+            raise DamagedExportError(
+                f"{path}: has more of {' '.join(key)} than the ledger: `edgeproxy verify` says more"
+            )
         if rest:
             left[key] = rest
     return left

@@ -16,7 +16,7 @@ FOLDER = "manifest/"
 FORMAT: Final = "edgeproxy usage 1"
 
 
-class Damaged(Exception):
+class DamagedExportError(Exception):
     """The export is not what it should be: a sentence that names the first file which is not."""
 
 
@@ -40,7 +40,7 @@ class Hour(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     readings: tuple[File, ...] = ()
 
 
-class Month(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class MonthManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A manifest: all hours from `since` on and before `until` are exported, and those in `hours` have files."""
 
     format: Literal["edgeproxy usage 1"]
@@ -49,7 +49,7 @@ class Month(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hours: tuple[Hour, ...]
 
 
-class Book:
+class Manifests:
     """What the manifests say, by Unix seconds. Raises Damaged where they do not follow each other."""
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
@@ -59,14 +59,18 @@ class Book:
         """All hours before it are exported."""
         self.hours: dict[int, Hour] = {}
         for path in sorted(bodies):
-            month = read(path, bodies[path])
-            since, until = second(month.since), second(month.until)
-            if self.until not in (None, since) or path != path_of(since) or not since < until <= _find_month_end(since):
-                raise Damaged(f"{path}: does not go on where the month before it ends")
+            month = parse_manifest(path, bodies[path])
+            since, until = to_second(month.since), to_second(month.until)
+            if (
+                self.until not in (None, since)
+                or path != manifest_path(since)
+                or not since < until <= _find_month_end(since)
+            ):
+                raise DamagedExportError(f"{path}: does not go on where the month before it ends")
             self.since, self.until = since if self.since is None else self.since, until
-            self.hours |= {second(hour.hour): hour for hour in month.hours}
-            if any(not since <= second(hour.hour) < until for hour in month.hours):
-                raise Damaged(f"{path}: has an hour that is not of it")
+            self.hours |= {to_second(hour.hour): hour for hour in month.hours}
+            if any(not since <= to_second(hour.hour) < until for hour in month.hours):
+                raise DamagedExportError(f"{path}: has an hour that is not of it")
 
     def paths(self) -> set[str]:
         """All files that are named."""
@@ -78,72 +82,72 @@ class Book:
 
     def hour(self, hour: int) -> Hour:
         """What of an hour is exported; without files where that is nothing."""
-        return self.hours.get(hour, Hour(moment(hour), 0, ()))
+        return self.hours.get(hour, Hour(to_datetime(hour), 0, ()))
 
     def put(self, hour: int, late: int, files: tuple[File, ...], readings: tuple[File, ...]) -> None:
         """Take down what of an hour is exported by now."""
         self.since = hour if self.since is None else self.since
         self.until = max(hour + HOUR, self.until or 0)
         if late or files or readings:
-            self.hours[hour] = Hour(moment(hour), late, files, readings)
+            self.hours[hour] = Hour(to_datetime(hour), late, files, readings)
 
     def reach_back(self, hour: int) -> list[int]:
         """Begin with an earlier hour; hours of the months whose manifests are to be written for that, newest first, so
         that they follow each other wherever it is broken off.
         """
         assert self.since is not None
-        months = [month_of(self.since)]
+        months = [find_month_start(self.since)]
         self.since = hour
         while months[-1] > hour:
-            months.append(month_of(months[-1] - HOUR))
+            months.append(find_month_start(months[-1] - HOUR))
         return months
 
     def month(self, of: int) -> tuple[str, bytes]:
         """The path and the text of the manifest of the month that has this hour."""
         assert self.since is not None
         assert self.until is not None
-        begin = month_of(of)
+        begin = find_month_start(of)
         since, until = max(begin, self.since), min(_find_month_end(begin), self.until)
         hours = tuple(self.hours[hour] for hour in sorted(self.hours) if since <= hour < until)
-        text = msgspec.json.encode(Month(FORMAT, moment(since), moment(until), hours))
-        return path_of(of), msgspec.json.format(text, indent=1) + b"\n"
+        text = msgspec.json.encode(MonthManifest(FORMAT, to_datetime(since), to_datetime(until), hours))
+        return manifest_path(of), msgspec.json.format(text, indent=1) + b"\n"
 
 
-def read(path: str, body: bytes) -> Month:
+def parse_manifest(path: str, body: bytes) -> MonthManifest:
     """The manifest that this text is; raises Damaged."""
     try:
-        return msgspec.json.decode(body, type=Month)
+        return msgspec.json.decode(body, type=MonthManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Damaged(f"{path}: is no manifest: {error}") from None
+        raise DamagedExportError(f"{path}: is no manifest: {error}") from None
 
 
-def path_of(hour: int) -> str:
+def manifest_path(hour: int) -> str:
     """Where the manifest of the month is that has this hour."""
-    return f"{FOLDER}{moment(hour):%Y-%m}.json"
+    return f"{FOLDER}{to_datetime(hour):%Y-%m}.json"
 
 
-def file_of(folder: str, hour: int, revision: int) -> str:
+def file_path(folder: str, hour: int, revision: int) -> str:
     """Where a file of an hour is; the first one is revision 1."""
-    at = moment(hour)
+    at = to_datetime(hour)
     return f"{folder}/day={at:%Y-%m-%d}/{at:%H}.{revision}.parquet"
 
 
-def moment(at: int) -> datetime:
+def to_datetime(at: int) -> datetime:
     """A Unix second as a time."""
     return datetime.fromtimestamp(at, UTC)
 
 
-def second(at: datetime) -> int:
+def to_second(at: datetime) -> int:
     """A time as a Unix second."""
     return int(at.timestamp())
 
 
-def month_of(hour: int) -> int:
+def find_month_start(hour: int) -> int:
     """The Unix second at which its month begins."""
-    return second(moment(hour).replace(day=1, hour=0))
+    return to_second(to_datetime(hour).replace(day=1, hour=0))
 
 
 def _find_month_end(hour: int) -> int:
     """The Unix second at which its month is over."""
-    at = moment(hour)
-    return second(datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC))
+    at = to_datetime(hour)
+    return to_second(datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC))

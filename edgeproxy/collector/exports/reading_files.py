@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import pyarrow as pa
 
 from edgeproxy.collector.database.schema import HOUR
-from edgeproxy.collector.exports.files import body_of, columns_of
-from edgeproxy.collector.exports.manifest import Damaged, moment, second
+from edgeproxy.collector.exports.files import encode_table, parse_columns
+from edgeproxy.collector.exports.manifest import DamagedExportError, to_datetime, to_second
 from edgeproxy.config import dimensions
 
 FOLDER: Final = "readings"
@@ -26,7 +26,7 @@ SCHEMA = pa.schema(
 )
 
 
-class Said(NamedTuple):
+class ReadingRow(NamedTuple):
     """What an event says; `time` in Unix seconds, `split` as text."""
 
     time: int
@@ -39,35 +39,35 @@ class Said(NamedTuple):
 
 Key = tuple[str, str]
 """Source and id of an event."""
-Rows = dict[Key, Said]
+Rows = dict[Key, ReadingRow]
 
 
-def written(_: int, rows: Mapping[Key, Said]) -> bytes:
+def format_file(_: int, rows: Mapping[Key, ReadingRow]) -> bytes:
     """The file of these readings."""
     keys = sorted(rows)
     times, customers, meters, splits, values, items = zip(*(rows[key] for key in keys), strict=True)
     sources, ids = zip(*keys, strict=True)
     texts = [list(dimensions.parse_dimensions(split).items()) for split in splits]
-    columns = [[moment(time) for time in times], sources, ids, customers, meters, texts, values, items]
+    columns = [[to_datetime(time) for time in times], sources, ids, customers, meters, texts, values, items]
     arrays = [pa.array(column, type=field.type) for column, field in zip(columns, SCHEMA, strict=True)]
-    return body_of(pa.Table.from_arrays(arrays, schema=SCHEMA))
+    return encode_table(pa.Table.from_arrays(arrays, schema=SCHEMA))
 
 
-def read(path: str, hour: int, body: bytes) -> Rows:
+def parse_file(path: str, hour: int, body: bytes) -> Rows:
     """The readings of a file of this hour; raises Damaged."""
-    times, sources, ids, *names, splits, values, items = columns_of(path, body, SCHEMA)
-    seconds = [second(time) for time in times]
+    times, sources, ids, *names, splits, values, items = parse_columns(path, body, SCHEMA)
+    seconds = [to_second(time) for time in times]
     texts = [dimensions.format_dimensions(dict(some)) for some in splits]
-    readings = map(Said, seconds, *names, texts, values, items)
+    readings = map(ReadingRow, seconds, *names, texts, values, items)
     rows = dict(zip(zip(sources, ids, strict=True), readings, strict=True))
     if len(rows) != len(times) or any(not hour <= one < hour + HOUR for one in seconds):
-        raise Damaged(f"{path}: has readings twice, or of another hour")
+        raise DamagedExportError(f"{path}: has readings twice, or of another hour")
     return rows
 
 
-def less(path: str, rows: Rows, taken: Mapping[Key, Said]) -> Rows:
+def subtract(path: str, rows: Rows, taken: Mapping[Key, ReadingRow]) -> Rows:
     """What is left of readings without those of a file; raises Damaged where the file has others."""
     for key, reading in taken.items():
         if rows.get(key) != reading:
-            raise Damaged(f"{path}: says of the event {' '.join(key)} what the ledger does not")
+            raise DamagedExportError(f"{path}: says of the event {' '.join(key)} what the ledger does not")
     return {key: reading for key, reading in rows.items() if key not in taken}

@@ -18,7 +18,7 @@ from obstore.store import LocalStore, S3Store
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 PREFIX = re.compile(r"[A-Za-z0-9_.=-]+(/[A-Za-z0-9_.=-]+)*")
-A_PLACE = "s3://BUCKET/PREFIX, or file:///DIRECTORY"
+STORAGE_FORMS = "s3://BUCKET/PREFIX, or file:///DIRECTORY"
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 REQUEST_SECONDS_MAX = 120
@@ -26,19 +26,19 @@ DETAILS = "\nDebug source:"
 """After what the library tells those who develop it."""
 
 
-class Unusable(Exception):
+class InvalidStorageError(Exception):
     """It cannot be used as it is named: a sentence for who named it."""
 
 
-class Unavailable(OSError):
+class StorageUnavailableError(OSError):
     """It cannot be had now, or lets us do nothing."""
 
 
-class Overtaken(Exception):
+class ConcurrentExportError(Exception):
     """Somebody else has written there meanwhile."""
 
 
-class Place:
+class Storage:
     """Files by path. Raises Unavailable."""
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
@@ -51,7 +51,7 @@ class Place:
         elif parts.scheme == "s3":
             self._store = _open_bucket(url, environ)
         else:
-            raise Unusable(f"--parquet: is no place for files: write {A_PLACE}")
+            raise InvalidStorageError(f"--parquet: is no place for files: write {STORAGE_FORMS}")
         self._is_here = parts.scheme == "file"
 
     def sizes(self) -> dict[str, int]:
@@ -96,7 +96,7 @@ class Place:
             try:
                 response = self._store.put(path, body, mode=mode, use_multipart=False)
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
-                raise Overtaken(f"{path} was written by somebody else meanwhile: say it again") from None
+                raise ConcurrentExportError(f"{path} was written by somebody else meanwhile: say it again") from None
             except NotImplementedError:
                 response = self._store.put(path, body, use_multipart=False)
         new: str | None = response["e_tag"]
@@ -106,19 +106,19 @@ class Place:
 def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     parts = urlsplit(url)
     if "@" in parts.netloc:
-        raise Unusable("--parquet: has credentials in it: they belong into the environment, or into a file")
+        raise InvalidStorageError("--parquet: has credentials in it: they belong into the environment, or into a file")
     prefix = parts.path.strip("/")
     if not BUCKET.fullmatch(parts.netloc) or not PREFIX.fullmatch(prefix) or parts.query or parts.fragment:
-        raise Unusable(f"--parquet: names no bucket and prefix: write {A_PLACE}")
+        raise InvalidStorageError(f"--parquet: names no bucket and prefix: write {STORAGE_FORMS}")
     endpoint = next((environ[name] for name in ENDPOINTS if environ.get(name)), None)
-    config: dict[str, Any] = credentials(environ)
+    config: dict[str, Any] = find_credentials(environ)
     if endpoint is not None:
         if not config:  # What the role of a host of AWS may is of no use elsewhere.
-            raise Unusable("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+            raise InvalidStorageError("there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
         config["endpoint"] = endpoint
     is_plain = endpoint is not None and not endpoint.lower().startswith("https://")
     if is_plain and not _is_loopback(endpoint or ""):
-        raise Unusable("the endpoint of S3 is not https://, which only one on this host may be")
+        raise InvalidStorageError("the endpoint of S3 is not https://, which only one on this host may be")
     options = {"allow_http": is_plain, "timeout": timedelta(seconds=REQUEST_SECONDS_MAX)}
     region = environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
     config |= {"region": region} if region else {}
@@ -126,7 +126,7 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
         return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
 
 
-def credentials(environ: Mapping[str, str]) -> dict[str, str]:
+def find_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     """The key that the environment has, or names a file of (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE); nothing where
     that is left to the host's role. Raises Unusable.
     """
@@ -141,10 +141,12 @@ def credentials(environ: Mapping[str, str]) -> dict[str, str]:
             parser.read_string(file.read_text())
             section = parser[profile]
         except (OSError, UnicodeDecodeError, configparser.Error, KeyError) as error:
-            raise Unusable(f"{file}: has no credentials of the profile {profile}: {type(error).__name__}") from None
+            raise InvalidStorageError(
+                f"{file}: has no credentials of the profile {profile}: {type(error).__name__}"
+            ) from None
         keys = {name: section[f"aws_{name}"] for name in names if f"aws_{name}" in section}
     if keys and not {*names[:2]} <= keys.keys():
-        raise Unusable("the credentials are half there: an access key has an id and a secret")
+        raise InvalidStorageError("the credentials are half there: an access key has an id and a secret")
     return keys
 
 
@@ -165,4 +167,4 @@ def _convert_errors(url: str) -> Iterator[None]:
     except (FileNotFoundError, NotImplementedError, exceptions.AlreadyExistsError, exceptions.PreconditionError):
         raise
     except (exceptions.BaseError, OSError, ValueError) as failure:
-        raise Unavailable(f"{url}: {' '.join(str(failure).partition(DETAILS)[0].split())}") from None
+        raise StorageUnavailableError(f"{url}: {' '.join(str(failure).partition(DETAILS)[0].split())}") from None

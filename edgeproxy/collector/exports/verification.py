@@ -6,13 +6,13 @@ from edgeproxy.base.plural import format_count
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.exports import closed_hours, files, reading_files
-from edgeproxy.collector.exports.manifest import FOLDER, Book, Damaged, File
-from edgeproxy.collector.exports.storage import Place
+from edgeproxy.collector.exports.manifest import FOLDER, DamagedExportError, File, Manifests
+from edgeproxy.collector.exports.storage import Storage
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.queries import format_time as moment
 
 
-class Sums(NamedTuple):
+class ExportTotals(NamedTuple):
     """What was found."""
 
     files: int
@@ -26,63 +26,65 @@ class Sums(NamedTuple):
         return f"{files} with {rows} of hours before {moment(self.until)}"
 
 
-async def verify(database: Database, place: Place) -> Sums:
+async def verify_export(database: Database, place: Storage) -> ExportTotals:
     """What there is, where all agrees; raises Damaged, which names the first file or hour that is not as it should be.
 
     Nobody may export meanwhile.
     """
     sizes = place.sizes()
-    book = Book({path: place.get(path)[0] for path in sizes if path.startswith(FOLDER)})
+    book = Manifests({path: place.get(path)[0] for path in sizes if path.startswith(FOLDER)})
     if book.since is None or book.until is None:
         if sizes:
-            raise Damaged(f"{min(sizes)}: is there, and no manifest")
-        return Sums(0, 0, None)
+            raise DamagedExportError(f"{min(sizes)}: is there, and no manifest")
+        return ExportTotals(0, 0, None)
     for path in sorted(sizes):
         if path not in book.paths() and not path.startswith(FOLDER):
-            raise Damaged(f"{path}: no manifest names it: it is not of the export, or one was broken off: export again")
+            raise DamagedExportError(
+                f"{path}: no manifest names it: it is not of the export, or one was broken off: export again"
+            )
     rows = 0
     for day in range(book.since - book.since % DAY, book.until, DAY):
         rows += await _verify_day(database, place, book, day)
-    return Sums(len(book.paths()), rows, book.until)
+    return ExportTotals(len(book.paths()), rows, book.until)
 
 
-async def _verify_day(database: Database, place: Place, book: Book, day: int) -> int:
+async def _verify_day(database: Database, place: Storage, book: Manifests, day: int) -> int:
     """How many rows the files of a day have; raises Damaged."""
     assert book.since is not None
     assert book.until is not None
     count = 0
     async with database.reading(whole=True) as connection:
         kept_from = (await rollup.fetch_state(connection)).hours_from
-        late = await closed_hours.late(connection, day, day + DAY)
+        late = await closed_hours.fetch_late_counts(connection, day, day + DAY)
         span = max(day, book.since), min(day + DAY, book.until)
-        async for hour, rows in closed_hours.hourly(connection, *span):
+        async for hour, rows in closed_hours.stream_hours(connection, *span):
             known = book.hours.get(hour)
             left = rows
             for file in known.files if known is not None else ():
-                found = files.read(file.path, hour, _fetch_body(place, file))
+                found = files.parse_file(file.path, hour, _fetch_body(place, file))
                 count += len(found)
                 if hour >= kept_from:
-                    left = files.less(file.path, left, found)
+                    left = files.subtract(file.path, left, found)
             # Those that no file has came since the last export: their number says so to the next.
             if known is not None and known.readings:
-                readings = await closed_hours.readings(connection, hour)
+                readings = await closed_hours.fetch_readings(connection, hour)
                 for file in known.readings:
-                    some = reading_files.read(file.path, hour, _fetch_body(place, file))
+                    some = reading_files.parse_file(file.path, hour, _fetch_body(place, file))
                     count += len(some)
-                    readings = reading_files.less(file.path, readings, some)
+                    readings = reading_files.subtract(file.path, readings, some)
             # What came since the last export is exported by the next.
             is_whole = late.get(hour, 0) == (known.late if known is not None else 0)
             if left and hour >= kept_from and is_whole:
-                raise Damaged(
+                raise DamagedExportError(
                     f"the hour {moment(hour)} has {format_count(len(left), 'row')} in the ledger that no file has"
                 )
     return count
 
 
-def _fetch_body(place: Place, file: File) -> bytes:
+def _fetch_body(place: Storage, file: File) -> bytes:
     """The bytes of a file that is what the manifest says; raises Damaged."""
     try:
         body, _ = place.get(file.path)
     except FileNotFoundError:
-        raise Damaged(f"{file.path}: is not there") from None
-    return files.intact(file, body)
+        raise DamagedExportError(f"{file.path}: is not there") from None
+    return files.check_file(file, body)

@@ -74,7 +74,7 @@ class Job(NamedTuple):
     work: Callable[[], Awaitable[object]]
 
 
-def processor_of(
+def build_processor(
     settings: Settings,
     database: Database,
     stripe: Stripe,

@@ -7,7 +7,7 @@ import orjson
 from edgeproxy.base import log
 from edgeproxy.collector.database.periodic import run_guarded
 from edgeproxy.collector.directory.hub_quota_counts import HubUnavailableError, QuotaCountMirror, ResponseError
-from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.config.hub_settings import Hub
 
 LOOK_SECONDS = 2.0
@@ -16,10 +16,10 @@ RETRY_SECONDS = 2.0
 """Seconds until it is tried again."""
 
 
-class QuotaCopy:
+class HubQuotaCopy:
     """The copy in one hub."""
 
-    def __init__(self, hub: Hub, watch: QuotaWatch) -> None:
+    def __init__(self, hub: Hub, watch: QuotaMonitor) -> None:
         self._copy = QuotaCountMirror(hub)
         self._watch = watch
         self._limited_log = log.RateLimitedLog(60.0)

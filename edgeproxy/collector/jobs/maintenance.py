@@ -11,7 +11,7 @@ import time
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.retention import Retention
 from edgeproxy.collector.metrics import Metrics
@@ -25,7 +25,7 @@ REST_SECONDS = 3.0
 """Rests after what was done, for so many times as long as it took."""
 
 
-class Upkeep:
+class MaintenanceJobs:
     """Rolls up and drops until it is cancelled."""
 
     def __init__(self, database: Database, retention: Kept, metrics: Metrics) -> None:
@@ -47,7 +47,7 @@ class Upkeep:
             except Exception as error:
                 busy = False
                 self._metrics.upkeep_failures.inc()
-                self._log.error("roll-up and retention failed, and go on later", why=reason(error))
+                self._log.error("roll-up and retention failed, and go on later", why=format_reason(error))
                 if not isinstance(error, CONNECTION_ERRORS):
                     self._log.error("a fault in the collector", exc_info=error)
             await asyncio.sleep(REST_SECONDS * (time.monotonic() - began) if busy else CHECK_SECONDS)

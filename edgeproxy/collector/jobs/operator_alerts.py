@@ -28,7 +28,7 @@ Expiry = Callable[[], Mapping[str, float]]
 """Says at which Unix second each certificate expires, by its file."""
 
 
-class Watch:
+class OperatorAlerts:
     """Looks, until it is cancelled."""
 
     def __init__(self, database: Database, settings: Alerts, expiry: Expiry) -> None:
@@ -50,7 +50,7 @@ class Watch:
 
     async def step(self, now: float) -> None:
         """Look once."""
-        expiring = [one for one in certificate_alerts(self._expiry(), now) if one.key not in self._raised]
+        expiring = [one for one in make_certificate_alerts(self._expiry(), now) if one.key not in self._raised]
         async with self._database.reading() as connection:
             due = await rotation.list_due_alerts(connection, now, self._settings.rotation)
         if expiring or due:
@@ -60,13 +60,13 @@ class Watch:
 
     async def denied(self, counts: Counter[tuple[Any, ...]], now: float) -> None:
         """Hear what was denied in the last minute, by actor, origin, target, status and why."""
-        alert = denial_alert(counts, self._settings.denials, now)
+        alert = make_denial_alert(counts, self._settings.denials, now)
         if alert is not None:
             async with self._database.writing() as connection:
                 await raise_alerts(connection, [alert])
 
 
-def certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
+def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
     """The alerts of certificates that expire at these Unix seconds: of each the loudest that is due. Pure."""
     alerts = []
     for file, end in expiry.items():
@@ -88,7 +88,7 @@ def certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
     return alerts
 
 
-def denial_alert(counts: Counter[tuple[Any, ...]], most: int, now: float) -> Alert | None:
+def make_denial_alert(counts: Counter[tuple[Any, ...]], most: int, now: float) -> Alert | None:
     """The alert of a minute in which `most` requests were denied or more; there is one an hour. Pure."""
     total = counts.total()
     if total < most:

@@ -21,11 +21,11 @@ from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.schema import series
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.quotas import cap_breaches, counts, customer_quotas, usage
-from edgeproxy.collector.quotas.cap_breaches import is_passed
+from edgeproxy.collector.quotas.cap_breaches import is_breached
 from edgeproxy.collector.quotas.counts import CountChange, QuotaCount
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
 from edgeproxy.collector.quotas.quota_alerts import make_quota_alerts
@@ -52,7 +52,7 @@ Quota = tuple[str, str, str, str]
 """Customer, meter, day or month, and time zone."""
 
 
-class QuotaWatch:
+class QuotaMonitor:
     """The quotas of one database, as one collector sees them. `run` watches until it is cancelled."""
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
@@ -147,7 +147,7 @@ class QuotaWatch:
 
     def _record_failure(self, failure: Exception) -> None:
         self._metrics.quota_failures.inc()
-        self._limited_log.error("quotas could not be looked at, and are looked at again", reason(failure))
+        self._limited_log.error("quotas could not be looked at, and are looked at again", format_reason(failure))
         if not isinstance(failure, CONNECTION_ERRORS):
             self._log.error("a fault in the collector", exc_info=failure)
 
@@ -171,7 +171,7 @@ class QuotaWatch:
             count
             for customer, standings in statuses_by_customer.items()
             for standing in standings
-            if (count := count_of(customer, standing)) is not None
+            if (count := build_count(customer, standing)) is not None
             and counts.is_worth_publishing(self._published.get(count[:4]), count, standing.quota.included)
         ]
         changes += [
@@ -190,13 +190,13 @@ class QuotaWatch:
             (customer, standing.quota.meter): standing
             for customer, standings in statuses_by_customer.items()
             for standing in standings
-            if is_passed(standing) and (customer, standing.quota.meter, standing.period) not in self._passed
+            if is_breached(standing) and (customer, standing.quota.meter, standing.period) not in self._passed
         }
         if changes or due or passed:
             async with self._database.writing() as connection:
                 await counts.write_counts(self._database, connection, changes)
                 await raise_alerts(connection, due)
-                await cap_breaches.write(connection, passed, now)
+                await cap_breaches.write_breaches(connection, passed, now)
             self._passed |= {(*which, standing.period): None for which, standing in passed.items()}
             while len(self._passed) > TOLD_MAX:
                 self._passed.pop(next(iter(self._passed)))
@@ -271,7 +271,7 @@ def _select_periodic(held: CustomerQuotas, meters: set[str]) -> CustomerQuotas:
     return held._replace(quotas=some)
 
 
-def count_of(customer: str, status: QuotaUsage) -> QuotaCount | None:
+def build_count(customer: str, status: QuotaUsage) -> QuotaCount | None:
     """What edges are told of it; None where it has no periods."""
     quota, period = status.quota, status.period
     if quota.per is None or period is None:

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.alerts.alert import raise_alerts
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, is_too_much, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason, is_overflow
 from edgeproxy.collector.database.schema import COUNTED, GAP, PLAIN, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import (
@@ -198,7 +198,7 @@ class BatchWriter:
         except Exception as error:
             self._ledger.forget(arrival.edge for arrival in arrivals)
             self.values.forget()
-            if isinstance(error, SumTooLargeError) or is_too_much(error):
+            if isinstance(error, SumTooLargeError) or is_overflow(error):
                 if len(group) > 1:
                     for waiting in group:
                         await self._settle_together([waiting])
@@ -220,11 +220,11 @@ class BatchWriter:
 
     def _fail_group(self, group: Sequence[WaitingBatch], error: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
-        self._log.error("batches could not be settled", batches=len(group), why=reason(error))
+        self._log.error("batches could not be settled", batches=len(group), why=format_reason(error))
         if not isinstance(error, CONNECTION_ERRORS):
             self._log.error("a fault in the collector", exc_info=error)
         self._metrics.failed()
-        self._failed = time.monotonic(), reason(error)
+        self._failed = time.monotonic(), format_reason(error)
         for waiting in group:
             if not waiting.answer.done():
                 waiting.answer.set_exception(DatabaseUnavailableError())
@@ -328,7 +328,7 @@ class BatchWriter:
         fresh = sorted({edge for edge, _ in admitted})
         if fresh:
             rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in fresh]
-            await self._database.begin_edges(connection, rows)
+            await self._database.insert_edges(connection, rows)
             watermarks = {edge: Watermark(*mark) for edge, *mark in await connection.execute(statement)}
         return dict.fromkeys(names, start) | watermarks, begun.keys() - admitted
 

@@ -59,7 +59,7 @@ class LedgerWriter:
             for table, grows in zip((ledger, hours, days), rolled.split_increments(grown), strict=True):
                 await self._database.add(connection, table, grows)
             late = ((edge, hour) for edge, hour in touched if rolled.hours_from <= hour < rolled.hour)
-            await self._database.note_late(connection, late)
+            await self._database.record_late_hours(connection, late)
             await self._update_latest(connection, latest)
         return begun
 
@@ -92,7 +92,7 @@ class LedgerWriter:
         counted = [count_key(row) for row in batch.rows]
         missing = {one for one in counted if one not in known}
         if missing:
-            await self._database.begin_series(connection, [(*where, *one) for one in sorted(missing)])
+            await self._database.insert_series(connection, [(*where, *one) for one in sorted(missing)])
             await self._load_series(connection, where, known)
             split = [
                 {"series": known[one], "name": name, "value": value}
@@ -100,7 +100,7 @@ class LedgerWriter:
                 for name, value in dimensions.parse_dimensions(one[3]).items()
             ]
             if split:
-                await self._database.split_series(connection, split)
+                await self._database.insert_series_dimensions(connection, split)
             begun |= missing
             self._evict_series()
         return [known[one] for one in counted]

@@ -14,7 +14,7 @@ import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.alerts.alert import raise_alerts
-from edgeproxy.collector.database.database import Database, is_too_much
+from edgeproxy.collector.database.database import Database, is_overflow
 from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
 from edgeproxy.collector.ledger.batch_alerts import make_cap_alerts
 from edgeproxy.collector.ledger.batch_writer import TOO_LARGE
@@ -162,7 +162,7 @@ async def replay_batch(
     except SumTooLargeError:
         raise ReplayRejectedError(422, TOO_LARGE) from None
     except sa.exc.DBAPIError as error:
-        if is_too_much(error):
+        if is_overflow(error):
             raise ReplayRejectedError(422, TOO_LARGE) from None
         raise
 

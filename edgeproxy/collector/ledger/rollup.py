@@ -68,7 +68,7 @@ async def fetch_state(connection: AsyncConnection) -> RollupState:
 
 async def lock_state(database: Database, connection: AsyncConnection, *, exclusive: bool = False) -> RollupState:
     """Return what is rolled up and lock it until the transaction ends; with `alone`, ingest waits for that too."""
-    await database.hold_rollup(connection, alone=exclusive)
+    await database.lock_rollup(connection, alone=exclusive)
     return await fetch_state(connection)
 
 

@@ -12,7 +12,7 @@ from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.pages import mail, sessions
 from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
 from edgeproxy.collector.pages.sessions import Link, SignedIn
@@ -147,7 +147,7 @@ class SignInPages:
         except mail.MAIL_ERRORS as error:
             self._log.error("a link could not be mailed", "mail", why=str(error)[:200])
         except CONNECTION_ERRORS as error:
-            self._log.error("a link could not be made", "database", why=reason(error))
+            self._log.error("a link could not be made", "database", why=format_reason(error))
         finally:
             self._under_way -= 1
 

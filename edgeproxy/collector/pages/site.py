@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from aiohttp import web
 
 from edgeproxy.base import log
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.pages import currencies, forms, languages, rendering, sessions
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse
 from edgeproxy.collector.pages.forms import InvalidFormError
@@ -261,7 +261,7 @@ class Site:
                 if isinstance(page_error, PageError) and page_error.retry_after is not None:
                     answer.headers["Retry-After"] = page_error.retry_after
             except CONNECTION_ERRORS as error:
-                self._log.error("the database cannot be used", path=request.path, why=reason(error))
+                self._log.error("the database cannot be used", path=request.path, why=format_reason(error))
                 answer = visit.render_error(503)
             except Exception as error:
                 self._log.error("a page failed", path=request.path, exc_info=error)

@@ -86,7 +86,7 @@ async def used(connection: AsyncConnection, customer: str, meter: str) -> int:
     return count
 
 
-async def page(
+async def list_allocations(
     connection: AsyncConnection, customer: str, meter: str, after: str | None, limit: int
 ) -> list[Allocation]:
     """Return the places that are taken, in the order of their items; at most `limit`, behind the item `after`."""

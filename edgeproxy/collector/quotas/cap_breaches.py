@@ -11,14 +11,16 @@ from edgeproxy.collector.quotas.quota_status import QuotaUsage
 from edgeproxy.config.limits import Entitlement
 
 
-def is_passed(status: QuotaUsage) -> bool:
+def is_breached(status: QuotaUsage) -> bool:
     """Whether more is used than a soft cap with a grace includes in a period."""
     quota = status.quota
     has_grace = isinstance(quota, Entitlement) and quota.grace is not None and status.period is not None
     return has_grace and status.used > quota.included
 
 
-async def write(connection: AsyncConnection, breaches: Mapping[tuple[str, str], QuotaUsage], now: float) -> None:
+async def write_breaches(
+    connection: AsyncConnection, breaches: Mapping[tuple[str, str], QuotaUsage], now: float
+) -> None:
     """Write that customers have passed caps of meters by edge time `now`, unless it is known in this period."""
     of = quota_passes.c
     for (customer, meter), status in breaches.items():

@@ -69,7 +69,7 @@ class Books:
         ]
         row = {"edge": "edge-1", "region": "eu", "seq": 0, "hash": FIRST, "received": 0}
         async with self.database.writing() as connection:
-            await self.database.begin_edges(connection, [row])
+            await self.database.insert_edges(connection, [row])
             await LedgerWriter(self.database).add_batches(connection, batches)
 
     async def look(self, now: float, times: int = 1) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.site import Site
-from edgeproxy.collector.pages_service import signed_in
+from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.config.collector.pages import Pages
 from tests.support.ask import PATIENCE, Answer, answer_of, ask
 from tests.support.chains import Chain
@@ -150,7 +150,7 @@ def test_each_endpoint_is_answered_where_its_group_is_served_and_elsewhere_is_no
 
 def test_each_page_is_where_its_group_is_served_and_elsewhere_is_none(parted: Parted) -> None:
     site: Any = Site(Any, Pages(), "https://a.test", Any, Any, Any)  # type: ignore[arg-type]
-    pages = [*signed_in(sells=True), *SignInPages(site, None).pages()]
+    pages = [*list_signed_in_pages(sells=True), *SignInPages(site, None).pages()]
     table = {(page.method, page.path): {"console", "portal"} for page in pages}
     table |= {("GET", path): {"status"} for path in ("/status", "/status.json", "/status.atom")}
     for method, path in table:

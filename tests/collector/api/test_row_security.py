@@ -569,7 +569,7 @@ def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> N
     async def begin() -> None:
         database = await Database.connect(url)
         async with database.writing() as connection:
-            await database.begin_series(connection, [["e", "r", name, "m", "v1", ""] for name in (A, B)])
+            await database.insert_series(connection, [["e", "r", name, "m", "v1", ""] for name in (A, B)])
         await database.close()
 
     asyncio.run(begin())

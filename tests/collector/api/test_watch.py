@@ -12,7 +12,7 @@ from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKey
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import keys as keys_table
-from edgeproxy.collector.jobs.operator_alerts import Watch, certificate_alerts, denial_alert
+from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts, make_certificate_alerts, make_denial_alert
 from edgeproxy.collector.ledger.batch_alerts import CUSTOMERS_MAX, make_batch_alerts, make_cap_alerts
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, decode_batch
@@ -34,18 +34,18 @@ NOW = 1_790_812_800.0
     [(31, None), (29.9, "info"), (7.1, "info"), (6.9, "warn"), (0.9, "page"), (-3, "page")],
 )
 def test_a_certificate_is_told_of_the_louder_the_sooner_it_expires(days: float, severity: str | None) -> None:
-    found = certificate_alerts({"collector.pem": NOW + days * DAY, "other.pem": NOW + 99 * DAY}, NOW)
+    found = make_certificate_alerts({"collector.pem": NOW + days * DAY, "other.pem": NOW + 99 * DAY}, NOW)
     assert [one.severity for one in found] == ([] if severity is None else [severity])
-    later = certificate_alerts({"collector.pem": NOW + days * DAY}, NOW + 60)
+    later = make_certificate_alerts({"collector.pem": NOW + days * DAY}, NOW + 60)
     assert [one.key for one in found] == [one.key for one in later], "there is one of each"
     assert all(("expired" in one.title) == (days < 0) for one in found)
 
 
 def test_denials_are_told_from_a_rate_on_with_who_has_most_once_an_hour() -> None:
     counts = Counter({("edges", "192.0.2.1", "GET /v1/usage", 403, "no"): 60, ("unknown", "", "", 401, "?"): 39})
-    assert denial_alert(counts, 100, NOW) is None
+    assert make_denial_alert(counts, 100, NOW) is None
     counts["unknown", "", "", 401, "?"] += 1
-    found = denial_alert(counts, 100, NOW)
+    found = make_denial_alert(counts, 100, NOW)
     assert found is not None
     assert found.key == "denials:2026-10-01T00"
     assert found.details["denials"] == 100
@@ -105,7 +105,7 @@ def test_keys_are_told_of_a_week_before_they_are_due_or_in_the_last_fifth_of_the
             rotated = await keys.create_key(connection, caller, "seldom", CreateKeyRequest())
             ids["rotated"] = (await keys.rotate_key(connection, caller, rotated["id"], 86400 * 300))["id"]
             await connection.execute(sa.update(keys_table).values(created_at=round(NOW * 1000)))
-        watch = Watch(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
+        watch = OperatorAlerts(opened, Alerts(), lambda: {"collector.pem": NOW + 5 * DAY})
 
         async def told() -> list[Any]:
             async with opened.reading() as connection:

@@ -51,7 +51,7 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
             await edges.list_edges(connection, NOW)
             await edges.fetch_status(connection)
             await quarantine.list_batches(connection)
-            await dead_letters.page(connection, "a", 25)
+            await dead_letters.list_letters(connection, "a", 25)
             await rotation.list_due_alerts(connection, NOW, 86400)
             await subscriptions.list_due(connection, NOW, 500)
             await subscriptions.list_deleted_customers(connection, 500)

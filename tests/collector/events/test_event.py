@@ -7,17 +7,17 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.collector.events.body import read_all, read_sound
+from edgeproxy.collector.events.body import parse_body, parse_sound_body
 from edgeproxy.collector.events.event import (
     BODY_BYTES_MAX,
     EVENTS_MAX,
-    BadBody,
-    BadEvent,
-    Event,
+    InvalidEventBodyError,
+    InvalidEventError,
     Rejection,
-    differences,
-    objects,
-    read,
+    UsageEvent,
+    list_differences,
+    parse_event,
+    parse_objects,
 )
 from edgeproxy.config.meters import Meter
 
@@ -46,48 +46,48 @@ CLOUD = {
     "tenant": "an attribute of the sender's own",
     "data": {"value": 12, "request_id": "r-1"},
 }
-EVENT = Event("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, request_id="r-1")
+EVENT = UsageEvent("billing/worker", "e-1", "acme", "tokens", 12, 1_799_999_970, request_id="r-1")
 
 
 @pytest.mark.parametrize("said", [OURS, CLOUD])
 def test_both_forms_say_the_same(said: dict[str, Any]) -> None:
-    assert read(said, METERS, NOW) == EVENT
+    assert parse_event(said, METERS, NOW) == EVENT
     assert EVENT.minute == 1_799_999_940
 
 
 @pytest.mark.parametrize("form", [OURS, CLOUD])
 def test_dimensions_are_the_same_in_any_order_and_part_of_the_content(form: dict[str, Any]) -> None:
-    def event(dimensions: dict[str, str]) -> Event:
+    def event(dimensions: dict[str, str]) -> UsageEvent:
         if form is CLOUD:
-            return read({**CLOUD, "data": {"value": 12, "dimensions": dimensions}}, METERS, NOW)
-        return read({**OURS, "dimensions": dimensions}, METERS, NOW)
+            return parse_event({**CLOUD, "data": {"value": 12, "dimensions": dimensions}}, METERS, NOW)
+        return parse_event({**OURS, "dimensions": dimensions}, METERS, NOW)
 
     one = event({"model": "m1", "agent": "a"})
     assert one.dimensions == '{"agent":"a","model":"m1"}'
-    assert differences(one, event({"agent": "a", "model": "m1"})) == []
-    assert differences(one, event({"agent": "b", "model": "m1"})) == ["dimensions"]
+    assert list_differences(one, event({"agent": "a", "model": "m1"})) == []
+    assert list_differences(one, event({"agent": "b", "model": "m1"})) == ["dimensions"]
     assert event({}).dimensions == ""
 
 
 def test_what_counts_once_is_a_text_or_a_number_and_a_reading_is_no_sum() -> None:
-    users = [read({**OURS, "meter": "users", "value": value}, METERS, NOW) for value in ("u-1", 7, "7")]
+    users = [parse_event({**OURS, "meter": "users", "value": value}, METERS, NOW) for value in ("u-1", 7, "7")]
     assert [(user.value, user.item, user.is_summed) for user in users] == [
         (1, "u-1", False),
         (1, "7", False),
         (1, "7", False),
     ]
-    assert differences(users[0], users[1]) == ["value"]
-    seats = read({**OURS, "meter": "seats"}, METERS, NOW)
+    assert list_differences(users[0], users[1]) == ["value"]
+    seats = parse_event({**OURS, "meter": "seats"}, METERS, NOW)
     assert (seats.value, seats.item, seats.is_summed) == (12, None, False)
 
 
 def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> None:
     undated = {name: value for name, value in OURS.items() if name != "time"}
-    first, again = read(undated, METERS, NOW), read(undated, METERS, NOW + 99)
+    first, again = parse_event(undated, METERS, NOW), parse_event(undated, METERS, NOW + 99)
     assert (first.time, first.is_dated) == (int(NOW), False)
-    assert differences(first, again) == []
-    assert differences(first, EVENT) == []
-    assert differences(EVENT, EVENT._replace(time=1, value=13)) == ["value", "time"]
+    assert list_differences(first, again) == []
+    assert list_differences(first, EVENT) == []
+    assert list_differences(EVENT, EVENT._replace(time=1, value=13)) == ["value", "time"]
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
 )
 def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str) -> None:
     said = {**OURS, **change}
-    with pytest.raises(BadEvent) as caught:
-        read(said, METERS, NOW)
+    with pytest.raises(InvalidEventError) as caught:
+        parse_event(said, METERS, NOW)
     assert str(caught.value).startswith(why)
     body = orjson.dumps([OURS, said])
-    assert read_sound(body, METERS, NOW) is None
-    assert read_all(body, METERS, NOW) == ([(0, EVENT)], [Rejection(1, str(caught.value), said)])
+    assert parse_sound_body(body, METERS, NOW) is None
+    assert parse_body(body, METERS, NOW) == ([(0, EVENT)], [Rejection(1, str(caught.value), said)])
 
 
 @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str)
     ],
 )
 def test_what_is_no_cloud_event(said: Any, why: str) -> None:
-    with pytest.raises(BadEvent, match=why):
-        read(said, METERS, NOW)
+    with pytest.raises(InvalidEventError, match=why):
+        parse_event(said, METERS, NOW)
 
 
 SOUND: list[dict[str, Any]] = [
@@ -163,15 +163,15 @@ def test_events_that_are_sound_are_read_together_as_they_are_one_by_one() -> Non
     said = [{**OURS, **change} for change in SOUND]
     lines = b"\n".join(map(orjson.dumps, said)) + b"\n"
     for body in (orjson.dumps(said), lines):
-        assert read_sound(body, METERS, NOW) == [read(one, METERS, NOW) for one in said]
+        assert parse_sound_body(body, METERS, NOW) == [parse_event(one, METERS, NOW) for one in said]
     for body in (b"[", b"[]", b"", orjson.dumps([OURS] * (EVENTS_MAX + 1)), orjson.dumps([CLOUD]), b"[" * 100_000):
-        assert read_sound(body, METERS, NOW) is None
+        assert parse_sound_body(body, METERS, NOW) is None
 
 
 def test_one_object_an_array_and_lines_are_alike() -> None:
     lines = b"\n".join(orjson.dumps({"n": number}) for number in range(3))
-    assert objects(lines + b"\n\n") == objects(orjson.dumps([{"n": 0}, {"n": 1}, {"n": 2}]))
-    assert objects(b'{"n": 0}') == [{"n": 0}]
+    assert parse_objects(lines + b"\n\n") == parse_objects(orjson.dumps([{"n": 0}, {"n": 1}, {"n": 2}]))
+    assert parse_objects(b'{"n": 0}') == [{"n": 0}]
 
 
 @pytest.mark.parametrize(
@@ -188,8 +188,8 @@ def test_one_object_an_array_and_lines_are_alike() -> None:
     ],
 )
 def test_bodies_without_events(body: bytes, why: str) -> None:
-    with pytest.raises(BadBody, match=why):
-        read_all(body, METERS, NOW)
+    with pytest.raises(InvalidEventBodyError, match=why):
+        parse_body(body, METERS, NOW)
 
 
 def test_any_json_is_an_event_or_told_why_not(seed: int) -> None:
@@ -199,5 +199,5 @@ def test_any_json_is_an_event_or_told_why_not(seed: int) -> None:
         said = dict(chance.choice([OURS, CLOUD]))
         for name in chance.sample([*said], chance.randrange(3)):
             said[name] = chance.choice(odd)
-        with contextlib.suppress(BadEvent):
-            assert isinstance(read(said, METERS, NOW), Event)
+        with contextlib.suppress(InvalidEventError):
+            assert isinstance(parse_event(said, METERS, NOW), UsageEvent)

@@ -15,8 +15,8 @@ import zstandard
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.api.handlers.events import EventHandlers
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, Intake, Sent
+from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_writer import WAITING_EVENTS_MAX, EventRequest, EventWriter
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
 from tests.collector.accounts.test_audit import entries
@@ -209,8 +209,8 @@ def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
     async def play() -> None:
         database: Any = None  # It never gets so far.
         metrics = Metrics()
-        intake = Intake(database, Names((), (), metrics), metrics)
-        waiting = Sent("worker", [(0, Event("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
+        intake = EventWriter(database, Names((), (), metrics), metrics)
+        waiting = EventRequest("worker", [(0, UsageEvent("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
         tasks = Tasks()
         tasks.start("sender", intake.settle(waiting))
         await turned(lambda: not intake.has_room(), "it is held")

@@ -10,14 +10,14 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.database.schema import DAY, HOUR, events, hours, series
-from edgeproxy.collector.events.event import Event
+from edgeproxy.collector.events.event import UsageEvent
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 from tests.support.chains import NOON, Chain
 
 duckdb = pytest.importorskip("duckdb", reason="there is no duckdb on this machine")
 pytest.importorskip("pyarrow", reason="there is no pyarrow on this machine")
 from edgeproxy.collector.exports import exporter, files, manifest, verification  # noqa: E402
-from edgeproxy.collector.exports.storage import Place  # noqa: E402
+from edgeproxy.collector.exports.storage import Storage  # noqa: E402
 
 HOURS = NOON // HOUR * HOUR + 7 * DAY
 """Noon of the 28th of a month of 30 days."""
@@ -29,7 +29,7 @@ class Killed(BaseException):
     """What ends an exporter in a test."""
 
 
-class Frail(Place):
+class Frail(Storage):
     """A directory, at whose nth writing the exporter is killed, before or after it is done."""
 
     def __init__(self, folder: Path, left: int | None = None, *, is_done: bool = False) -> None:
@@ -64,8 +64,8 @@ def summed(folder: Path) -> Counter[tuple[int, files.Key]]:
     found: Counter[tuple[int, files.Key]] = Counter()
     for path in folder.glob("edge/usage/*/*.parquet"):
         day, name = path.parent.name.removeprefix("day="), path.name
-        hour = manifest.second(manifest.datetime.fromisoformat(f"{day}T{name[:2]}:00:00Z"))
-        for key, value in files.read(str(path), hour, path.read_bytes()).items():
+        hour = manifest.to_second(manifest.datetime.fromisoformat(f"{day}T{name[:2]}:00:00Z"))
+        for key, value in files.parse_file(str(path), hour, path.read_bytes()).items():
             found[hour, key] += value
     return found
 
@@ -100,7 +100,7 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
         books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
         await some_days(books, clock)
         undisturbed = Frail(tmp_path / "whole", 1000)
-        done = await exporter.run(books.database, undisturbed)
+        done = await exporter.export_hours(books.database, undisturbed)
         assert (done.files, done.rows, done.late, done.until) == (5, 10, 0, HOURS + (24 * 3 + 1) * HOUR)
         whole = content(tmp_path / "whole")
         assert len([path for path in whole if path.startswith("manifest/")]) == 2
@@ -113,11 +113,11 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
             for is_done in (False, True):
                 folder = tmp_path / f"{writing}-{is_done}"
                 with pytest.raises(Killed):
-                    await exporter.run(books.database, Frail(folder, writing, is_done=is_done))
-                await exporter.run(books.database, Frail(folder))
+                    await exporter.export_hours(books.database, Frail(folder, writing, is_done=is_done))
+                await exporter.export_hours(books.database, Frail(folder))
                 assert content(folder) == whole
         # Nothing is written where nothing is new.
-        again = await exporter.run(books.database, Frail(tmp_path / "whole", 0))
+        again = await exporter.export_hours(books.database, Frail(tmp_path / "whole", 0))
         assert (again.hours, again.late, again.files) == (0, 0, 0)
         await books.close()
 
@@ -153,12 +153,12 @@ async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random)
         else:
             left = chance.choice([None, *range(6)])
             try:
-                await exporter.run(books.database, Frail(folder, left, is_done=chance.random() < 0.5))
+                await exporter.export_hours(books.database, Frail(folder, left, is_done=chance.random() < 0.5))
             except Killed:
                 continue
             assert summed(folder) == await in_ledger(books)
-            await verification.verify(books.database, Frail(folder))
-    await exporter.run(books.database, Frail(folder))
+            await verification.verify_export(books.database, Frail(folder))
+    await exporter.export_hours(books.database, Frail(folder))
     assert summed(folder) == await in_ledger(books)
     await books.close()
 
@@ -172,19 +172,19 @@ def test_what_comes_after_a_run_was_broken_off_is_in_files_of_its_own(
         books = await Books.open(database, clock)
         chain = await some_days(books, clock)
         with pytest.raises(Killed):
-            await exporter.run(books.database, Frail(tmp_path / "there", 0, is_done=True))
+            await exporter.export_hours(books.database, Frail(tmp_path / "there", 0, is_done=True))
         there = content(tmp_path / "there")
-        assert list(there) == [manifest.file_of(files.FOLDER, HOURS, 1)]
+        assert list(there) == [manifest.file_path(files.FOLDER, HOURS, 1)]
         for revision in (2, 3):
             chain.since = HOURS
             await books.ship(chain.next(("acme", "tokens", "v1", revision)))
-            await exporter.run(books.database, Frail(tmp_path / "there"))
-            await verification.verify(books.database, Frail(tmp_path / "there"))
+            await exporter.export_hours(books.database, Frail(tmp_path / "there"))
+            await verification.verify_export(books.database, Frail(tmp_path / "there"))
             assert summed(tmp_path / "there") == await in_ledger(books)
             files_there = {path: body for path, body in content(tmp_path / "there").items() if "manifest" not in path}
             assert there.items() <= files_there.items()
             there = files_there
-            assert manifest.file_of(files.FOLDER, HOURS, revision) in there
+            assert manifest.file_path(files.FOLDER, HOURS, revision) in there
         await books.close()
 
     asyncio.run(run())
@@ -195,46 +195,46 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         books = await Books.open(database, clock)
         chain = await some_days(books, clock)
         folder = tmp_path / "there"
-        assert str(await verification.verify(books.database, Frail(folder))) == "nothing is exported"
-        await exporter.run(books.database, Frail(folder))
+        assert str(await verification.verify_export(books.database, Frail(folder))) == "nothing is exported"
+        await exporter.export_hours(books.database, Frail(folder))
         chain.since = HOURS
         await books.ship(chain.next(("acme", "tokens", "v1", 5)))
         # What came late is exported by the next run; until then nothing is wrong.
-        assert (await verification.verify(books.database, Frail(folder))).files == 5
-        assert (await exporter.run(books.database, Frail(folder))).late == 1
-        assert (await verification.verify(books.database, Frail(folder))).files == 6
-        assert (folder / manifest.file_of(files.FOLDER, HOURS, 2)).exists()
+        assert (await verification.verify_export(books.database, Frail(folder))).files == 5
+        assert (await exporter.export_hours(books.database, Frail(folder))).late == 1
+        assert (await verification.verify_export(books.database, Frail(folder))).files == 6
+        assert (folder / manifest.file_path(files.FOLDER, HOURS, 2)).exists()
         whole = content(folder)
 
         async def broken() -> str:
-            with pytest.raises(manifest.Damaged) as no:
-                await verification.verify(books.database, Frail(folder))
+            with pytest.raises(manifest.DamagedExportError) as no:
+                await verification.verify_export(books.database, Frail(folder))
             for path in content(folder).keys() - whole.keys():
                 (folder / path).unlink()
             for path, body in whole.items():
                 (folder / path).write_bytes(body)
-            await verification.verify(books.database, Frail(folder))
+            await verification.verify_export(books.database, Frail(folder))
             return str(no.value)
 
-        one = manifest.file_of(files.FOLDER, HOURS, 1)
+        one = manifest.file_path(files.FOLDER, HOURS, 1)
         (folder / one).unlink()
         assert await broken() == f"{one}: is not there"
         (folder / one).write_bytes(whole[one][:-1] + b"x")
         assert await broken() == f"{one}: was changed: it is not what the manifest names"
         (folder / "usage/more.parquet").write_bytes(b"")
         assert (await broken()).startswith("usage/more.parquet: no manifest names it")
-        listed = manifest.path_of(HOURS)
+        listed = manifest.manifest_path(HOURS)
         for other in (b"{}", whole[listed].replace(b'"rows": 2', b'"rows": "2"', 1), whole[listed][:100]):
             (folder / listed).write_bytes(other)
             assert (await broken()).startswith(f"{listed}: is no manifest: ")
         # A file and its line of the manifest taken out together.
-        book = manifest.Book({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
-        book.hours[HOURS] = manifest.Hour(manifest.moment(HOURS), 1, book.hours[HOURS].files[:1])
+        book = manifest.Manifests({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
+        book.hours[HOURS] = manifest.Hour(manifest.to_datetime(HOURS), 1, book.hours[HOURS].files[:1])
         (folder / listed).write_bytes(book.month(HOURS)[1])
-        (folder / manifest.file_of(files.FOLDER, HOURS, 2)).unlink()
+        (folder / manifest.file_path(files.FOLDER, HOURS, 2)).unlink()
         assert (
             await broken()
-            == f"the hour {manifest.moment(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
+            == f"the hour {manifest.to_datetime(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
         )
         # A ledger with less than was exported, which the exporter does not pass over either.
         async with books.database.writing() as connection:
@@ -243,8 +243,8 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         await books.close()
 
     async def broken_ledger(books: Books, folder: Path) -> str:
-        with pytest.raises(manifest.Damaged) as no:
-            await verification.verify(books.database, Frail(folder))
+        with pytest.raises(manifest.DamagedExportError) as no:
+            await verification.verify_export(books.database, Frail(folder))
         return str(no.value)
 
     asyncio.run(run())
@@ -260,13 +260,13 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
             """Report a level at each of these times."""
             async with books.database.writing() as connection:
                 made = [
-                    Event("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
+                    UsageEvent("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
                     for one in at
                 ]
                 if made:
-                    await books.database.begin_events(connection, made)
-            done = await exporter.run(books.database, Frail(folder))
-            assert (await verification.verify(books.database, Frail(folder))).files == len(
+                    await books.database.insert_events(connection, made)
+            done = await exporter.export_hours(books.database, Frail(folder))
+            assert (await verification.verify_export(books.database, Frail(folder))).files == len(
                 content(folder)
             ) - manifests()
             return done.hours, done.late, done.files
@@ -285,8 +285,8 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
         assert duckdb.sql(wanted).fetchall() == [(5, 5, 35, "a", 2)]
         async with books.database.writing() as connection:
             await connection.execute(sa.update(events).values(value=8).where(events.c.id == f"{HOURS + 2}"))
-        with pytest.raises(manifest.Damaged, match="says of the event s"):
-            await verification.verify(books.database, Frail(folder))
+        with pytest.raises(manifest.DamagedExportError, match="says of the event s"):
+            await verification.verify_export(books.database, Frail(folder))
         await books.close()
 
     asyncio.run(run())
@@ -303,22 +303,22 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
         await books.ship(chain.next())
         clock.now = HOURS + 2 * HOUR
         await books.roll_up()
-        await exporter.run(books.database, Frail(tmp_path / "there"))
+        await exporter.export_hours(books.database, Frail(tmp_path / "there"))
         clock.now = HOURS + 20 * DAY
         await books.roll_up()
-        await exporter.run(books.database, Frail(tmp_path / "whole"))
+        await exporter.export_hours(books.database, Frail(tmp_path / "whole"))
         await books.retain()
         # What was exported may be dropped.
-        assert (await verification.verify(books.database, Frail(tmp_path / "there"))).files == 1
-        with pytest.raises(exporter.Lost, match="are not kept any more"):
-            await exporter.run(books.database, Frail(tmp_path / "there"))
+        assert (await verification.verify_export(books.database, Frail(tmp_path / "there"))).files == 1
+        with pytest.raises(exporter.MissedHoursError, match="are not kept any more"):
+            await exporter.export_hours(books.database, Frail(tmp_path / "there"))
         # Readings are kept, and exported of hours whose usage is dropped: beside the files of that, and where none are.
-        level = Event("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
+        level = UsageEvent("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
         async with books.database.writing() as connection:
-            await books.database.begin_events(connection, [level])
+            await books.database.insert_events(connection, [level])
         for folder, count in (("whole", 2), ("anew", 1)):
-            await exporter.run(books.database, Frail(tmp_path / folder))
-            assert (await verification.verify(books.database, Frail(tmp_path / folder))).files == count
+            await exporter.export_hours(books.database, Frail(tmp_path / folder))
+            assert (await verification.verify_export(books.database, Frail(tmp_path / folder))).files == count
         await books.close()
 
     asyncio.run(run())

@@ -27,7 +27,7 @@ from tests.support.waiting import until
 pa_fs = pytest.importorskip("pyarrow.fs", reason="there is no pyarrow on this machine")
 import pyarrow.dataset as ds  # noqa: E402
 
-from edgeproxy.collector.exports.storage import Place  # noqa: E402
+from edgeproxy.collector.exports.storage import Storage  # noqa: E402
 
 HOURS = NOON // HOUR * HOUR
 COMMAND = (sys.executable, "-m", "edgeproxy")
@@ -41,12 +41,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield server
 
 
-def has_begun(process: Process, place: Place, least: int) -> bool:
+def has_begun(process: Process, place: Storage, least: int) -> bool:
     """Whether so many files are there, or the process has ended."""
     return len(place.sizes()) >= least or not process.running
 
 
-def content(place: Place) -> dict[str, bytes]:
+def content(place: Storage) -> dict[str, bytes]:
     """All files."""
     return {path: place.get(path)[0] for path in place.sizes()}
 
@@ -82,19 +82,19 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
     total = asyncio.run(forty_hours(collector.settings["database"], clock))
     settings = load_collector(collector.file, os.environ)
     whole, torn = "s3://usage/whole/of-it", "s3://usage/torn"
-    code, text = parquet.exported(settings, whole)
+    code, text = parquet.export_hours(settings, whole)
     assert (code, text) == (
         0,
         "40 hours exported, 0 hours added to: 40 files with 240 rows; all before 2026-09-23T04:00:00Z is there",
     )
-    there = Place(torn, environ)
+    there = Storage(torn, environ)
     for least in (1, 30):
         process = Process([*COMMAND, "export", "-c", collector.file, "--parquet", torn], tmp_path / "log")
         until(partial(has_begun, process, there, least), "some of it is there")
         kill(process.pid)
         process.wait(10.0)
-    assert parquet.exported(settings, torn)[0] == 0
-    assert content(there) == content(Place(whole, environ))
+    assert parquet.export_hours(settings, torn)[0] == 0
+    assert content(there) == content(Storage(whole, environ))
 
     # Others read it: the client of S3 in pyarrow, which is another one.
     other = pa_fs.S3FileSystem(
@@ -111,7 +111,7 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
         "40 files with 240 rows of hours before 2026-09-23T04:00:00Z\n",
     )
     there.create("usage/day=2026-09-21/12.2.parquet", b"more")
-    assert parquet.checked(settings, torn) == (
+    assert parquet.verify_hours(settings, torn) == (
         1,
         "usage/day=2026-09-21/12.2.parquet: no manifest names it: it is not of the export, or one was broken off: "
         "export again",
@@ -131,19 +131,19 @@ def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monke
         database = await Database.connect(settings.database)
         async with try_exclusive(database, "parquet") as is_alone:
             assert is_alone
-            found = await asyncio.to_thread(parquet.exported, settings, url)
+            found = await asyncio.to_thread(parquet.export_hours, settings, url)
         await database.close()
         return found
 
     assert asyncio.run(beside()) == (1, "an export from this database is under way")
-    assert parquet.exported(settings, url) == (0, "no hour with usage is closed yet")
+    assert parquet.export_hours(settings, url) == (0, "no hour with usage is closed yet")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "guessed")
-    code, text = parquet.exported(settings, url)
+    code, text = parquet.export_hours(settings, url)
     assert code == 2
     assert "SignatureDoesNotMatch" in text
     assert "guessed" not in text
     # Somebody else in between: what was read is not what is there.
-    one, other = Place(url, s3.environ), Place(url, s3.environ)
+    one, other = Storage(url, s3.environ), Storage(url, s3.environ)
     tag = one.replace("manifest/2026-01.json", b"one", None)
     other.replace("manifest/2026-01.json", b"other", tag)
     for stale in (tag, None):

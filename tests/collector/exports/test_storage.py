@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("obstore", reason="there is no obstore on this machine")
-from edgeproxy.collector.exports.storage import Place, Unusable, credentials
+from edgeproxy.collector.exports.storage import InvalidStorageError, Storage, find_credentials
 
 KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "a-secret"}
 
@@ -28,8 +28,8 @@ KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "a-secret"}
     ],
 )
 def test_what_cannot_be_used_is_refused_and_no_secret_repeated(url: str, environ: dict[str, str], why: str) -> None:
-    with pytest.raises(Unusable, match=why) as no:
-        Place(url, environ)
+    with pytest.raises(InvalidStorageError, match=why) as no:
+        Storage(url, environ)
     assert "a-secret" not in str(no.value)
 
 
@@ -37,9 +37,9 @@ def test_credentials_may_be_in_a_file_as_the_tools_of_aws_keep_them(tmp_path: Pa
     file = tmp_path / "credentials"
     file.write_text("[default]\naws_access_key_id = one\naws_secret_access_key = 1%\n[two]\naws_access_key_id = 2\n")
     named = {"AWS_SHARED_CREDENTIALS_FILE": str(file)}
-    assert credentials(named) == {"access_key_id": "one", "secret_access_key": "1%"}
-    assert credentials({**named, **KEY}) == {"access_key_id": "id", "secret_access_key": "a-secret"}
+    assert find_credentials(named) == {"access_key_id": "one", "secret_access_key": "1%"}
+    assert find_credentials({**named, **KEY}) == {"access_key_id": "id", "secret_access_key": "a-secret"}
     for wrong in ({**named, "AWS_PROFILE": "two"}, {**named, "AWS_PROFILE": "three"}):
-        with pytest.raises(Unusable):
-            credentials(wrong)
-    assert credentials({"HOME": str(tmp_path)}) == {}
+        with pytest.raises(InvalidStorageError):
+            find_credentials(wrong)
+    assert find_credentials({"HOME": str(tmp_path)}) == {}

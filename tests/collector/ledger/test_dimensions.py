@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.schema import DAY, HOUR, MINUTE, batches, events, series_dimensions
-from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.event_writer import Intake, Sent
+from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_writer import EventRequest, EventWriter
 from edgeproxy.collector.ledger import queries, readings, rollup
 from edgeproxy.collector.ledger.chain_audit import BrokenChainError
 from edgeproxy.collector.ledger.dimension_values import find_month_start
@@ -45,12 +45,12 @@ class Services:
     """Services that report to the same books."""
 
     def __init__(self, books: Books) -> None:
-        self._intake = Intake(books.database, books.ingest._names, Quiet())
+        self._intake = EventWriter(books.database, books.ingest._names, Quiet())
         self._intake.values.set_bounds(METERS)
         self._running = asyncio.get_running_loop().create_task(self._intake.run())
 
-    async def report(self, *some: Event) -> tuple[int, int, int]:
-        receipt = await self._intake.settle(Sent("worker", list(enumerate(some)), ()))
+    async def report(self, *some: UsageEvent) -> tuple[int, int, int]:
+        receipt = await self._intake.settle(EventRequest("worker", list(enumerate(some)), ()))
         return receipt.accepted, receipt.duplicates, len(receipt.rejected)
 
     async def close(self) -> None:
@@ -58,8 +58,8 @@ class Services:
         await self._running
 
 
-def event(number: int, at: int, meter: str = "tokens", value: int = 1, split: str = "", **also: Any) -> Event:
-    return Event("s", f"e{number}", "acme", meter, value, at, True, None, split, **also)
+def event(number: int, at: int, meter: str = "tokens", value: int = 1, split: str = "", **also: Any) -> UsageEvent:
+    return UsageEvent("s", f"e{number}", "acme", meter, value, at, True, None, split, **also)
 
 
 def split(model: str | None, agent: str | None = None) -> str:

@@ -26,7 +26,7 @@ def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
         try:
             async with opened.writing() as connection:
                 keys = [["edge", "eu", customer, meter, "v1", split] for customer, meter, split in counted]
-                await opened.begin_series(connection, keys)
+                await opened.insert_series(connection, keys)
                 numbers = {
                     (row.customer, row.meter, row.dimensions): row.id
                     for row in await connection.execute(series.select())
@@ -36,7 +36,7 @@ def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
                     for key in counted
                     for name, value in dimensions.parse_dimensions(key[2]).items()
                 ]
-                await opened.split_series(connection, split)
+                await opened.insert_series_dimensions(connection, split)
                 for minute in (NOON, NOON + HOUR):
                     values = {numbers[key]: value for key, value in counted.items()}
                     await opened.add(connection, ledger, {minute: values})

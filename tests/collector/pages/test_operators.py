@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from edgeproxy.collector.pages.sessions import CONFIRM_SECONDS
-from edgeproxy.collector.pages_service import signed_in
+from edgeproxy.collector.pages_service import list_signed_in_pages
 from tests.support.ask import ask
 from tests.support.collector import ADMIN, Collector
 from tests.support.oidc import AUDIENCE, THERE, Provider
@@ -193,7 +193,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
     with Visitor(stage.site) as ops:
         stage.sign_in(ops, "ops-by-password")
         token = ops.read.form("/sign-out").fields
-        for page in signed_in(sells=True):
+        for page in list_signed_in_pages(sells=True):
             if page.method == "POST" and page.who == "operator":
                 ops.post(page.path.format(**PLACES | {"customer": "nobody"}), token | said)
                 assert ops.status in (400, 401, 404, 409, 422), page

@@ -12,7 +12,7 @@ import pytest
 
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.site import Audience, Page
-from edgeproxy.collector.pages_service import signed_in
+from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.batch import Gap
 from tests.support.ask import Answer, ask
 from tests.support.chains import Chain
@@ -294,7 +294,7 @@ def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) 
     tokens = {
         one: one.get(path).form("/sign-out").fields for one, path in ((bolt, "/account"), (stage.operator, "/console"))
     }
-    for page in signed_in(sells=True):
+    for page in list_signed_in_pages(sells=True):
         answer = asked(page, nobody, {})
         assert answer.status_code == (303 if page.method == "GET" else 401), page
         assert answer.headers.get("location", "/sign-in?").startswith("/sign-in?")
@@ -328,7 +328,7 @@ def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -
         poor.get("/account/keys")
         token = poor.read.form("/account/keys").fields
         tried = set()
-        for page in signed_in(sells=True):
+        for page in list_signed_in_pages(sells=True):
             names = set(re.findall(r"{(\w+)}", page.path)) - NOBODYS
             if page.who == "customer" and names:
                 path = page.path.format(**PLACES | theirs)

@@ -111,7 +111,7 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
         assert await take(both[0], "gone", places, 0)
         got = await asyncio.gather(*(take(both[n % 2], f"item-{n // 2}", places) for n in range(takers)))
         async with both[0].reading() as connection:
-            kept = [one.item for one in await allocations.page(connection, "acme", "seats", None, takers)]
+            kept = [one.item for one in await allocations.list_allocations(connection, "acme", "seats", None, takers)]
             assert await allocations.used(connection, "acme", "seats") == places == len(kept)
         assert "gone" not in kept
         assert sum(got) == 2 * places, "each place was confirmed to both who asked for it"

@@ -17,9 +17,9 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.event_writer import Intake, Sent
-from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_writer import EventRequest, EventWriter
+from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.ledger import rollup
 from edgeproxy.collector.ledger.names import Names
 from edgeproxy.collector.metrics import Metrics
@@ -58,20 +58,24 @@ class World:
     def __init__(self, databases: list[Database]) -> None:
         metrics = Metrics()
         self.databases = databases
-        self.watches = [QuotaWatch(database, metrics) for database in databases]
+        self.watches = [QuotaMonitor(database, metrics) for database in databases]
         self.intakes = []
         for database, watch in zip(databases, self.watches, strict=True):
             watch.use(SETTINGS)
-            self.intakes.append(Intake(database, Names((), (), metrics), metrics, watch.counted))
+            self.intakes.append(EventWriter(database, Names((), (), metrics), metrics, watch.counted))
         self.tasks = Tasks()
         self._events = 0
 
     async def report(self, which: int, value: int, customer: str = "acme", at: float | None = None) -> None:
-        await self.take(which, Event("test", "", customer, "tokens", value, int(time.time() if at is None else at)))
+        await self.take(
+            which, UsageEvent("test", "", customer, "tokens", value, int(time.time() if at is None else at))
+        )
 
-    async def take(self, which: int, event: Event) -> None:
+    async def take(self, which: int, event: UsageEvent) -> None:
         self._events += 1
-        receipt = await self.intakes[which].settle(Sent("worker", [(0, event._replace(id=f"e{self._events}"))], ()))
+        receipt = await self.intakes[which].settle(
+            EventRequest("worker", [(0, event._replace(id=f"e{self._events}"))], ())
+        )
         assert receipt.accepted == 1
 
     async def news(self, which: int, seq: int) -> tuple[int, list[QuotaCount]]:
@@ -128,7 +132,7 @@ def test_edges_and_people_hear_of_it_once(database: str) -> None:
         assert (await world.news(0, newest))[1] == [known(1200)]
         assert sorted(await world.raised()) == ["100 warn", "120 page", "80 info"]
         # One that begins anew looks at all who have usage, and tells nothing twice.
-        again = QuotaWatch(world.databases[0], Metrics())
+        again = QuotaMonitor(world.databases[0], Metrics())
         again.use(SETTINGS)
         world.tasks.start("rounds", again.run_rounds())
         await turned(lambda: len(again._raised) == 3, "it has looked at all")
@@ -152,7 +156,7 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
         for at in moments:
             await world.report(0, 7, at=at)
         for item in ("ada", "bob", "ada"):
-            await world.take(0, Event("test", "", "acme", "users", 1, int(now), item=item, is_summed=False))
+            await world.take(0, UsageEvent("test", "", "acme", "users", 1, int(now), item=item, is_summed=False))
 
         async def used() -> int:
             async with world.databases[0].reading() as connection:
@@ -185,9 +189,9 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
 
     async def play(world: World) -> None:
         watch, metrics = world.watches[0], Metrics()
-        intake = Intake(world.databases[0], Names((), (), metrics), metrics)
+        intake = EventWriter(world.databases[0], Names((), (), metrics), metrics)
         world.tasks.start("intake", intake.run())
-        await intake.settle(Sent("worker", [(0, Event("test", "1", "acme", "tokens", 600, NOON))], ()))
+        await intake.settle(EventRequest("worker", [(0, UsageEvent("test", "1", "acme", "tokens", 600, NOON))], ()))
         monkeypatch.setattr(usage, "edge_time", lambda: now - EPOCH)
         monkeypatch.setattr(rollup, "fetch_state", overtaken)
         assert not await watch._failed_of({"acme": {"tokens"}})

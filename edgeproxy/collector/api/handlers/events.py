@@ -17,10 +17,16 @@ from edgeproxy.collector.api.request_reader import body_of, content_of
 from edgeproxy.collector.api.responses import Refused, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
-from edgeproxy.collector.events.body import read_all
-from edgeproxy.collector.events.dead_letters import Letter
-from edgeproxy.collector.events.event import BODY_BYTES_MAX, BadBody, BadEvent, objects, read
-from edgeproxy.collector.events.event_writer import Intake, Receipt, Sent
+from edgeproxy.collector.events.body import parse_body
+from edgeproxy.collector.events.dead_letters import DeadLetter
+from edgeproxy.collector.events.event import (
+    BODY_BYTES_MAX,
+    InvalidEventBodyError,
+    InvalidEventError,
+    parse_event,
+    parse_objects,
+)
+from edgeproxy.collector.events.event_writer import EventRequest, EventWriter, Receipt
 from edgeproxy.collector.ledger.received_batch import inflate
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.settings import Settings
@@ -35,7 +41,7 @@ NOT_THERE = "there is no such dead letter"
 class EventHandlers:
     """Takes events, and tells of those that were rejected."""
 
-    def __init__(self, database: Database, intake: Intake, metrics: Metrics) -> None:
+    def __init__(self, database: Database, intake: EventWriter, metrics: Metrics) -> None:
         self._database = database
         self._intake = intake
         self._metrics = metrics
@@ -64,22 +70,22 @@ class EventHandlers:
         self._metrics.busy.inc()
         return problem(429, "more events are waiting than can be held", {"Retry-After": "1"})
 
-    def _read(self, sent: bytes, coding: str, token: str) -> Sent:
+    def _read(self, sent: bytes, coding: str, token: str) -> EventRequest:
         """The events in a body; raises Refused."""
         try:
             plain = sent if coding == "identity" else inflate(sent, coding)
-            events, rejected = read_all(plain, self._meters, time.time())
+            events, rejected = parse_body(plain, self._meters, time.time())
         except InvalidBatchError as bad:
             raise Refused(415 if "unknown coding" in str(bad) else 400, f"the body {bad}") from None
-        except BadBody as bad:
+        except InvalidEventBodyError as bad:
             raise Refused(413 if len(sent) > BODY_BYTES_MAX else 400, str(bad)) from None
-        return Sent(token, events, rejected)
+        return EventRequest(token, events, rejected)
 
     async def letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:
         """List events that were rejected, oldest first."""
         limit = call.query.limit
         async with self._database.reading() as connection:
-            found = await dead_letters.page(connection, call.query.cursor, limit + 1)
+            found = await dead_letters.list_letters(connection, call.query.cursor, limit + 1)
         more = {"next": found[limit - 1].id} if len(found) > limit else {}
         return answer(200, {"dead_letters": [told(letter) for letter in found[:limit]], **more})
 
@@ -92,13 +98,13 @@ class EventHandlers:
         letter = await self._found(call.path("letter"))
         given = await content_of(call, BODY_BYTES_MAX)
         try:
-            (said,) = objects(given) if given else [letter.event]
-            event = read(said, self._meters, time.time())
-        except (BadBody, BadEvent) as bad:
+            (said,) = parse_objects(given) if given else [letter.event]
+            event = parse_event(said, self._meters, time.time())
+        except (InvalidEventBodyError, InvalidEventError) as bad:
             raise Refused(422, f"the event {bad}") from None
         except ValueError:
             raise Refused(422, "send one event") from None
-        receipt = await self._intake.settle(Sent(call.holder.label, [(0, event)], (), is_replay=True))
+        receipt = await self._intake.settle(EventRequest(call.holder.label, [(0, event)], (), is_replay=True))
         if receipt.rejected:
             raise Refused(409, f"the event {receipt.rejected[0].error}")
         await self._put_away(call, letter, "dead_letter.replay", {"event": said, "again": not receipt.accepted})
@@ -110,22 +116,22 @@ class EventHandlers:
         await self._put_away(call, letter, "dead_letter.discard", {"why": call.query.why})
         return web.Response(status=204)
 
-    async def _found(self, id_: str) -> Letter:
+    async def _found(self, id_: str) -> DeadLetter:
         async with self._database.reading() as connection:
-            letter = await dead_letters.find(connection, id_) if id_.isascii() and id_.isprintable() else None
+            letter = await dead_letters.find_letter(connection, id_) if id_.isascii() and id_.isprintable() else None
         if letter is None:
             raise Refused(404, NOT_THERE)
         return letter
 
-    async def _put_away(self, call: Call[Any, Nothing], letter: Letter, action: str, after: dict[str, Any]) -> None:
+    async def _put_away(self, call: Call[Any, Nothing], letter: DeadLetter, action: str, after: dict[str, Any]) -> None:
         async with self._database.writing() as connection:
-            if await dead_letters.remove(connection, letter.id):
+            if await dead_letters.delete_letter(connection, letter.id):
                 before = {"event": letter.event, "error": letter.error}
                 await audit.append_entry(connection, call.caller, AuditEntry(action, letter.id, before, after))
         log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
 
 
-def told(letter: Letter) -> dict[str, Any]:
+def told(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter, as it is told."""
     said = letter._asdict()
     return {**said, "received": format_timestamp(letter.received)}

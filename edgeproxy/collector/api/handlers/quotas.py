@@ -14,7 +14,7 @@ from edgeproxy.collector.api.quota_models import HoldingsQuery, HoldingTaken, Qu
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, body_of, checked
 from edgeproxy.collector.api.responses import answer, problem
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.jobs.quotas import QuotaWatch
+from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
 from edgeproxy.collector.quotas.allocations import ITEM, Allocation
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
@@ -24,7 +24,7 @@ from edgeproxy.config.collector.settings import Settings
 class QuotaHandlers:
     """Tells of quotas; takes places and gives them back."""
 
-    def __init__(self, database: Database, watch: QuotaWatch) -> None:
+    def __init__(self, database: Database, watch: QuotaMonitor) -> None:
         self._database = database
         self.places = Tallies(database, "holdings.change")
         """Who has taken places lately and given them back; somebody has to `write` it."""
@@ -91,7 +91,7 @@ class QuotaHandlers:
         limit = call.query.limit
         async with self._database.reading(whole=True) as connection:
             held, meter = await self._of(connection, call)
-            found = await allocations.page(connection, held.customer, meter, call.query.cursor, limit + 1)
+            found = await allocations.list_allocations(connection, held.customer, meter, call.query.cursor, limit + 1)
             used = await allocations.used(connection, held.customer, meter)
         quota = held.find_quota(meter)
         more: dict[str, Any] = {"next": found[limit - 1].item} if len(found) > limit else {}

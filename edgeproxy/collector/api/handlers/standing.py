@@ -13,7 +13,7 @@ from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.reports import status as billing_standing
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import BatchWriter
 from edgeproxy.collector.metrics import CONTENT_TYPE, Metrics
@@ -58,7 +58,7 @@ class StandingHandlers:
                 async with asyncio.timeout(READY_TIMEOUT), self._database.reading() as connection:
                     await connection.exec_driver_sql("SELECT 1")
             except CONNECTION_ERRORS as failure:
-                why = f"the database does not answer: {reason(failure)}"
+                why = f"the database does not answer: {format_reason(failure)}"
         return answer(503 if why else 200, {"ready": why is None, "reason": why})
 
     def _unable(self) -> str | None:
@@ -80,7 +80,7 @@ class StandingHandlers:
                 if self._billing is not None:
                     billing = await billing_standing.fetch_status(connection, self._billing, time.time())
         except Exception as failure:  # Whatever it is, the rest is to be told.
-            log.get_logger().warning("what edges are like is not known now", why=reason(failure))
+            log.get_logger().warning("what edges are like is not known now", why=format_reason(failure))
         tells_money = self._readers is not None or is_local(call.request)
         ready = standing is not None and self._unable() is None
         told = self._metrics.exposition(ready, standing, billing, tells_money=tells_money)

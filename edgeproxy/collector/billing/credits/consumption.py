@@ -70,7 +70,7 @@ async def book_next_hour(database: Database, meters: CreditMeters, now: float) -
         if hour is None or hour + HOUR + COMPLETE_SECONDS > now:
             return False
         until = hour + HOUR
-        await database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+        await database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
         payers = await _fetch_payers(connection, until)
         used = await _fetch_totals(connection, meters.cost, Span(hour, until), payers, MODEL)
         costs = {name: await _fetch_totals(connection, name, Span(hour, until), payers, MODEL) for name in meters.cogs}
@@ -90,7 +90,7 @@ async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
     revised = 0
     for hour in late:
         async with database.writing() as connection, open_journal(connection) as books:
-            await database.hold_rollup(connection)
+            await database.lock_rollup(connection)
             revised += await _revise_hour(books, meters, hour)
     return revised
 

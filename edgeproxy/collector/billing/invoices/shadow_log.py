@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.database.billing_tables import invoices
-from edgeproxy.collector.database.database import insert_new
+from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.delivery_tables import rated
 from edgeproxy.collector.database.schema import customers
 
@@ -27,7 +27,7 @@ class ShadowComparison(NamedTuple):
 async def record_shadow(connection: AsyncConnection, invoice: str, cents: int, now: float) -> None:
     """Record what an invoice comes to."""
     row = {"invoice": invoice, "at": int(now * 1000), "shadow": cents}
-    await connection.execute(insert_new(connection, rated, "invoice").values(row))
+    await connection.execute(build_insert_new(connection, rated, "invoice").values(row))
 
 
 async def record_charged(connection: AsyncConnection, invoice: str, cents: int, now: float) -> None:

@@ -109,7 +109,7 @@ async def update_outbox(
 ) -> int:
     """Write into the outbox what the ledger has of a time, of all `targets` or of one customer's; return how many rows
     that took."""
-    await slicing.database.hold_rollup(connection)
+    await slicing.database.lock_rollup(connection)
     # Whoever closes an invoice brings too: the same difference must not become a revision twice.
     await slicing.database.hold(connection, "outbox")
     missing = await fetch_differences(connection, slicing, targets, span, customer)

@@ -137,7 +137,7 @@ class InvoiceDelivery:
             draft = await invoices.get_invoice(connection, row.id, lock=True)
             if draft.state != invoices.DRAFT:
                 return
-            await self._database.hold_rollup(connection)  # Else what is rolled up meanwhile counts twice.
+            await self._database.lock_rollup(connection)  # Else what is rolled up meanwhile counts twice.
             try:
                 rated = await invoice_lines.compute_period_lines(connection, draft, self._settings().meters)
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:

@@ -9,7 +9,7 @@ from collections import Counter
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.database import Database, insert_new
+from edgeproxy.collector.database.database import Database, build_insert_new
 from edgeproxy.collector.database.delivery_tables import billing_answers
 from edgeproxy.collector.database.schema import HOUR
 
@@ -40,7 +40,7 @@ class ResponseCounts:
         async with database.writing() as connection:
             for hour in sorted(requests):
                 row = {"hour": hour, "requests": 0, "errors": 0}
-                await connection.execute(insert_new(connection, billing_answers, "hour").values(row))
+                await connection.execute(build_insert_new(connection, billing_answers, "hour").values(row))
                 grown = {
                     "requests": columns.requests + requests[hour],
                     "errors": columns.errors + errors[hour],

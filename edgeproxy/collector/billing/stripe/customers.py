@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.database.billing_tables import billing_customers
-from edgeproxy.collector.database.database import Database, insert_new
+from edgeproxy.collector.database.database import Database, build_insert_new
 
 CUSTOMER = "edgeproxy_customer"
 """The metadata key of Stripe's customers with our id."""
@@ -90,7 +90,7 @@ async def get_or_create_customer(
         stripe_customer = await stripe.call("v1.customers.create", key=key, name=name, metadata={CUSTOMER: customer})
     row = {"customer": customer, "stripe_id": stripe_customer["id"], "livemode": int(stripe_customer["livemode"])}
     async with database.writing() as connection:
-        await connection.execute(insert_new(connection, billing_customers, "customer"), [row])
+        await connection.execute(build_insert_new(connection, billing_customers, "customer"), [row])
     return await _find_customer_id(database, customer) or str(stripe_customer["id"])
 
 

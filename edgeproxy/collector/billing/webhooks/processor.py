@@ -20,7 +20,7 @@ from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import InvalidEventError, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, reason
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.delivery_tables import webhook_events
 
 PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
@@ -149,7 +149,7 @@ class Processor:
             try:
                 stripe_object = await self._apply_object(subject, [row.id for row in events])
             except CONNECTION_ERRORS as error:  # The database is away: nothing can be written down about it either.
-                self._log.error("an event could not be applied, and is tried again", why=reason(error))
+                self._log.error("an event could not be applied, and is tried again", why=format_reason(error))
             except StripeUnavailableError as error:
                 await self._put_off(events, str(error), is_absent=True)
             except UnexpectedObjectError as error:

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.billing.stripe.payload_encryption import PayloadCipher
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
-from edgeproxy.collector.database.database import insert_new
+from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.delivery_tables import webhook_events, webhook_polls
 
 LISTED_MAX = 100
@@ -71,7 +71,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
     """Insert those of these rows that are new; return their ids."""
     if not rows:
         return []
-    statement = insert_new(connection, webhook_events, "id").returning(columns.id)
+    statement = build_insert_new(connection, webhook_events, "id").returning(columns.id)
     inserted = list((await connection.execute(statement, list(rows))).scalars())
     new = set(inserted)
     foreign = next((row for row in rows if row["state"] is EventState.OTHER_MODE and row["id"] in new), None)
@@ -123,7 +123,9 @@ async def find_read_until(connection: AsyncConnection, name: str) -> int | None:
 async def record_read(connection: AsyncConnection, name: str, until: int) -> None:
     """Record that a list of Stripe's was read up to this second of its clock."""
     statement = (
-        insert_new(connection, webhook_polls, "list").values(list=name, until=until).returning(webhook_polls.c.list)
+        build_insert_new(connection, webhook_polls, "list")
+        .values(list=name, until=until)
+        .returning(webhook_polls.c.list)
     )
     if (await connection.execute(statement)).first() is None:
         await connection.execute(sa.update(webhook_polls).where(webhook_polls.c.list == name).values(until=until))

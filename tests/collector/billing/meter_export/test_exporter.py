@@ -36,8 +36,8 @@ from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import billing_exporter, billing_outbox, waivers
 from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION
-from edgeproxy.collector.events.event import Event
-from edgeproxy.collector.events.event_writer import batches_of, grown_by
+from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_writer import build_batches, sum_events
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter
 from edgeproxy.config.collector.settings import Settings
 from edgeproxy.wire.batch import FIRST
@@ -77,7 +77,7 @@ class World:
         async with self.database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(length=self.length))
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await self.database.begin_edges(connection, [row])
+            await self.database.insert_edges(connection, [row])
         self.of = Slicing(self.database, "acct_1")
         self.ledger = LedgerWriter(self.database)
         await self.take_over()
@@ -94,9 +94,9 @@ class World:
         some, self.written = self.used[self.written :], len(self.used)
         if not some:
             return
-        events = [Event("test", "", customer, meter, value, minute) for minute, (customer, meter), value in some]
+        events = [UsageEvent("test", "", customer, meter, value, minute) for minute, (customer, meter), value in some]
         async with self.database.writing() as connection:
-            await self.ledger.add_batches(connection, batches_of(grown_by(events).sums, {}))
+            await self.ledger.add_batches(connection, build_batches(sum_events(events).sums, {}))
 
     def use(self, *, late: bool) -> None:
         """Customers use something, now or as an edge tells of it hours later."""
@@ -372,11 +372,11 @@ def test_what_two_collectors_find_lacking_becomes_one_revision(postgresql: Postg
         url = postgresql.database()
         one, other = await Database.connect(url), await Database.connect(url)
         day = Span(BEGIN, BEGIN + 86400)
-        event = Event("test", "", *PAIRS[0], 5, BEGIN)
+        event = UsageEvent("test", "", *PAIRS[0], 5, BEGIN)
         async with one.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await one.begin_edges(connection, [row])
-            await LedgerWriter(one).add_batches(connection, batches_of(grown_by([event]).sums, {}))
+            await one.insert_edges(connection, [row])
+            await LedgerWriter(one).add_batches(connection, build_batches(sum_events([event]).sums, {}))
         async with one.writing() as connection:
             assert await slicing.update_outbox(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1
             brought = asyncio.get_running_loop().create_task(bring(other, day))
@@ -469,7 +469,7 @@ def test_after_a_young_backup_what_waited_in_it_is_looked_up_before_it_is_sent(
     shutil.copy(backup, file)
     world.now += 600
     monkeypatch.setattr(meters, "time", SimpleNamespace(time=lambda: world.now))
-    code, output = meters.recovered(cast(Settings, SimpleNamespace(database=url)), made[0])
+    code, output = meters.recheck_usage(cast(Settings, SimpleNamespace(database=url)), made[0])
     assert code == 0, output
     assert asyncio.run(go_on()) == {"confirmed": len(PAIRS)}
     assert world.stripe.totals() == world.expected()

@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
-from edgeproxy.collector.events.event import Event
+from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import Meter
 from tests.support.tables_ready import put_tables
@@ -43,11 +43,11 @@ def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(
         database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
         async with database.writing() as connection:
             events = [
-                Event("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
+                UsageEvent("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
                 for meter in LEVELS
                 for at, value in readings
             ]
-            await database.begin_events(connection, events)
+            await database.insert_events(connection, events)
         async with database.reading(whole=True) as connection:
             billed = [
                 await fetch_quantities(connection, "acme", segments, one, QuantityTerms(METERS, None))
@@ -72,14 +72,15 @@ def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
         database = await Database.connect(put_tables(f"sqlite:///{tmp_path}/ledger.db"))
         async with database.writing() as connection:
             events = [
-                Event("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
+                UsageEvent("test", f"{meter}{at}", "acme", meter, value, at, is_summed=False)
                 for meter in ("max", "average", "last")
                 for at, value in readings
             ]
             events += [
-                Event("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item) for at, item in items
+                UsageEvent("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item)
+                for at, item in items
             ]
-            await database.begin_events(connection, events)
+            await database.insert_events(connection, events)
             rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
             await connection.execute(sa.insert(waivers), rows)
         async with database.reading(whole=True) as connection:

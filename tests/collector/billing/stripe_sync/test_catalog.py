@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe_sync import catalog
-from edgeproxy.collector.commands.meters import synced
+from edgeproxy.collector.commands.meters import sync_catalog
 from edgeproxy.config.collector.billing import Stripe as Settings
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from tests.support.sold import KEY, settings
@@ -37,11 +37,11 @@ def test_the_catalog_is_brought_to_stripe(
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     known = settings(tmp_path, f"sqlite:///{tmp_path}/ledger.db", own_sandbox.url, collection="meters")
-    code, output = synced(known, dry=True)
+    code, output = sync_catalog(known, dry=True)
     assert (code, output.count("missing   price"), output.count("missing   meter")) == (0, 15, 5), output
     assert own_sandbox.journal("price") == [], "a dry run changes nothing"
-    assert synced(known, dry=False)[0] == 0
-    assert synced(known, dry=False) == (0, "Stripe has all of it")
+    assert sync_catalog(known, dry=False)[0] == 0
+    assert sync_catalog(known, dry=False) == (0, "Stripe has all of it")
     assert len(own_sandbox.journal("price.created")) == 15
 
     async def spoil(client: Any) -> None:
@@ -52,13 +52,13 @@ def test_the_catalog_is_brought_to_stripe(
         await client.v1.products.update_async("edgeproxy_seats", {"active": False})
 
     own_sandbox.run(spoil)
-    code, output = synced(known, dry=False)
+    code, output = sync_catalog(known, dry=False)
     assert [line.split()[:2] for line in output.splitlines()] == [
         ["renamed", "meter"],
         ["archived", "product"],
         ["archived", "price"],
     ]
-    assert synced(known, dry=True) == (0, "Stripe has all of it")
+    assert sync_catalog(known, dry=True) == (0, "Stripe has all of it")
 
 
 def test_a_version_that_differs_is_reported_and_left_alone(own_sandbox: Sandbox) -> None:

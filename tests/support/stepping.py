@@ -167,8 +167,8 @@ def step_collector(step: Step) -> None:
     from edgeproxy.collector import main
 
     main.Database = Stepped  # type: ignore[misc]
-    step.wrap(BatchWriter, "settle", "settle")
-    step.wrap(BatchWriter, "_write", "work")
+    step.wrap(BatchWriter, "settle_batch", "settle")
+    step.wrap(BatchWriter, "_write_group", "work")
     step.wrap(ledger, "verdict_of", "answer")
 
 

@@ -32,9 +32,9 @@ def refusal(reader: Callable[[Any], object], value: object) -> tuple[str, str]:
     """What is wrong with the value, and what would be right."""
     with pytest.raises(PydanticCustomError) as caught:
         reader(value)
-    said = caught.value.context
-    assert said is not None
-    return said["what"], said["hint"]
+    reported = caught.value.context
+    assert reported is not None
+    return reported["what"], reported["hint"]
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
@@ -77,8 +77,8 @@ def problems(folder: Path, reads_files: bool) -> Problems:
         write(folder, {"edge.yaml": text, **(files or {})})
         try:
             load_edge(Path("edge.yaml"), environ or {}, files=reads_files)
-        except ConfigError as errors:
-            return str(errors).splitlines()
+        except ConfigError as error:
+            return str(error).splitlines()
         return []
 
     return problems_of

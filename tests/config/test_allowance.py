@@ -42,9 +42,9 @@ def allowance(loaded, tier, own=""):
 
 
 def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded):
-    found = allowance(loaded, "pro")
-    assert [limit.count for limit in found.limits] == [600]
-    assert found == Allowance(found.limits, 10, (MONTHLY,), CREDITS, None, 3, "Call us")
+    result = allowance(loaded, "pro")
+    assert [limit.count for limit in result.limits] == [600]
+    assert result == Allowance(result.limits, 10, (MONTHLY,), CREDITS, None, 3, "Call us")
     assert allowance(loaded, "free") == Allowance((), None, (), None, None, 0, None)
 
 
@@ -90,7 +90,7 @@ def test_the_tier_of_those_without_a_key_is_one_that_can_be_defined(loaded):
     assert ANONYMOUS in loaded(f"tiers: {{{ANONYMOUS}: {{limits: [{{rate: 1/s}}]}}}}\n").tiers
 
 
-def test_it_is_told_what_an_allowance_rests_on_and_is_not_there(loaded):
+def test_it_is_reported_what_an_allowance_rests_on_and_is_not_there(loaded):
     quotas = ", quotas: [{meter: requests, per: day, included: 1}, {meter: requests, per: month, included: 1}]"
     settings = loaded(TIERS + f"  acme: {{tier: pro{quotas}}}\n")
     acme = settings.customers["acme"]
@@ -146,17 +146,17 @@ def test_who_has_no_caps_has_no_more_limits(loaded):
     assert compute_allowance(settings.tiers["pro"].model_copy(update={"caps": capped.caps}), capped).caps == capped.caps
 
 
-def test_while_nobody_is_charged_credits_and_caps_in_money_hold_nobody(loaded):
-    bought = Entitlement(meter="cost", per="ever@3", included=5, cap="hard")
+def test_while_no_one_is_charged_credits_and_caps_in_money_hold_no_one(loaded):
+    purchased = Entitlement(meter="cost", per="ever@3", included=5, cap="hard")
     plan = Entitlement(meter="requests", per="month@7", included=9, grace=60)
     places = Entitlement(meter="seats", included=3)
-    assert [(one.name, one.is_credits) for one in (bought, plan, places)] == [
+    assert [(one.name, one.is_credits) for one in (purchased, plan, places)] == [
         *(("credits", True), ("requests-month", False), ("seats", False)),
     ]
     tier = loaded(TIERS.removesuffix("customers:\n")).tiers["free"]
-    who = Subscriber.model_construct(tier="free", entitled=(bought, plan))
+    who = Subscriber.model_construct(tier="free", entitled=(purchased, plan))
     for flags in ({}, {FREE: Flag(percent=0)}):
-        assert compute_effective_allowance(tier, who, flags).quotas == (bought, plan)
+        assert compute_effective_allowance(tier, who, flags).quotas == (purchased, plan)
     lifted = compute_effective_allowance(tier, who, {FREE: Flag(percent=100)})
     assert (lifted.quotas, lifted.caps) == ((plan,), None)
     assert apply_caps(

@@ -131,7 +131,7 @@ def test_a_file_without_a_key(pair, content):
     assert refused(pair) == ("key", what, "it is PEM, and begins with -----BEGIN PRIVATE KEY-----")
 
 
-def test_a_key_with_a_password_is_not_asked_for_it(pair):
+def test_a_key_with_a_password_is_not_requested_for_it(pair):
     key = load_pem_private_key(pair.key.read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     pair.key.write_bytes(private(key, "secret"))
@@ -157,7 +157,7 @@ def test_what_openssl_refuses(authority):
     assert refused(weak) == ("cert", what, "have another one made")
 
 
-def test_a_key_of_a_kind_that_nobody_knows(authority):
+def test_a_key_of_a_kind_that_no_one_knows(authority):
     made = authority.issue("a.test", key=ec.generate_private_key(ec.SECP256R1()))
     der = base64.b64decode("".join(made.cert.read_text().split("-----")[2].split()))
     curve = bytes.fromhex("06082a8648ce3d030107")
@@ -202,7 +202,7 @@ def test_authorities_that_are_not_there(folder):
 # ---- time
 
 
-def test_what_is_said_of_the_time():
+def test_what_is_reported_of_the_time():
     facts = CertificateDetails((), 1_000 * DAY, 1_090 * DAY)  # until 1972-12-26
     assert describe_expiry(facts, 1_000 * DAY) is None
     assert describe_expiry(facts, 1_076 * DAY) is None
@@ -260,15 +260,15 @@ def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):
 
 
 def test_a_listener_that_stands_alone_is_looked_at_too(problems):
-    said = problems(LEAST + "listen: {address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}\n")
-    assert [line.split(": ")[1] for line in said] == ["listen.tls.cert", "listen.tls.key"]
+    reported = problems(LEAST + "listen: {address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}\n")
+    assert [line.split(": ")[1] for line in reported] == ["listen.tls.cert", "listen.tls.key"]
 
 
 def test_what_has_another_shape_is_left_to_others(problems):
     for tls in ("x", "[]", "{cert: [a], key: {}}", "{cert: a, certificates: [x]}", "{cert: '', key: ''}"):
-        said = problems(LEAST + f"listen: [{{address: 127.0.0.1:8443, tls: {tls}}}]\n")
-        assert said
-        assert not [line for line in said if "cannot be read" in line]
+        reported = problems(LEAST + f"listen: [{{address: 127.0.0.1:8443, tls: {tls}}}]\n")
+        assert reported
+        assert not [line for line in reported if "cannot be read" in line]
     assert problems("upstreams: x\nroutes: []\nlisten: [x]\n")
 
 

@@ -202,11 +202,11 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_one_field(problems, text, problem):
-    found = problems(LEAST + text + "\n")
+    result = problems(LEAST + text + "\n")
     if problem is not None:
-        assert found == [f"edge.yaml:3: {problem}"]
-    assert all(line.startswith("edge.yaml:3: ") for line in found)
-    assert found
+        assert result == [f"edge.yaml:3: {problem}"]
+    assert all(line.startswith("edge.yaml:3: ") for line in result)
+    assert result
 
 
 @pytest.mark.parametrize(
@@ -353,12 +353,12 @@ def test_a_section_that_is_no_section_hides_nothing_else(problems):
 
 
 def test_neither_keys_nor_passwords_are_shown(problems):
-    found = problems(
+    result = problems(
         "hub: postgres://me:secret@host\nkeys: [{sha256: ek_live_secret, customer: a}]\n"
         "upstreams: {api: {endpoints: ['http://me:secret@host']}}\nroutes: [{path: /, upstream: api}]\n"
     )
-    assert len(found) == 4
-    assert "secret" not in "\n".join(found)
+    assert len(result) == 4
+    assert "secret" not in "\n".join(result)
 
 
 @pytest.mark.parametrize(
@@ -372,9 +372,9 @@ def test_neither_keys_nor_passwords_are_shown(problems):
 )
 @pytest.mark.parametrize("form", ["hub: '%s'", "hub: {url: '%s', tls: {ca: x}}"])
 def test_no_url_of_a_hub_is_shown(problems, form, url):
-    found = problems(LEAST + form % url + "\n")
-    assert found
-    assert "secret" not in "\n".join(found)
+    result = problems(LEAST + form % url + "\n")
+    assert result
+    assert "secret" not in "\n".join(result)
 
 
 def test_an_alias_may_be_in_several_places(loaded):

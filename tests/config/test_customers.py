@@ -72,20 +72,20 @@ def test_it_is_known_who_is_there(loaded):
 
 def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
     settings, _ = people_of(loaded)
-    told = render_lines(settings)
-    assert told.keys() == settings.customers.keys()
+    message = render_lines(settings)
+    assert message.keys() == settings.customers.keys()
     for name, customer in settings.customers.items():
-        said = parse_document(told[name])
-        assert (said.name, said.tier) == (name, "basic")
-        assert parse_customer(said.customer) == Subscriber.model_construct(**dict(customer))
-        keys = [parse_key(KeyOwner(name, said.customer, key), digest) for digest, key in said.keys.items()]
+        reported = parse_document(message[name])
+        assert (reported.name, reported.tier) == (name, "basic")
+        assert parse_customer(reported.customer) == Subscriber.model_construct(**dict(customer))
+        keys = [parse_key(KeyOwner(name, reported.customer, key), digest) for digest, key in reported.keys.items()]
         assert keys == [key for key in settings.keys if key.customer == name]
 
 
-def test_what_is_said_alike_has_the_same_bytes(loaded):
-    said = "tiers: {t: {}}\ncustomers: {c: %s}\nkeys: [{sha256: %s, customer: c, scopes: %s}]\n"
-    one = render_lines(loaded(said % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
-    other = render_lines(loaded(said % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
+def test_what_is_reported_alike_has_the_same_bytes(loaded):
+    reported = "tiers: {t: {}}\ncustomers: {c: %s}\nkeys: [{sha256: %s, customer: c, scopes: %s}]\n"
+    one = render_lines(loaded(reported % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
+    other = render_lines(loaded(reported % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
     assert one == other
     keys = {KEYS[0]: {"scopes": ["a", "b", "c"]}}
     assert orjson.loads(one["c"]) == {"name": "c", "customer": {"tier": "t", "priority": 3}, "keys": keys}
@@ -102,13 +102,13 @@ def test_a_crowd_takes_little_memory(loaded):
     try:
         settings = loaded(text)
         loading = tracemalloc.get_traced_memory()[0]
-        told = render_lines(settings)
+        message = render_lines(settings)
         telling = tracemalloc.get_traced_memory()[0] - loading
     finally:
         tracemalloc.stop()
-    assert len(told) == many
+    assert len(message) == many
     assert loading / many < 1000
-    assert telling / many < 2 * max(map(len, told.values()))
+    assert telling / many < 2 * max(map(len, message.values()))
 
 
 def test_a_line_may_say_that_a_customer_is_gone():
@@ -124,6 +124,6 @@ def test_what_this_version_does_not_understand_is_an_error():
 
 def test_a_line_of_the_directory_says_all_of_a_flag():
     flag = Flag(percent=10, tiers=("pro",))
-    told = parse_line(render_flag_line("new", flag))
-    assert isinstance(told, FlagDocument)
-    assert (told.name, parse_flag(told.flag)) == ("new", flag)
+    message = parse_line(render_flag_line("new", flag))
+    assert isinstance(message, FlagDocument)
+    assert (message.name, parse_flag(message.flag)) == ("new", flag)

@@ -54,8 +54,8 @@ def test_what_a_route_is_called_wrongly_is_complained_of_once(problems, route):
 def test_the_name_of_a_tier_is_complained_of_once(problems):
     from tests.config.conftest import LEAST
 
-    found = problems(LEAST + "customers:\n  a: {tier: '-', limits: [{rate: 1/s}]}\n  b: {limits: [{rate: 1/s}]}\n")
-    assert [line.split(", ")[0] for line in found] == [
+    result = problems(LEAST + "customers:\n  a: {tier: '-', limits: [{rate: 1/s}]}\n  b: {limits: [{rate: 1/s}]}\n")
+    assert [line.split(", ")[0] for line in result] == [
         "edge.yaml:4: customers.a.tier: '-' is not a name",
         "edge.yaml:5: customers.b.tier: is missing",
     ]

@@ -8,7 +8,7 @@ from tests.config.conftest import LEAST
 
 
 @pytest.mark.parametrize(
-    "said",
+    "reported",
     [
         None,
         [],
@@ -24,8 +24,8 @@ from tests.config.conftest import LEAST
         {"model": 1},
     ],
 )
-def test_what_are_no_dimensions(said: object) -> None:
-    assert not is_dimensions(said)
+def test_what_are_no_dimensions(reported: object) -> None:
+    assert not is_dimensions(reported)
 
 
 def test_their_text_is_the_same_whatever_their_order() -> None:
@@ -81,9 +81,9 @@ EDGES = "meters: {tokens: {count: requests, "
         (EDGES + "pass: true}}", "meters.tokens.pass", "is of what upstreams report"),
     ],
 )
-def test_what_cannot_be_is_told(problems, meters: str, path: str, what: str) -> None:
-    found = problems(f"{meters}\n{LEAST}")
-    assert any(path in str(one) and what in str(one) for one in found), found
+def test_what_cannot_be_is_reported(problems, meters: str, path: str, what: str) -> None:
+    result = problems(f"{meters}\n{LEAST}")
+    assert any(path in str(one) and what in str(one) for one in result), result
 
 
 def test_what_can_be(problems) -> None:

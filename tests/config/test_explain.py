@@ -11,7 +11,7 @@ from edgeproxy.config.explain import EXAMPLES, explain_errors, list_fields
 from edgeproxy.config.part import Part
 
 
-def test_fields_are_found_behind_every_kind_of_container():
+def test_fields_are_located_behind_every_kind_of_container():
     limit = {"name", "rate", "algorithm", "burst", "scope", "mode", "cost_header", "sync"}
     assert list_fields(EdgeFile, ("tiers", "basic", "limits", 0)) == limit
     assert list_fields(EdgeFile, ("customers", "acme", "limits", 3)) == limit
@@ -44,7 +44,7 @@ def test_fields_may_have_another_name_in_the_file():
     assert list_fields(dict[str, Directory | None], ("x",)) == {"from"}
 
 
-def test_errors_that_no_row_explains_are_said_in_pydantics_words():
+def test_errors_that_no_row_explains_are_reported_in_pydantics_words():
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(dict[str, float]).validate_python({"a": "x"})
     (finding,) = explain_errors(caught.value, lambda _: set())
@@ -53,13 +53,13 @@ def test_errors_that_no_row_explains_are_said_in_pydantics_words():
     assert finding.hint == "see `edgeproxy schema`"
 
 
-def test_a_missing_field_is_told_from_a_wrong_one():
+def test_a_missing_field_is_reported_from_a_wrong_one():
     with pytest.raises(ValidationError) as caught:
         EdgeFile.model_validate(
             {"routes": [{"path": "x", "redirect": {}}], "upstreams": {"a": {"endpoints": ["http://a"]}}}
         )
-    found: list[Any] = [(finding.path, finding.missing) for finding in explain_errors(caught.value, lambda _: set())]
-    assert found == [(("routes", 0, "path"), False), (("routes", 0, "redirect", "to"), True)]
+    result: list[Any] = [(finding.path, finding.missing) for finding in explain_errors(caught.value, lambda _: set())]
+    assert result == [(("routes", 0, "path"), False), (("routes", 0, "redirect", "to"), True)]
 
 
 def test_what_every_field_that_must_be_there_looks_like_is_known():

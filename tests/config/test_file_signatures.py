@@ -52,21 +52,21 @@ def test_loading_tells_every_file_as_it_was_then_whatever_comes_of_it(folder: Pa
     assert again.signs["gone.yaml"] == compute_file_signature("gone.yaml") is not None
 
 
-@pytest.mark.parametrize(("more", "asked"), [("", 1), ("drain: 5\n", 0)])
-def test_what_else_is_wrong_is_looked_for_where_nothing_is(folder: Path, more: str, asked: int) -> None:
+@pytest.mark.parametrize(("more", "requested"), [("", 1), ("drain: 5\n", 0)])
+def test_what_else_is_wrong_is_looked_for_where_nothing_is(folder: Path, more: str, requested: int) -> None:
     Path("edge.yaml").write_text(f"{LEAST}access_log: log\n{more}")
-    found = []
+    result = []
 
     def also(written):
-        found.append(written)
+        result.append(written)
         yield Fault(("access_log",), "is full", "name another file")
 
     loaded = try_load_edge(Path("edge.yaml"), {}, also=also)
-    assert len(found) == asked
+    assert len(result) == requested
     assert loaded.settings is None
-    said = [str(problem) for problem in loaded.problems]
-    if asked:
-        assert said == ["edge.yaml:3: access_log: is full, name another file"]
+    reported = [str(problem) for problem in loaded.problems]
+    if requested:
+        assert reported == ["edge.yaml:3: access_log: is full, name another file"]
         assert try_load_edge(Path("edge.yaml"), {}, also=lambda _: []).settings is not None
     else:
-        assert len(said) == 1
+        assert len(reported) == 1

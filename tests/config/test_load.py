@@ -90,15 +90,15 @@ drain: 250ms
     assert people.find_key(bytes(32)) is None
 
 
-def test_workers_are_not_told_where_usage_is_shipped(loaded):
+def test_workers_are_not_reported_where_usage_is_shipped(loaded):
     dumped = dump_settings(loaded("usage: {collector: 'http://127.0.0.1:9100', token: hush}\n"))
     assert b"hush" not in dumped
     assert restore_settings(dumped)[0].usage is None
 
 
-def test_workers_are_told_of_a_hub_that_it_is_shared_and_not_how_it_is_reached(loaded):
-    said = "hub: {url: 'rediss://me:hush@h:7000/2', sync: 250ms, on_loss: deny, tls: {verify: no}}\n"
-    settings = loaded(said + "tiers: {t: {limits: [{rate: 1/s, sync: strict}]}}\n")
+def test_workers_are_reported_of_a_hub_that_it_is_shared_and_not_how_it_is_reached(loaded):
+    reported = "hub: {url: 'rediss://me:hush@h:7000/2', sync: 250ms, on_loss: deny, tls: {verify: no}}\n"
+    settings = loaded(reported + "tiers: {t: {limits: [{rate: 1/s, sync: strict}]}}\n")
     dumped = dump_settings(settings)
     assert b"hush" not in dumped
     restored, _ = restore_settings(dumped)
@@ -155,9 +155,9 @@ def test_people_are_loaded_of_a_file_that_serves_nothing(folder):
     settings = load_customers(Path("push.yaml"), {})
     assert (settings.customers.keys(), settings.routes, settings.upstreams) == ({"c"}, (), {})
     write(folder, {"push.yaml": "include: people.yaml\nkeys: [{customer: d}]\n"})
-    with pytest.raises(ConfigError) as found:
+    with pytest.raises(ConfigError) as result:
         load_customers(Path("push.yaml"), {})
-    assert [problem.field for problem in found.value.problems] == ["keys.0.customer", "keys.0.sha256"]
+    assert [problem.field for problem in result.value.problems] == ["keys.0.customer", "keys.0.sha256"]
 
 
 def test_people_are_loaded_of_a_whole_configuration_whose_certificates_are_elsewhere(folder):

@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.config.nearest import count_slips, find_nearest, format_suggestion
 
 
-def test_the_nearest_known_name_is_found():
+def test_the_nearest_known_name_is_located():
     assert find_nearest("bsic", ["pro", "basic"]) == "basic"
     assert find_nearest("zzz", ["pro", "basic"]) is None
     assert find_nearest("tire", ["tier"]) == "tier"

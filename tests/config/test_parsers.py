@@ -296,7 +296,7 @@ def test_a_node_of_a_cluster_is_named_once():
 @pytest.mark.parametrize(
     "written", ["redi://:p@h", "redis://:a/b@h", "redis://u:1/b@h", "redis://:?@h", "redis://:1/@h"]
 )
-def test_who_writes_a_password_is_told_how(written):
+def test_who_writes_a_password_is_reported_how(written):
     assert (
         refusal(hub_settings.read_hub_url, written)[1]
         == f"{hub_settings.A_HUB}: in a password %2F for /, %3F for ?, %23 for #"
@@ -480,7 +480,7 @@ def test_what_a_probe_asks_for(target):
 
 
 @pytest.mark.parametrize("target", ["", "healthz", "http://a/healthz", "/a b", "/a#b", "/é", "/a\r\nX: y", "*"])
-def test_what_cannot_be_asked_for_is_refused(target):
+def test_what_cannot_be_requested_for_is_refused(target):
     assert refusal(parsers.read_target, target) == (f"{target!r} is not a path that can be asked for", parsers.A_TARGET)
 
 
@@ -556,7 +556,7 @@ def test_what_is_switched_off_for_one_alone_says_so(word):
     ("host", "known"),
     [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("10.0.0.256", False), ("1.2.3", False)],
 )
-def test_an_ip_address_is_told_from_a_name(host: str, known: bool) -> None:
+def test_an_ip_address_is_reported_from_a_name(host: str, known: bool) -> None:
     assert addresses.is_address(host) is known
 
 
@@ -565,7 +565,7 @@ def test_the_digest_of_nothing_is_no_key():
         parsers.read_digest(hashlib.sha256(b"").hexdigest().upper())
 
 
-def test_how_to_send_a_key_is_told_by_its_fields():
+def test_how_to_send_a_key_is_reported_by_its_fields():
     assert Auth().key_instructions == "Send it as X-API-Key: KEY or Authorization: Bearer KEY"
     assert (
         Auth(fields=["authorization", "X-Key"]).key_instructions == "Send it as Authorization: Bearer KEY or X-Key: KEY"

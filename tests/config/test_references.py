@@ -62,7 +62,7 @@ def test_routes_of_another_shape_are_left_to_the_models(problems):
     assert len(routes(problems, "path: [a], name: [b]", "path: /b, host: [c], methods: [[d]]")) == 4
 
 
-def test_no_file_has_the_flag_by_which_nobody_is_held_to_credits(problems):
+def test_no_file_has_the_flag_by_which_no_one_is_held_to_credits(problems):
     assert problems(LEAST + "flags: {billing-stopped: {percent: 100}}\n") == [
         "edge.yaml:3: flags.billing-stopped: is the flag by which billing frees everybody, take another name"
     ]
@@ -85,12 +85,12 @@ def test_a_key_is_there_once(problems):
 def test_a_certificate_is_there_once_and_stands_in_the_place_of_a_digest(problems):
     written = (f"certificate: a, sha256: {'ab' * 32}", "certificate: b", "certificate: b", "certificate: [c]")
     keys = "".join(f"  - {{{each}, customer: acme}}\n" for each in (*written, "certificate: ''"))
-    found = problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
-    assert [each.partition(",")[0] for each in found[:2]] == [
+    result = problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
+    assert [each.partition(",")[0] for each in result[:2]] == [
         "edge.yaml:6: keys.0.certificate: stands beside sha256: it is one or the other",
         "edge.yaml:8: keys.2.certificate: is the certificate that is defined already at edge.yaml:7",
     ]
-    assert sorted(each.partition(": ")[2].partition(": ")[0] for each in found[2:]) == [
+    assert sorted(each.partition(": ")[2].partition(": ")[0] for each in result[2:]) == [
         "keys.3.certificate",
         "keys.3.sha256",
         "keys.4.certificate",
@@ -178,16 +178,16 @@ def test_those_without_a_key_are_known_by_their_address_alone(problems, one, oth
 
 @pytest.mark.parametrize("algorithm", ["", ", algorithm: sliding_window"])
 def test_only_a_bucket_is_deep(problems, algorithm):
-    said = (
+    complaints = (
         "burst: is the depth of a bucket, which a sliding_window has not, "
         "write algorithm: token_bucket or hybrid, or leave it out"
     )
     limits = f"limits: [{{rate: 5/min}}, {{rate: 5/s, burst: 5{algorithm}}}]"
-    assert problems(LEAST + f"tiers: {{t: {{{limits}}}}}\n") == [f"edge.yaml:3: tiers.t.limits.1.{said}"]
+    assert problems(LEAST + f"tiers: {{t: {{{limits}}}}}\n") == [f"edge.yaml:3: tiers.t.limits.1.{complaints}"]
     assert problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{a: {{tier: t, {limits}}}}}\n") == [
-        f"edge.yaml:4: customers.a.limits.1.{said}"
+        f"edge.yaml:4: customers.a.limits.1.{complaints}"
     ]
-    assert routes(problems, f"path: /a, {limits}") == [f"edge.yaml:3: routes.0.limits.1.{said}"]
+    assert routes(problems, f"path: /a, {limits}") == [f"edge.yaml:3: routes.0.limits.1.{complaints}"]
 
 
 @pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
@@ -219,20 +219,20 @@ def test_quotas_of_another_shape_are_left_to_the_models(problems):
 def test_what_exists_has_no_days_and_all_else_needs_them(problems):
     meters = "meters: {tokens: {count: events}, seats: {count: holdings}, hits: {count: requests}}\n"
 
-    def said(quota):
+    def complaints(quota):
         return problems(LEAST + meters + f"tiers: {{t: {{quotas: [{quota}]}}}}\n")
 
     where = "edge.yaml:4: tiers.t.quotas.0"
-    assert said("{meter: tokens, per: month, included: 5, cap: hard}") == []
-    assert said("{meter: seats, included: 5}, {meter: hits, included: 5, per: day}") == []
+    assert complaints("{meter: tokens, per: month, included: 5, cap: hard}") == []
+    assert complaints("{meter: seats, included: 5}, {meter: hits, included: 5, per: day}") == []
     for meter in ("tokens", "hits"):
-        assert said(f"{{meter: {meter}, included: 5}}") == [
+        assert complaints(f"{{meter: {meter}, included: 5}}") == [
             f"{where}: lacks the time after which it begins anew, write per: month, or per: day"
         ]
-    assert said("{meter: seats, included: 5, per: day, timezone: Europe/Berlin}") == [
+    assert complaints("{meter: seats, included: 5, per: day, timezone: Europe/Berlin}") == [
         f"{where}.{name}: seats counts what exists, at any time, leave {name} out" for name in ("per", "timezone")
     ]
-    assert len(said("{meter: seats, included: 5}, {meter: seats, included: 6}")) == 1
+    assert len(complaints("{meter: seats, included: 5}, {meter: seats, included: 6}")) == 1
     without = "tiers: {t: {quotas: [{meter: requests, included: 5}]}}\n"
     assert problems(LEAST + without) == [
         "edge.yaml:3: tiers.t.quotas.0: lacks the time after which it begins anew, write per: month, or per: day"
@@ -255,25 +255,25 @@ def test_the_meter_of_a_quota_must_exist(problems):
 
 @pytest.mark.parametrize("what", ["response_header", "response_trailer"])
 def test_what_upstreams_report_is_in_a_field_of_its_own(problems, what):
-    def said(rest):
+    def complaints(rest):
         return problems(LEAST + f"meters: {{m: {{count: {what}{rest}}}}}\n")
 
-    assert said("") == [
+    assert complaints("") == [
         "edge.yaml:3: meters.m: lacks the field in which upstreams report it, write header: X-Usage-Tokens"
     ]
-    assert said(", header: Content-Length") == [
+    assert complaints(", header: Content-Length") == [
         "edge.yaml:3: meters.m.header: Content-Length is for the edge itself, and is not looked at, "
         "have upstreams report it in a field of its own, such as X-Usage-Tokens"
     ]
-    assert said(", header: X-Usage-Tokens, pass: true") == []
-    assert len(said(", header: [x]")) == 1
+    assert complaints(", header: X-Usage-Tokens, pass: true") == []
+    assert len(complaints(", header: [x]")) == 1
 
 
 @pytest.mark.parametrize("what", ["requests", "bytes_in", "bytes_out", "cost"])
 def test_nothing_else_is(problems, what):
-    found = problems(LEAST + f"meters: {{m: {{count: {what}, header: X-Usage-Tokens, pass: true}}}}\n")
+    result = problems(LEAST + f"meters: {{m: {{count: {what}, header: X-Usage-Tokens, pass: true}}}}\n")
     hint = "write count: response_header, or leave it out"
-    assert found == [
+    assert result == [
         f"edge.yaml:3: meters.m.{field}: is of what upstreams report, not of {what}, {hint}"
         for field in ("header", "pass")
     ]
@@ -312,7 +312,7 @@ def test_a_flag_without_any_is_defined_nowhere(problems):
     ]
 
 
-def test_nobody_prefers_a_region_that_does_not_serve_them(problems):
+def test_no_one_prefers_a_region_that_does_not_serve_them(problems):
     def customer(regions):
         return problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t, regions: {regions}}}}}\n")
 
@@ -331,8 +331,8 @@ def test_nobody_prefers_a_region_that_does_not_serve_them(problems):
 @pytest.mark.parametrize("field", ["algorithm", "mode", "scope", "burst", "name", "cost_header"])
 def test_a_limit_with_a_list_where_a_word_should_be_is_left_to_the_models(problems, field):
     bucket = "" if field == "algorithm" else "algorithm: hybrid, "
-    (found,) = problems(LEAST + f"tiers: {{t: {{limits: [{{rate: 1/min}}, {{rate: 5/s, {bucket}{field}: [x]}}]}}}}\n")
-    assert found.startswith(f"edge.yaml:3: tiers.t.limits.1.{field}: is not a single value, ")
+    (result,) = problems(LEAST + f"tiers: {{t: {{limits: [{{rate: 1/min}}, {{rate: 5/s, {bucket}{field}: [x]}}]}}}}\n")
+    assert result.startswith(f"edge.yaml:3: tiers.t.limits.1.{field}: is not a single value, ")
 
 
 def test_limits_of_another_shape_are_left_to_the_models(problems):
@@ -422,7 +422,7 @@ def test_the_certificate_of_the_edge_has_its_key(problems, one, other):
     ]
 
 
-def test_who_vouches_is_not_named_where_nobody_is_asked(problems):
+def test_who_vouches_is_not_named_where_no_one_is_requested(problems):
     assert upstream(problems, "endpoints: ['https://a'], tls: {verify: No, ca: x}") == [
         "edge.yaml:2: upstreams.api.tls.verify: false leaves ca unread, leave one of them out"
     ]
@@ -439,9 +439,9 @@ def test_upstreams_of_another_shape_are_left_to_the_models(problems):
     ]
 
 
-def usage(problems, said):
+def usage(problems, complaints):
     """What is said of this `usage`, which is in line 3."""
-    return problems(LEAST + f"usage: {{{said}}}\n")
+    return problems(LEAST + f"usage: {{{complaints}}}\n")
 
 
 def test_tls_needs_a_collector_that_speaks_it(problems):
@@ -455,9 +455,9 @@ def test_tls_needs_a_collector_that_speaks_it(problems):
     assert len(usage(problems, "collector: 'https://a', tls: [x]")) == 1
 
 
-def hub(problems, said):
+def hub(problems, complaints):
     """What is said of this `hub`, which is in line 3."""
-    return problems(LEAST + f"hub: {{{said}}}\n")
+    return problems(LEAST + f"hub: {{{complaints}}}\n")
 
 
 def test_tls_needs_a_hub_that_speaks_it(problems):
@@ -575,7 +575,7 @@ def test_a_directory_with_one_is_well(problems, hub):
     assert problems(LEAST + f"{hub}\ndirectory: {{from: hub, ttl: 5s}}\n") == []
 
 
-def test_a_directory_that_is_none_is_told_once(problems):
+def test_a_directory_that_is_none_is_reported_once(problems):
     assert len(problems(LEAST + "directory: hub\n")) == 1
     assert problems(LEAST + "directory: {ttl: 5s}\n") == ["edge.yaml:3: directory.from: is missing, write from: hub"]
     assert len(problems(LEAST + "hub: [a]\ndirectory: {from: hub}\n")) == 1
@@ -583,9 +583,9 @@ def test_a_directory_that_is_none_is_told_once(problems):
 
 def test_flags_may_name_customers_of_the_directory(problems):
     flags = "flags: {f: {customers: [dora], tiers: [t]}}\n"
-    nobody = "edge.yaml:3: flags.f.customers.0: there is no customer dora, define it in customers"
+    unlisted = "edge.yaml:3: flags.f.customers.0: there is no customer dora, define it in customers"
     no_tier = "edge.yaml:3: flags.f.tiers.0: there is no tier t, define it in tiers"
-    assert problems(LEAST + flags) == [no_tier, nobody]
+    assert problems(LEAST + flags) == [no_tier, unlisted]
     assert problems(LEAST + flags + "hub: redis://localhost\ndirectory: {from: hub}\n") == [no_tier]
 
 
@@ -632,18 +632,23 @@ def test_caps_are_of_what_upstreams_report_that_requests_cost(problems):
 )
 def test_a_quota_is_of_what_never_falls(problems, aggregate, may):
     meters = f"meters: {{users: {{count: events, aggregate: {aggregate}}}}}\n"
-    found = problems(LEAST + meters + "tiers: {t: {quotas: [{meter: users, per: day, included: 5}]}}\n")
+    result = problems(LEAST + meters + "tiers: {t: {quotas: [{meter: users, per: day, included: 5}]}}\n")
     refused = [
         f"edge.yaml:4: tiers.t.quotas.0.meter: is of users, whose {aggregate} may fall again, "
         "write a meter that only grows: sum, max or unique"
     ]
-    assert found == ([] if may else refused)
+    assert result == ([] if may else refused)
 
 
 def test_refusals_are_split_by_themselves_and_bound_nothing(problems):
     assert problems(LEAST + "meters: {refused: {count: refusals}}\n") == []
-    said = problems(LEAST + "meters: {refused: {count: refusals, when: success, dimensions: {limit: {values: 3}}}}\n")
-    assert [line.partition("meters.")[2].partition(":")[0] for line in said] == ["refused.when", "refused.dimensions"]
+    complaints = problems(
+        LEAST + "meters: {refused: {count: refusals, when: success, dimensions: {limit: {values: 3}}}}\n"
+    )
+    assert [line.partition("meters.")[2].partition(":")[0] for line in complaints] == [
+        "refused.when",
+        "refused.dimensions",
+    ]
     quota = "tiers: {t: {quotas: [{meter: refused, per: day, included: 5}]}}\n"
     (bound,) = problems(LEAST + "meters: {refused: {count: refusals}}\n" + quota)
     assert "refused counts what was refused" in bound

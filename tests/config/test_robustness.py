@@ -74,11 +74,11 @@ def outcome(text: str | bytes) -> Settings | None:
     Path("edge.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     try:
         return load_edge(Path("edge.yaml"), {}, files=False)
-    except ConfigError as errors:
-        found = errors.problems
-    assert found
+    except ConfigError as error:
+        result = error.problems
+    assert result
     lines = Path("edge.yaml").read_bytes().decode("utf-8", "replace").splitlines()
-    for problem in found:
+    for problem in result:
         assert PROBLEM.fullmatch(str(problem)), str(problem)
         assert problem.line <= len(lines) + 1
     return None

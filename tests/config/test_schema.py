@@ -3,15 +3,18 @@
 import json
 import re
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import yaml
+from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from edgeproxy.config import addresses, hub_settings, parsers, units
 from edgeproxy.config.edge import cors, readers
 from edgeproxy.config.edge.schema import build_edge_schema
-from edgeproxy.config.schema import FORMS
+from edgeproxy.config.part import Part
+from edgeproxy.config.schema import FORMS, Editor
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,13 +73,13 @@ def faults_of_fields(value, rule, top, path):
             yield from faults(member, one, top, f"{path}.{name}")
 
 
-def said(text, made):
+def reported(text, made):
     return list(faults(yaml.safe_load(text), made, made))
 
 
 @pytest.mark.parametrize("name", ["edge.yaml", "tiers.yaml"])
 def test_the_examples_are_valid(made, name):
-    assert said((ROOT / "config" / name).read_text(), made) == []
+    assert reported((ROOT / "config" / name).read_text(), made) == []
 
 
 def test_it_names_its_dialect_and_is_json(made):
@@ -172,7 +175,7 @@ def test_every_field_is_described(made):
     ],
 )
 def test_what_passes_check_is_valid(made, text):
-    assert said(text, made) == []
+    assert reported(text, made) == []
 
 
 @pytest.mark.parametrize(
@@ -289,7 +292,7 @@ def test_what_passes_check_is_valid(made, text):
     ],
 )
 def test_what_does_not_pass_is_not_valid(made, text):
-    assert said(text, made)
+    assert reported(text, made)
 
 
 TRIED = {
@@ -345,3 +348,13 @@ def test_forms_and_readers_agree(reader, written):
     else:
         accepted = True
     assert bool(re.search(rule["pattern"], written)) is accepted
+
+
+def test_a_reader_without_a_form_takes_its_plain_value_or_any_text():
+    class Fresh(Part):
+        size: Annotated[int, BeforeValidator(lambda value: int(str(value), 16))] = 5
+
+    assert Fresh.model_json_schema(schema_generator=Editor)["properties"]["size"]["anyOf"] == [
+        {"type": "integer"},
+        {"type": "string"},
+    ]

@@ -24,20 +24,20 @@ def read(folder: Path):
     return reader
 
 
-def said(found: Source) -> list[str]:
+def reported(result: Source) -> list[str]:
     """All problems."""
-    return [str(problem) for problem in found.problems]
+    return [str(problem) for problem in result.problems]
 
 
 def test_named_things_and_lists_are_joined_in_the_order_of_reading(read):
-    found = read(
+    result = read(
         "include: [a.yaml, b.yaml]\nregion: x\ntiers: {one: 1}\nroutes: [r1]\n",
         a="include: c.yaml\ntiers: {two: 2}\nroutes: [r2]\ncustomers: {acme: 1}\n",
         b="tiers: {four: 4}\nroutes: [r4]\nkeys: [k]\n",
         c="tiers: {three: 3}\nroutes: [r3]\ndrain: 5s\n",
     )
-    assert said(found) == []
-    assert found.tree == {
+    assert reported(result) == []
+    assert result.tree == {
         "region": "x",
         "tiers": {"one": "1", "two": "2", "three": "3", "four": "4"},
         "routes": ["r1", "r2", "r3", "r4"],
@@ -45,7 +45,7 @@ def test_named_things_and_lists_are_joined_in_the_order_of_reading(read):
         "drain": "5s",
         "keys": ["k"],
     }
-    assert [found.format_place(mark) for mark in found.tree["routes"].marks] == [
+    assert [result.format_place(mark) for mark in result.tree["routes"].marks] == [
         "edge.yaml:4",
         "a.yaml:3",
         "c.yaml:2",
@@ -54,39 +54,39 @@ def test_named_things_and_lists_are_joined_in_the_order_of_reading(read):
 
 
 def test_the_digest_is_over_all_files_in_that_order(read):
-    found = read("include: [a.yaml]\n", a="tiers: {}\n")
-    assert found.sha256 == hashlib.sha256(b"include: [a.yaml]\ntiers: {}\n").hexdigest()
+    result = read("include: [a.yaml]\n", a="tiers: {}\n")
+    assert result.sha256 == hashlib.sha256(b"include: [a.yaml]\ntiers: {}\n").hexdigest()
 
 
 def test_what_two_files_define_is_an_error_that_names_both_places(read):
-    found = read(
+    result = read(
         "include: [a.yaml]\nregion: x\ntiers:\n  basic: 1\nkeys: [k]\nlimits: {}\n",
         a="tiers:\n  pro: 2\n  basic: 3\nregion: y\nkeys: {a: b}\nlimits: {}\n",
     )
-    assert said(found) == [
+    assert reported(result) == [
         "a.yaml:3: tiers.basic: is defined already at edge.yaml:4, give one of them another name",
         "a.yaml:4: region: is defined already at edge.yaml:2, leave one of them out",
         "a.yaml:5: keys: is defined already at edge.yaml:5, leave one of them out",
         "a.yaml:6: limits: is defined already at edge.yaml:6, leave one of them out",
     ]
-    assert found.tree["tiers"] == {"basic": "1", "pro": "2"}
+    assert result.tree["tiers"] == {"basic": "1", "pro": "2"}
 
 
 def test_an_empty_section_is_one_problem_however_many_files_have_it(read):
-    found = read("include: [a.yaml]\ntiers:\n", a="tiers: {x: 1}\n")
-    assert said(found) == ["edge.yaml:2: tiers: has no value, write one, or leave it out"]
+    result = read("include: [a.yaml]\ntiers:\n", a="tiers: {x: 1}\n")
+    assert reported(result) == ["edge.yaml:2: tiers: has no value, write one, or leave it out"]
 
 
 def test_a_file_cannot_include_itself(read):
-    found = read("include: [a.yaml]\n", a="include: [./edge.yaml]\ndrain: 1s\n")
-    assert said(found) == ["a.yaml:1: include.0: edge.yaml includes itself, leave this out"]
-    assert found.tree == {"drain": "1s"}
+    result = read("include: [a.yaml]\n", a="include: [./edge.yaml]\ndrain: 1s\n")
+    assert reported(result) == ["a.yaml:1: include.0: edge.yaml includes itself, leave this out"]
+    assert result.tree == {"drain": "1s"}
 
 
 def test_a_file_is_included_once(read):
-    found = read("include:\n  - a.yaml\n  - b.yaml\n", a="drain: 1s\n", b="include: a.yaml\n")
-    assert said(found) == ["b.yaml:1: include: a.yaml is included already at edge.yaml:2, leave one of them out"]
-    assert found.whole
+    result = read("include:\n  - a.yaml\n  - b.yaml\n", a="drain: 1s\n", b="include: a.yaml\n")
+    assert reported(result) == ["b.yaml:1: include: a.yaml is included already at edge.yaml:2, leave one of them out"]
+    assert result.whole
 
 
 @pytest.mark.parametrize(
@@ -102,24 +102,24 @@ def test_a_file_is_included_once(read):
     ],
 )
 def test_what_cannot_be_included_is_reported_where_it_is_named(read, include, problem):
-    assert said(read(f"drain: 1s\ninclude: {include}\n")) == [f"edge.yaml:2: {problem}"]
+    assert reported(read(f"drain: 1s\ninclude: {include}\n")) == [f"edge.yaml:2: {problem}"]
 
 
 def test_a_main_file_that_cannot_be_read_is_reported(folder):
-    found = Source(Path("conf/edge.yaml"), {})
-    assert said(found) == [
+    result = Source(Path("conf/edge.yaml"), {})
+    assert reported(result) == [
         "conf/edge.yaml:1: file: conf/edge.yaml cannot be read: No such file or directory, name a file that can be read"
     ]
-    assert not found.whole
+    assert not result.whole
 
 
 def test_a_file_is_read_up_to_a_size(read, monkeypatch):
     monkeypatch.setattr(source, "FILE_BYTES_MAX", 1 << 20)
-    found = read("region: x\n" + "#" * (1 << 20))
-    assert said(found) == ["edge.yaml:1: yaml: is larger than 1 MiB, a configuration is not"]
+    result = read("region: x\n" + "#" * (1 << 20))
+    assert reported(result) == ["edge.yaml:1: yaml: is larger than 1 MiB, a configuration is not"]
 
 
 def test_something_endless_is_not_read_for_ever(folder, monkeypatch):
     monkeypatch.setattr(source, "FILE_BYTES_MAX", 1 << 20)
-    found = Source(Path("/dev/zero"), {})
-    assert said(found) == ["/dev/zero:1: yaml: is larger than 1 MiB, a configuration is not"]
+    result = Source(Path("/dev/zero"), {})
+    assert reported(result) == ["/dev/zero:1: yaml: is larger than 1 MiB, a configuration is not"]

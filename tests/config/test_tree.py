@@ -16,20 +16,20 @@ def test_marks_grow_from_line_to_line_and_from_file_to_file():
     assert [Mark.unpack(mark.pack()) for mark in marks] == marks
 
 
-def test_a_value_is_found_with_its_line():
-    found = Places(tree()).locate(("routes", 1, "path"))
-    assert (Mark.unpack(found.mark), found.path, found.value) == (Mark(0, 4), ("routes", 1, "path"), "/b")
+def test_a_value_is_located_with_its_line():
+    result = Places(tree()).locate(("routes", 1, "path"))
+    assert (Mark.unpack(result.mark), result.path, result.value) == (Mark(0, 4), ("routes", 1, "path"), "/b")
 
 
-def test_what_is_missing_is_found_where_it_should_be():
-    found = Places(tree()).locate(("routes", 0, "upstream", "x"))
-    assert (Mark.unpack(found.mark), found.path) == (Mark(0, 3), ("routes", 0))
+def test_what_is_missing_is_located_where_it_should_be():
+    result = Places(tree()).locate(("routes", 0, "upstream", "x"))
+    assert (Mark.unpack(result.mark), result.path) == (Mark(0, 3), ("routes", 0))
     assert Mark.unpack(Places(tree()).locate(("upstreams",)).mark) == Mark(0, 1)
 
 
 def test_indexes_count_from_the_beginning_of_each_files_part():
-    found = Places(tree()).locate(("routes", 2))
-    assert (Mark.unpack(found.mark), found.path, found.written) == (Mark(1, 1), ("routes", 2), ("routes", 0))
+    result = Places(tree()).locate(("routes", 2))
+    assert (Mark.unpack(result.mark), result.path, result.written) == (Mark(1, 1), ("routes", 2), ("routes", 0))
 
 
 def test_an_index_may_lead_to_what_stands_without_a_list():

@@ -24,8 +24,8 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
     lines = [line for line in rest.splitlines() if line.partition(":")[0] not in given]
     path = tmp_path / "file.yaml"
     path.write_text("\n".join([text, *lines]))
-    said = list(of(read(path, {})))
-    return [line.partition(": ")[0] for line in said], "\n".join(said)
+    reported = list(of(read(path, {})))
+    return [line.partition(": ")[0] for line in reported], "\n".join(reported)
 
 
 @pytest.mark.parametrize(
@@ -77,12 +77,12 @@ ROUTES = [
 ]
 
 
-@pytest.mark.parametrize(("routes", "said"), ROUTES)
-def test_paths_that_a_service_may_take_for_guarded_ones(tmp_path, routes, said):
+@pytest.mark.parametrize(("routes", "reported"), ROUTES)
+def test_paths_that_a_service_may_take_for_guarded_ones(tmp_path, routes, reported):
     upstreams = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}, other: {endpoints: [http://127.0.0.1:2]}}"
     text = f"{upstreams}\nroutes: [{routes}]"
-    assert (said or "") in warned(tmp_path, text)[1]
-    assert bool(warned(tmp_path, text)[0]) == bool(said)
+    assert (reported or "") in warned(tmp_path, text)[1]
+    assert bool(warned(tmp_path, text)[0]) == bool(reported)
     assert ";x" not in warned(tmp_path, f'{text}\npaths: {{reject: [";"]}}')[1]
 
 
@@ -102,9 +102,9 @@ routes:
   - {path: /open, upstream: api, cost: 10, auth: none}
   - {path: /cheap, upstream: api}
 """.strip()
-    fields, said = warned(tmp_path, text)
+    fields, reported = warned(tmp_path, text)
     assert set(fields) == {"routes.0.cost", "routes.1.cost"}
-    assert re.findall(r"(routes\.\d)\.cost: 10 is more than (?:the quota )?(\S+) of (\S+)", said) == [
+    assert re.findall(r"(routes\.\d)\.cost: 10 is more than (?:the quota )?(\S+) of (\S+)", reported) == [
         ("routes.0", "dear", "routes.0"),
         ("routes.0", "small", "tiers.small"),
         ("routes.0", "small-2", "tiers.small"),
@@ -117,9 +117,9 @@ routes:
 
 def test_the_costs_of_very_many_plans_are_counted(tmp_path):
     tiers = "".join(f"\n  t{number}: {{limits: [{{rate: 1/s}}]}}" for number in range(COSTS_MAX + 5))
-    fields, said = warned(tmp_path, f"tiers:{tiers}\nroutes: [{{path: /*, upstream: api, cost: 2}}]\n{UPSTREAM}")
+    fields, reported = warned(tmp_path, f"tiers:{tiers}\nroutes: [{{path: /*, upstream: api, cost: 2}}]\n{UPSTREAM}")
     assert len(fields) == COSTS_MAX + 1
-    assert "5 more costs" in said
+    assert "5 more costs" in reported
 
 
 SLACK = "{slack: https://hooks.test/x}"
@@ -162,18 +162,18 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
     ],
 )
 def test_what_a_collector_is_warned_of(tmp_path, text, field):
-    fields, said = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
+    fields, reported = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
     assert " ".join(fields) == (field or "")
-    assert "u:p" not in said
+    assert "u:p" not in reported
 
 
-def test_what_is_said_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
+def test_what_is_reported_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("collector.test")
     tls = f"{{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}"
     text = f"listen: [0.0.0.0:1, {{address: '127.0.0.1:2', tls: off}}]\ntls: {tls}"
-    fields, said = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
-    assert (fields, "127.0.0.1:2 without the certificate" in said) == (["listen"], True)
+    fields, reported = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
+    assert (fields, "127.0.0.1:2 without the certificate" in reported) == (["listen"], True)
     text = text.replace("tls: off", "tls: off, serve: [api]")
     assert warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)[0] == []
 

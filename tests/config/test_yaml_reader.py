@@ -174,18 +174,18 @@ def test_aliases_may_be_many_but_no_bomb():
     ],
 )  # fmt: skip
 def test_what_is_not_yaml_is_refused_with_its_line(text, line, what, hint):
-    found = refusal(text)
-    assert found[0] == line
-    assert found[1].startswith(what)
-    assert found[2].startswith(hint)
+    result = refusal(text)
+    assert result[0] == line
+    assert result[1].startswith(what)
+    assert result[2].startswith(hint)
 
 
 @given(st.text())
 def test_any_text_is_a_tree_or_refused(text):
     try:
         tree, _ = read(text.encode("utf-8", "surrogatepass"))
-    except InvalidYamlError as refused:
-        line = refused.line
+    except InvalidYamlError as error:
+        line = error.line
     else:
         line = 1
         assert isinstance(tree, dict)

@@ -31,9 +31,9 @@ def alerts(folder: Path, text: str) -> Alerts:
 
 
 def test_by_default_the_log_says_them(folder: Path) -> None:
-    found = alerts(folder, "{}")
-    assert found == Alerts()
-    assert (found.channels, found.thresholds, found.escalate) == ({}, (80, 100, 120), 900.0)
+    result = alerts(folder, "{}")
+    assert result == Alerts()
+    assert (result.channels, result.thresholds, result.escalate) == ({}, (80, 100, 120), 900.0)
 
 
 def test_channels_and_where_what_goes(folder: Path) -> None:
@@ -41,13 +41,13 @@ def test_channels_and_where_what_goes(folder: Path) -> None:
     local = f"{{webhook: 'http://127.0.0.1:8080/in', secret: [{SECRET}, {SECRET}]}}"
     channels = f"{{ops: {OPS}, mail: {MAIL}, chat: {slack}, pager: {pager}, local: {local}}}"
     more = "routes: {page: [pager, ops], info: [chat]}, customers: mail, thresholds: [50, 90], escalate: 5min"
-    found = alerts(folder, f"{{channels: {channels}, {more}}}")
-    kinds = {name: channel.kind for name, channel in found.channels.items()}
+    result = alerts(folder, f"{{channels: {channels}, {more}}}")
+    kinds = {name: channel.kind for name, channel in result.channels.items()}
     assert kinds == {"ops": "webhook", "mail": "smtp", "chat": "slack", "pager": "pagerduty", "local": "webhook"}
-    assert (found.routes.page, found.routes.warn, found.thresholds) == (("pager", "ops"), (), (50, 90))
-    assert found.channels["mail"].to == ("ops@example.com",)
-    assert [len(channel.secret) for channel in found.channels.values()] == [1, 0, 0, 0, 2]
-    shown = repr(found)
+    assert (result.routes.page, result.routes.warn, result.thresholds) == (("pager", "ops"), (), (50, 90))
+    assert result.channels["mail"].to == ("ops@example.com",)
+    assert [len(channel.secret) for channel in result.channels.values()] == [1, 0, 0, 0, 2]
+    shown = repr(result)
     assert not any(secret in shown for secret in (SECRET, "p%40ss", "hooks.test", "k" * 32, "ops.test"))
 
 
@@ -130,7 +130,7 @@ def test_servers_of_mail(url: str, server: MailServer) -> None:
         ("7", ": is not a mapping, its fields are channels, customers, "),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_with_its_place_and_no_secret(folder: Path, written: str, problem: str) -> None:
+def test_what_is_wrong_is_reported_with_its_place_and_no_secret(folder: Path, written: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         alerts(folder, written)
     (line,) = str(caught.value).splitlines()

@@ -19,13 +19,13 @@ def anomalies(folder: Path, text: str) -> Anomalies:
 
 def test_customers_have_thresholds_of_their_own(folder: Path) -> None:
     own = "{a: {score: 5}, b: {pause: off, similarity: 0.5}, c: {ignore: yes}}"
-    found = anomalies(folder, f"{{score: 4, pause: 5, customers: {own}}}")
-    assert found.find_thresholds("z") == found
-    assert found.find_thresholds("a") == Thresholds(score=5.0, similarity=0.9, pause=5.0)
-    assert found.find_thresholds("b") == Thresholds(score=4.0, similarity=0.5, pause=None)
-    assert found.find_thresholds("c") is None
+    result = anomalies(folder, f"{{score: 4, pause: 5, customers: {own}}}")
+    assert result.find_thresholds("z") == result
+    assert result.find_thresholds("a") == Thresholds(score=5.0, similarity=0.9, pause=5.0)
+    assert result.find_thresholds("b") == Thresholds(score=4.0, similarity=0.5, pause=None)
+    assert result.find_thresholds("c") is None
     assert anomalies(folder, "{}") == Anomalies()
-    assert Anomalies.model_validate(found.model_dump()) == found
+    assert Anomalies.model_validate(result.model_dump()) == result
     assert anomalies(folder, "{keep: 30day}").keep == 30 * 86400
 
 
@@ -41,7 +41,7 @@ def test_customers_have_thresholds_of_their_own(folder: Path) -> None:
         ("{customers: {a: {pause: [1]}}}", f"customers.a.pause: is not a single value, {A_PAUSE_AT}"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(folder: Path, written: str, problem: str) -> None:
+def test_what_is_wrong_is_reported_with_its_place(folder: Path, written: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         anomalies(folder, written)
     assert str(caught.value) == f"collector.yaml:2: anomalies.{problem}"

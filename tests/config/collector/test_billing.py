@@ -21,10 +21,10 @@ PLANS = "plans: {basic@1: {fee: '9', meters: {calls: {included: 10, price: '0.01
 def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **more: Any) -> Settings:
     file = folder / "collector.yaml"
     (folder / "plans.yaml").write_text(plans)
-    said = {"tokens": TOKENS, **more}
+    reported = {"tokens": TOKENS, **more}
     if billing is not None:
-        said["billing"] = {"plans": str(folder / "plans.yaml"), **billing}
-    file.write_text(yaml.safe_dump(said))
+        reported["billing"] = {"plans": str(folder / "plans.yaml"), **billing}
+    file.write_text(yaml.safe_dump(reported))
     return load_collector(file, os.environ)
 
 
@@ -36,7 +36,7 @@ def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:
     assert load(tmp_path, {}, PLANS.replace("9", "8")).sha256 != settings.sha256
 
 
-def test_what_is_wrong_in_the_plans_is_told_with_their_line(tmp_path: Path) -> None:
+def test_what_is_wrong_in_the_plans_is_reported_with_their_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"plans.yaml:1: .*calls: has tiers that do not cover"):
         load(tmp_path, {}, PLANS.replace("included: 10, price: '0.01'", "tiers: [{up_to: 5, price: '1'}]"))
     with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read"):
@@ -75,7 +75,7 @@ def test_prices_by_dimension_are_of_what_adds_up(tmp_path: Path, aggregate: str)
         load(tmp_path, {}, plans, meters=meters)
 
 
-def test_minutes_are_kept_until_invoices_are_closed(tmp_path: Path) -> None:
+def test_minutes_are_retained_until_invoices_are_closed(tmp_path: Path) -> None:
     for mode, days, is_taken in (("live", 33, True), ("live", 32, False), ("shadow", 20, False), ("off", 20, True)):
         if is_taken:
             load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
@@ -84,11 +84,11 @@ def test_minutes_are_kept_until_invoices_are_closed(tmp_path: Path) -> None:
                 load(tmp_path, {"mode": mode}, retention={"minutes": f"{days}day"})
 
 
-def test_minutes_are_kept_while_stripe_s_sums_are_compared_with_them(tmp_path: Path) -> None:
-    said = {"mode": "live", "collection": "meters"}
-    load(tmp_path, said, retention={"minutes": "62day"})
+def test_minutes_are_retained_while_stripe_s_sums_are_compared_with_them(tmp_path: Path) -> None:
+    reported = {"mode": "live", "collection": "meters"}
+    load(tmp_path, reported, retention={"minutes": "62day"})
     with pytest.raises(ConfigError, match=r"retention.minutes: is shorter than .*, keep minutes for 62day"):
-        load(tmp_path, said, retention={"minutes": "61day"})
+        load(tmp_path, reported, retention={"minutes": "61day"})
 
 
 @pytest.mark.parametrize(
@@ -102,18 +102,18 @@ def test_minutes_are_kept_while_stripe_s_sums_are_compared_with_them(tmp_path: P
         ({"webhook_secrets": "whsec_abcdefgh"}, "is a key itself"),
     ],
 )
-def test_keys_go_to_no_stranger_and_are_in_no_configuration(tmp_path: Path, stripe: dict[str, str], what: str) -> None:
-    with pytest.raises(ConfigError) as refused:
+def test_keys_go_to_no_outsider_and_are_in_no_configuration(tmp_path: Path, stripe: dict[str, str], what: str) -> None:
+    with pytest.raises(ConfigError) as error:
         load(tmp_path, {"stripe": stripe})
-    assert what in str(refused.value)
-    assert "abcdefgh" not in str(refused.value)
+    assert what in str(error.value)
+    assert "abcdefgh" not in str(error.value)
 
 
 def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
     stripe = {"base": "http://127.0.0.1:12111/", "key": "keys/stripe", "webhook_secrets": "keys/hooks", "live": "off"}
-    found = load(tmp_path, {"stripe": stripe}).billing
-    assert found is not None
-    assert (found.stripe.base, found.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
+    result = load(tmp_path, {"stripe": stripe}).billing
+    assert result is not None
+    assert (result.stripe.base, result.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
 
 
 def test_meters_take_no_prices_by_dimension(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
     sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing
     assert (sold.credits.meter, sold.credits.cogs, sold.accounts) == ("cost", {"tokens": 200_000_000}, {"cash": "090"})
     assert set(get_args(AccountName)) == set(ACCOUNTS)
-    for name, said in (("cash", ""), ("cash", " x"), ("cash", "a\tb"), ("cash", "x" * 101)):
+    for name, reported in (("cash", ""), ("cash", " x"), ("cash", "a\tb"), ("cash", "x" * 101)):
         with pytest.raises(ConfigError, match=r"billing.accounts.cash: .*is no name of an account"):
-            load(tmp_path, {"accounts": {name: said}})
+            load(tmp_path, {"accounts": {name: reported}})
     with pytest.raises(ConfigError, match="accounts"):
         load(tmp_path, {"accounts": {"wages": "1"}})

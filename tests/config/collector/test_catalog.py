@@ -24,8 +24,8 @@ def problems(tmp_path: Path, text: str) -> list[str]:
     return [str(problem).partition("plans.yaml:")[2] for problem in caught.value.problems]
 
 
-def of_meter(said: str) -> str:
-    return f'plans:\n  a@1: {{fee: "1", meters: {{m: {said}}}}}\n'
+def of_meter(reported: str) -> str:
+    return f'plans:\n  a@1: {{fee: "1", meters: {{m: {reported}}}}}\n'
 
 
 @pytest.mark.parametrize("name", ["plans", "plans-jobs"])
@@ -42,8 +42,8 @@ def test_prices_are_exact_in_parts_of_a_cent() -> None:
 
 
 def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
-    said = 'tiers: [{up_to: 5, price: "1"}, {up_to: none, price: "0.5"}]'
-    made = read(tmp_path, of_meter(f"{{{said}}}") + '  a@1+acme: {fee: "0.5", tier: b}\n')
+    reported = 'tiers: [{up_to: 5, price: "1"}, {up_to: none, price: "0.5"}]'
+    made = read(tmp_path, of_meter(f"{{{reported}}}") + '  a@1+acme: {fee: "0.5", tier: b}\n')
     assert PlansFile.model_validate(made.model_dump(by_alias=True)) == made
     assert made.plans["a@1+acme"].fee == 50
 
@@ -84,14 +84,14 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
         ('plans: {a@1: {fee: "1", meter: {}}}', ["unknown field, did you mean meters?"]),
     ],
 )
-def test_each_mistake_is_told_with_its_place(tmp_path: Path, text: str, said: list[str]) -> None:
-    if not said:
+def test_each_mistake_is_reported_with_its_place(tmp_path: Path, text: str, reported: list[str]) -> None:
+    if not reported:
         assert read(tmp_path, text)
         return
-    found = problems(tmp_path, text)
-    assert len(found) == len(said)
-    for one, told in zip(said, found, strict=True):
-        assert one in told
+    result = problems(tmp_path, text)
+    assert len(result) == len(reported)
+    for one, message in zip(reported, result, strict=True):
+        assert one in message
 
 
 def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp_path: Path) -> None:

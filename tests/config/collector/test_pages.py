@@ -21,7 +21,7 @@ def problems(text: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("folder")
-def test_there_are_none_unless_they_are_asked_for_and_then_with_defaults() -> None:
+def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -> None:
     write(Path(), {"collector.yaml": TOKENS})
     assert collector_load.load_collector(Path("collector.yaml"), {}).pages is None
     write(Path(), {"collector.yaml": TOKENS + "pages: {}"})
@@ -74,5 +74,5 @@ def test_there_are_none_unless_they_are_asked_for_and_then_with_defaults() -> No
         ("pages: yes", "pages: is not a mapping, its fields are client, client_secret, customers, mail, status, url"),
     ],
 )
-def test_what_contradicts_is_said(text: str, expected: str) -> None:
+def test_what_contradicts_is_reported(text: str, expected: str) -> None:
     assert problems(text) == [expected]

@@ -19,13 +19,13 @@ def problems(text: str) -> list[str]:
     """What is said of a file, without where it stands; `check` and those who load it say the same."""
     is_beacon = "tokens" not in text
     write(Path(), {"some.yaml": text})
-    found = []
+    result = []
     for ask in (file_kinds.check_file, collector_load.load_regions if is_beacon else collector_load.load_collector):
         with pytest.raises(ConfigError) as caught:
             ask(Path("some.yaml"), {})
-        found.append([line.split(": ", 1)[1] for line in str(caught.value).splitlines()])
-    assert found[0] == found[1]
-    return found[0]
+        result.append([line.split(": ", 1)[1] for line in str(caught.value).splitlines()])
+    assert result[0] == result[1]
+    return result[0]
 
 
 @pytest.mark.usefixtures("folder")
@@ -88,8 +88,8 @@ def test_a_place_is_a_url_with_a_host_and_a_path(place: str, what: str) -> None:
         ),
     ],
 )
-def test_a_country_is_known_by_one_thing_that_can_be_trusted(more: str, said: list[str]) -> None:
-    assert problems(LEAST + more) == said
+def test_a_country_is_known_by_one_thing_that_can_be_trusted(more: str, reported: list[str]) -> None:
+    assert problems(LEAST + more) == reported
 
 
 @pytest.mark.usefixtures("folder")
@@ -101,8 +101,8 @@ def test_a_country_is_known_by_one_thing_that_can_be_trusted(more: str, said: li
         ("{}", ["regions.names: is missing, write names: [eu-west, us-east]"]),
     ],
 )
-def test_regions_of_a_collector_are_there_once_and_the_default_is_one_of_them(given: str, said: list[str]) -> None:
-    assert problems(TOKENS + f"regions: {given}\n") == said
+def test_regions_of_a_collector_are_there_once_and_the_default_is_one_of_them(given: str, reported: list[str]) -> None:
+    assert problems(TOKENS + f"regions: {given}\n") == reported
 
 
 @pytest.mark.usefixtures("folder")

@@ -27,18 +27,18 @@ A_TLS = "tls: {cert: certs/collector.pem, key: certs/collector.key}, or leave it
 
 
 @pytest.fixture
-def said(folder):
+def reported(folder):
     """`said(text, files)`: what is said of a collector.yaml that is `text`, a line each."""
 
-    def said_of(text, files=None):
+    def reported_of(text, files=None):
         write(folder, {"collector.yaml": text, **(files or {})})
         try:
             collector_load.load_collector(Path("collector.yaml"), {})
-        except ConfigError as errors:
-            return str(errors).splitlines()
+        except ConfigError as error:
+            return str(error).splitlines()
         return []
 
-    return said_of
+    return reported_of
 
 
 def test_the_least_has_defaults(folder):
@@ -82,9 +82,9 @@ def test_check_knows_an_edge_by_its_upstreams(folder):
         file_kinds.check_file(Path("x.yaml"), {})
 
 
-def test_an_edge_is_no_collector(said):
-    found = said(LEAST)
-    assert [line.split(": ")[1:3] for line in found] == [
+def test_an_edge_is_no_collector(reported):
+    result = reported(LEAST)
+    assert [line.split(": ")[1:3] for line in result] == [
         ["tokens", 'is missing, write tokens'], ["upstreams", "unknown field, leave it out"],
         ["routes", "unknown field, leave it out"],
     ]  # fmt: skip
@@ -99,8 +99,8 @@ def test_an_edge_is_no_collector(said):
         "postgresql://me@[::1]/ledger?sslmode=verify-full",
     ],
 )
-def test_databases(said, url):
-    assert said(f"{TOKENS}database: '{url}'\n") == []
+def test_databases(reported, url):
+    assert reported(f"{TOKENS}database: '{url}'\n") == []
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_databases(said, url):
         ("postgresql://a:0/b", "'postgresql://a:0/b' has no host, or no name of a database"),
     ],
 )
-def test_what_is_no_database(said, url, problem):
-    assert said(f"{TOKENS}database: '{url}'\n") == [f"collector.yaml:2: database: {problem}, {A_DATABASE}"]
+def test_what_is_no_database(reported, url, problem):
+    assert reported(f"{TOKENS}database: '{url}'\n") == [f"collector.yaml:2: database: {problem}, {A_DATABASE}"]
 
 
 @pytest.mark.parametrize(("query", "name"), [("sslmode=on", "sslmode"), ("ssl=require", "ssl"), ("x", "x")])
-def test_what_a_database_may_be_asked_besides(said, query, name):
+def test_what_a_database_may_be_requested_besides(reported, query, name):
     hint = f"after a ? there may be sslmode={MODES}"
-    assert said(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
+    assert reported(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
         f"collector.yaml:2: database: has '{name}', {hint}"
     ]
 
@@ -154,11 +154,11 @@ def test_what_a_database_may_be_asked_besides(said, query, name):
         (f"{{sha256: {A}, role: edge, expires: soon}}", "0.expires: 'soon' is not a date, " + A_MOMENT),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_token(said, token, problem):
-    assert said(f"tokens: [{token}]\n") == [f"collector.yaml:1: tokens.{problem}"]
+def test_what_is_wrong_with_a_token(reported, token, problem):
+    assert reported(f"tokens: [{token}]\n") == [f"collector.yaml:1: tokens.{problem}"]
 
 
-def test_a_token_without_a_name_is_told_by_the_beginning_of_its_hash():
+def test_a_token_without_a_name_is_reported_by_the_beginning_of_its_hash():
     tokens = [
         collector_settings.Token(sha256=[A], role="edge"),
         collector_settings.Token(name="berlin", sha256=[A], role="edge"),
@@ -166,24 +166,24 @@ def test_a_token_without_a_name_is_told_by_the_beginning_of_its_hash():
     assert [token.label for token in tokens] == [f"token-{A[:8]}", "berlin"]
 
 
-def test_there_must_be_a_token(said):
+def test_there_must_be_a_token(reported):
     hint = 'write tokens: [{sha256: "<64 hex digits>", role: edge}]'
-    assert said("listen: 127.0.0.1:1\n") == [f"collector.yaml:1: tokens: is missing, {hint}"]
-    assert said("tokens: []\n") == ["collector.yaml:1: tokens: is empty, write at least one"]
+    assert reported("listen: 127.0.0.1:1\n") == [f"collector.yaml:1: tokens: is missing, {hint}"]
+    assert reported("tokens: []\n") == ["collector.yaml:1: tokens: is empty, write at least one"]
 
 
-def test_a_token_may_be_bound(said):
-    assert said(f"tokens: [{{sha256: {A}, role: edge, edge: edge-1, region: eu-west}}]\n") == []
+def test_a_token_may_be_bound(reported):
+    assert reported(f"tokens: [{{sha256: {A}, role: edge, edge: edge-1, region: eu-west}}]\n") == []
 
 
-def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(said):
+def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(reported):
     text = TOKENS + "billing: {mode: off}\nhub: memory://\ntiers: {t: {caps: 4}}\ncustomers: {a: {tier: x}}\n"
-    found = said(text)
-    assert found[0] == "collector.yaml:2: billing.plans: is missing, write plans: config/plans.yaml"
-    assert found[1].startswith("collector.yaml:3: hub: unknown field, ")
-    assert found[2].startswith("collector.yaml:4: tiers.t.caps: is not a mapping, write caps: {request: 50000, ")
-    assert found[3] == "collector.yaml:5: customers.a.tier: there is no tier x, known here: t"
-    assert len(found) == 4
+    result = reported(text)
+    assert result[0] == "collector.yaml:2: billing.plans: is missing, write plans: config/plans.yaml"
+    assert result[1].startswith("collector.yaml:3: hub: unknown field, ")
+    assert result[2].startswith("collector.yaml:4: tiers.t.caps: is not a mapping, write caps: {request: 50000, ")
+    assert result[3] == "collector.yaml:5: customers.a.tier: there is no tier x, known here: t"
+    assert len(result) == 4
 
 
 @pytest.mark.parametrize(
@@ -194,12 +194,12 @@ def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(
         ("{minutes: forever, batches: 2 day}", (None, None, 2)),
     ],
 )
-def test_how_long_what_is_counted_is_kept(folder, written, kept):
+def test_how_long_what_is_counted_is_retained(folder, written, retained):
     write(folder, {"collector.yaml": f"{TOKENS}retention: {written}\n"})
-    found = collector_load.load_collector(Path("collector.yaml"), {}).retention
-    in_days = tuple(seconds and seconds / 86400 for seconds in (found.minutes, found.hours, found.batches))
-    assert in_days == kept
-    assert collector_settings.Retention.model_validate(found.model_dump()) == found
+    result = collector_load.load_collector(Path("collector.yaml"), {}).retention
+    in_days = tuple(seconds and seconds / 86400 for seconds in (result.minutes, result.hours, result.batches))
+    assert in_days == retained
+    assert collector_settings.Retention.model_validate(result.model_dump()) == result
 
 
 OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or forever"
@@ -218,8 +218,8 @@ OF_DAYS = "is no whole number of days from 2 to 36500, days such as 400day, or f
         ("7day", ": is not a mapping, its fields are batches, deleted, hours, minutes, webhooks"),
     ],
 )
-def test_how_long_nothing_is_kept(said, written, problem):
-    assert said(f"{TOKENS}retention: {written}\n") == [f"collector.yaml:2: retention{problem}"]
+def test_how_long_nothing_is_retained(reported, written, problem):
+    assert reported(f"{TOKENS}retention: {written}\n") == [f"collector.yaml:2: retention{problem}"]
 
 
 def test_what_every_field_that_must_be_there_looks_like_is_known():
@@ -250,8 +250,8 @@ def test_tls_is_a_certificate_its_key_and_who_vouches_for_edges(folder):
           ".client_ca: none.pem cannot be read: No such file or directory, name a file that can be read"]),
     ],
 )  # fmt: skip
-def test_tls_that_cannot_be_used_is_told_with_its_place(said, written, problems):
-    assert said(f"{TOKENS}tls: {written}\n") == [f"collector.yaml:2: tls{problem}" for problem in problems]
+def test_tls_that_cannot_be_used_is_reported_with_its_place(reported, written, problems):
+    assert reported(f"{TOKENS}tls: {written}\n") == [f"collector.yaml:2: tls{problem}" for problem in problems]
 
 
 OPERATORS = "operators: {{issuer: {issuer}, audience: {audience}, roles: {{admin: [ops]}}}}\n"
@@ -273,17 +273,17 @@ OPERATORS = "operators: {{issuer: {issuer}, audience: {audience}, roles: {{admin
         ("https://id.test", "' '", "audience: is empty, one text"),
     ],
 )
-def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience, said):
+def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience, reported):
     token = "tokens: [{sha256: " + "0" * 64 + ", role: read}]\n"
     (folder / "collector.yaml").write_text(token + OPERATORS.format(issuer=issuer, audience=audience))
-    if said is None:
+    if reported is None:
         settings = collector_load.load_collector(folder / "collector.yaml", {})
         assert settings.operators.issuer == issuer
         assert settings.operators.algorithms == ("RS256", "ES256")
         return
     with pytest.raises(ConfigError) as caught:
         collector_load.load_collector(folder / "collector.yaml", {})
-    assert str(caught.value).partition(": operators.")[2] == said
+    assert str(caught.value).partition(": operators.")[2] == reported
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS1"])
@@ -314,15 +314,15 @@ def test_what_is_sensitive_is_allowed_by_name(folder):
         ("{address: '127.0.0.1:1', tls: off, behind_tls: maybe}", "listen.behind_tls: 'maybe'"),
     ],
 )
-def test_a_listener_that_cannot_be_meant_is_told_with_its_place(said, listen, problem):
-    (line,) = said(f"{TOKENS}listen: {listen}\n")
+def test_a_listener_that_cannot_be_meant_is_reported_with_its_place(reported, listen, problem):
+    (line,) = reported(f"{TOKENS}listen: {listen}\n")
     assert line.startswith(f"collector.yaml:2: {problem}")
 
 
-def test_what_is_needed_is_served_somewhere(said):
+def test_what_is_needed_is_served_somewhere(reported):
     inner = "{address: '127.0.0.1:1', serve: [edges, api, customers, metrics]}"
     text = f"{TOKENS}listen: [{inner}]\npages: {{}}\n"
-    assert said(text) == [
+    assert reported(text) == [
         "collector.yaml:2: listen: serves no console or portal or status, and there are pages, "
         "write console or portal or status in the serve of a listener"
     ]
@@ -331,12 +331,12 @@ def test_what_is_needed_is_served_somewhere(said):
         "{address: '127.0.0.1:2', serve: [pages]}",
         "{address: '127.0.0.1:2', serve: status}",
     ):
-        assert [line for line in said(text.replace(inner, f"{inner}, {also}")) if "serves no" in line] == []
+        assert [line for line in reported(text.replace(inner, f"{inner}, {also}")) if "serves no" in line] == []
     sold = f"{TOKENS}listen: {inner}\nbilling: {{mode: shadow, plans: plans.yaml, stripe: {{key: key}}}}\n"
     files = {"key": "sk_test_x", "plans.yaml": "plans: {basic@1: {fee: '9'}}\n"}
-    (line,) = said(sold, files)
+    (line,) = reported(sold, files)
     assert line.startswith("collector.yaml:2: listen: serves no webhooks, and payments are known by them")
-    assert said(sold.replace("metrics]", "metrics, webhooks]"), files) == []
+    assert reported(sold.replace("metrics]", "metrics, webhooks]"), files) == []
 
 
 def test_a_listener_serves_pages_as_a_whole_or_some_and_has_its_own_tls(folder):

@@ -34,8 +34,8 @@ def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
     settings = loaded(f"admin: {written}\n")
     assert settings.admin == meant
     assert [token.label for token in settings.admin.tokens] == [token.name for token in meant.tokens]
-    told, _ = restore_settings(dump_settings(settings))
-    assert told.admin == Admin(), "workers need not know who may ask"
+    message, _ = restore_settings(dump_settings(settings))
+    assert message.admin == Admin(), "workers need not know who may ask"
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
         ("http://127.0.0.1:9090", "'http://127.0.0.1:9090' is a URL, unix, HOST:PORT such as 127.0.0.1:9090"),
     ],
 )
-def test_what_it_may_not_be(problems: Problems, written: str, said: str) -> None:
+def test_what_it_may_not_be(problems: Problems, written: str, reported: str) -> None:
     (problem,) = problems(LEAST + f"admin: {written}\n")
-    assert problem.startswith(f"edge.yaml:3: admin: {said}")
+    assert problem.startswith(f"edge.yaml:3: admin: {reported}")
 
 
 def test_tokens_have_names_and_are_there_once(problems: Problems) -> None:

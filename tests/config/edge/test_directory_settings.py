@@ -46,10 +46,10 @@ def test_how_old_the_signed_time_may_be(loaded, text, seconds):
     assert loaded(text + "\n").directory.age_seconds_max == seconds
 
 
-def test_a_customer_is_asked_for_as_no_key_ever_is():
+def test_a_customer_is_requested_for_as_no_key_ever_is():
     for name in ("a", "acme", "x" * 64):
-        asked = format_customer_lookup(name)
-        assert (len(asked) == 32, parse_customer_lookup(asked)) == (False, name)
+        requested = format_customer_lookup(name)
+        assert (len(requested) == 32, parse_customer_lookup(requested)) == (False, name)
     assert parse_customer_lookup(b"customer " + bytes(23)) is None
     assert parse_customer_lookup(bytes(33)) is None
 
@@ -85,7 +85,7 @@ def test_a_customer_is_asked_for_as_no_key_ever_is():
 )
 def test_what_is_wrong_is_named(problems, text, what):
     least = LEAST if "routes" not in text else "upstreams: {u: {endpoints: ['http://a']}}\n"
-    found = problems(least + text + "\n")
-    assert len(found) == 1, found
-    assert what in found[0]
-    assert "secret" not in found[0]
+    result = problems(least + text + "\n")
+    assert len(result) == 1, result
+    assert what in result[0]
+    assert "secret" not in result[0]

@@ -130,7 +130,7 @@ def upstream(loaded, fields):
     return loaded(text, alone=True).upstreams["more"]
 
 
-def test_how_an_upstream_is_watched_and_asked(loaded):
+def test_how_an_upstream_is_watched_and_requested(loaded):
     more = upstream(
         loaded,
         "endpoints: [{url: 'https://b:9443', weight: 3, region: us-east}], health: {path: '/healthz?deep', every: 2s}, "
@@ -294,8 +294,8 @@ customers:
         ("collector: 'http://localhost:9100', token: t", False),
     ],
 )
-def test_a_token_is_exposed_to_those_on_the_way_without_tls(loaded, said, exposed):
-    assert loaded(f"usage: {{{said}}}\n").usage.is_exposed is exposed
+def test_a_token_is_exposed_to_those_on_the_way_without_tls(loaded, reported, exposed):
+    assert loaded(f"usage: {{{reported}}}\n").usage.is_exposed is exposed
 
 
 def test_a_hub_is_a_url_or_a_mapping_with_it(loaded):

@@ -28,9 +28,9 @@ AT = "state: /var/lib/edge\nadmin: 127.0.0.1:9191\ntables: {dir: /srv/tables, cu
 def test_what_can_be_read_is_read(tmp_path, text, state, port):
     path = tmp_path / "edge.yaml"
     path.write_text(text)
-    found = locate_state(path, {"WHERE": "/srv"})
-    assert found.state == Path(state)
-    assert (found.admin.address.port if found.admin.address else None) == port
+    result = locate_state(path, {"WHERE": "/srv"})
+    assert result.state == Path(state)
+    assert (result.admin.address.port if result.admin.address else None) == port
 
 
 def test_where_the_tables_are_is_read_beside_what_is_wrong_with_them(tmp_path):

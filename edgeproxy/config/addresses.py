@@ -69,7 +69,7 @@ def _is_within(host: str, anywhere: str) -> bool:
 
 
 def read_address(value: object) -> Address:
-    """`HOST:PORT`."""
+    """Read an address with a port, `HOST:PORT`."""
     if isinstance(value, Address):
         return value
     written = read_text(value, AN_ADDRESS)
@@ -83,7 +83,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def read_network(value: object) -> Network:
-    """An address or a network in CIDR form, whose bits below the prefix are zero."""
+    """Read an address or a network in CIDR form, whose bits below the prefix are zero."""
     written = read_text(value, A_NETWORK)
     try:
         network = ipaddress.ip_network(written, strict=False)

@@ -10,12 +10,12 @@ CERTIFICATE = b"certificate\0"
 
 
 def compute_certificate_digest(name: str) -> bytes:
-    """Where the name in a client's certificate is among the digests of keys."""
+    """Return the digest that stands for the name in a client's certificate among the digests of keys."""
     return hashlib.sha256(CERTIFICATE + name.encode()).digest()
 
 
 def add_certificate_digest(key: Any) -> Any:
-    """A key as it is written, with the digest of the certificate's name where it is one."""
+    """Add the digest of the certificate's name to a key that has one in place of `sha256`."""
     name = key.get("certificate") if isinstance(key, dict) else None
     return (
         {**key, "sha256": compute_certificate_digest(name).hex()}

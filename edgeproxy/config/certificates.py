@@ -209,5 +209,5 @@ def _extract_details(certificate: "x509.Certificate") -> CertificateDetails:
 
 
 def _format_reason(error: OSError) -> str:
-    """Why OpenSSL refused something, in its own words: `ee key too small`."""
+    """Return why OpenSSL refused something, in its own words: `ee key too small`."""
     return str(getattr(error, "reason", None) or error.strerror or error).replace("_", " ").lower()

@@ -87,7 +87,7 @@ class Check(Generic[W]):
             self._report(fault.path, fault.what, fault.hint)
 
     def _add_networks(self, tree: Table) -> Table:
-        """The tree with the networks that files list. What is in these is a part of the configuration."""
+        """Return the tree with the networks that files list. What is in these is a part of the configuration."""
         for path, section in networks.list_network_sections(tree):
             lists: dict[str, Value] = {}
             for name in networks.LISTS:

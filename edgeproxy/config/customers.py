@@ -79,7 +79,7 @@ class Subscriber(Customer):
 
 @lru_cache(1024)
 def intern_customer(customer: Customer) -> Customer:
-    """The first of customers of whom the same is said: a million may have a tier, and nothing else."""
+    """Return the first of equal customers: a million may have a tier, and nothing else."""
     return customer
 
 

@@ -28,7 +28,7 @@ def add_limit_names(tree: Table) -> Table:
 
 
 def _name_limits(part: Value, called: Callable[[Table, str], Value], name: str) -> Value:
-    """A part of this name with names for its limits, which are called after what `called` gives."""
+    """Return a part of this name with names for its limits, which are called after what `called` gives."""
     limits = part.get("limits") if isinstance(part, Table) else None
     if not isinstance(part, Table) or not isinstance(limits, Items):
         return part
@@ -39,7 +39,7 @@ def _name_limits(part: Value, called: Callable[[Table, str], Value], name: str) 
 
 
 def _get_route_name(route: Table, _name: str) -> Value:
-    """A route's name, else one made of its path: `v1-orders` for /v1/orders/*."""
+    """Return a route's name, else one made of its path: `v1-orders` for /v1/orders/*."""
     path = route.get("path")
     if "name" in route or not isinstance(path, str):
         return route.get("name")

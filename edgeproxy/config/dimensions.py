@@ -34,13 +34,13 @@ def is_dimensions(candidate: object) -> bool:
 
 
 def format_dimensions(dimensions: Mapping[str, str]) -> str:
-    """These as text."""
+    """Format values by dimension as text: JSON with its names in order, and nothing where there are none."""
     return orjson.dumps(dimensions, option=orjson.OPT_SORT_KEYS).decode() if dimensions else ""
 
 
 @lru_cache(1 << 14)
 def parse_dimensions(text: str) -> Mapping[str, str]:
-    """What `format_dimensions` has made a text of. The same object each time: not to be changed."""
+    """Parse what `format_dimensions` has made. Returns the same object each time, which is not to be changed."""
     return orjson.loads(text) if text else {}
 
 

@@ -97,12 +97,12 @@ CUSTOMER_LOOKUP_PREFIX = b"customer "
 
 
 def format_customer_lookup(name: str) -> bytes:
-    """What the supervisor is asked for a customer of this name, where it is asked for digests."""
+    """Format the look-up of a customer by name, for the supervisor, which is otherwise sent digests of keys."""
     return (CUSTOMER_LOOKUP_PREFIX + name.encode()).ljust(33)  # Never as long as a digest.
 
 
 def parse_customer_lookup(digest: bytes) -> str | None:
-    """The customer that is asked for; None where it is a key."""
+    """Return the customer that a look-up names; None where it is for a key."""
     return (
         digest[len(CUSTOMER_LOOKUP_PREFIX) :].decode().rstrip()
         if len(digest) != 32 and digest.startswith(CUSTOMER_LOOKUP_PREFIX)

@@ -23,7 +23,7 @@ class UnresolvedVariableError(Exception):
 
 
 def resolve_variables(written: str, environ: Mapping[str, str]) -> str:
-    """`written` with every reference replaced; raises UnresolvedVariableError at the first that cannot be."""
+    """Replace every reference in `written`; raises UnresolvedVariableError at the first that cannot be."""
 
     def value(match: re.Match[str]) -> str:
         name, default = match.groups()

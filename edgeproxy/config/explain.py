@@ -117,7 +117,7 @@ class ErrorDetails(NamedTuple):
 
 
 def explain_errors(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Iterator[Finding]:
-    """Each error in words. `fields`: the names that are known in the mapping at a path."""
+    """Yield each error in words. `fields` gives the names that are known in the mapping at a path."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:
             continue  # Members that are wrong themselves were not counted.
@@ -154,7 +154,7 @@ def _find_member_type(kind: Any, step: str | int) -> Any:
 
 
 def _unwrap_type(kind: Any) -> Any:
-    """A type without its marks and without `| None`."""
+    """Return a type without its marks and without `| None`."""
     if typing.get_origin(kind) is Annotated:
         return _unwrap_type(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):

@@ -57,7 +57,7 @@ def read_hub_url(value: object) -> str:
 
 
 def _read_redis_address(written: str, hint: str) -> Address:
-    """A host and a port, which is Redis' own where there is none."""
+    """Read a host and a port, which is Redis' own where there is none."""
     address = split_address(written) or split_address(f"{written}:{REDIS_PORT}")
     if address is None or address.port == 0:
         raise value_error("has no host, or a port that cannot be", hint)
@@ -74,7 +74,7 @@ class HubUrl(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> "HubUrl":
-        """Of one that was read."""
+        """Split a URL that `read_hub_url` has read."""
         scheme, _, rest = url.partition("://")
         netloc, _, path = rest.partition("/")
         who, _, where = netloc.rpartition("@")
@@ -100,7 +100,7 @@ def is_local_hub(url: str) -> bool:
 
 
 def read_hub(value: object) -> object:
-    """A hub is its URL, or a mapping with it."""
+    """Read a hub: its URL, or a mapping with it."""
     return {"url": value} if isinstance(value, str) else value
 
 

@@ -31,7 +31,7 @@ def get_settings(loaded: Loaded[S]) -> S | None:
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Without garbage collection: it would go through a million new objects again and again, and find none.
+    """Stop garbage collection for a while: it would go through a million new objects again and again, and find none.
 
     It takes half of the time that a hundred thousand keys need.
     """

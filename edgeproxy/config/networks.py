@@ -64,7 +64,7 @@ def read_network_list(file: str) -> tuple[bytes, list[str]]:
 
 
 def list_network_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
-    """Each `networks` of a tree: that of all, those of routes and those of customers."""
+    """Yield each `networks` of a tree: that of all, those of routes and those of customers."""
     routes, customers = tree.get("routes"), tree.get("customers")
     owners: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]

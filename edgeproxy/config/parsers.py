@@ -63,7 +63,7 @@ class PatternReader:
 
 
 def read_name(value: object) -> str:
-    """A name: of a customer, tier, meter, route, limit, upstream or region."""
+    """Read a name: of a customer, tier, meter, route, limit, upstream or region."""
     name = read_text(value, A_NAME)
     if not NAME.fullmatch(name):
         raise value_error(f"{format_value(name)} is not a name", A_NAME)
@@ -71,7 +71,7 @@ def read_name(value: object) -> str:
 
 
 def read_scope(value: object) -> str:
-    """A scope: what a key may do and a route asks for (RFC 6749 section 3.3)."""
+    """Read a scope: what a key may do and a route demands (RFC 6749 section 3.3)."""
     scope = read_text(value, A_SCOPE)
     if not SCOPE.fullmatch(scope):
         raise value_error(f"{format_value(scope)} is not a scope", A_SCOPE)
@@ -98,12 +98,12 @@ def read_digest(value: object, hint: str = A_DIGEST) -> str:
 
 
 def read_folder(value: object) -> str:
-    """A directory; a relative one is relative to where the edge is started."""
+    """Read a directory; a relative one is relative to where the edge is started."""
     return read_file_path(value, A_FOLDER)
 
 
 def read_file(value: object) -> str:
-    """A file; a relative one is relative to where the edge is started."""
+    """Read the name of a file; a relative one is relative to where the edge is started."""
     return read_file_path(value, A_FILE)
 
 
@@ -116,12 +116,12 @@ def read_file_path(value: object, hint: str) -> str:
 
 
 def read_secret(value: object) -> str | None:
-    """A secret; an empty one, as an unset variable leaves it, is none."""
+    """Read a secret; an empty one, as an unset variable leaves it, is none."""
     return None if value is None else read_text(value, "one text, best from the environment: ${STAMP_SECRET}") or None
 
 
 def read_token(value: object) -> str | None:
-    """A bearer token; an empty one is none. Errors do not show it."""
+    """Read a bearer token; an empty one is none. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
     token = None if value is None else read_text(value, hint)
     if token and not TOKEN.fullmatch(token):
@@ -162,21 +162,21 @@ def read_timezone(value: object) -> str:
 
 
 def read_one_or_more(value: object) -> object:
-    """A list that is not empty, of which a single member may stand alone."""
+    """Read a list that is not empty, of which a single member may stand alone."""
     if value == []:
         raise value_error("is empty", "write at least one")
     return value if isinstance(value, list | tuple) else (value,)
 
 
 def read_listener(value: object) -> object:
-    """A listener is its address, or a mapping with it."""
+    """Read a listener: its address, or a mapping with it."""
     if isinstance(value, str) and "://" in value:
         raise value_error(f"{format_value(value)} is a URL", A_LISTENER)
     return {"address": value} if isinstance(value, str | Address) else value
 
 
 def read_words(value: object) -> object:
-    """A list, or its members as one text with spaces between them, as a variable of the environment has it."""
+    """Read a list, or its members as one text with spaces between them, as a variable of the environment has it."""
     return value.split() if isinstance(value, str) else value
 
 
@@ -189,20 +189,20 @@ def read_dimension_name(value: object) -> str:
 
 
 def read_dimension(value: object) -> object:
-    """A dimension is its number of values, or a mapping with it."""
+    """Read a dimension: its number of values, or a mapping with it."""
     return {"values": value} if isinstance(value, str | int) else value
 
 
 def read_unless_off(value: object) -> object:
-    """A part that can be switched off, in YAML's words for it: None where it is."""
+    """Read a part that can be switched off, in YAML's words for it: None where it is."""
     return None if isinstance(value, str) and value.lower() in OFF else value
 
 
 def read_or_off(value: object) -> object:
-    """A part that can be switched off where another one would hold instead: then the word stays, as `off`."""
+    """Read a part that can be switched off where another one would hold instead: then the word stays, as `off`."""
     return OFF[0] if read_unless_off(value) is None else value
 
 
 def get_union_tag(value: object) -> str:
-    """Which of the two a value is that `read_or_off` has read."""
+    """Return which of the two a value is that `read_or_off` has read."""
     return OFF[0] if value == OFF[0] else GIVEN

@@ -81,7 +81,7 @@ def find_unknown_names(tree: Table) -> Iterator[Fault]:
 
 
 def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
-    """Each name that stands for something else: its path, itself, and the section where that is defined."""
+    """Yield each name that stands for something else: its path, itself, and the section where that is defined."""
     for section, field, defined in NAMES:
         if "directory" in tree and (section, defined) in DIRECTORY_NAMES:
             continue  # There are others than those of the files.
@@ -135,7 +135,7 @@ class FirstPlaces:
 
 
 def _find_key_faults(tree: Table) -> Iterator[Fault]:
-    """Each key once."""
+    """Find keys that are there twice, or have two forms."""
     once = FirstPlaces()
     for path, key in list_members(tree, "keys"):
         name = key.get("certificate")
@@ -175,7 +175,7 @@ def list_mappings(path: Steps, members: Value) -> Iterator[tuple[Steps, Table]]:
 
 
 def _find_limit_faults(tree: Table) -> Iterator[Fault]:
-    """Two limits that are alike in everything but their count and name would be one; only buckets are deep."""
+    """Find limits that are alike in everything but their count and name, and bursts of what is no bucket."""
     for section, scope in SCOPES.items():
         for path, part in list_members(tree, section):
             limits, names = FirstPlaces(), FirstPlaces()
@@ -273,7 +273,7 @@ def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_quota_faults(tree: Table) -> Iterator[Fault]:
-    """Two quotas of one meter in the same days or months would be one; what exists has no days, all else needs them."""
+    """Find quotas that would be one, and days or months that are missing, or are of what exists at any time."""
     once = FirstPlaces()
     counts: dict[object, Value] = {path[-1]: meter.get("count") for path, meter in list_members(tree, "meters")}
     aggregates = {path[-1]: meter.get("aggregate") for path, meter in list_members(tree, "meters")}
@@ -297,7 +297,7 @@ def _find_quota_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_caps_faults(tree: Table) -> Iterator[Fault]:
-    """Caps are of the meter `cost`, and hold customers. A customer by itself is looked at by who knows the meters."""
+    """Find caps without the meter `cost`. A customer by itself is checked by who knows the meters."""
     if tree.keys() <= {"customers", "keys"}:
         return
     meters = tree.get("meters")
@@ -316,7 +316,7 @@ def _find_caps_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_caps_fault(there: bool, count: object, has_session: bool) -> tuple[str, str] | None:
-    """What is wrong with caps where the meter `cost` is `there` or not, and counts this, and what to write."""
+    """Return what is wrong with caps where the meter `cost` is `there` or not, and counts this, and what to write."""
     hint = "write meters: {cost: {count: response_header, header: X-Cost}}"
     if not there:
         return "is of the meter cost, which is not there", hint
@@ -326,7 +326,7 @@ def find_caps_fault(there: bool, count: object, has_session: bool) -> tuple[str,
 
 
 def _find_region_faults(tree: Table) -> Iterator[Fault]:
-    """Nobody is served best where they are not served."""
+    """Find customers who prefer a region that does not serve them."""
     for path, customer in list_members(tree, "customers"):
         regions = customer.get("regions")
         allow = regions.get("allow") if isinstance(regions, Table) else None
@@ -339,7 +339,7 @@ def _find_region_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_listener_faults(tree: Table) -> Iterator[Fault]:
-    """Each address once, whoever is to connect there."""
+    """Find addresses that are there twice, whoever is to connect there."""
     for path, listener in list_listeners(tree):
         authorize = listener.get("authorize") if isinstance(listener, Table) else None
         if isinstance(authorize, str) and not tree.get("trusted_proxies"):
@@ -392,7 +392,7 @@ def _find_certificate_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_pair_faults(path: Steps, tls: Table) -> Iterator[Fault]:
-    """A certificate and its private key are of no use without each other."""
+    """Find a certificate without its private key, or a key without its certificate."""
     for one, other in (("cert", "key"), ("key", "cert")):
         if one in tls and other not in tls:
             yield Fault((*path, one), f"stands without its {other}", f"write {other}: FILE beside it")

@@ -178,20 +178,20 @@ class Editor(GenerateJsonSchema):
         return made
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> Schema:
-        """A field is left out where it has no value; it is never written as null."""
+        """Leave out that a field may be null: one that has no value is not written."""
         return self.generate_inner(schema["schema"])
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> Schema:
-        """One of these words. `off` is a switch to readers of YAML 1.1."""
+        """Make the schema of one of these words. `off` is a switch to readers of YAML 1.1."""
         expected = schema["expected"]
         return build_words(*expected, *([False] if "off" in expected else []))
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> Schema:
-        """One of these, which say themselves which."""
+        """Make the schema of one of these, which say themselves which."""
         return build_any_of(*map(self.generate_inner, schema["choices"].values()))
 
     def dict_schema(self, schema: core_schema.DictSchema) -> Schema:
-        """A mapping of names."""
+        """Make the schema of a mapping of names."""
         return {**super().dict_schema(schema), "additionalProperties": False}
 
     def field_title_should_be_set(self, schema: Any) -> bool:

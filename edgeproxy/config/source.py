@@ -46,7 +46,7 @@ class Source:
         return self._digest.hexdigest()
 
     def add_content(self, content: bytes) -> None:
-        """What another file says belongs to the configuration."""
+        """Add to the digest what another file says that belongs to the configuration."""
         self._digest.update(content)
 
     @property
@@ -65,7 +65,7 @@ class Source:
         self._problems.append((mark, Problem(self.files[file], line, format_path(path), what, hint)))
 
     def format_place(self, mark: int) -> str:
-        """`file:line`."""
+        """Format the place of a mark as `file:line`."""
         file, line = Mark.unpack(mark)
         return f"{self.files[file]}:{line}"
 
@@ -141,7 +141,7 @@ class Source:
             self.report(mark, (key,), f"is defined already at {self.format_place(first)}", "leave one of them out")
 
     def _join_by_name(self, key: str, before: Table, more: Table) -> Table:
-        """Both mappings in one; a name that both have is reported, and stays as it was."""
+        """Join two mappings; a name that both have is reported, and stays as it was."""
         table = Table(before, before.marks)
         first = dict(zip(before, before.marks, strict=True))
         for (name, value), mark in zip(more.items(), more.marks, strict=True):

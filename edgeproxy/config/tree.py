@@ -41,7 +41,7 @@ Value = str | None | Table | Items
 
 
 def replace_value(node: Value, path: Steps, value: Value) -> Any:
-    """The node with this value at the path, which is there; nothing that was there is changed."""
+    """Return the node with this value at the path, which is there; nothing that was there is changed."""
     if not path:
         return value
     if isinstance(node, Table):
@@ -63,7 +63,7 @@ class Mark(NamedTuple):
     line: int
 
     def pack(self) -> int:
-        """A number that grows from line to line and from file to file."""
+        """Return a number that grows from line to line and from file to file."""
         return self.file << 32 | self.line
 
     @classmethod

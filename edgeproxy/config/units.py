@@ -54,18 +54,18 @@ def value_error(what: str, hint: str) -> PydanticCustomError:
 
 
 def format_value(value: str) -> str:
-    """`value` as errors quote it: in one line, not longer than SHOWN_CHARACTERS_MAX, without the password of a URL."""
+    """Quote a value as errors do: in one line, at most SHOWN_CHARACTERS_MAX long, without the password of a URL."""
     value = redact_password(value, "…@")
     return repr(value if len(value) <= SHOWN_CHARACTERS_MAX else value[: SHOWN_CHARACTERS_MAX - 1] + "…")
 
 
 def redact_password(value: str, instead: str = "") -> str:
-    """`value` without what may be a password: from `//`, or from the beginning of USER:PASSWORD@, to the last `@`."""
+    """Remove what may be a password: from `//`, or from the beginning of USER:PASSWORD@, to the last `@`."""
     return re.sub(r"(//|^(?=[^@/:]*:(?!//))).*@", lambda match: match[1] + instead, value, flags=re.DOTALL)
 
 
 def read_text(value: object, hint: str) -> str:
-    """`value` where it is text; raises with `hint` where it is a list or a mapping."""
+    """Return `value` where it is text; raises with `hint` where it is a list or a mapping."""
     if not isinstance(value, str):
         raise value_error("is a mapping" if isinstance(value, dict) else "is not a single value", hint)
     return value
@@ -86,7 +86,7 @@ def read_quantity(value: object, units: dict[str, float], hint: str) -> float:
 
 
 def read_wait(value: object) -> float:
-    """Seconds, or none at all: `30s`, `0s`."""
+    """Read a time in seconds, or none at all: `30s`, `0s`."""
     if isinstance(value, float):
         return value
     seconds = read_quantity(value, SECONDS, A_TIME)
@@ -96,7 +96,7 @@ def read_wait(value: object) -> float:
 
 
 def read_duration(value: object) -> float:
-    """Seconds above zero: `250ms`, `5s`, `2min`."""
+    """Read a time in seconds, above zero: `250ms`, `5s`, `2min`."""
     seconds = read_wait(value)
     if seconds <= 0:
         raise value_error("is zero", A_TIME)
@@ -121,12 +121,12 @@ class Time:
 
 
 def format_seconds(seconds: float) -> str:
-    """A time as it would be written: `30s`, `50ms`."""
+    """Format a time as it would be written: `30s`, `50ms`."""
     return f"{seconds:.15g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
 
 
 def read_bytes(value: object) -> int:
-    """Bytes: `64KiB`, `10MiB`."""
+    """Read a size in bytes: `64KiB`, `10MiB`."""
     if isinstance(value, int):
         return value
     size = read_quantity(value, BYTES, A_SIZE)
@@ -136,13 +136,13 @@ def read_bytes(value: object) -> int:
 
 
 def format_size(size: int) -> str:
-    """Bytes as they would be written: in the largest unit of which they are a whole number."""
+    """Format bytes as they would be written: in the largest unit of which they are a whole number."""
     unit = max((unit for unit, count in BYTES.items() if size % count == 0), key=BYTES.__getitem__)
     return f"{size / BYTES[unit]:.0f}{unit}"
 
 
 def read_share(value: object) -> float:
-    """A share of something, from 0 to 1: `20%`."""
+    """Read a share of something, from 0 to 1: `20%`."""
     if isinstance(value, float):
         return value
     written = read_text(value, A_SHARE)
@@ -153,7 +153,7 @@ def read_share(value: object) -> float:
 
 
 def read_sample(value: object) -> float:
-    """A share above zero."""
+    """Read a share above zero."""
     share = read_share(value)
     if not share:
         raise value_error("is nothing at all", A_SAMPLE)
@@ -175,7 +175,7 @@ class Size:
 
 
 def read_body(value: object) -> int | None:
-    """Bytes that a body may have; `none`: any number."""
+    """Read the bytes that a body may have; `none`: any number."""
     return None if value is None or value == "none" else read_bytes(value)
 
 
@@ -191,7 +191,7 @@ class Rate:
 
 
 def read_rate(value: object) -> Rate:
-    """A count in a window: `60/min`, `100/10s`, `1e6/day`."""
+    """Read a count in a window: `60/min`, `100/10s`, `1e6/day`."""
     if isinstance(value, Rate):
         return value
     written = read_text(value, A_RATE)
@@ -210,7 +210,7 @@ def read_rate(value: object) -> Rate:
 
 
 def read_moment(value: object) -> float:
-    """Unix seconds: a date is the beginning of that day in UTC, a date-time is as RFC 3339 says."""
+    """Read Unix seconds: a date is the beginning of that day in UTC, a date-time is as RFC 3339 says."""
     if isinstance(value, float):
         return value
     written = read_text(value, A_MOMENT)
@@ -224,7 +224,7 @@ def read_moment(value: object) -> float:
 
 
 def read_switch(value: object) -> bool:
-    """A switch: `true` or `false`, and YAML's other words for them."""
+    """Read a switch: `true` or `false`, and YAML's other words for them."""
     if isinstance(value, bool):
         return value
     hint = "write true or false"
@@ -258,17 +258,17 @@ some_at_once = Whole(1, COUNT_MAX, also="none, or ")
 
 
 def read_concurrency(value: object) -> int | None:
-    """Requests at once; `none`: any number."""
+    """Read a number of requests at once; `none`: any number."""
     return None if value is None or value == "none" else some_at_once(value)
 
 
 def read_age(value: object) -> float | str | None:
-    """A time from a minute on, or `none`: any."""
+    """Read a time from a minute on, or `none`: any."""
     return "none" if value == "none" else None if value is None else Time(60.0, TIME_SECONDS_MAX)(value)
 
 
 def read_own_concurrency(value: object) -> int | str:
-    """Requests at once, or `none` as it is: for who has a number, to have it no longer."""
+    """Read a number of requests at once, or `none` as it is: for who has a number, to have it no longer."""
     return "none" if value == "none" else some_at_once(value)
 
 
@@ -276,7 +276,7 @@ analytics_time = Time(86400.0, 36500 * 86400.0)
 
 
 def read_analytics(value: object) -> float | None:
-    """A time from a day on."""
+    """Read a time from a day on."""
     return None if value is None else analytics_time(value)
 
 

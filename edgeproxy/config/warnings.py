@@ -20,7 +20,7 @@ NETWORK_BITS_MIN = {4: 8, 6: 16}
 
 
 def list_trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
-    """Proxies that are trusted and can be anybody; of an edge, a collector and a beacon."""
+    """List proxies that are trusted and can be anybody; of an edge, a collector and a beacon."""
     for index, network in enumerate(networks):
         if network.prefixlen < NETWORK_BITS_MIN[network.version] and not is_internal_network(network):
             yield (

@@ -211,7 +211,7 @@ class TreeBuilder:
         return table
 
     def _merge(self, table: Table, other: Value, end: Event) -> None:
-        """YAML's `<<`: fields of `other` that `table` has not itself."""
+        """Apply YAML's `<<`: add the fields of `other` that `table` has not itself."""
         if not isinstance(other, Table):
             raise create_event_error(end, "has a << that is no mapping", "write <<: *NAME, of a mapping")
         for (key, value), mark in zip(other.items(), other.marks, strict=True):

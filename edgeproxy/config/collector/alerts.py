@@ -66,7 +66,7 @@ def read_signing_secret(value: object) -> str:
 
 
 def read_one_or_many(value: object) -> object:
-    """A list, of which a single member may stand alone."""
+    """Read a list, of which a single member may stand alone."""
     return (value,) if isinstance(value, str) else value
 
 

@@ -37,7 +37,7 @@ A_VERSION = "PLAN@VERSION such as standard@3, or standard@3+acme for one custome
 
 
 def read_fee(value: object) -> int:
-    """Cents: `99`, `99.50`."""
+    """Read an amount, in cents: `99`, `99.50`."""
     if isinstance(value, int):
         return value
     written = read_text(value, A_FEE)
@@ -51,7 +51,7 @@ def read_fee(value: object) -> int:
 
 
 def read_price(value: object) -> int:
-    """What a unit costs, in 10⁻¹² cents: `0.10`, `0.01/1000`."""
+    """Read what a unit costs, in 10⁻¹² cents: `0.10`, `0.01/1000`."""
     if isinstance(value, int):
         return value
     written = read_text(value, A_PRICE)
@@ -68,7 +68,7 @@ def read_price(value: object) -> int:
 
 
 def read_included(value: object) -> int | None:
-    """Units that the fee covers; None: as many as one likes."""
+    """Read the units that the fee covers; None: as many as one likes."""
     if value is None or isinstance(value, int):
         return value
     written = read_text(value, A_QUANTITY)
@@ -76,7 +76,7 @@ def read_included(value: object) -> int | None:
 
 
 def read_end(value: object) -> int | None:
-    """The last unit of a tier; None: it has none."""
+    """Read the last unit of a tier; None: it has none."""
     if value is None or isinstance(value, int):
         return value
     written = read_text(value, AN_END)
@@ -90,7 +90,7 @@ def _read_quantity(written: str, hint: str) -> int:
 
 
 def read_version(value: object) -> str:
-    """The name of a version."""
+    """Read the name of a version."""
     written = read_text(value, A_VERSION)
     if not VERSION.fullmatch(written):
         raise value_error(f"{format_value(written)} is not the name of a version", A_VERSION)
@@ -195,22 +195,22 @@ class Plan(Part):
 
 
 def get_plan_name(version: str) -> str:
-    """The name of a version's plan: of `standard@3+acme`, `standard`."""
+    """Return the name of a version's plan: of `standard@3+acme`, `standard`."""
     return version.partition("@")[0]
 
 
 def find_version_owner(version: str) -> str | None:
-    """Whose price a version is; None where it is for everybody."""
+    """Return the customer whose price a version is; None where it is for everybody."""
     return version.partition("+")[2] or None
 
 
 def get_version_number(version: str) -> int:
-    """The number of a version: of `standard@3+acme`, 3."""
+    """Return the number of a version: of `standard@3+acme`, 3."""
     return int(version.partition("@")[2].partition("+")[0])
 
 
 def get_plan_tier(version: str, plan: Plan) -> str:
-    """The tier at the edge of customers with this version."""
+    """Return the tier at the edge of customers with this version."""
     return plan.tier or get_plan_name(version)
 
 

@@ -68,7 +68,7 @@ def read_database(value: object) -> str:
 
 
 def read_retention(value: object) -> float | None:
-    """Seconds, whole days: `400day`; None: for ever."""
+    """Read a time of whole days, in seconds: `400day`; None: for ever."""
     if value is None or isinstance(value, float):
         return value
     if read_text(value, A_KEEP) == "forever":
@@ -294,7 +294,7 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
 
 
 def _find_retention_faults(tree: Table) -> Iterator[Fault]:
-    """Hours are what is left of minutes."""
+    """Find hours that are dropped before the minutes of which they are left."""
     given = tree.get("retention")
     if not isinstance(given, Table):
         return

@@ -34,7 +34,7 @@ def list_collector_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _list_listener_warnings(settings: Settings) -> Iterator[str]:
-    """Where a collector is reached in the clear, and what nobody reaches at all."""
+    """List where a collector is reached in the clear, and what nobody reaches at all."""
     served: set[str] = set()
     ships = [one for one in settings.listen if "edges" in one.groups]
     certified = [one.resolve_tls(settings.tls) for one in ships]

@@ -29,7 +29,7 @@ class Admin(Part):
 
 
 def read_admin(value: object) -> object:
-    """`unix`, an address, or a mapping with it."""
+    """Read `unix`, an address, or a mapping with it."""
     if isinstance(value, str) and "://" in value:
         raise value_error(f"{format_value(value)} is a URL", AN_ADMIN)
     if isinstance(value, str) and value.lower() == UNIX:

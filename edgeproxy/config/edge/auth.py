@@ -31,7 +31,7 @@ class Auth(Part):
 
     @property
     def key_instructions(self) -> str:
-        """How to send a key, for those who sent none."""
+        """How to send a key, in a sentence for clients that sent none."""
         ways = [
             "Authorization: Bearer KEY" if field.lower() == AUTHORIZATION else f"{field}: KEY" for field in self.fields
         ]

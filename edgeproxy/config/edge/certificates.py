@@ -13,7 +13,7 @@ from edgeproxy.config.certificates import format_expiry_warnings
 
 
 def list_certificates(settings: EdgeFile) -> list[Certificate]:
-    """Every certificate with its key that a configuration names, each once: the edge's own."""
+    """List every certificate with its key that a configuration names, each once: the edge's own."""
     named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
     for tls in _list_outward_tls(settings):
         if tls.cert is not None and tls.key is not None:
@@ -22,14 +22,14 @@ def list_certificates(settings: EdgeFile) -> list[Certificate]:
 
 
 def list_authority_files(settings: EdgeFile) -> list[Path]:
-    """Every file of authorities that a configuration names, each once."""
+    """List every file of authorities that a configuration names, each once."""
     named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
     named += [tls.ca for tls in _list_outward_tls(settings)]
     return [file for file in dict.fromkeys(named) if file is not None]
 
 
 def _list_outward_tls(settings: EdgeFile) -> list[UpstreamTls | HubTls]:
-    """TLS towards those whom the edge connects to."""
+    """List the TLS settings towards those whom the edge connects to."""
     towards: list[UpstreamTls | HubTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
     return towards if settings.usage is None else [*towards, settings.usage.tls]

@@ -25,7 +25,7 @@ def read_media_type(value: object) -> str:
 
 
 def read_compress(value: object) -> object:
-    """`on`, `off`, or a mapping."""
+    """Read `on`, `off`, or a mapping."""
     return {} if isinstance(value, str) and value.lower() in ON else parsers.read_unless_off(value)
 
 

@@ -31,12 +31,12 @@ def read_public_key(value: object) -> str:
 
 
 def read_trust(value: object) -> object:
-    """A list of public keys, of which a single one may stand alone."""
+    """Read a list of public keys, of which a single one may stand alone."""
     return (value,) if isinstance(value, str) else value
 
 
 def parse_secret_key(written: str) -> bytes:
-    """The 32 bytes of a secret key, written in Base64 or hex; raises ValueError, which does not show it."""
+    """Parse the 32 bytes of a secret key, written in Base64 or hex; raises ValueError, which does not show it."""
     written = written.strip()
     try:
         raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else _decode_base64(written)
@@ -55,7 +55,7 @@ def _decode_base64(written: str) -> bytes | None:
 
 
 def read_cache_key(value: object) -> object:
-    """A key, or where it is. Errors do not show it."""
+    """Read a key, or where it is. Errors do not show it."""
     if not isinstance(value, str):
         return value
     try:

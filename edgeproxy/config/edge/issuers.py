@@ -31,12 +31,12 @@ def read_jwks(value: object) -> str:
 
 
 def read_texts(value: object) -> object:
-    """A list of texts, of which a single one may stand alone."""
+    """Read a list of texts, of which a single one may stand alone."""
     return (value,) if isinstance(value, str) else value
 
 
 def read_auth(value: object) -> object:
-    """What a route wants: a word, or a list of what it takes."""
+    """Read what a route demands: a word, or a list of what it takes."""
     if isinstance(value, list | tuple):
         if not value or not all(one in TAKEN for one in value):
             raise value_error("is no list of what is taken", AN_AUTH)

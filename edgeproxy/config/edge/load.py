@@ -42,7 +42,7 @@ def try_load_edge(
     files: bool = True,
     also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
 ) -> Loaded[Settings]:
-    """`load_edge`, or with `parts` `check_file`, for those who go on whatever comes of it.
+    """Load as `load_edge` does, and go on whatever comes of it; with `parts` also a part of one.
 
     `also` finds what else is wrong with a configuration in which nothing is.
     """

@@ -61,7 +61,7 @@ AN_EXCEPTION = "the name of a field of docs/proxy-fields.md such as X-HTTP-Metho
 
 
 def read_host(value: object) -> str:
-    """A host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
+    """Read a host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
     written = read_text(value, A_HOST)
     host = written.lower().removesuffix(".")
     if not HOST.fullmatch(host.removeprefix("*.")):
@@ -79,7 +79,7 @@ def read_sent_host(value: object) -> str:
 
 
 def read_path(value: object) -> str:
-    """A path as routes name it: exact, or with `/*` at its end for all that begin so."""
+    """Read a path as routes name it: exact, or with `/*` at its end for all that begin so."""
     path = read_text(value, A_PATH)
     if not path.startswith("/"):
         raise value_error(f"{format_value(path)} does not begin with /", A_PATH)
@@ -95,7 +95,7 @@ def read_path(value: object) -> str:
 
 
 def read_method(value: object) -> str:
-    """A method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
+    """Read a method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
     method = read_text(value, A_METHOD)
     if not methods.TOKEN.fullmatch(method) or not methods.is_forwarded(method):
         hint = f"write {method.upper()}" if method.upper() in methods.FORWARDED else A_METHOD
@@ -104,7 +104,7 @@ def read_method(value: object) -> str:
 
 
 def read_protocol(value: object) -> str:
-    """A protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
+    """Read a protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
     protocol = read_text(value, A_PROTOCOL)
     if not PROTOCOL.fullmatch(protocol):
         raise value_error(f"{format_value(protocol)} is not a protocol", A_PROTOCOL)
@@ -115,7 +115,7 @@ def read_protocol(value: object) -> str:
 
 
 def read_log(value: object) -> str:
-    """A file that lines are added to; not a word that only looks like one."""
+    """Read a file that lines are added to; not a word that only looks like one."""
     file = read_file_path(value, A_LOG)
     if file.lower() in NO_LOGS or file.endswith("/"):
         raise value_error(f"{format_value(file)} is not a file to write to", A_LOG)
@@ -133,7 +133,7 @@ def read_key_field(value: object) -> str:
 
 
 def read_key_fields(value: object) -> object:
-    """A list of fields, each there once."""
+    """Read a list of fields, each there once."""
     names = read_one_or_more(value)
     assert isinstance(names, list | tuple)
     lower = [name.lower() for name in names if isinstance(name, str)]
@@ -171,7 +171,7 @@ def read_strip_exception(value: object) -> str:
 
 
 def read_endpoint(value: object) -> object:
-    """An endpoint is its URL, which may end in a path, or a mapping with it."""
+    """Read an endpoint: its URL, which may end in a path, or a mapping with it."""
     if not isinstance(value, str):
         return value
     match = ENDPOINT.fullmatch(value)
@@ -179,6 +179,6 @@ def read_endpoint(value: object) -> object:
 
 
 def read_access_log(value: object) -> object:
-    """`off`, a file, or a mapping with it."""
+    """Read `off`, a file, or a mapping with it."""
     value = read_unless_off(value)
     return {"file": value} if isinstance(value, str) else value

@@ -46,7 +46,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_route_faults(tree: Table) -> Iterator[Fault]:
-    """Each name once; each host, path and method once; labels that fit; scopes only where keys are looked at."""
+    """Find what two routes have that one may: names, paths and methods; labels too long; scopes without keys."""
     names, routes = FirstPlaces(), FirstPlaces()
     for path, route in list_members(tree, "routes"):
         name, where = route.get("name"), route.get("path")
@@ -67,7 +67,7 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_cors_faults(tree: Table) -> Iterator[Fault]:
-    """Nobody's cookies are for the pages of anybody. A browser asks about a path: its routes say the same."""
+    """Find cookies for the pages of anybody, and routes of one path with different cors: browsers ask by path."""
     first: dict[Hashable, tuple[Steps, Value]] = {}
     for path, route in list_members(tree, "routes"):
         where = (str(route.get("host", "")).lower(), str(route.get("path")))
@@ -90,7 +90,7 @@ def _find_cors_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_answer_faults(tree: Table) -> Iterator[Fault]:
-    """Each route leads somewhere, and to one place; a redirect not back to itself; what is stripped is there."""
+    """Find routes that lead nowhere, to two places, or back to themselves, and prefixes to strip that are not there."""
     places = [(route.get("host"), route.get("path")) for _, route in list_members(tree, "routes")]
     for path, route in list_members(tree, "routes"):
         own = [name for name in ("redirect", "respond") if name in route]
@@ -117,7 +117,7 @@ def _find_answer_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_rule_faults(tree: Table) -> Iterator[Fault]:
-    """Each name once; each rule is about some requests and not all; only limits have a rate."""
+    """Find names that two rules have, rules about every request, and rates of what is no limit."""
     once = FirstPlaces()
     for path, rule in list_members(tree, "rules"):
         name = rule.get("name")
@@ -150,7 +150,7 @@ def _find_admin_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _read_size(part: Value, field: str, default: int) -> int:
-    """The bytes that a field says; `default` where it says nothing that can be read."""
+    """Return the bytes that a field has; `default` where it has nothing that can be read."""
     try:
         return units.read_bytes(part.get(field) if isinstance(part, Table) else None)
     except PydanticCustomError:
@@ -158,7 +158,7 @@ def _read_size(part: Value, field: str, default: int) -> int:
 
 
 def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
-    """Each endpoint of an upstream once, TLS only where it is spoken, and no larger bodies than there is room for."""
+    """Find endpoints that are there twice, TLS where it is not spoken, and bodies larger than there is room for."""
     room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
     for path, upstream in list_members(tree, "upstreams"):
         if _read_size(upstream, "buffer", 0) > room:
@@ -190,7 +190,7 @@ def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_usage_faults(tree: Table) -> Iterator[Fault]:
-    """TLS towards the collector, where it is spoken."""
+    """Find TLS towards a collector that does not speak it."""
     usage = tree.get("usage")
     tls = usage.get("tls") if isinstance(usage, Table) else None
     if isinstance(usage, Table) and isinstance(tls, Table) and tls:
@@ -200,7 +200,7 @@ def _find_usage_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_hub_faults(tree: Table) -> Iterator[Fault]:
-    """TLS towards the hub, where it is spoken."""
+    """Find TLS towards a hub that does not speak it."""
     hub = tree.get("hub")
     tls = hub.get("tls") if isinstance(hub, Table) else None
     if isinstance(hub, Table) and isinstance(tls, Table) and tls:
@@ -212,7 +212,7 @@ def _find_hub_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_directory_faults(tree: Table) -> Iterator[Fault]:
-    """A hub or a collector to read it from, and who is trusted with it."""
+    """Find a directory without a hub or a collector to read it from, or without a signer who is trusted."""
     directory = tree.get("directory")
     if isinstance(directory, Table):
         trusts = directory.get("trust", []) != []
@@ -253,7 +253,7 @@ def _is_remote_hub(url: Value) -> bool:
 
 
 def _find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
-    """TLS towards others; `plain`: those who do not speak it, where none does. `scheme`: of those who do."""
+    """Find faults of TLS towards others; `plain`: who does not speak it, where none does. `scheme`: of who does."""
     if plain is not None:
         yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
     yield from find_pair_faults(path, tls)
@@ -263,7 +263,7 @@ def _find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme:
 
 
 def _find_access_log_faults(tree: Table) -> Iterator[Fault]:
-    """Lines are not added to what has another use."""
+    """Find an access log in a file that has another use."""
     log = tree.get("access_log")
     file = log.get("file") if isinstance(log, Table) else log
     if not isinstance(file, str):

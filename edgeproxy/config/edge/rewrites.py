@@ -108,7 +108,7 @@ def read_redirect_target(value: object) -> str:
 
 
 def read_redirect(value: object) -> object:
-    """A redirect is where it leads, or a mapping with it."""
+    """Read a redirect: where it leads, or a mapping with it."""
     return {"to": value} if isinstance(value, str) else value
 
 

@@ -46,7 +46,7 @@ class Endpoint(Part):
         return int(self.authority.rpartition(":")[2])
 
     def find_sent_host(self, host: str) -> str | None:
-        """The Host that it gets where `host` is what its upstream says of that; None for the client's own."""
+        """Return the Host that it gets where `host` is what its upstream says of that; None for the client's own."""
         if host == "upstream":
             # As clients write it: without the port where it is the scheme's (RFC 9110 section 7.2).
             return self.authority.removesuffix(f":{addresses.PORTS[self.scheme]}")

@@ -53,7 +53,7 @@ def _list_connection_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _list_peer_warnings(settings: Settings) -> Iterator[str]:
-    """Those whom the edge asks, and cannot know."""
+    """List the servers that the edge connects to and cannot verify."""
     for name, upstream in settings.upstreams.items():
         if not upstream.tls.verify:
             yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
@@ -71,7 +71,7 @@ def _list_peer_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _list_directory_warnings(settings: Settings) -> Iterator[str]:
-    """Whose word counts on who there is, and for how long."""
+    """List what is open about who signs the directory, and for how long that counts."""
     directory = settings.directory
     if directory is None:
         return
@@ -93,7 +93,7 @@ def _list_directory_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _list_path_warnings(settings: Settings) -> Iterator[str]:
-    """Prefixes that are asked for more than what is around them: services may take other paths for theirs."""
+    """List prefixes that demand more than what is around them: services may take other paths for theirs."""
     rejects = set(settings.paths.reject)
     for index, route in enumerate(settings.routes):
         around = next((other for other in settings.routes if _is_looser_route(other, route)), None)
@@ -119,12 +119,12 @@ def _is_looser_route(other: Route, route: Route) -> bool:
 
 
 def _compute_openness(route: Route) -> int:
-    """How much a route takes: the more, the less it asks for."""
+    """Return how much a route takes: the more, the less it demands."""
     return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
 
 
 def _list_certificate_warnings(settings: Settings) -> Iterator[str]:
-    """Certificates that a route takes, and nobody is asked for."""
+    """List routes that take certificates, where no listener requests one."""
     is_requested = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
     for index, route in enumerate(settings.routes):
         if "certificate" in route.auth and not is_requested:
@@ -135,7 +135,7 @@ def _list_certificate_warnings(settings: Settings) -> Iterator[str]:
 
 
 def _list_cost_warnings(settings: Settings) -> Iterator[str]:
-    """Costs that a limit can never hold: all such requests are refused, whenever they come."""
+    """List costs that a limit can never hold: all such requests are refused, whenever they come."""
     dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
     allowances = [(f"tiers.{name}", name, compute_allowance(tier, None)) for name, tier in settings.tiers.items()]
     for name, customer in settings.customers.items():
@@ -177,7 +177,7 @@ def _list_quota_cost_warnings(
 
 
 def compute_burst(limit: Limit) -> int:
-    """What a limit lets pass at once where nothing is used."""
+    """Return what a limit lets pass at once where nothing is used."""
     if DEFAULT_DEPTHS[limit.algorithm] is None:
         return limit.count
     return min(limit.count, limit.depth) if limit.algorithm == "hybrid" else limit.depth

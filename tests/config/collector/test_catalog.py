@@ -49,7 +49,7 @@ def test_plain_values_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "reported"),
     [
         ('plans: {a: {fee: "1"}}', ["1: plans.a: 'a' is not the name of a version, PLAN@VERSION"]),
         ('plans: {a@1+acme: {fee: "1"}}', ["is a price of a@1, which is not there, write a@1 too"]),

@@ -19,7 +19,7 @@ def test_a_rate_is_read_exactly_and_passes_as_it_was_dumped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "said", "expected"),
+    ("code", "reported", "expected"),
     [
         ("eur", {"rate": "1", "date": "2026-11-20"}, "'eur' is no such code"),
         ("USD", {"rate": "1", "date": "2026-11-20"}, "'USD' is no such code"),

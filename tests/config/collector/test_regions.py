@@ -71,7 +71,7 @@ def test_a_place_is_a_url_with_a_host_and_a_path(place: str, what: str) -> None:
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "reported"),
     [
         (
             "country: {header: CF-IPCountry}",
@@ -94,7 +94,7 @@ def test_a_country_is_known_by_one_thing_that_can_be_trusted(more: str, reported
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "reported"),
     [
         ("{names: [eu, us, eu]}", ["regions.names.2: 'eu' is there twice, name each region once"]),
         ("{names: [eu, us], default: ap}", ["regions.default: 'ap' is not in names, name it there too"]),

@@ -187,7 +187,7 @@ def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(
 
 
 @pytest.mark.parametrize(
-    ("written", "kept"),
+    ("written", "retained"),
     [
         ("{}", (400, None, 100)),
         ("{minutes: 31day, hours: 800day, batches: forever}", (31, 800, None)),
@@ -258,7 +258,7 @@ OPERATORS = "operators: {{issuer: {issuer}, audience: {audience}, roles: {{admin
 
 
 @pytest.mark.parametrize(
-    ("issuer", "audience", "said"),
+    ("issuer", "audience", "reported"),
     [
         ("https://id.test/tenant", "edgeproxy", None),
         ("http://127.0.0.1:8080", "edgeproxy", None),

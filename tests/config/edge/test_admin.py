@@ -39,7 +39,7 @@ def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "reported"),
     [
         ("0.0.0.0:9090", f"is 0.0.0.0:9090, which is not of this host alone, and has no tokens, {GUARD_HINT}"),
         (

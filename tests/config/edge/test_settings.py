@@ -286,7 +286,7 @@ customers:
 
 
 @pytest.mark.parametrize(
-    ("said", "exposed"),
+    ("reported", "exposed"),
     [
         ("collector: 'http://10.0.0.5:9100', token: t", True),
         ("collector: 'http://10.0.0.5:9100', token: ''", False),

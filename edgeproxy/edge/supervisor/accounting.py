@@ -135,7 +135,7 @@ class Accounting:
         ended = False
         while not ended:
             ended = self._ending
-            await self._attempt(self._turn)
+            await self._attempt(self._run_turn)
             if not self._ending:
                 await self._pause()
 
@@ -151,7 +151,7 @@ class Accounting:
 
     # ---- a turn
 
-    async def _turn(self) -> tuple[str, ...]:
+    async def _run_turn(self) -> tuple[str, ...]:
         """Do what is due; what is odd about it."""
         faults = await self._open()
         if self._sealer is not None:
@@ -169,7 +169,7 @@ class Accounting:
             self._close()
         elif self._sealer is None and self._store.identity.held:
             self._sealer = await self._table_reader.alone(partial(Sealer.open, self._store, self._region, time.time()))
-            self._tell_opened(self._sealer)
+            self._log_opened(self._sealer)
         if usage is not None and self._sealer is not None and self._shipping is None:
             self._shipping = Shipping(self._sealer.spool, usage, self.keys_used, self._sync_age)
             self._log.info("usage is shipped", edge=self._sealer.identity.id, collector=usage.collector)
@@ -182,7 +182,7 @@ class Accounting:
             self._sealer.close()
             self._sealer = None
 
-    def _tell_opened(self, sealer: Sealer) -> None:
+    def _log_opened(self, sealer: Sealer) -> None:
         last = sealer.spool.last
         self._log.info("usage is sealed", edge=sealer.identity.id, batch=0 if last is None else last.seq)
         for place in sealer.spool.damage:
@@ -194,34 +194,34 @@ class Accounting:
     async def _seal(self, sealer: Sealer) -> tuple[str, ...]:
         """Seal what has grown. Only tables are kept from others meanwhile, and only while they are read or marked."""
         alone = self._table_reader.alone
-        found = await alone(partial(sealer.look, time.time()))
-        for part in found.parts:
+        growth = await alone(partial(sealer.look, time.time()))
+        for part in growth.parts:
             self._waits = time.monotonic()
-            batch = await run_in_thread("seal", partial(sealer.append, part, found.until))
+            batch = await run_in_thread("seal", partial(sealer.append, part, growth.until))
             self._waits = None
             if self._shipping is not None:
                 self._shipping.sealed()
             await alone(partial(sealer.mark, part, batch))
-        await alone(partial(sealer.end, found))
-        return found.faults
+        await alone(partial(sealer.end, growth))
+        return growth.faults
 
     async def _attempt(self, work: Callable[[], Awaitable[tuple[str, ...]]]) -> None:
         """Do a piece of this work, and know what came of it; it never fails itself."""
         try:
             faults = await work()
         except (OSError, BrokenSpoolError, identity.IdentityError) as error:
-            self._conclude(_describe_error(error))
+            self._record_outcome(_describe_error(error))
         except Exception as error:
-            self._conclude(f"the supervisor failed: {error!r}", error)
+            self._record_outcome(f"the supervisor failed: {error!r}", error)
         else:
-            self._conclude("; ".join(faults))
+            self._record_outcome("; ".join(faults))
         self._waits = None
         try:
             self._facts = await run_in_thread("look at the spool", partial(fetch_disk_facts, self._store))
         except OSError:
             pass  # It says how things were when they could last be seen.
 
-    def _conclude(self, why: str, unforeseen: Exception | None = None) -> None:
+    def _record_outcome(self, why: str, unforeseen: Exception | None = None) -> None:
         """Say what is wrong where that is news, and that nothing is any more."""
         before = self._trouble
         if not why:
@@ -237,38 +237,38 @@ class Accounting:
 
     async def report(self) -> dict[str, Any]:
         """`usage` of `GET /status`."""
-        standing, trouble, facts = self._standing(), self._sealing(), self._facts
-        units, oldest = await self._unshipped(standing.pending)
+        status, trouble, facts = self._shipping_status(), self._sealing_problem(), self._facts
+        units, oldest = await self._unshipped(status.pending)
         sealer = self._sealer
         return {
             "unshipped": units,
-            "unshipped_by_meter": await self._unshipped_by_meter(standing.pending),
+            "unshipped_by_meter": await self._unshipped_by_meter(status.pending),
             "oldest_s": oldest,
-            "batches": standing.pending.batches,
+            "batches": status.pending.batches,
             "edge": None if sealer is None else sealer.identity.id,
             "watermark": (facts.watermark or None) if sealer is None else sealer.spool.watermark,
             "spool_bytes": facts.spool_bytes,
-            "shipping": {"state": standing.state, "why": standing.why, "since": standing.since},
+            "shipping": {"state": status.state, "why": status.why, "since": status.since},
             "sealing": None if trouble is None else trouble._asdict(),
             "aside": list(facts.aside),
         }
 
     async def series(self) -> list[Series]:
         """The metrics of usage on its way. What is counted begins at zero with each supervisor."""
-        standing, facts, sealer = self._standing(), self._facts, self._sealer
-        units, oldest = await self._unshipped(standing.pending)
+        status, facts, sealer = self._shipping_status(), self._facts, self._sealer
+        units, oldest = await self._unshipped(status.pending)
         return [
             ("edge_usage_unshipped", (), (units,)),
             ("edge_usage_unshipped_seconds", (), (oldest,)),
             ("edge_usage_spool_bytes", (), (facts.spool_bytes,)),
             ("edge_usage_watermark", (), (facts.watermark if sealer is None else sealer.spool.watermark,)),
-            ("edge_usage_shipping_ok", (), (int(standing.state != "stopped"),)),
-            ("edge_usage_sealing_ok", (), (int(self._sealing() is None),)),
+            ("edge_usage_shipping_ok", (), (int(status.state != "stopped"),)),
+            ("edge_usage_sealing_ok", (), (int(self._sealing_problem() is None),)),
             ("edge_usage_aside", (), (len(facts.aside),)),
-            *(("edge_usage_batches_total", (result,), (count,)) for result, count in standing.results.items()),
+            *(("edge_usage_batches_total", (result,), (count,)) for result, count in status.results.items()),
         ]
 
-    def _standing(self) -> ShippingStatus:
+    def _shipping_status(self) -> ShippingStatus:
         """How shipping is, also where there is none."""
         if self._shipping is not None:
             return self._shipping.standing
@@ -278,7 +278,7 @@ class Accounting:
             state, why = ("elsewhere", OTHER) if trouble is None else ("stopped", trouble.why)
         return ShippingStatus(state, why, self._since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
 
-    def _sealing(self) -> SealingProblem | None:
+    def _sealing_problem(self) -> SealingProblem | None:
         """Why nothing is sealed; None where all is well."""
         waited = 0.0 if self._waits is None else time.monotonic() - self._waits
         if self._trouble is None and waited > SLOW_SEAL_SECONDS:

@@ -199,8 +199,8 @@ def create_application(
 def _identify_caller(request: web.Request, local: str, status: Status) -> str:
     fields = request.headers
     hosts = fields.getall("Host", [])
-    asked = AdminRequest(request.path, hosts, fields.get("Origin"), fields.get("Authorization"), local)
-    return identify_caller(asked, status.settings.admin, time.time())
+    admin_request = AdminRequest(request.path, hosts, fields.get("Origin"), fields.get("Authorization"), local)
+    return identify_caller(admin_request, status.settings.admin, time.time())
 
 
 @web.middleware

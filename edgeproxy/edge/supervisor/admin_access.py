@@ -38,22 +38,22 @@ class AdminRefusedError(Exception):
         self.headers = dict(headers or {})
 
 
-def identify_caller(asked: AdminRequest, admin: Admin, now: float) -> str:
+def identify_caller(request: AdminRequest, admin: Admin, now: float) -> str:
     """Name who asks at the Unix second `now`; raises AdminRefusedError.
 
     Neither a page of another site nor one whose name leads here (DNS rebinding) may speak for an operator: no browser
     sends a request of a page without its Origin or its own Host.
     """
-    if asked.origin is not None:
+    if request.origin is not None:
         raise AdminRefusedError(403, "requests of web pages are not answered here")
-    if len(asked.hosts) > 1 or not all(is_known_host(host, admin, asked.local) for host in asked.hosts):
+    if len(request.hosts) > 1 or not all(is_known_host(host, admin, request.local) for host in request.hosts):
         raise AdminRefusedError(421, "Host is neither this address nor one of admin.hosts")
-    if asked.path in OPEN_PATHS:
+    if request.path in OPEN_PATHS:
         return ANYONE
-    if not admin.tokens and is_loopback(asked.local):
+    if not admin.tokens and is_loopback(request.local):
         return LOCAL
     try:
-        return Tokens(admin.tokens).holder(asked.authorization, now).label
+        return Tokens(admin.tokens).holder(request.authorization, now).label
     except InvalidTokenError as error:
         raise AdminRefusedError(401, str(error), {"WWW-Authenticate": error.challenge}) from None
 

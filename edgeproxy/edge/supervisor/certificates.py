@@ -71,7 +71,7 @@ class Certificates:
     def __init__(self, settings: EdgeFile, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._held = list_certificate_files(settings)
-        self._said: dict[CertificateFiles, str] = {}
+        self._logged: dict[CertificateFiles, str] = {}
         """What was last said of files that cannot be used."""
         self._reminded: dict[CertificateFiles, float] = {}
         self._log = log.get_logger()
@@ -94,7 +94,7 @@ class Certificates:
     def adopt(self, held: list[CertificateFiles]) -> None:
         """Watch these, and no others."""
         for gone in set(self._held) - set(held):
-            self._said.pop(gone, None)
+            self._logged.pop(gone, None)
             self._reminded.pop(gone, None)
         self._held = held
 
@@ -104,8 +104,8 @@ class Certificates:
         news = await run_in_thread("look at certificates", lambda: [held.look() for held in looked])
         now = time.time()
         for held in looked:
-            if held.why != self._said.get(held, ""):
-                self._said[held] = held.why
+            if held.why != self._logged.get(held, ""):
+                self._logged[held] = held.why
                 if held.why:
                     self._log.error("changed certificates cannot be used; the old ones stay", why=held.why)
             self._remind(held, now)

@@ -23,27 +23,27 @@ BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 
 def render_metrics(series: Iterable[Series]) -> bytes:
     """The text of `GET /metrics` for these series; names that METRICS lacks are left out."""
-    found: dict[str, dict[tuple[str, ...], Words]] = {name: {} for name in METRICS}
+    families: dict[str, dict[tuple[str, ...], Words]] = {name: {} for name in METRICS}
     for name, labels, words in series:
-        if name in found:
-            found[name][labels] = words
+        if name in families:
+            families[name][labels] = words
     registry = CollectorRegistry()
-    registry.register(MetricsCollector(found))
+    registry.register(MetricsCollector(families))
     return generate_latest(registry)
 
 
 class MetricsCollector(Collector):
     """The families of METRICS with these words in them, by name and label values."""
 
-    def __init__(self, found: Mapping[str, Mapping[tuple[str, ...], Words]]) -> None:
-        self._found = found
+    def __init__(self, families: Mapping[str, Mapping[tuple[str, ...], Words]]) -> None:
+        self._families = families
 
     def collect(self) -> Iterator[Metric]:
         """Every family; one without labels that counts has a zero where nothing was counted."""
         for name, (kind, labels, text) in METRICS.items():
             begins_at_zero = not labels and kind != "gauge"
             zero: Mapping[tuple[str, ...], Words] = {(): [0] * (len(BOUNDS) + 1)} if begins_at_zero else {}
-            rows = self._found[name] or zero
+            rows = self._families[name] or zero
             yield FAMILIES[kind](name, text, labels, rows)
 
 

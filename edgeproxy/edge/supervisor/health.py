@@ -64,14 +64,14 @@ class AddressHealth:
         return True
 
 
-def select_usable(standings: list[AddressHealth]) -> list[bool]:
+def select_usable(healths: list[AddressHealth]) -> list[bool]:
     """Which of a service's addresses may be used: those that are up.
 
     One that was not probed yet is used only where no other is known to be up: it may be the one that has just come,
     and is not ready, or one of many of which nothing is known because the edge has just started.
     """
-    known = any(standing.up for standing in standings)
-    return [bool(standing.up) or (standing.up is None and not known) for standing in standings]
+    known = any(standing.up for standing in healths)
+    return [bool(standing.up) or (standing.up is None and not known) for standing in healths]
 
 
 Probe = Callable[[ProbeTarget], Awaitable[str | None]]
@@ -99,15 +99,15 @@ class Health:
 
     def follow(self, targets: Iterable[ProbeTarget], tasks: Tasks) -> None:
         """Probe these from now on, and no others; what is known of those that were probed already stays known."""
-        wanted = set(targets)
-        for gone in self._standings.keys() - wanted:
+        followed = set(targets)
+        for gone in self._standings.keys() - followed:
             del self._standings[gone]
             self._probing.pop(gone).cancel()
-        for target in wanted - self._standings.keys():
+        for target in followed - self._standings.keys():
             self._standings[target] = AddressHealth()
-            self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._keep(target))
+            self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._probe_forever(target))
 
-    async def _keep(self, target: ProbeTarget) -> None:
+    async def _probe_forever(self, target: ProbeTarget) -> None:
         standing = self._standings[target]
         every = target.terms.every
         while True:
@@ -117,12 +117,12 @@ class Health:
             except Exception as error:  # Whatever it was, this address must not be forgotten for it.
                 failure = f"the probe failed: {error!r}"
             if standing.heard(failure):
-                self._tell(target, standing)
+                self._log_change(target, standing)
                 self._learned()
             # Not all at once, for the service's sake.
             await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
 
-    def _tell(self, target: ProbeTarget, standing: AddressHealth) -> None:
+    def _log_change(self, target: ProbeTarget, standing: AddressHealth) -> None:
         about = {"upstream": target.upstream, "url": target.url, "address": target.address}
         if standing.up:
             self._log.info("upstream address is up", **about)

@@ -90,15 +90,15 @@ class IssuerKeyFetcher:
         while True:
             hurry.clear()
             try:
-                found = await _fetch_jwks(issuer.jwks)
+                keys = await _fetch_jwks(issuer.jwks)
             except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
-                told = "the keys of an issuer cannot be had; those that are known count"
-                self._seldom.error(told, name, why=str(error) or type(error).__name__)
+                message = "the keys of an issuer cannot be had; those that are known count"
+                self._seldom.error(message, name, why=str(error) or type(error).__name__)
             else:
-                if found != self._known.get(name):
-                    self._known[name] = found
+                if keys != self._known.get(name):
+                    self._known[name] = keys
                     self._tell()
-                    await asyncio.to_thread(_write_whole, self._file(name), found)
+                    await asyncio.to_thread(_write_whole, self._file(name), keys)
             pause = (FETCH_SECONDS if name in self._known else RETRY_SECONDS) * random.uniform(0.8, 1.2)
             least = min(pause, HURRY_SECONDS)
             await asyncio.sleep(least)
@@ -126,8 +126,8 @@ async def _fetch_jwks(where: str) -> str:
                 body += more
     if len(body) > JWKS_BYTES_MAX:
         raise ValueError(f"{where} has more than {JWKS_BYTES_MAX} bytes")
-    said = orjson.loads(body)
-    is_set = isinstance(said, dict) and isinstance(said.get("keys"), list)
+    document = orjson.loads(body)
+    is_set = isinstance(document, dict) and isinstance(document.get("keys"), list)
     if not is_set:
         raise ValueError(f"{where} has no JWK Set")
     return body.decode()

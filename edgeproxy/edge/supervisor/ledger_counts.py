@@ -56,9 +56,9 @@ class CollectorCountSource:
         """Return what is new, once there is something or half a minute is over. Raises Away and Unreadable."""
         body = await self._client.get("/quotas", {"after": str(self._seq), "wait": str(WAIT_SECONDS)})
         try:
-            said = orjson.loads(body)
-            changes = list(said["quotas"])
-            self._seq = int(changes[-1]["seq"] if changes else said["newest"])
+            document = orjson.loads(body)
+            changes = list(document["quotas"])
+            self._seq = int(changes[-1]["seq"] if changes else document["newest"])
         except (ValueError, LookupError, TypeError) as error:
             raise UnreadableDirectoryError("the collector's answer cannot be read: is it one?") from error
         return changes
@@ -113,7 +113,7 @@ class LedgerCountWriter:
                     await asyncio.sleep(LEAD_SECONDS)
                     continue
                 try:
-                    found = [parse_count(said) for said in await counts.news()]
+                    counted = [parse_count(count) for count in await counts.news()]
                 except (HubUnavailableError, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
                     self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(error))
                     pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
@@ -121,15 +121,15 @@ class LedgerCountWriter:
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))
                     continue
                 in_vain = 0
-                self._take(found)
+                self._take(counted)
         finally:
             await counts.close()
 
-    def _take(self, found: Iterable[LedgerCount]) -> None:
+    def _take(self, counts: Iterable[LedgerCount]) -> None:
         """Write these into the map, and those that it had no row for before."""
         now = monotonic() + self._store.offset
         left, self._unwritten = self._unwritten, {}
-        left |= {count[:4]: count for count in found}
+        left |= {count[:4]: count for count in counts}
         for name, count in left.items():
             try:
                 write_count(self._store.quotas, count, now)

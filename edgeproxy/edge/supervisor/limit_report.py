@@ -37,11 +37,11 @@ class UnservedCustomerError(LookupError):
 
 def find_file_customer(settings: Settings, customer: str) -> KnownCustomer | None:
     """A customer of the configuration; None where none has this name."""
-    found = settings.customers.get(customer)
-    if found is None:
+    configured = settings.customers.get(customer)
+    if configured is None:
         return None
     return KnownCustomer(
-        customer, found, [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer]
+        customer, configured, [bytes.fromhex(key.sha256) for key in settings.keys if key.customer == customer]
     )
 
 

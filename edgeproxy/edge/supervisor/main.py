@@ -86,11 +86,11 @@ class Supervisor:
             command,
             listening,
             messages.pack_for_workers(self._start(1, settings)),
-            heed=self._heed,
+            heed=self._handle_message,
             patient=store.identity.try_acquire,
         )
         self._follower = DirectoryFollower(
-            settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._used
+            settings.state, settings, self._ask_hub, self._workers.add, self._workers.publish, self._record_used_keys
         )
         self._ledger_counts = LedgerCountWriter(store, settings, self._ask_hub)
         self._issuers = IssuerKeyFetcher(settings.state, settings.issuers, self._workers.publish)
@@ -147,7 +147,7 @@ class Supervisor:
             self._tasks.start("watch", watch_files(self._reloads))
         self._tasks.start("vitals", self._status.vitals.watch())
         if self._systemd.watchdog is not None:
-            self._tasks.start("watchdog", self._live(self._systemd.watchdog))
+            self._tasks.start("watchdog", self._notify_watchdog(self._systemd.watchdog))
         try:
             return await self._until_stopped()
         finally:
@@ -192,7 +192,7 @@ class Supervisor:
     def _tell(self, message: FromLeader) -> None:
         self._workers.tell(message)
 
-    def _heed(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
+    def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
         """What a worker says that is not about itself."""
         if isinstance(message, LookUpKeys):
             self._follower.asked(message, reply)
@@ -201,7 +201,7 @@ class Supervisor:
         elif self._coordinator is not None:
             self._coordinator.uses(message)
 
-    def _used(self, digests: Collection[bytes]) -> None:
+    def _record_used_keys(self, digests: Collection[bytes]) -> None:
         """Workers asked for these keys of the directory: the collector is to hear that they are in use."""
         self._accounting.keys_used.record(digests, time.time())
 
@@ -223,7 +223,7 @@ class Supervisor:
             if under_way:
                 self._systemd.reloading()
             else:
-                self._systemd.ready(self._said())
+                self._systemd.ready(self._describe_status())
 
     def _start(self, number: int, settings: Settings) -> Start:
         """What a worker begins with."""
@@ -253,7 +253,7 @@ class Supervisor:
             self._status.phase = "serving"
             self._store.control.serve(self._token, monotonic())
             self._admin.serve()
-            self._systemd.ready(self._said())
+            self._systemd.ready(self._describe_status())
             self._log.info("edge serving", workers=self._workers.ready)
         await stop
         return 0
@@ -262,7 +262,7 @@ class Supervisor:
         self._status.phase = "draining"
         self._reloads.end()
         seconds = self._reloads.serving.drain
-        self._systemd.stopping(self._said())
+        self._systemd.stopping(self._describe_status())
         self._log.info("edge draining", seconds=seconds)
         if self._other_serves():
             await self._admin.step_back()
@@ -303,35 +303,35 @@ class Supervisor:
     async def _beat(self) -> None:
         """Every second, say that this supervisor serves, unless a newer one does."""
         while True:
-            self._systemd.status(self._said())
+            self._systemd.status(self._describe_status())
             if self._status.phase == "serving" and not self._other_serves():
                 self._admin.take_socket()
                 self._store.control.serve(self._token, monotonic())
             await asyncio.sleep(TICK_SECONDS)
 
-    async def _live(self, every: float) -> None:
+    async def _notify_watchdog(self, every: float) -> None:
         """For ever, tell the service manager that the loop runs."""
         while True:
             self._systemd.alive()
             await asyncio.sleep(every)
 
-    def _said(self) -> str:
+    def _describe_status(self) -> str:
         """How it is, in a line."""
         return f"{self._status.phase}: {self._workers.ready} of {self._workers.places} workers ready"
 
     async def _tend(self) -> None:
         """Every second, look after the tables, if no other supervisor does."""
         tends = False
-        said = ""
+        logged = ""
         while True:
             try:
                 tended = await self._table_reader.tend()
             except OSError as error:
-                if str(error) != said:
-                    said = str(error)
-                    self._log.error("the tables could not be tended", why=said)
+                if str(error) != logged:
+                    logged = str(error)
+                    self._log.error("the tables could not be tended", why=logged)
             else:
-                said = ""
+                logged = ""
                 if tended.holder and not tends:
                     tends = True
                     self._log.info("tending the tables of this state directory")

@@ -27,24 +27,24 @@ def render_overview(status: Mapping[str, Any]) -> str:
 
 def _format_edge(status: Mapping[str, Any]) -> list[str]:
     config, hub, usage = status["config"], status["hub"], status["usage"]
-    said = [
+    lines = [
         f"edge    {status['region']}, {status['phase']}, edgeproxy {status['version']}",
         f"config  {config['sha256'][:12]}, loaded {format_moment(config['loaded_at'])}",
     ]
     if config["error"] is not None:
-        said.append(
+        lines.append(
             f"        its files have changed and are not served, since {format_moment(config['error']['since'])}:"
         )
-        said += [f"        {error}" for error in config["error"]["errors"]]
+        lines += [f"        {error}" for error in config["error"]["errors"]]
     if config["needs_restart"]:
-        said.append(f"        waits for a restart: {', '.join(config['needs_restart'])}")
-    said.append(f"hub     {hub['url']}, {hub['state']}")
+        lines.append(f"        waits for a restart: {', '.join(config['needs_restart'])}")
+    lines.append(f"hub     {hub['url']}, {hub['state']}")
     if "why" in hub:
-        said.append(f"        {hub['why']}")
-    said += [
+        lines.append(f"        {hub['why']}")
+    lines += [
         f"        its node {node['node']} is away: {node['why']}" for node in hub.get("nodes", ()) if "why" in node
     ]
-    return [*said, *_format_directory(status["directory"]), *_format_usage(usage)]
+    return [*lines, *_format_directory(status["directory"]), *_format_usage(usage)]
 
 
 def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:

@@ -41,23 +41,23 @@ class Prober:
             for name, upstream in upstreams.items()
             if upstream.health is not None and any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
         }
-        kept = {tls: loaded for tls, loaded in self._tls.items() if tls in self._users}
+        remaining = {tls: loaded for tls, loaded in self._tls.items() if tls in self._users}
         # In one step: probes go on while this runs in a thread.
-        self._tls = kept | self._loaded(tls for tls in self._users if tls not in kept)
+        self._tls = remaining | self._load(tls for tls in self._users if tls not in remaining)
 
     def renew(self) -> None:
         """Load the certificates anew, for the probes to come. What cannot be loaded stays as it was."""
-        self._tls |= self._loaded(self._users)
+        self._tls |= self._load(self._users)
 
-    def _loaded(self, wanted: Iterable[UpstreamTls]) -> dict[UpstreamTls, ClientTls]:
-        found = {}
-        for tls in wanted:
+    def _load(self, settings: Iterable[UpstreamTls]) -> dict[UpstreamTls, ClientTls]:
+        loaded = {}
+        for tls in settings:
             try:
-                found[tls] = ClientTls(tls)
+                loaded[tls] = ClientTls(tls)
             except TlsFilesError as error:
                 name = self._users[tls]
                 self._log.error("certificates for probes cannot be loaded", upstream=name, why=str(error))
-        return found
+        return loaded
 
     async def __call__(self, target: ProbeTarget) -> str | None:
         """Why this address is not well; None where it is."""
@@ -82,7 +82,7 @@ class FixedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """The address, whatever the host."""
         version = socket.AF_INET6 if ":" in self._address else socket.AF_INET
-        found: ResolveResult = {
+        result: ResolveResult = {
             "hostname": host,
             "host": self._address,
             "port": port,
@@ -90,7 +90,7 @@ class FixedResolver(AbstractResolver):
             "proto": 0,
             "flags": socket.AI_NUMERICHOST,
         }
-        return [found]
+        return [result]
 
     async def close(self) -> None:
         """Nothing is held."""

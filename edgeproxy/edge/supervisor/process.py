@@ -62,10 +62,10 @@ told of the configuration, and serves everybody."""
 
 def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment of a worker, made of the supervisor's."""
-    kept = {
+    inherited = {
         name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
     }
-    return ALLOCATION | kept
+    return ALLOCATION | inherited
 
 
 class WorkerProcess:

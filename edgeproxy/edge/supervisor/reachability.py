@@ -57,13 +57,13 @@ class Reachability:
         failing = {name for name, count in self._counted.items() if count > before.get(name, 0)}
         failing.update(place.upstream for place in self._why)
         suspects = [place for place in places if place.upstream in failing]
-        found = dict(zip(suspects, await asyncio.gather(*map(try_connect, suspects)), strict=True))
-        for place, why in found.items():
+        failures = dict(zip(suspects, await asyncio.gather(*map(try_connect, suspects)), strict=True))
+        for place, why in failures.items():
             if why and place not in self._why:
                 self._log.warning("upstream address takes no connections", why=why, **place._asdict())
             elif place in self._why and not why:
                 self._log.info("upstream address takes connections again", **place._asdict())
-        self._why = {place: why for place, why in found.items() if why}
+        self._why = {place: why for place, why in failures.items() if why}
 
 
 async def try_connect(place: ConnectTarget) -> str:

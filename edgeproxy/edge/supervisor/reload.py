@@ -115,7 +115,7 @@ class Reloads:
         self._apply = apply
         self._heed = heed
         self._counts = dict.fromkeys(RESULTS, 0)
-        self._asked = asyncio.Event()
+        self._requested = asyncio.Event()
         self._next: asyncio.Future[ReloadOutcome] | None = None
         self._log = log.get_logger()
 
@@ -126,16 +126,16 @@ class Reloads:
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
-            self._asked.set()
+            self._requested.set()
         return self._next
 
     async def run(self) -> None:
         """Reload whenever that was asked for; until `end`, or cancelled."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
-            asked = self._next
-            if asked is None or asked.done():
+            await self._requested.wait()
+            self._requested.clear()
+            pending = self._next
+            if pending is None or pending.done():
                 return
             self._next = None
             try:
@@ -143,11 +143,11 @@ class Reloads:
                 self._heed(True)
                 outcome = await self._reload()
                 self._conclude(outcome, time.monotonic() - began)
-                asked.set_result(outcome)
+                pending.set_result(outcome)
                 self._heed(False)
             finally:
-                if not asked.done():
-                    asked.set_result(ReloadOutcome("failed", ("the edge has ended meanwhile",)))
+                if not pending.done():
+                    pending.set_result(ReloadOutcome("failed", ("the edge has ended meanwhile",)))
 
     def end(self) -> None:
         """Reload no more; whoever asks from here on, or has asked and waits for a turn, is told so."""

@@ -82,9 +82,9 @@ class Resolver:
 
     def follow(self, hosts: Iterable[str], tasks: Tasks) -> None:
         """Look up these from now on, and no others; what is known of those that were there already stays known."""
-        wanted = set(hosts)
-        self._know(wanted)
-        for gone in self._names.keys() - wanted:
+        followed = set(hosts)
+        self._know(followed)
+        for gone in self._names.keys() - followed:
             del self._names[gone]
             if gone in self._following:
                 self._following.pop(gone).cancel()
@@ -109,34 +109,34 @@ class Resolver:
     async def _look(self, name: HostName) -> None:
         try:
             async with asyncio.timeout(LOOKUP_TIMEOUT):
-                found = sort_addresses(await self._look_up(name.host))
+                addresses = sort_addresses(await self._look_up(name.host))
         except (OSError, UnicodeError) as error:  # TimeoutError is an OSError.
             why = getattr(error, "strerror", None) or str(error) or f"no answer within {LOOKUP_TIMEOUT:g} s"
-            self._failed(name, why)
+            self._record_failure(name, why)
         except Exception as error:
             # The name would never be looked up again.
             self._log.exception("a name could not be looked up", name=name.host)
-            self._failed(name, repr(error))
+            self._record_failure(name, repr(error))
         else:
-            self._found(name, found)
+            self._record_addresses(name, addresses)
 
-    def _failed(self, name: HostName, why: str) -> None:
+    def _record_failure(self, name: HostName, why: str) -> None:
         name.failures += 1
         self._notes_failure(name.host)
         name.why = why
-        kept = list(name.addresses)
-        self._seldom.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=kept)
+        addresses = list(name.addresses)
+        self._seldom.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=addresses)
         if not name.asked:
             name.asked = True
             self._learned()
 
-    def _found(self, name: HostName, found: tuple[str, ...]) -> None:
+    def _record_addresses(self, name: HostName, addresses: tuple[str, ...]) -> None:
         name.why = ""
-        if name.asked and found == name.addresses:
+        if name.asked and addresses == name.addresses:
             return
         if name.addresses or name.failures:
-            self._log.info("upstream addresses changed", host=name.host, addresses=found, before=name.addresses)
-        name.addresses, name.asked = found, True
+            self._log.info("upstream addresses changed", host=name.host, addresses=addresses, before=name.addresses)
+        name.addresses, name.asked = addresses, True
         self._learned()
 
 
@@ -151,16 +151,16 @@ class SystemResolver:
         self._running: dict[str, asyncio.Future[tuple[str, ...]]] = {}
 
     async def __call__(self, host: str) -> tuple[str, ...]:
-        asked = self._running.get(host)
-        if asked is None:
-            asked = self._running[host] = run_in_thread(f"look up {host}", partial(_look_up, host))
-            asked.add_done_callback(lambda ended: self._ended(host, ended))
-        return await asyncio.shield(asked)
+        lookup = self._running.get(host)
+        if lookup is None:
+            lookup = self._running[host] = run_in_thread(f"look up {host}", partial(_look_up, host))
+            lookup.add_done_callback(lambda ended: self._ended(host, ended))
+        return await asyncio.shield(lookup)
 
-    def _ended(self, host: str, asked: asyncio.Future[tuple[str, ...]]) -> None:
+    def _ended(self, host: str, lookup: asyncio.Future[tuple[str, ...]]) -> None:
         del self._running[host]
-        if not asked.cancelled():
-            asked.exception()  # Whoever asked may have given up waiting; nobody need be told of that.
+        if not lookup.cancelled():
+            lookup.exception()  # Whoever asked may have given up waiting; nobody need be told of that.
 
 
 def _look_up(host: str) -> tuple[str, ...]:

@@ -54,10 +54,10 @@ class Systemd:
             return
         if status:
             self._status = status
-        said = [state, *more, f"STATUS={status}" if status else ""]
+        lines = [state, *more, f"STATUS={status}" if status else ""]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
             try:
                 end.setblocking(False)
-                end.sendto("\n".join(filter(None, said)).encode(), self._to)
+                end.sendto("\n".join(filter(None, lines)).encode(), self._to)
             except OSError:
                 pass

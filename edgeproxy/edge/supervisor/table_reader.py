@@ -54,20 +54,20 @@ class TableReader:
 
     async def meters(self) -> dict[str, int]:
         """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
-        return await self._kept(self._meters)
+        return await self._read_cached(self._meters)
 
     async def unsealed(self) -> tuple[dict[str, int], int]:
         """What was counted and is not sealed, by meter, and the Unix second up to which all was; seconds old, maybe."""
-        return await self._kept(self._unsealed)
+        return await self._read_cached(self._unsealed)
 
     async def series(self) -> list[Series]:
         """Every metric that is in the tables, or is known by looking at them."""
         store = self._store
-        found: list[Series] = await self.alone(lambda: list(store.metric_totals()))
-        found += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
+        metrics: list[Series] = await self.alone(lambda: list(store.metric_totals()))
+        metrics += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
         for name, rows in self.rows().items():
-            found += [("edge_table_rows", (name,), [rows["used"]]), ("edge_table_capacity", (name,), [rows["rows"]])]
-        return found
+            metrics += [("edge_table_rows", (name,), [rows["used"]]), ("edge_table_capacity", (name,), [rows["rows"]])]
+        return metrics
 
     def rows(self) -> dict[str, dict[str, int]]:
         """By table: the rows that it has, and how many of them are used."""
@@ -107,11 +107,11 @@ class TableReader:
         async with self._reading:
             return await asyncio.to_thread(work)
 
-    async def _kept(self, kept: "CachedRead[T]") -> T:
-        if monotonic() >= kept.until:
-            kept.value, took = await self.alone(kept.timed)
-            kept.until = monotonic() + took * CACHED_TIMES if took > EXPENSIVE_SECONDS else 0.0
-        return kept.value
+    async def _read_cached(self, cached: "CachedRead[T]") -> T:
+        if monotonic() >= cached.until:
+            cached.value, took = await self.alone(cached.timed)
+            cached.until = monotonic() + took * CACHED_TIMES if took > EXPENSIVE_SECONDS else 0.0
+        return cached.value
 
 
 class CachedRead(Generic[T]):

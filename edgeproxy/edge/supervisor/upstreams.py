@@ -56,7 +56,7 @@ class Upstreams:
         self._tasks = Tasks()
         self._news = asyncio.Event()
         self._telling: asyncio.TimerHandle | None = None
-        self._told: Endpoints | None = None
+        self._last_message: Endpoints | None = None
 
     # ---- life
 
@@ -66,7 +66,7 @@ class Upstreams:
         Tells what is known by then, and from there on whatever changes.
         """
         self._follow()
-        await self._asked(seconds)
+        await self._wait_until_known(seconds)
         self._tell_now()
         if self._reachability is not None:
             self._tasks.start("reachability", self._reachability.watch())
@@ -78,7 +78,7 @@ class Upstreams:
         """
         self._considered = upstreams
         self._follow()
-        await self._asked(seconds)
+        await self._wait_until_known(seconds)
         return self._services(upstreams)
 
     def adopt(self, number: int) -> None:
@@ -92,7 +92,7 @@ class Upstreams:
         self._considered = {}
         self._follow()
 
-    async def _asked(self, seconds: float) -> None:
+    async def _wait_until_known(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 while not (self._resolver.asked and self._health.asked):
@@ -135,15 +135,15 @@ class Upstreams:
     def series(self) -> list[Series]:
         """The metrics of upstreams. What is counted begins at zero with each supervisor."""
         names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
-        found: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
+        metrics: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
         for name, upstream in self._upstreams.items():
             known = [known for entry in self._entries(name, upstream) for known in entry["addresses"]]
             up = sum(one["up"] for one in known)
-            found += [
+            metrics += [
                 ("edge_upstream_endpoints", (name, "up"), (up,)),
                 ("edge_upstream_endpoints", (name, "down"), (len(known) - up,)),
             ]
-        return found
+        return metrics
 
     def _entries(self, name: str, upstream: Upstream) -> list[dict[str, Any]]:
         endpoints, terms = upstream.endpoints, find_probe_terms(upstream)
@@ -158,11 +158,11 @@ class Upstreams:
         if terms is None:
             # Requests go to all of them.
             whys = [self._unreached(ConnectTarget(name, address, port)) for _, port, address in reached]
-            told = [(not why, why) for why in whys]
+            states = [(not why, why) for why in whys]
         else:
-            standings = [self._health[ProbeTarget(name, entry["url"], address, terms)] for entry, _, address in reached]
-            told = list(zip(select_usable(standings), (standing.why for standing in standings), strict=True))
-        for (entry, _, address), (up, why) in zip(reached, told, strict=True):
+            healths = [self._health[ProbeTarget(name, entry["url"], address, terms)] for entry, _, address in reached]
+            states = list(zip(select_usable(healths), (standing.why for standing in healths), strict=True))
+        for (entry, _, address), (up, why) in zip(reached, states, strict=True):
             entry["addresses"].append({"address": address, "up": up, "why": why})
         return entries
 
@@ -193,14 +193,14 @@ class Upstreams:
     def _learned(self) -> None:
         """Something is new: a name's addresses, or how one of them is."""
         self._news.set()
-        if self._told is not None and self._telling is None:
+        if self._last_message is not None and self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_now)
 
     def _tell_now(self) -> None:
         self._telling = None
         message = self.message()
-        if message != self._told:
-            self._told = message
+        if message != self._last_message:
+            self._last_message = message
             self._tell(message)
 
     def _all(self) -> Iterator[tuple[str, Upstream]]:

@@ -45,8 +45,8 @@ def fetch_usage(pid: int) -> ProcessUsage | None:
 
 def fetch_usages(pids: Iterable[int]) -> dict[int, ProcessUsage]:
     """`vital` of each that lives."""
-    found = {pid: fetch_usage(pid) for pid in pids}
-    return {pid: one for pid, one in found.items() if one is not None}
+    usages = {pid: fetch_usage(pid) for pid in pids}
+    return {pid: one for pid, one in usages.items() if one is not None}
 
 
 class Vitals:
@@ -55,7 +55,7 @@ class Vitals:
     def __init__(self, workers: Workers, table_reader: TableReader) -> None:
         self._workers = workers
         self._table_reader = table_reader
-        self._said: set[int] = set()
+        self._warned: set[int] = set()
         """The workers of which it was said that they run out of descriptors."""
         self._log = log.get_logger()
 
@@ -67,29 +67,29 @@ class Vitals:
 
     async def look(self) -> None:
         """Say, once, of each worker that is about to run out of descriptors."""
-        found = await self._vitals()
-        self._said &= found.keys()
-        for pid, one in found.items():
-            if one.descriptors >= DESCRIPTORS_SCARCE * one.limit and pid not in self._said:
-                self._said.add(pid)
+        usages = await self._vitals()
+        self._warned &= usages.keys()
+        for pid, one in usages.items():
+            if one.descriptors >= DESCRIPTORS_SCARCE * one.limit and pid not in self._warned:
+                self._warned.add(pid)
                 self._log.warning("worker runs out of descriptors", pid=pid, open=one.descriptors, limit=one.limit)
             elif one.descriptors < DESCRIPTORS_AMPLE * one.limit:
-                self._said.discard(pid)
+                self._warned.discard(pid)
 
     async def series(self) -> list[Series]:
         """The metrics of workers that serve: where there is none of them, nobody serves, whoever is being started."""
         serving = {worker.pid for worker in self._workers.workers if worker.ready}
-        found: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
+        metrics: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
         for worker in await self.report():
             if worker["pid"] not in serving:
                 continue
             place = (str(worker["place"]),)
-            found += [
+            metrics += [
                 ("edge_worker_resident_bytes", place, (worker["resident_bytes"],)),
                 ("edge_worker_open_descriptors", place, (worker["descriptors"],)),
                 ("edge_worker_connections", place, (worker["connections"],)),
             ]
-        return found
+        return metrics
 
     async def report(self) -> list[dict[str, Any]]:
         """The living workers for `GET /status`, by place; `started_at` is in Unix seconds.
@@ -99,7 +99,7 @@ class Vitals:
         workers = self._workers.by_place
         columns = [worker.column for worker in workers.values() if worker.column is not None]
         connections = await self._table_reader.connections(columns)
-        found = await self._vitals()
+        usages = await self._vitals()
         unknown = ProcessUsage(0, 0, 0)
         return [
             {
@@ -108,8 +108,8 @@ class Vitals:
                 "config": worker.number,
                 "started_at": worker.started_at,
                 "connections": 0 if worker.column is None else connections.get(worker.column, 0),
-                "resident_bytes": found.get(worker.pid, unknown).resident,
-                "descriptors": found.get(worker.pid, unknown).descriptors,
+                "resident_bytes": usages.get(worker.pid, unknown).resident,
+                "descriptors": usages.get(worker.pid, unknown).descriptors,
             }
             for place, worker in workers.items()
         ]

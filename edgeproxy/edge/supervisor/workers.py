@@ -63,7 +63,7 @@ class Workers:
         """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
         self._command = command
         self._listening = listening
-        self._standing: dict[type[ToWorker], WorkerMessage] = {Start: start}
+        self._start_messages: dict[type[ToWorker], WorkerMessage] = {Start: start}
         """What each worker is told when it starts, by type; what to serve first."""
         self._offered: WorkerMessage | None = None
         """The message by which another configuration is being prepared."""
@@ -106,7 +106,7 @@ class Workers:
         """Fill all places, and keep them filled until `drain`."""
         for place in range(self.places):
             self._fills.append(self._tasks.start(f"worker {place}", self._fill(place)))
-        self._tasks.start("heartbeats", self._feel())
+        self._tasks.start("heartbeats", self._kill_hung_workers())
 
     def tell(self, message: WorkerMessage) -> None:
         """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
@@ -120,7 +120,7 @@ class Workers:
 
     def publish(self, message: WorkerMessage) -> None:
         """Tell all workers, and those that start from now on, until another message of this type is published."""
-        self._standing[get_message_type(message)] = message
+        self._start_messages[get_message_type(message)] = message
         self.tell(message)
 
     # ---- from one configuration to another
@@ -139,7 +139,7 @@ class Workers:
                     refusals = [f"worker {one.pid}: {one.refused[1]}" for one in refused]
                     if refusals or all(one.prepared == number for one in self._serving):
                         return refusals
-                    await self._hear()
+                    await self._wait_for_news()
         except TimeoutError:
             silent = [one.pid for one in self._serving if one.prepared != number]
             return [f"worker {pid}: it was not ready to serve it within {seconds:g} s" for pid in silent]
@@ -148,7 +148,7 @@ class Workers:
     def commit(self, number: int, start: Start | Frame[Start]) -> None:
         """All serve `number` from now on. `start` is what workers begin with from here."""
         self.number = number
-        self._standing[Start] = start
+        self._start_messages[Start] = start
         self._offered = None
         for process in self.workers:
             self._lead(process)
@@ -167,7 +167,7 @@ class Workers:
         try:
             async with asyncio.timeout(seconds):
                 while self._behind() and not self._leaving.is_set():
-                    await self._hear()
+                    await self._wait_for_news()
         except TimeoutError:
             pass
         return self._behind()
@@ -179,7 +179,7 @@ class Workers:
     def _behind(self) -> list[int]:
         return [one.pid for one in self.workers if one.number != self.number and not one.dismissed]
 
-    async def _hear(self) -> None:
+    async def _wait_for_news(self) -> None:
         await self._news.wait()
         self._news.clear()
 
@@ -189,9 +189,9 @@ class Workers:
             return
         if process.prepared == self.number:
             process.outbox.send_latest(Commit(self.number))
-            if Endpoints in self._standing:
+            if Endpoints in self._start_messages:
                 # It may have been told before it had begun to prepare, when they meant nothing to it.
-                process.outbox.send_latest(self._standing[Endpoints])
+                process.outbox.send_latest(self._start_messages[Endpoints])
         elif process.refused[0] == self.number:
             self._dismiss(process, f"it cannot serve what the others do: {process.refused[1]}")
 
@@ -230,7 +230,7 @@ class Workers:
             early, wait = backoff.compute_backoff(early, monotonic() - began)
             self._log.error("worker died", place=place, restart_in=wait, **ended)
             if not (crowded and self._patient()):
-                self._mourn(place, str(ended["why"]))
+                self._record_failed_start(place, str(ended["why"]))
             try:
                 await asyncio.wait_for(self._leaving.wait(), wait)
             except TimeoutError:
@@ -247,16 +247,16 @@ class Workers:
         process.ended.add_done_callback(lambda _: self._news.set())
         process.number = self.number
         process.heed = self._heed
-        for message in self._standing.values():
+        for message in self._start_messages.values():
             process.outbox.send_latest(message)
         if self._offered is not None:
             process.outbox.send_latest(self._offered)
         telling = self._tasks.start(f"tell {process.pid}", process.outbox.deliver())
         try:
             while True:
-                said = await process.channel.receive()
-                process.heard(said)
-                self._heard(place, process, said)
+                received = await process.channel.receive()
+                process.heard(received)
+                self._handle_message(place, process, received)
         except UnknownMessageError as error:
             process.why = str(error)
         except ChannelClosedError:
@@ -270,7 +270,7 @@ class Workers:
         ended = {"pid": process.pid, "exit": code, "why": process.why or describe_exit(code)}
         return ended | {"crowded": process.crowded}
 
-    def _heard(self, place: int, process: WorkerProcess, message: ToSupervisor) -> None:
+    def _handle_message(self, place: int, process: WorkerProcess, message: ToSupervisor) -> None:
         """A worker has said something, which it was taken note of."""
         self._news.set()
         if isinstance(message, Prepared | PrepareFailed):
@@ -279,7 +279,7 @@ class Workers:
             process.welcome = True
             self._welcome(place, process)
 
-    async def _feel(self) -> None:
+    async def _kill_hung_workers(self) -> None:
         """Kill workers that hang, in a drain too: whoever waits for them waits for nothing."""
         while True:
             await asyncio.sleep(self._silence / CHECKS_PER_HUNG_TIME)
@@ -296,7 +296,7 @@ class Workers:
         if all(self._was_ready) and not self.first_ready.done():
             self.first_ready.set_result(None)
 
-    def _mourn(self, place: int, why: str) -> None:
+    def _record_failed_start(self, place: int, why: str) -> None:
         if self._was_ready[place]:
             return
         self._failures[place] = why

@@ -70,9 +70,9 @@ class AnswerMeaning(NamedTuple):
 
 def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
     """Interpret the `reply` to the batch `sent`; `last` is the last one that was sealed here."""
-    said = _parse_object(reply.body)
-    detail = _format_detail(said)
-    watermark, expected = _parse_number(said.get("watermark"), 0), _parse_number(said.get("expected"), 1)
+    fields = _parse_object(reply.body)
+    detail = _format_detail(fields)
+    watermark, expected = _parse_number(fields.get("watermark"), 0), _parse_number(fields.get("expected"), 1)
     if reply.status in (200, 409, 422):
         most = max(-1 if watermark is None else watermark, -1 if expected is None else expected - 1)
         if most > last:
@@ -82,7 +82,7 @@ def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
     if reply.status == 200 and watermark is not None and watermark >= sent.last:
         return AnswerMeaning(Act.GO_ON, "acknowledged" if sent.gap is None else "gap", "", watermark)
     if reply.status == 409:
-        error = said.get("error")
+        error = fields.get("error")
         if expected is not None and expected != sent.seq:
             return AnswerMeaning(Act.GO_ON, "expected", f"the collector wants batch {expected}", expected - 1)
         if error == "fork" and sent.gap is not None and watermark is not None and watermark >= sent.seq:
@@ -104,10 +104,10 @@ def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
 def _parse_object(body: bytes) -> dict[str, Any]:
     """Read a body as a JSON object; empty where it is none."""
     try:
-        said = orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _parse_number(value: Any, lowest: int) -> int | None:

@@ -58,18 +58,18 @@ class SpoolVerdict(NamedTuple):
 def summarize_segments(folder: Path) -> list[SegmentSummary]:
     """List the segments of a spool. Reads the last one only."""
     paths = list_segments(folder)
-    found = []
+    summaries = []
     for path, following in zip_longest(paths, paths[1:]):
         last = _find_last_seq(path) if following is None else parse_first_seq(following) - 1
-        found.append(SegmentSummary(path, parse_first_seq(path), last, path.stat().st_size))
-    return found
+        summaries.append(SegmentSummary(path, parse_first_seq(path), last, path.stat().st_size))
+    return summaries
 
 
 def fetch_progress(folder: Path) -> ShippingProgress:
     """Find how far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
     paths = list_segments(folder)
-    found = fetch_position(folder)
-    passed, most = found or (guess_position(paths), 0)
+    position = fetch_position(folder)
+    passed, most = position or (guess_position(paths), 0)
     for path in reversed(paths):
         last = _find_last_batch(path)
         if last is not None:
@@ -119,8 +119,8 @@ def _read_batches(path: Path) -> Iterator[Batch]:
 
 def _find_last_seq(path: Path) -> int:
     """Find the last batch of a segment that can be read."""
-    found = _find_last_batch(path)
-    return parse_first_seq(path) - 1 if found is None else found[0].last
+    last = _find_last_batch(path)
+    return parse_first_seq(path) - 1 if last is None else last[0].last
 
 
 def _find_last_batch(path: Path) -> tuple[Batch, int] | None:
@@ -155,8 +155,8 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
 
     `edge` is whose spool it is. `sealed` is the last batch that is known to have been sealed, asked for before this.
     """
-    found = fetch_position(folder)
-    most = 0 if found is None else found[1]
+    position = fetch_position(folder)
+    most = 0 if position is None else position[1]
     given, unread = fetch_discarded(folder), []
     batches = rows = 0
     problems: list[str] = []
@@ -166,10 +166,10 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
     paths = list_segments(folder)
     # The first one that there has to be: what was removed had been acknowledged.
     begins = parse_first_seq(paths[0]) if paths else 1
-    if found is not None:
+    if position is not None:
         begins = min(begins, most + 1)
     # What the next batch must follow; a hash that is not known may be any.
-    wanted, prev = 0, FIRST
+    expected, prev = 0, FIRST
     for place, one in _read_records(folder):
         if isinstance(one, Damage):
             torn.append(LocatedDamage(place, one))
@@ -181,21 +181,21 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
             torn.append(LocatedDamage(place, Damage(one.offset, one.offset + one.size, f"holds no batch: it {error}")))
             prev = ""
             continue
-        first = wanted or begins
+        first = expected or begins
         is_given = first < batch.seq and _are_discarded(given, first, batch.seq - 1)
         if is_given:
             notes += [f"{damaged}: given up" for damaged in torn]
             faults = _find_faults(batch, edge, batch.seq, "", most)
         else:
             problems += map(str, torn)
-            faults = _find_faults(batch, edge, wanted, prev, most)
+            faults = _find_faults(batch, edge, expected, prev, most)
             if first < batch.seq:
                 unread.append(DiscardedRange(first, batch.seq - 1, _describe_damage(torn)))
         problems += [f"{place}:{one.offset}: batch {batch.seq} {why}" for why in faults]
         torn.clear()
         batches, rows = batches + 1, rows + len(batch.rows)
-        wanted, prev = batch.last + 1, compute_digest(one.body)
-    there = max(0, wanted - 1)
+        expected, prev = batch.last + 1, compute_digest(one.body)
+    there = max(0, expected - 1)
     if max(sealed, most) > there:
         problems += map(str, torn)
         problems.append(f"{folder}: batch {max(sealed, most)} was sealed, and {there} is the last one here")
@@ -216,8 +216,8 @@ def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> 
 
 def _describe_damage(torn: list[LocatedDamage]) -> str:
     """Say what became of batches, for the collector."""
-    said = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
-    return "".join(one if one.isprintable() else " " for one in said[:WHY_CHARACTERS_MAX]) or "missing in the spool"
+    text = "; ".join(f"{place.path.name}:{place.damage.offset}: {place.damage.why}" for place in torn)
+    return "".join(one if one.isprintable() else " " for one in text[:WHY_CHARACTERS_MAX]) or "missing in the spool"
 
 
 def _read_records(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:

@@ -47,7 +47,7 @@ class Backlog:
 
     def __init__(self, spool: Spool, seq: int) -> None:
         self._spool = spool
-        self._wanted = seq + 1
+        self._next_seq = seq + 1
         self._reading: Iterator[Parcel] | None = None
         self._path: Path | None = None
         self._offset = 0
@@ -57,23 +57,23 @@ class Backlog:
 
         Raises DamagedSpoolError where the next one cannot be read, OSError where the disk does not answer; each time.
         """
-        found: list[Parcel] = []
+        parcels: list[Parcel] = []
         size = 0
         reading = self._reading or self._read()
         self._reading = None
-        while len(found) < READ_AHEAD_BATCHES_MAX and size < READ_AHEAD_BYTES_MAX:
+        while len(parcels) < READ_AHEAD_BATCHES_MAX and size < READ_AHEAD_BYTES_MAX:
             try:
                 parcel = next(reading)
             except StopIteration:
-                return found
+                return parcels
             except (DamagedSpoolError, OSError):
-                if found:
-                    return found
+                if parcels:
+                    return parcels
                 raise
-            found.append(parcel)
+            parcels.append(parcel)
             size += len(parcel.body)
         self._reading = reading
-        return found
+        return parcels
 
     def __iter__(self) -> Iterator[Parcel]:
         """All that there are now."""
@@ -83,7 +83,7 @@ class Backlog:
     def _read(self) -> Iterator[Parcel]:
         """Read what there is now, from where the last one ended; `some` asks again for what comes then."""
         end = self._spool.end
-        if end is None or self._wanted > end.last.seq:
+        if end is None or self._next_seq > end.last.seq:
             return
         faults: list[str] = []
         for path in self._paths(end):
@@ -91,15 +91,15 @@ class Backlog:
                 batch = _parse_record(path, one, faults)
                 if batch is None or isinstance(one, Damage):
                     continue
-                if batch.seq > self._wanted:
+                if batch.seq > self._next_seq:
                     yield from self._gaps(path, one, batch, faults)
                 faults.clear()
                 self._path, self._offset = path, one.offset + one.size
-                if batch.seq == self._wanted:
-                    self._wanted = batch.last + 1
+                if batch.seq == self._next_seq:
+                    self._next_seq = batch.last + 1
                     yield Parcel(batch, one.body, Position(batch.last, one.counted, batch.until))
-        if self._wanted <= end.last.seq:
-            raise DamagedSpoolError(faults[0] if faults else f"{self._spool.folder}: batch {self._wanted} is missing")
+        if self._next_seq <= end.last.seq:
+            raise DamagedSpoolError(faults[0] if faults else f"{self._spool.folder}: batch {self._next_seq} is missing")
 
     def _paths(self, end: SpoolEnd) -> list[Path]:
         """List the segments from the one with the next batch to the end."""
@@ -109,7 +109,7 @@ class Backlog:
         if self._path in paths:
             return paths[paths.index(self._path) :]
         self._path, self._offset = None, 0
-        behind = [place for place, path in enumerate(paths) if parse_first_seq(path) <= self._wanted]
+        behind = [place for place, path in enumerate(paths) if parse_first_seq(path) <= self._next_seq]
         return paths[behind[-1] :] if behind else paths
 
     def _content(self, path: Path, end: SpoolEnd) -> tuple[bytes, int]:
@@ -127,16 +127,16 @@ class Backlog:
             DiscardedRange(1, min(self._spool.most, parse_first_seq(list_segments(folder)[0]) - 1), REMOVED),
             *fetch_discarded(folder),
         )
-        while self._wanted < batch.seq:
-            why = [(min(last, batch.seq - 1), why) for first, last, why in given if first <= self._wanted <= last]
+        while self._next_seq < batch.seq:
+            why = [(min(last, batch.seq - 1), why) for first, last, why in given if first <= self._next_seq <= last]
             if not why:
                 raise DamagedSpoolError(
-                    faults[0] if faults else f"{path}:{one.offset}: batch {self._wanted} is missing"
+                    faults[0] if faults else f"{path}:{one.offset}: batch {self._next_seq} is missing"
                 )
-            gap = Gap(self._wanted, *why[0])
+            gap = Gap(self._next_seq, *why[0])
             # What it follows may be gone by the time that it is made again; so it names none.
-            made = Batch(batch.edge, batch.region, self._wanted, batch.since, batch.since, FIRST, gap=gap)
-            self._wanted = gap.to_seq + 1
+            made = Batch(batch.edge, batch.region, self._next_seq, batch.since, batch.since, FIRST, gap=gap)
+            self._next_seq = gap.to_seq + 1
             yield Parcel(made, format_batch(made), Position(gap.to_seq, counted, batch.since))
 
 

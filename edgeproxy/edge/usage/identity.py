@@ -90,10 +90,10 @@ def load_identity(folder: Path) -> EdgeIdentity | None:
     """Load the identity in a directory; None where there is none yet. Raises IdentityError where it is damaged."""
     path = folder / IDENTITY_FILE
     try:
-        said = orjson.loads(path.read_bytes())
-        if said["version"] != VERSION:
-            raise IdentityError(f"{path}: has version {said['version']}, and this program reads {VERSION}")
-        return EdgeIdentity(str(said["id"]), str(said["machine"]), int(said["inode"]), int(said["made_at"]))
+        fields = orjson.loads(path.read_bytes())
+        if fields["version"] != VERSION:
+            raise IdentityError(f"{path}: has version {fields['version']}, and this program reads {VERSION}")
+        return EdgeIdentity(str(fields["id"]), str(fields["machine"]), int(fields["inode"]), int(fields["made_at"]))
     except FileNotFoundError:
         return None
     except (OSError, LookupError, TypeError, ValueError) as error:
@@ -126,8 +126,8 @@ def _create_unplaced_identity(state: Path) -> EdgeIdentity:
 
 def list_set_aside(state: Path) -> list[Path]:
     """List the states that were set aside, oldest first."""
-    found = [path for path in state.iterdir() if ASIDE.fullmatch(path.name)] if state.exists() else []
-    return sorted((path for path in found if (path / IDENTITY_FILE).exists()), key=_parse_number)
+    paths = [path for path in state.iterdir() if ASIDE.fullmatch(path.name)] if state.exists() else []
+    return sorted((path for path in paths if (path / IDENTITY_FILE).exists()), key=_parse_number)
 
 
 def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
@@ -181,14 +181,14 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
             here = identity._replace(**StateLocation.of(state)._asdict())
             write_identity(state, here)
             return Adoption(here, None, None)
-        wanted = _get_set_aside(state, name)
+        source = _get_set_aside(state, name)
         if identity is None and (state / "control").exists():
             if (state / SPOOL).exists():
                 raise IdentityError(f"{state} has counts without an identity: serve with them once, and they have one")
             identity = _create_unplaced_identity(state)
         put = None if identity is None else _choose_target(state)
-        said = {"name": wanted.name, "list_set_aside": None if put is None else put.name}
-        write_whole(state / ADOPTING, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+        plan = {"name": source.name, "list_set_aside": None if put is None else put.name}
+        write_whole(state / ADOPTING, orjson.dumps(plan, option=orjson.OPT_APPEND_NEWLINE))
         adopted = _finish_adoption(state, folder)
         assert adopted is not None
         return adopted
@@ -197,7 +197,7 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
 
 
 def discard_identity(
-    state: Path, folder: Path, name: str | None = None, *, confirm: Callable[[Path], None] = lambda wanted: None
+    state: Path, folder: Path, name: str | None = None, *, confirm: Callable[[Path], None] = lambda path: None
 ) -> Path:
     """Drop something that was set aside, and what it counted, for good; returns where it was. Raises IdentityError.
 
@@ -205,12 +205,12 @@ def discard_identity(
     """
     lock, _ = _lock_unused(state, folder)
     try:
-        wanted = _get_set_aside(state, name)
-        confirm(wanted)
-        _remove(state, wanted)
-        if folder != state and (folder / wanted.name).exists():
-            shutil.rmtree(folder / wanted.name)
-        return wanted
+        path = _get_set_aside(state, name)
+        confirm(path)
+        _remove(state, path)
+        if folder != state and (folder / path.name).exists():
+            shutil.rmtree(folder / path.name)
+        return path
     finally:
         lock.release()
 
@@ -277,9 +277,9 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
     path = state / ADOPTING
     if not path.exists():
         return None
-    said = orjson.loads(path.read_bytes())
-    source = state / said["name"]
-    if said["list_set_aside"] is not None and not (state / said["list_set_aside"] / IDENTITY_FILE).exists():
+    plan = orjson.loads(path.read_bytes())
+    source = state / plan["name"]
+    if plan["list_set_aside"] is not None and not (state / plan["list_set_aside"] / IDENTITY_FILE).exists():
         set_aside_state(state, folder)
     if source.exists():
         if folder != state:
@@ -295,7 +295,7 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
     sync_folder(state)
     adopted = load_identity(state)
     assert adopted is not None
-    return Adoption(adopted, source.name, None if said["list_set_aside"] is None else state / said["list_set_aside"])
+    return Adoption(adopted, source.name, None if plan["list_set_aside"] is None else state / plan["list_set_aside"])
 
 
 def _remove(state: Path, path: Path) -> None:
@@ -339,5 +339,5 @@ def _move(paths: list[Path], target: Path) -> None:
 
 
 def _parse_number(path: Path) -> int:
-    found = ASIDE.fullmatch(path.name)
-    return int(found[1]) if found else 0
+    match = ASIDE.fullmatch(path.name)
+    return int(match[1]) if match else 0

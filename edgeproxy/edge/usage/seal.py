@@ -197,11 +197,11 @@ class Sealer:
         setup.acquire()
         try:
             for number, file in files.items():
-                if wanted := [(row, key, total) for of, row, key, total in lost if of == number]:
+                if lost_rows := [(row, key, total) for of, row, key, total in lost if of == number]:
                     column = columns.take((file,))
                     try:
                         table = TallyTable(file, column)
-                        for likely, key, total in wanted:
+                        for likely, key, total in lost_rows:
                             row = table.number(key, likely)
                             if row is None:
                                 table.own(key, COUNTER)
@@ -218,13 +218,13 @@ class Sealer:
 
     def seal(self, now: float | None = None) -> SealResult:
         """Seal what has grown. `now` is Unix time. Raises OSError: what was not sealed yet is sealed another time."""
-        found = self.look(time.time() if now is None else now)
+        growth = self.look(time.time() if now is None else now)
         rows = 0
-        for part in found.parts:
-            self.mark(part, self.append(part, found.until))
+        for part in growth.parts:
+            self.mark(part, self.append(part, growth.until))
             rows += len(part.rows)
-        self.end(found)
-        return SealResult(len(found.parts), rows, found.faults)
+        self.end(growth)
+        return SealResult(len(growth.parts), rows, growth.faults)
 
     def look(self, now: float) -> Growth:
         """Find what has grown since it was last sealed, and is to be appended, marked, and then ended.
@@ -307,12 +307,12 @@ class Sealer:
             one.last_sealed = batch.last
         self._unmarked = None
 
-    def end(self, found: Growth) -> None:
+    def end(self, growth: Growth) -> None:
         """All that was found is sealed: from then on others have to be looked for."""
-        self.until = found.until
+        self.until = growth.until
         self._adopts = False
-        self.store.sealed |= found.closed
-        self._note(found.until)
+        self.store.sealed |= growth.closed
+        self._note(growth.until)
 
     def _note(self, until: int) -> None:
         last = self.spool.last
@@ -349,16 +349,16 @@ def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
 def _open_files(store: Store) -> dict[int, TableFile]:
     """Find the files of usage that count, by the number in their names."""
     folded = store.base().folded
-    found = {}
+    files = {}
     for number in store.generations(USAGE):
         name = file_name(USAGE, number)
         if name not in folded:
             try:
-                found[number] = store.file(name, USAGE)
+                files[number] = store.file(name, USAGE)
             except TableError as error:
                 if error.errno != errno.ENOENT:
                     raise
-    return found
+    return files
 
 
 def _sync_tables(folder: Path) -> None:

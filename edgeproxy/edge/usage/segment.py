@@ -123,11 +123,11 @@ def _compute_checksum(length: int, payload: bytes) -> int:
 
 def _find_next_record(content: bytes, offset: int) -> int:
     """Find where the next record begins from `offset` on; the end where none does."""
-    found = content.find(FRAME, offset + RECORD.size)
-    while found >= 0:
-        if isinstance(_find_payload(content, found - RECORD.size), bytes):
-            return found - RECORD.size
-        found = content.find(FRAME, found + 1)
+    frame_at = content.find(FRAME, offset + RECORD.size)
+    while frame_at >= 0:
+        if isinstance(_find_payload(content, frame_at - RECORD.size), bytes):
+            return frame_at - RECORD.size
+        frame_at = content.find(FRAME, frame_at + 1)
     return len(content)
 
 

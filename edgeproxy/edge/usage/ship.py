@@ -72,7 +72,7 @@ class Shipper:
         self._spool = spool
         self._send = send
         self._clock = clock
-        self._chance = chance or random.Random()
+        self._random = chance or random.Random()
         self._aside = aside
         self._backlog = Backlog(spool, spool.watermark)
         self._ahead: deque[Parcel] = deque()
@@ -148,26 +148,26 @@ class Shipper:
         try:
             if not self._ahead and self._spool.pending.batches:
                 self._ahead.extend(await self._aside(self._backlog.some))
-            await self._tend()
+            await self._save_and_prune()
         except DamagedSpoolError as error:
-            self._stands("stopped", str(error))
+            self._set_state("stopped", str(error))
             return RETRY_SECONDS_MAX  # Somebody may own up to it meanwhile.
         except OSError as error:
-            return self._later(f"the spool cannot be read: {error}")
+            return self._retry_later(f"the spool cannot be read: {error}")
         if not self._ahead:
-            self._stands("idle")
+            self._set_state("idle")
             return math.inf
         return await self._ship(self._ahead[0])
 
     async def _ship(self, parcel: Parcel) -> float:
         """Make one attempt; returns as `step` does."""
         if self._state != "waiting":
-            self._stands("shipping")
+            self._set_state("shipping")
         try:
             reply = await self._send(parcel.batch, parcel.body)
         except OSError as error:
             self._results["unreachable"] += 1
-            return self._later(f"nobody answers: {str(error) or type(error).__name__}")
+            return self._retry_later(f"nobody answers: {str(error) or type(error).__name__}")
         last = self._spool.last
         assert last is not None
         answer = interpret_answer(reply, parcel.batch, last.seq)
@@ -178,13 +178,13 @@ class Shipper:
             return 0.0
         if answer.act is Act.STOP:
             self._refused = True
-            self._stands("stopped", answer.why)
+            self._set_state("stopped", answer.why)
             return math.inf
         if answer.act is Act.AGAIN:
-            return self._later(answer.why, answer.retry_after)
-        return await self._go_on(parcel, answer)
+            return self._retry_later(answer.why, answer.retry_after)
+        return await self._advance(parcel, answer)
 
-    async def _go_on(self, parcel: Parcel, answer: AnswerMeaning) -> float:
+    async def _advance(self, parcel: Parcel, answer: AnswerMeaning) -> float:
         """Go on behind what the collector says that it has."""
         seconds = 0.0
         if answer.watermark > self._spool.most:
@@ -197,7 +197,7 @@ class Shipper:
             try:
                 await self._aside(self._move, answer.watermark)
             except OSError as error:
-                return self._later(f"the watermark cannot be moved: {error}")
+                return self._retry_later(f"the watermark cannot be moved: {error}")
             if is_back:
                 # Two that answer under one address would have it go to and fro for ever.
                 seconds = self._pause(self._returns) if self._returns else 0.0
@@ -205,12 +205,12 @@ class Shipper:
                 self._log.warning("the collector lacks what it had", why=answer.why, sent=parcel.batch.seq)
         if answer.result in ("gap", "quarantined"):
             why = answer.why or (parcel.batch.gap.why if parcel.batch.gap is not None else "")
-            said = {"first": parcel.batch.seq, "last": parcel.batch.last, "why": why}
-            self._log.error("batches are not counted", what=answer.result, **said)
+            log_fields = {"first": parcel.batch.seq, "last": parcel.batch.last, "why": why}
+            self._log.error("batches are not counted", what=answer.result, **log_fields)
         if self._failures >= LOGGED_FAILURES:
             self._log.info("shipping goes on", batch=parcel.batch.seq)
         self._failures = 0
-        self._stands("shipping")
+        self._set_state("shipping")
         return seconds
 
     def _move(self, seq: int) -> None:
@@ -219,7 +219,7 @@ class Shipper:
         self._backlog = Backlog(self._spool, seq)
         self._ahead.clear()
 
-    async def _tend(self) -> None:
+    async def _save_and_prune(self) -> None:
         """Have the disk know the watermark, and remove what is old, now and then."""
         now = self._clock()
         if not self._ahead or abs(now - self._saved_at) >= SAVE_SECONDS:
@@ -242,21 +242,21 @@ class Shipper:
 
     # ---- how it stands
 
-    def _later(self, why: str, retry_after: float | None = None) -> float:
+    def _retry_later(self, why: str, retry_after: float | None = None) -> float:
         """It failed: how long to wait."""
         seconds = self._pause(self._failures) + min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
         self._failures += 1
         if self._failures == LOGGED_FAILURES:
             self._log.warning("shipping waits", why=why)
-        self._stands("waiting", why)
+        self._set_state("waiting", why)
         return seconds
 
     def _pause(self, times: int) -> float:
         """Seconds before the next attempt after so many that failed before: any up to twice as many each time."""
         # The exponent is held down so that a collector that is gone for a year does not overflow a float.
-        return self._chance.uniform(0.0, min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(times, 16)))
+        return self._random.uniform(0.0, min(RETRY_SECONDS_MAX, RETRY_SECONDS_FIRST * 2 ** min(times, 16)))
 
-    def _stands(self, state: str, why: str = "") -> None:
+    def _set_state(self, state: str, why: str = "") -> None:
         if state == "stopped" and (self._state, self._why) != (state, why):
             self._log.error("shipping has stopped", why=why)
         if state != self._state:

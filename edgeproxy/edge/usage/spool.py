@@ -100,10 +100,10 @@ class LocatedDamage(NamedTuple):
 def list_segments(folder: Path) -> list[Path]:
     """List the segments, oldest first."""
     try:
-        found = [path for path in folder.iterdir() if SEGMENT.fullmatch(path.name)]
+        paths = [path for path in folder.iterdir() if SEGMENT.fullmatch(path.name)]
     except FileNotFoundError:
         return []
-    return sorted(found, key=parse_first_seq)
+    return sorted(paths, key=parse_first_seq)
 
 
 def parse_first_seq(path: Path) -> int:
@@ -120,8 +120,8 @@ def fetch_watermark(folder: Path) -> int:
 def fetch_position(folder: Path) -> tuple[Position, int] | None:
     """Read how far the collector has come, and the last batch that it ever acknowledged; None where nobody knows."""
     try:
-        said = orjson.loads((folder / WATERMARK).read_bytes())
-        seq, counted, until, most = (said[field] for field in ("seq", "counted", "until", "most"))
+        fields = orjson.loads((folder / WATERMARK).read_bytes())
+        seq, counted, until, most = (fields[field] for field in ("seq", "counted", "until", "most"))
     except (OSError, ValueError, LookupError, TypeError):
         return None
     if not all(type(value) is int and value >= 0 for value in (seq, counted, until, most)):
@@ -168,8 +168,8 @@ def fetch_discarded(folder: Path) -> tuple[DiscardedRange, ...]:
 
 def record_discarded(folder: Path, more: tuple[DiscardedRange, ...]) -> None:
     """Own up to these too, durably, all or none. Raises OSError or DamagedSpoolError. The edge may ship meanwhile."""
-    said = [list(given) for given in (*fetch_discarded(folder), *more)]
-    write_whole(folder / DISCARDED, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+    ranges = [list(given) for given in (*fetch_discarded(folder), *more)]
+    write_whole(folder / DISCARDED, orjson.dumps(ranges, option=orjson.OPT_APPEND_NEWLINE))
 
 
 class Spool:
@@ -220,17 +220,17 @@ class Spool:
     def _open(self, sealed: int) -> None:
         paths = list_segments(self.folder)
         content = paths[-1].read_bytes() if paths else b""
-        found = list(parse_records(content)) if paths else []
-        self.recent = tuple(one for one in found if isinstance(one, Record))
+        parsed = list(parse_records(content)) if paths else []
+        self.recent = tuple(one for one in parsed if isinstance(one, Record))
         self.end = _find_end(paths, self.recent)
         self._saved = fetch_position(self.folder)
         self.passed, most = self._saved or (guess_position(paths), 0)
         self.most = max(most, self.passed.seq)
         begun = parse_first_seq(paths[-1]) - 1 if paths else 0
-        wanted = max(sealed, self.most, begun)
+        expected = max(sealed, self.most, begun)
         there = 0 if self.last is None else self.last.seq
-        if there < wanted:
-            why = f"batch {wanted} was sealed, and {f'{there} is the last one' if there else 'none'} that can be read"
+        if there < expected:
+            why = f"batch {expected} was sealed, and {f'{there} is the last one' if there else 'none'} that can be read"
             raise BrokenSpoolError(f"{self.folder}: {why}")
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True)
@@ -243,7 +243,7 @@ class Spool:
         size = _end_offset(self.recent) if self.recent else len(HEAD)
         self.damage = tuple(
             LocatedDamage(paths[-1], one)
-            for one in found
+            for one in parsed
             if isinstance(one, Damage) and one.offset < size and self.recent
         )
         fd = os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
@@ -344,8 +344,8 @@ class Spool:
     def _save(self, passed: Position, most: int) -> None:
         with self._saving:
             if self._saved != (passed, most):
-                said = {**passed._asdict(), "most": most}
-                write_whole(self.folder / WATERMARK, orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE))
+                document = {**passed._asdict(), "most": most}
+                write_whole(self.folder / WATERMARK, orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
                 self._saved = passed, most
 
     def prune(
@@ -396,15 +396,15 @@ def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
     return None
 
 
-def _end_offset(found: tuple[Record, ...]) -> int:
+def _end_offset(batches: tuple[Record, ...]) -> int:
     """Find where the last of these records ends."""
-    return found[-1].offset + found[-1].size
+    return batches[-1].offset + batches[-1].size
 
 
-def _parse_last(found: tuple[Record, ...]) -> LastBatch:
+def _parse_last(batches: tuple[Record, ...]) -> LastBatch:
     """Return the batch of the last of these records. Raises BrokenSpoolError where that holds none."""
     try:
-        batch = parse_batch(found[-1].body)
+        batch = parse_batch(batches[-1].body)
     except InvalidBatchError as error:
         raise BrokenSpoolError(f"the last record of the spool holds no batch: {error}") from error
-    return LastBatch(batch.last, compute_digest(found[-1].body), batch.until, found[-1].counted)
+    return LastBatch(batch.last, compute_digest(batches[-1].body), batch.until, batches[-1].counted)

@@ -73,8 +73,8 @@ class HttpTransport:
                 server_hostname=self._server_name,
             ) as answer:
                 # Where there is more, the connection is closed with the answer.
-                said = await _read_prefix(answer.content, ANSWER_BYTES_MAX)
-                return Reply(answer.status, said, _parse_retry_after(answer.headers.get("Retry-After")))
+                content = await _read_prefix(answer.content, ANSWER_BYTES_MAX)
+                return Reply(answer.status, content, _parse_retry_after(answer.headers.get("Retry-After")))
         except TimeoutError as error:
             raise TimeoutError(str(error) or "no answer in time") from None
         except aiohttp.ClientError as error:

@@ -8,13 +8,13 @@ PLACES = 12
 """Decimal places that a unit price may have."""
 
 
-def rounded(amount: Fraction) -> int:
+def round_to_cents(amount: Fraction) -> int:
     """To whole cents, half a cent away from zero."""
     whole = int(abs(amount) + Fraction(1, 2))
     return whole if amount >= 0 else -whole
 
 
-def decimal(amount: Fraction | int) -> str:
+def format_decimal(amount: Fraction | int) -> str:
     """As Stripe writes a decimal: without zeros that say nothing."""
     scaled = int(amount * 10**PLACES)
     sign, digits = "-" * (scaled < 0), str(abs(scaled)).rjust(PLACES + 1, "0")
@@ -33,7 +33,7 @@ class Part(NamedTuple):
     @property
     def amount(self) -> int:
         """What is charged."""
-        return rounded(self.quantity * self.unit + self.flat)
+        return round_to_cents(self.quantity * self.unit + self.flat)
 
 
 def parts(price: Mapping[str, Any], quantity: int) -> list[Part]:
@@ -87,4 +87,4 @@ def shares(amount: Mapping[str, str | int | None]) -> tuple[int | None, str | No
     exact = Fraction(written) if written is not None else None if whole is None else Fraction(whole)
     if exact is None:
         return None, None
-    return int(exact) if exact.denominator == 1 else None, decimal(exact)
+    return int(exact) if exact.denominator == 1 else None, format_decimal(exact)

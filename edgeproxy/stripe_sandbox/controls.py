@@ -8,9 +8,9 @@ import orjson
 from aiohttp import web
 
 from edgeproxy.stripe_sandbox.delivery import Deliveries, states
-from edgeproxy.stripe_sandbox.faults import Asked
+from edgeproxy.stripe_sandbox.faults import FaultPlan
 from edgeproxy.stripe_sandbox.objects import checkout
-from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.state import State
 from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
@@ -24,14 +24,14 @@ PDF = (
 )
 
 
-class Passing(msgspec.Struct, forbid_unknown_fields=True):
+class ClockAdvance(msgspec.Struct, forbid_unknown_fields=True):
     """How time is to pass: by so many seconds, or until then."""
 
     advance: float | None = None
     now: float | None = None
 
 
-class Card(msgspec.Struct, forbid_unknown_fields=True):
+class CardChoice(msgspec.Struct, forbid_unknown_fields=True):
     """Which card a customer pays by."""
 
     card: str = "pm_card_visa"
@@ -65,64 +65,64 @@ class Controls:
 
     async def ready(self, _: web.Request) -> web.Response:
         """It answers."""
-        return said({"ready": True})
+        return respond_json({"ready": True})
 
     async def clock(self, _: web.Request) -> web.Response:
         """What time it is."""
-        return said({"now": self._state.clock()})
+        return respond_json({"now": self._state.clock()})
 
     async def advance(self, request: web.Request) -> web.Response:
         """Let time pass; it never goes back."""
-        passing = await read(request, Passing)
+        passing = await parse_body(request, ClockAdvance)
         seconds = passing.advance if passing.now is None else passing.now - self._state.clock()
         if seconds is None or seconds < 0:
             raise web.HTTPBadRequest(text="say advance: SECONDS or now: a time that is to come")
-        return said({"now": self._state.advance(seconds)})
+        return respond_json({"now": self._state.advance(seconds)})
 
     async def faults(self, _: web.Request) -> web.Response:
         """The faults that are asked for, and how many calls each has met."""
-        return said(msgspec.to_builtins(self._state.faults.asked))
+        return respond_json(msgspec.to_builtins(self._state.faults.asked))
 
     async def ask(self, request: web.Request) -> web.Response:
         """Have these faults happen, and no others."""
-        asked = await read(request, Asked)
-        self._state.ask(asked)
-        return said(msgspec.to_builtins(asked))
+        plan = await parse_body(request, FaultPlan)
+        self._state.ask(plan)
+        return respond_json(msgspec.to_builtins(plan))
 
     async def journal(self, request: web.Request) -> web.Response:
         """Every effect, once."""
-        after, limit = window(request)
+        after, limit = parse_window(request)
         entries = self._state.journal(after, limit, request.query.get("what", ""))
-        return said({"entries": entries, "last": entries[-1]["seq"] if entries else after})
+        return respond_json({"entries": entries, "last": entries[-1]["seq"] if entries else after})
 
     async def deliveries(self, request: web.Request) -> web.Response:
         """What became of each delivery of an event."""
-        after, limit = window(request)
-        return said({"deliveries": states(self._state.connection, after, limit)})
+        after, limit = parse_window(request)
+        return respond_json({"deliveries": states(self._state.connection, after, limit)})
 
     async def deliver(self, _: web.Request) -> web.Response:
         """Try all deliveries that wait, whenever they would be due."""
-        return said({"tried": await self._deliveries.step(all=True)})
+        return respond_json({"tried": await self._deliveries.step(all=True)})
 
     # ---- pages
 
     def _object(self, kind: str, id: str) -> tuple[Transaction, Body]:
         for live in (False, True):
             tx = Transaction(self._state.account, live, int(self._state.clock()))
-            found = tx.find(kind, id)
-            if found is not None:
-                return tx, found
+            body = tx.find(kind, id)
+            if body is not None:
+                return tx, body
         raise web.HTTPNotFound(text=f"there is no {kind} {id}")
 
     async def invoice(self, request: web.Request) -> web.Response:
         """An invoice as a page."""
-        tx, found = self._object("invoice", request.match_info["id"])
+        tx, invoice = self._object("invoice", request.match_info["id"])
         lines = "".join(
             f"<tr><td>{html.escape(str(line.get('description') or ''))}<td>{line['amount']}"
-            for line in tx.shown(found)["lines"]["data"]
+            for line in tx.shown(invoice)["lines"]["data"]
         )
-        title = f"Invoice {found.get('number') or found['id']}"
-        return page(title, f"<table>{lines}<tr><td>Total<td>{found['total']}</table><p>{found['status']}")
+        title = f"Invoice {invoice.get('number') or invoice['id']}"
+        return respond_page(title, f"<table>{lines}<tr><td>Total<td>{invoice['total']}</table><p>{invoice['status']}")
 
     async def invoice_pdf(self, request: web.Request) -> web.Response:
         """An invoice as a PDF, without anything on it."""
@@ -136,45 +136,45 @@ class Controls:
 
     async def checkout(self, request: web.Request) -> web.Response:
         """A session as a page with a button."""
-        _, found = self._object("checkout.session", request.match_info["id"])
-        if found["status"] != "open":
-            return page("Checkout", f"<p>This session is {found['status']}.")
-        amount = f"{found.get('amount_total', 0)} {found.get('currency') or ''}"
-        form = f"<form method=post action='/_sandbox/checkout/{found['id']}/pay'><button>Pay</button></form>"
-        return page("Checkout", f"<p>{html.escape(amount)}{form}")
+        _, session = self._object("checkout.session", request.match_info["id"])
+        if session["status"] != "open":
+            return respond_page("Checkout", f"<p>This session is {session['status']}.")
+        amount = f"{session.get('amount_total', 0)} {session.get('currency') or ''}"
+        form = f"<form method=post action='/_sandbox/checkout/{session['id']}/pay'><button>Pay</button></form>"
+        return respond_page("Checkout", f"<p>{html.escape(amount)}{form}")
 
     async def pay(self, request: web.Request) -> web.Response:
         """The customer pays a session, by `{"card": TOKEN}` or by the button of its page."""
-        tx, found = self._object("checkout.session", request.match_info["id"])
+        tx, session = self._object("checkout.session", request.match_info["id"])
         sent = request.content_type == "application/json"
-        card = (await read(request, Card)).card if sent else Card().card
+        card = (await parse_body(request, CardChoice)).card if sent else CardChoice().card
         try:
             with transaction(self._state.connection):
-                made = tx.shown(checkout.pay(tx, found["id"], card))
-        except Refusal as no:
-            return web.Response(status=no.status, body=orjson.dumps(no.body), content_type="application/json")
+                paid = tx.shown(checkout.pay(tx, session["id"], card))
+        except ApiError as error:
+            return web.Response(status=error.status, body=orjson.dumps(error.body), content_type="application/json")
         self._state.wake()
         if sent:
-            return said(made)
-        where = (made["success_url"] or "/").replace("{CHECKOUT_SESSION_ID}", found["id"])
+            return respond_json(paid)
+        where = (paid["success_url"] or "/").replace("{CHECKOUT_SESSION_ID}", session["id"])
         return web.Response(status=303, headers={"Location": where})
 
     async def portal(self, request: web.Request) -> web.Response:
         """A customer's invoices as a page."""
-        tx, found = self._object("billing_portal.session", request.match_info["id"])
+        tx, session = self._object("billing_portal.session", request.match_info["id"])
         rows = "".join(
             f"<tr><td>{html.escape(one.get('number') or one['id'])}<td>{one['total']}<td>{one['status']}"
-            for one in tx.all("invoice", customer=found["customer"])
+            for one in tx.all("invoice", customer=session["customer"])
         )
-        return page("Invoices", f"<table>{rows}</table>")
+        return respond_page("Invoices", f"<table>{rows}</table>")
 
     async def receipt(self, request: web.Request) -> web.Response:
         """A receipt as a page."""
-        _, found = self._object("charge", request.match_info["id"])
-        return page(f"Receipt {found['id']}", f"<p>{found['amount']} {found['currency']}")
+        _, charge = self._object("charge", request.match_info["id"])
+        return respond_page(f"Receipt {charge['id']}", f"<p>{charge['amount']} {charge['currency']}")
 
 
-def window(request: web.Request) -> tuple[int, int]:
+def parse_window(request: web.Request) -> tuple[int, int]:
     """From where on, and how many."""
     try:
         after, limit = (int(request.query.get(name, default)) for name, default in (("after", 0), ("limit", LIMIT)))
@@ -183,20 +183,20 @@ def window(request: web.Request) -> tuple[int, int]:
     return after, max(1, min(limit, LIMIT_MAX))
 
 
-async def read(request: web.Request, kind: type[T]) -> T:
+async def parse_body(request: web.Request, kind: type[T]) -> T:
     """What is sent, as JSON."""
     try:
         return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.DecodeError as bad:
-        raise web.HTTPBadRequest(text=str(bad)) from None
+    except msgspec.DecodeError as error:
+        raise web.HTTPBadRequest(text=str(error)) from None
 
 
-def said(body: object) -> web.Response:
+def respond_json(body: object) -> web.Response:
     """Answer with JSON."""
     return web.Response(body=orjson.dumps(body), content_type="application/json")
 
 
-def page(title: str, content: str) -> web.Response:
+def respond_page(title: str, content: str) -> web.Response:
     """Answer with a page."""
     head = f"<!doctype html><meta charset=utf-8><title>{html.escape(title)}</title><h1>{html.escape(title)}</h1>"
     headers = {

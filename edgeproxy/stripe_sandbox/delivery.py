@@ -43,7 +43,7 @@ def enqueue(faults: Faults, tx: Transaction, event: Body, endpoint: str, form: s
         )
 
 
-def signature(secret: str, payload: bytes, at: int) -> str:
+def compute_signature(secret: str, payload: bytes, at: int) -> str:
     """The field `Stripe-Signature` of a payload."""
     digest = hmac.new(secret.encode(), f"{at}.".encode() + payload, hashlib.sha256).hexdigest()
     return f"t={at},v1={digest}"
@@ -70,18 +70,21 @@ class Deliveries:
 
     async def _deliver(self, seq: int, event: str, endpoint: str, live: int, attempt: int, forged: int) -> None:
         tx = Transaction(self._account, bool(live), int(self._clock()))
-        found, made = tx.find_any(endpoint), tx.find_any(event)
-        if found is None or made is None or found.get("deleted"):
+        endpoint_body, made = tx.find_any(endpoint), tx.find_any(event)
+        if endpoint_body is None or made is None or endpoint_body.get("deleted"):
             self._settle(seq, "dropped", attempt)
             return
         thin = made["object"] == "v2.core.event"
         payload = orjson.dumps(notification(made)) if thin else orjson.dumps(tx.shown(made), option=orjson.OPT_INDENT_2)
-        details = found.get("webhook_endpoint") or {"url": found.get("url"), "signing_secret": found.get("secret")}
+        details = endpoint_body.get("webhook_endpoint") or {
+            "url": endpoint_body.get("url"),
+            "signing_secret": endpoint_body.get("secret"),
+        }
         secret = "whsec_of_somebody_else" if forged else details["signing_secret"]
         headers = {
             "Content-Type": "application/json; charset=utf-8",
             "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
-            "Stripe-Signature": signature(secret, payload, int(self._clock())),
+            "Stripe-Signature": compute_signature(secret, payload, int(self._clock())),
         }
         delivered = await self._post(details["url"], payload, headers)
         if delivered:

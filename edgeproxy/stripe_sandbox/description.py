@@ -69,7 +69,7 @@ class Description:
 
 
 @cache
-def description() -> Description:
+def load_description() -> Description:
     """The description that comes with the sandbox."""
     read = orjson.loads(files("edgeproxy.stripe_sandbox").joinpath("stripe-api.json").read_bytes())
     return Description(read["version"], [Operation(**one) for one in read["operations"]], read["schemas"])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from edgeproxy.base import log
 from edgeproxy.stripe_sandbox.objects import alerts, clocks, usage
-from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Account, Transaction
 
@@ -26,7 +26,7 @@ class Timer(NamedTuple):
     live: bool
 
 
-class Due:
+class DueWork:
     """Does what has come due."""
 
     def __init__(self, account: Account, work: Work) -> None:
@@ -51,8 +51,8 @@ class Due:
             return False
         with transaction(self._account.connection):
             tx = Transaction(self._account, live, int(now))
-            many, counted = usage.count(tx, now)
-            alerts.look(tx, counted)
+            many, counted = usage.count_events(tx, now)
+            alerts.evaluate_alerts(tx, counted)
             return many == usage.BATCH
 
     def _advance(self, clock: str, target: int, now: int) -> bool:
@@ -60,7 +60,7 @@ class Due:
             return True
         with transaction(self._account.connection):
             tx = Transaction(self._account, False, now)
-            clocks.arrived(tx, tx.get("test_helpers.test_clock", clock))
+            clocks.finish_advance(tx, tx.get("test_helpers.test_clock", clock))
         return False
 
     def _timers(self, clock: str, until: int, now: int) -> bool:
@@ -82,11 +82,11 @@ class Due:
             with transaction(self._account.connection):
                 self._drop(timer)
                 if clock:
-                    found = tx.get("test_helpers.test_clock", clock)
-                    tx.save({**found, "frozen_time": max(found["frozen_time"], timer.at)})
+                    test_clock = tx.get("test_helpers.test_clock", clock)
+                    tx.save({**test_clock, "frozen_time": max(test_clock["frozen_time"], timer.at)})
                 self._work[timer.what](tx, timer.id)
-        except Refusal as no:
-            self._log.error("what came due could not be done", what=timer.what, id=timer.id, why=str(no))
+        except ApiError as error:
+            self._log.error("what came due could not be done", what=timer.what, id=timer.id, why=str(error))
             self._drop(timer)
         except Exception:  # One object that cannot be handled keeps no other waiting.
             self._log.exception("what came due failed", what=timer.what, id=timer.id)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from edgeproxy.stripe_sandbox.description import Description, Schema
-from edgeproxy.stripe_sandbox.refusal import invalid
+from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 DEPTH_MAX = 4
@@ -13,12 +13,12 @@ Included = Mapping[tuple[str, str], Callable[[Transaction, Body], Any]]
 """What is answered only where it is asked for, by type and field."""
 
 
-def expand(tx: Transaction, answer: Body, schema: Schema, wanted: Sequence[str], included: Included) -> None:
-    """Expand these paths of an answer, in place; raises Refusal."""
-    for path in wanted:
+def expand(tx: Transaction, answer: Body, schema: Schema, paths: Sequence[str], included: Included) -> None:
+    """Expand these paths of an answer, in place; raises ApiError."""
+    for path in paths:
         names = path.split(".")
         if len(names) > DEPTH_MAX + (names[0] == "data"):
-            raise invalid(f"You cannot expand more than {DEPTH_MAX} levels of a property.", "expand")
+            raise invalid_request(f"You cannot expand more than {DEPTH_MAX} levels of a property.", "expand")
         _expand(tx, answer, schema, names, path, included)
 
 
@@ -30,35 +30,37 @@ def _expand(tx: Transaction, value: Any, schema: Schema, names: Sequence[str], p
         return
     if not isinstance(value, dict):
         return
-    field = _field(description, schema, value, names[0])
+    field = _find_field(description, schema, value, names[0])
     if field is None:
-        raise invalid(f"This property cannot be expanded ({path}).", "expand")
+        raise invalid_request(f"This property cannot be expanded ({path}).", "expand")
     name, key = names[0], (value.get("object", ""), names[0])
     child = value.get(name)
     if isinstance(child, str) and _is_expandable(description, field):
-        found = tx.find_any(child)
-        if found is not None:
-            value[name] = tx.shown(found)
+        child_body = tx.find_any(child)
+        if child_body is not None:
+            value[name] = tx.shown(child_body)
     elif (
         isinstance(child, list) and child and isinstance(child[0], str) and _is_expandable(description, field["items"])
     ):
-        value[name] = [child_of if (found := tx.find_any(child_of)) is None else tx.shown(found) for child_of in child]
+        value[name] = [
+            child_of if (child_body := tx.find_any(child_of)) is None else tx.shown(child_body) for child_of in child
+        ]
     elif child is None and key in included:
         value[name] = included[key](tx, value)
     elif len(names) == 1 and not isinstance(child, dict | list) and (child or not _is_expandable(description, field)):
-        raise invalid(f"This property cannot be expanded ({path}).", "expand")
+        raise invalid_request(f"This property cannot be expanded ({path}).", "expand")
     if len(names) > 1:
         _expand(tx, value.get(name), field, names[1:], path, included)
 
 
-def _field(description: Description, schema: Schema, value: Mapping[str, Any], name: str) -> Schema | None:
+def _find_field(description: Description, schema: Schema, value: Mapping[str, Any], name: str) -> Schema | None:
     """The schema of a field of this value."""
     for option in description.options(schema):
         for one in description.options(option):
-            found: Schema | None = one.get("properties", {}).get(name)
+            field: Schema | None = one.get("properties", {}).get(name)
             kind = one.get("properties", {}).get("object", {}).get("enum", [value.get("object")])
-            if found is not None and value.get("object") in kind:
-                return found
+            if field is not None and value.get("object") in kind:
+                return field
     return None
 
 

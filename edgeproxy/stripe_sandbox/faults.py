@@ -10,7 +10,7 @@ BEFORE = ("call_lost", "error_before", "refused", "rate_limited", "restart_befor
 AFTER = ("answer_lost", "answer_cut", "error_after", "restart_after")
 DELAYS = ("latency",)
 DELIVERIES = ("webhook_lost", "webhook_late", "webhook_duplicated", "webhook_shuffled", "webhook_forged")
-STANDING = ("lag", "summary_lag", "search_lag", "summary_wrong", "clock")
+LASTING_FAULTS = ("lag", "summary_lag", "search_lag", "summary_wrong", "clock")
 """What is so for as long as it is asked for."""
 
 
@@ -60,7 +60,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """How many it met."""
 
 
-class Asked(msgspec.Struct, forbid_unknown_fields=True):
+class FaultPlan(msgspec.Struct, forbid_unknown_fields=True):
     """All faults that are asked for, and their seed."""
 
     seed: int = 0
@@ -70,8 +70,8 @@ class Asked(msgspec.Struct, forbid_unknown_fields=True):
 class Faults:
     """Decides. The same seed and the same calls in the same order meet the same faults."""
 
-    def __init__(self, asked: Asked) -> None:
-        self.asked = asked
+    def __init__(self, plan: FaultPlan) -> None:
+        self.asked = plan
 
     def meet(self, kinds: Sequence[str], name: str, method: str | None = None) -> list[Fault]:
         """The faults of these kinds that a call of this path, or an event of this type, meets now."""

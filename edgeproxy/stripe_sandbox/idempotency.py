@@ -4,13 +4,13 @@ import hashlib
 import sqlite3
 from typing import NamedTuple
 
-from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.refusal import ApiError
 
-KEPT_SECONDS = 86400
+RETENTION_SECONDS = 86400
 KEY_MAX = 255
 
 
-class Kept(NamedTuple):
+class StoredAnswer(NamedTuple):
     """The first answer to a key."""
 
     request: str
@@ -18,26 +18,26 @@ class Kept(NamedTuple):
     body: bytes
 
 
-class Keys:
+class IdempotencyKeys:
     """The keys of all calls. `under_way` are those whose first answer is not there yet."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.under_way: set[tuple[bool, str]] = set()
 
-    def find(self, live: bool, key: str, digest: str, now: int) -> Kept | None:
+    def find(self, live: bool, key: str, digest: str, now: int) -> StoredAnswer | None:
         """The answer to be given again; raises the refusal of a key that cannot be used."""
         if not 0 < len(key) <= KEY_MAX:
-            raise refused(400, f"Idempotency keys have 1 to {KEY_MAX} characters.")
+            raise key_error(400, f"Idempotency keys have 1 to {KEY_MAX} characters.")
         row = self._connection.execute(
             "SELECT request, status, body, digest, created FROM idempotency WHERE live = ? AND key = ?", (live, key)
         ).fetchone()
-        if row is not None and row[4] <= now - KEPT_SECONDS:
+        if row is not None and row[4] <= now - RETENTION_SECONDS:
             self._connection.execute("DELETE FROM idempotency WHERE live = ? AND key = ?", (live, key))
             row = None
         if row is None:
             if (live, key) in self.under_way:
-                raise refused(
+                raise key_error(
                     409,
                     "There is currently another in-progress request using this Idempotent Key (that probably means you "
                     f"submitted twice, and the other request is still going through): {key}. Please try again later.",
@@ -45,31 +45,31 @@ class Keys:
                 )
             return None
         if row[3] != digest:
-            raise refused(
+            raise key_error(
                 400,
                 "Keys for idempotent requests can only be used with the same parameters they were first used with. Try "
                 f"using a key other than '{key}' if you meant to execute a different request.",
             )
-        return Kept(*row[:3])
+        return StoredAnswer(*row[:3])
 
-    def keep(self, live: bool, key: str, digest: str, now: int, kept: Kept) -> None:
+    def keep(self, live: bool, key: str, digest: str, now: int, answer: StoredAnswer) -> None:
         """Keep the first answer to a key."""
         self._connection.execute(
             "INSERT OR REPLACE INTO idempotency (live, key, digest, created, request, status, body) "
             "VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (live, key, digest, now, *kept),
+            (live, key, digest, now, *answer),
         )
 
     def purge(self, now: int) -> None:
         """Forget keys that are older than a day."""
-        self._connection.execute("DELETE FROM idempotency WHERE created <= ?", (now - KEPT_SECONDS,))
+        self._connection.execute("DELETE FROM idempotency WHERE created <= ?", (now - RETENTION_SECONDS,))
 
 
-def digest_of(method: str, path: str, query: str, body: bytes) -> str:
+def compute_digest(method: str, path: str, query: str, body: bytes) -> str:
     """What is the same for two calls with the same parameters."""
     return hashlib.sha256(b"\0".join((method.encode(), path.encode(), query.encode(), body))).hexdigest()
 
 
-def refused(status: int, message: str, code: str | None = None) -> Refusal:
+def key_error(status: int, message: str, code: str | None = None) -> ApiError:
     """The refusal of a key."""
-    return Refusal(status, message, kind="idempotency_error", code=code)
+    return ApiError(status, message, kind="idempotency_error", code=code)

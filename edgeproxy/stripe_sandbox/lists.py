@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from edgeproxy.stripe_sandbox.refusal import invalid, missing
+from edgeproxy.stripe_sandbox.refusal import invalid_request, no_such_object
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 LIMIT, LIMIT_MAX = 10, 100
@@ -15,90 +15,92 @@ Parameters = Mapping[str, Any]
 Handler = Callable[[Transaction, Ids, Parameters], Body]
 
 
-def retrieving(kind: str) -> Handler:
+def create_retrieve_handler(kind: str) -> Handler:
     """Answer with the object that the path names."""
     return lambda tx, ids, p: tx.get(kind, ids["id"])
 
 
-def listing(kind: str, **filters: str) -> Handler:
+def create_list_handler(kind: str, **filters: str) -> Handler:
     """List objects of a type. `filters` are parameters, each with the field that is to be so."""
 
     def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-        return listed(tx, kind, p, {filters[name]: value for name, value in p.items() if name in filters})
+        return list_objects(tx, kind, p, {filters[name]: value for name, value in p.items() if name in filters})
 
     return handler
 
 
-def listed(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, Any], where: str = "", *values: Any) -> Body:
+def list_objects(
+    tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, Any], where: str = "", *values: Any
+) -> Body:
     """A list of objects of a type: fields by path that are so (or in a range, or one of a list), and `where`, SQL."""
-    limit = limit_of(p)
+    limit = parse_limit(p)
     query, arguments = "kind = ? AND live = ? AND NOT deleted", [kind, tx.live]
     if where:
         query += f" AND {where}"
         arguments.extend(values)
     for path, value in fields.items():
-        found = f"json_extract(body, '$.{path}')"
+        column = f"json_extract(body, '$.{path}')"
         if isinstance(value, Mapping):
             for name, bound in value.items():
-                query += f" AND {found} {RANGES[name]} ?"
+                query += f" AND {column} {RANGES[name]} ?"
                 arguments.append(bound)
         elif isinstance(value, list):
-            query += f" AND {found} IN ({', '.join('?' * len(value))})"
+            query += f" AND {column} IN ({', '.join('?' * len(value))})"
             arguments.extend(value)
         elif value is None:
-            query += f" AND {found} IS NULL"
+            query += f" AND {column} IS NULL"
         else:
-            query += f" AND {found} = ?"
+            query += f" AND {column} = ?"
             arguments.append(value)
     order = "DESC"
     for name, sign in (("starting_after", "<"), ("ending_before", ">")):
         if name in p:
             query += f" AND seq {sign} ?"
-            arguments.append(_place(tx, kind, p[name], name))
+            arguments.append(_find_place(tx, kind, p[name], name))
             order = "ASC" if name == "ending_before" else "DESC"
     rows = tx.account.connection.execute(
         f"SELECT body FROM objects WHERE {query} ORDER BY seq {order} LIMIT ?", (*arguments, limit + 1)
     ).fetchall()
-    found_bodies = [json.loads(body) for (body,) in rows[:limit]]
+    bodies = [json.loads(body) for (body,) in rows[:limit]]
     if order == "ASC":
-        found_bodies.reverse()
-    return page(tx, found_bodies, len(rows) > limit)
+        bodies.reverse()
+    return format_list(tx, bodies, len(rows) > limit)
 
 
-def page(tx: Transaction, bodies: Sequence[Body], has_more: bool, url: str | None = None) -> Body:
+def format_list(tx: Transaction, bodies: Sequence[Body], has_more: bool, url: str | None = None) -> Body:
     """A list as it is answered."""
     where = url or (tx.request.path if tx.request is not None else "")
     return {"object": "list", "data": list(bodies), "has_more": has_more, "url": where}
 
 
-def paged(tx: Transaction, bodies: Sequence[Body], p: Parameters, url: str | None = None) -> Body:
+def slice_list(tx: Transaction, bodies: Sequence[Body], p: Parameters, url: str | None = None) -> Body:
     """A part of a list that is there whole."""
-    limit = limit_of(p)
+    limit = parse_limit(p)
     places = {body["id"]: place for place, body in enumerate(bodies)}
     first, last = 0, len(bodies)
     for name in ("starting_after", "ending_before"):
         if name in p and p[name] not in places:
-            raise missing("object", p[name], name)
+            raise no_such_object("object", p[name], name)
     if "starting_after" in p:
         first = places[p["starting_after"]] + 1
     if "ending_before" in p:
         last = places[p["ending_before"]]
-        return page(tx, bodies[max(last - limit, first) : last], last - limit > first, url)
-    return page(tx, bodies[first : first + limit], last > first + limit, url)
+        return format_list(tx, bodies[max(last - limit, first) : last], last - limit > first, url)
+    return format_list(tx, bodies[first : first + limit], last > first + limit, url)
 
 
-def limit_of(p: Parameters) -> int:
+def parse_limit(p: Parameters) -> int:
     """How many objects are asked for."""
     limit = p.get("limit", LIMIT)
     if not 1 <= limit <= LIMIT_MAX:
-        raise invalid(f"Invalid limit: must be between 1 and {LIMIT_MAX}", "limit")
+        raise invalid_request(f"Invalid limit: must be between 1 and {LIMIT_MAX}", "limit")
     return int(limit)
 
 
-def _place(tx: Transaction, kind: str, id: str, name: str) -> int:
+def _find_place(tx: Transaction, kind: str, id: str, name: str) -> int:
     row = tx.account.connection.execute(
         "SELECT seq FROM objects WHERE id = ? AND kind = ? AND live = ?", (id, kind, tx.live)
     ).fetchone()
     if row is None:
-        raise missing(kind.rpartition(".")[2].replace("_", " "), id, name)
+        raise no_such_object(kind.rpartition(".")[2].replace("_", " "), id, name)
     return int(row[0])

@@ -16,9 +16,9 @@ from edgeproxy.base.web_listener import Bounds, WebListener, raise_descriptor_li
 from edgeproxy.config.addresses import Address
 from edgeproxy.stripe_sandbox.controls import Controls
 from edgeproxy.stripe_sandbox.delivery import Deliveries
-from edgeproxy.stripe_sandbox.description import description
-from edgeproxy.stripe_sandbox.due import Due
-from edgeproxy.stripe_sandbox.idempotency import Keys
+from edgeproxy.stripe_sandbox.description import load_description
+from edgeproxy.stripe_sandbox.due import DueWork
+from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys
 from edgeproxy.stripe_sandbox.operations import WORK
 from edgeproxy.stripe_sandbox.rates import Rates
 from edgeproxy.stripe_sandbox.server import BODY_MAX, Server
@@ -38,11 +38,11 @@ def run(address: Address, file: str, rates: str, usage_lag: float) -> int:
     raise_descriptor_limit()
     try:
         uvloop.run(serve(address, file, rates, usage_lag))
-    except OSError as failure:
-        print(f"edgeproxy: cannot listen on {address}: {failure.strerror or failure}", file=sys.stderr)
+    except OSError as error:
+        print(f"edgeproxy: cannot listen on {address}: {error.strerror or error}", file=sys.stderr)
         return 2
-    except sqlite3.Error as failure:
-        print(f"edgeproxy: {file} cannot be used: {failure}", file=sys.stderr)
+    except sqlite3.Error as error:
+        print(f"edgeproxy: {file} cannot be used: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -55,9 +55,9 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listening = socket.create_server(address, family=family)
     bound = Address(*listening.getsockname()[:2])
-    state = State(file, description(), f"http://{bound}", usage_lag, rates != "off")
+    state = State(file, load_description(), f"http://{bound}", usage_lag, rates != "off")
     deliveries = Deliveries(state.account, state.clock)
-    server = Server(description(), state, Rates(rates))
+    server = Server(load_description(), state, Rates(rates))
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
     application = web.Application(middlewares=[connections.track_request], client_max_size=BODY_MAX)
     Controls(state, deliveries).add_to(application)
@@ -65,7 +65,7 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
     connections.accept(runner, listening)
-    tasks.start("due", tick(state, Due(state.account, WORK)))
+    tasks.start("due", tick(state, DueWork(state.account, WORK)))
     tasks.start("deliveries", deliver(state, deliveries))
     logger.info("Stripe sandbox serving", version=__version__, listen=str(bound), state=file, rates=rates)
     await stop.wait()
@@ -78,9 +78,9 @@ async def serve(address: Address, file: str, rates: str, usage_lag: float) -> No
     logger.info("Stripe sandbox stopped")
 
 
-async def tick(state: State, due: Due) -> None:
+async def tick(state: State, due: DueWork) -> None:
     """Do what has come due, for ever."""
-    keys, purged = Keys(state.connection), 0.0
+    keys, purged = IdempotencyKeys(state.connection), 0.0
     while True:
         if state.clock() - purged > PURGE_SECONDS:
             purged = state.clock()

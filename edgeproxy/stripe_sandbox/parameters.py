@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgeproxy.stripe_sandbox.description import Schema
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 
 KEY = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\])*)")
 INTEGER = re.compile(r"-?[0-9]{1,18}")
@@ -17,45 +17,45 @@ METADATA_KEY_MAX = 40
 Written = str | dict[str, "Written"] | list["Written"]
 
 
-def nested(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """What a form says, `a[b][0]=c` as `{a: {b: {"0": c}}}`; `a[]` counts for itself."""
     root: dict[str, Any] = {}
     for key, value in pairs:
         match = KEY.fullmatch(key)
         if match is None:
-            raise invalid(f"Received unknown parameter: {key}", key, "parameter_unknown")
+            raise invalid_request(f"Received unknown parameter: {key}", key, "parameter_unknown")
         names = [match[1], *re.findall(r"\[([^\[\]]*)\]", match[2])]
         if len(names) > DEPTH_MAX:
-            raise invalid(f"Received unknown parameter: {key}", key, "parameter_unknown")
+            raise invalid_request(f"Received unknown parameter: {key}", key, "parameter_unknown")
         inner = root
         for name in names[:-1]:
-            found = inner.setdefault(name or str(len(inner)), {})
-            if not isinstance(found, dict):
-                raise invalid("Invalid object", key)
-            inner = found
+            child = inner.setdefault(name or str(len(inner)), {})
+            if not isinstance(child, dict):
+                raise invalid_request("Invalid object", key)
+            inner = child
         inner[names[-1] or str(len(inner))] = value
     return root
 
 
-def read(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of parameters; raises Refusal."""
-    value = _read(schema, written, "")
+def parse_parameters(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of parameters; raises ApiError."""
+    value = _parse(schema, written, "")
     assert isinstance(value, dict)
     return value
 
 
-def _read(schema: Schema, written: Any, path: str) -> Any:
+def _parse(schema: Schema, written: Any, path: str) -> Any:
     if schema.get("x-pruned"):
         raise unsupported(f"the parameter {path}", path)
     options = schema.get("anyOf")
     if options is None:
-        return _read_one(schema, written, path)
-    refusal: Refusal | None = None
+        return _parse_one(schema, written, path)
+    refusal: ApiError | None = None
     for option in sorted(options, key=lambda one: _fits(one, written), reverse=True):
         try:
-            return _read_one(option, written, path)
-        except Refusal as no:
-            refusal = refusal or no
+            return _parse_one(option, written, path)
+        except ApiError as error:
+            refusal = refusal or error
     assert refusal is not None
     raise refusal
 
@@ -69,31 +69,31 @@ def _fits(option: Schema, written: Any) -> int:
     return int(option.get("type") not in ("object", "array"))
 
 
-def _read_one(schema: Schema, written: Any, path: str) -> Any:
+def _parse_one(schema: Schema, written: Any, path: str) -> Any:
     reader = READERS.get(schema.get("type", ""))
     return written if reader is None else reader(schema, written, path)
 
 
-def _object(schema: Schema, written: Any, path: str) -> Any:
+def _parse_object(schema: Schema, written: Any, path: str) -> Any:
     if not isinstance(written, dict):
-        raise invalid("Invalid object", path)
+        raise invalid_request("Invalid object", path)
     properties, others = schema.get("properties", {}), schema.get("additionalProperties", False)
     unknown = [name for name in written if name not in properties] if others is False else []
     if unknown:
         names = [_join(path, name) for name in unknown]
         what = "parameter" if len(names) == 1 else "parameters"
-        raise invalid(f"Received unknown {what}: {', '.join(names)}", names[0], "parameter_unknown")
+        raise invalid_request(f"Received unknown {what}: {', '.join(names)}", names[0], "parameter_unknown")
     value = {}
-    for name, said in written.items():
+    for name, field in written.items():
         inner = properties.get(name, others)
-        value[name] = _read(inner, said, _join(path, name)) if isinstance(inner, Mapping) else said
+        value[name] = _parse(inner, field, _join(path, name)) if isinstance(inner, Mapping) else field
     for name in schema.get("required", ()):
         if name not in written:
             named = _join(path, name)
-            raise invalid(f"Missing required param: {named}.", named, "parameter_missing")
+            raise invalid_request(f"Missing required param: {named}.", named, "parameter_missing")
         if written[name] == "":
             named = _join(path, name)
-            raise invalid(f"You passed an empty string for '{named}'.", named, "parameter_invalid_empty")
+            raise invalid_request(f"You passed an empty string for '{named}'.", named, "parameter_invalid_empty")
     if path.rpartition("[")[2].rstrip("]") == "metadata":
         _check_metadata(value, path)
     return value
@@ -101,67 +101,67 @@ def _object(schema: Schema, written: Any, path: str) -> Any:
 
 def _check_metadata(metadata: Mapping[str, Any], path: str) -> None:
     if len(metadata) > METADATA_KEYS_MAX:
-        raise invalid(f"Metadata can have up to {METADATA_KEYS_MAX} keys.", path)
+        raise invalid_request(f"Metadata can have up to {METADATA_KEYS_MAX} keys.", path)
     for name in metadata:
         if len(name) > METADATA_KEY_MAX:
-            raise invalid(f"Metadata keys can be up to {METADATA_KEY_MAX} characters long.", _join(path, name))
+            raise invalid_request(f"Metadata keys can be up to {METADATA_KEY_MAX} characters long.", _join(path, name))
 
 
-def _array(schema: Schema, written: Any, path: str) -> Any:
+def _parse_array(schema: Schema, written: Any, path: str) -> Any:
     if isinstance(written, dict):
         if not all(index.isdecimal() for index in written):
-            raise invalid("Invalid array", path)
+            raise invalid_request("Invalid array", path)
         written = [written[index] for index in sorted(written, key=int)]
     if not isinstance(written, list):
-        raise invalid("Invalid array", path)
-    return [_read(schema.get("items", {}), said, f"{path}[{index}]") for index, said in enumerate(written)]
+        raise invalid_request("Invalid array", path)
+    return [_parse(schema.get("items", {}), item, f"{path}[{index}]") for index, item in enumerate(written)]
 
 
-def _string(schema: Schema, written: Any, path: str) -> Any:
+def _parse_string(schema: Schema, written: Any, path: str) -> Any:
     if not isinstance(written, str):
-        raise invalid("Invalid string: must be a string", path)
+        raise invalid_request("Invalid string: must be a string", path)
     allowed = schema.get("enum")
     if allowed is not None and written not in allowed:
         *some, last = allowed
         listed = f"{', '.join(some)} or {last}" if some else last
-        raise invalid(f"Invalid {path}: must be one of {listed}", path)
+        raise invalid_request(f"Invalid {path}: must be one of {listed}", path)
     most = schema.get("maxLength")
     if most is not None and len(written) > most:
-        raise invalid(f"Invalid string: {written[:20]}…; must be at most {most} characters", path)
+        raise invalid_request(f"Invalid string: {written[:20]}…; must be at most {most} characters", path)
     if schema.get("format") == "decimal" and not DECIMAL.fullmatch(written):
-        raise invalid(f"Invalid decimal: {written}; must have at most 12 decimal places", path)
+        raise invalid_request(f"Invalid decimal: {written}; must have at most 12 decimal places", path)
     return written
 
 
-def _integer(_: Schema, written: Any, path: str) -> Any:
+def _parse_integer(_: Schema, written: Any, path: str) -> Any:
     if isinstance(written, int) and not isinstance(written, bool):
         return written
     if not isinstance(written, str) or not INTEGER.fullmatch(written):
-        raise invalid(f"Invalid integer: {written}", path, "parameter_invalid_integer")
+        raise invalid_request(f"Invalid integer: {written}", path, "parameter_invalid_integer")
     return int(written)
 
 
-def _number(_: Schema, written: Any, path: str) -> Any:
+def _parse_number(_: Schema, written: Any, path: str) -> Any:
     if isinstance(written, str) and DECIMAL.fullmatch(written):
         return float(written)
-    raise invalid(f"Invalid decimal: {written}", path)
+    raise invalid_request(f"Invalid decimal: {written}", path)
 
 
-def _boolean(_: Schema, written: Any, path: str) -> Any:
+def _parse_boolean(_: Schema, written: Any, path: str) -> Any:
     if isinstance(written, bool):
         return written
     if written not in ("true", "false"):
-        raise invalid(f"Invalid boolean: {written}", path)
+        raise invalid_request(f"Invalid boolean: {written}", path)
     return written == "true"
 
 
 READERS = {
-    "object": _object,
-    "array": _array,
-    "string": _string,
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
+    "object": _parse_object,
+    "array": _parse_array,
+    "string": _parse_string,
+    "integer": _parse_integer,
+    "number": _parse_number,
+    "boolean": _parse_boolean,
 }
 
 

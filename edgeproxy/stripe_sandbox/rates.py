@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from edgeproxy.stripe_sandbox.refusal import too_many
+from edgeproxy.stripe_sandbox.refusal import too_many_requests
 
 ENDPOINT = 25.0
 METER_EVENTS = "/v1/billing/meter_events"
@@ -48,7 +48,7 @@ class Rates:
         if method == "GET":
             self.reads += 1
             if self.reads > max(READS_MIN, READS_PER_PAYMENT * payments):
-                raise too_many("resource-specific")
+                raise too_many_requests("resource-specific")
         if path != METER_EVENTS:
             self._take(f"{method} {path}", ENDPOINT, "endpoint-rate", now)
         self._take("", ALL[self.mode], "global-rate", now)
@@ -56,4 +56,4 @@ class Rates:
     def _take(self, name: str, rate: float, reason: str, now: float) -> None:
         bucket = self._buckets.setdefault(name, Bucket(rate, rate, now))
         if not bucket.takes(now):
-            raise too_many(reason)
+            raise too_many_requests(reason)

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.stripe_sandbox.lists import Handler, Ids, Parameters, limit_of
-from edgeproxy.stripe_sandbox.refusal import invalid
+from edgeproxy.stripe_sandbox.lists import Handler, Ids, Parameters, parse_limit
+from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 CLAUSE = re.compile(
@@ -17,21 +17,21 @@ CLAUSES_MAX = 10
 NUMBERS = ("created", "amount", "total")
 
 
-def searching(kind: str, **fields: str) -> Handler:
+def create_search_handler(kind: str, **fields: str) -> Handler:
     """Search objects of a type by these fields, and by metadata."""
 
     def handler(tx: Transaction, ids: Ids, p: Parameters) -> Body:
-        return _found(tx, kind, p, {**fields, "metadata": "metadata"})
+        return _search(tx, kind, p, {**fields, "metadata": "metadata"})
 
     return handler
 
 
-def _found(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]) -> Body:
-    where, values = wanted(p["query"], fields)
-    limit = limit_of(p)
+def _search(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str]) -> Body:
+    where, values = parse_query(p["query"], fields)
+    limit = parse_limit(p)
     before = p.get("page", str(2**62))
     if not before.isdecimal():
-        raise invalid("Invalid page.", "page")
+        raise invalid_request("Invalid page.", "page")
     rows = tx.account.connection.execute(
         "SELECT seq, body FROM objects WHERE kind = ? AND live = ? AND NOT deleted "
         f"AND json_extract(body, '$.created') <= ? AND seq < ? AND ({where}) ORDER BY seq DESC LIMIT ?",
@@ -47,8 +47,8 @@ def _found(tx: Transaction, kind: str, p: Parameters, fields: Mapping[str, str])
     }
 
 
-def wanted(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
-    """A query as SQL and its values; raises Refusal."""
+def parse_query(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
+    """A query as SQL and its values; raises ApiError."""
     clauses: list[str] = []
     values: list[Any] = []
     joins: set[str] = set()
@@ -56,7 +56,7 @@ def wanted(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
     while True:
         match = CLAUSE.match(query, place)
         if match is None or len(clauses) == CLAUSES_MAX:
-            raise invalid("We were unable to parse your search query.", "query")
+            raise invalid_request("We were unable to parse your search query.", "query")
         clauses.append(_clause(match, fields, values))
         place = match.end()
         if place == len(query):
@@ -65,34 +65,34 @@ def wanted(query: str, fields: Mapping[str, str]) -> tuple[str, list[Any]]:
         joins.add("AND" if join is None else join[1].upper())
         place = place if join is None else join.end()
     if len(joins) > 1:
-        raise invalid("You can't combine AND and OR in one query.", "query")
+        raise invalid_request("You can't combine AND and OR in one query.", "query")
     return f" {joins.pop() if joins else 'AND'} ".join(clauses), values
 
 
 def _clause(match: re.Match[str], fields: Mapping[str, str], values: list[Any]) -> str:
     name, key = match["field"], match["key"]
     if name not in fields or (key is not None) != (name == "metadata"):
-        raise invalid(f"Field `{name}` is an unsupported search field for this resource.", "query")
+        raise invalid_request(f"Field `{name}` is an unsupported search field for this resource.", "query")
     path = f"$.{fields[name]}" + ("" if key is None else f'."{key}"')
-    found = "json_extract(body, ?)"
+    column = "json_extract(body, ?)"
     values.append(path)
-    sign, said = match["sign"], match["bare"] if match["text"] is None else re.sub(r"\\(.)", r"\1", match["text"])
+    sign, text = match["sign"], match["bare"] if match["text"] is None else re.sub(r"\\(.)", r"\1", match["text"])
     if match["bare"] == "null":
-        clause = f"{found} IS NULL"
+        clause = f"{column} IS NULL"
     elif sign == "~":
-        clause = f"instr(lower({found}), lower(?)) > 0"
-        values.append(said)
+        clause = f"instr(lower({column}), lower(?)) > 0"
+        values.append(text)
     else:
-        clause = f"COALESCE({found} {'=' if sign == ':' else sign} ?, 0)"
-        values.append(_value(name, said))
+        clause = f"COALESCE({column} {'=' if sign == ':' else sign} ?, 0)"
+        values.append(_parse_value(name, text))
     return f"NOT {clause}" if match["no"] else clause
 
 
-def _value(name: str, said: str) -> Any:
-    if said in ("true", "false") and name in ("active", "shippable"):
-        return said == "true"
+def _parse_value(name: str, text: str) -> Any:
+    if text in ("true", "false") and name in ("active", "shippable"):
+        return text == "true"
     if name in NUMBERS:
-        if not re.fullmatch(r"-?[0-9]+", said):
-            raise invalid(f"Field `{name}` wants a whole number.", "query")
-        return int(said)
-    return said
+        if not re.fullmatch(r"-?[0-9]+", text):
+            raise invalid_request(f"Field `{name}` wants a whole number.", "query")
+        return int(text)
+    return text

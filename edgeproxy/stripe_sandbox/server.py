@@ -19,13 +19,13 @@ from edgeproxy.stripe_sandbox import parameters
 from edgeproxy.stripe_sandbox.description import Description, Operation
 from edgeproxy.stripe_sandbox.expansion import expand
 from edgeproxy.stripe_sandbox.faults import AFTER, BEFORE, Fault
-from edgeproxy.stripe_sandbox.idempotency import Kept, Keys, digest_of
+from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys, StoredAnswer, compute_digest
 from edgeproxy.stripe_sandbox.operations import INCLUDED, OPERATIONS
 from edgeproxy.stripe_sandbox.rates import METER_EVENTS, Rates
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, too_many
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, too_many_requests
 from edgeproxy.stripe_sandbox.state import State
 from edgeproxy.stripe_sandbox.store import transaction
-from edgeproxy.stripe_sandbox.transaction import Request, Transaction, new_id
+from edgeproxy.stripe_sandbox.transaction import Request, Transaction, generate_id
 
 KEY = re.compile(r"(sk|rk)_(test|live)_\w+", re.ASCII)
 BODY_MAX = 1 << 20
@@ -64,7 +64,7 @@ class Server:
         self._description = description
         self._state = state
         self._rates = rates
-        self._keys = Keys(state.connection)
+        self._keys = IdempotencyKeys(state.connection)
         self._metering: set[tuple[bool, str, str]] = set()
         """Customers and event names of which a meter event is under way."""
         self._storm = 0.0
@@ -73,7 +73,7 @@ class Server:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a call."""
-        id = new_id("req")
+        id = generate_id("req")
         body = await request.read()
         headers = {"Request-Id": id, "Stripe-Version": self._description.version}
         after: list[Fault] = []
@@ -82,35 +82,35 @@ class Server:
             if call.key is not None:
                 headers["Idempotency-Key"] = call.key
             answer = await self._guarded(request, call, after)
-        except Refusal as no:
-            answer = refused(no)
-        except Dropped:
-            return dropped(request)
+        except ApiError as error:
+            answer = format_error(error)
+        except ConnectionDroppedError:
+            return drop_connection(request)
         except Exception:
             self._log.exception("a call failed", method=request.method, path=request.path, request=id)
-            answer = refused(Refusal(500, "The sandbox failed; its log says why.", kind="api_error"))
+            answer = format_error(ApiError(500, "The sandbox failed; its log says why.", kind="api_error"))
         return await self._sent(request, answer, headers, after)
 
     def _read(self, request: web.Request, id: str, body: bytes) -> Call:
         match = self._description.find(request.method, request.path)
         if match is None or match.operation.id not in OPERATIONS:
-            raise Refusal(404, f"Unrecognized request URL ({request.method}: {request.path}).")
+            raise ApiError(404, f"Unrecognized request URL ({request.method}: {request.path}).")
         live = is_live(request.headers.get("Authorization"))
         version = request.headers.get("Stripe-Version", self._description.version)
         if version != self._description.version:
-            raise invalid(f"The sandbox speaks the version {self._description.version} alone, not {version}.")
+            raise invalid_request(f"The sandbox speaks the version {self._description.version} alone, not {version}.")
         key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
         return Call(match.operation, match.ids, live, id, key, request.query_string, body)
 
     async def _guarded(self, request: web.Request, call: Call, after: list[Fault]) -> Answer:
         """The answer to a call that met the faults before its effect; `after` gets those that come after it."""
         self._rates.check(request.method, call.operation.path, time.monotonic(), self._state.payments())
-        digest = digest_of(request.method, call.path, call.query, call.body)
+        digest = compute_digest(request.method, call.path, call.query, call.body)
         held = None
         if call.key is not None:
-            kept = self._keys.find(call.live, call.key, digest, int(self._state.clock()))
-            if kept is not None:
-                return replayed(kept)
+            stored = self._keys.find(call.live, call.key, digest, int(self._state.clock()))
+            if stored is not None:
+                return replay_answer(stored)
             held = (call.live, call.key)
             self._keys.under_way.add(held)
         lock = None
@@ -132,13 +132,13 @@ class Server:
         """One call at a time for each customer and meter."""
         if call.operation.path != METER_EVENTS:
             return None
-        said = dict(parse_qsl(call.body.decode(errors="replace")))
-        lock = (call.live, said.get("event_name", ""), said.get("payload[stripe_customer_id]", ""))
+        form = dict(parse_qsl(call.body.decode(errors="replace")))
+        lock = (call.live, form.get("event_name", ""), form.get("payload[stripe_customer_id]", ""))
         if lock in self._metering:
             message = (
                 "There is currently another in-progress request for this customer and meter. Please try again later."
             )
-            raise Refusal(409, message, headers={"Stripe-Should-Retry": "true"})
+            raise ApiError(409, message, headers={"Stripe-Should-Retry": "true"})
         self._metering.add(lock)
         return lock
 
@@ -146,25 +146,25 @@ class Server:
         """Let a call meet what comes before its effect."""
         now = time.monotonic()
         if self._storm > now:
-            raise too_many("global-rate")
+            raise too_many_requests("global-rate")
         fault = self._state.meet(BEFORE, request.path, request.method)
         match None if fault is None else fault.kind:
             case "call_lost":
-                raise Dropped
+                raise ConnectionDroppedError
             case "restart_before":
                 restart()
             case "rate_limited":
                 assert fault is not None
                 self._storm = now + fault.seconds
-                raise too_many(fault.reason)
+                raise too_many_requests(fault.reason)
             case "refused":
                 assert fault is not None
-                raise Refusal(fault.status or 401, "Refused, as a fault that was asked for.")
+                raise ApiError(fault.status or 401, "Refused, as a fault that was asked for.")
             case "error_before":
                 assert fault is not None
-                answer = failed(fault)
+                answer = format_failure(fault)
                 self._keep(call, digest, answer)
-                raise Refusal(answer.status, FAILED, kind="api_error")
+                raise ApiError(answer.status, FAILED, kind="api_error")
 
     def _done(self, call: Call, digest: str, fails: Fault | None) -> Answer:
         """Do what is asked, and keep its answer with its effect."""
@@ -176,16 +176,16 @@ class Server:
                 tx = Transaction(self._state.account, call.live, now, request)
                 try:
                     answer = self._rendered(tx, call, values)
-                except Refusal as no:
-                    if no.commits and no.status != 429:
-                        self._keep(call, digest, refused(no))
+                except ApiError as error:
+                    if error.commits and error.status != 429:
+                        self._keep(call, digest, format_error(error))
                     raise
                 if fails is not None:
-                    answer = failed(fails)
+                    answer = format_failure(fails)
                 self._keep(call, digest, answer)
-        except Refusal as no:
-            if not no.commits and no.status not in (409, 429):
-                self._keep(call, digest, refused(no))
+        except ApiError as error:
+            if not error.commits and error.status not in (409, 429):
+                self._keep(call, digest, format_error(error))
             raise
         self._state.wake()
         return answer
@@ -195,27 +195,27 @@ class Server:
             try:
                 written = orjson.loads(call.body or b"{}")
             except orjson.JSONDecodeError:
-                raise invalid("The body is not JSON.") from None
+                raise invalid_request("The body is not JSON.") from None
         else:
             pairs = parse_qsl(call.query, keep_blank_values=True)
             try:
                 pairs += parse_qsl(call.body.decode(), keep_blank_values=True)
             except UnicodeDecodeError:
-                raise invalid("The body is not a form in UTF-8.") from None
-            written = parameters.nested(pairs)
-        return parameters.read(call.operation.parameters, written)
+                raise invalid_request("The body is not a form in UTF-8.") from None
+            written = parameters.parse_pairs(pairs)
+        return parameters.parse_parameters(call.operation.parameters, written)
 
     def _rendered(self, tx: Transaction, call: Call, values: dict[str, Any]) -> Answer:
-        wanted = values.pop("expand", [])
-        made = OPERATIONS[call.operation.id](tx, call.ids, values)
-        shown = {**made, "data": [tx.shown(one) for one in made["data"]]} if is_list(made) else tx.shown(made)
-        expand(tx, shown, call.operation.answer, wanted, INCLUDED)
-        return Answer(200, orjson.dumps(shown), {})
+        expand_paths = values.pop("expand", [])
+        result = OPERATIONS[call.operation.id](tx, call.ids, values)
+        body = {**result, "data": [tx.shown(one) for one in result["data"]]} if is_list(result) else tx.shown(result)
+        expand(tx, body, call.operation.answer, expand_paths, INCLUDED)
+        return Answer(200, orjson.dumps(body), {})
 
     def _keep(self, call: Call, digest: str, answer: Answer) -> None:
         if call.key is not None:
-            kept = Kept(call.id, answer.status, answer.body)
-            self._keys.keep(call.live, call.key, digest, int(self._state.clock()), kept)
+            stored = StoredAnswer(call.id, answer.status, answer.body)
+            self._keys.keep(call.live, call.key, digest, int(self._state.clock()), stored)
 
     async def _sent(
         self, request: web.Request, answer: Answer, headers: dict[str, str], after: list[Fault]
@@ -226,33 +226,33 @@ class Server:
                 case "restart_after":
                     restart()
                 case "answer_lost":
-                    return dropped(request)
+                    return drop_connection(request)
                 case "answer_cut":
-                    return await cut(request, answer, headers)
+                    return await cut_answer(request, answer, headers)
         return web.Response(status=answer.status, body=answer.body, headers=headers, content_type="application/json")
 
 
-class Dropped(Exception):
+class ConnectionDroppedError(Exception):
     """A call is dropped without an answer."""
 
 
 FAILED = "An unexpected error occurred, as a fault that was asked for."
 
 
-def failed(fault: Fault) -> Answer:
+def format_failure(fault: Fault) -> Answer:
     """An answer that says that something went wrong."""
-    return refused(Refusal(fault.status or 500, FAILED, kind="api_error"))
+    return format_error(ApiError(fault.status or 500, FAILED, kind="api_error"))
 
 
-def refused(no: Refusal) -> Answer:
+def format_error(error: ApiError) -> Answer:
     """The answer of a refusal."""
-    return Answer(no.status, orjson.dumps(no.body), no.headers)
+    return Answer(error.status, orjson.dumps(error.body), error.headers)
 
 
-def replayed(kept: Kept) -> Answer:
+def replay_answer(stored: StoredAnswer) -> Answer:
     """The first answer to an idempotency key once more."""
-    headers = {"Idempotent-Replayed": "true", "Original-Request": kept.request}
-    return Answer(kept.status, kept.body, headers)
+    headers = {"Idempotent-Replayed": "true", "Original-Request": stored.request}
+    return Answer(stored.status, stored.body, headers)
 
 
 def is_list(made: dict[str, Any]) -> bool:
@@ -263,31 +263,31 @@ def is_list(made: dict[str, Any]) -> bool:
 def is_live(authorization: str | None) -> bool:
     """Whose call it is, by Bearer or Basic: of the live or the test mode."""
     if authorization is None:
-        raise Refusal(
+        raise ApiError(
             401,
             "You did not provide an API key. You need to provide your API key in the Authorization header, using "
             "Bearer auth (e.g. 'Authorization: Bearer YOUR_SECRET_KEY').",
         )
-    scheme, _, said = authorization.partition(" ")
+    scheme, _, key = authorization.partition(" ")
     if scheme.lower() == "basic":
         try:
-            said = base64.b64decode(said, validate=True).decode().partition(":")[0]
+            key = base64.b64decode(key, validate=True).decode().partition(":")[0]
         except (binascii.Error, UnicodeDecodeError):
-            said = ""
-    match = KEY.fullmatch(said.strip())
+            key = ""
+    match = KEY.fullmatch(key.strip())
     if match is None:
-        raise Refusal(401, f"Invalid API Key provided: {said[:7]}{'*' * 8}{said[-4:] if len(said) > 16 else ''}")
+        raise ApiError(401, f"Invalid API Key provided: {key[:7]}{'*' * 8}{key[-4:] if len(key) > 16 else ''}")
     return match[2] == "live"
 
 
-def dropped(request: web.Request) -> web.Response:
+def drop_connection(request: web.Request) -> web.Response:
     """End a connection without an answer."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
 
 
-async def cut(request: web.Request, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
+async def cut_answer(request: web.Request, answer: Answer, headers: dict[str, str]) -> web.StreamResponse:
     """Send half of an answer, and end the connection."""
     response = web.StreamResponse(status=answer.status, headers=headers)
     response.content_type, response.content_length = "application/json", len(answer.body)

@@ -31,7 +31,7 @@ class Shapes:
     def _whole(self, kind: str) -> Shape:
         schema = self._description.schemas.get(kind)
         if schema is None:  # Left out of the description, such as payment_method.
-            return lambda value: {name: found for name, found in value.items() if not name.startswith("_")}
+            return lambda value: {name: field for name, field in value.items() if not name.startswith("_")}
         return self._of(schema, kind)
 
     def _of(self, schema: Schema, where: str) -> Shape:
@@ -64,9 +64,9 @@ class Shapes:
         def shape(value: Mapping[str, Any]) -> dict[str, Any]:
             made = {}
             for name, inner, nullable, needed in fields:
-                found = value.get(name)
-                if found is not None:
-                    made[name] = inner(found)
+                field = value.get(name)
+                if field is not None:
+                    made[name] = inner(field)
                 elif nullable:
                     made[name] = None
                 elif needed:

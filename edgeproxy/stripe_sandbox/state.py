@@ -12,7 +12,7 @@ import msgspec
 
 from edgeproxy.stripe_sandbox import delivery
 from edgeproxy.stripe_sandbox.description import Description
-from edgeproxy.stripe_sandbox.faults import DELAYS, Asked, Fault, Faults
+from edgeproxy.stripe_sandbox.faults import DELAYS, Fault, FaultPlan, Faults
 from edgeproxy.stripe_sandbox.operations import VIEWS
 from edgeproxy.stripe_sandbox.store import connect
 from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
@@ -24,7 +24,7 @@ class State:
     def __init__(self, file: Path | str, description: Description, base: str, usage_lag: float, limited: bool) -> None:
         self.connection = connect(file)
         self._offset = float(self._setting("offset") or 0.0)
-        self.faults = Faults(Asked())
+        self.faults = Faults(FaultPlan())
         self.woken = asyncio.Event()
         self._usage_lag = usage_lag
         self.account = Account(
@@ -38,9 +38,9 @@ class State:
             limited=limited,
             summary_error=self._summary_error,
         )
-        asked = self._setting("faults")
-        if asked is not None:
-            self.ask(msgspec.json.decode(asked, type=Asked))
+        stored_plan = self._setting("faults")
+        if stored_plan is not None:
+            self.ask(msgspec.json.decode(stored_plan, type=FaultPlan))
 
     def _deliver(self, tx: Transaction, event: Body, endpoint: str, form: str) -> None:
         delivery.enqueue(self.faults, tx, event, endpoint, form)
@@ -74,9 +74,9 @@ class State:
 
     # ---- faults
 
-    def ask(self, asked: Asked) -> None:
+    def ask(self, plan: FaultPlan) -> None:
         """Have these faults happen, and no others."""
-        self.faults = Faults(asked)
+        self.faults = Faults(plan)
         lag, summary_lag = self.faults.standing("lag"), self.faults.standing("summary_lag")
         self.account.usage_lag = self._usage_lag if lag is None else lag.seconds
         self.account.summary_lag = 0.0 if summary_lag is None else summary_lag.seconds

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.refusal import ApiError
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -71,7 +71,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
-    except BaseException as failure:
-        connection.execute("COMMIT" if isinstance(failure, Refusal) and failure.commits else "ROLLBACK")
+    except BaseException as error:
+        connection.execute("COMMIT" if isinstance(error, ApiError) and error.commits else "ROLLBACK")
         raise
     connection.execute("COMMIT")

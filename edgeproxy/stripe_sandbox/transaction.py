@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from edgeproxy.stripe_sandbox.description import Description
-from edgeproxy.stripe_sandbox.refusal import missing, too_many
+from edgeproxy.stripe_sandbox.refusal import no_such_object, too_many_requests
 from edgeproxy.stripe_sandbox.shapes import Shapes
 
 Body = dict[str, Any]
@@ -106,10 +106,10 @@ class Transaction:
 
     def get(self, kind: str, id: str, param: str | None = None) -> Body:
         """`find`; raises the refusal of an id that is not there, which `param` named, or the path."""
-        found = self.find(kind, id)
-        if found is None:
-            raise missing(kind.rpartition(".")[2].replace("_", " "), id, param)
-        return found
+        body = self.find(kind, id)
+        if body is None:
+            raise no_such_object(kind.rpartition(".")[2].replace("_", " "), id, param)
+        return body
 
     def insert(self, body: Body) -> Body:
         """Keep a new object. It may have the id of one that was deleted."""
@@ -148,9 +148,9 @@ class Transaction:
 
     def all(self, kind: str, **fields: Any) -> list[Body]:
         """Objects of a type whose fields are so, the oldest first."""
-        wanted = "".join(f" AND json_extract(body, '$.{name}') = ?" for name in fields)
+        conditions = "".join(f" AND json_extract(body, '$.{name}') = ?" for name in fields)
         rows = self.account.connection.execute(
-            f"SELECT body FROM objects WHERE kind = ? AND live = ? AND NOT deleted{wanted} ORDER BY seq",
+            f"SELECT body FROM objects WHERE kind = ? AND live = ? AND NOT deleted{conditions} ORDER BY seq",
             (kind, self.live, *fields.values()),
         )
         return [json.loads(body) for (body,) in rows]
@@ -199,7 +199,7 @@ class Transaction:
             "SELECT COUNT(*) FROM journal WHERE id = ? AND what = ? AND at > ?", (id, what, self.now - seconds)
         ).fetchone()
         if had >= many:
-            raise too_many("resource-specific")
+            raise too_many_requests("resource-specific")
 
     def note(self, what: str, id: str, **details: Any) -> None:
         """Put an effect on record."""
@@ -218,7 +218,7 @@ class Transaction:
             data["previous_attributes"] = dict(previous)
         clock = body.get("test_clock")
         event: Body = {
-            "id": new_id("evt"),
+            "id": generate_id("evt"),
             "object": "event",
             "api_version": self.account.description.version,
             "created": self.time(clock if isinstance(clock, str) else None),
@@ -227,18 +227,18 @@ class Transaction:
             "request": self.request and {"id": self.request.id, "idempotency_key": self.request.key},
             "type": what,
         }
-        wanted = list(self._listeners(what, "snapshot"))
-        event["pending_webhooks"] = len(wanted)
+        endpoints = list(self._listeners(what, "snapshot"))
+        event["pending_webhooks"] = len(endpoints)
         self.insert(event)
-        for endpoint in wanted:
+        for endpoint in endpoints:
             self.account.deliver(self, event, endpoint, "snapshot")
 
     def notify(self, what: str, related: Body | None, data: Body) -> None:
         """Make an event of v2, of which notifications say only that there is one."""
         event: Body = {
-            "id": new_id("evt_test" if not self.live else "evt"),
+            "id": generate_id("evt_test" if not self.live else "evt"),
             "object": "v2.core.event",
-            "created": stamp(self.now),
+            "created": format_timestamp(self.now),
             "livemode": self.live,
             "type": what,
             "data": data,
@@ -264,11 +264,11 @@ class Transaction:
                 yield destination["id"]
 
 
-def new_id(prefix: str) -> str:
+def generate_id(prefix: str) -> str:
     """A new id."""
     return f"{prefix}_{os.urandom(12).hex()}"
 
 
-def stamp(seconds: int) -> str:
+def format_timestamp(seconds: int) -> str:
     """A moment as v2 writes it."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from edgeproxy.stripe_sandbox.description import Operation, Schema, description
+from edgeproxy.stripe_sandbox.description import Operation, Schema, load_description
 from tests.support.stripe_sandbox import Sandbox
 from tests.support.waiting import until
 
@@ -161,11 +161,11 @@ def test_no_call_that_the_description_allows_breaks_it(
     request.addfinalizer(sandbox.close)
     sandbox.start()
     made = Sender(sandbox, random.Random(seed))
-    calls = [operation for operation in description().operations for _ in range(TIMES)]
+    calls = [operation for operation in load_description().operations for _ in range(TIMES)]
     made.random.shuffle(calls)
     # What others need is made first.
     for name in ("Customers_create", "Products_create", "BillingMeters_create", "Prices_create", "Invoices_create"):
-        (first,) = [operation for operation in description().operations if operation.id == name]
+        (first,) = [operation for operation in load_description().operations if operation.id == name]
         for _ in range(20):
             made.send(first)
     for operation in calls:

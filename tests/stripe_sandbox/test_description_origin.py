@@ -3,14 +3,14 @@
 import orjson
 import pytest
 
-from edgeproxy.stripe_sandbox.description import description
+from edgeproxy.stripe_sandbox.description import load_description
 from edgeproxy.stripe_sandbox.operations import OPERATIONS
 from tests.support import stripe_api
 from tests.support.stripe_sandbox import check
 
 
 def test_every_operation_of_the_description_is_done() -> None:
-    assert {one.id for one in description().operations} == set(OPERATIONS)
+    assert {one.id for one in load_description().operations} == set(OPERATIONS)
 
 
 def test_the_description_is_a_part_of_stripes() -> None:
@@ -23,7 +23,7 @@ def test_stripes_own_examples_are_as_described() -> None:
     if not stripe_api.EXAMPLES.exists():
         pytest.skip("Stripe's description is not beside the project")
     examples = orjson.loads(stripe_api.EXAMPLES.read_bytes())["resources"]
-    found = {name: example for name, example in examples.items() if name in description().schemas}
+    found = {name: example for name, example in examples.items() if name in load_description().schemas}
     for example in found.values():
         check({"data": {}, **example} if example["object"] == "list" else example)
     assert len(found) == 47

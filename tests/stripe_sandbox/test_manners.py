@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from edgeproxy.stripe_sandbox.description import description
+from edgeproxy.stripe_sandbox.description import load_description
 from edgeproxy.stripe_sandbox.store import connect
 from tests.support.ask import ask
 from tests.support.ports import HOST
@@ -92,7 +92,7 @@ def test_who_asks_is_known_by_bearer_or_basic_and_the_modes_are_apart(stripe_san
 
 def test_every_answer_names_its_request_and_its_version_and_no_other_is_spoken(stripe_sandbox: Sandbox) -> None:
     answer = stripe_sandbox.call("GET", "/v1/customers")
-    assert answer["stripe-version"] == description().version
+    assert answer["stripe-version"] == load_description().version
     assert answer["request-id"].startswith("req_")
     assert stripe_sandbox.call("GET", "/v1/customers", Stripe_Version="2020-08-27").status == 400
 

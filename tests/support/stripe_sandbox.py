@@ -13,7 +13,7 @@ import jsonschema_rs
 import orjson
 import stripe
 
-from edgeproxy.stripe_sandbox.description import description
+from edgeproxy.stripe_sandbox.description import load_description
 from tests.support.ask import Answer, answer_of, ask
 from tests.support.ports import HOST, Ports
 from tests.support.process import Process, kill
@@ -76,7 +76,7 @@ class TestMode(Api):
         """A request to Stripe."""
         connection = HTTPSConnection("api.stripe.com", timeout=60)
         try:
-            fields = {"Stripe-Version": description().version, **fields}
+            fields = {"Stripe-Version": load_description().version, **fields}
             connection.request(method, path, body=body, headers=fields)
             return answer_of(connection.getresponse())
         finally:
@@ -213,7 +213,7 @@ def with_nulls(schema: Any) -> Any:
 @functools.cache
 def validator(kind: str) -> jsonschema_rs.Draft7Validator:
     """What checks objects of a type."""
-    schemas = with_nulls(dict(description().schemas))
+    schemas = with_nulls(dict(load_description().schemas))
     return jsonschema_rs.Draft7Validator(
         {"components": {"schemas": schemas}, "$ref": f"#/components/schemas/{kind}"}, validate_formats=False
     )
@@ -229,7 +229,7 @@ def check(body: dict[str, Any]) -> None:
         return
     else:
         kind = f"deleted_{body['object']}" if body.get("deleted") else body["object"]
-    if kind not in description().schemas:
+    if kind not in load_description().schemas:
         assert kind == "payment_method" or kind.startswith("deleted_v2"), kind
         return
     faults = [f"{kind}{fault.instance_path}: {fault.message}" for fault in validator(kind).iter_errors(body)]

@@ -1,23 +1,23 @@
 """Billing alerts: an event, once, when a customer's usage of a meter reaches a threshold."""
 
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import usage
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make an alert; usage counts from now on."""
     threshold = p.get("usage_threshold")
     if threshold is None:
-        raise invalid("Missing required param: usage_threshold.", "usage_threshold", "parameter_missing")
+        raise invalid_request("Missing required param: usage_threshold.", "usage_threshold", "parameter_missing")
     tx.get("billing.meter", threshold["meter"], "usage_threshold[meter]")
     if threshold["gte"] < 1:
-        raise invalid("The threshold must be above 0.", "usage_threshold[gte]")
+        raise invalid_request("The threshold must be above 0.", "usage_threshold[gte]")
     for place, one in enumerate(threshold.get("filters", ())):
         tx.get("customer", one.get("customer", ""), f"usage_threshold[filters][{place}][customer]")
     made: Body = {
-        "id": new_id("alrt"),
+        "id": generate_id("alrt"),
         "object": "billing.alert",
         "alert_type": p["alert_type"],
         "livemode": tx.live,
@@ -31,37 +31,37 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return tx.insert(made)
 
 
-def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_alerts(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Alerts."""
     fields = {"usage_threshold.meter": p["meter"]} if "meter" in p else {}
-    return listed(tx, "billing.alert", p, fields)
+    return list_objects(tx, "billing.alert", p, fields)
 
 
 def activate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Look again."""
-    return _become(tx, ids["id"], "active")
+    return _set_status(tx, ids["id"], "active")
 
 
 def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Look no more for now."""
-    return _become(tx, ids["id"], "inactive")
+    return _set_status(tx, ids["id"], "inactive")
 
 
 def archive(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Look no more for ever."""
-    return _become(tx, ids["id"], "archived")
+    return _set_status(tx, ids["id"], "archived")
 
 
-def _become(tx: Transaction, id: str, status: str) -> Body:
+def _set_status(tx: Transaction, id: str, status: str) -> Body:
     made = tx.get("billing.alert", id)
     if made["status"] in ("archived", status):
-        raise invalid(f"The alert is {made['status']}.")
+        raise invalid_request(f"The alert is {made['status']}.")
     made["status"] = status
     tx.note(f"billing.alert.{status}", id)
     return tx.save(made)
 
 
-def look(tx: Transaction, counted: set[tuple[str, str]]) -> None:
+def evaluate_alerts(tx: Transaction, counted: set[tuple[str, str]]) -> None:
     """Tell of thresholds that were reached by what was counted: meters, with customers."""
     for alert in tx.all("billing.alert", status="active") if counted else ():
         threshold = alert["usage_threshold"]
@@ -69,7 +69,7 @@ def look(tx: Transaction, counted: set[tuple[str, str]]) -> None:
         for meter, customer in sorted(counted):
             if meter != threshold["meter"] or customer in alert["_told"] or (only and customer not in only):
                 continue
-            value = usage.total(tx, meter, customer, alert["_since"], tx.now + usage.FUTURE_SECONDS)
+            value = usage.compute_total(tx, meter, customer, alert["_since"], tx.now + usage.FUTURE_SECONDS)
             if value >= threshold["gte"]:
                 alert["_told"].append(customer)
                 tx.save(alert)

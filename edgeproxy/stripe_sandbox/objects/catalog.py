@@ -4,10 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeproxy.stripe_sandbox.amounts import shares
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed
-from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 LOOKUP_KEYS_MAX = 10
 """Keys by which a list of prices may be asked at once."""
@@ -19,11 +25,11 @@ PRODUCT = ("description", "images", "marketing_features", "package_dimensions", 
 
 def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a product."""
-    refuse(p, "default_price_data")
+    require_supported(p, "default_price_data")
     if "id" in p and tx.find("product", p["id"]) is not None:
-        raise invalid(f"Product already exists: {p['id']}", "id", "resource_already_exists")
+        raise invalid_request(f"Product already exists: {p['id']}", "id", "resource_already_exists")
     made: Body = {
-        "id": p.get("id") or new_id("prod"),
+        "id": p.get("id") or generate_id("prod"),
         "object": "product",
         "active": p.get("active", True),
         "created": tx.now,
@@ -34,8 +40,8 @@ def create_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "type": p.get("type", "service"),
         "updated": tx.now,
     }
-    put(made, p, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
-    put_metadata(made, p)
+    set_fields(made, p, *PRODUCT, "tax_code", "tax_details", "unit_label", "url")
+    merge_metadata(made, p)
     tx.insert(made)
     tx.emit("product.created", made)
     return made
@@ -48,13 +54,13 @@ def update_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if p.get("default_price"):
         price = tx.get("price", p["default_price"], "default_price")
         if price["product"] != made["id"]:
-            raise invalid("The price belongs to another product.", "default_price")
-    put(made, p, *PRODUCT, "active", "default_price", "name", "tax_code", "tax_details", "unit_label", "url")
+            raise invalid_request("The price belongs to another product.", "default_price")
+    set_fields(made, p, *PRODUCT, "active", "default_price", "name", "tax_code", "tax_details", "unit_label", "url")
     made["images"], made["marketing_features"] = made["images"] or [], made["marketing_features"] or []
-    put_metadata(made, p)
+    merge_metadata(made, p)
     made["updated"] = tx.now
     tx.save(made)
-    tx.emit("product.updated", made, changed(before, made))
+    tx.emit("product.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -62,7 +68,7 @@ def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Delete a product that has no price."""
     made = tx.get("product", ids["id"])
     if tx.all("price", product=made["id"]):
-        raise invalid("This product cannot be deleted because it has one or more user-created prices.")
+        raise invalid_request("This product cannot be deleted because it has one or more user-created prices.")
     gone = tx.delete(made)
     tx.emit("product.deleted", made)
     return gone
@@ -73,22 +79,22 @@ def delete_product(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a price. What it costs never changes."""
-    refuse(p, "currency_options", "custom_unit_amount")
+    require_supported(p, "currency_options", "custom_unit_amount")
     if ("product" in p) == ("product_data" in p):
-        raise invalid("You must specify either product or product_data.", "product", "parameter_missing")
+        raise invalid_request("You must specify either product or product_data.", "product", "parameter_missing")
     if "product" in p:
         product = tx.get("product", p["product"], "product")["id"]
     else:
-        said = {name: value for name, value in p["product_data"].items() if name != "statement_descriptor"}
-        product = create_product(tx, {}, said)["id"]
+        product_data = {name: value for name, value in p["product_data"].items() if name != "statement_descriptor"}
+        product = create_product(tx, {}, product_data)["id"]
     recurring = p.get("recurring")
     made: Body = {
-        "id": new_id("price"),
+        "id": generate_id("price"),
         "object": "price",
         "active": p.get("active", True),
         "billing_scheme": p.get("billing_scheme", "per_unit"),
         "created": tx.now,
-        "currency": currency_of(p["currency"]),
+        "currency": parse_currency(p["currency"]),
         "livemode": tx.live,
         "nickname": p.get("nickname"),
         "product": product,
@@ -98,29 +104,29 @@ def create_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "type": "one_time" if recurring is None else "recurring",
     }
     _amounts(made, p)
-    put_metadata(made, p)
+    merge_metadata(made, p)
     _look_up(tx, made, p)
     tx.insert(made)
     tx.emit("price.created", made)
     return made
 
 
-def _recurring(tx: Transaction, said: Mapping[str, Any]) -> Body:
-    usage, count = said.get("usage_type", "licensed"), said.get("interval_count", 1)
-    if not 1 <= count <= {"day": 1095, "week": 156, "month": 36, "year": 3}[said["interval"]]:
-        raise invalid("The interval may be at most three years.", "recurring[interval_count]")
+def _recurring(tx: Transaction, recurring: Mapping[str, Any]) -> Body:
+    usage, count = recurring.get("usage_type", "licensed"), recurring.get("interval_count", 1)
+    if not 1 <= count <= {"day": 1095, "week": 156, "month": 36, "year": 3}[recurring["interval"]]:
+        raise invalid_request("The interval may be at most three years.", "recurring[interval_count]")
     if usage == "metered":
-        if "meter" not in said:
-            raise invalid("Metered prices must be backed by a meter.", "recurring[meter]", "parameter_missing")
-        if tx.get("billing.meter", said["meter"], "recurring[meter]")["status"] != "active":
-            raise invalid("The meter is not active.", "recurring[meter]")
-    elif "meter" in said:
-        raise invalid("Only metered prices have a meter.", "recurring[meter]")
+        if "meter" not in recurring:
+            raise invalid_request("Metered prices must be backed by a meter.", "recurring[meter]", "parameter_missing")
+        if tx.get("billing.meter", recurring["meter"], "recurring[meter]")["status"] != "active":
+            raise invalid_request("The meter is not active.", "recurring[meter]")
+    elif "meter" in recurring:
+        raise invalid_request("Only metered prices have a meter.", "recurring[meter]")
     return {
-        "interval": said["interval"],
+        "interval": recurring["interval"],
         "interval_count": count,
-        "meter": said.get("meter"),
-        "trial_period_days": said.get("trial_period_days"),
+        "meter": recurring.get("meter"),
+        "trial_period_days": recurring.get("trial_period_days"),
         "usage_type": usage,
     }
 
@@ -129,39 +135,39 @@ def _amounts(made: Body, p: Parameters) -> None:
     if made["billing_scheme"] == "per_unit":
         for name in ("tiers", "tiers_mode"):
             if name in p:
-                raise invalid(f"{name} may only be set if billing_scheme is tiered.", name)
+                raise invalid_request(f"{name} may only be set if billing_scheme is tiered.", name)
         if ("unit_amount" in p) == ("unit_amount_decimal" in p):
-            raise invalid("You must specify either unit_amount or unit_amount_decimal.", "unit_amount")
+            raise invalid_request("You must specify either unit_amount or unit_amount_decimal.", "unit_amount")
         made["unit_amount"], made["unit_amount_decimal"] = shares(p)
         if made["unit_amount_decimal"].startswith("-"):
-            raise invalid("Invalid non-negative integer", "unit_amount", "parameter_invalid_integer")
+            raise invalid_request("Invalid non-negative integer", "unit_amount", "parameter_invalid_integer")
         return
     for name in ("unit_amount", "unit_amount_decimal", "transform_quantity"):
         if name in p:
-            raise invalid(f"{name} may not be set if billing_scheme is tiered.", name)
+            raise invalid_request(f"{name} may not be set if billing_scheme is tiered.", name)
     if "tiers_mode" not in p or not p.get("tiers"):
-        raise invalid("Tiered prices need tiers and a tiers_mode.", "tiers", "parameter_missing")
+        raise invalid_request("Tiered prices need tiers and a tiers_mode.", "tiers", "parameter_missing")
     made["tiers_mode"], made["tiers"] = p["tiers_mode"], [_tier(tier) for tier in p["tiers"]]
     tops = [tier["up_to"] for tier in made["tiers"]]
     if tops[-1] is not None or None in tops[:-1]:
-        raise invalid("The last tier, and no other, must have up_to=inf.", "tiers")
+        raise invalid_request("The last tier, and no other, must have up_to=inf.", "tiers")
     if any(top < 1 for top in tops[:-1]) or sorted(set(tops[:-1])) != tops[:-1]:
-        raise invalid("The tiers must be in ascending order of up_to.", "tiers")
+        raise invalid_request("The tiers must be in ascending order of up_to.", "tiers")
 
 
-def _tier(said: Mapping[str, Any]) -> Body:
-    unit, unit_decimal = shares(said)
+def _tier(tier: Mapping[str, Any]) -> Body:
+    unit, unit_decimal = shares(tier)
     flat, flat_decimal = shares(
-        {name.replace("flat", "unit"): value for name, value in said.items() if name.startswith("flat")}
+        {name.replace("flat", "unit"): value for name, value in tier.items() if name.startswith("flat")}
     )
     if unit_decimal is None and flat_decimal is None:
-        raise invalid("Each tier needs a unit_amount or a flat_amount.", "tiers")
+        raise invalid_request("Each tier needs a unit_amount or a flat_amount.", "tiers")
     return {
         "flat_amount": flat,
         "flat_amount_decimal": flat_decimal,
         "unit_amount": unit,
         "unit_amount_decimal": unit_decimal,
-        "up_to": None if said["up_to"] == "inf" else said["up_to"],
+        "up_to": None if tier["up_to"] == "inf" else tier["up_to"],
     }
 
 
@@ -173,7 +179,7 @@ def _look_up(tx: Transaction, made: Body, p: Parameters) -> None:
         if other["id"] == made["id"]:
             continue
         if not p.get("transfer_lookup_key"):
-            raise invalid(f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key")
+            raise invalid_request(f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key")
         other["lookup_key"] = None
         tx.save(other)
         tx.emit("price.updated", other, {"lookup_key": key})
@@ -182,30 +188,30 @@ def _look_up(tx: Transaction, made: Body, p: Parameters) -> None:
 
 def update_price(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change what a price is called, or whether it is sold."""
-    refuse(p, "currency_options")
+    require_supported(p, "currency_options")
     made = tx.get("price", ids["id"])
     before = dict(made)
     if "tax_behavior" in p and made["tax_behavior"] not in ("unspecified", p["tax_behavior"]):
-        raise invalid("The tax_behavior of a price cannot be changed once it is set.", "tax_behavior")
-    put(made, p, "active", "nickname", "tax_behavior")
-    put_metadata(made, p)
+        raise invalid_request("The tax_behavior of a price cannot be changed once it is set.", "tax_behavior")
+    set_fields(made, p, "active", "nickname", "tax_behavior")
+    merge_metadata(made, p)
     _look_up(tx, made, p)
     tx.save(made)
-    tx.emit("price.updated", made, changed(before, made))
+    tx.emit("price.updated", made, compute_previous_attributes(before, made))
     return made
 
 
 def list_prices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Prices; by up to ten lookup keys at once."""
     if len(p.get("lookup_keys", ())) > LOOKUP_KEYS_MAX:
-        raise invalid(f"You can look up at most {LOOKUP_KEYS_MAX} keys at once.", "lookup_keys")
+        raise invalid_request(f"You can look up at most {LOOKUP_KEYS_MAX} keys at once.", "lookup_keys")
     named = {"active": "active", "created": "created", "currency": "currency", "product": "product", "type": "type"}
     fields = {named[name]: value for name, value in p.items() if name in named}
     if "lookup_keys" in p:
         fields["lookup_key"] = p["lookup_keys"]
     for name, value in p.get("recurring", {}).items():
         fields[f"recurring.{name}"] = value
-    return listed(tx, "price", p, fields)
+    return list_objects(tx, "price", p, fields)
 
 
 def view_price(tx: Transaction, body: Body) -> Body:
@@ -224,7 +230,7 @@ def tiers(tx: Transaction, price: Body) -> Any:
 def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a rate of tax."""
     made: Body = {
-        "id": new_id("txr"),
+        "id": generate_id("txr"),
         "object": "tax_rate",
         "active": p.get("active", True),
         "created": tx.now,
@@ -235,8 +241,8 @@ def create_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "percentage": p["percentage"],
         "rate_type": "percentage",
     }
-    put(made, p, "country", "description", "jurisdiction", "state", "tax_type")
-    put_metadata(made, p)
+    set_fields(made, p, "country", "description", "jurisdiction", "state", "tax_type")
+    merge_metadata(made, p)
     tx.insert(made)
     tx.emit("tax_rate.created", made)
     return made
@@ -246,8 +252,8 @@ def update_tax_rate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change a rate's names, or whether it is used."""
     made = tx.get("tax_rate", ids["id"])
     before = dict(made)
-    put(made, p, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")
-    put_metadata(made, p)
+    set_fields(made, p, "active", "country", "description", "display_name", "jurisdiction", "state", "tax_type")
+    merge_metadata(made, p)
     tx.save(made)
-    tx.emit("tax_rate.updated", made, changed(before, made))
+    tx.emit("tax_rate.updated", made, compute_previous_attributes(before, made))
     return made

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import rounded, unit_of
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page, paged
+from edgeproxy.stripe_sandbox.amounts import round_to_cents, unit_of
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import (
     catalog,
     collection,
@@ -15,9 +15,14 @@ from edgeproxy.stripe_sandbox.objects import (
     payments,
     subscriptions,
 )
-from edgeproxy.stripe_sandbox.objects.fields import changed, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    merge_metadata,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 DAY, SOONEST_SECONDS = 86400, 1800
 REFUSED = ("customer_account", "discounts", "setup_intent_data", "shipping_options", "payment_method_configuration")
@@ -38,19 +43,19 @@ KEPT = (
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a session: what is to be paid, and where the customer goes afterwards."""
-    refuse(p, *REFUSED)
+    require_supported(p, *REFUSED)
     mode = p.get("mode", "payment")
     if p.get("ui_mode", "hosted_page") != "hosted_page":
         raise unsupported("pages that are not hosted", "ui_mode")
     if "success_url" not in p:
-        raise invalid("Missing required param: success_url.", "success_url", "parameter_missing")
+        raise invalid_request("Missing required param: success_url.", "success_url", "parameter_missing")
     if mode != "setup" and not p.get("line_items"):
-        raise invalid("Missing required param: line_items.", "line_items", "parameter_missing")
+        raise invalid_request("Missing required param: line_items.", "line_items", "parameter_missing")
     customer = None if "customer" not in p else tx.get("customer", p["customer"], "customer")
     expires = p.get("expires_at", tx.now + DAY)
     if not tx.now + SOONEST_SECONDS <= expires <= tx.now + DAY:
-        raise invalid("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
-    id = new_id("cs_live" if tx.live else "cs_test")
+        raise invalid_request("The `expires_at` timestamp must be from 30 minutes to 24 hours ahead.", "expires_at")
+    id = generate_id("cs_live" if tx.live else "cs_test")
     made: Body = {
         "id": id,
         "object": "checkout.session",
@@ -76,9 +81,9 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         made["tax_id_collection"] = {"required": "never", **p["tax_id_collection"]}
     if p.get("invoice_creation"):
         made["invoice_creation"] = {"enabled": p["invoice_creation"]["enabled"], "invoice_data": {}}
-    put(made, p, *KEPT)
-    put_metadata(made, p)
-    lines = [_line(tx, made, said, n) for n, said in enumerate(p.get("line_items", ()))]
+    set_fields(made, p, *KEPT)
+    merge_metadata(made, p)
+    lines = [_line(tx, made, item, n) for n, item in enumerate(p.get("line_items", ()))]
     if lines:
         made["currency"] = lines[0]["currency"]
         made["amount_subtotal"] = made["amount_total"] = sum(line["amount_total"] for line in lines)
@@ -89,24 +94,24 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return made
 
 
-def _line(tx: Transaction, session: Body, said: Mapping[str, Any], place: int) -> Body:
-    refuse(said, "adjustable_quantity", "tax_rates")
+def _line(tx: Transaction, session: Body, item: Mapping[str, Any], place: int) -> Body:
+    require_supported(item, "adjustable_quantity", "tax_rates")
     param = f"line_items[{place}]"
-    if "price_data" in said:
-        price = catalog.create_price(tx, {}, said["price_data"])
-    elif "price" in said:
-        price = tx.get("price", said["price"], f"{param}[price]")
+    if "price_data" in item:
+        price = catalog.create_price(tx, {}, item["price_data"])
+    elif "price" in item:
+        price = tx.get("price", item["price"], f"{param}[price]")
     else:
-        raise invalid(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
+        raise invalid_request(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
     if session["mode"] == "payment" and price["type"] != "one_time":
-        raise invalid("You specified `payment` mode but passed a recurring price.", "mode")
+        raise invalid_request("You specified `payment` mode but passed a recurring price.", "mode")
     metered = (price["recurring"] or {}).get("usage_type") == "metered"
-    if metered == ("quantity" in said):
-        raise invalid("Quantity is required, but for metered prices, which have none.", f"{param}[quantity]")
-    amount = 0 if metered else rounded(unit_of(price) * said["quantity"])
+    if metered == ("quantity" in item):
+        raise invalid_request("Quantity is required, but for metered prices, which have none.", f"{param}[quantity]")
+    amount = 0 if metered else round_to_cents(unit_of(price) * item["quantity"])
     return tx.insert(
         {
-            "id": new_id("li"),
+            "id": generate_id("li"),
             "object": "item",
             "amount_discount": 0,
             "amount_subtotal": amount,
@@ -114,9 +119,9 @@ def _line(tx: Transaction, session: Body, said: Mapping[str, Any], place: int) -
             "amount_total": amount,
             "currency": price["currency"],
             "description": tx.get("product", price["product"])["name"],
-            "metadata": said.get("metadata"),
+            "metadata": item.get("metadata"),
             "price": price["id"],
-            "quantity": said.get("quantity"),
+            "quantity": item.get("quantity"),
             "_session": session["id"],
         }
     )
@@ -124,25 +129,25 @@ def _line(tx: Transaction, session: Body, said: Mapping[str, Any], place: int) -
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change a session's metadata."""
-    refuse(p, "line_items", "payment_intent_data", "shipping_options")
+    require_supported(p, "line_items", "payment_intent_data", "shipping_options")
     made = tx.get("checkout.session", ids["id"])
-    put_metadata(made, p)
+    merge_metadata(made, p)
     return tx.save(made)
 
 
-def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_sessions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Sessions."""
-    refuse(p, "customer_account", "payment_link")
+    require_supported(p, "customer_account", "payment_link")
     names = ("created", "customer", "payment_intent", "status", "subscription")
     fields = {name: p[name] for name in names if name in p}
     if "customer_details" in p:
         fields["customer_details.email"] = p["customer_details"]["email"]
-    return listed(tx, "checkout.session", p, fields)
+    return list_objects(tx, "checkout.session", p, fields)
 
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """What a session sells."""
-    return paged(tx, _lines(tx, tx.get("checkout.session", ids["id"])["id"]), p)
+    return slice_list(tx, _lines(tx, tx.get("checkout.session", ids["id"])["id"]), p)
 
 
 def _lines(tx: Transaction, session: str) -> list[Body]:
@@ -152,7 +157,7 @@ def _lines(tx: Transaction, session: str) -> list[Body]:
 def line_items(tx: Transaction, session: Body) -> Body:
     """What a session sells, in it."""
     lines = [tx.shown(line) for line in _lines(tx, session["id"])]
-    return page(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
+    return format_list(tx, lines[:10], len(lines) > 10, f"/v1/checkout/sessions/{session['id']}/line_items")
 
 
 def view_line(tx: Transaction, body: Body) -> Body:
@@ -164,7 +169,7 @@ def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """End a session without a payment."""
     made = tx.get("checkout.session", ids["id"])
     if made["status"] != "open":
-        raise invalid(f"Only sessions that are open can be expired; this one is {made['status']}.")
+        raise invalid_request(f"Only sessions that are open can be expired; this one is {made['status']}.")
     due_to_expire(tx, made["id"])
     return tx.get("checkout.session", made["id"])
 
@@ -185,15 +190,15 @@ def pay(tx: Transaction, id: str, card: str) -> Body:
     """The customer pays a session by a card, one of Stripe's tokens for tests."""
     made = tx.get("checkout.session", id)
     if made["status"] != "open":
-        raise invalid(f"The session is {made['status']}.")
+        raise invalid_request(f"The session is {made['status']}.")
     if card not in payment_methods.CARDS:
-        raise invalid(f"The sandbox knows no card {card}.", "card")
+        raise invalid_request(f"The sandbox knows no card {card}.", "card")
     customer = _customer(tx, made)
     if customer is not None:
         made["customer"] = customer["id"]
-        method = payment_methods.attached(tx, card, customer["id"], "card")
+        method = payment_methods.attach_method(tx, card, customer["id"], "card")
     else:
-        method = payment_methods.found(tx, card, "card")
+        method = payment_methods.get_method(tx, card, "card")
     before = dict(made)
     PAID[made["mode"]](tx, made, customer, method)
     email = made.get("customer_email") or (customer or {}).get("email")
@@ -203,7 +208,7 @@ def pay(tx: Transaction, id: str, card: str) -> Body:
         customer_details={"email": email, "name": (customer or {}).get("name"), "tax_exempt": "none", "tax_ids": []},
     )
     tx.save(made)
-    tx.emit("checkout.session.completed", made, changed(before, made))
+    tx.emit("checkout.session.completed", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -221,18 +226,22 @@ def _paid_once(tx: Transaction, made: Body, customer: Body | None, method: Body)
         assert customer is not None
         invoice = invoices.create(tx, {}, {"customer": customer["id"], "currency": made["currency"]})
         for line in _lines(tx, made["id"]):
-            said = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
-            invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **said})
-        invoice = collection.collected(tx, collection.finalized(tx, tx.get("invoice", invoice["id"])), method["id"])
+            item = {"pricing": {"price": line["price"]}, "quantity": line["quantity"]}
+            invoice_items.create(tx, {}, {"customer": customer["id"], "invoice": invoice["id"], **item})
+        invoice = collection.collect_payment(
+            tx, collection.finalize_draft(tx, tx.get("invoice", invoice["id"])), method["id"]
+        )
         made.update(invoice=invoice["id"], payment_intent=invoice["_intent"], payment_status="paid")
         return
-    intent = payments.make(tx, made["amount_total"], made["currency"], None if customer is None else customer["id"])
+    intent = payments.create_intent(
+        tx, made["amount_total"], made["currency"], None if customer is None else customer["id"]
+    )
     intent["payment_method"] = method["id"]
-    put(intent, data, "description", "receipt_email", "setup_future_usage")
-    put_metadata(intent, data)
-    intent = payments.confirmed(tx, intent)
+    set_fields(intent, data, "description", "receipt_email", "setup_future_usage")
+    merge_metadata(intent, data)
+    intent = payments.confirm_intent(tx, intent)
     if intent["status"] != "succeeded":
-        raise Refusal(402, "The payment wants to be confirmed by its owner.", kind="card_error", code="card_declined")
+        raise ApiError(402, "The payment wants to be confirmed by its owner.", kind="card_error", code="card_declined")
     made.update(payment_intent=intent["id"], payment_status="paid")
 
 
@@ -269,11 +278,11 @@ PAID = {"payment": _paid_once, "subscription": _subscribed, "setup": _set_up}
 
 def create_portal(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a link to a page on which a customer sees invoices."""
-    refuse(p, "customer_account")
+    require_supported(p, "customer_account")
     if "customer" not in p:
-        raise invalid("Missing required param: customer.", "customer", "parameter_missing")
+        raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
     customer = tx.get("customer", p["customer"], "customer")
-    id = new_id("bps")
+    id = generate_id("bps")
     made: Body = {
         "id": id,
         "object": "billing_portal.session",

@@ -1,8 +1,8 @@
 """Test clocks: time that passes when it is told to, for the customers that are on them."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 DAY = 86400
 LIVES_SECONDS = 30 * DAY
@@ -13,11 +13,11 @@ AHEAD_SECONDS = 2 * 366 * DAY
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a clock that stands still."""
     if tx.live:
-        raise invalid("Test clocks are there in test mode alone.")
+        raise invalid_request("Test clocks are there in test mode alone.")
     if "customer" in p:
-        raise invalid("Customers get a clock when they are made.", "customer")
+        raise invalid_request("Customers get a clock when they are made.", "customer")
     made: Body = {
-        "id": new_id("clock"),
+        "id": generate_id("clock"),
         "object": "test_helpers.test_clock",
         "created": tx.now,
         "deletes_after": tx.now + LIVES_SECONDS,
@@ -36,24 +36,24 @@ def advance(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Let time pass on a clock: what comes due is done in its order, after the answer."""
     made = tx.get("test_helpers.test_clock", ids["id"])
     if made["status"] != "ready":
-        raise Refusal(429, "Test clock advancement is underway.", kind="invalid_request_error")
+        raise ApiError(429, "Test clock advancement is underway.", kind="invalid_request_error")
     target = p["frozen_time"]
     if target <= made["frozen_time"]:
-        raise invalid("A test clock can only be advanced to a time after its frozen_time.", "frozen_time")
+        raise invalid_request("A test clock can only be advanced to a time after its frozen_time.", "frozen_time")
     if target > made["frozen_time"] + AHEAD_SECONDS:
-        raise invalid("A test clock cannot be advanced so far at once.", "frozen_time")
+        raise invalid_request("A test clock cannot be advanced so far at once.", "frozen_time")
     made.update(status="advancing", status_details={"advancing": {"target_frozen_time": target}})
     tx.save(made)
     tx.emit("test_helpers.test_clock.advancing", made)
     return made
 
 
-def advancing(tx: Transaction) -> list[Body]:
+def list_advancing(tx: Transaction) -> list[Body]:
     """Clocks that are on their way."""
     return tx.all("test_helpers.test_clock", status="advancing")
 
 
-def arrived(tx: Transaction, clock: Body) -> None:
+def finish_advance(tx: Transaction, clock: Body) -> None:
     """A clock shows the time that it was advanced to."""
     target = clock["status_details"]["advancing"]["target_frozen_time"]
     clock.update(status="ready", status_details={}, frozen_time=target)

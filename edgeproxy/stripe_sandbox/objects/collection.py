@@ -13,9 +13,9 @@ from edgeproxy.stripe_sandbox.objects import (
     payments,
     subscription_state,
 )
-from edgeproxy.stripe_sandbox.objects.fields import refuse
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import require_supported
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 DAY = 86400
 MINIMUM = 50
@@ -31,26 +31,26 @@ def finalize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Fix what an invoice says."""
     made = tx.get("invoice", ids["id"])
     if made["status"] != "draft":
-        raise invalid(
+        raise invalid_request(
             "This invoice is already finalized, you can't re-finalize a non-draft invoice.",
             code="invoice_not_editable",
         )
     if "auto_advance" in p:
         made["auto_advance"] = p["auto_advance"]
-    return advanced(tx, finalized(tx, made))
+    return advance_invoice(tx, finalize_draft(tx, made))
 
 
-def finalized(tx: Transaction, invoice: Body) -> Body:
+def finalize_draft(tx: Transaction, invoice: Body) -> Body:
     """Finalize a draft: its quantities are taken now; it gets its number, and an intent to pay if need be."""
-    invoice = invoices.fresh(tx, invoice)
+    invoice = invoices.refresh(tx, invoice)
     credit_grants.apply(tx, invoice)
-    invoice_lines.total(tx, invoice)
+    invoice_lines.add_up(tx, invoice)
     customer = tx.get("customer", invoice["customer"])
     now = tx.time(invoice["test_clock"])
     if invoice["automatic_tax"]["enabled"]:
         invoice["automatic_tax"] = invoices.automatic_tax(tx, customer["id"], True)
         if invoice["automatic_tax"]["status"] != "complete":
-            raise invalid("The customer's location isn't recognized.", code="customer_tax_location_invalid")
+            raise invalid_request("The customer's location isn't recognized.", code="customer_tax_location_invalid")
     if not invoice.get("number"):
         invoice["number"] = f"{customer['invoice_prefix']}-{customer['next_invoice_sequence']:04}"
         customer["next_invoice_sequence"] += 1
@@ -72,14 +72,16 @@ def finalized(tx: Transaction, invoice: Body) -> Body:
     tx.forget("finalize", invoice["id"])
     if invoice["amount_due"]:
         more = {"invoice": invoice["id"], "description": f"Payment for Invoice {invoice['number']}"}
-        intent = payments.make(tx, invoice["amount_due"], invoice["currency"], customer["id"], _invoice=invoice["id"])
+        intent = payments.create_intent(
+            tx, invoice["amount_due"], invoice["currency"], customer["id"], _invoice=invoice["id"]
+        )
         intent["description"] = more["description"]
         tx.save(intent)
         _ask_payment(tx, invoice, intent)
     tx.save(invoice)
     tx.emit("invoice.finalized", invoice)
     if not invoice["amount_due"]:
-        paid(tx, invoice, None)
+        mark_paid(tx, invoice, None)
     return invoice
 
 
@@ -107,7 +109,7 @@ def _settle_balance(tx: Transaction, invoice: Body, customer: Body) -> None:
 
 def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
     made: Body = {
-        "id": new_id("inpay"),
+        "id": generate_id("inpay"),
         "object": "invoice_payment",
         "amount_requested": invoice["amount_due"],
         "created": tx.time(invoice["test_clock"]),
@@ -124,15 +126,15 @@ def _ask_payment(tx: Transaction, invoice: Body, intent: Body) -> None:
     invoice["confirmation_secret"] = {"client_secret": intent["client_secret"], "type": "payment_intent"}
 
 
-def advanced(tx: Transaction, invoice: Body) -> Body:
+def advance_invoice(tx: Transaction, invoice: Body) -> Body:
     """Go on by itself with an invoice that is finalized: charge it, or send it."""
     if invoice["status"] != "open" or not invoice["auto_advance"]:
         return invoice
     if invoice["collection_method"] == "send_invoice":
-        return sent(tx, invoice)
+        return mark_sent(tx, invoice)
     try:
-        return collected(tx, invoice, None)
-    except Refusal:  # What was declined is on record, and tried again.
+        return collect_payment(tx, invoice, None)
+    except ApiError:  # What was declined is on record, and tried again.
         return tx.get("invoice", invoice["id"])
 
 
@@ -141,24 +143,24 @@ def advanced(tx: Transaction, invoice: Body) -> Body:
 
 def pay(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Have an invoice paid now."""
-    refuse(p, "mandate", "forgive")
+    require_supported(p, "mandate", "forgive")
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] == "draft":
-        invoice = finalized(tx, invoice)
+        invoice = finalize_draft(tx, invoice)
         if invoice["status"] == "paid":
             return invoice
     if invoice["status"] == "paid":
-        raise invalid("Invoice is already paid", code="invoice_already_paid")
+        raise invalid_request("Invoice is already paid", code="invoice_already_paid")
     if invoice["status"] not in ("open", "uncollectible"):
-        raise invalid(f"Invoice could not be paid: it is {invoice['status']}.", code="invoice_not_payable")
+        raise invalid_request(f"Invoice could not be paid: it is {invoice['status']}.", code="invoice_not_payable")
     if p.get("paid_out_of_band"):
-        payments.canceled(tx, tx.get("payment_intent", invoice["_intent"]), "void_invoice")
+        payments.cancel_intent(tx, tx.get("payment_intent", invoice["_intent"]), "void_invoice")
         invoice["amount_paid_off_stripe"] = invoice["amount_remaining"]
-        return paid(tx, invoice, None)
-    return collected(tx, invoice, p.get("payment_method"))
+        return mark_paid(tx, invoice, None)
+    return collect_payment(tx, invoice, p.get("payment_method"))
 
 
-def collected(tx: Transaction, invoice: Body, method: str | None) -> Body:
+def collect_payment(tx: Transaction, invoice: Body, method: str | None) -> Body:
     """Charge what is due; raises the refusal of the bank, once the failure is on record."""
     customer = tx.get("customer", invoice["customer"])
     parent = ((invoice.get("parent") or {}).get("subscription_details") or {}).get("subscription")
@@ -172,10 +174,10 @@ def collected(tx: Transaction, invoice: Body, method: str | None) -> Body:
     invoice["attempted"] = True
     if chosen is None:
         tx.save(invoice)
-        raise _failed(
+        raise _record_failure(
             tx,
             invoice,
-            Refusal(
+            ApiError(
                 400,
                 "This customer has no attached payment source or default payment method. Please consider adding a "
                 "default payment method.",
@@ -186,25 +188,25 @@ def collected(tx: Transaction, invoice: Body, method: str | None) -> Body:
     invoice["attempt_count"] += 1
     intent = tx.get("payment_intent", invoice["_intent"])
     try:
-        intent["payment_method"] = payment_methods.attached(tx, chosen, customer["id"], "payment_method")["id"]
-        intent = payments.confirmed(tx, intent)
-    except Refusal as no:
-        raise _failed(tx, invoice, no) from None
+        intent["payment_method"] = payment_methods.attach_method(tx, chosen, customer["id"], "payment_method")["id"]
+        intent = payments.confirm_intent(tx, intent)
+    except ApiError as error:
+        raise _record_failure(tx, invoice, error) from None
     if intent["status"] == "requires_action":
         tx.save(invoice)
         tx.emit("invoice.payment_action_required", invoice)
-        unanswered = Refusal(
+        unanswered = ApiError(
             402,
             "Your card was declined. This transaction requires authentication.",
             kind="card_error",
             code="invoice_payment_intent_requires_action",
             commits=True,
         )
-        raise _failed(tx, invoice, unanswered)
-    return paid(tx, invoice, intent)
+        raise _record_failure(tx, invoice, unanswered)
+    return mark_paid(tx, invoice, intent)
 
 
-def _failed(tx: Transaction, invoice: Body, no: Refusal) -> Refusal:
+def _record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:
     """Put a failed attempt on record, and try again later where the invoice advances by itself."""
     tries = invoice.get("_retries", 0)
     invoice["next_payment_attempt"] = None
@@ -215,11 +217,13 @@ def _failed(tx: Transaction, invoice: Body, no: Refusal) -> Refusal:
         tx.later(invoice["next_payment_attempt"], "collect", invoice["id"], invoice["test_clock"])
     tx.save(invoice)
     tx.emit("invoice.payment_failed", invoice)
-    subscription_state.unpaid(tx, invoice, last=invoice["auto_advance"] and invoice["next_payment_attempt"] is None)
-    return no
+    subscription_state.record_failed_payment(
+        tx, invoice, last=invoice["auto_advance"] and invoice["next_payment_attempt"] is None
+    )
+    return error
 
 
-def paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
+def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
     """What is due was paid: by this intent, outside, or there was nothing to pay."""
     now, due = tx.time(invoice["test_clock"]), invoice["amount_remaining"]
     invoice.update(
@@ -242,29 +246,29 @@ def paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
             tx.emit("invoice_payment.paid", payment)
     tx.emit("invoice.paid", invoice)
     tx.emit("invoice.payment_succeeded", invoice, on_record=False)
-    subscription_state.settled(tx, invoice)
+    subscription_state.record_payment(tx, invoice)
     return invoice
 
 
 def attach(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Have an invoice paid by an intent that was made beside it, and has succeeded."""
-    refuse(p, "payment_record")
+    require_supported(p, "payment_record")
     invoice = tx.get("invoice", ids["id"])
     if "payment_intent" not in p:
-        raise invalid("Missing required param: payment_intent.", "payment_intent", "parameter_missing")
+        raise invalid_request("Missing required param: payment_intent.", "payment_intent", "parameter_missing")
     intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
     if invoice["status"] != "open":
-        raise invalid("Payments can be attached to open invoices alone.", code="invoice_not_payable")
+        raise invalid_request("Payments can be attached to open invoices alone.", code="invoice_not_payable")
     if intent["status"] != "succeeded" or intent["currency"] != invoice["currency"] or intent.get("_invoice"):
-        raise invalid("The payment intent cannot pay this invoice.", "payment_intent")
+        raise invalid_request("The payment intent cannot pay this invoice.", "payment_intent")
     if intent["amount_received"] != invoice["amount_remaining"]:
         raise unsupported("paying a part of an invoice", "payment_intent")
-    payments.canceled(tx, tx.get("payment_intent", invoice["_intent"]), "automatic")
+    payments.cancel_intent(tx, tx.get("payment_intent", invoice["_intent"]), "automatic")
     tx.save({**intent, "_invoice": invoice["id"]})
     payment = tx.get("invoice_payment", invoice["_payment"])
     tx.save({**payment, "is_default": False, "payment": {"type": "payment_intent", "payment_intent": intent["id"]}})
     invoice["_intent"] = intent["id"]
-    return paid(tx, invoice, intent)
+    return mark_paid(tx, invoice, intent)
 
 
 # ---- what else becomes of it
@@ -274,15 +278,15 @@ def send(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Send an invoice to the customer, finalized if it was a draft."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] == "draft":
-        invoice = finalized(tx, invoice)
+        invoice = finalize_draft(tx, invoice)
     if invoice["status"] in ("paid", "void"):
         if invoice["status"] == "paid" and not invoice["amount_due"]:
             return invoice
-        raise invalid(f"You can't send an invoice that is {invoice['status']}.", code="invoice_not_sendable")
-    return sent(tx, invoice)
+        raise invalid_request(f"You can't send an invoice that is {invoice['status']}.", code="invoice_not_sendable")
+    return mark_sent(tx, invoice)
 
 
-def sent(tx: Transaction, invoice: Body) -> Body:
+def mark_sent(tx: Transaction, invoice: Body) -> Body:
     """An invoice is with the customer."""
     tx.emit("invoice.sent", invoice)
     return invoice
@@ -292,21 +296,21 @@ def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Take an invoice back."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] not in ("open", "uncollectible"):
-        raise invalid(
+        raise invalid_request(
             f"You can only void invoices that are open or uncollectible; this one is {invoice['status']}.",
             code="invoice_not_voidable",
         )
-    return voided(tx, invoice)
+    return void_invoice(tx, invoice)
 
 
-def voided(tx: Transaction, invoice: Body) -> Body:
+def void_invoice(tx: Transaction, invoice: Body) -> Body:
     """Take an invoice back, with what it took of the customer's balance."""
     transitions = {**invoice["status_transitions"], "voided_at": tx.time(invoice["test_clock"])}
     invoice.update(status="void", auto_advance=False, next_payment_attempt=None, status_transitions=transitions)
     tx.save(invoice)
     tx.forget("collect", invoice["id"])
     _drop_payment(tx, invoice)
-    credit_grants.give_back(tx, invoice)
+    credit_grants.restore_credits(tx, invoice)
     used = invoice["ending_balance"] - invoice["starting_balance"]
     if used:
         customer = tx.get("customer", invoice["customer"])
@@ -322,7 +326,7 @@ def _drop_payment(tx: Transaction, invoice: Mapping[str, Any]) -> None:
         return
     intent = tx.get("payment_intent", invoice["_intent"])
     if intent["status"] in payments.UNFINISHED:
-        payments.canceled(tx, intent, "void_invoice")
+        payments.cancel_intent(tx, intent, "void_invoice")
     payment = tx.get("invoice_payment", invoice["_payment"])
     now = tx.time(invoice["test_clock"])
     tx.save({**payment, "status": "canceled", "status_transitions": {"canceled_at": now}})
@@ -332,7 +336,7 @@ def mark_uncollectible(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Give up hope of an invoice."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] != "open":
-        raise invalid("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
+        raise invalid_request("You can only mark open invoices as uncollectible.", code="invoice_not_editable")
     transitions = {**invoice["status_transitions"], "marked_uncollectible_at": tx.time(invoice["test_clock"])}
     invoice.update(
         status="uncollectible", auto_advance=False, next_payment_attempt=None, status_transitions=transitions
@@ -352,9 +356,9 @@ def due_to_finalize(tx: Transaction, id: str) -> None:
     if invoice is None or invoice["status"] != "draft" or not invoice["auto_advance"]:
         return
     try:
-        advanced(tx, finalized(tx, invoice))
-    except Refusal as no:
-        invoice["last_finalization_error"] = no.body["error"]
+        advance_invoice(tx, finalize_draft(tx, invoice))
+    except ApiError as error:
+        invoice["last_finalization_error"] = error.body["error"]
         invoice["auto_advance"] = False
         tx.save(invoice)
         tx.emit("invoice.finalization_failed", invoice)
@@ -364,4 +368,4 @@ def due_to_collect(tx: Transaction, id: str) -> None:
     """A payment that was declined is tried again."""
     invoice = tx.find("invoice", id)
     if invoice is not None and invoice["status"] == "open":
-        advanced(tx, invoice)
+        advance_invoice(tx, invoice)

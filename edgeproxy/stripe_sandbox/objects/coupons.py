@@ -1,38 +1,44 @@
 """Coupons. They are kept; nothing in the sandbox gives a discount yet."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
-from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a coupon."""
-    refuse(p, "currency_options")
+    require_supported(p, "currency_options")
     if ("amount_off" in p) == ("percent_off" in p):
-        raise invalid("You must specify either percent_off or amount_off.", "percent_off")
+        raise invalid_request("You must specify either percent_off or amount_off.", "percent_off")
     if "amount_off" in p and "currency" not in p:
-        raise invalid("Missing required param: currency.", "currency", "parameter_missing")
+        raise invalid_request("Missing required param: currency.", "currency", "parameter_missing")
     if not 0 < p.get("percent_off", 100) <= 100:
-        raise invalid("percent_off must be above 0 and at most 100.", "percent_off")
+        raise invalid_request("percent_off must be above 0 and at most 100.", "percent_off")
     if (p.get("duration", "once") == "repeating") != ("duration_in_months" in p):
-        raise invalid("duration_in_months goes with the duration repeating.", "duration_in_months")
+        raise invalid_request("duration_in_months goes with the duration repeating.", "duration_in_months")
     if "id" in p and tx.find("coupon", p["id"]) is not None:
-        raise invalid(f"Coupon already exists: {p['id']}", "id", "resource_already_exists")
+        raise invalid_request(f"Coupon already exists: {p['id']}", "id", "resource_already_exists")
     made: Body = {
-        "id": p.get("id") or new_id("co")[3:11],
+        "id": p.get("id") or generate_id("co")[3:11],
         "object": "coupon",
         "created": tx.now,
-        "currency": currency_of(p["currency"]) if "amount_off" in p else None,
+        "currency": parse_currency(p["currency"]) if "amount_off" in p else None,
         "duration": p.get("duration", "once"),
         "livemode": tx.live,
         "times_redeemed": 0,
         "valid": True,
     }
-    put(
+    set_fields(
         made, p, "amount_off", "applies_to", "duration_in_months", "max_redemptions", "name", "percent_off", "redeem_by"
     )
-    put_metadata(made, p)
+    merge_metadata(made, p)
     tx.insert(made)
     tx.emit("coupon.created", made)
     return made
@@ -40,13 +46,13 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Rename a coupon."""
-    refuse(p, "currency_options")
+    require_supported(p, "currency_options")
     made = tx.get("coupon", ids["id"])
     before = dict(made)
-    put(made, p, "name")
-    put_metadata(made, p)
+    set_fields(made, p, "name")
+    merge_metadata(made, p)
     tx.save(made)
-    tx.emit("coupon.updated", made, changed(before, made))
+    tx.emit("coupon.updated", made, compute_previous_attributes(before, made))
     return made
 
 

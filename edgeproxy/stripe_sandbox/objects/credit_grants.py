@@ -3,11 +3,18 @@
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
-from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, customer_of, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    get_customer,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 PRIORITY, PRIORITY_MAX = 50, 100
 """Of a grant that says none, and the last of all; 0 is the first."""
@@ -15,23 +22,23 @@ PRIORITY, PRIORITY_MAX = 50, 100
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Grant credits to a customer."""
-    customer = customer_of(tx, p)
+    customer = get_customer(tx, p)
     monetary = p["amount"].get("monetary")
     if monetary is None or monetary["value"] < 1:
-        raise invalid("The amount must be above 0.", "amount[monetary][value]")
+        raise invalid_request("The amount must be above 0.", "amount[monetary][value]")
     scope = p["applicability_config"]["scope"]
     if ("price_type" in scope) == ("prices" in scope):
-        raise invalid("You must specify either price_type or prices.", "applicability_config[scope]")
+        raise invalid_request("You must specify either price_type or prices.", "applicability_config[scope]")
     for place, price in enumerate(scope.get("prices", ())):
         tx.get("price", price["id"], f"applicability_config[scope][prices][{place}][id]")
     priority = p.get("priority", PRIORITY)
     if not 0 <= priority <= PRIORITY_MAX:
-        raise invalid(f"The priority must be from 0 to {PRIORITY_MAX}.", "priority")
+        raise invalid_request(f"The priority must be from 0 to {PRIORITY_MAX}.", "priority")
     now = tx.time(customer.get("test_clock"))
     made: Body = {
-        "id": new_id("credgr"),
+        "id": generate_id("credgr"),
         "object": "billing.credit_grant",
-        "amount": {"type": "monetary", "monetary": {**monetary, "currency": currency_of(monetary["currency"])}},
+        "amount": {"type": "monetary", "monetary": {**monetary, "currency": parse_currency(monetary["currency"])}},
         "applicability_config": {"scope": scope},
         "category": p.get("category", "paid"),
         "created": now,
@@ -46,8 +53,8 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "_left": monetary["value"],
     }
     if made["expires_at"] is not None and made["expires_at"] <= max(now, made["effective_at"]):
-        raise invalid("The expires_at must be after the effective_at.", "expires_at")
-    put_metadata(made, p)
+        raise invalid_request("The expires_at must be after the effective_at.", "expires_at")
+    merge_metadata(made, p)
     tx.insert(made)
     tx.emit("billing.credit_grant.created", made)
     _book(tx, made, monetary["value"], "credit", "credits_granted")
@@ -65,7 +72,7 @@ def _book(tx: Transaction, grant: Body, amount: int, side: str, kind: str, **mor
     now = tx.time(grant["test_clock"])
     money = {"type": "monetary", "monetary": {"currency": _currency(grant), "value": amount}}
     made: Body = {
-        "id": new_id("cbtxn"),
+        "id": generate_id("cbtxn"),
         "object": "billing.credit_balance_transaction",
         "created": now,
         "credit_grant": grant["id"],
@@ -90,44 +97,44 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change when a grant expires."""
     made = tx.get("billing.credit_grant", ids["id"])
     before = dict(made)
-    _open(made)
-    put(made, p, "expires_at")
-    put_metadata(made, p)
+    _require_open(made)
+    set_fields(made, p, "expires_at")
+    merge_metadata(made, p)
     _expire_later(tx, made)
-    return _updated(tx, made, before)
+    return _save_update(tx, made, before)
 
 
-def _open(grant: Mapping[str, Any]) -> None:
+def _require_open(grant: Mapping[str, Any]) -> None:
     if grant.get("voided_at") is not None:
-        raise invalid("The credit grant is void.")
+        raise invalid_request("The credit grant is void.")
 
 
-def _updated(tx: Transaction, made: Body, before: Mapping[str, Any]) -> Body:
+def _save_update(tx: Transaction, made: Body, before: Mapping[str, Any]) -> Body:
     made["updated"] = tx.time(made["test_clock"])
     tx.save(made)
-    tx.emit("billing.credit_grant.updated", made, changed(before, made))
+    tx.emit("billing.credit_grant.updated", made, compute_previous_attributes(before, made))
     return made
 
 
 def expire(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """End a grant; what is left of it is lost."""
     made = tx.get("billing.credit_grant", ids["id"])
-    _open(made)
+    _require_open(made)
     before = dict(made)
     made["expires_at"] = tx.time(made["test_clock"])
-    return _updated(tx, _emptied(tx, made, "credits_expired"), before)
+    return _save_update(tx, _empty_grant(tx, made, "credits_expired"), before)
 
 
 def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Take a grant back."""
     made = tx.get("billing.credit_grant", ids["id"])
-    _open(made)
+    _require_open(made)
     before = dict(made)
     made["voided_at"] = tx.time(made["test_clock"])
-    return _updated(tx, _emptied(tx, made, "credits_voided"), before)
+    return _save_update(tx, _empty_grant(tx, made, "credits_voided"), before)
 
 
-def _emptied(tx: Transaction, grant: Body, kind: str) -> Body:
+def _empty_grant(tx: Transaction, grant: Body, kind: str) -> Body:
     if grant["_left"]:
         _book(tx, grant, grant["_left"], "debit", kind)
     grant["_left"] = 0
@@ -139,30 +146,30 @@ def due_to_expire(tx: Transaction, id: str) -> None:
     """A grant is over."""
     grant = tx.find("billing.credit_grant", id)
     if grant is not None:
-        tx.save(_emptied(tx, grant, "credits_expired"))
+        tx.save(_empty_grant(tx, grant, "credits_expired"))
 
 
 # ---- use
 
 
-def usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
+def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
     """Grants that pay now, in the order in which they do: by priority, soonest expiry, gifts first, the oldest."""
-    found = [
+    grants = [
         grant
         for grant in tx.all("billing.credit_grant", customer=customer)
         if grant["_left"] and _currency(grant) == currency and grant["effective_at"] <= tx.time(grant["test_clock"])
     ]
     return sorted(
-        found,
+        grants,
         key=lambda one: (one["priority"], one["expires_at"] or 2**62, one["category"] != "promotional", one["created"]),
     )
 
 
 def apply(tx: Transaction, invoice: Body) -> None:
     """Pay for usage on an invoice that is being finalized."""
-    grants = usable(tx, invoice["customer"], invoice["currency"])
+    grants = list_usable(tx, invoice["customer"], invoice["currency"])
     totals: list[Body] = []
-    for line in invoice_lines.of(tx, invoice) if grants else ():
+    for line in invoice_lines.list_lines(tx, invoice) if grants else ():
         left = line["amount"] if "_place" in line else 0
         for grant in grants:
             taken = min(left, grant["_left"])
@@ -173,9 +180,9 @@ def apply(tx: Transaction, invoice: Body) -> None:
             tx.save(grant)
             of_line = {"invoice": invoice["id"], "invoice_line_item": line["id"]}
             booked = _book(tx, grant, taken, "debit", "credits_applied", credits_applied=of_line)
-            said = {"amount": taken, "credit_balance_transaction": booked["id"], "type": "credit_balance_transaction"}
-            line["pretax_credit_amounts"].append(said)
-            totals.append(said)
+            credit = {"amount": taken, "credit_balance_transaction": booked["id"], "type": "credit_balance_transaction"}
+            line["pretax_credit_amounts"].append(credit)
+            totals.append(credit)
         tx.save(line)
     invoice["total_pretax_credit_amounts"] = totals
 
@@ -185,30 +192,30 @@ def _pays(grant: Mapping[str, Any], line: Mapping[str, Any]) -> bool:
     return prices is None or line["pricing"]["price_details"]["price"] in [price["id"] for price in prices]
 
 
-def give_back(tx: Transaction, invoice: Mapping[str, Any]) -> None:
+def restore_credits(tx: Transaction, invoice: Mapping[str, Any]) -> None:
     """An invoice is void: credits that paid on it are there again."""
-    for said in invoice["total_pretax_credit_amounts"]:
-        booked = tx.get("billing.credit_balance_transaction", said["credit_balance_transaction"])
+    for credit in invoice["total_pretax_credit_amounts"]:
+        booked = tx.get("billing.credit_balance_transaction", credit["credit_balance_transaction"])
         grant = tx.get("billing.credit_grant", booked["credit_grant"])
         if grant.get("voided_at") is None:
-            grant["_left"] += said["amount"]
+            grant["_left"] += credit["amount"]
             tx.save(grant)
         of_line = booked["debit"]["credits_applied"]
         kind = "credits_application_invoice_voided"
-        _book(tx, grant, said["amount"], "credit", kind, credits_application_invoice_voided=of_line)
+        _book(tx, grant, credit["amount"], "credit", kind, credits_application_invoice_voided=of_line)
 
 
 # ---- reading
 
 
-def summary(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def summarize(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """What a customer has, of a grant or of all that pay for something."""
-    customer = customer_of(tx, p)
-    wanted = p["filter"]
-    if wanted["type"] == "credit_grant":
-        grants = [tx.get("billing.credit_grant", wanted.get("credit_grant", ""), "filter[credit_grant]")]
+    customer = get_customer(tx, p)
+    grant_filter = p["filter"]
+    if grant_filter["type"] == "credit_grant":
+        grants = [tx.get("billing.credit_grant", grant_filter.get("credit_grant", ""), "filter[credit_grant]")]
     else:
-        refuse(wanted.get("applicability_scope", {}), "prices")
+        require_supported(grant_filter.get("applicability_scope", {}), "prices")
         grants = tx.all("billing.credit_grant", customer=customer["id"])
     now = tx.time(customer.get("test_clock"))
     sums: dict[str, list[int]] = {}
@@ -233,7 +240,7 @@ def _money(currency: str, value: int) -> Body:
 
 def list_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """What became of a customer's credits."""
-    fields = {"_customer": customer_of(tx, p)["id"]}
+    fields = {"_customer": get_customer(tx, p)["id"]}
     if "credit_grant" in p:
         fields["credit_grant"] = p["credit_grant"]
-    return listed(tx, "billing.credit_balance_transaction", p, fields)
+    return list_objects(tx, "billing.credit_balance_transaction", p, fields)

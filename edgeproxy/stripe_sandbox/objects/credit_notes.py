@@ -4,12 +4,17 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import rounded
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, page, paged
+from edgeproxy.stripe_sandbox.amounts import round_to_cents
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, slice_list
 from edgeproxy.stripe_sandbox.objects import collection, customers, payments
-from edgeproxy.stripe_sandbox.objects.fields import changed, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    merge_metadata,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 REFUSED = ("refunds", "shipping_cost")
 SHOWN = 10
@@ -27,7 +32,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     if made["_refund"]:
         intent = tx.get("payment_intent", invoice["_intent"])
         charge = tx.get("charge", intent["latest_charge"])
-        refund = payments.refunded(tx, charge, made["_refund"], {})
+        refund = payments.refund_charge(tx, charge, made["_refund"], {})
         made["refunds"] = [{"amount_refunded": refund["amount"], "refund": refund["id"], "type": "refund"}]
     if made["_credit"]:
         booked = customers.add_to_balance(
@@ -42,7 +47,7 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     invoice["amount_remaining"] -= made["pre_payment_amount"]
     tx.save(invoice)
     tx.emit("credit_note.created", made)
-    tx.emit("invoice.updated", invoice, changed(before, invoice))
+    tx.emit("invoice.updated", invoice, compute_previous_attributes(before, invoice))
     if made["pre_payment_amount"]:
         _lower(tx, invoice)
     return made
@@ -52,8 +57,8 @@ def _lower(tx: Transaction, invoice: Body) -> None:
     """There is less to pay, or nothing."""
     intent = tx.get("payment_intent", invoice["_intent"])
     if not invoice["amount_remaining"]:
-        payments.canceled(tx, intent, "void_invoice")
-        collection.paid(tx, invoice, None)
+        payments.cancel_intent(tx, intent, "void_invoice")
+        collection.mark_paid(tx, invoice, None)
         return
     tx.save({**intent, "amount": invoice["amount_remaining"]})
     payment = tx.get("invoice_payment", invoice["_payment"])
@@ -62,34 +67,36 @@ def _lower(tx: Transaction, invoice: Body) -> None:
 
 def _made(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
     """A credit note and its lines, which nobody keeps yet."""
-    refuse(p, *REFUSED)
+    require_supported(p, *REFUSED)
     invoice = tx.get("invoice", p["invoice"], "invoice")
     if invoice["status"] not in ("open", "paid", "uncollectible"):
-        raise invalid("You can only create credit notes for finalized invoices.", "invoice")
+        raise invalid_request("You can only create credit notes for finalized invoices.", "invoice")
     if ("lines" in p) == ("amount" in p):
-        raise invalid("You must specify either amount or lines.", "amount")
-    id = new_id("cn")
+        raise invalid_request("You must specify either amount or lines.", "amount")
+    id = generate_id("cn")
     lines = [_line(tx, invoice, id, said, n) for n, said in enumerate(p.get("lines", ()))]
     total = sum(line["amount"] for line in lines) if lines else p["amount"]
     if total < 1:
-        raise invalid("The total of a credit note must be above 0.", "amount")
+        raise invalid_request("The total of a credit note must be above 0.", "amount")
 
     refund, credit, outside = (p.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
     paid = invoice["status"] == "paid"
     if paid:
         left = invoice["amount_paid"] - invoice["post_payment_credit_notes_amount"]
         if total > left:
-            raise invalid(f"The amount of the credit note is more than what is left of the invoice, {left}.", "amount")
+            raise invalid_request(
+                f"The amount of the credit note is more than what is left of the invoice, {left}.", "amount"
+            )
         if refund + credit + outside != total:
-            raise invalid(
+            raise invalid_request(
                 "The sum of refund_amount, credit_amount and out_of_band_amount must be the credit note's total, "
                 f"{total}.",
                 "refund_amount",
             )
     elif refund or credit or outside:
-        raise invalid("Nothing was paid that could be given back.", "refund_amount")
+        raise invalid_request("Nothing was paid that could be given back.", "refund_amount")
     elif total > invoice["amount_remaining"]:
-        raise invalid(
+        raise invalid_request(
             f"The amount of the credit note is more than what remains to be paid, {invoice['amount_remaining']}.",
             "amount",
         )
@@ -125,31 +132,31 @@ def _made(tx: Transaction, p: Parameters) -> tuple[Body, list[Body]]:
         "_refund": refund,
         "_credit": credit,
     }
-    put(made, p, "memo")
-    put_metadata(made, p)
+    set_fields(made, p, "memo")
+    merge_metadata(made, p)
     return made, lines
 
 
 def _line(tx: Transaction, invoice: Body, note: str, said: Mapping[str, Any], place: int) -> Body:
-    refuse(said, "tax_amounts", "tax_rates")
+    require_supported(said, "tax_amounts", "tax_rates")
     unit = said.get("unit_amount_decimal", said.get("unit_amount"))
     quantity = said.get("quantity", 1 if "amount" not in said else None)
     of_invoice = None
     if said["type"] == "invoice_line_item":
         of_invoice = tx.get("line_item", said.get("invoice_line_item", ""), f"lines[{place}][invoice_line_item]")
         if of_invoice["invoice"] != invoice["id"]:
-            raise invalid("The line belongs to another invoice.", f"lines[{place}][invoice_line_item]")
+            raise invalid_request("The line belongs to another invoice.", f"lines[{place}][invoice_line_item]")
         unit = unit if unit is not None else of_invoice["pricing"]["unit_amount_decimal"]
     if "amount" in said:
         amount = said["amount"]
     elif unit is None or quantity is None:
-        raise invalid("Each line needs an amount, or a unit_amount and a quantity.", f"lines[{place}]")
+        raise invalid_request("Each line needs an amount, or a unit_amount and a quantity.", f"lines[{place}]")
     else:
-        amount = rounded(Fraction(unit) * quantity)
+        amount = round_to_cents(Fraction(unit) * quantity)
     if of_invoice is not None and amount > of_invoice["amount"]:
-        raise invalid("The amount is more than that of the invoice's line.", f"lines[{place}][amount]")
+        raise invalid_request("The amount is more than that of the invoice's line.", f"lines[{place}][amount]")
     return {
-        "id": new_id("cnli"),
+        "id": generate_id("cnli"),
         "object": "credit_note_line_item",
         "amount": amount,
         "description": said.get("description") or (of_invoice or {}).get("description"),
@@ -177,28 +184,28 @@ def preview(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def preview_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """The lines that a credit note would have."""
-    return paged(tx, _made(tx, p)[1], p)
+    return slice_list(tx, _made(tx, p)[1], p)
 
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """The lines of a credit note."""
-    return paged(tx, tx.all("credit_note_line_item", _note=tx.get("credit_note", ids["id"])["id"]), p)
+    return slice_list(tx, tx.all("credit_note_line_item", _note=tx.get("credit_note", ids["id"])["id"]), p)
 
 
 def view(tx: Transaction, body: Body) -> Body:
     """A credit note with its first lines."""
     lines = body["_lines"] if "_lines" in body else tx.all("credit_note_line_item", _note=body["id"])
-    return {**body, "lines": page(tx, lines[:SHOWN], len(lines) > SHOWN, f"/v1/credit_notes/{body['id']}/lines")}
+    return {**body, "lines": format_list(tx, lines[:SHOWN], len(lines) > SHOWN, f"/v1/credit_notes/{body['id']}/lines")}
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change what a credit note says beside money."""
     made = tx.get("credit_note", ids["id"])
     before = dict(made)
-    put(made, p, "memo")
-    put_metadata(made, p)
+    set_fields(made, p, "memo")
+    merge_metadata(made, p)
     tx.save(made)
-    tx.emit("credit_note.updated", made, changed(before, made))
+    tx.emit("credit_note.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -207,9 +214,9 @@ def void(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     made = tx.get("credit_note", ids["id"])
     invoice = tx.get("invoice", made["invoice"])
     if made["status"] == "void":
-        raise invalid("This credit note is void already.")
+        raise invalid_request("This credit note is void already.")
     if invoice["status"] != "open":
-        raise invalid("You can only void credit notes of open invoices.")
+        raise invalid_request("You can only void credit notes of open invoices.")
     made.update(status="void", voided_at=tx.time(invoice["test_clock"]))
     tx.save(made)
     invoice["pre_payment_credit_notes_amount"] -= made["pre_payment_amount"]

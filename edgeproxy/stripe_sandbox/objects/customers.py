@@ -2,11 +2,17 @@
 
 from typing import Any
 
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page, paged
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import payment_methods, subscription_state
-from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import invalid, missing
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid_request, no_such_object
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 PLAIN = (
     "address",
@@ -25,12 +31,12 @@ CUSTOMERS_PER_CLOCK = 3
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a customer."""
-    id = new_id("cus")
+    id = generate_id("cus")
     clock = p.get("test_clock")
     if clock is not None:
         tx.get("test_helpers.test_clock", clock, "test_clock")
         if len(tx.all("customer", test_clock=clock)) >= CUSTOMERS_PER_CLOCK:
-            raise invalid(f"A test clock can have up to {CUSTOMERS_PER_CLOCK} customers.", "test_clock")
+            raise invalid_request(f"A test clock can have up to {CUSTOMERS_PER_CLOCK} customers.", "test_clock")
     made: Body = {
         "id": id,
         "object": "customer",
@@ -59,10 +65,10 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """The customer, or that there was one."""
-    found = tx.find("customer", ids["id"])
-    if found is None and tx.find_deleted("customer", ids["id"]):
+    customer = tx.find("customer", ids["id"])
+    if customer is None and tx.find_deleted("customer", ids["id"]):
         return {"id": ids["id"], "object": "customer", "deleted": True}
-    return found or tx.get("customer", ids["id"])
+    return customer or tx.get("customer", ids["id"])
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
@@ -74,7 +80,7 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         made["balance"] = before["balance"]
         add_to_balance(tx, made, p["balance"] - before["balance"], made.get("currency") or "usd", "adjustment")
     tx.save(made)
-    tx.emit("customer.updated", made, changed(before, made))
+    tx.emit("customer.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -83,28 +89,28 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     made = tx.get("customer", ids["id"])
     for subscription in tx.all("subscription", customer=made["id"]):
         if subscription["status"] not in subscription_state.ENDED:
-            subscription_state.end(tx, subscription, "cancellation_requested")
+            subscription_state.end_subscription(tx, subscription, "cancellation_requested")
     gone = tx.delete(made)
     tx.emit("customer.deleted", made)
     return gone
 
 
 def _put(tx: Transaction, made: Body, p: Parameters) -> None:
-    refuse(p, "validate")
-    put(made, p, *PLAIN, "next_invoice_sequence", "tax_exempt")
-    put_metadata(made, p)
+    require_supported(p, "validate")
+    set_fields(made, p, *PLAIN, "next_invoice_sequence", "tax_exempt")
+    merge_metadata(made, p)
     if made["tax_exempt"] is None:
         made["tax_exempt"] = "none"
     settings = dict(made["invoice_settings"])
-    said = p.get("invoice_settings", {})
-    put(settings, said, "footer", "rendering_options")
+    settings_change = p.get("invoice_settings", {})
+    set_fields(settings, settings_change, "footer", "rendering_options")
     if "payment_method" in p:
-        payment_methods.attached(tx, p["payment_method"], made["id"], "payment_method")
-    if said.get("default_payment_method") == "":
+        payment_methods.attach_method(tx, p["payment_method"], made["id"], "payment_method")
+    if settings_change.get("default_payment_method") == "":
         settings["default_payment_method"] = None
-    elif "default_payment_method" in said:
-        method = payment_methods.attached(
-            tx, said["default_payment_method"], made["id"], "invoice_settings[default_payment_method]"
+    elif "default_payment_method" in settings_change:
+        method = payment_methods.attach_method(
+            tx, settings_change["default_payment_method"], made["id"], "invoice_settings[default_payment_method]"
         )
         settings["default_payment_method"] = method["id"]
     made["invoice_settings"] = settings
@@ -120,7 +126,7 @@ def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, 
         customer["currency"] = currency
     tx.save(customer)
     made: Body = {
-        "id": new_id("cbtxn"),
+        "id": generate_id("cbtxn"),
         "object": "customer_balance_transaction",
         "amount": amount,
         "created": tx.time(customer.get("test_clock")),
@@ -140,9 +146,9 @@ def add_to_balance(tx: Transaction, customer: Body, amount: int, currency: str, 
 def create_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Adjust a customer's balance."""
     customer = tx.get("customer", ids["id"])
-    made = add_to_balance(tx, customer, p["amount"], currency_of(p["currency"]), "adjustment")
-    put(made, p, "description")
-    put_metadata(made, p)
+    made = add_to_balance(tx, customer, p["amount"], parse_currency(p["currency"]), "adjustment")
+    set_fields(made, p, "description")
+    merge_metadata(made, p)
     tx.emit("customer.updated", customer, {"balance": customer["balance"] - p["amount"]})
     return tx.save(made)
 
@@ -151,7 +157,7 @@ def list_balance_transactions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """What a customer's balance is made of."""
     tx.get("customer", ids["id"])
     fields = {name: p[name] for name in ("created", "invoice") if name in p}
-    return listed(tx, "customer_balance_transaction", p, {"customer": ids["id"], **fields})
+    return list_objects(tx, "customer_balance_transaction", p, {"customer": ids["id"], **fields})
 
 
 # ---- tax ids, ways to pay
@@ -161,9 +167,9 @@ def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Give a customer a tax id."""
     customer = tx.get("customer", ids["id"])
     made: Body = {
-        "id": new_id("txi"),
+        "id": generate_id("txi"),
         "object": "tax_id",
-        "country": None if p["type"] == "eu_vat" and len(p["value"]) < 2 else country_of(p["type"], p["value"]),
+        "country": None if p["type"] == "eu_vat" and len(p["value"]) < 2 else find_country(p["type"], p["value"]),
         "created": tx.time(customer.get("test_clock")),
         "customer": customer["id"],
         "livemode": tx.live,
@@ -177,7 +183,7 @@ def create_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     return made
 
 
-def country_of(kind: str, value: str) -> str:
+def find_country(kind: str, value: str) -> str:
     """The country of a tax id: of its type, or of its value in the European Union."""
     return (value if kind.startswith("eu_") else kind)[:2].upper()
 
@@ -186,29 +192,29 @@ def create_own_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a tax id for whom `owner` says."""
     owner = p.get("owner", {"type": "self"})
     if owner["type"] != "customer" or "customer" not in owner:
-        raise invalid("The sandbox has tax ids of customers alone.", "owner")
+        raise invalid_request("The sandbox has tax ids of customers alone.", "owner")
     if tx.find("customer", owner["customer"]) is None:
-        raise missing("customer", owner["customer"], "owner[customer]")
+        raise no_such_object("customer", owner["customer"], "owner[customer]")
     return create_tax_id(tx, {"id": owner["customer"]}, p)
 
 
 def list_tax_ids(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """A customer's tax ids."""
     tx.get("customer", ids["id"])
-    return listed(tx, "tax_id", p, {"customer": ids["id"]})
+    return list_objects(tx, "tax_id", p, {"customer": ids["id"]})
 
 
 def list_all_tax_ids(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Tax ids of an owner, or of all."""
     owner = p.get("owner", {})
-    return listed(tx, "tax_id", p, {"customer": owner["customer"]} if "customer" in owner else {})
+    return list_objects(tx, "tax_id", p, {"customer": owner["customer"]} if "customer" in owner else {})
 
 
 def delete_tax_id(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Take a tax id back."""
     made = tx.get("tax_id", ids["id"])
     if ids.get("customer_id", made["customer"]) != made["customer"]:
-        raise missing("tax id", ids["id"])
+        raise no_such_object("tax id", ids["id"])
     gone = tx.delete(made)
     tx.emit("customer.tax_id.deleted", made)
     return gone
@@ -218,11 +224,11 @@ def list_payment_methods(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """A customer's ways to pay."""
     tx.get("customer", ids["id"])
     fields = {name: p[name] for name in ("type", "allow_redisplay") if name in p}
-    found = listed(tx, "payment_method", {**p, "limit": 100}, {"customer": ids["id"], **fields})
-    return paged(tx, found["data"], p)
+    methods = list_objects(tx, "payment_method", {**p, "limit": 100}, {"customer": ids["id"], **fields})
+    return slice_list(tx, methods["data"], p)
 
 
-def tax_ids_of(tx: Transaction, customer: Body) -> Body:
+def expand_tax_ids(tx: Transaction, customer: Body) -> Body:
     """A customer's tax ids, in the customer."""
-    found = [tx.shown(one) for one in tx.all("tax_id", customer=customer["id"])]
-    return page(tx, found, False, f"/v1/customers/{customer['id']}/tax_ids")
+    bodies = [tx.shown(one) for one in tx.all("tax_id", customer=customer["id"])]
+    return format_list(tx, bodies, False, f"/v1/customers/{customer['id']}/tax_ids")

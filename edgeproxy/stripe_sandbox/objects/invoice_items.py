@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import decimal, rounded, unit_of
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed
+from edgeproxy.stripe_sandbox.amounts import format_decimal, round_to_cents, unit_of
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
-from edgeproxy.stripe_sandbox.objects.fields import currency_of, customer_of, put, put_metadata, refuse, with_clock
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    get_customer,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+    set_test_clock,
+)
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 ITEMS_MAX = 250
 """Items of an invoice."""
@@ -17,39 +24,39 @@ ITEMS_MAX = 250
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Charge something."""
-    refuse(p, "discounts", "tax_code", "price_data")
-    customer = customer_of(tx, p)
+    require_supported(p, "discounts", "tax_code", "price_data")
+    customer = get_customer(tx, p)
     now = tx.time(customer.get("test_clock"))
     invoice = None
     if "invoice" in p:
         invoice = tx.get("invoice", p["invoice"], "invoice")
         if invoice["customer"] != customer["id"]:
-            raise invalid("The invoice belongs to another customer.", "invoice")
-        editable(invoice)
+            raise invalid_request("The invoice belongs to another customer.", "invoice")
+        require_editable(invoice)
     if "subscription" in p:
         tx.get("subscription", p["subscription"], "subscription")
-    made = new(tx, customer, p.get("period") or {"start": now, "end": now})
+    made = build_item(tx, customer, p.get("period") or {"start": now, "end": now})
     made["discountable"] = p.get("discountable", True)
     _price(tx, made, p)
-    put(made, p, "description")
-    put_metadata(made, p)
+    set_fields(made, p, "description")
+    merge_metadata(made, p)
     _tax(tx, made, p)
     if "subscription" in p:
         details = {"subscription": p["subscription"]}
         made["parent"] = {"type": "subscription_details", "subscription_details": details}
     if invoice is None and customer.get("currency") not in (None, made["currency"]):
-        raise invalid("You cannot combine currencies on a single customer.", "currency")
+        raise invalid_request("You cannot combine currencies on a single customer.", "currency")
     if invoice is not None and invoice["currency"] != made["currency"]:
-        raise invalid(
+        raise invalid_request(
             f"The currency of the invoice is {invoice['currency']}, that of the item {made['currency']}.", "currency"
         )
-    return keep(tx, made, invoice)
+    return save_item(tx, made, invoice)
 
 
-def new(tx: Transaction, customer: Mapping[str, Any], period: Mapping[str, int]) -> Body:
+def build_item(tx: Transaction, customer: Mapping[str, Any], period: Mapping[str, int]) -> Body:
     """An item that costs nothing yet."""
     made: Body = {
-        "id": new_id("ii"),
+        "id": generate_id("ii"),
         "object": "invoiceitem",
         "amount": 0,
         "customer": customer["id"],
@@ -64,10 +71,10 @@ def new(tx: Transaction, customer: Mapping[str, Any], period: Mapping[str, int])
         "quantity_decimal": "1",
         "tax_rates": [],
     }
-    return with_clock(made, customer)
+    return set_test_clock(made, customer)
 
 
-def keep(tx: Transaction, made: Body, invoice: Body | None) -> Body:
+def save_item(tx: Transaction, made: Body, invoice: Body | None) -> Body:
     """Keep a new item, on this draft or pending."""
     made["net_amount"] = made["amount"]
     made["invoice"] = None if invoice is None else invoice["id"]
@@ -75,9 +82,9 @@ def keep(tx: Transaction, made: Body, invoice: Body | None) -> Body:
     tx.insert(made)
     if invoice is not None:
         if len(tx.all("invoiceitem", invoice=invoice["id"])) > ITEMS_MAX:
-            raise invalid(f"An invoice can have up to {ITEMS_MAX} items.", "invoice", "invoice_no_more_items")
+            raise invalid_request(f"An invoice can have up to {ITEMS_MAX} items.", "invoice", "invoice_no_more_items")
         invoice_lines.add_item(tx, invoice, made, invoice_lines.ADDED)
-        invoice_lines.total(tx, invoice)
+        invoice_lines.add_up(tx, invoice)
     tx.emit("invoiceitem.created", made)
     return made
 
@@ -86,52 +93,52 @@ def _price(tx: Transaction, made: Body, p: Parameters) -> None:
     """Take what an item costs: an amount, a unit's amount, or a price."""
     ways = [name for name in ("amount", "unit_amount_decimal", "pricing") if name in p]
     if len(ways) > 1:
-        raise invalid(f"You may only specify one of these parameters: {', '.join(ways)}.", ways[1])
+        raise invalid_request(f"You may only specify one of these parameters: {', '.join(ways)}.", ways[1])
     if "quantity" in p and "quantity_decimal" in p:
-        raise invalid("You may only specify one of these parameters: quantity, quantity_decimal.", "quantity")
+        raise invalid_request("You may only specify one of these parameters: quantity, quantity_decimal.", "quantity")
     if p.get("quantity", 1) < 0:
-        raise invalid("Invalid non-negative integer", "quantity", "parameter_invalid_integer")
+        raise invalid_request("Invalid non-negative integer", "quantity", "parameter_invalid_integer")
     quantity = Fraction(p.get("quantity_decimal", p.get("quantity", made["quantity_decimal"])))
     if "amount" in p and quantity != 1:
-        raise invalid("You may only specify one of these parameters: amount, quantity.", "quantity")
+        raise invalid_request("You may only specify one of these parameters: amount, quantity.", "quantity")
     if "pricing" in p and "price" in p["pricing"]:
         price = tx.get("price", p["pricing"]["price"], "pricing[price]")
         if price["type"] != "one_time":
-            raise invalid(
+            raise invalid_request(
                 "The price specified is set to `type=recurring`, but only one-time prices can be used.", "price"
             )
         unit, currency = unit_of(price), price["currency"]
         detail = {"price": price["id"], "product": price["product"]}
     elif "amount" in p or "unit_amount_decimal" in p:
         if "currency" not in p and "currency" not in made:
-            raise invalid("Missing required param: currency.", "currency", "parameter_missing")
+            raise invalid_request("Missing required param: currency.", "currency", "parameter_missing")
         unit = Fraction(p["unit_amount_decimal"]) if "unit_amount_decimal" in p else Fraction(p["amount"])
-        currency, detail = currency_of(p["currency"]) if "currency" in p else made["currency"], None
+        currency, detail = parse_currency(p["currency"]) if "currency" in p else made["currency"], None
     elif "pricing" not in made:
-        raise invalid("Missing required param: amount.", "amount", "parameter_missing")
+        raise invalid_request("Missing required param: amount.", "amount", "parameter_missing")
     else:
         unit, currency = Fraction(made["pricing"]["unit_amount_decimal"]), made["currency"]
         detail = made["pricing"].get("price_details")
     made.update(
-        amount=rounded(unit * quantity),
+        amount=round_to_cents(unit * quantity),
         currency=currency,
         quantity=int(quantity),
-        quantity_decimal=decimal(quantity),
-        pricing=pricing(unit, detail),
+        quantity_decimal=format_decimal(quantity),
+        pricing=build_pricing(unit, detail),
     )
 
 
-def pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
+def build_pricing(unit: Fraction, detail: Mapping[str, str] | None) -> Body:
     """What an item or a line says of its price."""
-    made: Body = {"type": "price_details", "unit_amount_decimal": decimal(unit)}
+    made: Body = {"type": "price_details", "unit_amount_decimal": format_decimal(unit)}
     if detail is not None:
         made["price_details"] = dict(detail)
     return made
 
 
-def of_price(price: Mapping[str, Any], unit: Fraction | None = None) -> Body:
+def format_pricing(price: Mapping[str, Any], unit: Fraction | None = None) -> Body:
     """`pricing` of a price, or of one of its tiers."""
-    return pricing(unit_of(price) if unit is None else unit, {"price": price["id"], "product": price["product"]})
+    return build_pricing(unit_of(price) if unit is None else unit, {"price": price["id"], "product": price["product"]})
 
 
 def _tax(tx: Transaction, made: Body, p: Parameters) -> None:
@@ -139,32 +146,32 @@ def _tax(tx: Transaction, made: Body, p: Parameters) -> None:
         made["tax_rates"] = [tx.get("tax_rate", id, "tax_rates") for id in p["tax_rates"] or ()]
 
 
-def editable(invoice: Mapping[str, Any]) -> None:
+def require_editable(invoice: Mapping[str, Any]) -> None:
     """Refuse to change what an invoice charges unless it is a draft."""
     if invoice["status"] != "draft":
-        raise invalid(
+        raise invalid_request(
             "This invoice is no longer editable: it is not a draft any more.", "invoice", "invoice_not_editable"
         )
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change an item that is pending, or on a draft."""
-    refuse(p, "discounts", "tax_code", "price_data", "invoicing_rules")
+    require_supported(p, "discounts", "tax_code", "price_data", "invoicing_rules")
     made = tx.get("invoiceitem", ids["id"])
     invoice = tx.get("invoice", made["invoice"]) if made["invoice"] else None
     if invoice is not None:
-        editable(invoice)
+        require_editable(invoice)
     if {"amount", "unit_amount_decimal", "pricing", "quantity", "quantity_decimal"} & set(p):
         _price(tx, made, p)
         made["net_amount"] = made["amount"]
-    put(made, p, "description", "discountable", "period")
-    put_metadata(made, p)
+    set_fields(made, p, "description", "discountable", "period")
+    merge_metadata(made, p)
     _tax(tx, made, p)
     tx.save(made)
     if invoice is not None:
         for line in tx.all("line_item", invoice=invoice["id"], _item=made["id"]):
-            tx.save({**line, **invoice_lines.of_item(made)})
-        invoice_lines.total(tx, invoice)
+            tx.save({**line, **invoice_lines.build_line_fields(made)})
+        invoice_lines.add_up(tx, invoice)
     tx.note("invoiceitem.updated", made["id"], amount=made["amount"], customer=made["customer"])
     return made
 
@@ -174,31 +181,31 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     made = tx.get("invoiceitem", ids["id"])
     if made["invoice"]:
         invoice = tx.get("invoice", made["invoice"])
-        editable(invoice)
+        require_editable(invoice)
         for line in tx.all("line_item", invoice=invoice["id"], _item=made["id"]):
             tx.drop(line)
-        invoice_lines.total(tx, invoice)
+        invoice_lines.add_up(tx, invoice)
     gone = tx.delete(made)
     tx.emit("invoiceitem.deleted", made)
     return gone
 
 
-def pending(tx: Transaction, customer: str, subscription: str | None = None) -> list[Body]:
+def list_pending(tx: Transaction, customer: str, subscription: str | None = None) -> list[Body]:
     """Items that no invoice has: of a customer alone, or of a subscription too."""
-    found = [one for one in tx.all("invoiceitem", customer=customer) if not one["invoice"]]
+    items = [one for one in tx.all("invoiceitem", customer=customer) if not one["invoice"]]
 
     def of(item: Mapping[str, Any]) -> str | None:
         details: Mapping[str, str] = (item.get("parent") or {}).get("subscription_details") or {}
         return details.get("subscription")
 
-    return [item for item in found if of(item) is None or of(item) == subscription]
+    return [item for item in items if of(item) is None or of(item) == subscription]
 
 
-def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """List items; `pending` are those that no invoice has."""
-    refuse(p, "customer_account")
+    require_supported(p, "customer_account")
     fields = {name: p[name] for name in ("customer", "invoice") if name in p}
     if "created" in p:
         fields["date"] = p["created"]
     where = {True: "json_extract(body, '$.invoice') IS NULL", False: "json_extract(body, '$.invoice') IS NOT NULL"}
-    return listed(tx, "invoiceitem", p, fields, where[p["pending"]] if "pending" in p else "")
+    return list_objects(tx, "invoiceitem", p, fields, where[p["pending"]] if "pending" in p else "")

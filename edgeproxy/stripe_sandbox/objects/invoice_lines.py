@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import rounded
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.amounts import round_to_cents
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 PENDING, SUBSCRIBED, ADDED = range(3)
 """Groups of lines, in the order in which an invoice shows them, each with its newest first."""
@@ -16,7 +16,7 @@ SHOWN = 10
 def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any) -> Body:
     """Put a line on an invoice that is a draft."""
     made: Body = {
-        "id": new_id("il"),
+        "id": generate_id("il"),
         "object": "line_item",
         "amount": amount,
         "currency": invoice["currency"],
@@ -37,10 +37,10 @@ def add(tx: Transaction, invoice: Body, group: int, *, amount: int, **more: Any)
 
 def add_item(tx: Transaction, invoice: Body, item: Mapping[str, Any], group: int) -> Body:
     """Put an invoice item on an invoice."""
-    return add(tx, invoice, group, **of_item(item))
+    return add(tx, invoice, group, **build_line_fields(item))
 
 
-def of_item(item: Mapping[str, Any]) -> Body:
+def build_line_fields(item: Mapping[str, Any]) -> Body:
     """What the line of an invoice item says."""
     subscription = (item.get("parent") or {}).get("subscription_details") or {}
     return {
@@ -68,16 +68,16 @@ def of_item(item: Mapping[str, Any]) -> Body:
     }
 
 
-def of(tx: Transaction, invoice: Mapping[str, Any]) -> list[Body]:
+def list_lines(tx: Transaction, invoice: Mapping[str, Any]) -> list[Body]:
     """The lines of an invoice, in the order in which it shows them."""
     lines = tx.all("line_item", invoice=invoice["id"])
     lines.reverse()
     return sorted(lines, key=lambda line: line["_group"])
 
 
-def total(tx: Transaction, invoice: Body) -> Body:
+def add_up(tx: Transaction, invoice: Body) -> Body:
     """Add up a draft again."""
-    lines = of(tx, invoice)
+    lines = list_lines(tx, invoice)
     subtotal, credits, exclusive, inclusive = 0, 0, 0, 0
     sums: dict[str, Body] = {}
     for line in lines:
@@ -114,7 +114,7 @@ def _rates(tx: Transaction, invoice: Mapping[str, Any], line: Mapping[str, Any])
 
 def _tax(amount: int, rate: Mapping[str, Any]) -> Body:
     share = Fraction(str(rate["percentage"])) / 100
-    tax = rounded(amount * share / (1 + share)) if rate["inclusive"] else rounded(amount * share)
+    tax = round_to_cents(amount * share / (1 + share)) if rate["inclusive"] else round_to_cents(amount * share)
     return {
         "amount": tax,
         "tax_behavior": "inclusive" if rate["inclusive"] else "exclusive",
@@ -127,7 +127,7 @@ def _tax(amount: int, rate: Mapping[str, Any]) -> Body:
 
 def view(tx: Transaction, invoice: Body) -> Body:
     """An invoice with its first lines."""
-    lines = invoice["_lines"] if "_lines" in invoice else of(tx, invoice)
+    lines = invoice["_lines"] if "_lines" in invoice else list_lines(tx, invoice)
     url = f"/v1/invoices/{invoice['id']}/lines" if invoice.get("id") else "/v1/invoices/upcoming/lines"
     shown = {"object": "list", "data": lines[:SHOWN], "has_more": len(lines) > SHOWN, "url": url}
     return {**invoice, "lines": shown}

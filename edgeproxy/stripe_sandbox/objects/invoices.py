@@ -2,19 +2,19 @@
 
 from typing import Any
 
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page, paged
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import invoice_items, invoice_lines, metered_lines, payment_methods
 from edgeproxy.stripe_sandbox.objects.fields import (
-    changed,
-    currency_of,
-    customer_of,
-    put,
-    put_metadata,
-    refuse,
-    with_clock,
+    compute_previous_attributes,
+    get_customer,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+    set_test_clock,
 )
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 DRAFT_SECONDS = 3600
 """How long a draft lives that advances by itself."""
@@ -33,11 +33,11 @@ REFUSED = ("account_tax_ids", "application_fee_amount", "discounts", "from_invoi
 # ---- drafts
 
 
-def new(tx: Transaction, customer: Body, currency: str, **more: Any) -> Body:
+def create_draft(tx: Transaction, customer: Body, currency: str, **more: Any) -> Body:
     """A draft without lines, which is kept."""
     now = tx.time(customer.get("test_clock"))
     made: Body = {
-        "id": new_id("in"),
+        "id": generate_id("in"),
         "object": "invoice",
         "account_country": "US",
         "account_name": "Sandbox",
@@ -80,33 +80,33 @@ def new(tx: Transaction, customer: Body, currency: str, **more: Any) -> Body:
         **{name: customer.get(source) for name, source in COPIED},
         **more,
     }
-    return tx.insert(with_clock(made, customer))
+    return tx.insert(set_test_clock(made, customer))
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a draft, with the customer's pending items where that is asked for."""
-    refuse(p, *REFUSED)
-    customer = customer_of(tx, p)
-    currency = currency_of(p["currency"]) if "currency" in p else customer.get("currency") or "usd"
-    made = new(tx, customer, currency)
+    require_supported(p, *REFUSED)
+    customer = get_customer(tx, p)
+    currency = parse_currency(p["currency"]) if "currency" in p else customer.get("currency") or "usd"
+    made = create_draft(tx, customer, currency)
     if p.get("collection_method") == "send_invoice" and "days_until_due" not in p and "due_date" not in p:
-        raise invalid(
+        raise invalid_request(
             "If `collection_method`='send_invoice', you must provide either `days_until_due` or `due_date`.",
             "collection_method",
         )
     _put(tx, made, p)
     if p.get("pending_invoice_items_behavior") == "include":
-        take_pending(tx, made, None)
-    invoice_lines.total(tx, made)
+        add_pending(tx, made, None)
+    invoice_lines.add_up(tx, made)
     advance_later(tx, made)
     tx.emit("invoice.created", made)
     return made
 
 
 def _put(tx: Transaction, made: Body, p: Parameters) -> None:
-    put(made, p, "auto_advance", "automatically_finalizes_at", "collection_method", "description", "due_date")
-    put(made, p, "effective_at", "footer", "number", "shipping_details", "statement_descriptor", "issuer")
-    put_metadata(made, p)
+    set_fields(made, p, "auto_advance", "automatically_finalizes_at", "collection_method", "description", "due_date")
+    set_fields(made, p, "effective_at", "footer", "number", "shipping_details", "statement_descriptor", "issuer")
+    merge_metadata(made, p)
     if "days_until_due" in p:
         made["_days_until_due"] = p["days_until_due"]
     if "automatic_tax" in p:
@@ -116,7 +116,9 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
     if "payment_settings" in p:
         made["payment_settings"] = {**made["payment_settings"], **p["payment_settings"]}
     if p.get("default_payment_method"):
-        method = payment_methods.attached(tx, p["default_payment_method"], made["customer"], "default_payment_method")
+        method = payment_methods.attach_method(
+            tx, p["default_payment_method"], made["customer"], "default_payment_method"
+        )
         made["default_payment_method"] = method["id"]
 
 
@@ -129,9 +131,9 @@ def automatic_tax(tx: Transaction, customer: str, enabled: bool) -> Body:
     return {"enabled": True, "liability": {"type": "self"}, "provider": "stripe", "status": status}
 
 
-def take_pending(tx: Transaction, invoice: Body, subscription: str | None) -> None:
+def add_pending(tx: Transaction, invoice: Body, subscription: str | None) -> None:
     """Put the items that no invoice has on a draft."""
-    for item in invoice_items.pending(tx, invoice["customer"], subscription):
+    for item in invoice_items.list_pending(tx, invoice["customer"], subscription):
         if item["currency"] == invoice["currency"]:
             tx.save({**item, "invoice": invoice["id"]})
             invoice_lines.add_item(tx, invoice, item, invoice_lines.PENDING)
@@ -151,24 +153,24 @@ def advance_later(tx: Transaction, invoice: Body) -> None:
         tx.later(invoice["automatically_finalizes_at"], "finalize", invoice["id"], invoice["test_clock"])
 
 
-def fresh(tx: Transaction, invoice: Body) -> Body:
+def refresh(tx: Transaction, invoice: Body) -> Body:
     """An invoice as it is now: usage on a draft grows until it is finalized."""
-    return metered_lines.measured(tx, invoice)
+    return metered_lines.update_metered_lines(tx, invoice)
 
 
 def retrieve(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """An invoice."""
-    return fresh(tx, tx.get("invoice", ids["id"]))
+    return refresh(tx, tx.get("invoice", ids["id"]))
 
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change a draft; of an invoice that is none, what money does not depend on."""
-    refuse(p, *REFUSED)
+    require_supported(p, *REFUSED)
     made = tx.get("invoice", ids["id"])
     before = dict(made)
     fixed = set(p) - {"auto_advance", "metadata", "default_payment_method", "payment_settings", "expand"}
     if made["status"] != "draft" and fixed:
-        raise invalid(
+        raise invalid_request(
             f"Finalized invoices can't be updated in this way: {', '.join(sorted(fixed))}.", code="invoice_not_editable"
         )
     _put(tx, made, p)
@@ -177,8 +179,8 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         if "auto_advance" in p and "automatically_finalizes_at" not in p:
             made["automatically_finalizes_at"] = None
         advance_later(tx, made)
-        invoice_lines.total(tx, made)
-    tx.emit("invoice.updated", made, changed(before, made))
+        invoice_lines.add_up(tx, made)
+    tx.emit("invoice.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -186,9 +188,9 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Delete a draft that is no subscription's. Items that were pending before it are pending again."""
     made = tx.get("invoice", ids["id"])
     if made["status"] != "draft":
-        raise invalid("You can only delete draft invoices.", code="invoice_not_editable")
+        raise invalid_request("You can only delete draft invoices.", code="invoice_not_editable")
     if made.get("parent"):
-        raise invalid("You cannot delete invoices of subscriptions.")
+        raise invalid_request("You cannot delete invoices of subscriptions.")
     for item in tx.all("invoiceitem", invoice=made["id"]):
         if item["_own"]:
             tx.delete(item)
@@ -207,29 +209,29 @@ def delete(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def list_lines(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """All lines of an invoice, some at a time."""
-    return paged(tx, invoice_lines.of(tx, fresh(tx, tx.get("invoice", ids["id"]))), p)
+    return slice_list(tx, invoice_lines.list_lines(tx, refresh(tx, tx.get("invoice", ids["id"]))), p)
 
 
-def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_invoices(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Invoices."""
-    refuse(p, "customer_account")
+    require_supported(p, "customer_account")
     fields = {name: p[name] for name in ("collection_method", "created", "customer", "due_date", "status") if name in p}
     if "subscription" in p:
         fields["parent.subscription_details.subscription"] = p["subscription"]
-    found = listed(tx, "invoice", p, fields)
-    return {**found, "data": [fresh(tx, one) for one in found["data"]]}
+    invoices = list_objects(tx, "invoice", p, fields)
+    return {**invoices, "data": [refresh(tx, one) for one in invoices["data"]]}
 
 
 def list_payments(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Payments of invoices."""
     fields = {name: p[name] for name in ("created", "invoice", "status") if name in p}
     if "payment" in p:
-        refuse(p["payment"], "payment_record")
+        require_supported(p["payment"], "payment_record")
         fields["payment.payment_intent"] = p["payment"].get("payment_intent", "")
-    return listed(tx, "invoice_payment", p, fields)
+    return list_objects(tx, "invoice_payment", p, fields)
 
 
-def payments_of(tx: Transaction, invoice: Body) -> Body:
+def expand_payments(tx: Transaction, invoice: Body) -> Body:
     """What was paid, or is to be, on an invoice."""
-    found = [tx.shown(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
-    return page(tx, found, False, "/v1/invoice_payments")
+    bodies = [tx.shown(one) for one in tx.all("invoice_payment", invoice=invoice["id"])]
+    return format_list(tx, bodies, False, "/v1/invoice_payments")

@@ -4,26 +4,26 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import Part, decimal, parts
+from edgeproxy.stripe_sandbox.amounts import Part, format_decimal, parts
 from edgeproxy.stripe_sandbox.objects import invoice_lines, usage
-from edgeproxy.stripe_sandbox.objects.invoice_items import of_price
+from edgeproxy.stripe_sandbox.objects.invoice_items import format_pricing
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 
-def measured(tx: Transaction, invoice: Body) -> Body:
+def update_metered_lines(tx: Transaction, invoice: Body) -> Body:
     """An invoice with usage as it is counted now; one that is finalized stays as it is."""
     if invoice["status"] != "draft" or not invoice.get("_metered"):
         return invoice
     changed = False
     for place, entry in enumerate(invoice["_metered"]):
-        changed |= _measure(tx, invoice, place, entry)
-    return invoice_lines.total(tx, invoice) if changed else invoice
+        changed |= _update_metered_item(tx, invoice, place, entry)
+    return invoice_lines.add_up(tx, invoice) if changed else invoice
 
 
-def _measure(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any]) -> bool:
+def _update_metered_item(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any]) -> bool:
     """Bring the lines of one metered item up to date; whether they changed."""
     price = tx.get("price", entry["price"])
-    quantity = usage.total(tx, price["recurring"]["meter"], invoice["customer"], entry["start"], entry["end"])
+    quantity = usage.compute_total(tx, price["recurring"]["meter"], invoice["customer"], entry["start"], entry["end"])
     charged = parts(price, quantity)
     there = {line["id"]: line for line in tx.all("line_item", invoice=invoice["id"], _place=place)}
     changed = False
@@ -44,8 +44,8 @@ def _measure(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any
             subtotal=part.amount,
             description=describe(tx, price, part, tier if len(charged) > 1 or tier else None),
             period={"start": entry["start"], "end": entry["end"]},
-            parent=of_subscription_item(entry["subscription"], entry["item"]),
-            pricing=of_price(price, part.unit),
+            parent=build_parent(entry["subscription"], entry["item"]),
+            pricing=format_pricing(price, part.unit),
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),
             subscription=entry["subscription"],
@@ -57,7 +57,7 @@ def _measure(tx: Transaction, invoice: Body, place: int, entry: Mapping[str, Any
     return changed or bool(there)
 
 
-def of_subscription_item(subscription: str, item: str, *, proration: bool = False) -> Body:
+def build_parent(subscription: str, item: str, *, proration: bool = False) -> Body:
     """The `parent` of a line that a subscription's item made."""
     details = {
         "proration": proration,
@@ -71,6 +71,6 @@ def of_subscription_item(subscription: str, item: str, *, proration: bool = Fals
 def describe(tx: Transaction, price: Mapping[str, Any], part: Part, tier: int | None) -> str:
     """What a line says."""
     product = tx.find("product", price["product"]) or {"name": price["product"]}
-    each = f"${decimal(part.unit / 100)} / {price['recurring']['interval']}"
+    each = f"${format_decimal(part.unit / 100)} / {price['recurring']['interval']}"
     where = f"at {each}" if tier is None else f"Tier {tier + 1} at {each}"
     return f"{part.quantity} × {product['name']} ({where})"

@@ -1,17 +1,17 @@
 """Meters."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
-from edgeproxy.stripe_sandbox.objects.fields import changed, put
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes, set_fields
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make a meter."""
     if tx.all("billing.meter", event_name=p["event_name"], status="active"):
-        raise invalid(f"An active meter already exists with event_name {p['event_name']}.", "event_name")
+        raise invalid_request(f"An active meter already exists with event_name {p['event_name']}.", "event_name")
     made: Body = {
-        "id": new_id("mtr" if tx.live else "mtr_test"),
+        "id": generate_id("mtr" if tx.live else "mtr_test"),
         "object": "billing.meter",
         "created": tx.now,
         "customer_mapping": p.get("customer_mapping", {"event_payload_key": "stripe_customer_id", "type": "by_id"}),
@@ -34,10 +34,10 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Rename a meter."""
     made = tx.get("billing.meter", ids["id"])
     before = dict(made)
-    put(made, p, "display_name")
+    set_fields(made, p, "display_name")
     made["updated"] = tx.now
     tx.save(made)
-    tx.emit("billing.meter.updated", made, changed(before, made))
+    tx.emit("billing.meter.updated", made, compute_previous_attributes(before, made))
     return made
 
 
@@ -45,9 +45,9 @@ def deactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Have a meter count no more."""
     made = tx.get("billing.meter", ids["id"])
     if made["status"] != "active":
-        raise invalid("The meter is not active.")
+        raise invalid_request("The meter is not active.")
     if any(price["active"] for price in tx.all("price") if (price["recurring"] or {}).get("meter") == made["id"]):
-        raise invalid("You cannot deactivate a meter that active prices use.")
+        raise invalid_request("You cannot deactivate a meter that active prices use.")
     made.update(status="inactive", status_transitions={"deactivated_at": tx.now}, updated=tx.now)
     tx.save(made)
     tx.emit("billing.meter.deactivated", made)
@@ -58,9 +58,9 @@ def reactivate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Have a meter count again."""
     made = tx.get("billing.meter", ids["id"])
     if made["status"] == "active":
-        raise invalid("The meter is active.")
+        raise invalid_request("The meter is active.")
     if tx.all("billing.meter", event_name=made["event_name"], status="active"):
-        raise invalid(f"An active meter already exists with event_name {made['event_name']}.")
+        raise invalid_request(f"An active meter already exists with event_name {made['event_name']}.")
     made.update(status="active", status_transitions={}, updated=tx.now)
     tx.save(made)
     tx.emit("billing.meter.reactivated", made)

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, missing
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 
 class Card(NamedTuple):
@@ -34,17 +34,17 @@ CARDS = {
 """Stripe's tokens for tests that the sandbox knows."""
 
 
-def card_of(method: Body) -> Card:
+def get_card(method: Body) -> Card:
     """What the card of a payment method does."""
     return CARDS[method["_token"]]
 
 
-def found(tx: Transaction, id: str, param: str) -> Body:
+def get_method(tx: Transaction, id: str, param: str) -> Body:
     """A payment method, by its id or by a token for tests, which makes a new one."""
     if id in CARDS:
         card = CARDS[id]
         made: Body = {
-            "id": new_id("pm"),
+            "id": generate_id("pm"),
             "object": "payment_method",
             "allow_redisplay": "unspecified",
             "card": {"brand": card.brand, "last4": card.last4, "exp_month": 12, "exp_year": 2040, "country": "US"},
@@ -58,32 +58,32 @@ def found(tx: Transaction, id: str, param: str) -> Body:
         return tx.insert(made)
     method = tx.find("payment_method", id)
     if method is None:
-        raise missing("PaymentMethod", id, param)
+        raise no_such_object("PaymentMethod", id, param)
     return method
 
 
-def attached(tx: Transaction, id: str, customer: str, param: str) -> Body:
+def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
     """A payment method that belongs to this customer, from now on where it belonged to nobody."""
     if id in CARDS:
         for one in tx.all("payment_method", customer=customer, _token=id):
             return one
-    method = found(tx, id, param)
+    method = get_method(tx, id, param)
     if method["customer"] is None:
-        if card_of(method).at_once:
-            raise declined(card_of(method))
+        if get_card(method).at_once:
+            raise decline_error(get_card(method))
         method["customer"] = customer
         tx.save(method)
         tx.emit("payment_method.attached", method)
     elif method["customer"] != customer:
-        raise invalid("The payment method does not belong to this customer.", param)
+        raise invalid_request("The payment method does not belong to this customer.", param)
     return method
 
 
-def declined(card: Card, **more: Any) -> Refusal:
+def decline_error(card: Card, **more: Any) -> ApiError:
     """The refusal with which a bank declines."""
     message = (
         "Your card has insufficient funds." if card.declined == "insufficient_funds" else "Your card was declined."
     )
-    return Refusal(
+    return ApiError(
         402, message, kind="card_error", code="card_declined", decline_code=card.declined, commits=True, **more
     )

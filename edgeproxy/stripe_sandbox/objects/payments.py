@@ -4,12 +4,18 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import rounded
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, page
+from edgeproxy.stripe_sandbox.amounts import round_to_cents
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
 from edgeproxy.stripe_sandbox.objects import payment_methods
-from edgeproxy.stripe_sandbox.objects.fields import changed, currency_of, put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, missing
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    merge_metadata,
+    parse_currency,
+    require_supported,
+    set_fields,
+)
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_object
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 """What Stripe takes of a charge by card: 2.9 % and 30 cents."""
@@ -21,11 +27,11 @@ UNFINISHED = ("requires_payment_method", "requires_confirmation", "requires_acti
 # ---- payment intents
 
 
-def make(tx: Transaction, amount: int, currency: str, customer: str | None, **more: Any) -> Body:
+def create_intent(tx: Transaction, amount: int, currency: str, customer: str | None, **more: Any) -> Body:
     """Make an intent to pay, which nobody has confirmed."""
     if not 1 <= amount <= AMOUNT_MAX:
-        raise invalid("Invalid amount: must be from 1 to 99999999", "amount", "parameter_invalid_integer")
-    id = new_id("pi")
+        raise invalid_request("Invalid amount: must be from 1 to 99999999", "amount", "parameter_invalid_integer")
+    id = generate_id("pi")
     made: Body = {
         "id": id,
         "object": "payment_intent",
@@ -51,24 +57,24 @@ def make(tx: Transaction, amount: int, currency: str, customer: str | None, **mo
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make an intent to pay, and confirm it where that is asked for."""
-    refuse(p, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
+    require_supported(p, "confirmation_token", "customer_account", "application_fee_amount", "mandate")
     if "customer" in p:
         tx.get("customer", p["customer"], "customer")
-    made = make(tx, p["amount"], currency_of(p["currency"]), p.get("customer"))
+    made = create_intent(tx, p["amount"], parse_currency(p["currency"]), p.get("customer"))
     for name in ("automatic_payment_methods", "capture_method", "confirmation_method"):
         if name in p:
             made[name] = p[name]
     _put(tx, made, p)
     tx.save(made)
-    return confirmed(tx, made) if p.get("confirm") else made
+    return confirm_intent(tx, made) if p.get("confirm") else made
 
 
 def _put(tx: Transaction, made: Body, p: Parameters) -> None:
-    put(made, p, "description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor")
-    put(made, p, "statement_descriptor_suffix", "transfer_group")
-    put_metadata(made, p)
+    set_fields(made, p, "description", "receipt_email", "setup_future_usage", "shipping", "statement_descriptor")
+    set_fields(made, p, "statement_descriptor_suffix", "transfer_group")
+    merge_metadata(made, p)
     if "payment_method" in p:
-        made["payment_method"] = payment_methods.found(tx, p["payment_method"], "payment_method")["id"]
+        made["payment_method"] = payment_methods.get_method(tx, p["payment_method"], "payment_method")["id"]
         if made["status"] == "requires_payment_method":
             made["status"] = "requires_confirmation"
 
@@ -77,32 +83,32 @@ def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change an intent that is not paid."""
     made = tx.get("payment_intent", ids["id"])
     if made["status"] not in UNFINISHED:
-        raise unexpected(made, "updated")
+        raise unexpected_state(made, "updated")
     if "customer" in p:
         made["customer"] = tx.get("customer", p["customer"], "customer")["id"]
-    put(made, p, "amount", "currency")
+    set_fields(made, p, "amount", "currency")
     _put(tx, made, p)
     return tx.save(made)
 
 
 def confirm(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Try to pay."""
-    refuse(p, "confirmation_token", "mandate", "amount_to_confirm")
+    require_supported(p, "confirmation_token", "mandate", "amount_to_confirm")
     made = tx.get("payment_intent", ids["id"])
     _put(tx, made, p)
-    return confirmed(tx, made)
+    return confirm_intent(tx, made)
 
 
-def confirmed(tx: Transaction, intent: Body) -> Body:
+def confirm_intent(tx: Transaction, intent: Body) -> Body:
     """Have an intent paid; raises the refusal of a bank that declines."""
     if intent["status"] not in ("requires_payment_method", "requires_confirmation", "requires_action"):
-        raise unexpected(intent, "confirmed")
+        raise unexpected_state(intent, "confirmed")
     if not intent.get("payment_method"):
-        raise invalid(
+        raise invalid_request(
             "You cannot confirm this PaymentIntent because it's missing a payment method.", code="parameter_missing"
         )
     method = tx.get("payment_method", intent["payment_method"], "payment_method")
-    card = payment_methods.card_of(method)
+    card = payment_methods.get_card(method)
     if card.authenticates:
         intent["status"] = "requires_action"
         intent["next_action"] = {"type": "use_stripe_sdk"}
@@ -113,7 +119,7 @@ def confirmed(tx: Transaction, intent: Body) -> Body:
     intent["latest_charge"] = charge["id"]
     if card.declined is not None:
         intent["status"], intent["payment_method"] = "requires_payment_method", None
-        refusal = payment_methods.declined(card, charge=charge["id"])
+        refusal = payment_methods.decline_error(card, charge=charge["id"])
         intent["last_payment_error"] = dict(refusal.body["error"])
         tx.save(intent)
         tx.emit("charge.failed", charge)
@@ -125,11 +131,11 @@ def confirmed(tx: Transaction, intent: Body) -> Body:
         tx.save(intent)
         tx.emit("payment_intent.amount_capturable_updated", intent)
         return intent
-    return _captured(tx, intent, charge, intent["amount"])
+    return _capture_charge(tx, intent, charge, intent["amount"])
 
 
 def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.Card) -> Body:
-    id = new_id("ch")
+    id = generate_id("ch")
     declined = card.declined is not None
     details = {name: method["card"][name] for name in ("brand", "last4", "exp_month", "exp_year", "country")}
     customer = tx.find("customer", intent["customer"]) if intent["customer"] else None
@@ -162,10 +168,10 @@ def _charge(tx: Transaction, intent: Body, method: Body, card: payment_methods.C
     return tx.insert(made)
 
 
-def _captured(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
+def _capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
     charge["captured"], charge["amount_captured"] = True, amount
-    fee = rounded(amount * FEE_SHARE) + FEE_CENTS
-    charge["balance_transaction"] = _book(tx, charge, "charge", amount, fee)["id"]
+    fee = round_to_cents(amount * FEE_SHARE) + FEE_CENTS
+    charge["balance_transaction"] = _record_balance_transaction(tx, charge, "charge", amount, fee)["id"]
     tx.save(charge)
     intent["status"], intent["amount_received"], intent["amount_capturable"] = "succeeded", amount, 0
     intent["next_action"] = intent["last_payment_error"] = None
@@ -177,26 +183,28 @@ def _captured(tx: Transaction, intent: Body, charge: Body, amount: int) -> Body:
 
 def capture(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Take the money of an intent that was authorized."""
-    refuse(p, "application_fee_amount")
+    require_supported(p, "application_fee_amount")
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] != "requires_capture":
-        raise unexpected(intent, "captured")
+        raise unexpected_state(intent, "captured")
     amount = p.get("amount_to_capture", intent["amount"])
     if not 0 < amount <= intent["amount"]:
-        raise invalid("The amount to capture must be above 0 and at most that of the intent.", "amount_to_capture")
-    put_metadata(intent, p)
-    return _captured(tx, intent, tx.get("charge", intent["latest_charge"]), amount)
+        raise invalid_request(
+            "The amount to capture must be above 0 and at most that of the intent.", "amount_to_capture"
+        )
+    merge_metadata(intent, p)
+    return _capture_charge(tx, intent, tx.get("charge", intent["latest_charge"]), amount)
 
 
 def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Give an intent up."""
     intent = tx.get("payment_intent", ids["id"])
     if intent["status"] not in UNFINISHED:
-        raise unexpected(intent, "canceled")
-    return canceled(tx, intent, p.get("cancellation_reason"))
+        raise unexpected_state(intent, "canceled")
+    return cancel_intent(tx, intent, p.get("cancellation_reason"))
 
 
-def canceled(tx: Transaction, intent: Body, reason: str | None) -> Body:
+def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
     """Give an intent up, for this reason."""
     intent.update(status="canceled", canceled_at=tx.now, cancellation_reason=reason, amount_capturable=0)
     tx.save(intent)
@@ -204,9 +212,9 @@ def canceled(tx: Transaction, intent: Body, reason: str | None) -> Body:
     return intent
 
 
-def unexpected(intent: Mapping[str, Any], what: str) -> Refusal:
+def unexpected_state(intent: Mapping[str, Any], what: str) -> ApiError:
     """The refusal of what an intent cannot do in its state."""
-    return invalid(
+    return invalid_request(
         f"This PaymentIntent could not be {what} because it has a status of {intent['status']}.",
         code="payment_intent_unexpected_state",
     )
@@ -215,12 +223,12 @@ def unexpected(intent: Mapping[str, Any], what: str) -> Refusal:
 # ---- refunds, balance
 
 
-def _book(tx: Transaction, source: Body, kind: str, amount: int, fee: int) -> Body:
+def _record_balance_transaction(tx: Transaction, source: Body, kind: str, amount: int, fee: int) -> Body:
     details = [
         {"amount": fee, "currency": source["currency"], "description": "Stripe processing fees", "type": "stripe_fee"}
     ]
     made: Body = {
-        "id": new_id("txn"),
+        "id": generate_id("txn"),
         "object": "balance_transaction",
         "amount": amount,
         "available_on": tx.now + AVAILABLE_SECONDS,
@@ -243,33 +251,35 @@ def _book(tx: Transaction, source: Body, kind: str, amount: int, fee: int) -> Bo
 
 def create_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Give money of a charge back."""
-    refuse(p, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
+    require_supported(p, "customer", "origin", "instructions_email", "refund_application_fee", "reverse_transfer")
     if "payment_intent" in p:
         intent = tx.get("payment_intent", p["payment_intent"], "payment_intent")
         if intent["status"] != "succeeded":
-            raise invalid(
+            raise invalid_request(
                 f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund.", "payment_intent"
             )
         charge = tx.get("charge", intent["latest_charge"])
     elif "charge" in p:
         charge = tx.get("charge", p["charge"], "charge")
     else:
-        raise invalid("One of the following params should be provided: payment_intent or charge.", "charge")
-    return refunded(tx, charge, p.get("amount"), p)
+        raise invalid_request("One of the following params should be provided: payment_intent or charge.", "charge")
+    return refund_charge(tx, charge, p.get("amount"), p)
 
 
-def refunded(tx: Transaction, charge: Body, amount: int | None, p: Mapping[str, Any]) -> Body:
+def refund_charge(tx: Transaction, charge: Body, amount: int | None, p: Mapping[str, Any]) -> Body:
     """Give so much of a charge back, or what is left of it."""
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:
-        raise invalid(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
+        raise invalid_request(f"Charge {charge['id']} has already been refunded.", code="charge_already_refunded")
     amount = left if amount is None else amount
     if amount < 1:
-        raise invalid("Invalid positive integer", "amount", "parameter_invalid_integer")
+        raise invalid_request("Invalid positive integer", "amount", "parameter_invalid_integer")
     if amount > left:
-        raise invalid(f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})", "amount")
+        raise invalid_request(
+            f"Refund amount ({amount}) is greater than unrefunded amount on charge ({left})", "amount"
+        )
     made: Body = {
-        "id": new_id("re"),
+        "id": generate_id("re"),
         "object": "refund",
         "amount": amount,
         "charge": charge["id"],
@@ -281,15 +291,15 @@ def refunded(tx: Transaction, charge: Body, amount: int | None, p: Mapping[str, 
         "reason": p.get("reason"),
         "status": "succeeded",
     }
-    put_metadata(made, p)
-    made["balance_transaction"] = _book(tx, made, "refund", -amount, 0)["id"]
+    merge_metadata(made, p)
+    made["balance_transaction"] = _record_balance_transaction(tx, made, "refund", -amount, 0)["id"]
     tx.insert(made)
     before = dict(charge)
     charge["amount_refunded"] += amount
     charge["refunded"] = charge["amount_refunded"] == charge["amount_captured"]
     tx.save(charge)
     tx.emit("refund.created", made)
-    tx.emit("charge.refunded", charge, changed(before, charge))
+    tx.emit("charge.refunded", charge, compute_previous_attributes(before, charge))
     return made
 
 
@@ -297,24 +307,24 @@ def update_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change a refund's metadata."""
     made = tx.get("refund", ids["id"])
     before = dict(made)
-    put_metadata(made, p)
+    merge_metadata(made, p)
     tx.save(made)
-    tx.emit("refund.updated", made, changed(before, made))
+    tx.emit("refund.updated", made, compute_previous_attributes(before, made))
     return made
 
 
 def cancel_refund(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Cards' refunds cannot be taken back."""
     made = tx.get("refund", ids["id"])
-    raise invalid(f"Refund {made['id']} cannot be canceled: it has a status of {made['status']}.")
+    raise invalid_request(f"Refund {made['id']} cannot be canceled: it has a status of {made['status']}.")
 
 
 def retrieve_balance_transaction(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """A transaction; its money is available after two days."""
-    found = tx.find("balance_transaction", ids["id"])
-    if found is None:
-        raise missing("balance transaction", ids["id"])
-    return found
+    body = tx.find("balance_transaction", ids["id"])
+    if body is None:
+        raise no_such_object("balance transaction", ids["id"])
+    return body
 
 
 def view_balance_transaction(tx: Transaction, body: Body) -> Body:
@@ -322,7 +332,7 @@ def view_balance_transaction(tx: Transaction, body: Body) -> Body:
     return {**body, "status": "available" if tx.now >= body["available_on"] else "pending"}
 
 
-def refunds_of(tx: Transaction, charge: Body) -> Body:
+def expand_refunds(tx: Transaction, charge: Body) -> Body:
     """What was given back of a charge, the newest first."""
-    found = [tx.shown(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
-    return page(tx, found, False, f"/v1/charges/{charge['id']}/refunds")
+    bodies = [tx.shown(one) for one in reversed(tx.all("refund", charge=charge["id"]))]
+    return format_list(tx, bodies, False, f"/v1/charges/{charge['id']}/refunds")

@@ -9,7 +9,7 @@ SECONDS = {"day": 86400, "week": 7 * 86400}
 MONTHS = {"month": 1, "year": 12}
 
 
-def shifted(anchor: int, interval: str, many: int) -> int:
+def shift_by_intervals(anchor: int, interval: str, many: int) -> int:
     """So many intervals from an anchor; the last day of a month where that has not the anchor's."""
     if interval in SECONDS:
         return anchor + many * SECONDS[interval]
@@ -20,31 +20,31 @@ def shifted(anchor: int, interval: str, many: int) -> int:
     return int(moment.replace(year=year, month=month, day=day).timestamp())
 
 
-def around(anchor: int, recurring: Mapping[str, Any], at: int) -> tuple[int, int]:
+def find_period(anchor: int, recurring: Mapping[str, Any], at: int) -> tuple[int, int]:
     """The whole period of a price in which this moment lies: its start and its end."""
     interval, count = recurring["interval"], recurring["interval_count"]
-    each = shifted(anchor, interval, count) - anchor
+    each = shift_by_intervals(anchor, interval, count) - anchor
     many = (at - anchor) // each
-    while shifted(anchor, interval, many * count) > at:
+    while shift_by_intervals(anchor, interval, many * count) > at:
         many -= 1
-    while shifted(anchor, interval, (many + 1) * count) <= at:
+    while shift_by_intervals(anchor, interval, (many + 1) * count) <= at:
         many += 1
-    return shifted(anchor, interval, many * count), shifted(anchor, interval, (many + 1) * count)
+    return shift_by_intervals(anchor, interval, many * count), shift_by_intervals(anchor, interval, (many + 1) * count)
 
 
-def anchored(config: Mapping[str, int | None], now: int) -> int:
+def find_anchor(config: Mapping[str, int | None], now: int) -> int:
     """The next moment that is so: a day of the month, at an hour, a minute, a second, or those of now."""
     moment = datetime.fromtimestamp(now, UTC)
     hour, minute, second = (
-        said if (said := config.get(name)) is not None else getattr(moment, name)
+        part if (part := config.get(name)) is not None else getattr(moment, name)
         for name in ("hour", "minute", "second")
     )
     year, month = moment.year, config.get("month") or moment.month
     while True:
         day = min(config["day_of_month"] or 1, calendar.monthrange(year, month)[1])
-        found = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
-        if found >= now:
-            return found
+        moment_found = int(datetime(year, month, day, hour, minute, second, tzinfo=UTC).timestamp())
+        if moment_found >= now:
+            return moment_found
         if config.get("month"):
             year += 1
         else:

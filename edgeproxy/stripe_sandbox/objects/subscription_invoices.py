@@ -5,22 +5,22 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
-from edgeproxy.stripe_sandbox.amounts import parts, rounded
+from edgeproxy.stripe_sandbox.amounts import parts, round_to_cents
 from edgeproxy.stripe_sandbox.objects import collection, invoice_items, invoice_lines, invoices, metered_lines, usage
-from edgeproxy.stripe_sandbox.objects.periods import around
-from edgeproxy.stripe_sandbox.refusal import Refusal
+from edgeproxy.stripe_sandbox.objects.periods import find_period
+from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 INVOICES = ((10, 60), (20, 86400))
 """New invoices that a subscription may have by calls: in a minute, in a day."""
 
 
-def items_of(tx: Transaction, subscription: Mapping[str, Any]) -> list[Body]:
+def fetch_items(tx: Transaction, subscription: Mapping[str, Any]) -> list[Body]:
     """The items of a subscription, the oldest first."""
     return tx.all("subscription_item", subscription=subscription["id"])
 
 
-def price_of(tx: Transaction, item: Mapping[str, Any]) -> Body:
+def get_price(tx: Transaction, item: Mapping[str, Any]) -> Body:
     """The price of an item."""
     return tx.get("price", item["price"])
 
@@ -30,14 +30,14 @@ def is_metered(price: Mapping[str, Any]) -> bool:
     return bool(price["recurring"]["usage_type"] == "metered")
 
 
-def new(tx: Transaction, subscription: Body, reason: str, start: int, end: int) -> Body:
+def create_draft(tx: Transaction, subscription: Body, reason: str, start: int, end: int) -> Body:
     """A draft for a subscription, of a period."""
     for many, seconds in INVOICES:
         tx.check_rate("subscription.invoiced", subscription["id"], many, seconds)
     tx.note("subscription.invoiced", subscription["id"], reason=reason)
     customer = tx.get("customer", subscription["customer"])
     details = {"subscription": subscription["id"], "metadata": subscription["metadata"]}
-    return invoices.new(
+    return invoices.create_draft(
         tx,
         customer,
         subscription["currency"],
@@ -56,21 +56,21 @@ def new(tx: Transaction, subscription: Body, reason: str, start: int, end: int) 
 
 def add_fee(tx: Transaction, invoice: Body, subscription: Body, item: Body) -> None:
     """Charge an item's current period in advance, or the part of a whole period that it is."""
-    price = price_of(tx, item)
+    price = get_price(tx, item)
     start, end = item["current_period_start"], item["current_period_end"]
-    first, last = around(subscription["billing_cycle_anchor"], price["recurring"], start)
+    first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], start)
     share = Fraction(end - start, last - first)
     for tier, part in enumerate(made := parts(price, item["quantity"])):
         invoice_lines.add(
             tx,
             invoice,
             invoice_lines.SUBSCRIBED,
-            amount=(amount := rounded((part.quantity * part.unit + part.flat) * share)),
+            amount=(amount := round_to_cents((part.quantity * part.unit + part.flat) * share)),
             subtotal=amount,
             description=metered_lines.describe(tx, price, part, tier if len(made) > 1 else None),
             period={"start": start, "end": end},
-            parent=metered_lines.of_subscription_item(subscription["id"], item["id"], proration=share != 1),
-            pricing=invoice_items.of_price(price, part.unit),
+            parent=metered_lines.build_parent(subscription["id"], item["id"], proration=share != 1),
+            pricing=invoice_items.format_pricing(price, part.unit),
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),
             subscription=subscription["id"],
@@ -93,38 +93,38 @@ def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
     )
 
 
-def opened(tx: Transaction, subscription: Body, invoice: Body) -> Body:
+def open_draft(tx: Transaction, subscription: Body, invoice: Body) -> Body:
     """A draft is whole: with pending items it is kept, counted and announced."""
-    invoices.take_pending(tx, invoice, subscription["id"])
+    invoices.add_pending(tx, invoice, subscription["id"])
     tx.save(invoice)
-    invoice_lines.total(tx, invoices.fresh(tx, invoice))
+    invoice_lines.add_up(tx, invoices.refresh(tx, invoice))
     tx.emit("invoice.created", invoice)
     subscription["latest_invoice"] = invoice["id"]
     tx.save(subscription)
     return invoice
 
 
-def discard(tx: Transaction, invoice: Body) -> None:
+def discard_draft(tx: Transaction, invoice: Body) -> None:
     """A draft that would charge nothing is not made."""
     tx.drop(invoice)
 
 
 def is_empty(tx: Transaction, invoice: Body, subscription: Body) -> bool:
     """Whether a draft would have no line."""
-    pending = invoice_items.pending(tx, invoice["customer"], subscription["id"])
-    return not invoice["_metered"] and not pending and not invoice_lines.of(tx, invoice)
+    pending = invoice_items.list_pending(tx, invoice["customer"], subscription["id"])
+    return not invoice["_metered"] and not pending and not invoice_lines.list_lines(tx, invoice)
 
 
 def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
     """Finalize a draft and collect it at once; a payment that fails is on record."""
-    invoice = collection.finalized(tx, opened(tx, subscription, invoice))
+    invoice = collection.finalize_draft(tx, open_draft(tx, subscription, invoice))
     if invoice["status"] != "open":
         return invoice
     if invoice["collection_method"] == "send_invoice":
-        return collection.sent(tx, invoice)
+        return collection.mark_sent(tx, invoice)
     try:
-        return collection.collected(tx, invoice, None)
-    except Refusal:
+        return collection.collect_payment(tx, invoice, None)
+    except ApiError:
         return tx.get("invoice", invoice["id"])
 
 
@@ -133,22 +133,22 @@ def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
 
 def credit_unused(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
     """Give back what is left of a fee that was charged in advance."""
-    price = price_of(tx, item)
+    price = get_price(tx, item)
     amount = -_share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
     _prorate(tx, subscription, item, price, amount, at, "Unused")
 
 
 def charge_remaining(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
     """Charge a fee for the rest of a period."""
-    price = price_of(tx, item)
+    price = get_price(tx, item)
     amount = _share(tx, subscription, price, item["quantity"], at, item["current_period_end"])
     _prorate(tx, subscription, item, price, amount, at, "Remaining")
 
 
 def _share(tx: Transaction, subscription: Body, price: Body, quantity: int, at: int, end: int) -> int:
-    first, last = around(subscription["billing_cycle_anchor"], price["recurring"], at)
+    first, last = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
     whole = sum((part.quantity * part.unit + part.flat for part in parts(price, quantity)), Fraction(0))
-    return rounded(whole * Fraction(end - at, last - first))
+    return round_to_cents(whole * Fraction(end - at, last - first))
 
 
 def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amount: int, at: int, which: str) -> None:
@@ -159,34 +159,34 @@ def _prorate(tx: Transaction, subscription: Body, item: Body, price: Body, amoun
     made.update(
         amount=amount,
         description=f"{which} time on {many}{product} after {day}",
-        pricing=invoice_items.of_price(price),
+        pricing=invoice_items.format_pricing(price),
         proration=True,
         proration_details={"discount_amounts": []},
         quantity=item["quantity"],
         quantity_decimal=str(item["quantity"]),
     )
-    invoice_items.keep(tx, made, None)
+    invoice_items.save_item(tx, made, None)
 
 
 def bill_usage(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
     """Charge what was used of an item that goes or changes its price: what is counted by now, tier by tier."""
-    price = price_of(tx, item)
-    quantity = usage.total(tx, price["recurring"]["meter"], subscription["customer"], item["_usage_from"], at)
+    price = get_price(tx, item)
+    quantity = usage.compute_total(tx, price["recurring"]["meter"], subscription["customer"], item["_usage_from"], at)
     charged = parts(price, quantity)
     for tier, part in enumerate(charged):
         made = _pending(tx, subscription, item, {"start": item["_usage_from"], "end": at})
         made.update(
             amount=part.amount,
             description=metered_lines.describe(tx, price, part, tier if len(charged) > 1 else None),
-            pricing=invoice_items.of_price(price, part.unit),
+            pricing=invoice_items.format_pricing(price, part.unit),
             quantity=part.quantity,
             quantity_decimal=str(part.quantity),
         )
-        invoice_items.keep(tx, made, None)
+        invoice_items.save_item(tx, made, None)
 
 
 def _pending(tx: Transaction, subscription: Body, item: Body, period: Mapping[str, int]) -> Body:
-    made = invoice_items.new(tx, tx.get("customer", subscription["customer"]), period)
+    made = invoice_items.build_item(tx, tx.get("customer", subscription["customer"]), period)
     details = {"subscription": subscription["id"], "subscription_item": item["id"]}
     made["currency"] = subscription["currency"]
     made["parent"] = {"type": "subscription_details", "subscription_details": details}

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeproxy.stripe_sandbox.objects import subscription_invoices
-from edgeproxy.stripe_sandbox.objects.fields import put_metadata, refuse
-from edgeproxy.stripe_sandbox.objects.periods import around
-from edgeproxy.stripe_sandbox.objects.subscription_invoices import is_metered, items_of, price_of
-from edgeproxy.stripe_sandbox.refusal import invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported
+from edgeproxy.stripe_sandbox.objects.periods import find_period
+from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
+from edgeproxy.stripe_sandbox.refusal import invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 ITEMS_MAX = 20
 QUANTITIES = 200
@@ -18,20 +18,20 @@ REFUSED = ("billing_thresholds", "clear_usage", "current_trial", "discounts", "p
 
 def add(tx: Transaction, subscription: Body, p: Mapping[str, Any], param: str, now: int) -> Body:
     """Put an item on a subscription, as `param` has it."""
-    refuse(p, *REFUSED)
+    require_supported(p, *REFUSED)
     if "price" not in p:
-        raise invalid(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
-    price = _usable(tx, subscription, p["price"], f"{param}[price]")
-    existing = items_of(tx, subscription)
+        raise invalid_request(f"Missing required param: {param}[price].", f"{param}[price]", "parameter_missing")
+    price = _get_usable_price(tx, subscription, p["price"], f"{param}[price]")
+    existing = fetch_items(tx, subscription)
     if any(item["price"] == price["id"] for item in existing):
-        raise invalid(f"There is an item with the price {price['id']} already.", f"{param}[price]")
+        raise invalid_request(f"There is an item with the price {price['id']} already.", f"{param}[price]")
     if len(existing) >= ITEMS_MAX:
-        raise invalid(f"A subscription can have up to {ITEMS_MAX} items.", "items")
+        raise invalid_request(f"A subscription can have up to {ITEMS_MAX} items.", "items")
     if is_metered(price) and "quantity" in p:
-        raise invalid("Quantity should not be specified where usage_type is metered.", f"{param}[quantity]")
-    _, end = around(subscription["billing_cycle_anchor"], price["recurring"], now)
+        raise invalid_request("Quantity should not be specified where usage_type is metered.", f"{param}[quantity]")
+    _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], now)
     made: Body = {
-        "id": new_id("si"),
+        "id": generate_id("si"),
         "object": "subscription_item",
         "created": now,
         "current_period_end": end,
@@ -44,27 +44,27 @@ def add(tx: Transaction, subscription: Body, p: Mapping[str, Any], param: str, n
     }
     if not is_metered(price):
         made["quantity"] = p.get("quantity", 1)
-    put_metadata(made, p)
+    merge_metadata(made, p)
     return tx.insert(made)
 
 
-def _usable(tx: Transaction, subscription: Mapping[str, Any], id: str, param: str) -> Body:
+def _get_usable_price(tx: Transaction, subscription: Mapping[str, Any], id: str, param: str) -> Body:
     price = tx.get("price", id, param)
     if price["type"] != "recurring":
-        raise invalid(
+        raise invalid_request(
             "The price specified is set to `type=one_time` but this field only accepts prices with `type=recurring`.",
             param,
         )
     if not price["active"]:
-        raise invalid("The price specified is inactive. This field only accepts active prices.", param)
+        raise invalid_request("The price specified is inactive. This field only accepts active prices.", param)
     if price["currency"] != subscription.get("currency"):
-        raise invalid("All prices of a subscription must have one currency.", param)
+        raise invalid_request("All prices of a subscription must have one currency.", param)
     return price
 
 
-def change(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, at: int, behavior: str) -> None:
+def change_item(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, at: int, behavior: str) -> None:
     """Add, change or remove an item, as of a moment."""
-    refuse(p, *REFUSED)
+    require_supported(p, *REFUSED)
     if "id" not in p:
         item = add(tx, made, p, param, at)
         if "quantity" in item and behavior != "none":
@@ -72,14 +72,14 @@ def change(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, at: in
         return
     item = tx.get("subscription_item", p["id"], f"{param}[id]")
     if item["subscription"] != made["id"]:
-        raise invalid(f"The item {item['id']} belongs to another subscription.", f"{param}[id]")
+        raise invalid_request(f"The item {item['id']} belongs to another subscription.", f"{param}[id]")
     if p.get("deleted"):
-        _settle(tx, made, item, at, behavior)
+        _prorate_item(tx, made, item, at, behavior)
         tx.delete(item)
         return
-    price = _usable(tx, made, p["price"], f"{param}[price]") if "price" in p else price_of(tx, item)
+    price = _get_usable_price(tx, made, p["price"], f"{param}[price]") if "price" in p else get_price(tx, item)
     quantity = None if is_metered(price) else p.get("quantity", item.get("quantity", 1))
-    put_metadata(item, p)
+    merge_metadata(item, p)
     if "tax_rates" in p:
         item["tax_rates"] = [tx.get("tax_rate", id, f"{param}[tax_rates]") for id in p["tax_rates"] or ()]
     if (price["id"], quantity) == (item["price"], item.get("quantity")):
@@ -88,8 +88,8 @@ def change(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, at: in
     if quantity != item.get("quantity"):
         tx.check_rate("subscription.quantity_changed", made["id"], QUANTITIES, 3600)
         tx.note("subscription.quantity_changed", made["id"], item=item["id"], quantity=quantity)
-    _settle(tx, made, item, at, behavior)
-    _, end = around(made["billing_cycle_anchor"], price["recurring"], at)
+    _prorate_item(tx, made, item, at, behavior)
+    _, end = find_period(made["billing_cycle_anchor"], price["recurring"], at)
     item.update(price=price["id"], current_period_end=end, _usage_from=at)
     item.pop("quantity", None)
     if quantity is not None:
@@ -99,11 +99,11 @@ def change(tx: Transaction, made: Body, p: Mapping[str, Any], param: str, at: in
     tx.save(item)
 
 
-def _settle(tx: Transaction, made: Body, item: Body, at: int, behavior: str) -> None:
+def _prorate_item(tx: Transaction, made: Body, item: Body, at: int, behavior: str) -> None:
     """Charge or give back what is open of an item as it was, unless nothing is to be prorated."""
     if behavior == "none":
         return
-    if is_metered(price_of(tx, item)):
+    if is_metered(get_price(tx, item)):
         subscription_invoices.bill_usage(tx, made, item, at)
     else:
         subscription_invoices.credit_unused(tx, made, item, at)

@@ -2,9 +2,9 @@
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects import subscription_invoices, subscription_state, subscriptions
-from edgeproxy.stripe_sandbox.objects.periods import around
-from edgeproxy.stripe_sandbox.objects.subscription_invoices import is_metered, items_of, price_of
-from edgeproxy.stripe_sandbox.refusal import invalid, unsupported
+from edgeproxy.stripe_sandbox.objects.periods import find_period
+from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
+from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction
 
 
@@ -12,15 +12,15 @@ def pause(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Let a subscription rest; what is open is charged or given back as far as that is asked for."""
     made = tx.get("subscription", ids["id"])
     if made["status"] != "active":
-        raise invalid(f"Only active subscriptions can be paused; this one is {made['status']}.")
+        raise invalid_request(f"Only active subscriptions can be paused; this one is {made['status']}.")
     bill_for = p.get("bill_for", {})
     usage = bill_for.get("outstanding_usage_through", {}).get("type", "none")
     unused = bill_for.get("unused_time_from", {}).get("type", "none")
     if unused == "item_current_period_start":
         raise unsupported("giving back time that is over", "bill_for[unused_time_from][type]")
     at = tx.time(made["test_clock"])
-    for item in items_of(tx, made):
-        metered = is_metered(price_of(tx, item))
+    for item in fetch_items(tx, made):
+        metered = is_metered(get_price(tx, item))
         if metered and usage == "now":
             subscription_invoices.bill_usage(tx, made, item, at)
         elif not metered and unused == "now":
@@ -39,15 +39,15 @@ def resume(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Go on: usage counts from now, and fees are charged for what is left of the period that it is now."""
     made = tx.get("subscription", ids["id"])
     if made["status"] != "paused":
-        raise invalid(f"Only paused subscriptions can be resumed; this one is {made['status']}.")
+        raise invalid_request(f"Only paused subscriptions can be resumed; this one is {made['status']}.")
     if p.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
     at = p.get("proration_date", tx.time(made["test_clock"]))
     behavior = p.get("proration_behavior", "create_prorations")
-    for item in items_of(tx, made):
-        price = price_of(tx, item)
+    for item in fetch_items(tx, made):
+        price = get_price(tx, item)
         paid = item["current_period_end"] > at and not made["_credited"]
-        _, end = around(made["billing_cycle_anchor"], price["recurring"], at)
+        _, end = find_period(made["billing_cycle_anchor"], price["recurring"], at)
         item.update(current_period_start=at, current_period_end=end, _usage_from=at)
         tx.save(item)
         if not is_metered(price) and behavior != "none" and not paid:
@@ -58,12 +58,12 @@ def resume(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     tx.emit("customer.subscription.resumed", made)
     if behavior == "always_invoice":
         _invoice(tx, made, at)
-    return subscription_state.become(tx, tx.get("subscription", made["id"]))
+    return subscription_state.update_subscription(tx, tx.get("subscription", made["id"]))
 
 
 def _invoice(tx: Transaction, made: Body, at: int) -> None:
-    invoice = subscription_invoices.new(tx, made, "subscription_update", at, at)
+    invoice = subscription_invoices.create_draft(tx, made, "subscription_update", at, at)
     if subscription_invoices.is_empty(tx, invoice, made):
-        subscription_invoices.discard(tx, invoice)
+        subscription_invoices.discard_draft(tx, invoice)
     else:
         subscription_invoices.charge_now(tx, made, invoice)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, listed, page
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects
 from edgeproxy.stripe_sandbox.objects import (
     collection,
     invoices,
@@ -12,11 +12,18 @@ from edgeproxy.stripe_sandbox.objects import (
     subscription_items,
     subscription_state,
 )
-from edgeproxy.stripe_sandbox.objects.fields import changed, customer_of, put, put_metadata, refuse, with_clock
-from edgeproxy.stripe_sandbox.objects.periods import anchored, around
-from edgeproxy.stripe_sandbox.objects.subscription_invoices import is_metered, items_of, price_of
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id
+from edgeproxy.stripe_sandbox.objects.fields import (
+    compute_previous_attributes,
+    get_customer,
+    merge_metadata,
+    require_supported,
+    set_fields,
+    set_test_clock,
+)
+from edgeproxy.stripe_sandbox.objects.periods import find_anchor, find_period
+from edgeproxy.stripe_sandbox.objects.subscription_invoices import fetch_items, get_price, is_metered
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 INCOMPLETE_SECONDS = 23 * 3600
 """How long the first payment of a subscription may take."""
@@ -36,22 +43,24 @@ REFUSED = (
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Subscribe a customer; the first invoice has the fees, and is finalized at once."""
-    refuse(p, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency")
+    require_supported(
+        p, *REFUSED, "backdate_start_date", "trial_end", "trial_period_days", "trial_settings", "currency"
+    )
     if p.get("billing_mode", {}).get("type") == "classic":
         raise unsupported("the billing mode classic", "billing_mode[type]")
-    customer = customer_of(tx, p)
+    customer = get_customer(tx, p)
     if not p.get("items"):
-        raise invalid("Missing required param: items.", "items", "parameter_missing")
+        raise invalid_request("Missing required param: items.", "items", "parameter_missing")
     now = tx.time(customer.get("test_clock"))
     anchor = now
     if "billing_cycle_anchor" in p:
         anchor = p["billing_cycle_anchor"]
         if anchor < now:
-            raise invalid("The billing_cycle_anchor must be in the future.", "billing_cycle_anchor")
+            raise invalid_request("The billing_cycle_anchor must be in the future.", "billing_cycle_anchor")
     elif "billing_cycle_anchor_config" in p:
-        anchor = anchored(p["billing_cycle_anchor_config"], now)
+        anchor = find_anchor(p["billing_cycle_anchor_config"], now)
     made: Body = {
-        "id": new_id("sub"),
+        "id": generate_id("sub"),
         "object": "subscription",
         "automatic_tax": {"enabled": False},
         "billing_cycle_anchor": anchor,
@@ -70,10 +79,12 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "start_date": now,
         "status": "active",
     }
-    with_clock(made, customer)
+    set_test_clock(made, customer)
     _put(tx, made, p)
     if made["collection_method"] == "send_invoice" and made.get("days_until_due") is None:
-        raise invalid("If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due")
+        raise invalid_request(
+            "If `collection_method`='send_invoice', you must provide `days_until_due`.", "days_until_due"
+        )
     prices = [
         tx.get("price", item["price"], f"items[{n}][price]") for n, item in enumerate(p["items"]) if "price" in item
     ]
@@ -91,13 +102,15 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 
 def _put(tx: Transaction, made: Body, p: Parameters) -> None:
-    put(made, p, "collection_method", "days_until_due", "description")
-    put_metadata(made, p)
+    set_fields(made, p, "collection_method", "days_until_due", "description")
+    merge_metadata(made, p)
     if "automatic_tax" in p:
         made["automatic_tax"] = {"enabled": p["automatic_tax"]["enabled"]}
     if "default_payment_method" in p:
         made["default_payment_method"] = (
-            payment_methods.attached(tx, p["default_payment_method"], made["customer"], "default_payment_method")["id"]
+            payment_methods.attach_method(tx, p["default_payment_method"], made["customer"], "default_payment_method")[
+                "id"
+            ]
             if p["default_payment_method"]
             else None
         )
@@ -115,30 +128,30 @@ def _put(tx: Transaction, made: Body, p: Parameters) -> None:
 
 def _first_invoice(tx: Transaction, made: Body, p: Parameters, now: int) -> None:
     """Charge the fees, unless there are none."""
-    invoice = subscription_invoices.new(tx, made, "subscription_create", now, now)
+    invoice = subscription_invoices.create_draft(tx, made, "subscription_create", now, now)
     free = made["billing_cycle_anchor"] > now and p.get("proration_behavior") == "none"
-    for item in items_of(tx, made):
-        if not is_metered(price_of(tx, item)) and not free:
+    for item in fetch_items(tx, made):
+        if not is_metered(get_price(tx, item)) and not free:
             subscription_invoices.add_fee(tx, invoice, made, item)
     if subscription_invoices.is_empty(tx, invoice, made):
-        subscription_invoices.discard(tx, invoice)
+        subscription_invoices.discard_draft(tx, invoice)
         return
-    subscription_invoices.opened(tx, made, invoice)
+    subscription_invoices.open_draft(tx, made, invoice)
     if made["collection_method"] == "send_invoice":
         invoices.advance_later(tx, invoice)
         return
     made["status"] = "incomplete"
     tx.save(made)
-    invoice = collection.finalized(tx, invoice)
+    invoice = collection.finalize_draft(tx, invoice)
     behavior = p.get("payment_behavior", "allow_incomplete")
     if behavior == "pending_if_incomplete":
         raise unsupported("this payment_behavior", "payment_behavior")
     if invoice["status"] == "open" and behavior != "default_incomplete":
         try:
-            collection.collected(tx, invoice, None)
-        except Refusal as no:
-            if behavior == "error_if_incomplete" or no.status == 400:
-                no.commits = False
+            collection.collect_payment(tx, invoice, None)
+        except ApiError as error:
+            if behavior == "error_if_incomplete" or error.status == 400:
+                error.commits = False
                 raise
     if tx.get("subscription", made["id"])["status"] == "incomplete":
         tx.later(now + INCOMPLETE_SECONDS, "expire", made["id"], made["test_clock"])
@@ -151,7 +164,7 @@ def renew_later(tx: Transaction, subscription: Body) -> None:
     """Have a subscription renewed when the first period of its items ends, or ended when it is to."""
     tx.forget("renew", subscription["id"])
     tx.forget("cancel", subscription["id"])
-    ends = [item["current_period_end"] for item in items_of(tx, subscription)]
+    ends = [item["current_period_end"] for item in fetch_items(tx, subscription)]
     if ends:
         tx.later(min(ends), "renew", subscription["id"], subscription["test_clock"])
     if subscription.get("cancel_at") is not None:
@@ -163,26 +176,26 @@ def due_to_renew(tx: Transaction, id: str) -> None:
     subscription = tx.find("subscription", id)
     if subscription is None or subscription["status"] in (*subscription_state.ENDED, "incomplete", "paused"):
         return
-    items = items_of(tx, subscription)
+    items = fetch_items(tx, subscription)
     at = min(item["current_period_end"] for item in items)
     last = subscription.get("cancel_at") is not None and subscription["cancel_at"] <= at
     _charge_ended(tx, subscription, [item for item in items if item["current_period_end"] == at], at, last=last)
     if last:
-        subscription_state.end(tx, tx.get("subscription", id), "cancellation_requested")
+        subscription_state.end_subscription(tx, tx.get("subscription", id), "cancellation_requested")
         return
     subscription = tx.get("subscription", id)
-    subscription_state.become(tx, subscription)
+    subscription_state.update_subscription(tx, subscription)
     renew_later(tx, subscription)
 
 
 def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: int, *, last: bool) -> None:
     start = min(item["current_period_start"] for item in ended)
-    invoice = subscription_invoices.new(tx, subscription, "subscription_cycle", start, at)
+    invoice = subscription_invoices.create_draft(tx, subscription, "subscription_cycle", start, at)
     for item in ended:
-        price = price_of(tx, item)
+        price = get_price(tx, item)
         if is_metered(price):
             subscription_invoices.add_usage(invoice, subscription, item, at)
-        _, end = around(subscription["billing_cycle_anchor"], price["recurring"], at)
+        _, end = find_period(subscription["billing_cycle_anchor"], price["recurring"], at)
         if last:
             continue
         item.update(current_period_start=at, current_period_end=end, _usage_from=at)
@@ -190,9 +203,9 @@ def _charge_ended(tx: Transaction, subscription: Body, ended: list[Body], at: in
         if not is_metered(price):
             subscription_invoices.add_fee(tx, invoice, subscription, item)
     if subscription_invoices.is_empty(tx, invoice, subscription):
-        subscription_invoices.discard(tx, invoice)
+        subscription_invoices.discard_draft(tx, invoice)
         return
-    subscription_invoices.opened(tx, subscription, invoice)
+    subscription_invoices.open_draft(tx, subscription, invoice)
     invoices.advance_later(tx, tx.get("invoice", invoice["id"]))
 
 
@@ -209,12 +222,12 @@ def due_to_expire(tx: Transaction, id: str) -> None:
     if subscription is None or subscription["status"] != "incomplete":
         return
     tx.forget("renew", id)
-    subscription_state.become(
+    subscription_state.update_subscription(
         tx, subscription, status="incomplete_expired", ended_at=tx.time(subscription["test_clock"])
     )
     invoice = tx.get("invoice", subscription["latest_invoice"])
     if invoice["status"] == "open":
-        collection.voided(tx, invoice)
+        collection.void_invoice(tx, invoice)
 
 
 # ---- changing
@@ -222,55 +235,59 @@ def due_to_expire(tx: Transaction, id: str) -> None:
 
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change a subscription; what the change gives back and adds is charged on the next invoice, or at once."""
-    refuse(p, *REFUSED, "trial_end", "trial_settings")
+    require_supported(p, *REFUSED, "trial_end", "trial_settings")
     made = tx.get("subscription", ids["id"])
     if made["status"] in subscription_state.ENDED:
-        raise invalid("A canceled subscription can only update its cancellation_details and metadata.")
+        raise invalid_request("A canceled subscription can only update its cancellation_details and metadata.")
     if p.get("billing_cycle_anchor", {}).get("type") == "now":
         raise unsupported("another billing_cycle_anchor", "billing_cycle_anchor")
     before = dict(tx.shown(made))
     _put(tx, made, p)
-    put(made, p, "cancellation_details")
+    set_fields(made, p, "cancellation_details")
     _cancel_at(tx, made, p)
     tx.save(made)
     at = p.get("proration_date", tx.time(made["test_clock"]))
     behavior = p.get("proration_behavior", "create_prorations")
     for place, item in enumerate(p.get("items", ())):
-        subscription_items.change(tx, made, item, f"items[{place}]", at, behavior)
-    if not items_of(tx, made):
-        raise invalid("A subscription must have at least one active item.", "items")
+        subscription_items.change_item(tx, made, item, f"items[{place}]", at, behavior)
+    if not fetch_items(tx, made):
+        raise invalid_request("A subscription must have at least one active item.", "items")
     renew_later(tx, made)
     if p.get("items") and behavior == "always_invoice":
         _invoice_now(tx, made, at, p.get("payment_behavior"))
     made = tx.get("subscription", made["id"])
-    tx.emit("customer.subscription.updated", made, changed(before, tx.shown(made)))
+    tx.emit("customer.subscription.updated", made, compute_previous_attributes(before, tx.shown(made)))
     return made
 
 
 def _invoice_now(tx: Transaction, made: Body, at: int, behavior: str | None) -> None:
-    invoice = subscription_invoices.new(tx, made, "subscription_update", at, at)
+    invoice = subscription_invoices.create_draft(tx, made, "subscription_update", at, at)
     if subscription_invoices.is_empty(tx, invoice, made):
-        subscription_invoices.discard(tx, invoice)
+        subscription_invoices.discard_draft(tx, invoice)
         return
     invoice = subscription_invoices.charge_now(tx, made, invoice)
     if invoice["status"] == "open" and behavior == "error_if_incomplete":
-        raise Refusal(402, "Your card was declined.", kind="card_error", code="card_declined")
+        raise ApiError(402, "Your card was declined.", kind="card_error", code="card_declined")
 
 
 def _cancel_at(tx: Transaction, made: Body, p: Parameters) -> None:
-    items = items_of(tx, made)
+    items = fetch_items(tx, made)
     if "cancel_at" in p and p.get("cancel_at_period_end"):
-        raise invalid("You may only specify one of these parameters: cancel_at, cancel_at_period_end.", "cancel_at")
+        raise invalid_request(
+            "You may only specify one of these parameters: cancel_at, cancel_at_period_end.", "cancel_at"
+        )
     if "cancel_at_period_end" in p:
-        wanted = p["cancel_at_period_end"]
+        ends_with_period = p["cancel_at_period_end"]
         end = max((item["current_period_end"] for item in items), default=None)
-        made.update(cancel_at_period_end=wanted, cancel_at=end if wanted else None)
+        made.update(cancel_at_period_end=ends_with_period, cancel_at=end if ends_with_period else None)
     elif "cancel_at" in p:
         ends = [item["current_period_end"] for item in items]
-        said = {"min_period_end": min(ends), "max_period_end": max(ends), "": None}.get(p["cancel_at"], p["cancel_at"])
-        if said == "max_billed_until":
+        moment = {"min_period_end": min(ends), "max_period_end": max(ends), "": None}.get(
+            p["cancel_at"], p["cancel_at"]
+        )
+        if moment == "max_billed_until":
             raise unsupported("max_billed_until", "cancel_at")
-        made.update(cancel_at=said, cancel_at_period_end=False)
+        made.update(cancel_at=moment, cancel_at_period_end=False)
     else:
         return
     made["canceled_at"] = tx.time(made["test_clock"]) if made["cancel_at"] else None
@@ -283,7 +300,7 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """End a subscription now; with `invoice_now`, what is open is charged, else usage is not."""
     made = tx.get("subscription", ids["id"])
     if made["status"] in subscription_state.ENDED:
-        raise invalid(f"No such subscription: '{made['id']}'", "id", "resource_missing")
+        raise invalid_request(f"No such subscription: '{made['id']}'", "id", "resource_missing")
     if "cancellation_details" in p:
         made["cancellation_details"] = {**made["cancellation_details"], **p["cancellation_details"]}
     return _end(tx, made, invoice_now=p.get("invoice_now", False), prorate=p.get("prorate", False))
@@ -291,31 +308,31 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 
 def _end(tx: Transaction, made: Body, *, invoice_now: bool, prorate: bool) -> Body:
     at = tx.time(made["test_clock"])
-    items = items_of(tx, made)
+    items = fetch_items(tx, made)
     if prorate:
         for item in items:
-            if not is_metered(price_of(tx, item)):
+            if not is_metered(get_price(tx, item)):
                 subscription_invoices.credit_unused(tx, made, item, at)
     if invoice_now:
         start = min(item["current_period_start"] for item in items)
-        invoice = subscription_invoices.new(tx, made, "subscription_update", start, at)
+        invoice = subscription_invoices.create_draft(tx, made, "subscription_update", start, at)
         for item in items:
-            if is_metered(price_of(tx, item)):
+            if is_metered(get_price(tx, item)):
                 subscription_invoices.add_usage(invoice, made, item, at)
         if subscription_invoices.is_empty(tx, invoice, made):
-            subscription_invoices.discard(tx, invoice)
+            subscription_invoices.discard_draft(tx, invoice)
         else:
             subscription_invoices.charge_now(tx, made, invoice)
             made = {**tx.get("subscription", made["id"]), "cancellation_details": made["cancellation_details"]}
-    return subscription_state.end(tx, made, "cancellation_requested")
+    return subscription_state.end_subscription(tx, made, "cancellation_requested")
 
 
 # ---- reading
 
 
-def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
+def list_subscriptions(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Subscriptions; those that ended only where they are asked for."""
-    refuse(p, "automatic_tax", "current_period_end", "current_period_start", "customer_account", "plan")
+    require_supported(p, "automatic_tax", "current_period_end", "current_period_start", "customer_account", "plan")
     fields = {name: p[name] for name in ("collection_method", "created", "customer", "test_clock") if name in p}
     where, values = "1", []
     status = p.get("status")
@@ -331,12 +348,12 @@ def listing(tx: Transaction, ids: Ids, p: Parameters) -> Body:
             "AND json_extract(item.body, '$.subscription') = objects.id AND json_extract(item.body, '$.price') = ?)"
         )
         values.append(p["price"])
-    return listed(tx, "subscription", p, fields, where, *values)
+    return list_objects(tx, "subscription", p, fields, where, *values)
 
 
 def view(tx: Transaction, body: Body) -> Body:
     """A subscription with its items."""
-    items = [tx.shown(item) for item in items_of(tx, body)]
+    items = [tx.shown(item) for item in fetch_items(tx, body)]
     url = f"/v1/subscription_items?subscription={body['id']}"
     return {**body, "items": {"object": "list", "data": items, "has_more": False, "url": url}}
 
@@ -351,39 +368,39 @@ def view_item(tx: Transaction, body: Body) -> Body:
 
 def create_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Add an item to a subscription."""
-    said = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
-    refuse(p, *subscription_items.REFUSED)
+    fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    require_supported(p, *subscription_items.REFUSED)
     subscription = tx.get("subscription", p["subscription"], "subscription")
-    before = {item["id"] for item in items_of(tx, subscription)}
-    update(tx, {"id": subscription["id"]}, _of_item(p, said))
-    return next(item for item in items_of(tx, subscription) if item["id"] not in before)
+    before = {item["id"] for item in fetch_items(tx, subscription)}
+    update(tx, {"id": subscription["id"]}, _build_item_update(p, fields))
+    return next(item for item in fetch_items(tx, subscription) if item["id"] not in before)
 
 
 def update_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change an item."""
-    refuse(p, *subscription_items.REFUSED)
+    require_supported(p, *subscription_items.REFUSED)
     item = tx.get("subscription_item", ids["id"])
-    said = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
-    update(tx, {"id": item["subscription"]}, _of_item(p, {**said, "id": item["id"]}))
+    fields = {name: value for name, value in p.items() if name in ("price", "quantity", "metadata", "tax_rates")}
+    update(tx, {"id": item["subscription"]}, _build_item_update(p, {**fields, "id": item["id"]}))
     return tx.get("subscription_item", item["id"])
 
 
 def delete_item(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Remove an item from its subscription."""
-    refuse(p, "clear_usage")
+    require_supported(p, "clear_usage")
     item = tx.get("subscription_item", ids["id"])
-    update(tx, {"id": item["subscription"]}, _of_item(p, {"id": item["id"], "deleted": True}))
+    update(tx, {"id": item["subscription"]}, _build_item_update(p, {"id": item["id"], "deleted": True}))
     return {"id": item["id"], "object": "subscription_item", "deleted": True}
 
 
-def _of_item(p: Parameters, item: Mapping[str, Any]) -> Parameters:
-    kept = ("payment_behavior", "proration_behavior", "proration_date")
-    return {"items": [item], **{name: p[name] for name in kept if name in p}}
+def _build_item_update(p: Parameters, item: Mapping[str, Any]) -> Parameters:
+    names = ("payment_behavior", "proration_behavior", "proration_date")
+    return {"items": [item], **{name: p[name] for name in names if name in p}}
 
 
 def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """The items of a subscription."""
-    return listed(tx, "subscription_item", p, {"subscription": p["subscription"]})
+    return list_objects(tx, "subscription_item", p, {"subscription": p["subscription"]})
 
 
 # ---- what there is not
@@ -392,18 +409,20 @@ def list_items(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 def delete_discount(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """No subscription here has a discount."""
     made = tx.get("subscription", ids["id"])
-    raise Refusal(404, f"No active discount for subscription: {made['id']}", code="resource_missing")
+    raise ApiError(404, f"No active discount for subscription: {made['id']}", code="resource_missing")
 
 
 def migrate(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """All subscriptions here are in flexible mode."""
     tx.get("subscription", ids["id"])
-    raise invalid("The subscription is in flexible billing mode already.", "billing_mode")
+    raise invalid_request("The subscription is in flexible billing mode already.", "billing_mode")
 
 
-def of_customer(tx: Transaction, customer: Body) -> Body:
+def expand_subscriptions(tx: Transaction, customer: Body) -> Body:
     """A customer's subscriptions that have not ended, in the customer."""
-    found = [
+    subscriptions = [
         one for one in tx.all("subscription", customer=customer["id"]) if one["status"] not in subscription_state.ENDED
     ]
-    return page(tx, [tx.shown(one) for one in found], False, f"/v1/customers/{customer['id']}/subscriptions")
+    return format_list(
+        tx, [tx.shown(one) for one in subscriptions], False, f"/v1/customers/{customer['id']}/subscriptions"
+    )

@@ -8,9 +8,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
-from edgeproxy.stripe_sandbox.lists import Ids, Parameters, paged
-from edgeproxy.stripe_sandbox.refusal import Refusal, invalid
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, stamp
+from edgeproxy.stripe_sandbox.lists import Ids, Parameters, slice_list
+from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, format_timestamp
 
 DAY, MINUTE = 86400, 60
 PAST_SECONDS, FUTURE_SECONDS = 35 * DAY, 5 * MINUTE
@@ -79,12 +79,12 @@ def _time_of(tx: Transaction, payload: Mapping[str, str]) -> int:
     return tx.now if customer is None else tx.time(customer.get("test_clock"))
 
 
-def _final(message: str) -> Refusal:
+def _final(message: str) -> ApiError:
     """A refusal of an event that would not be taken by another attempt either."""
-    return Refusal(400, message, headers={"Stripe-Should-Retry": "false"})
+    return ApiError(400, message, headers={"Stripe-Should-Retry": "false"})
 
 
-def count(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]]:
+def count_events(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]]:
     """Count events whose time has come, in this mode; how many there were, and of which meters and customers."""
     connection = tx.account.connection
     rows = connection.execute(
@@ -99,7 +99,7 @@ def count(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]]:
     counted: set[tuple[str, str]] = set()
     for seq, identifier, name, written in rows:
         meter = meters.get(name)
-        error, customer, value = _judged(tx, meter, json.loads(written))
+        error, customer, value = _validate(tx, meter, json.loads(written))
         state = "counted" if error is None else "refused"
         connection.execute(
             "UPDATE usage SET state = ?, customer = ?, meter = ?, value = ? WHERE seq = ?",
@@ -115,7 +115,7 @@ def count(tx: Transaction, now: float) -> tuple[int, set[tuple[str, str]]]:
     return len(rows), counted
 
 
-def _judged(
+def _validate(
     tx: Transaction, meter: Body | None, payload: Mapping[str, str]
 ) -> tuple[str | None, str | None, int | None]:
     """What is wrong with an event, and of whom and how much it is."""
@@ -153,10 +153,10 @@ def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]
     ]
     many = sum(len(identifiers) for identifiers in errors.values())
     data = {
-        "developer_message_summary": f"There {'is 1 invalid event' if many == 1 else f'are {many} invalid events'}",
+        "developer_message_summary": f"There {'is 1 invalid_request event' if many == 1 else f'are {many} invalid_request events'}",
         "reason": {"error_count": many, "error_types": kinds},
-        "validation_start": stamp(tx.now - MINUTE),
-        "validation_end": stamp(tx.now),
+        "validation_start": format_timestamp(tx.now - MINUTE),
+        "validation_end": format_timestamp(tx.now),
     }
     what = "no_meter_found" if meter is None else "error_report_triggered"
     tx.notify(f"v1.billing.meter.{what}", meter, data)
@@ -166,18 +166,20 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Take an event back, within a day."""
     identifier = (p.get("cancel") or {}).get("identifier")
     if not identifier:
-        raise invalid("Missing required param: cancel[identifier].", "cancel[identifier]", "parameter_missing")
+        raise invalid_request("Missing required param: cancel[identifier].", "cancel[identifier]", "parameter_missing")
     row = tx.account.connection.execute(
         "SELECT seq, created, state FROM usage WHERE live = ? AND identifier = ? AND event_name = ? ORDER BY seq DESC",
         (tx.live, identifier, p["event_name"]),
     ).fetchone()
     if row is None:
-        raise invalid(f"No meter event with identifier {identifier} was found.", "cancel[identifier]")
+        raise invalid_request(f"No meter event with identifier {identifier} was found.", "cancel[identifier]")
     seq, created, state = row
     if created <= tx.now - UNIQUE_SECONDS:
-        raise invalid("Meter events can be cancelled within 24 hours of their receipt.", "cancel[identifier]")
+        raise invalid_request("Meter events can be cancelled within 24 hours of their receipt.", "cancel[identifier]")
     if state == "cancelled":
-        raise invalid(f"The meter event with identifier {identifier} was cancelled already.", "cancel[identifier]")
+        raise invalid_request(
+            f"The meter event with identifier {identifier} was cancelled already.", "cancel[identifier]"
+        )
     tx.account.connection.execute("UPDATE usage SET state = 'cancelled' WHERE seq = ?", (seq,))
     tx.note("billing.meter_event.cancelled", identifier, event_name=p["event_name"])
     return {
@@ -193,12 +195,12 @@ def cancel(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 # ---- sums
 
 
-def total(tx: Transaction, meter: str, customer: str, start: int, end: int) -> int:
+def compute_total(tx: Transaction, meter: str, customer: str, start: int, end: int) -> int:
     """What was counted of a customer, by the meter's formula."""
-    return _aggregated(tx, tx.get("billing.meter", meter), customer, start, end, None) or 0
+    return _aggregate(tx, tx.get("billing.meter", meter), customer, start, end, None) or 0
 
 
-def _aggregated(tx: Transaction, meter: Body, customer: str, start: int, end: int, seen_by: float | None) -> int | None:
+def _aggregate(tx: Transaction, meter: Body, customer: str, start: int, end: int, seen_by: float | None) -> int | None:
     """`total` of what was due by then; None where nothing was counted."""
     where = "meter = ? AND customer = ? AND at >= ? AND at < ? AND state = 'counted'"
     values: tuple[Any, ...] = (meter["id"], customer, start, end)
@@ -222,18 +224,18 @@ def summaries(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     for name, moment in (("start_time", start), ("end_time", end)):
         if moment % (window or MINUTE):
             what = p.get("value_grouping_window", "minute")
-            raise invalid(f"The {name} must be aligned with {what} boundaries.", name)
+            raise invalid_request(f"The {name} must be aligned with {what} boundaries.", name)
     if end <= start:
-        raise invalid("The end_time must be after the start_time.", "end_time")
+        raise invalid_request("The end_time must be after the start_time.", "end_time")
     seen_by = tx.now - tx.account.summary_lag
-    found = []
+    bodies = []
     for first in range(start, end, window or end - start):
         last = first + (window or end - start)
-        value = _aggregated(tx, meter, p["customer"], first, last, seen_by)
+        value = _aggregate(tx, meter, p["customer"], first, last, seen_by)
         if value is not None:
-            found.append(_summary(tx, meter, p["customer"], first, last, value))
-    found.reverse()
-    return paged(tx, found, p)
+            bodies.append(_summary(tx, meter, p["customer"], first, last, value))
+    bodies.reverse()
+    return slice_list(tx, bodies, p)
 
 
 def _summary(tx: Transaction, meter: Body, customer: str, start: int, end: int, value: int) -> Body:

@@ -1,39 +1,39 @@
 """Who is told of events: webhook endpoints, and event destinations of v2."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
-from edgeproxy.stripe_sandbox.objects.fields import put, put_metadata, refuse
-from edgeproxy.stripe_sandbox.refusal import invalid, unsupported
-from edgeproxy.stripe_sandbox.transaction import Body, Transaction, new_id, stamp
+from edgeproxy.stripe_sandbox.objects.fields import merge_metadata, require_supported, set_fields
+from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
+from edgeproxy.stripe_sandbox.transaction import Body, Transaction, format_timestamp, generate_id
 
 ENDPOINTS_MAX = 16
 
 
-def _checked(url: str, param: str) -> str:
+def _require_url(url: str, param: str) -> str:
     if not url.startswith(("http://", "https://")):
-        raise invalid("Invalid URL: an explicit scheme (such as https) must be provided.", param, "url_invalid")
+        raise invalid_request("Invalid URL: an explicit scheme (such as https) must be provided.", param, "url_invalid")
     return url
 
 
 def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make an endpoint. Its secret is answered this once."""
-    refuse(p, "connect")
+    require_supported(p, "connect")
     if len(tx.all("webhook_endpoint")) >= ENDPOINTS_MAX:
-        raise invalid(f"You have reached the maximum of {ENDPOINTS_MAX} webhook endpoints.")
+        raise invalid_request(f"You have reached the maximum of {ENDPOINTS_MAX} webhook endpoints.")
     made: Body = {
-        "id": new_id("we"),
+        "id": generate_id("we"),
         "object": "webhook_endpoint",
         "api_version": p.get("api_version"),
         "created": tx.now,
         "enabled_events": p["enabled_events"],
         "livemode": tx.live,
-        "secret": new_id("whsec"),
+        "secret": generate_id("whsec"),
         "status": "enabled",
-        "url": _checked(p["url"], "url"),
+        "url": _require_url(p["url"], "url"),
     }
     if p.get("api_version") not in (None, tx.account.description.version):
         raise unsupported(f"the version {p['api_version']}", "api_version")
-    put(made, p, "description")
-    put_metadata(made, p)
+    set_fields(made, p, "description")
+    merge_metadata(made, p)
     tx.insert(made)
     tx.note("webhook_endpoint.created", made["id"], url=made["url"])
     return {**made, "_reveal": True}
@@ -42,12 +42,12 @@ def create(tx: Transaction, ids: Ids, p: Parameters) -> Body:
 def update(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change an endpoint, or switch it off or on."""
     made = tx.get("webhook_endpoint", ids["id"])
-    put(made, p, "description", "enabled_events")
+    set_fields(made, p, "description", "enabled_events")
     if "url" in p:
-        made["url"] = _checked(p["url"], "url")
+        made["url"] = _require_url(p["url"], "url")
     if "disabled" in p:
         made["status"] = "disabled" if p["disabled"] else "enabled"
-    put_metadata(made, p)
+    merge_metadata(made, p)
     tx.note("webhook_endpoint.updated", made["id"], url=made["url"], status=made["status"])
     return tx.save(made)
 
@@ -71,13 +71,13 @@ def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Make an event destination."""
     if p["type"] != "webhook_endpoint":
         raise unsupported(f"event destinations of type {p['type']}", "type")
-    refuse(p, "events_from")
+    require_supported(p, "events_from")
     if "webhook_endpoint" not in p:
-        raise invalid("Missing required param: webhook_endpoint.", "webhook_endpoint", "parameter_missing")
+        raise invalid_request("Missing required param: webhook_endpoint.", "webhook_endpoint", "parameter_missing")
     made: Body = {
-        "id": new_id("ed" if tx.live else "ed_test"),
+        "id": generate_id("ed" if tx.live else "ed_test"),
         "object": "v2.core.event_destination",
-        "created": stamp(tx.now),
+        "created": format_timestamp(tx.now),
         "description": p.get("description", ""),
         "enabled_events": p["enabled_events"],
         "event_payload": p["event_payload"],
@@ -87,54 +87,56 @@ def create_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
         "name": p["name"],
         "status": "enabled",
         "type": p["type"],
-        "updated": stamp(tx.now),
+        "updated": format_timestamp(tx.now),
         "webhook_endpoint": {
-            "url": _checked(p["webhook_endpoint"]["url"], "webhook_endpoint[url]"),
-            "signing_secret": new_id("whsec"),
+            "url": _require_url(p["webhook_endpoint"]["url"], "webhook_endpoint[url]"),
+            "signing_secret": generate_id("whsec"),
         },
     }
     if p["event_payload"] == "snapshot":
         made["snapshot_api_version"] = p.get("snapshot_api_version", tx.account.description.version)
     tx.insert(made)
     tx.note("v2.core.event_destination.created", made["id"], url=made["webhook_endpoint"]["url"])
-    return _with(made, p)
+    return _with_included(made, p)
 
 
-def _with(made: Body, p: Parameters) -> Body:
+def _with_included(made: Body, p: Parameters) -> Body:
     """A destination as it is answered, with what `include` asks for."""
     return {**made, "_include": p.get("include", [])}
 
 
 def view_destination(tx: Transaction, body: Body) -> Body:
     """With its URL and its secret only where these are asked for."""
-    asked = body.get("_include", [])
-    endpoint = {name: value for name, value in body["webhook_endpoint"].items() if f"webhook_endpoint.{name}" in asked}
+    included = body.get("_include", [])
+    endpoint = {
+        name: value for name, value in body["webhook_endpoint"].items() if f"webhook_endpoint.{name}" in included
+    }
     return {**body, "webhook_endpoint": endpoint}
 
 
 def retrieve_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """An event destination."""
-    return _with(tx.get("v2.core.event_destination", ids["id"]), p)
+    return _with_included(tx.get("v2.core.event_destination", ids["id"]), p)
 
 
 def list_destinations(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Event destinations, all of them: lists of v2 say where the next page is."""
-    found = [_with(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
-    return {"object": "list", "data": found, "next_page_url": None, "previous_page_url": None}
+    destinations = [_with_included(one, p) for one in reversed(tx.all("v2.core.event_destination"))]
+    return {"object": "list", "data": destinations, "next_page_url": None, "previous_page_url": None}
 
 
 def update_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Change an event destination."""
     made = tx.get("v2.core.event_destination", ids["id"])
-    put(made, p, "description", "enabled_events", "name")
+    set_fields(made, p, "description", "enabled_events", "name")
     if "webhook_endpoint" in p:
-        made["webhook_endpoint"]["url"] = _checked(p["webhook_endpoint"]["url"], "webhook_endpoint[url]")
-    put_metadata(made, p)
-    return _with(_updated(tx, made), p)
+        made["webhook_endpoint"]["url"] = _require_url(p["webhook_endpoint"]["url"], "webhook_endpoint[url]")
+    merge_metadata(made, p)
+    return _with_included(_save_update(tx, made), p)
 
 
-def _updated(tx: Transaction, made: Body) -> Body:
-    made["updated"] = stamp(tx.now)
+def _save_update(tx: Transaction, made: Body) -> Body:
+    made["updated"] = format_timestamp(tx.now)
     tx.note("v2.core.event_destination.updated", made["id"], status=made["status"])
     return tx.save(made)
 
@@ -143,14 +145,14 @@ def disable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Switch a destination off."""
     made = tx.get("v2.core.event_destination", ids["id"])
     made.update(status="disabled", status_details={"disabled": {"reason": "user"}})
-    return _updated(tx, made)
+    return _save_update(tx, made)
 
 
 def enable_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:
     """Switch a destination on."""
     made = tx.get("v2.core.event_destination", ids["id"])
     made.update(status="enabled", status_details=None)
-    return _updated(tx, made)
+    return _save_update(tx, made)
 
 
 def delete_destination(tx: Transaction, ids: Ids, p: Parameters) -> Body:

@@ -153,7 +153,7 @@ def _report(tx: Transaction, meter: Body | None, errors: Mapping[str, list[str]]
     ]
     many = sum(len(identifiers) for identifiers in errors.values())
     data = {
-        "developer_message_summary": f"There {'is 1 invalid_request event' if many == 1 else f'are {many} invalid_request events'}",
+        "developer_message_summary": f"There {'is 1 invalid event' if many == 1 else f'are {many} invalid events'}",
         "reason": {"error_count": many, "error_types": kinds},
         "validation_start": format_timestamp(tx.now - MINUTE),
         "validation_end": format_timestamp(tx.now),

@@ -56,7 +56,7 @@ class Delta(RatePlan):
         return None
 
     def due(self, now: float, counted: HostCounts) -> float | None:
-        return max(now, self.told_at + self._tick) if counted.cum != self.told or counted.refused else None
+        return max(now, self.reported_at + self._tick) if counted.cum != self.told or counted.refused else None
 
 
 class Host:

@@ -132,7 +132,7 @@ class DirectoryFollower:
         self._tasks = Tasks()
         self._running = False
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(LOG_QUIET_SECONDS)
+        self._rare_log = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     # ---- its life
 
@@ -224,7 +224,7 @@ class DirectoryFollower:
                 self._record_failure(error)
                 in_vain = 0 if isinstance(error, HubUnavailableError) else in_vain + 1
             except Exception as error:  # It is followed for as long as the edge serves, whatever is in the hub.
-                self._seldom.error("the directory could not be read", repr(error), exc_info=error)
+                self._rare_log.error("the directory could not be read", repr(error), exc_info=error)
                 self._record_behind(repr(error))
                 in_vain += 1
             else:
@@ -369,7 +369,7 @@ class DirectoryFollower:
         self._rejections += 1
         if why != self._rejected:
             self._rejected = why
-            self._seldom.error("a version of the directory was refused; what was known counts", why)
+            self._rare_log.error("a version of the directory was refused; what was known counts", why)
         self._record_behind(why)
 
     def _record_failure(self, why: Exception) -> None:
@@ -443,7 +443,7 @@ class DirectoryFollower:
             try:
                 owners = await self._find_owners({digest for digests, _ in lookups for digest in digests})
             except Exception as error:  # Others will ask too.
-                self._seldom.error("keys could not be looked up", repr(error), exc_info=error)
+                self._rare_log.error("keys could not be looked up", repr(error), exc_info=error)
             finally:
                 self._reply(lookups, owners)
             await asyncio.sleep(min(REST_SECONDS_MAX, monotonic() - began))

@@ -70,8 +70,8 @@ def select_usable(healths: list[AddressHealth]) -> list[bool]:
     One that was not probed yet is used only where no other is known to be up: it may be the one that has just come,
     and is not ready, or one of many of which nothing is known because the edge has just started.
     """
-    known = any(standing.up for standing in healths)
-    return [bool(standing.up) or (standing.up is None and not known) for standing in healths]
+    known = any(health.up for health in healths)
+    return [bool(health.up) or (health.up is None and not known) for health in healths]
 
 
 Probe = Callable[[ProbeTarget], Awaitable[str | None]]
@@ -95,7 +95,7 @@ class Health:
     @property
     def asked(self) -> bool:
         """Whether each was probed at least once."""
-        return all(standing.up is not None for standing in self._standings.values())
+        return all(health.up is not None for health in self._standings.values())
 
     def follow(self, targets: Iterable[ProbeTarget], tasks: Tasks) -> None:
         """Probe these from now on, and no others; what is known of those that were probed already stays known."""
@@ -108,7 +108,7 @@ class Health:
             self._probing[target] = tasks.start(f"probe {target.url} {target.address}", self._probe_forever(target))
 
     async def _probe_forever(self, target: ProbeTarget) -> None:
-        standing = self._standings[target]
+        health = self._standings[target]
         every = target.terms.every
         while True:
             began = monotonic()
@@ -116,15 +116,15 @@ class Health:
                 failure = await self._ask(target)
             except Exception as error:  # Whatever it was, this address must not be forgotten for it.
                 failure = f"the probe failed: {error!r}"
-            if standing.heard(failure):
-                self._log_change(target, standing)
+            if health.heard(failure):
+                self._log_change(target, health)
                 self._learned()
             # Not all at once, for the service's sake.
             await asyncio.sleep(max(0.0, began + every * random.uniform(0.9, 1.1) - monotonic()))
 
-    def _log_change(self, target: ProbeTarget, standing: AddressHealth) -> None:
+    def _log_change(self, target: ProbeTarget, health: AddressHealth) -> None:
         about = {"upstream": target.upstream, "url": target.url, "address": target.address}
-        if standing.up:
+        if health.up:
             self._log.info("upstream address is up", **about)
         else:
-            self._log.warning("upstream address is down", why=standing.why, **about)
+            self._log.warning("upstream address is down", why=health.why, **about)

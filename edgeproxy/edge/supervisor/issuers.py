@@ -41,7 +41,7 @@ class IssuerKeyFetcher:
         self._hurry: dict[str, asyncio.Event] = {}
         """Of each issuer: set where its keys are wanted before it is time."""
         self._tasks = Tasks()
-        self._seldom = log.RateLimitedLog(LOG_SECONDS)
+        self._rare_log = log.RateLimitedLog(LOG_SECONDS)
 
     async def begin(self) -> None:
         """Know the keys of before, and fetch them anew from here on."""
@@ -93,7 +93,7 @@ class IssuerKeyFetcher:
                 keys = await _fetch_jwks(issuer.jwks)
             except (OSError, TimeoutError, aiohttp.ClientError, ValueError) as error:
                 message = "the keys of an issuer cannot be had; those that are known count"
-                self._seldom.error(message, name, why=str(error) or type(error).__name__)
+                self._rare_log.error(message, name, why=str(error) or type(error).__name__)
             else:
                 if keys != self._known.get(name):
                     self._known[name] = keys

@@ -79,7 +79,7 @@ class LedgerCountWriter:
         self._unwritten: dict[tuple[str, str, str, str], LedgerCount] = {}
         self._tasks = Tasks()
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._rare_log = log.RateLimitedLog(60.0)
 
     def begin(self) -> None:
         """Follow those who may have something to tell."""
@@ -115,7 +115,9 @@ class LedgerCountWriter:
                 try:
                     counted = [parse_count(count) for count in await counts.news()]
                 except (HubUnavailableError, ResponseError, UnreadableDirectoryError, ValueError, OSError) as error:
-                    self._seldom.error("quotas go by what is known here: the ledger's counts cannot be had", str(error))
+                    self._rare_log.error(
+                        "quotas go by what is known here: the ledger's counts cannot be had", str(error)
+                    )
                     pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(in_vain, 10))
                     in_vain += 1
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))

@@ -65,7 +65,7 @@ class Resolver:
         self._look_up = look_up or SystemResolver()
         self._every = every
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(LOG_QUIET_SECONDS)
+        self._rare_log = log.RateLimitedLog(LOG_QUIET_SECONDS)
         self._know(hosts)
 
     def __getitem__(self, host: str) -> HostName:
@@ -125,7 +125,7 @@ class Resolver:
         self._notes_failure(name.host)
         name.why = why
         addresses = list(name.addresses)
-        self._seldom.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=addresses)
+        self._rare_log.error("upstream name cannot be looked up", name.host, why=why, addresses_kept=addresses)
         if not name.asked:
             name.asked = True
             self._learned()

@@ -71,7 +71,7 @@ class Coordinator:
         self._settings = settings
         self._leader = Leader(store, tell)
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._rare_log = log.RateLimitedLog(60.0)
         self._tables: dict[Key, SharedTable] = {}
         """The tables of which the hub is told; none while another supervisor does that."""
         self._pending_uses = PendingUses()
@@ -264,7 +264,7 @@ class Coordinator:
 
     def _log_fault(self, unforeseen: Exception) -> None:
         """Log a fault with one row, which must not stop the coordination of all others."""
-        self._seldom.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
+        self._rare_log.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
 
     async def _run(self) -> None:
         """Tell the hub what is due, until cancelled; while it is away, hold this host to its part."""

@@ -54,7 +54,7 @@ class Leader:
         self._server: asyncio.Server | None = None
         self._tasks = Tasks()
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._rare_log = log.RateLimitedLog(60.0)
 
     async def until_it_leads(self) -> None:
         """Follow another leader as long as there is one; return as the leader."""
@@ -121,7 +121,7 @@ class Leader:
                 try:
                     take(await channel.receive())
                 except UnknownMessageError as error:
-                    self._seldom.error("what another supervisor says is not understood, and ignored", str(error))
+                    self._rare_log.error("what another supervisor says is not understood, and ignored", str(error))
         except ChannelClosedError:
             pass
 

@@ -39,11 +39,11 @@ class PendingUses:
     def message(self) -> LimitsUsed:
         """All of them, as one message."""
         uses = self._uses.values()
-        said = LimitsUsed(
+        uses_message = LimitsUsed(
             [use for use in uses if isinstance(use, RateUse)], [use for use in uses if isinstance(use, TotalUse)]
         )
         self._uses.clear()
-        return said
+        return uses_message
 
 
 def use_key(use: LimitUse) -> UseKey:

@@ -127,7 +127,7 @@ class RatePlan:
     """The count, of all ever counted here, in the last report that was answered."""
     told: int = 0
     """The count, of all ever counted here, in the last report."""
-    told_at: float = -1e9
+    reported_at: float = -1e9
     answered_at: float = -1e9
     warm_since: float = -1e9
     seen: int = 1
@@ -210,7 +210,7 @@ class RatePlan:
     def next(self, now: float, counted: HostCounts) -> ReportDue | None:
         """The next report; None where there is nothing to say or to ask."""
         if counted.waiting and self._compute_request(now, counted):
-            return ReportDue(self.told_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
+            return ReportDue(self.reported_at + (SOON_SECONDS if self.asked else AT_ONCE_SECONDS), WAITED_FOR)
         if not self.has_news(counted):
             return None
         untold, users = counted.cum - self.told, self.users(now)
@@ -220,8 +220,8 @@ class RatePlan:
             or (counted.refused and (untold or (now - self.answered_at > self.stale and not self._under_way)))
             or (untold and self.answered_at < now - COLD_SECONDS and not self._under_way)
         ):
-            return ReportDue(self.told_at + SOON_SECONDS, MATTERS)
-        return ReportDue(self.told_at + self.step(now), IN_TURN)
+            return ReportDue(self.reported_at + SOON_SECONDS, MATTERS)
+        return ReportDue(self.reported_at + self.step(now), IN_TURN)
 
     def step(self, now: float) -> float:
         """Seconds from one report to the next that is due for no other reason than the time."""
@@ -266,7 +266,7 @@ class RatePlan:
             own = min(counted.level, float(counted.cum - self.acknowledged))
             bucket = Bucket(terms.depth, terms.rate, counted.level - own, own)
         self.told = counted.cum
-        self.told_at = now
+        self.reported_at = now
         self._tick = tick
         # It would take what it grants for those that are in hand already.
         forgotten = self._forgotten if want and not any(sent.forgotten for sent in self._under_way) else 0
@@ -340,7 +340,7 @@ class RatePlan:
         self.others += COUNTS_PER_REPORT_MAX
         if has_forgotten and self._reported_cells and not sent.whole:
             self.is_whole = True
-            self.told_at = -1e9
+            self.reported_at = -1e9
         # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
         # One that came after a later one, or after all is told anew, is of before what was spent since.
         granted = 0

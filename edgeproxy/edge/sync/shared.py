@@ -139,10 +139,10 @@ class SharedRates:
         if due is None:
             # While it is warm workers do not say that they use it, unless that is worth telling.
             step, warm_until = plan.step(now), plan.answered_at + GOOD_SECONDS
-            again = min(plan.told_at + step if plan.told_at + step > now else now + step, warm_until)
+            again = min(plan.reported_at + step if plan.reported_at + step > now else now + step, warm_until)
             self._schedule_at(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
-        elif row.held is not None and plan.told_at + self.tick > now:
-            self._schedule_at(row, plan.told_at + self.tick, IN_TURN)
+        elif row.held is not None and plan.reported_at + self.tick > now:
+            self._schedule_at(row, plan.reported_at + self.tick, IN_TURN)
         else:
             self._schedule_at(row, max(now, due.at), due.why)
 
@@ -214,7 +214,7 @@ class SharedRates:
             self._claimed.add(row.row)
         due = plan.next(now, counted)
         # What the hub has refused is tried again with the next tick.
-        if due is not None and due.at <= now and (row.held is None or plan.told_at + self.tick <= now):
+        if due is not None and due.at <= now and (row.held is None or plan.reported_at + self.tick <= now):
             tick = self.tick * self._random.uniform(0.8, 1.2)
             report = row.report(now, self.instance, next(seqs), counted, tick)
             self._schedule_at(row, now + plan.step(now), IN_TURN)
@@ -358,7 +358,7 @@ class SharedRates:
         if self._is_in_use(row):
             row.plan.lost()
             row.hold(now, self.hosts, on_loss)
-            row.plan.told_at = now
+            row.plan.reported_at = now
             self._schedule(row, now)
 
     def renew(self, has: Callable[[bytes], bool], now: float) -> None:
@@ -396,7 +396,7 @@ class SharedRates:
                 continue
             self._reset_if_stale(row)
             row.let_go(now)
-            row.plan.told_at = -1e9
+            row.plan.reported_at = -1e9
             counted = row.counted(now)
             if counted.cum != row.plan.told or counted.waiting:
                 self._schedule(row, now, counted)

@@ -37,7 +37,19 @@ NOT_KNOWN = -1
 class SharedTotal:
     """A row in use, whose number is `told` to the hub as of `told_at`."""
 
-    __slots__ = ("due", "generation", "key", "limit", "others", "period", "row", "tick", "told", "told_at", "used_at")
+    __slots__ = (
+        "due",
+        "generation",
+        "key",
+        "limit",
+        "others",
+        "period",
+        "row",
+        "tick",
+        "told",
+        "reported_at",
+        "used_at",
+    )
 
     def __init__(self, row: int, generation: int, key: bytes, limit: int) -> None:
         self.row = row
@@ -46,7 +58,7 @@ class SharedTotal:
         self.limit = limit
         self.told = self.period = 0
         self.others = 0
-        self.told_at = -1e9
+        self.reported_at = -1e9
         self.tick = TICK_SECONDS
         """Seconds until the next report."""
         self.used_at = 0.0
@@ -89,7 +101,9 @@ class SharedTotals:
         total.limit = limit
         total.used_at = now
         if total.told == NOT_KNOWN:
-            total.told_at = min(total.told_at, now - total.tick)  # It has its turn in some seconds, and is wanted now.
+            total.reported_at = min(
+                total.reported_at, now - total.tick
+            )  # It has its turn in some seconds, and is wanted now.
         if self._away:
             self._unvisited.appendleft(total)
         else:
@@ -160,10 +174,10 @@ class SharedTotals:
         changed = abs(count - total.told) if period == total.period else count
         left = total.limit - count - total.others
         if total.told != NOT_KNOWN and changed and changed >= compute_report_threshold(total.limit, left, self.hosts):
-            return total.told_at + SOON_SECONDS
-        if changed or total.used_at > total.told_at:
-            return total.told_at + total.tick
-        return total.told_at + (
+            return total.reported_at + SOON_SECONDS
+        if changed or total.used_at > total.reported_at:
+            return total.reported_at + total.tick
+        return total.reported_at + (
             GAUGE_REPEAT_SECONDS if not period and (count or total.others) else QUOTA_REPEAT_SECONDS
         )
 
@@ -185,7 +199,7 @@ class SharedTotals:
         total.period, count = self._read_count(total)
         if count != total.told:
             total.used_at = now
-        total.told, total.told_at, total.tick = count, now, TICK_SECONDS * self._random.uniform(0.8, 1.2)
+        total.told, total.reported_at, total.tick = count, now, TICK_SECONDS * self._random.uniform(0.8, 1.2)
         if self._is_quota(total):
             return Period(total.key, self.instance, total.period, count)
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
@@ -222,7 +236,7 @@ class SharedTotals:
         """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
         if self._is_current(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
-            total.told, total.told_at = NOT_KNOWN, now
+            total.told, total.reported_at = NOT_KNOWN, now
             self._schedule(total, now)
 
     def _hold(self, total: SharedTotal, on_loss: OnLoss) -> None:
@@ -235,7 +249,7 @@ class SharedTotals:
         """Report these keys again over the next seconds: their new server may lack the last reports."""
         for total in self._rows.values():
             if has(total.key):
-                total.told, total.told_at = NOT_KNOWN, now - total.tick + self._random.uniform(0, SPREAD_SECONDS)
+                total.told, total.reported_at = NOT_KNOWN, now - total.tick + self._random.uniform(0, SPREAD_SECONDS)
                 self._schedule(total, now)
 
     def found(self) -> None:
@@ -251,7 +265,7 @@ class SharedTotals:
             period, count = self._read_count(total)
             changed = (period, count) != (total.period, total.told)
             later = 0.0 if changed else self._random.uniform(0, SPREAD_SECONDS)
-            total.told, total.told_at = NOT_KNOWN, now - total.tick + later
+            total.told, total.reported_at = NOT_KNOWN, now - total.tick + later
             self._schedule(total, now)
 
     def _is_current(self, total: SharedTotal) -> bool:

@@ -114,9 +114,9 @@ def _parse_number(value: Any, lowest: int) -> int | None:
     return value if type(value) is int and value >= lowest else None
 
 
-def _format_detail(said: dict[str, Any]) -> str:
+def _format_detail(fields: dict[str, Any]) -> str:
     """Return the words of an answer in one line."""
-    detail = said.get("detail")
+    detail = fields.get("detail")
     if not isinstance(detail, str):
         return ""
     return "".join(one if one.isprintable() else " " for one in detail[:DETAIL_CHARACTERS_MAX])

@@ -226,20 +226,20 @@ def _read_records(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
             yield path, one
 
 
-def _find_faults(batch: Batch, edge: str, wanted: int, prev: str, most: int) -> Iterator[str]:
+def _find_faults(batch: Batch, edge: str, expected: int, prev: str, most: int) -> Iterator[str]:
     """Find what is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
 
     `most` is the last one that was ever acknowledged.
     """
     if batch.edge != edge:
         yield f"is of {batch.edge}, and the spool of {edge}"
-    if not wanted:
+    if not expected:
         # What is before the first one here was removed once it had been acknowledged.
         if batch.seq - 1 > most:
             yield f"is the first one here, and only those up to {most} were acknowledged"
         elif batch.seq == 1 and batch.prev != FIRST:
             yield "is the first one, and names one before it"
-    elif batch.seq != wanted:
-        yield f"is where batch {wanted} should be"
+    elif batch.seq != expected:
+        yield f"is where batch {expected} should be"
     elif prev and batch.prev != prev:
         yield "does not follow the one before it: the hashes differ"

@@ -91,7 +91,7 @@ class Shipper:
         self._hurried = asyncio.Event()
         self._stepped = asyncio.Event()
         self._log = log.get_logger()
-        self._seldom = log.RateLimitedLog(60.0)
+        self._rare_log = log.RateLimitedLog(60.0)
 
     # ---- what others ask
 
@@ -231,14 +231,14 @@ class Shipper:
             try:
                 await self._aside(self._spool.prune, now)
             except OSError as error:
-                self._seldom.error("what was shipped cannot be removed", str(self._spool.folder), why=str(error))
+                self._rare_log.error("what was shipped cannot be removed", str(self._spool.folder), why=str(error))
 
     def _save(self) -> None:
         try:
             self._spool.save()
         except OSError as error:
             # It is shipped again by whoever comes after, and counted once.
-            self._seldom.error("the watermark cannot be written", str(self._spool.folder), why=str(error))
+            self._rare_log.error("the watermark cannot be written", str(self._spool.folder), why=str(error))
 
     # ---- how it stands
 

@@ -70,7 +70,7 @@ class Host:
         if world.way == "delta":
             # As if it had told the hub of other keys all the time, at moments of its own.
             begin = world.now - world.random.random() * world.tick
-            self.plan: RatePlan = Delta(b"k", self.terms, 1, world.hosts, rtt, told_at=begin, _tick=world.tick)
+            self.plan: RatePlan = Delta(b"k", self.terms, 1, world.hosts, rtt, reported_at=begin, _tick=world.tick)
         else:
             self.plan = RatePlan(b"k", self.terms, born=1, hosts=world.hosts, rtt=rtt)
         self.streams: list[Stream] = []

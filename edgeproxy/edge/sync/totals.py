@@ -35,7 +35,7 @@ NOT_KNOWN = -1
 
 
 class SharedTotal:
-    """A row in use, whose number is `told` to the hub as of `told_at`."""
+    """A row in use, whose number is `told` to the hub as of `reported_at`."""
 
     __slots__ = (
         "due",
@@ -44,10 +44,10 @@ class SharedTotal:
         "limit",
         "others",
         "period",
+        "reported_at",
         "row",
         "tick",
         "told",
-        "reported_at",
         "used_at",
     )
 

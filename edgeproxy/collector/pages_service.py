@@ -9,7 +9,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.code_flow import Client, CodeFlow
 from edgeproxy.collector.api.internal_client import Inside
-from edgeproxy.collector.api.sign_in_policy import OfCustomers, OfOperators
+from edgeproxy.collector.api.sign_in_policy import CustomerContactSignIn, OperatorSignIn
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.pages import console, credits, money, plans, portal, tokens
 from edgeproxy.collector.pages.checks import RegionChecks
@@ -36,10 +36,10 @@ class PagesService:
         if (known := settings.operators) is not None:
             assert pages.client is not None
             client = Client(known.issuer, pages.client, pages.client_secret, acr=known.second_factor.acr)
-            self._operators = CodeFlow(client, OfOperators(service.callers, pages.client).judge)
+            self._operators = CodeFlow(client, OperatorSignIn(service.callers, pages.client).judge)
         if (theirs := pages.customers) is not None:
             client = Client(theirs.issuer, theirs.client, theirs.client_secret, "openid email")
-            self._customers = CodeFlow(client, OfCustomers(theirs).judge)
+            self._customers = CodeFlow(client, CustomerContactSignIn(theirs).judge)
         self._checks = RegionChecks(database, pages.status)
         self._status = StatusPages(
             database, pages.status, build_url(settings, select_listener(settings, "status")), self._checks

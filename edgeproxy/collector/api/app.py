@@ -34,12 +34,12 @@ from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.api.handlers.regions import RegionHandlers
-from edgeproxy.collector.api.handlers.standing import DESCRIPTION, Description, StandingHandlers
+from edgeproxy.collector.api.handlers.standing import DESCRIPTION, Description, ServiceHandlers
 from edgeproxy.collector.api.handlers.tokens import TokenHandlers
 from edgeproxy.collector.api.listener import LISTENER, Listener
 from edgeproxy.collector.api.request_limits import Often, RequestLimits, held_as
-from edgeproxy.collector.api.request_reader import asked, checked, json_of
-from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, Refused, problem
+from edgeproxy.collector.api.request_reader import json_of, parse_body, parse_query
+from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, ProblemError, problem
 from edgeproxy.collector.billing.credits import purchase_list
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
@@ -80,7 +80,7 @@ class Queues(NamedTuple):
     watch: QuotaMonitor
 
 
-class Said(NamedTuple):
+class RequestParts(NamedTuple):
     """What a request says beside its head."""
 
     names: Mapping[str, str]
@@ -102,7 +102,7 @@ class Service:
         self.denials = audit.Denials(database)
         """What was denied lately; somebody has to `write` it."""
         self.handlers = Handlers(
-            StandingHandlers(database, ingest, metrics),
+            ServiceHandlers(database, ingest, metrics),
             LedgerHandlers(database, ingest, names, metrics),
             QuarantineHandlers(database, names, metrics),
             AuditHandlers(database),
@@ -161,17 +161,17 @@ class Service:
 
     def application(self, listener: Listener) -> web.Application:
         """Make the application with the endpoints of a listener; of others it does not know."""
-        made = web.Application(middlewares=[listener.connections.track_request, self._message, self._problems])
+        application = web.Application(middlewares=[listener.connections.track_request, self._message, self._problems])
         groups = listener.settings.groups
-        table = [one.narrow(groups) for one in self.endpoints if one.groups & groups]
-        made[LISTENER] = listener
-        made[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
-        made.on_response_prepare.append(add_response_fields)
-        for one in table:
-            made.router.add_route(one.method, routed(one.path), self._through(one))
-            if one.method == "GET":
-                made.router.add_route("HEAD", routed(one.path), self._through(one))
-        return made
+        table = [endpoint.narrow(groups) for endpoint in self.endpoints if endpoint.groups & groups]
+        application[LISTENER] = listener
+        application[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
+        application.on_response_prepare.append(add_response_fields)
+        for endpoint in table:
+            application.router.add_route(endpoint.method, format_route(endpoint.path), self._through(endpoint))
+            if endpoint.method == "GET":
+                application.router.add_route("HEAD", format_route(endpoint.path), self._through(endpoint))
+        return application
 
     def _through(self, endpoint: Endpoint[Any, Any]) -> Handle:
         """Return what brings a request to an endpoint if it passes: who asks, then what is asked, then what is sent."""
@@ -182,12 +182,12 @@ class Service:
                 holder = await self.callers.holder(request.headers.get("Authorization"))
                 groups = request.app[LISTENER].settings.groups
                 auth.require_group(holder, groups, f"{endpoint.method} {endpoint.path}")
-            return await self._answer(endpoint, holder, request, Said(request.match_info, request.query))
+            return await self._answer(endpoint, holder, request, RequestParts(request.match_info, request.query))
 
         return handle
 
     async def _answer(
-        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, said: Said
+        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, parts: RequestParts
     ) -> web.StreamResponse:
         if endpoint.roles is not None:
             assert holder is not None
@@ -197,49 +197,56 @@ class Service:
             if endpoint.sensitive:
                 auth.require_consent(holder, what, time.time())
         if holder is not None and endpoint.is_change:
-            self._must_change_seldom(holder)
+            self._check_change_rate(holder)
         if endpoint.often is not None:
-            self._must_be_seldom(endpoint.path, endpoint.often, holder, request, said)
-        query = asked(endpoint.query, said.query)
+            self._check_request_rate(endpoint.path, endpoint.often, holder, request, parts)
+        query = parse_query(endpoint.query, parts.query)
         with serving(None if holder is None else holder.customer):
-            return await self._handle(endpoint, holder, request, said, query)
+            return await self._handle(endpoint, holder, request, parts, query)
 
     async def _handle(
-        self, endpoint: Endpoint[Any, Any], holder: Holder | None, request: web.Request, said: Said, query: Query
+        self,
+        endpoint: Endpoint[Any, Any],
+        holder: Holder | None,
+        request: web.Request,
+        parts: RequestParts,
+        query: Query,
     ) -> web.StreamResponse:
         if holder is not None and holder.customer is not None:
-            await self._own(holder, said.names)
-        call: Call[Any, Any] = Call(request, holder, query, Nothing(), names=said.names, given=said.given)
+            await self._own(holder, parts.names)
+        call: Call[Any, Any] = Call(request, holder, query, Nothing(), names=parts.names, given=parts.given)
         if endpoint.sends is not Nothing:
-            fields, sent = await json_of(request) if said.body is None else (said.body, orjson.dumps(said.body))
-            call = replace(call, body=checked(endpoint.sends, fields), sent=sent)
+            fields, sent = await json_of(request) if parts.body is None else (parts.body, orjson.dumps(parts.body))
+            call = replace(call, body=parse_body(endpoint.sends, fields), sent=sent)
         return await endpoint.handler(call)
 
     async def ask(
-        self, request: web.Request, holder: Holder, endpoint: Endpoint[Any, Any], said: Said
+        self, request: web.Request, holder: Holder, endpoint: Endpoint[Any, Any], parts: RequestParts
     ) -> web.StreamResponse:
         """Answer a call from inside, which pages make for who signed in, as if it came over HTTP."""
         try:
-            return await self._answer(endpoint, holder, request, said)
-        except Exception as failure:
-            return self._refusal(request, f"{endpoint.method} {endpoint.path}", failure)
+            return await self._answer(endpoint, holder, request, parts)
+        except Exception as error:
+            return self._refusal(request, f"{endpoint.method} {endpoint.path}", error)
 
-    def _must_be_seldom(self, path: str, often: Often, holder: Holder | None, request: web.Request, said: Said) -> None:
-        """Raise Refused where it is asked more often than such endpoints may be asked.
+    def _check_request_rate(
+        self, path: str, often: Often, holder: Holder | None, request: web.Request, parts: RequestParts
+    ) -> None:
+        """Raise ProblemError where it is asked more often than such endpoints may be asked.
 
         Browsers may all have the address of one proxy: calls from inside are counted by who signed in.
         """
-        if holder is None or (often.by == "address" and said.given is None):
+        if holder is None or (often.by == "address" and parts.given is None):
             subject = held_as(request[CALLER].origin)
         else:
             subject = holder.customer or request.query.get("customer") or holder.label
         seconds = self._limits.wait(path.split("/")[1], often, subject, time.time())
         if seconds:
             why = f"this may be asked {often.requests} times a minute"
-            raise Refused(429, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
-    def _must_change_seldom(self, holder: Holder) -> None:
-        """Raise Refused where a caller makes more changes than it may.
+    def _check_change_rate(self, holder: Holder) -> None:
+        """Raise ProblemError where a caller makes more changes than it may.
 
         Each token and each person is counted apart: whoever has stolen one keeps nobody else from changing anything.
         """
@@ -248,10 +255,10 @@ class Service:
         seconds = self._limits.wait("changes", often, holder.label, time.time())
         if seconds:
             why = f"{holder.called} may make {often.requests} changes a minute"
-            raise Refused(429, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
 
     async def _own(self, holder: Holder, names: Mapping[str, str]) -> None:
-        """Raise Denied where a path names what is not of the customer whose token it is, be it there or not."""
+        """Raise DeniedError where a path names what is not of the customer whose token it is, be it there or not."""
         for name, owner_of in OWNERS.items():
             ref = names.get(name)
             if ref is not None and ref != holder.customer:
@@ -264,12 +271,12 @@ class Service:
         if not request.path.startswith("/billing/"):
             return await handler(request)
         began = time.monotonic()
-        told = await handler(request)
+        response = await handler(request)
         if self.billing_message is not None:
-            told.headers["X-Billing"] = self.billing_message
-        self.answers.record(told.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
-        self._metrics.billing_answered(told.status, time.monotonic() - began)
-        return told
+            response.headers["X-Billing"] = self.billing_message
+        self.answers.record(response.status, time.time(), is_known=request[CALLER].actor != UNKNOWN_ACTOR)
+        self._metrics.billing_answered(response.status, time.monotonic() - began)
+        return response
 
     @web.middleware
     async def _problems(self, request: web.Request, handler: Handle) -> web.StreamResponse:
@@ -282,17 +289,17 @@ class Service:
             if error.status < 400:
                 raise
             return self._refusal(request, "", error)
-        except Exception as failure:
-            return self._refusal(request, f"{request.method} {path_of(request)}", failure)
+        except Exception as error:
+            return self._refusal(request, f"{request.method} {get_registered_path(request)}", error)
 
     def _must_be_allowed(self, request: web.Request) -> None:
-        """Raise Denied where a trusted proxy asks for a client that may not come to this listener.
+        """Raise DeniedError where a trusted proxy asks for a client that may not come to this listener.
 
         Probes of whether the collector is well are the proxy's own.
         """
         origin = request[CALLER].origin
         if request.path not in PROBED and not request.app[LISTENER].allows(origin):
-            raise auth.Denied(403, f"this listener is not for {origin}")
+            raise auth.DeniedError(403, f"this listener is not for {origin}")
 
     def _client(self, request: web.Request) -> str:
         """Return the address of who asks: of the peer, or of whom it speaks for where it is a trusted proxy."""
@@ -300,35 +307,35 @@ class Service:
         client, _ = client_of(peer, forwarded, self.settings.trusted_proxies)
         return str(client or peer)
 
-    def _refusal(self, request: web.Request, what: str, failure: Exception) -> web.Response:
+    def _refusal(self, request: web.Request, what: str, error: Exception) -> web.Response:
         """Return the problem that a failure is for who asked for `what`, and put denials on record."""
-        match failure:
-            case auth.Denied() as no:
-                self.deny(request, what, no.status, no.detail, no.actor)
-                return problem(no.status, no.detail, no.headers)
-            case Refused() as no:
-                return problem(no.status, no.detail, no.headers, errors=no.errors)
-            case change.ChangeRejectedError() as no:
-                if no.status == 403:
-                    self.denials.record(request[CALLER], what, 403, no.why)
-                told: list[FieldError] = [{"field": field, "detail": why} for field, why in no.faults]
-                return problem(no.status, no.why, errors=told)
+        match error:
+            case auth.DeniedError() as denial:
+                self.deny(request, what, denial.status, denial.detail, denial.actor)
+                return problem(denial.status, denial.detail, denial.headers)
+            case ProblemError() as denial:
+                return problem(denial.status, denial.detail, denial.headers, errors=denial.errors)
+            case change.ChangeRejectedError() as denial:
+                if denial.status == 403:
+                    self.denials.record(request[CALLER], what, 403, denial.why)
+                errors: list[FieldError] = [{"field": field, "detail": why} for field, why in denial.faults]
+                return problem(denial.status, denial.why, errors=errors)
             case queries.InvalidQueryError():
-                return problem(400, str(failure))
-            case usage_csv.Busy():
+                return problem(400, str(error))
+            case usage_csv.TooManyExportsError():
                 return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
             case DatabaseUnavailableError():
                 return problem(503, "the database cannot be used now", RETRY_LATER)
-            case web.HTTPException() as error:
+            case web.HTTPException():
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
                 why = WHY.get(error.status, error.reason)
                 if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
                     why = "there is no such path"
                 return problem(error.status, why, headers)
-        if isinstance(failure, CONNECTION_ERRORS):
-            log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(failure))
+        if isinstance(error, CONNECTION_ERRORS):
+            log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(error))
             return problem(503, "the database cannot be used now", RETRY_LATER)
-        log.get_logger().error("a request failed", path=request.path, exc_info=failure)
+        log.get_logger().error("a request failed", path=request.path, exc_info=error)
         return problem(500, "the collector failed to answer; its log says more")
 
     def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:
@@ -338,12 +345,12 @@ class Service:
         self.denials.record(who, what, status, why)
 
 
-def routed(path: str) -> str:
+def format_route(path: str) -> str:
     """Return the pattern of a path for the router: a word that has a path of its own is no id."""
     return path.replace("{key}", "{key:(?!leaked$)[^{}/]+}").replace("{invoice}", "{invoice:(?!upcoming$)[^{}/]+}")
 
 
-def path_of(request: web.Request) -> str:
+def get_registered_path(request: web.Request) -> str:
     """Return the path that a request asks for as it is registered, so that there are few different ones."""
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "unknown"

@@ -18,7 +18,7 @@ GROUPS_OF_ROLES = {
 """By role, the group of a listener's `serve` without which who has it is not answered there."""
 
 
-class Denied(Exception):
+class DeniedError(Exception):
     """The answer is no: `status` is 401 where nobody known asks, 403 where they may not, 429 where they have too much.
 
     `headers` are further fields of the answer, `actor` is who asked where that is known, and still not enough.
@@ -67,24 +67,24 @@ class Holder:
 
 
 def require(holder: Holder, roles: Collection[str], what: str) -> None:
-    """Raise Denied unless one of the holder's roles is among `roles`, who may do `what`: a method and a path."""
+    """Raise DeniedError unless one of the holder's roles is among `roles`, who may do `what`: a method and a path."""
     if not holder.roles & set(roles):
         held = f"role {', '.join(sorted(holder.roles))}"
         if holder.customer is not None:
             held = f"customer {holder.customer}"
-        raise Denied(403, f"{holder.called} ({held}) may not {what}")
+        raise DeniedError(403, f"{holder.called} ({held}) may not {what}")
 
 
 def require_group(holder: Holder, served: Collection[str], what: str) -> None:
-    """Raise Denied where the holder asks for `what` at a listener that serves other groups than those of its roles."""
+    """Raise DeniedError where the holder asks for `what` at a listener that serves other groups than those of its roles."""
     groups = {GROUPS_OF_ROLES[role] for role in holder.roles}
     if not groups & set(served):
         why = f"this listener does not serve {min(groups)}"
-        raise Denied(403, f"{holder.called} may not {what} here: {why}", actor=holder.label)
+        raise DeniedError(403, f"{holder.called} may not {what} here: {why}", actor=holder.label)
 
 
 def require_consent(holder: Holder, what: str, now: float) -> None:
-    """Raise Denied unless the holder may do `what`, which is sensitive, at the Unix second `now`.
+    """Raise DeniedError unless the holder may do `what`, which is sensitive, at the Unix second `now`.
 
     A person must have signed in with a second factor a moment ago (RFC 9470 section 3), and a machine must be allowed
     to by the configuration.
@@ -92,28 +92,28 @@ def require_consent(holder: Holder, what: str, now: float) -> None:
     if not holder.is_person:
         if not holder.may_sensitive:
             why = "it is sensitive: write sensitive: true beside the token's name in the collector's file"
-            raise Denied(403, f"{holder.called} may not {what}: {why}")
+            raise DeniedError(403, f"{holder.called} may not {what}: {why}")
     elif not is_factor_recent(holder.factor_at, now):
         error = 'error="insufficient_user_authentication", error_description="a second factor is needed"'
         why = f"sign in with a second factor; the last time counts for {FACTOR_SECONDS_MAX // 60} minutes"
         challenge = {"WWW-Authenticate": f"Bearer {error}, max_age={FACTOR_SECONDS_MAX}"}
-        raise Denied(401, f"insufficient_user_authentication: {why}", challenge)
+        raise DeniedError(401, f"insufficient_user_authentication: {why}", challenge)
 
 
 def require_edge(holder: Holder, edge: str) -> None:
-    """Raise Denied unless the holder may ship batches of this edge."""
+    """Raise DeniedError unless the holder may ship batches of this edge."""
     if holder.edge not in (None, edge):
-        raise Denied(403, f"{holder.called} is bound to another edge")
+        raise DeniedError(403, f"{holder.called} is bound to another edge")
 
 
 def require_own(holder: Holder, customer: str | None) -> None:
-    """Raise Denied where the holder is bound to a customer, and what it asks for is not of this one."""
+    """Raise DeniedError where the holder is bound to a customer, and what it asks for is not of this one."""
     if holder.customer is not None and holder.customer != customer:
-        raise Denied(403, f"{holder.called} is bound to another customer")
+        raise DeniedError(403, f"{holder.called} is bound to another customer")
 
 
 def customer_of(holder: Holder, customer: str | None) -> str | None:
-    """Return whose usage is read where that of `customer` (None: of all) was asked for; raises Denied."""
+    """Return whose usage is read where that of `customer` (None: of all) was asked for; raises DeniedError."""
     if holder.customer is None or customer is None:
         return holder.customer or customer
     require_own(holder, customer)

@@ -25,10 +25,10 @@ INTERVALS = ("month", "year")
 
 def read_plan(value: object) -> str:
     """Read the name of a plan, or of a version of it."""
-    said = read_text(value, A_PLAN)
-    if not VERSION.fullmatch(said if "@" in said else f"{said}@1"):
-        raise value_error(f"{format_value(said)} is no plan", A_PLAN)
-    return said
+    text = read_text(value, A_PLAN)
+    if not VERSION.fullmatch(text if "@" in text else f"{text}@1"):
+        raise value_error(f"{format_value(text)} is no plan", A_PLAN)
+    return text
 
 
 PlanName = Annotated[str, BeforeValidator(read_plan), WithJsonSchema(PLAN_SCHEMA)]

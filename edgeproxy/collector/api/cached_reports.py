@@ -13,16 +13,16 @@ V = TypeVar("V")
 
 WAIT_SECONDS = 0.1
 """For so long somebody waits who is the first to ask for what is not there yet."""
-KEPT_MAX = 64
+REPORTS_MAX = 64
 RESTS = 10.0
 """An answer is told as it is for so many times as long as it took: what takes minutes is not always worked out."""
 
 
-class NotReady(Exception):
+class ReportNotReadyError(Exception):
     """It is being worked out: whoever asks again in a moment gets it."""
 
 
-class Kept(NamedTuple, Generic[V]):
+class CachedReport(NamedTuple, Generic[V]):
     """An answer, and the Unix second at which it was asked for."""
 
     value: V
@@ -31,7 +31,7 @@ class Kept(NamedTuple, Generic[V]):
     """For so long it is told as it is."""
 
 
-class Remembered(Generic[K, V]):
+class ReportCache(Generic[K, V]):
     """What `make` says of each key. It is told as it was until it is `seconds` old, or RESTS times as old as it took to
     work it out, and from then on while that is done anew. Who asks first for what is not there yet waits for
     WAIT_SECONDS. What fails is tried again by who asks next; its failure is logged.
@@ -41,21 +41,21 @@ class Remembered(Generic[K, V]):
         self._name = name
         self._make = make
         self._seconds = seconds
-        self._kept: OrderedDict[K, Kept[V]] = OrderedDict()
+        self._reports: OrderedDict[K, CachedReport[V]] = OrderedDict()
         self._making: dict[K, asyncio.Task[None]] = {}
         self._tasks = Tasks()
 
-    async def get(self, key: K) -> Kept[V]:
-        """Return what is known; raises NotReady where that is nothing yet."""
-        kept = self._kept.get(key)
-        if (kept is None or time.time() - kept.at >= kept.seconds) and key not in self._making:
+    async def get(self, key: K) -> CachedReport[V]:
+        """Return what is known; raises ReportNotReadyError where that is nothing yet."""
+        report = self._reports.get(key)
+        if (report is None or time.time() - report.at >= report.seconds) and key not in self._making:
             making = self._making[key] = self._tasks.start(self._name, self._work(key))
-            if kept is None:
+            if report is None:
                 await asyncio.wait([making], timeout=WAIT_SECONDS)
-                kept = self._kept.get(key)
-        if kept is None:
-            raise NotReady
-        return kept
+                report = self._reports.get(key)
+        if report is None:
+            raise ReportNotReadyError
+        return report
 
     async def end(self) -> None:
         """Work out nothing more."""
@@ -64,10 +64,10 @@ class Remembered(Generic[K, V]):
     async def _work(self, key: K) -> None:
         at, began = time.time(), time.monotonic()
         try:
-            made = await self._make(key)
-            self._kept[key] = Kept(made, at, max(self._seconds, RESTS * (time.monotonic() - began)))
-            self._kept.move_to_end(key)
-            while len(self._kept) > KEPT_MAX:
-                self._kept.popitem(last=False)
+            value = await self._make(key)
+            self._reports[key] = CachedReport(value, at, max(self._seconds, RESTS * (time.monotonic() - began)))
+            self._reports.move_to_end(key)
+            while len(self._reports) > REPORTS_MAX:
+                self._reports.popitem(last=False)
         finally:
             del self._making[key]

@@ -5,7 +5,7 @@ import time
 from edgeproxy.base import bearer
 from edgeproxy.collector.accounts import tokens
 from edgeproxy.collector.api import operators
-from edgeproxy.collector.api.auth import CUSTOMER, Denied, Holder
+from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.settings import Settings
@@ -32,7 +32,7 @@ class Callers:
             self._keys = IssuerKeys(settings.operators.issuer)
 
     async def holder(self, authorization: str | None) -> Holder:
-        """Return who comes with an `Authorization` field; raises Denied."""
+        """Return who comes with an `Authorization` field; raises DeniedError."""
         try:
             secret = bearer.parse_bearer(authorization)
             if self._operators is not None and self._keys is not None and operators.is_meant(secret):
@@ -40,13 +40,13 @@ class Callers:
             if secret.startswith(MADE_HERE) and (holder := await self._made_here(secret)) is not None:
                 return holder
             return Holder.of(self._tokens.holder(authorization, time.time()))
-        except bearer.InvalidTokenError as no:
-            raise Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
+        except bearer.InvalidTokenError as error:
+            raise DeniedError(401, str(error), {"WWW-Authenticate": error.challenge}, error.actor) from None
 
     async def operator(self, token: str, audience: str) -> Holder:
-        """Return who comes with a token of the issuer that is for `audience`; raises Denied."""
+        """Return who comes with a token of the issuer that is for `audience`; raises DeniedError."""
         if self._operators is None or self._keys is None:
-            raise Denied(401, "no issuer is known here")
+            raise DeniedError(401, "no issuer is known here")
         keys = await self._keys.with_key(operators.key_id(token))
         settings = self._operators
         if settings.audience != audience:

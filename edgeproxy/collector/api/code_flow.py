@@ -17,7 +17,7 @@ import aiohttp
 import jwt
 
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetched, read_json
+from edgeproxy.collector.api.issuer_keys import FETCH_SECONDS_MAX, FRESH_SECONDS, fetch_metadata, read_json
 from edgeproxy.collector.pages.api import SignInDeniedError
 from edgeproxy.config.collector.operators import read_issuer
 
@@ -39,69 +39,71 @@ class Client(NamedTuple):
 
 
 class CodeFlow(Generic[T]):
-    """The flow at an issuer; `judge` returns who comes with an ID token, which is verified there, or raises Denied."""
+    """The flow at an issuer; `judge` returns who comes with an ID token, which is verified there, or raises SignInDeniedError."""
 
     def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
         self._client = client
         self._judge = judge
-        self._said: dict[str, Any] = {}
+        self._metadata: dict[str, Any] = {}
         self._fresh_until = -math.inf
 
     async def begin(self, secret: str, back: str, *, again: bool) -> str:
-        """Return where the browser goes; raises Denied."""
-        said = await self._discovered()
+        """Return where the browser goes; raises SignInDeniedError."""
+        metadata = await self._fetch_metadata()
         query = {
             "response_type": "code",
             "client_id": self._client.id,
             "redirect_uri": back,
             "scope": self._client.scopes,
-            "state": made_of(secret, "state"),
-            "nonce": made_of(secret, "nonce"),
-            "code_challenge": challenge(made_of(secret, "verifier")),
+            "state": derive_secret(secret, "state"),
+            "nonce": derive_secret(secret, "nonce"),
+            "code_challenge": compute_challenge(derive_secret(secret, "verifier")),
             "code_challenge_method": "S256",
         }
         if again:
             query |= {"prompt": "login", "max_age": "0"}
             if self._client.acr:
                 query["acr_values"] = " ".join(self._client.acr)
-        return f"{said['authorization_endpoint']}?{urlencode(query)}"
+        return f"{metadata['authorization_endpoint']}?{urlencode(query)}"
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
-        """Return who signed in; raises Denied."""
-        if not hmac.compare_digest(query.get("state", "").encode(), made_of(secret, "state").encode()):
+        """Return who signed in; raises SignInDeniedError."""
+        if not hmac.compare_digest(query.get("state", "").encode(), derive_secret(secret, "state").encode()):
             raise SignInDeniedError(403, "the sign-in was not begun in this browser: begin again")
         if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
             raise SignInDeniedError(403, "another issuer answered")
         if "code" not in query:
-            raise SignInDeniedError(403, f"the issuer let nobody sign in: {printable(query.get('error', 'no code'))}")
-        token = await self._exchanged(query["code"], made_of(secret, "verifier"), back)
+            raise SignInDeniedError(
+                403, f"the issuer let nobody sign in: {format_printable(query.get('error', 'no code'))}"
+            )
+        token = await self._exchange_code(query["code"], derive_secret(secret, "verifier"), back)
         try:
             who = await self._judge(token)
-        except auth.Denied as no:
-            raise SignInDeniedError(no.status, no.detail, no.actor) from None
+        except auth.DeniedError as error:
+            raise SignInDeniedError(error.status, error.detail, error.actor) from None
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified just now.
         if not is_for(claims, self._client.id):
             raise SignInDeniedError(403, "the token was made for another client")
-        if not hmac.compare_digest(str(claims.get("nonce")).encode(), made_of(secret, "nonce").encode()):
+        if not hmac.compare_digest(str(claims.get("nonce")).encode(), derive_secret(secret, "nonce").encode()):
             raise SignInDeniedError(403, "the token was made for another sign-in")
         return who
 
-    async def _discovered(self) -> dict[str, Any]:
-        """Return what the issuer says of itself, asked now and then: anybody may begin to sign in. Raises Denied."""
+    async def _fetch_metadata(self) -> dict[str, Any]:
+        """Return what the issuer says of itself, asked now and then: anybody may begin to sign in. Raises SignInDeniedError."""
         if time.monotonic() < self._fresh_until:
-            return self._said
+            return self._metadata
         try:
-            said = await fetched(self._client.issuer)
+            metadata = await fetch_metadata(self._client.issuer)
             for name in ("authorization_endpoint", "token_endpoint"):
-                read_issuer(str(said.get(name)))
+                read_issuer(str(metadata.get(name)))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise SignInDeniedError(503, AWAY) from None
-        self._said, self._fresh_until = said, time.monotonic() + FRESH_SECONDS
-        return said
+        self._metadata, self._fresh_until = metadata, time.monotonic() + FRESH_SECONDS
+        return metadata
 
-    async def _exchanged(self, code: str, verifier: str, back: str) -> str:
-        """Return the ID token for a code; raises Denied."""
-        said = await self._discovered()
+    async def _exchange_code(self, code: str, verifier: str, back: str) -> str:
+        """Return the ID token for a code; raises SignInDeniedError."""
+        metadata = await self._fetch_metadata()
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
         login = None
         if self._client.secret is None:
@@ -112,12 +114,12 @@ class CodeFlow(Generic[T]):
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as session,
-                session.post(said["token_endpoint"], data=form, auth=login, allow_redirects=False) as answer,
+                session.post(metadata["token_endpoint"], data=form, auth=login, allow_redirects=False) as answer,
             ):
-                found = await read_json(answer, "the token endpoint")
+                tokens = await read_json(answer, "the token endpoint")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             raise SignInDeniedError(403, "the issuer did not accept the sign-in: begin again") from None
-        token = found.get("id_token")
+        token = tokens.get("id_token")
         if not isinstance(token, str):
             raise SignInDeniedError(403, "the issuer sent no ID token")
         return token
@@ -130,21 +132,21 @@ def is_for(claims: Mapping[str, Any], client: str) -> bool:
     return bool(claims.get("azp", None if is_shared else client) == client)
 
 
-def made_of(secret: str, what: str) -> str:
+def derive_secret(secret: str, what: str) -> str:
     """Return what a secret stands for as `what`, of which the secret cannot be guessed."""
-    return encoded(hmac.digest(secret.encode("utf-8", "surrogateescape"), what.encode(), "sha256"))
+    return encode_base64url(hmac.digest(secret.encode("utf-8", "surrogateescape"), what.encode(), "sha256"))
 
 
-def challenge(verifier: str) -> str:
+def compute_challenge(verifier: str) -> str:
     """Return the challenge of a verifier (RFC 7636 section 4.2)."""
-    return encoded(hashlib.sha256(verifier.encode()).digest())
+    return encode_base64url(hashlib.sha256(verifier.encode()).digest())
 
 
-def encoded(some: bytes) -> str:
+def encode_base64url(some: bytes) -> str:
     """Return base64 as URLs have it, without padding."""
     return base64.urlsafe_b64encode(some).rstrip(b"=").decode()
 
 
-def printable(said: str) -> str:
+def format_printable(text: str) -> str:
     """Return the beginning of what somebody else wrote."""
-    return "".join(one if one.isprintable() else "?" for one in said[:80])
+    return "".join(character if character.isprintable() else "?" for character in text[:80])

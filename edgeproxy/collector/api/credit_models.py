@@ -27,15 +27,15 @@ ID = {"type": "string", "pattern": "^[ -~]{1,255}$"}
 
 def read_url(value: object) -> str:
     """Read where a browser is sent back to."""
-    said = read_text(value, A_URL)
+    text = read_text(value, A_URL)
     try:
-        parts = urlsplit(said)
+        parts = urlsplit(text)
     except ValueError:
-        raise value_error(f"{format_value(said)} is no URL", A_URL) from None
+        raise value_error(f"{format_value(text)} is no URL", A_URL) from None
     is_there = parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname)))
-    if not is_there or len(said) > URL_CHARACTERS_MAX or not said.isascii() or not said.isprintable():
-        raise value_error(f"{format_value(said)} is no URL that a browser can be sent to", A_URL)
-    return said
+    if not is_there or len(text) > URL_CHARACTERS_MAX or not text.isascii() or not text.isprintable():
+        raise value_error(f"{format_value(text)} is no URL that a browser can be sent to", A_URL)
+    return text
 
 
 def read_purchase(value: object) -> int:
@@ -57,17 +57,17 @@ Url = Annotated[
     BeforeValidator(read_url),
     WithJsonSchema({"type": "string", "pattern": r"^https://[a-z0-9]{1,60}\.example/[A-Za-z0-9/]{0,100}$"}),
 ]
-Bought = Annotated[
+PurchaseAmount = Annotated[
     int,
     BeforeValidator(read_purchase),
     WithJsonSchema({"type": "integer", "minimum": PURCHASE_MIN, "maximum": PURCHASE_MAX, "multipleOf": CENT}),
 ]
-Change = Annotated[
+AdjustmentAmount = Annotated[
     int,
     BeforeValidator(read_change),
     WithJsonSchema({"type": "integer", "minimum": -MILLICREDITS_MAX, "maximum": MILLICREDITS_MAX, "not": {"const": 0}}),
 ]
-Back = Annotated[
+RefundAmount = Annotated[
     int,
     exact(int, f"a whole number from 1 to {MILLICREDITS_MAX}", 1, MILLICREDITS_MAX),
     WithJsonSchema({"type": "integer", "minimum": 1, "maximum": MILLICREDITS_MAX}),
@@ -94,7 +94,7 @@ class PurchasesQuery(WhoseQuery):
 class Checkout(Body):
     """Credits that somebody wants to buy."""
 
-    millicredits: Bought
+    millicredits: PurchaseAmount
     """The credits to buy, in millicredits: whole cents from 5 to 10,000 US dollars."""
     success_url: Url
     """The page to which the browser is sent after the payment."""
@@ -116,7 +116,7 @@ class CreateAdjustmentRequest(Body):
 
     customer: Name
     """The customer, by name."""
-    millicredits: Change
+    millicredits: AdjustmentAmount
     """The change in millicredits: above zero credits are given, below zero they are withdrawn."""
     why: Text
     """The reason, for the audit log."""
@@ -131,7 +131,7 @@ class CreateRefundRequest(Body):
 
     purchase: Id
     """The id of the purchase."""
-    millicredits: Back | None = None
+    millicredits: RefundAmount | None = None
     """The credits to refund, in millicredits that are whole cents; by default all that are unspent."""
     why: Text
     """The reason, for the audit log."""

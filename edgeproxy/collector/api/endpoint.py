@@ -163,13 +163,13 @@ class Endpoint(Generic[Q, B]):
     @property
     def statuses(self) -> frozenset[int]:
         """The statuses with which it may refuse."""
-        found = {*self.refuses, 400, 503}
+        statuses = {*self.refuses, 400, 503}
         if self.roles is not None:
-            found |= {401, 403}
+            statuses |= {401, 403}
         if "{" in self.path:
-            found.add(404)
+            statuses.add(404)
         if self.sends is not Nothing:
-            found |= {413, 415, 422}
+            statuses |= {413, 415, 422}
         if self.often is not None or self.is_change:
-            found.add(429)
-        return frozenset(found)
+            statuses.add(429)
+        return frozenset(statuses)

@@ -69,7 +69,7 @@ from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.api.handlers.regions import RegionHandlers
-from edgeproxy.collector.api.handlers.standing import StandingHandlers
+from edgeproxy.collector.api.handlers.standing import ServiceHandlers
 from edgeproxy.collector.api.handlers.tokens import TokenHandlers
 from edgeproxy.collector.api.page_endpoints import page_endpoints
 from edgeproxy.collector.api.quota_endpoints import quota_endpoints
@@ -79,7 +79,7 @@ from edgeproxy.collector.api.request_limits import Often
 class Handlers(NamedTuple):
     """Who answers."""
 
-    standing: StandingHandlers
+    service: ServiceHandlers
     ledger: LedgerHandlers
     quarantine: QuarantineHandlers
     audit: AuditHandlers
@@ -117,7 +117,7 @@ A_BATCH = "/v1/quarantine/{edge}/{seq}"
 
 def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
     """List all endpoints."""
-    standing, ledger, quarantine, audit, accounts, regions, directory, events, tokens, alerts, billing, quotas, *_ = (
+    service, ledger, quarantine, audit, accounts, regions, directory, events, tokens, alerts, billing, quotas, *_ = (
         handlers
     )
     return (
@@ -411,17 +411,17 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
         *figure_endpoints(handlers.figures),
         # The collector itself.
         Endpoint(
-            *("GET", "/healthz", ANYONE, standing.healthz, "Check that the collector is alive."),
+            *("GET", "/healthz", ANYONE, service.healthz, "Check that the collector is alive."),
             serve=EVERYWHERE,
             gives=(TEXT,),
         ),
         Endpoint(
-            *("GET", "/readyz", ANYONE, standing.readyz, "Check that the collector takes batches now."),
+            *("GET", "/readyz", ANYONE, service.readyz, "Check that the collector takes batches now."),
             serve=EVERYWHERE,
             answers=ledger_models.Ready,
         ),
         Endpoint(
-            *("GET", "/metrics", ANYONE, standing.metrics, "Fetch the metrics, for Prometheus."),
+            *("GET", "/metrics", ANYONE, service.metrics, "Fetch the metrics, for Prometheus."),
             serve=frozenset({"metrics"}),
             gives=(TEXT,),
             refuses=(401,),
@@ -431,7 +431,7 @@ def endpoints(handlers: Handlers) -> tuple[Endpoint[Any, Any], ...]:
                 "GET",
                 "/v1/openapi.json",
                 ANYONE,
-                standing.openapi,
+                service.openapi,
                 "Fetch the OpenAPI description of what this listener answers.",
             ),
             serve=API_USERS,

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from aiohttp import web
 
-from edgeproxy.collector.api.app import Said, Service, path_of
+from edgeproxy.collector.api.app import RequestParts, Service, get_registered_path
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.endpoint import CALLER, Endpoint
 from edgeproxy.collector.pages.api import ApiResponse
@@ -44,8 +44,8 @@ class Inside:
         holder = Holder(who.label, who.roles, who.customer, is_person=True, factor_at=who.factor_at)
         fields = {"Accept": "application/json", **({"Idempotency-Key": once} if once else {})}
         inner = request.clone(method=method, rel_url=format_path(path, **names), headers=fields)
-        said = Said(names, query or {}, None if body is None else dict(body), given)
-        answer = await self._service.ask(inner, holder, self._table[method, path], said)
+        parts = RequestParts(names, query or {}, None if body is None else dict(body), given)
+        answer = await self._service.ask(inner, holder, self._table[method, path], parts)
         assert isinstance(answer, web.Response), "an export is no answer for a page"
         content = answer.body if isinstance(answer.body, bytes) else b""
         body = orjson.loads(content) if content and "json" in answer.content_type else None
@@ -53,7 +53,7 @@ class Inside:
 
     def deny(self, request: web.Request, actor: str | None, status: int, why: str) -> None:
         """Put on record that a page was denied."""
-        self._service.deny(request, f"{request.method} {path_of(request)}", status, why, actor)
+        self._service.deny(request, f"{request.method} {get_registered_path(request)}", status, why, actor)
 
     def caller(self, request: web.Request) -> tuple[str, str]:
         """Return from where a request comes, and its id."""

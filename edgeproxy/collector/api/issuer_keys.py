@@ -49,46 +49,46 @@ class IssuerKeys:
     async def _fetch(self) -> None:
         self._tried = time.monotonic()
         try:
-            said = await fetched(self.issuer)
+            metadata = await fetch_metadata(self.issuer)
             timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
             async with aiohttp.ClientSession(timeout=timeout) as session:
-                found = await _json(session, read_issuer(str(said.get("jwks_uri"))))
-            keys = _signing(found)
+                key_set = await _fetch_json(session, read_issuer(str(metadata.get("jwks_uri"))))
+            keys = _parse_signing_keys(key_set)
             if not keys:
                 raise ValueError("there is no key by which it signs")
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             host = urlsplit(self.issuer).hostname
-            self._log.error("the issuer's keys cannot be had; those that are known count", str(host), why=str(failure))
+            self._log.error("the issuer's keys cannot be had; those that are known count", str(host), why=str(error))
             return
         self._keys, self._fetched = keys, time.monotonic()
 
 
-def _signing(found: dict[str, Any]) -> dict[str, jwt.PyJWK]:
+def _parse_signing_keys(key_set: dict[str, Any]) -> dict[str, jwt.PyJWK]:
     """Read the public keys of a JWK set by which tokens are signed; those of other kinds are left out."""
-    listed = found.get("keys")
+    listed = key_set.get("keys")
     keys = {}
-    for one in listed[:KEYS_MAX] if isinstance(listed, list) else ():
-        if not isinstance(one, dict) or one.get("use", "sig") != "sig" or one.get("kty") not in ("RSA", "EC", "OKP"):
+    for key in listed[:KEYS_MAX] if isinstance(listed, list) else ():
+        if not isinstance(key, dict) or key.get("use", "sig") != "sig" or key.get("kty") not in ("RSA", "EC", "OKP"):
             continue
         try:
-            keys[str(one.get("kid", ""))] = jwt.PyJWK(one)
+            keys[str(key.get("kid", ""))] = jwt.PyJWK(key)
         except jwt.PyJWTError:
             continue
     return keys
 
 
-async def fetched(issuer: str) -> dict[str, Any]:
+async def fetch_metadata(issuer: str) -> dict[str, Any]:
     """Return what an issuer says of itself (OpenID Connect Discovery); raises ValueError and aiohttp.ClientError."""
     timeout = aiohttp.ClientTimeout(total=FETCH_SECONDS_MAX)
     where = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        said = await _json(session, where)
-    if said.get("issuer") != issuer:
-        raise ValueError(f"{where} is of another issuer: {str(said.get('issuer'))[:200]!r}")
-    return said
+        metadata = await _fetch_json(session, where)
+    if metadata.get("issuer") != issuer:
+        raise ValueError(f"{where} is of another issuer: {str(metadata.get('issuer'))[:200]!r}")
+    return metadata
 
 
-async def _json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+async def _fetch_json(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
     """Return the JSON object at a URL; raises ValueError and aiohttp.ClientError."""
     async with session.get(url, allow_redirects=False) as answer:
         return await read_json(answer, url)
@@ -103,7 +103,7 @@ async def read_json(answer: aiohttp.ClientResponse, url: str) -> dict[str, Any]:
         body += more
     if len(body) > BODY_BYTES_MAX:
         raise ValueError(f"{url} sends more than {BODY_BYTES_MAX} bytes")
-    said = orjson.loads(body)
-    if not isinstance(said, dict):
+    document = orjson.loads(body)
+    if not isinstance(document, dict):
         raise ValueError(f"{url} sends no JSON object")  # noqa: TRY004 - of what came, not of an argument
-    return said
+    return document

@@ -63,12 +63,12 @@ Truth = Annotated[bool, BeforeValidator(read_truth), WithJsonSchema({"type": "bo
 
 def printed(value: object) -> str:
     """Read a text of visible characters of ASCII and spaces: what a database is asked for."""
-    said = str(value)
-    if not (said.isascii() and said.isprintable() and len(said) <= TEXT_CHARACTERS_MAX):
+    text = str(value)
+    if not (text.isascii() and text.isprintable() and len(text) <= TEXT_CHARACTERS_MAX):
         raise value_error(
-            f"{said[:40]!r} cannot be there", f"at most {TEXT_CHARACTERS_MAX} printable characters of ASCII"
+            f"{text[:40]!r} cannot be there", f"at most {TEXT_CHARACTERS_MAX} printable characters of ASCII"
         )
-    return said
+    return text
 
 
 Printed = Annotated[

@@ -54,7 +54,7 @@ class Listener:
         self.listening = listening
         self.connections = connections
         self.tls_state = TlsState(None, None, None, [])
-        self._said = ""
+        self._last_error = ""
         """What was last said of files that cannot be used."""
         self._reminded = -REMINDER_SECONDS
         self._log = log.get_logger()
@@ -83,8 +83,8 @@ class Listener:
     async def prepare(self, default: Tls | None) -> TlsState:
         """Make what it shows where the TLS of the collector is `default`, and change nothing; raises Unusable."""
         tls = self.settings.resolve_tls(default)
-        signs = signs_of(tls)  # Taken first: what changes after it is seen at the next look.
-        made = None if tls is None else await run_in_thread("read certificates", lambda: serving(tls))
+        signs = list_file_signs(tls)  # Taken first: what changes after it is seen at the next look.
+        made = None if tls is None else await run_in_thread("read certificates", lambda: build_tls_context(tls))
         context, facts = (None, None) if made is None else made
         return TlsState(tls, context, facts, signs)
 
@@ -94,15 +94,15 @@ class Listener:
         if tls is None:
             return
         why = ""
-        if signs_of(tls) != self.tls_state.signs:
+        if list_file_signs(tls) != self.tls_state.signs:
             try:
                 self.tls_state = await self.prepare(tls)
                 self._log.info("certificates changed")
-            except InvalidCertificateError as problem:
-                why = str(problem)
-        if why and why != self._said:
+            except InvalidCertificateError as error:
+                why = str(error)
+        if why and why != self._last_error:
             self._log.error("changed certificates cannot be used; the old ones stay", why=why)
-        self._said = why
+        self._last_error = why
         what = None if self.tls_state.facts is None else describe_expiry(self.tls_state.facts, time.time())
         if what is not None and time.monotonic() - self._reminded >= REMINDER_SECONDS:
             self._reminded = time.monotonic()
@@ -153,7 +153,7 @@ class Listeners:
         }
 
 
-def signs_of(tls: Tls | None) -> list[object]:
+def list_file_signs(tls: Tls | None) -> list[object]:
     """By what it shows that a file has changed."""
     return (
         []
@@ -162,7 +162,7 @@ def signs_of(tls: Tls | None) -> list[object]:
     )
 
 
-def serving(tls: Tls) -> tuple[ssl.SSLContext, CertificateDetails]:
+def build_tls_context(tls: Tls) -> tuple[ssl.SSLContext, CertificateDetails]:
     """TLS as these files have it, and what its certificate says; raises Unusable. Reads files.
 
     Certificates of clients are asked for, and not insisted on: which paths need one is for `app.py` to say. One that
@@ -181,8 +181,6 @@ def serving(tls: Tls) -> tuple[ssl.SSLContext, CertificateDetails]:
         if tls.client_ca is not None:
             context.verify_mode = ssl.CERT_OPTIONAL
             context.load_verify_locations(tls.client_ca)
-    except OSError as changed:  # Just now; ssl.SSLError is one as well.
-        raise InvalidCertificateError(
-            "cert", f"{tls.cert} cannot be used: {changed}", "it is looked at again"
-        ) from None
+    except OSError as error:  # Just now; ssl.SSLError is one as well.
+        raise InvalidCertificateError("cert", f"{tls.cert} cannot be used: {error}", "it is looked at again") from None
     return context, facts

@@ -6,7 +6,7 @@ from typing import Any
 
 import jwt
 
-from edgeproxy.collector.api.auth import Denied, Holder
+from edgeproxy.collector.api.auth import DeniedError, Holder
 from edgeproxy.config.collector.operators import LEEWAY_SECONDS, Operators
 
 NEEDED = ["iss", "aud", "sub", "exp"]
@@ -23,7 +23,7 @@ def is_meant(secret: str) -> bool:
 
 
 def key_id(secret: str) -> str:
-    """Return which of the issuer's keys a token names, or an empty text; raises Denied where it is no token."""
+    """Return which of the issuer's keys a token names, or an empty text; raises DeniedError where it is no token."""
     if len(secret) > TOKEN_BYTES_MAX:
         raise invalid("the token is longer than any may be")
     try:
@@ -34,7 +34,7 @@ def key_id(secret: str) -> str:
 
 
 def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) -> Holder:
-    """Return who comes with a token, by the issuer's `keys` by their names; raises Denied.
+    """Return who comes with a token, by the issuer's `keys` by their names; raises DeniedError.
 
     The algorithm is one of those that are allowed by name, and must be one of the key's kind.
     """
@@ -42,7 +42,7 @@ def operator(secret: str, keys: Mapping[str, jwt.PyJWK], settings: Operators) ->
     subject = f"operator:{claims['sub']}"
     roles = roles_of(claims, settings)
     if not roles:
-        raise Denied(403, f"{subject} has no role here: {settings.roles.claim} names none", actor=subject)
+        raise DeniedError(403, f"{subject} has no role here: {settings.roles.claim} names none", actor=subject)
     factor_at = read_auth_time(claims.get("auth_time")) if has_factor(claims, settings) else None
     return Holder(subject, roles, is_person=True, factor_at=factor_at)
 
@@ -57,7 +57,7 @@ def read_auth_time(claim: object) -> float | None:
 def believed(
     secret: str, keys: Mapping[str, jwt.PyJWK], issuer: str, audience: str, algorithms: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the claims of a token of an issuer that is for `audience`; raises Denied."""
+    """Return the claims of a token of an issuer that is for `audience`; raises DeniedError."""
     named = key_id(secret)
     key = keys.get(named) if named else next(iter(keys.values())) if len(keys) == 1 else None
     if key is None:
@@ -87,8 +87,8 @@ def roles_of(claims: Mapping[str, Any], settings: Operators) -> frozenset[str]:
 
 def has_factor(claims: Mapping[str, Any], settings: Operators) -> bool:
     """Whether a token says that a second factor was shown."""
-    wanted = settings.second_factor
-    return bool(set(texts(claims.get("amr"))) & set(wanted.amr) or set(texts(claims.get("acr"))) & set(wanted.acr))
+    factor = settings.second_factor
+    return bool(set(texts(claims.get("amr"))) & set(factor.amr) or set(texts(claims.get("acr"))) & set(factor.acr))
 
 
 def is_written(subject: object) -> bool:
@@ -96,10 +96,10 @@ def is_written(subject: object) -> bool:
     return isinstance(subject, str) and 1 <= len(subject) <= SUBJECT_CHARACTERS_MAX and subject.isprintable()
 
 
-def invalid(why: str) -> Denied:
+def invalid(why: str) -> DeniedError:
     """Make the refusal of a token that is not believed. What it quotes of the token, anybody can have written."""
     why = "".join(one if one.isprintable() else "?" for one in why[:WHY_CHARACTERS_MAX])
-    return Denied(401, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+    return DeniedError(401, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 def texts(claim: object) -> list[str]:

@@ -10,7 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from edgeproxy.collector.api.endpoint import Call
-from edgeproxy.collector.api.responses import FieldError, Refused
+from edgeproxy.collector.api.responses import FieldError, ProblemError
 from edgeproxy.config.explain import SEE_SCHEMA, explain_errors, list_fields
 from edgeproxy.config.problems import format_path
 from edgeproxy.wire.batch import BODY_BYTES_MAX
@@ -31,7 +31,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
-    """Return the body as it comes, cut off where it is longer than any may be; raises Refused."""
+    """Return the body as it comes, cut off where it is longer than any may be; raises ProblemError."""
     pieces, size = [], 0
     began = asyncio.get_running_loop().time()
     try:
@@ -45,53 +45,60 @@ async def body_of(request: web.Request, most: int = BODY_BYTES_MAX) -> bytes:
                     break
     except TimeoutError:
         late = f"the body came too slowly: it has {BODY_SECONDS_MAX:g} s, and each second of them some of it"
-        raise Refused(408, late, headers={"Connection": "close"}) from None
+        raise ProblemError(408, late, headers={"Connection": "close"}) from None
     return b"".join(pieces)
 
 
 async def json_of(request: web.Request) -> tuple[dict[str, Any], bytes]:
-    """Return the JSON object that is sent, and its bytes; raises Refused."""
+    """Return the JSON object that is sent, and its bytes; raises ProblemError."""
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
-        raise Refused(415, "send application/json")  # A request without Content-Type is an octet-stream to aiohttp.
+        raise ProblemError(
+            415, "send application/json"
+        )  # A request without Content-Type is an octet-stream to aiohttp.
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(415, "send JSON without a Content-Encoding")
+        raise ProblemError(415, "send JSON without a Content-Encoding")
     sent = await body_of(request, JSON_BYTES_MAX)
     if len(sent) > JSON_BYTES_MAX:
-        raise Refused(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
+        raise ProblemError(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
     try:
-        said = orjson.loads(sent)
+        body = orjson.loads(sent)
     except orjson.JSONDecodeError as error:
-        raise Refused(400, f"the body is not JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise Refused(422, "the body is not a JSON object")
-    return said, sent
+        raise ProblemError(400, f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise ProblemError(422, "the body is not a JSON object")
+    return body, sent
 
 
-def checked(model: type[M], said: Any) -> M:
-    """Return what was sent as its model; raises Refused with every field that is wrong."""
+def parse_body(model: type[M], fields: Any) -> M:
+    """Return what was sent as its model; raises ProblemError with every field that is wrong."""
     try:
-        return model.model_validate(said)
+        return model.model_validate(fields)
     except ValidationError as error:
-        raise Refused(422, "some fields cannot be used", errors=_errors(model, error)) from None
+        raise ProblemError(422, "some fields cannot be used", errors=_errors(model, error)) from None
 
 
 async def content_of(call: Call[Any, Any], most: int = BODY_BYTES_MAX) -> bytes:
-    """Return the body of a call; raises Refused."""
+    """Return the body of a call; raises ProblemError."""
     return await body_of(call.request, most) if call.given is None else call.given
 
 
-def asked(model: type[M], query: Mapping[str, str]) -> M:
-    """Return the parameters of a query string as their model; raises Refused."""
+def parse_query(model: type[M], query: Mapping[str, str]) -> M:
+    """Return the parameters of a query string as their model; raises ProblemError."""
     if len(query) != len(set(query)):
-        raise Refused(400, "a parameter is there twice")
+        raise ProblemError(400, "a parameter is there twice")
     try:
         return model.model_validate(dict(query))
     except ValidationError as error:
         errors = _errors(model, error)
-        raise Refused(400, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors=errors) from None
+        raise ProblemError(
+            400, "; ".join(f"{one['field']}: {one['detail']}" for one in errors), errors=errors
+        ) from None
 
 
 def _errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
     # No more than are told: to look for the name that was meant of ten thousand fields takes seconds.
-    found = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
-    return [{"field": format_path(one.path), "detail": f"{one.what}, {HINTS.get(one.hint, one.hint)}"} for one in found]
+    wrong = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
+    return [
+        {"field": format_path(fault.path), "detail": f"{fault.what}, {HINTS.get(fault.hint, fault.hint)}"}
+        for fault in wrong
+    ]

@@ -56,7 +56,7 @@ class Problem(TypedDict):
     """The number of units that the quota allows."""
 
 
-class Refused(Exception):
+class ProblemError(Exception):
     """The answer is a problem: its status, a sentence why, and what is wrong with each field where fields are."""
 
     def __init__(

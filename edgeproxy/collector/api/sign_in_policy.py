@@ -1,14 +1,14 @@
 """Who comes with an ID token: an operator, by roles; somebody of a customer, by an address that the issuer verified."""
 
 from edgeproxy.collector.api import operators
-from edgeproxy.collector.api.auth import Denied
+from edgeproxy.collector.api.auth import DeniedError
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.config.collector.pages import MAILBOX, CustomerSignIn
 
 
-class OfOperators:
+class OperatorSignIn:
     """Knows operators, as the API does."""
 
     def __init__(self, callers: Callers, client: str) -> None:
@@ -16,12 +16,12 @@ class OfOperators:
         self._client = client
 
     async def judge(self, token: str) -> SignedIn:
-        """Return which operator comes; raises Denied."""
+        """Return which operator comes; raises SignInDeniedError."""
         holder = await self._callers.operator(token, self._client)
         return SignedIn(holder.label, holder.roles, None, holder.factor_at)
 
 
-class OfCustomers:
+class CustomerContactSignIn:
     """Knows the e-mail addresses of people; whose contacts they are is in the database."""
 
     def __init__(self, settings: CustomerSignIn) -> None:
@@ -29,13 +29,13 @@ class OfCustomers:
         self._keys = IssuerKeys(settings.issuer)
 
     async def judge(self, token: str) -> str:
-        """Return the address of who comes; raises Denied."""
-        said = self._settings
+        """Return the address of who comes; raises SignInDeniedError."""
+        settings = self._settings
         keys = await self._keys.with_key(operators.key_id(token))
-        claims = operators.believed(token, keys, said.issuer, said.client, said.algorithms)
+        claims = operators.believed(token, keys, settings.issuer, settings.client, settings.algorithms)
         email = claims.get("email")
         if not isinstance(email, str) or not MAILBOX.fullmatch(email):
-            raise Denied(403, "the issuer tells no e-mail address")
+            raise DeniedError(403, "the issuer tells no e-mail address")
         if claims.get("email_verified") is not True:
-            raise Denied(403, "the issuer has not verified the e-mail address")
+            raise DeniedError(403, "the issuer has not verified the e-mail address")
         return email.lower()

@@ -30,11 +30,11 @@ HEADERS = {
 }
 
 
-class Busy(Exception):
+class TooManyExportsError(Exception):
     """There are as many exports as there may be."""
 
 
-class Exports:
+class CsvExporter:
     """Those that are under way."""
 
     def __init__(self, database: Database) -> None:
@@ -48,7 +48,7 @@ class Exports:
         the whole.
         """
         if self._under_way >= EXPORTS_AT_ONCE:
-            raise Busy
+            raise TooManyExportsError
         self._under_way += 1
         try:
             return await self._send(request, question)
@@ -66,52 +66,52 @@ class Exports:
             ):
                 some = await anext(pieces, None)
                 await response.prepare(request)
-                await response.write(line((*question.by, "value")))
+                await response.write(format_record((*question.by, "value")))
                 while some is not None:
-                    body = b"".join(line(row.values()) for row in some)
+                    body = b"".join(format_record(row.values()) for row in some)
                     async with asyncio.timeout(WRITE_SECONDS_MAX):
                         await response.write(body)
                     some = await anext(pieces, None)
                 await response.write_eof()
-        except Exception as failure:
+        except Exception as error:
             if not response.prepared:
                 raise
-            log.get_logger().warning("an export was cut off", why=format_reason(failure))
+            log.get_logger().warning("an export was cut off", why=format_reason(error))
             if request.transport is not None:
                 request.transport.abort()
         return response
 
 
-def page(request: web.Request, question: LedgerQuery, found: Mapping[str, Any]) -> web.Response:
+def render_page(request: web.Request, question: LedgerQuery, usage: Mapping[str, Any]) -> web.Response:
     """A page (`queries.usage`) as CSV; the next one is told by a Link (RFC 8288)."""
-    body = b"".join([line((*question.by, "value")), *(line(row.values()) for row in found["rows"])])
+    body = b"".join([format_record((*question.by, "value")), *(format_record(row.values()) for row in usage["rows"])])
     response = web.Response(body=body, headers=HEADERS)
-    if "next" in found:
-        response.headers["Link"] = f'<{request.rel_url.update_query(cursor=found["next"])}>; rel="next"'
+    if "next" in usage:
+        response.headers["Link"] = f'<{request.rel_url.update_query(cursor=usage["next"])}>; rel="next"'
     return response
 
 
-def line(fields: Iterable[str | int]) -> bytes:
+def format_record(fields: Iterable[str | int]) -> bytes:
     """A record of CSV."""
-    return (",".join(map(field, map(str, fields))) + "\r\n").encode()
+    return (",".join(map(format_field, map(str, fields))) + "\r\n").encode()
 
 
-def field(value: str) -> str:
+def format_field(value: str) -> str:
     """A field of CSV, which no spreadsheet takes for a formula; only what edges call a route can look like one."""
     value = escape_formula(value)
     return '"' + value.replace('"', '""') + '"' if any(odd in value for odd in ',"\r\n') else value
 
 
-def is_wanted(request: web.Request) -> bool:
+def accepts_csv(request: web.Request) -> bool:
     """Whether an answer is to be CSV: by `format`, or else by Accept (RFC 9110 section 12.5.1)."""
-    said = request.query.get("format")
-    if said is not None:
-        return said == "csv"
-    weights = dict(map(_weighed, ",".join(request.headers.getall("Accept", [])).split(",")))
+    format_ = request.query.get("format")
+    if format_ is not None:
+        return format_ == "csv"
+    weights = dict(map(_parse_media_range, ",".join(request.headers.getall("Accept", [])).split(",")))
     return weights.get(TYPE, 0.0) > 0 and weights[TYPE] >= weights.get("application/json", 0.0)
 
 
-def _weighed(written: str) -> tuple[str, float]:
+def _parse_media_range(written: str) -> tuple[str, float]:
     """A media type of Accept, and its weight."""
     name, *parameters = (part.strip().lower() for part in written.split(";"))
     for parameter in parameters:

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from edgeproxy.collector.api import usage_csv
-from edgeproxy.collector.api.usage_csv import Exports
+from edgeproxy.collector.api.usage_csv import CsvExporter
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from tests.support.ports import HOST
 
@@ -35,7 +35,7 @@ async def served(
 ) -> AsyncIterator[tuple[int, asyncio.Event]]:
     """The port of a server that exports what `stream` makes, and what is set once an export has ended."""
     monkeypatch.setattr(usage_csv, "stream_usage", lambda *_: stream())
-    exports, ended = Exports(Nowhere()), asyncio.Event()  # type: ignore[arg-type]
+    exports, ended = CsvExporter(Nowhere()), asyncio.Event()  # type: ignore[arg-type]
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:

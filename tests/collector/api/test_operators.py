@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from edgeproxy.collector.api import code_flow
-from edgeproxy.collector.api.auth import Denied
+from edgeproxy.collector.api.auth import DeniedError
 from edgeproxy.collector.api.code_flow import Client, CodeFlow, is_for
 from edgeproxy.collector.api.operators import operator
 from edgeproxy.config.collector.operators import Operators, is_factor_recent
@@ -177,7 +177,7 @@ def test_a_sign_in_at_no_time_or_in_the_future_is_no_second_factor(at: object) -
     ],
 )
 def test_no_other_is(token: str, status: int) -> None:
-    with pytest.raises(Denied) as denied:
+    with pytest.raises(DeniedError) as denied:
         operator(token, {"k": PUBLIC}, SETTINGS)
     assert denied.value.status == status
 

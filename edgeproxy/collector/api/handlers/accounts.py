@@ -40,10 +40,10 @@ PAUSE = frozenset({"paused"})
 Change = Callable[[AsyncConnection], Awaitable[tuple[int, Any, int | None]]]
 """Makes a change: the status, what is answered, and the version of it."""
 Permit = Callable[[AsyncConnection], Awaitable[None]]
-"""Raises Denied where who asks may not be told the answer, be it made now or kept from the first time."""
+"""Raises DeniedError where who asks may not be told the answer, be it made now or kept from the first time."""
 
 
-class DryRun(Exception):
+class DryRunError(Exception):
     """A change was tried, and is to be taken back."""
 
 
@@ -67,15 +67,15 @@ class AccountHandlers:
         only = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
         if holder.customer is not None:
             if query.name not in (None, holder.customer):
-                raise auth.Denied(403, f"{holder.called} is bound to another customer")
+                raise auth.DeniedError(403, f"{holder.called} is bound to another customer")
             only["name"] = holder.customer
         elif query.search:
             async with self._database.reading() as connection:
                 matches = await search_customers(connection, self._database, query.search, query.limit)
             return answer(200, {"customers": matches})
         async with self._database.reading() as connection:
-            found = await customers.list_customers(connection, query.cursor, query.limit + 1, **only)
-        return page("customers", found, query.limit)
+            rows = await customers.list_customers(connection, query.cursor, query.limit + 1, **only)
+        return answer_page("customers", rows, query.limit)
 
     async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:
         """Make a customer."""
@@ -89,23 +89,23 @@ class AccountHandlers:
         """Tell a customer."""
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, call.path("customer"))
-        return tagged(200, customers.to_response(row), row.version)
+        return answer_with_etag(200, customers.to_response(row), row.version)
 
     async def change_customer(self, call: Call[ChangeQuery, Any]) -> web.Response:
         """Change a customer; support may pause one."""
         if "admin" not in call.holder.roles and call.body.model_fields_set - PAUSE:
-            raise auth.Denied(403, f"{call.holder.called} may change nothing but paused")
+            raise auth.DeniedError(403, f"{call.holder.called} may change nothing but paused")
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            ref, match = call.path("customer"), wanted(call.request)
+            ref, match = call.path("customer"), parse_if_match(call.request)
             if "paused" in call.body.model_fields_set:
                 paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"] or {}
                 if paused.get("why") == WHY_PAUSED:
                     auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
-            told, version = await customers.update_customer(
+            customer, version = await customers.update_customer(
                 connection, call.caller, ref, call.body, self._settings, match=match
             )
-            return 200, told, version
+            return 200, customer, version
 
         return await self._change(call, make)
 
@@ -113,7 +113,7 @@ class AccountHandlers:
         """Begin to delete a customer."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            match = wanted(call.request)
+            match = parse_if_match(call.request)
             return (
                 202,
                 await customers.start_deletion(connection, call.caller, call.path("customer"), match=match),
@@ -126,9 +126,9 @@ class AccountHandlers:
         """Take the deletion of a customer back."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            ref, match = call.path("customer"), wanted(call.request)
-            told, version = await customers.restore_customer(connection, call.caller, ref, match=match)
-            return 200, told, version
+            ref, match = call.path("customer"), parse_if_match(call.request)
+            customer, version = await customers.restore_customer(connection, call.caller, ref, match=match)
+            return 200, customer, version
 
         return await self._change(call, make)
 
@@ -138,14 +138,14 @@ class AccountHandlers:
         """List the keys of a customer."""
         query = call.query
         async with self._database.reading() as connection:
-            found = await keys.list_keys(connection, call.path("customer"), query.cursor, query.limit + 1)
-        return page("keys", found, query.limit)
+            rows = await keys.list_keys(connection, call.path("customer"), query.cursor, query.limit + 1)
+        return answer_page("keys", rows, query.limit)
 
     async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
         """Make a key, whose secret is in the answer and nowhere else."""
         own = CUSTOMER in call.holder.roles
         if own and call.body.sha256 is not None:
-            raise auth.Denied(403, f"{call.holder.called} may not bring a key along")
+            raise auth.DeniedError(403, f"{call.holder.called} may not bring a key along")
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             return 201, await keys.create_key(connection, call.caller, call.path("customer"), call.body, own=own), 1
@@ -156,18 +156,18 @@ class AccountHandlers:
         """Tell a key."""
         async with self._database.reading() as connection:
             row = await keys.get_row(connection, call.path("key"))
-        return tagged(200, keys.to_response(row), row.version)
+        return answer_with_etag(200, keys.to_response(row), row.version)
 
     async def change_key(self, call: Call[ChangeQuery, Any]) -> web.Response:
         """Change a key."""
         own = CUSTOMER in call.holder.roles
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            match = wanted(call.request)
-            told, version = await keys.update_key(
+            match = parse_if_match(call.request)
+            key, version = await keys.update_key(
                 connection, call.caller, call.path("key"), call.body, match=match, own=own
             )
-            return 200, told, version
+            return 200, key, version
 
         return await self._change(call, make)
 
@@ -177,7 +177,7 @@ class AccountHandlers:
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             return (
                 200,
-                await keys.revoke_key(connection, call.caller, call.path("key"), match=wanted(call.request)),
+                await keys.revoke_key(connection, call.caller, call.path("key"), match=parse_if_match(call.request)),
                 None,
             )
 
@@ -187,7 +187,7 @@ class AccountHandlers:
         """Take the revocation of a key back."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            match = wanted(call.request)
+            match = parse_if_match(call.request)
             key, version = await keys.restore_key(connection, call.caller, call.path("key"), match=match)
             return 200, key, version
 
@@ -228,15 +228,15 @@ class AccountHandlers:
         """Tell a flag."""
         async with self._database.reading() as connection:
             row = await flags.get_row(connection, call.path("flag"))
-        return tagged(200, flags.to_response(row), row.version)
+        return answer_with_etag(200, flags.to_response(row), row.version)
 
     async def put_flag(self, call: Call[ChangeQuery, FlagRequest]) -> web.Response:
         """Have a flag be so."""
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            match = wanted(call.request)
-            told, version = await flags.put_flag(connection, call.caller, call.path("flag"), call.body, match=match)
-            return 200, told, version
+            match = parse_if_match(call.request)
+            flag, version = await flags.put_flag(connection, call.caller, call.path("flag"), call.body, match=match)
+            return 200, flag, version
 
         return await self._change(call, make)
 
@@ -252,12 +252,12 @@ class AccountHandlers:
         permit: Permit | None = None,
     ) -> web.Response:
         """Answer with what a change comes to. With `dry_run` it is taken back, and what it `hides` is not told."""
-        asked = await idempotent(call) if creates else None
+        idempotency_request = await find_idempotency_request(call) if creates else None
         if call.query.dry_run:
-            asked = None  # What was not done is tried anew each time.
+            idempotency_request = None  # What was not done is tried anew each time.
         for again in (False, True):
             try:
-                return await self._transact(make, asked, permit, dry=call.query.dry_run, hides=hides)
+                return await self._transact(make, idempotency_request, permit, dry=call.query.dry_run, hides=hides)
             except sa.exc.IntegrityError:
                 # Another collector made the same at the same time: now it can be seen.
                 if again:
@@ -267,7 +267,7 @@ class AccountHandlers:
     async def _transact(
         self,
         make: Change,
-        asked: idempotency.IdempotentRequest | None,
+        idempotency_request: idempotency.IdempotentRequest | None,
         permit: Permit | None,
         *,
         dry: bool,
@@ -279,29 +279,31 @@ class AccountHandlers:
                 if permit is not None:
                     await permit(connection)
                 before = None
-                if asked is not None:
+                if idempotency_request is not None:
                     async with across_customers(connection):
-                        before = await idempotency.find_answer(connection, asked)
+                        before = await idempotency.find_answer(connection, idempotency_request)
                 if before is not None:
-                    status, told, version = orjson.loads(before)
-                    response = tagged(status, told, version)
+                    status, body, version = orjson.loads(before)
+                    response = answer_with_etag(status, body, version)
                     response.headers["Idempotent-Replayed"] = "true"
                     return response
-                status, told, version = await make(connection)
+                status, body, version = await make(connection)
                 if dry:
-                    told = {name: value for name, value in told.items() if name != hides}
-                    response = answer(200, told)
-                    raise DryRun
-                if asked is not None:
+                    body = {name: value for name, value in body.items() if name != hides}
+                    response = answer(200, body)
+                    raise DryRunError
+                if idempotency_request is not None:
                     async with across_customers(connection):
-                        await idempotency.store_answer(connection, asked, orjson.dumps([status, told, version]))
-                response = tagged(status, told, version)
-        except DryRun:
+                        await idempotency.store_answer(
+                            connection, idempotency_request, orjson.dumps([status, body, version])
+                        )
+                response = answer_with_etag(status, body, version)
+        except DryRunError:
             pass
         return response
 
 
-async def idempotent(call: Call[Any, Any]) -> idempotency.IdempotentRequest | None:
+async def find_idempotency_request(call: Call[Any, Any]) -> idempotency.IdempotentRequest | None:
     """Return what makes a request one that may be sent again; None where it has no Idempotency-Key."""
     key = call.request.headers.get("Idempotency-Key")
     if key is None:
@@ -312,24 +314,24 @@ async def idempotent(call: Call[Any, Any]) -> idempotency.IdempotentRequest | No
     return idempotency.IdempotentRequest(call.caller.actor, key, digest)
 
 
-def wanted(request: web.Request) -> frozenset[int] | None:
+def parse_if_match(request: web.Request) -> frozenset[int] | None:
     """Return the versions that If-Match names (RFC 9110 section 13.1.1); None where any will do."""
-    said = request.headers.get("If-Match")
-    if said is None or said.strip() == "*":
+    field = request.headers.get("If-Match")
+    if field is None or field.strip() == "*":
         return None
-    tags = [ETAG.fullmatch(one.strip()) for one in said.split(",")]
+    tags = [ETAG.fullmatch(tag.strip()) for tag in field.split(",")]
     if not all(tags):
         raise ChangeRejectedError(400, 'If-Match is no ETag such as "3", and not *')
     # A weak one never matches; one that was not made here neither.
     return frozenset(int(tag[1]) for tag in tags if tag and tag[1])
 
 
-def tagged(status: int, told: Any, version: int | None) -> web.Response:
+def answer_with_etag(status: int, body: Any, version: int | None) -> web.Response:
     """Answer with a thing and the ETag of its version."""
-    return answer(status, told, {} if version is None else {"ETag": f'"{version}"'})
+    return answer(status, body, {} if version is None else {"ETag": f'"{version}"'})
 
 
-def page(name: str, found: list[Any], limit: int) -> web.Response:
+def answer_page(name: str, rows: list[Any], limit: int) -> web.Response:
     """Answer with the first `limit` of what was found, and the cursor of the next page where there are more."""
-    more = {"next": found[limit - 1]["id"]} if len(found) > limit else {}
-    return answer(200, {name: found[:limit], **more})
+    more = {"next": rows[limit - 1]["id"]} if len(rows) > limit else {}
+    return answer(200, {name: rows[:limit], **more})

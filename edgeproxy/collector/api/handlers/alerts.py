@@ -11,7 +11,7 @@ from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.alert_models import AlertsQuery, AnomaliesQuery, ReplayQuery
 from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.database.database import Database
 
 NUMBER = re.compile(r"[1-9][0-9]{0,14}")
@@ -28,40 +28,40 @@ class AlertHandlers:
         query, holder = call.query, call.holder
         customer = auth.customer_of(holder, query.customer)
         if holder.customer is not None and query.state is not None:
-            raise auth.Denied(403, f"{holder.called} may not ask where alerts went")
+            raise auth.DeniedError(403, f"{holder.called} may not ask where alerts went")
         only = {"customer": customer, "kind": query.kind, "severity": query.severity}
         async with self._database.reading() as connection:
-            found = await reports.list_alerts(connection, query.cursor, query.limit + 1, state=query.state, **only)
-        told = found[: query.limit]
+            rows = await reports.list_alerts(connection, query.cursor, query.limit + 1, state=query.state, **only)
+        alerts = rows[: query.limit]
         if holder.customer is not None:
-            told = [{name: value for name, value in one.items() if name != "deliveries"} for one in told]
-        more = {"next": told[-1]["id"]} if len(found) > query.limit else {}
-        return answer(200, {"alerts": told, **more})
+            alerts = [{name: value for name, value in alert.items() if name != "deliveries"} for alert in alerts]
+        more = {"next": alerts[-1]["id"]} if len(rows) > query.limit else {}
+        return answer(200, {"alerts": alerts, **more})
 
     async def anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> web.Response:
         """List what was not as usual; a customer sees its own."""
         query = call.query
         customer = auth.customer_of(call.holder, query.customer)
         async with self._database.reading() as connection:
-            found = await store.list_findings(connection, query.cursor, query.limit + 1, customer)
-        told = found[: query.limit]
-        more = {"next": told[-1]["id"]} if len(found) > query.limit else {}
-        return answer(200, {"anomalies": told, **more})
+            rows = await store.list_findings(connection, query.cursor, query.limit + 1, customer)
+        anomalies = rows[: query.limit]
+        more = {"next": anomalies[-1]["id"]} if len(rows) > query.limit else {}
+        return answer(200, {"anomalies": anomalies, **more})
 
     async def replay(self, call: Call[ReplayQuery, Nothing]) -> web.Response:
         """Have an alert sent again."""
-        said, channel = call.path("alert"), call.query.channel
-        if not NUMBER.fullmatch(said):
-            raise Refused(404, "there is no such alert")
+        number, channel = call.path("alert"), call.query.channel
+        if not NUMBER.fullmatch(number):
+            raise ProblemError(404, "there is no such alert")
         async with self._database.writing() as connection:
-            channels = await reports.replay_alert(connection, int(said), channel)
-            told = await reports.find_alert(connection, int(said))
-            if told is None:
-                raise Refused(404, "there is no such alert")
+            channels = await reports.replay_alert(connection, int(number), channel)
+            alert = await reports.find_alert(connection, int(number))
+            if alert is None:
+                raise ProblemError(404, "there is no such alert")
             if not channels:
                 why = "no channel has given it up" if channel is None else f"it has not gone by the channel {channel}"
-                raise Refused(409, f"{why}: name one of its channels, whose delivery is not under way")
+                raise ProblemError(409, f"{why}: name one of its channels, whose delivery is not under way")
             await audit.append_entry(
-                connection, call.caller, AuditEntry("alert.replay", said, None, {"channels": channels})
+                connection, call.caller, AuditEntry("alert.replay", number, None, {"channels": channels})
             )
-        return answer(200, told)
+        return answer(200, alert)

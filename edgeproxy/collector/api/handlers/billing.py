@@ -25,8 +25,8 @@ from edgeproxy.collector.api.billing_models import (
     WhoseQuery,
 )
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.handlers.accounts import AccountHandlers, page, tagged, wanted
-from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.api.handlers.accounts import AccountHandlers, answer_page, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.invoices.credit_notes import REFUSED, REQUESTED
 from edgeproxy.collector.billing.invoices.invoices import Invoice, format_unit_price, line_to_response
@@ -52,7 +52,7 @@ class BillingHandlers(AccountHandlers):
     async def plans(self, _: Call[Query, Nothing]) -> web.Response:
         """Tell what is sold: the newest version of each plan."""
         billing, plans = self._billing(), self._settings.plans
-        sold = [plan_told(version, plans[version]) for version in find_newest_versions(plans).values()]
+        sold = [plan_to_response(version, plans[version]) for version in find_newest_versions(plans).values()]
         return answer(200, {"currency": billing.currency, "plans": sold})
 
     async def status(self, _: Call[Query, Nothing]) -> web.Response:
@@ -61,25 +61,25 @@ class BillingHandlers(AccountHandlers):
         async with self._database.reading() as connection:
             now = await charging.fetch_charging(connection, billing)
         is_charging = now.is_on and now.mode != "off"
-        told = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
-        return answer(200, told | {"message": now.message})
+        status = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
+        return answer(200, status | {"message": now.message})
 
     # ---- subscriptions
 
     async def subscription(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell which plan a customer has."""
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.get_by_customer(connection, self._whose(call))
-        return tagged(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
+            loaded = await subscriptions.get_by_customer(connection, self._get_customer(call))
+        return answer_with_etag(200, subscriptions.to_response(loaded.row, loaded.customer.name), loaded.row.version)
 
     async def subscribe(self, call: Call[Any, CreateSubscriptionRequest]) -> web.Response:
         """Begin a subscription."""
-        customer, body = self._whose(call), call.body
-        await self._must_sell(call)
+        customer, body = self._get_customer(call), call.body
+        await self._check_selling(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            self._must_be_sold(call, customer, None)
-            told, version = await subscriptions.create_subscription(
+            self._check_plan_sold(call, customer, None)
+            subscription, version = await subscriptions.create_subscription(
                 connection,
                 call.caller,
                 customer,
@@ -88,7 +88,7 @@ class BillingHandlers(AccountHandlers):
                 settings=self._settings,
                 now=time.time(),
             )
-            return 201, told, version
+            return 201, subscription, version
 
         return await self._change(call, make, creates=True)
 
@@ -96,7 +96,7 @@ class BillingHandlers(AccountHandlers):
         """Change to another plan."""
 
         def plan_of(loaded: LoadedSubscription) -> str:
-            self._must_be_sold(call, loaded.customer.name, loaded.current.last.version)
+            self._check_plan_sold(call, loaded.customer.name, loaded.current.last.version)
             plan: str = call.body.plan
             return plan
 
@@ -110,12 +110,12 @@ class BillingHandlers(AccountHandlers):
         )
 
     async def _to(self, call: Call[Any, Any], plan_of: Any, when: changes.When | None) -> web.Response:
-        customer = self._whose(call)
-        await self._must_sell(call)
+        customer = self._get_customer(call)
+        await self._check_selling(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             plan = plan_of(await subscriptions.get_by_customer(connection, customer))
-            told, version = await subscriptions.change_subscription(
+            subscription, version = await subscriptions.change_subscription(
                 connection,
                 call.caller,
                 customer,
@@ -123,27 +123,27 @@ class BillingHandlers(AccountHandlers):
                 when,
                 settings=self._settings,
                 now=time.time(),
-                match=wanted(call.request),
+                match=parse_if_match(call.request),
             )
-            return 200, told, version
+            return 200, subscription, version
 
         return await self._change(call, make)
 
     async def cancel(self, call: Call[Any, Nothing]) -> web.Response:
         """End a subscription."""
-        customer = self._whose(call)
+        customer = self._get_customer(call)
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
-            told, version = await subscriptions.cancel_subscription(
+            subscription, version = await subscriptions.cancel_subscription(
                 connection,
                 call.caller,
                 customer,
                 call.query.when,
                 settings=self._settings,
                 now=time.time(),
-                match=wanted(call.request),
+                match=parse_if_match(call.request),
             )
-            return 200, told, version
+            return 200, subscription, version
 
         return await self._change(call, make)
 
@@ -151,11 +151,11 @@ class BillingHandlers(AccountHandlers):
         """Tell what a change, or the beginning of a subscription, would come to."""
         billing, body, now = self._billing(), call.body, time.time()
         async with self._database.reading(whole=True) as connection:
-            customer = await customers.get_row(connection, self._whose(call))
+            customer = await customers.get_row(connection, self._get_customer(call))
             row = await subscriptions.find_live(connection, customer.id)
             if row is None:
                 await subscriptions.check_may_subscribe(connection, customer, now)
-                self._must_be_sold(call, customer.name, None)
+                self._check_plan_sold(call, customer.name, None)
                 held = subscriptions.prepare_subscription(
                     body.plan, customer.name, is_yearly=body.interval == "year", settings=self._settings, now=now
                 )
@@ -163,45 +163,45 @@ class BillingHandlers(AccountHandlers):
                 due = changes.compute_fees(held.segments, ())
             else:
                 loaded = await subscriptions.load_subscription(connection, row)
-                self._must_be_sold(call, customer.name, loaded.current.last.version)
+                self._check_plan_sold(call, customer.name, loaded.current.last.version)
                 planned = await subscriptions.prepare_change(
                     connection, loaded, body.plan, body.when, settings=self._settings, now=now
                 )
                 version = subscriptions.resolve_version(body.plan, self._settings.plans, customer.name)
                 when, at, due = planned.when, planned.at, planned.lines
-        told = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(due)}
-        return answer(200, told | {"currency": billing.currency, "lines": [line_to_response(line) for line in due]})
+        preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(due)}
+        return answer(200, preview | {"currency": billing.currency, "lines": [line_to_response(line) for line in due]})
 
     # ---- usage
 
     async def usage(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell what was used in this period of all that the plan bills or bounds."""
-        return answer(200, await self._used(call))
+        return answer(200, await self._fetch_usage(call))
 
     async def usage_of(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """The same of one meter."""
-        told = await self._used(call)
+        usage_report = await self._fetch_usage(call)
         meter = call.path("meter")
-        told["meters"] = [one for one in told["meters"] if one["meter"] == meter]
-        if not told["meters"]:
-            raise Refused(404, "the plan neither bills nor bounds this meter")
-        return answer(200, told)
+        usage_report["meters"] = [one for one in usage_report["meters"] if one["meter"] == meter]
+        if not usage_report["meters"]:
+            raise ProblemError(404, "the plan neither bills nor bounds this meter")
+        return answer(200, usage_report)
 
     async def quotas(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """The same of what has a cap and no price."""
-        told = await self._used(call)
-        told["meters"] = [one for one in told["meters"] if one["cap"] is not None]
-        return answer(200, told)
+        usage_report = await self._fetch_usage(call)
+        usage_report["meters"] = [one for one in usage_report["meters"] if one["cap"] is not None]
+        return answer(200, usage_report)
 
-    async def _used(self, call: Call[WhoseQuery, Nothing]) -> dict[str, Any]:
+    async def _fetch_usage(self, call: Call[WhoseQuery, Nothing]) -> dict[str, Any]:
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.get_by_customer(connection, self._whose(call))
+            loaded = await subscriptions.get_by_customer(connection, self._get_customer(call))
             last, terms = loaded.current.last, usage.QuantityTerms(self._settings.meters, loaded.current.anchor)
             name = loaded.customer.name
             try:
                 used = await usage.fetch_quantities(connection, name, loaded.current.segments, last, terms)
-            except (usage.QuantityTooLargeError, usage.UsageNotStoredError) as no:
-                raise Refused(422, str(no)) from None
+            except (usage.QuantityTooLargeError, usage.UsageNotStoredError) as error:
+                raise ProblemError(422, str(error)) from None
         return {
             "customer": loaded.customer.name,
             "plan": last.version,
@@ -220,27 +220,30 @@ class BillingHandlers(AccountHandlers):
         async with self._database.reading() as connection:
             customer = None if name is None else (await customers.get_row(connection, name)).id
             only = {"customer": customer, "period": query.period, "state": query.state}
-            found = await invoices.list_invoices(connection, query.cursor, query.limit + 1, **only)
-        return page("invoices", [seen_by(call.holder, one) for one in found], query.limit)
+            rows = await invoices.list_invoices(connection, query.cursor, query.limit + 1, **only)
+        return answer_page("invoices", [hide_staff_reasons(call.holder, one) for one in rows], query.limit)
 
     async def upcoming(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
         """Tell the next invoice, if nothing more were used, and where that is asked for as it will be."""
         billing = self._billing()
         async with self._database.reading(whole=True) as connection:
-            loaded = await subscriptions.get_by_customer(connection, self._whose(call))
+            loaded = await subscriptions.get_by_customer(connection, self._get_customer(call))
             try:
                 now = time.time() if call.query.projected else None
                 due = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
-            except (usage.QuantityTooLargeError, usage.UsageNotStoredError) as no:
-                raise Refused(422, str(no)) from None
-        return answer(200, upcoming_told(loaded, due, billing))
+            except (usage.QuantityTooLargeError, usage.UsageNotStoredError) as error:
+                raise ProblemError(422, str(error)) from None
+        return answer(200, upcoming_to_response(loaded, due, billing))
 
     async def invoice(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell an invoice."""
         async with self._database.reading(whole=True) as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
             return answer(
-                200, seen_by(call.holder, invoices.to_response(row, await invoices.fetch_lines(connection, row.id)))
+                200,
+                hide_staff_reasons(
+                    call.holder, invoices.to_response(row, await invoices.fetch_lines(connection, row.id))
+                ),
             )
 
     async def pdf(self, call: Call[Query, Nothing]) -> web.Response:
@@ -248,7 +251,7 @@ class BillingHandlers(AccountHandlers):
         async with self._database.reading() as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
         if row.pdf is None:
-            raise Refused(409, f"the invoice is {row.state}: it has a PDF once it is open")
+            raise ProblemError(409, f"the invoice is {row.state}: it has a PDF once it is open")
         return web.Response(status=303, headers={"Location": row.pdf})
 
     async def hold(self, call: Call[Query, ReasonRequest]) -> web.Response:
@@ -256,7 +259,7 @@ class BillingHandlers(AccountHandlers):
 
         def decide(row: Any) -> dict[str, Any]:
             if row.state != invoices.DRAFT:
-                self._no(row, "only a draft can be held; one that is on its way to Stripe cannot")
+                self._refuse(row, "only a draft can be held; one that is on its way to Stripe cannot")
             return {"state": invoices.HELD, "held_why": call.body.why}
 
         return await self._decide(call, "invoice.hold", decide)
@@ -266,7 +269,7 @@ class BillingHandlers(AccountHandlers):
 
         def decide(row: Any) -> dict[str, Any]:
             if row.state != invoices.HELD:
-                self._no(row, "only one that is held can be accepted")
+                self._refuse(row, "only one that is held can be accepted")
             again = {"try_at": 0, "tries": row.tries + 1}
             if not row.is_written:  # Nobody has seen what it comes to: that is still held against Stripe's.
                 return again | {"state": invoices.DRAFT, "held_why": None}
@@ -279,7 +282,7 @@ class BillingHandlers(AccountHandlers):
 
         def decide(row: Any) -> dict[str, Any]:
             if row.state not in (invoices.HELD, invoices.OPEN, invoices.UNCOLLECTIBLE):
-                self._no(row, "only one that is held or open can be taken back")
+                self._refuse(row, "only one that is held or open can be taken back")
             return {"state": invoices.VOIDING, "held_why": call.body.why, "try_at": 0, "tries": row.tries + 1}
 
         return await self._decide(call, "invoice.void", decide)
@@ -292,7 +295,7 @@ class BillingHandlers(AccountHandlers):
         async with self._database.writing() as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             written = await invoices.fetch_lines(connection, row.id)
-            values = decide(Decided(row, bool(written)))
+            values = decide(InvoiceDecision(row, bool(written)))
             await invoices.transition(connection, row.id, row.state, values.pop("state"), **values)
             entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, {"why": call.body.why})
             await audit.append_entry(connection, call.caller, entry)
@@ -305,7 +308,7 @@ class BillingHandlers(AccountHandlers):
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             if row.state not in (invoices.OPEN, invoices.PAID) or row.stripe_id is None:
-                self._no(row, "some can be taken back of one that is open or paid")
+                self._refuse(row, "some can be taken back of one that is open or paid")
             of = (credit_notes.c.invoice == row.id) & (credit_notes.c.state != REFUSED)
             before = (await connection.execute(sa.select(sa.func.sum(credit_notes.c.amount)).where(of))).scalar_one()
             left = row.total - int(before or 0)
@@ -324,47 +327,47 @@ class BillingHandlers(AccountHandlers):
     # ---- who and whether
 
     def _billing(self) -> Billing:
-        """What is configured; raises Refused."""
+        """What is configured; raises ProblemError."""
         if self._settings.billing is None:
-            raise Refused(404, "nothing is sold here: there is no billing in the collector's file")
+            raise ProblemError(404, "nothing is sold here: there is no billing in the collector's file")
         return self._settings.billing
 
-    async def _must_sell(self, call: Call[Any, Any]) -> None:
-        """Raise Refused while nothing can be bought: with `mode: off` by customers, who would not be charged, and while
+    async def _check_selling(self, call: Call[Any, Any]) -> None:
+        """Raise ProblemError while nothing can be bought: with `mode: off` by customers, who would not be charged, and while
         charging is stopped by anybody, as who buys is charged."""
         billing = self._billing()
         if billing.mode == "off" and call.holder.customer is not None:
-            raise Refused(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
+            raise ProblemError(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
         async with self._database.reading() as connection:
             now = await charging.fetch_charging(connection, billing)
         if not now.is_on and now.mode != "off":
-            raise Refused(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
+            raise ProblemError(503, now.message or charging.NO_CHARGE, headers=SOLD_LATER)
         if not billing.purchase:
-            raise Refused(503, "nothing can be bought at the moment", headers=SOLD_LATER)
+            raise ProblemError(503, "nothing can be bought at the moment", headers=SOLD_LATER)
 
-    def _must_be_sold(self, call: Call[Any, Any], customer: str, held: str | None) -> None:
-        """Raise Refused where a customer asks for a version that is not sold any more; staff may give any."""
+    def _check_plan_sold(self, call: Call[Any, Any], customer: str, held: str | None) -> None:
+        """Raise ProblemError where a customer asks for a version that is not sold any more; staff may give any."""
         if call.holder.customer is not None:
             subscriptions.check_sold(call.body.plan, self._settings.plans, customer, held)
 
-    def _whose(self, call: Call[Any, Any]) -> str:
-        """Whose billing is asked for, by name or id; raises Refused and Denied."""
+    def _get_customer(self, call: Call[Any, Any]) -> str:
+        """Whose billing is asked for, by name or id; raises ProblemError and DeniedError."""
         self._billing()
         name = auth.customer_of(call.holder, call.query.customer)
         if name is None:
-            raise Refused(422, "name the customer: ?customer=NAME")
+            raise ProblemError(422, "name the customer: ?customer=NAME")
         return name
 
-    def _no(self, row: Any, why: str) -> NoReturn:
+    def _refuse(self, row: Any, why: str) -> NoReturn:
         raise changing.ChangeRejectedError(409, f"the invoice is {row.state}: {why}")
 
 
-def seen_by(holder: Holder, told: Invoice) -> Invoice:
+def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:
     """An invoice as who asks may see it: why it was held, accepted or taken back is what staff wrote for staff."""
-    return told if holder.customer is None else {**told, "held_why": None, "accepted_why": None}
+    return invoice if holder.customer is None else {**invoice, "held_why": None, "accepted_why": None}
 
 
-class Decided:
+class InvoiceDecision:
     """An invoice that somebody decides about, and whether its lines are written."""
 
     def __init__(self, row: Any, is_written: bool) -> None:
@@ -373,7 +376,7 @@ class Decided:
         self.is_written = is_written
 
 
-def plan_told(version: str, plan: Plan) -> PlanResponse:
+def plan_to_response(version: str, plan: Plan) -> PlanResponse:
     """Tell a plan as it is sold."""
     return {
         "plan": get_plan_name(version),
@@ -382,25 +385,27 @@ def plan_told(version: str, plan: Plan) -> PlanResponse:
         "tier": get_plan_tier(version, plan),
         "fee": plan.fee,
         "year_fee": plan.year_fee,
-        "meters": {meter: price_told(price) for meter, price in plan.meters.items()},
+        "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
         "entitlements": plan.entitlements,
     }
 
 
-def price_told(price: MeterPrice) -> dict[str, Any]:
+def price_to_response(price: MeterPrice) -> dict[str, Any]:
     """Tell what a plan says of a meter."""
-    told: dict[str, Any] = {"included": price.included, "cap": price.cap}
+    response: dict[str, Any] = {"included": price.included, "cap": price.cap}
     if price.price is not None:
-        told["price"] = format_unit_price(price.price)
+        response["price"] = format_unit_price(price.price)
     if price.tiers:
-        told["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
+        response["tiers"] = [{"up_to": tier.up_to, "price": format_unit_price(tier.price)} for tier in price.tiers]
     if price.by is not None:
         prices = {value: format_unit_price(one) for value, one in price.by.prices.items()}
-        told["by"] = {"dimension": price.by.dimension, "prices": prices}
-    return told
+        response["by"] = {"dimension": price.by.dimension, "prices": prices}
+    return response
 
 
-def upcoming_told(loaded: LoadedSubscription, due: invoice_lines.UpcomingInvoice, billing: Billing) -> dict[str, Any]:
+def upcoming_to_response(
+    loaded: LoadedSubscription, due: invoice_lines.UpcomingInvoice, billing: Billing
+) -> dict[str, Any]:
     """Tell the next invoice."""
     period = loaded.current.period
     about = {
@@ -411,10 +416,10 @@ def upcoming_told(loaded: LoadedSubscription, due: invoice_lines.UpcomingInvoice
         "currency": billing.currency,
         "closes_at": format_timestamp(int((period.end + billing.freeze) * 1000)),
     }
-    told = about | amounts_told(due.lines)
-    return told if due.projected is None else told | {"projected": amounts_told(due.projected)}
+    response = about | amounts_to_response(due.lines)
+    return response if due.projected is None else response | {"projected": amounts_to_response(due.projected)}
 
 
-def amounts_told(due: list[RatedLine]) -> dict[str, Any]:
+def amounts_to_response(due: list[RatedLine]) -> dict[str, Any]:
     """Tell what lines come to, before tax."""
     return {"subtotal": sum_amounts(due), "total": sum_amounts(due), "lines": [line_to_response(line) for line in due]}

@@ -24,7 +24,7 @@ class ContactHandlers(AccountHandlers):
     async def alert_address(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell where a customer's own alerts are mailed."""
         async with self._database.reading() as connection:
-            return answer(200, self._told(await contacts.find_alert_address(connection, call.path("customer"))))
+            return answer(200, self._to_response(await contacts.find_alert_address(connection, call.path("customer"))))
 
     async def put_alert_address(self, call: Call[ChangeQuery, AlertAddress]) -> web.Response:
         """Have a customer's own alerts mailed to a contact, or nowhere."""
@@ -32,11 +32,11 @@ class ContactHandlers(AccountHandlers):
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             email, ref = call.body.email, call.path("customer")
             await contacts.put_alert_address(connection, call.caller, ref, email, self._settings)
-            return 200, self._told(email), None
+            return 200, self._to_response(email), None
 
         return await self._change(call, make)
 
-    def _told(self, email: str | None) -> CustomerAlertAddress:
+    def _to_response(self, email: str | None) -> CustomerAlertAddress:
         return {"email": email, "is_mailed": self._settings.alerts.customers is not None}
 
     async def put_contacts(self, call: Call[ChangeQuery, Contacts]) -> web.Response:

@@ -22,10 +22,10 @@ from edgeproxy.collector.api.credit_models import (
     PurchasesQuery,
 )
 from edgeproxy.collector.api.endpoint import CSV, Call, Nothing, Query
-from edgeproxy.collector.api.handlers.accounts import idempotent
+from edgeproxy.collector.api.handlers.accounts import find_idempotency_request
 from edgeproxy.collector.api.handlers.billing import BillingHandlers
 from edgeproxy.collector.api.ledger_models import ChangeQuery
-from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.credits import checkout, consumption, credits, purchase_list, statements
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.credits.refunds import RefundSender
@@ -60,15 +60,15 @@ class CreditHandlers(BillingHandlers):
             waiting = 0 if at is not None else await consumption.fetch_pending(connection, meters, row.name)
             grants = [] if at is not None else await journal.list_grants(connection, row.id)
         available = booked - waiting
-        told = [
+        grants_left = [
             {
-                "id": one.id,
-                "millicredits": one.rest,
-                "expires_at": format_timestamp(one.expires),
-                "refundable": max(0, min(one.refundable, available)),
+                "id": grant.id,
+                "millicredits": grant.rest,
+                "expires_at": format_timestamp(grant.expires),
+                "refundable": max(0, min(grant.refundable, available)),
             }
-            for one in grants
-            if one.rest
+            for grant in grants
+            if grant.rest
         ]
         amounts = {
             "balance": booked,
@@ -76,7 +76,7 @@ class CreditHandlers(BillingHandlers):
             "available": available,
             "usd": statements.format_millicredits(available),
         }
-        return answer(200, {"customer": row.name, **amounts, "grants": told, "at": format_timestamp(at)})
+        return answer(200, {"customer": row.name, **amounts, "grants": grants_left, "at": format_timestamp(at)})
 
     # ---- statements
 
@@ -91,15 +91,15 @@ class CreditHandlers(BillingHandlers):
     async def statement(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell a month, as JSON, or by the end of its name as CSV or PDF."""
         whose = self._whose(call)
-        said = call.path("month")
-        name, _, form = said.partition(".")
+        path = call.path("month")
+        name, _, form = path.partition(".")
         try:
-            month = statements.parse_month(name if form else said)
-        except ValueError as no:
-            raise Refused(404, str(no)) from None
+            month = statements.parse_month(name if form else path)
+        except ValueError as error:
+            raise ProblemError(404, str(error)) from None
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, whose)
-            made = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
+            statement = (await statements.fetch_statement(connection, row.id, month))._replace(customer=row.name)
         file = {"Content-Disposition": f'attachment; filename="statement-{month}.{form}"', "Cache-Control": "no-store"}
         match form:
             case "":
@@ -112,17 +112,17 @@ class CreditHandlers(BillingHandlers):
                         "model": line.model or None,
                         "millicredits": line.amount,
                     }
-                    for line in made.lines
+                    for line in statement.lines
                 ]
-                sums = {"opening": made.opening, "lines": lines, "closing": made.closing}
+                sums = {"opening": statement.opening, "lines": lines, "closing": statement.closing}
                 return answer(200, {"customer": row.name, "month": str(month), **sums})
             case "csv":
-                return web.Response(body=statements.render_csv(made).encode(), content_type=CSV, headers=file)
+                return web.Response(body=statements.render_csv(statement).encode(), content_type=CSV, headers=file)
             case "pdf":
                 from edgeproxy.collector.billing.credits import statement_pdf
 
-                return web.Response(body=statement_pdf.render_pdf(made), content_type=PDF, headers=file)
-        raise Refused(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
+                return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=file)
+        raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
 
     # ---- purchases
 
@@ -131,9 +131,11 @@ class CreditHandlers(BillingHandlers):
         whose, limit = self._whose(call), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, whose)
-            found = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
-        more: dict[str, Any] = {"next": found[limit - 1].number} if len(found) > limit else {}
-        return answer(200, {"customer": row.name, "purchases": [purchase_told(one) for one in found[:limit]], **more})
+            rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
+        more: dict[str, Any] = {"next": rows[limit - 1].number} if len(rows) > limit else {}
+        return answer(
+            200, {"customer": row.name, "purchases": [purchase_to_response(one) for one in rows[:limit]], **more}
+        )
 
     async def receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Say where the receipt of a purchase is."""
@@ -141,10 +143,10 @@ class CreditHandlers(BillingHandlers):
             intent = await purchase_list.get_payment_intent(connection, call.path("purchase"))
         try:
             url = None if intent is None else await purchase_list.fetch_receipt_url(self._paying(), intent)
-        except StripeCallError as failure:
-            raise refused(failure) from None
+        except StripeCallError as error:
+            raise stripe_refusal(error) from None
         if url is None:
-            raise Refused(409, "there is no receipt of this purchase")
+            raise ProblemError(409, "there is no receipt of this purchase")
         return web.Response(status=303, headers={"Location": url})
 
     async def checkout(self, call: Call[WhoseQuery, Checkout]) -> web.Response:
@@ -157,14 +159,16 @@ class CreditHandlers(BillingHandlers):
         try:
             needs_id = tax.business_id_required and is_business(row)
             if needs_id and not await checkout.has_tax_id(self._paying(), payer):
-                raise Refused(422, "a business needs a tax id that is valid: enter it in the customer portal first")
+                raise ProblemError(
+                    422, "a business needs a tax id that is valid: enter it in the customer portal first"
+                )
             urls = (body.success_url, body.cancel_url)
             key = f"{row.id}_checkout_{await self._key(call)}"
             made = await checkout.create_checkout_session(
                 self._paying(), payer, row.id, body.millicredits, urls, tax, key
             )
-        except StripeCallError as failure:
-            raise refused(failure) from None
+        except StripeCallError as error:
+            raise stripe_refusal(error) from None
         self._metrics.checkout_sessions.inc()
         about = {"session": made["id"], "millicredits": body.millicredits}
         await self._record(call, AuditEntry("credits.checkout", row.id, None, about))
@@ -176,8 +180,8 @@ class CreditHandlers(BillingHandlers):
         row, payer = await self._payer(whose)
         try:
             made = await checkout.create_portal_session(self._paying(), payer, call.body.return_url)
-        except StripeCallError as failure:
-            raise refused(failure) from None
+        except StripeCallError as error:
+            raise stripe_refusal(error) from None
         await self._record(call, AuditEntry("billing.portal", row.id, None, {"session": made["id"]}))
         return answer(201, {"id": made["id"], "url": made["url"]})
 
@@ -188,16 +192,18 @@ class CreditHandlers(BillingHandlers):
         body = call.body
         self._meters()
         if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
-            raise Refused(422, "only gifts expire", errors=[{"field": "expires_at", "detail": "leave it out"}])
+            raise ProblemError(422, "only gifts expire", errors=[{"field": "expires_at", "detail": "leave it out"}])
         if body.consumption is not None and body.millicredits < 0:
-            raise Refused(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}])
+            raise ProblemError(
+                422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}]
+            )
 
         async def make(connection: AsyncConnection) -> tuple[int, Any, int | None]:
             row = await customers.get_row(connection, body.customer)
             id_, caller = generate_id(), call.caller
             if body.consumption is not None:
                 if not body.consumption.startswith(f"{row.id}/"):
-                    raise Refused(404, "there is no such consumption of this customer")
+                    raise ProblemError(404, "there is no such consumption of this customer")
                 await credits.book_usage_refund(connection, caller, body.consumption, id_, body.millicredits, body.why)
                 kind = "usage_refund"
             elif body.millicredits > 0:
@@ -208,8 +214,14 @@ class CreditHandlers(BillingHandlers):
                 await credits.book_withdrawal(connection, caller, row.id, id_, -body.millicredits, body.why)
                 kind = "withdrawal"
             now = await journal.fetch_balance(connection, row.id)
-            told = {"id": id_, "kind": kind, "customer": row.name, "millicredits": body.millicredits, "balance": now}
-            return 201, told, None
+            adjustment = {
+                "id": id_,
+                "kind": kind,
+                "customer": row.name,
+                "millicredits": body.millicredits,
+                "balance": now,
+            }
+            return 201, adjustment, None
 
         return await self._change(call, make, creates=True)
 
@@ -219,7 +231,7 @@ class CreditHandlers(BillingHandlers):
         meters = self._meters()
         if body.millicredits is not None and body.millicredits % CENT:
             wrong = f"is not a whole number of cents, of {CENT} millicredits each"
-            raise Refused(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": wrong}])
+            raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": wrong}])
         stripe = self._paying()
         made: list[credits.HeldRefund] = []
 
@@ -230,8 +242,8 @@ class CreditHandlers(BillingHandlers):
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=waiting
             )
             made.append(held)
-            told = {"id": held.id, "customer": name, "purchase": held.grant, "cents": held.cents, "state": "held"}
-            return 202, told, None
+            refund = {"id": held.id, "customer": name, "purchase": held.grant, "cents": held.cents, "state": "held"}
+            return 202, refund, None
 
         response = await self._change(call, make, creates=True)
         if made and response.status == 202 and not call.query.dry_run:
@@ -251,49 +263,49 @@ class CreditHandlers(BillingHandlers):
             if len(call.path("date")) != 10 or day.year < 2000:
                 raise ValueError
         except ValueError:
-            raise Refused(404, "there is no such day: write it as 2027-01-31") from None
+            raise ProblemError(404, "there is no such day: write it as 2027-01-31") from None
         try:
             async with self._database.writing() as connection:
-                found = await accounting.fetch_day_journal(connection, day, time.time())
-        except DayNotOverError as no:
-            raise Refused(409, str(no)) from None
+                day_journal = await accounting.fetch_day_journal(connection, day, time.time())
+        except DayNotOverError as error:
+            raise ProblemError(409, str(error)) from None
         form = call.query.format
         if form is None:
             moved = [
                 {"account": one.account, "kind": one.kind, "customer": one.customer, "millicredits": one.amount}
-                for one in found.movements
+                for one in day_journal.movements
             ]
-            return answer(200, {"date": str(day), "movements": moved, "cents": dict(found.cents)})
+            return answer(200, {"date": str(day), "movements": moved, "cents": dict(day_journal.cents)})
         names = {str(account): name for account, name in billing.accounts.items()}
         file = {"Content-Disposition": f'attachment; filename="journal-{day}-{form}.csv"'}
-        return web.Response(body=accounting.render_journal(found, form, names), content_type=CSV, headers=file)
+        return web.Response(body=accounting.render_journal(day_journal, form, names), content_type=CSV, headers=file)
 
     # ---- who and whether
 
     def _meters(self) -> CreditMeters:
-        """What is read of the ledger; raises Refused where no credits are sold."""
-        found = get_credit_meters(self._billing())
-        if found is None:
-            raise Refused(404, "no credits are sold here: there is no billing.credits in the collector's file")
-        return found
+        """What is read of the ledger; raises ProblemError where no credits are sold."""
+        meters = get_credit_meters(self._billing())
+        if meters is None:
+            raise ProblemError(404, "no credits are sold here: there is no billing.credits in the collector's file")
+        return meters
 
     def _paying(self) -> Stripe:
-        """The way to Stripe; raises Refused where there is none."""
+        """The way to Stripe; raises ProblemError where there is none."""
         if self.stripe is None:
-            raise Refused(409, "nothing can be bought or refunded: billing has mode: off in the collector's file")
+            raise ProblemError(409, "nothing can be bought or refunded: billing has mode: off in the collector's file")
         return self.stripe
 
     async def _payer(self, whose: str) -> tuple[Any, str]:
-        """The row of a customer, and who that is at Stripe; raises Refused."""
+        """The row of a customer, and who that is at Stripe; raises ProblemError."""
         stripe = self._paying()
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, whose)
         if row.deleting_since is not None:
-            raise Refused(409, "the customer is being deleted")
+            raise ProblemError(409, "the customer is being deleted")
         try:
             return row, await payers.get_or_create_customer(self._database, stripe, row.id, row.name)
-        except StripeCallError as failure:
-            raise refused(failure) from None
+        except StripeCallError as error:
+            raise stripe_refusal(error) from None
 
     async def _record(self, call: Call[Any, Any], entry: AuditEntry) -> None:
         """Put on record to whom a page of Stripe's is given, before it is."""
@@ -302,11 +314,15 @@ class CreditHandlers(BillingHandlers):
 
     async def _key(self, call: Call[Any, Any]) -> str:
         """What makes a request the same one at Stripe: the Idempotency-Key of who asks, else it is like no other."""
-        asked = await idempotent(call)
-        return generate_id() if asked is None else f"{asked.digest[:32]}_{asked.request_sha256[:16]}"
+        idempotency_request = await find_idempotency_request(call)
+        return (
+            generate_id()
+            if idempotency_request is None
+            else f"{idempotency_request.digest[:32]}_{idempotency_request.request_sha256[:16]}"
+        )
 
 
-def purchase_told(row: Any) -> CreditPurchase:
+def purchase_to_response(row: Any) -> CreditPurchase:
     """Tell a purchase as the API does."""
     return {
         "id": row.id,
@@ -324,8 +340,8 @@ def is_business(row: Any) -> bool:
     return customers.to_response(row)["metadata"].get(BUSINESS) == "true"
 
 
-def refused(failure: StripeCallError) -> Refused:
+def stripe_refusal(failure: StripeCallError) -> ProblemError:
     """What a caller is told where Stripe did not do as it was asked."""
     if failure.outcome is CallOutcome.REFUSED:
-        return Refused(409, f"Stripe refuses: {failure.message}")
-    return Refused(503, "Stripe cannot be reached now", headers=LATER)
+        return ProblemError(409, f"Stripe refuses: {failure.message}")
+    return ProblemError(503, "Stripe cannot be reached now", headers=LATER)

@@ -9,7 +9,7 @@ from aiohttp import web
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.ids import format_timestamp, now_ms
-from edgeproxy.collector.api.cached_reports import Kept, NotReady, Remembered
+from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
 from edgeproxy.collector.api.delivery_models import (
     ReconciliationQuery,
     ReportQuery,
@@ -18,7 +18,7 @@ from edgeproxy.collector.api.delivery_models import (
 )
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.request_reader import body_of
-from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import shadow_log
 from edgeproxy.collector.billing.reports import rollout_figures
@@ -54,7 +54,7 @@ class DeliveryHandlers:
         """Of webhooks: whoever signs by one of these is Stripe."""
         self._payloads = PayloadCipher(())
         self._arrivals = BatchWriter(self._keep)
-        self._gates = Remembered("gates of the roll-out", self._work_out, GATES_SECONDS)
+        self._gates = ReportCache("gates of the roll-out", self._work_out, GATES_SECONDS)
         self.processor: Processor | None = None
         """Applies events; None where there is no way to Stripe."""
 
@@ -70,25 +70,27 @@ class DeliveryHandlers:
 
     def _must_bill(self) -> Billing:
         if self._billing is None:
-            raise Refused(404, NOT_SOLD)
+            raise ProblemError(404, NOT_SOLD)
         return self._billing
 
     async def take(self, call: Call[Query, Nothing]) -> web.Response:
         """Take an event: it is kept before it is acknowledged."""
         self._must_bill()
         if not self._secrets:
-            raise Refused(404, "no webhook secret is configured, so no event can be verified")
+            raise ProblemError(404, "no webhook secret is configured, so no event can be verified")
         sent = await body_of(call.request, webhook_event.BYTES_MAX)
         if len(sent) > webhook_event.BYTES_MAX:
-            raise Refused(413, f"an event has at most {webhook_event.BYTES_MAX} bytes", headers={"Connection": "close"})
+            raise ProblemError(
+                413, f"an event has at most {webhook_event.BYTES_MAX} bytes", headers={"Connection": "close"}
+            )
         try:
             webhook_event.verify_signature(
                 sent, call.request.headers.get("Stripe-Signature"), self._secrets, time.time()
             )
             event = webhook_event.parse_event(sent)
-        except (webhook_event.ForgedEventError, webhook_event.InvalidEventError) as no:
+        except (webhook_event.ForgedEventError, webhook_event.InvalidEventError) as error:
             self._metrics.webhooks_refused.inc()
-            raise Refused(400, str(no)) from None
+            raise ProblemError(400, str(error)) from None
         await self._arrivals.write_event(ReceivedEvent(event, sent))
         return answer(200, {"received": event.id})
 
@@ -102,22 +104,22 @@ class DeliveryHandlers:
         """List events of Stripe's, the latest first."""
         query = call.query
         async with self._database.reading(whole=True) as connection:
-            found = await receiver.list_events(connection, query.state, query.before, query.limit)
+            events = await receiver.list_events(connection, query.state, query.before, query.limit)
             states = await receiver.count_by_state(connection)
-        return answer(200, {"events": found, "states": states})
+        return answer(200, {"events": events, "states": states})
 
     async def replay(self, call: Call[Query, Nothing]) -> web.Response:
         """Have an event applied once more."""
         self._must_bill()
         event = call.path("event")
         if self.processor is None:
-            raise Refused(409, "with mode: off nothing is asked of Stripe")
+            raise ProblemError(409, "with mode: off nothing is asked of Stripe")
         try:
             is_there = webhook_event.ID.fullmatch(event) is not None and await self.processor.replay(event)
-        except StripeUnavailableError as why:
-            raise Refused(503, f"the event is not kept here, and Stripe does not answer: {why}") from None
+        except StripeUnavailableError as error:
+            raise ProblemError(503, f"the event is not kept here, and Stripe does not answer: {error}") from None
         if not is_there:
-            raise Refused(404, "neither this database nor Stripe has such an event of this mode")
+            raise ProblemError(404, "neither this database nor Stripe has such an event of this mode")
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("billing.replay", f"event {event}"))
         return answer(202, {"event": event, "state": "waiting"})
@@ -126,15 +128,15 @@ class DeliveryHandlers:
         """Tell what was held against what, both numbers of each row that differs, and what to do about it."""
         self._must_bill()
         async with self._database.reading(whole=True) as connection:
-            found = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
-        return answer(200, {"reconciliations": found})
+            reconciliations = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
+        return answer(200, {"reconciliations": reconciliations})
 
     async def report(self, call: Call[ReportQuery, Nothing]) -> web.Response:
         """Tell what one rating of all usage comes to beside what was charged."""
         self._must_bill()
         async with self._database.reading(whole=True) as connection:
-            found = await shadow_log.fetch_report(connection, call.query.period, call.query.limit)
-        return answer(200, found)
+            report = await shadow_log.fetch_report(connection, call.query.period, call.query.limit)
+        return answer(200, report)
 
     async def show_rollout(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell who is charged now, and what the next step up waits for."""
@@ -142,15 +144,15 @@ class DeliveryHandlers:
         async with self._database.reading(whole=True) as connection:
             now = await charging.fetch_charging(connection, billing)
             waivers = await charging.list_waivers(connection, WAIVERS_MAX)
-        gates: Kept[list[rollout.Gate]] | None = None
+        gates: CachedReport[list[rollout.Gate]] | None = None
         try:
             gates = await self._gates.get((now.percent, now.since))
-        except NotReady:
+        except ReportNotReadyError:
             pass
         return answer(
             200,
             {
-                **told(now),
+                **charging_to_response(now),
                 "gates": [] if gates is None else [gate.to_response() for gate in gates.value],
                 "gates_as_of": None if gates is None else format_timestamp(int(gates.at * 1000)),
                 "stage": rollout.get_stage(now.percent),
@@ -162,29 +164,29 @@ class DeliveryHandlers:
 
     async def change_rollout(self, call: Call[Query, UpdateRolloutRequest]) -> web.Response:
         """Charge more customers, or fewer, or nobody."""
-        billing, said = self._must_bill(), call.body
-        version, why = 0, said.why
+        billing, body = self._must_bill(), call.body
+        version, why = 0, body.why
         gates: list[rollout.Gate] = []
-        if said.percent is not None:  # Before the transaction: it can take long, and whoever counts would wait.
-            now, gates = await self._gates_of(said.percent)
+        if body.percent is not None:  # Before the transaction: it can take long, and whoever counts would wait.
+            now, gates = await self._gates_of(body.percent)
             version = now.version
             closed = [gate for gate in gates if not gate.is_open]
-            if closed and said.force is None:
+            if closed and body.force is None:
                 why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.condition}" for gate in closed)
-                raise Refused(409, f"gates are closed: {why}. Wait, or send force with a reason")
-            if said.force is not None:
-                why = f"{said.why}; forced past {len(closed)} gates: {said.force}"
+                raise ProblemError(409, f"gates are closed: {why}. Wait, or send force with a reason")
+            if body.force is not None:
+                why = f"{body.why}; forced past {len(closed)} gates: {body.force}"
         async with self._database.writing() as connection:
-            if said.percent is not None:
-                await charging.set_percent(connection, call.caller, said.percent, why, frozenset({version}))
-            if said.charging is False:
-                await charging.stop_charging(connection, call.caller, said.message or charging.NO_CHARGE, said.why)
-            elif said.charging is True:
+            if body.percent is not None:
+                await charging.set_percent(connection, call.caller, body.percent, why, frozenset({version}))
+            if body.charging is False:
+                await charging.stop_charging(connection, call.caller, body.message or charging.NO_CHARGE, body.why)
+            elif body.charging is True:
                 if not charging.is_enabled(billing):
-                    raise Refused(409, "the collector's file stops charging: change it there, and reload")
-                await charging.resume_charging(connection, call.caller, said.why)
+                    raise ProblemError(409, "the collector's file stops charging: change it there, and reload")
+                await charging.resume_charging(connection, call.caller, body.why)
             then = await charging.fetch_charging(connection, billing)
-        return answer(200, {**told(then), "gates": [gate.to_response() for gate in gates]})
+        return answer(200, {**charging_to_response(then), "gates": [gate.to_response() for gate in gates]})
 
     async def _work_out(self, _: tuple[int, int]) -> list[rollout.Gate]:
         return (await self._gates_of(rollout.PERCENT_MAX))[1]
@@ -198,7 +200,7 @@ class DeliveryHandlers:
         return now, rollout.evaluate_gates(now.percent, percent, figures)
 
 
-def told(now: charging.Charging) -> dict[str, Any]:
+def charging_to_response(now: charging.Charging) -> dict[str, Any]:
     """Tell of the roll-out."""
     return {
         "mode": now.mode,

@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts.ids import format_timestamp
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import DeadLettersQuery, WhyQuery
 from edgeproxy.collector.api.request_reader import body_of, content_of
-from edgeproxy.collector.api.responses import Refused, answer, problem
+from edgeproxy.collector.api.responses import ProblemError, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.events.body import parse_body
@@ -71,59 +71,63 @@ class EventHandlers:
         return problem(429, "more events are waiting than can be held", {"Retry-After": "1"})
 
     def _read(self, sent: bytes, coding: str, token: str) -> EventRequest:
-        """The events in a body; raises Refused."""
+        """The events in a body; raises ProblemError."""
         try:
             plain = sent if coding == "identity" else inflate(sent, coding)
             events, rejected = parse_body(plain, self._meters, time.time())
-        except InvalidBatchError as bad:
-            raise Refused(415 if "unknown coding" in str(bad) else 400, f"the body {bad}") from None
-        except InvalidEventBodyError as bad:
-            raise Refused(413 if len(sent) > BODY_BYTES_MAX else 400, str(bad)) from None
+        except InvalidBatchError as error:
+            raise ProblemError(415 if "unknown coding" in str(error) else 400, f"the body {error}") from None
+        except InvalidEventBodyError as error:
+            raise ProblemError(413 if len(sent) > BODY_BYTES_MAX else 400, str(error)) from None
         return EventRequest(token, events, rejected)
 
     async def letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:
         """List events that were rejected, oldest first."""
         limit = call.query.limit
         async with self._database.reading() as connection:
-            found = await dead_letters.list_letters(connection, call.query.cursor, limit + 1)
-        more = {"next": found[limit - 1].id} if len(found) > limit else {}
-        return answer(200, {"dead_letters": [told(letter) for letter in found[:limit]], **more})
+            rows = await dead_letters.list_letters(connection, call.query.cursor, limit + 1)
+        more = {"next": rows[limit - 1].id} if len(rows) > limit else {}
+        return answer(200, {"dead_letters": [letter_to_response(letter) for letter in rows[:limit]], **more})
 
     async def letter(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell of one."""
-        return answer(200, told(await self._found(call.path("letter"))))
+        return answer(200, letter_to_response(await self._get_letter(call.path("letter"))))
 
     async def replay(self, call: Call[Query, Nothing]) -> web.Response:
         """Count it after all, as it is or as it is sent now."""
-        letter = await self._found(call.path("letter"))
+        letter = await self._get_letter(call.path("letter"))
         given = await content_of(call, BODY_BYTES_MAX)
         try:
-            (said,) = parse_objects(given) if given else [letter.event]
-            event = parse_event(said, self._meters, time.time())
-        except (InvalidEventBodyError, InvalidEventError) as bad:
-            raise Refused(422, f"the event {bad}") from None
+            (event_body,) = parse_objects(given) if given else [letter.event]
+            event = parse_event(event_body, self._meters, time.time())
+        except (InvalidEventBodyError, InvalidEventError) as error:
+            raise ProblemError(422, f"the event {error}") from None
         except ValueError:
-            raise Refused(422, "send one event") from None
+            raise ProblemError(422, "send one event") from None
         receipt = await self._intake.settle(EventRequest(call.holder.label, [(0, event)], (), is_replay=True))
         if receipt.rejected:
-            raise Refused(409, f"the event {receipt.rejected[0].error}")
-        await self._put_away(call, letter, "dead_letter.replay", {"event": said, "again": not receipt.accepted})
+            raise ProblemError(409, f"the event {receipt.rejected[0].error}")
+        await self._remove_letter(
+            call, letter, "dead_letter.replay", {"event": event_body, "again": not receipt.accepted}
+        )
         return answer(200, _result(receipt))
 
     async def discard(self, call: Call[WhyQuery, Nothing]) -> web.Response:
         """Take it out for good."""
-        letter = await self._found(call.path("letter"))
-        await self._put_away(call, letter, "dead_letter.discard", {"why": call.query.why})
+        letter = await self._get_letter(call.path("letter"))
+        await self._remove_letter(call, letter, "dead_letter.discard", {"why": call.query.why})
         return web.Response(status=204)
 
-    async def _found(self, id_: str) -> DeadLetter:
+    async def _get_letter(self, id_: str) -> DeadLetter:
         async with self._database.reading() as connection:
             letter = await dead_letters.find_letter(connection, id_) if id_.isascii() and id_.isprintable() else None
         if letter is None:
-            raise Refused(404, NOT_THERE)
+            raise ProblemError(404, NOT_THERE)
         return letter
 
-    async def _put_away(self, call: Call[Any, Nothing], letter: DeadLetter, action: str, after: dict[str, Any]) -> None:
+    async def _remove_letter(
+        self, call: Call[Any, Nothing], letter: DeadLetter, action: str, after: dict[str, Any]
+    ) -> None:
         async with self._database.writing() as connection:
             if await dead_letters.delete_letter(connection, letter.id):
                 before = {"event": letter.event, "error": letter.error}
@@ -131,10 +135,10 @@ class EventHandlers:
         log.get_logger().info("dead letter put away", letter=letter.id, action=action, by=call.holder.label)
 
 
-def told(letter: DeadLetter) -> dict[str, Any]:
+def letter_to_response(letter: DeadLetter) -> dict[str, Any]:
     """A dead letter, as it is told."""
-    said = letter._asdict()
-    return {**said, "received": format_timestamp(letter.received)}
+    response = letter._asdict()
+    return {**response, "received": format_timestamp(letter.received)}
 
 
 def _result(receipt: Receipt) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from typing import Any
 from aiohttp import web
 
 from edgeproxy.collector.accounts.ids import format_timestamp
-from edgeproxy.collector.api.cached_reports import Kept, NotReady, Remembered
+from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
 from edgeproxy.collector.api.endpoint import Call, Nothing
 from edgeproxy.collector.api.figure_models import ExecutiveQuery, RefusalsQuery
-from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.billing.credits import statements
 from edgeproxy.collector.billing.reports import business_report as executive
 from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, DayReport, MonthReport
@@ -35,8 +35,8 @@ class FigureHandlers:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._settings: Settings
-        self._executive = Remembered("executive figures", self._work_out, EXECUTIVE_SECONDS)
-        self._refusals = Remembered("refusals", self._refused, REFUSALS_SECONDS)
+        self._executive = ReportCache("executive figures", self._work_out, EXECUTIVE_SECONDS)
+        self._refusals = ReportCache("refusals", self._refused, REFUSALS_SECONDS)
 
     def use(self, settings: Settings) -> None:
         """Tell the figures of what these have."""
@@ -52,14 +52,14 @@ class FigureHandlers:
     async def executive(self, call: Call[ExecutiveQuery, Nothing]) -> web.Response:
         """Tell revenue, cost and margin of the days of a month, its last week, and the month itself."""
         if self._settings.billing is None:
-            raise Refused(404, "nothing is sold here: there is no billing in the collector's file")
+            raise ProblemError(404, "nothing is sold here: there is no billing in the collector's file")
         try:
             month = statements.parse_month(call.query.month or f"{executive.date_of(int(time.time())):%Y-%m}")
-        except ValueError as no:
-            raise Refused(400, f"month: {no}") from None
+        except ValueError as error:
+            raise ProblemError(400, f"month: {error}") from None
         if month.begin > time.time() * 1000:
-            raise Refused(400, "month: has not begun")
-        return _told(await _ready(self._executive, month))
+            raise ProblemError(400, "month: has not begun")
+        return _answer_report(await _get_report(self._executive, month))
 
     async def _work_out(self, month: statements.CalendarMonth) -> dict[str, Any]:
         billing, now = self._settings.billing, time.time()
@@ -75,8 +75,8 @@ class FigureHandlers:
         async with self._database.reading(whole=True) as connection:
             whole = await executive.fetch_month(connection, month, now, cogs)
         return {
-            "month": _month_told(whole),
-            "days": [_day_told(day) for day in days],
+            "month": _month_to_response(whole),
+            "days": [_day_to_response(day) for day in days],
             "week": {
                 "from": str(start),
                 "to": str(start + WEEK - timedelta(days=1)),
@@ -92,42 +92,42 @@ class FigureHandlers:
 
     async def refusals(self, call: Call[RefusalsQuery, Nothing]) -> web.Response:
         """Tell who was refused most in the last hours, by which limits, and how much of it was not certain."""
-        return _told(await _ready(self._refusals, call.query.hours))
+        return _answer_report(await _get_report(self._refusals, call.query.hours))
 
     async def _refused(self, hours: int) -> dict[str, Any]:
         meters = [name for name, meter in self._settings.meters.items() if MEASURES[meter.count].is_of_refusals]
         until = int(time.time())
         since = until - hours * 3600
-        found = RefusalReport(0, 0, (), ())
+        report = RefusalReport(0, 0, (), ())
         if meters:
             async with self._database.reading(whole=True) as connection:
-                found = await refusals.fetch_refusals(connection, meters, since, until)
+                report = await refusals.fetch_refusals(connection, meters, since, until)
         return {
             "since": format_timestamp(since * 1000),
             "until": format_timestamp(until * 1000),
             "is_counted": bool(meters),
-            "refused": found.refused,
-            "uncertain": found.uncertain,
-            "customers": [one._asdict() for one in found.customers],
+            "refused": report.refused,
+            "uncertain": report.uncertain,
+            "customers": [row._asdict() for row in report.customers],
             "limits": [
-                {"limit": one.limit, "refused": one.refused, "uncertain": one.uncertain} for one in found.limits
+                {"limit": row.limit, "refused": row.refused, "uncertain": row.uncertain} for row in report.limits
             ],
         }
 
 
-async def _ready(figures: "Remembered[Any, dict[str, Any]]", key: Any) -> Kept[dict[str, Any]]:
-    """Return figures; raises Refused while they are worked out for the first time."""
+async def _get_report(figures: "ReportCache[Any, dict[str, Any]]", key: Any) -> CachedReport[dict[str, Any]]:
+    """Return figures; raises ProblemError while they are worked out for the first time."""
     try:
         return await figures.get(key)
-    except NotReady:
-        raise Refused(429, WORKED_OUT, headers=AGAIN) from None
+    except ReportNotReadyError:
+        raise ProblemError(429, WORKED_OUT, headers=AGAIN) from None
 
 
-def _told(kept: Kept[dict[str, Any]]) -> web.Response:
-    return answer(200, {"as_of": format_timestamp(int(kept.at * 1000)), **kept.value})
+def _answer_report(report: CachedReport[dict[str, Any]]) -> web.Response:
+    return answer(200, {"as_of": format_timestamp(int(report.at * 1000)), **report.value})
 
 
-def _day_told(day: DayReport) -> dict[str, Any]:
+def _day_to_response(day: DayReport) -> dict[str, Any]:
     return {
         "day": str(day.day),
         "usage": day.usage,
@@ -139,7 +139,7 @@ def _day_told(day: DayReport) -> dict[str, Any]:
     }
 
 
-def _month_told(month: MonthReport) -> dict[str, Any]:
+def _month_to_response(month: MonthReport) -> dict[str, Any]:
     return {
         **month._asdict(),
         "month": str(month.month),

@@ -18,7 +18,7 @@ from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import UpdateEdgeRequest, UsageQuery
 from edgeproxy.collector.api.listener import LISTENER
 from edgeproxy.collector.api.request_reader import body_of
-from edgeproxy.collector.api.responses import Refused, answer, problem
+from edgeproxy.collector.api.responses import ProblemError, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import detail, edges, queries, readings
 from edgeproxy.collector.ledger.batch_writer import REFUSED, BatchOutcome, BatchWriter
@@ -50,7 +50,7 @@ class LedgerHandlers:
         self._ingest = ingest
         self._names = names
         self._metrics = metrics
-        self._exports = usage_csv.Exports(database)
+        self._exports = usage_csv.CsvExporter(database)
         self._dimensions: frozenset[str] = frozenset()
         self._aggregates: dict[str, AggregateName] = {}
         self._tiers: Mapping[str, Tier] = {}
@@ -68,22 +68,22 @@ class LedgerHandlers:
         request, token = call.request, call.holder
         has_certificate = request.transport and request.transport.get_extra_info("peercert")
         if request.app[LISTENER].asks_for_certificates and not has_certificate:
-            raise auth.Denied(403, "show a certificate that tls.client_ca of the collector vouches for")
-        said = parse_headers(request.headers)
-        if isinstance(said, str):
-            return answer(422, {"error": "headers", "detail": said})
-        auth.require_edge(token, said.edge)
+            raise auth.DeniedError(403, "show a certificate that tls.client_ca of the collector vouches for")
+        names = parse_headers(request.headers)
+        if isinstance(names, str):
+            return answer(422, {"error": "headers", "detail": names})
+        auth.require_edge(token, names.edge)
         # One that does not say how long its body is may take all there is.
         size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
         if not self._ingest.reserve_bytes(size):
-            return self._busy()
+            return self._answer_busy()
         try:
             sent = await body_of(request)
             coding = request.headers.get("Content-Encoding", "identity").strip().lower()
-            arrival = await self._arrival(said, sent, coding)
+            arrival = await self._read_batch(names, sent, coding)
             more = max(0, len(arrival.body) - size)
             if more and not self._ingest.reserve_bytes(more, already=size):
-                return self._busy()
+                return self._answer_busy()
             size += more
             # Settled whether its sender waits or not: half of a transaction cannot be taken back.
             shipper, about = Shipper(token.label, token.region), parse_fields(request.headers)
@@ -91,19 +91,19 @@ class LedgerHandlers:
         finally:
             self._ingest.release_bytes(size)
         if outcome.verdict in REFUSED:
-            raise auth.Denied(403, outcome.why)
+            raise auth.DeniedError(403, outcome.why)
         if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
-            raise auth.Denied(429, outcome.why, FULL_RETRY)
+            raise auth.DeniedError(429, outcome.why, FULL_RETRY)
         self.last_used.record(*parse_field(request.headers.get(FIELD)))
         return verdict_of(outcome)
 
-    async def _arrival(self, said: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
+    async def _read_batch(self, names: BatchHeaders, sent: bytes, coding: str) -> ReceivedBatch:
         """Read a batch, beside the event loop where that takes longer."""
         if is_small(sent, coding):
-            return decode_batch(said, sent, coding)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, said, sent, coding)
+            return decode_batch(names, sent, coding)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, names, sent, coding)
 
-    def _busy(self) -> web.Response:
+    def _answer_busy(self) -> web.Response:
         self._metrics.busy.inc()
         later = {"Retry-After": str(self._ingest.estimate_retry_seconds())}
         return problem(429, "more batches are waiting than can be held", later)
@@ -114,38 +114,38 @@ class LedgerHandlers:
         at once, unless `limit` or `cursor` ask for a page.
         """
         customer = auth.customer_of(call.holder, call.query.customer)
-        said = call.query.model_dump(by_alias=True, exclude_none=True)
+        query = call.query.model_dump(by_alias=True, exclude_none=True)
         known = set(self._dimensions)
-        if other := queries.list_dimension_names(said) - known:
+        if other := queries.list_dimension_names(query) - known:
             async with self._database.reading() as connection:
                 known |= await queries.fetch_known_dimensions(connection, other)
-        question = queries.parse_query({**said, **({"customer": customer} if customer else {})}, time.time(), known)
+        question = queries.parse_query({**query, **({"customer": customer} if customer else {})}, time.time(), known)
         if call.holder.customer is not None:
-            detail.require_detail(question, await self._detail_of(call.holder.customer), time.time())
+            detail.require_detail(question, await self._find_detail_seconds(call.holder.customer), time.time())
         if question.meter is None and not question.by:
             question = replace(question, by=("meter",))
-        is_csv = usage_csv.is_wanted(call.request)
+        is_csv = usage_csv.accepts_csv(call.request)
         aggregate = self._aggregates.get(question.meter or "", "sum")
         if aggregate != "sum":
             async with self._database.reading(whole=True) as connection:
-                found = await readings.fetch_usage(connection, question, aggregate, time.time())
+                report = await readings.fetch_usage(connection, question, aggregate, time.time())
             if is_csv:
-                return usage_csv.page(call.request, question, found)
-            return await self._told(question, found)
+                return usage_csv.render_page(call.request, question, report)
+            return await self._answer_usage(question, report)
         if is_csv and question.limit is None and question.after is None:
             return await self._exports.send(call.request, question)
         async with self._database.reading(whole=True) as connection:
             if question.meter is None:
-                found, totals = await queries.fetch_usage_by_meter(connection, question)
+                report, totals = await queries.fetch_usage_by_meter(connection, question)
                 if len(totals) > 1:
-                    found |= {"total": None, "totals": totals}
+                    report |= {"total": None, "totals": totals}
             else:
-                found = await queries.fetch_usage(connection, question)
+                report = await queries.fetch_usage(connection, question)
         if is_csv:
-            return usage_csv.page(call.request, question, found)
-        return await self._told(question, found)
+            return usage_csv.render_page(call.request, question, report)
+        return await self._answer_usage(question, report)
 
-    async def _detail_of(self, customer: str) -> float | None:
+    async def _find_detail_seconds(self, customer: str) -> float | None:
         """For how many seconds a customer sees detail; None: for ever."""
         async with self._database.reading() as connection:
             tier = await customers.find_tier(connection, customer)
@@ -153,9 +153,9 @@ class LedgerHandlers:
             tier = self._customers[customer].tier
         return self._tiers[tier].analytics if tier is not None and tier in self._tiers else None
 
-    async def _told(self, question: LedgerQuery, found: dict[str, Any]) -> web.Response:
-        unknown = await self._names.find_unknown(question, found["rows"])
-        return answer(200, found | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
+    async def _answer_usage(self, question: LedgerQuery, report: dict[str, Any]) -> web.Response:
+        unknown = await self._names.find_unknown(question, report["rows"])
+        return answer(200, report | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
     async def edges(self, _: Call[Query, Nothing]) -> web.Response:
         """Tell how each edge is."""
@@ -165,7 +165,7 @@ class LedgerHandlers:
     async def change_edge(self, call: Call[Query, UpdateEdgeRequest]) -> web.Response:
         """Change an edge in one of the forms of EdgeChange."""
         change, edge = call.body, call.path("edge")
-        said = change.model_dump(exclude_unset=True)
+        fields = change.model_dump(exclude_unset=True)
         async with self._database.writing() as connection:
             before = await edges.find_binding(connection, edge)
             if change.retired is not None:
@@ -176,14 +176,14 @@ class LedgerHandlers:
                 assert change.gap_to is not None
                 watermark = await edges.allow_initial_gap(connection, self._database, edge, change.gap_to)
                 if watermark is None and NAME.fullmatch(edge):
-                    raise Refused(409, f"the chain of {edge} has begun already")
+                    raise ProblemError(409, f"the chain of {edge} has begun already")
             if watermark is not None:
-                was = before and {name: before[name] for name in said}
-                await audit.append_entry(connection, call.caller, AuditEntry("edge.change", edge, was, said))
+                previous = before and {name: before[name] for name in fields}
+                await audit.append_entry(connection, call.caller, AuditEntry("edge.change", edge, previous, fields))
         if watermark is None:
-            raise Refused(404, f"there is no edge {edge[:64]!r}")
-        log.get_logger().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **said)
-        return answer(200, {"edge": edge, "watermark": watermark, **said})
+            raise ProblemError(404, f"there is no edge {edge[:64]!r}")
+        log.get_logger().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **fields)
+        return answer(200, {"edge": edge, "watermark": watermark, **fields})
 
 
 def verdict_of(outcome: BatchOutcome) -> web.Response:

@@ -11,7 +11,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.api.endpoint import BYTES, Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import QuarantineQuery
 from edgeproxy.collector.api.request_reader import content_of
-from edgeproxy.collector.api.responses import Refused, answer, problem
+from edgeproxy.collector.api.responses import ProblemError, answer, problem
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.collector.ledger.chain import Verdict
@@ -46,20 +46,20 @@ class QuarantineHandlers:
     async def shown(self, call: Call[Query, Nothing]) -> web.Response:
         """Tell what is known of a batch there."""
         async with self._database.reading(whole=True) as connection:
-            found = await quarantine.find_batch(connection, *asked_for(call))
-        return problem(404, NOT_THERE) if found is None else answer(200, found)
+            batch = await quarantine.find_batch(connection, *parse_batch_path(call))
+        return problem(404, NOT_THERE) if batch is None else answer(200, batch)
 
     async def body(self, call: Call[Query, Nothing]) -> web.Response:
         """Send its body, uncompressed where that can be done, else as it came."""
         async with self._database.reading() as connection:
-            body = await quarantine.find_body(connection, *asked_for(call))
+            body = await quarantine.find_body(connection, *parse_batch_path(call))
         if body is None:
             return problem(404, NOT_THERE)
         return web.Response(body=body, content_type=BYTES)
 
     async def replay(self, call: Call[Query, Nothing]) -> web.Response:
         """Count it after all, by its own body or by the one that is sent."""
-        edge, seq = asked_for(call)
+        edge, seq = parse_batch_path(call)
         given = await content_of(call)
 
         async def record(connection: AsyncConnection, done: quarantine.ReplayResult) -> None:
@@ -74,10 +74,10 @@ class QuarantineHandlers:
             done = await quarantine.replay_batch(
                 self._database, edge, seq, given or None, record=record, meters=self._meters
             )
-        except InvalidBatchError as bad:
-            return problem(422, f"the body {bad}")
-        except quarantine.ReplayRejectedError as no:
-            return problem(no.status, str(no))
+        except InvalidBatchError as error:
+            return problem(422, f"the body {error}")
+        except quarantine.ReplayRejectedError as error:
+            return problem(error.status, str(error))
         if not done.again:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(done.rows)
@@ -88,9 +88,9 @@ class QuarantineHandlers:
         return answer(200, done.to_response())
 
 
-def asked_for(call: Call[Query, Nothing]) -> tuple[str, int]:
-    """Return the batch that a path names; raises Refused."""
+def parse_batch_path(call: Call[Query, Nothing]) -> tuple[str, int]:
+    """Return the batch that a path names; raises ProblemError."""
     edge, seq = call.path("edge"), call.path("seq")
     if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
-        raise Refused(400, f"{seq[:20]!r} is no seq, a whole number from 1")
+        raise ProblemError(400, f"{seq[:20]!r} is no seq, a whole number from 1")
     return edge, int(seq)

@@ -9,7 +9,7 @@ from edgeproxy.base.addresses import parse_ip
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.ledger_models import BestRegionQuery, RegionReports
-from edgeproxy.collector.api.responses import Refused, answer
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.collector.regions import Measured
@@ -41,7 +41,7 @@ class RegionHandlers:
 
     def _measured(self) -> tuple[Measured, Latencies]:
         if self._settings.regions is None or self._latencies is None:
-            raise Refused(404, "regions are not configured at this collector")
+            raise ProblemError(404, "regions are not configured at this collector")
         return self._settings.regions, self._latencies
 
     async def take(self, call: Call[Query, RegionReports]) -> web.Response:
@@ -61,7 +61,7 @@ class RegionHandlers:
         query = call.query
         network = None if query.address is None else network_named(query.address)
         wish = Regions() if query.customer is None else await self._wish(query.customer)
-        found = choose(
+        choice = choose(
             latencies,
             regions.fallback,
             time.time(),
@@ -70,9 +70,9 @@ class RegionHandlers:
             prefer=wish.prefer,
             allow=wish.allow,
         )
-        measured = {region: round(ms, 1) for region, ms in found.measured.items()}
-        told = {"region": found.region, "because": found.because, "order": found.order, "measured": measured}
-        return answer(200, told | {"network": network}, {"Cache-Control": "private, max-age=60"})
+        measured = {region: round(ms, 1) for region, ms in choice.measured.items()}
+        response = {"region": choice.region, "because": choice.because, "order": choice.order, "measured": measured}
+        return answer(200, response | {"network": network}, {"Cache-Control": "private, max-age=60"})
 
     async def _wish(self, name: str) -> Regions:
         """Return where a customer is served: that of the files wins, as it does at edges."""
@@ -81,17 +81,17 @@ class RegionHandlers:
             async with self._database.reading() as connection:
                 customer = await documents.find_customer(connection, name)
         if customer is None:
-            raise Refused(404, f"there is no customer {name}")
+            raise ProblemError(404, f"there is no customer {name}")
         return customer.regions or Regions()
 
 
 def network_named(written: str) -> str:
-    """Return the network of an address, or of a network such as DNS servers are told of; raises Refused."""
+    """Return the network of an address, or of a network such as DNS servers are told of; raises ProblemError."""
     address = parse_ip(written.partition("/")[0])
     try:
         if address is None:
             raise ValueError
         ipaddress.ip_network(written, strict=False)
     except ValueError:
-        raise Refused(400, f"address: {written!r} is neither an address nor a network") from None
+        raise ProblemError(400, f"address: {written!r} is neither an address nor a network") from None
     return network_of(address)

@@ -28,7 +28,7 @@ READY_TIMEOUT = 2.0
 """Seconds within which the database answers, if it is well."""
 
 
-class StandingHandlers:
+class ServiceHandlers:
     """Tells how the collector is."""
 
     def __init__(self, database: Database, ingest: BatchWriter, metrics: Metrics) -> None:
@@ -57,8 +57,8 @@ class StandingHandlers:
             try:
                 async with asyncio.timeout(READY_TIMEOUT), self._database.reading() as connection:
                     await connection.exec_driver_sql("SELECT 1")
-            except CONNECTION_ERRORS as failure:
-                why = f"the database does not answer: {format_reason(failure)}"
+            except CONNECTION_ERRORS as error:
+                why = f"the database does not answer: {format_reason(error)}"
         return answer(503 if why else 200, {"ready": why is None, "reason": why})
 
     def _unable(self) -> str | None:
@@ -71,20 +71,20 @@ class StandingHandlers:
         if self._readers is not None:
             try:
                 self._readers.holder(call.request.headers.get("Authorization"), time.time())
-            except bearer.InvalidTokenError as no:
-                raise auth.Denied(401, str(no), {"WWW-Authenticate": no.challenge}, no.actor) from None
-        standing = billing = None
+            except bearer.InvalidTokenError as error:
+                raise auth.DeniedError(401, str(error), {"WWW-Authenticate": error.challenge}, error.actor) from None
+        edge_status = billing = None
         try:
             async with asyncio.timeout(READY_TIMEOUT), self._database.reading(whole=True) as connection:
-                standing = await edges.fetch_status(connection)
+                edge_status = await edges.fetch_status(connection)
                 if self._billing is not None:
                     billing = await billing_standing.fetch_status(connection, self._billing, time.time())
-        except Exception as failure:  # Whatever it is, the rest is to be told.
-            log.get_logger().warning("what edges are like is not known now", why=format_reason(failure))
+        except Exception as error:  # Whatever it is, the rest is to be told.
+            log.get_logger().warning("what edges are like is not known now", why=format_reason(error))
         tells_money = self._readers is not None or is_local(call.request)
-        ready = standing is not None and self._unable() is None
-        told = self._metrics.exposition(ready, standing, billing, tells_money=tells_money)
-        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
+        ready = edge_status is not None and self._unable() is None
+        exposition = self._metrics.exposition(ready, edge_status, billing, tells_money=tells_money)
+        return web.Response(body=exposition, headers={"Content-Type": CONTENT_TYPE})
 
     async def openapi(self, call: Call[Query, Nothing]) -> web.Response:
         """Send the OpenAPI description of the endpoints that this listener answers."""

@@ -71,7 +71,7 @@ class TokenHandlers(AccountHandlers):
         return await self._change(call, make)
 
     def _must_have_consent(self, call: Call[Any, Any], role: str | None) -> None:
-        """Raise Denied where a secret is made for a role of people, and who asks may not do what is sensitive."""
+        """Raise DeniedError where a secret is made for a role of people, and who asks may not do what is sensitive."""
         if role in SENSITIVE_ROLES:
             auth.require_consent(call.holder, f"make a token of the role {role}", time.time())
 

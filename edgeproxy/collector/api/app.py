@@ -34,7 +34,7 @@ from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.api.handlers.regions import RegionHandlers
-from edgeproxy.collector.api.handlers.standing import DESCRIPTION, Description, ServiceHandlers
+from edgeproxy.collector.api.handlers.service import DESCRIPTION, Description, ServiceHandlers
 from edgeproxy.collector.api.handlers.tokens import TokenHandlers
 from edgeproxy.collector.api.listener import LISTENER, Listener
 from edgeproxy.collector.api.request_limits import Often, RequestLimits, held_as
@@ -132,11 +132,11 @@ class Service:
     @property
     def unready(self) -> str | None:
         """Why it does not serve; None where it does."""
-        return self.handlers.standing.unready
+        return self.handlers.service.unready
 
     @unready.setter
     def unready(self, why: str | None) -> None:
-        self.handlers.standing.unready = why
+        self.handlers.service.unready = why
 
     def use(self, settings: Settings) -> None:
         """Let in whom these settings let in."""
@@ -152,7 +152,7 @@ class Service:
         self.handlers.contacts.use(settings)
         self.handlers.quarantine.use(settings)
         self.handlers.delivery.use(settings)
-        self.handlers.standing.use(settings)
+        self.handlers.service.use(settings)
         self._queues.ingest.values.set_bounds(settings.meters)
         self._queues.ingest.edges_per_token = settings.edges.per_token
         self._queues.intake.values.set_bounds(settings.meters)

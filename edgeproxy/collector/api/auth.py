@@ -76,7 +76,7 @@ def require(holder: Holder, roles: Collection[str], what: str) -> None:
 
 
 def require_group(holder: Holder, served: Collection[str], what: str) -> None:
-    """Raise DeniedError where the holder asks for `what` at a listener that serves other groups than those of its roles."""
+    """Raise DeniedError where the holder asks for `what` at a listener that does not serve the groups of its roles."""
     groups = {GROUPS_OF_ROLES[role] for role in holder.roles}
     if not groups & set(served):
         why = f"this listener does not serve {min(groups)}"

@@ -39,7 +39,7 @@ class Client(NamedTuple):
 
 
 class CodeFlow(Generic[T]):
-    """The flow at an issuer; `judge` returns who comes with an ID token, which is verified there, or raises SignInDeniedError."""
+    """The flow at an issuer; `judge` verifies an ID token and returns who comes with it, or raises DeniedError."""
 
     def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
         self._client = client
@@ -89,7 +89,7 @@ class CodeFlow(Generic[T]):
         return who
 
     async def _fetch_metadata(self) -> dict[str, Any]:
-        """Return what the issuer says of itself, asked now and then: anybody may begin to sign in. Raises SignInDeniedError."""
+        """Return the issuer's metadata, fetched now and then as anyone may begin to sign in; raises SignInDeniedError."""
         if time.monotonic() < self._fresh_until:
             return self._metadata
         try:

@@ -69,7 +69,7 @@ from edgeproxy.collector.api.handlers.ledger import LedgerHandlers
 from edgeproxy.collector.api.handlers.quarantine import QuarantineHandlers
 from edgeproxy.collector.api.handlers.quotas import QuotaHandlers
 from edgeproxy.collector.api.handlers.regions import RegionHandlers
-from edgeproxy.collector.api.handlers.standing import ServiceHandlers
+from edgeproxy.collector.api.handlers.service import ServiceHandlers
 from edgeproxy.collector.api.handlers.tokens import TokenHandlers
 from edgeproxy.collector.api.page_endpoints import page_endpoints
 from edgeproxy.collector.api.quota_endpoints import quota_endpoints

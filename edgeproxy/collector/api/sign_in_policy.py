@@ -16,7 +16,7 @@ class OperatorSignIn:
         self._client = client
 
     async def judge(self, token: str) -> SignedIn:
-        """Return which operator comes; raises SignInDeniedError."""
+        """Return which operator comes; raises DeniedError."""
         holder = await self._callers.operator(token, self._client)
         return SignedIn(holder.label, holder.roles, None, holder.factor_at)
 
@@ -29,7 +29,7 @@ class CustomerContactSignIn:
         self._keys = IssuerKeys(settings.issuer)
 
     async def judge(self, token: str) -> str:
-        """Return the address of who comes; raises SignInDeniedError."""
+        """Return the address of who comes; raises DeniedError."""
         settings = self._settings
         keys = await self._keys.with_key(operators.key_id(token))
         claims = operators.believed(token, keys, settings.issuer, settings.client, settings.algorithms)

@@ -333,8 +333,8 @@ class BillingHandlers(AccountHandlers):
         return self._settings.billing
 
     async def _check_selling(self, call: Call[Any, Any]) -> None:
-        """Raise ProblemError while nothing can be bought: with `mode: off` by customers, who would not be charged, and while
-        charging is stopped by anybody, as who buys is charged."""
+        """Raise ProblemError while nothing can be bought: by customers with `mode: off`, as they would not be
+        charged, and by anyone while charging is stopped, as buyers are charged."""
         billing = self._billing()
         if billing.mode == "off" and call.holder.customer is not None:
             raise ProblemError(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")

@@ -52,7 +52,7 @@ class CreditHandlers(BillingHandlers):
 
     async def balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
         """Tell what a customer has to spend, now or at a moment."""
-        whose, meters = self._whose(call), self._meters()
+        whose, meters = self._get_customer(call), self._meters()
         at = None if call.query.at is None else queries.parse_time("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, whose)
@@ -82,7 +82,7 @@ class CreditHandlers(BillingHandlers):
 
     async def statements(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell of which months there are statements."""
-        whose = self._whose(call)
+        whose = self._get_customer(call)
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, whose)
             months = await statements.list_months(connection, row.id)
@@ -90,7 +90,7 @@ class CreditHandlers(BillingHandlers):
 
     async def statement(self, call: Call[WhoseQuery, Nothing]) -> web.Response:
         """Tell a month, as JSON, or by the end of its name as CSV or PDF."""
-        whose = self._whose(call)
+        whose = self._get_customer(call)
         path = call.path("month")
         name, _, form = path.partition(".")
         try:
@@ -128,7 +128,7 @@ class CreditHandlers(BillingHandlers):
 
     async def purchases(self, call: Call[PurchasesQuery, Nothing]) -> web.Response:
         """List what a customer has bought."""
-        whose, limit = self._whose(call), call.query.limit
+        whose, limit = self._get_customer(call), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, whose)
             rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
@@ -151,9 +151,9 @@ class CreditHandlers(BillingHandlers):
 
     async def checkout(self, call: Call[WhoseQuery, Checkout]) -> web.Response:
         """Begin to buy credits: the answer says where the browser is sent."""
-        whose, body = self._whose(call), call.body
+        whose, body = self._get_customer(call), call.body
         self._meters()
-        await self._must_sell(call)
+        await self._check_selling(call)
         tax = self._billing().tax
         row, payer = await self._payer(whose)
         try:
@@ -176,7 +176,7 @@ class CreditHandlers(BillingHandlers):
 
     async def portal(self, call: Call[WhoseQuery, Portal]) -> web.Response:
         """Begin a session of the customer portal: cards, invoices, receipts, tax ids."""
-        whose = self._whose(call)
+        whose = self._get_customer(call)
         row, payer = await self._payer(whose)
         try:
             made = await checkout.create_portal_session(self._paying(), payer, call.body.return_url)

@@ -89,7 +89,7 @@ class CodeFlow(Generic[T]):
         return who
 
     async def _fetch_metadata(self) -> dict[str, Any]:
-        """Return the issuer's metadata, fetched now and then as anyone may begin to sign in; raises SignInDeniedError."""
+        """Return the issuer's metadata, fetched now and then since anyone may ask; raises SignInDeniedError."""
         if time.monotonic() < self._fresh_until:
             return self._metadata
         try:

@@ -16,7 +16,7 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.edge.proxy_fields import GROUPS
 from edgeproxy.config.limits import Limit
 from edgeproxy.edge.counters.setup import layouts
-from edgeproxy.edge.limits.local import SUBJECTS_KEPT_MAX
+from edgeproxy.edge.limits.local import SUBJECTS_MAX
 from edgeproxy.edge.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -93,7 +93,7 @@ def test_sizes_are_those_of_the_tables() -> None:
     prose = " ".join(LIMITS.split())
     people, addresses, quotas = (layout.row_words * 8 for layout in layouts(2, 100, 100)[:3])
     assert f"with two workers {people}, {addresses} and {quotas} bytes" in prose
-    assert f"Each worker remembers {SUBJECTS_KEPT_MAX:,} of those" in prose
+    assert f"Each worker remembers {SUBJECTS_MAX:,} of those" in prose
 
 
 def test_the_page_of_proxy_fields_has_the_names_of_the_table() -> None:

@@ -43,7 +43,7 @@ def test_a_kind_admits_while_there_is_plenty_and_settles_what_it_took(stores: St
     terms = kind.terms(other, b"acme", PLENTY)
     refused, _, _, noted = admit(terms, NOW)
     assert not refused
-    assert bool(noted is not None and noted.bought) == (kind.what.endswith("credits that pay"))
+    assert bool(noted is not None and noted.paid) == (kind.what.endswith("credits that pay"))
     # What was admitted just now, and nothing of what was settled.
     assert [slot._slots.used for slot in terms.slots] == [1] * len(terms.slots)
 

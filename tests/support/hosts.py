@@ -103,7 +103,7 @@ class Host:
         if shared is self.shared:
             for row, _ in shared.unused(self.world.now):
                 for worker in self.workers:
-                    self.world.later(NEWS, claims.give_back, worker.table, row)
+                    self.world.later(NEWS, claims.return_claims, worker.table, row)
             self.wake_when_due()
             self.world.later(LOOK, self.look, shared)
 
@@ -182,7 +182,7 @@ class Worker:
         now = self.world.now
         if since is None:
             self.world.asked += 1
-        policy = self.policies.of(rule, b"acme")
+        policy = self.policies.get_policy(rule, b"acme")
         left = policy.left(now)
         key = rule.stem
         gate = self.gates.get(key)
@@ -202,23 +202,23 @@ class Worker:
                 self.refuse(gate)
             else:
                 self.waiting[key].append(now if since is None else since)
-                gate.wait(1)
+                gate.add_waiting(1)
                 self.world.later(WAIT_SECONDS_MAX[mode], self.give_up, rule, self.waiting[key][-1], gate)
         else:
             policy.charge(1)
-            gate.charged(now, 1)
+            gate.record_charge(now, 1)
             self.world.passed.append(now)
             if since is not None:
                 self.world.waits.append(now - since)
 
     def refuse(self, gate: Gate) -> None:
         self.world.refused += 1
-        gate.refused(self.world.now)
+        gate.record_refusal(self.world.now)
 
     def give_up(self, rule: Rule, since: float, gate: Gate) -> None:
         if since in self.waiting[rule.stem]:
             self.waiting[rule.stem].remove(since)
-            gate.leave(1)
+            gate.remove_waiting(1)
             self.refuse(gate)
 
     def tell(self, gate: Gate) -> None:
@@ -233,20 +233,20 @@ class Worker:
         for key, waiting in self.waiting.items():
             gate = self.gates[key]
             rule = self.rules[key]
-            policy = self.policies.of(rule, b"acme")
+            policy = self.policies.get_policy(rule, b"acme")
             now = self.world.now
             while waiting:
                 left = policy.left(now)
                 if left < 1 or (gate.must_ask(now, 1, left) and gate.is_in_vain(now)):
                     waiting.popleft()
-                    gate.leave(1)
+                    gate.remove_waiting(1)
                     self.refuse(gate)
                 elif gate.must_ask(now, 1, left):
                     break
                 else:
                     since = waiting.popleft()
                     policy.charge(1)
-                    gate.charged(now, 1)
-                    gate.leave(1)
+                    gate.record_charge(now, 1)
+                    gate.remove_waiting(1)
                     self.world.passed.append(now)
                     self.world.waits.append(now - since)

@@ -42,7 +42,7 @@ class RequestLimits:
         policy = self._held.get(key)
         if policy is None:
             rule = Rule("requests", often.requests, MINUTE, "ip")
-            policy = self._held[key] = self._policies.of(rule, " ".join(key).encode())
+            policy = self._held[key] = self._policies.get_policy(rule, " ".join(key).encode())
             if len(self._held) > SUBJECTS_MAX:
                 self._held.popitem(last=False)
         self._held.move_to_end(key)

@@ -30,10 +30,10 @@ ROWS_PER_CLOCK_READ = 64
 """Rows between two looks at the clock."""
 
 
-def add(sums: Sums, kind: int, key: bytes, words: list[int]) -> None:
+def add_sums(sums: Sums, kind: int, key: bytes, words: list[int]) -> None:
     """Add one row's words to the sums."""
-    known = sums.get(key)
-    sums[key] = (kind, words if known is None else [a + b for a, b in zip_longest(known[1], words, fillvalue=0)])
+    previous = sums.get(key)
+    sums[key] = (kind, words if previous is None else [a + b for a, b in zip_longest(previous[1], words, fillvalue=0)])
 
 
 class Base:
@@ -74,14 +74,14 @@ class Base:
         """
         sums = dict(self.tables.get(table, {}))
         for key, (kind, words) in rows.items():
-            add(sums, kind, key, words)
+            add_sums(sums, kind, key, words)
         sealed = self.sealed
         if marks:
             added = {key: mark for key, mark in marks.items() if mark}
             sealed = {**(sealed or {}), **{key: mark + (sealed or {}).get(key, 0) for key, mark in added.items()}}
         return Base((self.folded & present) | {name}, {**self.tables, table: sums}, sealed)
 
-    def grown(self, table: str) -> Iterator[tuple[bytes, int, int]]:
+    def list_unsealed(self, table: str) -> Iterator[tuple[bytes, int, int]]:
         """(key, total, mark) of every sum that is not its mark."""
         sealed = self.sealed or {}
         for key, (_, words) in self.tables.get(table, {}).items():
@@ -123,7 +123,7 @@ class Fold:
     def slice(self, until: float) -> bool:
         """Read on until `until` (perf_counter); True once the whole file is in `sums`, and its marks in `marks`."""
         for read, (kind, key, words) in enumerate(self._rows, 1):
-            add(self.sums, kind, key, words)
+            add_sums(self.sums, kind, key, words)
             if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
                 return False
         for read, (key, mark) in enumerate(self._marks, 1):
@@ -134,7 +134,7 @@ class Fold:
         return True
 
 
-def stamp(path: Path) -> tuple[int, int, int]:
+def read_stamp(path: Path) -> tuple[int, int, int]:
     """What changes whenever base.json is replaced."""
     try:
         status = os.stat(path)

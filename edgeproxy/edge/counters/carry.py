@@ -10,16 +10,16 @@ from time import perf_counter
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import MASK, SHIFT, bounds, cell_number, milliseconds
-from edgeproxy.edge.counters.reclaim import PERIOD_KEPT_SECONDS
+from edgeproxy.edge.counters.reclaim import PERIOD_RETENTION_SECONDS
 from edgeproxy.edge.counters.rows import (
     FOREIGN_COLUMN,
     HAS_GAUGES,
     HAS_PERIODS,
     KINDS_OF_ROWS,
     LimitTable,
-    NoRow,
     RowKey,
-    TableBusy,
+    RowUnavailableError,
+    TableBusyError,
 )
 
 ROWS_PER_CLOCK_READ = 256
@@ -75,8 +75,8 @@ class Carry:
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         periods = bool(words[row + at.ROW_STATE] & HAS_PERIODS)
-        head, wanted = self._head(heads, now, periods=periods) if old.layout.width else ((), False)
-        matters = wanted or bool(cells)
+        head, is_retained = self._head(heads, now, periods=periods) if old.layout.width else ((), False)
+        matters = is_retained or bool(cells)
         if matters and not self._write(row, self.new.key_in(old, row), now, cells, head):
             return False
         self._carried[number] = mark
@@ -87,7 +87,7 @@ class Carry:
         size = self.old.layout.width
         columns = [heads[start : start + size] for start in range(0, size * (1 + self._columns), size)]
         if periods:
-            return _of_quota(columns, now)
+            return _combine_quota_heads(columns, now)
         counted = sum(head[at.CUM] for head in columns)
         until = max(head[at.UNTIL] for head in columns)
         # The level that knows of the most; what it does not know of yet, its readers add.
@@ -103,9 +103,9 @@ class Carry:
         new = self.new
         key = new.key_in(self.old, row)
         there = new.peek(key)
-        said = 0 if there is None else new.words[there + new.layout.head(FOREIGN_COLUMN) + at.GAUGE]
+        stored = 0 if there is None else new.words[there + new.layout.head(FOREIGN_COLUMN) + at.GAUGE]
         used = self.old.in_use(row, without=self._left_out)
-        return used != said and self._write(row, key, now, {}, (0, used))
+        return used != stored and self._write(row, key, now, {}, (0, used))
 
     def _write(self, row: int, key: RowKey, now: float, cells: dict[int, int], head: tuple[int, ...]) -> bool:
         """Write this into the row of the new table; False where there is none to be had."""
@@ -113,23 +113,25 @@ class Carry:
         try:
             flags = words[row + at.ROW_STATE] & KINDS_OF_ROWS
             target, _, _ = self.new.find(key, words[row + at.ROW_WIDTH], now, flags)
-        except NoRow as error:
-            self._busy |= isinstance(error, TableBusy)
+        except RowUnavailableError as error:
+            self._busy |= isinstance(error, TableBusyError)
             return False
         # Of what was counted there, the hub knows so much already.
         acknowledged = target + at.ROW_ACKNOWLEDGED
         self.new.words[acknowledged] = max(self.new.words[acknowledged], words[row + at.ROW_ACKNOWLEDGED])
-        self.new.foreign(target, cells, head)
+        self.new.write_foreign(target, cells, head)
         return True
 
 
-def _of_quota(columns: list[list[int]], now: float) -> tuple[tuple[int, ...], bool]:
+def _combine_quota_heads(columns: list[list[int]], now: float) -> tuple[tuple[int, ...], bool]:
     """What all columns have counted in a quota's period:
 
     as those take it to be who count in it (edge/limits/quota.py).
     """
     periods = {
-        head[at.PERIOD]: head[at.UNTIL] for head in columns if head[at.UNTIL] > milliseconds(now - PERIOD_KEPT_SECONDS)
+        head[at.PERIOD]: head[at.UNTIL]
+        for head in columns
+        if head[at.UNTIL] > milliseconds(now - PERIOD_RETENTION_SECONDS)
     }
     if not periods:
         return (), False

@@ -56,11 +56,11 @@ def bounds(cell: int, cells: int) -> tuple[int, int]:
 def counts(words: Iterable[int], cell: int, cells: int) -> dict[int, int]:
     """What these words hold of each cell that counts at `cell` in a window of `cells`."""
     low, high = bounds(cell, cells)
-    found: dict[int, int] = {}
+    counted: dict[int, int] = {}
     for word in words:
         if low <= word < high:
-            found[word >> SHIFT] = found.get(word >> SHIFT, 0) + (word & MASK)
-    return found
+            counted[word >> SHIFT] = counted.get(word >> SHIFT, 0) + (word & MASK)
+    return counted
 
 
 def milliseconds(now: float) -> int:

@@ -19,32 +19,32 @@ def in_hand(table: LimitTable, row: int, column: int) -> int:
 def is_settled(table: LimitTable, row: int, column: int) -> bool:
     """Whether a column has no claims, and wants none."""
     head = row + table.layout.head(column)
-    wanted, used, given = table.words[head + at.WANT : head + at.GIVEN + 1].tolist()
-    return used == given and wanted <= given
+    requested, used, given = table.words[head + at.WANT : head + at.GIVEN + 1].tolist()
+    return used == given and requested <= given
 
 
-def want(table: LimitTable, row: int, waiting: int) -> None:
+def request_claims(table: LimitTable, row: int, waiting: int) -> None:
     """So many claims more than were given are wanted, in all, by this process."""
     own = row + table.head_at
     table.words[own + at.WANT] = table.words[own + at.GIVEN] + waiting
 
 
-def give(table: LimitTable, row: int, granted: int) -> None:
+def grant_claims(table: LimitTable, row: int, granted: int) -> None:
     """Give claims to the columns that want them, and what is left over to one of them. For the supervisor."""
     words, layout = table.words, table.layout
     heads = [row + layout.head(column) for column in range(layout.columns - (layout.hub is not None))]
-    wanting = [head for head in heads if words[head + at.WANT] > words[head + at.GIVEN]]
-    for head in wanting:
+    requesting = [head for head in heads if words[head + at.WANT] > words[head + at.GIVEN]]
+    for head in requesting:
         some = min(granted, words[head + at.WANT] - words[head + at.GIVEN])
         words[head + at.GIVEN] += some
         granted -= some
     if granted:
         # Nobody waits any more, or more will come before the next answer does. Unused ones are given back.
-        head = wanting[0] if wanting else max(heads, key=lambda head: words[head + at.CUM])
+        head = requesting[0] if requesting else max(heads, key=lambda head: words[head + at.CUM])
         words[head + at.GIVEN] += granted
 
 
-def give_back(table: LimitTable, row: int) -> None:
+def return_claims(table: LimitTable, row: int) -> None:
     """Give back the claims that this process has of a row, unless requests wait for some."""
     own = row + table.head_at
     given = table.words[own + at.GIVEN]
@@ -52,19 +52,19 @@ def give_back(table: LimitTable, row: int) -> None:
         table.words[own + at.USED] = given
 
 
-def settle(table: LimitTable, row: int, column: int) -> None:
+def clear_claims(table: LimitTable, row: int, column: int) -> None:
     """Give back what is left of a row in a column of which nobody has claims, or waits for some; for its holder."""
     head = row + table.layout.head(column)
     table.words[head + at.WANT] = table.words[head + at.USED] = table.words[head + at.GIVEN]
 
 
-def settle_all(table: LimitTable, column: int) -> None:
+def clear_column(table: LimitTable, column: int) -> None:
     """Settle every row of the table in a column."""
     if table.layout.hub is None:
         return
     first, stride = table.row(0), table.layout.row_words
     head, end = first + table.layout.head(column), table.row(table.high)
-    wanted, used, given = [table.words[head + word : end : stride].tolist() for word in (at.WANT, at.USED, at.GIVEN)]
-    for number, words in enumerate(zip(wanted, used, given, strict=True)):
+    requested, used, given = [table.words[head + word : end : stride].tolist() for word in (at.WANT, at.USED, at.GIVEN)]
+    for number, words in enumerate(zip(requested, used, given, strict=True)):
         if words != (words[2],) * 3:
-            settle(table, first + number * stride, column)
+            clear_claims(table, first + number * stride, column)

@@ -19,54 +19,54 @@ ORPHAN_LOCKS_BYTE = 1 << 16
 """The byte from which on there is a second one for each column: locked while its worker serves on by itself."""
 
 
-class NoFreeColumn(Exception):
+class NoFreeColumnError(Exception):
     """Every column is taken: the worker cannot start."""
 
 
-def take(files: Sequence[TableFile]) -> int:
+def acquire_column(files: Sequence[TableFile]) -> int:
     """Lock the lowest column that is free in all of `files`, for the life of this process.
 
     Raises NoFreeColumn where all are taken.
     """
     columns = min(file.layout.columns for file in files)
     for column in range(columns):
-        if _take(files, column):
+        if _acquire_column(files, column):
             return column
-    raise NoFreeColumn(f"all {columns} columns of {files[0].path.parent} are taken by running workers")
+    raise NoFreeColumnError(f"all {columns} columns of {files[0].path.parent} are taken by running workers")
 
 
-def _take(files: Sequence[TableFile], column: int) -> bool:
+def _acquire_column(files: Sequence[TableFile], column: int) -> bool:
     for taken, file in enumerate(files):
         if not _set(file, column, fcntl.F_WRLCK):
-            give_back(files[:taken], column)
+            release_column(files[:taken], column)
             return False
     return True
 
 
-def give_back(files: Sequence[TableFile], column: int) -> None:
+def release_column(files: Sequence[TableFile], column: int) -> None:
     """Unlock a column."""
     for file in files:
         _set(file, column, fcntl.F_UNLCK)
 
 
 @contextmanager
-def borrowed(file: TableFile, column: int) -> Iterator[bool]:
+def borrow_column(file: TableFile, column: int) -> Iterator[bool]:
     """Hold a column for a moment; yields False where another process holds it. A worker that starts takes another."""
     mine = _set(file, column, fcntl.F_WRLCK)
     try:
         yield mine
     finally:
         if mine:
-            give_back((file,), column)
+            release_column((file,), column)
 
 
-def free(files: Sequence[TableFile]) -> int:
+def count_free_columns(files: Sequence[TableFile]) -> int:
     """How many columns are free in all of `files`."""
     columns = min(file.layout.columns for file in files)
     return sum(not any(is_held(file, column) for file in files) for column in range(columns))
 
 
-def held(file: TableFile) -> frozenset[int]:
+def list_held_columns(file: TableFile) -> frozenset[int]:
     """The columns of `file` that others hold: locks taken through `file` itself do not show."""
     return frozenset(column for column in range(file.layout.columns) if is_held(file, column))
 
@@ -86,7 +86,7 @@ def withdraw_orphan(file: TableFile, column: int) -> None:
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_UNLCK)
 
 
-def orphans(file: TableFile) -> dict[int, bool]:
+def list_orphans(file: TableFile) -> dict[int, bool]:
     """The columns of which other processes declared that, and `last` as they did."""
     kinds = {column: _lock_of(file, ORPHAN_LOCKS_BYTE + column) for column in range(file.layout.columns)}
     return {column: kind == fcntl.F_WRLCK for column, kind in kinds.items() if kind != fcntl.F_UNLCK}
@@ -94,8 +94,8 @@ def orphans(file: TableFile) -> dict[int, bool]:
 
 def _lock_of(file: TableFile, byte: int) -> int:
     """The kind of lock that another opening of the file has on a byte."""
-    asked = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
-    kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, asked))[0]
+    request = FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    kind: int = FLOCK.unpack(fcntl.fcntl(file.fd, fcntl.F_OFD_GETLK, request))[0]
     return kind
 
 

@@ -75,7 +75,7 @@ class Control:
         self._words[OFFSET] = round(offset * 1e6)
         self._words[BOOT] = boot
 
-    def move(self, offset: float) -> None:
+    def write_offset(self, offset: float) -> None:
         """Set the offset (seconds, ≥ 0)."""
         self._words[OFFSET] = round(offset * 1e6)
 
@@ -89,7 +89,7 @@ class Control:
         """64 bits that identify where the state directory was when it was first served from; 0: not noted yet."""
         return self._words[PLACE]
 
-    def stay(self, place: int) -> None:
+    def write_place(self, place: int) -> None:
         """Note where the state directory is, unless that was noted before."""
         self._words[PLACE] = self.place or place
 
@@ -98,7 +98,7 @@ class Control:
         """Hosts that the hub knew when it last answered, this one included; 1 where it never did."""
         return max(1, self._words[HOSTS])
 
-    def know(self, hosts: int) -> None:
+    def write_hosts(self, hosts: int) -> None:
         """Note how many hosts the hub knows. For the holder of the identity lock."""
         self._words[HOSTS] = hosts
 

@@ -42,10 +42,10 @@ class Heads:
     def waiting(self) -> int:
         """Claims that are wanted and not given yet."""
         each, width, own = self.each, self.width, self._own
-        wanted, given = each[width + at.WANT : own : width], each[width + at.GIVEN : own : width]
-        if wanted == given:
+        requested, given = each[width + at.WANT : own : width], each[width + at.GIVEN : own : width]
+        if requested == given:
             return 0
-        return sum([max(0, want - has) for want, has in zip(wanted, given, strict=True)])
+        return sum([max(0, want - has) for want, has in zip(requested, given, strict=True)])
 
     @property
     def has_claims(self) -> bool:

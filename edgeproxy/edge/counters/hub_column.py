@@ -52,11 +52,11 @@ class HubColumn:
         """Whether the hub cannot be reached."""
         return self._words[at.HOSTS] >= at.AWAY
 
-    def say_hosts(self, hosts: int, *, is_away: bool) -> None:
+    def write_hosts(self, hosts: int, *, is_away: bool) -> None:
         """So many hosts share the limits, and whether the hub cannot be reached."""
         self._words[at.HOSTS] = hosts | (at.AWAY if is_away else 0)
 
-    def say_away(self) -> None:
+    def write_away(self) -> None:
         """The hub cannot be reached; how many hosts there are is as it was."""
         self._words[at.HOSTS] |= at.AWAY
 
@@ -87,8 +87,8 @@ class HubColumn:
         fitting = range(lowest, lowest + size)
         by_slot = {of % size: of << SHIFT | min(counted[of], MASK) for of in counted if of in fitting}
         for slot, word in enumerate(there):
-            if (wanted := by_slot.get(slot, 0)) != word:
-                words[ring + slot] = wanted
+            if (word_now := by_slot.get(slot, 0)) != word:
+                words[ring + slot] = word_now
 
     def write_total(self, row: int, counted: int) -> None:
         """So much was ever counted by others. Write a level that knows of it first: else it would be on top of that."""

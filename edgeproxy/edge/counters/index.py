@@ -19,15 +19,15 @@ EMPTY, TOMBSTONE = 0, 1
 ROW_OFFSET = 2
 
 
-class NoRow(Exception):
+class RowUnavailableError(Exception):
     """There is no row to be had now."""
 
 
-class TableFull(NoRow):
+class TableFullError(RowUnavailableError):
     """Every row is taken, or no slot near the key's is free."""
 
 
-class TableBusy(NoRow):
+class TableBusyError(RowUnavailableError):
     """Another process claims a row at this very moment; try again at the next request."""
 
 
@@ -44,7 +44,7 @@ class Index:
         value = int.from_bytes(blake2b(key, digest_size=8, key=self.seed).digest(), "little")
         return value if value > ROW_MASK else value | 1 << ROW_BITS
 
-    def look(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
+    def find_row(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
         """The number of the row with this hash for which `is_row` says that it has the key."""
         words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
@@ -57,7 +57,7 @@ class Index:
                 break
         return None
 
-    def vacancy(self, key_hash: int) -> int | None:
+    def find_vacancy(self, key_hash: int) -> int | None:
         """The first slot on this hash's way that is free, None if there is none. For the flock's holder."""
         start = at.HEADER_WORDS + key_hash % self.slots
         for slot in range(start, start + at.PROBES):
@@ -69,13 +69,13 @@ class Index:
         """Make the key lead to `row`. For the flock's holder."""
         self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
-    def bury(self, key_hash: int, row: int) -> None:
+    def remove(self, key_hash: int, row: int) -> None:
         """Make the key lead nowhere. For the flock's holder; nothing happens where it led nowhere before."""
         words = self.words
-        wanted = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
+        entry = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
         start = at.HEADER_WORDS + key_hash % self.slots
         for slot in range(start, start + at.PROBES):
-            if words[slot] == wanted:
+            if words[slot] == entry:
                 words[slot] = TOMBSTONE
                 self._clear(slot)
                 return

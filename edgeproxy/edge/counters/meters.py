@@ -5,7 +5,7 @@ from collections.abc import Callable
 from weakref import WeakValueDictionary
 
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
-from edgeproxy.edge.counters.index import TableFull
+from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.counters.tallies import COUNTER, GAUGE, HISTOGRAM, TallyTable, tally_key
 from edgeproxy.edge.counters.usage_key import has_room, usage_key
 from edgeproxy.edge.metrics import METRICS
@@ -214,7 +214,7 @@ class UsageMeters:
         if counter is None:
             try:
                 self._counters[key] = counter = Counter(self._table, key)
-            except TableFull:
+            except TableFullError:
                 if (customer, route, split) == ("-", "-", ""):
                     raise
                 if self.full is not None:

@@ -17,7 +17,7 @@ IDLE_SECONDS = 60.0
 """Seconds beyond its window for which a row is kept."""
 GRACE_SECONDS = 2.0
 """Seconds from closing to the second look."""
-PERIOD_KEPT_SECONDS = 7200.0
+PERIOD_RETENTION_SECONDS = 7200.0
 """Seconds beyond its period for which a quota's row is kept: the clock by which that is over may yet be set back."""
 SKEW_SECONDS = 1.0
 """Seconds by which moments may lie ahead of the clock; those further ahead are from before it was set back."""
@@ -43,18 +43,18 @@ class Reclaim:
                 continue
             if due > now or perf_counter() >= until:
                 break
-            outcome = self._settle(number, now)
+            outcome = self._finish_closing(number, now)
             freed += outcome == "freed"
             revived += outcome == "revived"
         high = self.table.high
         if self._cursor >= high:
             self._cursor = 0
         while self._cursor < high and perf_counter() < until:
-            closed += self._look(self._cursor, now)
+            closed += self._close_if_idle(self._cursor, now)
             self._cursor += 1
         return closed, freed, revived
 
-    def _look(self, number: int, now: float) -> bool:
+    def _close_if_idle(self, number: int, now: float) -> bool:
         """Close the row if it is idle; one that a predecessor has closed is taken on."""
         table = self.table
         row = table.row(number)
@@ -71,7 +71,7 @@ class Reclaim:
             return True
         return False
 
-    def _settle(self, number: int, now: float) -> str:
+    def _finish_closing(self, number: int, now: float) -> str:
         table = self.table
         row = table.row(number)
         if not table.file.lock():
@@ -103,7 +103,10 @@ class Reclaim:
         born = table.words[row + at.ROW_BORN] / 1000
         if born <= now + SKEW_SECONDS:
             counted = max(counted, born)
-        kept = PERIOD_KEPT_SECONDS if table.words[row + at.ROW_STATE] & HAS_PERIODS else 0.0
-        if now - counted < table.layout.cells * width / 1e6 + IDLE_SECONDS or table.wanted_until(row) + kept > now:
+        retention_seconds = PERIOD_RETENTION_SECONDS if table.words[row + at.ROW_STATE] & HAS_PERIODS else 0.0
+        if (
+            now - counted < table.layout.cells * width / 1e6 + IDLE_SECONDS
+            or table.retained_until(row) + retention_seconds > now
+        ):
             return False
         return not (table.words[row + at.ROW_STATE] & HAS_GAUGES and table.in_use(row))

@@ -18,9 +18,16 @@ from edgeproxy.edge.counters.columns import is_held
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.heads import Heads
 from edgeproxy.edge.counters.hub_column import HubColumn
-from edgeproxy.edge.counters.index import ROW_BITS, TOMBSTONE, Index, NoRow, TableBusy, TableFull
+from edgeproxy.edge.counters.index import (
+    ROW_BITS,
+    TOMBSTONE,
+    Index,
+    RowUnavailableError,
+    TableBusyError,
+    TableFullError,
+)
 
-__all__ = ["LimitTable", "NoRow", "RowKey", "TableBusy", "TableFull"]
+__all__ = ["LimitTable", "RowKey", "RowUnavailableError", "TableBusyError", "TableFullError"]
 
 DIGESTED = 1 << 8
 """In a row's state beside the key's length: what is stored is a digest of the key."""
@@ -110,7 +117,7 @@ class LimitTable:
 
     def peek(self, key: RowKey) -> int | None:
         """The word at which the key's row begins, None where it has none. Claims nothing."""
-        number = self.index.look(key.hash, lambda number: self._has(number, key))
+        number = self.index.find_row(key.hash, lambda number: self._has(number, key))
         return None if number is None else self._first + number * self._stride
 
     def _has(self, number: int, key: RowKey) -> bool:
@@ -138,9 +145,9 @@ class LimitTable:
             if not generation & 1 and self._has_key(row, key):
                 return row, generation, False
         elif words[at.IN_USE] >= self.layout.rows:
-            raise TableFull(self.name)
+            raise TableFullError(self.name)
         if not self._lock():
-            raise TableBusy(self.name)
+            raise TableBusyError(self.name)
         try:
             if row is not None or words[at.CHANGES] != changes:
                 row = self.peek(key)
@@ -171,9 +178,9 @@ class LimitTable:
     def _claim(self, key: RowKey, width: int, now: float, flags: int) -> int:
         words = self.words
         in_use = words[at.IN_USE]
-        slot = self.index.vacancy(key.hash)
+        slot = self.index.find_vacancy(key.hash)
         if slot is None or in_use >= self.layout.rows:
-            raise TableFull(self.name)
+            raise TableFullError(self.name)
         words[at.PENDING] = 1
         freed = words[at.FREE]
         number = freed - 1 if freed else words[at.HIGH]
@@ -204,7 +211,7 @@ class LimitTable:
         self.words[at.CHANGES] += 1
         self.words[at.PENDING] = 0
 
-    def foreign(self, row: int, cells: dict[int, int], head: Sequence[int] = ()) -> None:
+    def write_foreign(self, row: int, cells: dict[int, int], head: Sequence[int] = ()) -> None:
         """Write what was counted elsewhere (cell -> count, in all) into a row, and have its readers look.
 
         `head`: the first words of the foreign column's head.
@@ -228,7 +235,7 @@ class LimitTable:
                 total += word & at.COUNT_MASK
         return total
 
-    def wanted_until(self, row: int) -> float:
+    def retained_until(self, row: int) -> float:
         """Edge time until which the row is wanted whatever its cells say; 0 where they say all."""
         first, layout = row + self.layout.heads + at.UNTIL, self.layout
         words = self.words[first : first + layout.width * layout.columns + 1].tolist()
@@ -321,7 +328,7 @@ class LimitTable:
         words = self.words
         row = self.row(number)
         words[at.PENDING] = 1
-        self.index.bury(words[row + at.ROW_HASH], number)
+        self.index.remove(words[row + at.ROW_HASH], number)
         words[row + at.ROW_HASH] = 0
         words[row + at.ROW_SYNC] += 1
         words[row + at.ROW_BORN] = words[at.FREE]

@@ -60,8 +60,8 @@ def present_name(folder: Path, kind: str, generation: int) -> str:
 def generations(folder: Path, kind: str) -> list[int]:
     """The numbers of the files of a table that are there, oldest first."""
     kinds = {kind, FORMER_KINDS.get(kind, kind)}
-    found = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
-    return sorted({int(parts[1]) for parts in found if len(parts) == 3 and parts[1].isdecimal()})
+    names = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
+    return sorted({int(parts[1]) for parts in names if len(parts) == 3 and parts[1].isdecimal()})
 
 
 def prepare_control(path: Path, folder: Path) -> Control:
@@ -73,19 +73,19 @@ def prepare_control(path: Path, folder: Path) -> Control:
     return Control.prepare(path)
 
 
-def prepare_tables(folder: Path, control: Control, wanted: Sequence[Layout], base: Base, now: float) -> None:
+def prepare_tables(folder: Path, control: Control, expected: Sequence[Layout], base: Base, now: float) -> None:
     """Make every table that is missing, has another layout or (limits of rates) is of another boot; make it current.
 
     Nothing becomes current, and nothing is left behind, unless all could be made. Limits of this boot are carried
     over; tallies need not be, for totals are summed over all files. For the holder of the setup lock.
     """
-    clear(folder, control)
+    remove_unfinished(folder, control)
     made: list[tuple[str, int]] = []
     try:
-        for layout in wanted:
+        for layout in expected:
             current = open_current(folder, control, layout.kind)
-            if current is None or not fits(current, layout, control):
-                made.append((layout.kind, make(folder, control, layout, current, base, now)))
+            if current is None or not is_usable(current, layout, control):
+                made.append((layout.kind, create_table(folder, control, layout, current, base, now)))
             if current is not None:
                 current.close()
     except BaseException:
@@ -114,7 +114,7 @@ def recover(folder: Path, control: Control) -> None:
         file.close()
 
 
-def clear(folder: Path, control: Control) -> None:
+def remove_unfinished(folder: Path, control: Control) -> None:
     """Remove what a setup left that was cut off: it never became current, so nothing was counted in it."""
     for kind in KINDS:
         for each in {kind, FORMER_KINDS.get(kind, kind)}:
@@ -131,7 +131,7 @@ def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
     return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
 
 
-def fits(file: TableFile, layout: Layout, control: Control) -> bool:
+def is_usable(file: TableFile, layout: Layout, control: Control) -> bool:
     """Whether a file can go on being used."""
     if file.layout != layout:
         return False
@@ -145,7 +145,9 @@ def boot_of(kind: str, control: Control) -> int:
     return control.boot if kind in LIMITS and kind != QUOTAS else 0
 
 
-def make(folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float) -> int:
+def create_table(
+    folder: Path, control: Control, layout: Layout, current: TableFile | None, base: Base, now: float
+) -> int:
     """Make the next file of a table, with the limits of the current one carried over. Returns its number."""
     if layout.rows > ROWS_MAX:
         raise TableError(folder, f"{layout.rows} rows are too many for {layout.kind}: {ROWS_MAX} is the most")

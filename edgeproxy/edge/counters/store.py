@@ -16,7 +16,7 @@ from time import monotonic, sleep
 
 from edgeproxy.base import clock
 from edgeproxy.edge.counters import claims, columns
-from edgeproxy.edge.counters.base import Base, Sums, add, stamp
+from edgeproxy.edge.counters.base import Base, Sums, add_sums, read_stamp
 from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import TableError, TableFile
 from edgeproxy.edge.counters.locks import FileLock
@@ -118,8 +118,8 @@ class Store:
                 # A wall clock before 2025 would give cells below zero: edge time then begins with the boot.
                 control.begin_boot(digest, max(0.0, clock.wall_offset() if offset is None else offset))
             store = cls(state, tables_dir, control)
-            wanted = layouts(workers, customers, addresses, hub=hub, ledger=ledger)
-            prepare_tables(folder, control, wanted, store.base(), monotonic() + control.offset)
+            expected = layouts(workers, customers, addresses, hub=hub, ledger=ledger)
+            prepare_tables(folder, control, expected, store.base(), monotonic() + control.offset)
             store.follow()
         finally:
             setup.release()
@@ -136,7 +136,7 @@ class Store:
         try:
             setup.acquire(shared=True)
             files = {kind: store.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)}
-            store.column = column = columns.take(tuple(files.values()))
+            store.column = column = columns.acquire_column(tuple(files.values()))
         except BaseException:
             store.close()
             raise
@@ -150,7 +150,7 @@ class Store:
         store.connected = Occupancy(TallyTable(files[OCCUPANCY], column))
         store._connections = files[OCCUPANCY]
         for table in store.limits.values():
-            claims.settle_all(table, column)
+            claims.clear_column(table, column)
         store.enter()
         return store
 
@@ -166,8 +166,10 @@ class Store:
                 entered = table.enter()
             finally:
                 table.file.unlock()
-            wanted = table.version
-            while entered and not table.seen_by(columns.held(table.file), wanted) and monotonic() < deadline:
+            version = table.version
+            while (
+                entered and not table.seen_by(columns.list_held_columns(table.file), version) and monotonic() < deadline
+            ):
                 # Others may be entering too, and wait for this one.
                 table.columns_changed()
                 sleep(0.005)
@@ -233,7 +235,7 @@ class Store:
         file, own = self._connections, self.column
         assert own is not None
         columns.declare_orphan(file, own, last=last)
-        before = [theirs or column < own for column, theirs in columns.orphans(file).items()]
+        before = [theirs or column < own for column, theirs in columns.list_orphans(file).items()]
         return last or sum(before) < file.layout.columns // 2
 
     def serve_no_longer(self) -> None:
@@ -245,9 +247,9 @@ class Store:
 
     def free_columns(self) -> int:
         """How many further workers would find a free column."""
-        return columns.free([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
+        return columns.count_free_columns([self.current(kind) for kind in (*LIMITS, *TALLIES, OCCUPANCY)])
 
-    def tend(self, now: float) -> Tended:
+    def maintain(self, now: float) -> Tended:
         """One slice (about 20 ms at most) of housekeeping, by whoever holds the identity lock; call it every second.
 
         Takes the identity lock if it is free. `now` is edge time. Raises TableError where the disk is full:
@@ -279,14 +281,14 @@ class Store:
         """The sums of a tally table by key, over the base and all files. Takes about 3 µs a row and file."""
         while True:
             base = self.base()
-            read = stamp(self.base_path)
+            read = read_stamp(self.base_path)
             sums: Sums = dict(base.tables.get(kind, {}))
             for number in self.generations(kind):
                 name = self.name(kind, number)
                 if name not in base.folded:
                     self.add_file(sums, name, kind)
             # Another supervisor may have folded a file meanwhile: then it was read twice, or not at all.
-            if stamp(self.base_path) == read:
+            if read_stamp(self.base_path) == read:
                 return sums
 
     def add_file(self, sums: Sums, name: str, kind: str) -> None:
@@ -297,8 +299,8 @@ class Store:
             if error.errno == errno.ENOENT:
                 return
             raise
-        for of, key, words in TallyTable(file).totals(columns.held(file)):
-            add(sums, of, key, words)
+        for of, key, words in TallyTable(file).totals(columns.list_held_columns(file)):
+            add_sums(sums, of, key, words)
 
     # ---- its files
 
@@ -344,7 +346,7 @@ class Store:
 
     def base(self) -> Base:
         """What base.json says now."""
-        read = stamp(self.base_path)
+        read = read_stamp(self.base_path)
         if self._base is None or self._base[0] != read:
             self._base = (read, Base.load(self.base_path))
         return self._base[1]

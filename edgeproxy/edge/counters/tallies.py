@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.columns import is_held
 from edgeproxy.edge.counters.file import TableFile
-from edgeproxy.edge.counters.index import Index, TableBusy, TableFull
+from edgeproxy.edge.counters.index import Index, TableBusyError, TableFullError
 
 COUNTER, GAUGE, HISTOGRAM = 1, 2, 3
 
@@ -26,8 +26,8 @@ def tally_key(*parts: str) -> bytes:
     while (excess := sum(map(len, encoded)) + len(encoded) - 1 - at.TALLY_KEY_BYTES) > 0:
         longest = max(range(len(encoded)), key=lambda place: len(encoded[place]))
         whole = encoded[longest]
-        kept = max(0, len(whole) - excess - 1 - 2 * DIGEST_BYTES)
-        short = whole[:kept].decode(errors="ignore").encode()
+        prefix_bytes = max(0, len(whole) - excess - 1 - 2 * DIGEST_BYTES)
+        short = whole[:prefix_bytes].decode(errors="ignore").encode()
         encoded[longest] = b"%b~%b" % (short, blake2b(whole, digest_size=DIGEST_BYTES).hexdigest().encode())
     return b"\0".join(encoded)
 
@@ -62,7 +62,7 @@ class TallyTable:
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
         key_hash = self.index.hash(key)
-        number = self.index.look(key_hash, lambda number: self._has(number, key))
+        number = self.index.find_row(key_hash, lambda number: self._has(number, key))
         if number is None:
             number = self._claim(key_hash, key, kind)
         return self._row(number) + at.TALLIES + self.column * self.layout.width
@@ -109,20 +109,20 @@ class TallyTable:
         if len(key) > at.TALLY_KEY_BYTES:
             raise ValueError(f"the key is {len(key)} bytes long, and {at.TALLY_KEY_BYTES} is the most")
         if words[at.HIGH] >= self.layout.rows:
-            raise TableFull(self.name)
+            raise TableFullError(self.name)
         deadline = monotonic() + FLOCK_WAIT_SECONDS
         while not self.file.lock():
             if monotonic() >= deadline:
-                raise TableBusy(self.name)
+                raise TableBusyError(self.name)
             sleep(0.0002)
         try:
-            number = self.index.look(key_hash, lambda number: self._has(number, key))
+            number = self.index.find_row(key_hash, lambda number: self._has(number, key))
             if number is not None:
                 return number
-            slot = self.index.vacancy(key_hash)
+            slot = self.index.find_vacancy(key_hash)
             number = words[at.HIGH]
             if slot is None or number >= self.layout.rows:
-                raise TableFull(self.name)
+                raise TableFullError(self.name)
             # Killed from here on, this process leaves a row that no key leads to: nothing that needs repair.
             words[at.HIGH] = number + 1
             row = self._row(number)
@@ -158,7 +158,7 @@ class TallyTable:
             of = sorted(live or ()) if kind == GAUGE else range(columns)
             yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
 
-    def grown(self) -> Iterator[tuple[int, bytes, int, int]]:
+    def list_unsealed(self) -> Iterator[tuple[int, bytes, int, int]]:
         """(row number, key, total, mark) of every row whose total is not its mark. For tables of a word a column.
 
         Takes about 0.4 µs for each row that there is.
@@ -199,14 +199,14 @@ class TallyTable:
             and self._has(likely, key)
         ):
             return likely
-        return self.index.look(self.index.hash(key), lambda number: self._has(number, key))
+        return self.index.find_row(self.index.hash(key), lambda number: self._has(number, key))
 
     def total(self, number: int) -> int:
         """What all columns have counted in a row of a table of a word a column."""
         start = self._row(number) + at.TALLIES
         return sum(self.words[start : start + self.layout.columns].tolist())
 
-    def put_back(self, number: int, total: int) -> None:
+    def restore_total(self, number: int, total: int) -> None:
         """Add to this process's column what a row lacks of a total that it had. For tables of a word a column."""
         if self.column is None:
             raise ValueError("a process without a column adds to nothing")

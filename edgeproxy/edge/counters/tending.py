@@ -109,7 +109,7 @@ class Tending:
 
     def let_columns_go(self, table: LimitTable, now: float) -> None:
         """Columns without a worker for a minute are summed once a cell, no longer at every decision."""
-        held = columns.held(table.file)
+        held = columns.list_held_columns(table.file)
         unheld = self._unheld.setdefault(table.file.path.name, {})
         for column in range(table.layout.columns):
             if column in held or column == table.layout.hub:
@@ -119,7 +119,7 @@ class Tending:
         gone = {column for column, since in unheld.items() if now - since >= UNHELD_SECONDS}
         if gone & table.active_columns() and table.file.lock():
             try:
-                table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.held(table.file))
+                table.leave_to(frozenset(range(table.layout.columns)) - gone | columns.list_held_columns(table.file))
             finally:
                 table.file.unlock()
 
@@ -142,7 +142,7 @@ class Tending:
         for number, next_number in pairwise(numbers):
             name = self.store.name(kind, number)
             old, new = self.store.file(name, kind), self.store.file(self.store.name(kind, next_number), kind)
-            alone = oldest and not columns.held(old)
+            alone = oldest and not columns.list_held_columns(old)
             if old.boot != boot_of(kind, self.store.control) or old.layout.cells != new.layout.cells:
                 # Cells of another clock, or of another width, mean nothing to the successor.
                 ended = last = alone
@@ -169,7 +169,7 @@ class Tending:
                 self.remove(name, removed)
                 continue
             file = self.store.file(name, kind)
-            if columns.held(file) or not self.store.may_fold(name, kind):
+            if columns.list_held_columns(file) or not self.store.may_fold(name, kind):
                 continue
             fold = self._folds.setdefault(name, Fold(TallyTable(file)))
             if fold.slice(perf_counter() + RETIRE_SECONDS):
@@ -184,7 +184,7 @@ class Tending:
         """Remove old files of what is open that no worker holds: what they say is over."""
         for number in self.store.generations(OCCUPANCY)[:-1]:
             name = self.store.name(OCCUPANCY, number)
-            if not columns.held(self.store.file(name, OCCUPANCY)):
+            if not columns.list_held_columns(self.store.file(name, OCCUPANCY)):
                 self.remove(name, removed)
 
     def remove(self, name: str, removed: list[str]) -> None:

@@ -36,7 +36,7 @@ class Sharing:
     """Before the rates: what must be asked first, and who is told of what is counted."""
     paying: tuple[tuple[Policy, Gate], ...]
     """The credits and the gate before them: for requests that draw on them only."""
-    told: Mapping[Policy, Gate]
+    reporting_gates: Mapping[Policy, Gate]
     """Of the other rates, all or none: the gates that only tell, and where nobody asks."""
     totals: tuple[Total, ...]
     """Those who tell other hosts of quotas and requests at once."""
@@ -56,7 +56,7 @@ class LimitSet:
         "quotas",
         "metered",
         "credits",
-        "bought_off",
+        "plan_policies",
         "sharing",
         # What follows from all that.
         "bounds",
@@ -71,7 +71,7 @@ class LimitSet:
         self,
         policies: tuple[Policy, ...] = (),
         *,
-        bought_off: int = 0,
+        plan_policies: int = 0,
         credits: Policy | None = None,
         credits_gate: Gate | None = None,
         reported: tuple[Policy, ...] = (),
@@ -81,7 +81,7 @@ class LimitSet:
         quotas: tuple[Quota, ...] = (),
         metered: Mapping[str, tuple[Quota, ...]] = NOTHING,
         gates: tuple[tuple[Policy, Gate], ...] = (),
-        told: Mapping[Policy, Gate] = NO_GATES,
+        reporting_gates: Mapping[Policy, Gate] = NO_GATES,
         totals: tuple[Total, ...] = (),
     ) -> None:
         if credits is not None and credits.cost > credits.most:
@@ -100,19 +100,19 @@ class LimitSet:
         self.metered = metered
         """Those of them that are charged what is counted later, by their meter: they pass while anything is left."""
         self.credits = credits
-        self.bought_off = bought_off if credits is not None else 0
+        self.plan_policies = plan_policies if credits is not None else 0
         """The first so many of the policies are of the customer's plan: `credits` buy passage where they refuse."""
         paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
-        self.sharing = Sharing(gates, paying, told, totals)
+        self.sharing = Sharing(gates, paying, reporting_gates, totals)
         self.bounds: tuple[Bound, ...] = (*reported, *quotas, *slots)
         """What refuses beside the policies: each passes a request while it has room for one."""
         self.holds = bool(policies or slots or not self.simple)
         """There is anything at all that could refuse, or be charged."""
         self.hopeless: tuple[Hopeless, ...] | None = None
         """What lets no request pass, once that was asked."""
-        self.asks = bool(gates or told)
+        self.asks = bool(gates or reporting_gates)
         """It is to be seen whether a request must ask first, or is refused as there is nobody to ask."""
-        self.shares = bool(gates or paying or told or totals)
+        self.shares = bool(gates or paying or reporting_gates or totals)
         """Other hosts are to know of something."""
         self.settles = bool(slots or quotas or reported or trials)
         """Something is left to do when a request is over."""
@@ -120,7 +120,7 @@ class LimitSet:
     def release(self) -> None:
         """A request that was admitted is over, however it ended."""
         for slot in self.slots:
-            slot.give_back()
+            slot.release()
 
     def refund(self, now: float, counts: Callable[[str], bool]) -> None:
         """It is over, and it is not counted by those meters of whose `when` this is false.
@@ -150,11 +150,11 @@ class Noted(NamedTuple):
     """Those that would have refused."""
     over: tuple[Quota, ...] = ()
     """Soft quotas of which no more is included."""
-    bought: tuple[Policy, ...] = ()
+    paid: tuple[Policy, ...] = ()
     """Those that had no room, and were not charged: credits paid."""
 
 
-class Denied(NamedTuple):
+class Denial(NamedTuple):
     """Why a request is refused: which limits have no room for it, in their order, and when to come back, in seconds."""
 
     violated: tuple[Bound, ...]
@@ -176,15 +176,16 @@ Admission = tuple[bool, Policy | None, int, Noted | None]
 
 
 def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Admission:
-    """One synchronous decision at edge time `now`, and the charge. `shut`: see `blocking_gate`; only where credits pay.
+    """Decide synchronously at edge time `now` whether a request passes, and charge it.
 
-    Shown is, of the rates with the least left, the first (None without rates), and what it has left after this
-    request; where the request is refused, what it has now. Never negative.
+    `shut`: see `find_blocking_gate`; only where credits pay. Shown is, of the rates with least left, the first (None
+    without rates), and what it has left after this request; where the request is refused, what it has now. Never
+    negative.
     """
     shown = None
     least = has = 0
     charged = limit_set.policies
-    bought = shut
+    paid = shut
     if shut:
         charged = tuple([policy for policy in charged if policy not in shut])
         shown, least = shut[0], -shut[0].cost
@@ -192,10 +193,10 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         left = policy.left(now)
         after = left - policy.cost
         if after < 0:
-            if policy not in limit_set.policies[: limit_set.bought_off]:
+            if policy not in limit_set.policies[: limit_set.plan_policies]:
                 return True, policy, max(0, left), None
             charged = tuple([each for each in charged if each is not policy])
-            bought = (*bought, policy)
+            paid = (*paid, policy)
         if shown is None or after < least:
             shown, least, has = policy, after, left
     for policy in limit_set.other_rates.reported:
@@ -206,7 +207,7 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
         if shown is None or left - 1 < least:
             shown, least, has = policy, left - 1, left
     has = max(0, has)
-    buyer = limit_set.credits if bought else None
+    buyer = limit_set.credits if paid else None
     if buyer is not None and buyer.left(now) < buyer.cost:
         return True, shown, has, None
     over = []
@@ -215,7 +216,7 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
             if quota.hard:
                 return True, shown, has, None
             over.append(quota)
-    if limit_set.slots and not _take(limit_set.slots, now):
+    if limit_set.slots and not _acquire_slots(limit_set.slots, now):
         return True, shown, has, None
     for policy in charged:
         policy.charge(policy.cost)
@@ -234,15 +235,15 @@ def admit(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> Adm
             shadow.charge(shadow.cost)
     hit += [trial for trial in limit_set.other_rates.trials if trial.left(now) < 1]
     if hit or over or buyer is not None:
-        return False, shown, has, Noted(tuple(hit), tuple(over), bought)
+        return False, shown, has, Noted(tuple(hit), tuple(over), paid)
     return False, shown, has, None
 
 
 def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
-    """Decide at edge time `now` on the request of who finds open gates, and room or none; and charge.
+    """Decide at edge time `now` on a request whose gates are open, and charge it; None, and no charge, for all others.
 
-    That is most requests. It does what `blocking_gate`, `admit` and `tell` do. None, and nothing is charged, for all
-    others. Wants a set that is `simple`.
+    Most requests are decided here. It does what `find_blocking_gate`, `admit` and `notify_hosts` do, and needs a set
+    that is `simple`.
     """
     shown = None
     least = 0
@@ -251,14 +252,14 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
         left = policy.left(now) - cost
         if left < 0:
             if limit_set.shares:
-                tell(limit_set, now, True)
+                notify_hosts(limit_set, now, True)
             left += cost
             return True, policy, left if left > 0 else 0, None
         if gate is not None and not gate.is_open(now, cost):
             return None
         if shown is None or left < least:
             shown, least = policy, left
-    if limit_set.slots and not _take(limit_set.slots, now):
+    if limit_set.slots and not _acquire_slots(limit_set.slots, now):
         return None if limit_set.shares else (True, shown, least if shown is None else least + shown.cost, None)
     for policy in limit_set.policies:
         policy.charge(policy.cost)
@@ -268,7 +269,7 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
     return False, shown, least, None
 
 
-def blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
+def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
     """The first of the gates at which a request that has room everywhere must ask, or is to be refused.
 
     `shut`: those at whose gates it was in vain, which is as if they had no room. The credits' gate is the last, and
@@ -284,9 +285,9 @@ def blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()
             break
     else:
         if not shut:
-            return _withheld(limit_set, now) if limit_set.sharing.told else None
-    short = lacking(limit_set, now, shut)
-    if short and not credits_cover(limit_set, now, short):
+            return _find_withholding_gate(limit_set, now) if limit_set.sharing.reporting_gates else None
+    short = list_exhausted(limit_set, now, shut)
+    if short and not can_credits_cover(limit_set, now, short):
         return None  # Claims are of no use to who is refused by something else.
     for policy, gate in limit_set.sharing.gates:
         if policy not in short and gate.must_ask(now, policy.cost, policy.left(now)):
@@ -294,97 +295,101 @@ def blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()
     for credits, gate in limit_set.sharing.paying:
         if short and gate.must_ask(now, credits.cost, credits.left(now)):
             return credits, gate
-    return _withheld(limit_set, now) if limit_set.sharing.told else None
+    return _find_withholding_gate(limit_set, now) if limit_set.sharing.reporting_gates else None
 
 
-def _withheld(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
+def _find_withholding_gate(limit_set: LimitSet, now: float) -> tuple[Policy, Gate] | None:
     """Of the rates that are charged later, the first of which this host may let nothing through."""
     for policy in limit_set.other_rates.reported:
         left = policy.left(now)
-        if left >= 1 and limit_set.sharing.told[policy].is_withheld(now, left):
-            return policy, limit_set.sharing.told[policy]
+        if left >= 1 and limit_set.sharing.reporting_gates[policy].is_withheld(now, left):
+            return policy, limit_set.sharing.reporting_gates[policy]
     return None
 
 
-def lacking(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
+def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
     """The rates that have no room for a request, those that are `shut` among them."""
     return tuple([policy for policy in limit_set.policies if policy in shut or policy.left(now) < policy.cost])
 
 
-def credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
+def can_credits_cover(limit_set: LimitSet, now: float, short: tuple[Policy, ...]) -> bool:
     """Whether credits buy passage where these have no room: they are of the customer's plan, and there are enough."""
     credits = limit_set.credits
     if credits is None or credits.left(now) < credits.cost:
         return False
-    plan = limit_set.policies[: limit_set.bought_off]
+    plan = limit_set.policies[: limit_set.plan_policies]
     return all(policy in plan for policy in short)
 
 
-def tell(limit_set: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
+def notify_hosts(limit_set: LimitSet, now: float, refused: bool, noted: Noted | None = None) -> None:
     """After `admit`: other hosts are to know of what was charged, or why it was not."""
     if refused:
-        _tell_refused(limit_set, now)
+        _notify_of_refusal(limit_set, now)
         return
-    gates = limit_set.sharing.gates if limit_set.simple else _tell_at_length(limit_set, now, noted or Noted())
+    gates = limit_set.sharing.gates if limit_set.simple else _notify_reporting_gates(limit_set, now, noted or Noted())
     for policy, gate in gates:
-        gate.charged(now, policy.cost)
-    tell_totals(limit_set, now)
+        gate.record_charge(now, policy.cost)
+    notify_totals(limit_set, now)
 
 
-def _tell_at_length(limit_set: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
+def _notify_reporting_gates(limit_set: LimitSet, now: float, noted: Noted) -> tuple[tuple[Policy, Gate], ...]:
     """Tell of what nobody asks for; returns the gates of what was charged."""
-    if limit_set.sharing.told:
+    if limit_set.sharing.reporting_gates:
         for policy in limit_set.other_rates.shadows:
             if policy not in noted.shadows:
-                limit_set.sharing.told[policy].counted(now)
+                limit_set.sharing.reporting_gates[policy].record_late_charge(now)
         for policy in (*limit_set.other_rates.reported, *limit_set.other_rates.trials):
-            limit_set.sharing.told[policy].expects(now)
-    if noted.bought:
-        return (*[each for each in limit_set.sharing.gates if each[0] not in noted.bought], *limit_set.sharing.paying)
+            limit_set.sharing.reporting_gates[policy].request_count(now)
+    if noted.paid:
+        return (*[each for each in limit_set.sharing.gates if each[0] not in noted.paid], *limit_set.sharing.paying)
     return limit_set.sharing.gates
 
 
-def _tell_refused(limit_set: LimitSet, now: float) -> None:
+def _notify_of_refusal(limit_set: LimitSet, now: float) -> None:
     """What has no room here may have some again: others know."""
     for policy, gate in limit_set.sharing.gates:
         if policy.left(now) < policy.cost:
-            gate.refused(now)
+            gate.record_refusal(now)
             for credits, door in limit_set.sharing.paying:
                 if credits.left(now) < credits.cost:
-                    door.refused(now)
-    if limit_set.sharing.told:
+                    door.record_refusal(now)
+    if limit_set.sharing.reporting_gates:
         for policy in limit_set.other_rates.reported:
             if policy.left(now) < 1:
-                limit_set.sharing.told[policy].refused(now)
-    if limit_set.sharing.totals and (not (short := lacking(limit_set, now)) or credits_cover(limit_set, now, short)):
-        tell_totals(limit_set, now)
+                limit_set.sharing.reporting_gates[policy].record_refusal(now)
+    if limit_set.sharing.totals and (
+        not (short := list_exhausted(limit_set, now)) or can_credits_cover(limit_set, now, short)
+    ):
+        notify_totals(limit_set, now)
 
 
-def tell_totals(limit_set: LimitSet, now: float) -> None:
+def notify_totals(limit_set: LimitSet, now: float) -> None:
     """Other hosts are to know of what is counted in quotas, and of requests at once, and this one of theirs."""
     for total in limit_set.sharing.totals:
         total.used(now)
 
 
-def _take(slots: tuple[Concurrency, ...], now: float) -> bool:
+def _acquire_slots(slots: tuple[Concurrency, ...], now: float) -> bool:
     """A slot of each, or of none."""
     for slot in slots:
-        if not slot.take(now):
+        if not slot.acquire(now):
             for taken in slots[: slots.index(slot)]:
-                taken.give_back()
+                taken.release()
             return False
     return True
 
 
-def report(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
+def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict[Policy, int]:
     """Charge what the upstream says that a request has cost, whatever is left. Returns what each then has left.
 
     `costs`: of each that is reported to, then of each trial; None: it does not say. A trial of which nothing is left
     is not charged, for it would not have let the request pass.
     """
     left = {}
-    for policy, said in zip((*limit_set.other_rates.reported, *limit_set.other_rates.trials), costs, strict=True):
-        cost = policy.cost if said is None else said
+    for policy, reported_cost in zip(
+        (*limit_set.other_rates.reported, *limit_set.other_rates.trials), costs, strict=True
+    ):
+        cost = policy.cost if reported_cost is None else reported_cost
         before = policy.left(now)
         if policy not in limit_set.other_rates.trials:
             left[policy] = max(0, before - cost)
@@ -392,19 +397,19 @@ def report(limit_set: LimitSet, now: float, costs: Sequence[int | None]) -> dict
             continue
         if cost:
             policy.charge(cost)
-            if limit_set.sharing.told:
-                limit_set.sharing.told[policy].counted(now)
+            if limit_set.sharing.reporting_gates:
+                limit_set.sharing.reporting_gates[policy].record_late_charge(now)
     return left
 
 
-def affords(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
+def can_afford(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Whether there are credits enough to pass while the edge sheds load.
 
     Where a plan has limits they are for what goes beyond these, and for nothing else. Who sheds load lets nobody wait:
     where the hub must be asked first there are none. `alone`: nobody can be asked.
     """
     credits = limit_set.credits
-    if credits is None or limit_set.bought_off or credits.left(now) < credits.cost:
+    if credits is None or limit_set.plan_policies or credits.left(now) < credits.cost:
         return False
     return not any(
         gate.must_ask(now, credits.cost, credits.left(now))
@@ -413,34 +418,34 @@ def affords(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     )
 
 
-def buy(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
+def spend_credits(limit_set: LimitSet, now: float, *, alone: bool = False) -> bool:
     """Spend credits on passing while the edge sheds load; False, and nothing spent, where there are not enough."""
     credits = limit_set.credits
-    if credits is None or not affords(limit_set, now, alone=alone):
+    if credits is None or not can_afford(limit_set, now, alone=alone):
         return False
     credits.charge(credits.cost)
     for _, gate in limit_set.sharing.paying:
-        gate.charged(now, credits.cost)
+        gate.record_charge(now, credits.cost)
     return True
 
 
-def denied_at_gates(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denied:
-    """What to tell the client that `blocking_gate` named a gate for, and that waited in vain or could not.
+def compute_gate_denial(limit_set: LimitSet, held: tuple[Policy, ...]) -> Denial:
+    """What to tell the client that `find_blocking_gate` named a gate for, and that waited in vain or could not.
 
     Others may go on before long; while the hub is away, and nothing passes without it, not before it is tried again.
     """
-    gates = (*limit_set.sharing.gates, *limit_set.sharing.told.items())
-    return Denied(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
+    gates = (*limit_set.sharing.gates, *limit_set.sharing.reporting_gates.items())
+    return Denial(held, HUB_RETRY_SECONDS if any(gate.is_shut for policy, gate in gates if policy in held) else 1)
 
 
 def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held: tuple[Policy, ...]) -> bool:
-    """Whether this host knew of all that counts for what refuses, as `denied` has it: the hub had spoken a moment ago.
+    """Whether this host knew all counts of the limits that refuse (see `compute_denial`): the hub answered just now.
 
     It had not where the hub is away, where its last word is too old, and where a request waited for claims in vain:
     those are `held`. What no hub has is counted here alone, and is certain.
     """
     sharing = limit_set.sharing
-    for policy, gate in (*sharing.gates, *sharing.paying, *sharing.told.items()):
+    for policy, gate in (*sharing.gates, *sharing.paying, *sharing.reporting_gates.items()):
         if policy in held and (gate.is_away or not gate.is_in_vain(now)):
             return False
         if policy in violated and not (policy in held or gate.is_certain(now)):
@@ -448,7 +453,7 @@ def is_certain(limit_set: LimitSet, now: float, violated: Sequence[Bound], held:
     return True
 
 
-def denied(limit_set: LimitSet, now: float) -> Denied:
+def compute_denial(limit_set: LimitSet, now: float) -> Denial:
     """What to tell the client whom `admit` refused: all that refuses, and the longest of the waits.
 
     No wait helps where a request counts for more than one of them ever lets pass.
@@ -461,7 +466,7 @@ def denied(limit_set: LimitSet, now: float) -> Denied:
     credits = limit_set.credits
     for policy in limit_set.policies:
         wait = policy.retry_after(now, policy.cost)
-        if wait and credits is not None and policy in limit_set.policies[: limit_set.bought_off]:
+        if wait and credits is not None and policy in limit_set.policies[: limit_set.plan_policies]:
             # Whichever is sooner: the limit has room again, or there are credits to buy it with.
             wait = min(wait, credits.retry_after(now, credits.cost))
         if wait:
@@ -476,11 +481,11 @@ def denied(limit_set: LimitSet, now: float) -> Denied:
                 longest = wait
     if not violated:
         named: tuple[Bound, ...] = (*limit_set.slots, *limit_set.policies, *limit_set.bounds)
-        return Denied(named[:1], 1)
+        return Denial(named[:1], 1)
     never = limit_set.hopeless
     if never is None:
         never = hopeless(limit_set)
-    return Denied(tuple(violated), 0 if never else longest)
+    return Denial(tuple(violated), 0 if never else longest)
 
 
 def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
@@ -488,7 +493,7 @@ def hopeless(limit_set: LimitSet) -> tuple[Hopeless, ...]:
     known = limit_set.hopeless
     if known is None:
         # Asked at each refusal, and always the same.
-        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.bought_off :]
+        rates = limit_set.policies if limit_set.credits is None else limit_set.policies[limit_set.plan_policies :]
         limit_set.hopeless = known = (
             *[Hopeless(rate.name, rate.cost, rate.most) for rate in rates if rate.cost > rate.most],
             *[

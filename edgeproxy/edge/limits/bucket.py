@@ -29,7 +29,7 @@ class TokenBucket(SlidingWindow):
         self.rate = rule.limit / rule.window
         """Tokens a second."""
         self.depth = rule.depth
-        self._room = room(rule.depth)
+        self._room = compute_room(rule.depth)
 
     @property
     def most(self) -> int:
@@ -46,7 +46,7 @@ class TokenBucket(SlidingWindow):
     def _fits(self, now: float) -> int:
         """How much fits into the bucket, of which this process has its share only. Call it after a refresh."""
         share = self._counts.share
-        return floor(room(max(1, self.depth // share)) - self._counts.level_now(now, self.rate / share))
+        return floor(compute_room(max(1, self.depth // share)) - self._counts.level_now(now, self.rate / share))
 
     def charge(self, cost: int = 1) -> None:
         """Count `cost` in the cell that `left` looked at, and in the level."""
@@ -65,7 +65,7 @@ class TokenBucket(SlidingWindow):
         depth = max(1, self.depth // counts.share)
         too_much = counts.level + min(0, cost - depth)
         # Another worker may know the level of a debt with its rounding, which is more than is made up for.
-        rounded = max(0.0, counts.level * ROUNDING_PER_TOKEN - room(depth) + depth)
+        rounded = max(0.0, counts.level * ROUNDING_PER_TOKEN - compute_room(depth) + depth)
         # A little less, which is made up for, so that a float's last bit makes nobody wait for a second more.
         return max(1, ceil((too_much + rounded - ROUNDING_TOKENS / 4) / counts.rate * counts.parts))
 
@@ -83,7 +83,7 @@ class TokenBucket(SlidingWindow):
         return self._tail
 
 
-def room(depth: int) -> float:
+def compute_room(depth: int) -> float:
     """What a bucket of this depth holds at most."""
     return depth + ROUNDING_TOKENS + depth * ROUNDING_PER_TOKEN
 
@@ -112,7 +112,7 @@ class Hybrid(TokenBucket):
         window = SlidingWindow.left(self, now)
         bucket = self._fits(now)
         return max(
-            0 if window >= cost else self.waits(window, now, cost),
+            0 if window >= cost else self.compute_wait(window, now, cost),
             0 if bucket >= cost else self.drained(cost),
         )
 

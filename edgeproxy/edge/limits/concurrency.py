@@ -20,13 +20,13 @@ class Concurrency:
         """The slots in which it is counted."""
         return self._slots
 
-    def take(self, now: float) -> bool:
+    def acquire(self, now: float) -> bool:
         """Take a slot; False, and nothing taken, where all are taken."""
-        return self._slots.take(self.limit, now)
+        return self._slots.acquire(self.limit, now)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Give back the slot of a request that is over."""
-        self._slots.give_back()
+        self._slots.release()
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Seconds after which it may be worth a try: 1, for nobody knows; 0 where there is a slot now."""

@@ -8,7 +8,7 @@ row's sync version moves, or other columns than before are to be read.
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
 from edgeproxy.edge.counters.local_row import LocalRow
-from edgeproxy.edge.counters.rows import HAS_FOREIGN, LimitTable, NoRow, TableFull
+from edgeproxy.edge.counters.rows import HAS_FOREIGN, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETRY_SECONDS = 1.0
@@ -28,13 +28,13 @@ class Counts:
 
     __slots__ = (
         "__weakref__",
-        "_again",
         "_end",
         "_first",
         "_foreign",
         "_generation",
         "_generation_at",
         "_hub",
+        "_is_resolved",
         "_key",
         "_local",
         "_locals",
@@ -43,8 +43,8 @@ class Counts:
         "_own_oldest",
         "_own_ring",
         "_per_second",
+        "_retry_at",
         "_ring",
-        "_settled",
         "_siblings",
         "_state_at",
         "_table",
@@ -75,10 +75,10 @@ class Counts:
         self._key = table.key(key)
         self._locals = locals_
         self._local: LocalRow | None = None
-        self._settled = False
+        self._is_resolved = False
         """The row is in the table, as far as is known."""
         self._foreign = 0
-        self._again = -1.0
+        self._retry_at = -1.0
         self._ring = table.layout.ring
         self._hub = 0 if table.layout.hub is None else table.layout.head(table.layout.hub)
         self.cells = table.layout.cells
@@ -118,8 +118,8 @@ class Counts:
 
     def look_again(self) -> None:
         """Other columns than before are to be read: sum anew at the next decision."""
-        if self._settled:
-            self._look_at_columns(self._table)
+        if self._is_resolved:
+            self._bind_columns(self._table)
 
     # ---- a new cell
 
@@ -128,8 +128,8 @@ class Counts:
         cell = int(now * self._per_second)
         # The version is read before the rest: whatever changes after it moves it again.
         sync = self.words[self.sync_at]
-        if not self._settled or self.words[self._generation_at] != self._generation:
-            fresh = self._settle(now)
+        if not self._is_resolved or self.words[self._generation_at] != self._generation:
+            fresh = self._resolve_row(now)
             sync = self.words[self.sync_at]
         else:
             fresh = False
@@ -147,9 +147,9 @@ class Counts:
             low = lowest << SHIFT if lowest > 0 else 1
             high = base + (CELLS_AHEAD + 1 << SHIFT)
             if 0 < cell - self.cell <= NEAR_CELLS and self._own_latest <= self.cell:
-                self._own_goes_on(cell, lowest)
+                self._advance_own(cell, lowest)
             else:
-                self._own_anew(cell, low, high)
+                self._reload_own(cell, low, high)
             self._sum(base, slot, low, high)
         siblings = self._siblings
         if siblings:
@@ -161,7 +161,7 @@ class Counts:
         # To the rounding of floats, which is far below the skew of clocks that cells allow for.
         self.since = cell / self._per_second
         self.until = (cell + 1) / self._per_second
-        self.sync = sync if self._settled else -1
+        self.sync = sync if self._is_resolved else -1
 
     def _sum(self, base: int, slot: int, low: int, high: int) -> None:
         """Add what all other columns hold, and the foreign ring, to what this process's own column does."""
@@ -173,7 +173,7 @@ class Counts:
         closed = self._own_closed
         oldest = self._own_oldest
         if live:
-            closed += counted(live, one_ring=len(rings) == self._ring)
+            closed += sum_counts(live, one_ring=len(rings) == self._ring)
             # The siblings' live words as they stand in that same list: read a second time they could have moved on,
             # and what was counted between the two readings would be taken off without having been added.
             for sibling, _ in self._siblings:
@@ -183,12 +183,12 @@ class Counts:
             oldest = min(oldest, min(live) >> SHIFT)
         if self._foreign:
             live = [word for word in words[first - self._ring : first].tolist() if low <= word < high]
-            closed += counted(live, one_ring=True)
+            closed += sum_counts(live, one_ring=True)
             oldest = min(oldest, min(live, default=high) >> SHIFT)
         self.closed = closed
         self.oldest = oldest
 
-    def _own_goes_on(self, cell: int, lowest: int) -> None:
+    def _advance_own(self, cell: int, lowest: int) -> None:
         """Take this process's own column on from the last cell that was summed: nobody else writes to it."""
         words, own_ring, ring = self.words, self._own_ring, self._ring
         closed = self._own_closed + self.own
@@ -204,13 +204,13 @@ class Counts:
         self._own_oldest = oldest
         self.own = 0
 
-    def _own_anew(self, cell: int, low: int, high: int) -> None:
+    def _reload_own(self, cell: int, low: int, high: int) -> None:
         """Read this process's own column from the map: what it, or who had the column before, has counted there."""
         own = self.words[self._own_ring : self._own_ring + self._ring].tolist()
         live = [word for word in own if low <= word < high]
         word = self.words[self.own_at]
         self.own = word & MASK if word >> SHIFT == cell else 0
-        self._own_closed = counted(live, one_ring=True) - self.own
+        self._own_closed = sum_counts(live, one_ring=True) - self.own
         self._own_oldest = min(cell, min(live, default=high) >> SHIFT)
         # Beyond this cell where the clock has been set back since.
         self._own_latest = max(own) >> SHIFT
@@ -235,18 +235,18 @@ class Counts:
 
     # ---- where the row is
 
-    def _settle(self, now: float) -> bool:
+    def _resolve_row(self, now: float) -> bool:
         """Find the row, claim it if there is none, or go on in a row of this process's own. True: it is new."""
-        if self._local is not None and 0 < self._again - now <= ROW_RETRY_SECONDS:
+        if self._local is not None and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
             return False
         table = self._table
         try:
             row, generation, fresh = table.find(self._key, self.width, now)
-        except NoRow as error:
-            if isinstance(error, TableFull):
-                self._again = now + ROW_RETRY_SECONDS
+        except RowUnavailableError as error:
+            if isinstance(error, TableFullError):
+                self._retry_at = now + ROW_RETRY_SECONDS
                 self._locals.full()
-            self._settled = False
+            self._is_resolved = False
             if self._local is None:
                 self._local = local = LocalRow(self._ring, self.cells)
                 self._locals.enter(self)
@@ -255,19 +255,19 @@ class Counts:
             return False
         if self._local is not None:
             # What was let through meanwhile counts from now on for everyone.
-            self._poured(table, row)
+            self._pour_local(table, row)
             # It may be of cells that others have summed already. Should the supervisor write the version at this very
             # moment, either makes them look.
             table.words[row + at.ROW_SYNC] += 1
             self._local = None
             self._locals.leave(self)
             fresh = False
-        self._settled = True
+        self._is_resolved = True
         self.share = 1
         self._bind(table, row, generation)
         return fresh
 
-    def _poured(self, table: LimitTable, row: int) -> None:
+    def _pour_local(self, table: LimitTable, row: int) -> None:
         """Add what was counted without a row to the row that the table has now."""
         assert self._local is not None
         self._local.pour(table, row, self.cum)
@@ -284,9 +284,9 @@ class Counts:
         self.cum_at = row + place.head_at + at.CUM
         self.cum = place.words[self.cum_at]
         self._state_at = row + at.ROW_STATE
-        self._look_at_columns(place)
+        self._bind_columns(place)
 
-    def _look_at_columns(self, place: LimitTable | LocalRow) -> None:
+    def _bind_columns(self, place: LimitTable | LocalRow) -> None:
         self._end = self._first + place.span
         self._siblings = tuple([(there, self._first + ring) for ring, there in place.siblings_at])
         self.sibling_at = place.zero
@@ -295,7 +295,7 @@ class Counts:
         self.until = 0.0
 
 
-def counted(live: list[int], *, one_ring: bool) -> int:
+def sum_counts(live: list[int], *, one_ring: bool) -> int:
     """What the counts in these words of cells sum to. `one_ring`: no two of them are of the same cell."""
     if one_ring and live:
         # In a row that is used all the time there is one word for each cell, without a gap, and that can be told from

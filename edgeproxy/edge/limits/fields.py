@@ -7,7 +7,7 @@ from edgeproxy.edge.limits.policy import Policy
 LEGACY = re.compile(rb"(?i)\r\nX-RateLimit-(?:Limit|Remaining|Reset):[^\r\n]*")
 
 
-def rate_limit(policy: Policy, left: int, now: float) -> bytes:
+def format_rate_limit(policy: Policy, left: int, now: float) -> bytes:
     """The lines `RateLimit-Policy` and `RateLimit`, each with CRLF. `left`: what the policy has left, ≥ 0.
 
     Of several policies the one closest to refusal is shown.
@@ -15,7 +15,7 @@ def rate_limit(policy: Policy, left: int, now: float) -> bytes:
     return b"%b%d%b" % (policy.prefix, left, policy.tail(now))
 
 
-def legacy(policy: Policy, left: int, now: float) -> bytes:
+def format_legacy(policy: Policy, left: int, now: float) -> bytes:
     """The lines `X-RateLimit-Limit`, `-Remaining` and `-Reset` (seconds from now), each with CRLF."""
     return b"X-RateLimit-Limit: %d\r\nX-RateLimit-Remaining: %d\r\nX-RateLimit-Reset: %b" % (
         policy.limit,
@@ -24,6 +24,6 @@ def legacy(policy: Policy, left: int, now: float) -> bytes:
     )
 
 
-def without_legacy(head: bytes) -> bytes:
+def remove_legacy(head: bytes) -> bytes:
     """A head without lines of that kind, which the upstream wrote: beside ours nobody could tell whose is whose."""
     return LEGACY.sub(b"", head)

@@ -46,15 +46,15 @@ class Gate:
         "_cums",
         "_heads",
         "_hub",
+        "_notify",
         "_open_below",
         "_own",
         "_quiet_until",
+        "_reported",
         "_seen",
         "_seen_row",
         "_table",
-        "_tell",
-        "_told",
-        "_untold",
+        "_unreported",
         "_warm_until",
         "_width",
         "_words",
@@ -65,11 +65,11 @@ class Gate:
     )
 
     def __init__(
-        self, table: LimitTable, counts: Counts, most: int, mode: Mode, tell: Callable[["Gate"], None]
+        self, table: LimitTable, counts: Counts, most: int, mode: Mode, notify: Callable[["Gate"], None]
     ) -> None:
         """`most` passes at once where nothing is used. `mode`: bounded, eventual or strict.
 
-        `tell` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
+        `notify` has the supervisor look at the row: there is something that the hub should hear of, or be asked for.
         """
         layout = table.layout
         assert table.hub is not None
@@ -83,22 +83,22 @@ class Gate:
         self._cums = layout.heads + at.CUM
         self._heads = layout.head(layout.hub)
         self._own = table.head_at
-        self._tell = tell
-        self._untold = 0
+        self._notify = notify
+        self._unreported = 0
         self._quiet_until = 0.0
-        self._told = 0
+        self._reported = 0
         self._open_below = self._warm_until = self._seen_row = 0
-        self.hold_to(most, mode)
+        self.update_terms(most, mode)
         self.has_refused = False
         """Whether something was refused since the supervisor was last told; whoever tells it resets this."""
         self.waiting = 0
         """The sum of the costs that wait for claims in this process."""
 
-    def hold_to(self, most: int, mode: Mode) -> None:
+    def update_terms(self, most: int, mode: Mode) -> None:
         """Take over the terms of a new configuration."""
         self.most = most
         self.mode = mode
-        self._seen = -1  # The version of the row at which `_see` has looked; none is such.
+        self._seen = -1  # The version of the row at which `_refresh_threshold` has looked; none is such.
 
     @property
     def row(self) -> int:
@@ -127,15 +127,15 @@ class Gate:
         """Whether a request that counts for `cost` may pass at edge time `now`, and that is all there is to it: nobody
         is to be asked or told, and no claim is in hand. False proves nothing. After a decision.
 
-        For most requests it is so, and neither `must_ask` nor `charged` has anything to do.
+        For most requests it is so, and neither `must_ask` nor `record_charge` has anything to do.
         """
         row, words = self._counts.row, self._words
         if words[row + ROW_SYNC] != self._seen or row != self._seen_row:
-            self._see(row)
+            self._refresh_threshold(row)
         counted: int = sum(words[row + self._cums : row + self._heads : self._width].tolist())
         return counted + cost < self._open_below and now * 1000 < self._warm_until
 
-    def _see(self, row: int) -> None:
+    def _refresh_threshold(self, row: int) -> None:
         """Look at what the hub's last answer allows: whatever would allow less moves the row's version after it."""
         words, hub, own = self._words, row + self._heads, row + self._own
         self._seen, self._seen_row = words[row + ROW_SYNC], row
@@ -145,8 +145,8 @@ class Gate:
             return
         thresholds = words[hub + THRESHOLDS]
         worth = thresholds & NEVER
-        untold = worth if self.mode == "eventual" else min(worth, (thresholds >> 32) + 1)
-        self._open_below = words[row + at.ROW_ACKNOWLEDGED] + untold
+        unreported = worth if self.mode == "eventual" else min(worth, (thresholds >> 32) + 1)
+        self._open_below = words[row + at.ROW_ACKNOWLEDGED] + unreported
 
     def must_ask(self, now: float, cost: int, left: int) -> bool:
         """Whether a request that counts for `cost`, where so much is `left` at edge time `now`, has to wait for claims;
@@ -157,7 +157,7 @@ class Gate:
             return self.is_away and self._hub.on_loss == "deny"
         hub, own = row + self._heads, row + self._own
         counted = sum(words[row + self._cums : hub : self._width].tolist())
-        self._untold = untold = counted - words[row + at.ROW_ACKNOWLEDGED]
+        self._unreported = unreported = counted - words[row + at.ROW_ACKNOWLEDGED]
         if words[own + GIVEN] - words[own + USED] >= cost:
             return False
         if self.mode == "strict":
@@ -172,7 +172,7 @@ class Gate:
             allowed = words[hub + THRESHOLDS] >> 32
         else:
             allowed = cold_allowance(self.most, hosts)
-        return untold + cost > allowed
+        return unreported + cost > allowed
 
     def _is_beyond(self, now: float, cost: int, left: int) -> bool:
         """While the hub is away: whether a request is more than may pass in a row of which the supervisor has not said
@@ -191,9 +191,9 @@ class Gate:
                 return False
         hosts = hub.hosts
         # Of what the hub was not told of, some may be out of the window.
-        untold = max(0, min(self._untold, most - left))
-        room = left + untold
-        return untold + cost > max(room // hosts, cold_allowance(most, hosts) - (most - room))
+        unreported = max(0, min(self._unreported, most - left))
+        room = left + unreported
+        return unreported + cost > max(room // hosts, cold_allowance(most, hosts) - (most - room))
 
     def is_withheld(self, now: float, left: int) -> bool:
         """Whether a request that is charged later is to be refused, as the hub is away; `left` of it now. For those
@@ -221,7 +221,7 @@ class Gate:
             return False
         return words[HOSTS] <= 1 or words[row + self._heads + WARM_UNTIL] > now * 1000
 
-    def charged(self, now: float, cost: int) -> None:
+    def record_charge(self, now: float, cost: int) -> None:
         """Account for a request that passed, after `must_ask` was false."""
         row = self._counts.row
         if not row:
@@ -233,24 +233,24 @@ class Gate:
             return
         hub = row + self._heads
         worth = words[hub + THRESHOLDS] & NEVER
-        if self._untold + cost >= worth or words[hub + WARM_UNTIL] <= now * 1000:
+        if self._unreported + cost >= worth or words[hub + WARM_UNTIL] <= now * 1000:
             self._quiet_until = now + QUIET_SECONDS
-            self._tell(self)
+            self._notify(self)
 
-    def refused(self, now: float) -> None:
+    def record_refusal(self, now: float) -> None:
         """Have the supervisor ask, after a request was refused: others may use less by now."""
         self.has_refused = True
         if not (is_quiet(self._quiet_until, now) or self._counts.local):
             self._quiet_until = now + QUIET_SECONDS
-            self._tell(self)
+            self._notify(self)
 
-    def expects(self, now: float) -> None:
+    def request_count(self, now: float) -> None:
         """Have the supervisor ask: a request passed that is charged when answered, and needs the count by then."""
         counts = self._counts
         if not counts.local and self._words[counts.row + self._heads + WARM_UNTIL] <= now * 1000:
-            self.refused(now)
+            self.record_refusal(now)
 
-    def counted(self, now: float) -> None:
+    def record_late_charge(self, now: float) -> None:
         """Account for what was charged without asking: it may be much, and is reported without delay."""
         counts = self._counts
         if counts.local:
@@ -259,23 +259,23 @@ class Gate:
         hub = row + self._heads
         counted = sum(words[row + self._cums : hub : self._width].tolist())
         # In another row it begins anew.
-        told = max(words[row + at.ROW_ACKNOWLEDGED], self._told if self._told <= counted else 0)
+        reported = max(words[row + at.ROW_ACKNOWLEDGED], self._reported if self._reported <= counted else 0)
         is_cold = not is_quiet(self._quiet_until, now) and words[hub + at.WARM_UNTIL] <= now * 1000
-        if is_cold or counted - told >= words[hub + at.THRESHOLDS] & NEVER:
-            self._told = counted
+        if is_cold or counted - reported >= words[hub + at.THRESHOLDS] & NEVER:
+            self._reported = counted
             self._quiet_until = now + QUIET_SECONDS
-            self._tell(self)
+            self._notify(self)
 
-    def wait(self, cost: int) -> None:
+    def add_waiting(self, cost: int) -> None:
         """Count a request that waits for so many claims, and have the supervisor ask for them."""
-        self._want(cost)
-        self._tell(self)
+        self._update_waiting(cost)
+        self._notify(self)
 
-    def leave(self, cost: int) -> None:
+    def remove_waiting(self, cost: int) -> None:
         """Count out a request that waited: it passed, was refused, or is gone."""
-        self._want(-cost)
+        self._update_waiting(-cost)
 
-    def _want(self, more: int) -> None:
+    def _update_waiting(self, more: int) -> None:
         self.waiting += more
         if not self._counts.local:
-            claims.want(self._table, self._counts.row, self.waiting)
+            claims.request_claims(self._table, self._counts.row, self.waiting)

@@ -43,18 +43,18 @@ class Scale(NamedTuple):
     drop: int
     """Low bits of a double that are left out."""
 
-    def packed(self, level: float) -> int:
+    def pack(self, level: float) -> int:
         """The bits for a level ≥ 0: never for less than it, and for more by 2⁻²⁴ of it at most."""
         DOUBLE[0] = level
         return -(LEVEL_MIN_BITS - BITS[0] >> self.drop) if level > LEVEL_MIN else 0
 
-    def unpacked(self, word: int) -> float:
+    def unpack(self, word: int) -> float:
         """The level in a word."""
         BITS[0] = LEVEL_MIN_BITS + ((word & (1 << self.bits) - 1) << self.drop)
         return DOUBLE[0]
 
 
-def scale_of(width: int) -> Scale:
+def compute_scale(width: int) -> Scale:
     """The scale of rows whose cells are `width` microseconds wide.
 
     A tick is a sixteenth of a second, or as much of a cell as leaves levels more bits: with 34 bits ticks last until
@@ -73,11 +73,11 @@ class Level(NamedTuple):
     """When it is that: edge time now, or up to a second later where it was said by a clock that is ahead."""
     seen: int
     """The sum of the columns' counts that the level includes."""
-    said: bool
+    is_written: bool
     """Whether some process wrote just this level; else counts came since, and are taken as of now."""
 
 
-def level_in(heads: list[int], stride: int, now: float, rate: float, scale: Scale) -> Level:
+def compute_level(heads: list[int], stride: int, now: float, rate: float, scale: Scale) -> Level:
     """The level at edge time `now` (seconds) of a bucket that drains `rate` a second.
 
     `heads` is the words of all heads, `stride` how many each has.
@@ -94,7 +94,7 @@ def level_in(heads: list[int], stride: int, now: float, rate: float, scale: Scal
             since = (word >> scale.bits) / scale.ticks
             behind = since - now > AHEAD_SECONDS_MAX
             drained = 0.0 if behind else max(0.0, now - since) * rate
-            levels.append((max(0.0, scale.unpacked(word) - drained), now if behind else max(now, since), behind))
+            levels.append((max(0.0, scale.unpack(word) - drained), now if behind else max(now, since), behind))
     # Each of them is right or more, so the least is.
     level, moment, behind = min(levels)
     # What was counted before that level was said is in it, also where its count was read before.
@@ -133,7 +133,7 @@ class LevelCounts(Counts):
         """Tokens that drain in a second, as of the last call."""
         self._brief = 0.0
         self._rest = UNREAD
-        self._scale = scale_of(self.width)
+        self._scale = compute_scale(self.width)
         self._remembers = self.cells * self.width / 1e6
         self._tick_since = self._tick_until = 0.0
         self._tick_word = 0
@@ -141,13 +141,13 @@ class LevelCounts(Counts):
     def level_now(self, now: float, rate: float) -> float:
         """What is in the bucket at edge time `now`, which drains `rate` a second. Call it after a refresh."""
         if rate != self.rate:
-            self._turn(now, rate)
+            self._change_rate(now, rate)
         words = self.words
         counted = self.cum + self._rest
         for place in self._sibling_cums:
             counted += words[place]
         if counted != self.seen:
-            self._look(now, counted)
+            self._adopt_latest_level(now, counted)
         elapsed = now - self.at
         if elapsed > 0:
             level = self.level - elapsed * rate
@@ -155,7 +155,7 @@ class LevelCounts(Counts):
             self.at = now
             return level
         if elapsed < -AHEAD_SECONDS_MAX:
-            self._set_back(now)
+            self._recover_clock(now)
         return self.level
 
     def pour(self, cost: int) -> None:
@@ -164,7 +164,7 @@ class LevelCounts(Counts):
         self.seen = seen = self.seen + cost
         moment = self.at
         if not self._tick_since <= moment < self._tick_until:
-            self._tick(moment)
+            self._update_tick(moment)
         # As it would have been at that tick: a reader takes off what has drained since then.
         DOUBLE[0] = level + (moment - self._tick_since) * self.rate
         bits = BITS[0]
@@ -185,14 +185,14 @@ class LevelCounts(Counts):
         if self.sync != sync:
             self._rest = UNREAD
 
-    def _tick(self, moment: float) -> None:
+    def _update_tick(self, moment: float) -> None:
         """The tick from which levels are said until it is over."""
         ticks, bits, _ = self._scale
         tick = int(moment * ticks)
         self._tick_since, self._tick_until = tick / ticks, (tick + 1) / ticks
         self._tick_word = tick << bits
 
-    def _turn(self, now: float, rate: float) -> None:
+    def _change_rate(self, now: float, rate: float) -> None:
         """Another rate from now on: say the level anew, for what drained until now did so at the old one."""
         known = self.seen >= 0
         if known:
@@ -202,14 +202,14 @@ class LevelCounts(Counts):
         if known:
             self.pour(0)
 
-    def _poured(self, table: LimitTable, row: int) -> None:
+    def _pour_local(self, table: LimitTable, row: int) -> None:
         assert self._local is not None
         self._local.pour(table, row, -int(-self.level // 1))
 
-    def _look(self, now: float, counted: int) -> None:
+    def _adopt_latest_level(self, now: float, counted: int) -> None:
         """Others have counted since, `counted` in all: take over the level that includes the most counts."""
         if counted < 0:
-            self._look_at_all(now)
+            self._read_all_heads(now)
             return
         words = self.words
         level, since, most = self.level, self.at, self.seen
@@ -225,7 +225,7 @@ class LevelCounts(Counts):
                 # It is being said at this moment. Whatever happens, the level is read last, and is the later one.
                 most = words[best + at.SEEN_CUM]
                 word = words[best + at.LEVEL]
-            level = self._scale.unpacked(word)
+            level = self._scale.unpack(word)
             since = (word >> self._scale.bits) / self._scale.ticks
         if since < now:
             level -= (now - since) * self.rate
@@ -237,27 +237,27 @@ class LevelCounts(Counts):
             most = counted
         self.level, self.at, self.seen = level, since, most
 
-    def _set_back(self, now: float) -> None:
+    def _recover_clock(self, now: float) -> None:
         """The clock was set back: take over a level written by the new clock, or write one."""
         self.seen = -1
-        self._look_at_all(now)
+        self._read_all_heads(now)
 
-    def _look_at_all(self, now: float) -> None:
+    def _read_all_heads(self, now: float) -> None:
         """Read all heads: those of columns that change seldom, and those of this process's predecessors."""
         heads = self.words[self._heads : self._heads_end].tolist()
         # Once more, for a level must not be older than what it is said to know of.
         heads[at.LEVEL :: self._stride] = self.words[self._heads : self._heads_end].tolist()[at.LEVEL :: self._stride]
         rest = sum(heads[at.CUM :: self._stride]) - self.cum
         self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])
-        found = level_in(heads, self._stride, now, self.rate, self._scale)
-        if found.seen > self.seen:
-            self.level, self.at, self.seen = found.level, found.at, found.seen
-        if not found.said:
+        latest = compute_level(heads, self._stride, now, self.rate, self._scale)
+        if latest.seen > self.seen:
+            self.level, self.at, self.seen = latest.level, latest.at, latest.seen
+        if not latest.is_written:
             # From now on it is known, also to those who come later: it drains.
             self.pour(0)
 
-    def _look_at_columns(self, place: LimitTable | LocalRow) -> None:
-        super()._look_at_columns(place)
+    def _bind_columns(self, place: LimitTable | LocalRow) -> None:
+        super()._bind_columns(place)
         layout = self._table.layout
         row = self._first - place.first_ring
         self._stride = layout.width

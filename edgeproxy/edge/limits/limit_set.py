@@ -57,7 +57,7 @@ class RouteLimits:
         own = () if allowance is None else allowance.limits
         self._limits = (*[(True, limit) for limit in own], *[(False, limit) for limit in route.limits])
         """Each with whether it is of the allowance."""
-        held = [each for each in self._applied() if each.is_reported]
+        held = [each for each in self._apply_limits() if each.is_reported]
         held.sort(key=lambda each: each.is_shadow)
         self.headers = tuple([field(each.limit.cost_header or "") for each in held])
         """Where an answer says what each of the terms' `reported`, and then of its `trials`, is charged."""
@@ -86,22 +86,22 @@ class RouteLimits:
     def limit_set(self, address: bytes = b"") -> LimitSet:
         """The limits for requests of this address, which matters only where any limit is `by_address`."""
         allowance, tables = self._allowance, self._tables
-        held = self._applied(address)
+        held = self._apply_limits(address)
         charged = [each for each in held if not (each.is_shadow or each.is_reported)]
-        name, scope, subject = self._whom("customer", address)
+        name, scope, subject = self._resolve_subject("customer", address)
         table: Policies = getattr(tables, name)
         slots, quotas, credits, credits_gate = [], [], None, None
         metered: dict[str, tuple[Quota, ...]] = {}
         if allowance is not None:
             if allowance.concurrency is not None:
-                slots.append(table.concurrency(concurrency_rule(allowance.concurrency, scope), subject))
+                slots.append(table.get_concurrency(concurrency_rule(allowance.concurrency, scope), subject))
             # Those of addresses where all of them are, and no flood of them takes a payer's row.
             counting = tables.addresses if self._customer is None else tables.quotas
             for quota in allowance.quotas:
                 if quota.per is None:
                     continue  # Of what exists: the collector holds to it.
                 meter = self._meters[quota.meter]
-                made = counting.quota(
+                quota_policy = counting.get_quota(
                     quota.name,
                     quota.included,
                     quota.per,
@@ -114,12 +114,12 @@ class RouteLimits:
                     why=getattr(quota, "why", None),
                     is_balance=getattr(quota, "is_credits", False),
                 )
-                quotas.append(made)
-                if not (made.cost or MEASURES[meter.count].is_of_services):
-                    metered[quota.meter] = (*metered.get(quota.meter, ()), made)
+                quotas.append(quota_policy)
+                if not (quota_policy.cost or MEASURES[meter.count].is_of_services):
+                    metered[quota.meter] = (*metered.get(quota.meter, ()), quota_policy)
             if allowance.burst_credits is not None:
                 rule = credits_rule(allowance.burst_credits, scope)
-                credits = table.of(rule, subject, self._route.cost)
+                credits = table.get_policy(rule, subject, self._route.cost)
                 credits_gate = table.gate(rule, subject, credits_sync(allowance))
         policies = self._policies(charged)
         reported = [each for each in held if each.is_reported and not each.is_shadow]
@@ -127,13 +127,13 @@ class RouteLimits:
         trials = [each for each in held if each.is_reported and each.is_shadow]
         later = self._policies([*reported, *shadows, *trials])
         # Nobody asks at their gates.
-        told = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
+        reporting_gates = dict(self._gates([*reported, *shadows, *trials], later, "eventual"))
         totals = [*map(table.total, slots), *map(counting.total, quotas)] if allowance is not None else []
         if (most := self._request_cap) is not None:
             quotas.append(RequestCap(self._route.cost, most))
         return LimitSet(
             policies,
-            bought_off=sum(each.is_own for each in charged),
+            plan_policies=sum(each.is_own for each in charged),
             credits=credits,
             credits_gate=credits_gate,
             reported=later[: len(reported)],
@@ -143,12 +143,12 @@ class RouteLimits:
             quotas=tuple(quotas),
             metered=metered,
             gates=tuple(self._gates(charged, policies)),
-            told=told,
+            reporting_gates=reporting_gates,
             totals=tuple([total for total in totals if total is not None]),
         )
 
     def _gates(
-        self, held: "list[Applied]", policies: tuple[Policy, ...], mode: "Mode | None" = None
+        self, held: "list[AppliedLimit]", policies: tuple[Policy, ...], mode: "Mode | None" = None
     ) -> "Iterator[tuple[Policy, Gate]]":
         """The gates before those that other hosts share; `mode`: in the place of what each says."""
         for each, policy in zip(held, policies, strict=True):
@@ -157,27 +157,29 @@ class RouteLimits:
             if gate is not None:
                 yield policy, gate
 
-    def _applied(self, address: bytes = b"") -> "list[Applied]":
+    def _apply_limits(self, address: bytes = b"") -> "list[AppliedLimit]":
         """The limits as they hold this address, those of the allowance first."""
-        return applied(self._limits, lambda scope: self._whom(scope, address))
+        return apply_limits(self._limits, lambda scope: self._resolve_subject(scope, address))
 
-    def _policies(self, held: "Iterable[Applied]") -> tuple[Policy, ...]:
-        made = []
+    def _policies(self, held: "Iterable[AppliedLimit]") -> tuple[Policy, ...]:
+        policies = []
         for each in held:
             table: Policies = getattr(self._tables, each.table)
             # In limits of the route alone each request counts once.
-            made.append(table.of(each.rule, each.subject, self._route.cost if each.is_own else 1))
-        return tuple(made)
+            policies.append(table.get_policy(each.rule, each.subject, self._route.cost if each.is_own else 1))
+        return tuple(policies)
 
-    def _whom(self, scope: str, address: bytes) -> "Whom":
-        return whom(scope, self._route.label, self._customer, self._key, address)
+    def _resolve_subject(self, scope: str, address: bytes) -> "CountedSubject":
+        return resolve_subject(scope, self._route.label, self._customer, self._key, address)
 
 
-Whom = tuple[str, str, bytes]
+CountedSubject = tuple[str, str, bytes]
 """The name of a table, and in it the scope and the subject that are counted by."""
 
 
-def whom(scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b"") -> Whom:
+def resolve_subject(
+    scope: str, route: str, customer: bytes | None, key: bytes = b"", address: bytes = b""
+) -> CountedSubject:
     """By what a limit of this scope counts the requests on a route, of a customer (None: of one without a key)."""
     label = route.encode()
     if scope == "route":
@@ -196,7 +198,7 @@ def whom(scope: str, route: str, customer: bytes | None, key: bytes = b"", addre
     return "customers", scope, customer
 
 
-class Applied(NamedTuple):
+class AppliedLimit(NamedTuple):
     """A limit as it applies to somebody on a route."""
 
     limit: "Limit"
@@ -217,24 +219,24 @@ class Applied(NamedTuple):
         return self.limit.cost_header is not None
 
 
-def applied(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], Whom]) -> list[Applied]:
+def apply_limits(limits: "Iterable[tuple[bool, Limit]]", by: Callable[[str], CountedSubject]) -> list[AppliedLimit]:
     """These limits, each with whether it is of the allowance, as they apply to who is counted `by` (scope -> whom).
 
     An allowance's limit and a route's may be the same but for their counts: they have one row, and the lesser holds.
     Those of the allowance are the first.
     """
-    found: dict[bytes, Applied] = {}
+    by_row: dict[bytes, AppliedLimit] = {}
     for is_own, limit in limits:
         table, scope, subject = by(limit.scope)
-        rule = rule_of(limit, scope)
+        rule = build_rule(limit, scope)
         row = rule.key(subject)
-        same = found.get(row)
+        same = by_row.get(row)
         if same is None or (rule.limit, rule.depth) <= (same.rule.limit, same.rule.depth):
-            found[row] = Applied(limit, is_own, rule, table, subject)
-    return sorted(found.values(), key=lambda each: not each.is_own)
+            by_row[row] = AppliedLimit(limit, is_own, rule, table, subject)
+    return sorted(by_row.values(), key=lambda each: not each.is_own)
 
 
-def rule_of(limit: "Limit", scope: str) -> Rule:
+def build_rule(limit: "Limit", scope: str) -> Rule:
     """A configured limit as the limits room knows it."""
     return Rule(limit.name, limit.count, limit.window, scope, limit.algorithm, limit.mode, limit.depth)
 
@@ -254,8 +256,8 @@ def credits_sync(allowance: "Allowance") -> "Mode":
 
     Where there are none: bounded.
     """
-    kept = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
-    return next((sync for sync in ("strict", "bounded", "eventual") if sync in kept), "bounded")
+    modes = {limit.sync for limit in allowance.limits if limit.mode == "enforce" and limit.cost_header is None}
+    return next((sync for sync in ("strict", "bounded", "eventual") if sync in modes), "bounded")
 
 
 def field(name: str) -> re.Pattern[bytes]:
@@ -263,13 +265,13 @@ def field(name: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?i)\r\n%b:[ \t]*([0-9]+)[ \t]*\r\n" % re.escape(name.encode()))
 
 
-def cost_in(head: bytes, field: re.Pattern[bytes]) -> int | None:
+def parse_cost(head: bytes, field: re.Pattern[bytes]) -> int | None:
     """What a head says in this field that a request has cost: the first whole number, as far as counts go.
 
     None where it says none.
     """
-    found = field.search(head)
-    if found is None:
+    match = field.search(head)
+    if match is None:
         return None
-    digits = found[1].lstrip(b"0")
+    digits = match[1].lstrip(b"0")
     return min(int(digits or b"0"), COUNT_MAX) if len(digits) < DIGITS_MOST else COUNT_MAX

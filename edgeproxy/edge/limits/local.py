@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 
-SUBJECTS_KEPT_MAX = 16_384
+SUBJECTS_MAX = 16_384
 """Subjects without a row whose counts a process keeps, 1 to 2 KiB each, though nobody else may hold them."""
 
 
@@ -14,7 +14,7 @@ class Locals:
         """`hosts` share the limits; `full` is called whenever the table turned out to be full."""
         self.hosts = hosts
         self._full = full
-        self._kept: OrderedDict[object, None] = OrderedDict()
+        self._subjects: OrderedDict[object, None] = OrderedDict()
 
     def full(self) -> None:
         """The table had no row to give."""
@@ -23,10 +23,10 @@ class Locals:
 
     def enter(self, counts: object) -> None:
         """Keep counts without a row alive, as nothing else refers to them. Above the bound the oldest are dropped."""
-        self._kept[counts] = None
-        if len(self._kept) > SUBJECTS_KEPT_MAX:
-            self._kept.popitem(last=False)
+        self._subjects[counts] = None
+        if len(self._subjects) > SUBJECTS_MAX:
+            self._subjects.popitem(last=False)
 
     def leave(self, counts: object) -> None:
         """Let go of counts that have a row now."""
-        self._kept.pop(counts, None)
+        self._subjects.pop(counts, None)

@@ -58,13 +58,13 @@ class Policies:
         self._locals = Locals(hosts, full)
         self._sharing = None if table.layout.hub is None else sharing
 
-    def look_for_hosts(self) -> None:
+    def refresh_hosts(self) -> None:
         """See how many hosts there are now, as the supervisor has it from the hub."""
         if self._table.hub is not None:
             self._locals.hosts = self._table.hub.hosts
 
     def gate(self, rule: Rule, subject: bytes, mode: Mode) -> Gate | None:
-        """The gate before the row of a policy that was made by `of`; None where no other host shares it."""
+        """The gate before the row of a policy that was made by `get_policy`; None where no other host shares it."""
         if self._sharing is None:
             return None
         counts = self._table.readers[rule.key(subject)]
@@ -75,7 +75,7 @@ class Policies:
         """The object that reports it to other hosts; None where no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
-    def of(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
+    def get_policy(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
         """The policy of `subject` under `rule`, a rate, for requests that count for `cost`.
 
         Touches the table only at its first decision.
@@ -88,7 +88,7 @@ class Policies:
             counts = self._table.readers[key] = rate.counts(self._table, key, rule.window, self._locals)
         return rate.policy(rule, counts, cost)
 
-    def concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
+    def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
         """How many requests of `subject` may be under way at once."""
         key = rule.key(subject)
         slots = self._table.readers.get(key)
@@ -96,7 +96,7 @@ class Policies:
             slots = self._table.readers[key] = Slots(self._table, key, self._locals)
         return Concurrency(rule, slots)
 
-    def quota(
+    def get_quota(
         self,
         name: str,
         included: int,

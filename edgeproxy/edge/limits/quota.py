@@ -12,14 +12,14 @@ from zoneinfo import ZoneInfo
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
-from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable, NoRow, TableFull
+from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
 NO_PERIOD = Period(-1, 0.0, 0.0)
 
 
-def counted_in(now: float, per: str, zone: ZoneInfo, periods: Iterable[int]) -> Period:
+def find_current_period(now: float, per: str, zone: ZoneInfo, periods: Iterable[int]) -> Period:
     """The period that is counted in at edge time `now`, where each of `periods` was begun by somebody.
 
     It is the one that the clock says, or the next if that was begun. One that lies further ahead is of a clock that was
@@ -41,7 +41,6 @@ class QuotaCounts:
 
     __slots__ = (
         "__weakref__",
-        "_again",
         "_generation",
         "_generation_at",
         "_key",
@@ -49,6 +48,7 @@ class QuotaCounts:
         "_own",
         "_own_at",
         "_rest",
+        "_retry_at",
         "_row",
         "_siblings",
         "_sync",
@@ -72,7 +72,7 @@ class QuotaCounts:
         """This process may use one part in `share` of the quota: 1 unless it counts alone."""
         self._row = -1
         self._generation = self._generation_at = 0
-        self._again = -1.0
+        self._retry_at = -1.0
         self._sync = -1
         self._sync_at = table.zero
         self._own = self._rest = 0
@@ -112,7 +112,7 @@ class QuotaCounts:
         if self._row >= 0:
             self._table.words[self._own_at + at.CUM] = own
 
-    def take_back(self, amount: int, added: float) -> None:
+    def subtract(self, amount: int, added: float) -> None:
         """What was added at edge time `added` counts no more, unless its period is over or its row is another's."""
         period = self.period
         if amount <= self._own and period.since <= added < period.until:
@@ -130,10 +130,10 @@ class QuotaCounts:
         words = table.words
         alone = 0
         if self._row < 0 or words[self._generation_at] != self._generation:
-            alone = self._settle(now)
+            alone = self._resolve_row(now)
         before = self.period.number
         if self._row < 0:
-            self.period = counted_in(now, self.per, self.zone, (before,))
+            self.period = find_current_period(now, self.per, self.zone, (before,))
             if self.period.number != before:
                 self._own = 0
             return
@@ -142,7 +142,7 @@ class QuotaCounts:
         heads = [self._row + layout.head(column) for column in range(-1, layout.columns)]
         periods = {head: words[head + at.PERIOD] for head in heads}
         begun = (*periods.values(), before) if alone else periods.values()
-        self.period = counted_in(now, self.per, self.zone, begun)
+        self.period = find_current_period(now, self.per, self.zone, begun)
         number = self.period.number
         own = self._own_at
         if periods[own] != number:
@@ -157,20 +157,20 @@ class QuotaCounts:
         others = [head for head in heads if head != own and head not in self._siblings]
         self._rest = sum(words[head + at.CUM] for head in others if periods[head] == number)
 
-    def _settle(self, now: float) -> int:
+    def _resolve_row(self, now: float) -> int:
         """Find the row, or claim it if there is none; without one this process counts alone for a while.
 
         Returns what it has counted alone, in the period of before, and is to be counted in the row.
         """
         table = self._table
-        if self._row < 0 and 0 < self._again - now <= ROW_RETRY_SECONDS:
+        if self._row < 0 and 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
             return 0
         alone = self._own if self._row < 0 else 0
         try:
             row, self._generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_PERIODS)
-        except NoRow as error:
-            if isinstance(error, TableFull):
-                self._again = now + ROW_RETRY_SECONDS
+        except RowUnavailableError as error:
+            if isinstance(error, TableFullError):
+                self._retry_at = now + ROW_RETRY_SECONDS
                 self._locals.full()
             if self._row >= 0:
                 self._own = 0
@@ -237,7 +237,7 @@ class Quota:
 
     def refund(self, cost: int, charged: float) -> None:
         """Take back what was charged at edge time `charged`."""
-        self._counts.take_back(cost, charged)
+        self._counts.subtract(cost, charged)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Whole seconds until the next period begins; 0 where `cost`, and what a request needs, passes now."""

@@ -27,7 +27,7 @@ class RateTerms(NamedTuple):
         return min(self.limit, self.depth) if self.cells and self.depth else self.limit if self.cells else self.depth
 
 
-def terms_of(rule: Rule, cells: int, mode: Mode) -> RateTerms:
+def build_terms(rule: Rule, cells: int, mode: Mode) -> RateTerms:
     """The terms of a window or a bucket in a table whose rows have so many `cells`."""
     kind = rule.kind.rate
     assert kind is not None

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.bucket import room
-from edgeproxy.edge.limits.levels import level_in, scale_of
+from edgeproxy.edge.limits.bucket import compute_room
+from edgeproxy.edge.limits.levels import compute_level, compute_scale
 from edgeproxy.edge.limits.policy import RuleTerms
 from edgeproxy.edge.limits.window import seconds_until_gone
 
@@ -44,11 +44,11 @@ def usage_of_bucket(table: LimitTable, row: int | None, rule: RuleTerms, now: fl
     if row is None:
         return Usage(0, rule.depth, 0)
     rate = rule.limit / rule.window
-    scale = scale_of(width_us(rule.window, table.layout.cells))
+    scale = compute_scale(width_us(rule.window, table.layout.cells))
     heads = table.heads(row)
-    level = level_in(heads.each, heads.width, now, rate, scale).level
+    level = compute_level(heads.each, heads.width, now, rate, scale).level
     # A worker makes up as much for what was rounded. What is used and what remains make up the depth, or more than it.
-    level -= room(rule.depth) - rule.depth
+    level -= compute_room(rule.depth) - rule.depth
     filled = max(0, ceil(level))
     held_back = min(filled, _withheld(table, row))
     used = filled - held_back

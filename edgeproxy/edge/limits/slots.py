@@ -9,11 +9,11 @@ from threading import Lock
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, milliseconds
 from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
-from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, NoRow, TableFull
+from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, HAS_GAUGES, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS
 from edgeproxy.edge.limits.local import Locals
 
-ROW_KEPT_SECONDS = 60.0
+ROW_RETENTION_SECONDS = 60.0
 """Seconds for which a row is kept after something was in use."""
 
 FENCE = Lock()
@@ -25,7 +25,6 @@ class Slots:
 
     __slots__ = (
         "__weakref__",
-        "_again",
         "_columns",
         "_foreign_at",
         "_generation",
@@ -35,6 +34,7 @@ class Slots:
         "_own_at",
         "_owner",
         "_places",
+        "_retry_at",
         "_row",
         "_share",
         "_sync",
@@ -52,7 +52,7 @@ class Slots:
         self._owner = table.owner << at.OWNER_SHIFT
         self._row = -1
         self._generation = self._generation_at = 0
-        self._again = -1.0
+        self._retry_at = -1.0
         self._share = 1
         self._sync = -1
         self._sync_at = table.zero
@@ -65,7 +65,7 @@ class Slots:
         """The word at which its row begins, and the row's generation; None where it has none."""
         return None if self._row < 0 else (self._row, self._generation)
 
-    def take(self, limit: int, now: float) -> bool:
+    def acquire(self, limit: int, now: float) -> bool:
         """Use one more, if all processes together then use `limit` at most; else none, and False.
 
         It is taken before the others are looked at: of two who take the last one at the same moment both may be
@@ -73,7 +73,7 @@ class Slots:
         """
         words = self._table.words
         if words[self._sync_at] != self._sync:
-            self._settle(now)
+            self._resolve_row(now)
         if now > self._touched:
             self._touch(now)
         if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
@@ -97,12 +97,12 @@ class Slots:
             total = used + words[self._foreign_at]
             for place in places:
                 total += words[place] & COUNT_MASK
-            if total <= limit or self._living() <= limit:
+            if total <= limit or self._count_living() <= limit:
                 return True
-        self.give_back()
+        self.release()
         return False
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """Use one fewer, of those that were taken."""
         self.used = used = self.used - 1
         if self._row >= 0:
@@ -112,7 +112,7 @@ class Slots:
         """Whether none is left: all processes together use `limit`, or this one its share of it."""
         words = self._table.words
         if words[self._sync_at] != self._sync:
-            self._settle(now)
+            self._resolve_row(now)
         if words[HOSTS] >= AWAY and (limit := self._without_hub(limit)) < 1:
             return True
         if self._row < 0:
@@ -120,7 +120,7 @@ class Slots:
         total = self.used + words[self._foreign_at]
         for place in self._places:
             total += words[place] & COUNT_MASK
-        return total >= limit and self._living() >= limit
+        return total >= limit and self._count_living() >= limit
 
     @property
     def is_shut(self) -> bool:
@@ -131,7 +131,7 @@ class Slots:
     def look_again(self) -> None:
         """Other columns than before are to be read."""
         if self._row >= 0:
-            self._look_at_columns()
+            self._bind_columns()
 
     def _without_hub(self, limit: int) -> int:
         """What may be in use while the hub is away: of this host its part, whatever the hub's column says of others."""
@@ -145,7 +145,7 @@ class Slots:
         part = max(1, limit // max(1, words[HOSTS] & ~AWAY))
         return min(limit, part + (words[self._row + table.layout.head(hub) + at.GAUGE] & COUNT_MASK))
 
-    def _living(self) -> int:
+    def _count_living(self) -> int:
         """What is in use without what dead processes left: asked only where it matters, for it takes system calls."""
         table = self._table
         words = table.words
@@ -158,25 +158,25 @@ class Slots:
 
     def _touch(self, now: float) -> None:
         """Keep the row from being reclaimed for ROW_KEPT_SECONDS, even if nothing is in use by then."""
-        self._touched = now + ROW_KEPT_SECONDS / 2
+        self._touched = now + ROW_RETENTION_SECONDS / 2
         if self._row >= 0:
             place = self._own_at + at.UNTIL - at.GAUGE
-            self._table.words[place] = milliseconds(now + ROW_KEPT_SECONDS)
+            self._table.words[place] = milliseconds(now + ROW_RETENTION_SECONDS)
 
-    def _settle(self, now: float) -> None:
+    def _resolve_row(self, now: float) -> None:
         """Find the row, or claim it if there is none; without one this process counts alone for a while."""
         table = self._table
         if self._row < 0:
-            if 0 < self._again - now <= ROW_RETRY_SECONDS:
+            if 0 < self._retry_at - now <= ROW_RETRY_SECONDS:
                 return
         elif table.words[self._generation_at] == self._generation:
             self._sync = table.words[self._sync_at]
             return
         try:
             row, generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_GAUGES)
-        except NoRow as error:
-            if isinstance(error, TableFull):
-                self._again = now + ROW_RETRY_SECONDS
+        except RowUnavailableError as error:
+            if isinstance(error, TableFullError):
+                self._retry_at = now + ROW_RETRY_SECONDS
                 self._locals.full()
             elif self._row >= 0 and self.used:
                 # The row is its key's: none is freed in which something is in use.
@@ -193,9 +193,9 @@ class Slots:
         # What it had in use while there was no row; where it had none, what its predecessor left is overwritten.
         table.words[self._own_at] = self._owner | self.used
         self._touch(now)
-        self._look_at_columns()
+        self._bind_columns()
 
-    def _look_at_columns(self) -> None:
+    def _bind_columns(self) -> None:
         table = self._table
         self._columns = table.siblings
         self._places = tuple([self._row + table.layout.head(column) + at.GAUGE for column in table.siblings])

@@ -7,24 +7,24 @@ has a row for the subject, for what a worker counts alone while a table is full 
 from zoneinfo import ZoneInfo
 
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.quota import counted_in, quota_key
+from edgeproxy.edge.limits.quota import find_current_period, quota_key
 from edgeproxy.edge.limits.row_usage import Usage
 from edgeproxy.edge.limits.rule import Rule
 
 
-def look(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
+def compute_usage(table: LimitTable, rule: Rule, subject: bytes, now: float) -> Usage:
     """What `subject` has used of `rule` at edge time `now`."""
     row = table.peek(table.key(rule.key(subject)))
     return rule.kind.usage(table, row, rule, now)
 
 
-def look_at_quota(
+def compute_quota_usage(
     table: LimitTable, name: str, included: int, per: str, zone: ZoneInfo, subject: bytes, now: float
 ) -> Usage:
     """What `subject` has used of a quota in the present `day` or `month` of a time zone, which ends after `reset`.
     `name`: what it is counted as."""
     row = table.peek(table.key(quota_key(name, zone, subject)))
     counts = [] if row is None else table.heads(row).periods(elsewhere=True)
-    number, _, until = counted_in(now, per, zone, [period for period, _ in counts])
+    number, _, until = find_current_period(now, per, zone, [period for period, _ in counts])
     used = sum(count for period, count in counts if period == number)
     return Usage(used, max(0, included - used), max(1, int(until - now) + 1))

@@ -25,7 +25,7 @@ def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
 class SlidingWindow:
     """One rule as it applies to one subject: a Policy (see policy.py, which says what its methods return)."""
 
-    __slots__ = ("_asked", "_counts", "_passes", "_second", "_tail", "cost", "limit", "prefix", "rule")
+    __slots__ = ("_counts", "_passes_at", "_second", "_tail", "_wait_key", "cost", "limit", "prefix", "rule")
 
     def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1) -> None:
         self.rule = rule
@@ -35,8 +35,8 @@ class SlidingWindow:
         self._counts = counts
         self._second = -1.0
         self._tail = b""
-        self._asked: tuple[int, ...] = ()
-        self._passes: float | None = 0.0
+        self._wait_key: tuple[int, ...] = ()
+        self._passes_at: float | None = 0.0
 
     @property
     def name(self) -> str:
@@ -87,19 +87,19 @@ class SlidingWindow:
         A cost above the limit never passes.
         """
         left = self.left(now)
-        return 0 if left >= cost else self.waits(left, now, cost)
+        return 0 if left >= cost else self.compute_wait(left, now, cost)
 
-    def waits(self, left: int, now: float, cost: int) -> int:
+    def compute_wait(self, left: int, now: float, cost: int) -> int:
         """Whole seconds ≥ 1 until `cost` passes, of which only `left` does now. Call it after `left`."""
         counts = self._counts
-        asked = (counts.cell, counts.sync, left, cost)
+        key = (counts.cell, counts.sync, left, cost)
         # While nothing more is counted in a cell the moment stays the same: a flood of refusals is cheap.
-        if asked != self._asked:
-            self._asked = asked
-            self._passes = self._moment(cost - left)
-        if self._passes is None:
+        if key != self._wait_key:
+            self._wait_key = key
+            self._passes_at = self._moment(cost - left)
+        if self._passes_at is None:
             return HUB_RETRY_SECONDS
-        wait = int(self._passes - now + ROUNDING_SECONDS) + 1
+        wait = int(self._passes_at - now + ROUNDING_SECONDS) + 1
         return wait if wait > 1 else 1
 
     def _moment(self, needed: int) -> float | None:

@@ -133,8 +133,10 @@ class Addresses:
             self._known.move_to_end(address)
             return known
         subject = subject_of(address, self.terms.prefix)
-        guard = None if self.terms.guard is None else self._policies.of(self.terms.guard, subject)
-        connections = None if self.terms.connections is None else self._policies.of(self.terms.connections, subject)
+        guard = None if self.terms.guard is None else self._policies.get_policy(self.terms.guard, subject)
+        connections = (
+            None if self.terms.connections is None else self._policies.get_policy(self.terms.connections, subject)
+        )
         admitted = self._networks is None or self._networks.admits(parse_ip(address))
         known = self._known[address] = Address(address, subject, guard, connections, admitted)
         if len(self._known) > ADDRESSES_MAX:
@@ -175,7 +177,7 @@ class Addresses:
 
     def ruled(self, rule: Rule, address: Address) -> Policy:
         """What a rule about requests lets pass of an address."""
-        return self._policies.of(rule, b"%b\0%b" % (address.subject, rule.name.encode()))
+        return self._policies.get_policy(rule, b"%b\0%b" % (address.subject, rule.name.encode()))
 
     def _is_trusted(self, address: IP) -> bool:
         return any(address in network for network in self.terms.trusted)

@@ -17,7 +17,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import QUIET_SECONDS, WAIT_SECONDS_MAX, Gate, is_quiet
 from edgeproxy.edge.limits.quota import QuotaCounts
-from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, terms_of
+from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, build_terms
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
 from edgeproxy.edge.messages import LimitRow, LimitsUsed, RateUse, TotalUse
@@ -82,8 +82,8 @@ class ClaimWaiter:
         gate = self._gates.get(key)
         if gate is None:
             gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.tell)
-        gate.hold_to(rule.most, mode)
-        self._said[gate] = table, terms_of(rule, table.layout.cells, mode)
+        gate.update_terms(rule.most, mode)
+        self._said[gate] = table, build_terms(rule, table.layout.cells, mode)
         return gate
 
     # ---- what the supervisor is told
@@ -132,7 +132,7 @@ class ClaimWaiter:
         """Have a request wait for an answer, for so long at most."""
         over = asyncio.get_running_loop().call_later(seconds, self._over, gate, who)
         self._waiting.setdefault(gate, deque()).append(Waiting(who, cost, over, gate.news))
-        gate.wait(cost)
+        gate.add_waiting(cost)
 
     def leave(self, gate: Gate, who: Waiter) -> None:
         """A request that waits is gone."""
@@ -141,7 +141,7 @@ class ClaimWaiter:
             if one.who is who:
                 del waiting[place]
                 one.over.cancel()
-                gate.leave(one.cost)
+                gate.remove_waiting(one.cost)
                 break
         if not waiting:
             self._waiting.pop(gate, None)
@@ -177,4 +177,4 @@ class ClaimWaiter:
             if table is None or table.file.generation != place.file:
                 continue  # Workers that have been here for longer count there.
             if table.has(place.row, place.generation):
-                claims.give_back(table, place.row)
+                claims.return_claims(table, place.row)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 from edgeproxy.base import log
 from edgeproxy.base.client_tls import TlsFilesError
 from edgeproxy.edge.channel import Channel, ChannelClosedError
-from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import (
     Alive,
@@ -164,7 +164,7 @@ class ControlHandler:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
             self._generations.prepare(number, draft, services)
-        except (TlsFilesError, NoRow, RejectedError) as failure:
+        except (TlsFilesError, RowUnavailableError, RejectedError) as failure:
             answer = PrepareFailed(number, why_not(failure))
         except Exception as unforeseen:  # Whatever it is, it must not end what is served.
             self._log.error("configuration could not be prepared", number=number, exc_info=unforeseen)
@@ -172,8 +172,8 @@ class ControlHandler:
         await self._channel.send(answer)
 
 
-def why_not(failure: TlsFilesError | NoRow | RejectedError) -> str:
+def why_not(failure: TlsFilesError | RowUnavailableError | RejectedError) -> str:
     """Why a configuration cannot be served, for who wrote it."""
-    if isinstance(failure, NoRow):
+    if isinstance(failure, RowUnavailableError):
         return f"the table of {failure} has no room for what is to be counted; it is made anew at the next start"
     return failure.detail if isinstance(failure, RejectedError) else str(failure)

@@ -24,21 +24,21 @@ from edgeproxy.edge.limits.admission import (
     Noted,
     admit,
     admit_fast,
-    affords,
-    blocking_gate,
-    buy,
-    credits_cover,
-    denied,
-    denied_at_gates,
+    can_afford,
+    can_credits_cover,
+    charge_reported_costs,
+    compute_denial,
+    compute_gate_denial,
+    find_blocking_gate,
     hopeless,
     is_certain,
-    lacking,
-    report,
-    tell,
-    tell_totals,
+    list_exhausted,
+    notify_hosts,
+    notify_totals,
+    spend_credits,
 )
-from edgeproxy.edge.limits.fields import legacy, rate_limit, without_legacy
-from edgeproxy.edge.limits.limit_set import cost_in
+from edgeproxy.edge.limits.fields import format_legacy, format_rate_limit, remove_legacy
+from edgeproxy.edge.limits.limit_set import parse_cost
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance
 from edgeproxy.edge.proxy import event_stream, local_reply, metering, tunnel
@@ -365,13 +365,13 @@ class Exchange:
                     return held
                 admission = admit(limit_set, self.now, self.shut)
                 if limit_set.shares:
-                    tell(limit_set, self.now, admission[0], admission[3])
+                    notify_hosts(limit_set, self.now, admission[0], admission[3])
             refused, shown, left, noted = admission
             if shown is not None:
                 self.shown, self.left = shown, left
             if refused:
                 return limit_set
-            if bought and buy(limit_set, self.now, alone=self.runtime.claim_waiter.alone):
+            if bought and spend_credits(limit_set, self.now, alone=self.runtime.claim_waiter.alone):
                 self.runtime.metrics.credited(binding.tier)
             if limit_set.settles:
                 self.limit_set = limit_set
@@ -385,7 +385,7 @@ class Exchange:
         """Whether other hosts leave room for it: None where they do, or credits are to pay for what they do not; else
         PARKED, or the limits where it is refused."""
         claim_waiter = self.runtime.claim_waiter
-        while (held := blocking_gate(limit_set, self.now, self.shut)) is not None:
+        while (held := find_blocking_gate(limit_set, self.now, self.shut)) is not None:
             policy, gate = held
             if claim_waiter.alone and gate.mode != "strict" and not gate.is_away:
                 return None
@@ -400,13 +400,13 @@ class Exchange:
                 claim_waiter.wait(gate, policy.cost, self, seconds)
                 self.awaited_gate = gate
                 return PARKED
-            gate.refused(self.now)
+            gate.record_refusal(self.now)
             if policy is limit_set.credits:
-                self.shut = lacking(limit_set, self.now, self.shut)
+                self.shut = list_exhausted(limit_set, self.now, self.shut)
                 self.shown, self.left = self.shut[0], 0
                 return limit_set
             self.shut = (*self.shut, policy)
-            if not credits_cover(limit_set, self.now, self.shut):
+            if not can_credits_cover(limit_set, self.now, self.shut):
                 self.shown, self.left = policy, 0
                 return limit_set
         return None
@@ -608,7 +608,7 @@ class Exchange:
         if not runtime.overload.is_full:
             if not runtime.overload.sheds(binding.priority):
                 return False
-            if affords(limit_set, self.now, alone=runtime.claim_waiter.alone):
+            if can_afford(limit_set, self.now, alone=runtime.claim_waiter.alone):
                 return True
         runtime.metrics.shed(binding.priority)
         why = binding.message or "There is more to do than this edge can"
@@ -619,7 +619,7 @@ class Exchange:
         metrics, (_, tier) = self.runtime.metrics, self.labels()
         for shadow in noted.shadows:
             metrics.shadowed(tier, shadow.name)
-        if noted.bought:
+        if noted.paid:
             metrics.credited(tier)
         lines = b""
         if noted.shadows:
@@ -632,9 +632,9 @@ class Exchange:
         """Charge what the upstream's answer says that the request has cost; what it does not say is what was asked."""
         limit_set, binding = self.limit_set, self.binding
         if limit_set is not None and binding is not None and binding.limits.headers:
-            costs = [cost_in(head, field) for field in binding.limits.headers]
+            costs = [parse_cost(head, field) for field in binding.limits.headers]
             # As of now: the answer may have taken longer than a window.
-            for policy, left in report(limit_set, monotonic() + self.runtime.offset, costs).items():
+            for policy, left in charge_reported_costs(limit_set, monotonic() + self.runtime.offset, costs).items():
                 if policy is self.shown or left < self.left:
                     self.shown, self.left = policy, left
 
@@ -647,7 +647,7 @@ class Exchange:
                 limit_set.refund(self.now, lambda when: when == "admitted" or is_billed(when, status))
                 if limit_set.sharing.totals:
                     # It may have been long since it was admitted, and nobody looks at quotas that nobody uses.
-                    tell_totals(limit_set, monotonic() + self.runtime.offset)
+                    notify_totals(limit_set, monotonic() + self.runtime.offset)
 
     # ---- requests that the upstream gets whole
 
@@ -952,12 +952,12 @@ class Exchange:
         if shown is None:
             return b""
         if self.snapshot.legacy_headers:
-            return rate_limit(shown, self.left, self.now) + legacy(shown, self.left, self.now)
-        return rate_limit(shown, self.left, self.now)
+            return format_rate_limit(shown, self.left, self.now) + format_legacy(shown, self.left, self.now)
+        return format_rate_limit(shown, self.left, self.now)
 
     def kept(self, head: bytes) -> bytes:
         """An upstream's head where the edge speaks of limits in the fields of old: then the upstream does not."""
-        return head if self.shown is None else without_legacy(head)
+        return head if self.shown is None else remove_legacy(head)
 
     def is_secure(self) -> bool:
         """Whether the client is spoken with over TLS: here, or at the trusted proxy that says so."""
@@ -1031,7 +1031,7 @@ class Exchange:
         """429: something in these limits has no room. Retry-After is never earlier than when a retry can succeed. Or
         402: what was paid in advance is spent."""
         held, runtime = self.shut, self.runtime
-        violated, retry_after = denied_at_gates(limit_set, held) if held else denied(limit_set, self.now)
+        violated, retry_after = compute_gate_denial(limit_set, held) if held else compute_denial(limit_set, self.now)
         names = (violated[0].name,) if len(violated) == 1 else tuple([policy.name for policy in violated])
         route, tier = self.labels()
         status, why = 429, None

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.config.meters import MEASURES, Measure
-from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ class Capped:
         if n > self._most:
             try:
                 self._above().add(n - self._most)
-            except (NoRow, RejectedError):
+            except (RowUnavailableError, RejectedError):
                 pass  # It is paid for in any case: nobody is refused an answer for that.
 
 

@@ -7,7 +7,7 @@ from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.edge.errors import DirectResponse, RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
-from edgeproxy.edge.limits.admission import LimitSet, denied
+from edgeproxy.edge.limits.admission import LimitSet, compute_denial
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.cors import METHOD, ORIGIN, CrossOrigin
 from edgeproxy.edge.proxy.network_filter import Networks
@@ -112,7 +112,7 @@ class Door:
                 policy.charge()
                 self._count(name, "pass")
                 return
-            _, again = denied(LimitSet((policy,)), request.now)
+            _, again = compute_denial(LimitSet((policy,)), request.now)
             self._count(name, "limit")
             fields = b"Retry-After: %d\r\n" % again
             raise RejectedError(429, f"Over the limit of the rule {name}", close=False, fields=fields)

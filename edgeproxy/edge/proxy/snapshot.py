@@ -144,7 +144,7 @@ class Snapshot:
     def look_for_hosts(self) -> None:
         """See how many hosts share the limits now."""
         for policies in self._tables:
-            policies.look_for_hosts()
+            policies.refresh_hosts()
 
     def _service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
         # The region decides which endpoints are near.

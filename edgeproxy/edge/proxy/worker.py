@@ -21,9 +21,9 @@ from edgeproxy.base import log
 from edgeproxy.base.client_tls import ClientTls, TlsFilesError
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
-from edgeproxy.edge.counters.columns import NoFreeColumn
+from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import TableError
-from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.proxy.acceptor import Acceptor
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
@@ -185,8 +185,8 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     tables = start.tables_dir
     try:
         store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
-    except (NoFreeColumn, TableError) as failure:
-        crowded = isinstance(failure, NoFreeColumn)
+    except (NoFreeColumnError, TableError) as failure:
+        crowded = isinstance(failure, NoFreeColumnError)
         await channel.send(messages.Failed(str(failure), crowded))
         return 1
     column = store.column
@@ -203,7 +203,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         inward = [None if each.tls is None else ServerTls(each.tls) for each in draft.settings.listen]
         authorize = [each.authorize for each in draft.settings.listen]
         del draft
-    except (TlsFilesError, NoRow) as why:
+    except (TlsFilesError, RowUnavailableError) as why:
         await channel.send(messages.Failed(why_not(why)))
         return 1
     told = runtime.tasks.start("channel", until_told(channel, worker, start.token, start.orphan_deadline, stop))

@@ -1,7 +1,7 @@
 """What this worker counts, under the names that metrics and invoices know."""
 
 from edgeproxy.base import log
-from edgeproxy.edge.counters.index import NoRow, TableBusy
+from edgeproxy.edge.counters.index import RowUnavailableError, TableBusyError
 from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGauge, UsageMeters
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import RejectedError
@@ -58,7 +58,7 @@ class WorkerMetrics:
         """
         try:
             return self._billing.counter(customer, meter, route, split)
-        except TableBusy as busy:
+        except TableBusyError as busy:
             again = b"Retry-After: 1\r\n"
             raise RejectedError(
                 503, "This edge cannot count the request at the moment", close=False, fields=again
@@ -117,7 +117,7 @@ class WorkerMetrics:
         """It waited for so long."""
         try:
             self._metrics.histogram("edge_limit_wait_seconds").observe(seconds)
-        except NoRow:
+        except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
 
     def shed(self, priority: int) -> None:
@@ -196,6 +196,6 @@ class WorkerMetrics:
         """The counter of a metric. Where the table has no row for it, one that nobody sees: no request fails for it."""
         try:
             return self._metrics.counter(name, *labels)
-        except NoRow:
+        except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
             return UNSEEN

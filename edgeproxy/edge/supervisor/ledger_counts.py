@@ -19,7 +19,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.hub_settings import Hub
-from edgeproxy.edge.counters.rows import NoRow
+from edgeproxy.edge.counters.rows import RowUnavailableError
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.collector_client import WAIT_SECONDS, CollectorClient
 from edgeproxy.edge.directory.counted_log import QuotaCountLog
@@ -135,7 +135,7 @@ class LedgerCountWriter:
         for name, count in left.items():
             try:
                 write_count(self._store.quotas, count, now)
-            except NoRow:
+            except RowUnavailableError:
                 if len(self._unwritten) < UNWRITTEN_MAX:
                     self._unwritten[name] = count
 

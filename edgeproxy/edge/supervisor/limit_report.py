@@ -16,10 +16,17 @@ from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.config.limits import Limit, Quota
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.limit_set import Applied, applied, concurrency_rule, credits_rule, credits_sync, whom
+from edgeproxy.edge.limits.limit_set import (
+    AppliedLimit,
+    apply_limits,
+    concurrency_rule,
+    credits_rule,
+    credits_sync,
+    resolve_subject,
+)
 from edgeproxy.edge.limits.row_usage import Usage
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.usage import look, look_at_quota
+from edgeproxy.edge.limits.usage import compute_quota_usage, compute_usage
 from edgeproxy.edge.proxy.identity import has_flag
 
 NO_FLAGS: Mapping[str, Flag] = {}
@@ -66,7 +73,7 @@ def list_policies(
     name = customer.encode()
     everywhere = [(True, limit) for limit in allowance.limits if limit.scope not in BY_ROUTE]
     lines = [_rate(tables, each, now, key) for each, key in _applied(everywhere, "", name, keys)]
-    table, scope, subject = whom("customer", "", name)
+    table, scope, subject = resolve_subject("customer", "", name)
     if allowance.concurrency is not None:
         rule = concurrency_rule(allowance.concurrency, scope)
         usage = _looked(tables[table], rule, subject, now)
@@ -105,18 +112,18 @@ def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer:
 
 def _applied(
     limits: Iterable[tuple[bool, Limit]], route: str, customer: bytes, keys: list[bytes]
-) -> Iterator[tuple[Applied, bytes | None]]:
+) -> Iterator[tuple[AppliedLimit, bytes | None]]:
     """These limits as they hold a customer: those by key once for each key, which stands beside them."""
     limits = list(limits)
-    for each in applied(limits, lambda scope: whom(scope, route, customer)):
+    for each in apply_limits(limits, lambda scope: resolve_subject(scope, route, customer)):
         if each.limit.scope != "key":
             yield each, None
             continue
         for key in keys:
-            yield each._replace(subject=whom("key", route, customer, key)[2]), key
+            yield each._replace(subject=resolve_subject("key", route, customer, key)[2]), key
 
 
-def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: bytes | None) -> Policy:
+def _rate(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key: bytes | None) -> Policy:
     """The line of a limit of an allowance, or of a route."""
     limit, rule = each.limit, each.rule
     # What each address has used of it is not told: there may be as many as there are addresses.
@@ -131,7 +138,7 @@ def _rate(tables: Mapping[str, LimitTable], each: Applied, now: float, key: byte
 
 def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
     """What is used of a rule; nothing remains, whatever stands in the map, where nothing passes without the hub."""
-    usage, hub = look(table, rule, subject, now), table.hub
+    usage, hub = compute_usage(table, rule, subject, now), table.hub
     if hub is None or not hub.is_away or rule.mode == "shadow" or not (sync == "strict" or hub.on_loss == "deny"):
         return usage
     return usage._replace(remaining=0, held_back=usage.held_back + usage.remaining)
@@ -140,7 +147,7 @@ def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str
 def _quota(table: LimitTable, quota: Quota, per: str, scope: str, subject: bytes, now: float) -> Policy:
     zone = ZoneInfo(quota.timezone)
     _, since, until = period_of(now, per, zone)
-    usage = look_at_quota(table, quota.count_name, quota.included, per, zone, subject, now)
+    usage = compute_quota_usage(table, quota.count_name, quota.included, per, zone, subject, now)
     return {**_line(quota.name, scope, quota.included, until - since, usage, "quota"), "cap": quota.cap}
 
 

@@ -41,7 +41,7 @@ def prepare_store(settings: Settings) -> Store:
             hub=settings.hub.is_shared,
             ledger=settings.usage is not None,
         )
-        store.control.stay(identity.StateLocation.of(state).digest)
+        store.control.write_place(identity.StateLocation.of(state).digest)
         return store
     except (OSError, identity.IdentityError) as error:
         why = str(error).removeprefix(f"{state}: ").removeprefix("cannot be used: ")
@@ -93,4 +93,4 @@ def is_in_use(store: Store) -> bool:
     if not store.identity.try_acquire():
         return True
     files = (store.file(file_name("metrics", number), "metrics") for number in store.generations("metrics"))
-    return any(columns.held(file) for file in files)
+    return any(columns.list_held_columns(file) for file in files)

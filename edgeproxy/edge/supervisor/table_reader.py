@@ -46,7 +46,7 @@ class TableReader:
     async def tend(self) -> Tended:
         """One slice of the store's housekeeping, while nobody reads."""
         async with self._reading:
-            return self._store.tend(monotonic() + self._store.offset)
+            return self._store.maintain(monotonic() + self._store.offset)
 
     async def usage(self) -> list[UsageTotal]:
         """What was counted since the state was made, sorted. A row is made before anything is counted in it."""

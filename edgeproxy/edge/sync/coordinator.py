@@ -391,9 +391,9 @@ class Coordinator:
     def _list_unused_claims(self, shared: SharedTable) -> list[LimitRow]:
         """The rows whose claims workers are to give back. Those that a worker left when it died are given back here."""
         table, rates, now = shared.table, shared.rates, self._now()
-        for column in set(range(table.layout.columns - 1)) - columns.held(table.file):
+        for column in set(range(table.layout.columns - 1)) - columns.list_held_columns(table.file):
             if rates.left_behind(column):
-                with columns.borrowed(table.file, column) as is_free:
+                with columns.borrow_column(table.file, column) as is_free:
                     for row in rates.left_behind(column) if is_free else ():
                         rates.settle(row, column, now)
         file = table.file.generation

@@ -13,7 +13,7 @@ from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, cell_number
 from edgeproxy.edge.counters.hub_column import NEVER, HubColumn, OnLoss
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.levels import level_in, scale_of
+from edgeproxy.edge.limits.levels import compute_level, compute_scale
 from edgeproxy.edge.limits.rate_terms import RateTerms
 from edgeproxy.edge.sync.plan import (
     COLD_SECONDS,
@@ -133,7 +133,7 @@ class HostRate:
                 left -= sum([count for of, count in self._foreign.items() if oldest <= of <= latest])
         level = 0.0
         if terms.depth:
-            level = level_in(heads.each, heads.width, now, terms.rate, scale_of(self._width)).level
+            level = compute_level(heads.each, heads.width, now, terms.rate, compute_scale(self._width)).level
             left = min(left, int(terms.depth - level)) if terms.cells else int(terms.depth - level)
         return HostCounts(
             cells, cum, left, heads.spent, heads.waiting, self.refused, self._measure_rate(now, cum), level
@@ -167,7 +167,7 @@ class HostRate:
         self._withheld = None
         if granted:
             self.given_at = now
-            claims.give(self._table, self.row, granted)
+            claims.grant_claims(self._table, self.row, granted)
         return granted, self._write_others(now)
 
     @property
@@ -197,11 +197,11 @@ class HostRate:
         hub.withhold(row, withheld)
         if plan.terms.depth and self.held is None:
             level, moment = plan.level
-            scale = scale_of(self._width)
+            scale = compute_scale(self._width)
             tick = int(moment * scale.ticks)
             # As it would have been at that tick: a reader takes off what has drained since then.
             level += (moment - tick / scale.ticks) * plan.terms.rate
-            hub.write_level(row, tick << scale.bits | scale.packed(level), plan.acknowledged + plan.others)
+            hub.write_level(row, tick << scale.bits | scale.pack(level), plan.acknowledged + plan.others)
         hub.write_total(row, plan.others)
         counted = self.counted(now)
         self._write_allowance(now, counted.left)

@@ -288,7 +288,7 @@ class SharedRates:
 
     def settle(self, row: SharedRate, column: int, now: float) -> None:
         """Give back what is left in a column that nobody uses; for its holder."""
-        claims.settle(self.table, row.row, column)
+        claims.clear_claims(self.table, row.row, column)
         self._schedule(row, now)
 
     def unused(self, now: float) -> list[tuple[int, int]]:

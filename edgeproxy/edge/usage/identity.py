@@ -248,7 +248,7 @@ def refuse_if_used(state: Path, folder: Path) -> None:
     try:
         for number in generations(folder, "metrics"):
             file = TableFile.open(folder / file_name("metrics", number), kind="metrics", instance=control.instance)
-            held = columns.held(file)
+            held = columns.list_held_columns(file)
             file.close()
             if held:
                 raise IdentityError(f"workers of an edge use {state}: stop it first")

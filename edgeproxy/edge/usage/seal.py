@@ -24,10 +24,10 @@ from typing import NamedTuple
 
 from edgeproxy.config.dimensions import is_formatted
 from edgeproxy.edge.counters import columns
-from edgeproxy.edge.counters.base import stamp
-from edgeproxy.edge.counters.columns import NoFreeColumn
+from edgeproxy.edge.counters.base import read_stamp
+from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import TableError, TableFile
-from edgeproxy.edge.counters.index import NoRow
+from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.locks import FileLock
 from edgeproxy.edge.counters.setup import file_name, generations
 from edgeproxy.edge.counters.store import IDENTITY_FILE, Store
@@ -198,7 +198,7 @@ class Sealer:
         try:
             for number, file in files.items():
                 if lost_rows := [(row, key, total) for of, row, key, total in lost if of == number]:
-                    column = columns.take((file,))
+                    column = columns.acquire_column((file,))
                     try:
                         table = TallyTable(file, column)
                         for likely, key, total in lost_rows:
@@ -207,11 +207,11 @@ class Sealer:
                                 table.own(key, COUNTER)
                                 row = table.number(key)
                                 assert row is not None
-                            table.put_back(row, total)
+                            table.restore_total(row, total)
                             table.mark(row, total)
                     finally:
-                        columns.give_back((file,), column)
-        except (NoFreeColumn, NoRow) as error:
+                        columns.release_column((file,), column)
+        except (NoFreeColumnError, RowUnavailableError) as error:
             raise TableError(self.store.folder, f"lack what was sealed, and it cannot be put back: {error}") from error
         finally:
             setup.release()
@@ -247,7 +247,9 @@ class Sealer:
         current = max(files, default=0)
         # Before they are read: who is gone then has counted all that it ever will.
         closed = frozenset(
-            file.path.name for number, file in files.items() if number != current and not columns.held(file)
+            file.path.name
+            for number, file in files.items()
+            if number != current and not columns.list_held_columns(file)
         )
         parts = tuple(_split_parts(self._increases(files, faults)))
         if not parts and until - (self.identity.made_at if last is None else last.until) >= EMPTY_BATCH_SECONDS:
@@ -258,8 +260,8 @@ class Sealer:
         """List the increases in the order of their names."""
         grown: dict[bytes, list[tuple[int, int, int]]] = {}
         values: dict[bytes, int] = {}
-        rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).grown())
-        base = ((BASE, 0, key, total, mark) for key, total, mark in self.store.base().grown(USAGE))
+        rows = ((number, *row) for number, file in files.items() for row in TallyTable(file).list_unsealed())
+        base = ((BASE, 0, key, total, mark) for key, total, mark in self.store.base().list_unsealed(USAGE))
         for number, row, key, total, mark in (*base, *rows):
             if total < mark:
                 faults.append(f"row {row} of file {number} has {total}, and {mark} was sealed")
@@ -332,11 +334,11 @@ def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
     Takes about 0.4 µs for each row that there is.
     """
     while True:
-        base, began = store.base(), stamp(store.base_path)
+        base, began = store.base(), read_stamp(store.base_path)
         files = _open_files(store).values()
-        grown = [*base.grown(USAGE), *(row[1:] for file in files for row in TallyTable(file).grown())]
+        grown = [*base.list_unsealed(USAGE), *(row[1:] for file in files for row in TallyTable(file).list_unsealed())]
         # Another supervisor may have folded a file meanwhile.
-        if stamp(store.base_path) == began:
+        if read_stamp(store.base_path) == began:
             until = max((file.looked_until for file in files), default=0)
             sums: dict[str, int] = {}
             for key, total, mark in grown:

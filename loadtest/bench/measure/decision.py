@@ -36,9 +36,9 @@ def microseconds(decide: Callable[[float], object], moments: Iterator[float]) ->
 def main(folder: Path) -> None:
     with two_workers(folder) as (worker, _):
         customers, addresses = Policies(worker.customers), Policies(worker.addresses)
-        guard = addresses.of(Rule("per_ip", 100_000_000, 1.0, scope="guard"), b"127.0.0.1")
-        window = customers.of(Rule("enterprise", 100_000_000, 60.0), b"acme")
-        spent = customers.of(Rule("basic", 60, 60.0), b"tiny")
+        guard = addresses.get_policy(Rule("per_ip", 100_000_000, 1.0, scope="guard"), b"127.0.0.1")
+        window = customers.get_policy(Rule("enterprise", 100_000_000, 60.0), b"acme")
+        spent = customers.get_policy(Rule("basic", 60, 60.0), b"tiny")
         alone, guarding, refused = LimitSet((window,)), LimitSet((guard,)), LimitSet((spent,))
         first = time.monotonic() + worker.offset
         # One clock for all of them: it never goes back.

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, denied, report
+from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, charge_reported_costs, compute_denial
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -61,7 +61,7 @@ class Worker:
         self.quotas = Policies(store.quotas)
 
     def rate(self, subject: bytes, limit: int, algorithm: str = "sliding_window", mode: str = "enforce") -> Policy:
-        return self.customers.of(rule(algorithm, limit, mode), subject)
+        return self.customers.get_policy(rule(algorithm, limit, mode), subject)
 
     def window(self, subject: bytes, limit: int) -> LimitSet:
         return LimitSet((self.rate(subject, limit),))
@@ -73,10 +73,10 @@ class Worker:
         return LimitSet((self.rate(subject, limit, "hybrid"),))
 
     def concurrency(self, subject: bytes, limit: int) -> LimitSet:
-        return LimitSet(slots=(self.customers.concurrency(rule("concurrency", limit), subject),))
+        return LimitSet(slots=(self.customers.get_concurrency(rule("concurrency", limit), subject),))
 
     def quota(self, subject: bytes, limit: int) -> LimitSet:
-        quota = self.quotas.quota("requests-month", limit, "month", UTC, subject, hard=True, when="answered")
+        quota = self.quotas.get_quota("requests-month", limit, "month", UTC, subject, hard=True, when="answered")
         return LimitSet(quotas=(quota,))
 
     def shadow(self, subject: bytes, limit: int) -> LimitSet:
@@ -87,11 +87,11 @@ class Worker:
 
     def credits(self, subject: bytes, limit: int) -> LimitSet:
         """A window with room, and credits that need not be spent."""
-        return LimitSet((self.rate(subject, limit),), bought_off=1, credits=self._credits(subject, limit))
+        return LimitSet((self.rate(subject, limit),), plan_policies=1, credits=self._credits(subject, limit))
 
     def bought(self, subject: bytes, limit: int) -> LimitSet:
         """A window without room, past which credits buy."""
-        return LimitSet((self.rate(subject, 1),), bought_off=1, credits=self._credits(subject, limit))
+        return LimitSet((self.rate(subject, 1),), plan_policies=1, credits=self._credits(subject, limit))
 
     def _credits(self, subject: bytes, limit: int) -> Policy:
         return self.rate(subject, limit, "burst_credits")
@@ -128,7 +128,7 @@ KINDS = (
 def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
     """All that a request pays for: what of Exchange.guard, .admit, .reported and .settle is a policy's."""
     terms = kind.terms(worker, subject, limit)
-    guard = worker.addresses.of(GUARD, subject) if kind.guarded else None
+    guard = worker.addresses.get_policy(GUARD, subject) if kind.guarded else None
 
     admission = admit_fast if terms.simple else admit
 
@@ -139,7 +139,7 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
         refused = admission(terms, now)
         if refused is not None and not refused[0]:
             if terms.other_rates.reported:
-                report(terms, now, [1])
+                charge_reported_costs(terms, now, [1])
             terms.release()
             if terms.quotas:
                 terms.refund(now, lambda when: True)
@@ -163,7 +163,7 @@ def refusing(workers: tuple[Worker, Worker], kind: Kind, subject: bytes, now: fl
         own = kind.terms(each, subject, 2)
         for _ in range(3):
             if not admit(own, now)[0] and own.other_rates.reported:
-                report(own, now, [1])
+                charge_reported_costs(own, now, [1])
             if own.slots:
                 break
 
@@ -171,7 +171,7 @@ def refusing(workers: tuple[Worker, Worker], kind: Kind, subject: bytes, now: fl
         refused, *_ = admit(terms, now)
         if not refused:
             raise RuntimeError(f"{kind.what} refuses nothing")
-        denied(terms, now)
+        compute_denial(terms, now)
 
     return refuse
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
 from tests.support.program import Program
 from tests.support.tables import WIDTH, opened
@@ -35,7 +35,7 @@ class Process(Program):
 
 def main(path: Path) -> None:
     file = opened(path)
-    table = LimitTable(file, take([file]))
+    table = LimitTable(file, acquire_column([file]))
     print(table.column, flush=True)
     for line in sys.stdin:
         key, count = line.split()

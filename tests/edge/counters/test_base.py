@@ -3,7 +3,7 @@ from time import perf_counter
 
 import pytest
 
-from edgeproxy.edge.counters.base import Base, Fold, Sums, add, stamp
+from edgeproxy.edge.counters.base import Base, Fold, Sums, add_sums, read_stamp
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.tallies import COUNTER, HISTOGRAM
 from tests.support.tables import METRICS, USAGE, make, tallies
@@ -43,8 +43,8 @@ def test_names_of_folded_files_that_are_gone_are_forgotten() -> None:
 
 def test_rows_of_different_widths_are_added_word_by_word() -> None:
     sums: Sums = {}
-    add(sums, HISTOGRAM, b"seconds", [1, 2])
-    add(sums, HISTOGRAM, b"seconds", [1, 2, 3])
+    add_sums(sums, HISTOGRAM, b"seconds", [1, 2])
+    add_sums(sums, HISTOGRAM, b"seconds", [1, 2, 3])
     assert sums == {b"seconds": (HISTOGRAM, [2, 4, 3])}
 
 
@@ -79,10 +79,10 @@ def test_a_file_is_read_by_the_piece(tmp_path: Path) -> None:
 
 def test_a_stamp_changes_when_the_base_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
-    seen = {stamp(path)}
+    seen = {read_stamp(path)}
     for _ in range(3):
         Base().write(path)
-        seen.add(stamp(path))
+        seen.add(read_stamp(path))
     assert len(seen) == 4
 
 
@@ -90,8 +90,8 @@ def test_a_base_holds_how_much_of_it_was_sealed(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     acme, globex = b"acme\0requests\0v1", b"globex\0requests\0v1"
     base = Base().fold("usage.1.tbl", "usage", {acme: (COUNTER, [5])}, present=frozenset())
-    assert list(base.grown("usage")) == [(acme, 5, 0)]
-    assert list(base.grown("metrics")) == []
+    assert list(base.list_unsealed("usage")) == [(acme, 5, 0)]
+    assert list(base.list_unsealed("metrics")) == []
     base.write(path)
     assert b'"version":1' in path.read_bytes()
     # From the first marks on, none though they may be, a program that knows nothing of them refuses the file.
@@ -100,7 +100,7 @@ def test_a_base_holds_how_much_of_it_was_sealed(tmp_path: Path) -> None:
     assert b'"version":2' in path.read_bytes()
     marked = Base.load(path).mark({acme: 5})
     assert marked.sealed == {acme: 5}
-    assert list(marked.grown("usage")) == []
+    assert list(marked.list_unsealed("usage")) == []
     # What was sealed stays sealed.
     assert marked.mark({acme: 3}) is marked
     more = marked.fold(
@@ -111,7 +111,7 @@ def test_a_base_holds_how_much_of_it_was_sealed(tmp_path: Path) -> None:
         marks={acme: 1, globex: 0},
     )
     assert more.sealed == {acme: 6}
-    assert list(more.grown("usage")) == [(acme, 7, 6), (globex, 4, 0)]
+    assert list(more.list_unsealed("usage")) == [(acme, 7, 6), (globex, 4, 0)]
     more.write(path)
     assert Base.load(path).sealed == {acme: 6}
 

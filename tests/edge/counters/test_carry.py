@@ -6,7 +6,7 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.carry import ROWS_PER_CLOCK_READ, Carry
 from edgeproxy.edge.counters.cells import cell_number, pack, unpack
-from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.rows import HAS_FOREIGN, HAS_GAUGES, LimitTable
 from tests.edge.counters.gauges import Process, use
 from tests.support.tables import (
@@ -241,7 +241,7 @@ def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
 def worker(path: Path) -> LimitTable:
     """A worker on a column of its own."""
     file = opened(path)
-    return LimitTable(file, take([file]))
+    return LimitTable(file, acquire_column([file]))
 
 
 def test_what_is_in_use_in_the_old_table_is_in_use_in_the_new_one_until_it_is_given_back(

@@ -31,7 +31,7 @@ def test_what_was_left_in_a_column_is_settled_there_and_nowhere_else(tmp_path: P
             write(table, row, column, *words)
     assert [claims.in_hand(table, row, 1) for row in rows] == [2, 0, 0, 0]
     assert [claims.is_settled(table, row, 1) for row in rows] == [False, True, True, False]
-    claims.settle_all(table, 1)
+    claims.clear_column(table, 1)
     assert [read(table, row, 1) for row in rows] == [(5, 5, 5), (0, 0, 0), (6, 6, 6), (0, 0, 0)]
     assert [read(table, row, 2) for row in rows] == [(7, 3, 5), (0, 0, 0), (6, 6, 6), (2, 0, 0)]
 
@@ -40,7 +40,7 @@ def test_a_table_that_is_shared_with_nobody_has_none(tmp_path: Path) -> None:
     table = limits(make(tmp_path, CUSTOMERS), 1)
     row = claim(table, b"acme")
     write(table, row, 1, 9, 8, 7)
-    claims.settle_all(table, 1)
+    claims.clear_column(table, 1)
     assert read(table, row, 1) == (9, 8, 7)
 
 
@@ -48,10 +48,10 @@ def test_nothing_is_given_back_for_which_somebody_waits(tmp_path: Path) -> None:
     table = limits(make(tmp_path, SHARED), 1)
     row = claim(table, b"acme")
     write(table, row, 1, 6, 3, 5)
-    claims.give_back(table, row)
+    claims.return_claims(table, row)
     assert read(table, row, 1) == (6, 3, 5)
     write(table, row, 1, 5, 3, 5)
-    claims.give_back(table, row)
+    claims.return_claims(table, row)
     assert read(table, row, 1) == (5, 5, 5)
 
 
@@ -72,10 +72,10 @@ def test_a_worker_begins_without_the_claims_of_the_one_before(tmp_path: Path) ->
 def test_a_column_is_borrowed_from_nobody(tmp_path: Path) -> None:
     path = make(tmp_path, SHARED)
     here, there = opened(path), opened(path)
-    with columns.borrowed(here, 1) as mine:
+    with columns.borrow_column(here, 1) as mine:
         assert mine
-        assert columns.held(there) == {1}
-        with columns.borrowed(there, 1) as its:
+        assert columns.list_held_columns(there) == {1}
+        with columns.borrow_column(there, 1) as its:
             assert not its
-        assert columns.take([there]) == 0
-    assert columns.held(here) == {0}
+        assert columns.acquire_column([there]) == 0
+    assert columns.list_held_columns(here) == {0}

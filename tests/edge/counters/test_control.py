@@ -47,7 +47,7 @@ def test_workers_see_who_serves_and_since_when_it_is_silent(tmp_path: Path) -> N
 def test_how_many_hosts_the_hub_knew_is_there_for_the_next(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     assert control.hosts == 1, "nobody has asked it"
-    control.know(3)
+    control.write_hosts(3)
     assert Control.prepare(tmp_path / "control").hosts == 3
 
 
@@ -69,8 +69,8 @@ def test_a_control_file_that_is_not_there_cannot_be_opened(tmp_path: Path) -> No
 def test_where_it_is_is_said_once(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     assert control.place == 0
-    control.stay(7)
-    control.stay(8)
+    control.write_place(7)
+    control.write_place(8)
     assert control.place == 7
     control.close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
 from tests.edge.counters.gauges import Process, use
@@ -37,7 +37,7 @@ def start(path: Path) -> Iterator[Start]:
 def worker(path: Path) -> LimitTable:
     """A worker in this process, on a column of its own."""
     file = opened(path)
-    return LimitTable(file, take([file]))
+    return LimitTable(file, acquire_column([file]))
 
 
 def row_of(table: LimitTable) -> int:
@@ -90,7 +90,7 @@ def test_a_process_keeps_its_number_when_others_come(path: Path, start: Start) -
 def test_what_is_in_use_elsewhere_counts_without_an_owner(path: Path) -> None:
     table = worker(path)
     row = use(table, KEY, 2)
-    table.foreign(row, {}, (0, 5))
+    table.write_foreign(row, {}, (0, 5))
     assert table.in_use(row) == 7
 
 
@@ -124,10 +124,10 @@ def test_a_row_is_kept_while_a_running_process_uses_any_of_it(path: Path, start:
 def test_a_row_is_kept_while_some_of_it_is_in_use_elsewhere(path: Path) -> None:
     table = worker(path)
     row = use(table, KEY, 0)
-    table.foreign(row, {}, (0, 1))
+    table.write_foreign(row, {}, (0, 1))
     reclaim = Reclaim(limits(path))
     assert reclaim.slice(IDLE_FROM, NEVER) == (0, 0, 0)
-    table.foreign(row, {}, (0, 0))
+    table.write_foreign(row, {}, (0, 0))
     assert reclaim.slice(IDLE_FROM, NEVER) == (1, 0, 0)
 
 

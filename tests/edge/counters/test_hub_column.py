@@ -47,9 +47,9 @@ def test_others_count_no_less_than_the_ledger_knows_of(tmp_path: Path) -> None:
         *_, last = table.heads(row).periods(elsewhere=True)
         return last
 
-    assert table.wanted_until(row) == 0
+    assert table.retained_until(row) == 0
     hub.write_ledger(row, 7, 50, 900.0)
-    assert (counted(), table.wanted_until(row)) == ((7, 50), 900.0)
+    assert (counted(), table.retained_until(row)) == ((7, 50), 900.0)
     for told, known in ((60, 60), (40, 50), (70, 70)):
         hub.write_period(row, 7, told)
         assert counted() == (7, known)
@@ -60,7 +60,7 @@ def test_others_count_no_less_than_the_ledger_knows_of(tmp_path: Path) -> None:
     hub.write_ledger(row, 7, 99, 900.0)
     assert counted() == (8, 1), "of a period that is over"
     hub.write_ledger(row, 8, 20, 1800.0)
-    assert (counted(), table.wanted_until(row)) == ((8, 20), 1800.0)
+    assert (counted(), table.retained_until(row)) == ((8, 20), 1800.0)
     hub.write_ledger(row, 9, 3, 2700.0)
     assert counted() == (9, 3)
 
@@ -78,7 +78,7 @@ def test_no_worker_takes_it(tmp_path: Path) -> None:
     try:
         assert hub == 2
         assert sorted(worker.column for worker in workers if worker.column is not None) == [0, 1]
-        with pytest.raises(columns.NoFreeColumn):
+        with pytest.raises(columns.NoFreeColumnError):
             Store.join(tmp_path)
     finally:
         for one in (*workers, store):
@@ -126,7 +126,7 @@ def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tm
     for _ in range(2):
         store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10)
         starts.append(store.control.start())
-        store.control.move(123.5)
+        store.control.write_offset(123.5)
         assert store.offset == 123.5
         store.close()
     assert starts == [1, 2]
@@ -136,11 +136,11 @@ def test_what_the_supervisor_says_of_the_hub_is_read_back(tmp_path: Path) -> Non
     hub = limits(make(tmp_path, SHARED), 0).hub
     assert hub is not None
     assert (hub.is_known, hub.hosts, hub.is_away) == (False, 1, False)
-    hub.say_hosts(3, is_away=False)
+    hub.write_hosts(3, is_away=False)
     assert (hub.is_known, hub.hosts, hub.is_away) == (True, 3, False)
-    hub.say_away()
+    hub.write_away()
     assert (hub.hosts, hub.is_away) == (3, True)
-    hub.say_hosts(4, is_away=True)
+    hub.write_hosts(4, is_away=True)
     assert (hub.hosts, hub.is_away) == (4, True)
     for on_loss in ("share", "full", "deny"):
         hub.on_loss = on_loss

@@ -21,11 +21,11 @@ def near(index: Index, home: int, number: int) -> int:
 
 
 def look(index: Index, key_hash: int) -> int | None:
-    return index.look(key_hash, lambda _: True)
+    return index.find_row(key_hash, lambda _: True)
 
 
 def put(index: Index, key_hash: int, row: int) -> int:
-    slot = index.vacancy(key_hash)
+    slot = index.find_vacancy(key_hash)
     assert slot is not None
     index.publish(slot, key_hash, row)
     return slot
@@ -62,7 +62,7 @@ def test_the_way_may_lead_past_the_last_slot(index: Index) -> None:
 def test_a_way_ends_after_64_slots(index: Index) -> None:
     for number in range(at.PROBES):
         put(index, near(index, 0, number), number)
-    assert index.vacancy(near(index, 0, 99)) is None
+    assert index.find_vacancy(near(index, 0, 99)) is None
     assert look(index, near(index, 0, 99)) is None
 
 
@@ -70,14 +70,14 @@ def test_the_key_decides_between_rows_of_equal_hashes(index: Index) -> None:
     key_hash = near(index, 0, 0)
     put(index, key_hash, 4)
     put(index, key_hash, 9)
-    assert index.look(key_hash, lambda row: row == 9) == 9
-    assert index.look(key_hash, lambda row: False) is None
+    assert index.find_row(key_hash, lambda row: row == 9) == 9
+    assert index.find_row(key_hash, lambda row: False) is None
 
 
 def test_probing_goes_on_past_a_tombstone_which_is_used_again(index: Index) -> None:
     hashes = [near(index, 0, number) for number in range(3)]
     slots = [put(index, key_hash, row) for row, key_hash in enumerate(hashes)]
-    index.bury(hashes[1], 1)
+    index.remove(hashes[1], 1)
     assert index.words[slots[1]] == TOMBSTONE
     assert look(index, hashes[1]) is None
     assert look(index, hashes[2]) == 2
@@ -88,17 +88,17 @@ def test_tombstones_before_an_empty_slot_become_empty(index: Index) -> None:
     hashes = [near(index, 0, number) for number in range(4)]
     slots = [put(index, key_hash, row) for row, key_hash in enumerate(hashes)]
     for row in (1, 2):
-        index.bury(hashes[row], row)
+        index.remove(hashes[row], row)
     assert [index.words[slot] for slot in slots[1:3]] == [TOMBSTONE, TOMBSTONE]
-    index.bury(hashes[3], 3)
+    index.remove(hashes[3], 3)
     assert [index.words[slot] for slot in slots[1:]] == [EMPTY] * 3
-    index.bury(hashes[0], 0)
+    index.remove(hashes[0], 0)
     assert index.words[slots[0]] == EMPTY
 
 
 def test_burying_what_is_not_there_changes_nothing(index: Index) -> None:
     slot = put(index, near(index, 0, 0), 3)
-    index.bury(near(index, 0, 0), 4)
-    index.bury(near(index, 0, 1), 3)
+    index.remove(near(index, 0, 0), 4)
+    index.remove(near(index, 0, 1), 3)
     assert index.words[slot] >> ROW_BITS
     assert [number for _, _, number in index.entries()] == [3]

@@ -6,7 +6,7 @@ import pytest
 from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.meters import HISTOGRAM_WORDS, Metrics, UsageMeters
-from edgeproxy.edge.counters.rows import TableFull
+from edgeproxy.edge.counters.rows import TableFullError
 from edgeproxy.edge.counters.tallies import TallyTable
 from edgeproxy.edge.counters.usage_key import counted_by
 from edgeproxy.edge.metrics import METRICS
@@ -47,7 +47,7 @@ def test_a_gauge_says_what_is_now(metrics: Metrics, path: Path) -> None:
 def worker(path: Path) -> tuple[Metrics, TallyTable]:
     """What a worker has of the map that has just taken a column."""
     file = opened(path)
-    table = TallyTable(file, columns.take([file]))
+    table = TallyTable(file, columns.acquire_column([file]))
     table.clear_gauges()
     return Metrics(table), table
 
@@ -168,7 +168,7 @@ def test_what_finds_no_room_is_counted_for_nobody_rather_than_not_at_all(usage: 
     assert meters.counter("customer-0", "requests", "v1", split) is kept[0]
     assert full == ["full", "full"]
     assert meters.counter("customer-0", "requests", "v1", '{"model":"%s"}' % ("m" * 250)) is kept[0]
-    with pytest.raises(TableFull):
+    with pytest.raises(TableFullError):
         meters.counter("acme", "egress", "v1")
     assert len(kept) == USAGE.rows - 1
 

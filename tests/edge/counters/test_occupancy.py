@@ -100,9 +100,9 @@ def test_files_of_another_layout_go_with_their_last_worker(supervise: Supervise,
     supervisor = supervise(workers=2)
     new = work()
     assert new.connected._table.file is not old.connected._table.file
-    supervisor.tend(5e7)
+    supervisor.maintain(5e7)
     assert (state / "connections.1.tbl").exists()
     old.close()
-    assert "connections.1.tbl" in supervisor.tend(5e7).removed
+    assert "connections.1.tbl" in supervisor.maintain(5e7).removed
     assert not (state / "connections.1.tbl").exists()
     assert room(new) == 10

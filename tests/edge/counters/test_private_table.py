@@ -10,9 +10,9 @@ from edgeproxy.edge.limits.rule import Rule
 def test_it_holds_who_is_counted_in_it() -> None:
     policies = Policies(private_table(16))
     gc.collect()
-    policy = policies.of(Rule("requests", 2, 60.0, "ip"), b"somebody")
+    policy = policies.get_policy(Rule("requests", 2, 60.0, "ip"), b"somebody")
     for _ in range(2):
         assert not policy.retry_after(1000.0)
         policy.charge()
     assert policy.retry_after(1000.0)
-    assert not policies.of(Rule("requests", 2, 60.0, "ip"), b"another").retry_after(1000.0)
+    assert not policies.get_policy(Rule("requests", 2, 60.0, "ip"), b"another").retry_after(1000.0)

@@ -5,7 +5,7 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELL_US_MIN, cell_number, pack
-from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_KEPT_SECONDS, Reclaim
+from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, PERIOD_RETENTION_SECONDS, Reclaim
 from edgeproxy.edge.counters.rows import HAS_PERIODS, LimitTable
 from tests.support.tables import CUSTOMERS, QUOTAS, WIDTH, claim, limits, make, number_of
 
@@ -72,7 +72,7 @@ def test_a_row_of_a_quota_is_kept_until_its_period_is_over_by_any_clock(tmp_path
     row, _, _ = table.find(table.key(b"acme"), CELL_US_MIN, BORN, HAS_PERIODS)
     table.words[row + table.head_at + at.UNTIL] = int((BORN + 86_400) * 1000)
     reclaim = Reclaim(table)
-    over = BORN + 86_400 + PERIOD_KEPT_SECONDS
+    over = BORN + 86_400 + PERIOD_RETENTION_SECONDS
     assert reclaim.slice(over - 1, NEVER) == (0, 0, 0)
     assert reclaim.slice(over, NEVER) == (1, 0, 0)
     assert reclaim.slice(over + GRACE_SECONDS, NEVER) == (0, 1, 0)

@@ -12,8 +12,8 @@ from edgeproxy.edge.counters.rows import (
     FLOCK_WAIT_SECONDS,
     LimitTable,
     RowKey,
-    TableBusy,
-    TableFull,
+    TableBusyError,
+    TableFullError,
 )
 from tests.support.tables import CUSTOMERS, WIDTH, Cut, Killed, claim, limits, make, number_of, taken
 
@@ -71,7 +71,7 @@ def test_keys_that_differ_in_zeros_at_the_end_are_different(table: LimitTable) -
 def test_a_full_table_has_no_row_for_another_key(table: LimitTable) -> None:
     rows = [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)]
     assert table.rows_in_use == CUSTOMERS.rows
-    with pytest.raises(TableFull):
+    with pytest.raises(TableFullError):
         claim(table, b"one more")
     assert [claim(table, b"%d" % number) for number in range(CUSTOMERS.rows)] == rows
 
@@ -82,7 +82,7 @@ def test_a_table_that_fills_between_two_looks_is_full(table: LimitTable, monkeyp
         return True
 
     monkeypatch.setattr(table.file, "lock", lock)
-    with pytest.raises(TableFull):
+    with pytest.raises(TableFullError):
         claim(table, b"acme")
     assert not table.words[at.PENDING]
 
@@ -91,7 +91,7 @@ def test_a_key_without_a_free_slot_near_it_has_no_row(table: LimitTable) -> None
     table.words[at.HEADER_WORDS : table.layout.first_row] = memoryview(
         b"\xff" * 8 * (table.layout.first_row - at.HEADER_WORDS)
     ).cast("Q")
-    with pytest.raises(TableFull):
+    with pytest.raises(TableFullError):
         claim(table, b"acme")
 
 
@@ -100,7 +100,7 @@ def test_while_another_holds_the_flock_known_rows_are_found_and_new_ones_refused
     other = limits(path, 1)
     assert other.file.lock()
     assert claim(table, b"acme") == row
-    with pytest.raises(TableBusy):
+    with pytest.raises(TableBusyError):
         claim(table, b"globex")
     other.file.unlock()
     claim(table, b"globex")
@@ -125,12 +125,12 @@ def test_who_keeps_the_flock_is_waited_for_once_a_second(
     assert other.file.lock()
     for waited in (FLOCK_WAIT_SECONDS, 0.0, 0.0):
         before = clock[0]
-        with pytest.raises(TableBusy):
+        with pytest.raises(TableBusyError):
             claim(table, b"acme")
         assert clock[0] - before == pytest.approx(waited, abs=0.001)
     clock[0] += FLOCK_RETRY_SECONDS
     before = clock[0]
-    with pytest.raises(TableBusy):
+    with pytest.raises(TableBusyError):
         claim(table, b"acme")
     assert clock[0] - before == pytest.approx(FLOCK_WAIT_SECONDS, abs=0.001)
 
@@ -213,7 +213,7 @@ def test_a_closing_row_stays_closing_while_the_flock_is_not_to_be_had(table: Lim
     table.words[row + at.ROW_GENERATION] += 1
     other = limits(path, 1)
     assert other.file.lock()
-    with pytest.raises(TableBusy):
+    with pytest.raises(TableBusyError):
         claim(table, b"acme")
     assert table.words[row + at.ROW_GENERATION] == 3
     other.file.unlock()
@@ -223,7 +223,7 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
     row = claim(table, b"acme")
     table.words[row + table.first_ring] = pack(77, 5)
     table.words[row + table.head_at] = 5
-    table.foreign(row, {76: 3})
+    table.write_foreign(row, {76: 3})
     sync = table.words[row + at.ROW_SYNC]
     table.words[row + at.ROW_GENERATION] += 1
     table.free(number_of(table, row))
@@ -240,23 +240,23 @@ def test_a_freed_row_is_given_to_the_next_key_clean_and_of_a_new_generation(tabl
 def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> None:
     row = claim(table, b"acme")
     head = row + CUSTOMERS.head(-1)
-    table.foreign(row, {}, (1, 2, 3, 4))
+    table.write_foreign(row, {}, (1, 2, 3, 4))
     assert table.words[head : head + at.HEAD_WORDS].tolist() == [1, 2, 3, 4, 0, 0, 0]
-    table.foreign(row, {}, (5, 6))
-    table.foreign(row, {})
+    table.write_foreign(row, {}, (5, 6))
+    table.write_foreign(row, {})
     assert table.words[head : head + at.HEAD_WORDS].tolist() == [5, 6, 3, 4, 0, 0, 0]
     assert not any(table.words[row + CUSTOMERS.head(0) : row + CUSTOMERS.row_words].tolist())
 
 
 def test_a_row_is_wanted_until_the_latest_moment_of_any_column(table: LimitTable) -> None:
     row = claim(table, b"acme")
-    assert table.wanted_until(row) == 0
+    assert table.retained_until(row) == 0
     for place, column in enumerate((0, 3, -1, 1)):
         table.words[row + CUSTOMERS.head(column) + at.UNTIL] = 5000 + place
         # What stands beside it says nothing of that.
         table.words[row + CUSTOMERS.head(column) + at.SEEN_CUM] = 1 << 60
         table.words[row + CUSTOMERS.head(column) + at.WANT] = 1 << 60
-        assert table.wanted_until(row) == 5 + place / 1000
+        assert table.retained_until(row) == 5 + place / 1000
 
 
 def test_a_worker_knows_where_the_heads_that_are_used_end(path: Path) -> None:
@@ -276,7 +276,7 @@ def test_a_key_is_found_in_another_table_with_another_seed(table: LimitTable, tm
     other = limits(make(tmp_path, CUSTOMERS, generation=2), 0)
     for key in (b"acme", b"long" * 30):
         row = claim(table, key)
-        table.foreign(row, {1: 1})
+        table.write_foreign(row, {1: 1})
         assert other.key_in(table, row) == other.key(key) != table.key(key)
 
 
@@ -344,7 +344,7 @@ def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(tab
     # out of what the index leads to.
     table.words[acme + at.ROW_HASH] = 0
     table.file.bytes[(globex + at.ROW_KEY) * at.WORD] ^= 1
-    slot = table.index.vacancy(table.key(b"hooli").hash)
+    slot = table.index.find_vacancy(table.key(b"hooli").hash)
     assert slot is not None
     table.index.publish(slot, table.key(b"hooli").hash, CUSTOMERS.rows)
     table.words[at.HIGH] = 1

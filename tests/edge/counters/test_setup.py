@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.base import Base
 from edgeproxy.edge.counters.cells import cell_number, pack, unpack
-from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.columns import acquire_column
 from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import KINDS, TableError, TableFile
 from edgeproxy.edge.counters.index import ROWS_MAX
@@ -88,7 +88,7 @@ def former_worker(state: Path, kind: str) -> LimitTable:
     control = Control.open(state / "control")
     file = TableFile.open(state / present_name(state, kind, 1), kind=kind, instance=control.instance)
     control.close()
-    take([file])
+    acquire_column([file])
     return LimitTable(file)
 
 
@@ -119,7 +119,7 @@ def test_a_table_that_had_another_name_counts_on_and_is_carried_over(
     again.close()
     worker.close()
     for _ in range(3):
-        later.tend(monotonic() + later.offset)
+        later.maintain(monotonic() + later.offset)
     assert "people.1.tbl" not in tables(state)
     assert counted_elsewhere(later.customers, b"acme") == {cell: 3}
 
@@ -138,13 +138,13 @@ def test_the_state_of_the_former_release_is_taken_over(supervise: Supervise, sta
     assert counted_elsewhere(store.addresses, b"192.0.2.1") == {cell: 5}
     # The former release's worker counts on for a while.
     count_as_formerly(customers, b"acme", 0, cell, 8)
-    store.tend(monotonic() + store.offset)
+    store.maintain(monotonic() + store.offset)
     assert counted_elsewhere(store.customers, b"acme") == {cell: 8, cell - 1: 4}
     assert "people.1.tbl" in tables(state)
     for table in (customers, addresses):
         table.file.close()
     for _ in range(3):
-        store.tend(monotonic() + store.offset)
+        store.maintain(monotonic() + store.offset)
     assert tables(state) == sorted(
         ["customers.2.tbl", "addresses.2.tbl", *(name for name in FIRST if name[:3] not in ("cus", "add"))]
     )
@@ -158,7 +158,7 @@ def test_rates_of_the_former_release_and_another_boot_are_forgotten(supervise: S
     customers.file.close()
     store = supervise(boot="two")
     assert numbers(store) == [2, 2, 1, 1, 1]
-    store.tend(monotonic() + store.offset)
+    store.maintain(monotonic() + store.offset)
     assert store.customers.rows_in_use == 0
     assert not {"people.1.tbl", "addresses.1.tbl"} & set(tables(state))
 

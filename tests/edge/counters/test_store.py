@@ -11,7 +11,7 @@ from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import store as store_module
 from edgeproxy.edge.counters.base import Sums
-from edgeproxy.edge.counters.columns import NoFreeColumn
+from edgeproxy.edge.counters.columns import NoFreeColumnError
 from edgeproxy.edge.counters.file import KINDS, TableError
 from edgeproxy.edge.counters.store import Store, Tended
 from tests.edge.counters.conftest import Supervise
@@ -35,9 +35,9 @@ def test_a_worker_that_leaves_gives_its_column_back(supervise: Supervise, work: 
     supervisor = supervise()
     one = Store.join(state)
     work()
-    assert columns.held(supervisor.metrics.file) == {0, 1}
+    assert columns.list_held_columns(supervisor.metrics.file) == {0, 1}
     one.close()
-    assert columns.held(supervisor.metrics.file) == {1}
+    assert columns.list_held_columns(supervisor.metrics.file) == {1}
     assert work().column == 0
 
 
@@ -83,7 +83,7 @@ def test_a_worker_that_cannot_join_keeps_nothing_open(supervise: Supervise, work
     supervise(workers=1)
     work(), work()
     before = os.listdir("/proc/self/fd")
-    with pytest.raises(NoFreeColumn):
+    with pytest.raises(NoFreeColumnError):
         work()
     assert os.listdir("/proc/self/fd") == before
 
@@ -206,7 +206,7 @@ def usage(store: Store) -> int:
 def tend_until(store: Store, done: Callable[[Tended], bool], now: float = 5e7) -> Tended:
     """Slices until `done`; a slice is enough for little, but not by promise."""
     for _ in range(20):
-        tended = store.tend(now)
+        tended = store.maintain(now)
         if done(tended):
             return tended
     raise AssertionError("tending never got there")
@@ -225,7 +225,7 @@ def test_totals_outlive_their_files(supervise: Supervise, work: Work, state: Pat
     new.meters.gauge("edge_connections", "client").set(4)
     old.billing.counter("acme", "requests", "v1").add(1)
     # While a worker counts in the old file it stays.
-    assert supervisor.tend(5e7).folded == ()
+    assert supervisor.maintain(5e7).folded == ()
     assert usage(supervisor) == 13
     assert {name: words[0] for name, _, words in supervisor.metric_totals()}["edge_connections"] == 7
     old.close()
@@ -272,7 +272,7 @@ def test_a_supervisor_killed_while_folding_makes_nothing_count_twice_or_not_at_a
     survivor = supervise(workers=2)
     assert usage(survivor) == 5
     for _ in range(5):
-        survivor.tend(5e7)
+        survivor.maintain(5e7)
     assert len(list(state.glob("*.tbl"))) == len(KINDS)
     assert usage(survivor) == usage(supervise(workers=2)) == 5
 
@@ -309,18 +309,18 @@ def test_a_table_that_is_damaged_is_not_passed_over(supervise: Supervise, state:
 
 def test_one_supervisor_at_a_time_tends(supervise: Supervise) -> None:
     one, two = supervise(), supervise()
-    assert one.tend(5e7).holder
-    assert two.tend(5e7) == Tended(holder=False)
+    assert one.maintain(5e7).holder
+    assert two.maintain(5e7) == Tended(holder=False)
     one.close()
-    assert two.tend(5e7).holder
+    assert two.maintain(5e7).holder
 
 
 def test_a_supervisor_sees_the_tables_that_another_has_made(supervise: Supervise) -> None:
     one = supervise(workers=1)
     first = one.customers
-    one.tend(5e7)
+    one.maintain(5e7)
     assert one.customers is first
     supervise(workers=2)
-    one.tend(5e7)
+    one.maintain(5e7)
     assert one.customers.layout.columns == 4
     assert one.usage.layout.columns == 4

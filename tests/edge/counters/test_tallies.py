@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeproxy.edge.counters import layout as at
-from edgeproxy.edge.counters.rows import TableBusy, TableFull
+from edgeproxy.edge.counters.rows import TableBusyError, TableFullError
 from edgeproxy.edge.counters.tallies import COUNTER, GAUGE, TallyTable, names, tally_key
 from tests.support.tables import METRICS, USAGE, make, opened, tallies
 
@@ -63,7 +63,7 @@ def test_whoever_takes_a_column_has_nothing_open_and_all_counts_of_its_predecess
 def test_a_full_table_has_no_row_for_another_key(table: TallyTable) -> None:
     for number in range(METRICS.rows):
         table.own(b"%d" % number, COUNTER)
-    with pytest.raises(TableFull):
+    with pytest.raises(TableFullError):
         table.own(b"one more", COUNTER)
     table.own(b"3", COUNTER)
 
@@ -72,7 +72,7 @@ def test_a_key_without_a_free_slot_near_it_has_no_row(table: TallyTable) -> None
     table.words[at.HEADER_WORDS : table.layout.first_row] = memoryview(
         b"\xff" * 8 * (table.layout.first_row - at.HEADER_WORDS)
     ).cast("Q")
-    with pytest.raises(TableFull):
+    with pytest.raises(TableFullError):
         table.own(b"requests", COUNTER)
 
 
@@ -81,7 +81,7 @@ def test_a_claim_waits_for_the_flock_but_not_for_ever(table: TallyTable, path: P
     other = opened(path)
     assert other.lock()
     table.own(b"known", COUNTER)
-    with pytest.raises(TableBusy):
+    with pytest.raises(TableBusyError):
         table.own(b"requests", COUNTER)
     other.unlock()
     table.own(b"requests", COUNTER)
@@ -116,7 +116,7 @@ def test_rows_that_have_keys_are_not_handed_out_again_after_a_power_cut(table: T
     table.words[at.HIGH] = 1
     second = table.layout.first_row + METRICS.row_words
     table.words[second : second + METRICS.row_words] = memoryview(bytes(8 * METRICS.row_words)).cast("Q")
-    table.index.bury(table.index.hash(b"four"), 3)
+    table.index.remove(table.index.hash(b"four"), 3)
     table.recover()
     assert table.rows_in_use == 4
     table.words[table.own(b"four", COUNTER)] += 10
@@ -158,10 +158,10 @@ def test_rows_that_grew_are_those_whose_total_is_not_their_mark(tmp_path: Path) 
     for number, key in enumerate((b"a", b"b", b"c")):
         one.words[one.own(key, COUNTER)] = 10 * number
         two.words[two.own(key, COUNTER)] = number
-    assert list(reader.grown()) == [(1, b"b", 11, 0), (2, b"c", 22, 0)]
+    assert list(reader.list_unsealed()) == [(1, b"b", 11, 0), (2, b"c", 22, 0)]
     reader.mark(1, 11)
     reader.mark(2, 20)
-    assert list(reader.grown()) == [(2, b"c", 22, 20)]
+    assert list(reader.list_unsealed()) == [(2, b"c", 22, 20)]
     assert list(reader.marks()) == [(b"a", 0), (b"b", 11), (b"c", 20)]
     reader.mark(2, 19)
     assert dict(reader.marks())[b"c"] == 20
@@ -175,7 +175,7 @@ def test_a_row_that_is_being_claimed_has_neither_grown_nor_a_mark(tmp_path: Path
     table.words[word] = 5
     table.mark(0, 3)
     table.words[word - at.TALLIES + at.TALLY_HASH] = 0
-    assert list(table.grown()) == list(table.marks()) == []
+    assert list(table.list_unsealed()) == list(table.marks()) == []
     assert table.number(b"a", 0) == 0
 
 
@@ -191,9 +191,9 @@ def test_what_a_row_lacks_of_a_total_is_put_back(tmp_path: Path) -> None:
     path = make(tmp_path, USAGE)
     one, two = tallies(path, 0), tallies(path, 1)
     one.words[one.own(b"a", COUNTER)] = 7
-    two.put_back(0, 10)
+    two.restore_total(0, 10)
     assert (two.total(0), two.words[two.own(b"a", COUNTER)]) == (10, 3)
-    two.put_back(0, 9)
+    two.restore_total(0, 9)
     assert two.total(0) == 10
     with pytest.raises(ValueError, match="adds to nothing"):
-        tallies(path).put_back(0, 11)
+        tallies(path).restore_total(0, 11)

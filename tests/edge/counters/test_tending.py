@@ -69,7 +69,7 @@ def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -
     later = NOW + 63 + IDLE_SECONDS
     closed = reclaimed = 0
     for step in range(100):
-        tended = supervisor.tend(later + step * GRACE_SECONDS)
+        tended = supervisor.maintain(later + step * GRACE_SECONDS)
         closed, reclaimed = closed + tended.closed, reclaimed + tended.reclaimed
         if reclaimed == 30:
             break
@@ -82,7 +82,7 @@ def test_what_a_killed_claimer_left_is_mended(supervise: Supervise, work: Work) 
     count(worker.customers, b"acme", 1)
     worker.customers.words[at.PENDING] = 1
     worker.customers.words[at.IN_USE] = 17
-    supervisor.tend(NOW)
+    supervisor.maintain(NOW)
     assert supervisor.customers.rows_in_use == 1
     assert not worker.customers.words[at.PENDING]
     assert not worker.customers.words[at.DAMAGED]
@@ -92,7 +92,7 @@ def test_a_claim_that_is_under_way_is_let_be(supervise: Supervise, work: Work) -
     supervisor, worker = supervise(), work()
     assert worker.customers.file.lock()
     worker.customers.words[at.PENDING] = 1
-    supervisor.tend(NOW)
+    supervisor.maintain(NOW)
     assert worker.customers.words[at.PENDING]
     worker.customers.words[at.PENDING] = 0
     worker.customers.file.unlock()
@@ -112,7 +112,7 @@ def test_a_claim_that_has_just_ended_needs_no_mending(
 
     monkeypatch.setattr(table.file, "lock", late)
     monkeypatch.setattr(table, "repair", lambda: pytest.fail("there is nothing to repair"))
-    supervisor.tend(NOW)
+    supervisor.maintain(NOW)
 
 
 def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
@@ -121,10 +121,10 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
     supervisor, one = supervise(), work()
     two = Store.join(state)
     two.close()
-    supervisor.tend(NOW)
-    supervisor.tend(NOW + UNHELD_SECONDS - 1)
+    supervisor.maintain(NOW)
+    supervisor.maintain(NOW + UNHELD_SECONDS - 1)
     assert not one.columns_changed()
-    supervisor.tend(NOW + UNHELD_SECONDS)
+    supervisor.maintain(NOW + UNHELD_SECONDS)
     assert one.columns_changed()
     assert one.customers.siblings_at == one.addresses.siblings_at == ()
     assert one.customers.span == 2 * 32
@@ -135,12 +135,12 @@ def test_a_column_without_a_worker_for_a_minute_is_read_once_a_cell(
 
 def test_while_the_flock_is_not_to_be_had_columns_stay(supervise: Supervise, work: Work) -> None:
     supervisor, one = supervise(), work()
-    supervisor.tend(NOW)
+    supervisor.maintain(NOW)
     assert one.customers.file.lock()
-    supervisor.tend(NOW + UNHELD_SECONDS)
+    supervisor.maintain(NOW + UNHELD_SECONDS)
     assert not one.customers.columns_changed()
     one.customers.file.unlock()
-    supervisor.tend(NOW + UNHELD_SECONDS)
+    supervisor.maintain(NOW + UNHELD_SECONDS)
     assert one.customers.columns_changed()
 
 
@@ -167,14 +167,14 @@ def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gon
     word = max(old.customers.words[ring : ring + 32].tolist())
     old.customers.words[ring + (word >> 28) % 32] = word + 4
     old.customers.words[row + old.customers.head_at] += 4
-    assert after.tend(monotonic() + offset).carried == 1
+    assert after.maintain(monotonic() + offset).carried == 1
     assert foreign_now(after.customers) == 7
     assert tables(state, "customers") == ["customers.1.tbl", "customers.2.tbl"]
     old.customers.words[ring + (word >> 28) % 32] += 1
     old.customers.words[row + old.customers.head_at] += 1
     old.close()
     for _ in range(20):
-        after.tend(monotonic() + offset)
+        after.maintain(monotonic() + offset)
     assert tables(state, "customers") == ["customers.2.tbl"]
     assert foreign_now(after.customers) == 8
 
@@ -185,12 +185,12 @@ def test_the_oldest_file_goes_first(supervise: Supervise, state: Path) -> None:
     supervise(workers=2)
     newest = supervise(workers=3)
     for _ in range(5):
-        newest.tend(NOW)
+        newest.maintain(NOW)
     assert tables(state, "customers") == ["customers.1.tbl", "customers.2.tbl", "customers.3.tbl"]
     assert tables(state, "usage") == ["usage.1.tbl", "usage.3.tbl"]
     oldest.close()
     for _ in range(5):
-        newest.tend(NOW)
+        newest.maintain(NOW)
     assert tables(state, "customers") == ["customers.3.tbl"]
     assert tables(state, "usage") == ["usage.3.tbl"]
 
@@ -198,7 +198,7 @@ def test_the_oldest_file_goes_first(supervise: Supervise, state: Path) -> None:
 def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervise, work: Work, state: Path) -> None:
     one = supervise(workers=1, offset=NOW)
     old = Store.join(state)
-    assert one.tend(monotonic() + NOW).holder
+    assert one.maintain(monotonic() + NOW).holder
     two = supervise(workers=2)
     new = work()
     # The first has the identity still, and looks after the tables of both.
@@ -206,8 +206,8 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
     use(new.customers, b"acme", 3)
     period(old.quotas, b"acme", 40)
     period(new.quotas, b"acme", 2)
-    assert not two.tend(monotonic() + NOW).holder
-    assert one.tend(monotonic() + NOW).carried == 2
+    assert not two.maintain(monotonic() + NOW).holder
+    assert one.maintain(monotonic() + NOW).carried == 2
     assert in_use(new.customers) == in_use(one.customers) == 5
     assert in_use(old.customers) == 2
     assert quota(new.quotas) == quota(two.quotas) == 42
@@ -218,7 +218,7 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
     # Killed, with one under way.
     old.close()
     for _ in range(3):
-        assert two.tend(monotonic() + NOW).holder
+        assert two.maintain(monotonic() + NOW).holder
     assert tables(state, "customers") == ["customers.2.tbl"]
     assert tables(state, "quotas") == ["quotas.2.tbl"]
     assert in_use(new.customers) == 3
@@ -243,12 +243,12 @@ def test_what_the_oldest_file_left_at_last_reaches_the_newest(
     claim(middle.quotas, b"hooli", NOW)
     newest = supervise(workers=3)
     for _ in range(slices_before):
-        newest.tend(monotonic() + NOW)
+        newest.maintain(monotonic() + NOW)
     period(oldest.quotas, b"acme", 11)
     oldest.close()
     slices = 0
     while len(tables(state, "customers")) + len(tables(state, "quotas")) > 2:
-        newest.tend(monotonic() + NOW)
+        newest.maintain(monotonic() + NOW)
         slices += 1
         assert slices < 100
     assert [in_use(newest.customers, key) for key in (b"acme", b"globex", b"initech")] == [0, 0, 0]
@@ -264,12 +264,12 @@ def test_no_file_is_removed_while_a_row_has_still_to_be_carried(supervise: Super
     old.close()
     assert new.quotas.file.lock()
     for _ in range(5):
-        supervisor.tend(monotonic() + NOW)
+        supervisor.maintain(monotonic() + NOW)
     assert tables(state, "customers") == ["customers.2.tbl"]
     assert tables(state, "quotas") == ["quotas.1.tbl", "quotas.2.tbl"]
     new.quotas.file.unlock()
     for _ in range(5):
-        supervisor.tend(monotonic() + NOW)
+        supervisor.maintain(monotonic() + NOW)
     assert tables(state, "quotas") == ["quotas.2.tbl"]
     assert quota(new.quotas) == 10
 
@@ -282,7 +282,7 @@ def test_the_only_copy_of_a_quota_is_on_the_disk(
     supervise(workers=1)
     supervisor = supervise(workers=2)
     for _ in range(5):
-        supervisor.tend(NOW)
+        supervisor.maintain(NOW)
     assert tables(state, "quotas") == ["quotas.2.tbl"]
     # While the other was there still.
     assert flushed == [("quotas.2.tbl", ["quotas.1.tbl", "quotas.2.tbl"])]
@@ -293,10 +293,10 @@ def test_limits_of_another_boot_are_removed_and_not_carried(supervise: Supervise
     old = Store.join(state)
     count(old.customers, b"acme", 3)
     new = supervise(boot="two")
-    new.tend(NOW)
+    new.maintain(NOW)
     assert tables(state, "customers") == ["customers.1.tbl", "customers.2.tbl"]
     old.close()
-    new.tend(NOW)
+    new.maintain(NOW)
     assert tables(state, "customers") == ["customers.2.tbl"]
     assert tables(state, "addresses") == ["addresses.2.tbl"]
     assert foreign(new.customers, b"acme") is None
@@ -317,11 +317,11 @@ def test_a_full_disk_stops_folding_and_loses_nothing(
     monkeypatch.setattr("os.posix_fallocate", full)
     for _ in range(3):
         with pytest.raises(OSError, match=r"base.json: cannot be made: No space left on device"):
-            supervisor.tend(NOW)
+            supervisor.maintain(NOW)
         assert list(supervisor.usage_totals()) == [("acme", "requests", "v1", 5)]
     monkeypatch.undo()
     for _ in range(5):
-        supervisor.tend(NOW)
+        supervisor.maintain(NOW)
     assert tables(state, "usage") == ["usage.2.tbl"]
     assert list(supervisor.usage_totals()) == [("acme", "requests", "v1", 5)]
 
@@ -337,7 +337,7 @@ def test_a_large_file_is_folded_by_the_piece(
     monkeypatch.setattr("edgeproxy.edge.counters.tending.RETIRE_SECONDS", 0.0)
     supervisor = supervise(workers=2, customers=400)
     slices = 1
-    while "usage.1.tbl" not in supervisor.tend(NOW).folded:
+    while "usage.1.tbl" not in supervisor.maintain(NOW).folded:
         slices += 1
         assert sum(total for *_, total in supervisor.usage_totals()) == 300
         assert slices < 100
@@ -353,10 +353,10 @@ def test_usage_that_is_sealed_here_is_folded_only_once_it_has_been(supervise: Su
     new = supervise(workers=2)
     (state / "identity.json").write_text("{}")
     for _ in range(3):
-        new.tend(NOW)
+        new.maintain(NOW)
     assert tables(state, "usage") == ["usage.1.tbl", "usage.2.tbl"]
     assert tables(state, "metrics") == ["metrics.2.tbl"]
     TallyTable(new.file("usage.1.tbl", "usage")).mark(0, 5)
     new.sealed.add("usage.1.tbl")
-    assert new.tend(NOW).folded == ("usage.1.tbl",)
+    assert new.maintain(NOW).folded == ("usage.1.tbl",)
     assert new.base().sealed == {b"acme\0requests\0v1": 5}

@@ -69,7 +69,7 @@ class Task:
 
 def carry_out(task: Task, store: Store, policies: Policies, record: Record) -> float:
     """Ask until it is over; for how many seconds that was."""
-    policy = policies.of(task.rule(), task.subject.encode())
+    policy = policies.get_policy(task.rule(), task.subject.encode())
     offset, cost, until = store.offset, task.cost, task.until
     swept = asked = 0.0
     before = monotonic()

@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, denied
+from edgeproxy.edge.limits.admission import LimitSet, admit, admit_fast, compute_denial
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -22,7 +22,7 @@ def several(table: LimitTable, *limits: int, cost: int = 1) -> tuple[Policy, ...
     """Policies of one customer with windows of a second, two seconds, …"""
     policies = Policies(table)
     rules = [Rule(f"limit-{place}", limit, float(place + 1)) for place, limit in enumerate(limits)]
-    return tuple([policies.of(rule, b"acme", cost) for rule in rules])
+    return tuple([policies.get_policy(rule, b"acme", cost) for rule in rules])
 
 
 def left(policies: tuple[Policy, ...]) -> list[int]:
@@ -43,33 +43,33 @@ def test_of_those_equally_close_the_first_is_shown(table: LimitTable) -> None:
 
 def test_what_is_left_is_never_shown_as_negative(table: LimitTable) -> None:
     policies = Policies(table)
-    before = policies.of(Rule("before", 10, 1.0), b"acme")
+    before = policies.get_policy(Rule("before", 10, 1.0), b"acme")
     before.left(START)
     before.charge(8)
-    after = policies.of(Rule("after", 5, 1.0), b"acme")
+    after = policies.get_policy(Rule("after", 5, 1.0), b"acme")
     assert admit(LimitSet((after,)), START) == (True, after, 0, None)
 
 
 def test_a_refusal_for_want_of_a_slot_shows_no_rate_where_there_is_none(table: LimitTable) -> None:
-    slot = Policies(table).concurrency(AT_ONCE, b"acme")
+    slot = Policies(table).get_concurrency(AT_ONCE, b"acme")
     terms = LimitSet(slots=(slot,))
     for _ in range(2):
         admit(terms, START)
     assert admit(terms, START) == (True, None, 0, None)
-    assert denied(terms, START) == ((slot,), 1)
+    assert compute_denial(terms, START) == ((slot,), 1)
 
 
 def test_a_refusal_that_has_become_groundless_still_names_someone(table: LimitTable) -> None:
     policies = several(table, 2, 2)
-    assert denied(LimitSet(policies), START) == ((policies[0],), 1)
-    assert denied(LimitSet(policies[1:]), START) == ((policies[1],), 1)
+    assert compute_denial(LimitSet(policies), START) == ((policies[0],), 1)
+    assert compute_denial(LimitSet(policies[1:]), START) == ((policies[1],), 1)
 
 
 def test_a_refusal_by_the_only_policy_names_it_and_its_wait(table: LimitTable) -> None:
     (policy,) = several(table, 1, cost=1)
     terms = LimitSet((policy,))
     assert not admit(terms, START)[0]
-    assert denied(terms, START) == ((policy,), policy.retry_after(START))
+    assert compute_denial(terms, START) == ((policy,), policy.retry_after(START))
 
 
 def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
@@ -77,7 +77,7 @@ def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
     terms = LimitSet((dear,))
     assert [admit(terms, START)[0] for _ in range(3)] == [False, False, True]
     assert dear.left(START) == 2
-    refusal = denied(terms, START)
+    refusal = compute_denial(terms, START)
     assert refusal == ((dear,), dear.retry_after(START, 4))
     assert not admit(terms, START + refusal.retry_after)[0]
 
@@ -94,7 +94,7 @@ def test_where_one_refuses_none_is_charged(table: LimitTable) -> None:
 
 def test_of_several_slots_all_are_taken_or_none(table: LimitTable) -> None:
     policies = Policies(table)
-    one, other = policies.concurrency(AT_ONCE, b"acme"), policies.concurrency(AT_ONCE, b"globex")
+    one, other = policies.get_concurrency(AT_ONCE, b"acme"), policies.get_concurrency(AT_ONCE, b"globex")
     assert [admit(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]
     both = LimitSet(slots=(one, other))
     for _ in range(3):
@@ -104,7 +104,7 @@ def test_of_several_slots_all_are_taken_or_none(table: LimitTable) -> None:
 
 def test_who_shares_with_nobody_is_decided_on_alike_in_the_fast_way(table: LimitTable) -> None:
     policies = several(table, 3, 2)
-    slots = (Policies(table).concurrency(AT_ONCE, b"acme"),)
+    slots = (Policies(table).get_concurrency(AT_ONCE, b"acme"),)
     assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 1, None)
     assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 0, None)
     assert admit_fast(LimitSet(policies), START) == admit(LimitSet(policies), START) == (True, policies[1], 0, None)

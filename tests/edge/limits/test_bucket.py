@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.carry import Carry
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.bucket import ROUNDING_TOKENS, Hybrid, TokenBucket, room
+from edgeproxy.edge.limits.bucket import ROUNDING_TOKENS, Hybrid, TokenBucket, compute_room
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -36,7 +36,7 @@ RULE = rule()
 
 
 def policy(worker: Worker, column: int = 0, which: Rule = RULE) -> Policy:
-    return Policies(worker(column)).of(which, SUBJECT)
+    return Policies(worker(column)).get_policy(which, SUBJECT)
 
 
 def spend(policy: Policy, now: float) -> int:
@@ -63,8 +63,8 @@ def test_a_level_is_exact_whatever_the_width_of_the_cells(worker: Worker) -> Non
 
 def test_credits_are_a_bucket_of_another_row(worker: Worker) -> None:
     policies = Policies(worker(0))
-    credits = policies.of(rule(algorithm="burst_credits"), SUBJECT)
-    assert spend(policies.of(RULE, SUBJECT), START) == 5
+    credits = policies.get_policy(rule(algorithm="burst_credits"), SUBJECT)
+    assert spend(policies.get_policy(RULE, SUBJECT), START) == 5
     assert spend(credits, START) == 5
 
 
@@ -120,7 +120,7 @@ class Workers:
         self.path = path
         self.rule = which
         self.tables = [limits(path, column) for column in range(4)]
-        self.policies = [Policies(table).of(which, SUBJECT) for table in self.tables]
+        self.policies = [Policies(table).get_policy(which, SUBJECT) for table in self.tables]
 
     def happen(self, what: str, column: int, now: float) -> None:
         """Something that changes nothing of what is let through."""
@@ -128,7 +128,7 @@ class Workers:
             # Its process was killed, and another has taken the column.
             self.tables[column] = limits(self.path, column)
         if what in ("anew", "remade"):
-            self.policies[column] = Policies(self.tables[column]).of(self.rule, SUBJECT)
+            self.policies[column] = Policies(self.tables[column]).get_policy(self.rule, SUBJECT)
         if what == "look":
             self.policies[(column + 1) % 4].left(now)
 
@@ -163,7 +163,7 @@ def drains_in(which: Rule) -> float:
 
 def tolerance(which: Rule) -> float:
     """Tokens that are made up for, and a float's last bits."""
-    return room(which.depth) - which.depth + 1e-6
+    return compute_room(which.depth) - which.depth + 1e-6
 
 
 @given(steps=STEPS, limit=LIMITS, window=WINDOWS, depth=DEPTHS, start=STARTS)
@@ -189,7 +189,7 @@ def retry(workers: Workers, steps: list[tuple[float, int, int, str]], start: flo
         assert wait >= 1
         if cost <= which.depth:
             # With nothing more charged another's look at that moment finds room.
-            assert Policies(limits(workers.path, 5)).of(which, SUBJECT).left(now + wait) >= cost
+            assert Policies(limits(workers.path, 5)).get_policy(which, SUBJECT).left(now + wait) >= cost
             rounding = place * which.depth / (1 << 23) / float(exact.rate)
             assert wait <= float(exact.passes_at(now, cost) - Fraction(now)) + 1 + rounding + 1e-3
 
@@ -227,7 +227,7 @@ def hold_to_both(workers: Workers, steps: list[tuple[float, int, int, str]], sta
         wait = one.retry_after(now, cost)
         assert wait >= 1
         if cost <= one.most:
-            assert Policies(limits(workers.path, 5)).of(which, SUBJECT).left(now + wait) >= cost
+            assert Policies(limits(workers.path, 5)).get_policy(which, SUBJECT).left(now + wait) >= cost
             rounding = place * which.depth / (1 << 23) / float(bucket.rate)
             late = max(float(whole.passes_at(now, cost)) + cell, float(bucket.passes_at(now, cost)) + rounding)
             assert now + wait <= late + wide - cell + 1 + 1e-3
@@ -257,7 +257,7 @@ def test_a_level_does_not_creep_up_when_the_row_is_read_anew(worker: Worker) -> 
     row = supervisor.peek(supervisor.key(RULE.stem[:3] + b"86400000000:" + SUBJECT))
     assert row is not None
     for step in range(1000):
-        supervisor.foreign(row, {})
+        supervisor.write_foreign(row, {})
         bucket.left(START + 0.2 + step / 1000)
     assert bucket.left(START + 0.2 + 86.4) == 100
 
@@ -314,7 +314,7 @@ class Stoppable:
 
     def begin(self) -> None:
         """A process, maybe one after another that was killed."""
-        self.policy = Policies(limits(self.path, self.column)).of(self.rule, SUBJECT)
+        self.policy = Policies(limits(self.path, self.column)).get_policy(self.rule, SUBJECT)
         self.held: Held | None = None
 
     def decide(self, now: float) -> bool:
@@ -426,7 +426,7 @@ def test_what_is_counted_is_in_the_bucket_before_anybody_has_said_the_level(work
     supervisor = worker(7)
     row = supervisor.peek(supervisor.key(RULE.key(SUBJECT)))
     assert row is not None
-    supervisor.foreign(row, {})
+    supervisor.write_foreign(row, {})
     assert witness.left(START + 2.5) == 5
     assert policy(worker, 2).left(START + 2.5) == 5
 
@@ -553,7 +553,7 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
     for limit, depth, asked, seconds, column in changes:
         which = rule(limit, 60.0, depth)
         # All workers hear of it before the next request.
-        policies = [Policies(table).of(which, SUBJECT) for table in tables]
+        policies = [Policies(table).get_policy(which, SUBJECT) for table in tables]
         assert {one.left(now) for one in policies} <= {
             int((depth - level + slack) // 1) for slack in (-0.01, ROUNDING_TOKENS, 0.01)
         }
@@ -569,11 +569,11 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
 def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(worker: Worker) -> None:
     deep, slow = rule(limit=60, window=60.0, depth=600), rule(limit=1, window=60.0, depth=600)
     table = worker(0)
-    first = Policies(table).of(deep, SUBJECT)
+    first = Policies(table).get_policy(deep, SUBJECT)
     assert spend(first, START) == 600
     reclaim = Reclaim(worker(1))
     assert reclaim.slice(START + 599, NEVER)[0] == 0
-    assert Policies(table).of(slow, SUBJECT).left(START + 300) == 300
+    assert Policies(table).get_policy(slow, SUBJECT).left(START + 300) == 300
     del first
     gc.collect()
     assert reclaim.slice(START + 300 + 299 * 60, NEVER)[0] == 0
@@ -615,7 +615,7 @@ def let_go(table: LimitTable) -> None:
 
 
 def test_without_a_row_a_bucket_is_held_to_its_share(full: LimitTable) -> None:
-    bucket = Policies(full).of(rule(limit=20, window=10.0, depth=7), SUBJECT)
+    bucket = Policies(full).get_policy(rule(limit=20, window=10.0, depth=7), SUBJECT)
     assert spend(bucket, START) == 3
     assert bucket.retry_after(START) == 1
     assert bucket.retry_after(START, 3) == 3
@@ -629,8 +629,8 @@ def test_what_was_let_through_without_a_row_is_in_the_bucket_once_there_is_one(
     full: LimitTable, algorithm: str
 ) -> None:
     which = rule(limit=120, window=60.0, depth=6, algorithm=algorithm)
-    bucket = Policies(full).of(which, SUBJECT)
-    other = Policies(limits(full.file.path, 1)).of(which, SUBJECT)
+    bucket = Policies(full).get_policy(which, SUBJECT)
+    other = Policies(limits(full.file.path, 1)).get_policy(which, SUBJECT)
     assert spend(bucket, START) == 3
     let_go(full)
     # One has drained, at half the rate, which is one a second.
@@ -642,7 +642,7 @@ def test_what_was_let_through_without_a_row_is_in_the_bucket_once_there_is_one(
 
 def test_a_bucket_that_was_used_up_alone_is_not_full_for_ever_once_there_is_a_row(full: LimitTable) -> None:
     which = rule(limit=10, window=10.0, depth=1)
-    bucket = Policies(full).of(which, SUBJECT)
+    bucket = Policies(full).get_policy(which, SUBJECT)
     assert ask(bucket, START)
     let_go(full)
     seen = [bucket.left(START + 1 + step / 10) for step in range(20)]
@@ -651,7 +651,7 @@ def test_a_bucket_that_was_used_up_alone_is_not_full_for_ever_once_there_is_a_ro
 
 
 def test_what_had_drained_before_there_was_a_row_is_gone(full: LimitTable) -> None:
-    bucket = Policies(full).of(rule(limit=10, window=10.0, depth=10), SUBJECT)
+    bucket = Policies(full).get_policy(rule(limit=10, window=10.0, depth=10), SUBJECT)
     assert spend(bucket, START) == 5
     let_go(full)
     assert bucket.left(START + 3600) == 10
@@ -669,12 +669,12 @@ def test_a_row_without_a_level_yet_is_counted_in_full_from_now_on(worker: Worker
 
 def test_counts_of_a_table_before_are_in_the_bucket_and_drain(tmp_path: Path) -> None:
     old = limits(make(tmp_path, CUSTOMERS), 0)
-    bucket = Policies(old).of(RULE, SUBJECT)
+    bucket = Policies(old).get_policy(RULE, SUBJECT)
     assert spend(bucket, START) == 5
     new = limits(make(tmp_path, CUSTOMERS._replace(rows=9, columns=4), generation=2), 1)
     carry = Carry(old, new)
     carry.slice(START, NEVER)
-    successor = Policies(new).of(RULE, SUBJECT)
+    successor = Policies(new).get_policy(RULE, SUBJECT)
     assert successor.left(START) == 0
     assert ask(bucket, START + 1)
     assert successor.left(START + 1) == 1
@@ -692,10 +692,10 @@ def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: W
     assert ask(bucket, START, 3)
     row = supervisor.peek(supervisor.key(RULE.key(SUBJECT)))
     assert row is not None
-    supervisor.foreign(row, {}, (0,))
+    supervisor.write_foreign(row, {}, (0,))
     assert bucket.left(START + 0.9) == 2
     assert bucket.left(START + 1) == 3
-    supervisor.foreign(row, {}, (2,))
+    supervisor.write_foreign(row, {}, (2,))
     assert bucket.left(START + 1) == 1
     assert policy(worker, 1).left(START + 2) == 2
 
@@ -707,7 +707,7 @@ def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: W
 def test_a_debt_is_remembered_and_drains(debt: int, depth: int, limit: int) -> None:
     with fresh(CUSTOMERS) as path:
         which = rule(limit, 60.0, depth)
-        bucket, other = (Policies(limits(path, column)).of(which, SUBJECT) for column in range(2))
+        bucket, other = (Policies(limits(path, column)).get_policy(which, SUBJECT) for column in range(2))
         assert bucket.left(START) == depth
         bucket.charge(debt)
         wait = bucket.retry_after(START)

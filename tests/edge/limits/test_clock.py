@@ -36,7 +36,7 @@ def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_a_window(
 
 
 def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: int, step: float, start: float) -> None:
-    windows = [Policies(limits(path, column)).of(rule, SUBJECT) for column in range(4)]
+    windows = [Policies(limits(path, column)).get_policy(rule, SUBJECT) for column in range(4)]
     cell = width_us(rule.window, 28) / 1e6
     exact = ExactWindow(rule.limit, rule.window)
     # What came before the step may be forgotten, so as much may come once more.
@@ -65,7 +65,7 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: 
 
 def test_what_came_before_a_step_back_is_forgotten_at_once(tmp_path: Path) -> None:
     table = limits(make(tmp_path, CUSTOMERS), 0)
-    window = Policies(table).of(Rule("basic", 2, 60.0), SUBJECT)
+    window = Policies(table).get_policy(Rule("basic", 2, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(3)] == [True, True, False]
     assert [ask(window, START - HOUR) for _ in range(3)] == [True, True, False]
     assert window.retry_after(START - HOUR) <= 63
@@ -75,7 +75,7 @@ def test_what_came_before_a_step_back_is_forgotten_at_once(tmp_path: Path) -> No
 def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(tmp_path: Path, algorithm: str) -> None:
     table = limits(make(tmp_path, CUSTOMERS._replace(rows=1, columns=4)), 0)
     claim(table, b"other")
-    policy = Policies(table).of(Rule("basic", 60, 60.0, algorithm=algorithm, depth=8), SUBJECT)
+    policy = Policies(table).get_policy(Rule("basic", 60, 60.0, algorithm=algorithm, depth=8), SUBJECT)
     share = policy.left(START)
     table.free(number_of(table, claim(table, b"other")))
     assert policy.left(START - HOUR) == 2 * share

@@ -7,7 +7,7 @@ from edgeproxy.edge.counters.cells import MASK, cell_number, pack, width_us
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.edge.counters.reclaim import GRACE_SECONDS, IDLE_SECONDS, Reclaim
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.counts import counted
+from edgeproxy.edge.limits.counts import sum_counts
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
@@ -31,20 +31,20 @@ def charge(policy: Policy, now: float, cost: int = 1) -> int:
 def test_counts_are_summed_exactly_with_and_without_gaps(cells: list[tuple[int, int]], first: int) -> None:
     words = [pack(first + cell, count) for cell, count in dict(cells).items()]
     counts = sum(word & MASK for word in words)
-    assert counted(words, one_ring=True) == counted(words, one_ring=False) == counts
+    assert sum_counts(words, one_ring=True) == sum_counts(words, one_ring=False) == counts
 
 
 @given(st.lists(st.integers(1, MASK), min_size=1, max_size=32), st.integers(0, 1 << 34))
 def test_counts_of_cells_without_a_gap_are_summed_exactly(counts: list[int], first: int) -> None:
     words = [pack(first + place, count) for place, count in enumerate(counts)]
-    assert counted(words, one_ring=True) == sum(counts)
+    assert sum_counts(words, one_ring=True) == sum(counts)
 
 
 # ---- rows that are reclaimed
 
 
 def test_a_decision_makes_a_closing_row_live_again(worker: Worker) -> None:
-    policy, other = (Policies(worker(column)).of(RULE, b"acme") for column in range(2))
+    policy, other = (Policies(worker(column)).get_policy(RULE, b"acme") for column in range(2))
     assert charge(policy, START) == 10
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(0))
@@ -57,7 +57,7 @@ def test_a_decision_makes_a_closing_row_live_again(worker: Worker) -> None:
 
 def test_a_row_that_closes_in_a_cell_long_since_summed_is_noticed_all_the_same(worker: Worker) -> None:
     rule = Rule("daily", 10, 86400.0)
-    policy, twin = (Policies(worker(column)).of(rule, b"acme") for column in range(2))
+    policy, twin = (Policies(worker(column)).get_policy(rule, b"acme") for column in range(2))
     # Asked, and never charged: the row is idle although it was looked at in this very cell.
     born = (START // 3086) * 3086 - 86400 - 3086
     policy.left(born)
@@ -71,7 +71,7 @@ def test_a_row_that_closes_in_a_cell_long_since_summed_is_noticed_all_the_same(w
 
 
 def test_a_charge_between_the_decision_and_the_closing_revives_the_row(worker: Worker) -> None:
-    policy = Policies(worker(0)).of(RULE, b"acme")
+    policy = Policies(worker(0)).get_policy(RULE, b"acme")
     charge(policy, START)
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
@@ -83,25 +83,25 @@ def test_a_charge_between_the_decision_and_the_closing_revives_the_row(worker: W
 
 
 def test_a_row_that_was_freed_is_claimed_anew(worker: Worker) -> None:
-    policy = Policies(worker(0)).of(RULE, b"acme")
+    policy = Policies(worker(0)).get_policy(RULE, b"acme")
     charge(policy, START)
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
     assert reclaim.slice(later + GRACE_SECONDS, NEVER)[1] == 1
     assert charge(policy, later + GRACE_SECONDS) == 10
-    assert Policies(worker(1)).of(RULE, b"acme").left(later + GRACE_SECONDS) == 9
+    assert Policies(worker(1)).get_policy(RULE, b"acme").left(later + GRACE_SECONDS) == 9
 
 
 def test_a_row_that_was_given_to_another_is_left_to_it(worker: Worker) -> None:
     table = worker(0)
-    policy = Policies(table).of(RULE, b"acme")
+    policy = Policies(table).get_policy(RULE, b"acme")
     charge(policy, START)
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
     reclaim.slice(later + GRACE_SECONDS, NEVER)
-    heir = Policies(worker(1)).of(RULE, b"globex")
+    heir = Policies(worker(1)).get_policy(RULE, b"globex")
     assert charge(heir, later + GRACE_SECONDS, cost=4) == 10
     assert table.rows_in_use == 1
     assert charge(policy, later + GRACE_SECONDS) == 10
@@ -112,14 +112,14 @@ def test_a_row_that_was_given_to_another_is_left_to_it(worker: Worker) -> None:
 def test_what_a_row_of_another_width_left_is_nobodys(worker: Worker) -> None:
     table = worker(0)
     slow, quick = Rule("slow", 10, 60.001), Rule("quick", 10, 60.0)
-    charge(Policies(table).of(slow, b"acme"), START, cost=5)
+    charge(Policies(table).get_policy(slow, b"acme"), START, cost=5)
     later = START + IDLE_FROM
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
     reclaim.slice(later + GRACE_SECONDS, NEVER)
     # A moment at which cells of the one width have the numbers that cells of the other had.
     moment = (cell_number(START, width_us(60.001, 28)) + 0.5) * width_us(60.0, 28) / 1e6
-    assert Policies(table).of(quick, b"acme").left(moment) == 10
+    assert Policies(table).get_policy(quick, b"acme").left(moment) == 10
     assert table.high == 1
 
 
@@ -143,7 +143,7 @@ def test_however_rows_come_and_go_every_charge_counts_for_its_window(events: lis
 def come_and_go(path: Path, events: list[tuple[str, int, int]]) -> None:
     rule = Rule("basic", 1000, 60.0)
     workers = [limits(path, column) for column in range(2)]
-    windows = [[Policies(table).of(rule, b"%d" % subject) for subject in range(3)] for table in workers]
+    windows = [[Policies(table).get_policy(rule, b"%d" % subject) for subject in range(3)] for table in workers]
     reclaim = Reclaim(limits(path))
     now = START
     log: list[tuple[float, int]] = []
@@ -171,14 +171,14 @@ def come_and_go(path: Path, events: list[tuple[str, int, int]]) -> None:
 
 def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(worker: Worker) -> None:
     tables = [worker(column) for column in range(2)]
-    windows = [Policies(table).of(RULE, b"acme") for table in tables]
+    windows = [Policies(table).get_policy(RULE, b"acme") for table in tables]
     for window in windows:
         charge(window, START)
     late = worker(6)
     assert late.enter()
     for table in tables:
         table.columns_changed()
-    newcomer = Policies(late).of(RULE, b"acme")
+    newcomer = Policies(late).get_policy(RULE, b"acme")
     for left in range(8, 3, -1):
         assert [window.left(START) for window in (*windows, newcomer)] == [left] * 3
         newcomer.charge()
@@ -186,7 +186,7 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
 
 def test_a_table_that_nobody_counts_in_is_told_of_nothing(path: Path) -> None:
     table: LimitTable = limits(path, 0)
-    policy = Policies(table).of(RULE, b"acme")
+    policy = Policies(table).get_policy(RULE, b"acme")
     limits(path, 5).enter()
     assert table.columns_changed()
     assert policy.left(START) == 10

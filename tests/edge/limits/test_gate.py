@@ -29,7 +29,7 @@ class Stand:
     def __init__(self, folder: Path, mode: str) -> None:
         self.table: LimitTable = limits(make(folder, SHARED), 0)
         self.policies = Policies(self.table)
-        self.policy: Policy = self.policies.of(RULE, b"acme")
+        self.policy: Policy = self.policies.get_policy(RULE, b"acme")
         self.policy.left(NOW)
         counts = self.table.readers[RULE.key(b"acme")]
         assert isinstance(counts, Counts)
@@ -85,7 +85,7 @@ class Stand:
         if self.gate.must_ask(now, 1, left):
             return False
         self.policy.charge(1)
-        self.gate.charged(now, 1)
+        self.gate.record_charge(now, 1)
         return True
 
 
@@ -132,9 +132,9 @@ def test_a_gate_is_open_where_there_is_nothing_to_ask_or_to_tell(stand: Stand) -
     assert [stand.gate.is_open(now, 1) for now in (NOW + 2.999, NOW + 3)] == [True, False]
     stand.answer(allowed=3, worth=9)
     assert [stand.gate.is_open(NOW, cost) for cost in (3, 4)] == [True, False]
-    stand.gate.hold_to(600, "strict")
+    stand.gate.update_terms(600, "strict")
     assert not stand.gate.is_open(NOW, 1)
-    stand.gate.hold_to(600, "eventual")
+    stand.gate.update_terms(600, "eventual")
     assert [stand.gate.is_open(NOW, cost) for cost in (8, 9)] == [True, False]
     stand.give(1)
     stand.answer()
@@ -144,7 +144,7 @@ def test_a_gate_is_open_where_there_is_nothing_to_ask_or_to_tell(stand: Stand) -
 def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: Stand) -> None:
     stand.answer()
     assert stand.gate.is_open(NOW, 1)
-    stand.policies.of(RULE, b"other").left(NOW)
+    stand.policies.get_policy(RULE, b"other").left(NOW)
     words, other = stand.table.words, stand.table.peek(stand.table.key(RULE.key(b"other")))
     assert other is not None
     words[other + at.ROW_SYNC] = words[stand.gate.row + at.ROW_SYNC]
@@ -157,13 +157,13 @@ def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: S
 def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
     stand: Stand, on_loss: int, passed: int, mode: str
 ) -> None:
-    stand.gate.hold_to(600, mode)
+    stand.gate.update_terms(600, mode)
     stand.lost(on_loss)
     assert stand.passed() == passed
     if passed < 600:
         assert stand.gate.is_in_vain(NOW)
         stand.told.clear()
-        stand.gate.refused(NOW + QUIET_SECONDS)
+        stand.gate.record_refusal(NOW + QUIET_SECONDS)
         assert stand.told == [stand.gate], "the supervisor looks at it next"
 
 
@@ -220,19 +220,19 @@ def test_asking_is_in_vain_for_a_while_where_the_hub_has_nothing_left(stand: Sta
 def test_who_waits_is_written_where_the_supervisor_reads_it(stand: Stand) -> None:
     words, own = stand.table.words, stand.gate.row + stand.table.head_at
     stand.give(1)
-    stand.gate.wait(2)
+    stand.gate.add_waiting(2)
     assert (words[own + at.WANT], stand.told) == (3, [stand.gate])
-    stand.gate.leave(2)
+    stand.gate.remove_waiting(2)
     assert words[own + at.WANT] == 1
 
 
 def test_claims_that_nobody_used_are_given_back_once(stand: Stand) -> None:
     stand.give(3)
-    stand.gate.wait(1)
-    claims.give_back(stand.table, stand.gate.row)
+    stand.gate.add_waiting(1)
+    claims.return_claims(stand.table, stand.gate.row)
     assert stand.gate.in_hand == 3, "somebody waits for some"
-    stand.gate.leave(1)
-    claims.give_back(stand.table, stand.gate.row)
+    stand.gate.remove_waiting(1)
+    claims.return_claims(stand.table, stand.gate.row)
     assert stand.gate.in_hand == 0
 
 
@@ -269,8 +269,8 @@ def test_a_refusal_is_certain_where_the_hub_spoke_a_moment_ago(stand: Stand) -> 
 
 
 def test_a_refusal_is_told(stand: Stand) -> None:
-    stand.gate.refused(NOW)
-    stand.gate.refused(NOW)
+    stand.gate.record_refusal(NOW)
+    stand.gate.record_refusal(NOW)
     assert stand.told == [stand.gate]
     assert stand.gate.has_refused
 
@@ -293,8 +293,8 @@ def test_strict_always_asks(stand: Stand, hosts: int) -> None:
 def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
     table = limits(make(tmp_path, SHARED._replace(rows=1)), 0)
     policies = Policies(table)
-    policies.of(RULE, b"first").left(NOW)
-    policy = policies.of(RULE, b"second")
+    policies.get_policy(RULE, b"first").left(NOW)
+    policy = policies.get_policy(RULE, b"second")
     policy.left(NOW)
     counts = table.readers[RULE.key(b"second")]
     assert isinstance(counts, Counts)
@@ -306,8 +306,8 @@ def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
     assert not gate.must_ask(NOW, 1, 1), "it is held to its part of a part"
     table.words[at.ON_LOSS] = at.DENY
     assert gate.must_ask(NOW, 1, 1)
-    gate.charged(NOW, 1)
-    gate.refused(NOW)
-    gate.leave(-1)
+    gate.record_charge(NOW, 1)
+    gate.record_refusal(NOW)
+    gate.remove_waiting(-1)
     assert not told
     close_all()

@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.limits.usage import look
+from edgeproxy.edge.limits.usage import compute_usage
 from tests.edge.limits.hammer import TURN, Record, Task
 from tests.support.program import Program
 from tests.support.windows import most_in_a_window
@@ -169,7 +169,9 @@ def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_c
             task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, until)
             times, asked = gang.ask(task, processes, deaths, chance)
             assert_held(task, times, asked, processes)
-            shown = look(gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset)
+            shown = compute_usage(
+                gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset
+            )
             most = depth if algorithm == "token_bucket" else limit
             assert shown.used <= most + 2 * (processes - 1) * cost + deaths
             assert shown.remaining == max(0, most - shown.used) or algorithm == "hybrid"

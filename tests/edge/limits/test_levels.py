@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import width_us
-from edgeproxy.edge.limits.levels import AHEAD_SECONDS_MAX, LEVEL_MIN, Level, Scale, level_in, scale_of
+from edgeproxy.edge.limits.levels import AHEAD_SECONDS_MAX, LEVEL_MIN, Level, Scale, compute_level, compute_scale
 
 START = 51_000_000.0
 WINDOWS = (0.5, 1.0, 10.0, 60.0, 3600.0, 86400.0, 86400.0 * 31, 86400.0 * 3660)
-SCALES = st.sampled_from(WINDOWS).map(lambda window: scale_of(width_us(window, 28)))
+SCALES = st.sampled_from(WINDOWS).map(lambda window: compute_scale(width_us(window, 28)))
 LEVELS = st.floats(0, 2.0**50)
 IN_2059 = 34 * 365.25 * 86400
 
@@ -21,36 +21,36 @@ IN_2059 = 34 * 365.25 * 86400
 
 @given(scale=SCALES, level=LEVELS)
 def test_a_level_is_never_less_in_a_word_and_hardly_more(scale: Scale, level: float) -> None:
-    there = scale.unpacked(scale.packed(level))
+    there = scale.unpack(scale.pack(level))
     assert max(level, LEVEL_MIN) <= there <= max(level * (1 + 2.0**-24), LEVEL_MIN)
-    assert scale.packed(there) == scale.packed(level)
+    assert scale.pack(there) == scale.pack(level)
 
 
 @given(scale=SCALES, level=st.integers(1, 1 << 24))
 def test_a_whole_number_of_tokens_is_exact(scale: Scale, level: int) -> None:
-    assert scale.unpacked(scale.packed(level)) == level
+    assert scale.unpack(scale.pack(level)) == level
 
 
 @given(scale=SCALES, one=LEVELS, other=LEVELS)
 def test_words_are_in_the_order_of_their_levels(scale: Scale, one: float, other: float) -> None:
     if one <= other:
-        assert scale.packed(one) <= scale.packed(other)
+        assert scale.pack(one) <= scale.pack(other)
 
 
 @given(scale=SCALES, level=LEVELS)
 def test_a_level_leaves_room_for_ticks_until_2059(scale: Scale, level: float) -> None:
     tick = int(IN_2059 * scale.ticks)
-    word = tick << scale.bits | scale.packed(level)
+    word = tick << scale.bits | scale.pack(level)
     assert word < 1 << 64
     assert word >> scale.bits == tick
-    assert scale.unpacked(word) == scale.unpacked(scale.packed(level))
+    assert scale.unpack(word) == scale.unpack(scale.pack(level))
 
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("cells", [28, 13])
 def test_a_tick_is_short_and_a_level_has_whatever_bits_are_not_needed_for_it(window: float, cells: int) -> None:
     width = width_us(window, cells)
-    scale = scale_of(width)
+    scale = compute_scale(width)
     assert log2(scale.ticks).is_integer()
     assert 1 / scale.ticks <= max(1 / 16, width / 1e6 / 32)
     # Twice as long a tick would be longer than that: no bit is wasted.
@@ -60,20 +60,20 @@ def test_a_tick_is_short_and_a_level_has_whatever_bits_are_not_needed_for_it(win
 
 # ---- what heads say
 
-SCALE = scale_of(width_us(60.0, 28))
+SCALE = compute_scale(width_us(60.0, 28))
 NO_HEAD = (0,) * at.HEAD_WORDS
 
 
 def head(cum: int, level: float = 0.0, seen: int = 0, since: float = START) -> tuple[int, ...]:
     """The head of a column whose process said this `level` at a moment that is a tick's."""
-    word = int(since * SCALE.ticks) << SCALE.bits | SCALE.packed(level)
+    word = int(since * SCALE.ticks) << SCALE.bits | SCALE.pack(level)
     words = [0] * at.HEAD_WORDS
     words[at.CUM], words[at.LEVEL], words[at.SEEN_CUM] = cum, word if seen else 0, seen
     return tuple(words)
 
 
 def found(*heads: tuple[int, ...], now: float = START, rate: float = 1.0) -> Level:
-    return level_in([word for each in heads for word in each], at.HEAD_WORDS, now, rate, SCALE)
+    return compute_level([word for each in heads for word in each], at.HEAD_WORDS, now, rate, SCALE)
 
 
 def test_where_nothing_was_counted_the_bucket_is_empty() -> None:
@@ -132,5 +132,5 @@ def test_what_heads_say_is_never_below_the_exact_level(
     result = found(words, now=float(now) + later, rate=rate)
     exact = max(Fraction(0), level - Fraction(rate) * (Fraction(float(now) + later) - now))
     assert result.level >= exact - Fraction(1, 1 << 16)
-    if result.said:
+    if result.is_written:
         assert result.level <= exact + level / (1 << 20) + Fraction(1, 1 << 10)

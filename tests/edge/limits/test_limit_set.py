@@ -14,7 +14,14 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import width_us
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import LimitSet, admit, buy, denied, hopeless, report
+from edgeproxy.edge.limits.admission import (
+    LimitSet,
+    admit,
+    charge_reported_costs,
+    compute_denial,
+    hopeless,
+    spend_credits,
+)
 from edgeproxy.edge.limits.bucket import ROUNDING_TOKENS
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
@@ -50,23 +57,23 @@ class Process:
 
     def __init__(self, customers: Path, quotas: Path, plan: Plan) -> None:
         self.files = [opened(customers), opened(quotas)]
-        column = columns.take(self.files)
+        column = columns.acquire_column(self.files)
         policies, periods = (Policies(LimitTable(file, column)) for file in self.files)
 
         def made(rules: list[tuple[Rule, int]]) -> tuple[Policy, ...]:
-            return tuple([policies.of(rule, SUBJECT, cost) for rule, cost in rules])
+            return tuple([policies.get_policy(rule, SUBJECT, cost) for rule, cost in rules])
 
         self.terms = LimitSet(
             made(plan.policies),
-            bought_off=plan.bought_off,
+            plan_policies=plan.bought_off,
             credits=made([plan.credits])[0] if plan.credits else None,
             reported=made(plan.reported),
             shadows=made(plan.shadows),
             trials=made(plan.trials),
-            slots=tuple([policies.concurrency(rule, SUBJECT) for rule in plan.slots]),
+            slots=tuple([policies.get_concurrency(rule, SUBJECT) for rule in plan.slots]),
             quotas=tuple(
                 [
-                    periods.quota(name, included, "day", UTC, SUBJECT, hard=hard, when=when)
+                    periods.get_quota(name, included, "day", UTC, SUBJECT, hard=hard, when=when)
                     for name, included, hard, when in plan.quotas
                 ]
             ),
@@ -195,7 +202,7 @@ class Schedule:
             assert noted is None
             if shown is not None:
                 assert left == max(0, before[process.bounds().index(shown)])
-            self.denied(who, refused_by)
+            self.compute_denial(who, refused_by)
             return
         self.under_way[who].append(now)
         expected = list(before)
@@ -220,7 +227,7 @@ class Schedule:
         over = [quota for place, quota in enumerate(process.bounds()) if isinstance(quota, Quota) and before[place] < 1]
         if hit or over or bought:
             assert noted is not None
-            assert (set(noted.shadows), list(noted.over), bool(noted.bought)) == (set(hit), over, bool(bought))
+            assert (set(noted.shadows), list(noted.over), bool(noted.paid)) == (set(hit), over, bool(bought))
         else:
             assert noted is None
 
@@ -229,7 +236,7 @@ class Schedule:
         terms = self.asked[0].terms
         left = dict(zip(self.asked[0].bounds(), before, strict=True))
         lacking = [policy for policy in terms.policies if left[policy] < policy.cost]
-        of_plan = [policy for policy in lacking if policy in terms.policies[: terms.bought_off]]
+        of_plan = [policy for policy in lacking if policy in terms.policies[: terms.plan_policies]]
         refusing: list[object] = [policy for policy in lacking if policy not in of_plan]
         credits = terms.credits
         affordable = credits is not None and left[credits] >= credits.cost
@@ -247,10 +254,10 @@ class Schedule:
         places = [self.asked[0].terms.policies.index(policy) for policy in policies]
         return [process.terms.policies[place] for process in self.asked for place in places]
 
-    def denied(self, who: int, refused_by: set[str]) -> None:
+    def compute_denial(self, who: int, refused_by: set[str]) -> None:
         """The refusal names all that refuses, and when it says all rates have room, if nothing else comes."""
         terms = self.asked[who].terms
-        refusal = denied(terms, self.now)
+        refusal = compute_denial(terms, self.now)
         assert {one.name for one in refusal.violated} == refused_by
         if hopeless(terms):
             assert refusal.retry_after == 0
@@ -264,7 +271,7 @@ class Schedule:
         witness = self.another()
         credits = witness.terms.credits
         for place, policy in enumerate(witness.terms.policies):
-            bought = place < witness.terms.bought_off and credits is not None and credits.left(later) >= credits.cost
+            bought = place < witness.terms.plan_policies and credits is not None and credits.left(later) >= credits.cost
             assert bought or policy.left(later) >= policy.cost
         assert all(policy.left(later) >= 1 for policy in witness.terms.other_rates.reported)
         witness.kill()
@@ -275,7 +282,7 @@ class Schedule:
         terms = process.terms
         before = self.witness.lefts(now)
         reported = [*terms.other_rates.reported, *terms.other_rates.trials]
-        said = report(terms, now, costs[: len(reported)])
+        said = charge_reported_costs(terms, now, costs[: len(reported)])
         charged = {policy: policy.cost if cost is None else cost for policy, cost in zip(reported, costs, strict=False)}
         admitted = self.under_way[who].pop()
         expected = list(before)
@@ -298,9 +305,9 @@ class Schedule:
         process, now = self.asked[who], self.now
         terms = process.terms
         before = self.witness.lefts(now)
-        bought = buy(terms, now)
+        bought = spend_credits(terms, now)
         expected = list(before)
-        if terms.credits is None or terms.bought_off:
+        if terms.credits is None or terms.plan_policies:
             assert not bought
         else:
             place = process.bounds().index(terms.credits)
@@ -329,7 +336,7 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
             name = None if other_answer[1] is None else other_answer[1].name
             assert (None if shown is None else shown.name) == name
             if refused:
-                refusals = [denied(process.terms, now) for process in (short, long)]
+                refusals = [compute_denial(process.terms, now) for process in (short, long)]
                 assert len({refusal.retry_after for refusal in refusals}) == 1
                 assert len({tuple(one.name for one in refusal.violated) for refusal in refusals}) == 1
 
@@ -372,14 +379,14 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
         if refused:
             assert left == 0
             assert not all(room)
-            moment = now + denied(terms, now).retry_after
+            moment = now + compute_denial(terms, now).retry_after
             assert later.terms.other_rates.reported[0].left(moment) >= 1
             passes = max(float(one.passes_at(now, 1)) for one in exact)
             assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
             continue
         assert all(one.has_room(now, 1, -1e-6 if one is window else -tolerance) for one in exact)
         # The answer comes in the same moment: what other requests were let through meanwhile would be owed as well.
-        report(terms, now, [cost])
+        charge_reported_costs(terms, now, [cost])
         for one in exact:
             one.add(now, cost)
 
@@ -413,43 +420,43 @@ def test_what_terms_say_of_themselves(paths: Paths) -> None:
 def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 2, 1), 1), (Rule("route", 6, 4.0, "route"), 1)],
-        bought_off=1,
+        plan_policies=1,
         credits=(rule("credits", 1, 3, "burst_credits"), 1),
     )
     process = Process(*paths, plan)
     terms = process.terms
     answers = [admit(terms, START) for _ in range(8)]
     assert [refused for refused, *_ in answers] == [False] * 5 + [True] * 3
-    assert [noted is not None and noted.bought != () for *_, noted in answers[:5]] == [False] * 2 + [True] * 3
+    assert [noted is not None and noted.paid != () for *_, noted in answers[:5]] == [False] * 2 + [True] * 3
     assert [bound.left(START) for bound in process.bounds()] == [0, 1, 0]
     # Whichever is sooner: the next credit.
-    assert denied(terms, START) == ((terms.policies[0],), 1)
+    assert compute_denial(terms, START) == ((terms.policies[0],), 1)
     assert admit(terms, START + 1)[0] is False
     assert admit(terms, START + 1)[0] is True
-    assert denied(terms, START + 2).violated == (terms.policies[1],)
+    assert compute_denial(terms, START + 2).violated == (terms.policies[1],)
 
 
 def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_nothing(paths: Paths) -> None:
     plan = Plan(
-        policies=[(rule("plan", 10, 1), 10)], bought_off=1, credits=(rule("credits", 1, 5, "burst_credits"), 10)
+        policies=[(rule("plan", 10, 1), 10)], plan_policies=1, credits=(rule("credits", 1, 5, "burst_credits"), 10)
     )
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is False
     assert admit(terms, START)[0] is True
-    wait = denied(terms, START).retry_after
+    wait = compute_denial(terms, START).retry_after
     assert wait >= 4
     assert admit(terms, START + wait)[0] is False
-    assert not buy(terms, START)
+    assert not spend_credits(terms, START)
 
 
 def test_credits_of_a_plan_without_limits_buy_passage_while_there_are_enough(paths: Paths) -> None:
     credits = (rule("credits", 1, 5, "burst_credits"), 2)
     terms = Process(*paths, Plan(credits=credits)).terms
-    assert [buy(terms, START) for _ in range(3)] == [True, True, False]
-    assert buy(terms, START + 1)
+    assert [spend_credits(terms, START) for _ in range(3)] == [True, True, False]
+    assert spend_credits(terms, START + 1)
     limited = Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)], bought_off=1, credits=credits)).terms
-    assert not buy(limited, START + 60)
-    assert not buy(Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)])).terms, START)
+    assert not spend_credits(limited, START + 60)
+    assert not spend_credits(Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)])).terms, START)
 
 
 def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths) -> None:
@@ -457,10 +464,10 @@ def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths)
     terms = Process(*paths, Plan(reported=[(bucket, 1)])).terms
     for cost in (60, 39, 300):
         assert admit(terms, START)[0] is False
-        report(terms, START, [cost])
+        charge_reported_costs(terms, START, [cost])
     refused, shown, left, _ = admit(terms, START)
     assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
-    refusal = denied(terms, START)
+    refusal = compute_denial(terms, START)
     assert refusal == (terms.other_rates.reported, 30)
     assert admit(terms, START + 29)[0] is True
     assert admit(terms, START + 30)[0] is False
@@ -468,9 +475,9 @@ def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths)
 
 def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Paths) -> None:
     terms = Process(*paths, Plan(reported=[(rule("tokens", 100, 1), 7)])).terms
-    assert report(terms, START, [None]) == {terms.other_rates.reported[0]: 93}
-    assert report(terms, START, [0]) == {terms.other_rates.reported[0]: 93}
-    assert report(terms, START, [500]) == {terms.other_rates.reported[0]: 0}
+    assert charge_reported_costs(terms, START, [None]) == {terms.other_rates.reported[0]: 93}
+    assert charge_reported_costs(terms, START, [0]) == {terms.other_rates.reported[0]: 93}
+    assert charge_reported_costs(terms, START, [500]) == {terms.other_rates.reported[0]: 0}
     assert terms.other_rates.reported[0].left(START) == 93 - 500
 
 
@@ -493,7 +500,7 @@ def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it
     terms = Process(*paths, Plan(trials=[(trial, 2)])).terms
     for cost, left in ((None, 3), (9, -6), (9, -6)):
         assert admit(terms, START)[0] is False
-        assert report(terms, START, [cost]) == {}
+        assert charge_reported_costs(terms, START, [cost]) == {}
         assert terms.other_rates.trials[0].left(START) == left
     noted = admit(terms, START)[3]
     assert noted is not None
@@ -516,7 +523,7 @@ def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Pat
     assert admit(terms, START)[0] is True
     window, bucket, _ = terms.policies
     assert window.retry_after(START) > bucket.retry_after(START) == 1
-    refusal = denied(terms, START)
+    refusal = compute_denial(terms, START)
     assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
 
 
@@ -528,7 +535,7 @@ def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is True
     assert [each.name for each in hopeless(terms)] == ["window", "requests-day"]
-    assert denied(terms, START).retry_after == 0
+    assert compute_denial(terms, START).retry_after == 0
 
 
 def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:
@@ -538,15 +545,15 @@ def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Path
         quotas=[("requests-day", 5, True, "a")],
     )
     terms = Process(*paths, plan).terms
-    assert denied(terms, START) == (terms.policies, 1)
+    assert compute_denial(terms, START) == (terms.policies, 1)
     alone = Process(*paths, Plan(quotas=[("requests-day", 5, True, "a")])).terms
-    assert denied(alone, START) == (alone.quotas, 1)
+    assert compute_denial(alone, START) == (alone.quotas, 1)
 
 
 def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 1, 1), 1)],
-        bought_off=1,
+        plan_policies=1,
         credits=(rule("credits", 1, 5, "burst_credits"), 1),
         reported=[(Rule("tokens", 100, 4.0, "key"), 1)],
         slots=[Rule("slots", 9, 0.0, algorithm="concurrency")],
@@ -558,14 +565,14 @@ def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths:
     assert process.lefts(START) == [0, 4, 100, 0, 7]
     assert terms.slots[0]._slots.used == 2
     # What could be bought is not violated.
-    assert denied(terms, START).violated == (terms.quotas[0],)
+    assert compute_denial(terms, START).violated == (terms.quotas[0],)
     # Nor is anything charged where what is reported leaves nothing, or where credits do not suffice.
-    report(terms, START, [200])
+    charge_reported_costs(terms, START, [200])
     terms.refund(START, lambda when: False)
     refused, shown, left, _ = admit(terms, START)
     assert (refused, shown, left) == (True, terms.other_rates.reported[0], 0)
     assert process.lefts(START) == [0, 4, -100, 1, 8]
-    report(terms, START + 4, [None])
+    charge_reported_costs(terms, START + 4, [None])
     terms.credits.charge(6)  # type: ignore[union-attr]
     assert admit(terms, START)[0] is True
     assert process.lefts(START)[3:] == [1, 8]
@@ -590,7 +597,7 @@ def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -
 
     def of(meter: str, included: int, cost: int, *, hard: bool = True) -> Quota:
         name = f"{meter}-day"
-        return periods.quota(name, included, "day", UTC, SUBJECT, hard=hard, when="answered", cost=cost)
+        return periods.get_quota(name, included, "day", UTC, SUBJECT, hard=hard, when="answered", cost=cost)
 
     requests, cost, egress = of("requests", 9, 1), of("cost", 25, 10), of("egress", 5, 0)
     terms = LimitSet(quotas=(requests, cost, egress), metered={"egress": (egress,)})
@@ -598,7 +605,7 @@ def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -
         assert admit(terms, START) == (False, None, 0, None)
         assert [each.left(START) for each in terms.quotas] == [9 - used, 25 - 10 * used, 5]
     assert admit(terms, START)[0]
-    assert denied(terms, START).violated == (cost,)
+    assert compute_denial(terms, START).violated == (cost,)
     terms.refund(START, lambda when: True)
     assert [each.left(START) for each in terms.quotas] == [7, 5, 5]
     terms.refund(START, lambda when: False)
@@ -606,7 +613,7 @@ def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -
     for quota in terms.metered["egress"]:
         quota.count(5, START)
     assert admit(terms, START)[0]
-    assert denied(terms, START).violated == (egress,)
+    assert compute_denial(terms, START).violated == (egress,)
     soft = LimitSet(quotas=(of("cost", 25, 20, hard=False),))
     noted = admit(soft, START)[3]
     assert noted is not None

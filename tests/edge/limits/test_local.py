@@ -43,25 +43,25 @@ def free(table: LimitTable, key: bytes) -> None:
 
 
 def test_without_a_row_a_subject_has_its_share_of_the_limit(table: LimitTable) -> None:
-    assert spend(Policies(table).of(RULE, b"initech")) == 10
-    assert spend(Policies(table, hosts=3).of(RULE, b"hooli")) == 3
+    assert spend(Policies(table).get_policy(RULE, b"initech")) == 10
+    assert spend(Policies(table, hosts=3).get_policy(RULE, b"hooli")) == 3
 
 
 def test_a_full_table_is_told_of_once_a_second(table: LimitTable) -> None:
     full: list[float] = []
-    policy = Policies(table, full=lambda: full.append(START)).of(RULE, b"initech")
+    policy = Policies(table, full=lambda: full.append(START)).get_policy(RULE, b"initech")
     for step in range(100):
         policy.left(START + step / 50)
     assert len(full) == 2
 
 
 def test_the_row_is_taken_once_there_is_one_and_what_was_let_through_counts(table: LimitTable, path: Path) -> None:
-    policy = Policies(table).of(RULE, b"initech")
+    policy = Policies(table).get_policy(RULE, b"initech")
     assert spend(policy) == 10
     free(table, b"acme")
     assert policy.left(START + 0.5) == 0
     assert policy.left(START + 1.0) == 11
-    assert Policies(limits(path, 1)).of(RULE, b"initech").left(START + 1.0) == 11
+    assert Policies(limits(path, 1)).get_policy(RULE, b"initech").left(START + 1.0) == 11
     assert spend(policy, START + 1.0) == 11
     row = claim(table, RULE.key(b"initech"))
     assert table.words[row + table.head_at] == 21
@@ -72,7 +72,7 @@ def test_what_was_let_through_in_cells_gone_by_is_seen_by_the_others_at_once(pat
     for each in (one, two, one):
         each.enter()
         each.columns_changed()
-    early, late = Policies(one).of(RULE, b"initech"), Policies(two).of(RULE, b"initech")
+    early, late = Policies(one).get_policy(RULE, b"initech"), Policies(two).get_policy(RULE, b"initech")
     third = limits(path)
     assert third.file.lock()
     assert spend(late, START) == 10
@@ -84,7 +84,7 @@ def test_what_was_let_through_in_cells_gone_by_is_seen_by_the_others_at_once(pat
 
 def test_what_was_let_through_is_added_to_what_the_column_has_counted(table: LimitTable, path: Path) -> None:
     free(table, b"acme")
-    known = Policies(limits(path, 0)).of(RULE, b"initech")
+    known = Policies(limits(path, 0)).get_policy(RULE, b"initech")
     for now in (START, START + 5):
         known.left(now)
         known.charge(2)
@@ -94,20 +94,20 @@ def test_what_was_let_through_is_added_to_what_the_column_has_counted(table: Lim
     table.words[row + at.ROW_GENERATION] += 1
     other = limits(path)
     assert other.file.lock()
-    policy = Policies(successor).of(RULE, b"initech")
+    policy = Policies(successor).get_policy(RULE, b"initech")
     for now in (START + 5, START + 10):
         assert policy.left(now) > 0
         policy.charge(3)
     other.file.unlock()
     assert policy.left(START + 10) == 21 - 4 - 6
-    assert Policies(limits(path, 1)).of(RULE, b"initech").left(START + 10) == 11
+    assert Policies(limits(path, 1)).get_policy(RULE, b"initech").left(START + 10) == 11
 
 
 def test_while_the_flock_is_not_to_be_had_it_is_tried_at_every_request(table: LimitTable, path: Path) -> None:
     free(table, b"acme")
     other = limits(path, 1)
     full: list[str] = []
-    policy = Policies(table, full=lambda: full.append("full")).of(RULE, b"initech")
+    policy = Policies(table, full=lambda: full.append("full")).get_policy(RULE, b"initech")
     assert other.file.lock()
     assert policy.left(START) == 10
     policy.charge()
@@ -120,13 +120,13 @@ def test_while_the_flock_is_not_to_be_had_it_is_tried_at_every_request(table: Li
 def test_counts_without_a_row_are_kept_though_nobody_holds_the_policy(
     table: LimitTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "SUBJECTS_KEPT_MAX", 2)
+    monkeypatch.setattr(local, "SUBJECTS_MAX", 2)
     policies = Policies(table)
     for subject in (b"one", b"two", b"three"):
-        assert spend(policies.of(RULE, subject)) == 10
-    assert policies.of(RULE, b"three").left(START) == 0
-    assert policies.of(RULE, b"two").left(START) == 0
-    assert policies.of(RULE, b"one").left(START) == 10
+        assert spend(policies.get_policy(RULE, subject)) == 10
+    assert policies.get_policy(RULE, b"three").left(START) == 0
+    assert policies.get_policy(RULE, b"two").left(START) == 0
+    assert policies.get_policy(RULE, b"one").left(START) == 10
 
 
 def test_a_supervisor_that_counts_nothing_is_one_worker(path: Path) -> None:
@@ -135,4 +135,4 @@ def test_a_supervisor_that_counts_nothing_is_one_worker(path: Path) -> None:
     claim(table, b"globex")
     limits(path).leave_to(frozenset())
     table.columns_changed()
-    assert spend(Policies(table).of(RULE, b"initech")) == 21
+    assert spend(Policies(table).get_policy(RULE, b"initech")) == 21

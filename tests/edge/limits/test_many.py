@@ -49,11 +49,11 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int, memory: int = 
         full[0] += 1
 
     policies = Policies(table, full=count_full)
-    known = policies.of(RULE, b"known")
+    known = policies.get_policy(RULE, b"known")
     before = cost(known)
     own = own_memory()
     for number in range(keys):
-        policy = policies.of(RULE, b"key-%d" % number)
+        policy = policies.get_policy(RULE, b"key-%d" % number)
         assert policy.left(START) > 0
         policy.charge()
     # On a machine that others use a measurement may be spoilt, but not five in a row.

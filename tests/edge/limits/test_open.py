@@ -7,7 +7,7 @@ from edgeproxy.edge.counters import claims
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import HELD, NEVER
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import Admission, LimitSet, admit, admit_fast, blocking_gate, tell
+from edgeproxy.edge.limits.admission import Admission, LimitSet, admit, admit_fast, find_blocking_gate, notify_hosts
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.policies import Policies
@@ -55,13 +55,13 @@ class World:
         self.now = 5000.0
         self.policies = Policies(self.table, sharing=self)
         theirs = Policies(self.others)
-        self.siblings = [theirs.of(rule, b"acme", 1) for rule in self.rules]
-        held = [self.policies.of(rule, b"acme", self.cost) for rule in self.rules]
+        self.siblings = [theirs.get_policy(rule, b"acme", 1) for rule in self.rules]
+        held = [self.policies.get_policy(rule, b"acme", self.cost) for rule in self.rules]
         gates = [self.policies.gate(rule, b"acme", chance.choice(MODES)) for rule in self.rules]
         doors = [(policy, gate) for policy, gate in zip(held, gates, strict=True) if gate is not None]
         if len(doors) > 1 and chance.random() < 0.3:
             doors.pop(chance.randrange(len(doors)))
-        at_once = (self.policies.concurrency(AT_ONCE, b"acme"),) if chance.random() < 0.5 else ()
+        at_once = (self.policies.get_concurrency(AT_ONCE, b"acme"),) if chance.random() < 0.5 else ()
         self.terms = LimitSet(tuple(held), slots=at_once, gates=tuple(doors), totals=(self.at_once,))
         self.under_way = 0
 
@@ -71,7 +71,7 @@ class World:
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Total":
         return self.at_once
 
-    def tell(self, gate: Gate) -> None:
+    def notify_hosts(self, gate: Gate) -> None:
         self.told.append((gate.mode, gate.has_refused))
 
     # ---- what happens
@@ -82,10 +82,10 @@ class World:
         if admission is not None:
             self.shortly += 1
         else:
-            if (held := blocking_gate(terms, self.now)) is not None:
+            if (held := find_blocking_gate(terms, self.now)) is not None:
                 return held[0].name
             admission = admit(terms, self.now)
-            tell(terms, self.now, admission[0], admission[3])
+            notify_hosts(terms, self.now, admission[0], admission[3])
         if not admission[0]:
             self.under_way += 1
         return (*admission[:1], admission[1] and admission[1].name, *admission[2:])  # type: ignore[return-value]
@@ -130,13 +130,13 @@ class World:
 
     def change(self, chance: random.Random) -> None:
         for _, gate in self.terms.sharing.gates:
-            gate.hold_to(gate.most, chance.choice(MODES))
+            gate.update_terms(gate.most, chance.choice(MODES))
 
     def back(self, chance: random.Random) -> None:
         """Claims that nobody used."""
         for _, gate in self.terms.sharing.gates:
             if gate.row and not gate.is_local:
-                claims.give_back(self.table, gate.row)
+                claims.return_claims(self.table, gate.row)
 
     def seen(self) -> list[list[int]]:
         """All that is in the rows."""

@@ -14,7 +14,7 @@ from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.reclaim import Reclaim
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.policies import Policies
-from edgeproxy.edge.limits.quota import Quota, counted_in, quota_key
+from edgeproxy.edge.limits.quota import Quota, find_current_period, quota_key
 from tests.edge.limits.reference import ExactQuota
 from tests.support.tables import claim, fresh, limits, make, number_of
 
@@ -38,7 +38,7 @@ MIDNIGHT = edge("2026-11-21")
 def quota(
     table: LimitTable, included: int = 5, per: str = "day", zone: ZoneInfo = UTC_ZONE, *, hard: bool = True
 ) -> Quota:
-    return Policies(table).quota(f"requests-{per}", included, per, zone, SUBJECT, hard=hard, when="answered")
+    return Policies(table).get_quota(f"requests-{per}", included, per, zone, SUBJECT, hard=hard, when="answered")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_hard_quota_says_when_the_next_period_begins(worker: Worker) -> None:
 
 def test_no_wait_helps_who_has_spent_the_credits(worker: Worker) -> None:
     table = worker(0)
-    credits = Policies(table).quota(
+    credits = Policies(table).get_quota(
         "credits", 2, "ever@1", UTC_ZONE, SUBJECT, hard=True, when="answered", is_balance=True
     )
     assert credits.retry_after(NOON) == 0
@@ -100,7 +100,7 @@ def test_quotas_of_other_meters_periods_and_zones_are_others(worker: Worker) -> 
     table = worker(0)
     day, month = quota(table), quota(table, per="month")
     elsewhere = quota(table, zone=ZoneInfo("Asia/Beirut"))
-    tokens = Policies(table).quota("tokens-day", 5, "day", UTC_ZONE, SUBJECT, hard=True, when="success")
+    tokens = Policies(table).get_quota("tokens-day", 5, "day", UTC_ZONE, SUBJECT, hard=True, when="success")
     assert take(day, NOON, 2)
     assert [one.left(NOON) for one in (day, month, elsewhere, tokens)] == [3, 5, 5, 5]
 
@@ -169,7 +169,7 @@ def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker
 
 def of_meter(table: LimitTable, included: int, cost: int, *, hard: bool = True) -> Quota:
     zone, name = UTC_ZONE, "egress-day"
-    return Policies(table).quota(name, included, "day", zone, SUBJECT, hard=hard, when="answered", cost=cost)
+    return Policies(table).get_quota(name, included, "day", zone, SUBJECT, hard=hard, when="answered", cost=cost)
 
 
 def test_what_comes_later_is_charged_whatever_is_left_in_the_period_of_then(worker: Worker) -> None:
@@ -290,10 +290,10 @@ def test_what_was_counted_elsewhere_counts_in_its_period(worker: Worker) -> None
     assert row is not None
     head = [0] * at.HEAD_WORDS
     head[at.CUM], head[at.PERIOD] = 2, period_of(NOON, "day", UTC_ZONE).number
-    table.foreign(row, {}, head)
+    table.write_foreign(row, {}, head)
     assert one.left(NOON) == 2
     head[at.PERIOD] -= 1
-    table.foreign(row, {}, head)
+    table.write_foreign(row, {}, head)
     assert one.left(NOON) == 4
 
 
@@ -302,11 +302,11 @@ def test_what_was_counted_elsewhere_counts_in_its_period(worker: Worker) -> None
 
 def test_the_next_period_is_counted_in_where_anybody_has_begun_it() -> None:
     today, tomorrow = (period_of(now, "day", UTC_ZONE) for now in (NOON, MIDNIGHT))
-    assert counted_in(NOON, "day", UTC_ZONE, ()) == today
-    assert counted_in(NOON, "day", UTC_ZONE, (0, today.number - 1, today.number + 2)) == today
+    assert find_current_period(NOON, "day", UTC_ZONE, ()) == today
+    assert find_current_period(NOON, "day", UTC_ZONE, (0, today.number - 1, today.number + 2)) == today
     both = Period(tomorrow.number, today.since, tomorrow.until)
-    assert counted_in(NOON, "day", UTC_ZONE, (today.number, tomorrow.number)) == both
-    assert counted_in(MIDNIGHT, "day", UTC_ZONE, (today.number, tomorrow.number)) == tomorrow
+    assert find_current_period(NOON, "day", UTC_ZONE, (today.number, tomorrow.number)) == both
+    assert find_current_period(MIDNIGHT, "day", UTC_ZONE, (today.number, tomorrow.number)) == tomorrow
 
 
 def test_a_clock_that_is_set_back_over_midnight_begins_no_day_anew(worker: Worker) -> None:
@@ -350,7 +350,7 @@ def test_a_day_is_found_also_where_every_word_is_of_a_clock_that_was_wrong(tmp_p
     assert row is not None
     head = [0] * at.HEAD_WORDS
     head[at.PERIOD] = period_of(NOON + 3 * DAY, "day", UTC_ZONE).number
-    tables[0].foreign(row, {}, head)
+    tables[0].write_foreign(row, {}, head)
     assert [quota(table).left(NOON) for table in tables] == [5, 5]
 
 
@@ -410,7 +410,7 @@ def count(quota: Quota, now: float) -> int:
 def test_without_a_row_a_worker_has_its_share(full: LimitTable) -> None:
     told: list[str] = []
     policies = Policies(full, full=lambda: told.append("full"))
-    one = policies.quota("requests-day", 9, "day", UTC_ZONE, SUBJECT, hard=True, when="answered")
+    one = policies.get_quota("requests-day", 9, "day", UTC_ZONE, SUBJECT, hard=True, when="answered")
     assert count(one, NOON) == 4
     assert count(one, NOON + 0.9) == 0
     assert told == ["full"]

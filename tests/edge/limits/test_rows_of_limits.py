@@ -18,17 +18,17 @@ from edgeproxy.edge.limits.admission import hopeless
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
 from edgeproxy.edge.limits.limit_set import (
-    Applied,
+    AppliedLimit,
     RouteLimits,
     Tables,
-    applied,
+    apply_limits,
+    build_rule,
     concurrency_rule,
-    cost_in,
     credits_rule,
     credits_sync,
     field,
-    rule_of,
-    whom,
+    parse_cost,
+    resolve_subject,
 )
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import QuotaCounts
@@ -50,14 +50,14 @@ def route_limit(name: str, rate: str = "60/min", **settings: Any) -> Limit:
 
 
 def acme(scope: str) -> tuple[str, str, bytes]:
-    return whom(scope, "v1", b"acme", DIGEST, ADDRESS)
+    return resolve_subject(scope, "v1", b"acme", DIGEST, ADDRESS)
 
 
 def nobody(scope: str) -> tuple[str, str, bytes]:
-    return whom(scope, "v1", None, b"", ADDRESS)
+    return resolve_subject(scope, "v1", None, b"", ADDRESS)
 
 
-def names(found: list[Applied]) -> list[tuple[str, bool]]:
+def names(found: list[AppliedLimit]) -> list[tuple[str, bool]]:
     """Which limits apply, each with whether it is of the plan."""
     return [(each.rule.name, each.is_own) for each in found]
 
@@ -80,7 +80,7 @@ def test_whom_a_limit_of_those_without_a_key_counts_by() -> None:
 def test_no_two_of_them_have_one_row() -> None:
     scopes = ("customer", "key", "ip", "route", "customer_route")
     rows = {
-        (table, rule_of(limit("a"), scope).key(subject))
+        (table, build_rule(limit("a"), scope).key(subject))
         for by in (acme, nobody)
         for table, scope, subject in map(by, scopes)
     }
@@ -97,7 +97,7 @@ def test_limits_that_differ_in_anything_are_all_held_to() -> None:
         (True, limit("e", scope="key")),
         (False, route_limit("f")),
     ]
-    assert names(applied(limits, acme)) == [(name, name != "f") for name in "abcdef"]
+    assert names(apply_limits(limits, acme)) == [(name, name != "f") for name in "abcdef"]
 
 
 @pytest.mark.parametrize(("of_plan", "of_route", "holds"), [(60, 70, "plan"), (70, 60, "route"), (60, 60, "route")])
@@ -108,7 +108,7 @@ def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds
         (False, route_limit("first", "60/h")),
         (False, route_limit("route", f"{of_route}/min", scope="customer")),
     ]
-    found = applied(limits, acme)
+    found = apply_limits(limits, acme)
     assert sorted(names(found)) == sorted([("first", False), ("other", True), (holds, holds == "plan")])
     assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
 
@@ -116,12 +116,12 @@ def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds
 def test_of_two_buckets_that_are_one_the_shallower_holds() -> None:
     bucket = {"algorithm": "token_bucket", "scope": "route"}
     limits = [(True, limit("plan", burst=10, **bucket)), (False, route_limit("route", burst=20, **bucket))]
-    assert names(applied(limits, acme)) == [("plan", True)]
+    assert names(apply_limits(limits, acme)) == [("plan", True)]
 
 
 def test_what_is_charged_in_another_way_is_one_row_all_the_same() -> None:
     limits = [(True, limit("plan", "50/min", cost_header="X-Cost")), (False, route_limit("route", scope="customer"))]
-    (found,) = applied(limits, acme)
+    (found,) = apply_limits(limits, acme)
     assert (found.rule.name, found.is_reported, found.is_shadow) == ("plan", True, False)
 
 
@@ -152,19 +152,19 @@ def test_the_rules_of_slots_and_credits() -> None:
     ids=lambda said: None if isinstance(said, int | None) else said[:20],
 )
 def test_what_a_head_says_of_a_cost(said: bytes, cost: int | None) -> None:
-    assert cost_in(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + said + b"\r\nB: 2\r\n", field("X-Cost")) == cost
-    assert cost_in(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n", field("X-Cost")) == cost
+    assert parse_cost(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + said + b"\r\nB: 2\r\n", field("X-Cost")) == cost
+    assert parse_cost(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n", field("X-Cost")) == cost
 
 
 def test_no_head_says_nothing() -> None:
-    assert cost_in(b"", field("X-Cost")) is None
+    assert parse_cost(b"", field("X-Cost")) is None
 
 
 def test_what_a_name_has_of_a_pattern_is_no_pattern() -> None:
     """These are letters of names of fields too (RFC 9110 section 5.6.2)."""
     head = b"HTTP/1.1 200 OK\r\nX.Cost*|^$+: 7\r\nXyCost: 8\r\n"
-    assert cost_in(head, field("X.Cost*|^$+")) == 7
-    assert cost_in(head, field("X.Cost")) is None
+    assert parse_cost(head, field("X.Cost*|^$+")) == 7
+    assert parse_cost(head, field("X.Cost")) is None
 
 
 class Sharing:
@@ -232,7 +232,7 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: Tables) -> None:
     assert [pattern.search(b"\r\nX-Cost: 4\r\n") is not None for pattern in held.headers] == [True, False]
     made = held.limit_set(ADDRESS)
     assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
-    assert made.bought_off == 2
+    assert made.plan_policies == 2
     # A request costs three in the plan's limits, and one in the route's own.
     assert [policy.cost for policy in made.policies] == [3, 3, 1]
     assert made.credits is not None
@@ -251,7 +251,7 @@ def test_limits_that_hosts_share_have_gates_and_totals(tables: Tables) -> None:
     made = RouteLimits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).limit_set(ADDRESS)
     assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
     # Nobody asks at the gates of those that refuse nothing at admission.
-    assert {policy.rule.name: gate.mode for policy, gate in made.sharing.told.items()} == dict.fromkeys(
+    assert {policy.rule.name: gate.mode for policy, gate in made.sharing.reporting_gates.items()} == dict.fromkeys(
         ("told", "shadow", "trial"), "eventual"
     )
     assert [policy for policy, _ in made.sharing.paying] == [made.credits]

@@ -11,13 +11,13 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.admission import (
     LimitSet,
     admit,
-    affords,
-    blocking_gate,
-    buy,
-    credits_cover,
-    lacking,
-    report,
-    tell,
+    can_afford,
+    can_credits_cover,
+    charge_reported_costs,
+    find_blocking_gate,
+    list_exhausted,
+    notify_hosts,
+    spend_credits,
 )
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
@@ -77,10 +77,10 @@ def policies(table: LimitTable, sharing: Sharing) -> Policies:
 
 @pytest.fixture
 def terms(policies: Policies) -> LimitSet:
-    policy = policies.of(RULE, b"acme")
+    policy = policies.get_policy(RULE, b"acme")
     gate = policies.gate(RULE, b"acme", "bounded")
     assert gate is not None
-    slots = policies.concurrency(AT_ONCE, b"acme")
+    slots = policies.get_concurrency(AT_ONCE, b"acme")
     total = policies.total(slots)
     assert total is not None
     return LimitSet((policy,), slots=(slots,), gates=((policy, gate),), totals=(total,))
@@ -88,16 +88,16 @@ def terms(policies: Policies) -> LimitSet:
 
 def passes(terms: LimitSet) -> bool:
     """Whether a request passes without asking, and is admitted then."""
-    if blocking_gate(terms, NOW) is not None:
+    if find_blocking_gate(terms, NOW) is not None:
         return False
     refused, _, _, noted = admit(terms, NOW)
-    tell(terms, NOW, refused, noted)
+    notify_hosts(terms, NOW, refused, noted)
     return not refused
 
 
 def test_who_must_ask_is_held_up_at_its_gate(terms: LimitSet) -> None:
     assert passes(terms)
-    held = blocking_gate(terms, NOW)
+    held = find_blocking_gate(terms, NOW)
     assert held == terms.sharing.gates[0], "a fifth of a limit of five is all that passes unheard"
 
 
@@ -118,22 +118,22 @@ def test_who_has_no_room_is_refused_without_asking(terms: LimitSet, table: Limit
         terms.release()
     table.words[at.HOSTS] = 3
     told = len(sharing.told)
-    assert blocking_gate(terms, NOW + 1) is None
+    assert find_blocking_gate(terms, NOW + 1) is None
     assert admit(terms, NOW + 1)[0]
-    tell(terms, NOW + 1, True)
+    notify_hosts(terms, NOW + 1, True)
     assert len(sharing.told) == told + 1
     assert terms.sharing.gates[0][1].has_refused
 
 
 def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharing: Sharing) -> None:
     wide, narrow = RULE, Rule("narrow", 1, 1.0)
-    held = [(policies.of(rule, b"acme"), policies.gate(rule, b"acme", "strict")) for rule in (wide, narrow)]
+    held = [(policies.get_policy(rule, b"acme"), policies.gate(rule, b"acme", "strict")) for rule in (wide, narrow)]
     gates = tuple([(policy, gate) for policy, gate in held if gate is not None])
     terms = LimitSet(tuple([policy for policy, _ in gates]), gates=gates)
-    assert blocking_gate(terms, NOW) == gates[0]
+    assert find_blocking_gate(terms, NOW) == gates[0]
     gates[1][0].left(NOW)
     gates[1][0].charge(1)
-    assert blocking_gate(terms, NOW) is None
+    assert find_blocking_gate(terms, NOW) is None
     assert admit(terms, NOW)[0]
 
 
@@ -163,14 +163,14 @@ def test_who_is_refused_by_what_is_in_use_has_that_told(terms: LimitSet, table: 
 
 
 def test_a_refusal_by_something_else_is_not_the_gates(terms: LimitSet, sharing: Sharing) -> None:
-    tell(terms, NOW, True)
+    notify_hosts(terms, NOW, True)
     assert not sharing.told
 
 
 def test_quotas_are_told(tmp_path: Path, sharing: Sharing) -> None:
     table = limits(make(tmp_path, QUOTAS._replace(columns=5)), 0)
     policies = Policies(table, sharing=sharing)
-    quota = policies.quota("requests-day", 10, "day", ZoneInfo("UTC"), b"acme", hard=True, when="answered")
+    quota = policies.get_quota("requests-day", 10, "day", ZoneInfo("UTC"), b"acme", hard=True, when="answered")
     total = policies.total(quota)
     assert isinstance(total, Told)
     assert total.counts is quota.counts
@@ -181,17 +181,17 @@ def test_quotas_are_told(tmp_path: Path, sharing: Sharing) -> None:
 
 
 def test_a_slot_without_a_row_has_no_place(tmp_path: Path) -> None:
-    slots = Policies(limits(make(tmp_path, CUSTOMERS), 0)).concurrency(AT_ONCE, b"acme").counts
+    slots = Policies(limits(make(tmp_path, CUSTOMERS), 0)).get_concurrency(AT_ONCE, b"acme").counts
     assert slots.place is None
     close_all()
 
 
 def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -> None:
     policies = Policies(limits(make(tmp_path, CUSTOMERS), 0), sharing=sharing)
-    policies.of(RULE, b"acme")
+    policies.get_policy(RULE, b"acme")
     assert policies.gate(RULE, b"acme", "bounded") is None
-    assert policies.total(policies.concurrency(AT_ONCE, b"acme")) is None
-    policies.look_for_hosts()
+    assert policies.total(policies.get_concurrency(AT_ONCE, b"acme")) is None
+    policies.refresh_hosts()
     close_all()
 
 
@@ -199,10 +199,10 @@ def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -
 def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sharing, hosts: int, passed: int) -> None:
     table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
     policies = Policies(table, sharing=sharing)
-    policies.of(RULE, b"first").left(NOW)
+    policies.get_policy(RULE, b"first").left(NOW)
     table.words[at.HOSTS] = hosts
-    policies.look_for_hosts()
-    policy = policies.of(Rule("basic", 60, 60.0), b"second")
+    policies.refresh_hosts()
+    policy = policies.get_policy(Rule("basic", 60, 60.0), b"second")
     count = 0
     while policy.left(NOW) >= 1:
         policy.charge(1)
@@ -217,29 +217,29 @@ def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sh
 @pytest.fixture
 def charged_later(policies: Policies) -> LimitSet:
     """A limit that is charged what answers say, and nothing else."""
-    policy = policies.of(Rule("reported", 60, 60.0), b"acme")
+    policy = policies.get_policy(Rule("reported", 60, 60.0), b"acme")
     gate = policies.gate(Rule("reported", 60, 60.0), b"acme", "bounded")
     assert gate is not None
-    return LimitSet(reported=(policy,), told={policy: gate})
+    return LimitSet(reported=(policy,), reporting_gates={policy: gate})
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 60), (at.SHARE, 20), (at.DENY, 0)])
 def test_what_is_charged_later_passes_its_part(
     charged_later: LimitSet, table: LimitTable, on_loss: int, passed: int
 ) -> None:
-    assert blocking_gate(charged_later, NOW) is None
+    assert find_blocking_gate(charged_later, NOW) is None
     table.words[at.ON_LOSS] = on_loss
     table.words[at.HOSTS] |= at.AWAY
     count = 0
-    while blocking_gate(charged_later, NOW) is None and not admit(charged_later, NOW)[0]:
-        report(charged_later, NOW, [1])
+    while find_blocking_gate(charged_later, NOW) is None and not admit(charged_later, NOW)[0]:
+        charge_reported_costs(charged_later, NOW, [1])
         count += 1
     assert count == passed
     if passed < 60:
-        ((policy, gate),) = charged_later.sharing.told.items()
-        assert blocking_gate(charged_later, NOW) == (policy, gate)
+        ((policy, gate),) = charged_later.sharing.reporting_gates.items()
+        assert find_blocking_gate(charged_later, NOW) == (policy, gate)
         assert gate.is_in_vain(NOW)
-        assert not credits_cover(charged_later, NOW, (policy,))
+        assert not can_credits_cover(charged_later, NOW, (policy,))
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 3), (at.SHARE, 1), (at.DENY, 0)])
@@ -247,10 +247,10 @@ def test_of_requests_at_once_it_is_the_same(terms: LimitSet, table: LimitTable, 
     table.words[at.ON_LOSS] = on_loss
     table.words[at.HOSTS] |= at.AWAY
     (slots,) = terms.slots
-    assert [slots.take(NOW) for _ in range(5)].count(True) == passed
+    assert [slots.acquire(NOW) for _ in range(5)].count(True) == passed
     assert slots.retry_after(NOW) > 0
     if passed:
-        slots.give_back()
+        slots.release()
         assert slots.retry_after(NOW) == 0
 
 
@@ -265,13 +265,13 @@ class Stand:
 
     def __init__(self, policies: Policies, sharing: Sharing, mode: str = "bounded", plan: Rule = RULE) -> None:
         self.sharing = sharing
-        self.plan, self.route = policies.of(plan, b"acme"), policies.of(ROUTE, b"acme")
-        self.credits = policies.of(CREDITS, b"acme")
+        self.plan, self.route = policies.get_policy(plan, b"acme"), policies.get_policy(ROUTE, b"acme")
+        self.credits = policies.get_policy(CREDITS, b"acme")
         gates = [policies.gate(rule, b"acme", mode) for rule in (plan, ROUTE, CREDITS)]
         self.gates = [gate for gate in gates if gate is not None]
         self.terms = LimitSet(
             (self.plan, self.route),
-            bought_off=1,
+            plan_policies=1,
             credits=self.credits,
             credits_gate=self.gates[2],
             gates=((self.plan, self.gates[0]), (self.route, self.gates[1])),
@@ -303,10 +303,10 @@ def stand(policies: Policies, sharing: Sharing) -> Stand:
 
 
 def test_within_the_limit_nobody_asks_for_credits(stand: Stand) -> None:
-    assert blocking_gate(stand.terms, NOW) is None
+    assert find_blocking_gate(stand.terms, NOW) is None
     assert passes(stand.terms)
     assert stand.left() == [4, 99, 20]
-    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
+    assert find_blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
 
 
 def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
@@ -316,7 +316,9 @@ def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
     assert passes(stand.terms)
     assert stand.left() == [0, 98, 18]
     assert stand.sharing.told == [stand.gates[1], stand.gates[2]], "and not the limit, to which nothing was charged"
-    assert blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2]), "two of twenty are all that pass unheard"
+    assert find_blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2]), (
+        "two of twenty are all that pass unheard"
+    )
     words = stand.gates[2]._words
     words[stand.gates[2].row + stand.gates[2]._own + at.GIVEN] += 1
     assert passes(stand.terms)
@@ -326,40 +328,40 @@ def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
 def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
     stand.uses_up()
     assert passes(stand.terms)
-    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    assert find_blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
     shut = (stand.plan,)
-    assert credits_cover(stand.terms, NOW, shut)
-    assert blocking_gate(stand.terms, NOW, shut) is None
+    assert can_credits_cover(stand.terms, NOW, shut)
+    assert find_blocking_gate(stand.terms, NOW, shut) is None
     refused, shown, left, noted = admit(stand.terms, NOW, shut)
     assert (refused, shown, left) == (False, stand.plan, 0)
     assert noted is not None
-    assert noted.bought == shut
-    tell(stand.terms, NOW, refused, noted)
+    assert noted.paid == shut
+    notify_hosts(stand.terms, NOW, refused, noted)
     assert stand.left() == [4, 98, 19]
     assert admit(stand.terms, NOW, shut)[0] is False
     # Claims that come after all are for others: who is to pay asks for credits, as the hub knows only of those.
     words = stand.gates[0]._words
     words[stand.gates[0].row + stand.gates[0]._own + at.GIVEN] += 1
-    assert blocking_gate(stand.terms, NOW) is None
-    assert blocking_gate(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
+    assert find_blocking_gate(stand.terms, NOW) is None
+    assert find_blocking_gate(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
 
 
 def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.credits)
     stand.sharing.told.clear()
-    assert blocking_gate(stand.terms, NOW) is None
+    assert find_blocking_gate(stand.terms, NOW) is None
     assert admit(stand.terms, NOW)[0]
-    tell(stand.terms, NOW, True)
+    notify_hosts(stand.terms, NOW, True)
     assert [gate.has_refused for gate in stand.gates] == [True, False, True]
     assert stand.sharing.told == [stand.gates[0], stand.gates[2]]
 
 
 def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.route)
-    assert blocking_gate(stand.terms, NOW) is None, "credits are not for routes' limits"
-    assert lacking(stand.terms, NOW) == (stand.plan, stand.route)
+    assert find_blocking_gate(stand.terms, NOW) is None, "credits are not for routes' limits"
+    assert list_exhausted(stand.terms, NOW) == (stand.plan, stand.route)
     assert admit(stand.terms, NOW)[0]
-    tell(stand.terms, NOW, True)
+    notify_hosts(stand.terms, NOW, True)
     assert [gate.has_refused for gate in stand.gates] == [True, True, False]
 
 
@@ -369,39 +371,39 @@ def test_while_the_hub_is_away_credits_buy_nothing_where_nothing_is_to_pass(
 ) -> None:
     stand = Stand(policies, sharing)
     terms = LimitSet(credits=stand.credits, credits_gate=stand.gates[2])
-    assert affords(terms, NOW, alone=alone)
+    assert can_afford(terms, NOW, alone=alone)
     table.words[at.HOSTS] |= at.AWAY
     table.words[at.ON_LOSS] = at.DENY
-    assert not affords(terms, NOW, alone=alone)
-    assert blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
-    assert blocking_gate(stand.terms, NOW, (stand.plan,)) == (stand.route, stand.gates[1])
+    assert not can_afford(terms, NOW, alone=alone)
+    assert find_blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
+    assert find_blocking_gate(stand.terms, NOW, (stand.plan,)) == (stand.route, stand.gates[1])
     stand.uses_up(stand.plan)
     stand.gates[1].mode = "strict"
     words, gate = table.words, stand.gates[1]
     words[gate.row + gate._own + at.GIVEN] += 1
-    assert blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2])
+    assert find_blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2])
 
 
 def test_the_other_limits_are_asked_for_before_credits(stand: Stand) -> None:
     stand.uses_up(stand.plan)
     stand.gates[1].mode = "strict"
-    assert blocking_gate(stand.terms, NOW) == (stand.route, stand.gates[1])
+    assert find_blocking_gate(stand.terms, NOW) == (stand.route, stand.gates[1])
 
 
 def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing: Sharing) -> None:
-    credits = policies.of(CREDITS, b"acme")
+    credits = policies.get_policy(CREDITS, b"acme")
     gate = policies.gate(CREDITS, b"acme", "bounded")
     assert gate is not None
     terms = LimitSet(credits=credits, credits_gate=gate)
     assert terms.shares
-    assert buy(terms, NOW)
+    assert spend_credits(terms, NOW)
     assert sharing.told == [gate]
-    assert buy(terms, NOW)
-    assert not affords(terms, NOW)
-    assert not buy(terms, NOW)
-    assert buy(terms, NOW, alone=True), "nobody can be asked"
+    assert spend_credits(terms, NOW)
+    assert not can_afford(terms, NOW)
+    assert not spend_credits(terms, NOW)
+    assert spend_credits(terms, NOW, alone=True), "nobody can be asked"
     gate.mode = "strict"
-    assert not affords(terms, NOW, alone=True)
+    assert not can_afford(terms, NOW, alone=True)
     assert credits.left(NOW) == 17
 
 
@@ -419,15 +421,15 @@ def later(policies: Policies) -> LimitSet:
             ("tokens-trial", "key", "shadow"),
         )
     ]
-    made = [policies.of(rule, b"acme") for rule in rules]
+    made = [policies.get_policy(rule, b"acme") for rule in rules]
     gates = [policies.gate(rule, b"acme", "eventual") for rule in rules]
     told = {policy: gate for policy, gate in zip(made, gates, strict=True) if gate is not None}
-    return LimitSet(reported=(made[0],), shadows=(made[1],), trials=(made[2],), told=told)
+    return LimitSet(reported=(made[0],), shadows=(made[1],), trials=(made[2],), reporting_gates=told)
 
 
 def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -> None:
     reported, shadow, trial = [
-        later.sharing.told[each]
+        later.sharing.reporting_gates[each]
         for each in (*later.other_rates.reported, *later.other_rates.shadows, *later.other_rates.trials)
     ]
     assert passes(later)
@@ -441,9 +443,9 @@ def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -
     sharing.told.clear()
     assert passes(later)
     assert sharing.told == [], "it is known"
-    report(later, NOW, [3, 0])
+    charge_reported_costs(later, NOW, [3, 0])
     assert sharing.told == [], "not yet worth telling"
-    report(later, NOW, [1, 4])
+    charge_reported_costs(later, NOW, [1, 4])
     assert sharing.told == [reported, trial]
 
 
@@ -451,18 +453,18 @@ def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used
     later: LimitSet, sharing: Sharing
 ) -> None:
     assert passes(later)
-    tell(later, NOW, True)
-    reported = later.sharing.told[later.other_rates.reported[0]]
+    notify_hosts(later, NOW, True)
+    reported = later.sharing.reporting_gates[later.other_rates.reported[0]]
     reported.has_refused = False
-    tell(later, NOW, True)
+    notify_hosts(later, NOW, True)
     assert not reported.has_refused, "it has not refused anybody"
-    report(later, NOW, [9, 0])
+    charge_reported_costs(later, NOW, [9, 0])
     assert not passes(later)
     assert reported.has_refused
 
 
 def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet, sharing: Sharing) -> None:
-    shadow = later.sharing.told[later.other_rates.shadows[0]]
+    shadow = later.sharing.reporting_gates[later.other_rates.shadows[0]]
     for _ in range(5):
         shadow._quiet_until = 0.0
         assert passes(later)
@@ -475,12 +477,12 @@ def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet,
 def test_without_a_row_nobody_is_told(tmp_path: Path, sharing: Sharing) -> None:
     table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
     policies = Policies(table, sharing=sharing)
-    policies.of(RULE, b"first").left(NOW)
-    tokens = policies.of(RULE, b"second")
+    policies.get_policy(RULE, b"first").left(NOW)
+    tokens = policies.get_policy(RULE, b"second")
     gate = policies.gate(RULE, b"second", "eventual")
     assert gate is not None
-    terms = LimitSet(reported=(tokens,), told={tokens: gate})
+    terms = LimitSet(reported=(tokens,), reporting_gates={tokens: gate})
     assert passes(terms)
-    report(terms, NOW, [3])
+    charge_reported_costs(terms, NOW, [3])
     assert sharing.told == []
     close_all()

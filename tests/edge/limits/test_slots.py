@@ -19,7 +19,7 @@ from edgeproxy.edge.counters.rows import HAS_GAUGES, LimitTable
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.slots import ROW_KEPT_SECONDS
+from edgeproxy.edge.limits.slots import ROW_RETENTION_SECONDS
 from tests.support.program import Program
 from tests.support.tables import claim, fresh, limits, make, number_of, opened
 
@@ -38,10 +38,10 @@ class Process:
 
     def __init__(self, path: Path, limit: int = 2, hosts: int = 1) -> None:
         self.file = opened(path)
-        self.table = LimitTable(self.file, columns.take([self.file]))
+        self.table = LimitTable(self.file, columns.acquire_column([self.file]))
         self.full: list[str] = []
         policies = Policies(self.table, hosts=hosts, full=lambda: self.full.append("full"))
-        self.slots = policies.concurrency(rule(limit), SUBJECT)
+        self.slots = policies.get_concurrency(rule(limit), SUBJECT)
 
     @property
     def used(self) -> int:
@@ -76,15 +76,15 @@ def start(path: Path) -> Start:
 
 def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
     worker = start(3)
-    assert [worker.slots.take(START) for _ in range(3)] == [True] * 3
-    fewer, more = (Policies(worker.table).concurrency(rule(limit), SUBJECT) for limit in (2, 4))
-    assert not fewer.take(START)
-    assert more.take(START)
+    assert [worker.slots.acquire(START) for _ in range(3)] == [True] * 3
+    fewer, more = (Policies(worker.table).get_concurrency(rule(limit), SUBJECT) for limit in (2, 4))
+    assert not fewer.acquire(START)
+    assert more.acquire(START)
     for _ in range(2):
-        worker.slots.give_back()
-        assert not fewer.take(START)
-    more.give_back()
-    assert fewer.take(START)
+        worker.slots.release()
+        assert not fewer.acquire(START)
+    more.release()
+    assert fewer.acquire(START)
     assert worker.used == 2
 
 
@@ -92,8 +92,8 @@ def test_what_the_dead_held_is_free_at_once_and_whoever_has_their_column_next_ho
     start: Start, path: Path
 ) -> None:
     one, killed = start(), start()
-    assert one.slots.take(START)
-    assert killed.slots.take(START)
+    assert one.slots.acquire(START)
+    assert killed.slots.acquire(START)
     assert one.slots.retry_after(START) == 1
     killed.kill()
     for successor in (False, True):
@@ -101,8 +101,8 @@ def test_what_the_dead_held_is_free_at_once_and_whoever_has_their_column_next_ho
             assert start().table.column == killed.table.column
         assert in_use(path) == 1
         assert one.slots.retry_after(START) == 0
-        assert one.slots.take(START)
-        one.slots.give_back()
+        assert one.slots.acquire(START)
+        one.slots.release()
 
 
 # ---- random schedules, against a count
@@ -152,10 +152,10 @@ def take_and_give_back(numbers: Numbers, happenings: list[tuple[str, int, float]
         if what == "take":
             free = sum(held) < numbers.limit
             assert process.slots.retry_after(now) == (0 if free else 1)
-            assert process.slots.take(now) == free
+            assert process.slots.acquire(now) == free
             held[who] += free
         elif what == "give" and held[who]:
-            process.slots.give_back()
+            process.slots.release()
             held[who] -= 1
         elif what == "kill":
             numbers.replace(who)
@@ -166,11 +166,11 @@ def take_and_give_back(numbers: Numbers, happenings: list[tuple[str, int, float]
             reclaim.slice(now, NEVER)
         elif what == "remade" and not held[who]:
             # Nothing but the row remembers what was in use: nobody held the object.
-            process.slots = Policies(process.table).concurrency(rule(numbers.limit), SUBJECT)
+            process.slots = Policies(process.table).get_concurrency(rule(numbers.limit), SUBJECT)
         assert in_use(numbers.path) == sum(held)
     for who, process in enumerate(numbers.processes):
         for _ in range(held[who]):
-            process.slots.give_back()
+            process.slots.release()
     assert in_use(numbers.path) == 0
 
 
@@ -212,13 +212,13 @@ def interrupt(numbers: Numbers, acts: list[tuple[bool, int]], between: list[tupl
         busy.append(who)
         slots = numbers.processes[who].slots
         if taking:
-            if slots.take(START):
+            if slots.acquire(START):
                 held[who] += 1
                 assert sum(held) <= numbers.limit
         elif held[who]:
             # Free for others from some moment of this on.
             held[who] -= 1
-            slots.give_back()
+            slots.release()
         busy.remove(who)
 
     def others() -> None:
@@ -230,8 +230,8 @@ def interrupt(numbers: Numbers, acts: list[tuple[bool, int]], between: list[tupl
             coming.append((taking, who, waits - 1))
 
     for process in numbers.processes:
-        assert process.slots.take(START) or numbers.limit < 1
-        process.slots.give_back()
+        assert process.slots.acquire(START) or numbers.limit < 1
+        process.slots.release()
         process.table.words = Interrupted(process.table.words, others)  # type: ignore[assignment]
     for taking, who in acts:
         act(taking, who)
@@ -326,64 +326,64 @@ def let_go(path: Path) -> None:
 def test_without_a_row_there_is_a_share_of_the_slots(one_row: Path) -> None:
     worker = Process(one_row, 5)
     slots = worker.slots
-    assert [slots.take(START) for _ in range(3)] == [True, True, False]
+    assert [slots.acquire(START) for _ in range(3)] == [True, True, False]
     assert slots.retry_after(START) == 1
-    slots.give_back()
-    assert slots.take(START + 0.9)
+    slots.release()
+    assert slots.acquire(START + 0.9)
     assert worker.full == ["full"]
-    assert not slots.take(START + 1.1)
+    assert not slots.acquire(START + 1.1)
     assert worker.full == ["full", "full"]
 
 
 def test_without_a_row_it_is_said_that_a_retry_may_pass_while_there_is_a_slot_of_the_share(one_row: Path) -> None:
     slots = Process(one_row, 2).slots
     assert slots.retry_after(START) == 0
-    assert slots.take(START)
-    assert not slots.take(START)
+    assert slots.acquire(START)
+    assert not slots.acquire(START)
     assert slots.retry_after(START) == 1
 
 
 def test_what_is_in_use_without_a_row_is_in_use_once_there_is_one(one_row: Path) -> None:
     worker, other = Process(one_row, 5), Process(one_row, 5)
-    assert [worker.slots.take(START) for _ in range(2)] == [True, True]
+    assert [worker.slots.acquire(START) for _ in range(2)] == [True, True]
     let_go(one_row)
     # It is asked for again after a second.
-    assert not worker.slots.take(START + 0.5)
-    assert worker.slots.take(START + 1)
+    assert not worker.slots.acquire(START + 0.5)
+    assert worker.slots.acquire(START + 1)
     assert in_use(one_row) == 3
-    assert [other.slots.take(START + 1) for _ in range(3)] == [True, True, False]
+    assert [other.slots.acquire(START + 1) for _ in range(3)] == [True, True, False]
     for _ in range(3):
-        worker.slots.give_back()
+        worker.slots.release()
     assert in_use(one_row) == 2
 
 
 def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
     worker = Process(one_row, 5)
-    assert worker.slots.take(START)
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
+    assert worker.slots.acquire(START)
     let_go(one_row)
     assert worker.slots.retry_after(START + 2) == 0
     assert in_use(one_row) == 2
     table = limits(one_row)
     row = table.peek(table.key(rule(5).key(SUBJECT)))
     assert row is not None
-    assert table.wanted_until(row) >= START + 2 + ROW_KEPT_SECONDS
+    assert table.retained_until(row) >= START + 2 + ROW_RETENTION_SECONDS
 
 
 def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(one_row: Path) -> None:
     slots = Process(one_row, 5).slots
-    assert [slots.take(START) for _ in range(3)] == [True, True, False]
+    assert [slots.acquire(START) for _ in range(3)] == [True, True, False]
     let_go(one_row)
-    assert slots.take(START - 3600)
+    assert slots.acquire(START - 3600)
 
 
 def test_what_was_given_back_meanwhile_is_not_in_use_when_there_is_a_row(one_row: Path) -> None:
     worker = Process(one_row, 5)
-    assert worker.slots.take(START)
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
+    assert worker.slots.acquire(START)
     let_go(one_row)
-    worker.slots.give_back()
-    worker.slots.give_back()
+    worker.slots.release()
+    worker.slots.release()
     assert worker.slots.retry_after(START + 2) == 0
     assert in_use(one_row) == 0
 
@@ -392,33 +392,33 @@ def test_a_row_is_kept_while_anything_is_in_use_and_for_a_while_after(start: Sta
     worker = start()
     supervisor = limits(path)
     reclaim = Reclaim(supervisor)
-    assert worker.slots.take(START)
-    for later in (ROW_KEPT_SECONDS + IDLE_SECONDS, 3600.0, 86400.0):
+    assert worker.slots.acquire(START)
+    for later in (ROW_RETENTION_SECONDS + IDLE_SECONDS, 3600.0, 86400.0):
         assert reclaim.slice(START + later, NEVER) == (0, 0, 0)
     now = START + 86400
-    worker.slots.give_back()
-    assert worker.slots.take(now)
-    worker.slots.give_back()
+    worker.slots.release()
+    assert worker.slots.acquire(now)
+    worker.slots.release()
     # Whoever comes now and then keeps it.
-    assert reclaim.slice(now + ROW_KEPT_SECONDS / 2, NEVER) == (0, 0, 0)
-    assert reclaim.slice(now + ROW_KEPT_SECONDS + 1, NEVER) == (1, 0, 0)
-    assert reclaim.slice(now + ROW_KEPT_SECONDS + 1 + GRACE_SECONDS, NEVER) == (0, 1, 0)
+    assert reclaim.slice(now + ROW_RETENTION_SECONDS / 2, NEVER) == (0, 0, 0)
+    assert reclaim.slice(now + ROW_RETENTION_SECONDS + 1, NEVER) == (1, 0, 0)
+    assert reclaim.slice(now + ROW_RETENTION_SECONDS + 1 + GRACE_SECONDS, NEVER) == (0, 1, 0)
     assert supervisor.rows_in_use == 0
-    assert worker.slots.take(now + ROW_KEPT_SECONDS + 2)
+    assert worker.slots.acquire(now + ROW_RETENTION_SECONDS + 2)
     assert in_use(path) == 1
 
 
 def test_a_closing_row_in_which_a_slot_is_taken_is_live_again(start: Start, path: Path) -> None:
     worker = start()
     reclaim = Reclaim(limits(path))
-    assert worker.slots.take(START)
-    worker.slots.give_back()
-    later = START + ROW_KEPT_SECONDS + IDLE_SECONDS
+    assert worker.slots.acquire(START)
+    worker.slots.release()
+    later = START + ROW_RETENTION_SECONDS + IDLE_SECONDS
     assert reclaim.slice(later, NEVER) == (1, 0, 0)
-    assert worker.slots.take(later)
-    worker.slots.give_back()
+    assert worker.slots.acquire(later)
+    worker.slots.release()
     assert reclaim.slice(later + GRACE_SECONDS, NEVER) == (0, 0, 0)
-    assert worker.slots.take(later + GRACE_SECONDS)
+    assert worker.slots.acquire(later + GRACE_SECONDS)
     assert in_use(path) == 1
 
 
@@ -426,7 +426,7 @@ def test_a_slot_of_a_row_that_closed_under_it_is_not_leaked_where_the_flock_is_n
     start: Start, path: Path
 ) -> None:
     worker, other = start(2), start(2)
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     table = limits(path)
     row = table.peek(table.key(rule(2).key(SUBJECT)))
     assert row is not None
@@ -434,32 +434,32 @@ def test_a_slot_of_a_row_that_closed_under_it_is_not_leaked_where_the_flock_is_n
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1
     assert table.file.lock()
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     assert worker.used == in_use(path) == 2
-    worker.slots.give_back()
-    worker.slots.give_back()
+    worker.slots.release()
+    worker.slots.release()
     table.file.unlock()
     assert in_use(path) == 0
-    assert other.slots.take(START)
-    assert worker.slots.take(START)
-    assert not worker.slots.take(START)
+    assert other.slots.acquire(START)
+    assert worker.slots.acquire(START)
+    assert not worker.slots.acquire(START)
 
 
 def test_without_anything_in_use_a_worker_counts_alone_while_the_flock_is_not_to_be_had(
     start: Start, path: Path
 ) -> None:
     worker = start(8)
-    assert worker.slots.take(START)
-    worker.slots.give_back()
+    assert worker.slots.acquire(START)
+    worker.slots.release()
     table = limits(path)
     row = table.peek(table.key(rule(2).key(SUBJECT)))
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1
     assert table.file.lock()
-    assert [worker.slots.take(START) for _ in range(3)] == [True, True, False]
+    assert [worker.slots.acquire(START) for _ in range(3)] == [True, True, False]
     table.file.unlock()
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     assert in_use(path) == 3
 
 
@@ -468,62 +468,62 @@ def test_without_anything_in_use_a_worker_counts_alone_while_the_flock_is_not_to
 
 def test_a_worker_on_a_spare_column_is_seen_as_soon_as_the_others_have_looked(path: Path) -> None:
     workers = [Process(path, 3) for _ in range(2)]
-    assert workers[0].slots.take(START)
+    assert workers[0].slots.acquire(START)
     taken = [opened(path) for _ in range(4)]
     for file in taken:
-        columns.take([file])
+        columns.acquire_column([file])
     late = Process(path, 3)
     assert late.table.column == 6
     assert late.table.enter()
     for worker in workers:
         worker.table.columns_changed()
-    assert late.slots.take(START)
-    assert workers[1].slots.take(START)
-    assert not workers[0].slots.take(START)
-    late.slots.give_back()
-    assert workers[0].slots.take(START)
+    assert late.slots.acquire(START)
+    assert workers[1].slots.acquire(START)
+    assert not workers[0].slots.acquire(START)
+    late.slots.release()
+    assert workers[0].slots.acquire(START)
 
 
 def test_slots_without_a_row_need_not_know_of_columns(one_row: Path) -> None:
     worker = Process(one_row, 4)
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     limits(one_row, 3).enter()
     assert worker.table.columns_changed()
     # Three workers share the table from the next time on that it is asked.
-    assert worker.slots.take(START + 0.1)
-    assert not worker.slots.take(START + 2)
+    assert worker.slots.acquire(START + 0.1)
+    assert not worker.slots.acquire(START + 2)
 
 
 def test_what_is_in_use_in_a_table_before_is_in_use_and_ends_there(tmp_path: Path) -> None:
     old_path, path = make(tmp_path, CUSTOMERS), make(tmp_path, CUSTOMERS._replace(rows=9), generation=2)
     old, worker = Process(old_path, 3), Process(path, 3)
-    assert old.slots.take(START)
-    assert old.slots.take(START)
+    assert old.slots.acquire(START)
+    assert old.slots.acquire(START)
     # Whoever prepares the new table carries first, and whoever tends it goes on.
     Carry(limits(old_path), limits(path)).slice(START, NEVER)
     assert in_use(path) == 2
-    assert [worker.slots.take(START) for _ in range(2)] == [True, False]
-    old.slots.give_back()
+    assert [worker.slots.acquire(START) for _ in range(2)] == [True, False]
+    old.slots.release()
     carry = Carry(limits(old_path), limits(path))
     carry.slice(START, NEVER)
     assert in_use(path) == 2
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     old.kill()
     Carry(limits(old_path), limits(path)).slice(START, NEVER)
     assert in_use(path) == 2
-    assert worker.slots.take(START)
-    assert not worker.slots.take(START)
+    assert worker.slots.acquire(START)
+    assert not worker.slots.acquire(START)
 
 
 def test_a_gauge_has_room_for_any_number(start: Start, path: Path) -> None:
     most = (1 << 28) - 1
     worker, other = start(most), start(most)
     worker.slots._slots.used = most - 1
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     assert in_use(path) == most
-    assert not other.slots.take(START)
-    worker.slots.give_back()
-    assert other.slots.take(START)
+    assert not other.slots.acquire(START)
+    worker.slots.release()
+    assert other.slots.acquire(START)
 
 
 def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) -> None:
@@ -531,7 +531,7 @@ def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) ->
     assert isinstance(worker.slots, Concurrency)
     assert worker.slots.name == "concurrency"
     assert worker.slots.limit == 2
-    assert worker.slots.take(START)
+    assert worker.slots.acquire(START)
     table = limits(path)
     row = table.peek(table.key(rule(2).key(SUBJECT)))
     assert row is not None
@@ -562,19 +562,19 @@ def test_while_the_hub_is_away_this_host_has_its_part(
     words, layout = one.table.words, one.table.layout
     for process in (one, other):
         process.table.enter()
-        assert process.slots.take(START)
-        process.slots.give_back()
+        assert process.slots.acquire(START)
+        process.slots.release()
     one.table.columns_changed()
     place = one.slots._slots.place
     assert place is not None
     words[place[0] + layout.head(8) + at.GAUGE] = elsewhere
     words[at.ON_LOSS], words[at.HOSTS] = on_loss, 2 | at.AWAY
-    taken = [process.slots.take(START) for _ in range(4) for process in (one, other)]
+    taken = [process.slots.acquire(START) for _ in range(4) for process in (one, other)]
     assert taken.count(True) == passed
     assert one.slots.retry_after(START) == other.slots.retry_after(START) > 0
     assert words[place[0] + layout.head(8) + at.GAUGE] == elsewhere
     words[at.HOSTS] = 2
-    assert one.slots.take(START) == (passed + elsewhere < 6)
+    assert one.slots.acquire(START) == (passed + elsewhere < 6)
 
 
 @pytest.mark.parametrize("on_loss", [at.SHARE, at.DENY])
@@ -586,6 +586,6 @@ def test_without_a_row_too(tmp_path: Path, on_loss: int) -> None:
     process.table.enter()
     table.words[at.ON_LOSS], table.words[at.HOSTS] = on_loss, 2 | at.AWAY
     part = 60 // (2 * process.table.active)
-    assert [process.slots.take(START) for _ in range(60)].count(True) == (0 if on_loss == at.DENY else part)
+    assert [process.slots.acquire(START) for _ in range(60)].count(True) == (0 if on_loss == at.DENY else part)
     assert process.slots.retry_after(START) > 0
     assert process.full

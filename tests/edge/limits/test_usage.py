@@ -11,12 +11,12 @@ from edgeproxy.base.calendar import period_of
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.bucket import room
+from edgeproxy.edge.limits.bucket import compute_room
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.row_usage import Usage
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.usage import look, look_at_quota
+from edgeproxy.edge.limits.usage import compute_quota_usage, compute_usage
 from edgeproxy.edge.limits.window import SlidingWindow
 from tests.edge.limits.conftest import Worker
 from tests.support.tables import fresh, limits, opened
@@ -36,7 +36,7 @@ SLOTS = Rule("concurrency", 3, 0.0, algorithm="concurrency")
 
 def charge(table: LimitTable, rule: Rule, cost: int, now: float = START) -> Policy:
     """A request that costs this much, whatever is left."""
-    policy = Policies(table).of(rule, SUBJECT)
+    policy = Policies(table).get_policy(rule, SUBJECT)
     policy.left(now)
     policy.charge(cost)
     return policy
@@ -47,14 +47,14 @@ def charge(table: LimitTable, rule: Rule, cost: int, now: float = START) -> Poli
 )
 def test_who_was_never_seen_has_used_nothing_and_gets_no_row(worker: Worker, rule: Rule, left: int) -> None:
     table = worker(0)
-    assert look(table, rule, SUBJECT, START) == Usage(0, left, 0)
-    assert look_at_quota(table, "requests-day", 5, "day", UTC, SUBJECT, START)[:2] == (0, 5)
+    assert compute_usage(table, rule, SUBJECT, START) == Usage(0, left, 0)
+    assert compute_quota_usage(table, "requests-day", 5, "day", UTC, SUBJECT, START)[:2] == (0, 5)
     assert table.rows_in_use == 0
 
 
 def test_a_clock_that_is_a_little_ahead_is_heeded(worker: Worker) -> None:
     policy = charge(worker(0), WINDOW, 4, START + 3)
-    assert look(worker(7), WINDOW, SUBJECT, START) == Usage(4, 6, charge(worker(1), WINDOW, 0).reset(START))
+    assert compute_usage(worker(7), WINDOW, SUBJECT, START) == Usage(4, 6, charge(worker(1), WINDOW, 0).reset(START))
     assert policy.left(START + 3) == 6
 
 
@@ -64,39 +64,39 @@ def test_a_clock_that_is_a_little_ahead_is_heeded(worker: Worker) -> None:
 def running(path: Path, count: int) -> list[LimitTable]:
     """The table as processes have it that hold a column each."""
     files = [opened(path) for _ in range(count)]
-    return [LimitTable(file, columns.take([file])) for file in files]
+    return [LimitTable(file, columns.acquire_column([file])) for file in files]
 
 
 def test_requests_under_way_in_all_workers_are_in_use_until_they_are_over() -> None:
     with fresh(CUSTOMERS) as path:
-        slots = [Policies(table).concurrency(SLOTS, SUBJECT) for table in running(path, 2)]
+        slots = [Policies(table).get_concurrency(SLOTS, SUBJECT) for table in running(path, 2)]
         looker = limits(path)
-        assert [slot.take(START) for slot in (*slots, slots[0])] == [True, True, True]
-        assert look(looker, SLOTS, SUBJECT, START) == Usage(3, 0, 1)
+        assert [slot.acquire(START) for slot in (*slots, slots[0])] == [True, True, True]
+        assert compute_usage(looker, SLOTS, SUBJECT, START) == Usage(3, 0, 1)
         assert [slot.retry_after(START) for slot in slots] == [1, 1]
-        assert not slots[1].take(START)
-        slots[0].give_back()
-        assert look(looker, SLOTS, SUBJECT, START) == Usage(2, 1, 1)
+        assert not slots[1].acquire(START)
+        slots[0].release()
+        assert compute_usage(looker, SLOTS, SUBJECT, START) == Usage(2, 1, 1)
         for slot in slots:
-            slot.give_back()
-        assert look(looker, SLOTS, SUBJECT, START) == Usage(0, 3, 0)
+            slot.release()
+        assert compute_usage(looker, SLOTS, SUBJECT, START) == Usage(0, 3, 0)
 
 
 def test_what_a_dead_worker_had_under_way_is_in_use_no_more_even_for_whoever_takes_its_column() -> None:
     with fresh(CUSTOMERS) as path:
         dies, stays = running(path, 2)
-        slots = [Policies(table).concurrency(SLOTS, SUBJECT) for table in (dies, stays)]
-        assert all(slot.take(START) for slot in slots)
+        slots = [Policies(table).get_concurrency(SLOTS, SUBJECT) for table in (dies, stays)]
+        assert all(slot.acquire(START) for slot in slots)
         looker = limits(path)
-        assert look(looker, SLOTS, SUBJECT, START).used == 2
+        assert compute_usage(looker, SLOTS, SUBJECT, START).used == 2
         column = dies.column
         dies.file.close()
-        assert look(looker, SLOTS, SUBJECT, START).used == 1
+        assert compute_usage(looker, SLOTS, SUBJECT, START).used == 1
         (successor,) = running(path, 1)
         assert successor.column == column
-        assert look(looker, SLOTS, SUBJECT, START).used == 1
-        assert Policies(successor).concurrency(SLOTS, SUBJECT).take(START)
-        assert look(looker, SLOTS, SUBJECT, START).used == 2
+        assert compute_usage(looker, SLOTS, SUBJECT, START).used == 1
+        assert Policies(successor).get_concurrency(SLOTS, SUBJECT).acquire(START)
+        assert compute_usage(looker, SLOTS, SUBJECT, START).used == 2
 
 
 # ---- quotas
@@ -107,7 +107,7 @@ def test_a_quota_is_that_of_the_present_period_in_its_time_zone() -> None:
         zone = ZoneInfo("Europe/Berlin")
         _, since, until = period_of(START, "day", zone)
         for column in (0, 1):
-            quota = Policies(limits(path, column)).quota(
+            quota = Policies(limits(path, column)).get_quota(
                 "requests-day", 9, "day", zone, SUBJECT, hard=True, when="success"
             )
             quota.left(since)
@@ -115,7 +115,7 @@ def test_a_quota_is_that_of_the_present_period_in_its_time_zone() -> None:
         looker = limits(path)
 
         def found(now: float, of: str = "Europe/Berlin", included: int = 9) -> Usage:
-            return look_at_quota(looker, "requests-day", included, "day", ZoneInfo(of), SUBJECT, now)
+            return compute_quota_usage(looker, "requests-day", included, "day", ZoneInfo(of), SUBJECT, now)
 
         assert found(since) == Usage(8, 1, round(until - since) + 1)
         assert found(until - 0.5) == Usage(8, 1, 1)
@@ -148,7 +148,7 @@ CHARGES = st.lists(
 @given(RULES, CHARGES, st.booleans())
 def test_a_looker_finds_what_every_worker_does(rule: Rule, charges: list[tuple[int, int, float]], asks: bool) -> None:
     with fresh(CUSTOMERS) as path:
-        workers = [Policies(limits(path, column)).of(rule, SUBJECT) for column in range(4)]
+        workers = [Policies(limits(path, column)).get_policy(rule, SUBJECT) for column in range(4)]
         looker = limits(path)
         now = START
         for who, cost, after in charges:
@@ -168,13 +168,13 @@ def test_a_looker_finds_what_every_worker_does(rule: Rule, charges: list[tuple[i
 
 def assert_same(looker: LimitTable, rule: Rule, policy: Policy, now: float) -> None:
     """A look finds what this worker would decide."""
-    usage, left = look(looker, rule, SUBJECT, now), policy.left(now)
+    usage, left = compute_usage(looker, rule, SUBJECT, now), policy.left(now)
     assert usage.remaining == max(0, left)
     if rule.algorithm in ("token_bucket", "burst_credits"):
         reset = policy.reset(now) if usage.used else 0
         assert usage.used == rule.depth - left
         # A level is rounded up where it is written down.
-        assert 0 <= reset - usage.reset <= 1 + (room(rule.depth) - rule.depth) * rule.window / rule.limit
+        assert 0 <= reset - usage.reset <= 1 + (compute_room(rule.depth) - rule.depth) * rule.window / rule.limit
     else:
         assert isinstance(policy, SlidingWindow)
         assert usage.used == rule.limit - SlidingWindow.left(policy, now)
@@ -193,7 +193,7 @@ def test_a_looker_finds_what_every_worker_does_of_a_quota(
     with fresh(QUOTAS) as path:
         place = ZoneInfo(zone)
         workers = [
-            Policies(limits(path, column)).quota("m", most, per, place, SUBJECT, hard=True, when="success")
+            Policies(limits(path, column)).get_quota("m", most, per, place, SUBJECT, hard=True, when="success")
             for column in range(4)
         ]
         looker = limits(path)
@@ -202,7 +202,7 @@ def test_a_looker_finds_what_every_worker_does_of_a_quota(
             now += after * (86400 if per == "day" else 28 * 86400)
             workers[who].left(now)
             workers[who].charge(cost)
-            usage = look_at_quota(looker, "m", most, per, place, SUBJECT, now)
+            usage = compute_quota_usage(looker, "m", most, per, place, SUBJECT, now)
             for quota in workers:
                 left = quota.left(now)
                 assert usage == (most - left, max(0, left), quota.retry_after(now, max(1, left + 1)), 0)

@@ -24,7 +24,7 @@ CELL = WIDTH / 1e6
 
 
 def policy(worker: Worker, column: int = 0, limit: int = 10, window: float = 60.0, name: str = "basic") -> Policy:
-    return Policies(worker(column)).of(Rule(name, limit, window), SUBJECT)
+    return Policies(worker(column)).get_policy(Rule(name, limit, window), SUBJECT)
 
 
 def test_the_oldest_cell_counts_in_full(worker: Worker) -> None:
@@ -37,7 +37,7 @@ def test_the_oldest_cell_counts_in_full(worker: Worker) -> None:
 
 def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
     path = make(tmp_path, Layout("customers", rows=5, columns=2, ring=32, cells=28, width=HEAD_WORDS))
-    window = Policies(limits(path, 0)).of(Rule("basic", 3, 60.0), SUBJECT)
+    window = Policies(limits(path, 0)).get_policy(Rule("basic", 3, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
 
 
@@ -115,7 +115,7 @@ def hold_to_the_promise(
     path: Path, layout: Layout, steps: list[tuple[float, int, int]], rule: Rule, start: float
 ) -> None:
     window, limit = rule.window, rule.limit
-    windows = [Policies(limits(path, column)).of(rule, SUBJECT) for column in range(4)]
+    windows = [Policies(limits(path, column)).get_policy(rule, SUBJECT) for column in range(4)]
     cell = width_us(window, layout.cells) / 1e6
     now = start
     log: deque[tuple[float, int]] = deque()
@@ -144,8 +144,8 @@ def test_a_retry_passes_when_it_is_said_to_and_not_much_earlier(
 
 def retry(path: Path, steps: list[tuple[float, int, int]], rule: Rule, start: float) -> None:
     window, limit = rule.window, rule.limit
-    windows = [Policies(limits(path, column)).of(rule, SUBJECT) for column in range(4)]
-    later = Policies(limits(path, 5)).of(rule, SUBJECT)
+    windows = [Policies(limits(path, column)).get_policy(rule, SUBJECT) for column in range(4)]
+    later = Policies(limits(path, 5)).get_policy(rule, SUBJECT)
     cell = width_us(window, 28) / 1e6
     now = start
     log: list[tuple[float, int]] = []
@@ -187,7 +187,7 @@ def test_whatever_happens_all_workers_see_what_stands_in_the_map(events: list[tu
 def happen(path: Path, events: list[tuple[str, int, int]]) -> None:
     rule = Rule("basic", 1 << 30, 60.0)
     tables = [limits(path, column) for column in range(4)]
-    windows = [Policies(table).of(rule, SUBJECT) for table in tables]
+    windows = [Policies(table).get_policy(rule, SUBJECT) for table in tables]
     supervisor = limits(path)
     now = START
     for what, column, amount in events:
@@ -201,14 +201,14 @@ def happen(path: Path, events: list[tuple[str, int, int]]) -> None:
         elif what == "anew":
             tables[column] = limits(path, column)
             tables[column].enter()
-            windows[column] = Policies(tables[column]).of(rule, SUBJECT)
+            windows[column] = Policies(tables[column]).get_policy(rule, SUBJECT)
         elif what == "foreign":
             row, _, _ = supervisor.find(supervisor.key(rule.key(SUBJECT)), WIDTH, now)
-            supervisor.foreign(row, {cell_number(now, WIDTH) - amount % 28: amount + 1})
+            supervisor.write_foreign(row, {cell_number(now, WIDTH) - amount % 28: amount + 1})
         elif what == "enter":
             late = limits(path, 4 + column)
             late.enter()
-            window = Policies(late).of(rule, SUBJECT)
+            window = Policies(late).get_policy(rule, SUBJECT)
             for table in tables:
                 table.columns_changed()
             window.left(now)
@@ -288,7 +288,7 @@ def test_what_was_counted_elsewhere_is_the_oldest_too(worker: Worker) -> None:
     window.left(START)
     row = table.peek(table.key(Rule("basic", 10, 60.0).key(SUBJECT)))
     assert row is not None
-    table.foreign(row, {cell_number(START, WIDTH) - 20: 3})
+    table.write_foreign(row, {cell_number(START, WIDTH) - 20: 3})
     assert window.left(START) == 7
     assert window.reset(START) < 22
 

@@ -14,7 +14,7 @@ from edgeproxy.edge.counters.cells import cell_number, width_us
 from edgeproxy.edge.counters.hub_column import ON_LOSS, OnLoss
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.limits.admission import LimitSet, denied_at_gates
+from edgeproxy.edge.limits.admission import LimitSet, compute_gate_denial
 from edgeproxy.edge.limits.concurrency import Concurrency
 from edgeproxy.edge.limits.counts import Counts
 from edgeproxy.edge.limits.gate import Gate
@@ -23,7 +23,7 @@ from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rate_terms import Mode
 from edgeproxy.edge.limits.row_usage import Usage
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.usage import look
+from edgeproxy.edge.limits.usage import compute_usage
 from edgeproxy.edge.limits.window import HUB_RETRY_SECONDS
 from edgeproxy.edge.sync import plan
 from edgeproxy.edge.sync.shared import RowUse, SharedRates
@@ -49,7 +49,7 @@ class Host:
         self.now = START
         self.hub = Memory()
         file = opened(path)
-        self.table, self.worker = limits(path), LimitTable(file, columns.take([file]))
+        self.table, self.worker = limits(path), LimitTable(file, columns.acquire_column([file]))
         self.shared = SharedRates(self.table, 1, random.Random(1))
         self.totals = SharedTotals(self.table, 1, random.Random(1))
         self.shared.hosts = self.totals.hosts = self.table.words[at.HOSTS] = 2
@@ -60,7 +60,7 @@ class Host:
 
     def use(self, rule: Rule, count: int, mode: Mode = "bounded", *, refused: bool = False) -> Policy:
         """So much is counted, and the supervisor hears of it."""
-        policy = self.policies.of(rule, NAME)
+        policy = self.policies.get_policy(rule, NAME)
         policy.left(self.now)
         if count:
             policy.charge(count)
@@ -117,7 +117,7 @@ class Host:
                 self.totals.answer(total, self.now, self.hub.gauge(of))
 
     def looked(self, rule: Rule) -> Usage:
-        return look(self.table, rule, NAME, self.now)
+        return compute_usage(self.table, rule, NAME, self.now)
 
 
 @pytest.fixture
@@ -200,10 +200,10 @@ def test_whose_cells_are_over_has_none_held_back(host: Host) -> None:
 
 
 def test_requests_at_once(host: Host) -> None:
-    slots = host.policies.concurrency(SLOTS, NAME)
+    slots = host.policies.get_concurrency(SLOTS, NAME)
     assert isinstance(slots, Concurrency)
     for _ in range(3):
-        assert slots.take(host.now)
+        assert slots.acquire(host.now)
     place = slots.counts.place
     assert place is not None
     host.totals.use(*place, 10, host.now)
@@ -214,7 +214,7 @@ def test_requests_at_once(host: Host) -> None:
     host.lost("share")
     assert host.looked(SLOTS) == Usage(3, 2, 1, 5)
     for _ in range(2):
-        assert slots.take(host.now)
+        assert slots.acquire(host.now)
     assert (slots.retry_after(host.now), host.looked(SLOTS)) == (1, Usage(5, 0, 1, 5))
     host.found()
     assert host.looked(SLOTS).held_back == 0
@@ -232,7 +232,7 @@ def test_requests_at_once(host: Host) -> None:
     ],
 )
 def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_away: bool, seconds: int) -> None:
-    policy, other = host.policies.of(WINDOW, NAME), host.policies.of(HYBRID, NAME)
+    policy, other = host.policies.get_policy(WINDOW, NAME), host.policies.get_policy(HYBRID, NAME)
     policy.left(host.now)
     counts = host.worker.readers[WINDOW.key(NAME)]
     assert isinstance(counts, Counts)
@@ -240,8 +240,8 @@ def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_aw
     host.lost(on_loss)
     host.table.words[at.HOSTS] = 2 | (at.AWAY if is_away else 0)
     terms = LimitSet((policy, other), gates=((policy, gate),))
-    assert denied_at_gates(terms, (policy,)) == ((policy,), seconds)
-    assert denied_at_gates(terms, (other,)) == ((other,), 1)
+    assert compute_gate_denial(terms, (policy,)) == ((policy,), seconds)
+    assert compute_gate_denial(terms, (other,)) == ((other,), 1)
 
 
 # ---- what is said otherwise while the hub is away
@@ -250,7 +250,7 @@ def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_aw
 def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Policy:
     """A worker uses the row, whose rule says this now."""
     changed = replace(rule, limit=limit, depth=min(rule.depth, limit))
-    policy = host.policies.of(changed, NAME)
+    policy = host.policies.get_policy(changed, NAME)
     policy.left(host.now)
     host._held.append(policy)
     row = host.row(rule)
@@ -308,7 +308,7 @@ def test_a_supervisor_that_never_heard_of_others_does_not_take_them_for_none(hos
 
 def test_what_was_used_of_a_bucket_outlives_a_supervisor_and_another_on_loss(host: Host) -> None:
     slow = Rule("bucket", 60, 3600.0, algorithm="token_bucket", depth=60)
-    policy = host.policies.of(slow, NAME)
+    policy = host.policies.get_policy(slow, NAME)
     host._held.append(policy)
     policy.left(host.now)
     policy.charge(50)
@@ -334,7 +334,7 @@ def test_started_anew_with_full_nothing_is_kept_for_others_any_more(host: Host, 
 
 def test_nothing_is_kept_for_others_once_they_had_time_to_come_back_though_nobody_asks(host: Host) -> None:
     long = Rule("basic", 60, 3600.0)
-    policy = host.policies.of(long, NAME)
+    policy = host.policies.get_policy(long, NAME)
     host._held.append(policy)
     policy.left(host.now)
     policy.charge(5)

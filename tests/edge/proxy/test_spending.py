@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.meters import OVER_CAP
-from edgeproxy.edge.counters.index import TableFull
+from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering import Capped
 from tests.edge.proxy.asking import asks
@@ -74,7 +74,7 @@ def test_nobody_is_refused_an_answer_because_a_table_is_busy_or_full() -> None:
             self.total += n
 
     counter, above = Tally(), Tally()
-    rows: list[Exception | Tally] = [RejectedError(503, "busy"), TableFull("usage"), above]
+    rows: list[Exception | Tally] = [RejectedError(503, "busy"), TableFullError("usage"), above]
 
     def row() -> Tally:
         found = rows.pop(0)

@@ -15,7 +15,7 @@ import uvloop
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel
 from edgeproxy.edge.counters import columns
-from edgeproxy.edge.counters.columns import orphans
+from edgeproxy.edge.counters.columns import list_orphans
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import Drain, EndpointAddresses, Endpoints, Failed
 from tests.edge.proxy.authority import Authority
@@ -110,15 +110,15 @@ def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drai
         tables = other.limits.values()
         until(lambda: all(table.seen_by(frozenset({0}), table.version) for table in tables), "it reads the new column")
         known = other.file("connections.1.tbl", "connections")
-        until(lambda: orphans(known) == {0: True}, "others know")
+        until(lambda: list_orphans(known) == {0: True}, "others know")
         assert not other.serve_on(last=False)
         with socket.create_connection(worker.address) as client:
             client.sendall(get())
             edge.upstream.listening.settimeout(20)
             under_way, _ = edge.upstream.listening.accept()
             worker.process.send_signal(signal.SIGTERM)
-            until(lambda: not orphans(known), "it has withdrawn")
-            assert columns.held(other.metrics.file) | {other.column} == {0, 1}
+            until(lambda: not list_orphans(known), "it has withdrawn")
+            assert columns.list_held_columns(other.metrics.file) | {other.column} == {0, 1}
             under_way.close()
     assert worker.ends()[0] == 0
 

@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from edgeproxy.base import log
-from edgeproxy.edge.counters.index import TableBusy, TableFull
+from edgeproxy.edge.counters.index import TableBusyError, TableFullError
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy import worker_metrics
 from edgeproxy.edge.proxy.worker_metrics import UNSEEN, WorkerMetrics
@@ -37,7 +37,7 @@ class Store:
 
 
 def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None:
-    store = Store(meters=TableFull())
+    store = Store(meters=TableFullError())
     counted = WorkerMetrics(store)
     for _ in range(2):
         assert counted.requests("v1", "basic", 200) is UNSEEN
@@ -69,7 +69,7 @@ def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals()
 
 def test_what_cannot_be_billed_now_is_not_served_now() -> None:
     with pytest.raises(RejectedError) as raised:
-        WorkerMetrics(Store(billing=TableBusy())).usage("acme", "requests", "v1")
+        WorkerMetrics(Store(billing=TableBusyError())).usage("acme", "requests", "v1")
     assert (raised.value.status, raised.value.close) == (503, False)
     assert raised.value.fields == b"Retry-After: 1\r\n"
 
@@ -77,7 +77,7 @@ def test_what_cannot_be_billed_now_is_not_served_now() -> None:
 def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(log, "monotonic", lambda: now[0])
-    counted = WorkerMetrics(Store(meters=TableFull()))
+    counted = WorkerMetrics(Store(meters=TableFullError()))
     with capture_logs() as said:
         for _ in range(5):
             counted.table_full("customers")
@@ -96,7 +96,7 @@ async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(
     counter = billing.counter
 
     def busy(*key: str) -> None:
-        raise TableBusy
+        raise TableBusyError
 
     monkeypatch.setattr(billing, "counter", busy)
     answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))

@@ -132,7 +132,7 @@ def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> 
         assert room.collecting.units == 0
         other.identity.release()
         # Whoever tends the tables takes the lock.
-        assert room.store.tend(5e7).holder
+        assert room.store.maintain(5e7).holder
         await turned(lambda: room.collecting.units == 3, "what was counted arrives")
         await accounts.end()
 

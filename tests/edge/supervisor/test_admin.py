@@ -19,7 +19,7 @@ from edgeproxy.config.load import Loaded
 from edgeproxy.edge.counters.file import KINDS
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.directory.follower import DirectoryFollower
-from edgeproxy.edge.limits.limit_set import rule_of
+from edgeproxy.edge.limits.limit_set import build_rule
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.metrics import METRICS
 from edgeproxy.edge.supervisor.accounting import Accounting
@@ -77,7 +77,7 @@ class Room:
         limits = self.settings.tiers[known.tier].limits if known.limits is None else known.limits
         now = monotonic() + self.worker.offset
         for limit in limits:
-            policy = Policies(self.worker.customers).of(rule_of(limit, limit.scope), customer.encode())
+            policy = Policies(self.worker.customers).get_policy(build_rule(limit, limit.scope), customer.encode())
             for _ in range(times):
                 assert policy.left(now) > 0
                 policy.charge()

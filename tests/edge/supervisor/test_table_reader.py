@@ -12,7 +12,7 @@ from edgeproxy.config.allowance import compute_allowance
 from edgeproxy.config.edge.load import load_edge
 from edgeproxy.config.edge.settings import Settings
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.limits.admission import LimitSet, admit, report
+from edgeproxy.edge.limits.admission import LimitSet, admit, charge_reported_costs
 from edgeproxy.edge.limits.limit_set import RouteLimits, Tables
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.proxy.identity import has_flag
@@ -168,7 +168,7 @@ def test_a_request_counts_where_it_is_listed_and_nowhere_else(room: Room) -> Non
         ("requests-month", None, None): 1,
         ("wins-day", None, None): 1,
     }
-    report(terms, room.now, [30])
+    charge_reported_costs(terms, room.now, [30])
     terms.release()
     assert room.line("acme", "dear")["used"] == 30
     assert room.line("acme", "concurrency")["used"] == 0

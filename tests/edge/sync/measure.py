@@ -144,17 +144,17 @@ class Customer:
         worker.asked += since is None
         left = self.policy.left(now)
         if left < 1:
-            gate.refused(now)
+            gate.record_refusal(now)
         elif gate.must_ask(now, 1, left):
             seconds = worker.asking.left(gate, since or time.monotonic())
             if gate.is_in_vain(now) or gate.waiting >= left or seconds <= 0:
-                gate.refused(now)
+                gate.record_refusal(now)
             else:
                 worker.waits += since is None
                 worker.asking.wait(gate, 1, Waiting(self, since or time.monotonic()), seconds)
         else:
             self.policy.charge(1)
-            gate.charged(now, 1)
+            gate.record_charge(now, 1)
             worker.passed += 1
 
 
@@ -190,7 +190,7 @@ class Worker:
         rule = Rule("pro", load.limit, load.window)
         for number in range(load.first, load.first + load.subjects):
             subject = b"customer-%d" % number
-            policy = self.policies.of(rule, subject)
+            policy = self.policies.get_policy(rule, subject)
             policy.left(self.now())
             gate = self.policies.gate(rule, subject, "bounded")
             assert gate is not None

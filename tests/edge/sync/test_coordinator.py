@@ -167,7 +167,7 @@ def test_until_the_hub_was_tried_it_is_as_a_supervisor_before_this_one_said(
         with closing(Host(tmp_path, redis)) as host:
             words = host.table.words
             words[at.HOSTS] = said
-            host.first.control.know(3)
+            host.first.control.write_hosts(3)
             hangs = asyncio.Event()
 
             async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -299,7 +299,7 @@ def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) ->
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             right = host.first.offset
-            host.first.control.move(right + 3600)
+            host.first.control.write_offset(right + 3600)
             async with host.coordinator(host.first) as (coordinator, _):
                 coordinator.uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
@@ -314,7 +314,7 @@ def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: 
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             right = host.first.offset
-            host.first.control.move(right + 3600)
+            host.first.control.write_offset(right + 3600)
             async with host.coordinator(host.first) as (coordinator, _):
                 coordinator.uses(host.wants(3))
                 await turned(lambda: host.at_hub("g") >= 3, "claims are granted")
@@ -341,7 +341,7 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                 row, generation, _ = later.customers.find(later.customers.key(b"other"), WIDTH, now)
 
                 def is_removed() -> bool:
-                    host.first.tend(host.first.offset + asyncio.get_running_loop().time())
+                    host.first.maintain(host.first.offset + asyncio.get_running_loop().time())
                     return host.table.file.is_closed
 
                 await turned(is_removed, "nobody counts in the old file any more")

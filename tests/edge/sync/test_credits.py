@@ -6,10 +6,17 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.hub_column import OnLoss
-from edgeproxy.edge.limits.admission import LimitSet, admit, blocking_gate, credits_cover, report, tell
+from edgeproxy.edge.limits.admission import (
+    LimitSet,
+    admit,
+    can_credits_cover,
+    charge_reported_costs,
+    find_blocking_gate,
+    notify_hosts,
+)
 from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX, Gate
 from edgeproxy.edge.limits.policies import Policies
-from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, terms_of
+from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, build_terms
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.sync.shared import RowUse
 from tests.support.hosts import LAYOUT, NEWS, WORKERS, Host, World
@@ -40,22 +47,22 @@ class Customers:
         self.table = limits(host.path, column)
         policies = Policies(self.table, hosts=host.count)
         self.said: dict[Gate, RateTerms] = {}
-        basic, credits = policies.of(BASIC, SUBJECT, cost), policies.of(CREDITS, SUBJECT, cost)
+        basic, credits = policies.get_policy(BASIC, SUBJECT, cost), policies.get_policy(CREDITS, SUBJECT, cost)
         gates = [self.gate(rule, mode) for rule in (BASIC, CREDITS)]
         self.terms = LimitSet(
-            (basic,), bought_off=1, credits=credits, credits_gate=gates[1], gates=((basic, gates[0]),)
+            (basic,), plan_policies=1, credits=credits, credits_gate=gates[1], gates=((basic, gates[0]),)
         )
         self.waiting: list[tuple[Gate, Waiting]] = []
 
     def gate(self, rule: Rule, mode: Mode) -> Gate:
         """The gate before a rule's row, and what the supervisor is told of it."""
         counts = self.table.readers[rule.key(SUBJECT)]
-        terms = terms_of(rule, LAYOUT.cells, mode)
+        terms = build_terms(rule, LAYOUT.cells, mode)
         gate = Gate(self.table, counts, terms.most, mode, self.tell)  # type: ignore[arg-type]
         self.said[gate] = terms
         return gate
 
-    def tell(self, gate: Gate) -> None:
+    def notify_hosts(self, gate: Gate) -> None:
         words = self.table.words
         use = RowUse(gate.row, words[gate.row + at.ROW_GENERATION], self.said[gate], gate.has_refused)
         gate.has_refused = False
@@ -68,22 +75,22 @@ class Customers:
             world.asked += 1
             one = Waiting(now)
         shut = one.shut
-        while (held := blocking_gate(terms, now, shut)) is not None:  # type: ignore[arg-type]
+        while (held := find_blocking_gate(terms, now, shut)) is not None:  # type: ignore[arg-type]
             policy, gate = held
             left = one.since + WAIT_SECONDS_MAX[gate.mode] - now
             if left > 1e-9 and not gate.is_in_vain(now) and gate.waiting < policy.left(now):
                 self.waiting.append((gate, one))
-                gate.wait(policy.cost)
+                gate.add_waiting(policy.cost)
                 world.later(left, self.over, gate, one)
                 one.shut = shut
                 return
-            gate.refused(now)
-            if policy is terms.credits or not credits_cover(terms, now, (policy,)):
+            gate.record_refusal(now)
+            if policy is terms.credits or not can_credits_cover(terms, now, (policy,)):
                 world.refused += 1
                 return
             shut = (*shut, policy)
         refused, _, _, noted = admit(terms, now, shut)  # type: ignore[arg-type]
-        tell(terms, now, refused, noted)
+        notify_hosts(terms, now, refused, noted)
         world.refused += refused
         if not refused:
             world.passed.append(now)
@@ -93,14 +100,14 @@ class Customers:
     def over(self, gate: Gate, one: Waiting) -> None:
         if (gate, one) in self.waiting:
             self.waiting.remove((gate, one))
-            gate.leave(self.terms.policies[0].cost)
+            gate.remove_waiting(self.terms.policies[0].cost)
             self.request(one)
 
     def heard(self) -> None:
         """The supervisor has written an answer: who waits looks again."""
         waiting, self.waiting = self.waiting, []
         for gate, one in waiting:
-            gate.leave(self.terms.policies[0].cost)
+            gate.remove_waiting(self.terms.policies[0].cost)
             self.request(one)
 
 
@@ -198,8 +205,8 @@ class Reporting(Customers):
         self.table = limits(host.path, column)
         policies = Policies(self.table, hosts=host.count)
         self.said = {}
-        tokens = policies.of(TOKENS, SUBJECT)
-        self.terms = LimitSet(reported=(tokens,), told={tokens: self.gate(TOKENS, "eventual")})
+        tokens = policies.get_policy(TOKENS, SUBJECT)
+        self.terms = LimitSet(reported=(tokens,), reporting_gates={tokens: self.gate(TOKENS, "eventual")})
         self.waiting = []
         self.spent: list[tuple[float, int]] = []
 
@@ -211,7 +218,7 @@ class Reporting(Customers):
 
     def answered(self, cost: int) -> None:
         self.spent.append((self.world.now, cost))
-        report(self.terms, self.world.now, [cost])
+        charge_reported_costs(self.terms, self.world.now, [cost])
 
 
 def reporting(folder: Path, seed: int) -> tuple[World, list[Reporting]]:

@@ -10,8 +10,8 @@ import pytest
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.edge.counters.layout import HEAD_WORDS, Layout
-from edgeproxy.edge.counters.reclaim import PERIOD_KEPT_SECONDS, Reclaim
-from edgeproxy.edge.counters.rows import LimitTable, NoRow
+from edgeproxy.edge.counters.reclaim import PERIOD_RETENTION_SECONDS, Reclaim
+from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.quota import Quota
 from edgeproxy.edge.sync.ledger_counts import LedgerCount, parse_count, write_count
@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
 
 def quota(table: LimitTable, included: int = 100) -> Quota:
     about: Any = {"hard": True, "when": "answered", "cost": 0}
-    return Policies(table).quota("tokens-month", included, "month", BERLIN, b"acme", **about)
+    return Policies(table).get_quota("tokens-month", included, "month", BERLIN, b"acme", **about)
 
 
 def count(used: int, period: int = NOVEMBER.number, **more: Any) -> LedgerCount:
@@ -67,9 +67,9 @@ def test_it_holds_before_anybody_asks_here_and_until_the_period_is_over(path: Pa
     write_count(supervisor, count(100), NOON)
     (row,) = supervisor.rows()
     reclaim = Reclaim(supervisor)
-    reclaim.slice(NOVEMBER.until + PERIOD_KEPT_SECONDS - 1, float("inf"))
+    reclaim.slice(NOVEMBER.until + PERIOD_RETENTION_SECONDS - 1, float("inf"))
     assert quota(limits(path, 0)).left(NOON) == 0
-    reclaim.slice(NOVEMBER.until + PERIOD_KEPT_SECONDS + 1, float("inf"))
+    reclaim.slice(NOVEMBER.until + PERIOD_RETENTION_SECONDS + 1, float("inf"))
     assert supervisor.generation(row) % 2 == 1, "then its row is free"
     assert number_of(supervisor, row) == 0
 
@@ -85,7 +85,7 @@ def test_a_full_table_has_no_row(path: Path) -> None:
     supervisor = limits(path)
     for number in range(5):
         write_count(supervisor, count(1, customer=f"c{number}"), NOON)
-    with pytest.raises(NoRow):
+    with pytest.raises(RowUnavailableError):
         write_count(supervisor, count(1), NOON)
 
 

@@ -55,7 +55,7 @@ class Edge:
 
     def count(self, name: str) -> None:
         """A request is counted, and the supervisor is not told."""
-        policy = self._policies.of(RULE, name.encode())
+        policy = self._policies.get_policy(RULE, name.encode())
         policy.left(self.now)
         policy.charge(1)
         self._used[name] = lambda: policy.charge(1)
@@ -63,7 +63,7 @@ class Edge:
 
     def left(self, name: str) -> int:
         """What would still pass."""
-        return self._policies.of(RULE, name.encode()).left(self.now)
+        return self._policies.get_policy(RULE, name.encode()).left(self.now)
 
     def use(self, name: str, *, refused: bool = False) -> None:
         """The supervisor is told that it is used."""
@@ -209,7 +209,7 @@ def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
 def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: str) -> None:
     rule = Rule("basic", 600, 600.0, algorithm=algorithm, depth=600)
-    policy = Policies(edge._worker).of(rule, b"acme")
+    policy = Policies(edge._worker).get_policy(rule, b"acme")
     policy.left(edge.now)
     policy.charge(100)
     counts = edge._worker.readers[rule.key(b"acme")]
@@ -248,7 +248,7 @@ def test_what_an_answer_has_allowed_is_over_in_all_rows_at_once(edge: Edge) -> N
 def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: OnLoss, is_whole: bool) -> None:
     bucket = Rule("basic", 600, 60.0, algorithm="token_bucket", depth=20)
     worker = Policies(edge._worker)
-    policy = worker.of(bucket, b"acme")
+    policy = worker.get_policy(bucket, b"acme")
     policy.left(edge.now)
     counts = edge._worker.readers[bucket.key(b"acme")]
     assert isinstance(counts, Counts)
@@ -333,7 +333,7 @@ def test_claims_that_nobody_uses_are_given_back_also_where_another_supervisor_go
     edge.told()
     edge.now += max(UNUSED_SECONDS.values())
     assert [row for row, _ in edge.shared.unused(edge.now)] == [edge.rows["customer"]]
-    claims.settle(edge.shared.table, edge.rows["customer"], column)
+    claims.clear_claims(edge.shared.table, edge.rows["customer"], column)
     assert edge.shared.unused(edge.now) == []
     for _ in edge.over(15.0):
         pass

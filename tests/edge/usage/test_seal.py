@@ -195,7 +195,7 @@ def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) ->
         edge.worker.close()
         edge.supervise(customers)
         edge.worker = edge.join()
-        edge.store.tend(5e7)
+        edge.store.maintain(5e7)
     count(edge.worker, ACME, 100)
     old = edge.worker
     edge.store.close()
@@ -222,7 +222,7 @@ def test_what_could_not_be_marked_in_the_base_is_not_sealed_again(edge: Edge, mo
     edge.worker.close()
     edge.supervise(45)
     edge.worker = edge.join()
-    edge.store.tend(5e7)
+    edge.store.maintain(5e7)
     edge.open()
 
     def full(base: Base, path: Path) -> None:
@@ -249,7 +249,7 @@ def test_where_nobody_seals_any_more_files_are_kept(edge: Edge) -> None:
     edge.store.close()
     edge.worker.close()
     edge.supervise(customers=50)
-    edge.store.tend(5e7)
+    edge.store.maintain(5e7)
     assert usage_files(edge) == ["usage.1.tbl", "usage.2.tbl"]
 
 
@@ -262,7 +262,7 @@ def test_a_file_in_which_somebody_still_counts_is_not_closed(edge: Edge) -> None
     edge.worker.close()
     edge.sealer.seal(MINUTE + 2)
     assert edge.store.sealed == {"usage.1.tbl"}
-    edge.store.tend(5e7)
+    edge.store.maintain(5e7)
     edge.assert_sealed()
 
 
@@ -380,12 +380,12 @@ def test_a_name_that_has_a_second_row_since_a_power_cut_gets_back_what_either_ha
     edge.sealer.seal(MINUTE + 5)
     table, key = edge.store.usage, tally_key(*ACME)
     # The disk had its row, and not the page of the index that leads there.
-    table.index.bury(table.index.hash(key), 0)
+    table.index.remove(table.index.hash(key), 0)
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 10)
     assert [(key, mark) for key, mark in table.marks()] == [(key, 1), (key, 1)]
     # And the next time neither the new row nor what leads there.
-    table.index.bury(table.index.hash(key), 1)
+    table.index.remove(table.index.hash(key), 1)
     start = table.layout.first_row + table.layout.row_words
     table.words[start : start + table.layout.row_words] = memoryview(bytes(8 * table.layout.row_words)).cast("Q")
     table.words[at.HIGH] = 1

@@ -161,7 +161,7 @@ class Life:
     def tend(self) -> None:
         """Files in which nobody counts any more are folded into the base."""
         with suppress(OSError, Killed):
-            self.up().store.tend(OFFSET)
+            self.up().store.maintain(OFFSET)
 
     def clock(self) -> None:
         """The clock is set."""

@@ -75,10 +75,10 @@ def test_who_serves_on_without_a_supervisor_is_known_by_a_lock_of_its_own(paths:
 HOLDER = """
 import sys
 from pathlib import Path
-from edgeproxy.edge.counters.columns import take
+from edgeproxy.edge.counters.columns import acquire_column
 from tests.support.tables import opened
 files = [opened(Path(path)) for path in sys.argv[1:]]
-print(take(files), flush=True)
+print(acquire_column(files), flush=True)
 sys.stdin.read()
 """
 

@@ -66,7 +66,7 @@ class World:
         self.under_way = 0
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: str) -> Gate:
-        return Gate(table, counts, rule.depth or rule.limit, mode, self.tell)
+        return Gate(table, counts, rule.depth or rule.limit, mode, self.notify_hosts)
 
     def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Total":
         return self.at_once

@@ -250,7 +250,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
 from tests.support.tables import opened
 file, inside, limit = opened(Path(sys.argv[1])), opened(Path(sys.argv[2])).words, 2
-column = columns.take([file])
+column = columns.acquire_column([file])
 table = LimitTable(file, column)
 slots = Policies(table).concurrency(Rule("concurrency", limit, 0.0, algorithm="concurrency"), b"acme")
 chance = random.Random(int(sys.argv[3]))

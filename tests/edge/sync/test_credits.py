@@ -58,7 +58,7 @@ class Customers:
         """The gate before a rule's row, and what the supervisor is told of it."""
         counts = self.table.readers[rule.key(SUBJECT)]
         terms = build_terms(rule, LAYOUT.cells, mode)
-        gate = Gate(self.table, counts, terms.most, mode, self.tell)  # type: ignore[arg-type]
+        gate = Gate(self.table, counts, terms.most, mode, self.notify_hosts)  # type: ignore[arg-type]
         self.said[gate] = terms
         return gate
 

@@ -257,8 +257,8 @@ chance = random.Random(int(sys.argv[3]))
 held = took = 0
 # Who does not get the flock at once goes without the row, and is held to its share: of two slots one, whoever has them.
 while slots._slots._row < 0:
-    if slots.take(51e6):
-        slots.give_back()
+    if slots.acquire(51e6):
+        slots.release()
 # What one says that was killed stays: it is for itself only to add that.
 others = 1000 + max(2, column + 1)
 print("ready", flush=True)

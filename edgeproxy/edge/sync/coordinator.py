@@ -142,7 +142,7 @@ class Coordinator:
             self._hub = self._create_hub(settings)
             for shared in self._list_tables():
                 # What was known is of another hub: until this one is reached nobody waits for it.
-                shared.hub_column.say_away()
+                shared.hub_column.write_away()
             self._handle_hub_change()
             self._running = self._tasks.start("hub", self._hub.run())
 
@@ -221,10 +221,10 @@ class Coordinator:
         hub, column = self._hub, shared.hub_column
         column.on_loss = self._settings.on_loss
         if hub.is_up:
-            self._store.control.know(hub.hosts)
+            self._store.control.write_hosts(hub.hosts)
         if hub.tried or not column.is_known:
             # Else what a supervisor before this one knew of it is good still.
-            column.say_hosts(hub.hosts, is_away=not hub.is_up)
+            column.write_hosts(hub.hosts, is_away=not hub.is_up)
         shared.rates.hosts = shared.totals.hosts = hub.hosts
         shared.rates.rtt = hub.rtt
 
@@ -421,7 +421,7 @@ class Coordinator:
         elif self._clock_set:
             difference = max(-SLEW_SECONDS * CHECK_SECONDS_MAX, min(SLEW_SECONDS * CHECK_SECONDS_MAX, difference))
         self._clock_set = True
-        self._store.control.move(here + difference)
+        self._store.control.write_offset(here + difference)
         if difference < -BACK_SECONDS:
             for shared in self._list_tables():
                 shared.rates.restart(self._now())

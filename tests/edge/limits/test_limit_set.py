@@ -420,7 +420,7 @@ def test_what_terms_say_of_themselves(paths: Paths) -> None:
 def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 2, 1), 1), (Rule("route", 6, 4.0, "route"), 1)],
-        plan_policies=1,
+        bought_off=1,
         credits=(rule("credits", 1, 3, "burst_credits"), 1),
     )
     process = Process(*paths, plan)
@@ -438,7 +438,7 @@ def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Pat
 
 def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_nothing(paths: Paths) -> None:
     plan = Plan(
-        policies=[(rule("plan", 10, 1), 10)], plan_policies=1, credits=(rule("credits", 1, 5, "burst_credits"), 10)
+        policies=[(rule("plan", 10, 1), 10)], bought_off=1, credits=(rule("credits", 1, 5, "burst_credits"), 10)
     )
     terms = Process(*paths, plan).terms
     assert admit(terms, START)[0] is False
@@ -553,7 +553,7 @@ def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Path
 def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 1, 1), 1)],
-        plan_policies=1,
+        bought_off=1,
         credits=(rule("credits", 1, 5, "burst_credits"), 1),
         reported=[(Rule("tokens", 100, 4.0, "key"), 1)],
         slots=[Rule("slots", 9, 0.0, algorithm="concurrency")],

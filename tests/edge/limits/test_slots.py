@@ -252,7 +252,7 @@ from tests.support.tables import opened
 file, inside, limit = opened(Path(sys.argv[1])), opened(Path(sys.argv[2])).words, 2
 column = columns.acquire_column([file])
 table = LimitTable(file, column)
-slots = Policies(table).concurrency(Rule("concurrency", limit, 0.0, algorithm="concurrency"), b"acme")
+slots = Policies(table).get_concurrency(Rule("concurrency", limit, 0.0, algorithm="concurrency"), b"acme")
 chance = random.Random(int(sys.argv[3]))
 held = took = 0
 # Who does not get the flock at once goes without the row, and is held to its share: of two slots one, whoever has them.
@@ -265,7 +265,7 @@ print("ready", flush=True)
 while not inside[1200]:
     for _ in range(200):
         if chance.random() < 0.6:
-            if slots.take(51e6):
+            if slots.acquire(51e6):
                 held += 1
                 took += 1
                 inside[1000 + column] = held
@@ -274,7 +274,7 @@ while not inside[1200]:
         elif held:
             held -= 1
             inside[1000 + column] = held
-            slots.give_back()
+            slots.release()
 inside[1000 + column] = 0
 print(took, flush=True)
 """

@@ -127,7 +127,7 @@ def replay_batch(settings: Settings, edge: str, seq: int, file: Path | None, *, 
         done = await quarantine.replay_batch(database, edge, seq, body, record=record, meters=settings.meters)
         response = done.to_response()
         what = f"{format_count(done.rows, 'row')} with a total of {done.total} in the minute {response['minute']}"
-        return f"batch {seq} of {edge} {'was format_count before' if done.again else 'is format_count'}: {what}"
+        return f"batch {seq} of {edge} {'was counted before' if done.again else 'is counted'}: {what}"
 
     return run_on_database(settings, count)
 

@@ -210,7 +210,7 @@ def test_an_issuer_is_not_asked_who_it_is_by_everybody_who_begins_to_sign_in(mon
     async def judge(_: str) -> str:
         return ""
 
-    monkeypatch.setattr(code_flow, "fetched", fetched)
+    monkeypatch.setattr(code_flow, "fetch_metadata", fetched)
 
     async def work() -> None:
         flow = CodeFlow(Client("https://id.example.com", "console", None), judge)

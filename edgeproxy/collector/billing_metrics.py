@@ -83,6 +83,6 @@ def _build_family(name: str, about: str, value: float) -> GaugeMetricFamily:
 def _build_labelled_family(name: str, about: str, label: str, values: object) -> GaugeMetricFamily:
     made = GaugeMetricFamily(name, about, labels=[label])
     assert isinstance(values, dict)
-    for said, value in values.items():
-        made.add_metric([str(said)], value)
+    for label_value, value in values.items():
+        made.add_metric([str(label_value)], value)
     return made

@@ -101,13 +101,13 @@ def list_invoices(settings: Settings, *, customer: str | None, period: str | Non
                     number = (await customers.get_row(connection, customer)).id
                 except ChangeRejectedError as error:
                     raise CommandError(error.why) from None
-            invoices_found = await invoices.list_invoices(
+            invoice_rows = await invoices.list_invoices(
                 connection, None, LISTED_MAX, customer=number, period=period, state=state
             )
         rows = [
             f"{one['id']}  {one['period']}  {one['kind']:6}  {one['state']:8}  {format_usd(one['total']):>14}  "
             f"{one['customer']}"
-            for one in invoices_found
+            for one in invoice_rows
         ]
         return "\n".join(rows) or "there is no such invoice"
 

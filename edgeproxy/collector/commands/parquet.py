@@ -60,10 +60,10 @@ def _run_exclusively(settings: Settings, work: Callable[[Database], Awaitable[st
                 raise CommandError("an export from this database is under way")
             try:
                 return await work(database)
-            except (DamagedExportError, MissedHoursError, ConcurrentExportError) as no:
-                raise CommandError(str(no)) from None
+            except (DamagedExportError, MissedHoursError, ConcurrentExportError) as error:
+                raise CommandError(str(error)) from None
 
     try:
         return run_on_database(settings, do)
-    except InvalidStorageError as no:
-        return 2, str(no)
+    except InvalidStorageError as error:
+        return 2, str(error)

@@ -141,7 +141,7 @@ class Database:
 
     @classmethod
     async def connect(cls, url: str, *, as_it_is: bool = False) -> "Database":
-        """Open the database, make its tables or bring them up to date; raises Unusable.
+        """Open the database, make its tables or bring them up to date; raises UnusableDatabaseError.
 
         With `as_it_is` it must be there and up to date already, and is not changed.
         """
@@ -403,12 +403,12 @@ class Database:
 
     async def _create_partitions(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
         """Make the partitions of these minutes that are not there yet."""
-        wanted = {_month_of(minute) for minute in minutes}
-        if wanted <= self._months:
+        needed = {_month_of(minute) for minute in minutes}
+        if needed <= self._months:
             return
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
         there = await _fetch_partitions(connection)
-        for month in sorted(wanted - there):
+        for month in sorted(needed - there):
             name, (since, until) = _partition_name(month), _month_span(month)
             # Attached, as making it in one step would wait for all who read the ledger, and they for it.
             for statement in (
@@ -416,7 +416,7 @@ class Database:
                 f"ALTER TABLE ledger ATTACH PARTITION {name} FOR VALUES FROM ({since}) TO ({until})",
             ):
                 await connection.exec_driver_sql(statement)
-        self._months = there | wanted
+        self._months = there | needed
 
     def droppable(self, second: int) -> int:
         """The Unix second before which minutes can be dropped, where those before `second` are no longer kept."""

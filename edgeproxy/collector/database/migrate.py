@@ -13,7 +13,7 @@ class LaterRevisionError(Exception):
 
 
 def upgrade(connection: sa.Connection) -> None:
-    """Bring the tables to the newest revision, in the transaction that is under way; raises Later."""
+    """Bring the tables to the newest revision, in the transaction that is under way; raises LaterRevisionError."""
     config = Config()
     config.set_main_option("script_location", "edgeproxy.collector.database:migrations")
     config.attributes["connection"] = connection

@@ -34,7 +34,7 @@ async def repeat(
     work: Callable[[], Awaitable[object]],
     *expected: type[Exception],
 ) -> None:
-    """Do `work`, see `guarded`, with a rest of `seconds` after each time, until cancelled."""
+    """Do `work`, see `run_guarded`, with a rest of `seconds` after each time, until cancelled."""
     while True:
         await run_guarded(limited_log, failed, work(), *expected)
         await asyncio.sleep(seconds)
@@ -42,7 +42,7 @@ async def repeat(
 
 async def run_exclusively(database: Database, name: str, work: Callable[[], Awaitable[object]]) -> None:
     """Do `work` unless another collector does the job of this name now. Where the lock of it is lost meanwhile, it is
-    cancelled, and LockLost raised.
+    cancelled, and LockLostError raised.
     """
     async with acquire_lock(database, name) as lock:
         if lock.is_ours:
@@ -55,8 +55,8 @@ async def _run_while_locked(lock: JobLock, name: str, work: Callable[[], Awaitab
     async def do() -> None:
         try:
             await work()
-        except Exception as failure:
-            failed.append(failure)
+        except Exception as error:
+            failed.append(error)
 
     tasks = Tasks()
     done, lost = tasks.start(name, do()), tasks.start(f"the lock of {name}", lock.wait_until_lost())

@@ -30,7 +30,7 @@ class LockLostError(OSError):
 
 
 class JobLock(NamedTuple):
-    """What `taken` gives."""
+    """What `acquire_lock` gives."""
 
     is_ours: bool
     session: AsyncConnection | None = None
@@ -69,7 +69,7 @@ async def acquire_lock(database: Database, name: str) -> AsyncIterator[JobLock]:
 @asynccontextmanager
 async def try_exclusive(database: Database, name: str) -> AsyncIterator[bool]:
     """Whether the job of this name is the caller's to do until the block ends: see `taken`. For what takes a moment;
-    what takes longer is for `do_alone`, which ends it where the lock is lost.
+    what takes longer is for `run_exclusively`, which ends it where the lock is lost.
     """
     async with acquire_lock(database, name) as lock:
         yield lock.is_ours

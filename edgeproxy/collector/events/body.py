@@ -52,7 +52,7 @@ LINE = msgspec.json.Decoder(EventRecord)
 def parse_body(
     body: bytes, meters: Mapping[str, Meter], now: float
 ) -> tuple[list[tuple[int, UsageEvent]], list[Rejection]]:
-    """The events in a body, with their index, and what else is in it; raises BadBody."""
+    """The events in a body, with their index, and what else is in it; raises InvalidEventBodyError."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     if (sound := parse_sound_body(body, meters, now)) is not None:
@@ -79,7 +79,7 @@ def parse_sound_body(body: bytes, meters: Mapping[str, Meter], now: float) -> li
 
 
 def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], now: float) -> Iterable[UsageEvent]:
-    """Raises BadEvent, which need not say why, where one is not sound."""
+    """Raises InvalidEventError, which need not say why, where one is not sound."""
     names: set[tuple[str, str]] = set()
     for one in records:
         meter = meters.get(one.meter)
@@ -113,7 +113,7 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
 
 @lru_cache(1 << 12)
 def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
-    """The dimensions that this JSON says, as text; raises BadEvent."""
+    """The dimensions that this JSON says, as text; raises InvalidEventError."""
     try:
         return parse_dimensions(orjson.loads(raw), "", known)
     except orjson.JSONDecodeError:

@@ -79,7 +79,7 @@ class UsageEvent(NamedTuple):
 
 
 def parse_objects(body: bytes) -> list[Any]:
-    """Return what is sent: a JSON object, an array of them, or JSON lines. Raises BadBody."""
+    """Return what is sent: a JSON object, an array of them, or JSON lines. Raises InvalidEventBodyError."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidEventBodyError(f"the body has more than {BODY_BYTES_MAX >> 20} MiB")
     try:
@@ -99,7 +99,7 @@ def parse_objects(body: bytes) -> list[Any]:
 
 
 def parse_event(said: Any, meters: Mapping[str, Meter], now: float) -> UsageEvent:
-    """Return the event that this JSON says; raises BadEvent. `meters`: those that count events."""
+    """Return the event that this JSON says; raises InvalidEventError. `meters`: those that count events."""
     if not isinstance(said, dict):
         raise InvalidEventError("is not an object")
     fields = _convert_cloud_event(said) if "specversion" in said else _require_known_fields(said, FIELDS, "")
@@ -124,29 +124,29 @@ def parse_event(said: Any, meters: Mapping[str, Meter], now: float) -> UsageEven
     )
 
 
-def _convert_cloud_event(said: dict[str, Any]) -> dict[str, Any]:
+def _convert_cloud_event(document: dict[str, Any]) -> dict[str, Any]:
     """The fields of a CloudEvent as ours; further attributes are its sender's own."""
-    if said["specversion"] != "1.0":
+    if document["specversion"] != "1.0":
         raise InvalidEventError("specversion: is not 1.0")
-    for name, value in said.items():
+    for name, value in document.items():
         if name != "data" and isinstance(value, dict | list):
             raise InvalidEventError(f"{format_name(name)}: is neither a text nor a number nor a boolean")
-    data = said.get("data")
+    data = document.get("data")
     if not isinstance(data, dict):
         raise InvalidEventError('data: is not an object such as {"value": 1}')
     _require_known_fields(data, DATA_FIELDS, "data.")
-    ours = {"customer": said.get("subject"), "meter": said.get("type")}
-    return {**{name: said.get(name) for name in ("id", "source", "time")}, **ours, **data}
+    ours = {"customer": document.get("subject"), "meter": document.get("type")}
+    return {**{name: document.get(name) for name in ("id", "source", "time")}, **ours, **data}
 
 
-def _require_known_fields(said: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
-    for name in said:
+def _require_known_fields(document: dict[str, Any], names: tuple[str, ...], prefix: str) -> dict[str, Any]:
+    for name in document:
         if name not in names:
             near = find_nearest(name, names)
             raise InvalidEventError(
                 f"{prefix}{format_name(name)}: unknown field" + (f", did you mean {near}?" if near else "")
             )
-    return said
+    return document
 
 
 def format_name(name: str) -> str:
@@ -169,14 +169,14 @@ def _parse_name(fields: dict[str, Any], name: str) -> str:
 
 
 def parse_value(value: Any) -> int:
-    """What is added up, or the level of a gauge; raises BadEvent."""
+    """What is added up, or the level of a gauge; raises InvalidEventError."""
     if type(value) is not int or not 0 <= value <= VALUE_MAX:
         raise InvalidEventError(f"value: is not a whole number from 0 to {VALUE_MAX}")
     return value
 
 
 def parse_item(value: Any) -> str:
-    """What is counted once: a text, or a number as text; raises BadEvent."""
+    """What is counted once: a text, or a number as text; raises InvalidEventError."""
     if type(value) is int and 0 <= value <= VALUE_MAX:
         return str(value)
     if not isinstance(value, str) or not TEXT.fullmatch(value):
@@ -187,7 +187,7 @@ def parse_item(value: Any) -> str:
 
 
 def parse_dimensions(value_by_name: Any, name: str, known: Collection[str]) -> str:
-    """The dimensions as text, those of the meter being `known`; raises BadEvent."""
+    """The dimensions as text, those of the meter being `known`; raises InvalidEventError."""
     if value_by_name is None or value_by_name == {}:
         return ""
     if not isinstance(value_by_name, dict):
@@ -203,7 +203,7 @@ def parse_dimensions(value_by_name: Any, name: str, known: Collection[str]) -> s
 
 
 def parse_second(text: Any, now: float) -> int:
-    """The Unix second of a time of RFC 3339 that is not too far from now; raises BadEvent."""
+    """The Unix second of a time of RFC 3339 that is not too far from now; raises InvalidEventError."""
     try:
         if not isinstance(text, str) or len(text) > 40 or "T" not in (upper := text.upper()):
             raise ValueError

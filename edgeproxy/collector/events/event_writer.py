@@ -115,7 +115,7 @@ class EventWriter:
         return self._held < WAITING_EVENTS_MAX
 
     async def settle(self, sent: EventRequest) -> Receipt:
-        """What became of these events, once it is on disk; raises Unavailable."""
+        """What became of these events, once it is on disk; raises DatabaseUnavailableError."""
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self._queue.append(WaitingRequest(sent, answer))
         self._held += count_events(sent)
@@ -170,11 +170,11 @@ class EventWriter:
             if not waiting.answer.done():
                 waiting.answer.set_result(receipt)
 
-    def _fail_group(self, group: Sequence[WaitingRequest], failure: Exception) -> None:
+    def _fail_group(self, group: Sequence[WaitingRequest], error: Exception) -> None:
         """Tell the senders to come back; what it was is said here."""
-        log.get_logger().error("events could not be counted", requests=len(group), why=format_reason(failure))
-        if not isinstance(failure, CONNECTION_ERRORS):
-            log.get_logger().error("a fault in the collector", exc_info=failure)
+        log.get_logger().error("events could not be counted", requests=len(group), why=format_reason(error))
+        if not isinstance(error, CONNECTION_ERRORS):
+            log.get_logger().error("a fault in the collector", exc_info=error)
         self._metrics.failed()
         for waiting in group:
             if not waiting.answer.done():
@@ -237,13 +237,13 @@ class EventWriter:
         self, connection: AsyncConnection, identities: Sequence[Identity]
     ) -> dict[Identity, UsageEvent]:
         """The events that were counted before under these identities."""
-        found: dict[Identity, UsageEvent] = {}
+        counted: dict[Identity, UsageEvent] = {}
         for begin in range(0, len(identities), LOOKED_UP_MAX):
             some = identities[begin : begin + LOOKED_UP_MAX]
-            wanted = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
-            for row in await connection.execute(wanted):
-                found[row.source, row.id] = UsageEvent(*row)
-        return found
+            statement = sa.select(events).where(sa.tuple_(events.c.source, events.c.id).in_(some))
+            for row in await connection.execute(statement):
+                counted[row.source, row.id] = UsageEvent(*row)
+        return counted
 
     async def _store_dead_letters(
         self, connection: AsyncConnection, group: Sequence[EventRequest], receipts: Sequence[Receipt]
@@ -264,8 +264,8 @@ class EventWriter:
         ]
         if rows:
             there = (await connection.execute(sa.select(sa.func.count()).select_from(dead_letters))).scalar_one()
-            if kept := rows[: max(0, DEAD_LETTERS_MAX - there)]:
-                await connection.execute(sa.insert(dead_letters), kept)
+            if stored := rows[: max(0, DEAD_LETTERS_MAX - there)]:
+                await connection.execute(sa.insert(dead_letters), stored)
         first = {row["token"]: row for row in reversed(rows)}
         return [*map(make_rejection_alert, first.values())]
 
@@ -353,10 +353,10 @@ def to_json_object(event: UsageEvent) -> dict[str, Any]:
     return {name: value for name, value in document.items() if value is not None}
 
 
-def format_document(said: Any) -> str:
+def format_document(document: Any) -> str:
     """What was sent, as JSON of a bounded length."""
     try:
-        text = orjson.dumps(said).decode()
+        text = orjson.dumps(document).decode()
     except orjson.JSONEncodeError:  # It reads what is nested more deeply than it writes.
         return orjson.dumps("(nested too deeply to be kept)").decode()
     return text if len(text) <= LETTER_CHARACTERS_MAX else orjson.dumps(text[:LETTER_CHARACTERS_MAX]).decode()

@@ -55,7 +55,7 @@ def encode_table(table: pa.Table) -> bytes:
 
 
 def parse_file(path: str, hour: int, body: bytes) -> Rows:
-    """The rows of a file of this hour; raises Damaged."""
+    """The rows of a file of this hour; raises DamagedExportError."""
     at, *names, split, values = parse_columns(path, body, SCHEMA)
     texts = [dimensions.format_dimensions(dict(some)) for some in split]
     rows: Rows = dict(zip(zip(*names, texts, strict=True), values, strict=True))
@@ -65,7 +65,7 @@ def parse_file(path: str, hour: int, body: bytes) -> Rows:
 
 
 def parse_columns(path: str, body: bytes, schema: pa.Schema) -> list[list[Any]]:
-    """The columns of a file with this schema; raises Damaged."""
+    """The columns of a file with this schema; raises DamagedExportError."""
     try:
         table = pq.read_table(pa.BufferReader(body))
         if not table.schema.equals(schema):
@@ -81,14 +81,14 @@ def describe_file(path: str, body: bytes, rows: int) -> File:
 
 
 def check_file(file: File, body: bytes) -> bytes:
-    """The bytes of a file, if they are those that the manifest names; raises Damaged."""
+    """The bytes of a file, if they are those that the manifest names; raises DamagedExportError."""
     if (len(body), hashlib.sha256(body).hexdigest()) != (file.bytes, file.sha256):
         raise DamagedExportError(f"{file.path}: was changed: it is not what the manifest names")
     return body
 
 
 def subtract(path: str, rows: Rows, taken: Mapping[Key, int]) -> Rows:
-    """What is left of rows without those of a file; raises Damaged where the file has more."""
+    """What is left of rows without those of a file; raises DamagedExportError where the file has more."""
     left = dict(rows)
     for key, value in taken.items():
         rest = left.pop(key, 0) - value

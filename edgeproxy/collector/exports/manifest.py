@@ -50,7 +50,7 @@ class MonthManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifests:
-    """What the manifests say, by Unix seconds. Raises Damaged where they do not follow each other."""
+    """What the manifests say, by Unix seconds. Raises DamagedExportError where they do not follow each other."""
 
     def __init__(self, bodies: Mapping[str, bytes]) -> None:
         self.since: int | None = None
@@ -114,7 +114,7 @@ class Manifests:
 
 
 def parse_manifest(path: str, body: bytes) -> MonthManifest:
-    """The manifest that this text is; raises Damaged."""
+    """The manifest that this text is; raises DamagedExportError."""
     try:
         return msgspec.json.decode(body, type=MonthManifest)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -54,7 +54,7 @@ def format_file(_: int, rows: Mapping[Key, ReadingRow]) -> bytes:
 
 
 def parse_file(path: str, hour: int, body: bytes) -> Rows:
-    """The readings of a file of this hour; raises Damaged."""
+    """The readings of a file of this hour; raises DamagedExportError."""
     times, sources, ids, *names, splits, values, items = parse_columns(path, body, SCHEMA)
     seconds = [to_second(time) for time in times]
     texts = [dimensions.format_dimensions(dict(some)) for some in splits]
@@ -66,7 +66,7 @@ def parse_file(path: str, hour: int, body: bytes) -> Rows:
 
 
 def subtract(path: str, rows: Rows, taken: Mapping[Key, ReadingRow]) -> Rows:
-    """What is left of readings without those of a file; raises Damaged where the file has others."""
+    """What is left of readings without those of a file; raises DamagedExportError where the file has others."""
     for key, reading in taken.items():
         if rows.get(key) != reading:
             raise DamagedExportError(f"{path}: says of the event {' '.join(key)} what the ledger does not")

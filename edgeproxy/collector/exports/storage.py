@@ -39,10 +39,10 @@ class ConcurrentExportError(Exception):
 
 
 class Storage:
-    """Files by path. Raises Unavailable."""
+    """Files by path. Raises StorageUnavailableError."""
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
-        """Raises Unusable."""
+        """Raises InvalidStorageError."""
         self.url = url
         self._store: Any
         parts = urlsplit(url)
@@ -87,7 +87,7 @@ class Storage:
     def replace(self, path: str, body: bytes, tag: str | None) -> str | None:
         """Make a file (`tag` None), or put another in the place of the version with this tag; the tag of the new one.
 
-        Raises Overtaken where there is another version by now.
+        Raises ConcurrentExportError where there is another version by now.
         """
         mode: Any = "create" if tag is None else {"e_tag": tag}
         if self._is_here:  # Where only one exporter of this host's is.
@@ -128,7 +128,7 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
 
 def find_credentials(environ: Mapping[str, str]) -> dict[str, str]:
     """The key that the environment has, or names a file of (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE); nothing where
-    that is left to the host's role. Raises Unusable.
+    that is left to the host's role. Raises InvalidStorageError.
     """
     names = ("access_key_id", "secret_access_key", "session_token")
     keys = {name: environ[f"AWS_{name.upper()}"] for name in names if environ.get(f"AWS_{name.upper()}")}
@@ -166,5 +166,5 @@ def _convert_errors(url: str) -> Iterator[None]:
         yield
     except (FileNotFoundError, NotImplementedError, exceptions.AlreadyExistsError, exceptions.PreconditionError):
         raise
-    except (exceptions.BaseError, OSError, ValueError) as failure:
-        raise StorageUnavailableError(f"{url}: {' '.join(str(failure).partition(DETAILS)[0].split())}") from None
+    except (exceptions.BaseError, OSError, ValueError) as error:
+        raise StorageUnavailableError(f"{url}: {' '.join(str(error).partition(DETAILS)[0].split())}") from None

@@ -49,22 +49,22 @@ async def verify_export(database: Database, place: Storage) -> ExportTotals:
 
 
 async def _verify_day(database: Database, place: Storage, book: Manifests, day: int) -> int:
-    """How many rows the files of a day have; raises Damaged."""
+    """How many rows the files of a day have; raises DamagedExportError."""
     assert book.since is not None
     assert book.until is not None
     count = 0
     async with database.reading(whole=True) as connection:
-        kept_from = (await rollup.fetch_state(connection)).hours_from
+        retained_from = (await rollup.fetch_state(connection)).hours_from
         late = await closed_hours.fetch_late_counts(connection, day, day + DAY)
         span = max(day, book.since), min(day + DAY, book.until)
         async for hour, rows in closed_hours.stream_hours(connection, *span):
             known = book.hours.get(hour)
             left = rows
             for file in known.files if known is not None else ():
-                found = files.parse_file(file.path, hour, _fetch_body(place, file))
-                count += len(found)
-                if hour >= kept_from:
-                    left = files.subtract(file.path, left, found)
+                file_rows = files.parse_file(file.path, hour, _fetch_body(place, file))
+                count += len(file_rows)
+                if hour >= retained_from:
+                    left = files.subtract(file.path, left, file_rows)
             # Those that no file has came since the last export: their number says so to the next.
             if known is not None and known.readings:
                 readings = await closed_hours.fetch_readings(connection, hour)
@@ -74,7 +74,7 @@ async def _verify_day(database: Database, place: Storage, book: Manifests, day: 
                     readings = reading_files.subtract(file.path, readings, some)
             # What came since the last export is exported by the next.
             is_whole = late.get(hour, 0) == (known.late if known is not None else 0)
-            if left and hour >= kept_from and is_whole:
+            if left and hour >= retained_from and is_whole:
                 raise DamagedExportError(
                     f"the hour {moment(hour)} has {format_count(len(left), 'row')} in the ledger that no file has"
                 )
@@ -82,7 +82,7 @@ async def _verify_day(database: Database, place: Storage, book: Manifests, day: 
 
 
 def _fetch_body(place: Storage, file: File) -> bytes:
-    """The bytes of a file that is what the manifest says; raises Damaged."""
+    """The bytes of a file that is what the manifest says; raises DamagedExportError."""
     try:
         body, _ = place.get(file.path)
     except FileNotFoundError:

@@ -41,5 +41,5 @@ class HubQuotaCopy:
         known = await self._copy.fetch_newest()
         newest, changes = await self._watch.behind(known, LOOK_SECONDS)
         if changes:
-            lines = [(seq, orjson.dumps(said._asdict())) for seq, said in changes]
+            lines = [(seq, orjson.dumps(count._asdict())) for seq, count in changes]
             await self._copy.append_changes(lines, replace=known == 0 or known > newest)

@@ -116,7 +116,7 @@ class QuotaMonitor:
 
     async def _fetch_page(self, after: str) -> Mapping[str, set[str]]:
         """The next customers that have usage, and of which meters."""
-        found: dict[str, set[str]] = defaultdict(set)
+        meters_by_customer: dict[str, set[str]] = defaultdict(set)
         try:
             async with self._database.reading() as connection:
                 names = sa.select(series.c.customer).where(series.c.customer > after).distinct()
@@ -125,10 +125,10 @@ class QuotaMonitor:
                 )
                 pairs = sa.select(series.c.customer, series.c.meter).where(series.c.customer.in_(some)).distinct()
                 for customer, meter in await connection.execute(pairs) if some else ():
-                    found[customer].add(meter)
-        except Exception as failure:  # The next round is to be made too.
-            self._record_failure(failure)
-        return found
+                    meters_by_customer[customer].add(meter)
+        except Exception as error:  # The next round is to be made too.
+            self._record_failure(error)
+        return meters_by_customer
 
     async def _failed_of(self, some: Mapping[str, set[str]]) -> Mapping[str, set[str]]:
         """Look at these customers' quotas of these meters; return those of whom it could not be done."""
@@ -145,11 +145,11 @@ class QuotaMonitor:
             return failed
         return {}
 
-    def _record_failure(self, failure: Exception) -> None:
+    def _record_failure(self, error: Exception) -> None:
         self._metrics.quota_failures.inc()
-        self._limited_log.error("quotas could not be looked at, and are looked at again", format_reason(failure))
-        if not isinstance(failure, CONNECTION_ERRORS):
-            self._log.error("a fault in the collector", exc_info=failure)
+        self._limited_log.error("quotas could not be looked at, and are looked at again", format_reason(error))
+        if not isinstance(error, CONNECTION_ERRORS):
+            self._log.error("a fault in the collector", exc_info=error)
 
     async def _check_quotas(self, some: Mapping[str, set[str]]) -> None:
         now = usage.edge_time()

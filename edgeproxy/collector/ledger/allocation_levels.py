@@ -33,9 +33,9 @@ async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, s
     both = sa.union_all(taken, freed).subquery().c
     change = sa.cast(sa.func.sum(both.change), sa.BigInteger)
     changes = sa.select(both.second, change).group_by(both.second).having(change != 0).order_by(both.second)
-    changes_found = (await connection.execute(changes)).all()
-    levels = accumulate(change for _, change in changes_found)
-    return [Reading(second, SERIES, level) for (second, _), level in zip(changes_found, levels, strict=True)]
+    rows = (await connection.execute(changes)).all()
+    levels = accumulate(change for _, change in rows)
+    return [Reading(second, SERIES, level) for (second, _), level in zip(rows, levels, strict=True)]
 
 
 async def fetch_customers(connection: AsyncConnection, meter: str, until: int) -> set[str]:

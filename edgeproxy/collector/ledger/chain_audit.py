@@ -31,7 +31,7 @@ class ChainWalk:
         """Of the batch there; None after a gap, when nobody knows it."""
 
     def follow(self, row: sa.Row[Any]) -> Batch | None:
-        """What the next row of `batches` counts: nothing where it is in quarantine. Raises Broken."""
+        """What the next row of `batches` counts: nothing where it is in quarantine. Raises BrokenChainError."""
         where = f"edge {self.edge}: batch {row.seq}"
         # Those that were in quarantine stay, and are counted later: what was before them is gone.
         late = row.seq <= self.dropped

@@ -33,7 +33,7 @@ class LedgerWriter:
         """The latest minute of edges."""
 
     async def add_batches(self, connection: AsyncConnection, batches: Iterable[Batch]) -> set[CountKey]:
-        """Add the rows of these batches, whose edges are locked; raises TooMuch. The series that are new here.
+        """Add the rows of these batches, whose edges are locked; raises SumTooLargeError. The series that are new here.
 
         What belongs to minutes that are rolled up is added to their hours and days too, and it is noted of which hours
         all was rolled up already.

@@ -26,7 +26,7 @@ async def fetch_quantity(
     """What the customer has used of the meter from one Unix second on and before another, both whole minutes.
 
     With a `dimension`, only what has this `value` of it; an empty one is that of usage without the dimension. Raises
-    queries.BadQuery where minutes or hours that are asked for are not kept any more.
+    queries.InvalidQueryError where minutes or hours that are asked for are not kept any more.
     """
     by_value = await fetch_quantities(connection, customer, meter, since, until, aggregate=aggregate, by=dimension)
     return by_value.get(value if dimension is not None else NONE, 0)

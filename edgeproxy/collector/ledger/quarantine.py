@@ -81,7 +81,7 @@ async def list_batches(connection: AsyncConnection, edge: str | None = None) -> 
     if edge is not None:
         there &= columns.edge == edge
     count = (await connection.execute(sa.select(sa.func.count()).select_from(batches).where(there))).scalar_one()
-    rows_found = await connection.execute(
+    fetched = await connection.execute(
         sa.select(
             columns.edge, columns.seq, columns.received, sa.func.length(columns.body), columns.coding, columns.why
         )
@@ -90,7 +90,7 @@ async def list_batches(connection: AsyncConnection, edge: str | None = None) -> 
         .limit(LISTED_MAX)
     )
     names = ("edge", "seq", "received", "size", "coding", "why")
-    rows = [dict(zip(names, row, strict=True)) for row in rows_found]
+    rows = [dict(zip(names, row, strict=True)) for row in fetched]
     return {"count": count, "batches": [{**row, "received": format_time(row["received"] // 1000)} for row in rows]}
 
 
@@ -149,7 +149,7 @@ async def replay_batch(
 ) -> ReplayResult:
     """Count a batch that is in quarantine: by its own body, which a later version may be able to read, or by the one
     that is `given` in its place, uncompressed. `record` is called within the transaction that counts; `meters` bound
-    the values of their dimensions. Raises Refused.
+    the values of their dimensions. Raises ReplayRejectedError.
     """
     try:
         async with database.writing() as connection:
@@ -205,7 +205,7 @@ async def _count_replay(
 
 
 def _parse_replacement(row: Any, given: bytes | None) -> Batch:
-    """The batch that is to be counted; raises Refused."""
+    """The batch that is to be counted; raises ReplayRejectedError."""
     try:
         if given is None:
             arrival = decode_batch(BatchHeaders(row.edge, row.seq, row.hash), row.body, row.coding)

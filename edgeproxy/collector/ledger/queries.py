@@ -74,7 +74,7 @@ class LedgerQuery:
         return base64.urlsafe_b64encode(token).rstrip(b"=").decode()
 
     def continue_from(self, cursor: str, *, since: int | None, until: int | None) -> "LedgerQuery":
-        """This question after a cursor, of its times unless others are given; raises BadQuery."""
+        """This question after a cursor, of its times unless others are given; raises InvalidQueryError."""
         try:
             digest, *times, after = _parse_cursor(cursor)
             if len(after) != len(self.by) or not self.by:
@@ -200,19 +200,19 @@ def _date(day: int) -> str:
 
 
 async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dict[str, Any]:
-    """`{total, rows}` of a transaction that reads one moment; raises BadQuery.
+    """`{total, rows}` of a transaction that reads one moment; raises InvalidQueryError.
 
     `total` is that of the whole question, however many of its rows these are; where there are more, `next` is the
     cursor that asks for them.
     """
     rolled = await rollup.fetch_state(connection)
     limit = ROWS_MAX if question.limit is None else question.limit
-    rows_found = (
+    fetched = (
         (await connection.execute(build_statement(question, rolled).limit(limit + 1))).all() if question.by else []
     )
-    page = rows_found[:limit]
+    page = fetched[:limit]
     rows = format_rows(question.by, page)
-    if question.by and len(rows_found) <= limit and question.after is None:
+    if question.by and len(fetched) <= limit and question.after is None:
         total = sum(row["value"] for row in rows)
     else:
         # Without groups it is a question of days, as far as there are any, whatever its rows are.
@@ -221,7 +221,7 @@ async def fetch_usage(connection: AsyncConnection, question: LedgerQuery) -> dic
         total = grouped["value"]
         if not question.by and total:
             rows = [grouped]
-    more = {"next": question.build_cursor(tuple(page[-1][:-2]))} if len(rows_found) > limit else {}
+    more = {"next": question.build_cursor(tuple(page[-1][:-2]))} if len(fetched) > limit else {}
     return {"total": total, "rows": rows, **more}
 
 
@@ -254,7 +254,7 @@ async def fetch_usage_by_meter(
 async def stream_usage(
     connection: AsyncConnection, question: LedgerQuery
 ) -> AsyncGenerator[list[dict[str, Any]], None]:
-    """All rows of a question, some at a time; raises BadQuery before the first."""
+    """All rows of a question, some at a time; raises InvalidQueryError before the first."""
     statement = build_statement(question, await rollup.fetch_state(connection))
     async with connection.stream(statement, execution_options={"yield_per": ROWS_PER_FETCH}) as result:
         async for some in result.partitions():
@@ -276,7 +276,7 @@ def format_rows(by: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[dict[s
 
 
 def build_statement(question: LedgerQuery, rolled: RollupState) -> sa.Select[Any]:
-    """Its rows in order, with the sums of both halves of their values; raises BadQuery."""
+    """Its rows in order, with the sums of both halves of their values; raises InvalidQueryError."""
     since = question.since
     if question.after is not None and question.by[0] in SECONDS:
         since = max(since, int(question.after[0]))  # Nothing before it is asked for.

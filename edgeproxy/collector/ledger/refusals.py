@@ -43,7 +43,7 @@ class RefusalReport(NamedTuple):
 async def fetch_refusals(connection: AsyncConnection, meters: Sequence[str], since: int, until: int) -> RefusalReport:
     """Return the refusals that these meters counted within [since, until), Unix seconds.
 
-    In a transaction that reads one moment; raises NotKept.
+    In a transaction that reads one moment; raises NotRetainedError.
     """
     rolled = await rollup.fetch_state(connection)
     certain, limit = series_dimensions.alias("certain"), series_dimensions.alias("limited_by")

@@ -130,7 +130,7 @@ class Retention:
     async def _drop_batches(self, edge: str, before: int) -> bool:
         """Drop some batches of an edge that were received before this Unix millisecond; whether there were any.
 
-        Raises Broken where they are not the chain that they should be.
+        Raises BrokenChainError where they are not the chain that they should be.
         """
         async with self._database.reading(whole=True) as connection:
             checkpoint = await find_checkpoint(connection, edge)
@@ -194,9 +194,9 @@ async def _list_droppable(connection: AsyncConnection, edge: str, seq: int, befo
 
 
 def _parse_counted(walk: ChainWalk, rows: Sequence[sa.Row[Any]]) -> list[Batch]:
-    """Those that count something of these rows; raises Broken."""
-    batches_found = [walk.follow(row) for row in rows]
-    return [batch for batch in batches_found if batch is not None and batch.gap is None]
+    """Those that count something of these rows; raises BrokenChainError."""
+    parsed = [walk.follow(row) for row in rows]
+    return [batch for batch in parsed if batch is not None and batch.gap is None]
 
 
 class Sweep:

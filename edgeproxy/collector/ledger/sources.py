@@ -47,7 +47,7 @@ class Source(NamedTuple):
 
 def select_sources(seconds: int, since: int, until: int, rolled: RollupState) -> list[Source]:
     """Where the minutes are that begin within [since, until), if they are told apart by so many seconds: a MINUTE, an
-    HOUR or a DAY. Raises NotKept.
+    HOUR or a DAY. Raises NotRetainedError.
     """
     whole_minutes = (round_up(since, MINUTE), round_up(until, MINUTE))
     whole_hours = find_whole_steps(whole_minutes, HOUR) if seconds >= HOUR else None

@@ -76,7 +76,7 @@ class LedgerTotals(NamedTuple):
 
 
 async def verify_ledger(database: Database) -> LedgerTotals:
-    """The sums of a database in which all agrees; raises Broken."""
+    """The sums of a database in which all agrees; raises BrokenChainError."""
     totals = LedgerTotals()
     async with database.reading(whole=True) as connection:
         rolled = await rollup.fetch_state(connection)
@@ -93,7 +93,7 @@ async def verify_ledger(database: Database) -> LedgerTotals:
 
 
 async def _verify_dimensions(connection: AsyncConnection) -> None:
-    """Whether usage is grouped by the dimensions that it has; raises Broken."""
+    """Whether usage is grouped by the dimensions that it has; raises BrokenChainError."""
     one = series_dimensions.c
     expected = {
         (number, name): value
@@ -127,7 +127,7 @@ class EdgeVerifier:
         """The latest minute that dropped batches have something of."""
 
     async def verify(self, watermark: int, tip: str | None) -> LedgerTotals:
-        """What there is of it, where all agrees; raises Broken."""
+        """What there is of it, where all agrees; raises BrokenChainError."""
         checkpoint = await find_checkpoint(self._connection, self._edge)
         self._partly = -1 if checkpoint is None else checkpoint.minute
         self._numbers = await fetch_series_numbers(self._connection, self._edge)
@@ -156,7 +156,7 @@ class EdgeVerifier:
         return LedgerTotals(1, count[COUNTED] + gone, count[GAP], count[QUARANTINED], total, gone)
 
     async def verify_events(self) -> LedgerTotals:
-        """What there is of usage that services reported, where it is what their events say; raises Broken."""
+        """What there is of usage that services reported, where it is what their events say; raises BrokenChainError."""
         self._numbers = await fetch_series_numbers(self._connection, self._edge)
         self._names = {number: what for what, number in self._numbers.items()}
         others = await self._find_days()
@@ -190,7 +190,7 @@ class EdgeVerifier:
         return LedgerTotals(total=total, events=number)
 
     async def _verify_watermark(self, watermark: int, settled: int) -> None:
-        """Whether its batches come to its watermark; raises Broken."""
+        """Whether its batches come to its watermark; raises BrokenChainError."""
         columns = batches.c
         last = sa.select(columns.last).where(columns.edge == self._edge).order_by(columns.seq.desc()).limit(1)
         settled = max(settled, (await self._connection.execute(last)).scalar_one_or_none() or 0)
@@ -227,7 +227,7 @@ class EdgeVerifier:
         return days_with_usage
 
     async def _verify_day(self, day: int, reported: Mapping[int, Mapping[SeriesKey, int]]) -> int:
-        """What this day comes to, of which batches say so much, by minute; raises Broken."""
+        """What this day comes to, of which batches say so much, by minute; raises BrokenChainError."""
         rolled = self._rolled
         expected = self._resolve_numbers(reported)
         minutes = await self._fetch_cells(ledger, day, rolled.minutes_from)
@@ -248,7 +248,7 @@ class EdgeVerifier:
         return sum(total.values())
 
     def _resolve_numbers(self, reported: Mapping[int, Mapping[SeriesKey, int]]) -> Cells:
-        """What batches say, with the numbers of series; raises Broken where one has none."""
+        """What batches say, with the numbers of series; raises BrokenChainError where one has none."""
         for minute, values in reported.items():
             for what in values.keys() - self._numbers.keys():
                 raise BrokenChainError(
@@ -272,7 +272,7 @@ class EdgeVerifier:
         return {(time, number): value for time, number, value in rows}
 
     def _compare_minutes(self, minutes: Cells, expected: Cells) -> None:
-        """Whether these minutes are what batches say; raises Broken."""
+        """Whether these minutes are what batches say; raises BrokenChainError."""
         for cell in self._iterate_cells(minutes, expected):
             value, there = expected.get(cell, 0), minutes.get(cell)
             if cell[0] < self._rolled.minutes_from:
@@ -284,7 +284,7 @@ class EdgeVerifier:
                 )
 
     def _compare_sums(self, unit: str, actual: Cells, expected: Cells, of: str) -> None:
-        """Whether these hours or days are the sums that they should be; raises Broken."""
+        """Whether these hours or days are the sums that they should be; raises BrokenChainError."""
         for cell in self._iterate_cells(actual, expected):
             one, other = actual.get(cell, 0), expected.get(cell, 0)
             if one != other:

@@ -81,13 +81,13 @@ async def fetch_quotas(
     return quotas_by_customer
 
 
-async def _fetch_subscribers(connection: AsyncConnection, wanted: sa.Select[Any]) -> dict[str, Subscriber]:
+async def _fetch_subscribers(connection: AsyncConnection, statement: sa.Select[Any]) -> dict[str, Subscriber]:
     """Return the customers of these rows by name, each with what it may use by its plan. Credits are not among it."""
-    joined = wanted.select_from(
+    joined = statement.select_from(
         schema.customers.outerjoin(entitlements, entitlements.c.customer == schema.customers.c.id)
     )
-    found = {}
-    for name, said, quotas in await connection.execute(joined):
+    subscribers = {}
+    for name, settings_json, quotas in await connection.execute(joined):
         plan = documents.compute_entitlements(quotas, None, None)
-        found[name] = Subscriber(**dict(Customer.model_validate_json(said)), entitled=plan)
-    return found
+        subscribers[name] = Subscriber(**dict(Customer.model_validate_json(settings_json)), entitled=plan)
+    return subscribers

@@ -69,11 +69,11 @@ def check(config: ConfigFile) -> None:
         instead = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
         typer.echo(f"warning: {told}: write {instead}://", err=True)
     if settings is not None and settings.access_log is not None:
-        from edgeproxy.edge.proxy.log_file import unusable
+        from edgeproxy.edge.proxy.log_file import describe_problem
 
         file = settings.access_log.file
         # The state directory is made when the edge starts.
-        why = None if file.parent == settings.state else unusable(file)
+        why = None if file.parent == settings.state else describe_problem(file)
         if why is not None:
             typer.echo(f"warning: the access log {file} cannot be written from here: {why}", err=True)
     typer.echo(f"OK: {summary(settings)}" if settings else "OK: a part, which another file has to include")

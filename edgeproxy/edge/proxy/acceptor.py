@@ -15,8 +15,13 @@ from edgeproxy.edge.http1 import message, security_fields
 from edgeproxy.edge.proxy import server_tls
 from edgeproxy.edge.proxy.authorization import CLIENTS
 from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS, LINGER_SECONDS, Client
-from edgeproxy.edge.proxy.client_hello import NO_APPLICATION_PROTOCOL, SPOKEN, is_whole, offers
-from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooMany
+from edgeproxy.edge.proxy.client_hello import (
+    NO_APPLICATION_PROTOCOL,
+    SPOKEN,
+    is_first_record_complete,
+    parse_alpn_offers,
+)
+from edgeproxy.edge.proxy.connection_limits import LINGERING_MAX, TooManyConnectionsError
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
 
@@ -50,17 +55,17 @@ class Acceptor(asyncio.Protocol):
             transport.abort()
             return
         peer = peername[0]
-        comer: asyncio.Protocol
+        protocol: asyncio.Protocol
         try:
             subject = runtime.connections.limits.admit(peer, runtime.snapshot, monotonic() + runtime.offset)
-        except TooMany as refusal:
+        except TooManyConnectionsError as error:
             if server_tls is not None:
                 # Nothing can be said without a handshake, which is what is to be saved.
                 transport.abort()
                 return
-            comer = TurnedAway(runtime, peer, refusal)
+            protocol = RejectedConnection(runtime, peer, error)
         else:
-            comer = (
+            protocol = (
                 self._kind(runtime, peer, subject)
                 if server_tls is None
                 else TlsHandshake(runtime, peer, subject, server_tls.context, self._kind)
@@ -69,14 +74,14 @@ class Acceptor(asyncio.Protocol):
             # What is written goes out at once, and not at the end of this turn of the loop; what does not fit pauses.
             # Under TLS the handshake's last words may still be on their way when the first request has come.
             transport.set_write_buffer_limits(0)
-        transport.set_protocol(comer)
-        comer.connection_made(transport)
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
 
 
 class TlsHandshake(TlsTransport):
     """A connection in its TLS handshake; then the transport of a Client."""
 
-    __slots__ = ("_greeted", "_hello", "_kind", "_peer", "_runtime", "subject")
+    __slots__ = ("_has_record", "_hello", "_kind", "_peer", "_runtime", "subject")
 
     def __init__(
         self, runtime: "Runtime", peer: str, subject: bytes, context: ssl.SSLContext, kind: type[Client]
@@ -84,7 +89,7 @@ class TlsHandshake(TlsTransport):
         super().__init__(context, server_side=True)
         self._kind = kind
         self._runtime, self._peer, self.subject = runtime, peer, subject
-        self._greeted = False
+        self._has_record = False
         self._hello: bytes | None = b""
         """What has come of the first record; None once it is whole."""
         self.deadline = monotonic() + runtime.snapshot.header_timeout
@@ -96,18 +101,18 @@ class TlsHandshake(TlsTransport):
 
     def greeted(self, data: bytes) -> bool:
         """The first record: is it worth a handshake? OpenSSL says nothing before it has all of it either."""
-        self._greeted = True
+        self._has_record = True
         if self._hello == b"" and data[:1].isalpha():
             # No record of TLS begins with a letter (RFC 8446 section 5.1), and every request does.
             self.answer(400, WITHOUT_TLS, head_only=data.startswith(b"HEAD "))
             return False
         if self._hello is not None:
             hello = self._hello + data
-            if not is_whole(hello):
+            if not is_first_record_complete(hello):
                 self._hello = hello
                 return True
             self._hello = None
-            protocols = offers(hello)
+            protocols = parse_alpn_offers(hello)
             if protocols is not None and SPOKEN.isdisjoint(protocols):
                 self.refuse(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
@@ -115,8 +120,8 @@ class TlsHandshake(TlsTransport):
 
     def answer(self, status: int, detail: str, *, head_only: bool) -> None:
         """Answer without TLS. What is still sent is read and dropped for a moment: a reset would destroy the answer."""
-        self._over = True
-        self._plain.write(_answer(self._runtime, self._peer, status, detail, head_only=head_only))
+        self._is_closed = True
+        self._plain.write(_format_rejection(self._runtime, self._peer, status, detail, head_only=head_only))
         self._plain.write_eof()
         self.deadline = monotonic() + LINGER_SECONDS
         self.failed(ConnectionAbortedError("a request without TLS"))
@@ -128,21 +133,21 @@ class TlsHandshake(TlsTransport):
 
     def failed(self, why: BaseException | None) -> None:
         """There will be no client. Who came and went without a word is nobody's failure."""
-        if self._greeted or why is not None:
+        if self._has_record or why is not None:
             self._runtime.connections.limits.handshake_failed(format_tls_error(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._app is None:
+        if self._protocol is None:
             self._runtime.connections.handshake_ended(self, gone=True)
         super().connection_lost(exc)
 
 
-class TurnedAway(asyncio.Protocol):
+class RejectedConnection(asyncio.Protocol):
     """A connection that is one too many: it gets an answer, whatever it asks, and nothing it sends is kept."""
 
     __slots__ = ("_peer", "_refusal", "_runtime", "_transport", "deadline")
 
-    def __init__(self, runtime: "Runtime", peer: str, refusal: TooMany) -> None:
+    def __init__(self, runtime: "Runtime", peer: str, refusal: TooManyConnectionsError) -> None:
         self._runtime, self._peer, self._refusal = runtime, peer, refusal
         self.deadline = monotonic() + LINGER_SECONDS
 
@@ -150,7 +155,7 @@ class TurnedAway(asyncio.Protocol):
         self._transport = transport
         runtime, refusal = self._runtime, self._refusal
         again = b"" if refusal.status == 403 else b"Retry-After: 1\r\n"
-        transport.write(_answer(runtime, self._peer, refusal.status, refusal.detail, again))
+        transport.write(_format_rejection(runtime, self._peer, refusal.status, refusal.detail, again))
         lingering = runtime.connections.limits.lingering
         if len(lingering) < LINGERING_MAX:
             lingering.add(self)
@@ -175,7 +180,7 @@ class TurnedAway(asyncio.Protocol):
         self._runtime.deadlines.everybody.discard(self)
 
 
-def _answer(
+def _format_rejection(
     runtime: "Runtime", peer: str, status: int, detail: str, fields: bytes = b"", *, head_only: bool = False
 ) -> bytes:
     """The answer to a connection that gets no further; it is in the access log."""

@@ -17,7 +17,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import read_request_line
-from edgeproxy.edge.proxy.bounded_cache import keep
+from edgeproxy.edge.proxy.bounded_cache import store
 from edgeproxy.edge.proxy.log_file import LogFile
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ LINE = b'{"time":"%b.%03dZ"%b%b,"bytes_in":%d,"bytes_out":%d,"seconds":%.6f%b%b%
 OTHER = b"_OTHER"
 """A method that nobody has registered, as OpenTelemetry calls it: what stands there may be a key in the wrong place."""
 
-ASKED = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
+REQUEST = b',"request_id":"%b","client":"%b","method":"%b","host":"%b","path":"%b","protocol":"HTTP/1.%d"'
 UPSTREAM = b'%b,"upstream_seconds":%.6f,"retries":%d'
 
 
@@ -59,7 +59,7 @@ class LoggedClient(Protocol):
     def peer(self) -> str: ...
 
 
-class Logged(Protocol):
+class LoggedRequest(Protocol):
     """What a line needs of a request, see `Exchange`."""
 
     @property
@@ -104,11 +104,11 @@ class AccessLog:
         ending: dict[str, Any] = {"region": region}
         if settings.sample < 1.0:
             ending["sample"] = settings.sample
-        self._ending = members(ending) + b"}\n"
+        self._ending = format_members(ending) + b"}\n"
 
     def over(
         self,
-        request: Logged,
+        request: LoggedRequest,
         endpoint: "Endpoint | None",
         *,
         error: str | None = None,
@@ -121,14 +121,14 @@ class AccessLog:
             return
         seconds = monotonic() - request.started
         line = LINE % (
-            *self._moment(request.now),
-            asked(request),
-            self._answered(request, whose),
+            *self._format_time(request.now),
+            format_request(request),
+            self._format_response(request, whose),
             request.bytes_in,
             request.bytes_out,
             seconds,
-            unasked(request) if endpoint is None else self._upstream(request, endpoint),
-            ended(error, aborted) if aborted or error is not None else b"",
+            format_unselected_upstream(request) if endpoint is None else self._format_upstream(request, endpoint),
+            format_end(error, aborted) if aborted or error is not None else b"",
             self._ending,
         )
         self._add(line)
@@ -137,8 +137,10 @@ class AccessLog:
         """A connection was refused at edge time `now`, before it could ask for anything."""
         if self._sample < 1.0 and self._chance() >= self._sample:
             return
-        known = members({"request_id": shown(rid), "client": client, "status": status})
-        self._add(LINE % (*self._moment(now), known, b"", 0, bytes_out, 0.0, b"", ended(error, False), self._ending))
+        known = format_members({"request_id": escape(rid), "client": client, "status": status})
+        self._add(
+            LINE % (*self._format_time(now), known, b"", 0, bytes_out, 0.0, b"", format_end(error, False), self._ending)
+        )
 
     def flush(self) -> None:
         """Hand over what there is."""
@@ -176,7 +178,7 @@ class AccessLog:
         if self._size >= BATCH_BYTES:
             self.flush()
 
-    def _moment(self, now: float) -> tuple[bytes, int]:
+    def _format_time(self, now: float) -> tuple[bytes, int]:
         """Edge time as RFC 3339 has it up to the seconds, and the milliseconds."""
         unix = now + EPOCH
         second = int(unix)
@@ -185,7 +187,7 @@ class AccessLog:
             self._date = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second)).encode()
         return self._date, int((unix - second) * 1000)
 
-    def _answered(self, request: Logged, refused: tuple[str, str] | None) -> bytes:
+    def _format_response(self, request: LoggedRequest, refused: tuple[str, str] | None) -> bytes:
         """With what, and as whose request on which route, as far as that was known."""
         binding, status = request.binding, request.status
         if binding is None:
@@ -194,26 +196,26 @@ class AccessLog:
                 known["route"] = request.route.label
             if refused is not None:
                 known["customer"], known["tier"] = refused
-            return members(known)
+            return format_members(known)
         whose = self._bindings.get(binding)
         if whose is None:
             names = {"route": binding.route.label, "customer": binding.customer, "tier": binding.tier}
-            whose = keep(self._bindings, binding, members(names), LINE_PARTS_MAX)
+            whose = store(self._bindings, binding, format_members(names), LINE_PARTS_MAX)
         return b',"status":%d%b' % (status, whose) if status else whose
 
-    def _upstream(self, request: Logged, endpoint: "Endpoint") -> bytes:
+    def _format_upstream(self, request: LoggedRequest, endpoint: "Endpoint") -> bytes:
         """Who was asked last, how long its answer's head took to come, and how many were asked before it."""
         whom = self._endpoints.get(endpoint)
         if whom is None:
             names = {"upstream": endpoint.service.name, "endpoint": str(Address(endpoint.host, endpoint.port))}
-            whom = keep(self._endpoints, endpoint, members(names), LINE_PARTS_MAX)
+            whom = store(self._endpoints, endpoint, format_members(names), LINE_PARTS_MAX)
         retries = len(request.tried)
         if request.arrived:
             return UPSTREAM % (whom, request.arrived - request.sent_at, retries)
         return b'%b,"retries":%d' % (whom, retries)
 
 
-def asked(request: Logged) -> bytes:
+def format_request(request: LoggedRequest) -> bytes:
     """Who asked for what."""
     rid, path, client, method = request.rid, request.path, request.client, request.method
     if path:
@@ -224,45 +226,47 @@ def asked(request: Logged) -> bytes:
         host = keep[at : keep.index(b"\r\n", at)] if at >= len(HOST) else b""
         short = len(path) <= PATH_CHARACTERS_MAX and 0 < len(host) <= HOST_CHARACTERS_MAX
         if short and not (rid + host + path).translate(None, SAFE):
-            return ASKED % (rid, client.address.text.encode(), method, host, path, request.minor)
-        return members(understood(request, client.address.text, method, host, path, request.minor))
+            return REQUEST % (rid, client.address.text.encode(), method, host, path, request.minor)
+        return format_members(list_request_members(request, client.address.text, method, host, path, request.minor))
     # The head was refused: what it says of a host, or of the client that a proxy asks for, is not to be believed.
     try:
         line = read_request_line(request.first.partition(b"\r\n")[0])
         path = normalize_target(line.target).partition(b"?")[0]
     except RejectedError:
-        return members({"request_id": shown(rid), "client": client.peer})
+        return format_members({"request_id": escape(rid), "client": client.peer})
     method = line.method if line.method in METHODS else OTHER
-    return members(understood(request, client.peer, method, b"", path, line.version[1]))
+    return format_members(list_request_members(request, client.peer, method, b"", path, line.version[1]))
 
 
-def understood(request: Logged, client: str, method: bytes, host: bytes, path: bytes, minor: int) -> dict[str, str]:
+def list_request_members(
+    request: LoggedRequest, client: str, method: bytes, host: bytes, path: bytes, minor: int
+) -> dict[str, str]:
     """`asked` in which something is not as usual."""
-    known = {"request_id": shown(request.rid), "client": client, "method": shown(method)}
+    known = {"request_id": escape(request.rid), "client": client, "method": escape(method)}
     if host:
-        known["host"] = shown(host, HOST_CHARACTERS_MAX)
-    return known | {"path": shown(path, PATH_CHARACTERS_MAX), "protocol": f"HTTP/1.{minor}"}
+        known["host"] = escape(host, HOST_CHARACTERS_MAX)
+    return known | {"path": escape(path, PATH_CHARACTERS_MAX), "protocol": f"HTTP/1.{minor}"}
 
 
-def unasked(request: Logged) -> bytes:
+def format_unselected_upstream(request: LoggedRequest) -> bytes:
     """The upstream where a request failed for it that never got that far: its breaker is open, or nobody is up."""
     if request.route is None or request.binding is None or request.status < 502:
         return b""
-    return members({"upstream": request.route.service.name})
+    return format_members({"upstream": request.route.service.name})
 
 
-def ended(error: str | None, aborted: bool) -> bytes:
+def format_end(error: str | None, aborted: bool) -> bytes:
     """How it ended, where not well."""
     how: dict[str, Any] = {} if error is None else {"error": error}
-    return members(how | {"aborted": True} if aborted else how)
+    return format_members(how | {"aborted": True} if aborted else how)
 
 
-def shown(text: bytes, longest: int = 1 << 10) -> str:
+def escape(text: bytes, longest: int = 1 << 10) -> str:
     """What was understood is visible ASCII. Should it ever not be, it is escaped, for the sake of terminals."""
     cut = text[:longest].decode("ascii", "backslashreplace")
     return cut if len(text) <= longest else cut + "…"
 
 
-def members(known: dict[str, Any]) -> bytes:
+def format_members(known: dict[str, Any]) -> bytes:
     """The members of a JSON object, each after a comma."""
     return b"," + orjson.dumps(known)[1:-1] if known else b""

@@ -14,7 +14,7 @@ from edgeproxy.edge.limits.admission import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.proxy.network_filter import Networks
+from edgeproxy.edge.proxy.network_filter import NetworkFilter
 
 if TYPE_CHECKING:
     from edgeproxy.config.networks import Networks as NetworkSettings
@@ -28,7 +28,7 @@ LIMIT_SETS_MAX = 16
 """Route bindings of an address whose limits are kept at hand; few use more."""
 
 
-class BoundByAddress(Protocol):
+class AddressBinding(Protocol):
     """A route binding, of which each address has limits of its own."""
 
     @property
@@ -36,7 +36,7 @@ class BoundByAddress(Protocol):
         """All its limits."""
 
     @property
-    def networks(self) -> "Networks | None":
+    def networks(self) -> "NetworkFilter | None":
         """From where its customer may come."""
 
 
@@ -60,7 +60,7 @@ class Address:
         self.admitted = admitted
         """Whether it may come at all."""
         self.subject = subject
-        self._limit_sets: dict[BoundByAddress, LimitSet] = {}
+        self._limit_sets: dict[AddressBinding, LimitSet] = {}
         self._guarded: LimitSet | None = None
 
     @property
@@ -71,7 +71,7 @@ class Address:
             self._guarded = LimitSet((self.guard,))
         return self._guarded
 
-    def limit_set(self, binding: BoundByAddress) -> LimitSet:
+    def limit_set(self, binding: AddressBinding) -> LimitSet:
         """What holds this address on a route binding that differs by address.
 
         Raises RejectedError where it may not come.
@@ -90,7 +90,7 @@ class Address:
         self._limit_sets.clear()
 
 
-class Terms(NamedTuple):
+class AddressSettings(NamedTuple):
     """What the configuration says of addresses."""
 
     trusted: tuple[Network, ...] = ()
@@ -108,15 +108,15 @@ class Terms(NamedTuple):
 class Addresses:
     """Whom an address stands for, and what holds it."""
 
-    def __init__(self, policies: Policies, terms: Terms) -> None:
+    def __init__(self, policies: Policies, terms: AddressSettings) -> None:
         self.terms = terms
         self._policies = policies
-        self._networks = None if terms.networks is None else Networks(terms.networks)
-        self._known: OrderedDict[str, Address] = OrderedDict()
+        self._networks = None if terms.networks is None else NetworkFilter(terms.networks)
+        self._cached: OrderedDict[str, Address] = OrderedDict()
 
     def forget_bindings(self) -> None:
         """Route bindings of another configuration come."""
-        for address in self._known.values():
+        for address in self._cached.values():
             address.forget()
 
     def trusts(self, peer: str) -> bool:
@@ -128,9 +128,9 @@ class Addresses:
 
     def of(self, address: str) -> Address:
         """The limits of an address as text."""
-        known = self._known.get(address)
+        known = self._cached.get(address)
         if known is not None:
-            self._known.move_to_end(address)
+            self._cached.move_to_end(address)
             return known
         subject = subject_of(address, self.terms.prefix)
         guard = None if self.terms.guard is None else self._policies.get_policy(self.terms.guard, subject)
@@ -138,9 +138,9 @@ class Addresses:
             None if self.terms.connections is None else self._policies.get_policy(self.terms.connections, subject)
         )
         admitted = self._networks is None or self._networks.admits(parse_ip(address))
-        known = self._known[address] = Address(address, subject, guard, connections, admitted)
-        if len(self._known) > ADDRESSES_MAX:
-            self._known.popitem(last=False)
+        known = self._cached[address] = Address(address, subject, guard, connections, admitted)
+        if len(self._cached) > ADDRESSES_MAX:
+            self._cached.popitem(last=False)
         return known
 
     def client_of(self, peer: str, forwarded_for: bytes | None) -> str:
@@ -151,7 +151,7 @@ class Addresses:
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):
             # A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
-            address = parse_ip(without_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
+            address = parse_ip(remove_port(entry.strip(b" \t").decode("latin-1")).partition("%")[0])
             if address is None:
                 break
             client = str(address)
@@ -183,7 +183,7 @@ class Addresses:
         return any(address in network for network in self.terms.trusted)
 
 
-def without_port(entry: str) -> str:
+def remove_port(entry: str) -> str:
     """`192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the brackets."""
     if entry.startswith("["):
         return entry[1:].partition("]")[0]

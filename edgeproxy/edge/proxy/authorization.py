@@ -17,11 +17,11 @@ from edgeproxy.edge.http1.path import normalize_target
 from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy.client import Client
 from edgeproxy.edge.proxy.exchange import Exchange, Outcome, Refusal
-from edgeproxy.edge.proxy.query_key import key_in
+from edgeproxy.edge.proxy.query_key import find_key
 from edgeproxy.edge.proxy.states import AWAITS_CLAIMS, PARKED
 
 if TYPE_CHECKING:
-    from edgeproxy.edge.proxy.preauth_policy import Door
+    from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
     from edgeproxy.edge.proxy.route_binding import Route
 
 PATH: Final = b"/v1/authorize"
@@ -120,15 +120,15 @@ class Authorization(Exchange):
         self.method, self.path = request.method, path
         self.first = b"%b %b HTTP/1.1\r\n" % (self.method, target)
         query_key = self.snapshot.query_key
-        if query_key is not None and key_in(self.first, query_key) is not None:
+        if query_key is not None and find_key(self.first, query_key) is not None:
             raise RejectedError(400, "A key in the query would go on to the service: send it in a field", close=False)
         self.snapshot.paths.check(self.path, self.method, self.site)
 
-    def enter(self, door: "Door") -> None:
+    def enter(self, door: "PreAuthPolicy") -> None:
         """Who may come is decided here; redirects, fixed answers and preflights are the proxy's affair."""
         door.admit(self)
 
-    def asked_about(self, refusal: RejectedError) -> "Route":
+    def find_preflight_route(self, refusal: RejectedError) -> "Route":
         """No route is found for a preflight: nobody answers it here."""
         raise refusal
 

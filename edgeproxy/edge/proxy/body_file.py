@@ -21,7 +21,7 @@ LOG_SECONDS = 60.0
 """Seconds between two log lines about bodies for which there is no room."""
 
 
-def no_room() -> RejectedError:
+def create_no_room_error() -> RejectedError:
     """What a client is told whose body cannot be kept."""
     return RejectedError(503, "The edge has no room for this body at the moment", fields=b"Retry-After: 1\r\n")
 
@@ -53,11 +53,11 @@ class BodyFile:
         "_file",
         "_folder",
         "_pending",
-        "_room",
         "_size",
         "_space",
         "_stored",
         "_tasks",
+        "_writable",
         "sent",
     )
 
@@ -73,7 +73,7 @@ class BodyFile:
         self._stored, self._failed = stored, failed
         self._file: IO[bytes] | None = None
         self._pending: list[bytes] = []
-        self._room = asyncio.Event()
+        self._writable = asyncio.Event()
         self._busy = self._closed = False
         self._size = 0
         self.sent = False
@@ -103,14 +103,14 @@ class BodyFile:
         try:
             file = self._file
             if file is None:
-                file = self._file = await asyncio.to_thread(unnamed, self._folder)
+                file = self._file = await asyncio.to_thread(open_unnamed_file, self._folder)
             while self._pending and not self._closed:
                 data = b"".join(self._pending)
                 self._pending.clear()
                 await asyncio.to_thread(write_all, file, data)
-        except OSError as refused:
-            failure = refused
-        await self._over()
+        except OSError as error:
+            failure = error
+        await self._finish_operation()
         if self._closed:
             return
         if failure is None:
@@ -133,28 +133,28 @@ class BodyFile:
                     break
                 at += len(piece)
                 self.sent = at == self._size
-                self._room.clear()
+                self._writable.clear()
                 if not write(piece) and not self.sent:
-                    await self._room.wait()
-        except OSError as refused:
-            failure = refused
-        await self._over()
+                    await self._writable.wait()
+        except OSError as error:
+            failure = error
+        await self._finish_operation()
         if failure is not None and not self._closed:
             self._failed(failure)
 
     def room(self) -> None:
         """The upstream takes more."""
-        self._room.set()
+        self._writable.set()
 
     def close(self) -> None:
         """Nobody needs it any more."""
         self._closed = True
-        self._room.set()
+        self._writable.set()
         if not self._busy:
             self._busy = True
-            self._tasks.start("drop a body", self._over())
+            self._tasks.start("drop a body", self._finish_operation())
 
-    async def _over(self) -> None:
+    async def _finish_operation(self) -> None:
         """The operation under way has ended."""
         if self._closed:
             try:
@@ -167,7 +167,7 @@ class BodyFile:
         self._busy = False
 
 
-def unnamed(folder: Path) -> IO[bytes]:
+def open_unnamed_file(folder: Path) -> IO[bytes]:
     """An unbuffered file in there that nobody else can open. Raises OSError."""
     return tempfile.TemporaryFile(buffering=0, dir=folder)
 

@@ -16,12 +16,12 @@ KEY_BYTES_MAX = 4096
 """Bytes of a key that is remembered; longer ones are rare and would let a few clients fill much memory."""
 
 
-def remember(memory: dict[bytes, V], key: bytes, value: V) -> V:
+def store_bytes(memory: dict[bytes, V], key: bytes, value: V) -> V:
     """Keep `value` under bytes, unless they are too long, and return it."""
-    return keep(memory, key, value) if len(key) <= KEY_BYTES_MAX else value
+    return store(memory, key, value) if len(key) <= KEY_BYTES_MAX else value
 
 
-def keep(memory: dict[K, V], key: K, value: V, most: int = ENTRIES_MAX) -> V:
+def store(memory: dict[K, V], key: K, value: V, most: int = ENTRIES_MAX) -> V:
     """Keep `value` under `key`, and return it."""
     if len(memory) >= most:
         memory.clear()

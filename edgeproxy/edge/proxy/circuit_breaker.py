@@ -7,7 +7,7 @@ from edgeproxy.edge.counters.meters import SharedGauge
 from edgeproxy.edge.errors import UpstreamError
 
 
-class Breaker:
+class CircuitBreaker:
     """A bound on the requests to one service whose answer's head has not come, in all workers together."""
 
     __slots__ = ("_most", "_pending")

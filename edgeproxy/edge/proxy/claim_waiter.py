@@ -21,10 +21,10 @@ from edgeproxy.edge.limits.rate_terms import Mode, RateTerms, build_terms
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.slots import Slots
 from edgeproxy.edge.messages import LimitRow, LimitsUsed, RateUse, TotalUse
-from edgeproxy.edge.proxy.supervisor_requests import Outbox, Waiter, wake
+from edgeproxy.edge.proxy.supervisor_requests import CoalescingSender, Waiter, resume_waiter
 
 
-class Waiting(NamedTuple):
+class WaitingRequest(NamedTuple):
     """Who waits at a gate, for how many claims, what ends it, and what the news was when it began."""
 
     who: Waiter
@@ -33,7 +33,7 @@ class Waiting(NamedTuple):
     news: tuple[float, ...]
 
 
-class Teller:
+class UseReporter:
     """Tells the supervisor that a quota, or requests at once, are in use."""
 
     __slots__ = ("_claim_waiter", "_counts", "_limit", "_quiet_until", "_table")
@@ -54,15 +54,15 @@ class ClaimWaiter:
 
     def __init__(self, offer: Callable[[LimitsUsed], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
-        self._outbox = Outbox(offer, self._uses, self._taken)
+        self._outbox = CoalescingSender(offer, self._collect_uses, self._on_sent)
         # Whoever has terms has their gates; subjects come and go, and nothing of them may stay here.
         self._gates: WeakValueDictionary[tuple[str, bytes], Gate] = WeakValueDictionary()
-        self._said: WeakKeyDictionary[Gate, tuple[LimitTable, RateTerms]] = WeakKeyDictionary()
+        self._gate_rows: WeakKeyDictionary[Gate, tuple[LimitTable, RateTerms]] = WeakKeyDictionary()
         """What the supervisor is told of a gate's row."""
         self._tables: dict[str, LimitTable] = {}
-        self._told: dict[Gate, None] = {}
+        self._reported_gates: dict[Gate, None] = {}
         self._totals: dict[tuple[str, int], TotalUse] = {}
-        self._waiting: dict[Gate, deque[Waiting]] = {}
+        self._waiting: dict[Gate, deque[WaitingRequest]] = {}
         """The gates at which somebody waits, and who, in the order in which they came."""
 
     @property
@@ -73,7 +73,7 @@ class ClaimWaiter:
     def orphaned(self) -> None:
         """The supervisor is gone."""
         self._outbox.closed = True
-        self.heard()
+        self.on_hub_answer()
 
     def gate(self, table: LimitTable, rule: Rule, subject: bytes, counts: Counts, mode: Mode) -> Gate:
         """The gate before a row."""
@@ -83,14 +83,14 @@ class ClaimWaiter:
         if gate is None:
             gate = self._gates[key] = Gate(table, counts, rule.most, mode, self.tell)
         gate.update_terms(rule.most, mode)
-        self._said[gate] = table, build_terms(rule, table.layout.cells, mode)
+        self._gate_rows[gate] = table, build_terms(rule, table.layout.cells, mode)
         return gate
 
     # ---- what the supervisor is told
 
     def tell(self, gate: Gate) -> None:
         """The supervisor should look at this row; it hears of it at the end of the loop's turn."""
-        self._told[gate] = None
+        self._reported_gates[gate] = None
         self._outbox.due()
 
     def tell_total(self, table: LimitTable, row: int, generation: int, limit: int) -> None:
@@ -98,17 +98,17 @@ class ClaimWaiter:
         self._totals[table.name, row] = TotalUse(table.name, table.file.generation, row, generation, limit)
         self._outbox.due()
 
-    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "Teller":
+    def total(self, table: LimitTable, counts: Slots | QuotaCounts, limit: int) -> "UseReporter":
         """Who tells of a quota, or of requests at once."""
-        return Teller(self, table, counts, limit)
+        return UseReporter(self, table, counts, limit)
 
-    def _uses(self) -> LimitsUsed:
+    def _collect_uses(self) -> LimitsUsed:
         """All of that, as one message."""
         rates = []
-        for gate in self._told:
+        for gate in self._reported_gates:
             if gate.is_local:
                 continue  # Its row is gone since, and the table has no other.
-            table, terms = self._said[gate]
+            table, terms = self._gate_rows[gate]
             row = gate.row
             generation = table.generation(row)
             rates.append(
@@ -116,10 +116,10 @@ class ClaimWaiter:
             )
         return LimitsUsed(rates, list(self._totals.values()))
 
-    def _taken(self) -> None:
-        for gate in self._told:
+    def _on_sent(self) -> None:
+        for gate in self._reported_gates:
             gate.has_refused = False
-        self._told.clear()
+        self._reported_gates.clear()
         self._totals.clear()
 
     # ---- who waits
@@ -130,8 +130,8 @@ class ClaimWaiter:
 
     def wait(self, gate: Gate, cost: int, who: Waiter, seconds: float) -> None:
         """Have a request wait for an answer, for so long at most."""
-        over = asyncio.get_running_loop().call_later(seconds, self._over, gate, who)
-        self._waiting.setdefault(gate, deque()).append(Waiting(who, cost, over, gate.news))
+        over = asyncio.get_running_loop().call_later(seconds, self._time_out, gate, who)
+        self._waiting.setdefault(gate, deque()).append(WaitingRequest(who, cost, over, gate.news))
         gate.add_waiting(cost)
 
     def leave(self, gate: Gate, who: Waiter) -> None:
@@ -146,24 +146,24 @@ class ClaimWaiter:
         if not waiting:
             self._waiting.pop(gate, None)
 
-    def _over(self, gate: Gate, who: Waiter) -> None:
+    def _time_out(self, gate: Gate, who: Waiter) -> None:
         self.leave(gate, who)
         who.go_on()
 
-    def heard(self) -> None:
+    def on_hub_answer(self) -> None:
         """Answers of the hub are in the map, or it is away: who waits for a row of which there is news decides anew."""
         for gate, waiting in tuple(self._waiting.items()):
             if self.alone or waiting[0].news != gate.news:
-                self._go_on(gate)
+                self._resume_waiting(gate)
 
-    def _go_on(self, gate: Gate) -> None:
+    def _resume_waiting(self, gate: Gate) -> None:
         """Those who wait decide anew, one after the other, until one has to wait on."""
         for _ in range(len(self._waiting[gate])):
             if gate not in self._waiting:
                 break  # One who went on has made others leave.
             who = self._waiting[gate][0].who
             self.leave(gate, who)
-            wake(who, "the hub")
+            resume_waiter(who, "the hub")
             waiting = self._waiting.get(gate)
             if waiting and waiting[-1].who is who:
                 # It is the first still, and there is nothing for those behind it either.

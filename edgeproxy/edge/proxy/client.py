@@ -15,7 +15,7 @@ from edgeproxy.edge.proxy import client_certificate
 from edgeproxy.edge.proxy.body import ChunkedBody, RequestBody, SizedBody
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.exchange import Exchange, Refusal
-from edgeproxy.edge.proxy.reset import reset, unacknowledged, was_reset
+from edgeproxy.edge.proxy.reset import count_unacknowledged, reset_connection, was_reset
 from edgeproxy.edge.proxy.states import FORWARDED, GATHERING, PARKED
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
 
@@ -131,12 +131,12 @@ class Client(asyncio.Protocol):
         # Typed as what it does: uvloop's transports have no asyncio class among their bases.
         self.transport, self.write, self.writelines = transport, transport.write, transport.writelines
         runtime = self.runtime
-        self.dress()
+        self.apply_configuration()
         self.deadline = monotonic() + runtime.snapshot.header_timeout
         runtime.connections.joined(self)
         runtime.overload.joined()
 
-    def dress(self) -> None:
+    def apply_configuration(self) -> None:
         """What the configuration makes of this peer: whether it is believed, what holds it, what upstreams are told."""
         addresses = self.runtime.snapshot.addresses
         self.trusted = addresses.trusts(self.peer)
@@ -151,16 +151,16 @@ class Client(asyncio.Protocol):
         if self.shown is None:
             transport = self.transport
             der = transport.peer_certificate() if isinstance(transport, TlsTransport) else None
-            self.shown = client_certificate.read(der)
+            self.shown = client_certificate.parse_certificate(der)
         return self.shown
 
-    def dress_anew(self) -> None:
+    def configuration_changed(self) -> None:
         """Another configuration is served now: it holds from the next request on."""
         if self.exchange is not None and self.trusted:
             # Until it is over it remains the request of the one that the proxy asks for.
             self.stale = True
         else:
-            self.dress()
+            self.apply_configuration()
             if not (self.address.admitted or self.trusted):
                 self.leave_soon()
 
@@ -193,7 +193,7 @@ class Client(asyncio.Protocol):
             if outcome is FORWARDED or outcome is PARKED:
                 return
             if isinstance(outcome, EdgeError) and data.startswith(CRLF):
-                data = without_empty_lines(data)
+                data = remove_empty_lines(data)
                 continue
             rest = self.turn_away(exchange, outcome, data, end)
             if not rest or self.choked:
@@ -219,14 +219,14 @@ class Client(asyncio.Protocol):
         """The head is not whole yet; refuse it now where nothing that could follow would make it one."""
         self.exchange = None
         if data.startswith(CRLF):
-            data = without_empty_lines(data)
+            data = remove_empty_lines(data)
             if BLANK in data:
                 self.begin(data, deadline)
                 return
         try:
             check_unfinished(data, self.runtime.snapshot.sizes)
-        except RejectedError as refusal:
-            self.refuse(refusal, data)
+        except RejectedError as error:
+            self.refuse(error, data)
             return
         self.buffer = data
         if self.ended:
@@ -245,7 +245,7 @@ class Client(asyncio.Protocol):
         self.exchange = None
         if self.stale:
             self.stale = False
-            self.dress()
+            self.apply_configuration()
         if self.gone:
             return
         if self.last:
@@ -318,8 +318,8 @@ class Client(asyncio.Protocol):
         elif self.body is not None:
             try:
                 data = self.take(data)
-            except RejectedError as refusal:
-                exchange.fail(refusal)
+            except RejectedError as error:
+                exchange.fail(error)
                 return
             if server is not None:
                 exchange.streamed = True
@@ -466,12 +466,12 @@ class Client(asyncio.Protocol):
 
     def underway(self) -> int:
         """Bytes that were written, and that the client's host has not taken yet."""
-        return self.transport.get_write_buffer_size() + unacknowledged(self.transport)
+        return self.transport.get_write_buffer_size() + count_unacknowledged(self.transport)
 
     def abort(self) -> None:
         """Reset the connection: what was sent so far must not look whole, not even where only its end tells that."""
         self.gone = True
-        reset(self.transport)
+        reset_connection(self.transport)
 
     def drain(self) -> None:
         """Serve no request after the one under way. An idle connection has a moment for one that is on its way."""
@@ -621,7 +621,7 @@ class Client(asyncio.Protocol):
             exchange.abandon(cut=cut)
 
 
-def without_empty_lines(data: bytes) -> bytes:
+def remove_empty_lines(data: bytes) -> bytes:
     """Empty lines before a request line are ignored (RFC 9112 section 2.2)."""
     start = 0
     while data.startswith(CRLF, start):

@@ -23,7 +23,7 @@ NONE = ClientCertificate(MappingProxyType({}), 0.0)
 """Of a client that has shown none, or one that cannot be read."""
 
 
-def read(der: bytes | None) -> ClientCertificate:
+def parse_certificate(der: bytes | None) -> ClientCertificate:
     """Read what was shown; None where nothing was."""
     if der is None:
         return NONE
@@ -33,7 +33,7 @@ def read(der: bytes | None) -> ClientCertificate:
 
     try:
         certificate = x509.load_der_x509_certificate(der)
-        found: dict[str, Iterable[object]] = {
+        values_by_kind: dict[str, Iterable[object]] = {
             "CN": [each.value for each in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
         }
         try:
@@ -41,16 +41,16 @@ def read(der: bytes | None) -> ClientCertificate:
         except x509.ExtensionNotFound:
             pass
         else:
-            found["DNS"] = others.get_values_for_type(x509.DNSName)
-            found["URI"] = others.get_values_for_type(x509.UniformResourceIdentifier)
-            found["email"] = others.get_values_for_type(x509.RFC822Name)
+            values_by_kind["DNS"] = others.get_values_for_type(x509.DNSName)
+            values_by_kind["URI"] = others.get_values_for_type(x509.UniformResourceIdentifier)
+            values_by_kind["email"] = others.get_values_for_type(x509.RFC822Name)
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return NONE
-    names = {kind: name for kind, listed in found.items() if (name := _one(listed)) is not None}
+    names = {kind: name for kind, listed in values_by_kind.items() if (name := _get_single(listed)) is not None}
     return ClientCertificate(names, certificate.not_valid_after_utc.timestamp())
 
 
-def _one(names: Iterable[object]) -> str | None:
+def _get_single(names: Iterable[object]) -> str | None:
     """The only one of these; None where there are several, or it is one that nobody could write down."""
     listed = list(names)
     name = listed[0] if len(listed) == 1 else None

@@ -14,12 +14,12 @@ NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 HANDSHAKE, CLIENT_HELLO, ALPN = b"\x16", b"\x01", b"\x00\x10"
 
 
-def is_whole(data: bytes) -> bool:
+def is_first_record_complete(data: bytes) -> bool:
     """Whether the first record is all there, or no part of it is worth waiting for. One often takes two packets."""
-    return data[:1] != HANDSHAKE or 5 <= len(data) >= 5 + _number(data, 3, 2)
+    return data[:1] != HANDSHAKE or 5 <= len(data) >= 5 + _parse_number(data, 3, 2)
 
 
-def offers(data: bytes) -> list[bytes] | None:
+def parse_alpn_offers(data: bytes) -> list[bytes] | None:
     """The protocols that a ClientHello names, or None: it names none, or is not all there, or is none at all.
 
     Reads what a client's first bytes hold (RFC 8446 section 4.1.2), in one record; others are left to OpenSSL, which
@@ -27,26 +27,26 @@ def offers(data: bytes) -> list[bytes] | None:
     """
     if data[:1] != HANDSHAKE or data[5:6] != CLIENT_HELLO:
         return None
-    end = 5 + _number(data, 3, 2)
+    end = 5 + _parse_number(data, 3, 2)
     # Type and length of the message, version, random; then session id, cipher suites, compression methods.
     at = 5 + 4 + 2 + 32
     for size in (1, 2, 1):
-        at += size + _number(data, at, size)
+        at += size + _parse_number(data, at, size)
     at += 2
     while at + 4 <= end <= len(data):
-        kind, length = data[at : at + 2], _number(data, at + 2, 2)
+        kind, length = data[at : at + 2], _parse_number(data, at + 2, 2)
         at += 4
         if kind == ALPN:
-            return _names(data[at + 2 : at + length])
+            return _parse_names(data[at + 2 : at + length])
         at += length
     return None
 
 
-def _number(data: bytes, at: int, size: int) -> int:
+def _parse_number(data: bytes, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "big")
 
 
-def _names(listed: bytes) -> list[bytes]:
+def _parse_names(listed: bytes) -> list[bytes]:
     names: list[bytes] = []
     while listed:
         length = 1 + listed[0]

@@ -24,7 +24,7 @@ ZSTD_LEVEL: Final = 1
 """The quickest of each: the cores of an edge are for requests."""
 
 VARY: Final = b"Vary: Accept-Encoding\r\n"
-NOT_OF_IT: Final = (
+INVALID_WHEN_COMPRESSED: Final = (
     *(b"content-length", b"accept-ranges", b"etag"),
     *(b"content-md5", b"digest", b"content-digest", b"repr-digest"),
 )
@@ -36,7 +36,7 @@ WHOLE: Final = frozenset((200, 201, 202, 203, *range(400, 600)))
 QVALUE: Final = re.compile(rb"q=(0(?:\.0{0,3})?|.*)")
 
 
-class Asked(Protocol):
+class CompressibleRequest(Protocol):
     """What compression needs to know of a request, see `Exchange`."""
 
     method: bytes
@@ -77,20 +77,22 @@ class Compression:
         self._types = frozenset(kind.encode() for kind in settings.types)
         self._least = settings.min_size
 
-    def apply(self, head: "ResponseHead", request: Asked) -> Compressor | None:
+    def apply(self, head: "ResponseHead", request: CompressibleRequest) -> Compressor | None:
         """Make the head that of a compressed answer, and return what compresses its content; None where it stays."""
         if head.status == 304:
-            head.keep = weakened(head.keep, request.keep) + VARY
+            head.keep = weaken_etag(head.keep, request.keep) + VARY
             return None
         if not self.fits(head):
             return None
         head.keep += VARY
-        algorithm = next((each for each in self._algorithms if each.encode() in accepted(request.keep)), None)
+        algorithm = next(
+            (each for each in self._algorithms if each.encode() in parse_accepted_codings(request.keep)), None
+        )
         # HTTP/1.0 has no chunks, without which nobody could tell a whole answer from one that was cut off.
         if algorithm is None or not request.minor:
             return None
         etag = find_value(head.keep, b"etag")
-        lines = remove_fields(head.keep, NOT_OF_IT) + f"Content-Encoding: {algorithm}\r\n".encode()
+        lines = remove_fields(head.keep, INVALID_WHEN_COMPRESSED) + f"Content-Encoding: {algorithm}\r\n".encode()
         if etag is not None:
             lines += b"ETag: %b\r\n" % (etag if etag.startswith(b"W/") else b"W/" + etag)
         head.keep = lines
@@ -110,21 +112,21 @@ class Compression:
         return b"no-transform" not in parse_list(b",".join(find_values(lines, b"cache-control")))
 
 
-def accepted(lines: bytes) -> set[bytes]:
+def parse_accepted_codings(lines: bytes) -> set[bytes]:
     """The codings that a request takes (RFC 9110 section 12.5.3); those that it names, and no others."""
-    found = set()
+    codings = set()
     for member in parse_list(b",".join(find_values(lines, b"accept-encoding"))):
         coding, _, parameter = member.partition(b";")
         match = QVALUE.fullmatch(parameter.strip())
         if match is None or match[1].rstrip(b"0.") != b"":
-            found.add(coding.strip())
-    return found
+            codings.add(coding.strip())
+    return codings
 
 
-def weakened(lines: bytes, asked: bytes) -> bytes:
+def weaken_etag(lines: bytes, request_lines: bytes) -> bytes:
     """The lines of a 304, whose ETag is as weak as the one that the client asks about: it holds what was compressed."""
     etag = find_value(lines, b"etag")
-    known = b",".join(find_values(asked, b"if-none-match"))
+    known = b",".join(find_values(request_lines, b"if-none-match"))
     if etag is None or etag.startswith(b"W/") or b"W/" + etag not in known:
         return lines
     return remove_fields(lines, (b"etag",)) + b"ETag: W/%b\r\n" % etag

@@ -28,7 +28,7 @@ LOG_SECONDS = 10.0
 """Seconds between two log lines about one kind of refusal."""
 
 
-class TooMany(Exception):
+class TooManyConnectionsError(Exception):
     """One more is one too many; `reason` is the metric's, `status` and `detail` are for an answer."""
 
     def __init__(self, reason: str, status: int, detail: str) -> None:
@@ -44,7 +44,7 @@ class ConnectionLimits:
     def __init__(self, metrics: "WorkerMetrics", connected: "Occupancy") -> None:
         """`connected`: the connections of each address, in all workers."""
         self._metrics = metrics
-        self._inside = metrics.clients()
+        self._connected = metrics.clients()
         self._by_address = connected
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self.lingering: set[Timed] = set()
@@ -60,36 +60,36 @@ class ConnectionLimits:
         if not snapshot.addresses.trusts(peer):
             address = snapshot.addresses.of(peer)
             subject = address.subject
-            self._let_in(address, now)
-        if not self._inside.claim(snapshot.connections):
-            self._say("total", "all addresses", snapshot.connections)
-            raise TooMany("total", 503, "This edge has as many connections as it takes")
+            self._check_address(address, now)
+        if not self._connected.claim(snapshot.connections):
+            self._record_refusal("total", "all addresses", snapshot.connections)
+            raise TooManyConnectionsError("total", 503, "This edge has as many connections as it takes")
         # Counted where nothing bounds them too: a reload may bring a bound.
         if subject and not self._by_address.claim(subject, snapshot.connections_per_ip or UNBOUNDED):
-            self._inside.add(-1)
-            self._say("address", peer, snapshot.connections_per_ip or UNBOUNDED)
-            raise TooMany("address", 429, "This address has as many connections as one may have")
+            self._connected.add(-1)
+            self._record_refusal("address", peer, snapshot.connections_per_ip or UNBOUNDED)
+            raise TooManyConnectionsError("address", 429, "This address has as many connections as one may have")
         return subject
 
-    def _let_in(self, address: "Address", now: float) -> None:
+    def _check_address(self, address: "Address", now: float) -> None:
         """Raise TooMany where an address may not come, or comes too often."""
         if not address.admitted:
             self._metrics.connection_refused("network")
-            raise TooMany("network", 403, "This address may not come here")
+            raise TooManyConnectionsError("network", 403, "This address may not come here")
         rate = address.connections
         if rate is not None:
             if rate.left(now) < 1:
-                self._say("rate", address.text, rate.limit)
-                raise TooMany("rate", 429, "This address connects too often")
+                self._record_refusal("rate", address.text, rate.limit)
+                raise TooManyConnectionsError("rate", 429, "This address connects too often")
             rate.charge()
 
-    def _say(self, reason: str, about: str, most: int) -> None:
+    def _record_refusal(self, reason: str, about: str, most: int) -> None:
         self._metrics.connection_refused(reason)
         self._log.error("connections refused", about, most=most)
 
     def leave(self, subject: bytes) -> None:
         """A connection is over that `admit` returned this for."""
-        self._inside.add(-1)
+        self._connected.add(-1)
         if subject:
             self._by_address.leave(subject)
 

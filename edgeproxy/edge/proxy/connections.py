@@ -7,7 +7,7 @@ from typing import Protocol
 from edgeproxy.base import log
 from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
-from edgeproxy.edge.proxy.reset_watcher import HangUps
+from edgeproxy.edge.proxy.reset_watcher import ResetWatcher
 
 TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
 """Of a drain, the shares after which all WebSockets have been told and all event streams have been ended: their clients
@@ -20,7 +20,7 @@ LAST_ENDS_SECONDS = 0.2
 """Within which connections that are cut have ended; the loop needs a turn or two for it."""
 
 
-class Downstream(Timed, Protocol):
+class DownstreamConnection(Timed, Protocol):
     """A client's connection, be it in its TLS handshake or after it."""
 
     @property
@@ -34,7 +34,7 @@ class Downstream(Timed, Protocol):
         """Reset the connection at once."""
 
 
-class ClientConnection(Downstream, Protocol):
+class ClientConnection(DownstreamConnection, Protocol):
     """A connection that requests come over."""
 
     @property
@@ -62,7 +62,7 @@ class ClientConnection(Downstream, Protocol):
     def probe(self, now: float) -> None:
         """Find out whether a client that has closed its side still waits; `now` is of the monotonic clock."""
 
-    def dress_anew(self) -> None:
+    def configuration_changed(self) -> None:
         """Take from the configuration that is served now what it makes of this peer."""
 
     @property
@@ -103,11 +103,11 @@ class Connections:
         self._deadlines = deadlines
         self._log = log.get_logger()
         self.clients: set[ClientConnection] = set()
-        self.handshakes: set[Downstream] = set()
+        self.handshakes: set[DownstreamConnection] = set()
         """TLS handshakes of clients."""
         self.half_closed: set[ClientConnection] = set()
         """Clients that have closed their side, and may or may not still wait for an answer."""
-        self.hang_ups = HangUps()
+        self.hang_ups = ResetWatcher()
         """Tells which of these are gone."""
         self.bounded: dict[ClientConnection, tuple[object, float]] = {}
         """Whose request under way has to be over by a time of the monotonic clock, however it goes."""
@@ -125,7 +125,7 @@ class Connections:
     def joined(self, client: ClientConnection) -> None:
         """A client has connected."""
         self.clients.add(client)
-        self._begun(client)
+        self._track(client)
 
     def left(self, client: ClientConnection) -> None:
         """A client's connection is gone."""
@@ -135,33 +135,33 @@ class Connections:
             self.hang_ups.forget(client.descriptor)
         self.bounded.pop(client, None)
         self._deadlines.everybody.discard(client)
-        self._over(client.subject)
+        self._untrack(client.subject)
 
     def half_closes(self, client: ClientConnection) -> None:
         """A client has closed its side."""
         self.half_closed.add(client)
         self.hang_ups.watch(client.descriptor, client.transport.abort)
 
-    def handshake_begun(self, handshake: Downstream) -> None:
+    def handshake_begun(self, handshake: DownstreamConnection) -> None:
         """A client's TLS handshake begins."""
         self.handshakes.add(handshake)
-        self._begun(handshake)
+        self._track(handshake)
 
-    def handshake_ended(self, handshake: Downstream, *, gone: bool = False) -> None:
+    def handshake_ended(self, handshake: DownstreamConnection, *, gone: bool = False) -> None:
         """It has ended: in a client, or with the connection (`gone`)."""
         self.handshakes.discard(handshake)
         self._deadlines.everybody.discard(handshake)
         if gone:
-            self._over(handshake.subject)
+            self._untrack(handshake.subject)
 
-    def _begun(self, each: Downstream) -> None:
+    def _track(self, each: DownstreamConnection) -> None:
         self._deadlines.everybody.add(each)
         self._empty.clear()
         if self.draining:
             # Accepted before the drain began, connected only now.
             each.drain()
 
-    def _over(self, subject: bytes) -> None:
+    def _untrack(self, subject: bytes) -> None:
         self.limits.leave(subject)
         if not self.clients and not self.handshakes:
             self._empty.set()
@@ -179,10 +179,10 @@ class Connections:
                 del self.bounded[client]
                 client.overdue()
 
-    def dress_anew(self) -> None:
+    def configuration_changed(self) -> None:
         """Another configuration is served, which may think otherwise of those who are connected."""
         for client in self.clients:
-            client.dress_anew()
+            client.configuration_changed()
 
     # ---- upstreams
 
@@ -210,13 +210,13 @@ class Connections:
             each.drain()
         tunnels = [client for client in self.clients if client.tunnel is not None]
         streams = begun + TUNNELS_SHARE * seconds
-        if await self._spread(tunnels, lambda client: client.leave_tunnel(), begun, streams):
+        if await self._act_evenly(tunnels, lambda client: client.leave_tunnel(), begun, streams):
             return
         if await self._is_empty_by(streams):
             return
         listeners = [client for client in self.clients if client.is_event_stream]
         last = begun + STREAMS_SHARE * seconds
-        if await self._spread(listeners, lambda client: client.end_event_stream(), streams, last):
+        if await self._act_evenly(listeners, lambda client: client.end_event_stream(), streams, last):
             return
         if not await self._is_empty_by(begun + seconds):
             cut = self._downstreams()
@@ -230,7 +230,7 @@ class Connections:
             except TimeoutError:
                 pass
 
-    async def _spread(
+    async def _act_evenly(
         self,
         clients: list[ClientConnection],
         act: Callable[[ClientConnection], None],
@@ -258,5 +258,5 @@ class Connections:
             return False
         return True
 
-    def _downstreams(self) -> list[Downstream]:
+    def _downstreams(self) -> list[DownstreamConnection]:
         return [*self.clients, *self.handshakes]

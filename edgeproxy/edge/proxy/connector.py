@@ -8,10 +8,10 @@ from edgeproxy.base import log
 from edgeproxy.base.client_tls import format_tls_error
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.proxy.deadlines import NEVER
-from edgeproxy.edge.proxy.dial import HandshakeFailed, dial
+from edgeproxy.edge.proxy.dial import HandshakeError, dial
 from edgeproxy.edge.proxy.exchange import Exchange
 from edgeproxy.edge.proxy.runtime import Runtime
-from edgeproxy.edge.proxy.server_tls import fault_of
+from edgeproxy.edge.proxy.server_tls import classify_tls_error
 from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
 
 OUT_OF_RESOURCES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
@@ -43,32 +43,32 @@ class UpstreamConnector:
                     tls = exchange.snapshot.outward[service.name] if endpoint.scheme == "https" else None
                     await dial(endpoint, server, tls)
             except TimeoutError:
-                fault = UpstreamError(
+                failure = UpstreamError(
                     "connection_timeout", "The upstream did not take the connection in time", status=504
                 )
                 why = f"no connection within {service.connect_timeout:g} s"
-            except HandshakeFailed as failure:
-                fault = UpstreamError(fault_of(failure.why), "TLS with the upstream could not be agreed on")
-                why = format_tls_error(failure.why)
-            except OSError as refusal:
-                fault = UpstreamError("connection_refused", "The upstream could not be connected to")
-                if refusal.errno in OUT_OF_RESOURCES:
-                    fault = UpstreamError(
+            except HandshakeError as error:
+                failure = UpstreamError(classify_tls_error(error.why), "TLS with the upstream could not be agreed on")
+                why = format_tls_error(error.why)
+            except OSError as error:
+                failure = UpstreamError("connection_refused", "The upstream could not be connected to")
+                if error.errno in OUT_OF_RESOURCES:
+                    failure = UpstreamError(
                         "proxy_internal_error", "The edge has no connection to spare", status=503, is_local=True
                     )
-                why = str(refusal)
-            except Exception as unforeseen:
+                why = str(error)
+            except Exception as error:
                 # Nobody else would ever tell the client.
                 self._log.exception("connecting failed", endpoint=f"{endpoint.host}:{endpoint.port}")
-                fault = UpstreamError(
+                failure = UpstreamError(
                     "proxy_internal_error", "The edge could not connect to the upstream", is_local=True
                 )
-                why = repr(unforeseen)
+                why = repr(error)
             else:
                 exchange.connected(server)
                 return
             # Which endpoint, and why, is the operator's business and not the client's.
-            about, asked = f"{endpoint.host}:{endpoint.port}", exchange.request_id().decode()
-            self._runtime.endpoint_log.error("upstream unreachable", about, why=why, request_id=asked)
+            about, request_id = f"{endpoint.host}:{endpoint.port}", exchange.request_id().decode()
+            self._runtime.endpoint_log.error("upstream unreachable", about, why=why, request_id=request_id)
             if client.exchange is exchange:
-                exchange.unreachable(fault)
+                exchange.unreachable(failure)

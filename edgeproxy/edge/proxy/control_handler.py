@@ -45,9 +45,11 @@ if TYPE_CHECKING:
 ALIVE_SECONDS = 1.0
 """Seconds between two signs of life. They come from the loop: a worker that hangs gives none."""
 
-Order = Endpoints | Prepare | Commit | Discard | LoadCertificates
+OrderedMessage = Endpoints | Prepare | Commit | Discard | LoadCertificates
 """What is done in turn."""
-Urgent = HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
+UrgentMessage = (
+    HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
+)
 """What does not wait for its turn."""
 
 
@@ -64,7 +66,7 @@ class ControlHandler:
         self._channel = channel
         self._runtime, self._generations = runtime, generations
         self._certificates_changed = certificates_changed
-        self._told: asyncio.Queue[Order] = asyncio.Queue()
+        self._orders: asyncio.Queue[OrderedMessage] = asyncio.Queue()
         self._log = log.get_logger()
 
     async def until_drain(self) -> float:
@@ -77,19 +79,19 @@ class ControlHandler:
                 case Drain(deadline=deadline):
                     return deadline
                 case Endpoints() | Prepare() | Commit() | Discard() | LoadCertificates() as order:
-                    self._told.put_nowait(order)
+                    self._orders.put_nowait(order)
                 case Start():
                     self._log.error("told again what to serve; that is not heeded")
                 case urgent:
-                    self._heed(urgent)
+                    self._handle_urgent(urgent)
 
     async def until_gone(self) -> None:
         """In a drain, what the hub says still matters to those who wait; until there is nobody to say it."""
         try:
             while True:
                 message = await self._channel.receive()
-                if isinstance(message, Urgent):
-                    self._heed(message)
+                if isinstance(message, UrgentMessage):
+                    self._handle_urgent(message)
         except ChannelClosedError:
             self.orphaned()
 
@@ -99,18 +101,18 @@ class ControlHandler:
         self._runtime.key_lookup.orphaned()
         self._generations.orphaned()
 
-    def _heed(self, message: Urgent) -> None:
+    def _handle_urgent(self, message: UrgentMessage) -> None:
         """Handle at once what requests wait for: what is said of limits that hosts share, and of customers."""
         match message:
             case HubAnswered():
-                self._runtime.claim_waiter.heard()
+                self._runtime.claim_waiter.on_hub_answer()
             case ClaimsUnused(rows=rows):
                 self._runtime.claim_waiter.unused(rows)
             case KeysLookedUp():
                 self._runtime.key_lookup.answered(message)
             case ForgetCustomers(names=names, generation=generation):
                 self._generations.forget(names, generation)
-                revocation.check(self._runtime, names)
+                revocation.recheck_customers(self._runtime, names)
             case IssuerKeys(keys=keys):
                 self._generations.issuer_keys(keys)
             case DirectoryValid(until=until):
@@ -124,13 +126,13 @@ class ControlHandler:
         """Do what is told, in turn; until cancelled, or nobody is there to answer to."""
         try:
             while True:
-                order = await self._told.get()
+                order = await self._orders.get()
                 try:
-                    await self._do(order)
+                    await self._follow(order)
                 except ChannelClosedError:
                     raise
-                except Exception as unforeseen:  # What is told next must be heard all the same.
-                    self._log.error("an order could not be followed", order=type(order).__name__, exc_info=unforeseen)
+                except Exception as error:  # What is told next must be heard all the same.
+                    self._log.error("an order could not be followed", order=type(order).__name__, exc_info=error)
         except ChannelClosedError:
             pass
 
@@ -140,7 +142,7 @@ class ControlHandler:
             self._channel.try_send(Alive())
             await asyncio.sleep(ALIVE_SECONDS)
 
-    async def _do(self, order: Order) -> None:
+    async def _follow(self, order: OrderedMessage) -> None:
         generations = self._generations
         match order:
             case Endpoints(number=number, services=services):
@@ -164,16 +166,16 @@ class ControlHandler:
             # Two hundred milliseconds for a hundred thousand keys: in a thread, and the loop takes turns with it.
             draft = await asyncio.to_thread(PreparedConfiguration, settings, serving.outward)
             self._generations.prepare(number, draft, services)
-        except (TlsFilesError, RowUnavailableError, RejectedError) as failure:
-            answer = PrepareFailed(number, why_not(failure))
-        except Exception as unforeseen:  # Whatever it is, it must not end what is served.
-            self._log.error("configuration could not be prepared", number=number, exc_info=unforeseen)
-            answer = PrepareFailed(number, repr(unforeseen))
+        except (TlsFilesError, RowUnavailableError, RejectedError) as error:
+            answer = PrepareFailed(number, describe_failure(error))
+        except Exception as error:  # Whatever it is, it must not end what is served.
+            self._log.error("configuration could not be prepared", number=number, exc_info=error)
+            answer = PrepareFailed(number, repr(error))
         await self._channel.send(answer)
 
 
-def why_not(failure: TlsFilesError | RowUnavailableError | RejectedError) -> str:
+def describe_failure(error: TlsFilesError | RowUnavailableError | RejectedError) -> str:
     """Why a configuration cannot be served, for who wrote it."""
-    if isinstance(failure, RowUnavailableError):
-        return f"the table of {failure} has no room for what is to be counted; it is made anew at the next start"
-    return failure.detail if isinstance(failure, RejectedError) else str(failure)
+    if isinstance(error, RowUnavailableError):
+        return f"the table of {error} has no room for what is to be counted; it is made anew at the next start"
+    return error.detail if isinstance(error, RejectedError) else str(error)

@@ -16,7 +16,7 @@ HEADERS: Final = b"access-control-request-headers"
 OWN_FIELDS: Final = ("RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id")
 """What the edge says itself in answers, which pages may always read."""
 
-ANSWERED: Final = frozenset(
+RESPONSE_FIELDS: Final = frozenset(
     b"access-control-" + name
     for name in (
         *(b"allow-origin", b"allow-credentials", b"allow-methods", b"allow-headers"),
@@ -25,7 +25,7 @@ ANSWERED: Final = frozenset(
 )
 """What the edge says in the place of upstreams: two answers to one question are none to a browser."""
 
-ASKED_BYTES_MAX: Final = 1024
+REQUESTED_HEADERS_BYTES_MAX: Final = 1024
 """Bytes of a list of fields that is repeated in the answer."""
 
 
@@ -35,7 +35,7 @@ class CrossOrigin:
     def __init__(self, settings: "Cors") -> None:
         self._any = "*" in settings.origins
         self._exact = frozenset(origin.encode() for origin in settings.origins if "://*." not in origin)
-        self._below = [below(origin) for origin in settings.origins if "://*." in origin]
+        self._below = [compile_subdomains(origin) for origin in settings.origins if "://*." in origin]
         self._any_header = "*" in settings.headers
         exposed = ", ".join(dict.fromkeys((*OWN_FIELDS, *settings.expose)))
         credentials = b"Access-Control-Allow-Credentials: true\r\n" if settings.credentials else b""
@@ -64,14 +64,18 @@ class CrossOrigin:
         """The lines that the answer to a preflight has besides; `lines` are the fields of the request."""
         headers = self._headers
         if self._any_header:
-            asked = find_value(lines, HEADERS) or b""
-            headers = asked if len(asked) <= ASKED_BYTES_MAX and not asked.translate(None, TOKEN + b", ") else b""
+            requested = find_value(lines, HEADERS) or b""
+            headers = (
+                requested
+                if len(requested) <= REQUESTED_HEADERS_BYTES_MAX and not requested.translate(None, TOKEN + b", ")
+                else b""
+            )
         allowed = b"Access-Control-Allow-Headers: %b\r\n" % headers if headers else b""
         vary = b"Vary: Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
         return self._methods + allowed + self._age + vary
 
 
-def below(origin: str) -> re.Pattern[bytes]:
+def compile_subdomains(origin: str) -> re.Pattern[bytes]:
     """Matches what is below the host of such as `https://*.example.com`, and nothing that only ends like it."""
     scheme, _, host = origin.partition("://*.")
     return re.compile(rb"%b://(?:[a-z0-9_-]+\.)+%b" % (re.escape(scheme.encode()), re.escape(host.encode())))

@@ -29,12 +29,12 @@ class Deadlines:
 
     def __init__(self) -> None:
         self.everybody: set[Timed] = set()
-        self._also: list[Callable[[], None]] = []
+        self._sweeps: list[Callable[[], None]] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def also(self, look: Callable[[], None]) -> None:
         """Call `look` at every sweep; it must be quick."""
-        self._also.append(look)
+        self._sweeps.append(look)
 
     def start(self) -> None:
         """Sweep from now on, until `stop`."""
@@ -51,5 +51,5 @@ class Deadlines:
         now = monotonic()
         for late in [timed for timed in self.everybody if timed.deadline < now]:
             late.timed_out()
-        for look in self._also:
+        for look in self._sweeps:
             look()

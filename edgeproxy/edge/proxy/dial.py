@@ -3,7 +3,7 @@
 import asyncio
 from typing import TYPE_CHECKING
 
-from edgeproxy.edge.proxy.socket_input import unread
+from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.pool import Endpoint
 
 
-class HandshakeFailed(Exception):
+class HandshakeError(Exception):
     """TLS with an upstream came to nothing; `why` is None where it closed the connection without a word of TLS."""
 
     def __init__(self, why: BaseException | None) -> None:
@@ -19,17 +19,17 @@ class HandshakeFailed(Exception):
         self.why = why
 
 
-async def dial(endpoint: "Endpoint", server: asyncio.Protocol, outward: "ClientTls | None") -> None:
+async def dial(endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None") -> None:
     """Connect `server` to its endpoint, under TLS if `outward` is given.
 
     Raises OSError, or HandshakeFailed; cancelled, it leaves nothing open.
     """
     loop = asyncio.get_running_loop()
-    if outward is None:
+    if upstream_tls is None:
         transport, _ = await loop.create_connection(lambda: server, endpoint.address, endpoint.port)
         transport.set_write_buffer_limits(0)  # As those of clients: see Acceptor.
         return
-    dialled = Dialled(endpoint, server, outward)
+    dialled = DialedTransport(endpoint, server, upstream_tls)
     await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)
     try:
         await dialled.done
@@ -38,7 +38,7 @@ async def dial(endpoint: "Endpoint", server: asyncio.Protocol, outward: "ClientT
         raise
 
 
-class Dialled(TlsTransport):
+class DialedTransport(TlsTransport):
     """A connection to an upstream under TLS."""
 
     __slots__ = ("_context", "_key", "_outward", "_server", "done")
@@ -60,15 +60,15 @@ class Dialled(TlsTransport):
     def failed(self, why: BaseException | None) -> None:
         """There will be no connection."""
         if not self.done.done():
-            self.done.set_exception(HandshakeFailed(why))
+            self.done.set_exception(HandshakeError(why))
 
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError):
             # What was to be sent could not be; what had come by then may be an answer.
-            last = unread(self._plain)
+            last = read_remaining(self._plain)
             if last:
                 self.data_received(last)
-        if self._app is not None and self._outward.context is self._context:
+        if self._protocol is not None and self._outward.context is self._context:
             # The ticket came after the handshake: only now is it certain to be there.
             self._outward.keep(self._key, self._tls.session)
         super().connection_lost(exc)

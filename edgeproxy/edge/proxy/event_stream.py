@@ -24,7 +24,7 @@ def is_event_stream(lines: bytes) -> bool:
     return EVENT_STREAM.search(lines) is not None
 
 
-def watch(*transports: asyncio.Transport) -> None:
+def enable_keep_alive(*transports: asyncio.Transport) -> None:
     """Have each connection end by itself once the other host is no longer there."""
     for transport in transports:
         end = transport.get_extra_info("socket")

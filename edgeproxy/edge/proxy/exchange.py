@@ -42,17 +42,17 @@ from edgeproxy.edge.limits.limit_set import parse_cost
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.quota import Balance
 from edgeproxy.edge.proxy import event_stream, local_reply, metering, tunnel
-from edgeproxy.edge.proxy.body_file import BodyFile, no_room
-from edgeproxy.edge.proxy.bounded_cache import remember
+from edgeproxy.edge.proxy.body_file import BodyFile, create_no_room_error
+from edgeproxy.edge.proxy.bounded_cache import store_bytes
 from edgeproxy.edge.proxy.cors import ORIGIN
 from edgeproxy.edge.proxy.deadlines import NEVER
 from edgeproxy.edge.proxy.event_stream import is_event_stream
-from edgeproxy.edge.proxy.identity import Stranger
+from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.metering import is_billed
-from edgeproxy.edge.proxy.preauth_policy import asked_method, is_preflight
-from edgeproxy.edge.proxy.query_key import key_in, without_key
-from edgeproxy.edge.proxy.request_ids import continued
+from edgeproxy.edge.proxy.preauth_policy import find_requested_method, is_preflight
+from edgeproxy.edge.proxy.query_key import find_key, remove_key
+from edgeproxy.edge.proxy.request_ids import format_continued_trace
 from edgeproxy.edge.proxy.reverse_mapping import SAME
 from edgeproxy.edge.proxy.router import NO_SITE
 from edgeproxy.edge.proxy.socket_input import is_readable
@@ -78,9 +78,9 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.cors import CrossOrigin
     from edgeproxy.edge.proxy.exchange_sides import ClientSide, UpstreamSide
     from edgeproxy.edge.proxy.identity import Identity
-    from edgeproxy.edge.proxy.metering import Count, Metering
+    from edgeproxy.edge.proxy.metering import Countable, Metering
     from edgeproxy.edge.proxy.pool import Endpoint
-    from edgeproxy.edge.proxy.preauth_policy import Door
+    from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
     from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
     from edgeproxy.edge.proxy.router import Site
     from edgeproxy.edge.proxy.runtime import Runtime
@@ -197,8 +197,8 @@ class Exchange:
         """All of it was there when it was sent, and nothing forbids that its answer goes out in one piece."""
         self.state: State = DECIDING
         self.tried: tuple[Endpoint, ...] = ()
-        self.inward: tuple[Count, ...] = ()
-        self.outward: tuple[Count, ...] = ()
+        self.inward: tuple[Countable, ...] = ()
+        self.outward: tuple[Countable, ...] = ()
         """What the bytes of the bodies, and of a tunnel, are added to before they are passed on."""
         self.metered_by: Metering
         """What counts its answer, where that is relayed piece by piece and anything but requests is counted."""
@@ -235,9 +235,9 @@ class Exchange:
             if not self.find():
                 return self.park(AWAITS_KEY, data, end)
             return self.proceed(data, end)
-        except EdgeError as refusal:
+        except EdgeError as error:
             # The caller's frame is in the traceback, and the refusal in the frame: nothing would ever free either.
-            return refusal.with_traceback(None)
+            return error.with_traceback(None)
 
     def proceed(self, data: bytes, end: int) -> Outcome:
         """From admission on; once more where the hub had to be asked first. Raises what `select` and `stamp` do."""
@@ -266,7 +266,7 @@ class Exchange:
         assert self.binding is not None
         metered_by = self.binding.metering
         if metered_by is not None:
-            self.inward = metering.adding(metered_by.admitted, self.metered(), self.runtime)
+            self.inward = metering.list_counters(metered_by.admitted, self.metered(), self.runtime)
         self.client.begin_body(self, data)
 
     def read(self, data: bytes, end: int) -> None:
@@ -301,7 +301,7 @@ class Exchange:
         if is_plain(path):
             self.first = data[:begin]
             if alone and known is not None:
-                remember(snapshot.whole_heads[client.trusted], data, (method, path, self.first, known))
+                store_bytes(snapshot.whole_heads[client.trusted], data, (method, path, self.first, known))
         else:
             path = normalize_target(path)
             self.first = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")
@@ -334,8 +334,8 @@ class Exchange:
         """
         try:
             self.route = route = self.site.match(self.path, self.method)
-        except RejectedError as refusal:
-            self.route = route = self.asked_about(refusal)
+        except RejectedError as error:
+            self.route = route = self.find_preflight_route(error)
         if route.door is not None:
             self.enter(route.door)
         identity = self.identity
@@ -357,7 +357,7 @@ class Exchange:
         binding = self.binding
         assert binding is not None
         limit_set = binding.limit_set or self.client.address.limit_set(binding)
-        bought = self.runtime.overload.shedding and self.shed(limit_set)
+        pays_credits = self.runtime.overload.shedding and self.shed(limit_set)
         if limit_set.holds:
             admission = admit_fast(limit_set, self.now) if limit_set.simple else None
             if admission is None:
@@ -371,7 +371,7 @@ class Exchange:
                 self.shown, self.left = shown, left
             if refused:
                 return limit_set
-            if bought and spend_credits(limit_set, self.now, alone=self.runtime.claim_waiter.alone):
+            if pays_credits and spend_credits(limit_set, self.now, alone=self.runtime.claim_waiter.alone):
                 self.runtime.metrics.credited(binding.tier)
             if limit_set.settles:
                 self.limit_set = limit_set
@@ -438,8 +438,8 @@ class Exchange:
         outcome: Outcome
         try:
             outcome = self.meet(data, end) if awaited_key else self.proceed(data, end)
-        except EdgeError as refusal:
-            outcome = refusal.with_traceback(None)
+        except EdgeError as error:
+            outcome = error.with_traceback(None)
         if waited is not None and self.awaited_gate is None:
             runtime.metrics.limit_waited(waited)
         if outcome is FORWARDED:
@@ -448,15 +448,15 @@ class Exchange:
             client.buffer = client.turn_away(self, outcome, data, end)
             client.next()
 
-    def inquire(self, stranger: "Identity") -> None:
+    def inquire(self, identity: "Identity") -> None:
         """Have the supervisor asked for whose the key is; raises RejectedError(503) where nobody says so in time."""
         runtime = self.runtime
-        assert isinstance(stranger, Stranger)
-        if not runtime.key_lookup.ask(stranger.digest, self, runtime.key_lookup.left(self.started)):
+        assert isinstance(identity, UnresolvedIdentity)
+        if not runtime.key_lookup.ask(identity.digest, self, runtime.key_lookup.left(self.started)):
             runtime.metrics.auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
             raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")
-        self.awaited_key = stranger.digest
+        self.awaited_key = identity.digest
 
     def meet(self, data: bytes, end: int) -> Outcome:
         """From who asks on: once more where the supervisor had to be asked first. Raises what `begin` catches."""
@@ -475,15 +475,15 @@ class Exchange:
         the query has several keys."""
         snapshot = self.snapshot
         directory = snapshot.directory
-        if identity is directory.nobody and snapshot.query_key is not None:
-            identity = self.identity = directory.resolve(key_in(self.first, snapshot.query_key), b"")
+        if identity is directory.anonymous and snapshot.query_key is not None:
+            identity = self.identity = directory.resolve(find_key(self.first, snapshot.query_key), b"")
             if identity.valid_until >= self.now:
                 return identity
-        if identity is directory.nobody and route.certified:
+        if identity is directory.anonymous and route.certified:
             identity = self.identity = directory.certified(self.client.certificate(), self.now)
             if identity.valid_until >= self.now:
                 return identity
-        return directory.anew(identity, route, self.now)
+        return directory.refresh(identity, route, self.now)
 
     def stamp(self, data: bytes, end: int) -> None:
         """The head that the upstream gets: kept lines, stamps, request id and trace. Arguments as in `begin`."""
@@ -493,7 +493,7 @@ class Exchange:
         if self.head is not PLAIN or binding.unusual:
             self.stamp_unusual(binding, data, end)
         if self.trace is not None:
-            closing = continued(self.trace, span)
+            closing = format_continued_trace(self.trace, span)
         self.message = b"".join((self.first, self.keep, binding.stamps, self.client.forwarded, self.rid, closing))
 
     def select(self) -> None:
@@ -503,8 +503,8 @@ class Exchange:
         service, prefer = binding.route.service, binding.prefer
         try:
             self.endpoint = endpoint = service.select() if prefer is None else service.select_in(prefer)
-        except UpstreamError as fault:
-            self.runtime.metrics.upstream_error(service.name, fault.error)
+        except UpstreamError as error:
+            self.runtime.metrics.upstream_error(service.name, error.error)
             raise
         endpoint.outstanding += 1
 
@@ -534,7 +534,7 @@ class Exchange:
         if self.method in IDEMPOTENT and self.client.body is None and self.overflow is None:
             return True
         assert self.endpoint is not None
-        if monotonic() - server.idle_since > self.endpoint.kept_idle.trusted:
+        if monotonic() - server.idle_since > self.endpoint.idle_lifetime.trusted:
             # It may be closed at this moment. The others are older still.
             server.close()
             return False
@@ -550,7 +550,7 @@ class Exchange:
         assert binding is not None
         assert endpoint is not None
         arrived = monotonic()
-        status, _, keep, rate, said, _ = plain
+        status, _, keep, rate, flags, _ = plain
         # As `meter` does: a call less on the way of most answers.
         for counter in binding.counters[status]:
             counter.add(1)
@@ -562,13 +562,13 @@ class Exchange:
             keep = metered_by.read_whole(status, keep, self.bytes_in, size, self.metered(), self.runtime)
         if limit_set is not None:
             self.settle(status)
-        if said >= NAMES_PLACES and binding.route.reverse is not None:
+        if flags >= NAMES_PLACES and binding.route.reverse is not None:
             keep = self.map_places(keep)
         rate = (self.rate_fields() or rate) + self.notes
         if self.snapshot.legacy_headers:
-            keep = self.kept(keep)
+            keep = self.remove_legacy_fields(keep)
         if self.snapshot.security_headers:
-            rate += security_fields.MISSING_LINES[self.is_secure()][said]
+            rate += security_fields.MISSING_LINES[self.is_secure()][flags]
         # Before the write: a client that takes no more must not stop a connection that is about to be another's.
         self.server = server.exchange = None
         if len(data) - end <= COPIED_BYTES_MAX:
@@ -580,7 +580,7 @@ class Exchange:
         endpoint.outstanding -= 1
         self.endpoint = None
         if status >= 500 or endpoint.watched:
-            endpoint.heard(status, self.sent_at, arrived)
+            endpoint.record_response(status, self.sent_at, arrived)
         if not server.reused:
             server.learn(data[: end + 2])
         server.idle_again(arrived)
@@ -685,7 +685,7 @@ class Exchange:
             runtime = self.runtime
             if not runtime.body_space.has_room(len(data), self.snapshot.buffered):
                 runtime.metrics.shed(self.binding.priority)
-                self.fail(no_room())
+                self.fail(create_no_room_error())
                 return
             if overflow is None:
                 overflow = BodyFile(runtime.folder, runtime.body_space, runtime.tasks, self.stored, self.unstored)
@@ -705,17 +705,17 @@ class Exchange:
 
     def unstored(self, failure: OSError) -> None:
         """The disk does not take the body, or does not give it back."""
-        about, asked = str(self.runtime.folder), self.request_id().decode()
-        self.runtime.endpoint_log.error("a body cannot be kept on disk", about, why=str(failure), request_id=asked)
-        self.fail(no_room())
+        about, request_id = str(self.runtime.folder), self.request_id().decode()
+        self.runtime.endpoint_log.error("a body cannot be kept on disk", about, why=str(failure), request_id=request_id)
+        self.fail(create_no_room_error())
 
     def gathered(self) -> None:
         """The body is whole: send it on."""
         self.away += monotonic() - self.away_since
         try:
             self.select()
-        except UpstreamError as fault:
-            self.fail(fault.with_traceback(None))
+        except UpstreamError as error:
+            self.fail(error.with_traceback(None))
             return
         assert self.endpoint is not None
         if self.endpoint.sent_host is not None:
@@ -749,21 +749,21 @@ class Exchange:
         if endpoint is not None:
             endpoint.outstanding -= 1
             if not self.answered:
-                endpoint.service.heard()
+                endpoint.service.record_response()
             self.endpoint = None
 
     # ---- requests out of the ordinary
 
-    def enter(self, door: "Door") -> None:
+    def enter(self, door: "PreAuthPolicy") -> None:
         """Whom a route lets in, and what it answers itself, before anybody's key is looked at."""
         door.admit(self)
         door.answer(self)
 
-    def asked_about(self, refusal: RejectedError) -> "Route":
+    def find_preflight_route(self, refusal: RejectedError) -> "Route":
         """The route that a preflight asks about, where its own method has none; raises the refusal for all others."""
         if refusal.status != 405 or not is_preflight(self):
             raise refusal
-        route = self.site.match(self.path, asked_method(self) or b"")
+        route = self.site.match(self.path, find_requested_method(self) or b"")
         if route.cors is None:
             raise refusal
         return route
@@ -780,8 +780,8 @@ class Exchange:
         head = read_head(block, client.trusted, snapshot.sizes.fields, self.minor, snapshot.lines)
         host, lines = check_host(request, head)
         if head.authority is None and not lines:
-            said = (head.forwarded_host or b"").partition(b",")[0].strip()
-            lines = NO_HOST if parse_host(said) is None else b"Host: %b\r\n" % said
+            authority = (head.forwarded_host or b"").partition(b",")[0].strip()
+            lines = NO_HOST if parse_host(authority) is None else b"Host: %b\r\n" % authority
         self.keep = lines + head.keep
         self.head = PLAIN if head.plain else head
         self.length, self.trace, self.credentials = head.length, head.trace, head.credentials
@@ -811,7 +811,7 @@ class Exchange:
             if head.unkeyed:
                 self.keep = head.unkeyed + self.keep
             if self.snapshot.query_key is not None:
-                self.first = without_key(self.first, self.snapshot.query_key)
+                self.first = remove_key(self.first, self.snapshot.query_key)
         rewriter = binding.route.rewriter
         if rewriter is not None:
             self.first, self.keep = rewriter.first(self.first), rewriter.fields(self.keep)
@@ -853,7 +853,7 @@ class Exchange:
 
     def switch(self, head: "ResponseHead") -> None:
         """101: one request for billing, whatever passes through the tunnel after it."""
-        self.heard(101)
+        self.record_response(101)
         self.meter(101)
         self.reported(head.keep)
         head.keep = self.meter_head(101, head.keep)
@@ -876,7 +876,7 @@ class Exchange:
 
     def respond(self, server: "UpstreamSide[Exchange]", head: "ResponseHead") -> tuple[bytes, bool]:
         """The head, for the client, of an answer that is relayed piece by piece, and whether its pieces are chunks."""
-        self.heard(head.status)
+        self.record_response(head.status)
         client = self.client
         bodiless = self.bodiless(head.status)
         endless = head.length < 0 and not bodiless
@@ -906,7 +906,7 @@ class Exchange:
         self.idle_timeout = self.binding.route.idle_timeout
         if endless and is_event_stream(head.keep):
             self.idle_timeout = NEVER
-            event_stream.watch(client.transport, server.transport)
+            event_stream.enable_keep_alive(client.transport, server.transport)
         client.deadline = self.arrived + self.idle_timeout
         return self.head_of(head, framing), chunked
 
@@ -917,17 +917,17 @@ class Exchange:
         mapping = self.route.reverse
         if mapping is None and self.minor:
             return lines
-        asked = find_values(self.keep, FORWARDED_HOST)
-        if asked:
-            asked_for = asked[0].partition(b",")[0].strip()
-            return lines if mapping is None else mapping.apply(lines, asked_for, self.endpoint.authorities)
+        requested = find_values(self.keep, FORWARDED_HOST)
+        if requested:
+            authority = requested[0].partition(b",")[0].strip()
+            return lines if mapping is None else mapping.apply(lines, authority, self.endpoint.authorities)
         # The service may say the name that was made up for it, which nobody asked for.
         return (mapping or SAME).apply(lines, None, (*self.endpoint.authorities, LOCALHOST))
 
     def head_of(self, head: "ResponseHead", framing: bytes) -> bytes:
         """An answer's head: kept lines, `framing`, RateLimit fields or else the upstream's, request id."""
         fields = (self.rate_fields() or head.rate) + self.notes
-        keep = self.kept(head.keep) if self.snapshot.legacy_headers else head.keep
+        keep = self.remove_legacy_fields(head.keep) if self.snapshot.legacy_headers else head.keep
         if self.snapshot.security_headers and head.status != 101:
             fields += security_fields.MISSING_LINES[self.is_secure()][head.flags]
         return b"%b%b%bX-Request-Id: %b\r\n\r\n" % (keep, framing, fields, self.rid)
@@ -936,13 +936,13 @@ class Exchange:
         """Whether an answer of this status has no body, whatever its fields say (RFC 9112 section 6.3)."""
         return self.method == b"HEAD" or status in (204, 304)
 
-    def heard(self, status: int) -> None:
+    def record_response(self, status: int) -> None:
         """The upstream's answer has begun."""
         endpoint = self.endpoint
         assert endpoint is not None
         self.status, self.arrived = status, monotonic()
         self.state = TUNNEL if status == 101 else ANSWERING
-        endpoint.service.heard()
+        endpoint.service.record_response()
         if status >= 500:
             endpoint.failed(self.arrived)
 
@@ -955,15 +955,15 @@ class Exchange:
             return format_rate_limit(shown, self.left, self.now) + format_legacy(shown, self.left, self.now)
         return format_rate_limit(shown, self.left, self.now)
 
-    def kept(self, head: bytes) -> bytes:
+    def remove_legacy_fields(self, head: bytes) -> bytes:
         """An upstream's head where the edge speaks of limits in the fields of old: then the upstream does not."""
         return head if self.shown is None else remove_legacy(head)
 
     def is_secure(self) -> bool:
         """Whether the client is spoken with over TLS: here, or at the trusted proxy that says so."""
-        said = self.head.forwarded_proto
+        scheme = self.head.forwarded_proto
         # Of a chain of proxies the first one speaks with the client.
-        return self.client.secure if said is None else said.partition(b",")[0].strip().lower() == b"https"
+        return self.client.secure if scheme is None else scheme.partition(b",")[0].strip().lower() == b"https"
 
     @property
     def streams_events(self) -> bool:
@@ -1008,7 +1008,7 @@ class Exchange:
         """
         if isinstance(reason, LimitSet):
             return self.limited(reason, close=close)
-        made = local_reply.of(
+        made = local_reply.format_local_reply(
             reason,
             request_id=self.request_id(),
             date=self.runtime.date,
@@ -1043,22 +1043,22 @@ class Exchange:
         if self.binding is not None and self.binding.refusals is not None:
             certain = is_certain(limit_set, self.now, violated, held)
             self.binding.refusals.note(names[0], certain=certain)
-        told = self.rate_fields()
+        limit_fields = self.rate_fields()
         if self.snapshot.speaks_to_browsers:
-            told += self.for_browsers()
+            limit_fields += self.for_browsers()
         detail = None if self.binding is None else self.binding.message
         if status == 402:
-            fields = runtime.date + told
+            fields = runtime.date + limit_fields
         elif retry_after:
-            fields = b"%bRetry-After: %d\r\n%b" % (runtime.date, retry_after, told)
+            fields = b"%bRetry-After: %d\r\n%b" % (runtime.date, retry_after, limit_fields)
             detail = detail if why is None else f"{why}. {detail}" if detail else why
         else:
-            fields, detail = runtime.date + told, local_reply.never_passes(hopeless(limit_set)[0], detail)
+            fields, detail = runtime.date + limit_fields, local_reply.describe_hopeless(hopeless(limit_set)[0], detail)
         head_only = self.method == b"HEAD"
         answered = message.format_credits_spent if status == 402 else message.format_limited
         answer = answered(fields, names, self.request_id(), detail=detail, close=close, head_only=head_only)
         if self.snapshot.access is not None:
-            self.status, self.bytes_out = status, local_reply.body_size(answer)
+            self.status, self.bytes_out = status, local_reply.compute_body_size(answer)
             self.over(f"Over the limit {', '.join(names)}")
         return answer
 

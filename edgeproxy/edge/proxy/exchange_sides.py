@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from edgeproxy.edge.proxy.tunnel import ClientEnd, Tunnel, UpstreamEnd
+from edgeproxy.edge.proxy.tunnel import Tunnel, TunnelClient, TunnelUpstream
 
 if TYPE_CHECKING:
     from edgeproxy.edge.errors import EdgeError
@@ -39,7 +39,7 @@ class IdleConnection(Protocol):
         """Close once everything written has gone."""
 
 
-class UpstreamSide(IdleConnection, UpstreamEnd, Protocol[E]):
+class UpstreamSide(IdleConnection, TunnelUpstream, Protocol[E]):
     """The connection to the upstream."""
 
     exchange: E | None
@@ -85,7 +85,7 @@ class UpstreamSide(IdleConnection, UpstreamEnd, Protocol[E]):
         """Close at once."""
 
 
-class ClientSide(ClientEnd, Protocol[E]):
+class ClientSide(TunnelClient, Protocol[E]):
     """The client's connection. `deadline` is in seconds of the monotonic clock."""
 
     exchange: E | None

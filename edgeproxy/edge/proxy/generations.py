@@ -16,7 +16,7 @@ from edgeproxy.config.directory import parse_flag
 from edgeproxy.edge.messages import Services
 from edgeproxy.edge.proxy.identity import FOREVER
 from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.token_verifier import keys_of
+from edgeproxy.edge.proxy.token_verifier import parse_keys
 
 if TYPE_CHECKING:
     from edgeproxy.base.client_tls import ClientTls
@@ -53,7 +53,7 @@ class Generations:
         self.introduced = asyncio.Event()
         """The supervisor has told of the endpoints of what is served."""
         self._prepared: PreparedSnapshot | None = None
-        self._before: list[ref[Snapshot]] = []
+        self._previous: list[ref[Snapshot]] = []
         """Those that were served before, oldest first; each is there for as long as a request of it is under way."""
         self._services: list[Service] = []
         self._logs: list[AccessLog] = []
@@ -91,14 +91,14 @@ class Generations:
         now.endpoints_changed(prepared.endpoints)
         if self._orphaned:
             self.orphaned()
-        self._before.append(ref(before))
+        self._previous.append(ref(before))
         self._retire(before)
         if now.access is not None:
             now.access.forget()
         if now.addresses is before.addresses:
             now.addresses.forget_bindings()
         else:
-            runtime.connections.dress_anew()
+            runtime.connections.configuration_changed()
         runtime.overload.changed(now.overload)
         return True
 
@@ -113,9 +113,9 @@ class Generations:
         known.clear()
         for name, jwks in keys.items():
             try:
-                known[name] = keys_of(jwks)
-            except ValueError as odd:
-                self._log.error("the keys of an issuer cannot be read", name, why=str(odd))
+                known[name] = parse_keys(jwks)
+            except ValueError as error:
+                self._log.error("the keys of an issuer cannot be read", name, why=str(error))
         self._runtime.snapshot.forget(None)
 
     def directory_valid(self, until: float | None) -> None:
@@ -129,11 +129,11 @@ class Generations:
         """The flags of the directory, in JSON, by name: who has them is settled anew."""
         known = self._runtime.key_lookup.flags
         known.clear()
-        for name, said in flags.items():
+        for name, document in flags.items():
             try:
-                known[name] = parse_flag(said)
-            except ValueError as odd:
-                self._log.error("a flag of the directory is not understood: nobody has it", name, why=str(odd))
+                known[name] = parse_flag(document)
+            except ValueError as error:
+                self._log.error("a flag of the directory is not understood: nobody has it", name, why=str(error))
         self._runtime.snapshot.flags_changed()
         if self._prepared is not None:
             self._prepared.snapshot.flags_changed()
@@ -169,17 +169,17 @@ class Generations:
 
     def look(self) -> None:
         """Twice a second: what those before have logged, and what of theirs nobody needs any more."""
-        if not (self._before or self._services or self._logs):
+        if not (self._previous or self._services or self._logs):
             return
-        self._before = [each for each in self._before if each() is not None]
-        needed = list(self._living())
-        self._logs = [each for each in self._logs if not self._is_over(each, needed)]
+        self._previous = [each for each in self._previous if each() is not None]
+        needed = list(self._list_snapshots())
+        self._logs = [each for each in self._logs if not self._is_written(each, needed)]
         over = [each for each in self._services if not any(one.services.get(each.name) is each for one in needed)]
         for service in over:
             self._services.remove(service)
             service.dissolve()
 
-    def _is_over(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
+    def _is_written(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
         """Write what there is; whether that was the last of it."""
         if any(each.access is access for each in needed):
             access.flush()
@@ -213,14 +213,14 @@ class Generations:
 
     def outward(self) -> list["ClientTls"]:
         """How the edge speaks TLS with all upstreams that anybody may still ask."""
-        found = {id(each): each for snapshot in self._living() for each in snapshot.outward.values()}
+        found = {id(each): each for snapshot in self._list_snapshots() for each in snapshot.outward.values()}
         return list(found.values())
 
-    def _living(self) -> Iterator[Snapshot]:
+    def _list_snapshots(self) -> Iterator[Snapshot]:
         yield self._runtime.snapshot
         if self._prepared is not None:
             yield self._prepared.snapshot
-        for each in self._before:
+        for each in self._previous:
             snapshot = each()
             if snapshot is not None:
                 yield snapshot
@@ -230,7 +230,7 @@ class Generations:
         serving = self._runtime.snapshot
         known = snapshot.retire()
         if known:
-            self._runtime.tasks.start("let go of keys", _empty(known))
+            self._runtime.tasks.start("let go of keys", _free_identities(known))
         for name, service in snapshot.services.items():
             if serving.services.get(name) is not service:
                 self._services.append(service)
@@ -240,7 +240,7 @@ class Generations:
             self._logs.append(snapshot.access)
 
 
-async def _empty(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:
+async def _free_identities(known: "OrderedDict[bytes | TokenDigest, Identity]") -> None:
     while known:
         for _ in range(min(IDENTITIES_PER_TURN, len(known))):
             known.popitem()

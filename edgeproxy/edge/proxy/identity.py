@@ -32,10 +32,10 @@ from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.limits.limit_set import RouteLimits
 from edgeproxy.edge.proxy.client_certificate import NONE as NO_CERTIFICATE
 from edgeproxy.edge.proxy.labels import NO_LABEL
-from edgeproxy.edge.proxy.network_filter import Networks
+from edgeproxy.edge.proxy.network_filter import NetworkFilter
 from edgeproxy.edge.proxy.route_binding import Route, RouteBinding
-from edgeproxy.edge.proxy.router import no_route
-from edgeproxy.edge.proxy.token_verifier import Claims, Issuers, NotGenuine, is_token
+from edgeproxy.edge.proxy.router import create_no_route_error
+from edgeproxy.edge.proxy.token_verifier import Claims, InvalidTokenError, TokenVerifier, is_token
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
@@ -52,13 +52,13 @@ IDENTITIES_MAX = 16_384
 
 FOREVER, UNMET = float("inf"), float("-inf")
 
-TAKEN = {
+ACCEPTED_CREDENTIALS = {
     "required": ("key",),
     "optional": ("key", "jwt"),
 }
 """What a route takes, by its `auth`; any other says so itself."""
 
-WANTED = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
+CREDENTIAL_NAMES = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
 
 UNCERTIFIED = "A client certificate is needed here"
 
@@ -100,20 +100,20 @@ class Identity:
         self.valid_until = valid_until
 
 
-class Stranger(Identity):
+class UnresolvedIdentity(Identity):
     """One with a key that is in none of the files. `valid_until` is UNMET until it is known who that is."""
 
     __slots__ = ("credentials", "digest", "expires", "person", "secret")
 
     def __init__(self, secret: bytes | TokenDigest, digest: bytes, credentials: bytes) -> None:
-        super().__init__(_unmet, UNMET)
+        super().__init__(_raise_unresolved, UNMET)
         self.secret, self.digest, self.credentials = secret, digest, credentials
         self.person: KeyOwner | None = None
         self.expires = FOREVER
         """Edge time."""
 
 
-class TokenHolder(Stranger):
+class TokenHolder(UnresolvedIdentity):
     """One with a token of an issuer. `secret` is the token's digest, by which it is remembered, and `digest` what the
     supervisor is asked: for the customer by name."""
 
@@ -126,18 +126,18 @@ class TokenHolder(Stranger):
         self.claims: Claims | None = None
 
 
-class CertificateHolder(Stranger):
+class CertificateHolder(UnresolvedIdentity):
     """One with a certificate whose name is in none of the files; the connection has it, and no request."""
 
     __slots__ = ()
 
 
-def name_of(stranger: Stranger) -> str | None:
+def find_name(identity: UnresolvedIdentity) -> str | None:
     """Who a stranger turned out to be."""
-    return None if stranger.person is None else stranger.person.name
+    return None if identity.person is None else identity.person.name
 
 
-def _unmet(route: Route) -> RouteBinding:
+def _raise_unresolved(route: Route) -> RouteBinding:
     raise AssertionError("a stranger has no route bindings before it is known who that is")
 
 
@@ -169,9 +169,9 @@ class Directory:
         self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
         """Whether what is under way for a key ends when the key is revoked."""
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
-        self._issuers: Issuers | None = None
+        self._issuers: TokenVerifier | None = None
         if settings.issuers and key_lookup is not None:
-            self._issuers = Issuers(settings.issuers, key_lookup.issuer_keys, key_lookup.hurry)
+            self._issuers = TokenVerifier(settings.issuers, key_lookup.issuer_keys, key_lookup.hurry)
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._ways = settings.auth.key_instructions
         bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
@@ -184,16 +184,22 @@ class Directory:
         # certificates.
         certifying = any("certificate" in route.auth for route in settings.routes)
         until = UNMET if certifying or settings.auth.query is not None else FOREVER
-        self.nobody = Identity(
-            lambda route: self._open(route, "missing", missing if taken(route) != ("certificate",) else UNCERTIFIED),
+        self.anonymous = Identity(
+            lambda route: self._bind_without_key(
+                route, "missing", missing if list_accepted_credentials(route) != ("certificate",) else UNCERTIFIED
+            ),
             until,
         )
         self.uncertified = Identity(
-            lambda route: self._open(route, "unknown", "The client certificate names nobody who is known here")
+            lambda route: self._bind_without_key(
+                route, "unknown", "The client certificate names nobody who is known here"
+            )
         )
-        self.outdated = Identity(lambda route: self._open(route, "expired", "The client certificate has expired"))
-        self.unknown = Identity(lambda route: self._open(route, "unknown", "The API key is not known"))
-        self.expired = Identity(lambda route: self._open(route, "expired", "The API key has expired"))
+        self.outdated = Identity(
+            lambda route: self._bind_without_key(route, "expired", "The client certificate has expired")
+        )
+        self.unknown = Identity(lambda route: self._bind_without_key(route, "unknown", "The API key is not known"))
+        self.expired = Identity(lambda route: self._bind_without_key(route, "expired", "The API key has expired"))
 
     def resolve(self, secret: bytes | None, credentials: bytes) -> Identity:
         """The identity behind a key, or behind none; `unknown` itself where nobody has the key, and a Stranger where
@@ -202,7 +208,7 @@ class Directory:
         `credentials` are the lines that the key came in.
         """
         if secret is None:
-            return self.nobody
+            return self.anonymous
         known = self._known
         identity = known.get(secret)
         if identity is not None:
@@ -217,10 +223,10 @@ class Directory:
             return TokenHolder(secret, remembered, credentials) if holder is None else holder
         key = self._customers.find_key(digest)
         if key is None:
-            return self.unknown if self._key_lookup is None else Stranger(secret, digest, credentials)
+            return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest, credentials)
         valid_until = FOREVER if key.expires is None else key.expires - EPOCH
         identity = Identity(
-            lambda route: self._binding(key, self._customers.get_customer(key.customer), route), valid_until
+            lambda route: self._bind(key, self._customers.get_customer(key.customer), route), valid_until
         )
         self._remember(secret, identity, credentials)
         return identity
@@ -228,7 +234,7 @@ class Directory:
     def certified(self, certificate: "ClientCertificate", now: float) -> Identity:
         """The identity behind a client's certificate at edge time `now`."""
         if certificate is NO_CERTIFICATE:
-            return self.nobody
+            return self.anonymous
         name = certificate.names.get(self._named_by)
         if name is None:
             return self.uncertified
@@ -244,7 +250,7 @@ class Directory:
         if key is not None:
             customer = self._customers.get_customer(key.customer)
             valid_until = FOREVER if key.expires is None else key.expires - EPOCH
-            identity = Identity(lambda route: self._binding(key, customer, route, "certificate"), valid_until)
+            identity = Identity(lambda route: self._bind(key, customer, route, "certificate"), valid_until)
         elif self._key_lookup is None:
             return self.uncertified
         else:
@@ -261,17 +267,17 @@ class Directory:
             known.popitem(last=False)
         self._lines.pin_credentials(credentials)
 
-    def anew(self, identity: Identity, route: Route, now: float) -> Identity | None:
+    def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
         """Who it is on this route whose identity is not valid at edge time `now`; None where that has to be asked."""
         key_lookup = self._key_lookup
-        if identity is self.nobody:
+        if identity is self.anonymous:
             return identity
         if isinstance(identity, TokenHolder):
-            return self.nobody if route.auth == "none" else self._anew_token(identity, now)
-        if not isinstance(identity, Stranger) or key_lookup is None:
+            return self.anonymous if route.auth == "none" else self._refresh_token(identity, now)
+        if not isinstance(identity, UnresolvedIdentity) or key_lookup is None:
             return self.expired
         if route.auth == "none":
-            return self.nobody
+            return self.anonymous
         if key_lookup.valid_until <= now:
             self._metrics.auth_failure("stale")
             why = "What this edge knows of its customers is too old to be believed"
@@ -286,10 +292,10 @@ class Directory:
         if self._customers.has_customer(person.name):
             return unknown  # What the files say of a customer, they say whole.
         before = None if certified else self._known.get(identity.secret)
-        if isinstance(before, Stranger) and before.person == person:
+        if isinstance(before, UnresolvedIdentity) and before.person == person:
             identity = before
         if identity.person != person:
-            self._meet(identity, person)
+            self._resolve_identity(identity, person)
             if not certified:
                 self._remember(identity.secret, identity, identity.credentials)
         if identity.expires <= now:
@@ -301,20 +307,20 @@ class Directory:
         identity.valid_until = min(now + left, identity.expires, key_lookup.valid_until)
         return identity
 
-    def _anew_token(self, holder: TokenHolder, now: float) -> Identity | None:
+    def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
         """Who it is that has a token; None where the supervisor has to be asked for the customer."""
         assert self._issuers is not None
         claims = holder.claims
         if claims is None:
             try:
                 claims = holder.claims = self._issuers.verify(holder.token)
-            except NotGenuine as no:
-                why = str(no)
-                return Identity(lambda route: self._open(route, "token", why))
+            except InvalidTokenError as error:
+                why = str(error)
+                return Identity(lambda route: self._bind_without_key(route, "token", why))
             holder.token, holder.digest = b"", format_customer_lookup(claims.customer)
             holder.expires = claims.expires - EPOCH
         if holder.expires <= now:
-            return Identity(lambda route: self._open(route, "expired", "The token has expired"))
+            return Identity(lambda route: self._bind_without_key(route, "expired", "The token has expired"))
         until, key_lookup = holder.expires, self._key_lookup
         person: KeyOwner | None = None
         if key_lookup is not None and not self._customers.has_customer(claims.customer):
@@ -327,9 +333,9 @@ class Directory:
                 return None
             person = None if known is None else known.person
             until = min(until, now + (STALE_SECONDS if person is None else self._ttl), key_lookup.valid_until)
-        told = person or KeyOwner(claims.customer, "", "")
-        if holder.person != told:
-            holder.person = told
+        owner = person or KeyOwner(claims.customer, "", "")
+        if holder.person != owner:
+            holder.person = owner
             holder.bindings = RouteBindings(lambda route: self._token_binding(claims, person, route))
             self._remember(holder.secret, holder, holder.credentials)
         holder.valid_until = until
@@ -345,45 +351,45 @@ class Directory:
             try:
                 customer = parse_customer(person.customer)
             except ValueError:
-                return self._told_binding(person, None, route)
+                return self._bind_directory_customer(person, None, route)
         elif claims.tier is not None and claims.tier in self._tiers:
             customer = Customer(tier=claims.tier)
         else:
             self._metrics.auth_failure("unserved")
             raise RejectedError(403, "The token names neither a customer nor a tier that is known here", close=False)
         if claims.id is not None and claims.id in customer.revoked:
-            return self._open(route, "revoked", "The token was revoked")
+            return self._bind_without_key(route, "revoked", "The token was revoked")
         if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
-            return self._told_binding(person, key, route)
-        return self._binding(key, customer, route, "jwt")
+            return self._bind_directory_customer(person, key, route)
+        return self._bind(key, customer, route, "jwt")
 
-    def _meet(self, stranger: Stranger, person: KeyOwner) -> None:
+    def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner) -> None:
         """It is known who a stranger is."""
-        stranger.person, stranger.expires = person, FOREVER
+        identity.person, identity.expires = person, FOREVER
         key: Key | None = None
         try:
-            key = parse_key(person, stranger.digest)
+            key = parse_key(person, identity.digest)
         except ValueError:
             pass  # Which each request is told.
-        by = "certificate" if isinstance(stranger, CertificateHolder) else "key"
-        stranger.bindings = RouteBindings(lambda route: self._told_binding(person, key, route, by))
+        by = "certificate" if isinstance(identity, CertificateHolder) else "key"
+        identity.bindings = RouteBindings(lambda route: self._bind_directory_customer(person, key, route, by))
         if key is not None and key.expires is not None:
-            stranger.expires = key.expires - EPOCH
+            identity.expires = key.expires - EPOCH
 
     def forget(self, customers: Collection[str] | None) -> None:
         """What was told of these customers is so no longer; None: of anybody who is not in the files."""
         known = self._known
         for secret, identity in tuple(known.items()):
-            if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
+            if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
                 identity.valid_until = UNMET
                 del known[secret]
         for identity in self._certified.values():
-            if isinstance(identity, Stranger) and (customers is None or name_of(identity) in customers):
+            if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
                 identity.valid_until = UNMET
 
     def flags_changed(self) -> None:
         """Who has which flag is to be settled anew."""
-        for identity in (self.nobody, *self._known.values(), *self._certified.values()):
+        for identity in (self.anonymous, *self._known.values(), *self._certified.values()):
             identity.bindings.clear()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
@@ -394,14 +400,16 @@ class Directory:
         """
         known, self._known = self._known, OrderedDict()
         self._certified.clear()
-        del self._customers, self.nobody, self.unknown, self.expired, self.uncertified, self.outdated
+        del self._customers, self.anonymous, self.unknown, self.expired, self.uncertified, self.outdated
         return known
 
-    def _told_binding(self, person: KeyOwner, key: "Key | None", route: Route, by: str = "key") -> RouteBinding:
+    def _bind_directory_customer(
+        self, person: KeyOwner, key: "Key | None", route: Route, by: str = "key"
+    ) -> RouteBinding:
         """Return the binding of a customer of the directory; raises RejectedError as `_binding`, and 503 where their
         limits are not known here: nobody is served without them. `key`: None where it is not understood."""
         if route.auth == "none":
-            return self._anonymous(route)
+            return self._bind_anonymous(route)
         try:
             customer = parse_customer(person.customer)
         except ValueError:
@@ -411,46 +419,46 @@ class Directory:
         elif (missing := find_missing_reference(customer, self._tiers, self._meters)) is not None:
             why = f"there is no {missing} here"
         else:
-            return self._binding(key, customer, route, by)
+            return self._bind(key, customer, route, by)
         self._metrics.auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
         raise RejectedError(503, "This edge does not know the plan of this customer", close=False, fields=again)
 
-    def _binding(self, key: "Key", customer: "Customer", route: Route, by: str = "key") -> RouteBinding:
+    def _bind(self, key: "Key", customer: "Customer", route: Route, by: str = "key") -> RouteBinding:
         """The route binding of a key's customer; raises RejectedError where it may not be used, and says why.
 
         404 where the route has a flag that the customer has not, 403 or 402 where the customer is paused, 403 where the
         route asks for scopes that the key lacks or the customer is not served in this region.
         """
         if route.auth == "none":
-            return self._anonymous(route)
-        if by not in taken(route):
-            wanted = " or ".join(WANTED[each] for each in taken(route))
-            return self._open(route, "unknown", f"{wanted} is needed here")
+            return self._bind_anonymous(route)
+        if by not in list_accepted_credentials(route):
+            expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
+            return self._bind_without_key(route, "unknown", f"{expected} is needed here")
         if route.settings.flag not in customer.flags:
-            self._flagged(route, customer.tier, key.customer)
+            self._check_flag(route, customer.tier, key.customer)
         if customer.paused is not None:
             self._metrics.auth_failure("paused")
-            raise self._refused(customer.paused.status, customer.paused.why, key, customer)
+            raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer)
         if not route.scopes <= (key.scopes or frozenset()):
             self._metrics.auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - (key.scopes or frozenset())))
             what = "client certificate" if by == "certificate" else "API key"
-            raise self._refused(403, f"The {what} lacks the scope {missing}", key, customer)
-        self._fence(key, customer)
+            raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer)
+        self._check_region(key, customer)
         tier = customer.tier
-        told = {} if self._key_lookup is None else self._key_lookup.flags
+        flags = {} if self._key_lookup is None else self._key_lookup.flags
         allowance = apply_key_limits(
-            apply_caps(compute_effective_allowance(self._tiers[tier], customer, told), self._meters), key
+            apply_caps(compute_effective_allowance(self._tiers[tier], customer, flags), self._meters), key
         )
         digest = bytes.fromhex(key.sha256)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, key.customer.encode(), digest)
         prefer = None if customer.regions is None else customer.regions.prefer
-        networks = None if customer.networks is None else Networks(customer.networks)
-        return self._make(route, key.customer, tier, allowance, limits, prefer, networks)
+        networks = None if customer.networks is None else NetworkFilter(customer.networks)
+        return self._create_binding(route, key.customer, tier, allowance, limits, prefer, networks)
 
-    def _flagged(self, route: Route, tier: str, customer: str | None) -> None:
+    def _check_flag(self, route: Route, tier: str, customer: str | None) -> None:
         """Raise RejectedError(404) where a route has a flag, and this customer (None: nobody) of this tier has not."""
         name = route.settings.flag
         if name is None:
@@ -459,20 +467,20 @@ class Directory:
         if flag is None and self._key_lookup is not None:
             flag = self._key_lookup.flags.get(name)
         if flag is None or not has_flag(name, flag, tier, customer):
-            raise no_route()
+            raise create_no_route_error()
 
-    def _fence(self, key: "Key", customer: "Customer") -> None:
+    def _check_region(self, key: "Key", customer: "Customer") -> None:
         """Raise RejectedError(403) where the customer is not to be served in this region."""
         regions = customer.regions
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
             self._metrics.auth_failure("region")
             why = f"This customer is not served in the region {self._edge_region}"
-            raise self._refused(403, why, key, customer)
+            raise self._create_rejection(403, why, key, customer)
 
-    def _refused(self, status: int, why: str, key: "Key", customer: "Customer") -> RejectedError:
+    def _create_rejection(self, status: int, why: str, key: "Key", customer: "Customer") -> RejectedError:
         return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier)
 
-    def _open(self, route: Route, reason: str, why: str) -> RouteBinding:
+    def _bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
         """The route binding without a key;
 
         raises RejectedError: 401 where the route wants one, 404 where it has a flag.
@@ -480,24 +488,24 @@ class Directory:
         # A route that asks for scopes asks for a key that has them, so `optional` leaves nobody out of it.
         keyless = route.auth == "optional" and reason == "missing" and not route.scopes
         if route.auth == "none" or keyless:
-            return self._anonymous(route)
+            return self._bind_anonymous(route)
         if route.settings.flag is not None:
-            raise no_route()
+            raise create_no_route_error()
         self._metrics.auth_failure(reason)
         challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise RejectedError(401, why, close=False, fields=fields)
 
-    def _anonymous(self, route: Route) -> RouteBinding:
+    def _bind_anonymous(self, route: Route) -> RouteBinding:
         """The route binding of those who need no key: held by address where there is a tier for them."""
         settings = self._tiers.get(ANONYMOUS)
         tier = NO_LABEL if settings is None else ANONYMOUS
-        self._flagged(route, tier, None)
+        self._check_flag(route, tier, None)
         allowance = None if settings is None else compute_allowance(settings, None)
         limits = RouteLimits(self._tables, route.settings, allowance, self._meters, None)
-        return self._make(route, NO_LABEL, tier, allowance, limits)
+        return self._create_binding(route, NO_LABEL, tier, allowance, limits)
 
-    def _make(
+    def _create_binding(
         self,
         route: Route,
         customer: str,
@@ -505,7 +513,7 @@ class Directory:
         allowance: "Allowance | None",
         limits: RouteLimits,
         prefer: str | None = None,
-        networks: Networks | None = None,
+        networks: NetworkFilter | None = None,
     ) -> RouteBinding:
         anonymous = customer == NO_LABEL
         who = stamps.StampValues(self._edge_region, None if anonymous else customer, None if tier == NO_LABEL else tier)
@@ -522,14 +530,14 @@ class Directory:
             prefer=prefer,
             # `auth: none` means that the edge has no business with credentials: they are the upstream's.
             forwards_key=anonymous or route.service.name in self._forwarding,
-            stamped_anew=self._signed or self._queried,
+            is_stamped_per_request=self._signed or self._queried,
             networks=networks,
         )
 
 
-def taken(route: Route) -> tuple[str, ...]:
+def list_accepted_credentials(route: Route) -> tuple[str, ...]:
     """What a route takes."""
-    return TAKEN.get(route.auth) or tuple(route.auth.split(" or "))
+    return ACCEPTED_CREDENTIALS.get(route.auth) or tuple(route.auth.split(" or "))
 
 
 def has_flag(name: str, flag: "Flag", tier: str, customer: str | None) -> bool:
@@ -541,10 +549,10 @@ def has_flag(name: str, flag: "Flag", tier: str, customer: str | None) -> bool:
         return True
     if customer is None:
         return False
-    return customer in flag.customers or place_in(name, customer) < flag.percent / 100
+    return customer in flag.customers or compute_share_position(name, customer) < flag.percent / 100
 
 
-def place_in(flag: str, customer: str) -> float:
+def compute_share_position(flag: str, customer: str) -> float:
     """Where a customer stands, from 0 to below 1, among all of them: by chance, for each flag another, and for ever."""
     digest = hashlib.blake2b(f"{flag}\0{customer}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -11,7 +11,7 @@ from edgeproxy.edge.http1.keep_alive import subtract_margin
 CLOSINGS = 3
 """Closings that have to agree."""
 
-APART_SECONDS = 0.5
+SEPARATE_SECONDS = 0.5
 """Closings that are nearer to each other are one: an endpoint that ends closes all at once, whatever their age."""
 
 AGREE_RATIO, AGREE_SECONDS = 1.5, 0.05
@@ -27,7 +27,7 @@ TRUST_RATIO = 0.8
 """Of what was seen, what is relied on."""
 
 
-class KeptIdle:
+class IdleLifetime:
     """What is known of one endpoint. Times are seconds of the monotonic clock."""
 
     __slots__ = ("_closings", "_until", "seconds", "seen")
@@ -56,7 +56,7 @@ class KeptIdle:
         if oldest > idle * AGREE_RATIO + AGREE_SECONDS:
             return  # It keeps them for longer than that, and had another reason.
         closings = self._closings
-        if closings and now - closings[-1][0] < APART_SECONDS:
+        if closings and now - closings[-1][0] < SEPARATE_SECONDS:
             return
         closings.append((now, idle))
         shortest = min(each for _, each in closings)

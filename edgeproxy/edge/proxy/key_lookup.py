@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.messages import FetchIssuerKeys, KeysLookedUp, LookUpKeys
-from edgeproxy.edge.proxy.supervisor_requests import Outbox, Waiter, wake
+from edgeproxy.edge.proxy.supervisor_requests import CoalescingSender, Waiter, resume_waiter
 
 if TYPE_CHECKING:
     from jwt import PyJWK
@@ -25,7 +25,7 @@ PENDING_KEYS_MAX = 1024
 """Keys that are asked for at a time; as many again may be that were known before."""
 KEYS_MAX = 16_384
 """Keys of which it is remembered whose they are, and as many of which it is that nobody has them."""
-HURRY_SECONDS = 5.0
+ISSUER_REQUEST_SECONDS = 5.0
 """Seconds in which the supervisor is told no more than once that an issuer has other keys."""
 UNKNOWN_SECONDS = 10.0
 """Seconds for which nobody is asked again for a key that nobody has. What changes in the directory is heard of."""
@@ -33,7 +33,7 @@ MUTE_SECONDS = 0.5
 """Seconds for which a supervisor is not asked again that cannot tell."""
 
 
-class Known(NamedTuple):
+class CachedOwner(NamedTuple):
     """Whose a key is, and the monotonic time at which that was told. None: it was known, and is to be asked anew."""
 
     person: KeyOwner | None
@@ -46,17 +46,17 @@ class KeyLookup:
     def __init__(self, offer: Callable[[LookUpKeys | FetchIssuerKeys], bool]) -> None:
         """`offer`: False where it was not taken, as the one before is still to be read."""
         self._offer = offer
-        self._outbox = Outbox(offer, self._questions, self._taken)
-        self._known: OrderedDict[bytes, Known] = OrderedDict()
+        self._outbox = CoalescingSender(offer, self._collect_questions, self._on_sent)
+        self._owners: OrderedDict[bytes, CachedOwner] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         """Keys that nobody has, until when that is believed; by their digest, as all here."""
-        self._asked: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
+        self._waiting: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
         """What the supervisor was asked and has not answered, and who waits for that."""
-        self._to_ask: list[bytes] = []
+        self._questions_due: list[bytes] = []
         self._mute_until = 0.0
         self._generation = 0
         """That of the last word to forget: what was looked up before that is not remembered after it."""
-        self._hurried: dict[str, float] = {}
+        self._issuer_requests: dict[str, float] = {}
         """Issuers whose keys were asked for before it is time, and the monotonic time of that."""
         self.issuer_keys: dict[str, list[PyJWK]] = {}
         """The public keys of those who issue tokens, by name."""
@@ -68,17 +68,17 @@ class KeyLookup:
     def orphaned(self) -> None:
         """The supervisor is gone: who is known goes on, and nobody else can be."""
         self._outbox.closed = True
-        for digest in tuple(self._asked):
-            self._go_on(digest)
+        for digest in tuple(self._waiting):
+            self._resume_waiting(digest)
 
     # ---- what is known
 
-    def known(self, digest: bytes) -> Known | None:
+    def known(self, digest: bytes) -> CachedOwner | None:
         """Whose a key is, as it was last told; None where it has to be asked."""
-        known = self._known.get(digest)
+        known = self._owners.get(digest)
         if known is None or known.person is None:
             return None
-        self._known.move_to_end(digest)
+        self._owners.move_to_end(digest)
         return known
 
     def is_unknown(self, digest: bytes) -> bool:
@@ -95,15 +95,17 @@ class KeyLookup:
         """What was told of these customers is so no longer; None: of anybody."""
         self._generation = max(self._generation, generation)
         self._unknown.clear()
-        for digest, (person, _) in self._known.items():
+        for digest, (person, _) in self._owners.items():
             if person is not None and (customers is None or person.name in customers):
-                self._known[digest] = Known(None, 0.0)
+                self._owners[digest] = CachedOwner(None, 0.0)
 
     def hurry(self, issuer: str) -> None:
         """A token of this issuer, by its name, is signed with a key that is not known: ask for its keys."""
         now = monotonic()
-        if self._hurried.get(issuer, float("-inf")) <= now - HURRY_SECONDS and self._offer(FetchIssuerKeys(issuer)):
-            self._hurried[issuer] = now
+        if self._issuer_requests.get(issuer, float("-inf")) <= now - ISSUER_REQUEST_SECONDS and self._offer(
+            FetchIssuerKeys(issuer)
+        ):
+            self._issuer_requests[issuer] = now
 
     # ---- who is asked for
 
@@ -116,31 +118,31 @@ class KeyLookup:
         nobody can tell, or too much is asked for already."""
         if self._outbox.closed or seconds <= 0 or monotonic() < self._mute_until:
             return False
-        waiting = self._asked.get(digest)
+        waiting = self._waiting.get(digest)
         if waiting is None:
-            if len(self._asked) >= (2 * PENDING_KEYS_MAX if digest in self._known else PENDING_KEYS_MAX):
+            if len(self._waiting) >= (2 * PENDING_KEYS_MAX if digest in self._owners else PENDING_KEYS_MAX):
                 return False
-            waiting = self._asked[digest] = {}
-            self._to_ask.append(digest)
+            waiting = self._waiting[digest] = {}
+            self._questions_due.append(digest)
             self._outbox.due()
         if who is not None:
-            waiting[who] = asyncio.get_running_loop().call_later(seconds, self._over, digest, who)
+            waiting[who] = asyncio.get_running_loop().call_later(seconds, self._time_out, digest, who)
         return True
 
-    def _questions(self) -> LookUpKeys:
+    def _collect_questions(self) -> LookUpKeys:
         """What the supervisor is to be asked, as one message."""
-        return LookUpKeys(self._to_ask.copy())
+        return LookUpKeys(self._questions_due.copy())
 
-    def _taken(self) -> None:
-        self._to_ask.clear()
+    def _on_sent(self) -> None:
+        self._questions_due.clear()
 
     def leave(self, digest: bytes, who: Waiter) -> None:
         """A request that waits is gone."""
-        over = self._asked.get(digest, {}).pop(who, None)
+        over = self._waiting.get(digest, {}).pop(who, None)
         if over is not None:
             over.cancel()
 
-    def _over(self, digest: bytes, who: Waiter) -> None:
+    def _time_out(self, digest: bytes, who: Waiter) -> None:
         self.leave(digest, who)
         who.go_on()
 
@@ -149,24 +151,24 @@ class KeyLookup:
         now = monotonic()
         if answer.generation < self._generation and (answer.known or answer.unknown):
             # Looked up before something changed: whoever waits is told what is so now.
-            self._to_ask += [*answer.known, *answer.unknown]
+            self._questions_due += [*answer.known, *answer.unknown]
             self._outbox.due()
             answer = KeysLookedUp({}, [], answer.untold)
         if answer.untold:
             self._mute_until = now + MUTE_SECONDS
         for digest, person in answer.known.items():
-            self._known[digest] = Known(person, now)
-            self._known.move_to_end(digest)
+            self._owners[digest] = CachedOwner(person, now)
+            self._owners.move_to_end(digest)
         for digest in answer.unknown:
-            self._known.pop(digest, None)
+            self._owners.pop(digest, None)
             self._unknown[digest] = now + UNKNOWN_SECONDS
-        for memory in (self._known, self._unknown):
+        for memory in (self._owners, self._unknown):
             while len(memory) > KEYS_MAX:
                 memory.popitem(last=False)
         for digest in (*answer.untold, *answer.known, *answer.unknown):
-            self._go_on(digest)
+            self._resume_waiting(digest)
 
-    def _go_on(self, digest: bytes) -> None:
-        for who, over in self._asked.pop(digest, {}).items():
+    def _resume_waiting(self, digest: bytes) -> None:
+        for who, over in self._waiting.pop(digest, {}).items():
             over.cancel()
-            wake(who, "its key")
+            resume_waiter(who, "its key")

@@ -26,17 +26,17 @@ class Weighted(Protocol):
     """Relative to the others', ≥ 1."""
 
 
-One = TypeVar("One", bound=Weighted)
+WeightedT = TypeVar("WeightedT", bound=Weighted)
 
 
-def draw(among: Sequence[One], chance: random.Random) -> list[tuple[One, One]]:
+def draw_pairs(among: Sequence[WeightedT], chance: random.Random) -> list[tuple[WeightedT, WeightedT]]:
     """Pairs of two different ones, drawn by weight without replacement; of one alone the pair with itself.
 
     Takes about 0.5 µs a pair, however many there are to draw from; `among` must not be empty.
     """
     if len(among) == 1:
         return [(among[0], among[0])]
-    shares = slots([one.weight for one in among], chance.random())
+    shares = compute_slots([one.weight for one in among], chance.random())
     size = sum(shares)
     # Everybody's slots lie side by side, twice over: those of all others are the ones that follow.
     table = [one for one, share in zip(among, shares, strict=True) for _ in range(share)] * 2
@@ -49,7 +49,7 @@ def draw(among: Sequence[One], chance: random.Random) -> list[tuple[One, One]]:
     return [(one, table[end + int(number() * others)]) for one, end, others in first]
 
 
-def slots(weights: Sequence[int], offset: float) -> list[int]:
+def compute_slots(weights: Sequence[int], offset: float) -> list[int]:
     """How many of the pairs begin with each, in proportion to the weights: within one of the exact number.
 
     `offset` (0 to 1) decides for whom that is one more, so that over many draws everybody gets the exact share
@@ -57,15 +57,15 @@ def slots(weights: Sequence[int], offset: float) -> list[int]:
     """
     whole = sum(weights)
     total = whole // gcd(*weights)
-    wanted = total * ceil(PAIRS_MIN / total)
-    size = _prime(wanted) if wanted < PAIRS_MAX else PAIRS_MAX
+    least = total * ceil(PAIRS_MIN / total)
+    size = find_prime(least) if least < PAIRS_MAX else PAIRS_MAX
     # In whole numbers: an offset next to 1 would be rounded up, to one pair too many.
     shift = int(offset * whole)
     edges = [(edge * size + shift) // whole for edge in accumulate(weights, initial=0)]
     return [after - before for before, after in pairwise(edges)]
 
 
-def _prime(least: int) -> int:
+def find_prime(least: int) -> int:
     """The smallest prime that is not below `least`."""
     while any(least % factor == 0 for factor in range(2, isqrt(least) + 1)):
         least += 1

@@ -7,7 +7,7 @@ from edgeproxy.edge.http1 import message
 from edgeproxy.edge.limits.admission import Hopeless
 
 
-class OwnAnswer(NamedTuple):
+class LocalReply(NamedTuple):
     """An answer, and what the access log says of it: the bytes of its body, and why it was given."""
 
     status: int
@@ -16,7 +16,7 @@ class OwnAnswer(NamedTuple):
     why: str
 
 
-def of(
+def format_local_reply(
     reason: EdgeError,
     *,
     request_id: bytes,
@@ -25,7 +25,7 @@ def of(
     browsers: bytes,
     close: bool,
     head_only: bool,
-) -> OwnAnswer:
+) -> LocalReply:
     """The answer to a request that an upstream failed or a rule refused.
 
     `date`, `limits` (RateLimit and what else limits have to say) and `browsers` (security fields, and whose pages may
@@ -47,15 +47,15 @@ def of(
         kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id)
     lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, browsers)
     data = message.format_response(status, lines, body, close=close, head_only=head_only)
-    return OwnAnswer(status, data, 0 if head_only else len(body), why)
+    return LocalReply(status, data, 0 if head_only else len(body), why)
 
 
-def body_size(answer: bytes) -> int:
+def compute_body_size(answer: bytes) -> int:
     """How many bytes of a whole answer are its body."""
     return len(answer) - answer.index(b"\r\n\r\n") - 4
 
 
-def never_passes(limit: Hopeless, message: str | None) -> str:
+def describe_hopeless(limit: Hopeless, message: str | None) -> str:
     """The detail of a 429 after which no retry can succeed. `message`: what the plan says to those who are refused."""
     why = f"Such a request counts for {limit.cost}, and {limit.name} never lets more than {limit.most} pass"
     return why if message is None else f"{why}. {message}"

@@ -33,18 +33,18 @@ class LogFile:
 
     def __init__(self, path: Path) -> None:
         self._batches: SimpleQueue[bytes | None] = SimpleQueue()
-        self._writer = Writer(path, self._batches)
+        self._writer = LogWriter(path, self._batches)
         self._thread: Thread | None = None
         self._ending = False
-        self._handed = self._handed_lines = self._dropped = self._told = 0
+        self._handed_bytes = self._handed_lines = self._dropped = self._reported = 0
 
     def put(self, lines: Sequence[bytes]) -> None:
         """Write these lines, each with its newline, as soon as the file takes them; drop them where too many wait."""
         batch = b"".join(lines)
-        if self._handed - self._writer.done + len(batch) > WAITING_BYTES_MAX:
+        if self._handed_bytes - self._writer.done + len(batch) > WAITING_BYTES_MAX:
             self._dropped += len(lines)
             return
-        self._handed += len(batch)
+        self._handed_bytes += len(batch)
         self._handed_lines += len(lines)
         self._batches.put(batch)
         if self._thread is None:
@@ -55,7 +55,7 @@ class LogFile:
     def lost(self) -> tuple[int, str]:
         """(lines lost since this was last asked, the reason for the last of them)."""
         lost = self._dropped + self._writer.failed
-        new, self._told = lost - self._told, lost
+        new, self._reported = lost - self._reported, lost
         return new, self._writer.why or TOO_SLOW
 
     def end(self) -> None:
@@ -77,7 +77,7 @@ class LogFile:
             self._dropped += self._handed_lines - self._writer.done_lines
 
 
-class Writer:
+class LogWriter:
     """The thread's side: takes batches of lines until it is given None. All but it only read its attributes."""
 
     def __init__(self, path: Path, batches: "SimpleQueue[bytes | None]") -> None:
@@ -99,8 +99,8 @@ class Writer:
                 self._open()
                 append = self._append_locked if stat.S_ISREG(self._opened.st_mode) else self._append
                 whole, failure = append(batch)
-            except OSError as unusable:
-                failure = unusable
+            except OSError as error:
+                failure = error
             if failure is not None:
                 self.failed += batch.count(b"\n", whole)
                 self.why = failure.strerror or str(failure)
@@ -111,7 +111,7 @@ class Writer:
 
     def _open(self) -> None:
         """The file that has this name now: after a rotation it is another one. A FIFO waits here for its reader."""
-        if self._fd >= 0 and (self._stream is not None or is_at(self._opened, self._path)):
+        if self._fd >= 0 and (self._stream is not None or is_same_file(self._opened, self._path)):
             return
         self._close()
         self._fd = os.open(self._path, OPENED, FILE_MODE) if self._stream is None else os.dup(self._stream)
@@ -126,7 +126,7 @@ class Writer:
         """(bytes of whole lines that are in the file now, what stopped it). No part of a line stays there."""
         fcntl.flock(self._fd, fcntl.LOCK_EX)  # Closing the file unlocks it as well.
         begin = os.fstat(self._fd).st_size
-        written, failure = write(self._fd, batch)
+        written, failure = write_all(self._fd, batch)
         whole = batch.rfind(b"\n", 0, written) + 1
         if whole < written and os.fstat(self._fd).st_size == begin + written:
             os.ftruncate(self._fd, begin + whole)
@@ -136,15 +136,15 @@ class Writer:
     def _append(self, batch: bytes) -> tuple[int, OSError | None]:
         """Append to what is no ordinary file. A pipe takes whole lines, as long as no piece is too large for it."""
         whole = 0
-        for piece in pieces(batch) if stat.S_ISFIFO(self._opened.st_mode) else (batch,):
-            written, failure = write(self._fd, piece)
+        for piece in split_for_pipe(batch) if stat.S_ISFIFO(self._opened.st_mode) else (batch,):
+            written, failure = write_all(self._fd, piece)
             whole += piece.rfind(b"\n", 0, written) + 1
             if failure is not None:
                 return whole, failure
         return whole, None
 
 
-def write(fd: int, data: bytes) -> tuple[int, OSError | None]:
+def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
     """Write all of this, however long that takes; (bytes written, what stopped it)."""
     written = 0
     while written < len(data):
@@ -152,12 +152,12 @@ def write(fd: int, data: bytes) -> tuple[int, OSError | None]:
             written += os.write(fd, memoryview(data)[written:])
         except BlockingIOError:  # A stream that somebody else has made so.
             select.select((), (fd,), ())
-        except OSError as failure:
-            return written, failure
+        except OSError as error:
+            return written, error
     return written, None
 
 
-def pieces(lines: bytes) -> Iterator[bytes]:
+def split_for_pipe(lines: bytes) -> Iterator[bytes]:
     """Whole lines in pieces that a pipe keeps together (at most PIPE_BUF bytes), unless one line is longer."""
     begin = 0
     while begin < len(lines):
@@ -166,7 +166,7 @@ def pieces(lines: bytes) -> Iterator[bytes]:
         begin = end
 
 
-def is_at(opened: os.stat_result, path: Path) -> bool:
+def is_same_file(opened: os.stat_result, path: Path) -> bool:
     """Whether the file that was opened is the one that has this name."""
     try:
         return os.path.samestat(opened, path.stat())
@@ -174,7 +174,7 @@ def is_at(opened: os.stat_result, path: Path) -> bool:
         return False
 
 
-def unusable(path: Path) -> str | None:
+def describe_problem(path: Path) -> str | None:
     """Why lines cannot be appended to this file, or it cannot be made; None where they can, as far as can be told."""
     if str(path) in STREAMS:
         return None
@@ -186,6 +186,6 @@ def unusable(path: Path) -> str | None:
         if not folder.is_dir():
             return f"the directory {folder} does not exist"
         return None if os.access(folder, os.W_OK | os.X_OK) else f"the directory {folder} may not be written to"
-    except OSError as failure:
-        return None if failure.errno == errno.ENXIO and path.is_fifo() else failure.strerror or str(failure)
+    except OSError as error:
+        return None if error.errno == errno.ENXIO and path.is_fifo() else error.strerror or str(error)
     return None

@@ -34,7 +34,7 @@ def is_billed(when: str, status: int) -> bool:
     return when == "success" and 200 <= status < 400
 
 
-class Count(Protocol):
+class Countable(Protocol):
     """What can be added to."""
 
     def add(self, n: int = 1) -> None:
@@ -42,26 +42,26 @@ class Count(Protocol):
 
 
 @dataclass(slots=True)
-class Counted:
+class MeterCounters:
     """Meters, and the counter of each."""
 
     meters: tuple[str, ...]
-    counters: tuple[Count, ...]
+    counters: tuple[Countable, ...]
 
 
 @dataclass(slots=True)
-class Due:
+class StatusMeters:
     """What an answer of some status is counted by. Meters of `admitted` bytes_in are apart: they wait for none."""
 
-    inward: Counted
-    outward: Counted
+    inward: MeterCounters
+    outward: MeterCounters
     heads: "tuple[Reported, ...]"
     trailers: "tuple[Reported, ...]"
-    requests: Counted
+    requests: MeterCounters
     """The meters of requests, where they are among these (split_metering.py)."""
 
 
-Reported = tuple[re.Pattern[bytes], bool, Counted]
+Reported = tuple[re.Pattern[bytes], bool, MeterCounters]
 """A field (`field_of`), whether it is for the edge alone, and the meters that are due for what is said in it."""
 
 
@@ -77,12 +77,12 @@ Metered = Mapping[str, "tuple[Quota, ...]"]
 """The quotas of who asks that are charged what a meter counts, by the name of the meter."""
 
 
-class Relayed(Protocol):
+class RelayedExchange(Protocol):
     """An exchange whose answer is relayed piece by piece."""
 
     bytes_in: int
-    inward: "tuple[Count, ...]"
-    outward: "tuple[Count, ...]"
+    inward: "tuple[Countable, ...]"
+    outward: "tuple[Countable, ...]"
     metered_by: "Metering"
 
     @property
@@ -93,13 +93,13 @@ class Relayed(Protocol):
         """The quotas of who asks that are charged what meters count."""
 
 
-class Metering(dict[int, Due]):
+class Metering(dict[int, StatusMeters]):
     """A route binding's meters beside requests: what is due by an answer's status, made when that is first seen."""
 
     def __init__(
         self,
         meters: "dict[str, Meter]",
-        counter: Callable[[str], Count],
+        counter: Callable[[str], Countable],
         unreadable: Callable[[str, bytes], None],
     ) -> None:
         """`meters`: without those of requests. `counter`: of each. `unreadable`: hears of a meter, and of what an
@@ -107,23 +107,23 @@ class Metering(dict[int, Due]):
         super().__init__()
         self.unreadable = unreadable
         self._counters = {name: (meter, counter(name)) for name, meter in meters.items()}
-        self.admitted = self._chosen(lambda measure: measure.bytes_in, lambda when: when == "admitted")
+        self.admitted = self._select(lambda measure: measure.bytes_in, lambda when: when == "admitted")
         """What a request's body is counted by before there is an answer."""
         shown = {meter.header.lower() for meter in meters.values() if meter.header and meter.pass_}
         fields = {meter.header.lower(): None for meter in meters.values() if meter.header}
-        self.fields = {name: (field_of(name), name not in shown) for name in fields}
+        self.fields = {name: (compile_field(name), name not in shown) for name in fields}
         """Each field in which something is reported, by its name, and whether it is for the edge alone."""
 
-    def __missing__(self, status: int) -> Due:
+    def __missing__(self, status: int) -> StatusMeters:
         def counts(when: str) -> bool:
             return when == "admitted" or is_billed(when, status)
 
-        self[status] = due = Due(
-            self._chosen(lambda measure: measure.bytes_in, lambda when: when != "admitted" and counts(when)),
-            self._chosen(lambda measure: measure.bytes_out, counts),
-            self._reported(lambda measure: measure.in_head, counts),
-            self._reported(lambda measure: measure.in_trailers, counts),
-            self._chosen(lambda measure: measure.per_request is not None, counts),
+        self[status] = due = StatusMeters(
+            self._select(lambda measure: measure.bytes_in, lambda when: when != "admitted" and counts(when)),
+            self._select(lambda measure: measure.bytes_out, counts),
+            self._select_reported(lambda measure: measure.in_head, counts),
+            self._select_reported(lambda measure: measure.in_trailers, counts),
+            self._select(lambda measure: measure.per_request is not None, counts),
         )
         return due
 
@@ -135,14 +135,14 @@ class Metering(dict[int, Due]):
         due = self[status]
         up, down = due.inward.counters, due.outward.counters
         if metered:
-            up, down = adding(due.inward, metered, clock), adding(due.outward, metered, clock)
+            up, down = list_counters(due.inward, metered, clock), list_counters(due.outward, metered, clock)
         for counter in down:
             counter.add(outward)
         for counter in up:
             counter.add(inward)
-        return _read(self, due.heads, head, metered, clock) if due.heads else head
+        return _count_reported(self, due.heads, head, metered, clock) if due.heads else head
 
-    def relay(self, exchange: "Relayed", status: int, head: bytes) -> bytes:
+    def relay(self, exchange: "RelayedExchange", status: int, head: bytes) -> bytes:
         """Count what is known with the head of an answer that is relayed piece by piece: the request's bytes so far,
         and what the upstream reports. Returns the head as the client is to get it.
 
@@ -150,19 +150,19 @@ class Metering(dict[int, Due]):
         """
         due, metered, clock = self[status], exchange.metered(), exchange.runtime
         exchange.metered_by = self
-        exchange.outward = adding(due.outward, metered, clock)
-        inward = adding(due.inward, metered, clock)
+        exchange.outward = list_counters(due.outward, metered, clock)
+        inward = list_counters(due.inward, metered, clock)
         for counter in inward:
             counter.add(exchange.bytes_in)
         exchange.inward += inward
-        return _read(self, due.heads, head, metered, clock)
+        return _count_reported(self, due.heads, head, metered, clock)
 
     def read_trailers(self, status: int, trailers: list[bytes], metered: Metered, clock: Clock) -> list[bytes]:
         """Count what an answer's trailer lines report, each without CRLF; returns those that the client is to get."""
         if not self.fields or not trailers:
             return trailers
         lines = b"".join([CRLF + line for line in trailers])
-        return _read(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
+        return _count_reported(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
 
     def hide(self, lines: bytes) -> bytes:
         """Lines of a head without those for the edge alone."""
@@ -171,29 +171,31 @@ class Metering(dict[int, Due]):
                 lines = b"".join(field.split(lines)[::2])
         return lines
 
-    def _chosen(
+    def _select(
         self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool], header: str = ""
-    ) -> Counted:
+    ) -> MeterCounters:
         chosen = {
             name: counter
             for name, (meter, counter) in self._counters.items()
             if is_measured(MEASURES[meter.count]) and counts(meter.when) and (meter.header or "").lower() == header
         }
-        return Counted(tuple(chosen), tuple(chosen.values()))
+        return MeterCounters(tuple(chosen), tuple(chosen.values()))
 
-    def _reported(self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool]) -> tuple[Reported, ...]:
+    def _select_reported(
+        self, is_measured: Callable[[Measure], bool], counts: Callable[[str], bool]
+    ) -> tuple[Reported, ...]:
         # Of all fields, be anything due or not: what is hidden is hidden wherever it stands.
         return tuple(
-            [(field, hidden, self._chosen(is_measured, counts, name)) for name, (field, hidden) in self.fields.items()]
+            [(field, hidden, self._select(is_measured, counts, name)) for name, (field, hidden) in self.fields.items()]
         )
 
 
-class Costs:
+class CostCounter:
     """The counter of a meter of costs: what a route's requests count for is added for each of them."""
 
     __slots__ = ("_cost", "_counter")
 
-    def __init__(self, counter: Count, cost: int) -> None:
+    def __init__(self, counter: Countable, cost: int) -> None:
         self._counter, self._cost = counter, cost
 
     def add(self, n: int = 1) -> None:
@@ -201,13 +203,13 @@ class Costs:
         self._counter.add(n * self._cost)
 
 
-class Capped:
+class CappedCounter:
     """The counter of what answers cost, where a request may cost so much: one that cost more counts in full, and by how
     much it did is counted beside it."""
 
     __slots__ = ("_above", "_counter", "_most")
 
-    def __init__(self, counter: Count, most: int, above: Callable[[], Count]) -> None:
+    def __init__(self, counter: Countable, most: int, above: Callable[[], Countable]) -> None:
         """`above`: what counts by how much answers cost more. Few do, so that its row is asked for by the first."""
         self._counter, self._most, self._above = counter, most, above
 
@@ -221,7 +223,7 @@ class Capped:
                 pass  # It is paid for in any case: nobody is refused an answer for that.
 
 
-class Charge:
+class QuotaCharge:
     """Quotas that are charged what a meter counts, as it is counted."""
 
     __slots__ = ("_clock", "_quotas")
@@ -236,23 +238,25 @@ class Charge:
             quota.count(n, now)
 
 
-def adding(counted: Counted, metered: Metered, clock: Clock) -> tuple[Count, ...]:
+def list_counters(counted: MeterCounters, metered: Metered, clock: Clock) -> tuple[Countable, ...]:
     """What these meters add to: their counters, and the quotas that they charge."""
     if not metered:
         return counted.counters
     charged = [metered[meter] for meter in counted.meters if meter in metered]
-    return (*counted.counters, *[Charge(quotas, clock) for quotas in charged])
+    return (*counted.counters, *[QuotaCharge(quotas, clock) for quotas in charged])
 
 
-def _read(metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: Metered, clock: Clock) -> bytes:
+def _count_reported(
+    metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: Metered, clock: Clock
+) -> bytes:
     """Count what is reported in these lines, as far as it is due; returns them without what is for the edge alone."""
     for field, hidden, counted in due:
         parts = field.split(lines)
         if len(parts) > 1:
             values = parts[1::2]
-            number = whole_number(values)
+            number = parse_whole_number(values)
             if number is not None:
-                for counter in adding(counted, metered, clock):
+                for counter in list_counters(counted, metered, clock):
                     counter.add(number)
             else:
                 for meter in counted.meters:
@@ -262,7 +266,7 @@ def _read(metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: 
     return lines
 
 
-def field_of(name: str) -> re.Pattern[bytes]:
+def compile_field(name: str) -> re.Pattern[bytes]:
     """Splits lines at those of the field of this name: the lines before, a value, the lines behind it, and so on.
 
     Each line that is looked at follows a CRLF.
@@ -270,7 +274,7 @@ def field_of(name: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?i)\r\n%b:([^\r]*)" % re.escape(name.lower().encode()))
 
 
-def whole_number(values: list[bytes]) -> int | None:
+def parse_whole_number(values: list[bytes]) -> int | None:
     """What a field says whose lines have these values; None where that is no whole number from 0 to REPORTED_MAX.
 
     Several lines are a list (RFC 9110 section 5.3), and that is none.

@@ -12,37 +12,37 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Networks:
+class NetworkFilter:
     """Those of a list that may come, as numbers in ascending order at which it changes whether they may."""
 
     def __init__(self, settings: "Settings") -> None:
-        self._changes = {version: changes(settings.allow, settings.deny, version) for version in (4, 6)}
+        self._changes = {version: compute_boundaries(settings.allow, settings.deny, version) for version in (4, 6)}
 
     def admits(self, address: IP | None) -> bool:
         """Whether an address may come; None is one that nobody understood, of which nothing is known."""
         return address is not None and bool(bisect_right(self._changes[address.version], int(address)) & 1)
 
 
-def changes(allow: Iterable[Network] | None, deny: Iterable[Network], version: int) -> list[int]:
+def compute_boundaries(allow: Iterable[Network] | None, deny: Iterable[Network], version: int) -> list[int]:
     """Where what may come begins and ends, in turns."""
     steps: dict[int, int] = {}
     if allow is None:
         steps[0] = 1
     else:
-        _note(steps, allow, version, 1)
+        _add_weights(steps, allow, version, 1)
     # More than all networks that allow it can make up for.
-    _note(steps, deny, version, -(1 << 40))
-    found: list[int] = []
+    _add_weights(steps, deny, version, -(1 << 40))
+    boundaries: list[int] = []
     depth, open_ = 0, False
     for at in sorted(steps):
         depth += steps[at]
         if (depth > 0) is not open_:
             open_ = not open_
-            found.append(at)
-    return found
+            boundaries.append(at)
+    return boundaries
 
 
-def _note(steps: dict[int, int], networks: Iterable[Network], version: int, weight: int) -> None:
+def _add_weights(steps: dict[int, int], networks: Iterable[Network], version: int, weight: int) -> None:
     for network in networks:
         if network.version == version:
             begin = int(network.network_address)

@@ -19,10 +19,10 @@ class Ejectable(Protocol):
     errors: int
 
 
-One = TypeVar("One", bound=Ejectable)
+EndpointT = TypeVar("EndpointT", bound=Ejectable)
 
 
-class Outliers(Generic[One]):
+class OutlierDetector(Generic[EndpointT]):
     """The endpoints of one service that are left out. Times are seconds of the monotonic clock."""
 
     __slots__ = ("_errors", "_out", "_seconds")
@@ -31,10 +31,10 @@ class Outliers(Generic[One]):
         """Leave out for `seconds` whoever has had so many `errors` in a row."""
         self._errors = errors
         self._seconds = seconds
-        self._out: list[tuple[float, One]] = []
+        self._out: list[tuple[float, EndpointT]] = []
         """Who is out, and until when; the first to come back stands first, for all stay out equally long."""
 
-    def failed(self, endpoint: One, now: float, endpoints: Sequence[One]) -> bool:
+    def failed(self, endpoint: EndpointT, now: float, endpoints: Sequence[EndpointT]) -> bool:
         """A request to it failed. True where it is left out from now on; never the only one of `endpoints` that is up.
 
         What fails while it is out was sent before, or nobody else is there to be asked; neither is news.
@@ -47,13 +47,13 @@ class Outliers(Generic[One]):
         self.leave_out(endpoint, now)
         return True
 
-    def leave_out(self, endpoint: One, now: float) -> None:
+    def leave_out(self, endpoint: EndpointT, now: float) -> None:
         """Leave it out from now on. Once back, one more error is enough: it has shown nothing yet."""
         endpoint.errors = self._errors - 1
         endpoint.out, endpoint.out_since = True, now
         self._out.append((now + self._seconds, endpoint))
 
-    def back(self, now: float) -> list[One]:
+    def back(self, now: float) -> list[EndpointT]:
         """Let those in again whose time is over; returns them."""
         due = [endpoint for until, endpoint in self._out if until <= now]
         for endpoint in due:
@@ -61,7 +61,7 @@ class Outliers(Generic[One]):
         del self._out[: len(due)]
         return due
 
-    def pardon(self, endpoint: One) -> None:
+    def pardon(self, endpoint: EndpointT) -> None:
         """Somebody who asked it knows that it is well again: it need not wait, and begins anew."""
         self._out = [each for each in self._out if each[1] is not endpoint]
         endpoint.out, endpoint.errors = False, 0

@@ -84,7 +84,7 @@ LONG_TURN_SECONDS, QUEUED_PER_TURN = 0.01, 64
 of them at a time."""
 
 
-class Shedding:
+class LoadShedder:
     """How much is to be shed, and whether a request is among it. Pure: times are seconds, given from outside.
 
     `lag` is the lag, in seconds, from which on it is too much, and `requests` how many may be under way. Which
@@ -158,16 +158,16 @@ class Shedding:
         """At `now` the loop was `late` for a timer, and so many requests are under way."""
         seconds = min(now - self._sampled, SAMPLE_SECONDS_MAX)
         self._sampled = now
-        if self._stands(now, late) and requests >= REQUESTS_MIN:
+        if self._is_standing(now, late) and requests >= REQUESTS_MIN:
             self._acts = True
         # The lesser of two, so that a hiccup does not count while there is something to be shed either.
-        by_lag = self._by_lag(min(late, self._before), seconds) if self._acts else 0.0
+        by_lag = self._compute_share_by_lag(min(late, self._before), seconds) if self._acts else 0.0
         self._before = late
         self.share = max(by_lag, _clamp((requests / self._most - 1.0) / REQUESTS_MARGIN + 1.0))
-        self._learn(seconds)
+        self._update_recent(seconds)
         self._draw_line()
 
-    def _stands(self, now: float, late: float) -> bool:
+    def _is_standing(self, now: float, late: float) -> bool:
         """Whether the loop has been late for a while, and is not becoming less so."""
         self._peak = max(late, self._peak * RECOVERING_SHARE)
         if late < self._lag:
@@ -178,7 +178,7 @@ class Shedding:
         self._samples += 1
         return self._samples >= STANDING_SAMPLES and now - self._above_since >= STANDING_SECONDS and late == self._peak
 
-    def _by_lag(self, lag: float, seconds: float) -> float:
+    def _compute_share_by_lag(self, lag: float, seconds: float) -> float:
         """The share for the lag, which holds the lag at its target."""
         error = min(lag / self._lag - 1.0, LAG_ERROR_MAX)
         self._integral = _clamp(self._integral + SHARE_BY_TIME * error * seconds)
@@ -186,12 +186,14 @@ class Shedding:
             self._acts = False
         return _clamp(self._integral + SHARE_BY_LAG * error)
 
-    def _learn(self, seconds: float) -> None:
+    def _update_recent(self, seconds: float) -> None:
         """How many requests of which priority come. Where none came, what was known is still the best guess."""
         came = self._came
         if came:
-            kept = 1.0 - seconds / MEMORY_SECONDS
-            recent = {priority: n * kept for priority, n in self._recent.items() if n * kept >= REQUESTS_TRACE}
+            retention = 1.0 - seconds / MEMORY_SECONDS
+            recent = {
+                priority: n * retention for priority, n in self._recent.items() if n * retention >= REQUESTS_TRACE
+            }
             for priority, n in came.items():
                 recent[priority] = recent.get(priority, 0.0) + n
             self._recent, self._came = recent, {}
@@ -231,7 +233,7 @@ class Overload:
         self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
         self._most = 1 << 62
         """Requests that may be under way."""
-        self._control: Shedding
+        self._control: LoadShedder
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._log = log.RateLimitedLog(LOG_SECONDS)
@@ -239,8 +241,8 @@ class Overload:
     def start(self, bounds: "Bounds") -> None:
         """Look after the loop from now on, until `stop`."""
         self._most = bounds.requests
-        self._control = Shedding(bounds.lag, bounds.requests)
-        self._await_next(IDLE_SAMPLE_SECONDS)
+        self._control = LoadShedder(bounds.lag, bounds.requests)
+        self._schedule(IDLE_SAMPLE_SECONDS)
 
     def stop(self) -> None:
         """Shed no more."""
@@ -269,7 +271,7 @@ class Overload:
         """Whether a request of this priority is to be turned away, see Shedding; while `shedding` only."""
         return self._control.sheds(priority)
 
-    def _await_next(self, seconds: float) -> None:
+    def _schedule(self, seconds: float) -> None:
         self._due = monotonic() + seconds
         self._timer = asyncio.get_running_loop().call_later(seconds, self._sample)
 
@@ -277,7 +279,7 @@ class Overload:
         now = monotonic()
         late = max(now - self._due, 0.0)
         requests = self._under_way()
-        self._await_next(SAMPLE_SECONDS if requests >= REQUESTS_MIN else IDLE_SAMPLE_SECONDS)
+        self._schedule(SAMPLE_SECONDS if requests >= REQUESTS_MIN else IDLE_SAMPLE_SECONDS)
         if late > LONG_TURN_SECONDS:
             # Who waits to be accepted waits longest of all, and no lag shows it.
             self._take_queued(QUEUED_PER_TURN)

@@ -47,11 +47,11 @@ def check_slashes(path: bytes, method: bytes, site: "Site[Route]") -> None:
     except RejectedError:
         return  # As will be said in its turn, once the address is charged.
     for reading in list_readings(path):
-        if led(reading, method, site) is not route:
+        if find_route(reading, method, site) is not route:
             raise RejectedError(400, "The path has an escaped slash, and would be another route's with a plain one")
 
 
-def led(path: bytes, method: bytes, site: "Site[Route]") -> "Route | None":
+def find_route(path: bytes, method: bytes, site: "Site[Route]") -> "Route | None":
     """Return the route that this path would take."""
     try:
         return site.match(path, method)

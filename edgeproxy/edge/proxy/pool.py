@@ -14,11 +14,11 @@ from edgeproxy.base import log
 from edgeproxy.config import addresses
 from edgeproxy.edge.errors import UpstreamError
 from edgeproxy.edge.messages import EndpointAddresses
-from edgeproxy.edge.proxy.circuit_breaker import Breaker
-from edgeproxy.edge.proxy.idle_lifetime import KeptIdle
-from edgeproxy.edge.proxy.load_balancing import draw
-from edgeproxy.edge.proxy.outlier_detection import Outliers
-from edgeproxy.edge.proxy.retry_budget import Budget
+from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
+from edgeproxy.edge.proxy.idle_lifetime import IdleLifetime
+from edgeproxy.edge.proxy.load_balancing import draw_pairs
+from edgeproxy.edge.proxy.outlier_detection import OutlierDetector
+from edgeproxy.edge.proxy.retry_budget import RetryBudget
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.upstreams import Endpoint as EndpointSettings
@@ -41,7 +41,7 @@ class Endpoint:
         "errors",
         "host",
         "idle",
-        "kept_idle",
+        "idle_lifetime",
         "most",
         "out",
         "out_since",
@@ -78,7 +78,7 @@ class Endpoint:
         self.idle: list[UpstreamSide[Any]] = []
         self.most = service.pool
         """Idle connections that are kept at most."""
-        self.kept_idle = KeptIdle()
+        self.idle_lifetime = IdleLifetime()
         """For how long the endpoint itself keeps them."""
         self.outstanding = 0
         """Requests that were sent and are not over."""
@@ -99,9 +99,9 @@ class Endpoint:
         name = f"{self.host}:{self.port}"
         return name if self.address == self.host else f"{name} at {self.address}"
 
-    def heard(self, status: int, sent_at: float, now: float) -> None:
+    def record_response(self, status: int, sent_at: float, now: float) -> None:
         """An answer has come whole. Need not be called for one below 500 unless it is `watched`."""
-        self.service.heard()
+        self.service.record_response()
         if status >= 500:
             self.failed(now)
         else:
@@ -138,14 +138,14 @@ class Endpoint:
     def closed_idle(self, since: float, now: float) -> None:
         """The other side has closed a connection that was idle since then."""
         oldest = now - self.idle[0].idle_since if self.idle else 0.0
-        self.kept_idle.closed(now - since, now, oldest)
+        self.idle_lifetime.closed(now - since, now, oldest)
 
     def look(self, now: float) -> None:
         """Twice a second: keep no connection until the other side closes it."""
-        self.kept_idle.look(now)
+        self.idle_lifetime.look(now)
         if self.idle:
-            self.kept_idle.opened(now - self.idle[0].idle_since)
-        seconds = self.kept_idle.seconds
+            self.idle_lifetime.opened(now - self.idle[0].idle_since)
+        seconds = self.idle_lifetime.seconds
         if seconds < self.service.idle_timeout:
             for server in self.idle:
                 server.keep_at_most(seconds)
@@ -156,7 +156,7 @@ class Endpoint:
         return idle
 
 
-class Origin:
+class ConfiguredEndpoint:
     """An endpoint as configured, and the addresses behind its name."""
 
     __slots__ = ("known", "settings", "tier")
@@ -218,21 +218,21 @@ class Service:
         """Bytes of an answer's head at most."""
         self.host = settings.host
         self.attempts = settings.retry.attempts
-        self.budget = Budget(settings.retry.budget, lambda: seconds.count)
+        self.budget = RetryBudget(settings.retry.budget, lambda: seconds.count)
         self._ejections = ejections
         self.breaker = None
         if settings.breaker is not None and pending is not None:
-            self.breaker = Breaker(settings.breaker.pending, pending)
-        self._outliers: Outliers[Endpoint] | None = None
+            self.breaker = CircuitBreaker(settings.breaker.pending, pending)
+        self._outliers: OutlierDetector[Endpoint] | None = None
         if settings.eject is not None:
-            self._outliers = Outliers(settings.eject.errors, settings.eject.for_)
+            self._outliers = OutlierDetector(settings.eject.errors, settings.eject.for_)
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._chance = chance or random.Random()
-        tiers = tiers_of([endpoint.region for endpoint in settings.endpoints], region)
-        self._origins = [Origin(each, tier) for each, tier in zip(settings.endpoints, tiers, strict=True)]
+        tiers = compute_tiers([endpoint.region for endpoint in settings.endpoints], region)
+        self._origins = [ConfiguredEndpoint(each, tier) for each, tier in zip(settings.endpoints, tiers, strict=True)]
         self.endpoints: tuple[Endpoint, ...] = ()
         """Every address that is known."""
-        self.next_pair: Callable[[], Pair] = self._first_pair
+        self.next_pair: Callable[[], Pair] = self._draw_first_pair
         """The next two that a choice is between; the first call after anything has changed draws them anew."""
         self._pairs_in: dict[str, Callable[[], Pair]] = {}
         """Of each region that was asked for since, its next two."""
@@ -262,7 +262,7 @@ class Service:
             there = [each for each in self.endpoints if each.region == region and each.up and not each.out]
             if not there:
                 return self.select()
-            next_pair = self._pairs_in[region] = self._pairs(there)
+            next_pair = self._pairs_in[region] = self._cycle_pairs(there)
         if self.breaker is not None:
             self.breaker.enter()
         one, other = next_pair()
@@ -293,25 +293,25 @@ class Service:
         nearest = min((each.tier for each in there), default=0)
         return [each for each in there if each.tier == nearest]
 
-    def _changed(self) -> None:
+    def _redraw(self) -> None:
         # Drawn when next needed, so that many changes at once cost one drawing.
-        self.next_pair = self._first_pair
+        self.next_pair = self._draw_first_pair
         self._pairs_in.clear()
 
-    def _first_pair(self) -> Pair:
+    def _draw_first_pair(self) -> Pair:
         available = self.available()
         if available:
-            self.next_pair = self._pairs(available)
+            self.next_pair = self._cycle_pairs(available)
         else:
-            self.next_pair = self._no_pair
+            self.next_pair = self._raise_unavailable
         return self.next_pair()
 
-    def _pairs(self, among: "Sequence[Endpoint]") -> "Callable[[], Pair]":
+    def _cycle_pairs(self, among: "Sequence[Endpoint]") -> "Callable[[], Pair]":
         """Drawn pairs of these endpoints, one after another, over and over."""
-        return itertools.cycle(draw(among, self._chance)).__next__
+        return itertools.cycle(draw_pairs(among, self._chance)).__next__
 
-    def _no_pair(self) -> NoReturn:
-        self.heard()
+    def _raise_unavailable(self) -> NoReturn:
+        self.record_response()
         if self.endpoints:
             raise UpstreamError("destination_unavailable", "No endpoint of the upstream is up", status=503)
         raise UpstreamError("dns_error", "The upstream's name could not be resolved")
@@ -344,7 +344,7 @@ class Service:
                 endpoint.up = up
         if changed:
             self.endpoints = tuple(endpoint for origin in self._origins for endpoint in origin.known.values())
-            self._changed()
+            self._redraw()
         return gone
 
     def retire(self) -> "Sequence[IdleConnection]":
@@ -352,7 +352,7 @@ class Service:
 
         What is in use is closed when its exchange is over.
         """
-        self._changed()  # Nobody chooses any more, so the pairs need not be there.
+        self._redraw()  # Nobody chooses any more, so the pairs need not be there.
         return [server for endpoint in self.endpoints for server in endpoint.retire()]
 
     def dissolve(self) -> None:
@@ -373,7 +373,7 @@ class Service:
                 elif not endpoint.out:
                     self._outliers.leave_out(endpoint, now)
                 endpoint.watched = True
-        self._changed()
+        self._redraw()
 
     def passed(self, endpoint: Endpoint) -> None:
         """A request to an endpoint that was left out then ended well: where all are, this one is back."""
@@ -381,7 +381,7 @@ class Service:
         if self._outliers is not None and endpoint in up and all(each.out for each in up):
             self._outliers.pardon(endpoint)
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
-            self._changed()
+            self._redraw()
 
     def failed(self, endpoint: Endpoint, now: float) -> None:
         """A request to this endpoint failed; it is left out for a while if it was one too many."""
@@ -392,9 +392,9 @@ class Service:
             self._log.error("endpoint left out", endpoint.label, upstream=self.name)
             if self._ejections is not None:
                 self._ejections.add(1)
-            self._changed()
+            self._redraw()
 
-    def heard(self) -> None:
+    def record_response(self) -> None:
         """A request's answer has begun, or none will come."""
         if self.breaker is not None:
             self.breaker.leave()
@@ -408,10 +408,10 @@ class Service:
         for endpoint in back:
             self._log.error("endpoint asked again", endpoint.label, upstream=self.name)
         if back:
-            self._changed()
+            self._redraw()
 
 
-def tiers_of(regions: "Sequence[str | None]", own: str) -> list[int]:
+def compute_tiers(regions: "Sequence[str | None]", own: str) -> list[int]:
     """How far away each endpoint is, from the regions of all: 0 for the own one or none, then as first listed."""
     others = list(dict.fromkeys(region for region in regions if region not in (None, own)))
     return [0 if region in (None, own) else 1 + others.index(region) for region in regions]

@@ -10,9 +10,9 @@ from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.limits.admission import LimitSet, compute_denial
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.cors import METHOD, ORIGIN, CrossOrigin
-from edgeproxy.edge.proxy.network_filter import Networks
+from edgeproxy.edge.proxy.network_filter import NetworkFilter
 from edgeproxy.edge.proxy.request_rules import Condition
-from edgeproxy.edge.proxy.rewriting import location
+from edgeproxy.edge.proxy.rewriting import compute_location
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route
@@ -23,21 +23,21 @@ LOG_SECONDS = 1.0
 """Seconds between two log lines about one rule."""
 
 
-class KnockingClient(Protocol):
+class PreAuthClient(Protocol):
     """Whose request it is."""
 
     @property
     def address(self) -> "Address": ...
 
 
-class KnockedAt(Protocol):
+class PreAuthSnapshot(Protocol):
     """The configuration under which it is."""
 
     @property
     def addresses(self) -> "Addresses": ...
 
 
-class Knocking(Protocol):
+class PreAuthRequest(Protocol):
     """What a door needs to know of a request, see `Exchange`."""
 
     method: bytes
@@ -49,15 +49,15 @@ class Knocking(Protocol):
     now: float
 
     @property
-    def client(self) -> "KnockingClient": ...
+    def client(self) -> "PreAuthClient": ...
     @property
-    def snapshot(self) -> "KnockedAt": ...
+    def snapshot(self) -> "PreAuthSnapshot": ...
 
     def is_secure(self) -> bool:
         """Whether the client is spoken with over TLS."""
 
 
-class Door:
+class PreAuthPolicy:
     """Of one route. `cors`: None where the edge says nothing of other origins."""
 
     def __init__(
@@ -69,8 +69,8 @@ class Door:
     ) -> None:
         """`count` hears which rule was about a request, and what was done."""
         self._cors = cors
-        self._networks = None if settings.networks is None else Networks(settings.networks)
-        self._rules, self._count = [(rule, limit_of(rule)) for rule in rules], count
+        self._networks = None if settings.networks is None else NetworkFilter(settings.networks)
+        self._rules, self._count = [(rule, create_limit(rule)) for rule in rules], count
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._redirect, self._respond = settings.redirect, settings.respond
         self._prefix = settings.prefix
@@ -80,27 +80,27 @@ class Door:
         asks = (self._cors, self._redirect, self._respond, self._networks)
         return bool(self._rules) or any(each is not None for each in asks)
 
-    def admit(self, request: Knocking) -> None:
+    def admit(self, request: PreAuthRequest) -> None:
         """Raise RejectedError where a request does not come in."""
         if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
             raise RejectedError(403, "This address may not come here", close=False)
         for rule, limit in self._rules:
             if rule.meets(request):
-                self._obey(rule, limit, request)
+                self._apply_rule(rule, limit, request)
 
-    def answer(self, request: Knocking) -> None:
+    def answer(self, request: PreAuthRequest) -> None:
         """Raise DirectResponse where no upstream is to be asked, and RejectedError where a page may not."""
         if self._cors is not None:
             check_origin(self._cors, request)
         redirect, respond = self._redirect, self._respond
         if redirect is not None and not (redirect.to == "https" and request.is_secure()):
-            place = location(redirect, self._prefix, request.first, request.keep)
+            place = compute_location(redirect, self._prefix, request.first, request.keep)
             raise DirectResponse(redirect.status, "Redirected", fields=b"Location: %b\r\n" % place)
         if respond is not None:
             kind = f"Content-Type: {respond.type}\r\n".encode() if respond.body else b""
             raise DirectResponse(respond.status, "A fixed answer", fields=kind, content=(respond.body or "").encode())
 
-    def _obey(self, rule: Condition, limit: Rule | None, request: Knocking) -> None:
+    def _apply_rule(self, rule: Condition, limit: Rule | None, request: PreAuthRequest) -> None:
         """A rule is about a request. Raises RejectedError where it does not pass."""
         name, action = rule.settings.name, rule.settings.action
         if action == "log":
@@ -121,13 +121,13 @@ class Door:
             raise RejectedError(403, f"Refused by the rule {name}", close=False)
 
 
-def limit_of(rule: Condition) -> Rule | None:
+def create_limit(rule: Condition) -> Rule | None:
     """What a rule lets pass of each address; None where it is no limit."""
     rate = rule.settings.rate
     return None if rate is None else Rule(rule.settings.name, rate.count, rate.seconds, scope="rule")
 
 
-def check_origin(cors: CrossOrigin, request: Knocking) -> None:
+def check_origin(cors: CrossOrigin, request: PreAuthRequest) -> None:
     """Answer a preflight, which browsers send without a key; refuse WebSockets of pages that may not call.
 
     What else such a page asks goes on, as the Fetch standard has it: its browser does not show it the answer. That of
@@ -137,14 +137,14 @@ def check_origin(cors: CrossOrigin, request: Knocking) -> None:
     if not preflight and not request.head.upgrade:
         return
     origins = find_values(request.keep, ORIGIN)
-    allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == own_origin(request))
+    allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == format_own_origin(request))
     if origins and not allowed:
         raise RejectedError(403, "Pages of this origin may not call here", close=False)
     if preflight:
         raise DirectResponse(204, "A preflight", fields=cors.preflight(request.keep))
 
 
-def own_origin(request: Knocking) -> bytes:
+def format_own_origin(request: PreAuthRequest) -> bytes:
     """The origin of pages of the host that is asked for, as browsers write it (RFC 6454 section 6.2): of a chain of
     proxies the first one speaks with the client."""
     head = request.head
@@ -154,13 +154,15 @@ def own_origin(request: Knocking) -> bytes:
     return b"http://" + host.removesuffix(b":80")
 
 
-def is_preflight(request: Knocking) -> bool:
+def is_preflight(request: PreAuthRequest) -> bool:
     """Whether a browser asks what a page may do."""
     return (
-        request.method == b"OPTIONS" and asked_method(request) is not None and bool(find_values(request.keep, ORIGIN))
+        request.method == b"OPTIONS"
+        and find_requested_method(request) is not None
+        and bool(find_values(request.keep, ORIGIN))
     )
 
 
-def asked_method(request: Knocking) -> bytes | None:
+def find_requested_method(request: PreAuthRequest) -> bytes | None:
     """The method that a preflight asks about."""
     return find_value(request.keep, METHOD)

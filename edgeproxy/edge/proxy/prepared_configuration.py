@@ -23,7 +23,7 @@ class PreparedConfiguration:
         self.settings: Settings
         self.customers: Customers
         self.settings, self.customers = edge_load.restore_settings(dumped)
-        self.outward = outward_of(self.settings, serving or {})
+        self.outward = create_upstream_tls(self.settings, serving or {})
         # Once in a process, and here: the first request with a key would wait for the models, the loop for jwt.
         for model in (Customer, Flag, Key, Subscriber):
             model.model_rebuild()
@@ -31,7 +31,7 @@ class PreparedConfiguration:
             import jwt  # noqa: F401
 
 
-def outward_of(settings: Settings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
+def create_upstream_tls(settings: Settings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
     """How the edge speaks TLS with each upstream that has it. Raises tls.Unusable."""
     outward: dict[str, ClientTls] = {}
     for name, upstream in settings.upstreams.items():

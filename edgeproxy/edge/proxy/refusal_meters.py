@@ -9,25 +9,25 @@ from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER, VALUE
 from edgeproxy.config.meters import CERTAIN, LIMIT
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.metering import Count
+from edgeproxy.edge.proxy.metering import Countable
 
 
-class Refusals:
+class RefusalMeters:
     """The refusals of a customer on a route."""
 
-    __slots__ = ("_counter", "_made")
+    __slots__ = ("_counter", "_counters")
 
-    def __init__(self, counter: Callable[[str], tuple[Count, ...]]) -> None:
+    def __init__(self, counter: Callable[[str], tuple[Countable, ...]]) -> None:
         """`counter`: the counters of dimensions as text."""
         self._counter = counter
-        self._made: dict[tuple[str, bool], tuple[Count, ...]] = {}
+        self._counters: dict[tuple[str, bool], tuple[Countable, ...]] = {}
 
     def note(self, limit: str, *, certain: bool) -> None:
         """Count one by this limit. `certain`: whether the edge knew of all that counts for it.
 
         Where the table is busy it is not counted: whoever is refused need not be told something else for that.
         """
-        counters = self._made.get((limit, certain))
+        counters = self._counters.get((limit, certain))
         if counters is None:
             value = limit if VALUE.fullmatch(limit) else OTHER
             try:
@@ -36,6 +36,6 @@ class Refusals:
                 )
             except RejectedError:
                 return
-            self._made[limit, certain] = counters
+            self._counters[limit, certain] = counters
         for counter in counters:
             counter.add(1)

@@ -20,7 +20,7 @@ NO_TRACE, NO_SPAN = b"0" * 32, b"0" * 16
 """The one value that neither may have."""
 
 
-class Ids:
+class IdGenerator:
     """Makes the ids of one worker. `random` gives that many random bytes; os.urandom unless a test says otherwise."""
 
     __slots__ = ("_bare", "_millisecond", "_prefix", "_random", "_tails")
@@ -72,6 +72,6 @@ class Ids:
         return self._random(IDS_PER_DRAW * layout.size // 2).hex().encode()
 
 
-def continued(trace: tuple[bytes, bytes], span: bytes) -> bytes:
+def format_continued_trace(trace: tuple[bytes, bytes], span: bytes) -> bytes:
     """The closing lines of a head whose caller sent a trace: the same trace and flags, this edge's span."""
     return b"\r\ntraceparent: 00-%b-%b-%b\r\n\r\n" % (trace[0], span, trace[1])

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.http1.request import RequestHead
 
 
-class Looked(Protocol):
+class InspectedRequest(Protocol):
     """What rules look at, see `Exchange`."""
 
     method: bytes
@@ -33,10 +33,10 @@ class Condition:
         self._field = None if settings.field is None else settings.field.lower().encode()
         self._contains = (settings.contains or "").lower().encode()
 
-    def meets(self, request: Looked) -> bool:
+    def meets(self, request: InspectedRequest) -> bool:
         """Whether a request is meant."""
         settings = self.settings
-        if settings.path is not None and not self._leads(request.path):
+        if settings.path is not None and not self._matches_path(request.path):
             return False
         if self._methods is not None and request.method not in self._methods:
             return False
@@ -46,7 +46,7 @@ class Condition:
             self._contains in value.lower() for value in find_values(request.keep, self._field)
         )
 
-    def _leads(self, path: bytes) -> bool:
+    def _matches_path(self, path: bytes) -> bool:
         """Whether this is the path that is meant, or some server may take it for that one."""
         exact = self._exact
         paths = (path, *list_readings(path))
@@ -55,12 +55,12 @@ class Condition:
         return exact in paths
 
 
-def conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:
+def select_conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condition, ...]:
     """The rules that may mean requests on a route with this path."""
-    return tuple(Condition(rule) for rule in rules if rule.path is None or overlap(rule.path, path))
+    return tuple(Condition(rule) for rule in rules if rule.path is None or paths_overlap(rule.path, path))
 
 
-def overlap(one: str, other: str) -> bool:
+def paths_overlap(one: str, other: str) -> bool:
     """Whether there is a path that both mean. `/v1/*` means `/v1` too, as it does to the router."""
     if one.endswith("/*") and other.endswith("/*"):
         return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])

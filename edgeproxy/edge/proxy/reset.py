@@ -10,13 +10,13 @@ AT_ONCE = struct.pack("ii", 1, 0)
 """SO_LINGER with no time: closing throws away what is unsent, and sends a reset."""
 
 
-def reset(transport: asyncio.Transport) -> None:
+def reset_connection(transport: asyncio.Transport) -> None:
     """End a connection at once, and by a reset: without it the end of the stream would look like any other."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
     transport.abort()
 
 
-def unacknowledged(transport: asyncio.Transport) -> int:
+def count_unacknowledged(transport: asyncio.Transport) -> int:
     """Bytes that the kernel holds because the peer has not acknowledged them (tcp(7), SIOCOUTQ): a reset drops them."""
     held = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
     return int.from_bytes(held, "little")

@@ -9,36 +9,36 @@ import select
 from collections.abc import Callable
 
 
-class HangUps:
+class ResetWatcher:
     """The sockets of one worker that are watched."""
 
-    __slots__ = ("_epoll", "_told")
+    __slots__ = ("_callbacks", "_epoll")
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
-        self._told: dict[int, Callable[[], None]] = {}
+        self._callbacks: dict[int, Callable[[], None]] = {}
 
-    def watch(self, descriptor: int, told: Callable[[], None]) -> None:
+    def watch(self, descriptor: int, on_reset: Callable[[], None]) -> None:
         """Call `told`, once, when the connection is reset or broken; needs a loop."""
         if self._epoll is None:
             self._epoll = select.epoll()
-        if not self._told:
-            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._look)
+        if not self._callbacks:
+            asyncio.get_running_loop().add_reader(self._epoll.fileno(), self._poll)
         # Hang-ups and errors are told without being asked for, and nothing else is asked for.
         self._epoll.register(descriptor, 0)
-        self._told[descriptor] = told
+        self._callbacks[descriptor] = on_reset
 
     def forget(self, descriptor: int) -> None:
         """Watch it no longer, if it is watched; before its socket is closed."""
-        if self._told.pop(descriptor, None) is not None:
+        if self._callbacks.pop(descriptor, None) is not None:
             assert self._epoll is not None
             self._epoll.unregister(descriptor)
-            if not self._told:
+            if not self._callbacks:
                 asyncio.get_running_loop().remove_reader(self._epoll.fileno())
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         assert self._epoll is not None
         for descriptor, _ in self._epoll.poll(0):
-            told = self._told[descriptor]
+            told = self._callbacks[descriptor]
             self.forget(descriptor)
             told()

@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.edge.http1.field_values import find_value, remove_fields
 from edgeproxy.edge.http1.security_fields import BITS, parse_flags
-from edgeproxy.edge.proxy.compression import Asked, Compression, Compressor
-from edgeproxy.edge.proxy.cors import ANSWERED, ORIGIN
-from edgeproxy.edge.proxy.rewriting import Edit
+from edgeproxy.edge.proxy.compression import CompressibleRequest, Compression, Compressor
+from edgeproxy.edge.proxy.cors import ORIGIN, RESPONSE_FIELDS
+from edgeproxy.edge.proxy.rewriting import FieldEdit
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.compression import Compress
@@ -15,31 +15,31 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.cors import CrossOrigin
 
 
-class Finish:
+class ResponsePolicy:
     """Of one route. `cors`: None where upstreams speak of other origins themselves."""
 
     def __init__(
         self, fields: "ResponseFields", cors: "CrossOrigin | None", compress: "Compress | None" = None
     ) -> None:
-        self._edit = Edit(fields)
+        self._edit = FieldEdit(fields)
         self._compression = None if compress is None else Compression(compress)
         self._cors = cors
-        self._said = 0
-        for name, said in fields.set.items():
+        self._flags = 0
+        for name, field_value in fields.set.items():
             if name.lower().encode() in BITS:
-                self._said |= parse_flags(name.lower().encode(), said.encode())
+                self._flags |= parse_flags(name.lower().encode(), field_value.encode())
 
     def __bool__(self) -> bool:
         """Whether it does anything."""
         return bool(self._edit) or self._cors is not None or self._compression is not None
 
-    def apply(self, head: "ResponseHead", request: Asked) -> Compressor | None:
+    def apply(self, head: "ResponseHead", request: CompressibleRequest) -> Compressor | None:
         """Make the head of an answer what the client gets; returns what compresses its content, if it is compressed."""
         lines = head.keep
         if self._edit:
             lines = self._edit(lines)
-            head.flags |= self._said
+            head.flags |= self._flags
         if self._cors is not None:
-            lines = remove_fields(lines, ANSWERED) + self._cors.fields(find_value(request.keep, ORIGIN))
+            lines = remove_fields(lines, RESPONSE_FIELDS) + self._cors.fields(find_value(request.keep, ORIGIN))
         head.keep = lines
         return None if self._compression is None else self._compression.apply(head, request)

@@ -10,7 +10,7 @@ RETRIES_ALWAYS = 30
 """Retries within the window that no share forbids: 3 a second, so that a quiet service has some too."""
 
 
-class Budget:
+class RetryBudget:
     """What one worker may retry of one service. Times are seconds of the monotonic clock."""
 
     __slots__ = ("_answers", "_marks", "_retries", "_share")

@@ -42,14 +42,14 @@ class ReverseMapping:
         """Whether it changes anything."""
         return self._public != self._inner and (self._locations or self._cookies)
 
-    def apply(self, lines: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+    def apply(self, lines: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
         """Return the head of an answer, without its blank line, as the client is to get it.
 
         `asked`: the authority that the client asked for; `own`: those by which the edge asks the service.
         """
-        return b"".join([self._line(line, asked, own) + b"\r\n" for line in lines.split(b"\r\n")[:-1]])
+        return b"".join([self._map_line(line, authority, own) + b"\r\n" for line in lines.split(b"\r\n")[:-1]])
 
-    def _line(self, line: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+    def _map_line(self, line: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
         name, _, value = line.partition(b":")
         field = name.lower()
         if field not in PLACES:
@@ -60,9 +60,9 @@ class ReverseMapping:
         elif not self._locations:
             mapped = value
         elif field == b"refresh":
-            mapped = self.refresh(value, asked, own)
+            mapped = self.refresh(value, authority, own)
         else:
-            mapped = self.place(value, asked, own)
+            mapped = self.place(value, authority, own)
         return line if mapped == value else b"%b: %b" % (name, mapped)
 
     def place(self, value: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
@@ -74,10 +74,10 @@ class ReverseMapping:
         before = b""
         if authority is not None:
             port = PORTS.get((scheme or b"").lower(), b"")
-            named = _without_port(authority, port)
-            if asked is not None and named == _without_port(asked, port):
+            named = _remove_port(authority, port)
+            if asked is not None and named == _remove_port(asked, port):
                 before = value[: match.end(2)]
-            elif named not in [_without_port(each, port) for each in own]:
+            elif named not in [_remove_port(each, port) for each in own]:
                 return value
         elif path is None:
             return value
@@ -100,23 +100,23 @@ class ReverseMapping:
         # With two slashes at its beginning it would name a host.
         return public + rest if public else b"/" + rest.lstrip(b"/")
 
-    def refresh(self, value: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+    def refresh(self, value: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
         """Return the value of Refresh."""
         match = REFRESH.fullmatch(value)
         if match is None:
             return value
         before, quote, place = match.groups()
         place, quote, behind = place.partition(quote) if quote else (place, b"", b"")
-        return before + self.place(place, asked, own) + quote + behind
+        return before + self.place(place, authority, own) + quote + behind
 
     def cookie(self, value: bytes) -> bytes:
         """Return the value of Set-Cookie. A cookie that must be for all paths stays so (RFC 6265bis 4.1.3.2)."""
         if value[:7].lower() == b"__host-":
             return value
         first, *attributes = value.split(b";")
-        return b";".join([first, *map(self._attribute, attributes)])
+        return b";".join([first, *map(self._map_attribute, attributes)])
 
-    def _attribute(self, attribute: bytes) -> bytes:
+    def _map_attribute(self, attribute: bytes) -> bytes:
         name, _, value = attribute.partition(b"=")
         path = value.strip(OWS)
         if name.strip(OWS).lower() != b"path" or not path.startswith(b"/"):
@@ -130,7 +130,7 @@ SAME: Final = ReverseMapping("", "")
 """Of a route that changes no path."""
 
 
-def mapping_of(rewrite: "Rewrite", base: str) -> ReverseMapping | None:
+def create_reverse_mapping(rewrite: "Rewrite", base: str) -> ReverseMapping | None:
     """Return the mapping of a route of a prefix; None where there is nothing to map. `base` as for a Rewriter."""
     inner = base + (rewrite.prefix or "")
     made = ReverseMapping(rewrite.strip or "", inner, locations=rewrite.locations, cookies=rewrite.cookies)
@@ -141,5 +141,5 @@ def _is_below(path: bytes, prefix: bytes) -> bool:
     return path == prefix or path.startswith(prefix + b"/")
 
 
-def _without_port(authority: bytes, port: bytes) -> bytes:
+def _remove_port(authority: bytes, port: bytes) -> bytes:
     return authority.lower().removesuffix(port)

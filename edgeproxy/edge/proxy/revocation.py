@@ -10,7 +10,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.identity import Stranger
+from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.labels import NO_LABEL
 from edgeproxy.edge.proxy.states import AWAITS_KEY
 from edgeproxy.edge.proxy.websocket import POLICY_VIOLATION
@@ -29,14 +29,14 @@ ENDING = (401, 402, 403)
 """Statuses with which a new request would be refused for who sends it."""
 
 
-def check(runtime: "Runtime", customers: Collection[str] | None) -> None:
+def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> None:
     """Something has changed with these customers of the directory; None: with any of them."""
     if not runtime.snapshot.directory.closes_revoked:
         return
     for client in tuple(runtime.connections.clients):
         exchange: Any = client.exchange
         binding = None if exchange is None else exchange.binding
-        if binding is None or binding.customer == NO_LABEL or not isinstance(exchange.identity, Stranger):
+        if binding is None or binding.customer == NO_LABEL or not isinstance(exchange.identity, UnresolvedIdentity):
             continue
         if customers is None or binding.customer in customers:
             _Recheck(runtime, exchange, exchange.identity).ask()
@@ -45,16 +45,16 @@ def check(runtime: "Runtime", customers: Collection[str] | None) -> None:
 class _Recheck:
     """One exchange whose key is asked for anew. As a Waiter it hears of the answer."""
 
-    def __init__(self, runtime: "Runtime", exchange: "Exchange", stranger: Stranger) -> None:
+    def __init__(self, runtime: "Runtime", exchange: "Exchange", holder: UnresolvedIdentity) -> None:
         self._runtime = runtime
         self._exchange = exchange
-        self._stranger = stranger
+        self._holder = holder
         self._tries = 0
 
     def ask(self) -> None:
         """Ask whose the key is."""
         self._tries += 1
-        asked = self._is_open and self._runtime.key_lookup.ask(self._stranger.digest, self)
+        asked = self._is_open and self._runtime.key_lookup.ask(self._holder.digest, self)
         if self._is_open and not asked and self._tries < RETRIES_MAX:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self.ask)
 
@@ -64,14 +64,14 @@ class _Recheck:
         if not self._is_open or exchange.route is None:
             return
         try:
-            identity = runtime.snapshot.directory.anew(self._stranger, exchange.route, monotonic() + runtime.offset)
+            identity = runtime.snapshot.directory.refresh(self._holder, exchange.route, monotonic() + runtime.offset)
             if identity is None:
                 self.ask()
             else:
                 identity.bindings[exchange.route]
-        except RejectedError as no:
-            if no.status in ENDING:
-                end(exchange, no)
+        except RejectedError as error:
+            if error.status in ENDING:
+                end_exchange(exchange, error)
 
     @property
     def _is_open(self) -> bool:
@@ -80,7 +80,7 @@ class _Recheck:
         return exchange.client.exchange is exchange and exchange.state is not AWAITS_KEY
 
 
-def end(exchange: "Exchange", why: RejectedError) -> None:
+def end_exchange(exchange: "Exchange", why: RejectedError) -> None:
     """End what is under way: a WebSocket with a word, all else at once."""
     client: Any = exchange.client
     server = exchange.server

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
 
 
-class Edit:
+class FieldEdit:
     """Fields that are set and removed, in every spelling that some server may take for the same name."""
 
     def __init__(self, settings: "RequestFields | ResponseFields") -> None:
-        self._gone = frozenset(folded(name.encode()) for name in (*settings.set, *settings.remove))
-        self.added = b"".join([f"{name}: {said}\r\n".encode() for name, said in settings.set.items()])
+        self._gone = frozenset(fold_name(name.encode()) for name in (*settings.set, *settings.remove))
+        self.added = b"".join([f"{name}: {content}\r\n".encode() for name, content in settings.set.items()])
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
@@ -24,11 +24,11 @@ class Edit:
 
     def __call__(self, lines: bytes) -> bytes:
         """The lines as they go on."""
-        kept = [line for line in lines.split(b"\r\n")[:-1] if folded(parse_field_name(line)) not in self._gone]
-        return b"".join([line + b"\r\n" for line in kept]) + self.added
+        remaining = [line for line in lines.split(b"\r\n")[:-1] if fold_name(parse_field_name(line)) not in self._gone]
+        return b"".join([line + b"\r\n" for line in remaining]) + self.added
 
 
-def folded(name: bytes) -> bytes:
+def fold_name(name: bytes) -> bytes:
     """The name of a field as it is to servers that hand fields on as variables."""
     return name.lower().translate(FOLD_TABLE)
 
@@ -39,7 +39,7 @@ class Rewriter:
     def __init__(self, settings: "Rewrite | None", base: str) -> None:
         self._strip = 0 if settings is None or settings.strip is None else len(settings.strip)
         self._prefix = (base + ("" if settings is None else settings.prefix or "")).encode()
-        self._edit = None if settings is None or not Edit(settings.request) else Edit(settings.request)
+        self._edit = None if settings is None or not FieldEdit(settings.request) else FieldEdit(settings.request)
 
     def __bool__(self) -> bool:
         """Whether it changes anything."""
@@ -65,7 +65,7 @@ class Rewriter:
         return lines if self._edit is None else self._edit(lines)
 
 
-def location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:
+def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:
     """Where a redirect leads: of a route with this prefix, None where its path is exact.
 
     Of what the client said, the path has no byte that could end the line, and what it puts into the place of the `*`

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, cast
 from edgeproxy.config.allowance import COST
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.config.meters import MEASURES, OVER_CAP, compute_request_amount
-from edgeproxy.edge.proxy.metering import Capped, Costs, Count, Metering, is_billed
-from edgeproxy.edge.proxy.preauth_policy import Door
-from edgeproxy.edge.proxy.refusal_meters import Refusals
-from edgeproxy.edge.proxy.request_rules import conditions
-from edgeproxy.edge.proxy.response_policy import Finish
-from edgeproxy.edge.proxy.reverse_mapping import mapping_of
+from edgeproxy.edge.proxy.metering import CappedCounter, CostCounter, Countable, Metering, is_billed
+from edgeproxy.edge.proxy.preauth_policy import PreAuthPolicy
+from edgeproxy.edge.proxy.refusal_meters import RefusalMeters
+from edgeproxy.edge.proxy.request_rules import select_conditions
+from edgeproxy.edge.proxy.response_policy import ResponsePolicy
+from edgeproxy.edge.proxy.reverse_mapping import create_reverse_mapping
 from edgeproxy.edge.proxy.rewriting import Rewriter
 from edgeproxy.edge.proxy.split_metering import SplitMetering, is_split
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.admission import LimitSet
     from edgeproxy.edge.limits.limit_set import RouteLimits
     from edgeproxy.edge.proxy.cors import CrossOrigin
-    from edgeproxy.edge.proxy.network_filter import Networks
+    from edgeproxy.edge.proxy.network_filter import NetworkFilter
     from edgeproxy.edge.proxy.pool import Service
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
@@ -97,14 +97,14 @@ class Route:
         self.seconds: Histogram = metrics.request_seconds(self.label)
         self.overhead: Histogram = metrics.overhead_seconds()
         self.cors = cors
-        self.door = Door(settings, cors, conditions(rules, settings.path), metrics.ruled) or None
+        self.door = PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.ruled) or None
         """What it asks of a request before anybody's key is looked at; None where it asks nothing."""
-        self.finish = Finish(settings.rewrite.response, cors, settings.compress) or None
+        self.finish = ResponsePolicy(settings.rewrite.response, cors, settings.compress) or None
         """What it does to the heads of answers; None where it does nothing."""
         self.rewriter = Rewriter(settings.rewrite, base) or None
         """What it makes of requests; None where they go on as they are."""
 
-        self.reverse = None if settings.prefix is None else mapping_of(settings.rewrite, base)
+        self.reverse = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
         """What it makes of places that answers name; None where it leaves them alone."""
 
     def observe(self, total: float, own: float, waited: float) -> None:
@@ -155,8 +155,8 @@ class RouteBinding:
         message: str | None = None,
         prefer: str | None = None,
         forwards_key: bool = False,
-        stamped_anew: bool = False,
-        networks: "Networks | None" = None,
+        is_stamped_per_request: bool = False,
+        networks: "NetworkFilter | None" = None,
     ) -> None:
         self.route = route
         self.customer = customer
@@ -174,18 +174,18 @@ class RouteBinding:
         self.forwards_key = forwards_key
         changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
         rewrites = route.finish is not None or route.rewriter is not None
-        self.unusual = forwards_key or stamped_anew or changes_host or is_bounded or rewrites
+        self.unusual = forwards_key or is_stamped_per_request or changes_host or is_bounded or rewrites
         """Whether there is more to its requests' heads than what is joined for each."""
 
-        def counted(name: str, split: str = "") -> Count:
+        def counted(name: str, split: str = "") -> Countable:
             counter = metrics.usage(customer, name, route.label, split)
             if name == COST and limits.request_most is not None and MEASURES[meters[name].count].is_reported:
                 above = cache(lambda: metrics.usage(customer, OVER_CAP, route.label))
-                return Capped(counter, limits.request_most, above)
+                return CappedCounter(counter, limits.request_most, above)
             amount = compute_request_amount(meters[name].count, route.settings.cost)
-            return Costs(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
+            return CostCounter(counter, amount) if meters[name].count == "cost" and amount != 1 else counter
 
-        usage: list[tuple[str, Count]] = []
+        usage: list[tuple[str, Countable]] = []
         others = {}
         for name, meter in meters.items():
             if MEASURES[meter.count].is_of_refusals:
@@ -195,12 +195,12 @@ class RouteBinding:
             else:
                 others[name] = meter
         self.admitted = tuple(counter for when, counter in usage if when == "admitted")
-        self.counters = Statuses(metrics, route.label, tier, usage)
+        self.counters = StatusCounters(metrics, route.label, tier, usage)
         refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
-        self.refusals: Refusals | None = None
+        self.refusals: RefusalMeters | None = None
         """What counts the requests that limits refuse, if anything does."""
         if refusing:
-            self.refusals = Refusals(lambda split: tuple([counted(name, split) for name in refusing]))
+            self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
         self.metering: Metering | None = None
         """What is counted beside requests and what they cost, if anything is."""
         if any(map(is_split, others.values())):
@@ -209,14 +209,14 @@ class RouteBinding:
             self.metering = Metering(others, counted, metrics.unreadable)
 
 
-class Statuses(dict[int, tuple[Count, ...]]):
+class StatusCounters(dict[int, tuple[Countable, ...]]):
     """The counters that an answer of each status adds to, made when the status is first seen."""
 
-    def __init__(self, metrics: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Count]]) -> None:
+    def __init__(self, metrics: "WorkerMetrics", route: str, tier: str, usage: list[tuple[str, Countable]]) -> None:
         super().__init__()
         self._metrics, self._route, self._tier, self._usage = metrics, route, tier, usage
 
-    def __missing__(self, status: int) -> tuple[Count, ...]:
+    def __missing__(self, status: int) -> tuple[Countable, ...]:
         billed = [counter for when, counter in self._usage if is_billed(when, status)]
         self[status] = counters = (self._metrics.requests(self._route, self._tier, status), *billed)
         return counters

@@ -41,21 +41,21 @@ class Site(Generic[R]):
     def match(self, path: bytes, method: bytes) -> R:
         """The route for this path and method; raises RejectedError(404), or 405 where other methods have a route."""
         for exact, prefixes, lengths in self._layers:
-            found = exact.get(path) if exact else None
-            if found is None:
+            routes = exact.get(path) if exact else None
+            if routes is None:
                 for length in lengths:
-                    found = prefixes.get(path[:length])
-                    if found is not None:
+                    routes = prefixes.get(path[:length])
+                    if routes is not None:
                         break
                 else:
                     continue
-            if isinstance(found, list):
-                return _by_method(found, method)
-            methods = found.methods
+            if isinstance(routes, list):
+                return _select_by_method(routes, method)
+            methods = routes.methods
             if methods is None or method in methods:
-                return found
-            return _by_method([found], method)
-        raise no_route()
+                return routes
+            return _select_by_method([routes], method)
+        raise create_no_route_error()
 
 
 NO_SITE: Site[Any] = Site(())
@@ -79,7 +79,7 @@ class Router(Generic[R]):
             wider[host] = [*(b"*" + suffix for suffix in suffixes), None]
         # Each layer is made once, though the wider ones are of many sites.
         layers = {
-            host: _layer(routes, {route.path for each in wider[host] for route in by_host[each]})
+            host: _create_layer(routes, {route.path for each in wider[host] for route in by_host[each]})
             for host, routes in by_host.items()
         }
         sites = {host: Site([layers[host], *(layers[each] for each in wider[host])]) for host in by_host}
@@ -102,7 +102,7 @@ class Router(Generic[R]):
         return self._anywhere
 
 
-def no_route() -> RejectedError:
+def create_no_route_error() -> RejectedError:
     """What is said of a path that leads nowhere, or nowhere for the one who asks."""
     return RejectedError(404, "No route leads here", close=False)
 
@@ -111,7 +111,7 @@ _Entry = Union[R, list[R]]  # noqa: UP007 - a generic alias
 _Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, ...]]
 
 
-def _layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
+def _create_layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
     """(exact paths, prefixes, the prefixes' lengths with the longest first); several methods of a path in a list.
 
     `elsewhere`: the paths of the routes of wider hosts. Who has `/v1` there has it before `/v1/*` has it here, unless
@@ -129,15 +129,15 @@ def _layer(routes: Iterable[R], elsewhere: Collection[bytes]) -> _Layer[R]:
         if name and (name not in elsewhere or any(name.startswith(around) for around in prefixes)):
             exact.setdefault(name, of_prefix)
     lengths = tuple(sorted({len(prefix) for prefix in prefixes}, reverse=True))
-    return _bare(exact), _bare(prefixes), lengths
+    return _unwrap_single(exact), _unwrap_single(prefixes), lengths
 
 
-def _bare(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
+def _unwrap_single(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
     """The usual case, one route for a path, stands without its list: that is what the request path looks at."""
     return {path: routes[0] if len(routes) == 1 else routes for path, routes in paths.items()}
 
 
-def _by_method(routes: list[R], method: bytes) -> R:
+def _select_by_method(routes: list[R], method: bytes) -> R:
     """The route of this path that takes `method`; one without methods takes what no other names."""
     anything = None
     allowed: set[bytes] = set()
@@ -151,6 +151,6 @@ def _by_method(routes: list[R], method: bytes) -> R:
     if anything is not None:
         return anything
     if not allowed:
-        raise no_route()
+        raise create_no_route_error()
     allow = b", ".join(sorted(allowed))
     raise RejectedError(405, "The method is not allowed here", close=False, fields=b"Allow: %b\r\n" % allow)

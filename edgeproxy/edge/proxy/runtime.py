@@ -14,7 +14,7 @@ from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.connections import Connections
 from edgeproxy.edge.proxy.deadlines import Deadlines
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
-from edgeproxy.edge.proxy.request_ids import Ids
+from edgeproxy.edge.proxy.request_ids import IdGenerator
 from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ class Runtime:
         self.body_space = BodySpace()
         self.offset = store.offset
         """Edge time less monotonic time, in seconds."""
-        self.date = date_field()
+        self.date = format_date_field()
         """The Date line of the edge's own answers, and of upstreams' that have none (RFC 9110 section 6.6.1)."""
         self.metrics = WorkerMetrics(store)
-        self.ids = Ids()
+        self.ids = IdGenerator()
         self.deadlines = Deadlines()
         self.tasks = Tasks()
         self.connections = Connections(ConnectionLimits(self.metrics, store.connected), self.deadlines)
@@ -80,9 +80,9 @@ class Runtime:
     def tick(self, offset: float) -> None:
         """Twice a second: take over the offset that the supervisor publishes, and the date."""
         self.offset = offset
-        self.date = date_field()
+        self.date = format_date_field()
 
 
-def date_field() -> bytes:
+def format_date_field() -> bytes:
     """The Date line of this second, with its CRLF."""
     return f"Date: {formatdate(usegmt=True)}\r\n".encode()

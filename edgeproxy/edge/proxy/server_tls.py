@@ -29,18 +29,18 @@ class ServerTls:
     def load(self) -> None:
         """Read the files anew. Raises TlsFilesError, and then goes on with what there was."""
         pairs = self._settings.pairs
-        contexts = [_serving(pair.cert, pair.key, self._settings.client_ca) for pair in pairs]
+        contexts = [_create_context(pair.cert, pair.key, self._settings.client_ca) for pair in pairs]
         if len(pairs) > 1:
             names: dict[str, ssl.SSLContext] = {}
             for pair, context in zip(pairs, contexts, strict=True):
-                for name in _names(pair.cert, pair.key):
+                for name in _read_names(pair.cert, pair.key):
                     names.setdefault(name.lower(), context)
-            contexts[0].sni_callback = Choice(names)
-            sys.unraisablehook = _unless_a_name
+            contexts[0].sni_callback = CertificateSelector(names)
+            sys.unraisablehook = _ignore_bad_names
         self.context = contexts[0]
 
 
-class Choice:
+class CertificateSelector:
     """Which of several certificates a client gets: by the name that it asks for (RFC 6066 section 3)."""
 
     def __init__(self, names: dict[str, ssl.SSLContext]) -> None:
@@ -59,7 +59,7 @@ class Choice:
             tls.context = chosen
 
 
-def _serving(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
+def _create_context(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     set_protocols(context, HTTP11, HTTP10)
     load_certificate(context, cert, key)
@@ -69,25 +69,25 @@ def _serving(cert: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _names(cert: Path, key: Path) -> tuple[str, ...]:
+def _read_names(cert: Path, key: Path) -> tuple[str, ...]:
     try:
         return certificates.read_certificate(cert, key).names
-    except certificates.InvalidCertificateError as failure:
-        raise TlsFilesError(str(failure)) from failure
+    except certificates.InvalidCertificateError as error:
+        raise TlsFilesError(str(error)) from error
 
 
-def fault_of(failure: BaseException | None) -> str:
+def classify_tls_error(error: BaseException | None) -> str:
     """What broke a handshake, or a connection, in the words of RFC 9209 section 2.3. None: the upstream closed it."""
-    if failure is None:
+    if error is None:
         return "connection_terminated"
-    if isinstance(failure, ssl.SSLCertVerificationError):
+    if isinstance(error, ssl.SSLCertVerificationError):
         return "tls_certificate_error"
-    if isinstance(failure, ssl.SSLError) and "_ALERT_" in (failure.reason or ""):
+    if isinstance(error, ssl.SSLError) and "_ALERT_" in (error.reason or ""):
         return "tls_alert_received"
     return "tls_protocol_error"
 
 
-def _unless_a_name(unraisable: "sys.UnraisableHookArgs") -> None:
+def _ignore_bad_names(unraisable: "sys.UnraisableHookArgs") -> None:
     """A name that is no text is a client's, and no news: the handshake fails, and that is said elsewhere."""
     if not isinstance(unraisable.exc_value, UnicodeDecodeError):
         sys.__unraisablehook__(unraisable)

@@ -15,8 +15,8 @@ from edgeproxy.edge.limits.limit_set import Tables
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.access_log import AccessLog
-from edgeproxy.edge.proxy.address import Addresses, Terms
-from edgeproxy.edge.proxy.bounded_cache import remember
+from edgeproxy.edge.proxy.address import Addresses, AddressSettings
+from edgeproxy.edge.proxy.bounded_cache import store_bytes
 from edgeproxy.edge.proxy.cors import CrossOrigin
 from edgeproxy.edge.proxy.identity import UNMET, Directory, Identity, TokenDigest
 from edgeproxy.edge.proxy.labels import NO_LABEL
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
     from edgeproxy.edge.proxy.worker_metrics import WorkerMetrics
 
-Meaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
+BlockMeaning = tuple[Identity, Site[Route], bytes, bytes, int, "tuple[bytes, bytes] | None", RequestHead]
 """What a block of field lines means: who asks, what its host serves (NO_SITE where no Host was sent), the lines of
 its credentials, those that are kept, the body's length in bytes, the trace, and the rest."""
 
-WholeMeaning = tuple[bytes, bytes, bytes, Meaning]
+HeadMeaning = tuple[bytes, bytes, bytes, BlockMeaning]
 """What a whole head means: method, path, request line with its CRLF, and what its fields do."""
 
 NO_LIMIT = 1 << 62
@@ -81,17 +81,19 @@ class Snapshot:
             # With what they count themselves, where the tables have no room.
             self._tables = before._tables
         self._upstreams, self._rules = settings.upstreams, settings.rules
-        self.services = {name: self._service(name, upstream, before) for name, upstream in settings.upstreams.items()}
+        self.services = {
+            name: self._create_service(name, upstream, before) for name, upstream in settings.upstreams.items()
+        }
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
         """Which pages may call routes that say nothing of it."""
-        self.router = Router(map(self._route, settings.routes))
+        self.router = Router(map(self._create_route, settings.routes))
         # Where usage is counted when the table has no row left; these must have theirs before that.
         self.unnamed = [metrics.usage(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
-        self.lines = lines.RequestLines(_rules(settings))
+        self.lines = lines.RequestLines(_create_field_rules(settings))
         self.directory = Directory(settings, draft.customers, self._tables, metrics, key_lookup, lines=self.lines)
         self.query_key = None if settings.auth.query is None else settings.auth.query.encode()
         """The parameter of queries that may hold a key."""
-        self.addresses = self._whom(settings, before)
+        self.addresses = self._create_addresses(settings, before)
         secret = settings.stamp_secret
         self.sign = (
             None if secret is None else Signature(secret, settings.region, whole=settings.stamp_signature == "v2")
@@ -101,8 +103,8 @@ class Snapshot:
         speaks = settings.security_headers or self.cors is not None or any(route.cors for route in settings.routes)
         self.speaks_to_browsers = speaks
         """Whether any of the edge's own answers has fields that are for browsers alone."""
-        self._access_log = settings.access_log
-        self.access = self._log(before)
+        self._access_log_settings = settings.access_log
+        self.access = self._create_access_log(before)
         self.sizes = grammar.HeadLimits(head=settings.limits.head, fields=settings.limits.fields)
         self.longest_body = NO_LIMIT if settings.limits.body is None else settings.limits.body
         self.buffered = settings.limits.buffered
@@ -120,18 +122,18 @@ class Snapshot:
         self.overload = settings.overload
         self.outward = draft.outward
         """How the edge speaks TLS with each upstream that has it."""
-        self.heads: tuple[dict[bytes, Meaning], dict[bytes, Meaning]] = ({}, {})
+        self.heads: tuple[dict[bytes, BlockMeaning], dict[bytes, BlockMeaning]] = ({}, {})
         """Header blocks seen before, of ordinary peers and of trusted proxies."""
-        self.whole_heads: tuple[dict[bytes, WholeMeaning], dict[bytes, WholeMeaning]] = ({}, {})
+        self.whole_heads: tuple[dict[bytes, HeadMeaning], dict[bytes, HeadMeaning]] = ({}, {})
         """Requests without a body seen before whose blocks are remembered, likewise."""
 
-    def _route(self, route: "RouteSettings") -> Route:
+    def _create_route(self, route: "RouteSettings") -> Route:
         upstream = None if route.upstream is None else self._upstreams[route.upstream]
         service = None if route.upstream is None else self.services[route.upstream]
         base = "" if upstream is None else upstream.endpoints[0].path or ""
-        return Route(route, service, self._metrics, cors=self._cors(route), base=base, rules=self._rules)
+        return Route(route, service, self._metrics, cors=self._create_cross_origin(route), base=base, rules=self._rules)
 
-    def _cors(self, route: "RouteSettings") -> CrossOrigin | None:
+    def _create_cross_origin(self, route: "RouteSettings") -> CrossOrigin | None:
         if route.cors is None:
             return self.cors
         return None if route.cors == "off" else CrossOrigin(route.cors)
@@ -146,7 +148,7 @@ class Snapshot:
         for policies in self._tables:
             policies.refresh_hosts()
 
-    def _service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
+    def _create_service(self, name: str, upstream: "Upstream", before: "Snapshot | None") -> Service:
         # The region decides which endpoints are near.
         if before is not None and before._upstreams.get(name) == upstream and before._region == self._region:
             return before.services[name]
@@ -156,9 +158,9 @@ class Snapshot:
             name, upstream, self._region, metrics.upstream_seconds(name), pending, metrics.upstream_ejections(name)
         )
 
-    def _whom(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
+    def _create_addresses(self, settings: "Settings", before: "Snapshot | None") -> Addresses:
         guard, rate = settings.per_ip, settings.limits.connection_rate
-        terms = Terms(
+        terms = AddressSettings(
             settings.trusted_proxies,
             None if guard is None else Rule("per_ip", guard.count, guard.window, scope="guard"),
             None if rate is None else Rule("connections", rate.count, rate.seconds, scope="connection"),
@@ -169,14 +171,18 @@ class Snapshot:
             return before.addresses
         return Addresses(self._tables.addresses, terms)
 
-    def _log(self, before: "Snapshot | None") -> AccessLog | None:
-        if self._access_log is None:
+    def _create_access_log(self, before: "Snapshot | None") -> AccessLog | None:
+        if self._access_log_settings is None:
             return None
-        if before is not None and before._access_log == self._access_log and before._region == self._region:
+        if (
+            before is not None
+            and before._access_log_settings == self._access_log_settings
+            and before._region == self._region
+        ):
             return before.access
-        return AccessLog(self._access_log, self._region)
+        return AccessLog(self._access_log_settings, self._region)
 
-    def understand(self, block: bytes, trusted: bool) -> Meaning:
+    def understand(self, block: bytes, trusted: bool) -> BlockMeaning:
         """What a block of field lines means; raises RejectedError where it has no one meaning.
 
         Remembered only where it will come again and can do no harm: a trace is new in each request, an unknown
@@ -185,11 +191,11 @@ class Snapshot:
         host, key, credentials, keep, length, trace, head = read_fields(block, trusted, self.sizes.fields, self.lines)
         identity = self.directory.resolve(key, credentials)
         site = NO_SITE if host is None else self.router.site(host)
-        meaning: Meaning = (identity, site, credentials, keep, length, trace, head)
+        meaning: BlockMeaning = (identity, site, credentials, keep, length, trace, head)
         people = self.directory
-        known = identity is people.nobody or (identity is not people.unknown and identity.valid_until != UNMET)
+        known = identity is people.anonymous or (identity is not people.unknown and identity.valid_until != UNMET)
         if trace is None and known and not is_personal(head):
-            remember(self.heads[trusted], block, meaning)
+            store_bytes(self.heads[trusted], block, meaning)
         return meaning
 
     def endpoints_changed(self, services: "Services") -> None:
@@ -236,7 +242,7 @@ class Snapshot:
         lines.clear_response_caches()
 
 
-def _rules(settings: "Settings") -> FieldRules:
+def _create_field_rules(settings: "Settings") -> FieldRules:
     auth = settings.auth
     return FieldRules(
         tuple(field.lower().encode() for field in auth.fields),

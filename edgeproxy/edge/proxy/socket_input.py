@@ -11,24 +11,24 @@ READ_BYTES_MAX = 64 << 10
 def is_readable(transport: asyncio.Transport) -> bool:
     """Whether there is something to read: bytes, the end of the peer's stream, or an error."""
     poll = select.poll()
-    poll.register(_descriptor(transport), select.POLLIN | select.POLLRDHUP)
+    poll.register(_get_descriptor(transport), select.POLLIN | select.POLLRDHUP)
     return bool(poll.poll(0))
 
 
-def unread(transport: asyncio.Transport) -> bytes:
+def read_remaining(transport: asyncio.Transport) -> bytes:
     """What had come before the connection broke, and the loop will not read any more; ask in `connection_lost`.
 
     Linux keeps it through a reset, until it is read.
     """
     pieces = []
     try:
-        while piece := os.read(_descriptor(transport), READ_BYTES_MAX):
+        while piece := os.read(_get_descriptor(transport), READ_BYTES_MAX):
             pieces.append(piece)
     except OSError:
         pass  # There is no more of it.
     return b"".join(pieces)
 
 
-def _descriptor(transport: asyncio.Transport) -> int:
+def _get_descriptor(transport: asyncio.Transport) -> int:
     descriptor: int = transport.get_extra_info("socket").fileno()
     return descriptor

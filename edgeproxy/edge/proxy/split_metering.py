@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER, VALUE
 from edgeproxy.config.meters import MEASURES
-from edgeproxy.edge.proxy.metering import Clock, Count, Metered, Metering, Relayed, field_of
+from edgeproxy.edge.proxy.metering import Clock, Countable, Metered, Metering, RelayedExchange, compile_field
 
 if TYPE_CHECKING:
     from edgeproxy.config.meters import Meter
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 DAY_SECONDS = 86400
 
 
-class Values:
+class DimensionValues:
     """The values that this worker has counted of customers' dimensions, until the day ends, in UTC."""
 
     def __init__(self) -> None:
-        self._taken: dict[tuple[str, str, str], set[str]] = {}
+        self._counted: dict[tuple[str, str, str], set[str]] = {}
         self.day = 0
         """Which day it is; by it others know whether what they remember still holds."""
 
     def begin(self, day: int) -> None:
         """Forget the values of a day that is over: what a customer may have in a month the collector sees to."""
         if day != self.day:
-            self._taken.clear()
+            self._counted.clear()
             self.day = day
 
     def take(self, customer: str, meter: str, name: str, said: bytes | None, bound: int) -> str:
@@ -40,7 +40,7 @@ class Values:
         value = said.decode("latin-1")
         if not VALUE.fullmatch(value):
             return OTHER
-        taken = self._taken.setdefault((customer, meter, name), set())
+        taken = self._counted.setdefault((customer, meter, name), set())
         if value not in taken:
             if len(taken) >= bound:
                 return OTHER
@@ -48,7 +48,7 @@ class Values:
         return value
 
 
-class Wanted(NamedTuple):
+class DimensionSource(NamedTuple):
     """A dimension of a meter, the field that says its value, and how many values there may be."""
 
     meter: str
@@ -64,76 +64,76 @@ class SplitMetering(Metering):
         self,
         customer: str,
         meters: "dict[str, Meter]",
-        counter: Callable[[str, str], Count],
+        counter: Callable[[str, str], Countable],
         unreadable: Callable[[str, bytes], None],
-        values: Values,
+        values: DimensionValues,
     ) -> None:
         """`counter`: of a meter and the text of dimensions. Meters of requests are among the `meters` here."""
         super().__init__(meters, lambda name: counter(name, ""), unreadable)
         self._customer, self._meters, self._counter, self._values = customer, meters, counter, values
-        self._wanted = [
-            Wanted(meter, name, dimension.header.lower(), dimension.values)
+        self._sources = [
+            DimensionSource(meter, name, dimension.header.lower(), dimension.values)
             for meter, settings in meters.items()
             for name, dimension in settings.dimensions.items()
             if dimension.header is not None
         ]
-        shown = {one.field for one in self._wanted if meters[one.meter].pass_}
-        self._said = {one.field: (field_of(one.field), one.field not in shown) for one in self._wanted}
+        shown = {one.field for one in self._sources if meters[one.meter].pass_}
+        self._fields = {one.field: (compile_field(one.field), one.field not in shown) for one in self._sources}
         """Each field that says a value, and whether it is for the edge alone."""
-        self._made: dict[tuple[str, ...], Metering] = {}
+        self._by_values: dict[tuple[str, ...], Metering] = {}
         self._day = 0
 
     def read_whole(self, status: int, head: bytes, inward: int, outward: int, metered: Metered, clock: Clock) -> bytes:
         """Count an answer of which all is there."""
-        own, head = self._of(head)
+        own, head = self._select_metering(head)
         for counter in own[status].requests.counters:
             counter.add(1)
         return own.read_whole(status, head, inward, outward, metered, clock)
 
-    def relay(self, exchange: Relayed, status: int, head: bytes) -> bytes:
+    def relay(self, exchange: RelayedExchange, status: int, head: bytes) -> bytes:
         """Count what is known with the head of an answer; its trailers are read by the same meters."""
-        own, head = self._of(head)
+        own, head = self._select_metering(head)
         for counter in own[status].requests.counters:
             counter.add(1)
         return own.relay(exchange, status, head)
 
     def hide(self, lines: bytes) -> bytes:
         """Lines of a head without those for the edge alone."""
-        return self._read(super().hide(lines))[1]
+        return self._read_values(super().hide(lines))[1]
 
-    def _read(self, lines: bytes) -> tuple[dict[str, bytes], bytes]:
+    def _read_values(self, lines: bytes) -> tuple[dict[str, bytes], bytes]:
         """What these lines say by the name of the field, and the lines without what is for the edge alone."""
-        said = {}
-        for name, (field, hidden) in self._said.items():
+        values = {}
+        for name, (field, hidden) in self._fields.items():
             parts = field.split(lines)
             if len(parts) > 1:
-                said[name] = b",".join(parts[1::2]).strip()
+                values[name] = b",".join(parts[1::2]).strip()
                 if hidden:
                     lines = b"".join(parts[::2])
-        return said, lines
+        return values, lines
 
-    def _of(self, head: bytes) -> tuple[Metering, bytes]:
+    def _select_metering(self, head: bytes) -> tuple[Metering, bytes]:
         """The meters of an answer's values, and its head without what is for the edge alone."""
-        said, head = self._read(head)
+        reported, head = self._read_values(head)
         values = self._values
         values.begin(int(time()) // DAY_SECONDS)
         if self._day != values.day:
-            self._made.clear()
+            self._by_values.clear()
             self._day = values.day
         key = tuple(
             [
-                values.take(self._customer, meter, name, said.get(field), bound)
-                for meter, name, field, bound in self._wanted
+                values.take(self._customer, meter, name, reported.get(field), bound)
+                for meter, name, field, bound in self._sources
             ]
         )
-        own = self._made.get(key)
+        own = self._by_values.get(key)
         if own is None:
-            own = self._made[key] = self._make(key)
+            own = self._by_values[key] = self._create_metering(key)
         return own, head
 
-    def _make(self, key: tuple[str, ...]) -> Metering:
+    def _create_metering(self, key: tuple[str, ...]) -> Metering:
         split: dict[str, dict[str, str]] = {name: {} for name in self._meters}
-        for (meter, name, _, _), value in zip(self._wanted, key, strict=True):
+        for (meter, name, _, _), value in zip(self._sources, key, strict=True):
             if value:
                 split[meter][name] = value
         return Metering(

@@ -17,7 +17,7 @@ class Waiter(Protocol):
         """There is an answer, or time is over: decide anew."""
 
 
-class Outbox(Generic[Message]):
+class CoalescingSender(Generic[Message]):
     """One message at a time, of all that there is to say at the end of the loop's turn. `offer` sends it.
 
     `message` makes it, anew each time that it is offered; `taken` hears that it is on its way.
@@ -48,10 +48,10 @@ class Outbox(Generic[Message]):
         self._taken()
 
 
-def wake(who: Waiter, what: str) -> None:
+def resume_waiter(who: Waiter, what: str) -> None:
     """Have a request go on that waited for `what`. Others wait too, so that what goes wrong with it is only said."""
     try:
         who.go_on()
-    except Exception as unforeseen:
-        said = {"message": f"a request that waited for {what} failed", "exception": unforeseen}
-        asyncio.get_running_loop().call_exception_handler(said)
+    except Exception as error:
+        context = {"message": f"a request that waited for {what} failed", "exception": error}
+        asyncio.get_running_loop().call_exception_handler(context)

@@ -32,16 +32,16 @@ class TlsTransport(asyncio.Protocol):
     """One connection under TLS. Whoever makes it says in `established` and `failed` what comes of the handshake."""
 
     __slots__ = (
-        "_app",
         "_ended",
-        "_half",
+        "_error",
         "_incoming",
+        "_is_closed",
+        "_is_half_closed",
         "_outgoing",
-        "_over",
         "_paused",
         "_plain",
+        "_protocol",
         "_tls",
-        "_why",
         "deadline",
     )
 
@@ -55,15 +55,15 @@ class TlsTransport(asyncio.Protocol):
     ) -> None:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname, session)
-        self._app: asyncio.Protocol | None = None
+        self._protocol: asyncio.Protocol | None = None
         """Who speaks through it, once the handshake is done."""
-        self._over = False
+        self._is_closed = False
         """This side has said its last word."""
         self._ended = False
         """The peer has, and whoever speaks through this does not know yet."""
-        self._half = False
+        self._is_half_closed = False
         """It has, and is still spoken to."""
-        self._why: BaseException | None = None
+        self._error: BaseException | None = None
         """Of what it broke."""
         self._paused = False
         self.deadline = NEVER
@@ -86,21 +86,21 @@ class TlsTransport(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._plain = transport
         if not self._tls.server_side:
-            self._shake()
+            self._do_handshake()
 
-    def _shake(self) -> bool:
+    def _do_handshake(self) -> bool:
         """Go on with the handshake; True once it is done."""
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return False
-        except ssl.SSLError as refused:
+        except ssl.SSLError as error:
             # What OpenSSL has to say to the peer about it, an alert, goes out before the end.
-            self._fail(refused)
+            self._fail(error)
             return False
         self._flush()
-        app = self._app = self.established()
+        app = self._protocol = self.established()
         app.connection_made(self)  # type: ignore[arg-type]
         return True
 
@@ -110,9 +110,9 @@ class TlsTransport(asyncio.Protocol):
         self._fail(ConnectionAbortedError(why))
 
     def _fail(self, why: BaseException | None) -> None:
-        if not self._over:
+        if not self._is_closed:
             self._flush()
-            self._over = True
+            self._is_closed = True
             self._plain.close()
             self.failed(why)
 
@@ -125,12 +125,12 @@ class TlsTransport(asyncio.Protocol):
     # ---- what comes from the socket
 
     def data_received(self, data: bytes) -> None:
-        if self._app is None and (self._over or not self.greeted(data)):
+        if self._protocol is None and (self._is_closed or not self.greeted(data)):
             return
-        if self._half:
+        if self._is_half_closed:
             return  # Whatever comes after a last word (RFC 8446 section 6.1).
         self._incoming.write(data)
-        if self._app is not None or self._shake():
+        if self._protocol is not None or self._do_handshake():
             self._read()
 
     def _read(self) -> None:
@@ -148,9 +148,9 @@ class TlsTransport(asyncio.Protocol):
             pass
         except ssl.SSLZeroReturnError:
             self._ended = True
-        except ssl.SSLError as failure:
-            broken = failure
-        app = self._app
+        except ssl.SSLError as error:
+            broken = error
+        app = self._protocol
         assert app is not None
         if there:
             app.data_received(room[:there].tobytes())
@@ -166,59 +166,59 @@ class TlsTransport(asyncio.Protocol):
 
     def _break(self, why: ssl.SSLError) -> None:
         """What came is not what was sent, or the peer says so of what it was sent."""
-        self._why = why
+        self._error = why
         self.abort()
 
     def _end(self) -> None:
         """The peer has said its last word."""
-        if self._ended and not self._paused and self._app is not None:
+        if self._ended and not self._paused and self._protocol is not None:
             self._ended = False
-            self._half = bool(self._app.eof_received())
-            if not self._half:
+            self._is_half_closed = bool(self._protocol.eof_received())
+            if not self._is_half_closed:
                 self.close()
 
     def eof_received(self) -> bool:
-        if self._app is None:
+        if self._protocol is None:
             self._fail(None)
         # Without a last word it is no end, and nothing more is said either. After one it says no more than that.
-        return self._half or self._ended
+        return self._is_half_closed or self._ended
 
     def connection_lost(self, exc: Exception | None) -> None:
         # What spoke through this holds it, and must not be held by it: nobody would free the memory of either soon.
-        app, self._app = self._app, None
+        app, self._protocol = self._protocol, None
         if app is not None:
-            self._over = True
-            app.connection_lost(self._why or exc)  # type: ignore[arg-type]
-        elif not self._over:
-            self._over = True
+            self._is_closed = True
+            app.connection_lost(self._error or exc)  # type: ignore[arg-type]
+        elif not self._is_closed:
+            self._is_closed = True
             self.failed(exc)
 
     def pause_writing(self) -> None:
-        if self._app is not None:
-            self._app.pause_writing()
+        if self._protocol is not None:
+            self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        if self._app is not None:
-            self._app.resume_writing()
+        if self._protocol is not None:
+            self._protocol.resume_writing()
 
     # ---- the transport
 
     def write(self, data: bytes) -> None:
         """Send this."""
-        if data and not self._over:
+        if data and not self._is_closed:
             self._tls.write(data)
             self._plain.write(self._outgoing.read())
 
     def writelines(self, pieces: Iterable[bytes | memoryview]) -> None:
         """Send these together."""
-        if not self._over:
+        if not self._is_closed:
             for piece in pieces:
                 self._tls.write(piece)
             self._plain.write(self._outgoing.read())
 
     def _flush(self) -> None:
         data = self._outgoing.read()
-        if data and not self._over and not self._plain.is_closing():
+        if data and not self._is_closed and not self._plain.is_closing():
             self._plain.write(data)
 
     def can_write_eof(self) -> bool:
@@ -227,28 +227,28 @@ class TlsTransport(asyncio.Protocol):
 
     def write_eof(self) -> None:
         """Say that nothing more comes from this side; what the other sends is still read."""
-        if not self._over:
-            self._last_word()
+        if not self._is_closed:
+            self._send_close_notify()
             self._plain.write_eof()
 
-    def _last_word(self) -> None:
+    def _send_close_notify(self) -> None:
         try:
             self._tls.unwrap()
         except ssl.SSLError:
             pass  # OpenSSL would like to hear the peer's as well.
         self._flush()
-        self._over = True
+        self._is_closed = True
 
     def close(self) -> None:
         """Close once everything written has gone."""
-        if not self._over and not self._plain.is_closing():
-            self._last_word()
-        self._over = True
+        if not self._is_closed and not self._plain.is_closing():
+            self._send_close_notify()
+        self._is_closed = True
         self._plain.close()
 
     def abort(self) -> None:
         """Close at once, without a last word."""
-        self._over = True
+        self._is_closed = True
         self._plain.abort()
 
     def is_closing(self) -> bool:

@@ -42,7 +42,7 @@ class Claims(NamedTuple):
     """The SHA-256 in hex of issuer and subject: what limits of the scope `key` count by, whichever token is sent."""
 
 
-class NotGenuine(Exception):
+class InvalidTokenError(Exception):
     """A token must not count; the text is for who sent it."""
 
 
@@ -51,25 +51,25 @@ def is_token(secret: bytes) -> bool:
     return secret.startswith(b"eyJ") and secret.count(b".") == 2
 
 
-def keys_of(jwks: str) -> list["jwt.PyJWK"]:
+def parse_keys(jwks: str) -> list["jwt.PyJWK"]:
     """The public keys of a JWK Set (RFC 7517) that can be used; raises ValueError where it is none."""
     import jwt
 
     try:
         listed = orjson.loads(jwks)["keys"][:KEYS_MAX]
-    except (ValueError, LookupError, TypeError) as odd:
-        raise ValueError("it is no JWK Set") from odd
-    found = []
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError("it is no JWK Set") from error
+    keys = []
     for one in listed:
         if isinstance(one, dict) and one.get("kty") in KEY_TYPES and one.get("use", "sig") == "sig":
             try:
-                found.append(jwt.PyJWK.from_dict(one))
+                keys.append(jwt.PyJWK.from_dict(one))
             except (jwt.PyJWTError, ValueError, TypeError, LookupError):
                 continue  # One that this version does not know is no reason to do without the others.
-    return found
+    return keys
 
 
-class Issuers:
+class TokenVerifier:
     """The issuers of a configuration. `keys`: of each by name what the supervisor has last told, or nothing; `hurry`
     hears that a token of an issuer, by its name, is signed with a key that is not among them."""
 
@@ -88,21 +88,21 @@ class Issuers:
         Raises NotGenuine, or RejectedError where nobody can say.
         """
         if len(token) > TOKEN_BYTES_MAX:
-            raise NotGenuine("The token is too long")
+            raise InvalidTokenError("The token is too long")
         try:
             unverified = self._jwt.decode_complete(token, options={"verify_signature": False})
-        except (self._jwt.PyJWTError, ValueError) as odd:
-            raise NotGenuine("The token cannot be read") from odd
+        except (self._jwt.PyJWTError, ValueError) as error:
+            raise InvalidTokenError("The token cannot be read") from error
         iss = unverified["payload"].get("iss")
         name, issuer = self._by_iss.get(iss if isinstance(iss, str) else "", ("", None))
         if issuer is None:
-            raise NotGenuine("The token is of an issuer that is not known here")
+            raise InvalidTokenError("The token is of an issuer that is not known here")
         try:
-            return _claims(self._genuine(token, unverified["header"], name, issuer), issuer)
-        except (OverflowError, UnicodeError, orjson.JSONEncodeError) as odd:
-            raise NotGenuine("The token has claims that cannot be read") from odd
+            return _parse_claims(self._check_signature(token, unverified["header"], name, issuer), issuer)
+        except (OverflowError, UnicodeError, orjson.JSONEncodeError) as error:
+            raise InvalidTokenError("The token has claims that cannot be read") from error
 
-    def _genuine(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
+    def _check_signature(self, token: bytes, header: dict[str, Any], name: str, issuer: "Issuer") -> dict[str, Any]:
         kid = header.get("kid")
         known = self._keys.get(name)
         if known is None:
@@ -111,11 +111,11 @@ class Issuers:
         keys = [key for key in known if kid is None or key.key_id == kid]
         if not keys:
             self._hurry(name)
-            raise NotGenuine("The token is signed with a key that is not known here")
+            raise InvalidTokenError("The token is signed with a key that is not known here")
         why: Exception | None = None
         for key in keys:
             try:
-                said: dict[str, Any] = self._jwt.decode(
+                claims: dict[str, Any] = self._jwt.decode(
                     token,
                     key.key,
                     algorithms=list(issuer.algorithms),
@@ -124,32 +124,32 @@ class Issuers:
                     leeway=LEEWAY_SECONDS,
                     options={"require": ["exp", "iss", "aud"]},
                 )
-            except self._jwt.ExpiredSignatureError as late:
-                raise NotGenuine("The token has expired") from late
-            except self._jwt.InvalidAudienceError as other:
-                raise NotGenuine("The token is for another audience") from other
-            except (self._jwt.PyJWTError, ValueError, TypeError) as no:
-                why = no
+            except self._jwt.ExpiredSignatureError as error:
+                raise InvalidTokenError("The token has expired") from error
+            except self._jwt.InvalidAudienceError as error:
+                raise InvalidTokenError("The token is for another audience") from error
+            except (self._jwt.PyJWTError, ValueError, TypeError) as error:
+                why = error
             else:
-                return said
-        raise NotGenuine("The token is not genuine") from why
+                return claims
+        raise InvalidTokenError("The token is not genuine") from why
 
 
-def _claims(said: dict[str, Any], issuer: "Issuer") -> Claims:
-    claim = said.get(issuer.customer)
+def _parse_claims(claims: dict[str, Any], issuer: "Issuer") -> Claims:
+    claim = claims.get(issuer.customer)
     if not isinstance(claim, str) or not claim:
-        raise NotGenuine(f"The token names no customer: the claim {issuer.customer} is to have the name")
+        raise InvalidTokenError(f"The token names no customer: the claim {issuer.customer} is to have the name")
     customer = subject_name(claim)
-    tier = said.get(issuer.tier) if issuer.tier is not None else None
-    scopes = said.get(issuer.scopes, ()) if issuer.scopes is not None else ()
+    tier = claims.get(issuer.tier) if issuer.tier is not None else None
+    scopes = claims.get(issuer.scopes, ()) if issuer.scopes is not None else ()
     listed = scopes.split() if isinstance(scopes, str) else scopes if isinstance(scopes, list) else ()
-    jti = said.get("jti")
-    subject = orjson.dumps([issuer.issuer, str(said.get("sub", claim))])
+    jti = claims.get("jti")
+    subject = orjson.dumps([issuer.issuer, str(claims.get("sub", claim))])
     return Claims(
         customer,
         tier if isinstance(tier, str) else None,
         frozenset(scope for scope in listed if isinstance(scope, str)),
         jti if isinstance(jti, str) else None,
-        float(said["exp"]) + LEEWAY_SECONDS,
+        float(claims["exp"]) + LEEWAY_SECONDS,
         hashlib.sha256(subject).hexdigest(),
     )

@@ -12,8 +12,8 @@ from os import urandom
 from time import monotonic
 from typing import Protocol
 
-from edgeproxy.edge.proxy.metering import Count
-from edgeproxy.edge.proxy.websocket import GOING_AWAY, Frames, going_away
+from edgeproxy.edge.proxy.metering import Countable
+from edgeproxy.edge.proxy.websocket import GOING_AWAY, FrameRelay, format_close_frame
 
 IDLE_SECONDS = 3600.0
 """Seconds for which nothing may pass in either direction."""
@@ -29,15 +29,15 @@ class Traffic(Protocol):
     bytes_out: int
 
     @property
-    def inward(self) -> tuple[Count, ...]:
+    def inward(self) -> tuple[Countable, ...]:
         """What the client's bytes are added to."""
 
     @property
-    def outward(self) -> tuple[Count, ...]:
+    def outward(self) -> tuple[Countable, ...]:
         """What the upstream's bytes are added to."""
 
 
-class End(Protocol):
+class TunnelEnd(Protocol):
     """One of the two connections."""
 
     @property
@@ -49,7 +49,7 @@ class End(Protocol):
         """Send these bytes."""
 
 
-class ClientEnd(End, Protocol):
+class TunnelClient(TunnelEnd, Protocol):
     """The client's connection. Its deadline, in seconds of the monotonic clock, is that of the tunnel."""
 
     deadline: float
@@ -59,7 +59,7 @@ class ClientEnd(End, Protocol):
         """Its socket."""
 
 
-class UpstreamEnd(End, Protocol):
+class TunnelUpstream(TunnelEnd, Protocol):
     """The upstream's connection."""
 
     def end(self) -> None:
@@ -71,10 +71,12 @@ class Tunnel:
 
     __slots__ = ("_client", "_down", "_leaving", "_traffic", "_up", "_upstream")
 
-    def __init__(self, traffic: Traffic, client: ClientEnd, upstream: UpstreamEnd, *, framed: bool = True) -> None:
+    def __init__(
+        self, traffic: Traffic, client: TunnelClient, upstream: TunnelUpstream, *, framed: bool = True
+    ) -> None:
         """`framed`: what passes is a WebSocket. Of another protocol nothing is read."""
         self._traffic, self._client, self._upstream = traffic, client, upstream
-        self._up, self._down = Frames(), Frames()
+        self._up, self._down = FrameRelay(), FrameRelay()
         self._up.lost = self._down.lost = not framed
         self._leaving = False
 
@@ -90,7 +92,7 @@ class Tunnel:
                 counter.add(size)
             self._upstream.write(passed)
         if self._leaving:
-            self._closing()
+            self._close_when_answered()
 
     def down(self, data: bytes) -> None:
         """The upstream's bytes, to the client."""
@@ -104,7 +106,7 @@ class Tunnel:
                 counter.add(size)
             self._client.write(passed)
         if self._leaving:
-            self._closing()
+            self._close_when_answered()
 
     def leave(self, code: int = GOING_AWAY) -> None:
         """Tell both sides that the edge goes away, each as soon as no frame to it is under way, the client by `code`.
@@ -117,21 +119,21 @@ class Tunnel:
         if self._leaving or up.closed or down.closed or up.lost or down.lost or client.ended or upstream.ended:
             return
         self._leaving = True
-        word = down.leave(going_away(code=code))
+        word = down.leave(format_close_frame(code=code))
         if word:
             client.write(word)
-        word = up.leave(going_away(urandom(4)))
+        word = up.leave(format_close_frame(urandom(4)))
         if word:
             upstream.write(word)
 
-    def _closing(self) -> None:
+    def _close_when_answered(self) -> None:
         """Something came while both sides close: who has been told, and has answered, has closed (section 7.1.1)."""
         client = self._client
-        if not (self._up.closed and self._down.told):
+        if not (self._up.closed and self._down.close_sent):
             return
         # To the client this is the server, which closes the connection first; the upstream does so by itself.
         if not client.transport.is_closing():
             client.transport.write_eof()
-        if self._down.closed and self._up.told:
+        if self._down.closed and self._up.close_sent:
             self._upstream.end()
             client.deadline = min(client.deadline, monotonic() + CLOSE_SECONDS)

@@ -20,12 +20,12 @@ from edgeproxy.edge.http1.response import (
     read_plain_response,
     read_response,
 )
-from edgeproxy.edge.proxy.bounded_cache import remember
+from edgeproxy.edge.proxy.bounded_cache import store_bytes
 from edgeproxy.edge.proxy.deadlines import NEVER, SWEEP_SECONDS
 from edgeproxy.edge.proxy.exchange import COPIED_BYTES_MAX, Exchange
 from edgeproxy.edge.proxy.reset import was_reset
-from edgeproxy.edge.proxy.server_tls import fault_of
-from edgeproxy.edge.proxy.socket_input import unread
+from edgeproxy.edge.proxy.server_tls import classify_tls_error
+from edgeproxy.edge.proxy.socket_input import read_remaining
 from edgeproxy.edge.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class UpstreamConnection(asyncio.Protocol):
         block = data[: end + 2]
         plain = ANSWERS.get(block)
         if plain is None:
-            plain = understand(block, self.runtime.date)
+            plain = parse_head(block, self.runtime.date)
         if exchange.whole and end + 4 + plain[1] == len(data):
             client = exchange.client
             # An answer in one piece does not say that the connection ends, and does not come by `Client.next`, where
@@ -140,7 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             while True:
                 if end > self.endpoint.service.head:
-                    raise too_long()
+                    raise create_head_too_long_error()
                 head = read_response(data[: end + 2])
                 rest = data[end + 4 :]
                 if head.status == 101:
@@ -154,8 +154,8 @@ class UpstreamConnection(asyncio.Protocol):
                 if end < 0:
                     self.incomplete(data)
                     return
-        except UpstreamError as fault:
-            exchange.fail(fault)
+        except UpstreamError as error:
+            exchange.fail(error)
             return
         if not self.reused:
             self.learn(data[: end + 2])
@@ -203,10 +203,10 @@ class UpstreamConnection(asyncio.Protocol):
             return
         try:
             if len(data) > self.endpoint.service.head:
-                raise too_long()
+                raise create_head_too_long_error()
             check_unfinished(data)
-        except UpstreamError as fault:
-            exchange.fail(fault)
+        except UpstreamError as error:
+            exchange.fail(error)
         else:
             self.buffer = data
 
@@ -269,9 +269,9 @@ class UpstreamConnection(asyncio.Protocol):
         decoder = self._decoder
         try:
             parts = decoder.feed(data)
-        except UpstreamError as fault:
+        except UpstreamError as error:
             self.pass_on(exchange)
-            exchange.fail(fault)
+            exchange.fail(error)
             return
         if decoder.rest:
             # The answer is whole. What follows it is nobody's.
@@ -347,11 +347,11 @@ class UpstreamConnection(asyncio.Protocol):
         exchange = self.exchange
         assert exchange is not None
         client = exchange.client
-        offered = exchange.protocols()
-        if not offered or (head.upgrade is not None and head.upgrade not in offered) or client.body is not None:
+        protocols = exchange.protocols()
+        if not protocols or (head.upgrade is not None and head.upgrade not in protocols) or client.body is not None:
             raise UpstreamError("http_upgrade_failed", "The upstream switched protocols unasked")
         self._state, self.reusable = TUNNEL, False
-        spoken = offered[0] if head.upgrade is None and len(offered) == 1 else head.upgrade
+        spoken = protocols[0] if head.upgrade is None and len(protocols) == 1 else head.upgrade
         tunnel = self.tunnel = Tunnel(exchange, client, self, framed=spoken == b"websocket")
         self.runtime.connections.tunnels += 1
         exchange.switch(head)
@@ -382,7 +382,7 @@ class UpstreamConnection(asyncio.Protocol):
     def learn(self, block: bytes) -> None:
         """The first answer's head, as bytes: for how long does this server keep a connection that is idle?"""
         self.reused = True
-        self.keep_at_most(min(parse_idle_timeout(block), self.endpoint.kept_idle.seconds))
+        self.keep_at_most(min(parse_idle_timeout(block), self.endpoint.idle_lifetime.seconds))
 
     def keep_at_most(self, seconds: float) -> None:
         """Keep it idle for no longer than this, from its last answer on."""
@@ -482,7 +482,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if isinstance(exc, OSError) and self.exchange is not None and self.endpoint.scheme == "http":
             # What was to be sent could not be. An answer that had come by then is an answer all the same.
-            last = unread(self.transport)
+            last = read_remaining(self.transport)
             if last:
                 self.data_received(last)
         self.runtime.connections.upstream_closed(self, tunnel=self.tunnel is not None)
@@ -518,19 +518,19 @@ class UpstreamConnection(asyncio.Protocol):
 
         In TLS 1.3 that is also how an upstream refuses the edge's certificate.
         """
-        about, asked = f"{self.endpoint.host}:{self.endpoint.port}", exchange.request_id().decode()
+        about, request_id = f"{self.endpoint.host}:{self.endpoint.port}", exchange.request_id().decode()
         self.runtime.endpoint_log.error(
-            "TLS with an upstream broke", about, why=format_tls_error(failure), request_id=asked
+            "TLS with an upstream broke", about, why=format_tls_error(failure), request_id=request_id
         )
-        return UpstreamError(fault_of(failure), "TLS with the upstream broke")
+        return UpstreamError(classify_tls_error(failure), "TLS with the upstream broke")
 
 
-def too_long() -> UpstreamError:
+def create_head_too_long_error() -> UpstreamError:
     """An answer's head is longer than any that is read."""
     return UpstreamError("http_response_header_section_size", "The upstream's answer has a head that is too long")
 
 
-def understand(block: bytes, date: bytes) -> PlainResponse:
+def parse_head(block: bytes, date: bytes) -> PlainResponse:
     """What the head of an answer means, where it is plain; remembered, but for the Date line that it gets if it has
     none: `date`, with its CRLF."""
     plain = UNDATED.get(block)
@@ -543,10 +543,10 @@ def understand(block: bytes, date: bytes) -> PlainResponse:
             # The reader that knows every rule will say so again, where there is somebody to hear it.
             return NOT_PLAIN
         if plain[5]:
-            return remember(ANSWERS, block, plain)
-        remember(UNDATED, block, plain)
-    status, length, keep, rate, said, _ = plain
-    return status, length, keep + date, rate, said, True
+            return store_bytes(ANSWERS, block, plain)
+        store_bytes(UNDATED, block, plain)
+    status, length, keep, rate, flags, _ = plain
+    return status, length, keep + date, rate, flags, True
 
 
 RELAY = {

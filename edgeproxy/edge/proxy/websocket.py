@@ -25,7 +25,7 @@ CONTROL_BYTES_MAX = 125
 """Bytes of a control frame's payload, which comes in one piece (section 5.5)."""
 
 
-def kind_of(first: int) -> int:
+def classify_frame(first: int) -> int:
     """What a frame is that begins with this byte; its reserved bits are the business of extensions."""
     opcode = first & 15
     if opcode not in OPCODES or (opcode >= CLOSE and first < 0x80):
@@ -34,14 +34,14 @@ def kind_of(first: int) -> int:
 
 
 DATA, CONTROL, CLOSING, UNKNOWN = range(4)
-KINDS = bytes(map(kind_of, range(256)))
+KINDS = bytes(map(classify_frame, range(256)))
 WIDTHS = {126: 2, 127: 8}
 """Bytes of a length that is longer than seven bits."""
 SHORT = bytes(2 + (second & 127) + (second >> 7) * 4 if second & 127 < 126 else 0 for second in range(256))
 """Bytes of a whole frame by its second byte, 0 where that does not tell."""
 
 
-def going_away(mask: bytes = b"", code: int = GOING_AWAY) -> bytes:
+def format_close_frame(mask: bytes = b"", code: int = GOING_AWAY) -> bytes:
     """A close frame that says so. A client's has a `mask`: four bytes that nobody can foresee (section 5.3)."""
     payload = code.to_bytes(2, "big")
     if not mask:
@@ -50,10 +50,10 @@ def going_away(mask: bytes = b"", code: int = GOING_AWAY) -> bytes:
     return pack(">BB", 0x80 | CLOSE, MASKED | len(payload)) + mask + covered
 
 
-class Frames:
+class FrameRelay:
     """The frames that go in one direction."""
 
-    __slots__ = ("_head", "_last", "_left", "closed", "lost", "own", "told")
+    __slots__ = ("_head", "_last", "_left", "close_sent", "closed", "lost", "own")
 
     def __init__(self) -> None:
         self._head = b""
@@ -62,7 +62,7 @@ class Frames:
         """Bytes of a frame that are still to come."""
         self._last = b""
         """What is to be said at the next end of a frame, and nothing after it."""
-        self.told = False
+        self.close_sent = False
         """That was said."""
         self.own = 0
         """So many bytes at the end of what `relay` returned are that: nobody sent them."""
@@ -77,18 +77,18 @@ class Frames:
             if self._left >= len(data):
                 self._left -= len(data)
             elif not self.lost:
-                self._follow(data)
+                self._follow_frames(data)
             return data
-        if self.told:
+        if self.close_sent:
             # Whoever was told to go reads nothing more (section 1.4); this side's answer is still looked for.
             if not self.lost:
-                self._follow(data)
+                self._follow_frames(data)
             return b""
-        taken = 0 if self.lost else self._follow(data, one=True)
+        taken = 0 if self.lost else self._follow_frames(data, one=True)
         if self.lost or not self.between:
             return data
-        self.told, self.own = True, len(self._last)
-        self._follow(data[taken:])
+        self.close_sent, self.own = True, len(self._last)
+        self._follow_frames(data[taken:])
         return data[:taken] + self._last
 
     def leave(self, word: bytes) -> bytes:
@@ -97,15 +97,15 @@ class Frames:
         Between two frames may be within a message (section 5.4).
         """
         self._last = word
-        self.told = self.between
-        return word if self.told else b""
+        self.close_sent = self.between
+        return word if self.close_sent else b""
 
     @property
     def between(self) -> bool:
         """Whether a frame has ended, and none has begun."""
         return not self._left and not self._head
 
-    def _follow(self, data: bytes, *, one: bool = False) -> int:
+    def _follow_frames(self, data: bytes, *, one: bool = False) -> int:
         """Find the ends of frames in `data`, of the `one` that has begun or of all; returns how far that went."""
         held = len(self._head)
         if held:
@@ -116,7 +116,7 @@ class Frames:
             if at + 1 < size and not KINDS[data[at]] and (whole := SHORT[data[at + 1]]):
                 at += whole
                 continue
-            end = self._end(data, at)
+            end = self._find_end(data, at)
             if not end:
                 if not self.lost:
                     self._head, self._left = data[at:], 0
@@ -128,7 +128,7 @@ class Frames:
         self._left = 0
         return at - held
 
-    def _end(self, data: bytes, at: int) -> int:
+    def _find_end(self, data: bytes, at: int) -> int:
         """Where the frame ends that begins at `at`; 0 where that is not to be told yet, or is never to be."""
         if at + 2 > len(data):
             return 0

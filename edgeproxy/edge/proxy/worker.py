@@ -28,7 +28,7 @@ from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.proxy.acceptor import Acceptor
 from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.connector import UpstreamConnector
-from edgeproxy.edge.proxy.control_handler import ControlHandler, why_not
+from edgeproxy.edge.proxy.control_handler import ControlHandler, describe_failure
 from edgeproxy.edge.proxy.generations import Generations
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from edgeproxy.edge.proxy.overload import Overload
@@ -101,7 +101,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         for _, queue, acceptor in self._listening:
             for _ in range(most):
-                accepted = _accept(queue)
+                accepted = _accept_next(queue)
                 if accepted is None:
                     break
                 self.runtime.tasks.start("accept", loop.connect_accepted_socket(acceptor.opens, accepted))
@@ -113,7 +113,7 @@ class Worker:
         for server, queue, acceptor in self._listening:
             server.close()
             with queue:
-                while (accepted := _accept(queue)) is not None:
+                while (accepted := _accept_next(queue)) is not None:
                     await loop.connect_accepted_socket(acceptor.opens, accepted)
         self._listening.clear()
         # What the loop itself has accepted joins in its next turn, and must not find an empty worker gone.
@@ -126,8 +126,8 @@ class Worker:
         for each in loaded:
             try:
                 each.load()
-            except TlsFilesError as why:
-                self._log.error("certificates not loaded, those before stay", why=str(why))
+            except TlsFilesError as error:
+                self._log.error("certificates not loaded, those before stay", why=str(error))
 
     async def is_introduced(self, seconds: float) -> None:
         """Wait until the supervisor has told of endpoints, for so many seconds at most."""
@@ -162,7 +162,7 @@ class Worker:
             self.generations.report_lost_lines(access)
 
 
-def _accept(queue: socket.socket) -> socket.socket | None:
+def _accept_next(queue: socket.socket) -> socket.socket | None:
     """The next connection that waits to be accepted, or None."""
     try:
         accepted, _ = queue.accept()
@@ -185,9 +185,9 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     tables = start.tables_dir
     try:
         store = Store.join(Path(start.state), tables_dir=None if tables is None else Path(tables))
-    except (NoFreeColumnError, TableError) as failure:
-        crowded = isinstance(failure, NoFreeColumnError)
-        await channel.send(messages.Failed(str(failure), crowded))
+    except (NoFreeColumnError, TableError) as error:
+        crowded = isinstance(error, NoFreeColumnError)
+        await channel.send(messages.Failed(str(error), crowded))
         return 1
     column = store.column
     assert column is not None
@@ -203,10 +203,12 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         inward = [None if each.tls is None else ServerTls(each.tls) for each in draft.settings.listen]
         authorize = [each.authorize for each in draft.settings.listen]
         del draft
-    except (TlsFilesError, RowUnavailableError) as why:
-        await channel.send(messages.Failed(why_not(why)))
+    except (TlsFilesError, RowUnavailableError) as error:
+        await channel.send(messages.Failed(describe_failure(error)))
         return 1
-    told = runtime.tasks.start("channel", until_told(channel, worker, start.token, start.orphan_deadline, stop))
+    leaving = runtime.tasks.start(
+        "channel", wait_until_drain(channel, worker, start.token, start.orphan_deadline, stop)
+    )
     del start  # With the settings: of a million keys these are two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
         # The supervisor tells them right after the configuration; requests before that would go nowhere.
@@ -224,7 +226,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         pass  # Clients may have connected already.
     await stop.wait()
     store.serve_no_longer()
-    deadline = told.result() if told.done() else None
+    deadline = leaving.result() if leaving.done() else None
     await worker.drain(runtime.snapshot.drain if deadline is None else deadline)
     channel.close()
     await runtime.tasks.cancel()
@@ -236,7 +238,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     return 0
 
 
-async def until_told(
+async def wait_until_drain(
     channel: Channel[messages.ToSupervisor, messages.ToWorker],
     worker: Worker,
     own: int,
@@ -256,8 +258,8 @@ async def until_told(
         runtime.tasks.start("the hub's answers", handler.until_gone())
         stop.set()
         return deadline
-    except ChannelClosedError as lost:
-        logger.warning("the supervisor is lost; serving on until another one serves", why=str(lost))
+    except ChannelClosedError as error:
+        logger.warning("the supervisor is lost; serving on until another one serves", why=str(error))
         channel.close()
     handler.orphaned()
     leave_by = monotonic() + orphan_deadline
@@ -286,6 +288,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     listening = [socket.socket(fileno=int(number)) for number in options.listen.split(",")]
     try:
         return uvloop.run(serve(socket.socket(fileno=options.channel), listening))
-    except ChannelClosedError as lost:
-        print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {lost}", file=sys.stderr)
+    except ChannelClosedError as error:
+        print(f"edgeproxy.edge.proxy: the supervisor did not say what to serve: {error}", file=sys.stderr)
         return 1

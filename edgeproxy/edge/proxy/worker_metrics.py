@@ -6,7 +6,7 @@ from edgeproxy.edge.counters.meters import Counter, Histogram, Metrics, SharedGa
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.labels import code_label
-from edgeproxy.edge.proxy.split_metering import Values
+from edgeproxy.edge.proxy.split_metering import DimensionValues
 
 LOG_SECONDS = 60.0
 """Seconds between two log lines about one full table."""
@@ -24,7 +24,7 @@ FULL = {
 """What happens while a table is full."""
 
 
-class Unseen(Counter):
+class DiscardingCounter(Counter):
     """A counter without a word in the map."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Unseen(Counter):
         """Count nothing."""
 
 
-UNSEEN = Unseen()
+DISCARDING = DiscardingCounter()
 
 
 class WorkerMetrics:
@@ -45,7 +45,7 @@ class WorkerMetrics:
         self._billing: UsageMeters = store.billing
         self._billing.full = lambda: self.table_full("usage")
         self._log = log.RateLimitedLog(LOG_SECONDS)
-        self.values = Values()
+        self.values = DimensionValues()
         """The values of customers' dimensions that this worker has counted."""
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...], int], tuple[Counter, ...]] = {}
@@ -58,11 +58,11 @@ class WorkerMetrics:
         """
         try:
             return self._billing.counter(customer, meter, route, split)
-        except TableBusyError as busy:
+        except TableBusyError as error:
             again = b"Retry-After: 1\r\n"
             raise RejectedError(
                 503, "This edge cannot count the request at the moment", close=False, fields=again
-            ) from busy
+            ) from error
 
     def requests(self, route: str, tier: str, status: int) -> Counter:
         """Requests answered with this status."""
@@ -70,7 +70,7 @@ class WorkerMetrics:
         counter = self._requests.get(key)
         if counter is None:
             counter = self._counter("edge_requests_total", route, tier, code_label(status))
-            if counter is not UNSEEN:
+            if counter is not DISCARDING:
                 self._requests[key] = counter
         return counter
 
@@ -93,7 +93,7 @@ class WorkerMetrics:
         if counters is None:
             refusing = [self._counter("edge_rate_limited_total", tier, name, "enforce") for name in policies]
             counters = (self.requests(route, tier, status), *refusing)
-            if UNSEEN not in counters:
+            if DISCARDING not in counters:
                 self._limited[key] = counters
         return counters
 
@@ -125,7 +125,7 @@ class WorkerMetrics:
         counter = self._shed.get(priority)
         if counter is None:
             counter = self._counter("edge_shed_total", str(priority))
-            if counter is not UNSEEN:
+            if counter is not DISCARDING:
                 self._shed[priority] = counter
         counter.add(1)
 
@@ -198,4 +198,4 @@ class WorkerMetrics:
             return self._metrics.counter(name, *labels)
         except RowUnavailableError:
             self._log.error("a table is full", "metrics", then=FULL["metrics"])
-            return UNSEEN
+            return DISCARDING

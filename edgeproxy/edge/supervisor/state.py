@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.setup import TALLIES, file_name
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.proxy.log_file import unusable
+from edgeproxy.edge.proxy.log_file import describe_problem
 from edgeproxy.edge.usage import identity
 
 NOT_ITS_OWN = "the directory is not the one that was left: a copy, a moved volume, a restored backup"
@@ -84,7 +84,7 @@ def describe_log_fault(settings: EdgeFile) -> str | None:
     if settings.access_log is None:
         return None
     file = settings.access_log.file
-    why = unusable(file)
+    why = describe_problem(file)
     return None if why is None else f"{file} cannot be written: {why}"
 
 

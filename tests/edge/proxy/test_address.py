@@ -8,7 +8,7 @@ from edgeproxy.base.addresses import subject_of
 from edgeproxy.edge.http1.request import RequestHead
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy import address
-from edgeproxy.edge.proxy.address import Addresses, Terms, without_port
+from edgeproxy.edge.proxy.address import Addresses, AddressSettings, remove_port
 
 GUARD = Rule("per_ip", 200, 1.0, scope="guard")
 
@@ -40,7 +40,7 @@ class Binding:
 
 
 def addresses(*trusted: str, guard: Rule | None = GUARD) -> Addresses:
-    return Addresses(Asked(), Terms(tuple(ip_network(network) for network in trusted), guard))
+    return Addresses(Asked(), AddressSettings(tuple(ip_network(network) for network in trusted), guard))
 
 
 def head(**said: bytes) -> RequestHead:
@@ -117,11 +117,11 @@ def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
 
 
 def test_without_port() -> None:
-    assert without_port("192.0.2.1") == "192.0.2.1"
-    assert without_port("192.0.2.1:1") == "192.0.2.1"
-    assert without_port("2001:db8::1") == "2001:db8::1"
-    assert without_port("[2001:db8::1]:1") == "2001:db8::1"
-    assert without_port("") == ""
+    assert remove_port("192.0.2.1") == "192.0.2.1"
+    assert remove_port("192.0.2.1:1") == "192.0.2.1"
+    assert remove_port("2001:db8::1") == "2001:db8::1"
+    assert remove_port("[2001:db8::1]:1") == "2001:db8::1"
+    assert remove_port("") == ""
 
 
 # ---- what the upstream is told
@@ -176,10 +176,10 @@ def test_lanes_of_another_configuration_are_not_remembered() -> None:
 def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
     networks = (ip_network("10.0.0.0/8"),)
     some = addresses("10.0.0.0/8")
-    assert some.terms == Terms(networks, Rule("per_ip", 200, 1.0, scope="guard"))
-    assert some.terms != Terms((), GUARD)
-    assert some.terms != Terms(networks, Rule("per_ip", 100, 1.0, scope="guard"))
-    assert some.terms != Terms(networks, GUARD, prefix=56)
+    assert some.terms == AddressSettings(networks, Rule("per_ip", 200, 1.0, scope="guard"))
+    assert some.terms != AddressSettings((), GUARD)
+    assert some.terms != AddressSettings(networks, Rule("per_ip", 100, 1.0, scope="guard"))
+    assert some.terms != AddressSettings(networks, GUARD, prefix=56)
 
 
 def test_without_a_guard_there_is_none() -> None:

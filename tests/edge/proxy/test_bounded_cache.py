@@ -1,26 +1,26 @@
 """Bounded memories."""
 
-from edgeproxy.edge.proxy.bounded_cache import ENTRIES_MAX, KEY_BYTES_MAX, remember
+from edgeproxy.edge.proxy.bounded_cache import ENTRIES_MAX, KEY_BYTES_MAX, store_bytes
 
 
 def test_what_is_remembered_is_returned_and_kept() -> None:
     memory: dict[bytes, int] = {}
-    assert remember(memory, b"k", 7) == 7
+    assert store_bytes(memory, b"k", 7) == 7
     assert memory == {b"k": 7}
 
 
 def test_a_full_memory_is_emptied_before_the_next_entry() -> None:
     memory: dict[bytes, int] = {}
     for n in range(ENTRIES_MAX):
-        remember(memory, b"%d" % n, n)
+        store_bytes(memory, b"%d" % n, n)
     assert len(memory) == ENTRIES_MAX
-    remember(memory, b"next", 1)
+    store_bytes(memory, b"next", 1)
     assert memory == {b"next": 1}
 
 
 def test_long_keys_are_not_kept() -> None:
     memory: dict[bytes, int] = {}
-    assert remember(memory, b"x" * (KEY_BYTES_MAX + 1), 1) == 1
+    assert store_bytes(memory, b"x" * (KEY_BYTES_MAX + 1), 1) == 1
     assert not memory
-    remember(memory, b"x" * KEY_BYTES_MAX, 1)
+    store_bytes(memory, b"x" * KEY_BYTES_MAX, 1)
     assert len(memory) == 1

@@ -202,7 +202,7 @@ async def test_a_request_that_a_kept_connection_lost_goes_again_from_memory_and_
 ) -> None:
     monkeypatch.setattr(exchange_module, "GATHERED_BYTES_MAX", most)
     client, kept = await edge.serves()
-    edge.endpoint().kept_idle.seen = 3600.0  # So it may have what cannot be sent again.
+    edge.endpoint().idle_lifetime.seen = 3600.0  # So it may have what cannot be sent again.
     await client.sends(sized(1000, method="PUT"), b"x" * 500)
     await edge.settles()
     await client.sends(b"x" * 500)

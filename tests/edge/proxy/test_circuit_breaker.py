@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import UpstreamError
-from edgeproxy.edge.proxy.circuit_breaker import Breaker
+from edgeproxy.edge.proxy.circuit_breaker import CircuitBreaker
 from tests.edge.proxy.failing import is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import Wire
@@ -46,7 +46,7 @@ def stores(tmp_path: Path) -> list[Store]:
 
 
 def test_the_bound_is_that_of_all_workers_together(stores: list[Store]) -> None:
-    one, two = (Breaker(3, store.meters.shared_gauge("edge_upstream_pending", "api")) for store in stores)
+    one, two = (CircuitBreaker(3, store.meters.shared_gauge("edge_upstream_pending", "api")) for store in stores)
     one.enter()
     two.enter()
     one.enter()
@@ -61,7 +61,7 @@ def test_the_bound_is_that_of_all_workers_together(stores: list[Store]) -> None:
 
 
 def test_what_waited_in_a_worker_that_died_waits_no_more(stores: list[Store]) -> None:
-    one, two = (Breaker(3, store.meters.shared_gauge("edge_upstream_pending", "api")) for store in stores)
+    one, two = (CircuitBreaker(3, store.meters.shared_gauge("edge_upstream_pending", "api")) for store in stores)
     for _ in range(3):
         two.enter()
     stores[1].close()

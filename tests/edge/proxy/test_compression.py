@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from edgeproxy.edge.proxy.compression import accepted
+from edgeproxy.edge.proxy.compression import parse_accepted_codings
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import Message
 
@@ -161,6 +161,10 @@ async def test_a_request_is_never_unpacked(edge: Edge) -> None:
 
 
 def test_what_is_accepted_is_what_is_named() -> None:
-    assert accepted(b"Accept-Encoding: GZIP;q=0.5, br\r\naccept-encoding: zstd;q=1.0\r\n") == {b"gzip", b"br", b"zstd"}
-    assert accepted(b"Accept-Encoding: gzip;q=0, zstd; q=0.0\r\n") == set()
-    assert accepted(b"") == set()
+    assert parse_accepted_codings(b"Accept-Encoding: GZIP;q=0.5, br\r\naccept-encoding: zstd;q=1.0\r\n") == {
+        b"gzip",
+        b"br",
+        b"zstd",
+    }
+    assert parse_accepted_codings(b"Accept-Encoding: gzip;q=0, zstd; q=0.0\r\n") == set()
+    assert parse_accepted_codings(b"") == set()

@@ -33,7 +33,7 @@ ANSWERS = {
 
 def is_at(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """It is so late whenever the edge looks at the clock."""
-    monkeypatch.setattr(runtime, "date_field", f"Date: {when}\r\n".encode)
+    monkeypatch.setattr(runtime, "format_date_field", f"Date: {when}\r\n".encode)
 
 
 @pytest.fixture(autouse=True)

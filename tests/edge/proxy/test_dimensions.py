@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgeproxy.edge.proxy.split_metering import Values
+from edgeproxy.edge.proxy.split_metering import DimensionValues
 from tests.support.transcript import KEY, Edge, chunks, get, head
 
 MODEL = {"model": {"header": "X-Usage-Model", "values": 2}}
@@ -75,7 +75,7 @@ async def test_clients_see_the_field_where_it_is_passed(edge: Edge) -> None:
 
 
 def test_values_are_taken_anew_each_day() -> None:
-    values = Values()
+    values = DimensionValues()
     take: Callable[[bytes], str] = lambda said: values.take("acme", "runs", "model", said, 1)  # noqa: E731
     values.begin(1)
     assert [take(b"a"), take(b"b"), take(b"a"), take(b"\xff")] == ["a", "~other", "a", "~other"]

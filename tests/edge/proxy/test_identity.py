@@ -15,7 +15,7 @@ from edgeproxy.edge.messages import FetchIssuerKeys
 from edgeproxy.edge.proxy import identity
 from edgeproxy.edge.proxy.identity import Directory
 from edgeproxy.edge.proxy.route_binding import Route
-from edgeproxy.edge.proxy.token_verifier import keys_of
+from edgeproxy.edge.proxy.token_verifier import parse_keys
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
 
 
@@ -41,7 +41,7 @@ def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
 
 async def test_no_key_and_an_unknown_key_are_each_one_identity(edge: Edge) -> None:
     people = await directory(edge)
-    assert people.resolve(None, b"") is people.nobody
+    assert people.resolve(None, b"") is people.anonymous
     assert people.resolve(b"whoever", line("whoever")) is people.unknown
     assert people.resolve(b"", b"X-API-Key:\r\n") is people.unknown
 
@@ -107,7 +107,7 @@ async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
 async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
     people = await directory(edge)
-    binding = people.nobody.bindings[route(edge, "/public/x")]
+    binding = people.anonymous.bindings[route(edge, "/public/x")]
     assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "anonymous", 3, "Get a key")
     assert binding.limit_set is None
 
@@ -159,14 +159,14 @@ async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_k
     people = await directory(edge)
     signing = ec.generate_private_key(ec.SECP256R1())
     listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
-    edge.runtime.key_lookup.issuer_keys["id"] = keys_of(json.dumps({"keys": [listed]}))
+    edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [listed]}))
     said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
     token = jwt.encode(said, signing, "ES256").encode()
-    holder = people.anew(people.resolve(token, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    holder = people.refresh(people.resolve(token, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert holder is not None
     assert people.resolve(token, b"") is holder, "it is remembered"
     assert people.resolve(hashlib.sha256(token).digest(), b"") is not holder
     stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
     for _ in range(2):
-        people.anew(people.resolve(stale, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+        people.refresh(people.resolve(stale, b""), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert edge.inquiries == [FetchIssuerKeys("id")], "its keys are asked for, once"

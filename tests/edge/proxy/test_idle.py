@@ -85,7 +85,7 @@ async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edg
 async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(idle_lifetime, "APART_SECONDS", 0.0)
+    monkeypatch.setattr(idle_lifetime, "SEPARATE_SECONDS", 0.0)
     monkeypatch.setattr(idle_lifetime, "AGREE_SECONDS", 60.0)  # A machine may stand still.
     client = await edge.client()
     for _ in range(idle_lifetime.CLOSINGS):
@@ -96,15 +96,15 @@ async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
     upstream = await edge.brings(client, get())
     await upstream.tells(client, ok())
     await upstream.gets_eof()
-    assert edge.endpoint().kept_idle.seconds < PATIENCE
+    assert edge.endpoint().idle_lifetime.seconds < PATIENCE
 
 
 async def test_what_is_idle_when_it_is_learnt_is_kept_no_longer(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.tells(client, ok())
     (server,) = edge.endpoint().idle
-    edge.endpoint().kept_idle.seconds = 7.0
+    edge.endpoint().idle_lifetime.seconds = 7.0
     await edge.until(lambda: server.idle == 7.0)
     assert server.deadline == server.idle_since + 7.0
-    edge.endpoint().kept_idle.seconds = 0.1
+    edge.endpoint().idle_lifetime.seconds = 0.1
     await upstream.gets_eof()

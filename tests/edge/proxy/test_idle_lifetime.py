@@ -2,14 +2,14 @@
 
 import pytest
 
-from edgeproxy.edge.proxy.idle_lifetime import FORGET_SECONDS, KeptIdle
+from edgeproxy.edge.proxy.idle_lifetime import FORGET_SECONDS, IdleLifetime
 
 UNKNOWN = float("inf")
 
 
 def learnt(*closings: tuple[float, float]) -> float:
     """What is known after (when, idle for how long)."""
-    kept = KeptIdle()
+    kept = IdleLifetime()
     for when, idle in closings:
         kept.closed(idle, when)
     return kept.seconds
@@ -33,14 +33,14 @@ def test_three_closings_that_agree_tell(closings: list[tuple[float, float]], sec
 
 
 def test_an_endpoint_that_keeps_another_for_longer_had_another_reason() -> None:
-    kept = KeptIdle()
+    kept = IdleLifetime()
     for when in range(10, 60, 10):
         kept.closed(1.0, when, oldest=9.0)
     assert kept.seconds == UNKNOWN
 
 
 def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
-    kept = KeptIdle()
+    kept = IdleLifetime()
     for when in (10, 20, 30):
         kept.closed(5.0, when)
     kept.look(29 + FORGET_SECONDS)
@@ -51,7 +51,7 @@ def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
 
 
 def test_what_cannot_be_sent_again_relies_on_what_was_seen() -> None:
-    kept = KeptIdle()
+    kept = IdleLifetime()
     assert kept.trusted == pytest.approx(0.4), "of an endpoint of which nothing is known"
     kept.opened(5.0)
     kept.opened(1.0)

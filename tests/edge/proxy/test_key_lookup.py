@@ -10,7 +10,7 @@ import pytest
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.messages import KeysLookedUp, LookUpKeys
 from edgeproxy.edge.proxy import identity, key_lookup
-from edgeproxy.edge.proxy.identity import Stranger
+from edgeproxy.edge.proxy.identity import UnresolvedIdentity
 from edgeproxy.edge.proxy.key_lookup import KeyLookup
 from tests.edge.proxy.asking import asks, is_problem, request
 from tests.support.transcript import KEY, Edge, digest, get, ok, post
@@ -271,7 +271,7 @@ def a_minute_passes(edge: Edge) -> None:
 def bindings(edge: Edge) -> list[int]:
     """Which route bindings strangers have."""
     known = edge.runtime.snapshot.directory._known.values()
-    return [id(binding) for each in known if isinstance(each, Stranger) for binding in each.bindings.values()]
+    return [id(binding) for each in known if isinstance(each, UnresolvedIdentity) for binding in each.bindings.values()]
 
 
 async def test_a_key_ends_at_its_time(edge: Edge, supervisor: Supervisor) -> None:
@@ -423,4 +423,4 @@ async def test_nothing_of_who_was_forgotten_stays(edge: Edge, supervisor: Superv
     edge.worker.generations.forget(["dora"])
     assert await supervisor.meets(client) == 401
     gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, Stranger) and each.person is not None]
+    assert not [each for each in gc.get_objects() if isinstance(each, UnresolvedIdentity) and each.person is not None]

@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.query_key import key_in, without_key
+from edgeproxy.edge.proxy.query_key import find_key, remove_key
 from tests.support.transcript import EXPIRED, KEY, UNLIMITED, Edge, get, ok
 
 JWT = "Authorization: Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiIxIn0.c2ln"
@@ -85,11 +85,11 @@ LINE = b"GET /p?%b HTTP/1.1\r\n"
 
 
 def test_a_parameter_is_found_and_taken_out_whatever_its_spelling() -> None:
-    assert key_in(LINE % b"a=1&%6Bey=a%2Bb", b"key") == b"a+b"
-    assert key_in(LINE % b"akey=1&keya=2", b"key") is None
-    assert without_key(LINE % b"a=1&%6Bey=a%2Bb", b"key") == LINE % b"a=1"
-    assert without_key(LINE % b"akey=1", b"key") == LINE % b"akey=1"
-    assert without_key(LINE % b"key", b"key") == b"GET /p HTTP/1.1\r\n"
-    assert without_key(b"GET /p HTTP/1.1\r\n", b"key") == b"GET /p HTTP/1.1\r\n"
+    assert find_key(LINE % b"a=1&%6Bey=a%2Bb", b"key") == b"a+b"
+    assert find_key(LINE % b"akey=1&keya=2", b"key") is None
+    assert remove_key(LINE % b"a=1&%6Bey=a%2Bb", b"key") == LINE % b"a=1"
+    assert remove_key(LINE % b"akey=1", b"key") == LINE % b"akey=1"
+    assert remove_key(LINE % b"key", b"key") == b"GET /p HTTP/1.1\r\n"
+    assert remove_key(b"GET /p HTTP/1.1\r\n", b"key") == b"GET /p HTTP/1.1\r\n"
     with pytest.raises(RejectedError):
-        key_in(LINE % b"key=a&key=a", b"key")
+        find_key(LINE % b"key=a&key=a", b"key")

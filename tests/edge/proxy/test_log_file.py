@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.edge.proxy import log_file
-from edgeproxy.edge.proxy.log_file import LogFile, pieces, unusable
+from edgeproxy.edge.proxy.log_file import LogFile, describe_problem, split_for_pipe
 from tests.support.waiting import until
 
 PATIENCE = 10.0
@@ -244,7 +244,7 @@ def test_the_streams_that_are_open_already_are_used_whatever_they_are() -> None:
 
 def test_pieces_are_whole_lines_as_large_as_a_pipe_keeps_together() -> None:
     lines = [bytes([65 + n % 26]) * (n * 37 % 1500) + b"\n" for n in range(200)] + [b"z" * 9000 + b"\n", b"end\n"]
-    cut = list(pieces(b"".join(lines)))
+    cut = list(split_for_pipe(b"".join(lines)))
     assert b"".join(cut) == b"".join(lines)
     assert all(piece.endswith(b"\n") for piece in cut)
     assert [piece for piece in cut if len(piece) > 4096] == [lines[-2]]
@@ -252,16 +252,16 @@ def test_pieces_are_whole_lines_as_large_as_a_pipe_keeps_together() -> None:
 
 
 def test_what_can_be_used_is_told_beforehand(tmp_path: Path) -> None:
-    assert unusable(tmp_path / "new.log") is None
+    assert describe_problem(tmp_path / "new.log") is None
     assert not (tmp_path / "new.log").exists()
-    assert unusable(tmp_path / "no" / "such.log") == f"the directory {tmp_path / 'no'} does not exist"
-    assert unusable(tmp_path) == "Is a directory"
+    assert describe_problem(tmp_path / "no" / "such.log") == f"the directory {tmp_path / 'no'} does not exist"
+    assert describe_problem(tmp_path) == "Is a directory"
     os.mkfifo(tmp_path / "fifo")
     for usable in (tmp_path / "fifo", Path("/dev/null"), Path("/dev/stdout"), Path("/dev/stderr")):
-        assert unusable(usable) is None
+        assert describe_problem(usable) is None
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_what_may_not_be_written_is_told_beforehand(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert unusable(tmp_path / "access.log") == f"the directory {tmp_path} may not be written to"
+    assert describe_problem(tmp_path / "access.log") == f"the directory {tmp_path} may not be written to"

@@ -8,13 +8,13 @@ import pytest
 
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.config.networks import Networks as Settings
-from edgeproxy.edge.proxy.network_filter import Networks
-from edgeproxy.edge.proxy.request_rules import overlap
+from edgeproxy.edge.proxy.network_filter import NetworkFilter
+from edgeproxy.edge.proxy.request_rules import paths_overlap
 from tests.support.transcript import KEY, UNLIMITED, Edge, get, head, ok, post
 
 
-def networks(**lists: list[str]) -> Networks:
-    return Networks(Settings.model_validate(lists))
+def networks(**lists: list[str]) -> NetworkFilter:
+    return NetworkFilter(Settings.model_validate(lists))
 
 
 def test_an_address_is_looked_up_as_if_each_network_were_asked() -> None:
@@ -196,4 +196,4 @@ async def test_a_rule_that_logs_lets_pass(edge: Edge) -> None:
     ],
 )
 def test_a_rule_costs_the_routes_that_it_may_be_about_alone(one: str, other: str, expected: bool) -> None:
-    assert overlap(one, other) is overlap(other, one) is expected
+    assert paths_overlap(one, other) is paths_overlap(other, one) is expected

@@ -83,12 +83,12 @@ def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
     assert all(endpoint.out for endpoint in of.endpoints)
     assert {of.select() for _ in range(50)} == {first, second, third}
     assert third.watched
-    third.heard(500, 2.0, 3.0)
-    third.heard(200, 0.5, 3.0)  # It was sent before the ejection.
+    third.record_response(500, 2.0, 3.0)
+    third.record_response(200, 0.5, 3.0)  # It was sent before the ejection.
     assert {of.select() for _ in range(50)} == {first, second, third}
-    third.heard(200, 2.0, 3.0)
+    third.record_response(200, 2.0, 3.0)
     assert {of.select() for _ in range(50)} == {third}
-    second.heard(200, 2.0, 3.0)  # It was asked while all were out; now one is there.
+    second.record_response(200, 2.0, 3.0)  # It was asked while all were out; now one is there.
     assert {of.select() for _ in range(50)} == {third}
     of.look(31.0)
     assert {of.select() for _ in range(50)} == {first, second}
@@ -145,9 +145,9 @@ def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
     of = service(2, eject={"errors": 2})
     bad, _ = of.endpoints
     for status in (500, 404, 503, 200, 599):
-        bad.heard(status, 0.0, 0.0)
+        bad.record_response(status, 0.0, 0.0)
     assert not bad.out
-    bad.heard(500, 0.0, 0.0)
+    bad.record_response(500, 0.0, 0.0)
     assert bad.out
 
 

@@ -28,8 +28,8 @@ from edgeproxy.edge.proxy.overload import (
     SHARE_MAX,
     STANDING_SAMPLES,
     STANDING_SECONDS,
+    LoadShedder,
     Overload,
-    Shedding,
 )
 from tests.support.transcript import UNLIMITED, Edge, get, ok
 from tests.support.wire import PATIENCE
@@ -62,7 +62,7 @@ class Loop:
     HEAD, ANSWER = 0.6 * COST, 0.4 * COST
 
     def __init__(
-        self, control: Shedding, chance: random.Random, *, upstream: float = 0.005, refusal: float = 0.2
+        self, control: LoadShedder, chance: random.Random, *, upstream: float = 0.005, refusal: float = 0.2
     ) -> None:
         """`upstream` is how long an answer takes, `refusal` what turning a request away costs, of what serving does."""
         self.control = control
@@ -156,7 +156,7 @@ def overloaded(low: float, high: float, *, until: float = 8.0) -> Load:
 
 
 def test_in_ordinary_life_nothing_is_shed(chance: random.Random) -> None:
-    control = Shedding(LAG, MANY)
+    control = LoadShedder(LAG, MANY)
     done = Loop(control, chance).run(lambda now: {LOW: 0.5, HIGH: 0.4}, 5.0)
     assert not any(each.took is None for each in done)
     assert control.share == 0.0
@@ -167,7 +167,7 @@ def test_of_two_classes_the_low_one_is_shed_and_the_high_one_served_in_time(
     chance: random.Random, refusal: float
 ) -> None:
     """1.2 times what can be done: what is too much is 0.2, and of a request that is shed 1 - refusal is saved."""
-    loop = Loop(Shedding(LAG, MANY), chance, refusal=refusal)
+    loop = Loop(LoadShedder(LAG, MANY), chance, refusal=refusal)
     done = loop.run(overloaded(0.6, 0.6), 8.0)
     high, low = between(done, 3.0, 8.0, HIGH), between(done, 3.0, 8.0, LOW)
     assert shed(high) < 0.01
@@ -180,7 +180,7 @@ def test_of_two_classes_the_low_one_is_shed_and_the_high_one_served_in_time(
 
 
 def test_the_lag_is_held_near_its_target(chance: random.Random) -> None:
-    loop = Loop(Shedding(LAG, MANY), chance)
+    loop = Loop(LoadShedder(LAG, MANY), chance)
     loop.run(overloaded(1.0, 0.3), 8.0)
     lags = [lag for now, lag in loop.lags if 3.0 <= now < 8.0]
     assert sum(lags) / len(lags) == pytest.approx(LAG, rel=0.25)
@@ -189,7 +189,7 @@ def test_the_lag_is_held_near_its_target(chance: random.Random) -> None:
 
 def test_where_all_of_the_low_class_is_not_enough_as_much_of_the_high_one_goes_as_must(chance: random.Random) -> None:
     """Twice what can be done: of all 1 / 0.8 / 2 has to be shed, and half of all is low."""
-    done = Loop(Shedding(LAG, MANY), chance).run(overloaded(1.0, 1.0), 8.0)
+    done = Loop(LoadShedder(LAG, MANY), chance).run(overloaded(1.0, 1.0), 8.0)
     high, low = between(done, 4.0, 8.0, HIGH), between(done, 4.0, 8.0, LOW)
     assert shed(low) > 0.97
     assert shed(high) == pytest.approx(2 * (1 / 0.8 / 2 - 0.5), abs=0.08)
@@ -198,7 +198,7 @@ def test_where_all_of_the_low_class_is_not_enough_as_much_of_the_high_one_goes_a
 
 @pytest.mark.parametrize("upstream", [0.001, 0.1, 0.3])
 def test_it_does_not_swing_however_long_upstreams_take(chance: random.Random, upstream: float) -> None:
-    done = Loop(Shedding(LAG, MANY), chance, upstream=upstream).run(overloaded(1.0, 0.3), 8.0)
+    done = Loop(LoadShedder(LAG, MANY), chance, upstream=upstream).run(overloaded(1.0, 0.3), 8.0)
     assert shed(between(done, 4.0, 8.0, HIGH)) < 0.02
     assert within(between(done, 4.0, 8.0, HIGH), 0.99) < upstream + 6 * (LAG + SAMPLE_SECONDS)
 
@@ -210,13 +210,13 @@ def test_it_does_not_swing_however_long_upstreams_take(chance: random.Random, up
 @pytest.mark.parametrize("stall", [0.06, 0.3, 2.0])
 def test_a_hiccup_sheds_nothing_however_long(chance: random.Random, busy: float, stall: float) -> None:
     """Also of what piled up meanwhile, which the loop gets through by itself."""
-    loop = Loop(Shedding(LAG, MANY), chance)
+    loop = Loop(LoadShedder(LAG, MANY), chance)
     done = loop.run(lambda now: {LOW: busy / 2, HIGH: busy / 2}, 6.0, stalls=[(1.0, stall)])
     assert max(lag for _, lag in loop.lags) > stall - SAMPLE_SECONDS
     assert not any(each.took is None for each in done)
 
 
-def late(control: Shedding, lags: list[float], *, requests: int = REQUESTS_MIN, start: float = 100.0) -> list[bool]:
+def late(control: LoadShedder, lags: list[float], *, requests: int = REQUESTS_MIN, start: float = 100.0) -> list[bool]:
     """Samples one after another, as a loop takes them that is that late; whether anything was shed at each."""
     now, shedding = start, []
     for lag in lags:
@@ -227,23 +227,23 @@ def late(control: Shedding, lags: list[float], *, requests: int = REQUESTS_MIN, 
 
 
 def test_a_lag_has_to_stand() -> None:
-    control = Shedding(LAG, MANY)
+    control = LoadShedder(LAG, MANY)
     shedding = late(control, [0.06] * 10)
     first = shedding.index(True)
     assert (first - 1) * (SAMPLE_SECONDS + 0.06) < STANDING_SECONDS <= first * (SAMPLE_SECONDS + 0.06)
     assert all(shedding[first:])
-    assert not any(late(Shedding(LAG, MANY), [0.06, 0.06, 0.06, 0.04] * 10))
-    assert not any(late(Shedding(LAG, MANY), [0.049] * 100))
+    assert not any(late(LoadShedder(LAG, MANY), [0.06, 0.06, 0.06, 0.04] * 10))
+    assert not any(late(LoadShedder(LAG, MANY), [0.049] * 100))
 
 
 def test_a_lag_without_requests_is_not_of_their_making() -> None:
-    control = Shedding(LAG, MANY)
+    control = LoadShedder(LAG, MANY)
     assert not any(late(control, [0.2] * 50, requests=REQUESTS_MIN - 1))
     assert late(control, [0.2], start=120.0) == [True]
 
 
 def test_a_lag_that_was_enormous_is_not_held_against_anybody_when_it_is_over() -> None:
-    control = Shedding(LAG, MANY)
+    control = LoadShedder(LAG, MANY)
     assert late(control, [5.0] * (STANDING_SAMPLES + 1))[-1]
     assert control.share == SHARE_MAX
     late(control, [0.0], start=130.0)
@@ -254,7 +254,7 @@ def test_a_lag_that_was_enormous_is_not_held_against_anybody_when_it_is_over() -
 
 
 def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last() -> None:
-    control = Shedding(LAG, 1000)
+    control = LoadShedder(LAG, 1000)
     shares = []
     for requests in (750, 751, 875, 1000, 9000, 875, 750, 0):
         control.sample(len(shares) * SAMPLE_SECONDS, 0.0, requests)
@@ -264,7 +264,7 @@ def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last(
 
 def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random.Random) -> None:
     """Upstreams that take two seconds, and a loop with time to spare: 0.5 / COST * 2 would be 2000."""
-    loop = Loop(Shedding(LAG, 500), chance, upstream=2.0)
+    loop = Loop(LoadShedder(LAG, 500), chance, upstream=2.0)
     done = loop.run(lambda now: {LOW: 0.4, HIGH: 0.1}, 6.0)
     assert 375 < loop.under_way < 750
     assert shed(between(done, 0.0, 6.0, LOW)) > shed(between(done, 0.0, 6.0, HIGH))
@@ -273,9 +273,9 @@ def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random
 # ---- which requests
 
 
-def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> Shedding:
+def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> LoadShedder:
     """One that sheds this share, and knows of these arrivals."""
-    control = Shedding(LAG, 100_000)
+    control = LoadShedder(LAG, 100_000)
     requests = round(100_000 * (1 + (share - 1) * REQUESTS_MARGIN))
     for _ in range(60):
         for priority, n in (arrivals or {0: 20}).items():
@@ -285,7 +285,7 @@ def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> Shedding
     return control
 
 
-def asked(control: Shedding, *priorities: int, times: int = 100) -> dict[int, int]:
+def asked(control: LoadShedder, *priorities: int, times: int = 100) -> dict[int, int]:
     """How many of so many requests of each priority are shed."""
     return dict(Counter({p: sum(control.sheds(p) for _ in range(times)) for p in priorities}))
 
@@ -310,7 +310,7 @@ def test_some_work_always_gets_through_that_of_the_topmost_priority_first() -> N
 
 
 def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
-    control = Shedding(LAG, 1000)
+    control = LoadShedder(LAG, 1000)
     for n in range(400):
         for priority in (0, 10) if n < 50 else (0,):
             for _ in range(20):
@@ -321,7 +321,7 @@ def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
 
 def test_which_priorities_come_is_known_before_anything_is_shed() -> None:
     """From when the lag is too long: to ask costs little, and to know nobody would cost a turn."""
-    control = Shedding(LAG, MANY)
+    control = LoadShedder(LAG, MANY)
     assert not control.watching
     late(control, [0.2])
     assert control.watching
@@ -349,7 +349,7 @@ def test_a_priority_not_heard_of_before_has_its_place_between_the_others() -> No
 def test_nobody_is_shed_while_a_lower_priority_passes(
     samples: list[tuple[float, int, dict[int, int]]],
 ) -> None:
-    control, now = Shedding(LAG, 1000), 0.0
+    control, now = LoadShedder(LAG, 1000), 0.0
     for lag, requests, arrivals in samples:
         now += SAMPLE_SECONDS + lag
         control.sample(now, lag, requests)
@@ -365,7 +365,7 @@ def test_nobody_is_shed_while_a_lower_priority_passes(
 # ---- in a worker
 
 
-class Seen(Shedding):
+class Seen(LoadShedder):
     """A control that remembers its samples."""
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Refusals as they are counted: by the limit, and by whether the edge knew of all that counts."""
 
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.refusal_meters import Refusals
+from edgeproxy.edge.proxy.refusal_meters import RefusalMeters
 from tests.edge.proxy.asking import is_limited, request
 from tests.support.transcript import Edge, ok
 
@@ -26,7 +26,7 @@ def test_refusals_are_counted_by_limit_and_certainty_and_a_busy_table_refuses_no
             raise RejectedError(503, "busy")
         return (made.setdefault(split, Tally()),)
 
-    refusals = Refusals(counter)
+    refusals = RefusalMeters(counter)
     refusals.note("basic", certain=True)
     assert not made
     busy = False

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from edgeproxy.edge.proxy.request_ids import IDS_PER_DRAW, TRACES, Ids, continued
+from edgeproxy.edge.proxy.request_ids import IDS_PER_DRAW, TRACES, IdGenerator, format_continued_trace
 
 BEGUN = re.compile(rb"\r\ntraceparent: 00-([0-9a-f]{32})-([0-9a-f]{16})-01\r\n\r\n")
 NOW = 1_790_000_000.1235
@@ -26,7 +26,7 @@ class Scripted:
 
 def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() -> None:
     """RFC 9562 section 5.7: 48 bits of Unix milliseconds, version 7, variant 10."""
-    made = Ids()
+    made = IdGenerator()
     for _ in range(2 * IDS_PER_DRAW):
         rid, _, _ = made.next(NOW)
         parsed = uuid.UUID(rid.decode())
@@ -37,7 +37,7 @@ def test_a_request_id_is_a_uuid_of_version_7_that_begins_with_the_millisecond() 
 
 
 def test_an_id_alone_is_a_uuid_of_version_7_as_well_and_never_one_given_before() -> None:
-    made = Ids()
+    made = IdGenerator()
     drawn = [made.bare(NOW) for _ in range(4 * IDS_PER_DRAW)] + [made.next(NOW)[0] for _ in range(IDS_PER_DRAW)]
     assert len(set(drawn)) == len(drawn)
     for rid in drawn:
@@ -46,18 +46,18 @@ def test_an_id_alone_is_a_uuid_of_version_7_as_well_and_never_one_given_before()
 
 
 def test_ids_of_later_milliseconds_sort_after_earlier_ones() -> None:
-    made = Ids()
+    made = IdGenerator()
     drawn = [made.next(NOW + step / 1000)[0] for step in range(1000)]
     assert drawn == sorted(drawn)
 
 
 def test_times_before_the_digits_grow_keep_their_leading_zeros() -> None:
-    rid, _, _ = Ids().next(1.5)
+    rid, _, _ = IdGenerator().next(1.5)
     assert rid.startswith(b"00000000-05dc-7")
 
 
 def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
-    made = Ids()
+    made = IdGenerator()
     n = 20 * IDS_PER_DRAW
     drawn = [made.next(NOW) for _ in range(n)]
     assert len({rid for rid, _, _ in drawn}) == n
@@ -67,7 +67,7 @@ def test_no_two_requests_share_an_id_a_trace_or_a_span() -> None:
 
 def test_a_trace_begun_here_is_sampled_and_ends_the_head() -> None:
     """W3C Trace Context section 3.2: version 00, trace-id, parent-id, flags."""
-    _, begun, span = Ids().next(NOW)
+    _, begun, span = IdGenerator().next(NOW)
     match = BEGUN.fullmatch(begun)
     assert match is not None
     assert match[2] == span
@@ -76,18 +76,18 @@ def test_a_trace_begun_here_is_sampled_and_ends_the_head() -> None:
 
 
 def test_a_continued_trace_keeps_its_id_and_flags_and_gets_a_span_of_ours() -> None:
-    closing = continued((b"0af7651916cd43dd8448eb211c80319c", b"00"), b"00f067aa0ba902b7")
+    closing = format_continued_trace((b"0af7651916cd43dd8448eb211c80319c", b"00"), b"00f067aa0ba902b7")
     assert closing == b"\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-00\r\n\r\n"
 
 
 def test_ids_follow_from_the_randomness_alone() -> None:
-    one, other = (Ids(Scripted(bytes(range(256)))) for _ in range(2))
+    one, other = (IdGenerator(Scripted(bytes(range(256)))) for _ in range(2))
     assert [one.next(NOW) for _ in range(IDS_PER_DRAW)] == [other.next(NOW) for _ in range(IDS_PER_DRAW)]
 
 
 def test_randomness_is_drawn_once_for_a_batch() -> None:
     randomness = Scripted(bytes(range(1, 256)))
-    made = Ids(randomness)
+    made = IdGenerator(randomness)
     for _ in range(IDS_PER_DRAW):
         made.next(NOW)
     assert randomness.asked == [IDS_PER_DRAW * TRACES.size // 2]
@@ -102,6 +102,6 @@ def test_a_trace_or_span_of_zeros_is_never_given(zero: slice) -> None:
     bad[zero] = b"0" * (zero.stop - zero.start)
     good = b"5" * TRACES.size
     draw = bytes.fromhex((bad + good).decode())
-    made = Ids(Scripted(draw))
+    made = IdGenerator(Scripted(draw))
     for _ in range(IDS_PER_DRAW // 2):
         assert b"0" * 16 not in made.next(NOW)[1]

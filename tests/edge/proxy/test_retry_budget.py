@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from edgeproxy.edge.proxy.retry_budget import RETRIES_ALWAYS, Budget
+from edgeproxy.edge.proxy.retry_budget import RETRIES_ALWAYS, RetryBudget
 
 
 class Service:
@@ -12,7 +12,7 @@ class Service:
 
     def __init__(self, share: float = 0.2, answers: int = 0) -> None:
         self.answers = answers
-        self.budget = Budget(share, lambda: self.answers)
+        self.budget = RetryBudget(share, lambda: self.answers)
 
     def spends(self) -> int:
         """Retries until there is no more."""

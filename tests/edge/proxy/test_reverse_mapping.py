@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from edgeproxy.config.edge.rewrites import Rewrite
-from edgeproxy.edge.proxy.reverse_mapping import ReverseMapping, mapping_of
+from edgeproxy.edge.proxy.reverse_mapping import ReverseMapping, create_reverse_mapping
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 
 ASKED, OWN = b"edge.test", (b"10.0.0.5:80", b"shop.internal")
@@ -124,13 +124,13 @@ def test_a_cookie_is_for_what_clients_ask_for(mapping: ReverseMapping, value: st
 
 
 def test_what_is_turned_off_stays() -> None:
-    cookies_alone = mapping_of(Rewrite(strip="/shop", locations=False), "/in")
+    cookies_alone = create_reverse_mapping(Rewrite(strip="/shop", locations=False), "/in")
     assert cookies_alone is not None
     assert mapped(cookies_alone, "Location: /in/x") == "Location: /in/x"
     assert mapped(cookies_alone, "Set-Cookie: a=b; Path=/in/x") == "Set-Cookie: a=b; Path=/shop/x"
-    assert mapping_of(Rewrite(strip="/shop", locations=False, cookies=False), "") is None
-    assert mapping_of(Rewrite(), "") is None
-    assert mapping_of(Rewrite(), "/in") is not None
+    assert create_reverse_mapping(Rewrite(strip="/shop", locations=False, cookies=False), "") is None
+    assert create_reverse_mapping(Rewrite(), "") is None
+    assert create_reverse_mapping(Rewrite(), "/in") is not None
 
 
 def with_shop(edge: Edge, **more: Any) -> None:

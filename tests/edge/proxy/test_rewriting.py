@@ -6,7 +6,7 @@ import pytest
 
 from edgeproxy.config.edge.rewrites import RequestFields, Rewrite
 from edgeproxy.config.edge.routes import Route
-from edgeproxy.edge.proxy.rewriting import Edit, Rewriter, location
+from edgeproxy.edge.proxy.rewriting import FieldEdit, Rewriter, compute_location
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, get, head, ok, post
 
 
@@ -34,7 +34,7 @@ def test_a_prefix_is_replaced(target: str, rewrite: dict[str, str], expected: st
 
 
 def test_what_is_set_and_removed_is_so_in_every_spelling() -> None:
-    edit = Edit(RequestFields(set={"X-Internal": "edge"}, remove=("X-Debug",)))
+    edit = FieldEdit(RequestFields(set={"X-Internal": "edge"}, remove=("X-Debug",)))
     assert edit(b"Host: h\r\nX_Internal: forged\r\nx.debug: 1\r\n") == b"Host: h\r\nX-Internal: edge\r\n"
 
 
@@ -47,7 +47,7 @@ def led(path: str, to: str, target: str, host: str = "edge.test") -> str:
     route = Route.model_validate({"path": path, "redirect": to})
     assert route.redirect is not None
     first, lines = f"GET {target} HTTP/1.1\r\n".encode(), f"Host: {host}\r\nX-Forwarded-Host: {host}\r\n".encode()
-    return location(route.redirect, route.prefix, first, lines).decode()
+    return compute_location(route.redirect, route.prefix, first, lines).decode()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.metering import Capped
+from edgeproxy.edge.proxy.metering import CappedCounter
 from tests.edge.proxy.asking import asks
 from tests.support.transcript import Edge, ok
 
@@ -82,7 +82,7 @@ def test_nobody_is_refused_an_answer_because_a_table_is_busy_or_full() -> None:
             raise found
         return found
 
-    capped = Capped(counter, 300, row)
+    capped = CappedCounter(counter, 300, row)
     for _ in range(3):
         capped.add(400)
     assert (counter.total, above.total) == (1200, 100)

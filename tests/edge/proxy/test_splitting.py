@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edgeproxy.edge.proxy.idle_lifetime import KeptIdle
+from edgeproxy.edge.proxy.idle_lifetime import IdleLifetime
 from tests.support.transcript import KEY, Edge, chunks, get, head, ok, post
 from tests.support.wire import Message, Wire
 
@@ -184,7 +184,7 @@ def edge(edge: Edge) -> Edge:
 @pytest.fixture(autouse=True)
 def unlearning(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every play ends with its upstream's connections closed: how long they are kept is not to be learnt of that."""
-    monkeypatch.setattr(KeptIdle, "closed", lambda *_: None)
+    monkeypatch.setattr(IdleLifetime, "closed", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

@@ -18,7 +18,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.gate import WAIT_SECONDS_MAX
 from edgeproxy.edge.messages import Drain, HubAnswered, LimitRow
 from edgeproxy.edge.proxy import revocation
-from edgeproxy.edge.proxy.worker import until_told
+from edgeproxy.edge.proxy.worker import wait_until_drain
 from tests.edge.proxy.asking import asks, is_limited, request
 from tests.edge.proxy.sharing import LIMIT, Shared
 from tests.support.transcript import UNLIMITED, Edge, get, ok
@@ -153,7 +153,7 @@ async def test_what_ends_it_ends_the_connection_where_its_body_could_pass_for_a_
     await client.sends(body[first : first + 20])
     await edge.settles()
     exchange: Any = next(iter(edge.runtime.connections.clients)).exchange
-    revocation.end(exchange, RejectedError(401, "The key was revoked"))
+    revocation.end_exchange(exchange, RejectedError(401, "The key was revoked"))
     answer = await client.gets_answer()
     assert (answer.status, answer["Connection"]) == (401, "close")
     await client.sends(body[first + 20 :])
@@ -205,7 +205,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     mine, its = await Channel.from_socket(above, messages.SUPERVISOR), await Channel.from_socket(below, messages.WORKER)
     stop = asyncio.Event()
     tasks = Tasks()
-    told = tasks.start("told", until_told(its, edge.worker, own=1, orphan_deadline=0.0, stop=stop))
+    told = tasks.start("told", wait_until_drain(its, edge.worker, own=1, orphan_deadline=0.0, stop=stop))
     await mine.send(Drain(5.0))
     await stop.wait()
     assert await told == 5.0

@@ -7,10 +7,10 @@ import websockets.frames
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.edge.proxy.websocket import Frames, going_away
+from edgeproxy.edge.proxy.websocket import FrameRelay, format_close_frame
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, read
 
-WORD = going_away()
+WORD = format_close_frame()
 PAYLOADS = st.one_of(
     st.binary(max_size=10),
     st.sampled_from([125, 126, 127, 128, 65535, 65536]).map(bytes),
@@ -45,7 +45,7 @@ def split(draw: st.DrawFn, size: int) -> list[tuple[int, int]]:
 @given(data=st.data(), sent=st.lists(one_frame(), min_size=1, max_size=6))
 def test_what_passes_is_what_came(data: st.DataObject, sent: list[bytes]) -> None:
     stream = b"".join(sent)
-    frames = Frames()
+    frames = FrameRelay()
     ends = {0, *accumulate(map(len, sent))}
     for start, end in data.draw(split(len(stream))):
         assert frames.relay(stream[start:end]) == stream[start:end]
@@ -59,14 +59,14 @@ def test_the_last_word_is_said_once_at_the_next_end_of_a_frame(data: st.DataObje
     stream = b"".join(sent)
     pieces = data.draw(split(len(stream)))
     before = data.draw(st.integers(0, len(pieces)))
-    frames = Frames()
+    frames = FrameRelay()
     passed = b"".join(frames.relay(stream[start:end]) for start, end in pieces[:before])
     ends = {0, *accumulate(map(len, sent))}
     told_at = min(end for end in ends if end >= len(passed))
     passed += frames.leave(WORD)
     for start, end in pieces[before:]:
         passed += frames.relay(stream[start:end])
-        assert frames.told == (end >= told_at)
+        assert frames.close_sent == (end >= told_at)
     assert passed == stream[:told_at] + WORD
     assert not frames.lost
 
@@ -75,7 +75,7 @@ def test_the_last_word_is_said_once_at_the_next_end_of_a_frame(data: st.DataObje
 def test_the_answer_is_heard_behind_the_last_word(data: st.DataObject, sent: list[bytes], more: list[bytes]) -> None:
     answer = data.draw(st.sampled_from([close(), close(1001), unmasked(close(1000, b"bye"))]))
     stream = b"".join((*sent, answer, *more))
-    frames = Frames()
+    frames = FrameRelay()
     pieces = data.draw(split(len(stream)))
     assert frames.leave(WORD) == WORD
     for start, end in pieces:
@@ -86,7 +86,7 @@ def test_the_answer_is_heard_behind_the_last_word(data: st.DataObject, sent: lis
 @given(stream=st.binary(max_size=200), data=st.data())
 def test_what_is_no_websocket_passes_as_it_is(stream: bytes, data: st.DataObject) -> None:
     """Whatever it is, nothing is lost or added until somebody leaves."""
-    frames = Frames()
+    frames = FrameRelay()
     for start, end in data.draw(split(len(stream))):
         assert frames.relay(stream[start:end]) == stream[start:end]
 
@@ -103,7 +103,7 @@ def test_what_is_no_websocket_passes_as_it_is(stream: bytes, data: st.DataObject
     ids=lambda wrong: wrong[:3].hex(),
 )
 def test_what_no_frame_begins_with_is_told(wrong: bytes) -> None:
-    frames = Frames()
+    frames = FrameRelay()
     assert frames.relay(frame(TEXT, b"a") + wrong) == frame(TEXT, b"a") + wrong
     assert frames.lost
     assert not frames.closed
@@ -111,7 +111,7 @@ def test_what_no_frame_begins_with_is_told(wrong: bytes) -> None:
 
 
 def test_where_it_is_lost_before_the_last_word_could_be_said_all_passes_on() -> None:
-    frames = Frames()
+    frames = FrameRelay()
     begun = frame(BINARY, bytes(100))
     frames.relay(begun[:50])
     assert frames.leave(WORD) == b""
@@ -119,16 +119,16 @@ def test_where_it_is_lost_before_the_last_word_could_be_said_all_passes_on() -> 
     assert frames.relay(begun[70:] + b"\xff\x00") == begun[70:] + WORD
     assert frames.lost
     assert frames.relay(b"more") == b""
-    frames = Frames()
+    frames = FrameRelay()
     frames.relay(b"\x8b")
     assert frames.leave(WORD) == b""
     assert frames.relay(b"\x00") == b"\x00"
     assert frames.relay(b"more") == b"more"
-    assert not frames.told
+    assert not frames.close_sent
 
 
 def test_the_last_word_of_a_server_is_bare_and_of_a_client_masked() -> None:
-    assert [each for each, _ in read(going_away())] == [each for each, _ in read(b"\x88\x02\x03\xe9")]
-    masked = going_away(b"\x01\x02\x03\x04")
+    assert [each for each, _ in read(format_close_frame())] == [each for each, _ in read(b"\x88\x02\x03\xe9")]
+    masked = format_close_frame(b"\x01\x02\x03\x04")
     assert masked == b"\x88\x82\x01\x02\x03\x04" + bytes((3 ^ 1, 0xE9 ^ 2))
     assert websockets.frames.Close.parse(bytes((masked[6] ^ 1, masked[7] ^ 2))).code == 1001

@@ -9,7 +9,7 @@ from edgeproxy.base import log
 from edgeproxy.edge.counters.index import TableBusyError, TableFullError
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy import worker_metrics
-from edgeproxy.edge.proxy.worker_metrics import UNSEEN, WorkerMetrics
+from edgeproxy.edge.proxy.worker_metrics import DISCARDING, WorkerMetrics
 from tests.support.transcript import KEY, Edge, get, ok
 
 
@@ -40,14 +40,14 @@ def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None
     store = Store(meters=TableFullError())
     counted = WorkerMetrics(store)
     for _ in range(2):
-        assert counted.requests("v1", "basic", 200) is UNSEEN
+        assert counted.requests("v1", "basic", 200) is DISCARDING
         counted.requests("v1", "basic", 200).add(1)
         counted.auth_failure("missing")
         counted.upstream_error("api", "dns_error")
-        assert UNSEEN in counted.limited("v1", "basic", ("basic",))
+        assert DISCARDING in counted.limited("v1", "basic", ("basic",))
     store.meters.failure = None
     assert counted.requests("v1", "basic", 200) == "edge_requests_total/v1/basic/200"
-    assert UNSEEN not in counted.limited("v1", "basic", ("basic",))
+    assert DISCARDING not in counted.limited("v1", "basic", ("basic",))
 
 
 def test_a_counter_is_looked_up_once() -> None:

@@ -53,7 +53,7 @@ class Shared:
     def grants(self, gate: Gate, many: int = 1) -> None:
         """Claims come."""
         self.gives(gate, many)
-        self.edge.runtime.claim_waiter.heard()
+        self.edge.runtime.claim_waiter.on_hub_answer()
 
     def gives(self, gate: Gate, many: int = 1) -> None:
         """An answer with so many claims is written, of which the worker is still to be told."""

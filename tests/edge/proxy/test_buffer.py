@@ -152,10 +152,10 @@ async def test_where_none_is_up_any_more_the_client_is_told(edge: Edge) -> None:
     await client.sends(sized(4), b"ab")
     await edge.until(lambda: any(client.exchange for client in edge.runtime.connections.clients))
     edge.endpoint().up = False
-    edge.endpoint().service._changed()
+    edge.endpoint().service._redraw()
     is_fault(await client.asks(b"cd"), 503, "destination_unavailable")
     edge.endpoint().up = True
-    edge.endpoint().service._changed()
+    edge.endpoint().service._redraw()
 
 
 async def test_a_disk_that_is_full_is_503(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,7 +109,7 @@ async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Superv
     clients = [await edge.client() for _ in range(20)]
     for client in clients:
         await client.sends(request(key=MINE))
-    await edge.until(lambda: len(edge.runtime.key_lookup._asked.get(hashed(MINE), ())) == 20, "all wait")
+    await edge.until(lambda: len(edge.runtime.key_lookup._waiting.get(hashed(MINE), ())) == 20, "all wait")
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert [(await client.gets_answer()).status for client in clients] == [200] * 20
@@ -171,7 +171,7 @@ async def test_who_has_left_waits_no_more(edge: Edge, supervisor: Supervisor, tm
     await client.sends(request(key=MINE))
     await supervisor.is_asked(MINE)
     client.aborts()
-    asked = edge.runtime.key_lookup._asked
+    asked = edge.runtime.key_lookup._waiting
     await edge.until(lambda: not any(asked.values()), "nobody waits")
     supervisor.tells(MINE)
     assert not asked
@@ -262,7 +262,7 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
 
 
 def a_minute_passes(edge: Edge) -> None:
-    told = edge.runtime.key_lookup._known
+    told = edge.runtime.key_lookup._owners
     for key, known in told.items():
         told[key] = known._replace(at=known.at - 61)
     edge.passes_time(61)
@@ -391,8 +391,8 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
         assert await supervisor.meets(client, f"more-{n}") == 401
     there = edge.runtime.key_lookup
     assert len(there._unknown) == 5
-    assert len(there._known) == 1
-    assert not there._asked
+    assert len(there._owners) == 1
+    assert not there._waiting
 
 
 async def test_questions_go_out_together_and_again_until_they_are_taken(edge: Edge) -> None:

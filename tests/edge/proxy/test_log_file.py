@@ -36,7 +36,7 @@ def log(file: Path) -> Iterator[LogFile]:
 
 def written(opened: LogFile) -> None:
     """Wait until everything that was handed over is dealt with."""
-    until(lambda: opened._writer.done == opened._handed, "all is dealt with")
+    until(lambda: opened._writer.done == opened._handed_bytes, "all is dealt with")
 
 
 def test_a_new_file_is_not_for_everybody(file: Path) -> None:

@@ -295,8 +295,8 @@ def test_what_says_nothing_new_draws_no_new_pairs() -> None:
 
 def test_many_changes_between_two_requests_draw_once(monkeypatch: pytest.MonkeyPatch) -> None:
     draws: list[int] = []
-    draw = pool.draw
-    monkeypatch.setattr(pool, "draw", lambda among, chance: draws.append(len(among)) or draw(among, chance))
+    draw = pool.draw_pairs
+    monkeypatch.setattr(pool, "draw_pairs", lambda among, chance: draws.append(len(among)) or draw(among, chance))
     of = service(endpoints=[at("api.internal")])
     for n in range(1, 50):
         of.update(told(" ".join(f"10.0.0.{number}" for number in range(n))))

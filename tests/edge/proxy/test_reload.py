@@ -464,7 +464,7 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
     await upstream.tells(client, ok())
     await upstream.gets_eof()
     generations = edge.worker.generations
-    await edge.until(lambda: not (generations._before or generations._services or generations._logs))
+    await edge.until(lambda: not (generations._previous or generations._services or generations._logs))
     await edge.settles()
     last = there()
     # Under the first one a customer was known, and on a route; under the last nobody is.

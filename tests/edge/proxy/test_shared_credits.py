@@ -28,7 +28,7 @@ def says_nothing_is_left(shared: Shared, gate: Gate) -> None:
     words = shared.table.words
     words[gate.row + shared.table.layout.head(shared.table.layout.columns - 1) + at.NO_USE_UNTIL] = 1 << 50
     words[gate.row + at.ROW_SYNC] += 1
-    shared.edge.runtime.claim_waiter.heard()
+    shared.edge.runtime.claim_waiter.on_hub_answer()
 
 
 def spent(edge: Edge) -> int:

@@ -258,7 +258,7 @@ async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge,
         gate = await shared.waits(number + 1)
     waiting = edge.runtime.claim_waiter._waiting
     first, second, third = waiting[gate]
-    edge.runtime.claim_waiter.heard()
+    edge.runtime.claim_waiter.on_hub_answer()
     assert list(waiting[gate]) == [first, second, third], "there is no news"
     shared.grants(gate, 0)
     again, *behind = waiting[gate]
@@ -405,6 +405,6 @@ async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shar
         client.closes()
     await edge.until(lambda: not edge.runtime.connections.clients, "they are gone")
     assert edge.runtime.claim_waiter._gates
-    edge.runtime.snapshot.addresses._known.clear()
+    edge.runtime.snapshot.addresses._cached.clear()
     gc.collect()
     assert not [gate for gate in edge.runtime.claim_waiter._gates.values() if not gate.waiting]

@@ -67,4 +67,4 @@ async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(
     assert not made.heads[False]
     assert not made.heads[True]
     assert not made.directory._known
-    assert not any(KEY.encode() in line for line in made.lines.known)
+    assert not any(KEY.encode() in line for line in made.lines.cache)

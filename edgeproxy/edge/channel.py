@@ -53,10 +53,10 @@ class Codec(Generic[Sent, Received]):
         """The message in a frame; raises UnknownMessageError, or ChannelClosedError."""
         try:
             return self._decode(body)
-        except (msgspec.ValidationError, RecursionError) as wrong:
-            raise UnknownMessageError(f"a frame of {len(body)} bytes is no message that is known: {wrong}") from wrong
-        except (msgspec.DecodeError, UnicodeDecodeError) as wrong:
-            raise ChannelClosedError(f"a frame of {len(body)} bytes cannot be read: {wrong}") from wrong
+        except (msgspec.ValidationError, RecursionError) as error:
+            raise UnknownMessageError(f"a frame of {len(body)} bytes is no message that is known: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ChannelClosedError(f"a frame of {len(body)} bytes cannot be read: {error}") from error
 
 
 def get_message_type(message: Sent | Frame[Sent]) -> type[Sent]:
@@ -86,8 +86,8 @@ class Channel(Generic[Sent, Received]):
         try:
             self._writer.write(frame.data)
             await self._writer.drain()
-        except (ConnectionError, RuntimeError) as lost:
-            raise ChannelClosedError("the other side is gone") from lost
+        except (ConnectionError, RuntimeError) as error:
+            raise ChannelClosedError("the other side is gone") from error
 
     def try_send(self, message: Sent) -> bool:
         """Send one message, unless something that was sent before still waits to be read; whether it was sent."""
@@ -105,8 +105,8 @@ class Channel(Generic[Sent, Received]):
             if length > FRAME_BYTES_MAX:
                 raise ChannelClosedError(f"a frame of {length} bytes is longer than any message")
             body = await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError) as lost:
-            raise ChannelClosedError("the other side is gone") from lost
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise ChannelClosedError("the other side is gone") from error
         return self._codec.unpack(body)
 
     def close(self) -> None:

@@ -75,7 +75,7 @@ POLICIES: Final[dict[int, bytes]] = {
 }
 
 MISSING_LINES: Final = tuple(
-    tuple(_format_missing(said, secure) for said in range(2 * NAMES_PLACES)) for secure in (False, True)
+    tuple(_format_missing(flags, secure) for flags in range(2 * NAMES_PLACES)) for secure in (False, True)
 )
 """The lines to add to an upstream's answer:
 

@@ -213,8 +213,8 @@ class Generations:
 
     def outward(self) -> list["ClientTls"]:
         """How the edge speaks TLS with all upstreams that anybody may still ask."""
-        found = {id(each): each for snapshot in self._list_snapshots() for each in snapshot.outward.values()}
-        return list(found.values())
+        contexts = {id(each): each for snapshot in self._list_snapshots() for each in snapshot.outward.values()}
+        return list(contexts.values())
 
     def _list_snapshots(self) -> Iterator[Snapshot]:
         yield self._runtime.snapshot

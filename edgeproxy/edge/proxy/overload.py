@@ -158,7 +158,7 @@ class LoadShedder:
         """At `now` the loop was `late` for a timer, and so many requests are under way."""
         seconds = min(now - self._sampled, SAMPLE_SECONDS_MAX)
         self._sampled = now
-        if self._is_standing(now, late) and requests >= REQUESTS_MIN:
+        if self._is_persistent(now, late) and requests >= REQUESTS_MIN:
             self._acts = True
         # The lesser of two, so that a hiccup does not count while there is something to be shed either.
         by_lag = self._compute_share_by_lag(min(late, self._before), seconds) if self._acts else 0.0
@@ -167,7 +167,7 @@ class LoadShedder:
         self._update_recent(seconds)
         self._draw_line()
 
-    def _is_standing(self, now: float, late: float) -> bool:
+    def _is_persistent(self, now: float, late: float) -> bool:
         """Whether the loop has been late for a while, and is not becoming less so."""
         self._peak = max(late, self._peak * RECOVERING_SHARE)
         if late < self._lag:

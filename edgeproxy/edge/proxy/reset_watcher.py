@@ -39,6 +39,6 @@ class ResetWatcher:
     def _poll(self) -> None:
         assert self._epoll is not None
         for descriptor, _ in self._epoll.poll(0):
-            told = self._callbacks[descriptor]
+            on_reset = self._callbacks[descriptor]
             self.forget(descriptor)
-            told()
+            on_reset()

@@ -65,7 +65,7 @@ class ReverseMapping:
             mapped = self.place(value, authority, own)
         return line if mapped == value else b"%b: %b" % (name, mapped)
 
-    def place(self, value: bytes, asked: bytes | None, own: Collection[bytes]) -> bytes:
+    def place(self, value: bytes, requested: bytes | None, own: Collection[bytes]) -> bytes:
         """Return where a reference leads. One of another host stays as it is."""
         match = PLACE.fullmatch(value)
         if match is None or ODD.search(value):
@@ -75,7 +75,7 @@ class ReverseMapping:
         if authority is not None:
             port = PORTS.get((scheme or b"").lower(), b"")
             named = _remove_port(authority, port)
-            if asked is not None and named == _remove_port(asked, port):
+            if requested is not None and named == _remove_port(requested, port):
                 before = value[: match.end(2)]
             elif named not in [_remove_port(each, port) for each in own]:
                 return value

@@ -54,8 +54,8 @@ class _Recheck:
     def ask(self) -> None:
         """Ask whose the key is."""
         self._tries += 1
-        asked = self._is_open and self._runtime.key_lookup.ask(self._holder.digest, self)
-        if self._is_open and not asked and self._tries < RETRIES_MAX:
+        is_requested = self._is_open and self._runtime.key_lookup.ask(self._holder.digest, self)
+        if self._is_open and not is_requested and self._tries < RETRIES_MAX:
             asyncio.get_running_loop().call_later(RETRY_SECONDS, self.ask)
 
     def go_on(self) -> None:

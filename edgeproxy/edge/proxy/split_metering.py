@@ -33,18 +33,18 @@ class DimensionValues:
             self._counted.clear()
             self.day = day
 
-    def take(self, customer: str, meter: str, name: str, said: bytes | None, bound: int) -> str:
-        """As what a value counts: itself, `~other` where it is none or one too many, nothing where none was said."""
-        if said is None:
+    def take(self, customer: str, meter: str, name: str, reported: bytes | None, bound: int) -> str:
+        """Return what a value counts as: itself, `~other` where it is none or one too many, "" where there was none."""
+        if reported is None:
             return ""
-        value = said.decode("latin-1")
+        value = reported.decode("latin-1")
         if not VALUE.fullmatch(value):
             return OTHER
-        taken = self._counted.setdefault((customer, meter, name), set())
-        if value not in taken:
-            if len(taken) >= bound:
+        counted = self._counted.setdefault((customer, meter, name), set())
+        if value not in counted:
+            if len(counted) >= bound:
                 return OTHER
-            taken.add(value)
+            counted.add(value)
         return value
 
 

@@ -137,10 +137,10 @@ class WorkerMetrics:
         """A request was refused for its key."""
         self._counter("edge_auth_failures_total", reason).add(1)
 
-    def unreadable(self, meter: str, said: bytes) -> None:
-        """An upstream reported `said`, of which nobody can tell how much it is: nothing is counted by this meter."""
+    def unreadable(self, meter: str, reported: bytes) -> None:
+        """Record a report that is no whole number: nothing is counted by this meter for that answer."""
         self._counter("edge_usage_unreadable_total", meter).add(1)
-        shown = said[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
+        shown = reported[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")
 
     def upstream_error(self, upstream: str, error: str) -> None:

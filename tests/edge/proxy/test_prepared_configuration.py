@@ -10,7 +10,7 @@ from tests.support.process import ROOT
 
 PREPARED = """
 import json, os, sys
-from edgeproxy.config.models import Customer, Flag, Key, Subscriber
+from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
 for configurations in json.load(sys.stdin):
     if os.fork():

@@ -19,7 +19,7 @@ class Asked:
     def __init__(self) -> None:
         self.times = 0
 
-    def of(self, rule: Rule, subject: bytes) -> tuple[str, bytes]:
+    def get_policy(self, rule: Rule, subject: bytes) -> tuple[str, bytes]:
         self.times += 1
         return rule.name, subject
 

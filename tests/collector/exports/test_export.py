@@ -62,7 +62,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def summed(folder: Path) -> Counter[tuple[int, files.Key]]:
     """What anybody would read there: all files, added up."""
     found: Counter[tuple[int, files.Key]] = Counter()
-    for path in folder.glob("edge/usage/*/*.parquet"):
+    for path in folder.glob("usage/*/*.parquet"):
         day, name = path.parent.name.removeprefix("day="), path.name
         hour = manifest.to_second(manifest.datetime.fromisoformat(f"{day}T{name[:2]}:00:00Z"))
         for key, value in files.parse_file(str(path), hour, path.read_bytes()).items():

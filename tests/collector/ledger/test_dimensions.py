@@ -64,7 +64,7 @@ def event(number: int, at: int, meter: str = "tokens", value: int = 1, split: st
 
 def split(model: str | None, agent: str | None = None) -> str:
     said = {"agent": agent, "model": model}
-    return queries.dimensions.written({name: value for name, value in said.items() if value is not None})
+    return queries.dimensions.format_dimensions({name: value for name, value in said.items() if value is not None})
 
 
 def test_each_count_is_of_its_dimensions_whatever_is_rolled_up(
@@ -107,7 +107,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
                 rows.append((*row, split(model, "a")) if model else row)
             batch = chain.next(*rows)
             for row in batch.rows:  # In the order of the body.
-                model = queries.dimensions.read(row[4])["model"] if len(row) == 5 else None
+                model = queries.dimensions.parse_dimensions(row[4])["model"] if len(row) == 5 else None
                 agent = "a" if len(row) == 5 else ""
                 counted[batch.minute, row[0], as_counted(batch.minute, row[0], model), agent] += row[3]
             await books.ship(batch)

@@ -187,7 +187,7 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
                 raise IdentityError(f"{state} has counts without an identity: serve with them once, and they have one")
             identity = _create_unplaced_identity(state)
         put = None if identity is None else _choose_target(state)
-        plan = {"name": source.name, "list_set_aside": None if put is None else put.name}
+        plan = {"name": source.name, "aside": None if put is None else put.name}
         write_whole(state / ADOPTING, orjson.dumps(plan, option=orjson.OPT_APPEND_NEWLINE))
         adopted = _finish_adoption(state, folder)
         assert adopted is not None
@@ -279,7 +279,7 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
         return None
     plan = orjson.loads(path.read_bytes())
     source = state / plan["name"]
-    if plan["list_set_aside"] is not None and not (state / plan["list_set_aside"] / IDENTITY_FILE).exists():
+    if plan["aside"] is not None and not (state / plan["aside"] / IDENTITY_FILE).exists():
         set_aside_state(state, folder)
     if source.exists():
         if folder != state:
@@ -295,7 +295,7 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
     sync_folder(state)
     adopted = load_identity(state)
     assert adopted is not None
-    return Adoption(adopted, source.name, None if plan["list_set_aside"] is None else state / plan["list_set_aside"])
+    return Adoption(adopted, source.name, None if plan["aside"] is None else state / plan["aside"])
 
 
 def _remove(state: Path, path: Path) -> None:

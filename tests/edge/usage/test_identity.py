@@ -221,6 +221,15 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], obje
     return False
 
 
+def test_an_adoption_that_an_earlier_version_began_is_ended(home: Home) -> None:
+    first = home.serve()
+    moved = home.copied("moved")
+    moved.serve()
+    (moved.state / "adopting.json").write_text('{"name":"aside.1","aside":"aside.2"}\n')
+    adopted, _, put = adopt_identity(moved.state, moved.folder)
+    assert (adopted.id, put) == (first, moved.state / "aside.2")
+
+
 @pytest.mark.parametrize(("home", "then"), [(PLACES[0], "serves"), (PLACES[1], "serves"), (PLACES[1], "adopts")],
                          indirect=["home"])  # fmt: skip
 def test_killed_at_any_step_of_adopting_everything_is_still_there(

@@ -21,10 +21,12 @@ FEW, MANY = 500, 2500
 
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.instructions", description=__doc__)
-    parser.add_argument("scenario", nargs="*", choices=[[], *SCENARIOS], default=["small", "rich", "vary", "429"])
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(SCENARIOS)}")
     parser.add_argument("--python", default=sys.executable, help="the interpreter (default: this one)")
     given = parser.parse_args(argv)
-    for scenario in given.scenario:
+    for scenario in given.scenario or ("small", "rich", "vary", "429"):
+        if scenario not in SCENARIOS:
+            parser.error(f"{scenario} is none of {', '.join(SCENARIOS)}")
         few, many = (instructions(given.python, scenario, times) for times in (FEW, MANY))
         print(f"{scenario:8} {(many - few) // (MANY - FEW):9,}", flush=True)
     return 0

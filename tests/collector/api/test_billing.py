@@ -249,7 +249,7 @@ def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Coll
         ("GET", "invoices?limit=0", None, 400),
         ("GET", "invoices/nowhere", None, 404),
         ("GET", "invoices/00000000-0000-7000-8000-000000000000", None, 404),
-        ("GET", "edge/usage/%00", None, 404),
+        ("GET", "usage/%00", None, 404),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(

@@ -113,7 +113,7 @@ def test_each_user_of_the_hub_may_do_what_is_its_own(redis: Redis) -> None:
 @needs_redis
 def test_the_signing_key_brings_no_customer_by_an_edges_user(redis: Redis, tmp_path: Path) -> None:
     directory_signatures.create_key_file(tmp_path / "directory.key")
-    signer = Signer.of(tmp_path / "directory.key")
+    signer = Signer.load(tmp_path / "directory.key")
 
     def bring(user: str) -> None:
         url = redis.url.replace("://", f"://{user}:s3cret@")
@@ -279,7 +279,7 @@ def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
     """All that is in the files of an edge, used by somebody else."""
     folder = tmp_path / "owned"
     directory_signatures.create_key_file(tmp_path / "directory.key")
-    signer = Signer.of(tmp_path / "directory.key")
+    signer = Signer.load(tmp_path / "directory.key")
 
     async def prepare() -> None:
         operator = await Link.open(redis.url)
@@ -303,7 +303,7 @@ def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
         edge = start_edge(
             region="eu-bound",
             hub=url.format("edge"),
-            directory={"from": "hub", "trust": signer.public},
+            directory={"from": "hub", "trust": signer.public_key},
             usage={"collector": f"http://{HOST}:{collector.port}", "token": REGIONAL},
         )
         until(lambda: edge.ask(key=key).status == 200, "the edge knows the key")
@@ -330,7 +330,7 @@ def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
             await link.close()
 
         asyncio.run(mint())
-        assert signer.public in str(stolen), "what it trusts is public"
+        assert signer.public_key in str(stolen), "what it trusts is public"
         secret = (tmp_path / "directory.key").read_bytes().strip()
         assert not any(secret in content for content in (*files, edge.file.read_bytes()))
         edge.end()

@@ -73,7 +73,7 @@ class Host:
         self._seqs = itertools.count(1 << 32)
         self.shared = SharedRates(self.table, instance)
         self.shared.hosts = 2
-        self.used = {customer: self._policies.of(RULE, customer) for customer in customers}
+        self.used = {customer: self._policies.get_policy(RULE, customer) for customer in customers}
         self.counted: Counter[bytes] = Counter()
         self.away: Counter[str] = Counter()
         """Reports that had no answer, by why."""

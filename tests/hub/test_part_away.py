@@ -19,7 +19,7 @@ OTHER = Rule("other", 60, 90.0)
 
 def left(world: World, worker: Worker) -> tuple[int, bool]:
     """What would still pass under the rule, and whether the next request would have to wait."""
-    gate, passes = worker.gates[RULE.stem], worker.policies.of(RULE, b"acme").left(world.now)
+    gate, passes = worker.gates[RULE.stem], worker.policies.get_policy(RULE, b"acme").left(world.now)
     return passes, gate.must_ask(world.now, 1, passes)
 
 
@@ -45,7 +45,7 @@ def test_nobody_waits_for_a_part_that_is_away(
     world.run(12)
     one = world.hosts[0]
     (row,) = (row for row in one.shared._rows.values() if row.plan.key == RULE.key(b"acme"))
-    other = workers[0].policies.of(OTHER, b"acme").left(world.now)
+    other = workers[0].policies.get_policy(OTHER, b"acme").left(world.now)
     assert 38 <= other <= 41, "but for a claim in hand, and what the other host counted last"
     one.shared.away(row, world.now, on_loss)
     # Its own ten are used of what it is held to: half of sixty, none, or all that the others have not used.
@@ -60,7 +60,7 @@ def test_nobody_waits_for_a_part_that_is_away(
             one.shared.away(row, world.now, on_loss)
         assert left(world, workers[0])[0] <= 0
         assert not workers[0].waiting[RULE.stem]
-    assert workers[0].policies.of(OTHER, b"acme").left(world.now) == other, "the other row is as it was"
+    assert workers[0].policies.get_policy(OTHER, b"acme").left(world.now) == other, "the other row is as it was"
 
 
 @pytest.mark.parametrize(("on_loss", "elsewhere"), [("share", 5), ("deny", 10), ("full", 0)])

@@ -183,7 +183,7 @@ def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_c
 CLAIMER = """
 import json, random, sys
 from pathlib import Path
-from edgeproxy.edge.counters.rows import TableBusy
+from edgeproxy.edge.counters.rows import TableBusyError
 from edgeproxy.edge.counters.store import Store
 store = Store.join(Path(sys.argv[1]))
 table = store.customers
@@ -197,7 +197,7 @@ while keys:
     key = keys.pop()
     try:
         row, generation, fresh = table.find(table.key(key.encode()), 2_142_858, 1000.0)
-    except TableBusy:
+    except TableBusyError:
         keys.insert(0, key)
         continue
     assert generation == 2

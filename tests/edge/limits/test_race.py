@@ -16,7 +16,7 @@ from pathlib import Path
 from time import sleep
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.limits.usage import look
+from edgeproxy.edge.limits.usage import compute_usage
 from tests.support.program import Program
 from tests.support.tables import limits, opened
 number = int(sys.argv[3])
@@ -29,7 +29,7 @@ while (tick := clock[1000]) != 1:
     now = tick / 1000
     for _ in range(chance.randrange(6)):
         subject = b"%d" % chance.randrange(24)
-        policy = kept.get(subject) or policies.of(rule, subject)
+        policy = kept.get(subject) or policies.get_policy(rule, subject)
         if chance.random() < 0.5:
             kept[subject] = policy
         else:
@@ -41,7 +41,7 @@ while (tick := clock[1000]) != 1:
         else:
             counted += 1
             # Whoever looks for the subject finds what was counted: the row is still its own.
-            assert look(table, rule, subject, now).used >= 1, (subject, now)
+            assert compute_usage(table, rule, subject, now).used >= 1, (subject, now)
             assert policy.left(now) < 1 << 20
     clock[1001 + number] = tick
     while clock[1000] == tick:

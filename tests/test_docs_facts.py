@@ -14,6 +14,7 @@ from edgeproxy.collector.billing.reports.status import BillingStatus as Billing
 from edgeproxy.collector.ledger.edges import EdgeStatus
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.edge.proxy_fields import GROUPS
+from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.limits import Limit
 from edgeproxy.edge.counters.setup import layouts
 from edgeproxy.edge.limits.local import SUBJECTS_MAX
@@ -100,3 +101,8 @@ def test_the_page_of_proxy_fields_has_the_names_of_the_table() -> None:
     rows = re.findall(r"^\| ([a-z ]+) \| (`.*?`) \|", (DOCS / "proxy-fields.md").read_text(), re.MULTILINE)
     names = {about: tuple(name.lower() for name in re.findall("`(.+?)`", cell)) for about, cell in rows}
     assert names == {group.about: group.names for group in GROUPS}
+
+
+def test_the_contract_names_each_setting_at_the_top_of_edge_yaml() -> None:
+    (listed,) = re.findall(r"^Top level: (.+?) for further files\.$", CONTRACT, re.MULTILINE | re.DOTALL)
+    assert set(re.findall(r"`([a-z_]+)`", listed)) == {*EdgeFile.model_fields, "include"}

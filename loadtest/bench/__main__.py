@@ -80,8 +80,9 @@ def _lacking(options: Options) -> str | None:
 
 def _measure(stage: Stage, results: Results) -> None:
     parts = stage.options.parts
-    others: list[Peer] = [] if results.options.against is None else [_other_version(stage, results.options.against)]
-    chosen = [*(peer for peer in PEERS if peer.name in stage.options.only), *others]
+    chosen: list[Peer] = [peer for peer in PEERS if peer.name in stage.options.only]
+    if stage.options.against is not None:
+        chosen.append(OtherVersion(stage.options.against, stage.folder / "other-version"))
     peers = [peer for peer in chosen if _fit(stage, peer, results)]
     if "cpu" in parts:
         results.slices, failures = rounds.run(stage, peers, say)
@@ -107,10 +108,6 @@ def _measure(stage: Stage, results: Results) -> None:
             results.policies = policies.run(stage)
         except RuntimeError as error:
             results.left_out["policies"] = str(error)
-
-
-def _other_version(stage: Stage, ref: str) -> Peer:
-    return OtherVersion(ref, stage.folder / "other-version")
 
 
 def _fit(stage: Stage, peer: Peer, results: Results) -> bool:

@@ -26,8 +26,12 @@ class Edge(Peer):
 
     def launch(self, place: Place) -> Running:
         port, admin, secure_port = ports.free(3)
-        child = _started(place, settings(place, port, admin, secure_port))
+        child = _started(place, settings(place, port, admin, secure_port), self.environment(place))
         return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+
+    def environment(self, place: Place) -> dict[str, str]:
+        """Return the variables that the edge is started with: which edgeproxy it is, above all."""
+        return {"PYTHONPATH": str(_ROOT)}
 
 
 class Hubbed(Edge):
@@ -64,11 +68,9 @@ class Watched(Edge):
 
     name = "edgeproxy, watched"
 
-    def launch(self, place: Place) -> Running:
-        port, admin, secure_port = ports.free(3)
-        env = {"PYTHONPATH": f"{_ROOT / 'loadtest/bench/watched'}:{_ROOT}", "EDGEPROXY_TEST_WATCHED": str(place.folder)}
-        child = _started(place, settings(place, port, admin, secure_port), env)
-        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+    def environment(self, place: Place) -> dict[str, str]:
+        path = f"{_ROOT / 'loadtest/bench/watched'}:{_ROOT}"
+        return {"PYTHONPATH": path, "EDGEPROXY_TEST_WATCHED": str(place.folder)}
 
 
 class OtherVersionError(Exception):
@@ -90,11 +92,8 @@ class OtherVersion(Edge):
             raise OtherVersionError(f"--against {ref}: {archive.stderr.decode().strip()}")
         subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True, timeout=60)
 
-    def launch(self, place: Place) -> Running:
-        port, admin, secure_port = ports.free(3)
-        env = {"PYTHONPATH": str(self._folder)}
-        child = _started(place, settings(place, port, admin, secure_port), env)
-        return Running(child, port, lambda: _counted(admin), frozenset({child.pid}), secure_port)
+    def environment(self, place: Place) -> dict[str, str]:
+        return {"PYTHONPATH": str(self._folder)}
 
 
 def _started(place: Place, configuration: dict[str, object], env: dict[str, str] | None = None) -> Child:

@@ -1,0 +1,9 @@
+"""Types of JSON documents that are passed on or read field by field. Those with a shape of their own have a model."""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+"""One value, to be read only: so a list of objects is one too."""
+
+JsonObject: TypeAlias = dict[str, JsonValue]

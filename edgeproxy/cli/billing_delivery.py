@@ -25,7 +25,7 @@ def rollout(
         show(told, as_json)
         return
     for gate in told["gates"]:
-        typer.echo(f"{'open' if gate['is_open'] else 'CLOSED':7} {gate['name']}: {gate['figure']} ({gate['wanted']})")
+        typer.echo(f"{'open' if gate['is_open'] else 'CLOSED':7} {gate['name']}: {gate['figure']} ({gate['required']})")
     typer.echo(f"mode {told['mode']}, {told['percent']} % of customers are charged")
 
 
@@ -107,4 +107,5 @@ def reconciliation(
         said = f"{one['at']} {one['kind']} {one['about']}: {one['different']} of {one['units']} units differ"
         typer.echo(f"{said} ({one['level']})")
         for row in one["rows"]:
-            typer.echo(f"    {row['customer']} {row['meter']}: ours {row['ours']}, theirs {row['theirs']}; {row['do']}")
+            numbers = f"ours {row['ours']}, theirs {row['theirs']}"
+            typer.echo(f"    {row['customer']} {row['meter']}: {numbers}; {row['action']}")

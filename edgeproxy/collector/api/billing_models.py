@@ -264,6 +264,6 @@ class CreditNoteResponse(TypedDict):
     why: str
     """The reason that an operator gave."""
     state: str
-    """`asked` until Stripe has answered, then `made` or `refused`."""
+    """`requested` until Stripe has answered, then `made` or `refused`."""
     created_at: NotRequired[str | None]
     """The time at which the credit note was created."""

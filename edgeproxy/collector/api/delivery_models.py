@@ -126,7 +126,7 @@ class DriftRow(TypedDict):
     """The number in the collector's book."""
     theirs: int
     """The number in the book that it is compared with."""
-    do: str
+    action: str
     """Advice for the operator."""
 
 
@@ -215,7 +215,7 @@ class RolloutGate(TypedDict):
 
     name: str
     """The name of the gate."""
-    wanted: str
+    required: str
     """The condition under which the gate is open."""
     figure: str
     """The figure that is measured now."""

@@ -172,7 +172,7 @@ async def find_reconciled_until(connection: AsyncConnection, kind: Reconciliatio
 
 def comparison_to_response(kind: ReconciliationKind, row: Comparison) -> dict[str, Any]:
     """Return a row as the API writes it, with advice."""
-    return {**row._asdict(), "do": get_advice(kind, row)}
+    return {**row._asdict(), "action": get_advice(kind, row)}
 
 
 def sum_drifts(drifts: Iterable[Drift]) -> Drift:

@@ -145,7 +145,7 @@ credit_notes = Table(
     Column("invoice", Text, ForeignKey("invoices.id"), nullable=False),
     Column("amount", INTEGER, nullable=False),
     Column("why", Text, nullable=False),
-    Column("state", Text, nullable=False),  # asked, made or refused.
+    Column("state", Text, nullable=False),  # requested, made or refused.
     Column("stripe_id", Text),
     Column("error", Text),
     Column("tries", INTEGER, nullable=False),

@@ -194,7 +194,7 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
     credits = f"/billing/invoices/{theirs['id']}/credit"
     assert call(charging, "POST", credits, {"why": "a mistake", "amount": 10**9}).status == 422
     made = call(charging, "POST", credits, {"why": "a mistake", "amount": 1}, Idempotency_Key="c1")
-    assert (made.status, made.json()["state"]) == (201, "asked")
+    assert (made.status, made.json()["state"]) == (201, "requested")
     for act in ("hold", "accept"):
         assert call(charging, "POST", f"/billing/invoices/{theirs['id']}/{act}", {"why": "x"}).status == 409
     voided = call(charging, "POST", f"/billing/invoices/{theirs['id']}/void", {"why": "a mistake"})

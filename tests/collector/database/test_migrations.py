@@ -126,3 +126,22 @@ def test_an_empty_database_of_revision_1(empty_database: str, clock: Clock) -> N
         await books.close()
 
     asyncio.run(run())
+
+
+def test_a_credit_note_that_was_asked_is_requested(tmp_path: Path) -> None:
+    async def run() -> None:
+        database = Database(f"sqlite:///{tmp_path}/ledger.db")
+        async with database.writing() as connection:
+            await connection.run_sync(make, "0026")
+            await connection.execute(sa.text("PRAGMA defer_foreign_keys = ON"))
+            names = "credit_notes (id, invoice, amount, why, state, tries, created_at)"
+            for id_, state in (("a", "asked"), ("b", "made"), ("c", "refused")):
+                values = f"('{id_}', 'i', 1, '', '{state}', 0, 0)"
+                await connection.exec_driver_sql(f"INSERT INTO {names} VALUES {values}")
+            await connection.run_sync(make, "head")
+            states = await connection.exec_driver_sql("SELECT state FROM credit_notes ORDER BY id")
+            assert list(states.scalars()) == ["requested", "made", "refused"]
+            await connection.exec_driver_sql("DELETE FROM credit_notes")
+        await database.close()
+
+    asyncio.run(run())

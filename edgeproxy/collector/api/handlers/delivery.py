@@ -172,7 +172,7 @@ class DeliveryHandlers:
             version = now.version
             closed = [gate for gate in gates if not gate.is_open]
             if closed and body.force is None:
-                why = "; ".join(f"{gate.name}: {gate.figure}, wanted {gate.condition}" for gate in closed)
+                why = "; ".join(f"{gate.name}: {gate.figure}, required {gate.condition}" for gate in closed)
                 raise ProblemError(409, f"gates are closed: {why}. Wait, or send force with a reason")
             if body.force is not None:
                 why = f"{body.why}; forced past {len(closed)} gates: {body.force}"

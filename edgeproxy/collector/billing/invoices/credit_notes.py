@@ -1,9 +1,9 @@
 """Credit notes as rows: a part of an invoice is taken back.
 
-    asked ──▶ made
-      └─────▶ refused
+    requested ──▶ made
+        └───────▶ refused
 
-A person requests one. It stays `asked` until Stripe has made it or refuses it for good.
+A person requests one. It stays `requested` until Stripe has made it or refuses it for good.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.billing_tables import credit_notes
 
-REQUESTED, MADE, REFUSED = "asked", "made", "refused"
+REQUESTED, MADE, REFUSED = "requested", "made", "refused"
 TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     REQUESTED: frozenset({REQUESTED, MADE, REFUSED}),  # It stays where a try has failed.
     MADE: frozenset(),

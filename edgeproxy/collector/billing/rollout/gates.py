@@ -80,7 +80,7 @@ class Gate(NamedTuple):
 
     def to_response(self) -> dict[str, object]:
         """Return the gate as the API writes it."""
-        return {"name": self.name, "wanted": self.condition, "figure": self.figure, "is_open": self.is_open}
+        return {"name": self.name, "required": self.condition, "figure": self.figure, "is_open": self.is_open}
 
 
 UNMEASURED = "not measured"

@@ -116,7 +116,7 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
             await write(there, invoices.transition, "c", "open", "void")
             notes = [
                 {"id": f"n{of}", "invoice": of, "amount": 100, "why": "sorry", "state": state}
-                for of, state in (("a", "made"), ("b", "made"), ("f", "asked"))
+                for of, state in (("a", "made"), ("b", "made"), ("f", "requested"))
             ]
             async with there.writing() as connection:
                 rows = [{**note, "tries": 0, "created_at": 0} for note in notes]
@@ -210,7 +210,7 @@ def test_a_credit_note_that_is_made_is_made_no_more(sqlite_database: str) -> Non
             await invoice(there, "one", "paid")
             row = {"id": "note", "invoice": "one", "amount": 1, "why": "sorry", "tries": 0, "created_at": 0}
             async with there.writing() as connection:
-                await connection.execute(sa.insert(credit_notes), [{**row, "state": "asked"}])
+                await connection.execute(sa.insert(credit_notes), [{**row, "state": "requested"}])
             (note,) = await read(there, list_due, 1.0, 10)
             await write(there, transition, note, "made", stripe_id="cn_1")
             assert await read(there, list_due, 1.0, 10) == []

@@ -657,7 +657,7 @@ def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe
             await run(closing, JANUARY + 60)
             invoice = (await fetch_invoices(of, "noted"))["2027-01-01 start"]["id"]
             async with of.database.writing() as connection:
-                note = {"invoice": invoice, "why": "sorry", "state": "asked", "tries": 0, "created_at": 0}
+                note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
                 rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
                 await connection.execute(sa.insert(credit_notes), rows)
             await run(closing, JANUARY + 70)
@@ -689,13 +689,13 @@ def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
             await run(closing, JANUARY + 60)
             invoice = (await fetch_invoices(of, "note-blocked"))["2027-01-01 start"]["id"]
             async with of.database.writing() as connection:
-                note = {"invoice": invoice, "why": "sorry", "state": "asked", "tries": 0, "created_at": 0}
+                note = {"invoice": invoice, "why": "sorry", "state": "requested", "tries": 0, "created_at": 0}
                 rows = [{**note, "id": f"{invoice}-{amount}", "amount": amount} for amount in (1, 2)]
                 await connection.execute(sa.insert(credit_notes), rows)
             states = sa.select(credit_notes.c.state).order_by(credit_notes.c.id)
             await run(closing, JANUARY + 70, JANUARY + 71, JANUARY + 90)
             async with of.database.reading() as connection:
-                assert list((await connection.execute(states)).scalars()) == ["asked", "made"]
+                assert list((await connection.execute(states)).scalars()) == ["requested", "made"]
                 (alert,) = await connection.execute(sa.select(alerts))
             assert (alert.kind, alert.severity) == ("credit_note_failed", "page")
             assert f"{invoice}-1" in alert.details

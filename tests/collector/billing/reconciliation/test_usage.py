@@ -161,7 +161,7 @@ def test_a_difference_is_named_by_customer_and_meter(sqlite_database: str, lacki
             assert [(row["customer"], row["meter"], row["ours"], row["theirs"]) for row in one["rows"]] == [
                 ("bolt", "calls", 6_000, 6_000 - lacking)
             ]
-            assert str(lacking) in one["rows"][0]["do"]
+            assert str(lacking) in one["rows"][0]["action"]
             assert [row.state for row in await rows_of(of, "bolt")] == [RowState.ACCEPTED, RowState.CONFIRMED]
         async with of.reading() as connection:
             assert (await discrepancies.fetch_ratios(connection))["B", "calls"] == lacking / 10_000

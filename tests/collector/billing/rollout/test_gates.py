@@ -119,7 +119,7 @@ def test_a_gate_is_written_with_its_condition() -> None:
     first = evaluate_gates(5, 25, GOOD)[0]
     assert first.to_response() == {
         "name": "time in this stage",
-        "wanted": "at least 30 min",
+        "required": "at least 30 min",
         "figure": first.figure,
         "is_open": True,
     }

@@ -22,7 +22,7 @@ from edgeproxy.edge.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-LIMITS = (DOCS / "limits.md").read_text()
+LIMITS = (DOCS / "limits" / "limits.md").read_text()
 CONTRACT = (DOCS / "design" / "contract.md").read_text()
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NAMED = re.compile(r"\b((?:edge|collector)_[a-z_]*[a-z])\b(_\*)?(?:`|\{([^}`]*)\}|\b)")
@@ -98,7 +98,7 @@ def test_sizes_are_those_of_the_tables() -> None:
 
 
 def test_the_page_of_proxy_fields_has_the_names_of_the_table() -> None:
-    rows = re.findall(r"^\| ([a-z ]+) \| (`.*?`) \|", (DOCS / "proxy-fields.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| ([a-z ]+) \| (`.*?`) \|", (DOCS / "edge" / "proxy-fields.md").read_text(), re.MULTILINE)
     names = {about: tuple(name.lower() for name in re.findall("`(.+?)`", cell)) for about, cell in rows}
     assert names == {group.about: group.names for group in GROUPS}
 

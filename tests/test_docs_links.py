@@ -89,6 +89,13 @@ def test_every_path_and_command_that_a_page_names_is_there() -> None:
             assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), f"{page.name}: {name}"
 
 
+def test_the_map_of_the_documentation_names_every_page_once() -> None:
+    text = (ROOT / "docs" / "README.md").read_text()
+    linked = Counter(target.partition("#")[0] for target in LINK.findall(text) if not target.startswith("../"))
+    written = {str(page.relative_to(ROOT / "docs")) for page in pages() if ROOT / "docs" in page.parents}
+    assert linked == dict.fromkeys(written - {"README.md"}, 1)
+
+
 def pages() -> list[Path]:
     """Those that say how things are now."""
     return [path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md"]

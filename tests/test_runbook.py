@@ -11,7 +11,7 @@ import typer
 from edgeproxy.cli.commands import app
 
 ROOT = Path(__file__).parents[1]
-RUNBOOK = (ROOT / "docs/runbook.md").read_text()
+RUNBOOK = (ROOT / "docs/billing/runbook.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", RUNBOOK, re.DOTALL) for line in block.splitlines()]
 INLINE = [found for found in re.findall(r"`(edgeproxy billing [^`]+)`", RUNBOOK.replace("\n", " ")) if "…" not in found]
 

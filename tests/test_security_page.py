@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "docs" / name for name in ("security.md", "security-review.md")]
+PAGES = [ROOT / "docs" / "operations" / name for name in ("security.md", "security-review.md")]
 TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
 
 

@@ -14,7 +14,7 @@ POLL_SECONDS = 2.0
 BOUGHT = 5_000_000
 """Millicredits of a purchase, 5 US dollars: the least that can be bought."""
 SANDBOX = "/_sandbox/checkout/"
-"""How the paths of pages begin on which nobody needs to type in a card (docs/stripe-sandbox.md)."""
+"""How the paths of pages begin on which nobody needs to type in a card (docs/billing/stripe-sandbox.md)."""
 TRIES = 3
 """Times that books are looked at, as something may be booked between two questions."""
 

@@ -1,4 +1,4 @@
-"""`python -m loadtest.regions.plots`: simulate hosts, draw docs/regions-*.svg, print the tables of docs/regions.md.
+"""`python -m loadtest.regions.plots`: simulate hosts, draw docs/limits/regions-*.svg, print the tables of regions.md.
 
     --figures FILE    read the figures from FILE, or write them there where it does not exist
 
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from loadtest.regions.simulate import SCENARIOS, Found, Way, average, play, round_trips, window
 
-DOCS = Path(__file__).parents[2] / "docs"
+PAGES = Path(__file__).parents[2] / "docs" / "limits"
 HOSTS = (2, 6, 20, 50, 100, 300, 1000)
 LIMITS = (60, 600, 10_000)
 TICKS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -179,7 +179,7 @@ def _panels(rows: int) -> tuple[Figure, list[Axes]]:
 
 
 def _save(figure: Figure, name: str) -> None:
-    path = DOCS / f"regions-{name}.svg"
+    path = PAGES / f"regions-{name}.svg"
     figure.savefig(path, metadata={"Date": None, "Creator": None})
     # Without the blanks that end lines there.
     path.write_text("\n".join(line.rstrip() for line in path.read_text().splitlines()) + "\n")
@@ -281,7 +281,7 @@ def _times(worst: float) -> str:
 
 
 def tables(found: Figures) -> str:
-    """All figures that docs/regions.md has."""
+    """All figures that docs/limits/regions.md has."""
     by_hosts = [
         [f"{scenario}, L = {limit:,}", *(_times(found[Point(scenario, limit, hosts, hosts)].worst) for hosts in HOSTS)]
         for scenario in (STEADY, ATTACK, AT_ONCE, ONE_BY_ONE, ROAMING)

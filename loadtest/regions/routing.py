@@ -1,6 +1,6 @@
 """Routing by what clients measured, played: a world of networks, some liars in each, and how near the choice comes.
 
-    python -m loadtest.regions.routing [SEED]       prints the table of docs/region-routing.md
+    python -m loadtest.regions.routing [SEED]       prints the table of docs/edge/region-routing.md
 
 A path is longer than the way through the air, by a factor of its own: fibre goes round, and networks meet where they
 meet. So the nearest region on a map is often not the nearest one. What a client measures is the path, its own access

@@ -8,7 +8,7 @@
 A host decides as a worker does (edge/limits/), with what its plan allows; a report takes half a round trip to the hub,
 and the answer as long. What counts is the most that was let through in any window of W, by the one true clock. Requests
 that come while a host can only refuse are not played one by one: they come at random, so that it does not matter when
-the one before came (docs/regions.md, `Many hosts, simulated`).
+the one before came (docs/limits/regions.md, `Many hosts, simulated`).
 """
 
 import argparse

@@ -1,1 +1,1 @@
-"""Public test suites of frameworks and clients: directly, behind nginx and behind the edge (docs/compatibility.md)."""
+"""Public test suites of frameworks and clients: direct, behind nginx, behind the edge (docs/start/compatibility.md)."""

@@ -2,8 +2,8 @@
 
     python -m loadtest.suites express=DIR [ws=DIR …] [--behind direct,nginx,edge] [--out DIR]
 
-DIR is a checkout of the project with what its tests need: docs/compatibility.md says how to get it. Exit code 1: a test
-fails behind the edge that passes behind nginx, and is not among the documented differences.
+DIR is a checkout of the project with what its tests need: docs/start/compatibility.md says how to get it. Exit code 1:
+a test fails behind the edge that passes behind nginx, and is not among the documented differences.
 """
 
 import argparse

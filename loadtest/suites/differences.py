@@ -1,4 +1,4 @@
-"""Tests that fail behind the edge and pass behind nginx, each with the heading of docs/compatibility.md about it."""
+"""Tests that fail behind the edge and pass behind nginx, each with its heading in docs/start/compatibility.md."""
 
 UPGRADES, FIELDS, PATHS, ENDS = "Upgrades", "Fields", "Paths", "Ends"
 

@@ -1,4 +1,4 @@
-"""The examples of docs/events.md do what they say, against a collector."""
+"""The examples of docs/usage/events.md do what they say, against a collector."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import pytest
 from edgeproxy.client import EventClient
 from tests.support.collector import SERVICE, Collector
 
-PAGE = (Path(__file__).parents[2] / "docs/events.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs/usage/events.md").read_text()
 TAKEN = {"accepted": 1, "duplicates": 0, "rejected": []}
 METERS = {"tokens": {"count": "events", "dimensions": {"model": 50}}}
 RUNS = {"sh": ["bash", "-c"], "js": ["node", "--input-type=module", "-e"]}

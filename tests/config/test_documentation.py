@@ -1,4 +1,4 @@
-"""docs/configuration.md, against the code: what it says there is, and nothing else; and the examples of limits.md."""
+"""docs/edge/configuration.md against the code: all settings, and no others; and the examples of limits.md."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.config.conftest import LEAST, write
 from tests.support.authority import Authority
 
 DOCS = Path(__file__).parents[2] / "docs"
-TEXT = (DOCS / "configuration.md").read_text()
+TEXT = (DOCS / "edge" / "configuration.md").read_text()
 SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", TEXT, re.MULTILINE | re.DOTALL))
 MADE, MADE_OF_COLLECTOR = build_edge_schema(), build_collector_schema()
 
@@ -75,7 +75,7 @@ def test_every_mapping_has_a_section():
     assert {described(section)[0] for section in DESCRIBED} == {"EdgeFile", *MADE["$defs"]}
 
 
-COLLECTOR_TEXT = (DOCS / "collector-configuration.md").read_text()
+COLLECTOR_TEXT = (DOCS / "operations" / "collector-configuration.md").read_text()
 COLLECTOR_SECTIONS = dict(re.findall(r"^## `?(.+?)`?\n(.*?)(?=^## |\Z)", COLLECTOR_TEXT, re.MULTILINE | re.DOTALL))
 
 
@@ -149,7 +149,7 @@ def test_the_example_of_the_readme_passes_as_it_stands(problems):
 EXAMPLES = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 
 
-@pytest.mark.parametrize("example", [*EXAMPLES.findall(TEXT), *EXAMPLES.findall((DOCS / "limits.md").read_text())])
+@pytest.mark.parametrize("example", EXAMPLES.findall(TEXT + (DOCS / "limits" / "limits.md").read_text()))
 def test_examples_pass(problems, example):
     parts = yaml.safe_load(example)
     rest = [line for line in LEAST.splitlines() if line.partition(":")[0] not in parts]

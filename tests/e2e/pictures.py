@@ -31,7 +31,7 @@ WHOSE: dict[Audience, str] = {
 HEAD = """# Pictures of all pages
 
 Made by `python -m tests.e2e.pictures`, of what the tests have on the pages: wide and light, narrow and dark. What each
-page is for is in [pages.md](../pages.md).
+page is for is in [pages.md](pages.md).
 """
 
 

@@ -1,4 +1,4 @@
-"""What whoever has stolen one secret can do with it, and what not: rows of docs/security.md that no other test has."""
+"""What a thief of one secret can do, and what not: rows of docs/operations/security.md that no other test has."""
 
 import asyncio
 import hashlib

@@ -116,7 +116,7 @@ def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Red
             assert (await asyncio.to_thread(run_load, file)).exit_code == 0, "they are there already"
             await operator.ask("FUNCTION", "FLUSH")
             await lacking(hub)
-            # Whoever pushes customers brings them along, with the rights of docs/customers.md.
+            # Whoever pushes customers brings them along, with the rights of docs/customers/directory.md.
             await operator.ask("ACL", "SETUSER", "push", "on", ">s3cret", *documented_for_push())
             people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
             await hub_push.push_directory(load_customers(file, {}), hub_push.PushOptions())

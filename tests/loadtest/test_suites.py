@@ -13,7 +13,7 @@ from loadtest.suites.differences import DIFFERENCES
 from loadtest.suites.suite import FAILED, HERE, PASSED, SKIPPED, SUITES, numbered
 from tests.support.ports import Ports
 
-PAGE = Path(__file__).parents[2] / "docs" / "compatibility.md"
+PAGE = Path(__file__).parents[2] / "docs" / "start" / "compatibility.md"
 
 
 def test_worse_is_what_nginx_passes_and_the_edge_does_not() -> None:

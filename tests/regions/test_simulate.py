@@ -1,4 +1,4 @@
-"""The simulated figures: docs/design/limits.md#what-is-accepted with six hosts, docs/regions.md with many."""
+"""The simulated figures: docs/design/limits.md#what-is-accepted with six hosts, docs/limits/regions.md with many."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Proxies that ask the edge, with the configuration that docs/authorize.md shows, and services behind them."""
+"""Proxies that ask the edge, with the configuration that docs/edge/authorize.md shows, and services behind them."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from tests.support.ports import HOST, Ports
 from tests.support.process import ROOT, Process
 from tests.support.waiting import until
 
-DOCS = (ROOT / "docs" / "authorize.md").read_text()
+DOCS = (ROOT / "docs" / "edge" / "authorize.md").read_text()
 SHOWN_EDGE, SHOWN_SERVICE = "127.0.0.1:8081", "127.0.0.1:9000"
 """The addresses in the document."""
 

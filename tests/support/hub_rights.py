@@ -5,7 +5,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
 HUB = DOCS / "operations" / "hub.md"
-CUSTOMERS = DOCS / "customers.md"
+CUSTOMERS = DOCS / "customers" / "directory.md"
 
 
 def rights_in(page: Path, user: str, first: str = "on >PASSWORD ") -> list[str]:

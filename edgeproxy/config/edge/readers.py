@@ -57,7 +57,7 @@ A_LOG = "a file such as var/access.log or /dev/stdout"
 A_KEY_FIELD = "the name of a field of your own, such as X-API-Key"
 A_PARAMETER = "none, or a name of letters, digits, -, _ and . such as api_key"
 A_STRIPPED = "the name of a field such as X-Country-Code, or the beginning of some such as X-Internal-*"
-AN_EXCEPTION = "the name of a field of docs/proxy-fields.md such as X-HTTP-Method-Override, or the beginning of some"
+AN_EXCEPTION = "a field of docs/edge/proxy-fields.md such as X-HTTP-Method-Override, or the beginning of some"
 
 
 def read_host(value: object) -> str:

@@ -1,7 +1,7 @@
 """The access log: a JSON object on a line of its own for each request, once it is over.
 
 What is on a line is known to the edge or was understood by it: no header's value but Host, no query, no body. So no
-key is there, and nothing that could break the line. docs/access-log.md says what the fields mean.
+key is there, and nothing that could break the line. docs/edge/access-log.md says what the fields mean.
 """
 
 import random

@@ -1,11 +1,11 @@
-"""`python -m loadtest.bench.picture`: draw docs/limits.svg anew, and print the table that docs/limits.md has of it."""
+"""`python -m loadtest.bench.picture`: draw docs/limits/limits.svg, and print the table of docs/limits/limits.md."""
 
 from pathlib import Path
 
 from loadtest.bench.picture.drawing import drawing
 from loadtest.bench.picture.traffic import outcomes, table
 
-PICTURE = Path(__file__).parents[3] / "docs" / "limits.svg"
+PICTURE = Path(__file__).parents[3] / "docs" / "limits" / "limits.svg"
 
 if __name__ == "__main__":
     found = outcomes()

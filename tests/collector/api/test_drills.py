@@ -1,4 +1,4 @@
-"""Drills: what docs/runbook.md says is done, on a collector that runs, as an operator does it."""
+"""Drills: what docs/billing/runbook.md says is done, on a collector that runs, as an operator does it."""
 
 import re
 import sqlite3
@@ -88,7 +88,7 @@ def test_drift_in_a_balance_is_paged_named_and_put_right_as_the_runbook_says(sit
     site.say("stop", "--why", "balances differ", "--message", "Billing is paused.")
     code, broken = checked(collector)
     assert (code, "balance" in broken) == (1, True), broken
-    (mend,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/runbook.md").read_text(), re.DOTALL)
+    (mend,) = re.findall(r"```sql\n(.*?)```", (ROOT / "docs/billing/runbook.md").read_text(), re.DOTALL)
     with closing(sqlite3.connect(collector.database)) as database, database:
         database.execute(mend)
     assert checked(collector)[0] == 0

@@ -22,7 +22,7 @@ MOST = 100.0
 def test_a_customers_month_out_of_a_year_is_there_within_a_tenth_of_a_second(
     postgresql: Postgresql, tmp_path: Path, seed: int, size: tuple[int, range, int]
 ) -> None:
-    """The year takes some 11 GB on disk, and many minutes. Its figures are in docs/performance.md."""
+    """The year takes some 11 GB on disk, and many minutes. Its figures are in docs/start/performance.md."""
     customers, months, rows = size
     print(f"seed {seed}")
     url = postgresql.database()

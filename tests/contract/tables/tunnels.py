@@ -86,7 +86,7 @@ TUNNELS: tuple[Play, ...] = (
     ),
     play(
         "a protocol that the route names, of those that are offered",
-        "docs/compatibility.md#upgrades",
+        "docs/start/compatibility.md#upgrades",
         client.sends(get("/exec", "Connection: Upgrade", "Upgrade: h2c, SPDY/3.1, A/1")),
         upstream.gets_request("GET /exec HTTP/1.1", has=("Connection: upgrade", "Upgrade: spdy/3.1")),
         upstream.sends(lines("HTTP/1.1 101 Switching Protocols", "Connection: Upgrade", "Upgrade: SPDY/3.1") + b"\x80"),
@@ -98,7 +98,7 @@ TUNNELS: tuple[Play, ...] = (
     ),
     play(
         "a 101 that does not say to what",
-        "docs/compatibility.md#upgrades",
+        "docs/start/compatibility.md#upgrades",
         client.sends(get("/ws", *UPGRADE)),
         upstream.gets_request(LINE),
         upstream.sends(lines("HTTP/1.1 101 Switching Protocols") + b"hello"),

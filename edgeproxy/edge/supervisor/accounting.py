@@ -1,7 +1,7 @@
-"""Accounting: what workers count is sealed into batches and shipped, by the supervisor that holds the identity lock.
+"""Accounting seals what workers count into batches and ships them, in the supervisor that holds the identity lock.
 
-What fails here costs no request and no count: counts stay in the tables, batches in the spool, and it is tried again.
-It is in the log once, in `GET /status` and the metrics for as long as it lasts.
+A failure here costs no request and no count: counts stay in the tables, batches in the spool, and the next turn tries
+again. The failure is in the log once, and in `GET /status` and the metrics for as long as it lasts.
 """
 
 import asyncio
@@ -28,29 +28,29 @@ from edgeproxy.edge.usage.spool import BrokenSpoolError, Pending, fetch_watermar
 from edgeproxy.wire.key_uses import KeysUsed
 
 RETRY_SECONDS, IDLE_SEAL_SECONDS = 1.0, 60.0
-"""Seconds between two looks whether this supervisor may seal now, and, where nothing is to be sealed, at the disk."""
+"""Seconds between two attempts to acquire the identity lock; and between two turns where nothing is to be sealed."""
 LAST_SHIPPING_SECONDS = 5.0
-"""Seconds that shipping gets at the end; what has not arrived by then waits in the spool for the next start."""
+"""Seconds for shipping at the end. A batch that has not arrived by then waits in the spool for the next start."""
 LAST_SEAL_SECONDS = 10.0
-"""Seconds that the disk gets at the end to take what was counted last; it stays in the tables otherwise."""
+"""Seconds for the last seal at the end. Counts that the disk has not taken by then stay in the tables."""
 READ_BYTES_MAX = 8 << 20
-"""Bytes of the spool that are read to say what waits by meter."""
+"""Bytes of the spool that are read at most to sum the unshipped units by meter."""
 SLOW_SEAL_SECONDS = 10.0
-"""Seconds from which on it is told that the disk does not answer."""
+"""Seconds of waiting for the disk after which the wait is reported as a problem."""
 OTHER = "another supervisor tends this state directory; this one seals and ships once that has ended"
 NUMBER = re.compile(r"[0-9]+")
-"""What may be another one each time that the same thing is told."""
+"""Numbers in a message: two messages that differ by numbers alone are the same news."""
 
 
 class SealingProblem(NamedTuple):
-    """Why nothing is sealed, or what is odd about it, and since when (Unix seconds)."""
+    """The reason why sealing fails or is degraded, and its start in Unix seconds."""
 
     why: str
     since: float
 
 
 class DiskFacts(NamedTuple):
-    """What is on the disk: the bytes of the spool, the last batch that was acknowledged, what was set aside."""
+    """The state of the spool on disk: its bytes, the last acknowledged batch, and the spools that were set aside."""
 
     spool_bytes: int
     watermark: int
@@ -58,7 +58,7 @@ class DiskFacts(NamedTuple):
 
 
 class Accounting:
-    """One supervisor's part in it. `begin` before workers are started, `end` once they have left."""
+    """The accounting of one supervisor. `begin` runs before workers start, `end` after they have left."""
 
     def __init__(
         self,
@@ -68,22 +68,22 @@ class Accounting:
         usage: Usage | None,
         sync_age: Callable[[], float | None] = lambda: None,
     ) -> None:
-        """`sync_age`: as `Shipping` has it."""
+        """`sync_age` returns the seconds since the edge agreed with the hub; None where no limits are shared."""
         self._store = store
         self._sync_age = sync_age
         self._table_reader = table_reader
         self._region = region
         self._usage = usage
         self.keys_used = KeysUsed()
-        """The keys that were used today, of which the collector is to hear."""
+        """The keys that were used today; they are sent to the collector with the next batch."""
         self._sealer: Sealer | None = None
         self._shipping: Shipping | None = None
         self._trouble: SealingProblem | None = None
         self._facts = DiskFacts(0, 0, ())
         self._since = time.time()
-        """Since when there is no shipping, where there is none."""
+        """Unix second since which shipping is off."""
         self._waits: float | None = None
-        """Since when the disk is waited for (monotonic)."""
+        """Monotonic moment since which the disk is waited for; None while nothing is written."""
         self._ending = False
         self._wake = asyncio.Event()
         self._tasks = Tasks()
@@ -93,23 +93,23 @@ class Accounting:
     # ---- its life
 
     async def begin(self) -> None:
-        """Put right what a crash left, and seal and ship from here on, where no other supervisor does."""
+        """Recover what a crash left, then seal and ship where no other supervisor does."""
         await self._attempt(self._first)
         self._running = self._tasks.start("accounting", self._run())
 
     def follow(self, usage: Usage | None) -> None:
-        """Another configuration serves."""
+        """Apply the usage settings of another configuration."""
         if usage != self._usage:
             self._usage = usage
             self._wake.set()
 
     def renew(self) -> None:
-        """Certificates have changed."""
+        """Ship over a new connection, as certificates have changed."""
         if self._shipping is not None:
             self._shipping.renew()
 
     async def end(self) -> None:
-        """Seal what was counted last, and ship what there is for a few seconds."""
+        """Seal the last counts and ship for a few seconds."""
         self._ending = True
         self._wake.set()
         if self._running is not None:
@@ -152,14 +152,14 @@ class Accounting:
     # ---- a turn
 
     async def _run_turn(self) -> tuple[str, ...]:
-        """Do what is due; what is odd about it."""
+        """Open what the settings need, seal, and return the faults that were met."""
         faults = await self._open()
         if self._sealer is not None:
             faults = await self._seal(self._sealer)
         return faults
 
     async def _open(self) -> tuple[str, ...]:
-        """Have what the configuration asks for, and this supervisor may have."""
+        """Open and close the sealer and shipping as the settings and the identity lock demand. Returns no faults."""
         usage = self._usage
         if self._shipping is not None and self._shipping.usage != usage:
             shipping, self._shipping = self._shipping, None
@@ -192,7 +192,9 @@ class Accounting:
             self._log.error("the spool was set aside", aside=str(sealer.aside), why=why)
 
     async def _seal(self, sealer: Sealer) -> tuple[str, ...]:
-        """Seal what has grown. Only tables are kept from others meanwhile, and only while they are read or marked."""
+        """Seal what has grown since the last seal, and return faults of the tables. The tables are locked only while
+        they are read or marked, not while the disk is written.
+        """
         alone = self._table_reader.alone
         growth = await alone(partial(sealer.look, time.time()))
         for part in growth.parts:
@@ -206,7 +208,7 @@ class Accounting:
         return growth.faults
 
     async def _attempt(self, work: Callable[[], Awaitable[tuple[str, ...]]]) -> None:
-        """Do a piece of this work, and know what came of it; it never fails itself."""
+        """Run one step and record its outcome. Never raises."""
         try:
             faults = await work()
         except (OSError, BrokenSpoolError, identity.IdentityError) as error:
@@ -222,7 +224,7 @@ class Accounting:
             pass  # It says how things were when they could last be seen.
 
     def _record_outcome(self, why: str, unforeseen: Exception | None = None) -> None:
-        """Say what is wrong where that is news, and that nothing is any more."""
+        """Log a problem when it is new, and log its end."""
         before = self._trouble
         if not why:
             self._trouble = None
@@ -236,7 +238,7 @@ class Accounting:
     # ---- what is known
 
     async def report(self) -> dict[str, Any]:
-        """`usage` of `GET /status`."""
+        """Return the field `usage` of `GET /status`."""
         status, trouble, facts = self._shipping_status(), self._sealing_problem(), self._facts
         units, oldest = await self._unshipped(status.pending)
         sealer = self._sealer
@@ -254,7 +256,7 @@ class Accounting:
         }
 
     async def series(self) -> list[Series]:
-        """The metrics of usage on its way. What is counted begins at zero with each supervisor."""
+        """Return the metrics of unshipped usage. Counters begin at zero with each supervisor."""
         status, facts, sealer = self._shipping_status(), self._facts, self._sealer
         units, oldest = await self._unshipped(status.pending)
         return [
@@ -269,7 +271,7 @@ class Accounting:
         ]
 
     def _shipping_status(self) -> ShippingStatus:
-        """How shipping is, also where there is none."""
+        """Return the status of shipping, also where shipping is off or done elsewhere."""
         if self._shipping is not None:
             return self._shipping.standing
         state, why = "off", ""
@@ -279,16 +281,16 @@ class Accounting:
         return ShippingStatus(state, why, self._since, dict.fromkeys(RESULTS, 0), Pending(0, 0, None))
 
     def _sealing_problem(self) -> SealingProblem | None:
-        """Why nothing is sealed; None where all is well."""
+        """Return why nothing is sealed; None where all is well."""
         waited = 0.0 if self._waits is None else time.monotonic() - self._waits
         if self._trouble is None and waited > SLOW_SEAL_SECONDS:
             return SealingProblem(f"the disk has not answered for {waited:.0f} s", time.time() - waited)
         return self._trouble
 
     async def _unshipped(self, pending: Pending) -> tuple[int, int]:
-        """Units that the collector does not have as far as this supervisor knows, and the age of the oldest in seconds.
+        """Return the units that the collector has not acknowledged, and the age of the oldest in seconds.
 
-        What is being sealed at the moment may be in it twice.
+        A batch that is being sealed at this moment may be counted twice.
         """
         if self._usage is None:
             return sum((await self._table_reader.meters()).values()), 0
@@ -298,7 +300,7 @@ class Accounting:
         return pending.values + unsealed, max(0, int(time.time() - min(since))) if since else 0
 
     async def _unshipped_by_meter(self, pending: Pending) -> dict[str, int] | None:
-        """The same by meter, whose units differ. None where too much waits to be read for this."""
+        """Return the unacknowledged units by meter; None where the spool is too large to be read for this."""
         if self._usage is None:
             return await self._table_reader.meters()
         sums, _ = await self._table_reader.unsealed()
@@ -315,14 +317,14 @@ class Accounting:
 
 
 def fetch_disk_facts(store: Store) -> DiskFacts:
-    """What is on the disk. Raises OSError."""
+    """Read the state of the spool. Raises OSError."""
     folder = store.state / SPOOL
     taken = sum(path.stat().st_size for path in list_segments(folder))
     return DiskFacts(taken, fetch_watermark(folder), tuple(path.name for path in identity.list_set_aside(store.state)))
 
 
 def _describe_error(failure: Exception) -> str:
-    """What a person is told: of the kernel's errors what it is about and the words for it, without the number."""
+    """Describe an error for a person: an OSError by its file and text, without its number."""
     if isinstance(failure, OSError) and failure.strerror:
         return f"{failure.filename}: {failure.strerror}" if failure.filename else failure.strerror
     return str(failure) or type(failure).__name__

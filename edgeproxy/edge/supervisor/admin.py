@@ -25,30 +25,30 @@ from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.table_reader import TableReader
 
 READY_TIMEOUT = 2.0
-"""Seconds that a client has to take its answer once the supervisor ends."""
+"""Seconds that a client has to read its answer once the supervisor ends."""
 CONNECTIONS = Bounds(all=200, per_address=100)
 READING = ("GET", "HEAD", "OPTIONS")
 """Methods that change nothing (RFC 9110 section 9.2.1)."""
 LOG_QUIET_SECONDS = 60.0
-"""Seconds between two log lines that say the same."""
+"""Seconds between two log lines with the same text."""
 PATH_CHARACTERS_SHOWN = 100
 CALLER = web.RequestKey("caller", str)
-"""Who makes a request: the name of a token, `local`, or `uid N` at the socket."""
+"""The caller of a request: the name of a token, `local`, or `uid N` at the socket."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Admin:
-    """One supervisor's admin listener: a socket in its state directory, and an address where there is one.
+    """The admin listener of one supervisor: a socket in its state directory, and an address if one is configured.
 
-    The address is bound when this is made (raises sockets.AddressUnavailableError).
+    The address is bound by the constructor, which raises sockets.AddressUnavailableError.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._state = settings.state
         address = settings.admin.address
         self._shared = address is not None and sockets.is_listened_on(address)
-        """Whether another supervisor answers at the address; this one then waits until it serves."""
+        """Whether another supervisor answers at the address; this one then answers once it serves."""
         self._bound = None if address is None else sockets.bind(address)
         self._socket: AdminSocket | None = None
         self._listener = WebListener(CONNECTIONS)
@@ -58,11 +58,11 @@ class Admin:
 
     @property
     def address(self) -> Address | None:
-        """Where it listens, or will, beside the socket."""
+        """The configured address, beside the socket."""
         return None if self._bound is None else sockets.get_address(self._bound)
 
     async def open(self, status: Status, table_reader: TableReader, reloads: Reloads) -> None:
-        """Answer from here on, where no other supervisor does."""
+        """Answer from now on, unless another supervisor does."""
         made = create_application(status, table_reader, reloads, self._listener)
         self._runner = web.AppRunner(made, access_log=None, shutdown_timeout=READY_TIMEOUT)
         await self._runner.setup()
@@ -72,7 +72,7 @@ class Admin:
             self.take_socket()
 
     def serve(self) -> None:
-        """Answer in the place of any other supervisor."""
+        """Answer in place of any other supervisor."""
         self._listen()
         self.take_socket()
 
@@ -82,7 +82,7 @@ class Admin:
             self._accepting = self._listener.accept(self._runner, self._bound)
 
     def take_socket(self) -> None:
-        """Be who is asked at the socket; nothing happens where this is so already."""
+        """Move the socket's path to this supervisor. Does nothing where it is already there."""
         before = self._socket
         if before is not None and before.is_published():
             return
@@ -99,14 +99,14 @@ class Admin:
             before.close()
 
     async def step_back(self) -> None:
-        """Take no further connection at the address; another supervisor listens there too."""
+        """Accept no further connection at the address, where another supervisor listens too."""
         if self._bound is not None and self._accepting is not None:
             self._accepting.cancel()
             await asyncio.wait([self._accepting])
             self._bound.close()
 
     async def close(self) -> None:
-        """Answer what is being asked, then end."""
+        """Finish the open requests, then close."""
         await self._listener.end()
         if self._socket is not None:
             self._socket.close()
@@ -119,7 +119,7 @@ class Admin:
 def create_application(
     status: Status, table_reader: TableReader, reloads: Reloads, listener: WebListener
 ) -> web.Application:
-    """The answers of the admin listener (docs/design/contract.md#admin-listener)."""
+    """Create the application of the admin listener (docs/design/contract.md#admin-listener)."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok")
@@ -168,7 +168,7 @@ def create_application(
 
     @web.middleware
     async def known(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer only who may ask, and name in the log who changes something."""
+        """Answer authorized callers only, and log the caller of each change."""
         peer = request[PEER]
         try:
             request[CALLER] = who = (
@@ -205,7 +205,7 @@ def _identify_caller(request: web.Request, local: str, status: Status) -> str:
 
 @web.middleware
 async def _render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every error as problem+json (RFC 9457)."""
+    """Render every error as problem+json (RFC 9457)."""
     try:
         return await handler(request)
     except AdminRefusedError as no:

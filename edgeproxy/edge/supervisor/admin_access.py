@@ -1,4 +1,4 @@
-"""Who may ask the admin listener what. Pure."""
+"""Authorization of requests to the admin listener. Pure."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -9,27 +9,27 @@ from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.edge.admin import Admin
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
-"""What is answered at an address without a token."""
+"""Paths that are answered at an address without a token."""
 LOCAL = "local"
-"""Who asks at a loopback address for which there are no tokens: anybody on this host."""
+"""The caller at a loopback address without tokens: anybody on this host."""
 ANYONE = "-"
-"""Who asks for what is open."""
+"""The caller of an open path."""
 
 
 class AdminRequest(NamedTuple):
-    """What is to be known of a request at the address."""
+    """The parts of a request that decide whether it is authorized."""
 
     path: str
     hosts: Sequence[str]
-    """Its `Host` fields."""
+    """The values of its `Host` fields."""
     origin: str | None
     authorization: str | None
     local: str
-    """The IP address that was connected to."""
+    """The local IP address of the connection."""
 
 
 class AdminRefusedError(Exception):
-    """The answer is no: its status, a sentence why, and further fields."""
+    """The request is refused with this status, a sentence why, and further fields."""
 
     def __init__(self, status: int, why: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(status, why)
@@ -39,10 +39,10 @@ class AdminRefusedError(Exception):
 
 
 def identify_caller(request: AdminRequest, admin: Admin, now: float) -> str:
-    """Name who asks at the Unix second `now`; raises AdminRefusedError.
+    """Return the name of the caller at the Unix second `now`. Raises AdminRefusedError.
 
-    Neither a page of another site nor one whose name leads here (DNS rebinding) may speak for an operator: no browser
-    sends a request of a page without its Origin or its own Host.
+    Neither a page of another site nor a name that leads here (DNS rebinding) may act for an operator: a browser sends
+    no request of a page without its Origin or its own Host.
     """
     if request.origin is not None:
         raise AdminRefusedError(403, "requests of web pages are not answered here")
@@ -59,9 +59,10 @@ def identify_caller(request: AdminRequest, admin: Admin, now: float) -> str:
 
 
 def is_known_host(host: str, admin: Admin, local: str) -> bool:
-    """Whether a `Host` field names the listener: by the address that was connected to or is configured, or a name.
+    """Return whether a `Host` field names the listener: by the address that was connected to, the configured one, or a
+    configured name.
 
-    The port does not count: it may be published as another one.
+    The port is ignored, as it may be published as another one.
     """
     name = strip_port(host).lower().removesuffix(".")
     known = {local, *admin.hosts}

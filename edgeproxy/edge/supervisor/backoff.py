@@ -1,15 +1,15 @@
-"""How long to wait before a worker is replaced: not at all after a long life, longer after each short one."""
+"""The back-off before a worker is replaced: none after a long life, longer after each short one."""
 
 FIRST_WAIT_SECONDS = 0.1
 MAX_WAIT_SECONDS = 5.0
 LONG_LIFE_SECONDS = 10.0
-"""Seconds of life after which a death says nothing against starting at once."""
+"""Seconds of life after which a worker's death causes no back-off."""
 
 
 def compute_backoff(early: int, lived: float) -> tuple[int, float]:
-    """What follows a death: (early deaths in a row by now, seconds to wait before the next start).
+    """Return the number of early deaths in a row and the seconds to wait before the next start.
 
-    `early` is what this function returned for the death before, 0 at first; `lived` is in seconds. The waits
+    `early` is the number that this function returned for the death before, 0 at first; `lived` is in seconds. The waits
     after early deaths are 0.1, 0.2, 0.4 … and never more than 5 s.
     """
     if lived >= LONG_LIFE_SECONDS:

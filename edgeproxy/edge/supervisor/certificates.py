@@ -1,8 +1,8 @@
-"""The files of certificates, watched: what has changed and can be used is loaded by all workers, nothing else is.
+"""Certificate files are watched: a change that can be used is loaded by all workers, any other is reported.
 
 Certificates are replaced by programs, each in its own way: a file overwritten in place, renamed into place, or a
-symbolic link that is turned to another directory; the certificate and its key one after the other. So what counts
-is the file at the end of all links, and a pair that does not fit is looked at again until it does.
+symbolic link that is turned to another directory; the certificate and its key one after the other. So the file at the
+end of all links counts, and a pair that does not fit is checked again until it does.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from edgeproxy.config.file_signatures import FileSignature, compute_file_signatu
 from edgeproxy.edge.metrics import Series
 
 CHECK_SECONDS = 2.0
-"""Seconds between two looks."""
+"""Seconds between two checks of the files."""
 REMINDER_SECONDS = 86400.0
 """Seconds between two log lines about one certificate that expires."""
 
@@ -41,15 +41,15 @@ class CertificateFiles:
         self.key = (files, check)
         """Equal for files that are used in the same way."""
         self.facts: CertificateDetails | None = None
-        """Of the certificate that is in use."""
+        """Details of the certificate in use."""
         self.why = ""
-        """Why the files as they are now cannot be used; empty where they can."""
+        """The reason why the present files cannot be used; empty where they can."""
         self._files = files
         self._check = check
         self._used: list[FileSignature] = []
 
     def look(self) -> bool:
-        """Whether the files are others than those in use, and can be used. Reads files: call it in a thread."""
+        """Return whether the files differ from those in use and can be used. Reads files: call it in a thread."""
         signs = [
             compute_file_signature(file) for file in self._files
         ]  # Taken first: what changes after it is seen at the next look.
@@ -66,18 +66,18 @@ class CertificateFiles:
 
 
 class Certificates:
-    """All files of the configuration that serves. `changed` is called when some of them are to be loaded anew."""
+    """All certificate files of the serving configuration. `changed` is called when some of them must be loaded again."""
 
     def __init__(self, settings: EdgeFile, changed: Callable[[], None]) -> None:
         self._changed = changed
         self._held = list_certificate_files(settings)
         self._logged: dict[CertificateFiles, str] = {}
-        """What was last said of files that cannot be used."""
+        """The last message that was logged for files that cannot be used."""
         self._reminded: dict[CertificateFiles, float] = {}
         self._log = log.get_logger()
 
     async def watch(self, every: float = CHECK_SECONDS) -> None:
-        """Look at the files again and again. `look` once before any worker loads them: that is what changes show by."""
+        """Check the files for ever. Check them once before workers load them, as changes are found by comparison."""
         while True:
             await asyncio.sleep(every)
             if await self.look():
@@ -85,21 +85,25 @@ class Certificates:
                 self._changed()
 
     async def consider(self, settings: EdgeFile) -> list[CertificateFiles]:
-        """The files of another configuration, looked at before anybody loads them; `adopt` them once it serves."""
+        """Return the certificate files of another configuration, checked before anybody loads them. `adopt` them once
+        it serves.
+        """
         known = {held.key: held for held in self._held}
         named = [known.get(held.key, held) for held in list_certificate_files(settings)]
         await run_in_thread("look at certificates", lambda: [held.look() for held in named if held.key not in known])
         return named
 
     def adopt(self, held: list[CertificateFiles]) -> None:
-        """Watch these, and no others."""
+        """Watch these files and no others."""
         for gone in set(self._held) - set(held):
             self._logged.pop(gone, None)
             self._reminded.pop(gone, None)
         self._held = held
 
     async def look(self) -> bool:
-        """Whether anything is to be loaded anew. Says what cannot be used, once, and which certificates expire."""
+        """Return whether anything must be loaded again. Logs files that cannot be used, once, and certificates that
+        expire.
+        """
         looked = self._held
         news = await run_in_thread("look at certificates", lambda: [held.look() for held in looked])
         now = time.time()
@@ -120,7 +124,7 @@ class Certificates:
             self._log.warning("certificate needs attention", file=str(held.cert), certificate=what)
 
     def series(self) -> list[Series]:
-        """The seconds until each certificate expires; below zero where it has."""
+        """Return the seconds until each certificate expires; negative where it has."""
         now = time.time()
         return [
             ("edge_tls_expiry_seconds", (str(held.cert),), (int(held.facts.not_after - now),))
@@ -130,7 +134,7 @@ class Certificates:
 
 
 def list_certificate_files(settings: EdgeFile) -> list[CertificateFiles]:
-    """All files of certificates that a configuration names."""
+    """List the certificate files that a configuration names."""
     held = [
         CertificateFiles(pair.cert, (pair.cert, pair.key), read_certificate) for pair in list_certificates(settings)
     ]

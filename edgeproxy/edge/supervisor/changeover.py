@@ -1,6 +1,6 @@
-"""From one configuration to another while the edge serves, in all that has one: workers, upstreams, certificates.
+"""The change from one configuration to another while the edge serves: of workers, upstreams and certificates.
 
-Nothing changes until all workers that serve have said that they can; then everything does, in one step.
+Nothing changes until all serving workers have prepared the new configuration; then they commit it in one step.
 """
 
 import asyncio
@@ -18,20 +18,22 @@ from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.workers import Workers
 
 FIRST_LOOKUP_SECONDS = 2.0
-"""Seconds that workers wait at most for the addresses of upstreams, and for how these are."""
+"""Seconds that workers wait at most for the first look-ups and probes of upstreams."""
 
 PREPARE_SECONDS = 15.0
-"""Seconds that workers have to make ready: longer than it takes until one that hangs is replaced."""
+"""Seconds that workers have to prepare: longer than it takes to replace a worker that hangs."""
 
 PREPARED_BYTES_PER_SECOND = 1_000_000
-"""Bytes of configuration for which they have a second more."""
+"""Bytes of configuration that give workers one more second to prepare."""
 
 COMMIT_SECONDS = 10.0
-"""Seconds that are waited for workers to serve what they have prepared; they will, be it later."""
+"""Seconds of waiting for workers to commit. Later ones still commit."""
 
 
 class Changeover:
-    """What one supervisor has to change. `start` makes what a worker begins with, from a number and settings."""
+    """The parts of one supervisor that a configuration changes. `start` builds a worker's Start message from a number
+    and settings.
+    """
 
     def __init__(
         self,
@@ -49,29 +51,29 @@ class Changeover:
         self._certificates = certificates
         self._prober = prober
         self._number = workers.number
-        """Of the configuration that was offered last."""
+        """Number of the configuration that was offered last."""
         self._begun = asyncio.Event()
         self._renewed = False
-        """Whether certificates have changed since that began."""
+        """Whether certificates have changed since the change-over began."""
         self._log = log.get_logger()
 
     async def begin(self) -> None:
-        """Start the workers, once it is known what they have to be told."""
+        """Start the workers, once the addresses of upstreams are known."""
         await self._certificates.look()
         await self._upstreams.begin(FIRST_LOOKUP_SECONDS)
         self._workers.start()
         self._begun.set()
 
     def renew(self) -> None:
-        """Certificates have changed, and can be used."""
+        """Have workers load changed certificates."""
         self._renewed = True
         self._prober.renew()
         self._workers.tell(LoadCertificates())
 
     async def __call__(self, settings: Settings) -> list[str]:
-        """Have everything serve `settings`; why it does not, where it does not: then nothing has changed.
+        """Apply `settings` everywhere, and return the reasons where this fails; then nothing has changed.
 
-        One at a time. Before the workers were started it waits for that.
+        One change-over runs at a time, and none before the workers are started.
         """
         await self._begun.wait()
         self._number += 1
@@ -108,7 +110,9 @@ class Changeover:
         return whys
 
     def _pack(self, settings: Settings, services: Services) -> tuple[Frame[Start], Frame[Prepare]]:
-        """What workers begin with from here on, and what those that there are prepare; seconds, for many keys."""
+        """Return the messages for workers that start and for workers that prepare. Takes seconds where there are many
+        keys.
+        """
         start = self._start(self._number, settings)
         prepare = Prepare(self._number, start.settings, services)
         return pack_for_workers(start), pack_for_workers(prepare)

@@ -1,8 +1,8 @@
-"""The metrics as Prometheus reads them: every family of `metrics.METRICS`, even if nothing was counted yet.
+"""The metrics in Prometheus' text format: every family of `metrics.METRICS`, also where nothing was counted yet.
 
-A counter begins at 0. A gauge has no sample where nobody says how it is: an edge without a hub has none that is down.
+A counter begins at 0. A gauge without a value has no sample: an edge without a hub has no `edge_hub_up`.
 
-The only file that knows prometheus-client.
+This is the only module that imports prometheus-client.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ BOUNDS = (*map(floatToGoString, LATENCY_BUCKETS), "+Inf")
 
 
 def render_metrics(series: Iterable[Series]) -> bytes:
-    """The text of `GET /metrics` for these series; names that METRICS lacks are left out."""
+    """Return the text of `GET /metrics`. Series whose name METRICS lacks are left out."""
     families: dict[str, dict[tuple[str, ...], Words]] = {name: {} for name in METRICS}
     for name, labels, words in series:
         if name in families:
@@ -33,13 +33,13 @@ def render_metrics(series: Iterable[Series]) -> bytes:
 
 
 class MetricsCollector(Collector):
-    """The families of METRICS with these words in them, by name and label values."""
+    """A collector of the families of METRICS; the words of each series are given by name and label values."""
 
     def __init__(self, families: Mapping[str, Mapping[tuple[str, ...], Words]]) -> None:
         self._families = families
 
     def collect(self) -> Iterator[Metric]:
-        """Every family; one without labels that counts has a zero where nothing was counted."""
+        """Yield every family. A counter without labels is zero where nothing was counted."""
         for name, (kind, labels, text) in METRICS.items():
             begins_at_zero = not labels and kind != "gauge"
             zero: Mapping[tuple[str, ...], Words] = {(): [0] * (len(BOUNDS) + 1)} if begins_at_zero else {}
@@ -48,7 +48,7 @@ class MetricsCollector(Collector):
 
 
 def build_counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
-    """A counter's family; `name` ends in `_total`."""
+    """Build a counter family; `name` ends in `_total`."""
     family = CounterMetricFamily(name, text, labels=labels)
     for values, words in rows.items():
         family.add_metric(values, words[0])
@@ -56,7 +56,7 @@ def build_counter(name: str, text: str, labels: Sequence[str], rows: Mapping[tup
 
 
 def build_gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
-    """A gauge's family."""
+    """Build a gauge family."""
     family = GaugeMetricFamily(name, text, labels=labels)
     for values, words in rows.items():
         family.add_metric(values, words[0])
@@ -64,7 +64,7 @@ def build_gauge(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple
 
 
 def build_histogram(name: str, text: str, labels: Sequence[str], rows: Mapping[tuple[str, ...], Words]) -> Metric:
-    """A histogram's family: Prometheus wants each bucket to hold all below it, and seconds."""
+    """Build a histogram family, with cumulative buckets in seconds."""
     family = HistogramMetricFamily(name, text, labels=labels)
     for values, words in rows.items():
         *counts, nanoseconds = words

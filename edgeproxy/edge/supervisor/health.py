@@ -1,6 +1,6 @@
-"""Health checks: what the probes of an address say together, and when each is probed.
+"""Health checks: the verdict on an address by its probes, and the schedule of probes.
 
-`AddressHealth` decides, and knows neither clock nor network; `Health` asks.
+`AddressHealth` decides, and knows neither clock nor network; `Health` probes.
 """
 
 import asyncio
@@ -14,21 +14,21 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.tls import UpstreamTls
 
 TURN_PROBES = 2
-"""Probes in a row that say the opposite of what an address is taken for, until it is believed."""
+"""Consecutive probes that must contradict the present verdict before it turns."""
 
 
 class ProbeTerms(NamedTuple):
-    """How a target is probed: what is asked, how many seconds lie between two probes, over which TLS, of which Host."""
+    """The terms of a probe: path, seconds between two probes, TLS, and Host."""
 
     path: str
     every: float
     tls: UpstreamTls
     host: str | None = None
-    """None: that of the endpoint's URL."""
+    """None for the host of the endpoint's URL."""
 
 
 class ProbeTarget(NamedTuple):
-    """What is probed: an address of an endpoint of an upstream, and how. Probed in another way it is another one."""
+    """An address of an upstream's endpoint and the terms of its probes. Other terms make another target."""
 
     upstream: str
     url: str
@@ -37,20 +37,20 @@ class ProbeTarget(NamedTuple):
 
 
 class AddressHealth:
-    """What the probes of one address said so far."""
+    """The verdict on one address by its probes so far."""
 
     def __init__(self) -> None:
         self.up: bool | None = None
-        """Whether it is well; None before the first probe has ended."""
+        """Whether the address is up; None before the first probe has ended."""
         self.why = "not probed yet"
-        """Why it is not well; empty where it is."""
+        """The reason why the address is down; empty where it is up."""
         self._against = 0
-        """Probes in a row that said the opposite of `up`."""
+        """Consecutive probes that contradicted `up`."""
 
     def heard(self, failure: str | None) -> bool:
-        """A probe failed for this reason, or passed (None); True where that turned the address.
+        """Record a probe that passed (None) or failed for a reason; return whether the verdict turned.
 
-        The first probe counts at once, whatever it says: nothing is known that it could contradict.
+        The first probe counts at once, as there is no verdict that it could contradict.
         """
         passed = failure is None
         if passed == self.up:
@@ -65,21 +65,21 @@ class AddressHealth:
 
 
 def select_usable(healths: list[AddressHealth]) -> list[bool]:
-    """Which of a service's addresses may be used: those that are up.
+    """Return, for each address of a service, whether it may be used: those that are up.
 
-    One that was not probed yet is used only where no other is known to be up: it may be the one that has just come,
-    and is not ready, or one of many of which nothing is known because the edge has just started.
+    An address that was not probed yet is used only where no other is known to be up: it may have just come and not be
+    ready, or the edge may have just started and know nothing of any.
     """
     known = any(health.up for health in healths)
     return [bool(health.up) or (health.up is None and not known) for health in healths]
 
 
 Probe = Callable[[ProbeTarget], Awaitable[str | None]]
-"""One probe: why it failed, or None. It takes a bounded time."""
+"""A probe: returns why it failed, or None. It takes a bounded time."""
 
 
 class Health:
-    """The standings of whatever is probed. `learned` is called when one of them is known first, or turned."""
+    """The health of all probe targets. `on_change` is called at the first verdict on a target, and whenever one turns."""
 
     def __init__(self, ask: Probe, learned: Callable[[], None]) -> None:
         self._ask = ask
@@ -94,11 +94,11 @@ class Health:
 
     @property
     def asked(self) -> bool:
-        """Whether each was probed at least once."""
+        """Whether each target was probed at least once."""
         return all(health.up is not None for health in self._standings.values())
 
     def follow(self, targets: Iterable[ProbeTarget], tasks: Tasks) -> None:
-        """Probe these from now on, and no others; what is known of those that were probed already stays known."""
+        """Probe these targets from now on and no others. Verdicts on targets that stay are kept."""
         followed = set(targets)
         for gone in self._standings.keys() - followed:
             del self._standings[gone]

@@ -1,24 +1,24 @@
-"""Whether workers live: each says so every second, and one that has been silent for too long hangs.
+"""Heartbeats of workers: each beats every second, and one that has been silent for too long hangs.
 
-Silence is counted in looks, which the supervisor takes as often, and not by a clock: where the supervisor itself did
-not run, stopped or on a host that was suspended, the workers may have spoken, and it did not hear.
+Silence is counted in checks, which the supervisor makes as often, and not by a clock: where the supervisor itself did
+not run, stopped or on a suspended host, workers may have beaten unseen.
 """
 
 HUNG_SECONDS = 10.0
-"""Seconds of silence after which a worker that serves is taken to hang."""
+"""Seconds of silence after which a serving worker is taken to hang."""
 
 CHECKS_PER_HUNG_TIME = 10
-"""Looks in that time, so that a hanging worker is found at most a tenth later."""
+"""Checks in that time, so that a hanging worker is detected at most a tenth later."""
 
 
 class Heartbeat:
-    """One worker's; nothing is said of it before it has beaten once."""
+    """The heartbeat of one worker. A worker that has never beaten does not hang."""
 
     def __init__(self) -> None:
         self._missed: int | None = None
 
     def beat(self) -> None:
-        """It has said that it lives."""
+        """Record a beat."""
         self._missed = 0
 
     def look(self) -> bool:

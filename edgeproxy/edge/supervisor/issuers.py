@@ -1,6 +1,6 @@
-"""The public keys of those who issue tokens: fetched now and then, kept while nobody answers, and told to workers.
+"""The public keys of token issuers: fetched at intervals, kept while an issuer is away, and published to workers.
 
-What was fetched is in the state directory too, so that an edge that starts while an issuer is away knows its keys.
+Fetched keys are stored in the state directory, so that an edge that starts while an issuer is away has its keys.
 """
 
 import asyncio
@@ -19,19 +19,19 @@ from edgeproxy.config.edge.issuers import Issuer
 from edgeproxy.edge.messages import IssuerKeys
 
 FETCH_SECONDS = 60.0
-"""Seconds between two times that the keys of an issuer are fetched, a fifth of it more or less."""
+"""Seconds between two fetches of an issuer's keys, plus or minus a fifth."""
 HURRY_SECONDS = 10.0
-"""Seconds until that at least, whatever tokens say of keys that are not known."""
+"""Seconds between two fetches at least, however many tokens name an unknown key."""
 RETRY_SECONDS = 2.0
-"""Seconds until that, where there are none yet."""
+"""Seconds until the next fetch where no keys are known yet."""
 TIMEOUT_SECONDS = 10.0
 JWKS_BYTES_MAX = 1 << 20
-"""Bytes of a JWK Set."""
+"""Bytes of a JWK Set at most."""
 LOG_SECONDS = 60.0
 
 
 class IssuerKeyFetcher:
-    """The issuers of a configuration. `publish` tells all workers, and those that start later."""
+    """The key fetcher for the issuers of a configuration. `publish` sends to all workers, now and at their start."""
 
     def __init__(self, state: Path, settings: Mapping[str, Issuer], publish: Callable[[IssuerKeys], None]) -> None:
         self._state = state
@@ -39,12 +39,12 @@ class IssuerKeyFetcher:
         self._publish = publish
         self._known: dict[str, str] = {}
         self._hurry: dict[str, asyncio.Event] = {}
-        """Of each issuer: set where its keys are wanted before it is time."""
+        """Of each issuer: set when its keys are to be fetched early."""
         self._tasks = Tasks()
         self._rare_log = log.RateLimitedLog(LOG_SECONDS)
 
     async def begin(self) -> None:
-        """Know the keys of before, and fetch them anew from here on."""
+        """Publish the stored keys, and fetch from now on."""
         for name in self._settings:
             try:
                 self._known[name] = await asyncio.to_thread(self._file(name).read_text)
@@ -56,7 +56,7 @@ class IssuerKeyFetcher:
             self._tasks.start(f"keys of issuer {name}", self._follow(name, issuer))
 
     async def follow(self, settings: Mapping[str, Issuer]) -> None:
-        """Another configuration serves."""
+        """Apply the issuers of another configuration."""
         if settings != self._settings:
             await self.end()
             self._known = {
@@ -66,17 +66,16 @@ class IssuerKeyFetcher:
             await self.begin()
 
     def hurry(self, name: str) -> None:
-        """The keys of an issuer, by its name, are wanted soon: a token names one that is not known."""
+        """Fetch the keys of the issuer with this name early, as a token names an unknown key."""
         if name in self._hurry:
             self._hurry[name].set()
 
     async def end(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         await self._tasks.cancel()
 
     def _file(self, name: str) -> Path:
-        """The file of an issuer: another one where the keys are to come from elsewhere, as those of before may be
-        known to others."""
+        """Return the file of an issuer's keys. It depends on the URL, as keys of another place may be known to others."""
         issuer = self._settings[name]
         source = hashlib.sha256(f"{issuer.issuer}\n{issuer.jwks}".encode()).hexdigest()[:16]
         return self._state / f"issuer-{name}-{source}.jwks"
@@ -85,7 +84,7 @@ class IssuerKeyFetcher:
         self._publish(IssuerKeys(dict(self._known)))
 
     async def _follow(self, name: str, issuer: Issuer) -> None:
-        """For ever, know the keys of an issuer."""
+        """Fetch the keys of an issuer for ever."""
         hurry = self._hurry[name]
         while True:
             hurry.clear()
@@ -110,7 +109,9 @@ class IssuerKeyFetcher:
 
 
 async def _fetch_jwks(where: str) -> str:
-    """The JWK Set that is there. Raises OSError, TimeoutError, ClientError, or ValueError where it is none."""
+    """Fetch the JWK Set at this URL or path. Raises OSError, TimeoutError, ClientError, or ValueError where it is no
+    JWK Set.
+    """
     if "://" not in where:
         body = await asyncio.to_thread(Path(where).read_bytes)
     else:
@@ -134,7 +135,7 @@ async def _fetch_jwks(where: str) -> str:
 
 
 def _write_whole(file: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     part = file.with_name(f"{file.name}.part")
     part.write_text(text)
     os.replace(part, file)

@@ -1,8 +1,8 @@
-"""What the ledger has counted of quotas, followed by the supervisor that tends the tables, and written into them.
+"""The ledger's counts of quotas, followed by the supervisor that maintains the tables, and written into them.
 
-The collector tells of quotas that are nearly used up, at once: each look waits there for news. It tells the hub too,
-where edges follow the directory there, and what comes first counts: so neither is missed while the other is away. While
-none can be reached what is known counts on, and requests ask nobody.
+The collector publishes quotas that are nearly used up at once: each request waits there for news. It publishes them to
+the hub too, where edges follow the directory there, and the first to arrive counts: so none is missed while one of the
+two is away. While neither can be reached the last counts hold, and requests wait for nobody.
 """
 
 import asyncio
@@ -28,32 +28,32 @@ from edgeproxy.hub.redis import HubUnavailableError
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
 LEAD_SECONDS = 0.5
-"""Seconds between two looks whether this supervisor tends the tables now."""
+"""Seconds between two checks whether this supervisor maintains the tables."""
 RETRY_SECONDS, RETRY_SECONDS_MAX = 1.0, 30.0
-"""Seconds until the collector is asked again where that was in vain, at first and at most."""
+"""Seconds until the next request to the collector after a failure, at first and at most."""
 UNWRITTEN_MAX = 10_000
-"""Counts that are kept for which the table had no row."""
+"""Counts without a row in the table that are held at most."""
 
 
 class LedgerCountSource(Protocol):
-    """Who tells of counts."""
+    """A source of counts: the collector, or the hub."""
 
     async def news(self) -> list[Any]:
-        """Return what is new, as it is told, once there is something or a while is over."""
+        """Wait for news or for the end of a while, and return the new counts as the source encodes them."""
 
     async def close(self) -> None:
-        """It is asked no more."""
+        """Close the connection."""
 
 
 class CollectorCountSource:
-    """The counts that the collector tells of."""
+    """The collector as a source of counts."""
 
     def __init__(self, usage: Usage) -> None:
         self._client = CollectorClient(usage)
         self._seq = 0
 
     async def news(self) -> list[Any]:
-        """Return what is new, once there is something or half a minute is over. Raises Away and Unreadable."""
+        """Wait for news or for half a minute, and return the new counts. Raises UnavailableError and UnreadableError."""
         body = await self._client.get("/quotas", {"after": str(self._seq), "wait": str(WAIT_SECONDS)})
         try:
             document = orjson.loads(body)
@@ -64,15 +64,15 @@ class CollectorCountSource:
         return changes
 
     async def close(self) -> None:
-        """It is asked no more."""
+        """Close the connection."""
         await self._client.close()
 
 
 class LedgerCountWriter:
-    """The counts of one supervisor's tables."""
+    """The writer of ledger counts into the tables of one supervisor."""
 
     def __init__(self, store: Store, settings: Settings, ask: CallHub) -> None:
-        """`ask` asks the hub."""
+        """`ask` sends a command to the hub."""
         self._store = store
         self._ask = ask
         self._sources = find_sources(settings)
@@ -82,7 +82,7 @@ class LedgerCountWriter:
         self._rare_log = log.RateLimitedLog(60.0)
 
     def begin(self) -> None:
-        """Follow those who may have something to tell."""
+        """Follow the configured sources."""
         usage, hub = self._sources
         if self._store.quotas.hub is None:
             if usage is not None:
@@ -94,18 +94,18 @@ class LedgerCountWriter:
             self._tasks.start("ledger counts of the hub", self._follow(QuotaCountLog(self._ask, hub)))
 
     async def follow(self, settings: Settings) -> None:
-        """Another configuration serves."""
+        """Apply another configuration."""
         before, self._sources = self._sources, find_sources(settings)
         if before != self._sources:
             await self.end()
             self.begin()
 
     async def end(self) -> None:
-        """Follow it no more."""
+        """Stop following."""
         await self._tasks.cancel()
 
     async def _follow(self, counts: LedgerCountSource) -> None:
-        """Take in what is new, until cancelled."""
+        """Write news of a source into the tables until cancelled."""
         in_vain = 0
         try:
             while True:
@@ -128,7 +128,7 @@ class LedgerCountWriter:
             await counts.close()
 
     def _take(self, counts: Iterable[LedgerCount]) -> None:
-        """Write these into the map, and those that it had no row for before."""
+        """Write these counts, and earlier ones that had no row then."""
         now = monotonic() + self._store.offset
         left, self._unwritten = self._unwritten, {}
         left |= {count[:4]: count for count in counts}
@@ -141,7 +141,7 @@ class LedgerCountWriter:
 
 
 def find_sources(settings: Settings) -> tuple[Usage | None, Hub | None]:
-    """The collector and the hub that are followed; neither where no customer can have a quota."""
+    """Return the collector and the hub to be followed; neither where no customer can have a quota."""
     quotas = [one.quotas for one in settings.tiers.values()] + [one.quotas for one in settings.customers.values()]
     caps = [one.caps for one in settings.tiers.values()] + [one.caps for one in settings.customers.values()]
     if not any(quotas) and not any(caps) and settings.directory is None:

@@ -1,7 +1,7 @@
-"""How a customer stands: every policy that can hold the customer's requests, and what is used of it.
+"""A customer's limits: every policy that applies to the customer's requests, and its present use.
 
-Which they are, and by what each counts, is what workers go by too (edge/limits/limit_set.py); what is used is what they
-would find (edge/limits/usage.py).
+The policies are those that workers apply (edge/limits/limit_set.py), and the use is computed as they compute it
+(edge/limits/usage.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,18 +32,18 @@ from edgeproxy.edge.proxy.identity import has_flag
 NO_FLAGS: Mapping[str, Flag] = {}
 
 BY_ROUTE = ("route", "customer_route")
-"""Scopes of limits that each route has apart."""
+"""Scopes whose limits count each route separately."""
 
 Policy = dict[str, Any]
 """A line of `GET /limits/CUSTOMER`."""
 
 
 class UnservedCustomerError(LookupError):
-    """What holds a customer of the directory is not there: refused at every request. The text says what is missing."""
+    """A tier or meter that a customer of the directory needs is missing, so each request is refused. The text names it."""
 
 
 def find_file_customer(settings: Settings, customer: str) -> KnownCustomer | None:
-    """A customer of the configuration; None where none has this name."""
+    """Return the customer with this name from the configuration; None where there is none."""
     configured = settings.customers.get(customer)
     if configured is None:
         return None
@@ -59,9 +59,10 @@ def list_policies(
     now: float,
     told_flags: Mapping[str, Flag] = NO_FLAGS,
 ) -> list[Policy]:
-    """The policies of a customer at edge time `now`, where the directory has these flags; raises UnservedCustomerError.
+    """List the policies of a customer at edge time `now`, with these flags of the directory. Raises
+    UnservedCustomerError.
 
-    First those that hold wherever the customer asks, then those of each route that the customer can use.
+    Policies that apply everywhere come first, then those of each route that the customer can use.
     """
     customer, known, keys = who
     if (missing := find_missing_reference(known, settings.tiers, settings.meters)) is not None:
@@ -102,7 +103,9 @@ def list_policies(
 
 
 def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer: str) -> bool:
-    """Whether a customer may be known on a route: where none is, or the route is not there for them, nothing holds."""
+    """Return whether a customer can be identified on a route and the route exists for them; else no limit applies
+    there.
+    """
     if route.auth == "none":
         return False
     if route.flag is None or route.flag in known.flags:
@@ -113,7 +116,7 @@ def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer:
 def _applied(
     limits: Iterable[tuple[bool, Limit]], route: str, customer: bytes, keys: list[bytes]
 ) -> Iterator[tuple[AppliedLimit, bytes | None]]:
-    """These limits as they hold a customer: those by key once for each key, which stands beside them."""
+    """Yield the limits as they apply to a customer. A limit by key comes once for each key, together with the key."""
     limits = list(limits)
     for each in apply_limits(limits, lambda scope: resolve_subject(scope, route, customer)):
         if each.limit.scope != "key":
@@ -124,7 +127,7 @@ def _applied(
 
 
 def _rate(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key: bytes | None) -> Policy:
-    """The line of a limit of an allowance, or of a route."""
+    """Return the line of a limit of an allowance or of a route."""
     limit, rule = each.limit, each.rule
     # What each address has used of it is not told: there may be as many as there are addresses.
     usage = None if limit.scope == "ip" else _looked(tables[each.table], rule, each.subject, now, limit.sync)
@@ -137,7 +140,7 @@ def _rate(tables: Mapping[str, LimitTable], each: AppliedLimit, now: float, key:
 
 
 def _looked(table: LimitTable, rule: Rule, subject: bytes, now: float, sync: str = "bounded") -> Usage:
-    """What is used of a rule; nothing remains, whatever stands in the map, where nothing passes without the hub."""
+    """Return the use of a rule. Nothing remains while the hub is away and the rule passes nothing without it."""
     usage, hub = compute_usage(table, rule, subject, now), table.hub
     if hub is None or not hub.is_away or rule.mode == "shadow" or not (sync == "strict" or hub.on_loss == "deny"):
         return usage

@@ -1,4 +1,4 @@
-"""The supervisor: prepares tables, opens sockets, keeps workers running, answers the admin listener."""
+"""The supervisor prepares tables, opens sockets, keeps workers running and answers the admin listener."""
 
 import asyncio
 import os
@@ -50,16 +50,16 @@ from edgeproxy.hub.calls import Argument
 from edgeproxy.hub.redis import HubUnavailableError
 
 TICK_SECONDS = 1.0
-"""Seconds between heartbeats and slices of housekeeping."""
+"""Seconds between two heartbeats, and between two slices of table maintenance."""
 
 COLUMN_CHECK_SECONDS = 0.25
-"""Seconds between two looks whether those have left who are in the way of the workers."""
+"""Seconds between two checks whether columns that workers need have become free."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-"""The signals that ask the edge to drain and end."""
+"""Signals that make the edge drain and end."""
 
 ORPHAN_SECONDS = 600.0
-"""Seconds that a worker serves on without a supervisor, where no other comes to serve; none can come to `quick`."""
+"""Seconds that a worker serves without a supervisor where no other takes over. None can for `edgeproxy quick`."""
 
 
 class Supervisor:
@@ -125,7 +125,7 @@ class Supervisor:
         self._log = log.get_logger()
 
     async def serve(self) -> int:
-        """Start everything, serve until SIGTERM or SIGINT, drain; returns the exit code."""
+        """Serve until SIGTERM or SIGINT, drain, and return the exit code."""
         self._heed_signals()
         self._log.info(
             "edge starting",
@@ -161,10 +161,10 @@ class Supervisor:
         self._tasks.start("certificates", self._certificates.watch())
 
     async def _until_room(self) -> None:
-        """Wait until each worker finds a column, where those that are lacking will be free some time.
+        """Wait until there is a free column for each worker, where the lacking ones will become free.
 
-        So it is where no other supervisor lives, whose workers would stay: what has them then is workers that lost
-        theirs. Of these those leave that are too many, and each has the time of a drain for it.
+        They do where no other supervisor lives: then workers that lost theirs hold them. Those above the permitted
+        number leave within the time of a drain.
         """
         places, status = self._workers.places, self._status
         while (free := await self._table_reader.alone(self._store.free_columns)) < places:
@@ -193,7 +193,7 @@ class Supervisor:
         self._workers.tell(message)
 
     def _handle_message(self, message: LimitsUsed | LookUpKeys | FetchIssuerKeys, reply: Reply) -> None:
-        """What a worker says that is not about itself."""
+        """Handle a worker's message that is not about the worker itself."""
         if isinstance(message, LookUpKeys):
             self._follower.asked(message, reply)
         elif isinstance(message, FetchIssuerKeys):
@@ -202,7 +202,7 @@ class Supervisor:
             self._coordinator.uses(message)
 
     def _record_used_keys(self, digests: Collection[bytes]) -> None:
-        """Workers asked for these keys of the directory: the collector is to hear that they are in use."""
+        """Record that these keys of the directory are in use, for the collector."""
         self._accounting.keys_used.record(digests, time.time())
 
     def _sync_age(self) -> float | None:
@@ -218,7 +218,7 @@ class Supervisor:
         self._accounting.renew()
 
     def _reloading(self, under_way: bool) -> None:
-        """Tell the service manager, which knows by itself that an edge that starts or drains does not serve yet."""
+        """Notify the service manager of a reload. It knows by itself that an edge that starts or drains does not serve."""
         if self._status.phase == "serving":
             if under_way:
                 self._systemd.reloading()
@@ -226,7 +226,7 @@ class Supervisor:
                 self._systemd.ready(self._describe_status())
 
     def _start(self, number: int, settings: Settings) -> Start:
-        """What a worker begins with."""
+        """Build the message that a worker starts with."""
         tables = settings.tables.dir
         return Start(
             number,
@@ -283,9 +283,9 @@ class Supervisor:
         self._log.info("edge stopped")
 
     def _hand_back(self) -> None:
-        """Let a supervisor that was there before serve again at once.
+        """Let an earlier supervisor serve again at once.
 
-        Should it be killed while this one still seems to serve, its workers would leave, and nobody be there.
+        Should it be killed while this one still seems to serve, its workers would leave, and no worker would be left.
         """
         control = self._store.control
         if control.serving(monotonic())[0] == self._token and not self._store.identity.try_acquire():
@@ -301,7 +301,7 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def _beat(self) -> None:
-        """Every second, say that this supervisor serves, unless a newer one does."""
+        """Record a heartbeat every second, unless a newer supervisor serves."""
         while True:
             self._systemd.status(self._describe_status())
             if self._status.phase == "serving" and not self._other_serves():
@@ -310,17 +310,17 @@ class Supervisor:
             await asyncio.sleep(TICK_SECONDS)
 
     async def _notify_watchdog(self, every: float) -> None:
-        """For ever, tell the service manager that the loop runs."""
+        """Notify the service manager's watchdog for ever."""
         while True:
             self._systemd.alive()
             await asyncio.sleep(every)
 
     def _describe_status(self) -> str:
-        """How it is, in a line."""
+        """Describe the phase and the workers in a line."""
         return f"{self._status.phase}: {self._workers.ready} of {self._workers.places} workers ready"
 
     async def _tend(self) -> None:
-        """Every second, look after the tables, if no other supervisor does."""
+        """Maintain the tables every second, if no other supervisor does."""
         tends = False
         logged = ""
         while True:
@@ -344,7 +344,7 @@ class Supervisor:
 
 
 STORE_ORDER_MACHINES = ("x86_64", "AMD64")
-"""Machines on which the tables are known to be right: a word stored later is never seen earlier."""
+"""Machines on which the tables are known to be right: a word that is stored later is never seen earlier."""
 
 
 def run(
@@ -354,11 +354,11 @@ def run(
     command: Sequence[str] = WORKER_COMMAND,
     watched: Mapping[str, FileSignature] | None = None,
 ) -> int:
-    """Be the supervisor of this configuration until told to stop; returns the exit code of the process.
+    """Run the supervisor until it is told to stop, and return the exit code of the process.
 
-    0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
-    directory cannot be used. `config_path` is where the settings came from, None where from no file; `command`
-    starts a worker. `watched` are the files that were read, where they are to be loaded again when they have changed.
+    The code is 0 after a drain; 1 where no worker could start; 2, with nothing started, where an address or the state
+    directory cannot be used. `config_path` is the file of the settings, None where there is none; `command` starts a
+    worker. `watched` are the files that were read; they are loaded again when they change.
     """
     log.configure("supervisor")
     if platform.machine() not in STORE_ORDER_MACHINES:
@@ -402,12 +402,12 @@ async def _serve(
 
 
 def list_addresses(settings: Settings) -> tuple[Address, ...]:
-    """All that this configuration listens on."""
+    """List the addresses that a configuration listens on."""
     listening = tuple(listener.address for listener in settings.listen)
     address = settings.admin.address
     return listening if address is None else (*listening, address)
 
 
 def print_error(why: str) -> None:
-    """Say to the person who started the edge why it does not run."""
+    """Print to standard error why the edge does not run."""
     print(f"edgeproxy: {why}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What `GET /status` and `GET /limits/CUSTOMER` answer, as pages for people."""
+"""`GET /status` and `GET /limits/CUSTOMER` rendered as text for people."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,9 +10,9 @@ MIB = 1 << 20
 
 
 def render_overview(status: Mapping[str, Any]) -> str:
-    """The page: the edge and its configuration, then tables of workers, upstreams, and rows in use.
+    """Render the edge and its configuration, then tables of workers, upstreams, and rows in use.
 
-    Raises LookupError or TypeError where `status` is not what an edge answers.
+    Raises LookupError or TypeError where `status` is not a status of an edge.
     """
     parts = [_format_edge(status)]
     if status["workers"]:
@@ -48,7 +48,7 @@ def _format_edge(status: Mapping[str, Any]) -> list[str]:
 
 
 def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
-    """The customers of the directory, if there are to be any, then what is wrong with them."""
+    """Yield lines on the customer directory, if one is configured, and on its problems."""
     if directory is None:
         return
     number, age = directory["version"], directory["age_s"]
@@ -67,7 +67,7 @@ def _format_directory(directory: Mapping[str, Any] | None) -> Iterator[str]:
 
 
 def _format_usage(usage: Mapping[str, Any]) -> Iterator[str]:
-    """How much is on its way to the collector, then what is wrong with that."""
+    """Yield lines on unshipped usage and its problems."""
     oldest = f", the oldest for {format_duration(usage['oldest_s'])}" if usage["oldest_s"] else ""
     yield f"usage   {usage['unshipped']} unshipped{oldest}, {usage['spool_bytes']} bytes in the spool"
     by_meter = usage.get("unshipped_by_meter") or {}
@@ -98,7 +98,7 @@ UPSTREAMS = ("upstream", "up", "down", "trouble")
 
 
 def _upstream_rows(name: str, endpoints: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, ...]]:
-    """A line with how many addresses are up and down, and the first trouble; one more line for each further one."""
+    """Yield a row with the addresses that are up and down and the first problem, then a row for each further problem."""
     known = [(endpoint["url"], address) for endpoint in endpoints for address in endpoint["addresses"]]
     troubles = [f"{endpoint['url']}: {endpoint['why']}" for endpoint in endpoints if endpoint["why"]]
     troubles += [f"{url} at {address['address']}: {address['why']}" for url, address in known if not address["up"]]
@@ -119,7 +119,7 @@ POLICIES = ("policy", "used", "limit", "left", "reset", "window", "scope", "of",
 
 
 def render_limits(policies: Iterable[Mapping[str, Any]]) -> str:
-    """The table of a customer's policies. Raises LookupError or TypeError where they are not what an edge answers."""
+    """Render a table of a customer's policies. Raises LookupError or TypeError where they are not those of an edge."""
     return "\n".join(format_table(POLICIES, map(_policy_row, policies)))
 
 
@@ -151,7 +151,7 @@ UNITS = (("d", 86400), ("h", 3600), ("min", 60))
 
 
 def format_duration(seconds: float) -> str:
-    """A time as people read it, by its two largest units: `1 min 30 s`."""
+    """Format seconds by their two largest units: `1 min 30 s`."""
     parts = []
     for unit, size in UNITS:
         if seconds >= size:
@@ -163,7 +163,9 @@ def format_duration(seconds: float) -> str:
 
 
 def format_table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[str]:
-    """Lines with columns that stand below their heads: numbers, and what begins with one, at the right."""
+    """Format lines with aligned columns. Columns of numbers, and of values that begin with one, are aligned to the
+    right.
+    """
     cells = [tuple(map(str, row)) + ("",) * (len(head) - len(row)) for row in rows]
     right = [all(row[at][:1].isdigit() or not row[at] for row in cells) for at in range(len(head))]
     right[-1] = False  # Nothing follows it.
@@ -178,5 +180,5 @@ def format_table(head: Sequence[str], rows: Iterator[tuple[Any, ...]]) -> list[s
 
 
 def format_moment(unix: float) -> str:
-    """A moment in Unix seconds, in UTC as people read it."""
+    """Format Unix seconds in UTC."""
     return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%d %H:%M:%S} UTC"

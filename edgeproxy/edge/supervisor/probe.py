@@ -1,4 +1,4 @@
-"""One probe of one address: a GET over a connection of its own, and whether the answer says that all is well."""
+"""A probe of one address: a GET over a connection of its own, which passes if the answer is 2xx or 3xx."""
 
 import asyncio
 import os
@@ -17,24 +17,24 @@ from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.supervisor.health import ProbeTarget
 
 PROBE_SECONDS_MAX = 5.0
-"""Seconds that a probe may take, where the next one is not due before."""
+"""Seconds that a probe may take at most; it never takes longer than the interval of its target."""
 BODY_BYTES_MAX = 64 * 1024
-"""Bytes of an answer's body that are read before its connection is closed."""
+"""Bytes of an answer's body that are read at most before the connection is closed."""
 AGENT = "edgeproxy-health"
 
 
 class Prober:
-    """Probes the addresses of these upstreams, each on the terms of its target."""
+    """Probes the addresses of upstreams, each on the terms of its target."""
 
     def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
         self._tls: dict[UpstreamTls, ClientTls] = {}
         self._users: dict[UpstreamTls, str] = {}
-        """An upstream that each is for."""
+        """The name of an upstream that uses each TLS context."""
         self._log = log.get_logger()
         self.follow(upstreams)
 
     def follow(self, *configured: Mapping[str, Upstream]) -> None:
-        """Load what probes of these upstreams need, and is not there yet; forget all others. Reads files."""
+        """Load the TLS contexts that probes of these upstreams need and drop all others. Reads files."""
         self._users = {
             upstream.tls: name
             for upstreams in configured
@@ -46,7 +46,7 @@ class Prober:
         self._tls = remaining | self._load(tls for tls in self._users if tls not in remaining)
 
     def renew(self) -> None:
-        """Load the certificates anew, for the probes to come. What cannot be loaded stays as it was."""
+        """Load the certificates again. Those that cannot be loaded stay as they were."""
         self._tls |= self._load(self._users)
 
     def _load(self, settings: Iterable[UpstreamTls]) -> dict[UpstreamTls, ClientTls]:
@@ -60,7 +60,7 @@ class Prober:
         return loaded
 
     async def __call__(self, target: ProbeTarget) -> str | None:
-        """Why this address is not well; None where it is."""
+        """Return why this address is down; None where it is up."""
         endpoint, terms = Endpoint(url=target.url), target.terms
         seconds = min(terms.every, PROBE_SECONDS_MAX)
         if endpoint.scheme == "http":
@@ -72,7 +72,7 @@ class Prober:
 
 
 class FixedResolver(AbstractResolver):
-    """A resolver that knows one address."""
+    """A resolver that returns one address for every host."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -80,7 +80,7 @@ class FixedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """The address, whatever the host."""
+        """Return the address, whatever the host."""
         version = socket.AF_INET6 if ":" in self._address else socket.AF_INET
         result: ResolveResult = {
             "hostname": host,
@@ -93,7 +93,7 @@ class FixedResolver(AbstractResolver):
         return [result]
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Release nothing, as nothing is held."""
 
 
 async def probe_address(
@@ -104,10 +104,9 @@ async def probe_address(
     tls: ClientTls | None = None,
     host: str | None = None,
 ) -> str | None:
-    """Why the endpoint is not well at this address, None where it is: it answers with 2xx or 3xx within `seconds`.
+    """Return why the endpoint is down at this address; None where it answers with 2xx or 3xx within `seconds`.
 
-    `tls` is for endpoints of https://, whom workers speak with on the same terms; `host` is sent in the place of what
-    the endpoint's URL has.
+    `tls` is for endpoints of https://, on the terms that workers have; `host` replaces the host of the endpoint's URL.
     """
     connector = TCPConnector(resolver=FixedResolver(address), force_close=True, use_dns_cache=False)
     try:
@@ -138,7 +137,7 @@ async def probe_address(
 
 
 def describe_failure(failure: Exception) -> str:
-    """Why a probe got no answer, in a few words."""
+    """Describe in a few words why a probe got no answer."""
     cause = failure.__cause__ or failure  # aiohttp's own say less than what they were made of.
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is refused: {format_tls_error(cause)}"

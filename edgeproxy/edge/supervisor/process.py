@@ -1,7 +1,7 @@
 """One worker process: started by exec with its channel and the listening sockets, and watched until it ends.
 
-A worker is signalled and waited for through its pidfd, which can never mean another process, even after the
-kernel has given its pid away.
+A worker is signalled and waited for by its pidfd, which never means another process, even after the kernel has reused
+its pid.
 """
 
 import asyncio
@@ -32,16 +32,18 @@ from edgeproxy.edge.messages import (
 from edgeproxy.edge.supervisor.heartbeat import Heartbeat
 
 MessageHandler = Callable[[LimitsUsed | LookUpKeys | FetchIssuerKeys, Callable[[ToWorker], None]], None]
-"""Hears what a worker says that is not about itself, and by what it can be answered."""
+"""A handler of a worker's messages that are not about the worker itself, given a function for the reply."""
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
-"""The command of a worker; `--channel FD --listen FD,FD` is added. -P: a file of the directory in which an operator
-starts the edge, such as a json.py, is no module of it."""
+"""The command of a worker; `--channel FD --listen FD,FD` is added. With -P a file in the operator's current directory,
+such as json.py, is never imported.
+"""
 
 
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": str(16 << 20), "MALLOC_MMAP_THRESHOLD_": str(4 << 20)}
-"""What glibc is told in a worker's environment, in bytes, unless it is told something there already. Otherwise it
-gives the memory of each larger piece of a body back to the kernel, and asks for it again with the next."""
+"""Settings of glibc's allocator in a worker's environment, in bytes, unless the environment has its own. Without them
+it returns the memory of each larger piece of a body to the kernel, and asks for it again with the next.
+"""
 
 
 ENVIRONMENT = ("PATH", "HOME", "USER", "TZ", "TZDIR", "TMPDIR", "LANG", "LANGUAGE", "VIRTUAL_ENV", "GLIBC_TUNABLES")
@@ -56,12 +58,13 @@ ENVIRONMENT_PREFIXES = (
     "FAKETIME",
     "EDGEPROXY_TEST_",
 )
-"""What of its environment a worker gets, by name and by how names begin. Secrets for ${VAR} are none of it: a worker is
-told of the configuration, and serves everybody."""
+"""Variables that a worker inherits, by name and by prefix. Secrets for ${VAR} are not among them: a worker receives the
+parsed configuration, and serves everybody.
+"""
 
 
 def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker, made of the supervisor's."""
+    """Return the environment of a worker, a selection of the supervisor's."""
     inherited = {
         name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(ENVIRONMENT_PREFIXES)
     }
@@ -69,34 +72,34 @@ def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """A worker from its start to its end; made by `start`."""
+    """A worker from its start to its end; created by `start`."""
 
     def __init__(self, child: subprocess.Popen[bytes], channel: Channel[ToWorker, ToSupervisor]) -> None:
         self.channel = channel
         self.outbox: Outbox[ToWorker] = Outbox(channel)
-        """What it is told; somebody has to `deliver` it."""
+        """Messages to the worker; `deliver` must be running."""
         self.pid = child.pid
         self.started_at = time.time()
         """Unix seconds."""
         self.column: int | None = None
-        """The column of the tables that it holds; None until it has said that it is ready."""
+        """The column of the tables that the worker holds; None until it is ready."""
         self.why: str | None = None
-        """What it said when it failed, or what is wrong with it."""
+        """The reason that the worker gave for its failure, or what is wrong with it."""
         self.crowded = False
-        """Whether it failed because others have all columns."""
+        """Whether it failed because all columns are held by others."""
         self.heartbeat = Heartbeat()
         self.number = 0
-        """The configuration that it serves, or will once it is ready."""
+        """Number of the configuration that it serves, or will once it is ready."""
         self.prepared = 0
-        """The one that it was last ready to serve instead."""
+        """Number of the configuration that it has prepared."""
         self.refused = (0, "")
-        """The one that it last could not be made ready to serve, and why."""
+        """Number of the configuration that it failed to prepare last, and why."""
         self.dismissed = False
-        """Whether it was told to leave, for it could not follow the others."""
+        """Whether it was told to leave because it could not follow the others."""
         self.heed: MessageHandler = lambda message, reply: None
-        """Who hears what it says that is not about itself."""
+        """The handler of its other messages."""
         self.welcome = False
-        """Whether it was ready, and served the configuration that all should."""
+        """Whether it was ready and served the configuration that all should."""
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = loop.create_future()
         """Resolves to its exit code, or minus the signal that killed it; it is no zombie by then."""
@@ -130,11 +133,11 @@ class WorkerProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether it serves."""
+        """Whether the worker serves."""
         return self.column is not None and not self.ended.done()
 
     def heard(self, message: ToSupervisor) -> None:
-        """Take note of what the worker says."""
+        """Apply a message of the worker to its state."""
         match message:
             case LimitsUsed() | LookUpKeys() | FetchIssuerKeys():
                 self.heed(message, self.outbox.append)
@@ -155,7 +158,7 @@ class WorkerProcess:
                 assert_never(message)
 
     def kill(self) -> None:
-        """End it at once; nothing happens where it has ended."""
+        """Kill the worker at once. Does nothing where it has ended."""
         if not self.ended.done():
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 

@@ -1,8 +1,8 @@
-"""Whether addresses that nobody probes take connections at all: what `GET /status` and the metrics say of them.
+"""Reachability of addresses without health checks, for `GET /status` and the metrics.
 
 Workers count the connections that they could not make. Once an upstream without health checks has more of these, each
-of its addresses is connected to, and again every few seconds until all of them take connections. Which endpoint gets a
-request does not depend on it: that is for health checks and for ejection.
+of its addresses is connected to, and again every few seconds until all accept connections. The choice of an endpoint
+does not depend on this: health checks and ejection decide it.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ CONNECT_SECONDS = 2.0
 
 
 class ConnectTarget(NamedTuple):
-    """What is connected to: an address of an upstream, and its port."""
+    """An address of an upstream and its port."""
 
     upstream: str
     address: str
@@ -24,11 +24,11 @@ class ConnectTarget(NamedTuple):
 
 
 FetchRefusals = Callable[[], Awaitable[Mapping[str, int]]]
-"""How many connections to each upstream could not be made until now."""
+"""Returns the number of connections to each upstream that have failed so far."""
 
 
 class Reachability:
-    """Which places do not take connections, and why. `places` are all that are to be known about at a moment."""
+    """The addresses that accept no connections, and why. `places` yields the addresses to be checked."""
 
     def __init__(
         self, refused: FetchRefusals, places: Callable[[], Iterable[ConnectTarget]], every: float = CHECK_SECONDS
@@ -39,17 +39,17 @@ class Reachability:
         self._log = log.get_logger()
 
     def why(self, place: ConnectTarget) -> str:
-        """Why it takes no connections; empty where it does, or where no request has found that it does not."""
+        """Return why an address accepts no connections; empty where it does, or where no request has failed to connect."""
         return self._why.get(place, "")
 
     async def watch(self) -> None:
-        """Look every few seconds, for ever."""
+        """Check every few seconds, for ever."""
         while True:
             await self.look()
             await asyncio.sleep(self._every)
 
     async def look(self) -> None:
-        """Connect to whatever may not take connections."""
+        """Connect to the addresses that may accept no connections."""
         places = list(self._places())
         if not places:
             return
@@ -67,7 +67,7 @@ class Reachability:
 
 
 async def try_connect(place: ConnectTarget) -> str:
-    """Why no connection can be made there; empty where one was made, and closed."""
+    """Return why no connection can be made; empty where one was made, and closed."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(place.address, place.port)

@@ -1,7 +1,7 @@
-"""A reload: the files are read again, and what they say serves in place of what served before, wholly or not at all.
+"""Reloads: the files are read again, and their settings replace the serving ones wholly or not at all.
 
-`plan` decides what becomes of a configuration; `Reloads` has each one loaded and applied, one after another. What it
-knows (how many there were, what was wrong) is the supervisor's memory, and begins anew with each supervisor.
+`plan_reload` decides what a configuration can change; `Reloads` loads and applies one after another. Its counts and
+problems are in the supervisor's memory, and begin anew with each supervisor.
 """
 
 import asyncio
@@ -24,49 +24,49 @@ RESULTS: dict[Result, str] = {
     "refused": "configuration refused; the one before serves on",
     "failed": "configuration could not be put to use; the one before serves on",
 }
-"""Every way in which a reload ends, and what the log says then."""
+"""The results of a reload, and the log line of each."""
 
 NEED_RESTART = ("region", "listen", "admin", "workers", "state", "tables")
-"""What stays as it was at the start, whatever is loaded later."""
+"""Settings that stay as they were at the start, whatever is loaded later."""
 
 NO_FILE = "this edge was started without a file, by `edgeproxy quick`: there is nothing to reload"
 
 
 class ReloadOutcome(NamedTuple):
-    """How a reload ended."""
+    """The outcome of a reload."""
 
     result: Result
     errors: tuple[str, ...] = ()
-    """All that is wrong, where it was refused or failed."""
+    """All errors, where the reload was refused or failed."""
     needs_restart: tuple[str, ...] = ()
-    """The fields that the file has otherwise than they are: they wait for a restart."""
+    """Changed settings of the file that wait for a restart."""
 
     @property
     def well(self) -> bool:
-        """Whether what is in the files is what serves."""
+        """Whether the files are what serves."""
         return not self.errors
 
 
 class ReloadProblem(NamedTuple):
-    """Why what is in the files is not what serves."""
+    """The reason why the files are not what serves."""
 
     since: float
-    """When that was first found; all moments are Unix seconds."""
+    """Unix second of the first failed reload."""
     at: float
-    """When it was last found."""
+    """Unix second of the last failed reload."""
     result: Result
     errors: tuple[str, ...]
 
 
 class ReloadPlan(NamedTuple):
-    """What is to serve, and what of the files has to wait."""
+    """The settings to serve, and those of the file that wait for a restart."""
 
     settings: Settings
     needs_restart: tuple[str, ...]
 
 
 def plan_reload(serving: Settings, loaded: Settings) -> ReloadPlan:
-    """What can be applied of `loaded` while the edge runs: all but what needs a restart, which stays as it is."""
+    """Return `loaded` with the settings that need a restart taken from `serving`."""
     waits = tuple(field for field in NEED_RESTART if getattr(loaded, field) != getattr(serving, field))
     if loaded.admin.address == serving.admin.address:
         waits = tuple(field for field in waits if field != "admin")  # Tokens and names are looked up at each request.
@@ -79,17 +79,19 @@ def plan_reload(serving: Settings, loaded: Settings) -> ReloadPlan:
 
 
 def next_problem(before: ReloadProblem | None, outcome: ReloadOutcome, now: float) -> ReloadProblem | None:
-    """What there is to say after a reload ended so at `now`: trouble lasts from its first day until a good end."""
+    """Return the problem after a reload with this outcome at `now`. It lasts from the first failure to the next
+    success.
+    """
     if outcome.well:
         return None
     return ReloadProblem(now if before is None else before.since, now, outcome.result, outcome.errors)
 
 
 class Reloads:
-    """The reloads of one supervisor, and what serves.
+    """The reloads of one supervisor, and the serving configuration.
 
-    `read` loads the files, in a thread; None where there are none. `apply` has all workers serve a configuration, and
-    answers with why they do not; empty where they do. `heed` hears when one begins (True) and has ended (False).
+    `read` loads the files in a thread; None where there are none. `apply` makes all workers serve a configuration, and
+    returns the reasons where it fails. `heed` is called with True when a reload begins, and with False at its end.
     """
 
     def __init__(
@@ -102,15 +104,15 @@ class Reloads:
         signs: Mapping[str, FileSignature] | None = None,
     ) -> None:
         self.serving = settings
-        """The configuration that serves."""
+        """The serving configuration."""
         self.loaded_at = time.time()
-        """When it was loaded, in Unix seconds."""
+        """Unix second at which it was loaded."""
         self.needs_restart: tuple[str, ...] = ()
-        """What its files say beside it, which waits for a restart."""
+        """Changed settings of its files that wait for a restart."""
         self.trouble: ReloadProblem | None = None
-        """Why the files as they are now do not serve; None where they do."""
+        """The reason why the present files do not serve; None where they do."""
         self.signs = dict(signs or {})
-        """The files that were read last, as they were then."""
+        """Signatures of the files as they were when they were read last."""
         self._read = read
         self._apply = apply
         self._heed = heed
@@ -120,9 +122,9 @@ class Reloads:
         self._log = log.get_logger()
 
     def ask(self) -> asyncio.Future[ReloadOutcome]:
-        """A reload that begins after this, and reads what is in the files by then; how it ended.
+        """Request a reload that begins after this call, and return its outcome.
 
-        Whoever asks while one runs waits for the next one, and shares it with all who do.
+        Callers that ask while a reload runs share the next one.
         """
         if self._next is None:
             self._next = asyncio.get_running_loop().create_future()
@@ -130,7 +132,7 @@ class Reloads:
         return self._next
 
     async def run(self) -> None:
-        """Reload whenever that was asked for; until `end`, or cancelled."""
+        """Reload on request, until `end` or cancellation."""
         while True:
             await self._requested.wait()
             self._requested.clear()
@@ -150,7 +152,7 @@ class Reloads:
                     pending.set_result(ReloadOutcome("failed", ("the edge has ended meanwhile",)))
 
     def end(self) -> None:
-        """Reload no more; whoever asks from here on, or has asked and waits for a turn, is told so."""
+        """Reload no more. Callers that wait or ask later get the outcome `failed`."""
         self.ask().set_result(ReloadOutcome("failed", ("the edge is draining",)))
 
     async def _reload(self) -> ReloadOutcome:
@@ -179,7 +181,7 @@ class Reloads:
         return ReloadOutcome("ok", (), needs_restart)
 
     def _conclude(self, outcome: ReloadOutcome, seconds: float) -> None:
-        """Count it, and say it."""
+        """Count and log an outcome."""
         self._counts[outcome.result] += 1
         if self._read is not None:
             self.trouble = next_problem(self.trouble, outcome, time.time())
@@ -192,7 +194,7 @@ class Reloads:
     # ---- what is known
 
     def report(self) -> dict[str, Any]:
-        """For `GET /status`."""
+        """Return the field `config` of `GET /status`."""
         return {
             "sha256": self.serving.sha256,
             "loaded_at": self.loaded_at,
@@ -201,7 +203,7 @@ class Reloads:
         }
 
     def series(self) -> list[Series]:
-        """The metrics of reloads. What is counted begins at zero with each supervisor."""
+        """Return the metrics of reloads. Counters begin at zero with each supervisor."""
         counted: list[Series] = [
             ("edge_config_reloads_total", (result,), (count,)) for result, count in self._counts.items()
         ]

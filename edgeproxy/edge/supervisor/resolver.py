@@ -1,8 +1,8 @@
-"""The addresses of host names, looked up again and again, so that no worker ever waits for one.
+"""The addresses of host names, looked up at intervals, so that no worker ever waits for a look-up.
 
-The system's own resolver is asked (getaddrinfo), which heeds /etc/hosts and whatever else the host is set up with;
-it tells nothing of lifetimes, so every name is asked for at a fixed pace. A look-up that fails changes nothing:
-addresses that were right a moment ago are the best that is known.
+Look-ups use the system's resolver (getaddrinfo), which heeds /etc/hosts and the host's other settings. It returns no
+lifetimes, so every name is looked up at a fixed interval. A failed look-up changes nothing: addresses that were right a
+moment ago are the best that is known.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from edgeproxy.base.tasks import Tasks, run_in_thread
 from edgeproxy.config.addresses import is_address
 
 LOOKUP_SECONDS = 5.0
-"""Seconds between two look-ups of a name, give or take a tenth."""
+"""Seconds between two look-ups of a name, plus or minus a tenth."""
 FIRST_RETRY_SECONDS = 1.0
 """Seconds between two look-ups of a name that has no address yet."""
 LOOKUP_TIMEOUT = 10.0
@@ -26,27 +26,27 @@ LOG_QUIET_SECONDS = 60.0
 """Seconds between two log lines about one name that cannot be looked up."""
 
 LookUp = Callable[[str], Awaitable[Iterable[str]]]
-"""The addresses of a host name as IP literals; raises OSError or UnicodeError where there are none."""
+"""Returns the addresses of a host name as IP literals; raises OSError or UnicodeError where there are none."""
 
 
 class HostName:
-    """A host name, and what is known of it."""
+    """A host name and its addresses."""
 
     def __init__(self, host: str) -> None:
         self.host = host
         self.addresses: tuple[str, ...] = ()
-        """IP literals, in the order of their numbers: names give theirs in ever changing orders."""
+        """IP literals in numeric order, as names give theirs in ever changing orders."""
         self.asked = False
-        """Whether a look-up has ended, however it went."""
+        """Whether a look-up has ended, with or without an address."""
         self.failures = 0
         self.why = "not looked up yet"
-        """Why the last look-up gave nothing; empty where it gave what is known."""
+        """The reason why the last look-up gave no address; empty where it gave some."""
 
 
 class Resolver:
-    """The names of `hosts`, of which IP literals are known at once.
+    """Look-ups of the names `hosts`. The address of an IP literal is known at once.
 
-    `learned` is called when anything is new, and `failed` with a name that could not be looked up, each time.
+    `learned` is called at each change, and `failed` with the name at each failed look-up.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Resolver:
         return all(name.asked for name in self._names.values())
 
     def start(self, tasks: Tasks) -> None:
-        """Look up every name, from now on."""
+        """Look up every name from now on."""
         self.follow(tuple(self._names), tasks)
 
     def follow(self, hosts: Iterable[str], tasks: Tasks) -> None:
-        """Look up these from now on, and no others; what is known of those that were there already stays known."""
+        """Look up these names from now on and no others. Addresses of names that stay are kept."""
         followed = set(hosts)
         self._know(followed)
         for gone in self._names.keys() - followed:
@@ -143,8 +143,8 @@ class Resolver:
 class SystemResolver:
     """Look-ups by the system's resolver, one at a time for each name.
 
-    Each has a thread of its own, which nobody waits for at the end: a resolver whose servers are away may take half
-    a minute, and must hold up neither other names nor the end of the supervisor.
+    Each has a thread of its own, for which the end of the supervisor does not wait: a resolver whose servers are away
+    may take half a minute, and must hold up neither other names nor the end.
     """
 
     def __init__(self) -> None:
@@ -164,23 +164,23 @@ class SystemResolver:
 
 
 def _look_up(host: str) -> tuple[str, ...]:
-    """In a thread: the addresses of a host."""
+    """Return the addresses of a host; blocks."""
     entries = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     return filter_reachable({str(entry[4][0]) for entry in entries})
 
 
 def filter_reachable(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Those to which this host has a route (RFC 6724 section 5, rule 1); all of them where it has one to none.
+    """Return the addresses to which this host has a route (RFC 6724 section 5, rule 1); all of them where it has none.
 
-    On a host without IPv6, half of the requests to a service that has it too would begin with a connection that
-    cannot be.
+    On a host without IPv6, half of the requests to a service that has it too would begin with a connection that cannot
+    be made.
     """
     known = tuple(addresses)
     return tuple(address for address in known if has_route(address)) or known
 
 
 def has_route(address: str) -> bool:
-    """Whether packets to this address would leave the host; none is sent."""
+    """Return whether packets to this address would leave the host. Sends none."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect((address, 9))
@@ -190,7 +190,7 @@ def has_route(address: str) -> bool:
 
 
 def sort_addresses(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Each address once, IPv4 before IPv6, in the order of their numbers."""
+    """Return each address once, IPv4 before IPv6, in numeric order."""
 
     def number(address: str) -> tuple[int, int, str]:
         parsed = ipaddress.ip_address(address)

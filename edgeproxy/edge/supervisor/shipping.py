@@ -1,4 +1,4 @@
-"""The way of one spool to the collector: who ships it, over which connection, with which certificates."""
+"""Shipping of one spool to the collector: the sender, its connection and its certificates."""
 
 import asyncio
 import ssl
@@ -22,7 +22,7 @@ DIED = "shipping died; the log says more"
 
 
 class Shipping:
-    """Ships one spool to where `usage` says, from its making until `end`. Lives in one event loop."""
+    """Ships one spool to the collector of `usage`, from construction to `end`. Lives in one event loop."""
 
     def __init__(
         self, spool: Spool, usage: Usage, keys: KeysUsed, sync_age: Callable[[], float | None] = lambda: None
@@ -33,7 +33,7 @@ class Shipping:
         self._sync_age = sync_age
         self._http: HttpTransport | None = None
         self._renewed = False
-        """Whether the certificates are to be loaded anew."""
+        """Whether the certificates are to be loaded again."""
         self._shipper = Shipper(spool, self._send, aside=_run_in_thread)
         self._tasks = Tasks()
         self._running = self._tasks.start("ship", self._shipper.run())
@@ -41,7 +41,7 @@ class Shipping:
 
     @property
     def standing(self) -> ShippingStatus:
-        """How shipping is."""
+        """The status of shipping."""
         standing = self._shipper.standing
         if not self._running.done():
             return standing
@@ -49,19 +49,19 @@ class Shipping:
         return standing._replace(state="stopped", why=DIED, since=self._died)
 
     def sealed(self) -> None:
-        """There is a new batch."""
+        """Wake the sender, as there is a new batch."""
         self._shipper.sealed()
 
     def renew(self) -> None:
-        """The certificates have changed: the next batch goes over another connection."""
+        """Ship the next batch over a new connection, as certificates have changed."""
         self._renewed = True
 
     async def finish(self, seconds: float) -> bool:
-        """Ship what there is, `seconds` at most; whether all has arrived."""
+        """Ship for `seconds` at most, and return whether all has arrived."""
         return not self._running.done() and await self._shipper.finish(seconds)
 
     async def end(self) -> None:
-        """Ship no more."""
+        """Stop shipping."""
         await self._tasks.cancel()
         await self._hang_up()
 
@@ -78,7 +78,7 @@ class Shipping:
         return reply
 
     async def _connect(self) -> HttpTransport:
-        """A way there. Raises OSError where the certificates cannot be loaded: that is tried again, as all else is."""
+        """Create a connection. Raises OSError where the certificates cannot be loaded; the sender tries again then too."""
         usage = self.usage
         context: ssl.SSLContext | None = None
         if usage.collector.startswith("https://"):
@@ -96,5 +96,5 @@ class Shipping:
 
 
 def _run_in_thread(work: Callable[..., Any], *given: Any) -> asyncio.Future[Any]:
-    """Do it in a thread that the end of the process does not wait for: the disk may never answer."""
+    """Run this in a thread that the end of the process does not wait for, as the disk may never answer."""
     return run_in_thread("ship", partial(work, *given))

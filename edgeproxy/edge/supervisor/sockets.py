@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from edgeproxy.config.addresses import Address
 
 SO_ATTACH_FILTER = 26
-"""Of Linux; Python has no name for it."""
+"""The socket option of Linux, for which Python has no name."""
 
 DROP_SYN = (
     (0x30, 0, 0, 13),  # load the flags of the TCP header
@@ -30,11 +30,13 @@ DROP_SYN = (
 
 
 class AddressUnavailableError(Exception):
-    """An address cannot be listened on; the text says which and why."""
+    """An address cannot be listened on; the text names it and says why."""
 
 
 def bind(address: Address) -> socket.socket:
-    """A non-blocking TCP socket bound to this address; port 0 takes any free one. Raises AddressUnavailableError."""
+    """Return a non-blocking TCP socket that is bound to this address; port 0 takes a free one. Raises
+    AddressUnavailableError.
+    """
     with ExitStack() as undo:
         try:
             family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
@@ -53,7 +55,7 @@ def bind(address: Address) -> socket.socket:
 
 
 def is_listened_on(address: Address) -> bool:
-    """Whether some process listens on this address already, on whatever terms."""
+    """Return whether some process listens on this address."""
     try:
         family, _, _, _, resolved = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -65,7 +67,7 @@ def is_listened_on(address: Address) -> bool:
 
 
 def bind_all(addresses: Iterable[Address]) -> tuple[socket.socket, ...]:
-    """`bind` for each: all of them or, raising AddressUnavailableError, none."""
+    """Bind all of the addresses or, raising AddressUnavailableError, none."""
     with ExitStack() as undo:
         made = tuple(undo.enter_context(bind(address)) for address in addresses)
         undo.pop_all()
@@ -88,12 +90,12 @@ def refuse_handshakes(bound: Sequence[socket.socket]) -> None:
 
 
 def close_all(bound: Sequence[socket.socket]) -> None:
-    """Give up this process's hold on them; where another process holds one too, it goes on listening."""
+    """Close these sockets in this process; other processes that hold them go on listening."""
     for one in bound:
         one.close()
 
 
 def get_address(bound: socket.socket) -> Address:
-    """The address that a socket is bound to."""
+    """Return the address that a socket is bound to."""
     host, port = bound.getsockname()[:2]
     return Address(host, port)

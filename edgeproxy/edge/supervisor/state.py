@@ -1,4 +1,4 @@
-"""The state directory of a supervisor that starts: what it has to be like, and whether others use it."""
+"""The state directory of a supervisor that starts: its preparation, and whether other processes use it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ class StateDirectoryError(Exception):
 
 
 def prepare_store(settings: Settings) -> Store:
-    """The store of these settings, its tables made where they are missing. Raises StateDirectoryError."""
+    """Open the store of these settings, and create the tables that are missing. Raises StateDirectoryError."""
     state, tables = settings.state, settings.tables
     folder = tables.dir or state
     try:
@@ -68,7 +68,7 @@ def refuse_other_folder(state: Path, folder: Path) -> None:
 
 
 def refuse_log(settings: Settings) -> None:
-    """Raise StateDirectoryError where the access log cannot be written: workers would only find out one by one."""
+    """Raise StateDirectoryError where the access log cannot be written, as workers would meet it one by one."""
     if (why := describe_log_fault(settings)) is not None:
         raise StateDirectoryError(f"the access log {why}")
 
@@ -80,7 +80,7 @@ def log_faults(settings: EdgeFile) -> Iterator[Fault]:
 
 
 def describe_log_fault(settings: EdgeFile) -> str | None:
-    """`FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
+    """Return `FILE cannot be written: WHY`; None where the access log can be written, or there is none."""
     if settings.access_log is None:
         return None
     file = settings.access_log.file
@@ -89,7 +89,7 @@ def describe_log_fault(settings: EdgeFile) -> str | None:
 
 
 def is_in_use(store: Store) -> bool:
-    """Whether another supervisor, or a worker that lost its own, uses this state directory."""
+    """Return whether another supervisor, or a worker that lost its own, uses this state directory."""
     if not store.identity.try_acquire():
         return True
     files = (store.file(file_name("metrics", number), "metrics") for number in store.generations("metrics"))

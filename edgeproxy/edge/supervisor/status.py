@@ -1,4 +1,4 @@
-"""How the edge is: its phase, whether it is ready, and what `GET /status` says of it."""
+"""The status of the edge: its phase, its readiness, and the body of `GET /status`."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -24,13 +24,13 @@ from edgeproxy.edge.supervisor.workers import Workers
 from edgeproxy.edge.sync.coordinator import Coordinator
 
 LOCAL_HUB = {"url": "memory://", "state": "up", "age_s": 0}
-"""What is said of the hub where limits are this host's alone."""
+"""The hub's status where limits are not shared."""
 
 Phase = Literal["starting", "serving", "draining"]
 
 
 class Status:
-    """One supervisor and its workers, as they are at the moment of asking."""
+    """The status of one supervisor and its workers at the moment of a request."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Status:
     ) -> None:
         self.phase: Phase = "starting"
         self.lacking = 0
-        """Columns that are lacking for the workers to be started."""
+        """Columns that are missing for workers to start."""
         self._reloads = reloads
         self._workers = workers
         self._table_reader = table_reader
@@ -58,11 +58,11 @@ class Status:
 
     @property
     def settings(self) -> Settings:
-        """The configuration that serves."""
+        """The serving configuration."""
         return self._reloads.serving
 
     def unready(self) -> str | None:
-        """Why the edge is not ready to be sent requests; None where it is."""
+        """The reason why the edge is not ready for requests; None where it is."""
         workers = self._workers
         if self.phase == "draining":
             return "draining"
@@ -71,14 +71,15 @@ class Status:
         return None if workers.ready else f"none of {workers.places} workers is ready"
 
     def _crowded(self) -> str:
-        """Why it takes longer, where it does."""
+        """Return the reason for a slow start, if there is one."""
         if not self.lacking:
             return ""
         return f"; {self.lacking} wait until workers of supervisors that were killed have finished and left"
 
     async def known(self, customer: str) -> KnownCustomer | None:
-        """A customer, of the files or else of the directory; None where nobody has the name. Raises ValueError where
-        it is not understood what the directory says."""
+        """Find a customer in the files, or else in the directory; None where no customer has the name. Raises
+        ValueError where the directory's entry cannot be read.
+        """
         return find_file_customer(self.settings, customer) or await self._follower.customer(customer)
 
     @property
@@ -87,10 +88,10 @@ class Status:
         return self._follower.flags
 
     async def series(self) -> list[Series]:
-        """Every metric of the edge: those of the tables, and the supervisor's own.
+        """Return every metric of the edge: those of the tables, and the supervisor's own.
 
-        What can be counted before anything was has a zero first: a counter that began with one would not be seen
-        to grow. The supervisor holds no column, so what it counts itself begins at zero with each supervisor.
+        Series that can grow are zero first: Prometheus would not see a counter that begins with one grow. The
+        supervisor holds no column, so its own counters begin at zero with each supervisor.
         """
         settings = self.settings
         return [
@@ -120,7 +121,7 @@ class Status:
         ]
 
     async def report(self) -> dict[str, Any]:
-        """The body of `GET /status`; moments are Unix seconds."""
+        """Return the body of `GET /status`; moments are Unix seconds."""
         settings = self.settings
         return {
             "region": settings.region,
@@ -137,7 +138,7 @@ class Status:
 
 
 def list_refusing_policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tuple[str, str]]:
-    """Name and mode of everything that may refuse customers of a tier, unless they have their own; a name may recur."""
+    """Yield name and mode of every policy that may refuse customers of a tier; a name may recur."""
     for limit in (*tier.limits, *(limit for route in routes for limit in route.limits)):
         yield limit.name, limit.mode
     if tier.concurrency is not None:
@@ -148,5 +149,5 @@ def list_refusing_policies(tier: Tier, routes: Iterable[Route]) -> Iterator[tupl
 
 
 def list_priorities(settings: Settings) -> set[int]:
-    """Those that requests may have, but for a customer's own: of tiers, and of who has none."""
+    """Return the priorities of tiers and of anonymous requests; a customer may have another."""
     return {0, *(tier.priority for tier in settings.tiers.values())}

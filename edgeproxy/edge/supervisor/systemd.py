@@ -1,7 +1,7 @@
-"""What systemd is told of the edge (sd_notify(3)): that it is ready, reloads or stops, how it is, and that it lives.
+"""Notifications to systemd (sd_notify(3)): ready, reloading, stopping, a status line, and the watchdog.
 
-Where NOTIFY_SOCKET is not set nobody asked, and nothing is said. Nobody is waited for either: what the service
-manager does not take at once is lost, as an edge serves with or without it.
+Without NOTIFY_SOCKET nothing is sent. A notification that the service manager does not take at once is dropped, as the
+edge serves with or without it.
 """
 
 import os
@@ -11,10 +11,10 @@ from time import CLOCK_MONOTONIC, clock_gettime_ns
 
 
 class Systemd:
-    """The line to the service manager."""
+    """The notification socket of the service manager."""
 
     def __init__(self, environ: MutableMapping[str, str] = os.environ) -> None:
-        """Takes what concerns it out of `environ`: workers are not to speak for the edge."""
+        """Remove its variables from `environ`, so that workers do not notify for the edge."""
         named = environ.pop("NOTIFY_SOCKET", "")
         watchdog = environ.pop("WATCHDOG_USEC", "")
         pid = environ.pop("WATCHDOG_PID", "")
@@ -24,29 +24,29 @@ class Systemd:
             self._to = "\0" + named[1:] if named.startswith("@") else named
         self._status = ""
         self.watchdog: float | None = None
-        """Seconds between two calls of `alive`, half of what is allowed; None where nobody watches."""
+        """Seconds between two calls of `alive`, half of the permitted time; None without a watchdog."""
         if self._to and watchdog.isdecimal() and int(watchdog) and pid in ("", str(os.getpid())):
             self.watchdog = int(watchdog) / 2e6
 
     def ready(self, status: str) -> None:
-        """It serves, for the first time or with the configuration after a reload."""
+        """Notify that the edge serves, at the start or after a reload."""
         self._send("READY=1", status)
 
     def reloading(self) -> None:
-        """A reload begins; `ready` ends it, whatever came of it."""
+        """Notify that a reload begins; `ready` ends it, whatever its outcome."""
         self._send("RELOADING=1", "reloading", f"MONOTONIC_USEC={clock_gettime_ns(CLOCK_MONOTONIC) // 1000}")
 
     def stopping(self, status: str) -> None:
-        """It drains, and ends."""
+        """Notify that the edge drains and ends."""
         self._send("STOPPING=1", status)
 
     def status(self, status: str) -> None:
-        """How it is, in a line, if that is news."""
+        """Send a status line, if it has changed."""
         if status != self._status:
             self._send("", status)
 
     def alive(self) -> None:
-        """The event loop runs."""
+        """Notify that the event loop runs."""
         self._send("WATCHDOG=1")
 
     def _send(self, state: str, status: str = "", *more: str) -> None:

@@ -1,8 +1,8 @@
-"""What the admin listener says of the tables: usage, metrics, limits.
+"""Reads of the tables for the admin listener: usage, metrics, limits.
 
-Tables may have hundreds of thousands of rows, so they are read in a thread, where the event loop gets its turn
-between any two of them. One reader at a time, and none while the tables are tended: rows that are moved from a
-file to the base meanwhile would be counted twice or not at all.
+Tables may have hundreds of thousands of rows, so they are read in a thread, and the event loop gets its turn between
+two of them. One reader runs at a time, and none while the tables are maintained: rows that move from a file to the base
+meanwhile would be counted twice or not at all.
 """
 
 import asyncio
@@ -22,20 +22,21 @@ from edgeproxy.edge.supervisor.limit_report import Policy, list_policies
 from edgeproxy.edge.usage import seal
 
 EXPENSIVE_SECONDS = 0.05
-"""Seconds of CPU that reading takes from which sums over all usage are kept for a while."""
+"""Seconds of CPU of a read from which on its result is cached."""
 CACHED_TIMES = 10.0
-"""For how many times as long as they took to read: so scraping takes a tenth of a core at most."""
+"""The time a result is cached for, as a multiple of the time that it took: so scraping takes a tenth of a core at most.
+"""
 
 CLIENTS = tally_key("edge_connections", "client")
 
 UNREACHED = ("connection_refused", "connection_timeout")
-"""Errors of upstreams to which no connection was made."""
+"""Upstream errors of connections that were not made."""
 
 T = TypeVar("T")
 
 
 class TableReader:
-    """The tables of one store, as numbers."""
+    """The readable totals of one store's tables."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -44,24 +45,24 @@ class TableReader:
         self._unsealed = CachedRead(lambda: seal.sum_unsealed(store))
 
     async def tend(self) -> Tended:
-        """One slice of the store's housekeeping, while nobody reads."""
+        """Run one slice of table maintenance, while nothing reads."""
         async with self._reading:
             return self._store.maintain(monotonic() + self._store.offset)
 
     async def usage(self) -> list[UsageTotal]:
-        """What was counted since the state was made, sorted. A row is made before anything is counted in it."""
+        """Return the sorted usage since the state was created. Rows of zero are left out."""
         return await self.alone(lambda: sorted(row for row in self._store.usage_totals() if row[3]))
 
     async def meters(self) -> dict[str, int]:
-        """What was counted since the state was made, by meter. Where tables are large it may be seconds old."""
+        """Return the usage by meter since the state was created. It may be seconds old where tables are large."""
         return await self._read_cached(self._meters)
 
     async def unsealed(self) -> tuple[dict[str, int], int]:
-        """What was counted and is not sealed, by meter, and the Unix second up to which all was; seconds old, maybe."""
+        """Return the unsealed usage by meter, and the Unix second up to which all was sealed. It may be seconds old."""
         return await self._read_cached(self._unsealed)
 
     async def series(self) -> list[Series]:
-        """Every metric that is in the tables, or is known by looking at them."""
+        """Return every metric of the tables and about the tables."""
         store = self._store
         metrics: list[Series] = await self.alone(lambda: list(store.metric_totals()))
         metrics += [("edge_usage_counted_total", (meter,), [n]) for meter, n in (await self.meters()).items()]
@@ -70,13 +71,13 @@ class TableReader:
         return metrics
 
     def rows(self) -> dict[str, dict[str, int]]:
-        """By table: the rows that it has, and how many of them are used."""
+        """Return by table its rows, and how many of them are used."""
         store = self._store
         tables = (store.customers, store.addresses, store.quotas, store.usage, store.metrics)
         return {table.name: {"used": table.rows_in_use, "rows": table.layout.rows} for table in tables}
 
     async def refused(self) -> Mapping[str, int]:
-        """How many connections could not be made, by upstream."""
+        """Return the number of failed connections by upstream."""
         sums: Counter[str] = Counter()
         for name, labels, words in await self.alone(lambda: list(self._store.metric_totals())):
             if name == "edge_upstream_errors_total" and labels[1] in UNREACHED:
@@ -84,7 +85,7 @@ class TableReader:
         return sums
 
     async def connections(self, columns: Iterable[int]) -> dict[int, int]:
-        """How many clients are connected to the workers that hold these columns."""
+        """Return the number of client connections of the workers that hold these columns."""
 
         def of(column: int) -> int:
             rows = self._store.metrics.totals(frozenset({column}))
@@ -103,7 +104,7 @@ class TableReader:
         )
 
     async def alone(self, work: Callable[[], T]) -> T:
-        """What `work` returns or raises, in a thread, while nobody else reads the tables or tends them."""
+        """Run `work` in a thread while nothing else reads or maintains the tables."""
         async with self._reading:
             return await asyncio.to_thread(work)
 
@@ -115,7 +116,7 @@ class TableReader:
 
 
 class CachedRead(Generic[T]):
-    """What is read, and kept for a while where reading it takes long. `until` is monotonic."""
+    """A result that is cached for a time in proportion to its cost. `until` is monotonic."""
 
     value: T
 
@@ -124,13 +125,13 @@ class CachedRead(Generic[T]):
         self.until = 0.0
 
     def timed(self) -> tuple[T, float]:
-        """What is read now, and the seconds of CPU that it took."""
+        """Read, and return the result and the seconds of CPU that it took."""
         began = thread_time()
         return self._read(), thread_time() - began
 
 
 def sum_by_meter(rows: Iterable[UsageTotal]) -> dict[str, int]:
-    """The sums of `rows` by meter."""
+    """Return the sums of `rows` by meter."""
     sums: Counter[str] = Counter()
     for _, meter, _, total, *_ in rows:
         sums[meter] += total

@@ -1,9 +1,9 @@
-"""Where upstreams can be reached at this moment: the addresses of their names, and which of these are well.
+"""The reachable upstreams at this moment: the addresses of their names, and which of these are up.
 
-Workers are told the whole truth each time. They are told soon after it has changed, not at once: what changes
-together (a name's addresses, the ports of a host) is told together.
+Each message to workers is complete. It is sent soon after a change, not at once, so that changes that come together (a
+name's addresses, the ports of a host) are sent together.
 
-What is known of names and addresses belongs to no configuration: of what another one has too, nothing is forgotten.
+Look-ups and probes belong to no configuration: results that another configuration needs too are kept.
 """
 
 import asyncio
@@ -25,12 +25,10 @@ GATHER_SECONDS = 0.05
 
 
 class Upstreams:
-    """The upstreams of the configuration that serves, and of one that is considered.
+    """The upstreams of the serving configuration, and of one that is considered.
 
-    `tell` takes what workers are told, and `ask` probes; `refused` says how many connections workers could not make.
-    `number` is the serving configuration's.
-
-    Names are looked up `every` so many seconds.
+    `tell` sends a message to workers, and `ask` probes; `refused` returns the connections that workers could not make.
+    `number` is the serving configuration's. Names are looked up `every` so many seconds.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class Upstreams:
         self._number = number
         self._tell = tell
         self._failures: Counter[str] = Counter()
-        """Look-ups that failed, by upstream; of those that are gone too."""
+        """Failed look-ups by upstream, including upstreams that are gone."""
         self._resolver = Resolver(self._hosts(), self._moved, look_up, failed=self._failed, every=every)
         self._health = Health(ask, self._learned)
         self._reachability = None if refused is None else Reachability(refused, self._unprobed)
@@ -61,9 +59,9 @@ class Upstreams:
     # ---- life
 
     async def begin(self, seconds: float) -> None:
-        """Look up and probe from now on; returns once everything was asked once, or after so many seconds.
+        """Look up and probe from now on; return once every first result is there, or after so many seconds.
 
-        Tells what is known by then, and from there on whatever changes.
+        Sends the results by then to workers, and every change from there on.
         """
         self._follow()
         await self._wait_until_known(seconds)
@@ -72,9 +70,9 @@ class Upstreams:
             self._tasks.start("reachability", self._reachability.watch())
 
     async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
-        """Look up and probe what these want too, and return where these can be reached.
+        """Look up and probe these upstreams too, and return their services.
 
-        Returns once everything was asked once, or after so many seconds. Then `adopt` or `drop` them.
+        Returns once every first result is there, or after so many seconds. `adopt` or `drop` them then.
         """
         self._considered = upstreams
         self._follow()
@@ -82,13 +80,13 @@ class Upstreams:
         return self._services(upstreams)
 
     def adopt(self, number: int) -> None:
-        """Those that are considered serve now, under this number; what is known of them is told."""
+        """Serve the considered upstreams, under this number, and send their services to workers."""
         self._upstreams, self._number = self._considered, number
         self.drop()
         self._tell_now()
 
     def drop(self) -> None:
-        """No others than those that serve are considered."""
+        """Forget the considered upstreams."""
         self._considered = {}
         self._follow()
 
@@ -102,7 +100,7 @@ class Upstreams:
             pass
 
     async def end(self) -> None:
-        """Ask and tell no more."""
+        """Stop look-ups, probes and messages."""
         if self._telling is not None:
             self._telling.cancel()
         await self._tasks.cancel()
@@ -110,7 +108,7 @@ class Upstreams:
     # ---- what is known
 
     def message(self) -> Endpoints:
-        """What workers are told."""
+        """Return the message to workers."""
         return Endpoints(self._number, self._services(self._upstreams))
 
     def _services(self, upstreams: Mapping[str, Upstream]) -> Services:
@@ -126,14 +124,15 @@ class Upstreams:
         }
 
     def report(self) -> dict[str, Any]:
-        """For `GET /status`: of each upstream, for each endpoint, its addresses, which are up, and why others not.
+        """Return the field `upstreams` of `GET /status`: for each endpoint its addresses, which are up, and why others
+        are not.
 
-        `why` of an endpoint says why its name could not be looked up when it was last; empty where it could.
+        `why` of an endpoint says why the last look-up of its name failed; empty where it did not.
         """
         return {name: self._entries(name, upstream) for name, upstream in self._upstreams.items()}
 
     def series(self) -> list[Series]:
-        """The metrics of upstreams. What is counted begins at zero with each supervisor."""
+        """Return the metrics of upstreams. Counters begin at zero with each supervisor."""
         names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
         metrics: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
         for name, upstream in self._upstreams.items():
@@ -170,7 +169,7 @@ class Upstreams:
         return "" if self._reachability is None else self._reachability.why(place)
 
     def _unprobed(self) -> Iterator[ConnectTarget]:
-        """The addresses of all upstreams that serve and have no health checks."""
+        """Yield the addresses of all serving upstreams without health checks."""
         for name, upstream in self._upstreams.items():
             if upstream.health is None:
                 for endpoint in upstream.endpoints:
@@ -180,18 +179,18 @@ class Upstreams:
     # ---- what changes
 
     def _moved(self) -> None:
-        """A name has other addresses, or was looked up for the first time."""
+        """Handle a name's first look-up or other addresses."""
         self._follow()
         self._learned()
 
     def _failed(self, host: str) -> None:
-        """A name could not be looked up."""
+        """Count a failed look-up for the upstreams of this name."""
         self._failures.update(
             {name for name, upstream in self._all() if any(endpoint.host == host for endpoint in upstream.endpoints)}
         )
 
     def _learned(self) -> None:
-        """Something is new: a name's addresses, or how one of them is."""
+        """Schedule a message to workers, as an address or its health has changed."""
         self._news.set()
         if self._last_message is not None and self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._tell_now)
@@ -204,16 +203,16 @@ class Upstreams:
             self._tell(message)
 
     def _all(self) -> Iterator[tuple[str, Upstream]]:
-        """Those that serve and those that are considered, by name; one that is both, twice."""
+        """Yield the serving and the considered upstreams by name; an upstream that is both comes twice."""
         yield from self._upstreams.items()
         yield from self._considered.items()
 
     def _hosts(self) -> list[str]:
-        """All that have to be known."""
+        """Return the names of all endpoints."""
         return [endpoint.host for _, upstream in self._all() for endpoint in upstream.endpoints]
 
     def _follow(self) -> None:
-        """Look up all names, and probe the addresses that there are by now, of upstreams that want it."""
+        """Look up all names, and probe the present addresses of upstreams with health checks."""
         self._resolver.follow(self._hosts(), self._tasks)
         self._health.follow(
             (
@@ -228,7 +227,7 @@ class Upstreams:
 
 
 def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
-    """How the addresses of this upstream are probed; None where they are not."""
+    """Return the terms of an upstream's probes; None without health checks."""
     if upstream.health is None:
         return None
     host = None if upstream.host in ("pass", "upstream") else upstream.host

@@ -1,6 +1,6 @@
-"""What workers use of the host, as the kernel has it: memory and descriptors; and how many clients each one serves.
+"""Resources of workers as the kernel reports them (memory, descriptors), and the clients of each worker.
 
-A worker is known by its place, from 0, so that there are as many label values as workers, whatever becomes of them.
+A worker is labelled by its place, from 0, so that there are as many label values as workers over any time.
 """
 
 import asyncio
@@ -15,16 +15,18 @@ from edgeproxy.edge.supervisor.table_reader import TableReader
 from edgeproxy.edge.supervisor.workers import Workers
 
 SAMPLE_SECONDS = 5.0
-"""Seconds between two looks for what runs out."""
+"""Seconds between two checks for scarce descriptors."""
 
 DESCRIPTORS_SCARCE, DESCRIPTORS_AMPLE = 0.9, 0.8
-"""Of the descriptors that a process may have: from where on that is said, and below which it may be said again."""
+"""Shares of a process's descriptors: a warning is logged from the first on, and again only after falling below the
+second.
+"""
 
 PAGE_BYTES = resource.getpagesize()
 
 
 class ProcessUsage(NamedTuple):
-    """What one process uses at a moment: resident bytes, open descriptors, and how many of these it may have."""
+    """The resident bytes and open descriptors of a process, and its limit of descriptors."""
 
     resident: int
     descriptors: int
@@ -32,7 +34,9 @@ class ProcessUsage(NamedTuple):
 
 
 def fetch_usage(pid: int) -> ProcessUsage | None:
-    """Of a process of this user; None where it is gone. Takes a millisecond where it has thousands of descriptors."""
+    """Return the usage of a process of this user; None where it is gone. Takes a millisecond with thousands of
+    descriptors.
+    """
     try:
         with open(f"/proc/{pid}/statm", "rb") as statm:
             resident = int(statm.read().split()[1]) * PAGE_BYTES
@@ -44,29 +48,29 @@ def fetch_usage(pid: int) -> ProcessUsage | None:
 
 
 def fetch_usages(pids: Iterable[int]) -> dict[int, ProcessUsage]:
-    """`vital` of each that lives."""
+    """Return the usage of each living process."""
     usages = {pid: fetch_usage(pid) for pid in pids}
     return {pid: one for pid, one in usages.items() if one is not None}
 
 
 class Vitals:
-    """Those of one supervisor's workers."""
+    """The resources of one supervisor's workers."""
 
     def __init__(self, workers: Workers, table_reader: TableReader) -> None:
         self._workers = workers
         self._table_reader = table_reader
         self._warned: set[int] = set()
-        """The workers of which it was said that they run out of descriptors."""
+        """The workers for which a warning was logged."""
         self._log = log.get_logger()
 
     async def watch(self) -> None:
-        """For ever, look for what runs out."""
+        """Check for scarce descriptors, for ever."""
         while True:
             await asyncio.sleep(SAMPLE_SECONDS)
             await self.look()
 
     async def look(self) -> None:
-        """Say, once, of each worker that is about to run out of descriptors."""
+        """Log, once, each worker that is about to run out of descriptors."""
         usages = await self._vitals()
         self._warned &= usages.keys()
         for pid, one in usages.items():
@@ -77,7 +81,7 @@ class Vitals:
                 self._warned.discard(pid)
 
     async def series(self) -> list[Series]:
-        """The metrics of workers that serve: where there is none of them, nobody serves, whoever is being started."""
+        """Return the metrics of serving workers: without any nothing is served, whatever is being started."""
         serving = {worker.pid for worker in self._workers.workers if worker.ready}
         metrics: list[Series] = [("edge_descriptor_limit", (), (resource.getrlimit(resource.RLIMIT_NOFILE)[0],))]
         for worker in await self.report():
@@ -92,9 +96,9 @@ class Vitals:
         return metrics
 
     async def report(self) -> list[dict[str, Any]]:
-        """The living workers for `GET /status`, by place; `started_at` is in Unix seconds.
+        """Return the living workers for `GET /status`, by place; `started_at` is in Unix seconds.
 
-        `config` is the number of the configuration that it serves, the same for all but in the midst of a reload.
+        `config` is the number of the configuration that the worker serves: the same for all but during a reload.
         """
         workers = self._workers.by_place
         columns = [worker.column for worker in workers.values() if worker.column is not None]

@@ -1,7 +1,7 @@
-"""The files of the configuration, watched: once they have changed and settled, they are loaded again.
+"""The configuration files are watched: once they have changed and settled, they are loaded again.
 
-Files are written in pieces and replaced one after the other, so a change counts once two looks in a row have seen the
-same. What is read half-written all the same is refused, and read again when the other half has come.
+Files are written in pieces and replaced one after another, so a change counts once two checks in a row have seen the
+same. Files that are still read half-written are refused, and read again once the rest has come.
 """
 
 import asyncio
@@ -13,22 +13,23 @@ from edgeproxy.config.file_signatures import FileSignature, compute_file_signatu
 from edgeproxy.edge.supervisor.reload import Reloads
 
 CHECK_SECONDS = 0.5
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 
 FileSignatures = Mapping[str, FileSignature]
 
 
 class SettlingFiles:
-    """What was seen of the files so far."""
+    """The signatures of the files at the last check and at the last reload."""
 
     def __init__(self) -> None:
         self._before: FileSignatures = {}
         self._tried: FileSignatures = {}
 
     def look(self, read: FileSignatures, seen: FileSignatures) -> bool:
-        """Whether to load the files that are now as `seen`, and were as `read` when they were loaded last.
+        """Return whether to load the files, which now have the signatures `seen`, and had `read` when they were loaded
+        last.
 
-        True at most once for each state of the files: what came of that was said, and stays so until they change.
+        True at most once for each state of the files, as an error is reported once.
         """
         settled = seen == self._before
         self._before = seen
@@ -39,7 +40,7 @@ class SettlingFiles:
 
 
 async def watch_files(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
-    """Look at the files that were read last again and again, and reload what has changed."""
+    """Check the files that were read last for ever, and reload them once they have changed."""
     settling = SettlingFiles()
     while True:
         await asyncio.sleep(every)
@@ -50,5 +51,5 @@ async def watch_files(reloads: Reloads, every: float = CHECK_SECONDS) -> None:
 
 
 def sign_files(files: Iterable[str]) -> FileSignatures:
-    """The files as they are now."""
+    """Return the present signatures of these files."""
     return {file: compute_file_signature(file) for file in files}

@@ -30,10 +30,10 @@ from edgeproxy.edge.supervisor.process import MessageHandler, WorkerProcess
 WorkerMessage = ToWorker | Frame[ToWorker]
 
 LAST_WORDS_SECONDS = 1.0
-"""Seconds that a worker gets to end by itself after its channel has ended, and all get beyond the drain."""
+"""Seconds that a worker has to end by itself after its channel has ended, and all workers beyond the drain."""
 
 LEFT_BEHIND_SECONDS = 30.0
-"""Seconds that a worker gets to leave which cannot follow the others to another configuration."""
+"""Seconds that a worker has to leave which cannot follow the others to another configuration."""
 
 
 class Workers:
@@ -50,25 +50,25 @@ class Workers:
         heed: MessageHandler = lambda message, reply: None,
         patient: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`silence` is how many seconds a worker that serves may say nothing until it is replaced; `heed` hears what
-        workers say that is not about themselves: which limits they use that other hosts share, whose keys they ask
-        for. `patient`: who has the columns that a worker did not find will leave."""
+        """`silence` is the seconds after which a silent serving worker is replaced. `heed` handles messages of workers
+        that are not about themselves. `patient` returns whether the holders of missing columns will leave.
+        """
         self._heed = heed
         self._patient = patient
         self.restarts = 0
-        """Workers started anew after one died."""
+        """Workers that were started after another one died."""
         self.number = 1
-        """The configuration that all should serve."""
+        """Number of the configuration that all should serve."""
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Resolves when every place has had a worker that was ready; raises WorkersFailedError when none ever will."""
         self._command = command
         self._listening = listening
         self._start_messages: dict[type[ToWorker], WorkerMessage] = {Start: start}
-        """What each worker is told when it starts, by type; what to serve first."""
+        """The messages that each worker gets at its start, by type: first the Start."""
         self._offered: WorkerMessage | None = None
-        """The message by which another configuration is being prepared."""
+        """The message of the configuration that is being prepared."""
         self._news = asyncio.Event()
-        """A worker has said something, or is gone."""
+        """Set when a worker has sent a message or is gone."""
         self._held: list[WorkerProcess | None] = [None] * places
         self._was_ready = [False] * places
         self._failures: list[str | None] = [None] * places
@@ -80,17 +80,17 @@ class Workers:
 
     @property
     def places(self) -> int:
-        """How many workers there should be."""
+        """The configured number of workers."""
         return len(self._held)
 
     @property
     def workers(self) -> list[WorkerProcess]:
-        """The living ones, in the order of their places."""
+        """The living workers, in the order of their places."""
         return list(self.by_place.values())
 
     @property
     def by_place(self) -> dict[int, WorkerProcess]:
-        """The living ones, each with its place; places are numbered from 0."""
+        """The living workers by place, from 0."""
         return {
             place: process
             for place, process in enumerate(self._held)
@@ -99,7 +99,7 @@ class Workers:
 
     @property
     def ready(self) -> int:
-        """How many workers serve at this moment."""
+        """The number of workers that serve."""
         return sum(process.welcome for process in self._serving)
 
     def start(self) -> None:
@@ -109,26 +109,26 @@ class Workers:
         self._tasks.start("heartbeats", self._kill_hung_workers())
 
     def tell(self, message: WorkerMessage) -> None:
-        """Tell all workers that there are. Nobody is waited for: see channel.Outbox."""
+        """Send a message to all living workers, without waiting: see channel.Outbox."""
         for process in self.workers:
             process.outbox.send_latest(message)
 
     def add(self, message: ToWorker) -> None:
-        """Tell all workers that there are, after all else that was added, and in place of none of it."""
+        """Send a message to all living workers, after all other added messages and replacing none of them."""
         for process in self.workers:
             process.outbox.append(message)
 
     def publish(self, message: WorkerMessage) -> None:
-        """Tell all workers, and those that start from now on, until another message of this type is published."""
+        """Send a message to all workers, also to those that start later, until another of its type is published."""
         self._start_messages[get_message_type(message)] = message
         self.tell(message)
 
     # ---- from one configuration to another
 
     async def prepare(self, number: int, message: Prepare | Frame[Prepare], seconds: float) -> list[str]:
-        """Have the workers make ready to serve configuration `number`; why they cannot, where some that serve cannot.
+        """Have the workers prepare configuration `number`; return the reasons of serving workers that cannot.
 
-        Who starts meanwhile is told too. Then `commit` at once, or `discard`.
+        Workers that start meanwhile get the message too. Call `commit` at once then, or `discard`.
         """
         self._offered = message
         self.tell(message)
@@ -146,7 +146,7 @@ class Workers:
         return ["the edge is draining"]
 
     def commit(self, number: int, start: Start | Frame[Start]) -> None:
-        """All serve `number` from now on. `start` is what workers begin with from here."""
+        """Have all workers serve `number` from now on. `start` is the message for workers that start later."""
         self.number = number
         self._start_messages[Start] = start
         self._offered = None
@@ -154,7 +154,7 @@ class Workers:
             self._lead(process)
 
     def discard(self, number: int) -> None:
-        """What was prepared as `number` is not wanted."""
+        """Discard what was prepared as `number`."""
         self._offered = None
         self.tell(Discard(number))
         for process in self.workers:
@@ -163,7 +163,9 @@ class Workers:
                 self._dismiss(process, "it did not come to serve what the others do in time")
 
     async def settle(self, seconds: float) -> list[int]:
-        """Wait until no worker serves another configuration than it should; the pids of those that still do then."""
+        """Wait until every worker serves the configuration that it should; return the pids of those that do not by
+        then.
+        """
         try:
             async with asyncio.timeout(seconds):
                 while self._behind() and not self._leaving.is_set():
@@ -184,7 +186,7 @@ class Workers:
         self._news.clear()
 
     def _lead(self, process: WorkerProcess) -> None:
-        """Bring a worker on to the configuration that all should serve, now that it can be; or have it replaced."""
+        """Bring a worker to the configuration that all should serve, or have it replaced."""
         if process.number == self.number or process.dismissed:
             return
         if process.prepared == self.number:
@@ -237,7 +239,7 @@ class Workers:
                 self.restarts += 1
 
     async def _live(self, place: int) -> dict[str, object]:
-        """One worker's life in this place; what is known of its end."""
+        """Run one worker in this place to its end, and return what is known of its end."""
         try:
             process = self._held[place] = await WorkerProcess.start(self._command, self._listening)
         except OSError as error:
@@ -271,7 +273,7 @@ class Workers:
         return ended | {"crowded": process.crowded}
 
     def _handle_message(self, place: int, process: WorkerProcess, message: ToSupervisor) -> None:
-        """A worker has said something, which it was taken note of."""
+        """Handle a worker's message beyond its own state."""
         self._news.set()
         if isinstance(message, Prepared | PrepareFailed):
             self._lead(process)
@@ -280,7 +282,7 @@ class Workers:
             self._welcome(place, process)
 
     async def _kill_hung_workers(self) -> None:
-        """Kill workers that hang, in a drain too: whoever waits for them waits for nothing."""
+        """Kill workers that hang, also during a drain."""
         while True:
             await asyncio.sleep(self._silence / CHECKS_PER_HUNG_TIME)
             for process in self.workers:
@@ -314,7 +316,7 @@ class Workers:
 
 
 class WorkersFailedError(Exception):
-    """No worker came up; `whys` is what the first of each place said."""
+    """No worker came up; `whys` are the reasons of the first worker of each place."""
 
     def __init__(self, whys: tuple[str, ...]) -> None:
         super().__init__("; ".join(dict.fromkeys(whys)))
@@ -322,5 +324,5 @@ class WorkersFailedError(Exception):
 
 
 def describe_exit(code: int) -> str:
-    """What an exit code says by itself."""
+    """Describe an exit code."""
     return f"it was killed by signal {-code}" if code < 0 else f"it ended with code {code}"
